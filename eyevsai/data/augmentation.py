@@ -1,0 +1,109 @@
+"""Random changes to a batch of training images: each image draws its own, the batch moves as one.
+
+Crop, mirror and rotation are one affine map of places, so the image is sampled once. Brightness,
+contrast, saturation and the normalisation are one affine map of colours, so it is multiplied once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.settings import AugmentationSettings
+
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+
+
+def augment(
+    images: Sequence[Tensor],
+    settings: AugmentationSettings,
+    preprocessing: Preprocessing,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Tensor:
+    """Images H,W,3 uint8 of any sizes -> a normalised batch N,3,S,S float32 on `device`."""
+    sizes = torch.tensor([image.shape[:2] for image in images], dtype=torch.float32)  # N,2
+    frame = _stack(images).to(device)  # N,H,W,3 uint8
+    size = preprocessing.image_size
+    places = _draw_places(sizes, size, settings, generator).to(device)
+    grid = functional.affine_grid(places, [len(images), 3, size, size], align_corners=False)
+    grid = _clamp_to_images(grid, sizes.to(device), frame.shape[1:3])
+    planes = frame.permute(0, 3, 1, 2).to(torch.float32)
+    batch = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return _recolor(batch, settings, preprocessing, generator)
+
+
+def _stack(images: Sequence[Tensor]) -> Tensor:
+    """Images in the top left corners of one N,H,W,3 tensor that is as large as the largest."""
+    height = max(image.shape[0] for image in images)
+    width = max(image.shape[1] for image in images)
+    frame = torch.empty((len(images), height, width, 3), dtype=torch.uint8)
+    for place, image in zip(frame, images, strict=True):
+        place[: image.shape[0], : image.shape[1]] = image
+    return frame
+
+
+def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator) * (high - low) + low
+
+
+def _draw_places(sizes: Tensor, size: int, settings: AugmentationSettings, generator: torch.Generator) -> Tensor:
+    """N,2,3 affine maps from the output square [-1,1] to places in pixels of each image.
+
+    The crop follows Szegedy et al. 2015: a random share of the area, a random aspect ratio and a
+    random place. Without crops it is the centre square that evaluation sees.
+    """
+    count = len(sizes)
+    height, width = sizes.unbind(1)
+    ratio = torch.exp(_uniform(count, -1, 1, generator) * math.log(settings.crop_ratio))
+    area = _uniform(count, settings.crop_scale, 1, generator)
+    shift_y, shift_x = _uniform(count, -1, 1, generator), _uniform(count, -1, 1, generator)
+    if settings.crop_scale < 1:
+        short = torch.minimum(height, width)
+        half_y = torch.minimum(short * torch.sqrt(area / ratio), height) / 2
+        half_x = torch.minimum(short * torch.sqrt(area * ratio), width) / 2
+    else:
+        half_y = half_x = torch.full((count,), size / 2)
+        shift_y = shift_x = torch.zeros(count)
+    center_y = height / 2 + shift_y * (height / 2 - half_y)
+    center_x = width / 2 + shift_x * (width / 2 - half_x)
+    angle = _uniform(count, -1, 1, generator) * math.radians(settings.rotation)
+    mirror = torch.where(torch.rand(count, generator=generator) < 0.5 * settings.flip, -1.0, 1.0)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rows = (
+        torch.stack([cos * half_x * mirror, -sin * half_y, center_x], dim=1),
+        torch.stack([sin * half_x * mirror, cos * half_y, center_y], dim=1),
+    )
+    return torch.stack(rows, dim=1)
+
+
+def _clamp_to_images(grid: Tensor, sizes: Tensor, frame: torch.Size) -> Tensor:
+    """Places in pixels -> the [-1,1] of the frame, never outside the image that lies in it."""
+    last = (sizes.flip(1) - 0.5).view(-1, 1, 1, 2)  # x, y of the last pixel's centre
+    extent = torch.tensor([frame[1], frame[0]], dtype=grid.dtype, device=grid.device)
+    return torch.minimum(grid.clamp_(min=0.5), last).mul_(2 / extent).sub_(1)
+
+
+def _recolor(
+    batch: Tensor, settings: AugmentationSettings, preprocessing: Preprocessing, generator: torch.Generator
+) -> Tensor:
+    """Colour jitter and normalisation of N,3,S,S float32 in 0..255, as one affine map of colours."""
+    count, device = len(batch), batch.device
+
+    def factor(spread: float) -> Tensor:
+        return _uniform(count, 1 - spread, 1 + spread, generator).to(device).view(-1, 1, 1)
+
+    brightness, contrast, saturation = map(factor, (settings.brightness, settings.contrast, settings.saturation))
+    grey = torch.tensor(GREY, device=device)
+    mixed = saturation * torch.eye(3, device=device) + (1 - saturation) * grey.expand(3, 3)
+    mean_grey = (batch.mean(dim=(2, 3)) @ grey).view(-1, 1, 1)
+    std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1)
+    mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1)
+    matrix = brightness * contrast * mixed / (255 * std)
+    offset = (brightness * (1 - contrast) * mean_grey / 255 - mean) / std
+    return torch.baddbmm(offset, matrix, batch.flatten(2)).view_as(batch)

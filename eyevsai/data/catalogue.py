@@ -1,0 +1,92 @@
+"""Which datasets there are, and which folders one is read from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.names import choose
+
+EMBEDDED = "digits"
+UNIONS = {"combined": ("pets", "street_foods", "instruments"), "combined_all": None}
+
+DESCRIPTIONS = {
+    "digits": "1,797 handwritten digits of 8 x 8 pixels from scikit-learn; always there.",
+    "combined": "Union of pets, street_foods and instruments under the data root.",
+    "combined_all": "Union of all datasets under the data root.",
+    "pets": "Breeds of cats and dogs (Oxford-IIIT Pet).",
+    "vegetables": "Fifteen vegetables.",
+    "street_foods": "Popular street foods of the world.",
+    "instruments": "Musical instruments.",
+}
+
+# What suits one dataset better than a family's default; a flag still goes before it.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "digits": {"image_size": 32, "flip": False, "rotation": 10.0, "crop_scale": 0.7, "patience": 8},
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset's name and the folders it is composed of when read, by the name of each part."""
+
+    name: str
+    parts: Mapping[str, Path] = field(default_factory=dict)
+
+
+def list_datasets(root: Path) -> dict[str, str]:
+    """Each dataset's name and description: the embedded one, the folders under `root`, their unions."""
+    folders = list(_folders(root))
+    unions = [name for name, parts in UNIONS.items() if folders and set(parts or ()) <= set(folders)]
+    return {
+        name: DESCRIPTIONS.get(name, f"Folder {root / name}.")
+        for name in [EMBEDDED, *folders, *unions]
+    }
+
+
+def find_source(settings: DataSettings) -> Source:
+    """The folders that `settings` name; the embedded dataset is written on first use.
+
+    Raises:
+        UserError: no such dataset or folder, naming the nearest.
+    """
+    if settings.data is not None:
+        folder = Path(settings.data).expanduser()
+        if not folder.exists():
+            raise UserError(f"There is no folder {folder}. Check --data; it takes a folder of class folders.")
+        if not folder.is_dir():
+            raise UserError(f"{folder} is a file. --data takes a folder of class folders.")
+        return Source(folder.resolve().name, {folder.resolve().name: folder})
+    if settings.dataset == EMBEDDED:
+        from eyevsai.data.digits import write_digits
+
+        return Source(EMBEDDED, {EMBEDDED: write_digits(Path(settings.cache_root).expanduser())})
+    return _source_under_root(settings.dataset, Path(settings.data_root).expanduser())
+
+
+def _source_under_root(name: str, root: Path) -> Source:
+    folders = _folders(root)
+    if name in folders:
+        return Source(name, {name: folders[name]})
+    if name not in UNIONS:
+        try:
+            choose("dataset", name, [EMBEDDED, *folders, *(UNIONS if folders else ())])
+        except UserError as error:
+            raise UserError(f"{error} Datasets are the folders under {root}: set --data-root or EYEVSAI_DATA.") from None
+    wanted = UNIONS[name] or tuple(folders)
+    missing = [part for part in wanted if part not in folders]
+    if missing or not wanted:
+        lacking = ", ".join(missing) or "any dataset"
+        raise UserError(f"{name} needs {lacking} under {root}: set --data-root or EYEVSAI_DATA.")
+    return Source(name, {part: folders[part] for part in wanted})
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        return {}
+    entries = sorted(root.iterdir(), key=lambda entry: entry.name)
+    return {entry.name: entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")}

@@ -1,0 +1,59 @@
+"""From a file's bytes to one RGB array, the same for whoever asks."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from eyevsai.errors import UserError
+
+VERSION = 1  # goes into the key of the pixel cache: raise it when any decoded pixel changes
+MAX_PIXELS = 89_000_000
+
+Array = npt.NDArray[np.uint8]
+
+
+class UndecodableImage(UserError):
+    """A file that is no image, or one that is torn or too large."""
+
+
+def decode(source: Path | bytes) -> Array:
+    """The first frame of an image as H,W,3 uint8 RGB: turned as EXIF says, alpha over white.
+
+    Raises:
+        UndecodableImage: naming the file and the reason.
+    """
+    name = "the image" if isinstance(source, bytes) else str(source)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UndecodableImage(f"{name} has {image.width} x {image.height} pixels; the limit is 89 million.")
+            return _to_rgb(image)
+    except UndecodableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UndecodableImage(f"{name} is not an image in a known format.") from None
+    except Exception as error:  # Pillow's decoders raise of every kind on hostile bytes
+        raise UndecodableImage(f"{name} cannot be decoded: {error}") from error
+
+
+def _to_rgb(image: Image.Image) -> Array:
+    turned: Image.Image = ImageOps.exif_transpose(image)
+    if turned.mode.startswith("I") or turned.mode == "F":
+        return _from_deep_grey(turned)
+    if turned.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in turned.info:
+        rgba = turned.convert("RGBA")
+        turned = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(turned.convert("RGB"))
+
+
+def _from_deep_grey(image: Image.Image) -> Array:
+    """16-bit greys scaled to 8 bits; Pillow's own conversion would clip them to white."""
+    levels = np.asarray(image).astype(np.float64)
+    top = 1.0 if levels.max() <= 1 and image.mode == "F" else 65535.0 if levels.max() > 255 else 255.0
+    grey = np.clip(np.round(levels * (255.0 / top)), 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

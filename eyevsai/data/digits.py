@@ -1,0 +1,50 @@
+"""The embedded default dataset: scikit-learn's handwritten digits as an image folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from eyevsai.errors import UserError
+
+
+def write_digits(cache_root: Path) -> Path:
+    """The folder `cache_root/digits` with 1,797 PNG files of 8 x 8 pixels in ten class folders.
+
+    Written once, under another name first, so that a folder of this name is always whole.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
+    folder = cache_root / "digits"
+    if folder.is_dir():
+        return folder
+    try:
+        cache_root.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=".digits-", dir=cache_root))
+    except OSError as error:
+        raise UserError(f"Cannot write to {cache_root}: {error.strerror}. Choose another --cache-root.") from error
+    try:
+        _write_images(building)
+        os.rename(building, folder)
+    except OSError:
+        if not folder.is_dir():  # otherwise another process was first, with the same images
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def _write_images(folder: Path) -> None:
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    levels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # N,8,8 uint8
+    for name in map(str, digits.target_names):
+        (folder / name).mkdir()
+    for number, (image, label) in enumerate(zip(levels, digits.target, strict=True)):
+        Image.fromarray(image).save(folder / str(digits.target_names[label]) / f"{number:04d}.png")

@@ -1,0 +1,73 @@
+"""One way from pixels to what a network sees: in the cache, in the learner and in an export."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MARGIN = 1.15  # the short side is kept this much longer than the crop, as room for random crops
+MAX_ASPECT = 2
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the short side, cut out the centre, normalise; declared once and saved with the model."""
+
+    image_size: int
+    mean: tuple[float, ...] = field(default=IMAGENET_MEAN)
+    std: tuple[float, ...] = field(default=IMAGENET_STD)
+    interpolation: str = "bilinear"
+
+    @property
+    def short_side_px(self) -> int:
+        """The short side of an image after `resize`."""
+        return math.ceil(MARGIN * self.image_size)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which `from_json` makes an equal object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Preprocessing:
+        """The inverse of `to_json`."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+    def resize(self, images: Tensor) -> Tensor:
+        """N,H,W,3 uint8 of any size -> N,h,w,3 uint8 with short side `short_side_px`.
+
+        Aspect is kept up to 2:1; of a longer image the middle is taken. Antialiased bilinear in
+        float32, rounded. An image that has the size already comes back unchanged.
+        """
+        height, width = images.shape[1:3]
+        short = min(height, width)
+        height, width = min(height, MAX_ASPECT * short), min(width, MAX_ASPECT * short)
+        images = crop_center(images, height, width)
+        scale = self.short_side_px / short
+        size = (max(self.short_side_px, round(height * scale)), max(self.short_side_px, round(width * scale)))
+        if size == (height, width):
+            return images
+        planes = images.permute(0, 3, 1, 2).to(torch.float32)
+        resized = functional.interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False)
+        return resized.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+    def crop(self, images: Tensor) -> Tensor:
+        """N,H,W,3 uint8 of any size -> N,S,S,3 uint8: resized, then the centre."""
+        return crop_center(self.resize(images), self.image_size, self.image_size)
+
+    def normalize(self, crops: Tensor) -> Tensor:
+        """N,S,S,3 uint8 -> N,3,S,S float32 with the declared mean and standard deviation."""
+        scale = 1 / (255 * torch.tensor(self.std, device=crops.device))
+        shift = -torch.tensor(self.mean, device=crops.device) / torch.tensor(self.std, device=crops.device)
+        return torch.addcmul(shift, crops.to(torch.float32), scale).permute(0, 3, 1, 2)
+
+
+def crop_center(images: Tensor, height: int, width: int) -> Tensor:
+    """The middle `height` x `width` of N,H,W,3 images, as a view."""
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    return images[:, top : top + height, left : left + width]

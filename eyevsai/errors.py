@@ -1,0 +1,19 @@
+"""Errors that are written for people: what was wrong, where, and what to do."""
+
+
+class UserError(Exception):
+    """A mistake that its reader can mend. The command line prints it without a traceback."""
+
+    exit_code = 2
+
+
+class RunFailed(UserError):
+    """A job that began in good order and could not go on, such as a loss that became NaN."""
+
+    exit_code = 1
+
+
+class Terminated(BaseException):
+    """The process was asked to end (SIGTERM). Not an Exception, so that no handler swallows it."""
+
+    exit_code = 143

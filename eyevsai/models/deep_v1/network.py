@@ -1,0 +1,78 @@
+"""deep_v1: the plain convolutional network and its residual twin.
+
+LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition; batch normalisation
+of Ioffe & Szegedy 2015; global average pooling of Lin et al. 2014; skip connections of He et al. 2016.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from eyevsai.models.deep_v1.settings import DeepV1Settings
+from eyevsai.models.network_learner import NetworkLearner
+
+NUM_BLOCKS = 4
+
+
+class Block(nn.Module):
+    """Convolutions with batch normalisation, a skip connection if wished, then 2 x 2 max-pooling."""
+
+    def __init__(self, channels_in: int, channels: int, convolutions: int, residual: bool) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for index in range(convolutions):
+            width = channels_in if index == 0 else channels
+            layers += [nn.Conv2d(width, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+        self.body = nn.Sequential(*layers[:-1])
+        self.skip = None
+        if residual:
+            self.skip = nn.Sequential(nn.Conv2d(channels_in, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        self.end = nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """N,C,H,W -> N,C',H/2,W/2."""
+        features = self.body(images)
+        if self.skip is not None:
+            features = features + self.skip(images)
+        pooled: Tensor = self.end(features)
+        return pooled
+
+
+class DeepV1Network(nn.Sequential):
+    """Four blocks, global average pooling, and a classifier with one hidden layer."""
+
+    def __init__(self, settings: DeepV1Settings, num_classes: int, *, residual: bool) -> None:
+        widths = [3] + [settings.width << index for index in range(NUM_BLOCKS)]
+        blocks = [
+            Block(before, after, settings.convolutions, residual)
+            for before, after in zip(widths, widths[1:], strict=False)
+        ]
+        super().__init__(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *_head(settings, widths[-1], num_classes))
+        self.apply(_initialize)
+
+
+def _head(settings: DeepV1Settings, features: int, num_classes: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    if settings.head_units:
+        layers += [nn.Linear(features, settings.head_units), nn.ReLU(inplace=True)]
+        features = settings.head_units
+    return [*layers, nn.Dropout(settings.dropout), nn.Linear(features, num_classes)]
+
+
+def _initialize(module: nn.Module) -> None:
+    """He et al. 2015, for layers that are followed by a ReLU."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class DeepV1Learner(NetworkLearner):
+    """The learner of both variations."""
+
+    family = "deep_v1"
+
+    def build_network(self) -> nn.Module:
+        """See `NetworkLearner.build_network`."""
+        settings = cast(DeepV1Settings, self.settings)
+        return DeepV1Network(settings, len(self.classes), residual=self.variation == "residual")

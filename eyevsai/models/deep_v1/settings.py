@@ -1,0 +1,60 @@
+"""deep_v1's settings and variations, without torch, so that help is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from eyevsai.models.family import Family, Variation
+from eyevsai.settings import Choice, Doc, Range, Search
+from eyevsai.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class DeepV1Settings(TrainingSettings):
+    """Four blocks of convolutions, each followed by max-pooling."""
+
+    PANEL: ClassVar[str] = "deep_v1"
+
+    width: Annotated[
+        int, Range(4, 256), Search(Choice((16, 32, 48))),
+        Doc("Channels of the first block; each later block has twice those of the one before."),
+    ] = 32  # fmt: skip
+    convolutions: Annotated[int, Range(1, 4), Doc("Convolutions in each block.")] = 1
+    dropout: Annotated[
+        float, Range(0, 0.9), Search(Range(0.0, 0.5)),
+        Doc("Dropout before the classifier (Srivastava et al. 2014)."),
+    ] = 0.2  # fmt: skip
+    head_units: Annotated[
+        int, Range(0, 4096), Doc("Units of the hidden layer of the classifier; 0 has none.")
+    ] = 256
+
+
+@dataclass(frozen=True)
+class ResidualSettings(DeepV1Settings):
+    """A skip connection needs something to skip: two convolutions a block."""
+
+    convolutions: int = 2
+
+
+FAMILY = Family(
+    name="deep_v1",
+    title="Plain convolutional network",
+    learner="eyevsai.models.deep_v1.network:DeepV1Learner",
+    variations={
+        "standard": Variation(
+            title="Standard CNN",
+            technical="Four convolution blocks (32, 64, 128, 256 channels) with batch normalisation "
+            "and max-pooling, global average pooling and a fully connected head.",
+            simple="Learns to see layer by layer: first edges, then shapes, then whole things.",
+            settings=DeepV1Settings,
+        ),
+        "residual": Variation(
+            title="Residual CNN",
+            technical="The standard network with a skip connection around the convolutions of each "
+            "block (He et al. 2016).",
+            simple="The same network with short cuts, so that early layers learn as easily as late ones.",
+            settings=ResidualSettings,
+        ),
+    },
+)

@@ -1,0 +1,28 @@
+"""What a family of models declares of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from eyevsai.settings import Settings
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One named form of a family, described for engineers and for anyone."""
+
+    title: str
+    technical: str
+    simple: str
+    settings: type[Settings]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family; its first variation is the default. `learner` is `module:class`, imported when built."""
+
+    name: str
+    title: str
+    learner: str
+    variations: Mapping[str, Variation]

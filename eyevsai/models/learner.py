@@ -1,0 +1,116 @@
+"""The one contract of all families, and the folder in which a learner is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from eyevsai.data.dataset import Split
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.errors import UserError
+from eyevsai.models.families import family_of, variation_of
+from eyevsai.settings import Settings
+
+WEIGHTS, CARD, FORMAT = "model.safetensors", "model.json", 1
+
+Images = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]  # N,H,W,3, or N of H,W,3
+OnEpoch = Callable[[int, dict[str, float]], None]
+
+
+class Learner(Protocol):
+    """A classifier of any family: it fits, predicts, and is saved without a pickle."""
+
+    family: str
+    variation: str
+    settings: Settings
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch) -> None:
+        """Learns from `train`; calls `on_epoch(epoch, row)` after each pass, once if there are no passes."""
+
+    def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
+        """N images uint8 RGB of any size -> N,C float32 probabilities, computed in float32."""
+
+    def graph(self) -> nn.Module:
+        """A module from N,H,W,3 uint8 to N,C float32 probabilities, preprocessing inside."""
+
+    def num_parameters(self) -> int:
+        """How many numbers were learned."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All learned state, by name."""
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `tensors`."""
+
+
+def build(family: str, variation: str, settings: Settings, classes: Sequence[str], seed: int) -> Learner:
+    """A new learner, its initial weights drawn from `seed`."""
+    module, _, name = family_of(family).learner.partition(":")
+    learner: Learner = getattr(import_module(module), name)(variation, settings, tuple(classes), seed)
+    return learner
+
+
+def save(learner: Learner, folder: Path) -> None:
+    """Writes `model.safetensors` and `model.json` into `folder`, which is made if it is not there."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in learner.tensors().items()}, folder / WEIGHTS)
+    card = {
+        "format": FORMAT,
+        "family": learner.family,
+        "variation": learner.variation,
+        "settings": vars(learner.settings),
+        "classes": learner.classes,
+        "preprocessing": learner.preprocessing.to_json(),
+        "sha256": _sha256(folder / WEIGHTS),
+    }
+    (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Learner:
+    """The learner that `save` wrote into `folder`.
+
+    Raises:
+        UserError: the folder holds no model, one of a newer format, or one whose checksum fails.
+    """
+    from safetensors.torch import load_file
+
+    card = _read_card(folder)
+    if _sha256(folder / WEIGHTS) != card["sha256"]:
+        raise UserError(f"{folder / WEIGHTS} is not the file that was saved: its SHA-256 differs. Fetch it again.")
+    _, variation = variation_of(card["family"], card["variation"])
+    settings = variation.settings(**card["settings"])
+    learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
+    learner.preprocessing = Preprocessing.from_json(card["preprocessing"])
+    learner.load_tensors(load_file(folder / WEIGHTS))
+    return learner
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        newer = card["format"] > FORMAT
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} holds no eyevsai model: {CARD} cannot be read ({error}).") from error
+    if newer:
+        raise UserError(f"{folder} was saved by a newer eyevsai (format {card['format']}). Upgrade eyevsai.")
+    return card
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error

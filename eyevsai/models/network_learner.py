@@ -1,0 +1,90 @@
+"""The learner of every torch family: a network, fitted by the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from eyevsai.data.dataset import Split
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.randomness import seed_for
+from eyevsai.errors import UserError
+from eyevsai.models.learner import Images, OnEpoch
+from eyevsai.training.loop import Trainer, predict_logits
+from eyevsai.training.settings import TrainingSettings
+
+
+class NetworkLearner:
+    """Base of the torch families, which say only how their network is built."""
+
+    family: ClassVar[str]
+
+    def __init__(self, variation: str, settings: TrainingSettings, classes: tuple[str, ...], seed: int) -> None:
+        self.variation = variation
+        self.settings = settings
+        self.classes = classes
+        self.seed = seed
+        self.preprocessing = Preprocessing(settings.image_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(seed, "weights"))
+            self.network = self.build_network()
+
+    def build_network(self) -> nn.Module:
+        """N,3,S,S float32 -> N,C logits, freshly initialised."""
+        raise TypeError(f"{type(self).__name__} must say how its network is built")
+
+    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch) -> None:
+        """See `Learner.fit`; raises what `Trainer.fit` raises."""
+        Trainer(self.network, self.settings, self.preprocessing, self.seed).fit(train, valid, on_epoch)
+
+    def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
+        """See `Learner.predict_proba`."""
+        tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
+        if not tensors:
+            return np.zeros((0, len(self.classes)), dtype=np.float32)
+        return predict_logits(self.network, self.preprocessing, tensors).softmax(1).numpy()
+
+    def graph(self) -> nn.Module:
+        """See `Learner.graph`; shares the learner's weights."""
+        return Graph(self.network, self.preprocessing).eval()
+
+    def num_parameters(self) -> int:
+        """Trainable parameters of the network."""
+        return sum(weight.numel() for weight in self.network.parameters())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the network."""
+        return self.network.state_dict()
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """See `Learner.load_tensors`; raises UserError when the weights are another network's."""
+        try:
+            self.network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise UserError(f"The saved weights do not fit {self.family}/{self.variation}: {error}") from error
+        self.network.eval()
+
+
+class Graph(nn.Module):
+    """From N,H,W,3 uint8 of one size to N,C float32 probabilities."""
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocessing = preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Resize, crop, normalise, classify."""
+        crops = self.preprocessing.crop(images)
+        probabilities: Tensor = self.network(self.preprocessing.normalize(crops)).float().softmax(1)
+        return probabilities
+
+
+def as_arrays(split: Split, places: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:
+    """The cached images of a split as `Learner.predict_proba` takes them."""
+    return [image.numpy() for image in split.images(places)]

@@ -1,0 +1,34 @@
+"""Names that people type: the nearest right one, and the form that a registered model may have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from eyevsai.errors import UserError
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` most resembles, or None when none is close."""
+    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
+    """`name` itself when it is known.
+
+    Raises:
+        UserError: naming the nearest known name and all of them.
+    """
+    known = list(known)
+    if name in known:
+        return name
+    guess = nearest(name, known)
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    raise UserError(f"There is no {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}.")
+
+
+def registered_name(dataset: str, family: str, variation: str) -> str:
+    """`pets-deep_v2-resnet`: the parts joined, other characters than [A-Za-z0-9_.-] made `_`."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{dataset}-{family}-{variation}")

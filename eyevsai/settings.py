@@ -1,0 +1,187 @@
+"""The vocabulary in which every setting is declared once, beside what it configures.
+
+    lr: Annotated[float, Range(1e-5, 1e-1, log=True), Doc("Peak learning rate.")] = 1e-3
+
+The command's flag and help, the logged parameter, the validation error and the search
+distribution are all read from that one line. Plain values only: nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from eyevsai.errors import UserError
+
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+@dataclass(frozen=True)
+class Range:
+    """A closed interval of numbers; `log` says that factors, not differences, matter."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A closed list of values."""
+
+    options: tuple[Any, ...]
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.options
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.options))
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where tuning looks for a setting; a setting without it is never tuned."""
+
+    space: Range | Choice
+
+
+@dataclass(frozen=True)
+class Doc:
+    """The help text of a setting."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Env:
+    """The environment variable that gives a setting when the command line does not."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One declared setting, as read from its dataclass."""
+
+    name: str
+    type: type
+    optional: bool
+    default: Any
+    doc: str
+    panel: str
+    allowed: Range | Choice | None = None
+    search: Range | Choice | None = None
+    env: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """The command-line spelling: `--weight-decay`."""
+        return "--" + self.name.replace("_", "-")
+
+    def parse(self, text: str) -> Any:
+        """The value that `text` stands for.
+
+        Raises:
+            UserError: when the text is no value of this setting's type, or is not allowed.
+        """
+        if text == "" and self.optional:
+            return None
+        try:
+            value = _PARSERS[self.type](text)
+        except ValueError:
+            raise UserError(f"{self.flag} takes {_KINDS[self.type]}, not {text!r}.") from None
+        self.check(value)
+        return value
+
+    def check(self, value: Any) -> None:
+        """Raises UserError when `value` is outside what the declaration allows."""
+        if value is None and self.optional:
+            return
+        wanted = (int, float) if self.type is float else self.type
+        if not isinstance(value, wanted) or (self.type is not bool and isinstance(value, bool)):
+            raise UserError(f"{self.flag} takes {_KINDS[self.type]}, not {value!r}.")
+        if self.allowed is not None and value not in self.allowed:
+            wanted_text = "one of" if isinstance(self.allowed, Choice) else "a value of"
+            raise UserError(f"{self.flag} {value} is not allowed: it takes {wanted_text} {self.allowed}.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of every settings dataclass: an object that exists is a valid one."""
+
+    PANEL: ClassVar[str] = "Settings"
+
+    def __post_init__(self) -> None:
+        for setting in settings_of(type(self)):
+            setting.check(getattr(self, setting.name))
+
+
+def parse_bool(text: str) -> bool:
+    """True or False from the words that command lines use for them; ValueError for others."""
+    word = text.lower()
+    if word not in TRUE + FALSE:
+        raise ValueError(text)
+    return word in TRUE
+
+
+_PARSERS: dict[type, Any] = {int: int, float: float, str: str, bool: parse_bool}
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+@functools.cache
+def settings_of(cls: type[Settings]) -> tuple[Setting, ...]:
+    """The declared settings of a settings dataclass, in order of declaration.
+
+    A subclass that restates a field to change its default (`lr: float = 1e-3`) keeps the
+    range and the help of the declaration that it overrides.
+    """
+    return tuple(_read(cls, field) for field in dataclasses.fields(cls))
+
+
+def _read(cls: type[Settings], field: dataclasses.Field[Any]) -> Setting:
+    declarations = [
+        (base, hints[field.name])
+        for base in reversed(cls.__mro__)
+        if issubclass(base, Settings)
+        and field.name in (hints := _own_hints(base))
+        and typing.get_origin(hints[field.name]) is typing.Annotated
+    ]
+    if not declarations:
+        raise TypeError(f"{cls.__name__}.{field.name} is declared without Annotated[..., Doc(...)]")
+    (first, _), (_, hint) = declarations[0], declarations[-1]
+    annotation, *marks = typing.get_args(hint)
+    kind, optional = _strip_optional(annotation)
+    return Setting(
+        name=field.name,
+        type=kind,
+        optional=optional,
+        default=field.default,
+        doc=next(mark.text for mark in marks if isinstance(mark, Doc)),
+        panel=first.PANEL,
+        allowed=next((mark for mark in marks if isinstance(mark, Range | Choice)), None),
+        search=next((mark.space for mark in marks if isinstance(mark, Search)), None),
+        env=next((mark.name for mark in marks if isinstance(mark, Env)), None),
+    )
+
+
+@functools.cache
+def _own_hints(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: hints[name] for name in cls.__dict__.get("__annotations__", {})}
+
+
+def _strip_optional(annotation: Any) -> tuple[type, bool]:
+    if isinstance(annotation, types.UnionType):
+        (kind,) = (part for part in typing.get_args(annotation) if part is not type(None))
+        return kind, True
+    return annotation, False

@@ -1,0 +1,95 @@
+"""The settings that every torch family shares: one training run from the optimizer to the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from eyevsai.data.settings import AugmentationSettings
+from eyevsai.settings import Choice, Doc, Range, Search, Settings
+
+
+@dataclass(frozen=True)
+class OptimizationSettings(Settings):
+    """How the weights are moved."""
+
+    PANEL: ClassVar[str] = "Training"
+
+    image_size: Annotated[
+        int, Range(32, 512), Doc("Side of the square that the network sees, in pixels.")
+    ] = 64
+    epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the training images.")] = 30
+    batch_size: Annotated[
+        int, Range(2, 4096), Search(Choice((32, 64, 128))), Doc("Images per optimizer step.")
+    ] = 64
+    accumulation: Annotated[
+        int, Range(1, 64), Doc("Parts that a batch is computed in; must divide --batch-size.")
+    ] = 1
+    optimizer: Annotated[
+        str, Choice(("adamw", "adam", "sgd")), Search(Choice(("adamw", "adam", "sgd"))),
+        Doc("adamw (Loshchilov & Hutter 2019), adam (Kingma & Ba 2015) or sgd with Nesterov momentum."),
+    ] = "adamw"  # fmt: skip
+    lr: Annotated[
+        float, Range(1e-6, 1.0, log=True), Search(Range(1e-4, 1e-1, log=True)),
+        Doc("Peak learning rate."),
+    ] = 3e-3  # fmt: skip
+    momentum: Annotated[float, Range(0, 0.999), Doc("Momentum; sgd only.")] = 0.9
+    weight_decay: Annotated[
+        float, Range(0, 1), Search(Range(1e-5, 1e-1, log=True)),
+        Doc("Weight decay; never applied to biases and normalisation."),
+    ] = 0.02  # fmt: skip
+    schedule: Annotated[
+        str, Choice(("cosine", "step", "plateau", "constant")),
+        Doc("Course of the learning rate after the warm-up."),
+    ] = "cosine"  # fmt: skip
+    warmup_epochs: Annotated[
+        float, Range(0, 100), Doc("Epochs over which the learning rate rises from 0.")
+    ] = 2.0
+    lr_floor: Annotated[
+        float, Range(0, 1), Doc("Share of --lr below which no schedule goes.")
+    ] = 0.001
+    step_epochs: Annotated[int, Range(1, 10_000), Doc("schedule=step: epochs between drops.")] = 10
+    step_factor: Annotated[
+        float, Range(0.01, 1), Doc("schedule=step and plateau: what a drop multiplies the rate by.")
+    ] = 0.1
+    plateau_patience: Annotated[
+        int, Range(1, 1000), Doc("schedule=plateau: epochs without a lower valid/loss before a drop.")
+    ] = 3
+    label_smoothing: Annotated[
+        float, Range(0, 0.5), Search(Range(0.0, 0.2)),
+        Doc("Share of each label spread over all classes (Szegedy et al. 2016)."),
+    ] = 0.1  # fmt: skip
+    clip_norm: Annotated[
+        float, Range(0, 1000), Doc("Largest norm of the gradient; 0 does not clip.")
+    ] = 1.0
+    class_weights: Annotated[
+        bool, Doc("Weigh classes of the train split by the inverse of their frequency.")
+    ] = False
+    patience: Annotated[
+        int, Range(0, 10_000),
+        Doc("Stop after this many epochs without a better valid/accuracy; 0 never stops early."),
+    ] = 15  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DeviceSettings(Settings):
+    """What computes, and in which number format."""
+
+    PANEL: ClassVar[str] = "Device"
+
+    device: Annotated[
+        str, Choice(("auto", "cpu", "cuda", "mps")), Doc("auto takes CUDA, else MPS, else the CPU.")
+    ] = "auto"
+    precision: Annotated[
+        str, Choice(("auto", "float32", "bfloat16", "float16")),
+        Doc("Number format of training steps; auto takes what the device does fast."),
+    ] = "auto"  # fmt: skip
+    channels_last: Annotated[bool, Doc("Keep images in memory as N,H,W,C, which CPUs prefer.")] = True
+    threads: Annotated[
+        int, Range(0, 1024), Doc("CPU threads of this process; 0 takes one per core.")
+    ] = 0
+
+
+@dataclass(frozen=True)
+class TrainingSettings(DeviceSettings, AugmentationSettings, OptimizationSettings):
+    """All that a torch family inherits; a family's own settings subclass this one."""
