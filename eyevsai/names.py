@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 from eyevsai.errors import UserError
@@ -29,6 +30,18 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     raise UserError(f"There is no {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}.")
 
 
-def registered_name(dataset: str, family: str, variation: str) -> str:
-    """`pets-deep_v2-resnet`: the parts joined, other characters than [A-Za-z0-9_.-] made `_`."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{dataset}-{family}-{variation}")
+@dataclass(frozen=True)
+class ModelName:
+    """What a registered model is named after."""
+
+    dataset: str
+    model: str
+    variation: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset}-{self.model}-{self.variation}"
+
+    @property
+    def registered(self) -> str:
+        """`pets-deep_v2-resnet`, with other characters than [A-Za-z0-9_.-] made `_`."""
+        return re.sub(r"[^A-Za-z0-9_.-]", "_", str(self))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import types
 import typing
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Range:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}"
+        return " to ".join(str(end) if isinstance(end, int) else f"{end:g}" for end in (self.low, self.high))
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Env:
 
 
 @dataclass(frozen=True)
+class Parameter:
+    """Marks a setting that MLproject declares: never tuned, with the same default for every model."""
+
+
+@dataclass(frozen=True)
 class Setting:
     """One declared setting, as read from its dataclass."""
 
@@ -82,6 +88,7 @@ class Setting:
     allowed: Range | Choice | None = None
     search: Range | Choice | None = None
     env: str | None = None
+    parameter: bool = False
 
     @property
     def flag(self) -> str:
@@ -138,17 +145,21 @@ _PARSERS: dict[type, Any] = {int: int, float: float, str: str, bool: parse_bool}
 _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
-@functools.cache
 def settings_of(cls: type[Settings]) -> tuple[Setting, ...]:
     """The declared settings of a settings dataclass, in order of declaration.
 
     A subclass that restates a field to change its default (`lr: float = 1e-3`) keeps the
     range and the help of the declaration that it overrides.
     """
+    return _read_all(cls)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
+
+
+@functools.cache
+def _read_all(cls: type) -> tuple[Setting, ...]:
     return tuple(_read(cls, field) for field in dataclasses.fields(cls))
 
 
-def _read(cls: type[Settings], field: dataclasses.Field[Any]) -> Setting:
+def _read(cls: type, field: dataclasses.Field[Any]) -> Setting:
     declarations = [
         (base, hints[field.name])
         for base in reversed(cls.__mro__)
@@ -171,13 +182,14 @@ def _read(cls: type[Settings], field: dataclasses.Field[Any]) -> Setting:
         allowed=next((mark for mark in marks if isinstance(mark, Range | Choice)), None),
         search=next((mark.space for mark in marks if isinstance(mark, Search)), None),
         env=next((mark.name for mark in marks if isinstance(mark, Env)), None),
+        parameter=any(isinstance(mark, Parameter) for mark in marks),
     )
 
 
 @functools.cache
 def _own_hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    return {name: hints[name] for name in cls.__dict__.get("__annotations__", {})}
+    return {name: hints[name] for name in inspect.get_annotations(cls)}
 
 
 def _strip_optional(annotation: Any) -> tuple[type, bool]:

@@ -42,10 +42,7 @@ def list_datasets(root: Path) -> dict[str, str]:
     """Each dataset's name and description: the embedded one, the folders under `root`, their unions."""
     folders = list(_folders(root))
     unions = [name for name, parts in UNIONS.items() if folders and set(parts or ()) <= set(folders)]
-    return {
-        name: DESCRIPTIONS.get(name, f"Folder {root / name}.")
-        for name in [EMBEDDED, *folders, *unions]
-    }
+    return {name: DESCRIPTIONS.get(name, f"Folder {root / name}.") for name in [EMBEDDED, *folders, *unions]}
 
 
 def find_source(settings: DataSettings) -> Source:
@@ -76,7 +73,9 @@ def _source_under_root(name: str, root: Path) -> Source:
         try:
             choose("dataset", name, [EMBEDDED, *folders, *(UNIONS if folders else ())])
         except UserError as error:
-            raise UserError(f"{error} Datasets are the folders under {root}: set --data-root or EYEVSAI_DATA.") from None
+            raise UserError(
+                f"{error} Datasets are the folders under {root}: set --data-root or EYEVSAI_DATA."
+            ) from None
     wanted = UNIONS[name] or tuple(folders)
     missing = [part for part in wanted if part not in folders]
     if missing or not wanted:

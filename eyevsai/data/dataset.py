@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -34,43 +36,62 @@ class Split:
         for place in range(len(self)) if places is None else places:
             yield self.pixels.image(self.rows[place])
 
+    def arrays(self, places: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:
+        """The same as `images`, as a list of arrays."""
+        return [image.numpy() for image in self.images(places)]
+
 
 @dataclass(frozen=True)
-class Data:
-    """Train, valid and test of one dataset. Training and tuning never open `test`."""
+class Dataset:
+    """What is known of a dataset before a pixel is read."""
 
     name: str
     classes: tuple[str, ...]
     fingerprint: str
     items: Sequence[Item]
     split_names: Sequence[str]
-    pixels: Pixels
+    cache_root: Path
 
-    def split(self, name: str) -> Split:
-        """One split by name; an empty one has no rows."""
-        rows = [row for row, split in enumerate(self.split_names) if split == name]
-        number = {label: index for index, label in enumerate(self.classes)}
-        labels = torch.tensor([number[self.items[row].label] for row in rows], dtype=torch.int64)
-        return Split(self.pixels, rows, labels)
+    def open(self, preprocessing: Preprocessing) -> Data:
+        """The dataset with its pixels resized for `preprocessing`, from the cache or into it.
+
+        Raises:
+            UserError: an image that does not decode, or a cache that cannot be written.
+        """
+        return Data(self, load_pixels(self.items, self.fingerprint, preprocessing, self.cache_root))
+
+
+@dataclass(frozen=True)
+class Data:
+    """Train, valid and test of one dataset. Training and tuning never open `test`."""
+
+    dataset: Dataset
+    pixels: Pixels
 
     @property
     def train(self) -> Split:
         """What is learned from."""
-        return self.split(TRAIN)
+        return self._split(TRAIN)
 
     @property
     def valid(self) -> Split:
         """What chooses between epochs, settings and models."""
-        return self.split(VALID)
+        return self._split(VALID)
 
     @property
     def test(self) -> Split:
         """What judges in the end."""
-        return self.split(TEST)
+        return self._split(TEST)
+
+    def _split(self, name: str) -> Split:
+        rows = [row for row, split in enumerate(self.dataset.split_names) if split == name]
+        number = {label: index for index, label in enumerate(self.dataset.classes)}
+        labels = torch.tensor([number[self.dataset.items[row].label] for row in rows], dtype=torch.int64)
+        return Split(self.pixels, rows, labels)
 
 
-def load_data(settings: DataSettings, seed: int, preprocessing: Preprocessing) -> Data:
-    """Index, split and pixels of the dataset that `settings` name.
+def load_dataset(settings: DataSettings, seed: int) -> Dataset:
+    """Index and split of the dataset that `settings` name.
 
     Raises:
         UserError: whatever about the data a person must mend before training.
@@ -79,9 +100,10 @@ def load_data(settings: DataSettings, seed: int, preprocessing: Preprocessing) -
     items = index_images(source)
     split_names = split_items(items, seed, settings.valid_fraction, settings.test_fraction)
     classes = tuple(sorted({item.label for item in items}))
-    untrained = set(classes) - {item.label for item, split in zip(items, split_names, strict=True) if split == TRAIN}
-    if untrained:
-        raise UserError(f"These classes of {source.name} have no image in train: {', '.join(sorted(untrained))}.")
-    digest = fingerprint(items)
-    pixels = load_pixels(items, digest, preprocessing, Path(settings.cache_root).expanduser())
-    return Data(source.name, classes, digest, items, split_names, pixels)
+    for needed in (TRAIN, VALID):
+        present = {item.label for item, split in zip(items, split_names, strict=True) if split == needed}
+        if needed == TRAIN and (missing := set(classes) - present):
+            raise UserError(f"These classes of {source.name} have no image in train: {', '.join(sorted(missing))}.")
+        if not present:
+            raise UserError(f"The {needed} split of {source.name} is empty. Put images into its folder.")
+    return Dataset(source.name, classes, fingerprint(items), items, split_names, Path(settings.cache_root).expanduser())

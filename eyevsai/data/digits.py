@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -28,7 +27,7 @@ def write_digits(cache_root: Path) -> Path:
         raise UserError(f"Cannot write to {cache_root}: {error.strerror}. Choose another --cache-root.") from error
     try:
         _write_images(building)
-        os.rename(building, folder)
+        building.rename(folder)
     except OSError:
         if not folder.is_dir():  # otherwise another process was first, with the same images
             raise

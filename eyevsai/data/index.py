@@ -43,11 +43,15 @@ def index_images(source: Source) -> list[Item]:
     for part, label, split, path in found:
         if path is not None:
             name = f"{part}/{path.relative_to(source.parts[part]).as_posix()}"
-            full = f"{label} ({part})" if label in collide else label
-            items.append(Item(path, name, full, split, _digest(path)))
-    empty = {f"{label} ({part})" if label in collide else label for part, label, _, path in found if path is None}
+            items.append(Item(path, name, _full(part, label, collide), split, _digest(path)))
+    empty = {_full(part, label, collide) for part, label, _, path in found if path is None}
     _check_classes(source, items, empty)
     return sorted(items, key=lambda item: item.name)
+
+
+def _full(part: str, label: str, collide: set[str]) -> str:
+    """A class's name; with its dataset's where two datasets of a union have a class of this name."""
+    return f"{label} ({part})" if label in collide else label
 
 
 def fingerprint(items: list[Item]) -> str:

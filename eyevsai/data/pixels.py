@@ -85,7 +85,7 @@ def _build(items: Sequence[Item], preprocessing: Preprocessing, folder: Path) ->
         np.save(building / "shapes.npy", np.array(shapes, dtype=np.int32), allow_pickle=False)
         about = {"images": len(items), "preprocessing": preprocessing.to_json(), "decoder": decode.VERSION}
         (building / "cache.json").write_text(json.dumps(about, indent=2))
-        os.rename(building, folder)
+        building.rename(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -36,7 +36,8 @@ class Preprocessing:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Preprocessing:
         """The inverse of `to_json`."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        mean, std = tuple(values["mean"]), tuple(values["std"])
+        return cls(values["image_size"], mean, std, values["interpolation"])
 
     def resize(self, images: Tensor) -> Tensor:
         """N,H,W,3 uint8 of any size -> N,h,w,3 uint8 with short side `short_side_px`.

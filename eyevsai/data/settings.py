@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.settings import Doc, Env, Range, Search, Settings
+from eyevsai.settings import Doc, Env, Parameter, Range, Search, Settings
 
 
 @dataclass(frozen=True)
@@ -14,20 +14,18 @@ class DataSettings(Settings):
 
     PANEL: ClassVar[str] = "Data"
 
-    dataset: Annotated[str, Doc("A dataset by name: see `eyevsai list`.")] = "digits"
-    data: Annotated[str | None, Doc("Any folder of class folders; goes before --dataset.")] = None
-    data_root: Annotated[
-        str, Env("EYEVSAI_DATA"), Doc("Folder in which each folder is a dataset by its name.")
-    ] = "data"
-    cache_root: Annotated[
-        str, Env("EYEVSAI_CACHE"), Doc("Folder for decoded pixels and the embedded dataset.")
-    ] = "~/.cache/eyevsai"
-    valid_fraction: Annotated[
-        float, Range(0.05, 0.4), Doc("Share of each class that is held out for validation.")
-    ] = 0.15
-    test_fraction: Annotated[
-        float, Range(0.0, 0.4), Doc("Share of each class that is kept for the final test.")
-    ] = 0.15
+    dataset: Annotated[str, Parameter(), Doc("A dataset by name: see `eyevsai list`.")] = "digits"
+    data: Annotated[str | None, Parameter(), Doc("Any folder of class folders; goes before --dataset.")] = None
+    data_root: Annotated[str, Env("EYEVSAI_DATA"), Doc("Folder in which each folder is a dataset by its name.")] = (
+        "data"
+    )
+    cache_root: Annotated[str, Env("EYEVSAI_CACHE"), Doc("Folder for decoded pixels and the embedded dataset.")] = (
+        "~/.cache/eyevsai"
+    )
+    valid_fraction: Annotated[float, Range(0.05, 0.4), Doc("Share of each class that is held out for validation.")] = (
+        0.15
+    )
+    test_fraction: Annotated[float, Range(0.0, 0.4), Doc("Share of each class that is kept for the final test.")] = 0.15
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,11 @@ class AugmentationSettings(Settings):
         float, Range(0.05, 1.0), Search(Range(0.3, 1.0)),
         Doc("Smallest share of the image's area that a random crop keeps; 1 crops nothing."),
     ] = 0.5  # fmt: skip
-    crop_ratio: Annotated[
-        float, Range(1.0, 3.0), Doc("Largest change of aspect ratio by a random crop.")
-    ] = 1.33
+    crop_ratio: Annotated[float, Range(1.0, 3.0), Doc("Largest change of aspect ratio by a random crop.")] = 1.33
     flip: Annotated[bool, Doc("Mirror half of the images left to right.")] = True
-    rotation: Annotated[
-        float, Range(0, 180), Search(Range(0, 20)), Doc("Largest rotation either way, in degrees.")
-    ] = 0.0
+    rotation: Annotated[float, Range(0, 180), Search(Range(0, 20)), Doc("Largest rotation either way, in degrees.")] = (
+        0.0
+    )
     brightness: Annotated[float, Range(0, 1), Doc("Largest relative change of brightness.")] = 0.3
     contrast: Annotated[float, Range(0, 1), Doc("Largest relative change of contrast.")] = 0.3
     saturation: Annotated[float, Range(0, 1), Doc("Largest relative change of saturation.")] = 0.3

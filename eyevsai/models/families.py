@@ -36,5 +36,5 @@ def variation_of(family: str, name: str | None) -> tuple[str, Variation]:
         owners = [other for other in FAMILIES if name in family_of(other).variations]
         if owners:
             raise UserError(f"{name!r} is a variation of {owners[0]}, not of {family}: add --model {owners[0]}.")
-        choose(f"variation of {family}", name, variations)
+        choose(f"{family} variation", name, variations)
     return name, variations[name]

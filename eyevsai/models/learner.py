@@ -34,6 +34,12 @@ class Learner(Protocol):
     classes: tuple[str, ...]
     preprocessing: Preprocessing
 
+    def check(self, train: Split) -> None:
+        """Raises UserError when these settings cannot learn from `train`."""
+
+    def compute(self) -> dict[str, str]:
+        """What will compute: device, precision and threads."""
+
     def fit(self, train: Split, valid: Split, on_epoch: OnEpoch) -> None:
         """Learns from `train`; calls `on_epoch(epoch, row)` after each pass, once if there are no passes."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +14,8 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import seed_for
 from eyevsai.errors import UserError
 from eyevsai.models.learner import Images, OnEpoch
-from eyevsai.training.loop import Trainer, predict_logits
+from eyevsai.training.device import find_device, find_precision
+from eyevsai.training.loop import Trainer, check_batches, predict_logits
 from eyevsai.training.settings import TrainingSettings
 
 
@@ -53,6 +53,18 @@ class NetworkLearner:
         """See `Learner.graph`; shares the learner's weights."""
         return Graph(self.network, self.preprocessing).eval()
 
+    def check(self, train: Split) -> None:
+        """See `Learner.check`."""
+        check_batches(self.settings, len(train))
+        find_device(self.settings.device)
+
+    def compute(self) -> dict[str, str]:
+        """See `Learner.compute`."""
+        device = find_device(self.settings.device)
+        precision = str(find_precision(self.settings.precision, device)).removeprefix("torch.")
+        threads = self.settings.threads or torch.get_num_threads()
+        return {"device": device.type, "precision": precision, "threads": str(threads)}
+
     def num_parameters(self) -> int:
         """Trainable parameters of the network."""
         return sum(weight.numel() for weight in self.network.parameters())
@@ -83,8 +95,3 @@ class Graph(nn.Module):
         crops = self.preprocessing.crop(images)
         probabilities: Tensor = self.network(self.preprocessing.normalize(crops)).float().softmax(1)
         return probabilities
-
-
-def as_arrays(split: Split, places: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:
-    """The cached images of a split as `Learner.predict_proba` takes them."""
-    return [image.numpy() for image in split.images(places)]

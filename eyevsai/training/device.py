@@ -25,7 +25,9 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = next(kind for kind, there in present.items() if there)
     if not present[name]:
-        raise UserError(f"--device {name}: this machine has none that torch can use. --device auto takes what there is.")
+        raise UserError(
+            f"--device {name}: this machine has none that torch can use. --device auto takes what there is."
+        )
     return torch.device(name)
 
 

@@ -19,7 +19,5 @@ def part_loss(logits: Tensor, labels: Tensor, batch: Tensor, weights: Tensor | N
     The parts' losses add up to the loss of the whole, class weights included, so that computing
     a batch in parts changes the memory it takes and not the gradient.
     """
-    total = functional.cross_entropy(
-        logits.float(), labels, weight=weights, label_smoothing=smoothing, reduction="sum"
-    )
+    total = functional.cross_entropy(logits.float(), labels, weight=weights, label_smoothing=smoothing, reduction="sum")
     return total / (len(batch) if weights is None else weights[batch].sum())

@@ -26,8 +26,9 @@ def build_optimizer(network: nn.Module, settings: OptimizationSettings) -> torch
     if settings.optimizer == "sgd":
         momentum = settings.momentum
         return torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.optimizer]
-    return kind(groups, lr=settings.lr, fused=fused)
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=settings.lr, fused=fused)
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
 
 
 class Schedule:

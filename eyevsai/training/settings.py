@@ -15,16 +15,10 @@ class OptimizationSettings(Settings):
 
     PANEL: ClassVar[str] = "Training"
 
-    image_size: Annotated[
-        int, Range(32, 512), Doc("Side of the square that the network sees, in pixels.")
-    ] = 64
+    image_size: Annotated[int, Range(32, 512), Doc("Side of the square that the network sees, in pixels.")] = 64
     epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the training images.")] = 30
-    batch_size: Annotated[
-        int, Range(2, 4096), Search(Choice((32, 64, 128))), Doc("Images per optimizer step.")
-    ] = 64
-    accumulation: Annotated[
-        int, Range(1, 64), Doc("Parts that a batch is computed in; must divide --batch-size.")
-    ] = 1
+    batch_size: Annotated[int, Range(2, 4096), Search(Choice((32, 64, 128))), Doc("Images per optimizer step.")] = 64
+    accumulation: Annotated[int, Range(1, 64), Doc("Parts that a batch is computed in; must divide --batch-size.")] = 1
     optimizer: Annotated[
         str, Choice(("adamw", "adam", "sgd")), Search(Choice(("adamw", "adam", "sgd"))),
         Doc("adamw (Loshchilov & Hutter 2019), adam (Kingma & Ba 2015) or sgd with Nesterov momentum."),
@@ -42,12 +36,8 @@ class OptimizationSettings(Settings):
         str, Choice(("cosine", "step", "plateau", "constant")),
         Doc("Course of the learning rate after the warm-up."),
     ] = "cosine"  # fmt: skip
-    warmup_epochs: Annotated[
-        float, Range(0, 100), Doc("Epochs over which the learning rate rises from 0.")
-    ] = 2.0
-    lr_floor: Annotated[
-        float, Range(0, 1), Doc("Share of --lr below which no schedule goes.")
-    ] = 0.001
+    warmup_epochs: Annotated[float, Range(0, 100), Doc("Epochs over which the learning rate rises from 0.")] = 2.0
+    lr_floor: Annotated[float, Range(0, 1), Doc("Share of --lr below which no schedule goes.")] = 0.001
     step_epochs: Annotated[int, Range(1, 10_000), Doc("schedule=step: epochs between drops.")] = 10
     step_factor: Annotated[
         float, Range(0.01, 1), Doc("schedule=step and plateau: what a drop multiplies the rate by.")
@@ -59,12 +49,8 @@ class OptimizationSettings(Settings):
         float, Range(0, 0.5), Search(Range(0.0, 0.2)),
         Doc("Share of each label spread over all classes (Szegedy et al. 2016)."),
     ] = 0.1  # fmt: skip
-    clip_norm: Annotated[
-        float, Range(0, 1000), Doc("Largest norm of the gradient; 0 does not clip.")
-    ] = 1.0
-    class_weights: Annotated[
-        bool, Doc("Weigh classes of the train split by the inverse of their frequency.")
-    ] = False
+    clip_norm: Annotated[float, Range(0, 1000), Doc("Largest norm of the gradient; 0 does not clip.")] = 1.0
+    class_weights: Annotated[bool, Doc("Weigh classes of the train split by the inverse of their frequency.")] = False
     patience: Annotated[
         int, Range(0, 10_000),
         Doc("Stop after this many epochs without a better valid/accuracy; 0 never stops early."),
@@ -77,17 +63,15 @@ class DeviceSettings(Settings):
 
     PANEL: ClassVar[str] = "Device"
 
-    device: Annotated[
-        str, Choice(("auto", "cpu", "cuda", "mps")), Doc("auto takes CUDA, else MPS, else the CPU.")
-    ] = "auto"
+    device: Annotated[str, Choice(("auto", "cpu", "cuda", "mps")), Doc("auto takes CUDA, else MPS, else the CPU.")] = (
+        "auto"
+    )
     precision: Annotated[
         str, Choice(("auto", "float32", "bfloat16", "float16")),
         Doc("Number format of training steps; auto takes what the device does fast."),
     ] = "auto"  # fmt: skip
     channels_last: Annotated[bool, Doc("Keep images in memory as N,H,W,C, which CPUs prefer.")] = True
-    threads: Annotated[
-        int, Range(0, 1024), Doc("CPU threads of this process; 0 takes one per core.")
-    ] = 0
+    threads: Annotated[int, Range(0, 1024), Doc("CPU threads of this process; 0 takes one per core.")] = 0
 
 
 @dataclass(frozen=True)

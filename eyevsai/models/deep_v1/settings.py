@@ -25,9 +25,7 @@ class DeepV1Settings(TrainingSettings):
         float, Range(0, 0.9), Search(Range(0.0, 0.5)),
         Doc("Dropout before the classifier (Srivastava et al. 2014)."),
     ] = 0.2  # fmt: skip
-    head_units: Annotated[
-        int, Range(0, 4096), Doc("Units of the hidden layer of the classifier; 0 has none.")
-    ] = 256
+    head_units: Annotated[int, Range(0, 4096), Doc("Units of the hidden layer of the classifier; 0 has none.")] = 256
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+# make train: the main job, from a clean clone.  make test: what CI calls.  make check: lint, types, floors.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: train test test-all check format ui screenshots bench clean
+
+train: $(VENV)/installed
+	eyevsai doctor --init
+	mlflow run . -e train -P model=deep_v1 --env-manager=local
+
+test: $(VENV)/installed-dev
+	python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+test-all: $(VENV)/installed-dev
+	python -m pytest -n 2 --dist loadgroup
+
+check: $(VENV)/installed-dev
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	python -m eyevsai.project --check
+
+format: $(VENV)/installed-dev
+	ruff check --fix .
+	ruff format .
+	python -m eyevsai.project
+
+ui: $(VENV)/installed
+	mlflow ui
+
+screenshots: $(VENV)/installed-dev
+	python docs/screenshots.py
+
+bench: $(VENV)/installed-dev
+	python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	{ echo "eyevsai needs Python 3.11 to 3.13; $(PYTHON) is `$(PYTHON) --version`. Try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: pyproject.toml | $(VENV)/python
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/python
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@ $(VENV)/installed

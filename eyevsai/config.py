@@ -1,0 +1,124 @@
+"""A run's configuration: composed of declared settings, parsed once, frozen and complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar
+
+from eyevsai.data.catalogue import PRESETS
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.models.families import FAMILIES, family_of, variation_of
+from eyevsai.names import nearest
+from eyevsai.settings import Doc, Parameter, Range, Setting, Settings, settings_of
+
+
+@dataclass(frozen=True)
+class ModelChoice(Settings):
+    """Which model."""
+
+    PANEL: ClassVar[str] = "Model"
+
+    model: Annotated[str, Parameter(), Doc("Family of models: see `eyevsai list`.")] = "deep_v1"
+    variation: Annotated[str | None, Doc("Form of the family; its first one by default.")] = None
+
+
+@dataclass(frozen=True)
+class RunSettings(Settings):
+    """What is said of a run as a whole."""
+
+    PANEL: ClassVar[str] = "Run"
+
+    seed: Annotated[int, Range(0, 2**31 - 1), Parameter(), Doc("Seed of the split and of every random draw.")] = 0
+    run_name: Annotated[str | None, Doc("Name of the run; dataset, model and variation by default.")] = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model's family, variation and settings."""
+
+    family: str
+    variation: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that `train` needs to know."""
+
+    model: ModelConfig
+    data: DataSettings
+    run: RunSettings
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its name, as it is logged."""
+        chosen = {"model": self.model.family, "variation": self.model.variation}
+        return chosen | asdict(self.data) | asdict(self.run) | asdict(self.model.settings)
+
+
+def shared_settings() -> tuple[Setting, ...]:
+    """The settings of `train` that are the same for every model."""
+    return settings_of(ModelChoice) + settings_of(DataSettings) + settings_of(RunSettings)
+
+
+def train_settings(family: str | None, variation: str | None) -> tuple[Setting, ...]:
+    """All settings of `train` for one model; those common to all models when `family` is None."""
+    if family is None:
+        return shared_settings() + _common_settings()
+    return shared_settings() + settings_of(variation_of(family, variation)[1].settings)
+
+
+def compose_train(given: Mapping[str, Any]) -> TrainConfig:
+    """The configuration in which `given` values, by setting name, go before all defaults.
+
+    After them come environment variables, then what suits the dataset, then the family's defaults.
+
+    Raises:
+        UserError: a name or a value that is not allowed.
+    """
+    choice = ModelChoice(**_pick(ModelChoice, given))
+    variation, declared = variation_of(choice.model, choice.variation)
+    data = DataSettings(**_pick(DataSettings, given))
+    known = {setting.name for setting in train_settings(choice.model, variation)}
+    for name in given:
+        if name not in known:
+            raise unknown_setting(name, choice.model, variation)
+    preset = {} if data.data is not None else PRESETS.get(data.dataset, {})
+    suited = {name: value for name, value in preset.items() if name in known}
+    settings = declared.settings(**suited | _pick(declared.settings, given))
+    return TrainConfig(ModelConfig(choice.model, variation, settings), data, RunSettings(**_pick(RunSettings, given)))
+
+
+def unknown_setting(name: str, family: str, variation: str | None) -> UserError:
+    """The error for a flag that this model has not: whose it is, or which one is nearest."""
+    flag = "--" + name.replace("_", "-")
+    for other in FAMILIES:
+        for form, declared in family_of(other).variations.items():
+            if other != family and name in {setting.name for setting in settings_of(declared.settings)}:
+                return UserError(
+                    f"{flag} is a setting of {other} ({form}), not of {family}. Add --model {other}, or leave it out."
+                )
+    known = [setting.name for setting in train_settings(family, variation)]
+    guess = nearest(name, known)
+    hint = f"Did you mean --{guess.replace('_', '-')}?" if guess else f"See `eyevsai train --model {family} --help`."
+    return UserError(f"There is no flag {flag}. {hint}")
+
+
+def _pick(cls: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `cls`'s settings out of `given`, then out of the environment."""
+    picked = {}
+    for setting in settings_of(cls):
+        if setting.name in given:
+            picked[setting.name] = given[setting.name]
+        elif setting.env and os.environ.get(setting.env):
+            picked[setting.name] = setting.parse(os.environ[setting.env])
+    return picked
+
+
+def _common_settings() -> tuple[Setting, ...]:
+    first, *others = (settings_of(variation_of(family, None)[1].settings) for family in FAMILIES)
+    panels = family_of(next(iter(FAMILIES))).name
+    names = [{setting.name for setting in settings} for settings in others]
+    return tuple(s for s in first if s.panel != panels and all(s.name in other for other in names))

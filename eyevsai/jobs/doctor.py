@@ -1,0 +1,93 @@
+"""doctor: is everything here that a job needs, and what is to be mended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from eyevsai import store
+from eyevsai.data.catalogue import list_datasets
+from eyevsai.errors import UserError
+
+PYTHONS = ((3, 11), (3, 13))
+MIN_FREE_BYTES = 2 * 1024**3
+PACKAGES = ("mlflow", "torch", "torchvision", "scikit-learn", "pillow", "safetensors")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    ok: bool
+    text: str
+
+
+def examine(data_root: Path, *, create_store: bool) -> list[Finding]:
+    """Looks at Python, packages, compute, disk, datasets and the store, which is created if wished."""
+    return [_python(), _packages(), _compute(), _disk(), _data(data_root), _store(create_store)]
+
+
+def _python() -> Finding:
+    (low, high), here = PYTHONS, sys.version_info[:2]
+    text = f"Python {sys.version.split()[0]}"
+    if low <= here <= high:
+        return Finding("python", True, text)
+    return Finding("python", False, f"{text}; use 3.{low[1]} to 3.{high[1]}")
+
+
+def _packages() -> Finding:
+    found, missing = [], []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Finding("packages", False, f"missing: {', '.join(missing)}; run: pip install -e .")
+    return Finding("packages", True, ", ".join(found))
+
+
+def _compute() -> Finding:
+    import torch
+
+    from eyevsai.training.device import find_device, find_precision
+
+    device = find_device("auto")
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    precision = str(find_precision("auto", device)).removeprefix("torch.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Finding(
+        "compute", True, f"{kind}, training in {precision}, {torch.get_num_threads()} threads on {cores} cores"
+    )
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(".").free
+    text = f"{free / 1024**3:.1f} GiB free in {Path.cwd()}"
+    if free < MIN_FREE_BYTES:
+        return Finding("disk", False, f"{text}; make room: runs keep a model each")
+    return Finding("disk", True, text)
+
+
+def _data(root: Path) -> Finding:
+    names = ", ".join(list_datasets(root))
+    if root.is_dir():
+        return Finding("data", True, f"{names} (data root {root})")
+    return Finding("data", True, f"{names}; no data root {root}: set --data-root or EYEVSAI_DATA for your own")
+
+
+def _store(create: bool) -> Finding:
+    uri = store.find_store()
+    path = store.sqlite_path(uri)
+    if not create and path is not None and not path.exists():
+        return Finding("store", True, f"none yet at {path}; the first job creates it, or: eyevsai doctor --init")
+    try:
+        store.open_store()
+    except UserError as error:
+        return Finding("store", False, str(error))
+    return Finding("store", True, store.shown(uri))

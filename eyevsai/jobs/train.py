@@ -1,0 +1,167 @@
+"""train: from images to a registered version that predicts."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.config import TrainConfig
+from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.jobs.signals import stopping_on_sigterm
+from eyevsai.models.learner import Learner, build
+from eyevsai.names import ModelName
+from eyevsai.store import open_store
+
+if TYPE_CHECKING:
+    from eyevsai.tracking.run import Run
+
+log = logging.getLogger("eyevsai")
+
+SHEET_SIZE = 24
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run left behind."""
+
+    run_id: str
+    model_uri: str
+    scores: dict[str, float]
+    seconds: float
+
+
+def train(config: TrainConfig, run_id: str | None = None) -> Trained:
+    """Trains one model, logs the run and registers a version.
+
+    `run_id` is the run that `mlflow run` made for this call, if one did. What is wrong with the
+    data, the settings or the store is found before a run is made.
+
+    Raises:
+        UserError: something a person must mend, or (RunFailed) a loss that became NaN.
+    """
+    began = time.monotonic()
+    with stopping_on_sigterm():
+        # mlflow takes seconds to import, while the images are read from disk
+        importing = threading.Thread(target=import_module, args=("eyevsai.tracking.run",), daemon=True)
+        importing.start()
+        learner, data = _prepare(config)
+        importing.join()
+        tracking_uri = open_store()
+        from eyevsai.tracking.run import start_run
+
+        name = ModelName(data.dataset.name, learner.family, learner.variation)
+        with start_run(tracking_uri, config.run.run_name or str(name), {"job": "train", **vars(name)}, run_id) as run:
+            session = _Session(config, learner, data, name, run)
+            session.log_start()
+            learner.fit(data.train, data.valid, on_epoch=session.log_epoch)
+            scores = session.evaluate()
+            model_uri = session.register(tracking_uri, scores)
+            return Trained(run.run_id, model_uri, scores, time.monotonic() - began)
+
+
+def _prepare(config: TrainConfig) -> tuple[Learner, Data]:
+    """The learner and its data, checked against each other."""
+    dataset = load_dataset(config.data, config.run.seed)
+    model = config.model
+    learner = build(model.family, model.variation, model.settings, dataset.classes, config.run.seed)
+    data = dataset.open(learner.preprocessing)
+    learner.check(data.train)
+    return learner, data
+
+
+@dataclass
+class _Session:
+    """One training run while it lasts: what is logged, in the order in which it comes to be."""
+
+    config: TrainConfig
+    learner: Learner
+    data: Data
+    name: ModelName
+    run: Run
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def log_start(self) -> None:
+        """Settings, environment and data, before the first step."""
+        from eyevsai.tracking.environment import describe_environment
+
+        compute, dataset = self.learner.compute(), self.data.dataset
+        environment = describe_environment() | compute
+        self.run.params(self.config.flat())
+        self.run.json("config.json", self.config.flat())
+        self.run.json("environment.json", environment)
+        if commit := environment["git"].get("commit"):
+            self.run.tags({"mlflow.source.git.commit": commit})
+        parameters = self.learner.num_parameters()
+        self.run.tags({**compute, "fingerprint": dataset.fingerprint, "parameters": parameters})
+        self._log_dataset()
+        log.info("%s: %d classes, %d train and %d valid images", dataset.name, len(dataset.classes),
+                 len(self.data.train), len(self.data.valid))  # fmt: skip
+        log.info("%s/%s: %s parameters; %s", self.learner.family, self.learner.variation, f"{parameters:,}",
+                 ", ".join(f"{key} {value}" for key, value in compute.items()))  # fmt: skip
+
+    def _log_dataset(self) -> None:
+        dataset, where = self.data.dataset, self.config.data
+        counts = Counter(dataset.split_names)
+        profile = {"classes": len(dataset.classes), **{name: counts[name] for name in ("train", "valid", "test")}}
+        source = where.data or f"{where.data_root}/{dataset.name}"
+        self.run.dataset(dataset.name, dataset.fingerprint, source, profile)
+        self.run.json("classes.json", list(dataset.classes))
+        lines = [
+            f"{split}\t{item.label}\t{item.name}\t{item.digest}\n"
+            for item, split in zip(dataset.items, dataset.split_names, strict=True)
+        ]
+        self.run.text("split.tsv", "split\tclass\timage\tsha256\n" + "".join(lines))
+
+    def log_epoch(self, epoch: int, row: dict[str, float]) -> None:
+        """Logs and keeps one epoch's row: the door through which a learner reports."""
+        self.rows.append(row)
+        self.run.metrics(row, step=epoch)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+        log.info("epoch %d of %s  %s", epoch, getattr(self.config.model.settings, "epochs", 1), shown)
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores of the best weights on valid, with pictures; `best/...` is what a run table sorts by."""
+        from eyevsai.evaluation.metrics import confusion, score
+        from eyevsai.explanation.errors import worst_mistakes
+        from eyevsai.reports.pictures import draw_confusion, draw_curves, draw_mistakes
+
+        valid, classes = self.data.valid, self.learner.classes
+        labels = valid.labels.numpy()
+        probabilities = self.learner.predict_proba(valid.arrays())
+        scores = score(probabilities, labels)
+        ranks = [(row["valid/accuracy"], -row["valid/loss"]) for row in self.rows]
+        best_epoch = ranks.index(max(ranks)) + 1
+        self.run.metrics({f"best/{name}": value for name, value in scores.items()} | {"best/epoch": best_epoch})
+        mistakes = worst_mistakes(probabilities, labels, SHEET_SIZE)
+        images = valid.arrays([mistake.place for mistake in mistakes])
+        self.run.picture("pictures/curves.png", draw_curves(self.rows, best_epoch))
+        self.run.picture("pictures/confusion_matrix.png", draw_confusion(confusion(probabilities, labels), classes))
+        self.run.picture("pictures/worst_errors.png", draw_mistakes(mistakes, images, classes))
+        return scores
+
+    def register(self, tracking_uri: str, scores: dict[str, float]) -> str:
+        """Logs the model, registers it as a version and returns the version's URI."""
+        from eyevsai.registry.versions import register
+        from eyevsai.serving.package import write_package
+
+        about: dict[str, Any] = {
+            "run_id": self.run.run_id,
+            "fingerprint": self.data.dataset.fingerprint,
+            "accuracy": f"{scores['accuracy']:.4f}",
+            "parameters": self.learner.num_parameters(),
+            "image_size": self.learner.preprocessing.image_size,
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            package = write_package(self.learner, self.data.valid, Path(folder), about)
+            model_id = self.run.model(package, "model", self.config.flat())
+        model_uri = register(tracking_uri, self.name, model_id, self.run.run_id, about)
+        self.run.tags({"version": model_uri})
+        log.info("Registered %s with valid accuracy %.4f", model_uri, scores["accuracy"])
+        return model_uri

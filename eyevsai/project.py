@@ -1,0 +1,76 @@
+"""Writes MLproject and conda.yaml from the declarations, so that neither is ever written by hand.
+
+python -m eyevsai.project           write both
+python -m eyevsai.project --check   say which differ; exit code 1 when one does
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from eyevsai import config
+from eyevsai.settings import Setting
+
+ROOT = Path(__file__).parents[1]
+HEADER = "# Written by `python -m eyevsai.project`; change the declarations, not this file.\n"
+CONDA_EXTRAS = ("tensorflow",)
+
+
+def render_mlproject() -> str:
+    """The text of MLproject: of each entry point the settings that are marked as parameters."""
+    return (
+        HEADER + "name: eyevsai\n\nconda_env: conda.yaml\n\nentry_points:\n" + _entry("train", config.shared_settings())
+    )
+
+
+def render_conda(pyproject: dict[str, Any]) -> str:
+    """The text of conda.yaml: the base dependencies and tensorflow.
+
+    The project itself is not listed: uv and virtualenv install these lines from a temporary
+    folder, and the entry points run from the project's root.
+    """
+    project = pyproject["project"]
+    pins = project["dependencies"] + [pin for extra in CONDA_EXTRAS for pin in project["optional-dependencies"][extra]]
+    lines = "".join(f'      - "{pin}"\n' for pin in pins)
+    python = pyproject["tool"]["eyevsai"]["conda-python"]
+    head = f"name: eyevsai\nchannels:\n  - conda-forge\ndependencies:\n  - python={python}\n"
+    return f"{HEADER}{head}  - pip\n  - pip:\n{lines}"
+
+
+def render_files() -> dict[Path, str]:
+    """Path and text of each file that is written from declarations."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return {ROOT / "MLproject": render_mlproject(), ROOT / "conda.yaml": render_conda(pyproject)}
+
+
+def _entry(name: str, settings: tuple[Setting, ...]) -> str:
+    declared = [setting for setting in settings if setting.parameter]
+    types = {int: "float", float: "float"}
+    lines = "".join(
+        f"      {s.name}: {{type: {types.get(s.type, 'string')}, default: {_yaml(s.default)}}}\n" for s in declared
+    )
+    flags = " ".join(f"{setting.flag} {{{setting.name}}}" for setting in declared)
+    return f'  {name}:\n    parameters:\n{lines}    command: "python -m entrypoints.{name} {flags}"\n'
+
+
+def _yaml(value: object) -> str:
+    return '""' if value is None else str(value)
+
+
+def main() -> int:
+    """Writes the files, or with --check says which differ; returns the exit code."""
+    stale = [path for path, text in render_files().items() if not path.exists() or path.read_text("utf-8") != text]
+    for path in stale:
+        if "--check" in sys.argv:
+            print(f"{path.name} differs from the declarations: run python -m eyevsai.project", file=sys.stderr)
+        else:
+            path.write_text(render_files()[path], encoding="utf-8")
+            print(f"wrote {path.name}")
+    return int("--check" in sys.argv and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Versions of registered models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from eyevsai.errors import UserError
+from eyevsai.names import ModelName
+
+
+def register(tracking_uri: str, name: ModelName, model_id: str, run_id: str, tags: Mapping[str, Any]) -> str:
+    """Registers a logged model as the next version under its name and returns `models:/NAME/VERSION`.
+
+    Raises:
+        UserError: another dataset's name is written the same way.
+    """
+    client = MlflowClient(tracking_uri=tracking_uri)
+    try:
+        client.create_registered_model(name.registered, tags=vars(name))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        _check_owner(client, name)
+    texts = {key: str(value) for key, value in tags.items()}
+    source = f"models:/{model_id}"
+    version = client.create_model_version(name.registered, source, run_id, tags=texts, model_id=model_id)
+    return f"models:/{name.registered}/{version.version}"
+
+
+def _check_owner(client: MlflowClient, name: ModelName) -> None:
+    owner = client.get_registered_model(name.registered).tags.get("dataset", name.dataset)
+    if owner != name.dataset:
+        raise UserError(
+            f"The registered model {name.registered} belongs to the dataset {owner!r}, whose name is written "
+            f"like {name.dataset!r} in a registry. Rename one of the two folders."
+        )

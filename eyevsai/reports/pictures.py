@@ -1,0 +1,64 @@
+"""Pictures of a run. matplotlib's figures are used directly: pyplot would keep every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from eyevsai.explanation.errors import Mistake
+
+TRAIN_COLOR, VALID_COLOR = "#8da0cb", "#1b5e9e"
+
+
+def draw_curves(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
+    """Loss and accuracy of train and valid by epoch, the best epoch marked."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    epochs = range(1, len(rows) + 1)
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split, color in (("train", TRAIN_COLOR), ("valid", VALID_COLOR)):
+            values = [row[f"{split}/{name}"] for row in rows]
+            axes.plot(epochs, values, color=color, label=split, marker="." if len(rows) < 30 else None)
+        axes.axvline(best_epoch, color="#999999", linestyle=":", label=f"best epoch {best_epoch}")
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    return figure
+
+
+def draw_confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
+    """The confusion matrix by share of each true class; counts are written where they can be read."""
+    side = max(5.0, 0.28 * len(classes) + 2)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, rotation=90, fontsize=8)
+    axes.set_yticks(ticks, classes, fontsize=8)
+    axes.set(xlabel="predicted", ylabel="true")
+    for row, column in np.argwhere(matrix > 0):
+        ink = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=7, color=ink)
+    return figure
+
+
+def draw_mistakes(
+    mistakes: Sequence[Mistake], images: Sequence[npt.NDArray[np.uint8]], classes: Sequence[str]
+) -> Figure:
+    """A sheet of wrongly classified images (H,W,3 uint8), each with what was said and what is true."""
+    columns = 6
+    rows = max(1, -(-len(mistakes) // columns))
+    figure = Figure(figsize=(2 * columns, 2.4 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, mistake, image in zip(grid.flat, mistakes, images, strict=False):
+        axes.imshow(image)
+        said = f"{classes[mistake.predicted]} {mistake.probability:.0%}"
+        axes.set_title(f"{said}\ntrue: {classes[mistake.truth]}", fontsize=8)
+    if not mistakes:
+        figure.suptitle("No mistakes on this split.")
+    return figure

@@ -1,0 +1,104 @@
+"""The folder that a registered version holds: written here, and checked here before anything opens it.
+
+MLflow imports whatever module a model folder names and runs its `code/`; so a folder is first held
+against the list of what ours contain, and everything else is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from eyevsai.data.dataset import Split
+from eyevsai.errors import UserError
+from eyevsai.models.learner import CARD, WEIGHTS, Learner, save
+from eyevsai.version import VERSION
+
+LOADER = "eyevsai.serving.pyfunc"
+MODEL_FOLDER = "data/model"
+ALLOWED = frozenset(
+    {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "registered_model_meta",
+     "input_example.json", "serving_input_example.json", f"{MODEL_FOLDER}/{WEIGHTS}", f"{MODEL_FOLDER}/{CARD}"}
+)  # fmt: skip
+REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pillow", "safetensors")
+
+
+def write_package(learner: Learner, example: Split, folder: Path, metadata: dict[str, Any]) -> Path:
+    """Writes the learner as an MLflow pyfunc model into `folder/package` and returns that folder.
+
+    The first image of `example` becomes the input example.
+    """
+    import mlflow.pyfunc
+    import pandas as pd
+
+    save(learner, folder / "model")
+    image = next(example.images([0])).numpy()
+    mlflow.pyfunc.save_model(
+        path=folder / "package",
+        loader_module=LOADER,
+        data_path=str(folder / "model"),
+        signature=_signature(),
+        input_example=pd.DataFrame({"image": [_encode(image)]}),
+        pip_requirements=_requirements(),
+        metadata=metadata,
+    )
+    return folder / "package"
+
+
+def check_package(folder: Path) -> None:
+    """Refuses a model folder that holds anything which eyevsai does not write.
+
+    Raises:
+        UserError: naming the file or the entry that does not belong there.
+    """
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or (not path.is_dir() and name not in ALLOWED):
+            raise UserError(f"{folder} is refused: {name} is not part of an eyevsai model. Nothing in it was run.")
+    flavors = _read_flavors(folder)
+    loader = flavors.get("python_function", {}).get("loader_module")
+    if set(flavors) != {"python_function"} or loader != LOADER:
+        raise UserError(f"{folder} is refused: it is loaded by {loader or sorted(flavors)}, not by eyevsai.")
+    if flavors["python_function"].get("code") or flavors["python_function"].get("data") != MODEL_FOLDER:
+        raise UserError(f"{folder} is refused: its MLmodel names code or data of its own.")
+
+
+def _read_flavors(folder: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        return dict(described["flavors"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{folder} is no model folder: its MLmodel cannot be read ({error}).") from error
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types.schema import AnyType, Map
+
+    # No declared type holds bytes, base64, paths and arrays alike; the column is checked when it is read.
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), "image")]
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.string, "label"),
+        ColSpec(DataType.double, "probability"),
+        ColSpec(Map(DataType.double), "probabilities"),
+    ]
+    return ModelSignature(Schema(inputs), Schema(outputs))
+
+
+def _encode(image: Any) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _requirements() -> list[str]:
+    from importlib import metadata
+
+    return [f"eyevsai=={VERSION}", *(f"{name}=={metadata.version(name)}" for name in REQUIREMENTS)]

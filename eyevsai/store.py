@@ -1,0 +1,114 @@
+"""The MLflow store: opened with a check, created once under a lock.
+
+MLflow creates a store's tables without a lock, so processes that open a fresh store at the same
+time crash. Whoever comes first here creates it; the others wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock
+
+from eyevsai.errors import UserError
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+def open_store() -> str:
+    """The tracking URI that MLflow resolves, after the store behind it was created and checked.
+
+    Raises:
+        UserError: the store cannot be written or reached, is a plain-file store, or is of a newer
+            or older MLflow.
+    """
+    uri = find_store()
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme in DATABASES:
+        with _creation_lock(uri):
+            _touch(uri)
+    elif scheme in ("http", "https"):
+        _touch(uri)
+    else:
+        raise UserError(
+            f"The store {shown(uri)} is a plain-file store, which MLflow no longer keeps. "
+            "Unset MLFLOW_TRACKING_URI for sqlite:///mlflow.db, or name a database or a server."
+        )
+    return uri
+
+
+def find_store() -> str:
+    """The tracking URI that MLflow resolves; nothing is opened."""
+    import mlflow
+
+    uri: str = mlflow.get_tracking_uri()
+    return uri
+
+
+def shown(uri: str) -> str:
+    """`uri` without the password that it may hold."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
+
+
+def _creation_lock(uri: str) -> FileLock:
+    """A lock that all processes of this machine which open `uri` share."""
+    path = sqlite_path(uri)
+    if path is None:
+        name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+        return FileLock(Path(tempfile.gettempdir()) / f"eyevsai-{os.getuid()}-{name}.lock")
+    target = path if path.exists() else path.parent
+    if not target.exists() or not os.access(target, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise UserError(
+            f"The store {path} cannot be written: {'no such folder' if not target.exists() else 'permission denied'} "
+            f"({path.parent}). Set MLFLOW_TRACKING_URI, or mend the folder."
+        )
+    return FileLock(f"{path}.lock")
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite store, None for any other."""
+    if not uri.startswith("sqlite:"):
+        return None
+    return Path(unquote(urlsplit(uri).path)[1:] or "mlflow.db").absolute()
+
+
+def _touch(uri: str) -> None:
+    """Makes MLflow open the store, which creates its tables where there are none."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        raise _store_error(uri, str(error)) from error
+    except Exception as error:  # database drivers raise of every kind
+        raise _store_error(uri, f"{type(error).__name__}: {error}") from error
+
+
+def _store_error(uri: str, reason: str) -> UserError:
+    import mlflow
+
+    revision = re.search(r"found version (\w+)", reason)
+    if revision is None:
+        return UserError(f"The store {shown(uri)} cannot be opened: {reason.splitlines()[0][:300]}")
+    if revision[1] in _known_revisions():
+        return UserError(
+            f"The store {shown(uri)} is of an older MLflow than {mlflow.__version__}. "
+            f"Back it up, then run: mlflow db upgrade {shown(uri)}"
+        )
+    return UserError(
+        f"The store {shown(uri)} was made by a newer MLflow than {mlflow.__version__} "
+        f"(its schema is {revision[1]}). Upgrade MLflow here, or name another store with MLFLOW_TRACKING_URI."
+    )
+
+
+def _known_revisions() -> set[str]:
+    import mlflow.store.db_migrations as migrations
+
+    folder = Path(migrations.__path__[0]) / "versions"
+    return {path.name.split("_", 1)[0] for path in folder.glob("*.py")}
