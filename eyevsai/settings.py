@@ -186,7 +186,6 @@ def _read(cls: type, field: dataclasses.Field[Any]) -> Setting:
     )
 
 
-@functools.cache
 def _own_hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
     return {name: hints[name] for name in inspect.get_annotations(cls)}

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -61,12 +62,14 @@ def _creation_lock(uri: str) -> FileLock:
     if path is None:
         name = hashlib.sha256(uri.encode()).hexdigest()[:16]
         return FileLock(Path(tempfile.gettempdir()) / f"eyevsai-{os.getuid()}-{name}.lock")
-    target = path if path.exists() else path.parent
-    if not target.exists() or not os.access(target, os.W_OK) or not os.access(path.parent, os.W_OK):
+    try:
+        with open(f"{path}.lock", "a"), open(path, "ab") if path.exists() else nullcontext():
+            pass
+    except OSError as error:
         raise UserError(
-            f"The store {path} cannot be written: {'no such folder' if not target.exists() else 'permission denied'} "
-            f"({path.parent}). Set MLFLOW_TRACKING_URI, or mend the folder."
-        )
+            f"The store {path} cannot be written: {error.strerror}. "
+            "Mend the folder or its permissions, or name another store with MLFLOW_TRACKING_URI."
+        ) from error
     return FileLock(f"{path}.lock")
 
 
@@ -77,12 +80,26 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(unquote(urlsplit(uri).path)[1:] or "mlflow.db").absolute()
 
 
+def _connect(uri: str) -> None:
+    """One attempt at the database: MLflow's own opening tries again for a quarter of an hour."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        with engine.connect() as connection:
+            sqlalchemy.inspect(connection).get_table_names()
+    finally:
+        engine.dispose()
+
+
 def _touch(uri: str) -> None:
     """Makes MLflow open the store, which creates its tables where there are none."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
+        if not uri.startswith("http"):
+            _connect(uri)
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except MlflowException as error:
         raise _store_error(uri, str(error)) from error

@@ -46,6 +46,7 @@ class Dataset:
     """What is known of a dataset before a pixel is read."""
 
     name: str
+    folders: tuple[Path, ...]
     classes: tuple[str, ...]
     fingerprint: str
     items: Sequence[Item]
@@ -106,4 +107,12 @@ def load_dataset(settings: DataSettings, seed: int) -> Dataset:
             raise UserError(f"These classes of {source.name} have no image in train: {', '.join(sorted(missing))}.")
         if not present:
             raise UserError(f"The {needed} split of {source.name} is empty. Put images into its folder.")
-    return Dataset(source.name, classes, fingerprint(items), items, split_names, Path(settings.cache_root).expanduser())
+    return Dataset(
+        name=source.name,
+        folders=tuple(source.parts.values()),
+        classes=classes,
+        fingerprint=fingerprint(items),
+        items=items,
+        split_names=split_names,
+        cache_root=Path(settings.cache_root).expanduser(),
+    )

@@ -69,7 +69,8 @@ def _check_classes(source: Source, items: list[Item], empty: set[str]) -> None:
     if small:
         listed = ", ".join(f"{label} ({counts[label]})" for label in small[:10])
         raise UserError(
-            f"Each class needs at least {MIN_IMAGES} images; too few in {where}: {listed}. Add images or remove the folder."
+            f"Each class needs at least {MIN_IMAGES} images; too few in {where}: {listed}. "
+            "Add images or remove the folder."
         )
     if len(counts) < 2:
         raise UserError(f"There is only one class in {where}: {next(iter(counts))}. A classifier needs two or more.")

@@ -13,9 +13,10 @@ def split_items(items: list[Item], seed: int, valid_fraction: float, test_fracti
     """The split of each item: `train`, `valid` or `test`, stratified by class.
 
     Splits that the dataset gives are kept; a split it does not give is taken out of train.
-    Each class is ranked by a hash of (seed, content), which does not depend on its other images:
-    adding k files moves a boundary past at most k of them. A class that has an image to spare
-    gives at least one to each split that is asked for.
+    Each class is ranked by a hash of (seed, content), which does not depend on its other images.
+    Test is taken from one end and valid from the other, so that adding k files moves each of the
+    two boundaries past at most k others. Each split that is asked for gets at least one image
+    of a class that has one to spare.
     """
     given = {item.split for item in items}
     shares = [
@@ -30,12 +31,15 @@ def split_items(items: list[Item], seed: int, valid_fraction: float, test_fracti
             members.setdefault(item.label, []).append(row)
     for rows in members.values():
         ranked = sorted(rows, key=lambda row: (_rank(seed, items[row]), items[row].name))
-        start = 0
         for name, fraction in shares:
-            count = min(max(1, round(fraction * len(rows))), len(rows) - start - 1)
-            for row in ranked[start : start + count]:
+            count = min(max(1, round(fraction * len(rows))), len(ranked) - 1)
+            taken, ranked = (
+                (ranked[:count], ranked[count:])
+                if name == TEST
+                else (ranked[len(ranked) - count :], ranked[: len(ranked) - count])
+            )
+            for row in taken:
                 chosen[row] = name
-            start += count
     return chosen
 
 

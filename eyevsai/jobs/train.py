@@ -107,11 +107,11 @@ class _Session:
                  ", ".join(f"{key} {value}" for key, value in compute.items()))  # fmt: skip
 
     def _log_dataset(self) -> None:
-        dataset, where = self.data.dataset, self.config.data
+        dataset = self.data.dataset
         counts = Counter(dataset.split_names)
         profile = {"classes": len(dataset.classes), **{name: counts[name] for name in ("train", "valid", "test")}}
-        source = where.data or f"{where.data_root}/{dataset.name}"
-        self.run.dataset(dataset.name, dataset.fingerprint, source, profile)
+        folders = [str(folder) for folder in dataset.folders]
+        self.run.dataset(dataset.name, dataset.fingerprint, folders, profile)
         self.run.json("classes.json", list(dataset.classes))
         lines = [
             f"{split}\t{item.label}\t{item.name}\t{item.digest}\n"

@@ -56,7 +56,7 @@ class NetworkLearner:
     def check(self, train: Split) -> None:
         """See `Learner.check`."""
         check_batches(self.settings, len(train))
-        find_device(self.settings.device)
+        find_precision(self.settings.precision, find_device(self.settings.device))
 
     def compute(self) -> dict[str, str]:
         """See `Learner.compute`."""

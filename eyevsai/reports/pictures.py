@@ -23,6 +23,7 @@ def draw_curves(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
             axes.plot(epochs, values, color=color, label=split, marker="." if len(rows) < 30 else None)
         axes.axvline(best_epoch, color="#999999", linestyle=":", label=f"best epoch {best_epoch}")
         axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     return figure

@@ -53,6 +53,8 @@ def check_package(folder: Path) -> None:
     Raises:
         UserError: naming the file or the entry that does not belong there.
     """
+    if not (folder / "MLmodel").is_file():
+        raise UserError(f"{folder} is no model folder: it holds no MLmodel.")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or (not path.is_dir() and name not in ALLOWED):

@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("eyevsai")
 
-SYSTEM_METRICS_EVERY_S = 5.0
+SYSTEM_METRICS_EVERY_S = 2.0
 PARAMS_PER_CALL = 100
+EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
 GIVEN_BY_MLFLOW = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
 
 
@@ -78,10 +79,10 @@ class Run:
         """Logs a figure as a PNG artifact."""
         self.client.log_figure(self.run_id, figure, name)
 
-    def dataset(self, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
+    def dataset(self, name: str, digest: str, folders: Sequence[str], profile: Mapping[str, Any]) -> None:
         """Logs what the run learned from as an MLflow dataset input."""
         entity = Dataset(
-            name=name, digest=digest[:36], source_type="local", source=json.dumps({"uri": source}),
+            name=name, digest=digest[:36], source_type="local", source=json.dumps({"uri": ", ".join(folders)}),
             profile=json.dumps(profile),
         )  # fmt: skip
         context = InputTag("mlflow.data.context", "training")
@@ -109,6 +110,7 @@ def start_run(tracking_uri: str, name: str, tags: Mapping[str, Any], run_id: str
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     run = _take_over(client, run_id, name) if run_id else _create(client, name)
+    client.set_experiment_tag(run.experiment_id, *EXPERIMENT_KIND)
     run.tags({"eyevsai": "1", **tags})
     with tempfile.TemporaryDirectory() as folder, _logging_to(Path(folder) / "training.log") as log_file:
         monitor = _start_monitor(run.run_id, tracking_uri)

@@ -1,0 +1,25 @@
+"""`make bench` runs all of them; `python -m benchmarks NAME ...` some."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+BENCHMARKS = {
+    "journey": "benchmarks.journey",
+    "training_speed": "benchmarks.training_speed",
+    "overhead": "benchmarks.overhead",
+}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.exit(f"No benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}.")
+    for name in names:
+        print(f"## {name}", flush=True)
+        import_module(BENCHMARKS[name]).main()
+
+
+main()

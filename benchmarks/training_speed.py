@@ -1,0 +1,127 @@
+"""A training epoch of deep_v1 at 128 px against two loops that a person would write.
+
+bare:   the same network, optimizer and precision on one batch that stays in memory: what is left
+        for reading, augmentation and bookkeeping is the distance to it. Limit: at least 90 %.
+stock:  float32, NCHW, torchvision's ImageFolder, transforms and DataLoader with two workers.
+        Limit: at least 2.5 x on a CPU with AVX512-BF16.
+
+Needs photographs: EYEVSAI_DATA, `../shared/photos` by default. Each loop runs in a process of its
+own, in turns, and the median of the rounds is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROUNDS, BATCH, SIZE, SECONDS = 3, 64, 128, 12.0
+PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+
+
+def _learner(classes: tuple[str, ...]):  # type: ignore[no-untyped-def]
+    from eyevsai.models.deep_v1.network import DeepV1Learner
+    from eyevsai.models.deep_v1.settings import DeepV1Settings
+
+    return DeepV1Learner("standard", DeepV1Settings(image_size=SIZE, batch_size=BATCH, epochs=1), classes, 0)
+
+
+def _dataset():  # type: ignore[no-untyped-def]
+    from eyevsai.data.dataset import load_dataset
+    from eyevsai.data.settings import DataSettings
+
+    cache = os.environ.get("EYEVSAI_CACHE", "~/.cache/eyevsai")
+    return load_dataset(DataSettings(dataset="combined_all", data_root=str(PHOTOS), cache_root=cache), 0)
+
+
+def ours() -> float:
+    """Images per second of the train pass of one whole epoch, as the run logs it."""
+    dataset = _dataset()
+    learner = _learner(dataset.classes)
+    data = dataset.open(learner.preprocessing)
+    rows: list[dict[str, float]] = []
+    learner.fit(data.train, data.valid, lambda epoch, row: rows.append(row))
+    return rows[0]["images_per_s"]
+
+
+def bare() -> float:
+    """The same step on one batch in memory."""
+    import torch
+
+    from eyevsai.training.device import find_precision, prepare
+    from eyevsai.training.optimizer import build_optimizer
+
+    learner = _learner(_dataset().classes)
+    settings, network = learner.settings, learner.network.to(memory_format=torch.channels_last)
+    precision = find_precision("auto", prepare(settings))
+    optimizer = build_optimizer(network, settings)
+    images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, len(learner.classes), (BATCH,))
+    network.train()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            logits = network(images)
+        torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=0.1).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
+        optimizer.step()
+
+    for _ in range(3):
+        step()
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < SECONDS:
+        step()
+        steps += 1
+    return steps * BATCH / (time.perf_counter() - began)
+
+
+def stock() -> float:
+    """ImageFolder, DataLoader, float32, NCHW: the loop of a tutorial, over the same photographs."""
+    import torch
+    from torchvision import datasets
+    from torchvision.transforms import v2
+
+    transform = v2.Compose([
+        v2.RandomResizedCrop(SIZE, scale=(0.5, 1.0)), v2.RandomHorizontalFlip(), v2.ColorJitter(0.3, 0.3, 0.3),
+        v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ])  # fmt: skip
+    sets = [datasets.ImageFolder(str(folder), transform) for folder in sorted(PHOTOS.iterdir()) if folder.is_dir()]
+    union = torch.utils.data.ConcatDataset(sets)
+    network = _learner(tuple(map(str, range(60)))).network
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    network.train()
+    seen, began = 0, 0.0
+    for number, (images, labels) in enumerate(torch.utils.data.DataLoader(union, BATCH, shuffle=True, num_workers=2)):
+        if number == 3:  # workers are up, caches are warm
+            began = time.perf_counter()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(images), labels, label_smoothing=0.1).backward()
+        optimizer.step()
+        if number >= 3:
+            seen += len(images)
+            if time.perf_counter() - began > SECONDS:
+                break
+    return seen / (time.perf_counter() - began)
+
+
+def main() -> None:
+    if not PHOTOS.is_dir():
+        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+        return
+    loops = {"ours": ours, "bare": bare, "stock": stock}
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(ROUNDS):
+        for name in loops:
+            code = f"from benchmarks.training_speed import {name}; print({name}())"
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            rates[name].append(float(done.stdout.split()[-1]))
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    for name, values in rates.items():
+        print(f"{name:<6} {median[name]:7.1f} images/s   ({', '.join(f'{value:.1f}' for value in values)})")
+    print(f"ours / bare   {median['ours'] / median['bare']:.2f}   (limit 0.90)")
+    print(f"ours / stock  {median['ours'] / median['stock']:.2f}   (limit 2.5 with AVX512-BF16)")

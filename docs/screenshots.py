@@ -1,0 +1,113 @@
+"""Takes the pictures that the README shows: trains on digits, opens the run in `mlflow ui`, in headless Chromium.
+
+python docs/screenshots.py            into docs/images/
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+                  "--disable-sync", "--no-first-run"]  # fmt: skip
+
+
+def find_chromium() -> str | None:
+    """Debian's Chromium, or another one on the path."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@contextmanager
+def mlflow_ui(folder: Path) -> Iterator[str]:
+    """`mlflow ui` over the store in `folder`, as an address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    with (folder / "ui.log").open("w") as output:
+        server = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/health", server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, 15)
+            server.wait(timeout=30)
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise RuntimeError("mlflow ui did not start")
+
+
+@contextmanager
+def browser_page() -> Iterator[Page]:
+    """A page of 1440 x 900 in headless Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
+        yield browser.new_page(viewport={"width": 1440, "height": 900})
+        browser.close()
+
+
+def open_curves(page: Page, address: str, run_id: str) -> None:
+    """The metrics page of a run, once its charts are drawn."""
+    page.goto(f"{address}/#/experiments/0/runs/{run_id}/model-metrics?workflowType=machine_learning")
+    page.get_by_placeholder("Search metric charts").fill("(train|valid)/")
+    page.locator("svg.main-svg").nth(3).wait_for(timeout=60_000)
+    _close_assistant(page)
+
+
+def open_picture(page: Page, address: str, run_id: str, name: str) -> None:
+    """A picture among a run's artifacts, once it is loaded."""
+    page.goto("about:blank")  # a change of the address behind # alone would keep the page before it
+    page.goto(f"{address}/#/experiments/0/runs/{run_id}/artifacts/pictures/{name}?workflowType=machine_learning")
+    page.get_by_text(f"pictures/{name}").first.wait_for(timeout=60_000)
+    page.wait_for_function(
+        "[...document.images].some(image => image.naturalWidth > 300 && image.complete)", timeout=60_000
+    )
+    _close_assistant(page)
+
+
+def _close_assistant(page: Page) -> None:
+    """Closes the panel that MLflow opens beside a run, and waits until the page has settled."""
+    for button in page.locator('[data-component-id="mlflow.assistant.chat_panel.close"]').all():
+        button.click()
+    page.wait_for_timeout(3000)
+
+
+def main() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "eyevsai", "train"]
+        done = subprocess.run(command, cwd=name, env=env, check=True, capture_output=True, text=True)
+        run_id = next(line.split()[1].rstrip(";") for line in done.stdout.splitlines() if line.startswith("run "))
+        with mlflow_ui(Path(name)) as address, browser_page() as page:
+            open_curves(page, address, run_id)
+            page.screenshot(path=IMAGES / "curves.png")
+            open_picture(page, address, run_id, "confusion_matrix.png")
+            page.screenshot(path=IMAGES / "pictures.png")
+    print(f"wrote {IMAGES}/curves.png and pictures.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What the tests share: small image folders made here, a store made once, the real photographs if present."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PHOTOS = Path(os.environ.get("EYEVSAI_PHOTOS", ROOT.parent / "shared" / "photos"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The suite runs in several processes: each computes on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, cache_root: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith(("MLFLOW_", "EYEVSAI_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("EYEVSAI_CACHE", str(cache_root))
+
+
+@pytest.fixture
+def photos() -> Path:
+    if not PHOTOS.is_dir():
+        pytest.skip(f"no photographs at {PHOTOS}: set EYEVSAI_PHOTOS")
+    return PHOTOS
+
+
+def draw_image(label: int, number: int, width: int = 40, height: int = 32) -> np.ndarray:
+    """H,W,3 uint8: stripes whose direction and colour tell the class, with noise of their own."""
+    noise = np.random.default_rng((label, number)).integers(0, 90, (height, width, 3))
+    y, x = np.mgrid[:height, :width]
+    stripes = ((x * (label % 2) + y * (1 - label % 2) + number) // 4 % 2)[..., None]
+    color = np.array([(label + 1) * 60 % 166, 150 - label * 40, label * 70 % 166])
+    return (stripes * color + noise).clip(0, 255).astype(np.uint8)
+
+
+def write_images(folder: Path, counts: dict[str, int], suffix: str = ".png") -> Path:
+    for label, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            size = (40 + number % 3 * 10, 32 + number % 2 * 8)
+            Image.fromarray(draw_image(label, number, *size)).save(folder / name / f"{number:03d}{suffix}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of three classes, 20 images each."""
+    return write_images(tmp_path_factory.mktemp("data") / "stripes", {"across": 20, "down": 20, "wide": 20})
+
+
+@pytest.fixture(scope="session")
+def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose tables are there: the first migration takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    code = "from eyevsai.store import open_store; open_store()"
+    env = os.environ | {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, check=True, capture_output=True)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, template_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with a fresh store, as the current folder."""
+    import sqlite3
+
+    shutil.copy(template_store, tmp_path / "mlflow.db")
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:  # the template's own folder must not be written to
+        database.execute("update experiments set artifact_location = ?", [str(tmp_path / "mlruns" / "0")])
+    database.close()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return tmp_path
+
+
+Eyevsai = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def eyevsai(workplace: Path) -> Eyevsai:
+    """Runs `eyevsai ARGUMENTS` as a process in the workplace and returns what became of it."""
+
+    def run(*arguments: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "eyevsai", *arguments]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | env
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=workplace, timeout=300)
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run

@@ -1,0 +1,112 @@
+"""What every family promises, over every variation in FAMILIES, at 32 px."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.learner import Learner, build, load, save
+from eyevsai.settings import Settings, settings_of
+from tests.conftest import draw_image
+
+ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+TINY = {"image_size": 32, "epochs": 2, "batch_size": 16, "device": "cpu", "precision": "float32", "width": 8}
+
+
+def tiny(family: str, variation: str) -> Settings:
+    declared = family_of(family).variations[variation].settings
+    known = {setting.name for setting in settings_of(declared)}
+    return declared(**{name: value for name, value in TINY.items() if name in known})
+
+
+class Fitted:
+    def __init__(self, family: str, variation: str, source: Path, cache: Path) -> None:
+        self.family, self.variation = family, variation
+        dataset = load_dataset(DataSettings(data=str(source), cache_root=str(cache)), seed=0)
+        self.learner = self.build(dataset.classes)
+        self.data: Data = dataset.open(self.learner.preprocessing)
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.learner.fit(self.data.train, self.data.valid, lambda epoch, row: self.rows.append((epoch, row)))
+
+    def build(self, classes: tuple[str, ...]) -> Learner:
+        return build(self.family, self.variation, tiny(self.family, self.variation), classes, seed=0)
+
+
+@pytest.fixture(scope="module", params=ALL, ids=["/".join(pair) for pair in ALL])
+def fitted(request: pytest.FixtureRequest, stripes: Path, cache_root: Path) -> Fitted:
+    return Fitted(*request.param, stripes, cache_root)
+
+
+def mixed_images() -> list[np.ndarray]:
+    return [draw_image(label, 50 + label, width, height) for label, (width, height) in
+            enumerate([(40, 32), (200, 31), (33, 90), (8, 8), (32, 32)])]  # fmt: skip
+
+
+def test_on_epoch_gives_the_rows_that_a_run_logs(fitted: Fitted) -> None:
+    assert [epoch for epoch, _ in fitted.rows] == list(range(1, len(fitted.rows) + 1))
+    for _, row in fitted.rows:
+        assert {"train/loss", "train/accuracy", "valid/loss", "valid/accuracy"} <= set(row)
+        assert all(np.isfinite(value) for value in row.values())
+
+
+def test_probabilities_sum_to_one(fitted: Fitted) -> None:
+    probabilities = fitted.learner.predict_proba(mixed_images())
+    assert probabilities.shape == (5, 3)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_an_image_is_predicted_alike_in_any_company(fitted: Fitted) -> None:
+    images = mixed_images()
+    together = fitted.learner.predict_proba(images)
+    for image, row in zip(images, together, strict=True):
+        np.testing.assert_allclose(fitted.learner.predict_proba([image])[0], row, atol=1e-5)
+    assert fitted.learner.predict_proba([]).shape == (0, 3)
+
+
+def test_saved_and_loaded_is_bit_equal(fitted: Fitted, tmp_path: Path) -> None:
+    save(fitted.learner, tmp_path)
+    again = load(tmp_path)
+    assert np.array_equal(again.predict_proba(mixed_images()), fitted.learner.predict_proba(mixed_images()))
+    assert (again.classes, again.settings) == (fitted.learner.classes, fitted.learner.settings)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "model.json"}
+
+
+def test_the_same_seed_gives_the_same_weights(fitted: Fitted) -> None:
+    again = fitted.build(fitted.learner.classes)
+    again.fit(fitted.data.train, fitted.data.valid, lambda epoch, row: None)
+    tensors = fitted.learner.tensors()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in again.tensors().items())
+
+
+@pytest.mark.parametrize("batch", [1, 7, 32])
+def test_the_graph_says_what_predict_proba_says(fitted: Fitted, batch: int) -> None:
+    for height, width in ((32, 40), (90, 33), (64, 200)):
+        images = np.stack([draw_image(n % 3, n, width, height) for n in range(batch)])
+        with torch.inference_mode():
+            probabilities = fitted.learner.graph()(torch.from_numpy(images)).numpy()
+        np.testing.assert_allclose(probabilities, fitted.learner.predict_proba(images), atol=1e-5)
+
+
+def test_a_changed_file_is_refused(fitted: Fitted, tmp_path: Path) -> None:
+    save(fitted.learner, tmp_path)
+    path = tmp_path / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(UserError, match="SHA-256"):
+        load(tmp_path)
+
+
+def test_a_family_is_described_for_engineers_and_for_anyone(fitted: Fitted) -> None:
+    about = family_of(fitted.family).variations[fitted.variation]
+    assert about.title
+    assert about.technical
+    assert about.simple

@@ -1,0 +1,76 @@
+"""What must not change unnoticed: losses of a tiny run, the flags, the files written from declarations."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from eyevsai.config import train_settings
+from eyevsai.data.dataset import load_dataset
+from eyevsai.data.settings import DataSettings
+from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.learner import build
+from eyevsai.project import render_files
+from tests.conftest import ROOT
+
+HERE = Path(__file__).parent
+ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+
+
+def tiny_losses(family: str, variation: str, cache_root: Path) -> list[list[float]]:
+    """Train and valid loss per epoch on digits: float32, one thread, seed 0."""
+    declared = family_of(family).variations[variation].settings
+    settings = declared(
+        image_size=32, width=4, epochs=3, batch_size=64, precision="float32", device="cpu", warmup_epochs=1.0
+    )
+    torch.set_num_threads(1)
+    dataset = load_dataset(DataSettings(cache_root=str(cache_root)), seed=0)
+    learner = build(family, variation, settings, dataset.classes, seed=0)
+    data = dataset.open(learner.preprocessing)
+    losses: list[list[float]] = []
+    learner.fit(data.train, data.valid, lambda epoch, row: losses.append([row["train/loss"], row["valid/loss"]]))
+    return losses
+
+
+@pytest.mark.parametrize(("family", "variation"), ALL)
+def test_losses_are_those_on_record(family: str, variation: str, cache_root: Path) -> None:
+    recorded = json.loads((HERE / "losses.json").read_text())[f"{family}/{variation}"]
+    found = tiny_losses(family, variation, cache_root)
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("family", "variation"), ALL)
+def test_flags_are_those_on_record(family: str, variation: str) -> None:
+    recorded = json.loads((HERE / "flags.json").read_text())[f"{family}/{variation}"]
+    assert {setting.flag: setting.default for setting in train_settings(family, variation)} == recorded
+
+
+@pytest.mark.parametrize("path", render_files(), ids=lambda path: path.name)
+def test_generated_files_are_up_to_date(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == render_files()[path]
+
+
+def test_help_imports_neither_torch_nor_mlflow() -> None:
+    code = "import sys; sys.argv = ['eyevsai', 'train', '--model', 'deep_v1', '--help']\nfrom eyevsai.cli import main\n"
+    code += "try:\n    main()\nfinally:\n    heavy = {'torch', 'mlflow', 'numpy'} & set(sys.modules)\n"
+    code += "    assert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for panel in ("Model", "Data", "Run", "Training", "Augmentation", "Device", "deep_v1"):
+        assert f"─ {panel} ─" in done.stdout
+    assert "--weight-decay" in done.stdout
+    assert "--weight_decay" not in done.stdout
+
+
+if __name__ == "__main__":  # records anew, after a change that is meant to change them
+    import tempfile
+
+    losses = {f"{f}/{v}": tiny_losses(f, v, Path(tempfile.mkdtemp())) for f, v in ALL}
+    (HERE / "losses.json").write_text(json.dumps(losses, indent=2) + "\n")
+    flags = {f"{f}/{v}": {s.flag: s.default for s in train_settings(f, v)} for f, v in ALL}
+    (HERE / "flags.json").write_text(json.dumps(flags, indent=2) + "\n")

@@ -1,0 +1,33 @@
+"""What a person sees in `mlflow ui`, in a real browser."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.conftest import ROOT, Eyevsai
+
+
+@pytest.mark.timeout(400)
+def test_a_run_shows_its_curves_and_pictures(eyevsai: Eyevsai, workplace: Path) -> None:
+    spec = importlib.util.spec_from_file_location("screenshots", ROOT / "docs" / "screenshots.py")
+    assert spec is not None
+    assert spec.loader is not None
+    screenshots = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(screenshots)
+    if screenshots.find_chromium() is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    eyevsai("train", "--epochs", "2", "--width", "8")
+    (run,) = MlflowClient().search_runs(["0"])
+    with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
+        screenshots.open_curves(page, address, run.info.run_id)
+        assert page.get_by_text("digits-deep_v1-standard").count()
+        assert page.locator("svg.main-svg .scatterlayer .trace").count() >= 4
+        for name in ("curves.png", "confusion_matrix.png", "worst_errors.png"):
+            screenshots.open_picture(page, address, run.info.run_id, name)
+            assert page.get_by_text(f"pictures/{name}").count()
+        page.goto(f"{address}/#/models/digits-deep_v1-standard/versions/1")
+        page.get_by_text("fingerprint").first.wait_for(timeout=60_000)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as reference
+
+from eyevsai.data.augmentation import augment
+from eyevsai.data.preprocessing import Preprocessing, crop_center
+from eyevsai.data.settings import AugmentationSettings
+
+CPU = torch.device("cpu")
+PREPROCESSING = Preprocessing(32)
+OFF = AugmentationSettings(
+    crop_scale=1.0, crop_ratio=1.0, flip=False, rotation=0, brightness=0, contrast=0, saturation=0
+)
+
+
+def images(count: int = 8) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    sources = (
+        torch.randint(0, 256, (1, 40 + n % 3 * 7, 40 + n % 2 * 9, 3), dtype=torch.uint8, generator=generator)
+        for n in range(count)
+    )
+    return [PREPROCESSING.resize(source)[0] for source in sources]
+
+
+def run(settings: AugmentationSettings, sources: list[torch.Tensor], seed: int = 0) -> torch.Tensor:
+    return augment(sources, settings, PREPROCESSING, torch.Generator().manual_seed(seed), CPU)
+
+
+def test_all_off_is_what_evaluation_sees() -> None:
+    generator = torch.Generator().manual_seed(0)
+    # cropped without a half pixel left over: an even margin on every side
+    sources = [torch.randint(0, 256, (38, side, 3), dtype=torch.uint8, generator=generator) for side in (38, 44, 60)]
+    expected = PREPROCESSING.normalize(torch.cat([crop_center(source[None], 32, 32) for source in sources]))
+    torch.testing.assert_close(run(OFF, sources), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"crop_scale": 0.3}, {"flip": True}, {"rotation": 30.0}, {"brightness": 0.5}, {"contrast": 0.5},
+     {"saturation": 0.5}, {"crop_scale": 0.5, "crop_ratio": 2.0}],
+)  # fmt: skip
+def test_each_change_alone_differs_from_image_to_image(change: dict[str, float]) -> None:
+    one = images(1)
+    batch = run(replace(OFF, **change), one * 16)
+    plain = run(OFF, one)
+    distinct = {tuple(image.flatten().tolist()) for image in batch}
+    assert len(distinct) >= 2
+    assert not torch.allclose(batch.mean(0), plain[0])
+
+
+def test_the_same_generator_gives_the_same_batch() -> None:
+    settings = AugmentationSettings()
+    assert torch.equal(run(settings, images(), 5), run(settings, images(), 5))
+    assert not torch.equal(run(settings, images(), 5), run(settings, images(), 6))
+
+
+def test_an_image_never_shows_what_lies_beside_it_in_the_frame() -> None:
+    small = torch.full((37, 37, 3), 100, dtype=torch.uint8)
+    large = torch.full((74, 74, 3), 255, dtype=torch.uint8)
+    batch = run(replace(OFF, rotation=180.0, crop_scale=0.5), [small, large])
+    expected = run(OFF, [small])[0]
+    torch.testing.assert_close(batch[0], expected, rtol=0, atol=1e-4)
+
+
+def test_mirroring_is_torchvisions() -> None:
+    (source,) = images(1)
+    mirrored = next(
+        batch
+        for seed in range(20)
+        if not torch.equal(batch := run(replace(OFF, flip=True), [source], seed), run(OFF, [source]))
+    )
+    torch.testing.assert_close(mirrored, reference.horizontal_flip(run(OFF, [source])), rtol=0, atol=1e-4)
+
+
+def test_colour_jitter_is_torchvisions_where_nothing_is_clipped() -> None:
+    source = torch.randint(100, 140, (37, 37, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    for name, adjust in (
+        ("brightness", reference.adjust_brightness),
+        ("contrast", reference.adjust_contrast),
+        ("saturation", reference.adjust_saturation),
+    ):
+        changed = run(replace(OFF, **{name: 0.4}), [source])[0]
+        plain = run(OFF, [source])[0]
+        mean = torch.tensor(PREPROCESSING.mean).view(3, 1, 1)
+        std = torch.tensor(PREPROCESSING.std).view(3, 1, 1)
+        factors = torch.linspace(0.6, 1.4, 8001)
+        pixels = plain * std + mean
+        # the factor that was drawn is not told, so the nearest of those that could be is taken
+        errors = [(adjust(pixels, float(f)) - (changed * std + mean)).abs().max().item() for f in factors[::40]]
+        assert min(errors) < 0.02, name

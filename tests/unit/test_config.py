@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from eyevsai.config import compose_train, train_settings
+from eyevsai.errors import UserError
+from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.settings import Choice, Range, settings_of
+
+ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+
+
+def test_given_goes_before_preset_before_family() -> None:
+    assert compose_train({}).model.settings.image_size == 32
+    assert compose_train({"image_size": 48}).model.settings.image_size == 48
+    assert compose_train({"dataset": "pets"}).model.settings.image_size == 64
+
+
+def test_a_preset_belongs_to_the_dataset_and_not_to_a_folder() -> None:
+    assert compose_train({"data": "somewhere"}).model.settings.image_size == 64
+
+
+def test_environment_goes_before_default_and_after_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EYEVSAI_DATA", "/photos")
+    assert compose_train({}).data.data_root == "/photos"
+    assert compose_train({"data_root": "/mine"}).data.data_root == "/mine"
+
+
+def test_the_flat_configuration_is_complete_and_plain() -> None:
+    flat = compose_train({}).flat()
+    assert set(flat) == {setting.name for setting in train_settings("deep_v1", "standard")}
+    assert json.loads(json.dumps(flat)) == flat
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"model": "deepv1"}, "Did you mean 'deep_v1'"), ({"variation": "residul"}, "Did you mean 'residual'"),
+     ({"epoch": 3}, "Did you mean --epochs"), ({"xyzzy": 3}, "eyevsai train --model deep_v1 --help")],
+)  # fmt: skip
+def test_a_wrong_name_is_answered_with_the_nearest(given: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose_train(given)
+
+
+@pytest.mark.parametrize(("family", "variation"), ALL)
+def test_names_are_unique_and_search_stays_inside_what_is_allowed(family: str, variation: str) -> None:
+    settings = train_settings(family, variation)
+    assert len({setting.name for setting in settings}) == len(settings)
+    for setting in settings:
+        if isinstance(setting.search, Choice):
+            ends = list(setting.search.options)
+        elif isinstance(setting.search, Range):
+            ends = [setting.search.low, setting.search.high]
+        else:
+            continue
+        for value in ends:
+            setting.check(value)
+
+
+@pytest.mark.parametrize(("family", "variation"), ALL)
+def test_what_mlproject_declares_is_never_tuned(family: str, variation: str) -> None:
+    declared = {setting.name for setting in train_settings(family, variation) if setting.parameter}
+    assert declared == {"model", "dataset", "data", "seed"}
+    own = settings_of(family_of(family).variations[variation].settings)
+    assert not any(setting.parameter for setting in own)

@@ -1,0 +1,142 @@
+"""Every declared setting reaches what it names: changing it changes the built object or the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.settings import DataSettings
+from eyevsai.models.deep_v1.network import DeepV1Learner
+from eyevsai.models.deep_v1.settings import DeepV1Settings, ResidualSettings
+from eyevsai.settings import settings_of
+
+BASE = DeepV1Settings(
+    image_size=32, width=4, head_units=8, epochs=3, batch_size=16, precision="float32", device="cpu",
+    warmup_epochs=0, dropout=0.0, patience=0, threads=1,
+)  # fmt: skip
+
+# What else has to be so for a setting to matter, and the value it is changed to.
+CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
+    "image_size": ({}, 48),
+    "epochs": ({}, 2),
+    "batch_size": ({}, 8),
+    "accumulation": ({}, 2),
+    "optimizer": ({}, "adam"),
+    "lr": ({}, 0.01),
+    "momentum": ({"optimizer": "sgd"}, 0.5),
+    "weight_decay": ({}, 0.5),
+    "schedule": ({}, "constant"),
+    "warmup_epochs": ({}, 2.0),
+    "lr_floor": ({"schedule": "step", "step_epochs": 1}, 0.5),
+    "step_epochs": ({"schedule": "step"}, 1),
+    "step_factor": ({"schedule": "step", "step_epochs": 1}, 0.5),
+    "plateau_patience": ({"schedule": "plateau", "lr": 0.05, "epochs": 12, "plateau_patience": 50}, 1),
+    "label_smoothing": ({}, 0.3),
+    "clip_norm": ({"clip_norm": 0.01}, 0.0),
+    "class_weights": ({}, True),
+    "patience": ({"lr": 0.05, "epochs": 25}, 1),
+    "crop_scale": ({}, 1.0),
+    "crop_ratio": ({}, 2.0),
+    "flip": ({}, False),
+    "rotation": ({}, 30.0),
+    "brightness": ({}, 0.0),
+    "contrast": ({}, 0.0),
+    "saturation": ({}, 0.0),
+    "precision": ({}, "bfloat16"),
+    "width": ({}, 8),
+    "convolutions": ({}, 2),
+    "dropout": ({}, 0.5),
+    "head_units": ({}, 0),
+}
+# These change how a run is computed and not what it computes: see the tests below.
+COMPUTE = {"device", "channels_last", "threads"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Callable[[int], Data]:
+    from tests.conftest import write_images
+
+    folder = write_images(tmp_path_factory.mktemp("uneven") / "set", {"across": 20, "down": 14, "wide": 9})
+    dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)), seed=0)
+    return lambda size: dataset.open(Preprocessing(size))
+
+
+def outcome(data: Callable[[int], Data], settings: DeepV1Settings) -> list[float]:
+    """The losses and sizes of a short run, which differ when anything that is computed differs."""
+    source = data(settings.image_size)
+    learner = DeepV1Learner("standard", settings, source.dataset.classes, 0)
+    rows: list[float] = [float(learner.num_parameters())]
+    learner.fit(source.train, source.valid, lambda epoch, row: rows.extend((row["train/loss"], row["valid/loss"])))
+    return rows
+
+
+def test_every_setting_is_looked_at() -> None:
+    assert set(CHANGES) | COMPUTE == {setting.name for setting in settings_of(DeepV1Settings)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_setting_changes_the_run(data: Callable[[int], Data], name: str) -> None:
+    given, changed = CHANGES[name]
+    settings = replace(BASE, **given)
+    assert outcome(data, settings) != outcome(data, replace(settings, **{name: changed}))
+
+
+def test_channels_last_reaches_the_weights(data: Callable[[int], Data]) -> None:
+    for wanted in (True, False):
+        learner = DeepV1Learner("standard", replace(BASE, channels_last=wanted, epochs=1), ("a", "b", "c"), 0)
+        learner.fit(data(32).train, data(32).valid, lambda epoch, row: None)
+        convolution = learner.network[1].body[0]
+        assert convolution.weight.is_contiguous(memory_format=torch.channels_last) == wanted
+
+
+def test_threads_and_device_reach_torch(data: Callable[[int], Data]) -> None:
+    learner = DeepV1Learner("standard", replace(BASE, threads=2, epochs=1), ("a", "b", "c"), 0)
+    try:
+        learner.fit(data(32).train, data(32).valid, lambda epoch, row: None)
+        assert torch.get_num_threads() == 2
+        assert learner.compute() == {"device": "cpu", "precision": "float32", "threads": "2"}
+    finally:
+        torch.set_num_threads(1)
+
+
+def count(network: nn.Module, kind: type[nn.Module]) -> int:
+    return sum(isinstance(module, kind) for module in network.modules())
+
+
+def test_standard_has_four_blocks_of_doubling_width() -> None:
+    network = DeepV1Learner("standard", DeepV1Settings(), ("a", "b"), 0).network
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert [convolution.out_channels for convolution in convolutions] == [32, 64, 128, 256]
+    kinds = {nn.BatchNorm2d: 4, nn.MaxPool2d: 4, nn.AdaptiveAvgPool2d: 1, nn.Dropout: 1, nn.Linear: 2}
+    assert {kind: count(network, kind) for kind in kinds} == kinds
+
+
+def test_residual_adds_a_skip_connection_to_each_block() -> None:
+    network = DeepV1Learner("residual", ResidualSettings(), ("a", "b"), 0).network
+    assert sum(getattr(module, "skip", None) is not None for module in network) == 4
+    block = network[0]
+    images = torch.randn(2, 3, 8, 8)
+    network.eval()
+    with torch.no_grad():
+        for layer in block.body:
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.weight.zero_()  # silences the body: what is left came by the skip
+        expected = nn.functional.max_pool2d(torch.relu(block.skip(images)), 2)
+        torch.testing.assert_close(block(images), expected)
+
+
+@pytest.mark.parametrize("size", [32, 33, 50, 96, 224, 512])
+@pytest.mark.parametrize("classes", [2, 67])
+def test_any_size_and_number_of_classes(size: int, classes: int) -> None:
+    for variation, settings in (("standard", DeepV1Settings(width=4)), ("residual", ResidualSettings(width=4))):
+        network = DeepV1Learner(variation, settings, tuple(map(str, range(classes))), 0).network.eval()
+        with torch.no_grad():
+            assert network(torch.randn(1, 3, size, size)).shape == (1, classes)

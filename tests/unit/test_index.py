@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eyevsai.data.catalogue import Source, find_source, list_datasets
+from eyevsai.data.dataset import load_dataset
+from eyevsai.data.index import fingerprint, index_images
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from tests.conftest import write_images
+
+
+def source(folder: Path) -> Source:
+    return Source(folder.name, {folder.name: folder})
+
+
+def test_each_file_once_sorted_hidden_and_loops_left_out(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "set", {"bánh mì": 3, "apple": 3})
+    (folder / ".checkpoints").mkdir()
+    (folder / "apple" / ".hidden.png").write_bytes(b"x")
+    (folder / "apple" / "notes.txt").write_text("no image")
+    (folder / "apple" / "loop").symlink_to(folder / "apple")
+    (folder / "apple" / "again.png").symlink_to(folder / "apple" / "001.png")
+    (folder / "apple" / "broken.png").symlink_to(folder / "nowhere.png")
+    items = index_images(source(folder))
+    assert [item.label for item in items] == ["apple"] * 3 + ["bánh mì"] * 3
+    assert [item.name for item in items] == sorted(item.name for item in items)
+
+
+def test_given_splits_are_read_from_their_folders(tmp_path: Path) -> None:
+    for name, count in (("train", 6), ("validation", 3), ("test", 4)):
+        write_images(tmp_path / name, {"a": count, "b": count})
+    dataset = load_dataset(DataSettings(data=str(tmp_path)), seed=0)
+    assert [dataset.split_names.count(name) for name in ("train", "valid", "test")] == [12, 6, 8]
+    assert dataset.classes == ("a", "b")
+
+
+def test_the_fingerprint_tells_datasets_apart(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
+    before = fingerprint(index_images(source(folder)))
+    assert fingerprint(index_images(source(folder))) == before
+    (folder / "a" / "000.png").write_bytes((folder / "b" / "000.png").read_bytes())
+    assert fingerprint(index_images(source(folder))) != before
+
+
+def test_unions_are_composed_when_read_and_keep_colliding_classes_apart(tmp_path: Path) -> None:
+    write_images(tmp_path / "pets", {"cat": 3, "pug": 3})
+    write_images(tmp_path / "street_foods", {"taco": 3, "pug": 3})
+    write_images(tmp_path / "instruments", {"harp": 3, "tuba": 4})
+    write_images(tmp_path / "vegetables", {"bean": 3, "leek": 3})
+    assert list(list_datasets(tmp_path))[-2:] == ["combined", "combined_all"]
+    combined = load_dataset(DataSettings(dataset="combined", data_root=str(tmp_path)), seed=0)
+    assert combined.classes == ("cat", "harp", "pug (pets)", "pug (street_foods)", "taco", "tuba")
+    everything = load_dataset(DataSettings(dataset="combined_all", data_root=str(tmp_path)), seed=0)
+    assert len(everything.classes) == 8
+    assert len(everything.items) == 25
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [({}, "There are no images"), ({"only": 5}, "only one class"), ({"a": 5, "b": 2, "c": 0}, r"b \(2\), c \(0\)")],
+)
+def test_what_cannot_be_learned_from_is_said(tmp_path: Path, counts: dict[str, int], message: str) -> None:
+    folder = write_images(tmp_path / "set", counts)
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(UserError, match=message):
+        index_images(source(folder))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"data": "nowhere"}, "There is no folder nowhere"), ({"data": __file__}, "is a file"),
+     ({"dataset": "digit"}, "Did you mean 'digits'"), ({"dataset": "combined"}, "combined needs pets")],
+)  # fmt: skip
+def test_a_source_that_is_not_there_is_said(tmp_path: Path, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        find_source(DataSettings(**{"data_root": str(tmp_path), **settings}))
+
+
+def test_digits_are_written_once(cache_root: Path) -> None:
+    folder = find_source(DataSettings(cache_root=str(cache_root))).parts["digits"]
+    stamp = folder.stat().st_mtime_ns
+    dataset = load_dataset(DataSettings(cache_root=str(cache_root)), seed=0)
+    assert (len(dataset.items), dataset.classes) == (1797, tuple("0123456789"))
+    assert folder.stat().st_mtime_ns == stamp

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from eyevsai.training.loss import balanced_weights, part_loss
+from eyevsai.training.optimizer import Schedule, build_optimizer
+from eyevsai.training.settings import TrainingSettings
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_norms_and_biases_are_never_decayed(name: str) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    optimizer = build_optimizer(network, TrainingSettings(optimizer=name, weight_decay=0.5))
+    decayed = {weight for group in optimizer.param_groups if group["weight_decay"] for weight in group["params"]}
+    assert decayed == {network[0].weight, network[3].weight}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+
+
+def test_sgd_is_nesterov() -> None:
+    optimizer = build_optimizer(nn.Linear(2, 2), TrainingSettings(optimizer="sgd", momentum=0.8))
+    assert optimizer.defaults["nesterov"]
+    assert optimizer.defaults["momentum"] == 0.8
+
+
+def test_warm_up_then_cosine() -> None:
+    settings = TrainingSettings(lr=0.1, epochs=10, warmup_epochs=2, lr_floor=0.01)
+    schedule = Schedule(settings)
+    rates = [schedule.rate(step / 10) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(0.005)
+    assert all(before < after for before, after in pairwise(rates[:20]))
+    assert all(before >= after for before, after in pairwise(rates[19:]))
+    assert max(rates) == pytest.approx(0.1)
+    assert rates[59] == pytest.approx(0.05)
+    assert rates[-1] == pytest.approx(0.001)
+
+
+def test_cosine_is_torchs() -> None:
+    settings = TrainingSettings(lr=0.1, epochs=10, warmup_epochs=0, lr_floor=0)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
+    for epoch in range(10):
+        assert Schedule(settings).rate(epoch) == pytest.approx(reference.get_last_lr()[0])
+        optimizer.step()
+        reference.step()
+
+
+def test_step_and_constant() -> None:
+    step = Schedule(TrainingSettings(lr=0.1, schedule="step", step_epochs=3, step_factor=0.5, warmup_epochs=0))
+    assert [step.rate(time) for time in (0, 2.9, 3, 6)] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+    constant = Schedule(TrainingSettings(lr=0.1, schedule="constant", warmup_epochs=0))
+    assert constant.rate(29) == 0.1
+
+
+def test_plateau_drops_when_the_loss_no_longer_falls_and_resumes() -> None:
+    settings = TrainingSettings(lr=0.1, schedule="plateau", plateau_patience=2, step_factor=0.1, warmup_epochs=0)
+    schedule = Schedule(settings)
+    for loss in (1.0, 0.9, 0.95, 0.91):
+        schedule.observe(loss)
+    assert schedule.rate(4) == 0.1
+    resumed = Schedule(settings)
+    resumed.load_state_dict(schedule.state_dict())
+    for each in (schedule, resumed):
+        each.observe(0.92)
+        assert each.rate(5) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_parts_of_a_batch_add_up_to_torchs_loss(weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(12, 3, generator=generator)
+    labels = torch.tensor([0] * 6 + [1] * 4 + [2] * 2)
+    weights = balanced_weights(labels, 3) if weighted else None
+    expected = nn.CrossEntropyLoss(weight=weights, label_smoothing=0.1)(logits, labels)
+    parts = zip(logits.split(5), labels.split(5), strict=True)
+    total = sum(part_loss(part, targets, labels, weights, 0.1) for part, targets in parts)
+    torch.testing.assert_close(total, expected)
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
+    assert balanced_weights(labels, 3).tolist() == pytest.approx(expected.tolist())

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional as reference
+
+from eyevsai.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+
+
+def image(height: int, width: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(
+        0, 256, (1, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(32, 64))
+def test_the_short_side_is_fixed_and_a_second_resize_changes_nothing(height: int, width: int, size: int) -> None:
+    preprocessing = Preprocessing(size)
+    once = preprocessing.resize(image(height, width))
+    assert min(once.shape[1:3]) == preprocessing.short_side_px == math.ceil(1.15 * size)
+    assert max(once.shape[1:3]) <= 2 * preprocessing.short_side_px
+    assert torch.equal(preprocessing.resize(once), once)
+    assert preprocessing.crop(once).shape == (1, size, size, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(120, 160), (37, 50), (500, 333)])
+def test_resize_is_torchvisions_antialiased_bilinear(height: int, width: int) -> None:
+    source = image(height, width)
+    resized = Preprocessing(64).resize(source)
+    planes = source.permute(0, 3, 1, 2).float()
+    expected = reference.resize(planes, list(resized.shape[1:3]), antialias=True).round().clamp(0, 255)
+    assert torch.equal(resized.permute(0, 3, 1, 2).float(), expected)
+
+
+def test_normalize_is_torchvisions() -> None:
+    crops = image(64, 64)
+    expected = reference.normalize(crops.permute(0, 3, 1, 2) / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    torch.testing.assert_close(Preprocessing(64).normalize(crops), expected, rtol=0, atol=1e-5)
+
+
+def test_json_round_trip() -> None:
+    preprocessing = Preprocessing(96, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    assert Preprocessing.from_json(preprocessing.to_json()) == preprocessing

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+import eyevsai
+from eyevsai.data.dataset import load_dataset
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.models.deep_v1.network import DeepV1Learner
+from eyevsai.models.deep_v1.settings import DeepV1Settings
+from eyevsai.serving.package import write_package
+from eyevsai.serving.pyfunc import SERVED, PyfuncModel, read_cell
+from tests.conftest import draw_image
+
+
+@pytest.fixture(scope="module")
+def made(stripes: Path, cache_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)), seed=0)
+    learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), dataset.classes, 0)
+    return write_package(learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("made"), {})
+
+
+@pytest.fixture
+def package(made: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(made, tmp_path / "package"))
+
+
+def test_every_way_to_give_an_image_gives_the_same_answer(package: Path, tmp_path: Path) -> None:
+    pixels = draw_image(1, 3)
+    path = tmp_path / "image.png"
+    Image.fromarray(pixels).save(path)
+    data = path.read_bytes()
+    classifier = eyevsai.load(str(package))
+    predictions = classifier.predict_batch([pixels, path, str(path), data])
+    assert len({prediction.probability for prediction in predictions}) == 1
+    model = PyfuncModel(classifier)
+    table = model.predict(pd.DataFrame({"image": [str(path), data, base64.b64encode(data).decode(), pixels]}))
+    assert list(table.columns) == ["label", "probability", "probabilities"]
+    assert set(table["label"]) == {predictions[0].label}
+    assert predictions[0].top(1) == [(predictions[0].label, predictions[0].probability)]
+    assert sum(predictions[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), "nowhere.png", b"no image", 7], ids=str
+)
+def test_what_is_no_image_is_said(package: Path, image: object) -> None:
+    with pytest.raises(UserError):
+        eyevsai.load(str(package)).predict(image)  # type: ignore[arg-type]
+
+
+def test_a_server_takes_no_paths(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SERVED, "model")
+    with pytest.raises(UserError, match="takes no paths"):
+        read_cell(str(package / "MLmodel"))
+
+
+def test_an_input_without_the_column_is_said(package: Path) -> None:
+    with pytest.raises(UserError, match="column 'image'"):
+        PyfuncModel(eyevsai.load(str(package))).predict(pd.DataFrame({"picture": ["x"]}))
+
+
+@pytest.mark.parametrize("name", ["code/evil.py", "data/model/model.pkl", "python_model.pkl", "data/evil.pt"])
+def test_a_file_that_is_not_ours_is_refused(package: Path, name: str) -> None:
+    (package / name).parent.mkdir(exist_ok=True)
+    (package / name).write_bytes(b"x")
+    with pytest.raises(UserError, match="refused"):
+        eyevsai.load(str(package))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"loader_module": "os"}, {"code": "code"}, {"data": "../elsewhere"}, {"loader_module": "mlflow.sklearn"}],
+)
+def test_an_mlmodel_that_names_something_else_is_refused(package: Path, change: dict[str, str]) -> None:
+    described = yaml.safe_load((package / "MLmodel").read_text())
+    described["flavors"]["python_function"] |= change
+    (package / "MLmodel").write_text(yaml.safe_dump(described))
+    with pytest.raises(UserError, match="refused"):
+        eyevsai.load(str(package))
+
+
+def test_a_link_out_of_the_folder_is_refused(package: Path, tmp_path: Path) -> None:
+    target = package / "data" / "model" / "model.json"
+    target.rename(tmp_path / "model.json")
+    target.symlink_to(tmp_path / "model.json")
+    with pytest.raises(UserError, match="refused"):
+        eyevsai.load(str(package))
+
+
+def test_what_is_no_model_is_said(workplace: Path) -> None:
+    with pytest.raises(UserError, match="no model folder"):
+        eyevsai.load(str(workplace))
+    with pytest.raises(UserError, match="There is no model folder nowhere"):
+        eyevsai.load("nowhere")
+    with pytest.raises(UserError, match="Cannot load models:/none/1"):
+        eyevsai.load("models:/none/1")

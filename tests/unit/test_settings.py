@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eyevsai.errors import UserError
+from eyevsai.settings import Choice, Doc, Range, Search, Settings, settings_of
+
+
+@dataclass(frozen=True)
+class Shared(Settings):
+    PANEL: ClassVar[str] = "Shared"
+
+    lr: Annotated[float, Range(1e-5, 1e-1, log=True), Search(Range(1e-4, 1e-2)), Doc("Rate.")] = 1e-3
+    steps: Annotated[int, Range(1, 100), Doc("Steps.")] = 10
+    kind: Annotated[str, Choice(("a", "b")), Doc("Kind.")] = "a"
+    fast: Annotated[bool, Doc("Fast.")] = False
+    note: Annotated[str | None, Doc("Note.")] = None
+
+
+@dataclass(frozen=True)
+class Family(Shared):
+    PANEL: ClassVar[str] = "Family"
+
+    lr: float = 5e-3
+    width: Annotated[int, Range(1, 9), Doc("Width.")] = 3
+
+
+def test_an_overridden_default_keeps_range_help_search_and_panel() -> None:
+    lr = next(setting for setting in settings_of(Family) if setting.name == "lr")
+    assert (lr.default, lr.allowed, lr.doc, lr.panel) == (5e-3, Range(1e-5, 1e-1, log=True), "Rate.", "Shared")
+    assert lr.search == Range(1e-4, 1e-2)
+    assert Family().lr == 5e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [("lr", "1e-4", 1e-4), ("steps", "7", 7), ("kind", "b", "b"), ("fast", "True", True), ("fast", "off", False),
+     ("note", "", None), ("note", "x", "x")],
+)  # fmt: skip
+def test_parse_reads_what_people_type(name: str, text: str, value: object) -> None:
+    setting = next(setting for setting in settings_of(Shared) if setting.name == name)
+    assert setting.parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [("lr", "2", "--lr 2.0 is not allowed: it takes a value of 1e-05 to 0.1"), ("lr", "fast", "--lr takes a number"),
+     ("lr", "nan", "--lr nan is not allowed"), ("steps", "1.5", "--steps takes a whole number"),
+     ("kind", "c", "one of a, b"), ("fast", "maybe", "true or false")],
+)  # fmt: skip
+def test_parse_says_what_is_wrong(name: str, text: str, message: str) -> None:
+    setting = next(setting for setting in settings_of(Shared) if setting.name == name)
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        setting.parse(text)
+
+
+@given(st.floats(1e-5, 1e-1), st.integers(1, 100), st.booleans())
+def test_what_is_logged_as_text_parses_to_the_same_value(lr: float, steps: int, fast: bool) -> None:
+    settings = Shared(lr=lr, steps=steps, fast=fast)
+    for setting in settings_of(Shared):
+        value = getattr(settings, setting.name)
+        assert setting.parse("" if value is None else str(value)) == value
+
+
+@given(st.floats().filter(lambda value: not 1e-5 <= value <= 1e-1))
+def test_no_invalid_object_exists(lr: float) -> None:
+    with pytest.raises(UserError):
+        Shared(lr=lr)
+
+
+def test_a_bool_is_no_number() -> None:
+    with pytest.raises(UserError):
+        Shared(steps=True)

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eyevsai.data.index import Item
+from eyevsai.data.split import split_items
+
+
+def make_items(count: int, label: str = "a", split: str | None = None, start: int = 0) -> list[Item]:
+    numbers = range(start, start + count)
+    return [
+        Item(Path(f"{n}"), f"{label}/{n:05d}", label, split, hashlib.sha256(f"{label}{n}".encode()).hexdigest())
+        for n in numbers
+    ]
+
+
+def by_name(items: list[Item], seed: int = 0) -> dict[str, str]:
+    return dict(zip((item.name for item in items), split_items(items, seed, 0.15, 0.15), strict=True))
+
+
+@given(st.integers(3, 400), st.integers(3, 400), st.integers(0, 5))
+def test_each_class_is_shared_out_by_the_fractions(first: int, second: int, seed: int) -> None:
+    items = make_items(first, "a") + make_items(second, "b")
+    splits = split_items(items, seed, 0.15, 0.15)
+    for label, count in (("a", first), ("b", second)):
+        found = Counter(split for item, split in zip(items, splits, strict=True) if item.label == label)
+        assert found["valid"] == found["test"] == max(1, round(0.15 * count))
+        assert found["train"] >= 1
+
+
+@given(st.integers(3, 200), st.integers(1, 40), st.integers(0, 3))
+def test_adding_k_files_moves_at_most_2k_others(count: int, added: int, seed: int) -> None:
+    before = by_name(make_items(count), seed)
+    after = by_name(make_items(count + added), seed)
+    assert sum(before[name] != after[name] for name in before) <= 2 * added
+
+
+def test_order_of_files_does_not_matter_and_the_seed_does() -> None:
+    items = make_items(100)
+    assert by_name(items) == by_name(items[::-1])
+    assert by_name(items, seed=0) != by_name(items, seed=1)
+
+
+def test_given_splits_are_kept_and_a_missing_one_is_taken_out_of_train() -> None:
+    items = make_items(40, split="train") + make_items(10, split="test", start=40)
+    splits = by_name(items)
+    assert Counter(splits.values()) == {"train": 34, "valid": 6, "test": 10}
+    assert all(splits[item.name] == "test" for item in items[40:])

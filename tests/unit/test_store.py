@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eyevsai.errors import UserError
+from eyevsai.store import open_store, shown
+from tests.conftest import ROOT
+
+
+def test_processes_that_start_together_share_one_fresh_store(tmp_path: Path) -> None:
+    env = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'new.db'}", "PYTHONPATH": str(ROOT)}
+    code = "from eyevsai.store import open_store; print(open_store())"
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    errors = [job.communicate(timeout=120)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0, 0], errors
+
+
+@pytest.mark.parametrize(
+    ("revision", "message"), [("ffff00001111", "newer MLflow"), ("0a8213491aaa", "mlflow db upgrade")]
+)
+def test_a_store_of_another_mlflow_says_what_to_do(workplace: Path, revision: str, message: str) -> None:
+    with sqlite3.connect(workplace / "mlflow.db") as database:
+        database.execute("update alembic_version set version_num = ?", [revision])
+    database.close()
+    with pytest.raises(UserError, match=message):
+        open_store()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [("sqlite:////proc/mlflow.db", "cannot be written"), ("sqlite:////nowhere/mlflow.db", "No such file or directory"),
+     ("mlruns", "plain-file store"), ("postgresql://u:secret@127.0.0.1:1/x", "cannot be opened")],
+)  # fmt: skip
+def test_a_store_that_cannot_be_opened_is_named(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, uri: str, message: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match=message) as caught:
+        open_store()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_said(workplace: Path) -> None:
+    (workplace / "mlflow.db").write_bytes(b"not a database, but long enough to be read as one" * 20)
+    with pytest.raises(UserError, match="cannot be opened"):
+        open_store()
+
+
+def test_passwords_are_never_shown() -> None:
+    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
