@@ -26,7 +26,7 @@ def _learner(classes: tuple[str, ...]):  # type: ignore[no-untyped-def]
     from eyevsai.models.deep_v1.network import DeepV1Learner
     from eyevsai.models.deep_v1.settings import DeepV1Settings
 
-    return DeepV1Learner("standard", DeepV1Settings(image_size=SIZE, batch_size=BATCH, epochs=1), classes, 0)
+    return DeepV1Learner("standard", DeepV1Settings(image_size=SIZE, batch_size=BATCH, epochs=2), classes, 0)
 
 
 def _dataset():  # type: ignore[no-untyped-def]
@@ -38,13 +38,13 @@ def _dataset():  # type: ignore[no-untyped-def]
 
 
 def ours() -> float:
-    """Images per second of the train pass of one whole epoch, as the run logs it."""
+    """Images per second of the train pass of the second epoch, as the run logs it; the first one warms up."""
     dataset = _dataset()
     learner = _learner(dataset.classes)
     data = dataset.open(learner.preprocessing)
     rows: list[dict[str, float]] = []
     learner.fit(data.train, data.valid, lambda epoch, row: rows.append(row))
-    return rows[0]["images_per_s"]
+    return rows[1]["images_per_s"]
 
 
 def bare() -> float:
@@ -70,7 +70,7 @@ def bare() -> float:
         torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
         optimizer.step()
 
-    for _ in range(3):
+    for _ in range(10):
         step()
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < SECONDS:
