@@ -54,12 +54,12 @@ def draw_image(label: int, number: int, width: int = 40, height: int = 32) -> np
     return (stripes * color + noise).clip(0, 255).astype(np.uint8)
 
 
-def write_images(folder: Path, counts: dict[str, int], suffix: str = ".png") -> Path:
+def write_images(folder: Path, counts: dict[str, int], start: int = 0) -> Path:
     for label, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
+        for number in range(start, start + count):
             size = (40 + number % 3 * 10, 32 + number % 2 * 8)
-            Image.fromarray(draw_image(label, number, *size)).save(folder / name / f"{number:03d}{suffix}")
+            Image.fromarray(draw_image(label, number, *size)).save(folder / name / f"{number:03d}.png")
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor
 
 from eyevsai.data.catalogue import find_source
-from eyevsai.data.index import Item, fingerprint, index_images
-from eyevsai.data.pixels import Pixels, load_pixels
+from eyevsai.data.inspection import Inspection, Item, inspect_source, refuse_unusable
+from eyevsai.data.pixels import PixelCache, Pixels
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.data.split import TEST, TRAIN, VALID, split_items
 from eyevsai.errors import UserError
+
+log = logging.getLogger("eyevsai")
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,28 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a dataset before a pixel is read."""
+    """What is known of a dataset before its pixels are read."""
 
-    name: str
-    folders: tuple[Path, ...]
-    classes: tuple[str, ...]
-    fingerprint: str
-    items: Sequence[Item]
+    found: Inspection
     split_names: Sequence[str]
+    fingerprint: str
     cache_root: Path
+    cache_limit_gb: float
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return self.found.source.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, sorted."""
+        return tuple(self.found.classes)
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The images in use, sorted by name."""
+        return self.found.items
 
     def open(self, preprocessing: Preprocessing) -> Data:
         """The dataset with its pixels resized for `preprocessing`, from the cache or into it.
@@ -59,7 +75,8 @@ class Dataset:
         Raises:
             UserError: an image that does not decode, or a cache that cannot be written.
         """
-        return Data(self, load_pixels(self.items, self.fingerprint, preprocessing, self.cache_root))
+        cache = PixelCache(self.cache_root, self.cache_limit_gb)
+        return Data(self, cache.load(self.items, self.fingerprint, preprocessing))
 
 
 @dataclass(frozen=True)
@@ -92,27 +109,33 @@ class Data:
 
 
 def load_dataset(settings: DataSettings, seed: int) -> Dataset:
-    """Index and split of the dataset that `settings` name.
+    """Index, audit and split of the dataset that `settings` name.
 
     Raises:
         UserError: whatever about the data a person must mend before training.
     """
-    source = find_source(settings)
-    items = index_images(source)
-    split_names = split_items(items, seed, settings.valid_fraction, settings.test_fraction)
-    classes = tuple(sorted({item.label for item in items}))
-    for needed in (TRAIN, VALID):
-        present = {item.label for item, split in zip(items, split_names, strict=True) if split == needed}
-        if needed == TRAIN and (missing := set(classes) - present):
-            raise UserError(f"These classes of {source.name} have no image in train: {', '.join(sorted(missing))}.")
-        if not present:
-            raise UserError(f"The {needed} split of {source.name} is empty. Put images into its folder.")
-    return Dataset(
-        name=source.name,
-        folders=tuple(source.parts.values()),
-        classes=classes,
-        fingerprint=fingerprint(items),
-        items=items,
-        split_names=split_names,
-        cache_root=Path(settings.cache_root).expanduser(),
-    )
+    cache_root = Path(settings.cache_root).expanduser()
+    found = inspect_source(find_source(settings), cache_root)
+    refuse_unusable(found, settings.max_bad_fraction)
+    _say_what_was_found(found)
+    split_names = split_items(found.items, seed, settings.valid_fraction, settings.test_fraction)
+    _check_splits(found, split_names)
+    return Dataset(found, split_names, found.fingerprint(), cache_root, settings.cache_limit_gb)
+
+
+def _check_splits(found: Inspection, split_names: Sequence[str]) -> None:
+    in_train = {item.label for item, split in zip(found.items, split_names, strict=True) if split == TRAIN}
+    if missing := sorted(set(found.classes) - in_train):
+        raise UserError(f"These classes of {found.source.name} have no image in train: {', '.join(missing)}.")
+    if VALID not in split_names:
+        raise UserError(f"The valid split of {found.source.name} is empty. Put images into its folder.")
+
+
+def _say_what_was_found(found: Inspection) -> None:
+    if found.bad:
+        log.warning("%d bad files are left out; data_report.json names them.", len(found.bad))
+    if found.left_out:
+        log.warning("%d copies of images of another split are left out of train or valid.", len(found.left_out))
+    conflicting = sum(len({item.label for item in members}) > 1 for members in found.duplicates())
+    if conflicting:
+        log.warning("%d images stand in two classes or more; data_report.json names them.", conflicting)

@@ -27,12 +27,17 @@ def decode(source: Path | bytes) -> Array:
     Raises:
         UndecodableImage: naming the file and the reason.
     """
+    return decode_with_kind(source)[0]
+
+
+def decode_with_kind(source: Path | bytes) -> tuple[Array, str]:
+    """What `decode` gives, and the format that the content has, such as JPEG."""
     name = "the image" if isinstance(source, bytes) else str(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UndecodableImage(f"{name} has {image.width} x {image.height} pixels; the limit is 89 million.")
-            return _to_rgb(image)
+            return _to_rgb(image), image.format or ""
     except UndecodableImage:
         raise
     except UnidentifiedImageError:

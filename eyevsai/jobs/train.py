@@ -110,13 +110,14 @@ class _Session:
         dataset = self.data.dataset
         counts = Counter(dataset.split_names)
         profile = {"classes": len(dataset.classes), **{name: counts[name] for name in ("train", "valid", "test")}}
-        folders = [str(folder) for folder in dataset.folders]
+        folders = [str(folder) for folder in dataset.found.source.parts.values()]
         self.run.dataset(dataset.name, dataset.fingerprint, folders, profile)
         self.run.json("classes.json", list(dataset.classes))
         lines = [
-            f"{split}\t{item.label}\t{item.name}\t{item.digest}\n"
+            f"{split}\t{item.label}\t{item.name}\t{item.record.digest}\n"
             for item, split in zip(dataset.items, dataset.split_names, strict=True)
         ]
+        self.run.json("data_report.json", dataset.found.report())
         self.run.text("split.tsv", "split\tclass\timage\tsha256\n" + "".join(lines))
 
     def log_epoch(self, epoch: int, row: dict[str, float]) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from eyevsai.data.catalogue import Source, find_source, list_datasets
 from eyevsai.data.dataset import load_dataset
-from eyevsai.data.index import fingerprint, index_images
+from eyevsai.data.index import index_files
+from eyevsai.data.inspection import inspect_source, refuse_unusable
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from tests.conftest import write_images
@@ -24,14 +25,14 @@ def test_each_file_once_sorted_hidden_and_loops_left_out(tmp_path: Path) -> None
     (folder / "apple" / "loop").symlink_to(folder / "apple")
     (folder / "apple" / "again.png").symlink_to(folder / "apple" / "001.png")
     (folder / "apple" / "broken.png").symlink_to(folder / "nowhere.png")
-    items = index_images(source(folder))
-    assert [item.label for item in items] == ["apple"] * 3 + ["bánh mì"] * 3
-    assert [item.name for item in items] == sorted(item.name for item in items)
+    files = index_files(source(folder)).files
+    assert [file.label for file in files] == ["apple"] * 3 + ["bánh mì"] * 3
+    assert [file.name for file in files] == sorted(file.name for file in files)
 
 
 def test_given_splits_are_read_from_their_folders(tmp_path: Path) -> None:
-    for name, count in (("train", 6), ("validation", 3), ("test", 4)):
-        write_images(tmp_path / name, {"a": count, "b": count})
+    for name, count, start in (("train", 6, 0), ("validation", 3, 50), ("test", 4, 90)):
+        write_images(tmp_path / name, {"a": count, "b": count}, start)
     dataset = load_dataset(DataSettings(data=str(tmp_path)), seed=0)
     assert [dataset.split_names.count(name) for name in ("train", "valid", "test")] == [12, 6, 8]
     assert dataset.classes == ("a", "b")
@@ -39,10 +40,10 @@ def test_given_splits_are_read_from_their_folders(tmp_path: Path) -> None:
 
 def test_the_fingerprint_tells_datasets_apart(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
-    before = fingerprint(index_images(source(folder)))
-    assert fingerprint(index_images(source(folder))) == before
-    (folder / "a" / "000.png").write_bytes((folder / "b" / "000.png").read_bytes())
-    assert fingerprint(index_images(source(folder))) != before
+    before = inspect_source(source(folder), tmp_path / "cache").fingerprint()
+    assert inspect_source(source(folder), tmp_path / "cache").fingerprint() == before
+    (folder / "a" / "000.png").write_bytes((folder / "b" / "001.png").read_bytes())
+    assert inspect_source(source(folder), tmp_path / "cache").fingerprint() != before
 
 
 def test_unions_are_composed_when_read_and_keep_colliding_classes_apart(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_what_cannot_be_learned_from_is_said(tmp_path: Path, counts: dict[str, i
     folder = write_images(tmp_path / "set", counts)
     folder.mkdir(exist_ok=True)
     with pytest.raises(UserError, match=message):
-        index_images(source(folder))
+        refuse_unusable(inspect_source(source(folder), tmp_path / "cache"), 0.05)
 
 
 @pytest.mark.parametrize(

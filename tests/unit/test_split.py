@@ -1,22 +1,25 @@
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyevsai.data.index import Item
+from eyevsai.data.audit import Record
+from eyevsai.data.index import File
+from eyevsai.data.inspection import Item
 from eyevsai.data.split import split_items
 
 
-def make_items(count: int, label: str = "a", split: str | None = None, start: int = 0) -> list[Item]:
-    numbers = range(start, start + count)
-    return [
-        Item(Path(f"{n}"), f"{label}/{n:05d}", label, split, hashlib.sha256(f"{label}{n}".encode()).hexdigest())
-        for n in numbers
-    ]
+def make_items(count: int, label: str = "a", split: str | None = None, start: int = 0, group_of: int = 1) -> list[Item]:
+    """`count` images, each `group_of` neighbours of which show the same."""
+    items = []
+    for number in range(start, start + count):
+        file = File(Path(f"{number}"), f"{label}/{number:05d}", label, split, 1, 1)
+        group = hash((label, number // group_of))
+        items.append(Item(file, Record(f"{label}{number}", f"{label}{number // group_of}"), group))
+    return items
 
 
 def by_name(items: list[Item], seed: int = 0) -> dict[str, str]:
@@ -38,6 +41,16 @@ def test_adding_k_files_moves_at_most_2k_others(count: int, added: int, seed: in
     before = by_name(make_items(count), seed)
     after = by_name(make_items(count + added), seed)
     assert sum(before[name] != after[name] for name in before) <= 2 * added
+
+
+@given(st.integers(3, 60), st.integers(2, 5), st.integers(0, 3))
+def test_a_group_of_duplicates_shares_one_split(groups: int, size: int, seed: int) -> None:
+    items = make_items(groups * size, group_of=size)
+    splits: dict[int, set[str]] = {}
+    for item, split in zip(items, split_items(items, seed, 0.15, 0.15), strict=True):
+        splits.setdefault(item.group, set()).add(split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert {split for found in splits.values() for split in found} == {"train", "valid", "test"}
 
 
 def test_order_of_files_does_not_matter_and_the_seed_does() -> None:

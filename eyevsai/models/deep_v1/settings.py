@@ -16,6 +16,7 @@ class DeepV1Settings(TrainingSettings):
 
     PANEL: ClassVar[str] = "deep_v1"
 
+    epochs: int = 80
     width: Annotated[
         int, Range(4, 256), Search(Choice((16, 32, 48))),
         Doc("Channels of the first block; each later block has twice those of the one before."),

@@ -1,0 +1,140 @@
+"""What is in each file: does it decode, what does it show, is it what its name says.
+
+A file is decoded once and remembered by its path, size and time of change, so that a second look
+at a dataset only asks the file system.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eyevsai.data import decode
+from eyevsai.data.index import File
+from eyevsai.errors import UserError
+from eyevsai.progress import track
+
+VERSION = 1
+IN_FLIGHT = 64
+MIN_SIDE_PX = 32  # below it, images of one kind are too alike for a perceptual hash to tell apart
+MIN_CONTRAST = 4.0  # standard deviation of grey levels; a plain area has no structure to hash
+HASH_SIDE = 16
+SUFFIXES_OF = {
+    "JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}, "BMP": {".bmp"}, "GIF": {".gif"},
+    "WEBP": {".webp"}, "TIFF": {".tif", ".tiff"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was found in one file; `error` is the reason why it cannot be used, if it cannot.
+
+    `pixels` is the SHA-256 of the decoded picture, `signature` its perceptual hash (Zauner 2010,
+    256 bits as hexadecimal text), absent for small and plain images.
+    """
+
+    digest: str
+    pixels: str = ""
+    signature: str = ""
+    width: int = 0
+    height: int = 0
+    kind: str = ""
+    error: str = ""
+
+
+def audit_files(files: Sequence[File], cache_root: Path) -> list[Record]:
+    """The record of each file, in order; those that were looked at before are not opened.
+
+    Raises:
+        UserError: the cache folder cannot be written.
+    """
+    ledger = cache_root / "audit" / f"v{VERSION}.{decode.VERSION}-{_key(files)}.json"
+    known = _read_ledger(ledger)
+    marks = [f"{file.path.absolute()}|{file.size_bytes}|{file.mtime_ns}" for file in files]
+    new = [place for place, mark in enumerate(marks) if mark not in known]
+    for place, record in zip(new, _examine_all([files[place] for place in new]), strict=True):
+        known[marks[place]] = record
+    if new:
+        _write_ledger(ledger, {mark: known[mark] for mark in marks})
+    return [known[mark] for mark in marks]
+
+
+def is_misnamed(file: File, record: Record) -> bool:
+    """Whether a file that decodes is of another format than its name says."""
+    return bool(record.kind) and file.path.suffix.lower() not in SUFFIXES_OF.get(record.kind, set())
+
+
+def examine(path: Path) -> Record:
+    """Opens and decodes one file; whatever is wrong with it is in the record, never raised."""
+    try:
+        with open(path, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if path.stat().st_size == 0:
+            return Record(digest, error="the file is empty")
+        picture, kind = decode.decode_with_kind(path)
+    except OSError as error:
+        return Record("", error=f"cannot be read: {error.strerror or error}")
+    except decode.UndecodableImage as error:
+        return Record(digest, error=str(error).removeprefix(f"{path} "))
+    height, width = picture.shape[:2]
+    return Record(digest, hash_pixels(picture), _signature(picture), width, height, kind)
+
+
+def hash_pixels(picture: decode.Array) -> str:
+    """SHA-256 of a decoded picture, H,W,3 uint8, its size included."""
+    content = hashlib.sha256(f"{picture.shape[0]}x{picture.shape[1]}".encode())
+    content.update(np.ascontiguousarray(picture).data)
+    return content.hexdigest()
+
+
+def _signature(picture: decode.Array) -> str:
+    import imagehash
+    from PIL import Image
+
+    if min(picture.shape[:2]) < MIN_SIDE_PX:
+        return ""
+    grey = Image.fromarray(picture).convert("L").resize((64, 64), Image.Resampling.BOX)
+    if np.asarray(grey).std() < MIN_CONTRAST:
+        return ""
+    return str(imagehash.phash(grey, hash_size=HASH_SIDE))
+
+
+def _examine_all(files: Sequence[File]) -> Iterable[Record]:
+    if not files:
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        starts = range(0, len(files), IN_FLIGHT)
+        for start in track(starts, "Looking at images", unit=IN_FLIGHT, total=len(files)):
+            yield from pool.map(examine, [file.path for file in files[start : start + IN_FLIGHT]])
+
+
+def _key(files: Sequence[File]) -> str:
+    folders = sorted({str(file.path.absolute().parent) for file in files})
+    return hashlib.sha256("\n".join(folders).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def _read_ledger(path: Path) -> dict[str, Record]:
+    """What an earlier look wrote down; nothing when it is not there or torn."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {mark: Record(*values) for mark, values in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _write_ledger(path: Path, records: dict[str, Record]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as stream:
+            json.dump({mark: astuple(record) for mark, record in records.items()}, stream)
+        Path(stream.name).replace(path)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror or error}. Choose another --cache-root.") from error

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eyevsai.data.audit import audit_files, examine
+from eyevsai.data.catalogue import Source
+from eyevsai.data.dataset import load_dataset
+from eyevsai.data.duplicates import group_duplicates
+from eyevsai.data.index import index_files
+from eyevsai.data.inspection import inspect_source
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from tests.conftest import draw_image, write_images
+
+
+def settings(folder: Path, tmp_path: Path, **changes: float) -> DataSettings:
+    return DataSettings(data=str(folder), cache_root=str(tmp_path / "cache"), **changes)
+
+
+def scene(seed: int, side: int = 128) -> Image.Image:
+    """A picture with large and small structures, as photographs have, and unlike any of another seed."""
+    random = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize((side, side), 3))
+        for cells in (3, 6, 12)
+    ]
+    return Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
+
+
+def copies(image: Image.Image) -> list[Image.Image]:
+    """What happens to a picture on its way through the web: recompressed, resized, both."""
+
+    def recompress(picture: Image.Image, quality: int) -> Image.Image:
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality)
+        return Image.open(buffer).convert("RGB")
+
+    width, height = image.size
+    resized = [image.resize((round(width * scale), round(height * scale)), 1) for scale in (0.5, 0.75, 1.5)]
+    return [recompress(image, 40), recompress(image, 75), *resized, recompress(resized[0], 60)]
+
+
+def test_every_bad_file_is_named_once_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_images(tmp_path / "set", {"a": 30, "b": 30})
+    (folder / "a" / "zero.png").write_bytes(b"")
+    (folder / "a" / "text.jpg").write_text("no image at all")
+    data = (folder / "b" / "001.png").read_bytes()
+    (folder / "b" / "torn.png").write_bytes(data[: len(data) // 2])
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.*")}
+    dataset = load_dataset(settings(folder, tmp_path), seed=0)
+    report = dataset.found.report()
+    assert [bad["image"] for bad in report["bad"]] == ["set/a/text.jpg", "set/a/zero.png", "set/b/torn.png"]
+    assert all(bad["reason"] for bad in report["bad"])
+    assert len(dataset.items) == 60
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.*")} == before
+
+
+def test_too_many_bad_files_are_refused_before_training(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "set", {"a": 10, "b": 10})
+    for number in range(2):
+        (folder / "a" / f"bad{number}.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"2 of 22 images.*--max-bad-fraction 0\.05(.|\n)*bad1\.png"):
+        load_dataset(settings(folder, tmp_path), seed=0)
+    assert len(load_dataset(settings(folder, tmp_path, max_bad_fraction=0.1), seed=0).items) == 20
+
+
+def test_all_files_bad(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "x.png").write_bytes(b"x")
+    with pytest.raises(UserError, match="2 of 2 images"):
+        load_dataset(settings(tmp_path / "set", tmp_path), seed=0)
+
+
+def test_a_misnamed_image_is_used_and_named(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
+    (folder / "a" / "000.png").rename(folder / "a" / "000.jpg")
+    report = load_dataset(settings(folder, tmp_path), seed=0).found.report()
+    assert report["misnamed"] == [{"image": "set/a/000.jpg", "format": "PNG"}]
+    assert report["images"] == 6
+
+
+def test_a_second_look_opens_no_file(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
+    files = index_files(Source("set", {"set": folder})).files
+    records = audit_files(files, tmp_path / "cache")
+    for file in files:
+        os.truncate(file.path, 0)
+    assert audit_files(files, tmp_path / "cache") == records  # the same sizes and times are handed in
+    assert all(record.error for record in audit_files(index_files(Source("set", {"set": folder})).files, tmp_path))
+
+
+def test_a_torn_ledger_is_written_anew(tmp_path: Path) -> None:
+    files = index_files(Source("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})).files
+    records = audit_files(files, tmp_path / "cache")
+    (ledger,) = (tmp_path / "cache" / "audit").iterdir()
+    ledger.write_text(ledger.read_text()[:100])
+    assert audit_files(files, tmp_path / "cache") == records
+
+
+def test_a_file_that_may_not_be_read_is_a_bad_one(tmp_path: Path) -> None:
+    record = examine(tmp_path / "gone.png")
+    assert record.error == "cannot be read: No such file or directory"
+
+
+def test_equal_pixels_are_found_whatever_the_format(tmp_path: Path) -> None:
+    pixels = draw_image(0, 0)
+    for name in ("one.png", "two.bmp", "three.tiff"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    records = [examine(path) for path in sorted(tmp_path.iterdir())]
+    assert len({record.digest for record in records}) == 3
+    assert group_duplicates(records) == [0, 0, 0]
+
+
+def test_near_duplicates_are_found_and_strangers_are_not(tmp_path: Path) -> None:
+    originals = [scene(seed) for seed in range(120)]
+    pictures = originals + [copy for image in originals[:20] for copy in copies(image)]
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{number:04d}.png")
+    groups = group_duplicates([examine(path) for path in sorted(tmp_path.iterdir())])
+    found = [groups[120 + 6 * place + copy] == groups[place] for place in range(20) for copy in range(6)]
+    assert np.mean(found) >= 0.95
+    assert len(set(groups[:120])) >= 119
+
+
+def test_on_photographs_copies_are_found_and_strangers_are_not(photos: Path, tmp_path: Path) -> None:
+    paths = sorted(photos.glob("*/*/*.jpg"))[::7]
+    records = [examine(path) for path in paths]
+    flagged = len(paths) - len(set(group_duplicates(records)))
+    assert flagged <= 0.01 * len(paths)
+    made = []
+    for path in paths[::20]:
+        for number, copy in enumerate(copies(Image.open(path).convert("RGB"))):
+            copy.save(tmp_path / f"{number}.png")
+            made.append((path, examine(tmp_path / f"{number}.png")))
+    groups = group_duplicates(records + [record for _, record in made])
+    found = [groups[len(paths) + place] == groups[paths.index(path)] for place, (path, _) in enumerate(made)]
+    assert np.mean(found) >= 0.95
+
+
+def test_an_image_in_two_given_splits_stays_in_the_more_careful_one(tmp_path: Path) -> None:
+    for name, start in (("train", 0), ("valid", 100), ("test", 200)):
+        for label in "ab":
+            (tmp_path / "set" / name / label).mkdir(parents=True)
+            for number in range(6):
+                scene(start + number + (label == "b") * 50).save(tmp_path / "set" / name / label / f"{number}.png")
+    scene(200).save(tmp_path / "set" / "train" / "a" / "leak.bmp")
+    copies(scene(201))[0].save(tmp_path / "set" / "valid" / "a" / "near.png")
+    scene(100).save(tmp_path / "set" / "train" / "a" / "other.png")
+    found = inspect_source(Source("set", {"set": tmp_path / "set"}), tmp_path / "cache")
+    assert found.report()["left_out"] == ["set/train/a/leak.bmp", "set/train/a/other.png", "set/valid/a/near.png"]
+    splits: dict[int, set[str | None]] = {}
+    for item in found.items:
+        splits.setdefault(item.group, set()).add(item.file.split)
+    assert all(len(names) == 1 for names in splits.values())
