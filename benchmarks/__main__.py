@@ -9,6 +9,10 @@ BENCHMARKS = {
     "journey": "benchmarks.journey",
     "training_speed": "benchmarks.training_speed",
     "overhead": "benchmarks.overhead",
+    "data": "benchmarks.data",
+    "accuracy": "benchmarks.accuracy",
+    "precision": "benchmarks.precision",
+    "faults": "benchmarks.faults",
 }
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +14,14 @@ import typer
 
 import eyevsai
 from eyevsai import config
-from eyevsai.data.catalogue import PRESETS
+from eyevsai.data.settings import DataSettings
 from eyevsai.errors import Terminated, UserError
+from eyevsai.flags import hyphens, pick_settings, settings_of_command, spell_out_booleans, with_flags
 from eyevsai.models.families import variation_of
-from eyevsai.settings import FALSE, TRUE, Setting
 
 INTERRUPTED = 130
 
+Folder = Annotated[str | None, typer.Argument(help="A folder of class folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -57,15 +57,22 @@ def build_app(arguments: list[str]) -> typer.Typer:
     app = typer.Typer(
         no_args_is_help=True, add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
         help="Image classifiers that are tuned, trained, exported and looked after with MLflow.",
+        context_settings={"token_normalize_func": hyphens},
         epilog="--debug shows the traceback of an error.",
     )  # fmt: skip
     app.callback(invoke_without_command=True)(_version)
-    settings = _settings_of_command(arguments)
-    _spell_out_booleans(arguments, settings)
-    lenient = {"ignore_unknown_options": True, "allow_extra_args": True, "token_normalize_func": _hyphens}
-    app.command(context_settings=lenient, rich_help_panel="Jobs")(_with_flags(train, settings))
-    app.command(name="list")(list_all)
-    app.command()(doctor)
+    settings = settings_of_command(arguments)
+    spell_out_booleans(arguments, settings)
+    lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
+    app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
+    data_flags = pick_settings(DataSettings, "dataset", "data_root", "cache_root")
+    app.command(name="list")(with_flags(list_all, pick_settings(DataSettings, "data_root")))
+    app.command()(with_flags(doctor, pick_settings(DataSettings, "data_root")))
+    data = typer.Typer(no_args_is_help=True, help="Look at a dataset, or clear the pixel cache.")
+    data.command(name="check")(with_flags(data_check, data_flags))
+    data.command(name="stats")(with_flags(data_stats, data_flags))
+    data.command(name="cache")(with_flags(data_cache, pick_settings(DataSettings, "cache_root")))
+    app.add_typer(data, name="data")
     return app
 
 
@@ -75,13 +82,12 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-def train(context: typer.Context, /, **given: Any) -> None:
+def train(context: typer.Context, **given: Any) -> None:
     """Train a model, log the run and register a version.
 
     With --model the flags of that family are shown too. `mlflow run . -e train -P model=deep_v1`
     does the same in a run that MLflow makes; -P takes every flag: -P lr=0.001.
     """
-    given = {name: value for name, value in given.items() if value is not None}
     _refuse_extras(context.args, given)
     composed = config.compose_train(given)
     _start_logging()
@@ -97,14 +103,11 @@ def train(context: typer.Context, /, **given: Any) -> None:
     )
 
 
-def list_all(
-    data_root: Annotated[str, typer.Option(envvar="EYEVSAI_DATA", help="Folder of datasets.")] = "data",
-    as_json: Json = False,
-) -> None:
+def list_all(as_json: Json = False, **given: Any) -> None:
     """List families, variations and datasets."""
     from eyevsai.jobs.inventory import list_inventory
 
-    inventory = list_inventory(Path(data_root).expanduser())
+    inventory = list_inventory(_data_root(given))
     if as_json:
         print(json.dumps(inventory, indent=2, ensure_ascii=False))
         return
@@ -119,13 +122,13 @@ def list_all(
 
 def doctor(
     init: Annotated[bool, typer.Option("--init", help="Create the store if there is none.")] = False,
-    data_root: Annotated[str, typer.Option(envvar="EYEVSAI_DATA", help="Folder of datasets.")] = "data",
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Check the environment and say what to mend."""
     from eyevsai.jobs.doctor import examine
 
-    findings = examine(Path(data_root).expanduser(), create_store=init)
+    findings = examine(_data_root(given), create_store=init)
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
@@ -135,79 +138,72 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
-    """The settings that a command line's --model and --variation bring with them.
+def data_check(
+    folder: Folder = None,
+    page: Annotated[Path, typer.Option(help="Where the HTML page is written.")] = Path("data_check.html"),
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Look at every file: bad ones, duplicates, classes. Exit code 1 when files are bad."""
+    from eyevsai.jobs.data import check_data
 
-    A model that does not exist is reported when the command runs, so that help still works.
-    """
-    model, variation = _peek(arguments, "model"), _peek(arguments, "variation")
-    helping = "--help" in arguments
-    try:
-        return config.train_settings(model or (None if helping else config.ModelChoice().model), variation)
-    except UserError:
-        return config.shared_settings()
-
-
-def _peek(arguments: Sequence[str], name: str) -> str | None:
-    """The value of `--name` in a command line that is not parsed yet."""
-    for place, argument in enumerate(arguments):
-        if argument.startswith(f"--{name}="):
-            return argument.partition("=")[2]
-        if argument == f"--{name}" and place + 1 < len(arguments):
-            return arguments[place + 1]
-    return None
-
-
-def _with_flags(command: Callable[..., None], settings: Sequence[Setting]) -> Callable[..., None]:
-    """`command` with a signature from which Typer makes one flag for each setting."""
-    parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-    for setting in settings:
-        option = typer.Option(
-            setting.flag, parser=setting.parse, metavar=_metavar(setting), help=_help(setting),
-            show_default=False, rich_help_panel=setting.panel,
-        )  # fmt: skip
-        annotation = Annotated[Any, option]
-        parameters.append(
-            inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        )
-
-    def flagged(*, context: typer.Context, **given: Any) -> None:
-        command(context, **given)
-
-    flagged.__name__, flagged.__doc__ = command.__name__, command.__doc__
-    flagged.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return flagged
+    found = check_data(_data_settings(folder, given), page)
+    report = found.report()
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        print(f"{report['images']} images in {len(found.classes)} classes; {len(found.bad)} bad, "
+              f"{len(found.misnamed)} misnamed; {len(report['duplicates'])} groups of duplicates, "
+              f"{len(found.left_out)} left out")  # fmt: skip
+        for file, record in found.bad:
+            print(f"bad        {file.path}: {record.error}")
+        for file, record in found.misnamed:
+            print(f"misnamed   {file.path} is {record.kind}")
+        for group in report["duplicates"]:
+            print(f"{'equal     ' if group['exact'] else 'alike     '} {'  '.join(group['images'])}")
+        print(f"See {page}")
+    if found.bad:
+        raise typer.Exit(1)
 
 
-def _metavar(setting: Setting) -> str:
-    return {int: "INT", float: "NUMBER", str: "TEXT", bool: "BOOL"}[setting.type]
+def data_stats(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
+    """Print images by class and format, sizes and imbalance."""
+    from eyevsai.jobs.data import describe_data
+
+    described = describe_data(_data_settings(folder, given))
+    if as_json:
+        print(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    classes = described.pop("classes")
+    for label, count in classes.items():
+        print(f"{count:>7}  {label}")
+    for name, value in described.items():
+        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
 
 
-def _help(setting: Setting) -> str:
-    notes = [str(setting.allowed)] if setting.allowed else []
-    notes += [f"env {setting.env}"] if setting.env else []
-    notes += [] if setting.default is None else [f"default {_word(setting.default)}"]
-    notes += [f"{name}: {_word(preset[setting.name])}" for name, preset in PRESETS.items() if setting.name in preset]
-    return f"{setting.doc} ({'; '.join(notes)})" if notes else setting.doc
+def data_cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all pixel caches.")] = False,
+    **given: Any,
+) -> None:
+    """Say how large the pixel cache is, or clear it."""
+    from eyevsai.jobs.data import cache_bytes, clear_cache
+
+    root = Path(config.compose_data(given).cache_root).expanduser()
+    if clear:
+        print(f"freed {clear_cache(root) / 1e6:.1f} MB in {root}")
+    else:
+        print(f"{cache_bytes(root) / 1e6:.1f} MB in {root}; --clear deletes them")
 
 
-def _word(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _data_settings(folder: str | None, given: dict[str, Any]) -> DataSettings:
+    if folder is None and "dataset" not in given:
+        raise UserError("Name a folder, or a dataset with --dataset. Known datasets: `eyevsai list`.")
+    _start_logging()
+    return config.compose_data(given | {"data": folder})
 
 
-def _hyphens(token: str) -> str:
-    return token.replace("_", "-")
-
-
-def _spell_out_booleans(arguments: list[str], settings: Sequence[Setting]) -> None:
-    """`--flip` becomes `--flip true` and `--no-flip` `--flip false`, in place; `--flip false` stays."""
-    flags = {setting.flag for setting in settings if setting.type is bool}
-    for place in range(len(arguments) - 1, -1, -1):
-        flag = _hyphens(arguments[place])
-        if flag in flags and (arguments[place + 1 : place + 2] or [""])[0].lower() not in TRUE + FALSE:
-            arguments.insert(place + 1, "true")
-        elif flag.startswith("--no-") and "--" + flag[5:] in flags:
-            arguments[place : place + 1] = ["--" + flag[5:], "false"]
+def _data_root(given: dict[str, Any]) -> Path:
+    return Path(config.compose_data(given).data_root).expanduser()
 
 
 def _refuse_extras(extras: Sequence[str], given: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.models.families import FAMILIES, family_of, variation_of
 from eyevsai.names import nearest
-from eyevsai.settings import Doc, Parameter, Range, Setting, Settings, settings_of
+from eyevsai.settings import Choice, Doc, Parameter, Range, Setting, Settings, settings_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,9 @@ class ModelChoice(Settings):
 
     model: Annotated[str, Parameter(), Doc("Family of models: see `eyevsai list`.")] = "deep_v1"
     variation: Annotated[str | None, Doc("Form of the family; its first one by default.")] = None
+    preset: Annotated[
+        str, Choice(("cpu", "gpu")), Doc("Budget that the family's defaults are chosen for; flags go before it.")
+    ] = "cpu"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class ModelConfig:
 
     family: str
     variation: str
+    preset: str
     settings: Settings
 
 
@@ -54,7 +58,7 @@ class TrainConfig:
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name, as it is logged."""
-        chosen = {"model": self.model.family, "variation": self.model.variation}
+        chosen = {"model": self.model.family, "variation": self.model.variation, "preset": self.model.preset}
         return chosen | asdict(self.data) | asdict(self.run) | asdict(self.model.settings)
 
 
@@ -73,22 +77,30 @@ def train_settings(family: str | None, variation: str | None) -> tuple[Setting, 
 def compose_train(given: Mapping[str, Any]) -> TrainConfig:
     """The configuration in which `given` values, by setting name, go before all defaults.
 
-    After them come environment variables, then what suits the dataset, then the family's defaults.
+    After them come environment variables, what suits the dataset, the preset, the family's defaults.
 
     Raises:
         UserError: a name or a value that is not allowed.
     """
     choice = ModelChoice(**_pick(ModelChoice, given))
     variation, declared = variation_of(choice.model, choice.variation)
-    data = DataSettings(**_pick(DataSettings, given))
+    data = compose_data(given)
     known = {setting.name for setting in train_settings(choice.model, variation)}
     for name in given:
         if name not in known:
             raise unknown_setting(name, choice.model, variation)
-    preset = {} if data.data is not None else PRESETS.get(data.dataset, {})
-    suited = {name: value for name, value in preset.items() if name in known}
+    budget = dict(declared.presets.get(choice.preset, {}))
+    preset = {} if data.data is not None else dict(PRESETS.get(data.dataset, {}))
+    suited = {name: value for name, value in (budget | preset).items() if name in known}
     settings = declared.settings(**suited | _pick(declared.settings, given))
-    return TrainConfig(ModelConfig(choice.model, variation, settings), data, RunSettings(**_pick(RunSettings, given)))
+    return TrainConfig(
+        ModelConfig(choice.model, variation, choice.preset, settings), data, RunSettings(**_pick(RunSettings, given))
+    )
+
+
+def compose_data(given: Mapping[str, Any]) -> DataSettings:
+    """The data settings in which `given` values go before environment and defaults."""
+    return DataSettings(**_pick(DataSettings, given))
 
 
 def unknown_setting(name: str, family: str, variation: str | None) -> UserError:

@@ -2,6 +2,7 @@
 
 Crop, mirror and rotation are one affine map of places, so the image is sampled once. Brightness,
 contrast, saturation and the normalisation are one affine map of colours, so it is multiplied once.
+Only the policies of torchvision go image by image.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def augment(
     device: torch.device,
 ) -> Tensor:
     """Images H,W,3 uint8 of any sizes -> a normalised batch N,3,S,S float32 on `device`."""
+    if settings.policy != "none":
+        images = _apply_policy(images, settings.policy, generator)
     sizes = torch.tensor([image.shape[:2] for image in images], dtype=torch.float32)  # N,2
     frame = _stack(images).to(device)  # N,H,W,3 uint8
     size = preprocessing.image_size
@@ -35,7 +38,34 @@ def augment(
     grid = _clamp_to_images(grid, sizes.to(device), frame.shape[1:3])
     planes = frame.permute(0, 3, 1, 2).to(torch.float32)
     batch = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return _recolor(batch, settings, preprocessing, generator)
+    batch = _recolor(batch, settings, preprocessing, generator)
+    if settings.erasing:
+        batch.masked_fill_(_draw_rectangles(len(batch), size, settings.erasing, generator).to(device), 0.0)
+    return batch
+
+
+def _apply_policy(images: Sequence[Tensor], policy: str, generator: torch.Generator) -> list[Tensor]:
+    """torchvision's policy on each image; it draws from the global generator, which is put back."""
+    from torchvision.transforms import v2
+
+    transform = v2.TrivialAugmentWide() if policy == "trivial" else v2.RandAugment()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator.initial_seed())
+        return [transform(image.permute(2, 0, 1)).permute(1, 2, 0) for image in images]
+
+
+def _draw_rectangles(count: int, size: int, share: float, generator: torch.Generator) -> Tensor:
+    """N,1,S,S bool: of a `share` of the images one rectangle of 2 to 33 % of the area, as in Zhong et al. 2020."""
+    area = _uniform(count, 0.02, 0.33, generator) * size**2
+    ratio = torch.exp(_uniform(count, -1, 1, generator) * math.log(3.3))
+    height, width = torch.sqrt(area / ratio).clamp(max=size), torch.sqrt(area * ratio).clamp(max=size)
+    top = torch.rand(count, generator=generator) * (size - height)
+    left = torch.rand(count, generator=generator) * (size - width)
+    chosen = torch.rand(count, generator=generator) < share
+    places = torch.arange(size) + 0.5
+    rows = (places >= top[:, None]) & (places < (top + height)[:, None]) & chosen[:, None]
+    columns = (places >= left[:, None]) & (places < (left + width)[:, None])
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:

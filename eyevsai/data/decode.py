@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from eyevsai.errors import UserError
 
 VERSION = 1  # goes into the key of the pixel cache: raise it when any decoded pixel changes
 MAX_PIXELS = 89_000_000
+
+# Pillow warns of what it mends or guesses in damaged files; what cannot be used is said by an error.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Array = npt.NDArray[np.uint8]
 
@@ -40,6 +44,8 @@ def decode_with_kind(source: Path | bytes) -> tuple[Array, str]:
             return _to_rgb(image), image.format or ""
     except UndecodableImage:
         raise
+    except Image.DecompressionBombError as error:  # Pillow refuses still larger ones before we can
+        raise UndecodableImage(f"{name} has too many pixels; the limit is 89 million ({error}).") from None
     except UnidentifiedImageError:
         raise UndecodableImage(f"{name} is not an image in a known format.") from None
     except Exception as error:  # Pillow's decoders raise of every kind on hostile bytes

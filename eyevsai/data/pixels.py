@@ -92,6 +92,10 @@ class PixelCache:
                 f"Cannot write the pixel cache {folder}: {error.strerror or error}. Choose another --cache-root."
             ) from error
 
+    def size_bytes(self) -> int:
+        """What all caches take together."""
+        return sum(map(_size, self._caches()))
+
     def clear(self) -> int:
         """Deletes all caches that no running build holds and returns the freed bytes."""
         return sum(map(self._delete, self._caches()))

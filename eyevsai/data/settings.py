@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.settings import Doc, Env, Parameter, Range, Search, Settings
+from eyevsai.settings import Choice, Doc, Env, Parameter, Range, Search, Settings
 
 
 @dataclass(frozen=True)
@@ -52,3 +52,11 @@ class AugmentationSettings(Settings):
     brightness: Annotated[float, Range(0, 1), Doc("Largest relative change of brightness.")] = 0.3
     contrast: Annotated[float, Range(0, 1), Doc("Largest relative change of contrast.")] = 0.3
     saturation: Annotated[float, Range(0, 1), Doc("Largest relative change of saturation.")] = 0.3
+    erasing: Annotated[
+        float, Range(0, 1), Search(Range(0.0, 0.5)),
+        Doc("Share of images of which a random rectangle is blanked (Zhong et al. 2020)."),
+    ] = 0.0  # fmt: skip
+    policy: Annotated[
+        str, Choice(("none", "trivial", "rand")),
+        Doc("torchvision's TrivialAugment (Mueller & Hutter 2021) or RandAugment (Cubuk et al. 2020), image by image."),
+    ] = "none"  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from eyevsai.settings import Settings
 
@@ -16,6 +17,7 @@ class Variation:
     technical: str
     simple: str
     settings: type[Settings]
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by budget
 
 
 @dataclass(frozen=True)

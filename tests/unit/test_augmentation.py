@@ -41,7 +41,8 @@ def test_all_off_is_what_evaluation_sees() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"crop_scale": 0.3}, {"flip": True}, {"rotation": 30.0}, {"brightness": 0.5}, {"contrast": 0.5},
-     {"saturation": 0.5}, {"crop_scale": 0.5, "crop_ratio": 2.0}],
+     {"saturation": 0.5}, {"crop_scale": 0.5, "crop_ratio": 2.0}, {"erasing": 0.7},
+     {"policy": "trivial"}, {"policy": "rand"}],
 )  # fmt: skip
 def test_each_change_alone_differs_from_image_to_image(change: dict[str, float]) -> None:
     one = images(1)
@@ -50,6 +51,24 @@ def test_each_change_alone_differs_from_image_to_image(change: dict[str, float])
     distinct = {tuple(image.flatten().tolist()) for image in batch}
     assert len(distinct) >= 2
     assert not torch.allclose(batch.mean(0), plain[0])
+
+
+def test_erasing_blanks_one_rectangle_in_its_share_of_the_images() -> None:
+    bright = torch.full((37, 37, 3), 255, dtype=torch.uint8)
+    blank = (run(replace(OFF, erasing=0.5), [bright] * 400) == 0).all(dim=1)  # N,S,S
+    hit = blank.flatten(1).any(dim=1)
+    assert 0.4 < hit.float().mean() < 0.6
+    for mask in blank[hit]:
+        rows, columns = mask.any(dim=1), mask.any(dim=0)
+        assert torch.equal(mask, rows[:, None] & columns[None])
+        assert 0.01 < mask.float().mean() < 0.40
+
+
+def test_a_policy_leaves_the_callers_random_state_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    run(replace(OFF, policy="rand"), images(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_same_generator_gives_the_same_batch() -> None:

@@ -1,0 +1,174 @@
+"""Reading datasets: how fast, how true, and how it grows.
+
+speed       the first and the second look at the photographs: limits 20 s and 1 s
+decoding    building the pixel cache against plain Pillow, which decodes and resizes to the same size on
+            two processes: at least 90 %
+duplicates  resized and recompressed copies of 600 photographs found among all: at least 95 %, with at
+            most 1 % of photographs flagged that are nobody's copy
+growth      index, cache and one epoch over 1 k to 80 k images: time per image and peak memory stay flat
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+SIZE, SHORT_SIDE = 64, 74
+GROWTH = (1_000, 5_000, 20_000, 80_000)
+
+
+def _settings(cache: str, **where: str):  # type: ignore[no-untyped-def]
+    from eyevsai.data.settings import DataSettings
+
+    return DataSettings(cache_root=cache, **where)
+
+
+def _photos(cache: str):  # type: ignore[no-untyped-def]
+    return _settings(cache, dataset="combined_all", data_root=str(PHOTOS))
+
+
+def speed() -> None:
+    from eyevsai.data.dataset import load_dataset
+
+    with tempfile.TemporaryDirectory() as cache:
+        for name, limit in (("first look", 20), ("second look", 1)):
+            began = time.perf_counter()
+            dataset = load_dataset(_photos(cache), seed=0)
+            seconds = time.perf_counter() - began
+            print(f"{name:<12} {len(dataset.items)} photographs in {seconds:5.2f} s   (limit {limit} s)")
+
+
+def plain_resize(path: str) -> bytes:
+    """What a person would write: Pillow, to the same short side."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        scale = SHORT_SIDE / min(image.size)
+        size = (round(image.width * scale), round(image.height * scale))
+        return image.convert("RGB").resize(size, Image.Resampling.BILINEAR).tobytes()
+
+
+def decoding() -> None:
+    from eyevsai.data.dataset import load_dataset
+    from eyevsai.data.preprocessing import Preprocessing
+
+    paths = [str(path) for path in sorted(PHOTOS.glob("*/*/*.jpg"))]
+    ours, plain = [], []
+    with tempfile.TemporaryDirectory() as cache, ProcessPoolExecutor(2) as pool:
+        dataset = load_dataset(_photos(cache), seed=0)
+        list(pool.map(plain_resize, paths[:200], chunksize=64))  # the workers are up
+        for _ in range(3):
+            began = time.perf_counter()
+            for _pixels in pool.map(plain_resize, paths, chunksize=64):
+                pass
+            plain.append(len(paths) / (time.perf_counter() - began))
+            with tempfile.TemporaryDirectory() as fresh:
+                from dataclasses import replace
+
+                began = time.perf_counter()
+                replace(dataset, cache_root=Path(fresh)).open(Preprocessing(SIZE))
+                ours.append(len(paths) / (time.perf_counter() - began))
+    rates = statistics.median(ours), statistics.median(plain)
+    print(f"cache {rates[0]:.0f} images/s, plain Pillow on two processes {rates[1]:.0f}")
+    print(f"ours / plain  {rates[0] / rates[1]:.2f}   (limit 0.90)")
+
+
+def duplicates() -> None:
+    import numpy as np
+    from PIL import Image
+
+    from eyevsai.data.audit import examine
+    from eyevsai.data.duplicates import group_duplicates
+
+    paths = sorted(PHOTOS.glob("*/*/*.jpg"))
+    records = [examine(path) for path in paths]
+    chosen = sorted(np.random.default_rng(0).choice(len(paths), 600, replace=False))
+    made, origin = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for place in chosen:
+            for copy in _copies(Image.open(paths[place]).convert("RGB")):
+                path = Path(folder) / "copy.png"
+                copy.save(path, compress_level=1)
+                made.append(examine(path))
+                origin.append(place)
+    groups = group_duplicates(records + made)
+    found = np.mean([groups[len(records) + n] == groups[place] for n, place in enumerate(origin)])
+    flagged = 1 - len(set(group_duplicates(records))) / len(records)
+    print(f"{len(made)} copies: {found:.2%} found   (limit 95 %)")
+    print(f"{len(records)} photographs: {flagged:.2%} flagged as another's copy   (limit 1 %)")
+
+
+def _copies(image):  # type: ignore[no-untyped-def]
+    from PIL import Image
+
+    def recompress(picture, quality: int):  # type: ignore[no-untyped-def]
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality)
+        return Image.open(buffer).convert("RGB")
+
+    resized = [image.resize((round(image.width * s), round(image.height * s)), 1) for s in (0.5, 0.75, 1.6)]
+    return [recompress(image, 40), recompress(image, 70), *resized, recompress(resized[0], 60)]
+
+
+def grow(folder: str, cache: str) -> None:
+    """One measurement of `growth`, in a process of its own: prints seconds and the peak in MiB."""
+    from eyevsai.data.dataset import load_dataset
+    from eyevsai.models.deep_v1.network import DeepV1Learner
+    from eyevsai.models.deep_v1.settings import DeepV1Settings
+
+    times = [time.perf_counter()]
+    dataset = load_dataset(_settings(cache, data=folder), seed=0)
+    times.append(time.perf_counter())
+    learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=8, epochs=1), dataset.classes, 0)
+    data = dataset.open(learner.preprocessing)
+    times.append(time.perf_counter())
+    learner.fit(data.train, data.valid, lambda epoch, row: None)
+    times.append(time.perf_counter())
+    seconds = [after - before for before, after in zip(times, times[1:], strict=False)]
+    print(json.dumps([*seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+
+
+def growth() -> None:
+    print(f"{'images':>8}{'index ms':>10}{'cache ms':>10}{'epoch ms':>10}{'peak MiB':>10}   (ms per image)")
+    paths = sorted(PHOTOS.glob("*/*/*.jpg"))
+    for count in GROWTH:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "set"
+            for number in range(count):
+                source = paths[number % len(paths)]
+                target = folder / source.parent.name / f"{number}.jpg"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _vary(source, target, number)
+            code = f"from benchmarks.data import grow; grow({str(folder)!r}, {name + '/cache'!r})"
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        *seconds, peak = json.loads(done.stdout.splitlines()[-1])
+        print(f"{count:>8}" + "".join(f"{1000 * s / count:>10.2f}" for s in seconds) + f"{peak:>10.0f}", flush=True)
+
+
+def _vary(source: Path, target: Path, number: int) -> None:
+    """A copy that is another picture: two photographs laid over each other, and a crop that moves."""
+    from PIL import Image
+
+    with Image.open(source) as image:
+        picture = image.convert("RGB").resize((96, 96)).rotate(number % 360, expand=False)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    picture.crop((10, 10, 86, 86)).save(target, quality=80)
+
+
+def main() -> None:
+    if not PHOTOS.is_dir():
+        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+        return
+    for part in (speed, decoding, duplicates, growth):
+        print(f"### {part.__name__}", flush=True)
+        part()

@@ -1,0 +1,41 @@
+"""bfloat16 against float32: deep_v1 on the 60-class union, the same seeds, the difference pair by pair.
+
+Limit: the mean difference of best valid accuracy over three seeds is within 1.5 points.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from pathlib import Path
+
+PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+SEEDS, EPOCHS = (0, 1, 2), 15
+
+
+def best_accuracy(precision: str, seed: int) -> float:
+    from eyevsai.data.dataset import load_dataset
+    from eyevsai.data.settings import DataSettings
+    from eyevsai.models.deep_v1.network import DeepV1Learner
+    from eyevsai.models.deep_v1.settings import DeepV1Settings
+
+    cache = os.environ.get("EYEVSAI_CACHE", "~/.cache/eyevsai")
+    dataset = load_dataset(DataSettings(dataset="combined_all", data_root=str(PHOTOS), cache_root=cache), 0)
+    settings = DeepV1Settings(epochs=EPOCHS, precision=precision)
+    learner = DeepV1Learner("standard", settings, dataset.classes, seed)
+    data = dataset.open(learner.preprocessing)
+    rows: list[dict[str, float]] = []
+    learner.fit(data.train, data.valid, lambda epoch, row: rows.append(row))
+    return max(row["valid/accuracy"] for row in rows)
+
+
+def main() -> None:
+    if not PHOTOS.is_dir():
+        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+        return
+    differences = []
+    for seed in SEEDS:
+        accuracy = {name: best_accuracy(name, seed) for name in ("bfloat16", "float32")}
+        differences.append(100 * (accuracy["bfloat16"] - accuracy["float32"]))
+        print(f"seed {seed}: bfloat16 {accuracy['bfloat16']:.4f}, float32 {accuracy['float32']:.4f}", flush=True)
+    print(f"mean difference {statistics.mean(differences):+.2f} points   (limit 1.5 either way)")

@@ -1,0 +1,57 @@
+"""data: what a dataset holds and what is wrong with it; the pixel cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from eyevsai.data.catalogue import find_source
+from eyevsai.data.inspection import Inspection, inspect_source
+from eyevsai.data.pixels import PixelCache
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+
+
+def check_data(settings: DataSettings, page: Path) -> Inspection:
+    """Looks at every file of a dataset and writes what was found as an HTML page.
+
+    Raises:
+        UserError: no such dataset, or a page that cannot be written.
+    """
+    from eyevsai.reports.data_page import render_data_page
+
+    found = inspect_source(find_source(settings), Path(settings.cache_root).expanduser())
+    try:
+        page.write_text(render_data_page(found), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write {page}: {error.strerror}. Choose another --page.") from error
+    return found
+
+
+def describe_data(settings: DataSettings) -> dict[str, Any]:
+    """Numbers about a dataset: images by class and format, sizes in pixels and bytes, imbalance."""
+    import numpy as np
+
+    found = inspect_source(find_source(settings), Path(settings.cache_root).expanduser())
+    counts = list(found.counts.values())
+    described: dict[str, Any] = {"dataset": found.source.name, "images": len(found.items), "classes": found.counts}
+    if not found.items:
+        return described
+    kinds = [item.record.kind for item in found.items]
+    sides = {"width": [i.record.width for i in found.items], "height": [i.record.height for i in found.items]}
+    return described | {
+        "formats": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+        "bytes": sum(item.file.size_bytes for item in found.items),
+        "imbalance": max(counts) / max(1, min(counts)),
+        **{f"{name}_px": [int(np.percentile(side, q)) for q in (0, 50, 100)] for name, side in sides.items()},
+    }
+
+
+def cache_bytes(cache_root: Path) -> int:
+    """How much the pixel caches take."""
+    return PixelCache(cache_root, limit_gb=0.0).size_bytes()
+
+
+def clear_cache(cache_root: Path) -> int:
+    """Deletes all pixel caches and returns the freed bytes."""
+    return PixelCache(cache_root, limit_gb=0.0).clear()

@@ -1,0 +1,63 @@
+"""What was found in a dataset, as one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from eyevsai.data.decode import decode
+from eyevsai.data.inspection import Inspection, Item
+
+THUMBNAIL_PX = 96
+SAMPLES_PER_CLASS = 4
+MAX_CLASSES_SHOWN = 100
+MAX_GROUPS_SHOWN = 100
+
+
+def render_data_page(found: Inspection) -> str:
+    """Counts by class, sizes, bad and misnamed files, duplicates with pictures, and a sheet of samples."""
+    environment = Environment(loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined)
+    environment.filters["thumbnail"] = _thumbnail
+    samples: dict[str, list[Item]] = {label: [] for label in found.classes[:MAX_CLASSES_SHOWN]}
+    for item in found.items:
+        if len(samples.get(item.label, [None] * SAMPLES_PER_CLASS)) < SAMPLES_PER_CLASS:
+            samples[item.label].append(item)
+    counts = list(found.counts.values())
+    page: str = environment.get_template("data_page.html").render(
+        found=found,
+        folders=[str(folder) for folder in found.source.parts.values()],
+        counts=found.counts,
+        most=max(counts, default=0),
+        imbalance=max(counts) / max(1, min(counts)) if counts else 0,
+        sizes=_describe_sizes(found.items),
+        duplicates=found.duplicates()[:MAX_GROUPS_SHOWN],
+        num_duplicates=len(found.duplicates()),
+        samples=samples,
+    )
+    return page
+
+
+def _describe_sizes(items: Sequence[Item]) -> list[tuple[str, int]]:
+    """How many images have a short side in each range."""
+    ends = (32, 64, 128, 256, 512, 1024, 2048, 10**6)
+    sides = [min(item.record.width, item.record.height) for item in items]
+    rows, low = [], 0
+    for end in ends:
+        count = sum(low <= side < end for side in sides)
+        if count:
+            rows.append((f"{low} to {end - 1} px" if end < 10**6 else f"{low} px and more", count))
+        low = end
+    return rows
+
+
+def _thumbnail(item: Item) -> str:
+    """A small JPEG of an image as a data URI."""
+    image = Image.fromarray(decode(item.file.path))
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
