@@ -6,8 +6,8 @@ time crash. Whoever comes first here creates it; the others wait.
 
 from __future__ import annotations
 
+import getpass
 import hashlib
-import os
 import re
 import tempfile
 from contextlib import nullcontext
@@ -61,7 +61,7 @@ def _creation_lock(uri: str) -> FileLock:
     path = sqlite_path(uri)
     if path is None:
         name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        return FileLock(Path(tempfile.gettempdir()) / f"eyevsai-{os.getuid()}-{name}.lock")
+        return FileLock(Path(tempfile.gettempdir()) / f"eyevsai-{getpass.getuser()}-{name}.lock")
     try:
         with open(f"{path}.lock", "a"), open(path, "ab") if path.exists() else nullcontext():
             pass

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -53,18 +54,22 @@ class Record:
 def audit_files(files: Sequence[File], cache_root: Path) -> list[Record]:
     """The record of each file, in order; those that were looked at before are not opened.
 
+    Each folder has a ledger of its own, written as soon as its files are done: an audit that was
+    interrupted goes on where it stopped, and datasets that share folders share their records.
+
     Raises:
         UserError: the cache folder cannot be written.
     """
-    ledger = cache_root / "audit" / f"v{VERSION}.{decode.VERSION}-{_key(files)}.json"
-    known = _read_ledger(ledger)
-    marks = [f"{file.path.absolute()}|{file.size_bytes}|{file.mtime_ns}" for file in files]
-    new = [place for place, mark in enumerate(marks) if mark not in known]
-    for place, record in zip(new, _examine_all([files[place] for place in new]), strict=True):
-        known[marks[place]] = record
-    if new:
-        _write_ledger(ledger, {mark: known[mark] for mark in marks})
-    return [known[mark] for mark in marks]
+    folders = sorted({file.path.parent for file in files})
+    ledgers = {folder: cache_root / "audit" / f"v{VERSION}.{decode.VERSION}-{_key(folder)}.json" for folder in folders}
+    known = {folder: _read_ledger(path) for folder, path in ledgers.items()}
+    new = [file for file in files if _mark(file) not in known[file.path.parent]]
+    new.sort(key=lambda file: file.path.parent)
+    examined = iter(_examine_all(new))
+    for folder, group in groupby(new, key=lambda file: file.path.parent):
+        known[folder] |= {_mark(file): next(examined) for file in group}
+        _write_ledger(ledgers[folder], known[folder])
+    return [known[file.path.parent][_mark(file)] for file in files]
 
 
 def is_misnamed(file: File, record: Record) -> bool:
@@ -116,9 +121,13 @@ def _examine_all(files: Sequence[File]) -> Iterable[Record]:
             yield from pool.map(examine, [file.path for file in files[start : start + IN_FLIGHT]])
 
 
-def _key(files: Sequence[File]) -> str:
-    folders = sorted({str(file.path.absolute().parent) for file in files})
-    return hashlib.sha256("\n".join(folders).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+def _key(folder: Path) -> str:
+    return hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:24]
+
+
+def _mark(file: File) -> str:
+    """What tells one state of a file from another within its folder."""
+    return f"{file.path.name}|{file.size_bytes}|{file.mtime_ns}"
 
 
 def _read_ledger(path: Path) -> dict[str, Record]:
@@ -134,7 +143,8 @@ def _write_ledger(path: Path, records: dict[str, Record]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as stream:
-            json.dump({mark: astuple(record) for mark, record in records.items()}, stream)
+            # What could not be read may be readable next time, with no sign of it in size or time.
+            json.dump({mark: astuple(record) for mark, record in records.items() if record.digest}, stream)
         Path(stream.name).replace(path)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror or error}. Choose another --cache-root.") from error

@@ -69,6 +69,10 @@ class Dataset:
         """The images in use, sorted by name."""
         return self.found.items
 
+    def labels_of(self, split: str) -> list[str]:
+        """The class of each image of one split."""
+        return [item.label for item, name in zip(self.items, self.split_names, strict=True) if name == split]
+
     def open(self, preprocessing: Preprocessing) -> Data:
         """The dataset with its pixels resized for `preprocessing`, from the cache or into it.
 

@@ -54,9 +54,11 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
         learner, data = _prepare(config)
         importing.join()
         tracking_uri = open_store()
+        from eyevsai.registry.versions import check_name
         from eyevsai.tracking.run import start_run
 
         name = ModelName(data.dataset.name, learner.family, learner.variation)
+        check_name(tracking_uri, name)
         with start_run(tracking_uri, config.run.run_name or str(name), {"job": "train", **vars(name)}, run_id) as run:
             session = _Session(config, learner, data, name, run)
             session.log_start()
@@ -71,9 +73,8 @@ def _prepare(config: TrainConfig) -> tuple[Learner, Data]:
     dataset = load_dataset(config.data, config.run.seed)
     model = config.model
     learner = build(model.family, model.variation, model.settings, dataset.classes, config.run.seed)
-    data = dataset.open(learner.preprocessing)
-    learner.check(data.train)
-    return learner, data
+    learner.check(dataset.labels_of("train"))
+    return learner, dataset.open(learner.preprocessing)
 
 
 @dataclass

@@ -34,8 +34,8 @@ class Learner(Protocol):
     classes: tuple[str, ...]
     preprocessing: Preprocessing
 
-    def check(self, train: Split) -> None:
-        """Raises UserError when these settings cannot learn from `train`."""
+    def check(self, train_labels: Sequence[str]) -> None:
+        """Raises UserError when these settings cannot learn from images of these classes."""
 
     def compute(self) -> dict[str, str]:
         """What will compute: device, precision and threads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -53,9 +54,9 @@ class NetworkLearner:
         """See `Learner.graph`; shares the learner's weights."""
         return Graph(self.network, self.preprocessing).eval()
 
-    def check(self, train: Split) -> None:
+    def check(self, train_labels: Sequence[str]) -> None:
         """See `Learner.check`."""
-        check_batches(self.settings, len(train))
+        check_batches(self.settings, len(train_labels))
         find_precision(self.settings.precision, find_device(self.settings.device))
 
     def compute(self) -> dict[str, str]:

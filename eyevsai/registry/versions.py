@@ -24,15 +24,22 @@ def register(tracking_uri: str, name: ModelName, model_id: str, run_id: str, tag
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        _check_owner(client, name)
+        check_name(tracking_uri, name)
     texts = {key: str(value) for key, value in tags.items()}
     source = f"models:/{model_id}"
     version = client.create_model_version(name.registered, source, run_id, tags=texts, model_id=model_id)
     return f"models:/{name.registered}/{version.version}"
 
 
-def _check_owner(client: MlflowClient, name: ModelName) -> None:
-    owner = client.get_registered_model(name.registered).tags.get("dataset", name.dataset)
+def check_name(tracking_uri: str, name: ModelName) -> None:
+    """Raises UserError when the registered model of this name belongs to another dataset."""
+    client = MlflowClient(tracking_uri=tracking_uri)
+    try:
+        owner = client.get_registered_model(name.registered).tags.get("dataset", name.dataset)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return
     if owner != name.dataset:
         raise UserError(
             f"The registered model {name.registered} belongs to the dataset {owner!r}, whose name is written "

@@ -103,4 +103,5 @@ def _encode(image: Any) -> str:
 def _requirements() -> list[str]:
     from importlib import metadata
 
-    return [f"eyevsai=={VERSION}", *(f"{name}=={metadata.version(name)}" for name in REQUIREMENTS)]
+    public = {name: metadata.version(name).partition("+")[0] for name in REQUIREMENTS}  # 2.13.0+cpu is on no index
+    return [f"eyevsai=={VERSION}", *(f"{name}=={version}" for name, version in public.items())]

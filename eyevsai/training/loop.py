@@ -152,6 +152,8 @@ class Trainer:
     def _evaluate(self, valid: Split) -> Row:
         logits = predict_logits(self.network, self.preprocessing, list(valid.images()))
         loss = nn.functional.cross_entropy(logits, valid.labels).item()
+        if not math.isfinite(loss):
+            raise RunFailed("The loss on valid became NaN or infinite. Try a lower --lr or --precision float32.")
         accuracy = (logits.argmax(1) == valid.labels).double().mean().item()
         return {"valid/loss": loss, "valid/accuracy": accuracy}
 

@@ -99,8 +99,8 @@ def test_a_second_look_opens_no_file(tmp_path: Path) -> None:
 def test_a_torn_ledger_is_written_anew(tmp_path: Path) -> None:
     files = index_files(Source("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})).files
     records = audit_files(files, tmp_path / "cache")
-    (ledger,) = (tmp_path / "cache" / "audit").iterdir()
-    ledger.write_text(ledger.read_text()[:100])
+    for ledger in (tmp_path / "cache" / "audit").iterdir():
+        ledger.write_text(ledger.read_text()[:100])
     assert audit_files(files, tmp_path / "cache") == records
 
 
@@ -159,3 +159,34 @@ def test_an_image_in_two_given_splits_stays_in_the_more_careful_one(tmp_path: Pa
     for item in found.items:
         splits.setdefault(item.group, set()).add(item.file.split)
     assert all(len(names) == 1 for names in splits.values())
+
+
+def test_an_interrupted_audit_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eyevsai.data import audit
+
+    files = index_files(Source("set", {"set": write_images(tmp_path / "set", {"a": 70, "b": 70})})).files
+    seen: list[Path] = []
+
+    def examine_until_c(path: Path) -> audit.Record:
+        if path.parent.name == "b":
+            raise KeyboardInterrupt
+        seen.append(path)
+        return examine(path)
+
+    monkeypatch.setattr(audit, "examine", examine_until_c)
+    with pytest.raises(KeyboardInterrupt):
+        audit_files(files, tmp_path / "cache")
+    monkeypatch.setattr(audit, "examine", lambda path: seen.append(path) or examine(path))
+    audit_files(files, tmp_path / "cache")
+    assert len(seen) == len(set(seen)) == 140
+
+
+def test_what_could_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eyevsai.data import audit
+
+    files = index_files(Source("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})).files
+    denied = audit.Record("", error="cannot be read: Permission denied")
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "examine", lambda path: denied if path.name == "001.png" else examine(path))
+        assert sum(bool(record.error) for record in audit_files(files, tmp_path / "cache")) == 2
+    assert not any(record.error for record in audit_files(files, tmp_path / "cache"))

@@ -107,9 +107,11 @@ def test_nan_stops_before_the_update(data: Data) -> None:
 )  # fmt: skip
 def test_batches_that_do_not_fit_are_refused(data: Data, change: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        DeepV1Learner("standard", replace(TINY, **change), data.dataset.classes, 0).check(data.train)
+        DeepV1Learner("standard", replace(TINY, **change), data.dataset.classes, 0).check(["a"] * len(data.train))
 
 
 def test_float16_on_a_cpu_is_refused(data: Data) -> None:
     with pytest.raises(UserError, match="float16 is for GPUs"):
-        DeepV1Learner("standard", replace(TINY, precision="float16"), data.dataset.classes, 0).check(data.train)
+        DeepV1Learner("standard", replace(TINY, precision="float16"), data.dataset.classes, 0).check(
+            ["a"] * len(data.train)
+        )
