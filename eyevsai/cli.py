@@ -16,7 +16,7 @@ import eyevsai
 from eyevsai import config
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import Terminated, UserError
-from eyevsai.flags import hyphens, pick_settings, settings_of_command, spell_out_booleans, with_flags
+from eyevsai.flags import hyphens, pick_settings, settings_of_command, spell_out_booleans, take_switch, with_flags
 from eyevsai.models.families import variation_of
 
 INTERRUPTED = 130
@@ -28,8 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command line and exits with its code: 0 done, 1 failed, 2 a mistake in what was asked."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    debug = take_switch(arguments, "--debug")
     try:
         build_app(arguments)(arguments, prog_name="eyevsai")
     except UserError as error:
@@ -91,10 +90,9 @@ def train(context: typer.Context, **given: Any) -> None:
     _refuse_extras(context.args, given)
     composed = config.compose_train(given)
     _start_logging()
-    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     from eyevsai.jobs.train import train as job
 
-    done = job(composed, run_id)
+    done = job(composed, config.take_run_id())
     scores = done.scores
     print(
         f"{done.model_uri}\n"

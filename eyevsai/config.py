@@ -98,6 +98,11 @@ def compose_train(given: Mapping[str, Any]) -> TrainConfig:
     )
 
 
+def take_run_id() -> str | None:
+    """The run that `mlflow run` made for this process; forgotten here, so that no child takes it too."""
+    return os.environ.pop("MLFLOW_RUN_ID", None)
+
+
 def compose_data(given: Mapping[str, Any]) -> DataSettings:
     """The data settings in which `given` values go before environment and defaults."""
     return DataSettings(**_pick(DataSettings, given))

@@ -92,6 +92,16 @@ def hyphens(token: str) -> str:
     return token.replace("_", "-")
 
 
+def take_switch(arguments: list[str], switch: str) -> bool:
+    """Takes `switch`, or `switch true` as `mlflow run -P` spells it, out of a command line."""
+    if switch not in arguments:
+        return False
+    place = arguments.index(switch)
+    word = (arguments[place + 1 : place + 2] or [""])[0].lower()
+    del arguments[place : place + (2 if word in TRUE + FALSE else 1)]
+    return word not in FALSE
+
+
 def spell_out_booleans(arguments: list[str], settings: Sequence[Setting]) -> None:
     """`--flip` becomes `--flip true` and `--no-flip` `--flip false`, in place; `--flip false` stays."""
     flags = {setting.flag for setting in settings if setting.type is bool}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from pathlib import Path
 
@@ -17,6 +18,7 @@ MAX_PIXELS = 89_000_000
 
 # Pillow warns of what it mends or guesses in damaged files; what cannot be used is said by an error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 Array = npt.NDArray[np.uint8]
 

@@ -163,7 +163,7 @@ def _build(items: Sequence[Item], preprocessing: Preprocessing, folder: Path) ->
 
 
 def _write_pixels(items: Sequence[Item], preprocessing: Preprocessing, path: Path) -> list[tuple[int, int]]:
-    def read(item: Item) -> npt.NDArray[np.uint8]:
+    def _read(item: Item) -> npt.NDArray[np.uint8]:
         picture = decode.decode(item.file.path)
         if hash_pixels(picture) != item.record.pixels:
             raise UserError(f"{item.file.path} changed while the dataset was being read. Run the command again.")
@@ -173,7 +173,7 @@ def _write_pixels(items: Sequence[Item], preprocessing: Preprocessing, path: Pat
     with open(path, "wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
         progress = track(range(0, len(items), DECODE_AHEAD), "Decoding images", unit=DECODE_AHEAD, total=len(items))
         for start in progress:
-            for image in pool.map(read, items[start : start + DECODE_AHEAD]):
+            for image in pool.map(_read, items[start : start + DECODE_AHEAD]):
                 shapes.append((image.shape[0], image.shape[1]))
                 file.write(image.data)
     return shapes

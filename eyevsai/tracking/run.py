@@ -131,11 +131,6 @@ def start_run(tracking_uri: str, name: str, tags: Mapping[str, Any], run_id: str
             client.set_terminated(run.run_id, status)
 
 
-def adopted_run_id() -> str | None:
-    """The run that `mlflow run` made for this process; forgotten here, so that no child takes it too."""
-    return os.environ.pop("MLFLOW_RUN_ID", None)
-
-
 def _create(client: MlflowClient, name: str) -> Run:
     experiment_id = _find_experiment(client)
     tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "eyevsai", "mlflow.source.type": "LOCAL"}

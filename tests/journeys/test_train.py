@@ -182,6 +182,8 @@ def test_a_mistake_is_told_before_anything_is_made(eyevsai: Eyevsai, arguments: 
 
 def test_debug_shows_the_traceback(eyevsai: Eyevsai) -> None:
     assert "Traceback" in eyevsai("train", "--epochs", "0", "--debug", code=1).stderr
+    assert "Traceback" in eyevsai("train", "--debug", "true", "--epochs", "0", code=1).stderr
+    assert "Traceback" not in eyevsai("train", "--debug", "false", "--epochs", "0", code=2).stderr
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////proc/none/mlflow.db", "mlruns"])
