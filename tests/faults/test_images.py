@@ -122,6 +122,17 @@ def test_row_17_every_path_sees_one_identical_picture(tmp_path: Path) -> None:
         assert set(answers) == {cached}, path.name
 
 
+# Prints the error of a file and by how many MiB looking at it raised the peak of memory.
+MEASURE_BOMB = """
+import json, pathlib, resource, sys
+import imagehash
+from eyevsai.data.audit import examine
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+print(json.dumps([examine(pathlib.Path(sys.argv[1])).error, peak() - before]))
+"""
+
+
 def bomb(width: int, height: int) -> bytes:
     """A PNG of a few kilobytes whose header promises an enormous picture."""
 
@@ -136,14 +147,7 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(("width", "height"), [(13_000, 13_700), (30_000, 30_000), (65_000, 65_000), (9_500, 9_500)])
 def test_row_18_bombs_are_refused_by_name_without_their_memory(tmp_path: Path, width: int, height: int) -> None:
     (tmp_path / "bomb.png").write_bytes(bomb(width, height))
-    code = (
-        "import resource, sys, pathlib, json\nfrom eyevsai.data.audit import examine\n"
-        "import imagehash\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
-        "before = peak(); record = examine(pathlib.Path(sys.argv[1]))\n"
-        "print(json.dumps([record.error, peak() - before]))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "bomb.png")]
+    command = [sys.executable, "-c", MEASURE_BOMB, str(tmp_path / "bomb.png")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     error, rise_mib = json.loads(done.stdout)
     assert "89 million" in error

@@ -15,14 +15,14 @@ ALL = [(family, name) for family in FAMILIES for name in family_of(family).varia
 def test_given_goes_before_preset_before_family() -> None:
     assert compose_train({}).model.settings.image_size == 32
     assert compose_train({"image_size": 48}).model.settings.image_size == 48
-    assert compose_train({"dataset": "pets"}).model.settings.image_size == 64
+    assert compose_train({"dataset": "pets"}).model.settings.image_size == 96
     assert compose_train({"dataset": "pets", "preset": "gpu"}).model.settings.image_size == 128
     assert compose_train({"preset": "gpu"}).model.settings.image_size == 32
     assert compose_train({"preset": "gpu", "batch_size": 32}).model.settings.batch_size == 32
 
 
 def test_a_preset_belongs_to_the_dataset_and_not_to_a_folder() -> None:
-    assert compose_train({"data": "somewhere"}).model.settings.image_size == 64
+    assert compose_train({"data": "somewhere"}).model.settings.image_size == 96
 
 
 def test_environment_goes_before_default_and_after_flag(monkeypatch: pytest.MonkeyPatch) -> None:

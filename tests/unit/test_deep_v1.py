@@ -50,7 +50,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "brightness": ({}, 0.0),
     "contrast": ({}, 0.0),
     "saturation": ({}, 0.0),
-    "erasing": ({}, 0.5),
+    "erasing": ({}, 0.6),
     "policy": ({}, "trivial"),
     "precision": ({}, "bfloat16"),
     "width": ({}, 8),

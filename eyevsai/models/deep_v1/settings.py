@@ -16,7 +16,10 @@ class DeepV1Settings(TrainingSettings):
 
     PANEL: ClassVar[str] = "deep_v1"
 
-    epochs: int = 80
+    image_size: int = 96
+    epochs: int = 70
+    crop_scale: float = 0.35
+    erasing: float = 0.1
     width: Annotated[
         int, Range(4, 256), Search(Choice((16, 32, 48))),
         Doc("Channels of the first block; each later block has twice those of the one before."),
