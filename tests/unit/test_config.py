@@ -68,3 +68,21 @@ def test_what_mlproject_declares_is_never_tuned(family: str, variation: str) -> 
     assert declared == {"model", "dataset", "data", "seed"}
     own = settings_of(family_of(family).variations[variation].settings)
     assert not any(setting.parameter for setting in own)
+
+
+def test_a_flag_of_another_family_names_that_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "other", "tests.unit.other_family")
+    with pytest.raises(
+        UserError, match=r"--growth-rate is a setting of other \(dense\), not of deep_v1\. Add --model other"
+    ):
+        compose_train({"growth_rate": 12})
+    with pytest.raises(UserError, match="'dense' is a variation of other, not of deep_v1: add --model other"):
+        compose_train({"variation": "dense"})
+    assert compose_train({"model": "other", "growth_rate": 12}).flat()["growth_rate"] == 12
+
+
+def test_help_without_a_model_shows_what_all_families_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "other", "tests.unit.other_family")
+    shared = {setting.name for setting in train_settings(None, None)}
+    assert {"model", "dataset", "lr", "epochs"} <= shared
+    assert not {"growth_rate", "width", "flip"} & shared

@@ -1,0 +1,20 @@
+"""A family that exists for tests only: what the command line says when there are several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from eyevsai.models.family import Family, Variation
+from eyevsai.settings import Doc, Range
+from eyevsai.training.settings import OptimizationSettings
+
+
+@dataclass(frozen=True)
+class OtherSettings(OptimizationSettings):
+    PANEL: ClassVar[str] = "other"
+
+    growth_rate: Annotated[int, Range(1, 99), Doc("Channels that each layer adds.")] = 32
+
+
+FAMILY = Family("other", "Another family", "nowhere:Learner", {"dense": Variation("Dense", "t", "s", OtherSettings)})
