@@ -72,7 +72,7 @@ def _stack(images: Sequence[Tensor]) -> Tensor:
     """Images in the top left corners of one N,H,W,3 tensor that is as large as the largest."""
     height = max(image.shape[0] for image in images)
     width = max(image.shape[1] for image in images)
-    frame = torch.empty((len(images), height, width, 3), dtype=torch.uint8)
+    frame = torch.zeros((len(images), height, width, 3), dtype=torch.uint8)
     for place, image in zip(frame, images, strict=True):
         place[: image.shape[0], : image.shape[1]] = image
     return frame

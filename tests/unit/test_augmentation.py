@@ -111,3 +111,19 @@ def test_colour_jitter_is_torchvisions_where_nothing_is_clipped() -> None:
         # the factor that was drawn is not told, so the nearest of those that could be is taken
         errors = [(adjust(pixels, float(f)) - (changed * std + mean)).abs().max().item() for f in factors[::40]]
         assert min(errors) < 0.02, name
+
+
+def test_what_lay_in_memory_before_never_shows() -> None:
+    """Images of different sizes leave room in the batch's frame, which must not be whatever was there."""
+    generator = torch.Generator().manual_seed(0)
+    sources = [
+        torch.randint(0, 256, (37, 37 + 6 * n, 3), dtype=torch.uint8, generator=generator) for n in range(8)
+    ]  # fmt: skip
+    settings = replace(OFF, rotation=90.0, crop_scale=0.5)
+    batches = []
+    for level in (0, 255, 77):
+        poison = [torch.full((8, 37, 79, 3), level, dtype=torch.uint8) for _ in range(64)]
+        del poison
+        batches.append(run(settings, sources))
+    assert torch.equal(batches[0], batches[1])
+    assert torch.equal(batches[0], batches[2])
