@@ -34,8 +34,7 @@ def augment(
     frame = _stack(images).to(device)  # N,H,W,3 uint8
     size = preprocessing.image_size
     places = _draw_places(sizes, size, settings, generator).to(device)
-    grid = functional.affine_grid(places, [len(images), 3, size, size], align_corners=False)
-    grid = _clamp_to_images(grid, sizes.to(device), frame.shape[1:3])
+    grid = _draw_grid(places, sizes.to(device), frame.shape[1:3], size)
     planes = frame.permute(0, 3, 1, 2).to(torch.float32)
     batch = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
     batch = _recolor(batch, settings, preprocessing, generator)
@@ -112,11 +111,15 @@ def _draw_places(sizes: Tensor, size: int, settings: AugmentationSettings, gener
     return torch.stack(rows, dim=1)
 
 
-def _clamp_to_images(grid: Tensor, sizes: Tensor, frame: torch.Size) -> Tensor:
-    """Places in pixels -> the [-1,1] of the frame, never outside the image that lies in it."""
-    last = (sizes.flip(1) - 0.5).view(-1, 1, 1, 2)  # x, y of the last pixel's centre
-    extent = torch.tensor([frame[1], frame[0]], dtype=grid.dtype, device=grid.device)
-    return torch.minimum(grid.clamp_(min=0.5), last).mul_(2 / extent).sub_(1)
+def _draw_grid(places: Tensor, sizes: Tensor, frame: torch.Size, size: int) -> Tensor:
+    """N,S,S,2 places to sample, in the [-1,1] of the frame and never outside the image that lies in it."""
+    extent = torch.tensor([frame[1], frame[0]], dtype=places.dtype, device=places.device)  # x, y
+    scaled = places * (2 / extent).view(1, 2, 1)
+    scaled[:, :, 2] -= 1
+    grid = functional.affine_grid(scaled, [len(places), 3, size, size], align_corners=False)
+    first = (1 / extent - 1).view(1, 1, 1, 2)  # the centre of the first pixel, and that of each image's last one
+    last = ((2 * sizes.flip(1) - 1) / extent - 1).view(-1, 1, 1, 2)
+    return torch.clamp(grid, first, last)
 
 
 def _recolor(
