@@ -19,7 +19,7 @@ def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
 
     A model that does not exist is reported when the command runs, so that help still works.
     """
-    model, variation = _peek(arguments, "model"), _peek(arguments, "variation")
+    model, variation = _peek(arguments, "model"), _peek(arguments, "variation") or None
     helping = "--help" in arguments
     try:
         return config.train_settings(model or (None if helping else config.ModelChoice().model), variation)

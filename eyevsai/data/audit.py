@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eyevsai.checksum import hash_file
 from eyevsai.data import decode
 from eyevsai.data.index import File
 from eyevsai.errors import UserError
@@ -80,8 +81,7 @@ def is_misnamed(file: File, record: Record) -> bool:
 def examine(path: Path) -> Record:
     """Opens and decodes one file; whatever is wrong with it is in the record, never raised."""
     try:
-        with open(path, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hash_file(path)
         if path.stat().st_size == 0:
             return Record(digest, error="the file is empty")
         picture, kind = decode.decode_with_kind(path)

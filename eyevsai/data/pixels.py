@@ -25,6 +25,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from eyevsai.checksum import hash_file
 from eyevsai.data import decode
 from eyevsai.data.audit import hash_pixels
 from eyevsai.data.inspection import Item
@@ -129,14 +130,9 @@ def _is_whole(folder: Path) -> bool:
     """Whether both files are, byte by byte, what was written."""
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return all(about["sha256"][name] == _sha256(folder / name) for name in (FLAT, SHAPES))
+        return all(about["sha256"][name] == hash_file(folder / name) for name in (FLAT, SHAPES))
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open(folder: Path) -> Pixels:
@@ -154,7 +150,7 @@ def _build(items: Sequence[Item], preprocessing: Preprocessing, folder: Path) ->
     try:
         shapes = _write_pixels(items, preprocessing, building / FLAT)
         np.save(building / SHAPES, np.array(shapes, dtype=np.int32), allow_pickle=False)
-        digests = {name: _sha256(building / name) for name in (FLAT, SHAPES)}
+        digests = {name: hash_file(building / name) for name in (FLAT, SHAPES)}
         about = {"images": len(items), "preprocessing": preprocessing.to_json(), "sha256": digests}
         (building / ABOUT).write_text(json.dumps(about, indent=2), encoding="utf-8")
         building.rename(folder)

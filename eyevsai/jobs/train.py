@@ -18,6 +18,7 @@ from eyevsai.jobs.signals import stopping_on_sigterm
 from eyevsai.models.learner import Learner, build
 from eyevsai.names import ModelName
 from eyevsai.store import open_store
+from eyevsai.training.loop import rank
 
 if TYPE_CHECKING:
     from eyevsai.tracking.run import Run
@@ -138,7 +139,7 @@ class _Session:
         labels = valid.labels.numpy()
         probabilities = self.learner.predict_proba(valid.arrays())
         scores = score(probabilities, labels)
-        ranks = [(row["valid/accuracy"], -row["valid/loss"]) for row in self.rows]
+        ranks = [rank(row) for row in self.rows]
         best_epoch = ranks.index(max(ranks)) + 1
         self.run.metrics({f"best/{name}": value for name, value in scores.items()} | {"best/epoch": best_epoch})
         mistakes = worst_mistakes(probabilities, labels, SHEET_SIZE)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,16 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from eyevsai.checksum import hash_file
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.errors import UserError
 from eyevsai.models.families import family_of, variation_of
 from eyevsai.settings import Settings
+from eyevsai.training.loop import OnEpoch
 
 WEIGHTS, CARD, FORMAT = "model.safetensors", "model.json", 1
 
 Images = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]  # N,H,W,3, or N of H,W,3
-OnEpoch = Callable[[int, dict[str, float]], None]
 
 
 class Learner(Protocol):
@@ -79,7 +79,7 @@ def save(learner: Learner, folder: Path) -> None:
         "settings": vars(learner.settings),
         "classes": learner.classes,
         "preprocessing": learner.preprocessing.to_json(),
-        "sha256": _sha256(folder / WEIGHTS),
+        "sha256": hash_file(folder / WEIGHTS),
     }
     (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -93,8 +93,7 @@ def load(folder: Path) -> Learner:
     from safetensors.torch import load_file
 
     card = _read_card(folder)
-    if _sha256(folder / WEIGHTS) != card["sha256"]:
-        raise UserError(f"{folder / WEIGHTS} is not the file that was saved: its SHA-256 differs. Fetch it again.")
+    _check_weights(folder / WEIGHTS, card["sha256"])
     _, variation = variation_of(card["family"], card["variation"])
     settings = variation.settings(**card["settings"])
     learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
@@ -114,9 +113,10 @@ def _read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def _sha256(path: Path) -> str:
+def _check_weights(path: Path, expected: str) -> None:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hash_file(path)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    if found != expected:
+        raise UserError(f"{path} is not the file that was saved: its SHA-256 differs. Fetch it again.")

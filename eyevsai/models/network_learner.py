@@ -14,9 +14,9 @@ from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import seed_for
 from eyevsai.errors import UserError
-from eyevsai.models.learner import Images, OnEpoch
+from eyevsai.models.learner import Images
 from eyevsai.training.device import find_device, find_precision
-from eyevsai.training.loop import Trainer, check_batches, predict_logits
+from eyevsai.training.loop import OnEpoch, Trainer, check_batches, predict_logits
 from eyevsai.training.settings import TrainingSettings
 
 

@@ -126,9 +126,18 @@ def start_run(tracking_uri: str, name: str, tags: Mapping[str, Any], run_id: str
             log.error("The run failed: %s", error)
             raise
         finally:
-            monitor.finish()
-            client.log_artifact(run.run_id, str(log_file))
-            client.set_terminated(run.run_id, status)
+            _end(run, status, monitor, log_file)
+
+
+def _end(run: Run, status: str, monitor: Any, log_file: Path) -> None:
+    """Ends a run whatever happens on the way: one whose log could not be kept has failed."""
+    kept = False
+    try:
+        monitor.finish()
+        run.client.log_artifact(run.run_id, str(log_file))
+        kept = True
+    finally:
+        run.client.set_terminated(run.run_id, status if kept or status != "FINISHED" else "FAILED")
 
 
 def _create(client: MlflowClient, name: str) -> Run:

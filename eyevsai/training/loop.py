@@ -30,6 +30,11 @@ OnEpoch = Callable[[int, Row], None]
 EVALUATION_BATCH = 128
 
 
+def rank(row: Row) -> tuple[float, float]:
+    """What the best epoch is the highest of: valid/accuracy, ties going to the lower valid/loss."""
+    return row["valid/accuracy"], -row["valid/loss"]
+
+
 @dataclass
 class Totals:
     """Sums over the images that an epoch has seen so far."""
@@ -52,7 +57,7 @@ class Trainer:
         """Trains until the epochs are used up or `patience` ends it; calls `on_epoch(epoch, row)`.
 
         Rows hold train/loss, train/accuracy, valid/loss, valid/accuracy, lr and images_per_s.
-        The best epoch is the one with the highest valid/accuracy, ties going to the lower loss.
+        The best epoch is the one of the highest `rank`.
 
         Raises:
             UserError: batch size and data do not fit each other.
@@ -84,7 +89,7 @@ class Trainer:
         if self.settings.class_weights:
             num_classes = int(train.labels.max()) + 1
             self.weights_ = balanced_weights(train.labels, num_classes).to(self.device_)
-        self.best_epoch_, self.best_score_ = 0, (-math.inf, -math.inf)
+        self.best_epoch_, self.best_rank_ = 0, (-math.inf, -math.inf)
 
     def _train_epoch(self, train: Split, epoch: int) -> Row:
         self.network.train()
@@ -158,9 +163,8 @@ class Trainer:
         return {"valid/loss": loss, "valid/accuracy": accuracy}
 
     def _keep_best(self, epoch: int, row: Row) -> None:
-        score = (row["valid/accuracy"], -row["valid/loss"])
-        if score > self.best_score_ or not self.best_epoch_:
-            self.best_epoch_, self.best_score_ = epoch, score
+        if rank(row) > self.best_rank_:
+            self.best_epoch_, self.best_rank_ = epoch, rank(row)
             self.best_state_ = copy.deepcopy(self.network.state_dict())  # state_dict() alone aliases the weights
 
 
