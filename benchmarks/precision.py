@@ -10,7 +10,7 @@ import statistics
 from pathlib import Path
 
 PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
-SEEDS, EPOCHS, SIZE = (0, 1, 2), 10, 64
+SEEDS, EPOCHS, SIZE = (0, 1, 2), 30, 64
 
 
 def best_accuracy(precision: str, seed: int) -> float:

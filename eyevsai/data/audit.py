@@ -11,7 +11,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -22,10 +21,8 @@ from eyevsai.checksum import hash_file
 from eyevsai.data import decode
 from eyevsai.data.index import File
 from eyevsai.errors import UserError
-from eyevsai.progress import track
 
 VERSION = 1
-IN_FLIGHT = 64
 MIN_SIDE_PX = 32  # below it, images of one kind are too alike for a perceptual hash to tell apart
 MIN_CONTRAST = 4.0  # standard deviation of grey levels; a plain area has no structure to hash
 HASH_SIDE = 16
@@ -115,10 +112,14 @@ def _signature(picture: decode.Array) -> str:
 def _examine_all(files: Sequence[File]) -> Iterable[Record]:
     if not files:
         return
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        starts = range(0, len(files), IN_FLIGHT)
-        for start in track(starts, "Looking at images", unit=IN_FLIGHT, total=len(files)):
-            yield from pool.map(examine, [file.path for file in files[start : start + IN_FLIGHT]])
+    from eyevsai.data.workers import map_chunks  # imports torch, which a second look does without
+
+    for records in map_chunks(_examine_chunk, files, "Looking at images"):
+        yield from records
+
+
+def _examine_chunk(files: Sequence[File]) -> list[Record]:
+    return [examine(file.path) for file in files]
 
 
 def _key(folder: Path) -> str:

@@ -55,13 +55,13 @@ def decode_with_kind(source: Path | bytes) -> tuple[Array, str]:
 
 
 def _to_rgb(image: Image.Image) -> Array:
-    turned: Image.Image = ImageOps.exif_transpose(image)
-    if turned.mode.startswith("I") or turned.mode == "F":
-        return _from_deep_grey(turned)
-    if turned.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in turned.info:
-        rgba = turned.convert("RGBA")
-        turned = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.array(turned.convert("RGB"))
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep_grey(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _from_deep_grey(image: Image.Image) -> Array:

@@ -13,6 +13,7 @@ from torch.nn import functional
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MARGIN = 1.15  # the short side is kept this much longer than the crop, as room for random crops
 MAX_ASPECT = 2
+VERSION = 2  # goes into the key of the pixel cache: raise it when any resized pixel changes
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,26 @@ class Preprocessing:
         mean, std = tuple(values["mean"]), tuple(values["std"])
         return cls(values["image_size"], mean, std, values["interpolation"])
 
+    def resized_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that `resize` gives to an image of `height` x `width`."""
+        height, width = _within_aspect(height, width)
+        scale = self.short_side_px / min(height, width)
+        return max(self.short_side_px, round(height * scale)), max(self.short_side_px, round(width * scale))
+
     def resize(self, images: Tensor) -> Tensor:
         """N,H,W,3 uint8 of any size -> N,h,w,3 uint8 with short side `short_side_px`.
 
-        Aspect is kept up to 2:1; of a longer image the middle is taken. Antialiased bilinear in
-        float32, rounded. An image that has the size already comes back unchanged.
+        Aspect is kept up to 2:1; of a longer image the middle is taken. Antialiased bilinear in torch's
+        fixed-point arithmetic (docs/decisions/009-resize.md). An image that has the size already comes
+        back unchanged.
         """
-        height, width = images.shape[1:3]
-        short = min(height, width)
-        height, width = min(height, MAX_ASPECT * short), min(width, MAX_ASPECT * short)
-        images = crop_center(images, height, width)
-        scale = self.short_side_px / short
-        size = (max(self.short_side_px, round(height * scale)), max(self.short_side_px, round(width * scale)))
-        if size == (height, width):
+        images = crop_center(images, *_within_aspect(*images.shape[1:3]))
+        size = self.resized_shape(*images.shape[1:3])
+        if size == images.shape[1:3]:
             return images
-        planes = images.permute(0, 3, 1, 2).to(torch.float32)
+        planes = images.permute(0, 3, 1, 2)
         resized = functional.interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False)
-        return resized.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        return resized.permute(0, 2, 3, 1)
 
     def crop(self, images: Tensor) -> Tensor:
         """N,H,W,3 uint8 of any size -> N,S,S,3 uint8: resized, then the centre."""
@@ -66,6 +70,11 @@ class Preprocessing:
         scale = 1 / (255 * torch.tensor(self.std, device=crops.device))
         shift = -torch.tensor(self.mean, device=crops.device) / torch.tensor(self.std, device=crops.device)
         return torch.addcmul(shift, crops.to(torch.float32), scale).permute(0, 3, 1, 2)
+
+
+def _within_aspect(height: int, width: int) -> tuple[int, int]:
+    short = min(height, width)
+    return min(height, MAX_ASPECT * short), min(width, MAX_ASPECT * short)
 
 
 def crop_center(images: Tensor, height: int, width: int) -> Tensor:

@@ -164,21 +164,25 @@ def test_an_image_in_two_given_splits_stays_in_the_more_careful_one(tmp_path: Pa
 def test_an_interrupted_audit_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from eyevsai.data import audit
 
-    files = index_files(Source("set", {"set": write_images(tmp_path / "set", {"a": 70, "b": 70})})).files
-    seen: list[Path] = []
+    files = index_files(Source("set", {"set": write_images(tmp_path / "set", {"a": 128, "b": 70})})).files
+    seen = tmp_path / "seen"  # a file, since files are examined in worker processes
 
-    def examine_until_c(path: Path) -> audit.Record:
-        if path.parent.name == "b":
-            raise KeyboardInterrupt
-        seen.append(path)
+    def note(path: Path) -> audit.Record:
+        with open(seen, "a") as stream:
+            stream.write(f"{path}\n")
         return examine(path)
 
-    monkeypatch.setattr(audit, "examine", examine_until_c)
-    with pytest.raises(KeyboardInterrupt):
+    def stop_at_b(path: Path) -> audit.Record:
+        if path.parent.name == "b":
+            raise UserError("stopped")
+        return note(path)
+
+    monkeypatch.setattr(audit, "examine", stop_at_b)
+    with pytest.raises(UserError, match="stopped"):
         audit_files(files, tmp_path / "cache")
-    monkeypatch.setattr(audit, "examine", lambda path: seen.append(path) or examine(path))
+    monkeypatch.setattr(audit, "examine", note)
     audit_files(files, tmp_path / "cache")
-    assert len(seen) == len(set(seen)) == 140
+    assert sorted(seen.read_text().split()) == sorted(str(file.path) for file in files)
 
 
 def test_what_could_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

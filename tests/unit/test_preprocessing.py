@@ -32,9 +32,33 @@ def test_the_short_side_is_fixed_and_a_second_resize_changes_nothing(height: int
 def test_resize_is_torchvisions_antialiased_bilinear(height: int, width: int) -> None:
     source = image(height, width)
     resized = Preprocessing(64).resize(source)
-    planes = source.permute(0, 3, 1, 2).float()
-    expected = reference.resize(planes, list(resized.shape[1:3]), antialias=True).round().clamp(0, 255)
-    assert torch.equal(resized.permute(0, 3, 1, 2).float(), expected)
+    planes = source.permute(0, 3, 1, 2)
+    assert torch.equal(resized.permute(0, 3, 1, 2), reference.resize(planes, list(resized.shape[1:3]), antialias=True))
+    in_float = reference.resize(planes.float(), list(resized.shape[1:3]), antialias=True).round().clamp(0, 255)
+    assert (resized.permute(0, 3, 1, 2).float() - in_float).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(120, 160), (37, 50), (500, 333), (1000, 1900)])
+def test_resize_can_be_computed_exactly_as_two_matrix_products(height: int, width: int) -> None:
+    """What makes an exported graph say the same to the bit: integers, whatever adds them up."""
+    source = image(height, width)
+    resized = Preprocessing(64).resize(source)
+    planes = source.permute(0, 3, 1, 2).double()
+    rows, columns = fixed_point_weights(height, resized.shape[1]), fixed_point_weights(width, resized.shape[2])
+    across = (planes @ columns.T + 0.5).floor().clamp(0, 255)
+    assert torch.equal((rows @ across + 0.5).floor().clamp(0, 255).byte().permute(0, 2, 3, 1), resized)
+
+
+def fixed_point_weights(before: int, after: int) -> torch.Tensor:
+    """The triangle filter from `before` to `after` pixels, in the 16-bit numbers that torch takes for uint8."""
+    scale = before / after
+    reach = max(scale, 1.0)
+    centers = (torch.arange(after, dtype=torch.float64)[:, None] + 0.5) * scale
+    distance = (torch.arange(before, dtype=torch.float64) + 0.5 - centers) / reach
+    weights = (1 - distance.abs()).clamp(min=0)
+    weights /= weights.sum(1, keepdim=True)
+    bits = next(bits for bits in range(23) if bits == 22 or int(0.5 + weights.max().item() * 2 ** (bits + 1)) >= 2**15)
+    return (weights * 2**bits + 0.5).floor() / 2**bits
 
 
 def test_normalize_is_torchvisions() -> None:

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from eyevsai.data.workers import CHUNK, map_chunks
+from eyevsai.errors import UserError
+from tests.conftest import ROOT
+
+
+def double(numbers: Sequence[int]) -> list[int]:
+    return [2 * number for number in numbers]
+
+
+def name_process(numbers: Sequence[int]) -> int:
+    return os.getpid()
+
+
+def fail_at_100(numbers: Sequence[int]) -> None:
+    if 100 in numbers:
+        raise UserError("number 100 is bad")
+
+
+def fill_the_disk(numbers: Sequence[int]) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def die(numbers: Sequence[int]) -> None:
+    if 100 in numbers:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("count", [0, 1, CHUNK, CHUNK + 1, 5 * CHUNK - 1])
+def test_every_item_once_and_in_order(count: int) -> None:
+    done = [number for numbers in map_chunks(double, range(count), "Doubling") for number in numbers]
+    assert done == [2 * number for number in range(count)]
+
+
+def test_a_chunk_stays_here_and_more_go_to_workers() -> None:
+    assert set(map_chunks(name_process, range(CHUNK), "Naming")) == {os.getpid()}
+    assert os.getpid() not in set(map_chunks(name_process, range(4 * CHUNK), "Naming"))
+
+
+def test_torchs_random_state_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    list(map_chunks(double, range(4 * CHUNK), "Doubling"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_errors_arrive_as_they_were_raised() -> None:
+    with pytest.raises(UserError, match=r"^number 100 is bad$"):
+        list(map_chunks(fail_at_100, range(300), "Failing"))
+    with pytest.raises(OSError, match="No space left") as caught:
+        list(map_chunks(fill_the_disk, range(300), "Failing"))
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_worker_that_dies_is_said() -> None:
+    with pytest.raises(UserError, match="ended before its time"):
+        list(map_chunks(die, range(300), "Dying"))
+
+
+def test_ctrl_c_ends_all_processes_without_a_word(tmp_path: Path) -> None:
+    code = (
+        "import time\nfrom eyevsai.data.workers import map_chunks\n"
+        "def wait(numbers): open('began', 'w').close(); time.sleep(0.2)\n"
+        "try: list(map_chunks(wait, range(10_000), 'Waiting'))\n"
+        "except KeyboardInterrupt: print('interrupted')"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    job = subprocess.Popen(
+        [sys.executable, "-c", code], env=env, cwd=tmp_path, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (tmp_path / "began").exists():
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGINT)
+    out, err = job.communicate(timeout=30)
+    assert (out, err) == ("interrupted\n", "")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(job.pid, 0)
