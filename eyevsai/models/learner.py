@@ -18,6 +18,7 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.errors import UserError
 from eyevsai.models.families import family_of, variation_of
 from eyevsai.settings import Settings
+from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import OnEpoch
 
 WEIGHTS, CARD, FORMAT = "model.safetensors", "model.json", 1
@@ -40,8 +41,11 @@ class Learner(Protocol):
     def compute(self) -> dict[str, str]:
         """What will compute: device, precision and threads."""
 
-    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch) -> None:
-        """Learns from `train`; calls `on_epoch(epoch, row)` after each pass, once if there are no passes."""
+    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None) -> None:
+        """Learns from `train`; calls `on_epoch(epoch, row)` after each pass, once if there are no passes.
+
+        A family that learns in passes goes on from the last of `checkpoints` and saves its own there.
+        """
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
         """N images uint8 RGB of any size -> N,C float32 probabilities, computed in float32."""

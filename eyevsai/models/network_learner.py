@@ -15,8 +15,10 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import seed_for
 from eyevsai.errors import UserError
 from eyevsai.models.learner import Images
+from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import find_device, find_precision
-from eyevsai.training.loop import OnEpoch, Trainer, check_batches, predict_logits
+from eyevsai.training.inference import predict_logits
+from eyevsai.training.loop import OnEpoch, Trainer, check_batches
 from eyevsai.training.settings import TrainingSettings
 
 
@@ -39,9 +41,9 @@ class NetworkLearner:
         """N,3,S,S float32 -> N,C logits, freshly initialised."""
         raise TypeError(f"{type(self).__name__} must say how its network is built")
 
-    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch) -> None:
+    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None) -> None:
         """See `Learner.fit`; raises what `Trainer.fit` raises."""
-        Trainer(self.network, self.settings, self.preprocessing, self.seed).fit(train, valid, on_epoch)
+        Trainer(self.network, self.settings, self.preprocessing, self.seed).fit(train, valid, on_epoch, checkpoints)
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
         """See `Learner.predict_proba`."""

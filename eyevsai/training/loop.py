@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,30 +17,24 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import generator_for, seed_for
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.progress import track
+from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import find_precision, prepare
+from eyevsai.training.inference import predict_logits
 from eyevsai.training.loss import balanced_weights, part_loss
+from eyevsai.training.memory import is_out_of_memory, release_memory
 from eyevsai.training.optimizer import Schedule, build_optimizer, set_rate
 from eyevsai.training.settings import TrainingSettings
+from eyevsai.training.state import Parts, Progress, Row, pack, unpack
 
 log = logging.getLogger("eyevsai")
 
-Row = dict[str, float]
 OnEpoch = Callable[[int, Row], None]
-EVALUATION_BATCH = 128
+MAX_HALVINGS = 5  # times that a batch is split in two when memory is short
 
 
 def rank(row: Row) -> tuple[float, float]:
     """What the best epoch is the highest of: valid/accuracy, ties going to the lower valid/loss."""
     return row["valid/accuracy"], -row["valid/loss"]
-
-
-@dataclass
-class Totals:
-    """Sums over the images that an epoch has seen so far."""
-
-    loss: Tensor
-    correct: Tensor
-    images: int = 0
 
 
 class Trainer:
@@ -53,29 +46,44 @@ class Trainer:
         self.preprocessing = preprocessing
         self.seed = seed
 
-    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch) -> None:
+    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None) -> None:
         """Trains until the epochs are used up or `patience` ends it; calls `on_epoch(epoch, row)`.
 
-        Rows hold train/loss, train/accuracy, valid/loss, valid/accuracy, lr and images_per_s.
-        The best epoch is the one of the highest `rank`.
+        Rows hold train/loss, train/accuracy, valid/loss, valid/accuracy, lr, images_per_s and
+        accumulation. The best epoch is the one of the highest `rank`. Where `checkpoints` has one,
+        training goes on from it, after `on_epoch` was called again for the epochs before.
 
         Raises:
             UserError: batch size and data do not fit each other.
-            RunFailed: loss or gradient became NaN or infinite; the weights are as before that step.
+            RunFailed: loss or gradient became NaN or infinite, the weights being as before that step;
+                or memory or disk is too small.
+            BaseException: what `checkpoints.stop` was asked for, after a checkpoint was saved.
         """
         check_batches(self.settings, len(train))
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        self.checkpoints_ = checkpoints or Checkpoints()
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), self.checkpoints_.stop.deferring():
             self._prepare(train)
-            for epoch in range(1, self.settings.epochs + 1):
+            self._restore()
+            for epoch, row in enumerate(self.progress_.rows, start=1):
+                on_epoch(epoch, row)
+            while not self._is_done():
+                epoch = self.progress_.epoch
                 row = self._train_epoch(train, epoch) | self._evaluate(valid)
                 self.schedule_.observe(row["valid/loss"])
                 self._keep_best(epoch, row)
+                self.progress_.end_epoch(row)
+                self._save()  # what is told of an epoch is on disk before
                 on_epoch(epoch, row)
-                if self.settings.patience and epoch - self.best_epoch_ >= self.settings.patience:
-                    log.info("No better valid/accuracy for %d epochs: stopping.", self.settings.patience)
-                    break
+                self.checkpoints_.stop.check()
         self.network.load_state_dict(self.best_state_)
         self.network.eval()
+
+    def _is_done(self) -> bool:
+        progress, patience = self.progress_, self.settings.patience
+        waited = len(progress.rows) - progress.best_epoch
+        if patience and waited >= patience and progress.epoch <= self.settings.epochs:
+            log.info("No better valid/accuracy for %d epochs: stopping.", patience)
+        return progress.epoch > self.settings.epochs or bool(patience and waited >= patience)
 
     def _prepare(self, train: Split) -> None:
         self.device_ = prepare(self.settings)
@@ -89,21 +97,40 @@ class Trainer:
         if self.settings.class_weights:
             num_classes = int(train.labels.max()) + 1
             self.weights_ = balanced_weights(train.labels, num_classes).to(self.device_)
-        self.best_epoch_, self.best_rank_ = 0, (-math.inf, -math.inf)
+        zero = torch.zeros((), device=self.device_)
+        self.progress_ = Progress(zero, zero.clone(), parts=self.settings.accumulation)
+        self.best_state_: dict[str, Tensor] = {}
+
+    def _save(self) -> None:
+        self.checkpoints_.save(*pack(self.progress_, self._parts()))
+
+    def _restore(self) -> None:
+        checkpoint = self.checkpoints_.load()
+        if checkpoint is not None:
+            self.progress_ = unpack(checkpoint, self._parts(), self.device_)
+            log.info("Going on in epoch %d after step %d.", self.progress_.epoch, self.progress_.steps)
+
+    def _parts(self) -> Parts:
+        return Parts(self.network, self.optimizer_, self.schedule_, self.scaler_, self.best_state_)
 
     def _train_epoch(self, train: Split, epoch: int) -> Row:
         self.network.train()
-        totals = Totals(torch.zeros((), device=self.device_), torch.zeros((), device=self.device_))
-        began = time.perf_counter()
+        progress, began = self.progress_, time.perf_counter() - self.progress_.seconds
         batches = list(self._batches(len(train), epoch))
-        for step, places in enumerate(track(batches, f"Epoch {epoch}", total=len(batches))):
-            set_rate(self.optimizer_, self.schedule_.rate(epoch - 1 + (step + 1) / len(batches)))
-            self._step(train, places, epoch, step, totals)
+        left = batches[progress.steps :]
+        for places in track(left, f"Epoch {epoch}", total=len(left)):
+            set_rate(self.optimizer_, self.schedule_.rate(epoch - 1 + (progress.steps + 1) / len(batches)))
+            self._step_within_memory(train, places, epoch, progress.steps)
+            progress.steps, progress.seconds = progress.steps + 1, time.perf_counter() - began
+            if self.checkpoints_.is_due():
+                self._save()
+                self.checkpoints_.stop.check()
         return {
-            "train/loss": totals.loss.item() / totals.images,
-            "train/accuracy": totals.correct.item() / totals.images,
-            "lr": self.optimizer_.param_groups[0]["lr"],
-            "images_per_s": totals.images / (time.perf_counter() - began),
+            "train/loss": progress.loss.item() / progress.images,
+            "train/accuracy": progress.correct.item() / progress.images,
+            "lr": self.schedule_.rate(epoch),
+            "images_per_s": progress.images / progress.seconds,
+            "accumulation": progress.parts,
         }
 
     def _batches(self, count: int, epoch: int) -> Iterator[Tensor]:
@@ -112,30 +139,51 @@ class Trainer:
             if len(places) >= 2 * self.settings.accumulation:  # batch normalisation needs two images
                 yield places
 
-    def _step(self, train: Split, places: Tensor, epoch: int, step: int, totals: Totals) -> None:
+    def _step_within_memory(self, train: Split, places: Tensor, epoch: int, step: int) -> None:
+        """One step; where memory is short, the same batch in twice as many parts, and so for the rest of the run."""
+        for halvings in range(MAX_HALVINGS + 1):
+            try:
+                return self._step(train, places, epoch, step)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                parts = 2 * self.progress_.parts
+                if halvings == MAX_HALVINGS or 2 * parts > len(places):
+                    raise RunFailed(
+                        f"Out of memory even with each batch in {self.progress_.parts} parts. "
+                        "Try a smaller --image-size or a smaller network."
+                    ) from error
+            release_memory(self.optimizer_)
+            self.progress_.parts = parts
+            log.warning("Out of memory: computing each batch in %d parts from here on.", parts)
+
+    def _step(self, train: Split, places: Tensor, epoch: int, step: int) -> None:
         generator = generator_for(self.seed, "augment", epoch, step)
         torch.manual_seed(seed_for(self.seed, "step", epoch, step))  # dropout draws from the global generator
         images = list(train.images(places.tolist()))
         labels = train.labels[places].to(self.device_)
         batch = augment(images, self.settings, self.preprocessing, generator, self.device_)
-        parts = self.settings.accumulation
+        parts = min(self.progress_.parts, len(labels) // 2)
         self.optimizer_.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=self.device_)
+        loss, correct = torch.zeros((), device=self.device_), torch.zeros((), device=self.device_)
         for inputs, targets in zip(batch.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            loss += self._backward(inputs, targets, labels, totals)
+            logits, part = self._backward(inputs, targets, labels)
+            loss += part
+            correct += (logits.argmax(1) == targets).sum()
         self._update(loss, epoch, step)
-        totals.loss += loss * len(labels)
-        totals.images += len(labels)
+        self.progress_.loss += loss * len(labels)
+        self.progress_.correct += correct
+        self.progress_.images += len(labels)
 
-    def _backward(self, inputs: Tensor, targets: Tensor, labels: Tensor, totals: Totals) -> Tensor:
+    def _backward(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and loss of a part of a batch, whose gradient is added."""
         if self.settings.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device_.type, self.precision_, enabled=self.precision_ != torch.float32):
             logits = self.network(inputs)
         loss = part_loss(logits, targets, labels, self.weights_, self.settings.label_smoothing)
         self.scaler_.scale(loss).backward()
-        totals.correct += (logits.argmax(1) == targets).sum()
-        return loss.detach()
+        return logits.detach(), loss.detach()
 
     def _update(self, loss: Tensor, epoch: int, step: int) -> None:
         """Moves the weights, unless loss or gradient is not finite."""
@@ -163,23 +211,9 @@ class Trainer:
         return {"valid/loss": loss, "valid/accuracy": accuracy}
 
     def _keep_best(self, epoch: int, row: Row) -> None:
-        if rank(row) > self.best_rank_:
-            self.best_epoch_, self.best_rank_ = epoch, rank(row)
+        if rank(row) > self.progress_.best_rank:
+            self.progress_.best_epoch, self.progress_.best_rank = epoch, rank(row)
             self.best_state_ = copy.deepcopy(self.network.state_dict())  # state_dict() alone aliases the weights
-
-
-@torch.inference_mode()
-def predict_logits(network: nn.Module, preprocessing: Preprocessing, images: list[Tensor]) -> Tensor:
-    """Images H,W,3 uint8 of any sizes -> N,C float32 logits on the CPU, computed in float32."""
-    device = next(network.parameters()).device
-    training = network.training
-    network.eval()
-    outputs = []
-    for start in range(0, len(images), EVALUATION_BATCH):
-        crops = torch.cat([preprocessing.crop(image[None]) for image in images[start : start + EVALUATION_BATCH]])
-        outputs.append(network(preprocessing.normalize(crops.to(device))).float().cpu())
-    network.train(training)
-    return torch.cat(outputs)
 
 
 def check_batches(settings: TrainingSettings, num_images: int) -> None:

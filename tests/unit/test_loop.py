@@ -13,7 +13,8 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.models.deep_v1.network import DeepV1Learner, DeepV1Network
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from eyevsai.training.loop import Row, Trainer
+from eyevsai.training.loop import Trainer
+from eyevsai.training.state import Row
 
 TINY = DeepV1Settings(image_size=32, width=4, head_units=0, epochs=2, batch_size=16, precision="float32", device="cpu")
 

@@ -1,0 +1,112 @@
+"""The state of a training loop: all that it takes to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eyevsai.training.checkpoint import Checkpoint
+from eyevsai.training.optimizer import Schedule
+
+Row = dict[str, float]
+SUMS = ("loss", "correct")
+
+
+@dataclass
+class Progress:
+    """How far a loop is: the rows of its whole epochs, and sums over the images of the one it is in."""
+
+    loss: Tensor
+    correct: Tensor
+    rows: list[Row] = field(default_factory=list)
+    images: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    parts: int = 1  # that a batch is computed in, more than was set where memory was short
+    best_epoch: int = 0
+    best_rank: tuple[float, float] = (-math.inf, -math.inf)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is under way, counted from 1."""
+        return len(self.rows) + 1
+
+    def end_epoch(self, row: Row) -> None:
+        """Keeps the row of the epoch and starts to count anew."""
+        self.rows.append(row)
+        self.loss, self.correct = torch.zeros_like(self.loss), torch.zeros_like(self.correct)
+        self.images, self.steps, self.seconds = 0, 0, 0.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a loop moves, besides its progress."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    best: dict[str, Tensor]  # the weights of the best epoch, empty before the first has ended
+
+
+def pack(progress: Progress, parts: Parts) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name and plain values, from which `unpack` restores the loop to the bit."""
+    tensors = {
+        **_prefixed("network", parts.network.state_dict()),
+        **_prefixed("best", parts.best),
+        **_prefixed("optimizer", _optimizer_tensors(parts.optimizer)),
+        **_prefixed("progress", {name: getattr(progress, name) for name in SUMS}),
+    }
+    state = {
+        "progress": {name: value for name, value in vars(progress).items() if name not in SUMS},
+        "schedule": parts.schedule.state_dict(),
+        "scaler": parts.scaler.state_dict(),
+        "threads": torch.get_num_threads(),
+    }
+    return tensors, state
+
+
+def unpack(checkpoint: Checkpoint, parts: Parts, device: torch.device) -> Progress:
+    """Gives `parts` the state that `pack` wrote down, and the number of threads; returns the progress."""
+    state, tensors = checkpoint.state, checkpoint.tensors
+    torch.set_num_threads(state["threads"])  # another number adds up in another order
+    parts.network.load_state_dict(_without_prefix("network", tensors))
+    parts.best.update({name: tensor.to(device) for name, tensor in _without_prefix("best", tensors).items()})
+    _load_optimizer(parts.optimizer, _without_prefix("optimizer", tensors))
+    parts.schedule.load_state_dict(state["schedule"])
+    if parts.scaler.is_enabled():
+        parts.scaler.load_state_dict(state["scaler"])
+    values = dict(state["progress"])
+    accuracy, negative_loss = values.pop("best_rank")
+    sums = {name: tensor.to(device) for name, tensor in _without_prefix("progress", tensors).items()}
+    return Progress(sums["loss"], sums["correct"], **values, best_rank=(accuracy, negative_loss))
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors as `INDEX.NAME`, where INDEX counts its weights."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `_optimizer_tensors`, each tensor laid out in memory as its weight is."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        weight = weights[int(index)]
+        alike = torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor) if tensor.shape == weight.shape else tensor
+        state.setdefault(int(index), {})[name] = alike
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
