@@ -12,7 +12,7 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.models.families import FAMILIES, family_of, variation_of
 from eyevsai.names import nearest
-from eyevsai.settings import Choice, Doc, Parameter, Range, Setting, Settings, settings_of
+from eyevsai.settings import Choice, Doc, Env, Parameter, Range, Setting, Settings, settings_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,24 @@ class RunSettings(Settings):
 
     seed: Annotated[int, Range(0, 2**31 - 1), Parameter(), Doc("Seed of the split and of every random draw.")] = 0
     run_name: Annotated[str | None, Doc("Name of the run; dataset, model and variation by default.")] = None
+    state_root: Annotated[
+        str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
+    ] = "~/.local/state/eyevsai"
+    checkpoint_every_s: Annotated[
+        float, Range(0.0, 1e9), Doc("Seconds between checkpoints within an epoch; the end of an epoch is always one.")
+    ] = 300.0
+
+
+@dataclass(frozen=True)
+class ResumeSettings(Settings):
+    """Going on with an earlier run instead of starting one."""
+
+    PANEL: ClassVar[str] = "Run"
+
+    resume: Annotated[
+        str | None, Doc("Id of a run to go on with, or auto: the last one on this machine with these settings, if any.")
+    ] = None
+    resume_anyway: Annotated[bool, Doc("Go on although data or code changed since the run began.")] = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,7 @@ class TrainConfig:
     model: ModelConfig
     data: DataSettings
     run: RunSettings
+    resume: ResumeSettings = ResumeSettings()
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name, as it is logged."""
@@ -64,7 +83,7 @@ class TrainConfig:
 
 def shared_settings() -> tuple[Setting, ...]:
     """The settings of `train` that are the same for every model."""
-    return settings_of(ModelChoice) + settings_of(DataSettings) + settings_of(RunSettings)
+    return tuple(s for part in (ModelChoice, DataSettings, RunSettings, ResumeSettings) for s in settings_of(part))
 
 
 def train_settings(family: str | None, variation: str | None) -> tuple[Setting, ...]:
@@ -94,8 +113,9 @@ def compose_train(given: Mapping[str, Any]) -> TrainConfig:
     suited = {name: value for name, value in (budget | preset).items() if name in known}
     settings = declared.settings(**suited | _pick(declared.settings, given))
     return TrainConfig(
-        ModelConfig(choice.model, variation, choice.preset, settings), data, RunSettings(**_pick(RunSettings, given))
-    )
+        ModelConfig(choice.model, variation, choice.preset, settings), data,
+        RunSettings(**_pick(RunSettings, given)), ResumeSettings(**_pick(ResumeSettings, given)),
+    )  # fmt: skip
 
 
 def take_run_id() -> str | None:

@@ -31,11 +31,12 @@ def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, cache_root: Path) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, cache_root: Path, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith(("MLFLOW_", "EYEVSAI_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("EYEVSAI_CACHE", str(cache_root))
+    monkeypatch.setenv("EYEVSAI_STATE", str(tmp_path / "state"))
 
 
 @pytest.fixture

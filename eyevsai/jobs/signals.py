@@ -1,27 +1,102 @@
-"""What a job does when it is asked to end."""
+"""What a job does when it is asked to end: by a signal, or because `mlflow run` above it died."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from eyevsai.errors import Terminated
+from eyevsai.stopping import Stop
+
+GRACE_S = 8.0  # for the step, the checkpoint and the end of the run; then the last checkpoint stands
+END_S = 1.5
+WATCH_EVERY_S = 1.0
+EXIT_CODES = {signal.SIGTERM: Terminated.exit_code, signal.SIGINT: 130}
+
+
+class JobStop(Stop):
+    """The wish to end of a whole job; `at_timeout` is called when the job has not ended in time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_timeout: Callable[[], None] = lambda: None
+        self.timer_: threading.Timer | None = None
+
+    def handle(self, number: int, _: object) -> None:
+        """Takes a signal. A second one never disturbs what the first has begun."""
+        if self.asked is not None:
+            return
+        self.asked = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+        self.timer_ = threading.Timer(GRACE_S, self._give_up, [EXIT_CODES[signal.Signals(number)]])
+        self.timer_.daemon = True
+        self.timer_.start()
+        if not self.is_deferred:
+            raise self.asked
+
+    def _give_up(self, exit_code: int) -> None:
+        ending = threading.Thread(target=self.at_timeout, daemon=True)  # a server that is gone must not hold us
+        ending.start()
+        ending.join(END_S)
+        print("Interrupted in the middle of a step: the last checkpoint stands.", file=sys.stderr, flush=True)
+        os._exit(exit_code)
 
 
 @contextmanager
-def stopping_on_sigterm() -> Iterator[None]:
-    """Inside the block SIGTERM raises Terminated, so that a run ends KILLED and files are closed."""
+def stopping() -> Iterator[JobStop]:
+    """Inside the block SIGTERM raises Terminated and SIGINT KeyboardInterrupt, where the work can bear it."""
+    stop = JobStop()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stop
         return
+    before = {number: signal.signal(number, stop.handle) for number in EXIT_CODES}
+    try:
+        yield stop
+    finally:
+        if stop.timer_ is not None:
+            stop.timer_.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    def stop(*_: object) -> None:
-        raise Terminated
 
-    before = signal.signal(signal.SIGTERM, stop)
+@contextmanager
+def ending_with_mlflow_run() -> Iterator[None]:
+    """Inside the block the process gets SIGTERM when the `mlflow run` that started it dies.
+
+    MLflow forwards no signal, and there may be a shell between it and us.
+    """
+    import psutil
+
+    above = []
+    for process in psutil.Process().parents():
+        above.append(process)
+        if "run" in (words := _words(process)) and any("mlflow" in word for word in words):
+            break
+    else:
+        above = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_EVERY_S):
+            if not all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in above):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    if above:
+        threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        done.set()
+
+
+def _words(process: object) -> list[str]:
+    import psutil
+
+    try:
+        return process.cmdline()  # type: ignore[attr-defined,no-any-return]
+    except psutil.Error:
+        return []

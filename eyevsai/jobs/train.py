@@ -7,17 +7,22 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import Data, load_dataset
-from eyevsai.jobs.signals import stopping_on_sigterm
+from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
+from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.models.learner import Learner, build
 from eyevsai.names import ModelName
+from eyevsai.run_folder import RunFolder
 from eyevsai.store import open_store
+from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import rank
 
 if TYPE_CHECKING:
@@ -48,22 +53,42 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
         UserError: something a person must mend, or (RunFailed) a loss that became NaN.
     """
     began = time.monotonic()
-    with stopping_on_sigterm():
+    with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         # mlflow takes seconds to import, while the images are read from disk
         importing = threading.Thread(target=import_module, args=("eyevsai.tracking.run",), daemon=True)
         importing.start()
+        resumed = find_interrupted(config, open_store()) if config.resume.resume else None
+        if resumed:
+            config = restore_config(config, resumed)
         learner, data = _prepare(config)
+        if resumed:
+            check_basis(data.dataset, resumed, anyway=config.resume.resume_anyway)
         importing.join()
-        tracking_uri = open_store()
+        tracking_uri, state_root = open_store(), Path(config.run.state_root).expanduser()
         from eyevsai.registry.versions import check_name
         from eyevsai.tracking.run import start_run
+        from eyevsai.tracking.sweep import sweep
 
         name = ModelName(data.dataset.name, learner.family, learner.variation)
         check_name(tracking_uri, name)
-        with start_run(tracking_uri, config.run.run_name or str(name), {"job": "train", **vars(name)}, run_id) as run:
+        sweep(tracking_uri, state_root)
+        title, tags = config.run.run_name or str(name), {"job": "train", **vars(name)}
+        with ExitStack() as stack:
+            with stop.deferring():  # a run that was made is also ended
+                starting = start_run(
+                    tracking_uri, title, tags, state_root, given=run_id, resumed=resumed.run_id if resumed else None
+                )
+                run = stack.enter_context(starting)
+                stop.at_timeout = partial(run.end, "KILLED")
             session = _Session(config, learner, data, name, run)
-            session.log_start()
-            learner.fit(data.train, data.valid, on_epoch=session.log_epoch)
+            folder = RunFolder(state_root, run.run_id)
+            if resumed:
+                session.logged = run.logged_epochs()
+            else:
+                session.log_start()
+                write_basis(config, data.dataset, folder)
+            checkpoints = Checkpoints(folder.checkpoints, config.run.checkpoint_every_s, stop)
+            learner.fit(data.train, data.valid, session.log_epoch, checkpoints)
             scores = session.evaluate()
             model_uri = session.register(tracking_uri, scores)
             return Trained(run.run_id, model_uri, scores, time.monotonic() - began)
@@ -88,6 +113,7 @@ class _Session:
     name: ModelName
     run: Run
     rows: list[dict[str, float]] = field(default_factory=list)
+    logged: set[int] = field(default_factory=set)  # epochs whose rows a resumed run has already
 
     def log_start(self) -> None:
         """Settings, environment and data, before the first step."""
@@ -125,6 +151,8 @@ class _Session:
     def log_epoch(self, epoch: int, row: dict[str, float]) -> None:
         """Logs and keeps one epoch's row: the door through which a learner reports."""
         self.rows.append(row)
+        if epoch in self.logged:
+            return
         self.run.metrics(row, step=epoch)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
         log.info("epoch %d of %s  %s", epoch, getattr(self.config.model.settings, "epochs", 1), shown)

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,8 +29,11 @@ from mlflow.entities import (
     Param,
     RunTag,
 )
+from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import Terminated
+from eyevsai.run_folder import RunFolder
+from eyevsai.tracking.process import BEAT_EVERY_S, describe_process, has_died
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,6 +69,14 @@ class Run:
         """Logs one row of metrics."""
         now = int(time.time() * 1000)
         self.client.log_batch(self.run_id, [Metric(name, float(value), now, step) for name, value in values.items()])
+
+    def logged_epochs(self) -> set[int]:
+        """The epochs whose rows the run has."""
+        return {metric.step for metric in self.client.get_metric_history(self.run_id, "valid/loss")}
+
+    def end(self, status: str) -> None:
+        """Ends the run as FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(self.run_id, status)
 
     def text(self, name: str, content: str) -> None:
         """Logs a text artifact; `name` may hold folders."""
@@ -103,16 +114,29 @@ class Run:
 
 
 @contextmanager
-def start_run(tracking_uri: str, name: str, tags: Mapping[str, Any], run_id: str | None = None) -> Iterator[Run]:
+def start_run(
+    tracking_uri: str, name: str, tags: Mapping[str, Any], state_root: Path, *, given: str | None, resumed: str | None
+) -> Iterator[Run]:
     """A run that ends as the block ends: FINISHED, KILLED when it was interrupted, else FAILED.
 
-    With `run_id` the run that `mlflow run` made is taken over instead of making another.
+    `given` is the run that `mlflow run` made for this call: it is taken over instead of making another.
+    `resumed` is an earlier run to go on with; then the given one is ended and deleted, tagged with its subject.
+
+    Raises:
+        UserError: another process works on the resumed run.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    run = _take_over(client, run_id, name) if run_id else _create(client, name)
-    client.set_experiment_tag(run.experiment_id, *EXPERIMENT_KIND)
-    run.tags({"eyevsai": "1", **tags})
-    with tempfile.TemporaryDirectory() as folder, _logging_to(Path(folder) / "training.log") as log_file:
+    if resumed:
+        folder = RunFolder(state_root, resumed)
+        lock = folder.claim()
+        run = _reopen(client, resumed, given)
+    else:
+        run = _take_over(client, given, name) if given else _create(client, name)
+        folder = RunFolder(state_root, run.run_id)
+        lock = folder.claim()
+        client.set_experiment_tag(run.experiment_id, *EXPERIMENT_KIND)
+        run.tags({"eyevsai": "1", **tags, **_owner()})
+    with lock, _logging_to(folder.log), _beating(folder):
         monitor = _start_monitor(run.run_id, tracking_uri)
         status = "FAILED"
         try:
@@ -120,24 +144,77 @@ def start_run(tracking_uri: str, name: str, tags: Mapping[str, Any], run_id: str
             status = "FINISHED"
         except (KeyboardInterrupt, Terminated):
             status = "KILLED"
-            log.warning("Interrupted.")
+            log.warning("Interrupted. Go on with: eyevsai train --resume %s", run.run_id)
             raise
         except BaseException as error:
             log.error("The run failed: %s", error)
             raise
         finally:
-            _end(run, status, monitor, log_file)
+            _end(run, status, monitor, folder)
+    folder.delete()  # only a finished run comes here
 
 
-def _end(run: Run, status: str, monitor: Any, log_file: Path) -> None:
+def why_not_resumable(tracking_uri: str, folder: RunFolder) -> str | None:
+    """Why the run of `folder` cannot be gone on with; None when it can."""
+    run_id = folder.run_id
+    try:
+        run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
+    except MlflowException:
+        return f"There is no run {run_id} in the store. `mlflow ui` shows those that are there."
+    if run.info.status == "FINISHED":
+        return (
+            f"Run {run_id} has finished ({run.data.tags.get('version', 'no version')}): there is nothing to go on with."
+        )
+    if run.info.lifecycle_stage != "active":
+        return f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
+    if run.info.status == "RUNNING" and not has_died(run.data.tags.get("process", ""), folder):
+        return f"Run {run_id} is alive: another process is working on it. Wait for it, or end that process."
+    return None
+
+
+def _end(run: Run, status: str, monitor: Any, folder: RunFolder) -> None:
     """Ends a run whatever happens on the way: one whose log could not be kept has failed."""
     kept = False
     try:
         monitor.finish()
-        run.client.log_artifact(run.run_id, str(log_file))
+        run.client.log_artifact(run.run_id, str(folder.log))
         kept = True
     finally:
-        run.client.set_terminated(run.run_id, status if kept or status != "FINISHED" else "FAILED")
+        run.end(status if kept or status != "FINISHED" else "FAILED")
+
+
+def _owner() -> dict[str, str]:
+    process = describe_process()
+    return {"host": process["host"], "process": json.dumps(process)}
+
+
+def _reopen(client: MlflowClient, run_id: str, given: str | None) -> Run:
+    run = Run(client, run_id, client.get_run(run_id).info.experiment_id)
+    run.tags(_owner())  # before the status, or a sweep in between would see a dead owner
+    client.update_run(run_id, status="RUNNING")
+    if given and given != run_id:
+        client.set_tag(given, "subject", run_id)
+        client.set_terminated(given, "FINISHED")
+        client.delete_run(given)
+    return run
+
+
+@contextmanager
+def _beating(folder: RunFolder) -> Iterator[None]:
+    done = threading.Event()
+
+    def beat() -> None:
+        folder.beat()
+        while not done.wait(BEAT_EVERY_S):
+            folder.beat()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _create(client: MlflowClient, name: str) -> Run:
@@ -173,12 +250,12 @@ def _start_monitor(run_id: str, tracking_uri: str) -> Any:
 
 
 @contextmanager
-def _logging_to(path: Path) -> Iterator[Path]:
-    handler = logging.FileHandler(path, encoding="utf-8")
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
-        yield path
+        yield
     finally:
         log.removeHandler(handler)
         handler.close()

@@ -1,0 +1,110 @@
+"""Going on with a run that ended before its time."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from eyevsai.checksum import hash_file
+from eyevsai.config import TrainConfig, compose_train
+from eyevsai.data.dataset import Dataset
+from eyevsai.errors import UserError
+from eyevsai.run_folder import BASIS, CONFIG, RunFolder, describe_change, run_folders
+from eyevsai.version import VERSION
+
+log = logging.getLogger("eyevsai")
+
+AUTO = "auto"
+PACKAGE = Path(__file__).parents[1]
+
+
+def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunFolder | None:
+    """The run that `--resume` means; None when nothing is to be resumed.
+
+    Raises:
+        UserError: the run that was named cannot be gone on with, and why.
+    """
+    from eyevsai.tracking.run import why_not_resumable
+
+    wanted, root = config.resume.resume, Path(config.run.state_root).expanduser()
+    if wanted is None:
+        return None
+    if wanted != AUTO:
+        folder = RunFolder(root, _plain(wanted))
+        if reason := why_not_resumable(tracking_uri, folder):
+            raise UserError(reason)
+        if folder.read(CONFIG) is None or not any(folder.checkpoints.glob("*.json")):
+            raise UserError(f"Run {wanted} has no checkpoint on this machine (looked in {folder.path}).")
+        return folder
+    for folder in run_folders(root):
+        same = folder.read(CONFIG) == _plain_values(config)
+        if same and any(folder.checkpoints.glob("*.json")) and not why_not_resumable(tracking_uri, folder):
+            return folder
+    log.info("No interrupted run with these settings on this machine: starting a new one.")
+    return None
+
+
+def restore_config(config: TrainConfig, folder: RunFolder) -> TrainConfig:
+    """The configuration that the run began with; other values given now are named and not used."""
+    saved: dict[str, Any] = folder.read(CONFIG)
+    begun = compose_train({name: value for name, value in saved.items() if value is not None})
+    fresh = compose_train({"model": config.model.family})
+    for name, value in config.flat().items():
+        if value != begun.flat().get(name) and value != fresh.flat().get(name):
+            log.warning("--%s %s is not used: a resumed run keeps its settings.", name.replace("_", "-"), value)
+    return replace(begun, resume=config.resume)
+
+
+def write_basis(config: TrainConfig, dataset: Dataset, folder: RunFolder) -> None:
+    """Keeps what a resumed run is held against: settings, data and code."""
+    folder.write(CONFIG, _plain_values(config))
+    folder.write(BASIS, {"data": _checksums(dataset), "code": hash_code(), "packages": _packages()})
+
+
+def check_basis(dataset: Dataset, folder: RunFolder, *, anyway: bool) -> None:
+    """Raises UserError when data or code are not those that the run began with, unless `anyway`."""
+    before = folder.read(BASIS) or {"data": {}, "code": {}, "packages": {}}
+    now = {"data": _checksums(dataset), "code": hash_code(), "packages": _packages()}
+    for kind, subject in (("data", "images"), ("code", "files of eyevsai"), ("packages", "packages")):
+        change = describe_change(before[kind], now[kind])
+        if not change:
+            continue
+        if not anyway:
+            raise UserError(
+                f"Run {folder.run_id} began with other {kind}; {subject}: {change}. "
+                "Bring them back, start a new run, or add --resume-anyway true."
+            )
+        log.warning("Going on although the %s changed: %s.", kind, change)
+
+
+def hash_code() -> dict[str, str]:
+    """The checksum of each file of the package."""
+    return {path.relative_to(PACKAGE).as_posix(): hash_file(path)[:16] for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _packages() -> dict[str, str]:
+    import torch
+
+    return {"torch": torch.__version__, "eyevsai": VERSION}
+
+
+def _checksums(dataset: Dataset) -> dict[str, str]:
+    return {
+        item.name: f"{split}/{item.label}/{item.record.digest[:16]}"
+        for item, split in zip(dataset.items, dataset.split_names, strict=True)
+    }
+
+
+def _plain_values(config: TrainConfig) -> dict[str, Any]:
+    """The settings as JSON gives them back."""
+    values: dict[str, Any] = json.loads(json.dumps(config.flat()))
+    return values
+
+
+def _plain(run_id: str) -> str:
+    if not run_id.isalnum():
+        raise UserError(f"--resume takes a run's id or {AUTO}, not {run_id!r}.")
+    return run_id

@@ -1,0 +1,105 @@
+"""What this machine keeps of a run until it is finished: its configuration, its data and code, its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from eyevsai.errors import UserError
+
+CONFIG, BASIS, HEARTBEAT, LOCK, LOG = "config.json", "basis.json", "heartbeat", "lock", "training.log"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run below the state root."""
+
+    root: Path
+    run_id: str
+
+    @property
+    def path(self) -> Path:
+        """Where it lies; made by `claim`."""
+        return self.root / "runs" / self.run_id
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """The run's log, over all its starts."""
+        return self.path / LOG
+
+    def claim(self) -> AbstractContextManager[object]:
+        """A held lock that says that this process works on the run; released when the process ends.
+
+        Raises:
+            UserError: another process works on it, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return FileLock(self.path / LOCK).acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"Run {self.run_id} is alive: another process is working on it. Wait for it.") from None
+        except OSError as error:
+            raise UserError(
+                f"Cannot write {self.path}: {error.strerror or error}. Choose another --state-root."
+            ) from error
+
+    def write(self, name: str, content: Any) -> None:
+        """Writes one of the folder's JSON files in one step."""
+        new = self.path / f"{name}.new"
+        new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        new.replace(self.path / name)
+
+    def read(self, name: str) -> Any:
+        """What `write` wrote; None when it is not there or torn."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def beat(self) -> None:
+        """Says that the process which works on the run is alive now."""
+        with suppress(OSError):  # a heart that cannot be written must not end a run
+            (self.path / HEARTBEAT).touch()
+
+    def last_beat(self) -> float | None:
+        """When `beat` was last called, in seconds since 1970; None if never."""
+        try:
+            return (self.path / HEARTBEAT).stat().st_mtime
+        except OSError:
+            return None
+
+    def delete(self) -> None:
+        """Removes the folder and all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def run_folders(root: Path) -> list[RunFolder]:
+    """All run folders below a state root, the one written to last first."""
+    if not (root / "runs").is_dir():
+        return []
+    paths = sorted((root / "runs").iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [RunFolder(root, path.name) for path in paths if path.is_dir()]
+
+
+def describe_change(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """How two mappings of names to checksums differ, in words; empty when they do not."""
+    added, gone = sorted(now.keys() - before.keys()), sorted(before.keys() - now.keys())
+    changed = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
+    parts = []
+    for word, names in (("added", added), ("gone", gone), ("changed", changed)):
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            parts.append(f"{len(names)} {word} ({shown})")
+    return "; ".join(parts)

@@ -1,0 +1,72 @@
+"""Which process works on a run, and whether it still lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from eyevsai.run_folder import RunFolder
+
+BEAT_EVERY_S, SILENT_AFTER_S = 5.0, 60.0
+
+
+def describe_process() -> dict[str, Any]:
+    """This process, so that it can be told from a later one of the same number."""
+    return {
+        "host": platform.node(),
+        "boot": _read("/proc/sys/kernel/random/boot_id"),
+        "namespace": _namespace(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+    }
+
+
+def has_died(text: str, folder: RunFolder) -> bool:
+    """Whether the process that a run's `process` tag describes has ended; False where that cannot be known.
+
+    A process of another host is never judged. One of this host's other containers, whose number
+    means nothing here, is judged by the heartbeat in its run folder.
+    """
+    try:
+        process = json.loads(text)
+        here = describe_process()
+        if process["host"] != here["host"]:
+            return False
+        if process["boot"] != here["boot"]:
+            return True  # the machine was started anew
+        if process["namespace"] != here["namespace"]:
+            beat = folder.last_beat()
+            return beat is not None and time.time() - beat > SILENT_AFTER_S
+        return not _is_running(int(process["pid"]), float(process["started"]))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _is_running(pid: int, started: float) -> bool:
+    try:
+        found = psutil.Process(pid)
+        return bool(abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

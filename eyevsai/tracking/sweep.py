@@ -1,0 +1,43 @@
+"""Runs whose process died without a word: found and marked at the next start on the same host."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run as Entity
+
+from eyevsai.run_folder import RunFolder
+from eyevsai.tracking.process import has_died
+
+log = logging.getLogger("eyevsai")
+
+
+def sweep(tracking_uri: str, state_root: Path) -> list[str]:
+    """Ends the RUNNING runs of dead processes of this host as FAILED and returns their ids."""
+    client = MlflowClient(tracking_uri=tracking_uri)
+    swept = []
+    for run in _running_here(client):
+        run_id, folder = run.info.run_id, RunFolder(state_root, run.info.run_id)
+        if not has_died(run.data.tags.get("process", ""), folder):
+            continue
+        client.set_tag(run_id, "ended_by", "sweep: its process died without a word")
+        client.set_terminated(run_id, "FAILED")
+        swept.append(run_id)
+        hint = f" Go on with --resume {run_id}." if folder.checkpoints.is_dir() else ""
+        log.warning("Run %s was left RUNNING by a process that died: marked FAILED.%s", run_id, hint)
+    return swept
+
+
+def _running_here(client: MlflowClient) -> Iterator[Entity]:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    wanted = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
+    token = None
+    while True:
+        page = client.search_runs(experiments, wanted, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
