@@ -59,7 +59,8 @@ def stopping() -> Iterator[JobStop]:
         if stop.timer_ is not None:
             stop.timer_.cancel()
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # a process that was asked to end is ending: no further signal is to tear what is left of it
+            signal.signal(number, handler if stop.asked is None else signal.SIG_IGN)
 
 
 @contextmanager

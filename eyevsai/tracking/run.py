@@ -43,6 +43,7 @@ log = logging.getLogger("eyevsai")
 SYSTEM_METRICS_EVERY_S = 2.0
 PARAMS_PER_CALL = 100
 EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
+RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
 GIVEN_BY_MLFLOW = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
 
 
@@ -120,7 +121,7 @@ def start_run(
     """A run that ends as the block ends: FINISHED, KILLED when it was interrupted, else FAILED.
 
     `given` is the run that `mlflow run` made for this call: it is taken over instead of making another.
-    `resumed` is an earlier run to go on with; then the given one is ended and deleted, tagged with its subject.
+    `resumed` is an earlier run to go on with; then the given one only says so, and `sweep` deletes it later.
 
     Raises:
         UserError: another process works on the resumed run.
@@ -142,8 +143,9 @@ def start_run(
         try:
             yield run
             status = "FINISHED"
-        except (KeyboardInterrupt, Terminated):
+        except (KeyboardInterrupt, Terminated) as error:
             status = "KILLED"
+            run.tags({"ended_by": "SIGTERM" if isinstance(error, Terminated) else "SIGINT"})
             log.warning("Interrupted. Go on with: eyevsai train --resume %s", run.run_id)
             raise
         except BaseException as error:
@@ -193,9 +195,8 @@ def _reopen(client: MlflowClient, run_id: str, given: str | None) -> Run:
     run.tags(_owner())  # before the status, or a sweep in between would see a dead owner
     client.update_run(run_id, status="RUNNING")
     if given and given != run_id:
-        client.set_tag(given, "subject", run_id)
-        client.set_terminated(given, "FINISHED")
-        client.delete_run(given)
+        stub = Run(client, given, run.experiment_id)
+        stub.tags({"job": RESUMED, "subject": run_id, **_owner()})  # `mlflow run` ends it: docs/decisions/010-resume.md
     return run
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,15 +13,24 @@ from mlflow.entities import Run as Entity
 
 from eyevsai.run_folder import RunFolder
 from eyevsai.tracking.process import has_died
+from eyevsai.tracking.run import RESUMED
 
 log = logging.getLogger("eyevsai")
 
+SETTLED_AFTER_S = 10.0
+
 
 def sweep(tracking_uri: str, state_root: Path) -> list[str]:
-    """Ends the RUNNING runs of dead processes of this host as FAILED and returns their ids."""
+    """Ends the RUNNING runs of dead processes of this host as FAILED and returns their ids.
+
+    Runs that `mlflow run` made for a resume, which hold nothing, are deleted once `mlflow run` has left them.
+    """
     client = MlflowClient(tracking_uri=tracking_uri)
     swept = []
-    for run in _running_here(client):
+    for stub in _search(client, f"attributes.status = 'FINISHED' and tags.job = '{RESUMED}'"):
+        if time.time() - stub.info.end_time / 1000 > SETTLED_AFTER_S:
+            client.delete_run(stub.info.run_id)
+    for run in _search(client, f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"):
         run_id, folder = run.info.run_id, RunFolder(state_root, run.info.run_id)
         if not has_died(run.data.tags.get("process", ""), folder):
             continue
@@ -32,9 +42,8 @@ def sweep(tracking_uri: str, state_root: Path) -> list[str]:
     return swept
 
 
-def _running_here(client: MlflowClient) -> Iterator[Entity]:
+def _search(client: MlflowClient, wanted: str) -> Iterator[Entity]:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    wanted = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
     token = None
     while True:
         page = client.search_runs(experiments, wanted, page_token=token)

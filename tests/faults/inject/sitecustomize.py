@@ -1,0 +1,71 @@
+"""Faults for a process that is to have one: Python imports this file first when its folder is in PYTHONPATH.
+
+FAULT=kill:N       SIGKILL in the middle of the Nth training step
+FAULT=torn:N       SIGKILL in the middle of the Nth checkpoint
+FAULT=hang:N       the Nth step takes a minute
+FAULT=slow         each step takes 50 ms longer
+FAULT=flip:N       after the Nth checkpoint a bit of it flips, then SIGKILL
+"""
+
+import os
+import signal
+import sys
+import time
+
+kind, _, count = os.environ.get("FAULT", "").partition(":")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fault_in_step() -> None:
+    from eyevsai.training.loop import Trainer
+
+    original, calls = Trainer._backward, []
+
+    def backward(self, *arguments):
+        calls.append(1)
+        if kind == "slow":
+            time.sleep(0.05)
+        elif len(calls) == int(count):
+            die() if kind == "kill" else time.sleep(60)
+        return original(self, *arguments)
+
+    Trainer._backward = backward
+
+
+def fault_in_save() -> None:
+    from eyevsai.training import checkpoint
+
+    original, save, calls = checkpoint._write_tensors, checkpoint.Checkpoints.save, []
+
+    def write(tensors, path):
+        calls.append(1)
+        original(tensors, path)
+        if kind == "torn" and len(calls) == int(count):
+            os.truncate(path, path.stat().st_size // 2)
+            die()
+
+    def save_and_flip(self, tensors, state):
+        save(self, tensors, state)
+        if kind == "flip" and len(calls) == int(count):
+            path = max(self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+            die()
+
+    checkpoint._write_tensors = write
+    checkpoint.Checkpoints.save = save_and_flip
+
+
+if kind and any(word.startswith(("eyevsai", "entrypoints")) for word in sys.orig_argv):
+    if os.environ.get("FAULT_KEEP"):
+        from eyevsai.run_folder import RunFolder
+
+        RunFolder.delete = lambda self: None
+    if kind in ("kill", "hang", "slow"):
+        fault_in_step()
+    if kind in ("torn", "flip"):
+        fault_in_save()

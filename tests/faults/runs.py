@@ -1,0 +1,127 @@
+"""Runs that are killed and gone on with, for tests and benchmarks alike."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlflow import MlflowClient
+
+from eyevsai.run_folder import RunFolder
+from eyevsai.training.checkpoint import Checkpoints
+from tests.conftest import ROOT
+
+INJECT = Path(__file__).parent / "inject"
+NOT_COMPARED = ("system/", "images_per_s")
+EPOCHS, STEPS = 4, 6  # of 42 images in batches of 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run left: metric history, and the state of its loop at the end."""
+
+    metrics: dict[str, list[tuple[int, float]]]
+    tensors: dict[str, torch.Tensor]
+    status: str
+
+    def equals(self, other: Outcome) -> bool:
+        """Bit by bit, timings and what the machine did aside."""
+        same = self.tensors.keys() == other.tensors.keys() and self.metrics == other.metrics
+        return same and all(torch.equal(tensor, other.tensors[name]) for name, tensor in self.tensors.items())
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a store of its own, in which runs are started as a person starts them."""
+
+    folder: Path
+    data: Path
+    by_mlflow: bool = False
+
+    def environment(self, **env: str) -> dict[str, str]:
+        """What such a process finds around it."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        store = f"sqlite:///{self.folder / 'mlflow.db'}"
+        return os.environ | {
+            "PATH": path, "PYTHONPATH": f"{INJECT}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "FAULT": "none",
+            "FAULT_KEEP": "1", "MLFLOW_TRACKING_URI": store, "EYEVSAI_STATE": str(self.folder / "state"),
+        } | env  # fmt: skip
+
+    def command(self, **settings: Any) -> list[str]:
+        """`eyevsai train` or `mlflow run` with small settings."""
+        values = {
+            "data": self.data, "image_size": 32, "width": 4, "epochs": EPOCHS, "batch_size": 8, "precision": "float32",
+            "dropout": 0.5, "head_units": 0,
+        } | settings  # fmt: skip
+        if not self.by_mlflow:
+            flags = [part for name, value in values.items() for part in (f"--{name}", str(value))]
+            return [sys.executable, "-m", "eyevsai", "train", *flags]
+        given = [part for name, value in values.items() for part in ("-P", f"{name}={value}")]
+        return [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", "train", "--env-manager=local", *given]
+
+    def run(self, fault: str = "none", **settings: Any) -> subprocess.CompletedProcess[str]:
+        """Runs to the end, or until the fault."""
+        return subprocess.run(
+            self.command(**settings), cwd=self.folder, env=self.environment(FAULT=fault),
+            capture_output=True, text=True, timeout=280,
+        )  # fmt: skip
+
+    def start(self, fault: str = "none", **settings: Any) -> subprocess.Popen[str]:
+        """Starts a run in a session of its own."""
+        return subprocess.Popen(
+            self.command(**settings), cwd=self.folder, env=self.environment(FAULT=fault), start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of the store."""
+        return MlflowClient(tracking_uri=f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    def run_ids(self) -> list[str]:
+        """All runs, the newest first."""
+        return [run.info.run_id for run in self.client.search_runs(["0"])]
+
+    def outcome(self, run_id: str) -> Outcome:
+        """What a run left behind."""
+        run = self.client.get_run(run_id)
+        names = [name for name in run.data.metrics if not name.startswith(NOT_COMPARED)]
+        history = {
+            name: sorted((point.step, point.value) for point in self.client.get_metric_history(run_id, name))
+            for name in names
+        }
+        checkpoint = Checkpoints(RunFolder(self.folder / "state", run_id).checkpoints).load()
+        return Outcome(history, checkpoint.tensors if checkpoint else {}, run.info.status)
+
+
+def make_place(folder: Path, store: Path, data: Path, *, by_mlflow: bool = False) -> Place:
+    """A new place with a copy of an empty store."""
+    import sqlite3
+
+    folder.mkdir(parents=True)
+    shutil.copy(store, folder / "mlflow.db")
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        database.execute("update experiments set artifact_location = ?", [str(folder / "mlruns" / "0")])
+    database.close()
+    return Place(folder, data, by_mlflow)
+
+
+def survives(place: Place, fault: str, expected: Outcome, check: Callable[[Any], None] = lambda done: None) -> bool:
+    """Whether a run that has `fault` and is then gone on with ends as one that never had it."""
+    killed = place.run(fault)
+    check(killed)
+    (run_id,) = place.run_ids()
+    done = place.run(resume=run_id)
+    if done.returncode != 0:
+        raise AssertionError(done.stdout + done.stderr)
+    assert [place.client.get_run(other).data.tags["subject"] for other in place.run_ids() if other != run_id] == (
+        [run_id] if place.by_mlflow else []
+    )
+    return place.outcome(run_id).equals(expected)

@@ -1,0 +1,150 @@
+"""Row 5: whatever ends a run, its status is true, and what can be gone on with is on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from eyevsai.run_folder import RunFolder
+from eyevsai.tracking.process import describe_process, has_died
+from eyevsai.tracking.sweep import sweep
+from eyevsai.training.checkpoint import Checkpoints
+from tests.faults.runs import Place, make_place
+
+pytestmark = pytest.mark.xdist_group("end")
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path, template_store: Path, stripes: Path) -> Place:
+    return make_place(tmp_path / "place", template_store, stripes, by_mlflow=getattr(request, "param", False))
+
+
+def wait_for_epoch(job: subprocess.Popen[str]) -> None:
+    assert job.stdout is not None
+    said = []
+    for line in job.stdout:
+        said.append(line)
+        if line.startswith("epoch 1 "):
+            return
+    raise AssertionError("".join(said))
+
+
+def end(place: Place, job: subprocess.Popen[str], *numbers: int) -> tuple[float, str]:
+    """Sends signals half a second apart; returns how long the job took to end, and what it said."""
+    wait_for_epoch(job)
+    began = time.monotonic()
+    for number in numbers:
+        job.send_signal(number)
+        time.sleep(0.2)
+    said = job.communicate(timeout=60)[0]
+    return time.monotonic() - began, said
+
+
+@pytest.mark.parametrize(("numbers", "code"), [
+    ((signal.SIGTERM,), 143), ((signal.SIGINT, signal.SIGTERM, signal.SIGINT), 130),
+])  # fmt: skip
+def test_a_signal_saves_the_step_and_ends_the_run_killed(place: Place, numbers: tuple[int, ...], code: int) -> None:
+    job = place.start("slow", epochs=1000, patience=0)
+    seconds, said = end(place, job, *numbers)
+    assert job.returncode == code, said
+    assert seconds < 10
+    assert "Traceback" not in said
+    (run_id,) = place.run_ids()
+    assert f"--resume {run_id}" in said
+    run = place.client.get_run(run_id)
+    assert (run.info.status, run.data.tags["ended_by"]) == ("KILLED", signal.Signals(numbers[0]).name)
+    progress = Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load().state["progress"]
+    assert progress["steps"] > 0 or len(progress["rows"]) > 1
+
+
+def test_a_step_that_does_not_end_leaves_the_last_checkpoint(place: Place) -> None:
+    job = place.start("hang:9", epochs=1000)
+    wait_for_epoch(job)
+    time.sleep(1.5)
+    began = time.monotonic()
+    job.send_signal(signal.SIGTERM)
+    said = job.communicate(timeout=30)[0]
+    assert job.returncode == 143
+    assert time.monotonic() - began < 10
+    assert "the last checkpoint stands" in said
+    (run_id,) = place.run_ids()
+    assert place.client.get_run(run_id).info.status == "KILLED"
+    progress = Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load().state["progress"]
+    assert (len(progress["rows"]), progress["steps"]) == (1, 0)
+
+
+@pytest.mark.parametrize("place", [True], indirect=True)
+def test_a_trainer_ends_with_the_mlflow_run_above_it(place: Place) -> None:
+    job = place.start("slow", epochs=1000, patience=0)
+    wait_for_epoch(job)
+    trainers = psutil.Process(job.pid).children(recursive=True)
+    os.kill(job.pid, signal.SIGKILL)
+    gone, alive = psutil.wait_procs(trainers, timeout=12)
+    assert gone
+    assert not alive
+    (run_id,) = place.run_ids()
+    assert place.client.get_run(run_id).info.status == "KILLED"
+    job.stdout.close()
+
+
+def test_the_next_start_marks_the_dead_and_leaves_the_living(place: Place) -> None:
+    dead, living = place.start("slow", epochs=1000, patience=0), place.start("slow", epochs=1000, patience=0)
+    for job in (dead, living):
+        wait_for_epoch(job)
+    dead.kill()
+    dead.communicate()
+    (dead_id,) = [run for run in place.run_ids() if owner(place, run) == dead.pid]
+    (living_id,) = [run for run in place.run_ids() if owner(place, run) == living.pid]
+    done = place.run(epochs=1)
+    assert f"Run {dead_id} was left RUNNING" in done.stderr
+    assert place.client.get_run(dead_id).info.status == "FAILED"
+    assert "sweep" in place.client.get_run(dead_id).data.tags["ended_by"]
+    assert place.client.get_run(living_id).info.status == "RUNNING"
+    refused = place.run(resume=living_id)
+    assert refused.returncode == 2
+    assert "is alive" in refused.stderr
+    living.terminate()
+    living.communicate(timeout=30)
+    assert place.client.get_run(living_id).info.status == "KILLED"
+
+
+def owner(place: Place, run_id: str) -> int:
+    return int(json.loads(place.client.get_run(run_id).data.tags["process"])["pid"])
+
+
+@pytest.mark.parametrize(("changes", "beat_age_s", "died"), [
+    ({}, None, False),
+    ({"started": 1.0}, None, True),  # the number was given to another process
+    ({"host": "elsewhere", "pid": 2**22 - 1}, 3600, False),
+    ({"boot": "an earlier one"}, None, True),
+    ({"namespace": "another container"}, None, False),
+    ({"namespace": "another container"}, 1, False),
+    ({"namespace": "another container"}, 3600, True),
+])  # fmt: skip
+def test_who_has_died(tmp_path: Path, changes: dict, beat_age_s: float | None, died: bool) -> None:
+    folder = RunFolder(tmp_path, "run")
+    if beat_age_s is not None:
+        folder.path.mkdir(parents=True)
+        folder.beat()
+        os.utime(folder.path / "heartbeat", (time.time() - beat_age_s,) * 2)
+    assert has_died(json.dumps(describe_process() | changes), folder) is died
+    assert not has_died("no process at all", folder)
+
+
+def test_the_run_of_a_call_that_resumed_is_deleted_later(place: Place) -> None:
+    client = place.client
+    run = client.create_run("0", tags={"job": "resume", "subject": "a"})
+    client.set_terminated(run.info.run_id, "FINISHED")
+    uri = f"sqlite:///{place.folder / 'mlflow.db'}"
+    sweep(uri, place.folder)
+    assert place.run_ids() == [run.info.run_id]  # `mlflow run` may not have left it yet
+    client.set_terminated(run.info.run_id, "FINISHED", end_time=int(time.time() * 1000) - 60_000)
+    sweep(uri, place.folder)
+    assert place.run_ids() == []

@@ -1,0 +1,59 @@
+"""Row 1: a run that is killed at any step, or in the middle of a save, goes on as if it had not been."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults.runs import EPOCHS, STEPS, Outcome, Place, make_place, survives
+
+pytestmark = pytest.mark.xdist_group("kill")
+
+
+@pytest.fixture(scope="module")
+def expected(stripes: Path, template_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """What a run leaves that nobody disturbs."""
+    place = make_place(tmp_path_factory.mktemp("whole") / "place", template_store, stripes)
+    done = place.run()
+    assert done.returncode == 0, done.stderr
+    outcome = place.outcome(place.run_ids()[0])
+    assert outcome.status == "FINISHED"
+    assert [step for step, _ in outcome.metrics["valid/loss"]] == list(range(1, EPOCHS + 1))
+    assert outcome.tensors
+    return outcome
+
+
+def was_killed(done) -> None:  # type: ignore[no-untyped-def]
+    assert done.returncode in (-signal.SIGKILL, 1), done.stderr  # 1 is that of mlflow run
+
+
+FAULTS = [f"kill:{step}" for step in random.Random(1).sample(range(STEPS + 1, EPOCHS * STEPS + 1), 4)] + ["torn:3"]
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path, template_store: Path, stripes: Path) -> Place:
+    return make_place(tmp_path / "place", template_store, stripes, by_mlflow=getattr(request, "param", False))
+
+
+ROUNDS = [(FAULTS[0], False), *((fault, number % 2 == 0) for number, fault in enumerate(FAULTS))]
+
+
+@pytest.mark.parametrize(
+    ("fault", "place"),
+    [pytest.param(*each, marks=[pytest.mark.slow] if number else []) for number, each in enumerate(ROUNDS)],
+    indirect=["place"],
+)
+def test_row_1_killed_and_gone_on_with(expected: Outcome, fault: str, place: Place) -> None:
+    assert survives(place, fault, expected, was_killed)
+
+
+def test_row_23_a_flipped_bit_is_found_and_the_checkpoint_before_taken(expected: Outcome, place: Place) -> None:
+    was_killed(place.run("flip:3"))
+    (run_id,) = place.run_ids()
+    done = place.run(resume=run_id)
+    assert "is damaged" in done.stderr
+    assert "Going on in epoch 3" in done.stderr
+    assert place.outcome(run_id).equals(expected)
