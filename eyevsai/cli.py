@@ -19,7 +19,7 @@ from eyevsai.errors import Terminated, UserError
 from eyevsai.flags import hyphens, pick_settings, settings_of_command, spell_out_booleans, take_switch, with_flags
 from eyevsai.models.families import variation_of
 
-INTERRUPTED = 130
+INTERRUPTED, UNSYNCED = 130, 3
 
 Folder = Annotated[str | None, typer.Argument(help="A folder of class folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -67,6 +67,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     data_flags = pick_settings(DataSettings, "dataset", "data_root", "cache_root")
     app.command(name="list")(with_flags(list_all, pick_settings(DataSettings, "data_root")))
     app.command()(with_flags(doctor, pick_settings(DataSettings, "data_root")))
+    app.command()(with_flags(sync, pick_settings(config.RunSettings, "state_root")))
     data = typer.Typer(no_args_is_help=True, help="Look at a dataset, or clear the pixel cache.")
     data.command(name="check")(with_flags(data_check, data_flags))
     data.command(name="stats")(with_flags(data_stats, data_flags))
@@ -95,7 +96,7 @@ def train(context: typer.Context, **given: Any) -> None:
     done = job(composed, config.take_run_id())
     scores = done.scores
     print(
-        f"{done.model_uri}\n"
+        f"{done.model_uri or 'no version yet'}\n"
         f"valid accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, in {done.seconds:.0f} s\n"
         f"run {done.run_id}; see it with: mlflow ui"
     )
@@ -134,6 +135,22 @@ def doctor(
             print(f"{'ok  ' if finding.ok else 'MEND'}  {finding.subject:<12}{finding.text}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def sync(as_json: Json = False, **given: Any) -> None:
+    """Tell the store what runs could not while it was away. Exit code 3 when something is left."""
+    from eyevsai.jobs.sync import sync_all
+
+    _start_logging()
+    left = sync_all(Path(config.compose_run(given).state_root).expanduser())
+    if as_json:
+        print(json.dumps(left))
+    else:
+        for run_id, count in left.items():
+            print(f"run {run_id}: {f'{count} entries are left' if count else 'nothing is left'}")
+        print(f"{sum(left.values())} entries are left")
+    if any(left.values()):
+        raise typer.Exit(UNSYNCED)
 
 
 def data_check(

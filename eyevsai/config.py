@@ -114,7 +114,7 @@ def compose_train(given: Mapping[str, Any]) -> TrainConfig:
     settings = declared.settings(**suited | _pick(declared.settings, given))
     return TrainConfig(
         ModelConfig(choice.model, variation, choice.preset, settings), data,
-        RunSettings(**_pick(RunSettings, given)), ResumeSettings(**_pick(ResumeSettings, given)),
+        compose_run(given), ResumeSettings(**_pick(ResumeSettings, given)),
     )  # fmt: skip
 
 
@@ -126,6 +126,11 @@ def take_run_id() -> str | None:
 def compose_data(given: Mapping[str, Any]) -> DataSettings:
     """The data settings in which `given` values go before environment and defaults."""
     return DataSettings(**_pick(DataSettings, given))
+
+
+def compose_run(given: Mapping[str, Any]) -> RunSettings:
+    """The run settings in which `given` values go before environment and defaults."""
+    return RunSettings(**_pick(RunSettings, given))
 
 
 def unknown_setting(name: str, family: str, variation: str | None) -> UserError:

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from eyevsai.errors import UserError
 
 CONFIG, BASIS, HEARTBEAT, LOCK, LOG = "config.json", "basis.json", "heartbeat", "lock", "training.log"
+MODEL_ID, VERSION_URI = "model_id.json", "version.json"
 
 
 @dataclass(frozen=True)

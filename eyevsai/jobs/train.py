@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import tempfile
+import shutil
 import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, w
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.models.learner import Learner, build
 from eyevsai.names import ModelName
-from eyevsai.run_folder import RunFolder
+from eyevsai.run_folder import VERSION_URI
 from eyevsai.store import open_store
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import rank
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("eyevsai")
 
 SHEET_SIZE = 24
+PACKAGE = "package"  # the run folder's part in which the model is made ready
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Trained:
     """What a training run left behind."""
 
     run_id: str
-    model_uri: str
+    model_uri: str | None
     scores: dict[str, float]
     seconds: float
 
@@ -55,7 +55,7 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
     began = time.monotonic()
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         # mlflow takes seconds to import, while the images are read from disk
-        importing = threading.Thread(target=import_module, args=("eyevsai.tracking.run",), daemon=True)
+        importing = threading.Thread(target=import_module, args=("eyevsai.tracking.lifetime",), daemon=True)
         importing.start()
         resumed = find_interrupted(config, open_store()) if config.resume.resume else None
         if resumed:
@@ -65,32 +65,32 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
             check_basis(data.dataset, resumed, anyway=config.resume.resume_anyway)
         importing.join()
         tracking_uri, state_root = open_store(), Path(config.run.state_root).expanduser()
-        from eyevsai.registry.versions import check_name
-        from eyevsai.tracking.run import start_run
+        from eyevsai.registry.versions import CARRIERS, check_name
+        from eyevsai.tracking.lifetime import start_run
         from eyevsai.tracking.sweep import sweep
 
         name = ModelName(data.dataset.name, learner.family, learner.variation)
         check_name(tracking_uri, name)
-        sweep(tracking_uri, state_root)
+        sweep(tracking_uri, state_root, CARRIERS)
         title, tags = config.run.run_name or str(name), {"job": "train", **vars(name)}
         with ExitStack() as stack:
             with stop.deferring():  # a run that was made is also ended
+                earlier = resumed.run_id if resumed else None
                 starting = start_run(
-                    tracking_uri, title, tags, state_root, given=run_id, resumed=resumed.run_id if resumed else None
+                    tracking_uri, title, tags, state_root, given=run_id, resumed=earlier, carriers=CARRIERS
                 )
                 run = stack.enter_context(starting)
-                stop.at_timeout = partial(run.end, "KILLED")
+                stop.at_timeout = run.kill
             session = _Session(config, learner, data, name, run)
-            folder = RunFolder(state_root, run.run_id)
             if resumed:
                 session.logged = run.logged_epochs()
             else:
                 session.log_start()
-                write_basis(config, data.dataset, folder)
-            checkpoints = Checkpoints(folder.checkpoints, config.run.checkpoint_every_s, stop)
+                write_basis(config, data.dataset, run.folder)
+            checkpoints = Checkpoints(run.folder.checkpoints, config.run.checkpoint_every_s, stop)
             learner.fit(data.train, data.valid, session.log_epoch, checkpoints)
             scores = session.evaluate()
-            model_uri = session.register(tracking_uri, scores)
+            model_uri = session.register(scores)
             return Trained(run.run_id, model_uri, scores, time.monotonic() - began)
 
 
@@ -177,9 +177,8 @@ class _Session:
         self.run.picture("pictures/worst_errors.png", draw_mistakes(mistakes, images, classes))
         return scores
 
-    def register(self, tracking_uri: str, scores: dict[str, float]) -> str:
-        """Logs the model, registers it as a version and returns the version's URI."""
-        from eyevsai.registry.versions import register
+    def register(self, scores: dict[str, float]) -> str | None:
+        """Logs the model, registers it as a version and returns its URI; None when the store does not answer."""
         from eyevsai.serving.package import write_package
 
         about: dict[str, Any] = {
@@ -189,10 +188,11 @@ class _Session:
             "parameters": self.learner.num_parameters(),
             "image_size": self.learner.preprocessing.image_size,
         }
-        with tempfile.TemporaryDirectory() as folder:
-            package = write_package(self.learner, self.data.valid, Path(folder), about)
-            model_id = self.run.model(package, "model", self.config.flat())
-        model_uri = register(tracking_uri, self.name, model_id, self.run.run_id, about)
-        self.run.tags({"version": model_uri})
-        log.info("Registered %s with valid accuracy %.4f", model_uri, scores["accuracy"])
+        shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)  # of a start that was interrupted here
+        package = write_package(self.learner, self.data.valid, self.run.folder.path / PACKAGE, about)
+        self.run.model(package, "model", self.config.flat())
+        self.run.operation("version", name=vars(self.name), tags={name: str(value) for name, value in about.items()})
+        model_uri: str | None = self.run.folder.read(VERSION_URI) if self.run.flush() else None
+        if model_uri:
+            log.info("Registered %s with valid accuracy %.4f", model_uri, scores["accuracy"])
         return model_uri

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
 from eyevsai.names import ModelName
+from eyevsai.run_folder import MODEL_ID, VERSION_URI, RunFolder
 
 
 def register(tracking_uri: str, name: ModelName, model_id: str, run_id: str, tags: Mapping[str, Any]) -> str:
@@ -26,9 +27,20 @@ def register(tracking_uri: str, name: ModelName, model_id: str, run_id: str, tag
             raise
         check_name(tracking_uri, name)
     texts = {key: str(value) for key, value in tags.items()}
+    for version in client.search_model_versions(f"run_id = '{run_id}'"):
+        if version.name == name.registered and version.tags.items() >= texts.items():
+            return f"models:/{name.registered}/{version.version}"  # told twice by a run that was interrupted
     source = f"models:/{model_id}"
     version = client.create_model_version(name.registered, source, run_id, tags=texts, model_id=model_id)
     return f"models:/{name.registered}/{version.version}"
+
+
+def carry_out(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+    """The spool's operation `version`: registers the logged model of a run and tags the run with the version."""
+    name = ModelName(**arguments["name"])
+    uri = register(client.tracking_uri, name, folder.read(MODEL_ID), folder.run_id, arguments["tags"])
+    client.set_tag(folder.run_id, "version", uri)
+    folder.write(VERSION_URI, uri)
 
 
 def check_name(tracking_uri: str, name: ModelName) -> None:
@@ -45,3 +57,6 @@ def check_name(tracking_uri: str, name: ModelName) -> None:
             f"The registered model {name.registered} belongs to the dataset {owner!r}, whose name is written "
             f"like {name.dataset!r} in a registry. Rename one of the two folders."
         )
+
+
+CARRIERS = {"version": carry_out}

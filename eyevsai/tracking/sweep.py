@@ -5,23 +5,28 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run as Entity
 
+from eyevsai.errors import UserError
 from eyevsai.run_folder import RunFolder
+from eyevsai.tracking.lifetime import RESUMED, sync
+from eyevsai.tracking.operations import Carrier
 from eyevsai.tracking.process import has_died
-from eyevsai.tracking.run import RESUMED
 
 log = logging.getLogger("eyevsai")
 
-SETTLED_AFTER_S = 10.0
+SETTLED_AFTER_S, PATIENCE_S = 10.0, 2.0
 
 
-def sweep(tracking_uri: str, state_root: Path) -> list[str]:
+def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) -> list[str]:
     """Ends the RUNNING runs of dead processes of this host as FAILED and returns their ids.
+
+    What such a process left in its spool is carried out first: it may have ended in good order.
 
     Runs that `mlflow run` made for a resume, which hold nothing, are deleted once `mlflow run` has left them.
     """
@@ -33,6 +38,11 @@ def sweep(tracking_uri: str, state_root: Path) -> list[str]:
     for run in _search(client, f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"):
         run_id, folder = run.info.run_id, RunFolder(state_root, run.info.run_id)
         if not has_died(run.data.tags.get("process", ""), folder):
+            continue
+        if folder.path.is_dir():
+            with suppress(UserError):  # somebody has just begun to go on with it
+                sync(tracking_uri, folder, carriers, PATIENCE_S)
+        if client.get_run(run_id).info.status != "RUNNING":
             continue
         client.set_tag(run_id, "ended_by", "sweep: its process died without a word")
         client.set_terminated(run_id, "FAILED")

@@ -143,8 +143,8 @@ def test_the_run_of_a_call_that_resumed_is_deleted_later(place: Place) -> None:
     run = client.create_run("0", tags={"job": "resume", "subject": "a"})
     client.set_terminated(run.info.run_id, "FINISHED")
     uri = f"sqlite:///{place.folder / 'mlflow.db'}"
-    sweep(uri, place.folder)
+    sweep(uri, place.folder, {})
     assert place.run_ids() == [run.info.run_id]  # `mlflow run` may not have left it yet
     client.set_terminated(run.info.run_id, "FINISHED", end_time=int(time.time() * 1000) - 60_000)
-    sweep(uri, place.folder)
+    sweep(uri, place.folder, {})
     assert place.run_ids() == []

@@ -1,0 +1,30 @@
+"""sync: tells the store what runs on this machine could not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eyevsai.errors import UserError
+from eyevsai.run_folder import run_folders
+from eyevsai.store import open_store
+
+PATIENCE_S = 10.0
+
+
+def sync_all(state_root: Path) -> dict[str, int]:
+    """Carries out what is left of ended runs, oldest first; entries that are still left, by run id.
+
+    Raises:
+        UserError: the store cannot be opened.
+    """
+    tracking_uri = open_store()
+    from eyevsai.registry.versions import CARRIERS
+    from eyevsai.tracking.lifetime import sync
+
+    left = {}
+    for folder in reversed(run_folders(state_root)):
+        try:
+            left[folder.run_id] = sync(tracking_uri, folder, CARRIERS, PATIENCE_S)
+        except UserError:  # a process works on it, and will tell the store itself
+            continue
+    return left

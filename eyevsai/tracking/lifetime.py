@@ -1,0 +1,242 @@
+"""How a run begins, goes on and ends.
+
+Only MLflow's client is used, never its fluent functions: those keep an active run that an
+`atexit` hook ends as FINISHED whatever happened.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
+
+from eyevsai.errors import RunFailed, Terminated
+from eyevsai.run_folder import RunFolder
+from eyevsai.tracking.monitor import start_monitor
+from eyevsai.tracking.operations import CARRIERS, Carrier
+from eyevsai.tracking.process import BEAT_EVERY_S, describe_process, has_died
+from eyevsai.tracking.run import PATIENCE_S, Run, Unsynced, now_ms
+from eyevsai.tracking.spool import Spool
+
+log = logging.getLogger("eyevsai")
+
+INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its spool
+EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
+RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
+GIVEN_BY_MLFLOW = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
+HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # the spool tries again itself
+
+
+@contextmanager
+def start_run(
+    tracking_uri: str,
+    name: str,
+    tags: Mapping[str, Any],
+    state_root: Path,
+    *,
+    given: str | None = None,
+    resumed: str | None = None,
+    carriers: Mapping[str, Carrier] = MappingProxyType({}),
+) -> Iterator[Run]:
+    """A run that ends as the block ends: FINISHED, KILLED when it was interrupted, else FAILED.
+
+    `given` is the run that `mlflow run` made for this call: it is taken over instead of making another.
+    `resumed` is an earlier run to go on with; then the given one only says so, and `sweep` deletes it later.
+    `carriers` carry out operations of other rooms.
+
+    Raises:
+        UserError: another process works on the resumed run.
+        Unsynced: the block ended well, and the store could not be told all of it.
+    """  # fmt: skip
+    for variable, value in HTTP.items():
+        os.environ.setdefault(variable, value)
+    client = MlflowClient(tracking_uri=tracking_uri)
+    run_id = resumed or (_take_over(client, given, name) if given else _create(client, name))
+    folder = RunFolder(state_root, run_id)
+    with folder.claim():
+        run = _open(client, folder, carriers)
+        if resumed:
+            _reopen(run, given)
+        else:
+            client.set_experiment_tag(run.experiment_id, *EXPERIMENT_KIND)
+            _set_tags(client, run_id, {"eyevsai": "1", **tags, **_owner()})
+        with _logging_to(folder.log), _beating(folder):
+            yield from _ending_truly(run)
+    folder.delete()  # only a finished run whose store knows all comes here
+
+
+def _ending_truly(run: Run) -> Iterator[Run]:
+    """Yields the run and ends it as what follows ends."""
+    monitor = start_monitor(run)
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except (KeyboardInterrupt, Terminated) as error:
+        status = "KILLED"
+        run.tags({"ended_by": "SIGTERM" if isinstance(error, Terminated) else "SIGINT"})
+        log.warning("Interrupted. Go on with: eyevsai train --resume %s", run.run_id)
+        raise
+    except BaseException as error:
+        log.error("The run failed: %s", error)
+        raise
+    finally:
+        left = _end(run, status, monitor)
+    if left:
+        raise Unsynced(left)
+
+
+def _end(run: Run, status: str, monitor: Any) -> str:
+    """Ends a run and says what the store could not be told; empty when it knows all."""
+    monitor.finish()
+    run.spool.refused_, refused = None, run.spool.refused_
+    status = "FAILED" if refused and status == "FINISHED" else status
+    run.spool.append("file", file=run.folder.log.name, artifact_folder=None)
+    run.spool.append("end", status=status, time_ms=now_ms())
+    patience_s, at_most_s = (INTERRUPTED_S, INTERRUPTED_S) if status == "KILLED" else (PATIENCE_S, math.inf)
+    left = run.spool.drain(patience_s, at_most_s)
+    run.spool.close()
+    if refused:
+        return f"MLflow refused what was logged: {refused}"
+    if not left:
+        return ""
+    said = f"{left} entries of run {run.run_id} are not in the store, which does not answer. Later: eyevsai sync"
+    if status != "FINISHED":
+        log.warning(said)
+    return said
+
+
+def sync(tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], patience_s: float) -> int:
+    """Carries out what a run of an ended process left in its spool; returns how many entries are left.
+
+    Entries of a run that this store does not know are kept: it is another store's.
+
+    Raises:
+        UserError: a process works on the run.
+    """
+    client = MlflowClient(tracking_uri=tracking_uri)
+    with folder.claim():
+        spool = _make_spool(client, folder, carriers)
+        if not spool.left():
+            return 0
+        try:
+            client.get_run(folder.run_id)
+        except MlflowException:
+            return spool.left()
+        spool.start()
+        left = spool.drain(patience_s)
+        spool.close()
+    if not left and client.get_run(folder.run_id).info.status == "FINISHED":
+        folder.delete()
+    return left
+
+
+def _make_spool(client: MlflowClient, folder: RunFolder, carriers: Mapping[str, Carrier]) -> Spool:
+    table = {**CARRIERS, **carriers}
+    return Spool(folder.path, lambda kind, arguments: table[kind](client, folder, arguments))
+
+
+def _open(client: MlflowClient, folder: RunFolder, carriers: Mapping[str, Carrier]) -> Run:
+    spool = _make_spool(client, folder, carriers)
+    spool.start()
+    return Run(client, folder, client.get_run(folder.run_id).info.experiment_id, spool)
+
+
+def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> None:
+    client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+
+
+def why_not_resumable(tracking_uri: str, folder: RunFolder) -> str | None:
+    """Why the run of `folder` cannot be gone on with; None when it can."""
+    run_id = folder.run_id
+    try:
+        run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
+    except MlflowException:
+        return f"There is no run {run_id} in the store. `mlflow ui` shows those that are there."
+    if run.info.status == "FINISHED":
+        return (
+            f"Run {run_id} has finished ({run.data.tags.get('version', 'no version')}): there is nothing to go on with."
+        )
+    if run.info.lifecycle_stage != "active":
+        return f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
+    if run.info.status == "RUNNING" and not has_died(run.data.tags.get("process", ""), folder):
+        return f"Run {run_id} is alive: another process is working on it. Wait for it, or end that process."
+    return None
+
+
+def _owner() -> dict[str, str]:
+    process = describe_process()
+    return {"host": process["host"], "process": json.dumps(process)}
+
+
+def _reopen(run: Run, given: str | None) -> None:
+    _set_tags(run.client, run.run_id, _owner())  # before the status, or a sweep in between would see a dead owner
+    run.client.update_run(run.run_id, status="RUNNING")
+    if given and given != run.run_id:  # `mlflow run` ends it: docs/decisions/010-resume.md
+        _set_tags(run.client, given, {"job": RESUMED, "subject": run.run_id, **_owner()})
+    if run.spool.drain(PATIENCE_S):
+        raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
+
+
+@contextmanager
+def _beating(folder: RunFolder) -> Iterator[None]:
+    done = threading.Event()
+
+    def beat() -> None:
+        folder.beat()
+        while not done.wait(BEAT_EVERY_S):
+            folder.beat()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _create(client: MlflowClient, name: str) -> str:
+    tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "eyevsai", "mlflow.source.type": "LOCAL"}
+    created = client.create_run(_find_experiment(client), tags=tags | _owner(), run_name=name)
+    return str(created.info.run_id)
+
+
+def _take_over(client: MlflowClient, run_id: str, name: str) -> str:
+    if GIVEN_BY_MLFLOW.fullmatch(client.get_run(run_id).info.run_name or ""):
+        client.update_run(run_id, name=name)
+    return run_id
+
+
+def _find_experiment(client: MlflowClient) -> str:
+    """The experiment that MLflow's own variables name, else Default."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if not name or os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"
+    experiment = client.get_experiment_by_name(name)
+    return experiment.experiment_id if experiment else client.create_experiment(name)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()

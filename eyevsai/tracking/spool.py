@@ -1,0 +1,155 @@
+"""What is to be said to MLflow, in order, in a file: a store that is away holds up no training step.
+
+A thread carries the operations out one after another. What the store could not take stays in the file
+and outlives the process; `eyevsai sync` or the next start carries it out.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from eyevsai.errors import RunFailed
+
+OPERATIONS, DONE = "spool.jsonl", "spool.done"
+RETRY_AFTER_S, RETRY_AT_MOST_S = 0.5, 10.0
+REFUSALS = {
+    "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "BAD_REQUEST",
+    "INVALID_STATE", "MALFORMED_REQUEST", "CUSTOMER_UNAUTHORIZED",
+}  # fmt: skip
+
+CarryOut = Callable[[str, dict[str, Any]], None]
+
+
+class Spool:
+    """Operations on one run, appended here and carried out by `carry_out(kind, arguments)`.
+
+    An operation may be carried out twice, when a process or a connection ended just after it: each
+    must leave the same behind as once.
+    """
+
+    def __init__(self, folder: Path, carry_out: CarryOut) -> None:
+        self.path = folder / OPERATIONS
+        self.done_path = folder / DONE
+        self.carry_out = carry_out
+        self.refused_: Exception | None = None
+        self.failing_since_: float | None = None
+        self.changed_ = threading.Condition()
+        self.closed_ = False
+        self.done_ = self._read_done()
+        if self.path.exists():  # a line that a dying process did not finish was never an operation
+            content = self.path.read_bytes()
+            with open(self.path, "r+b") as stream:
+                stream.truncate(content.rfind(b"\n") + 1)
+        self.end_ = self.path.stat().st_size if self.path.exists() else 0
+
+    def start(self) -> None:
+        """Begins to carry out what is there and what will be appended."""
+        threading.Thread(target=self._work, name="spool", daemon=True).start()
+
+    def append(self, kind: str, **arguments: Any) -> None:
+        """Adds an operation; returns before it is carried out.
+
+        Raises:
+            RunFailed: the store refused an earlier operation, or this disk is full.
+        """
+        if self.refused_ is not None:
+            raise RunFailed(f"MLflow refused what was logged: {self.refused_}") from self.refused_
+        line = json.dumps([kind, arguments]).encode() + b"\n"
+        try:
+            with self.changed_, open(self.path, "ab", buffering=0) as stream:
+                stream.write(line)
+                self.end_ += len(line)
+                self.changed_.notify_all()
+        except OSError as error:
+            raise RunFailed(f"Cannot write {self.path}: {error.strerror or error}.") from error
+
+    def drain(self, patience_s: float, at_most_s: float = float("inf")) -> int:
+        """Waits until all is carried out; gives up when the store failed for `patience_s` or after `at_most_s`.
+
+        Returns how many operations are left.
+        """
+        began = time.monotonic()
+        with self.changed_:
+            while self.done_ < self.end_:
+                now = time.monotonic()
+                failing = 0.0 if self.failing_since_ is None else now - max(self.failing_since_, began)
+                if failing >= patience_s or now - began >= at_most_s:
+                    break
+                self.changed_.wait(0.05)
+        return self.left()
+
+    def left(self) -> int:
+        """How many operations are not carried out."""
+        if self.done_ >= self.end_:
+            return 0
+        with open(self.path, "rb") as stream:
+            stream.seek(self.done_)
+            return sum(1 for _ in stream)
+
+    def close(self) -> None:
+        """Carries out nothing more."""
+        with self.changed_:
+            self.closed_ = True
+            self.changed_.notify_all()
+
+    def _work(self) -> None:
+        pause = RETRY_AFTER_S
+        while True:
+            with self.changed_:
+                while self.done_ >= self.end_ and not self.closed_:
+                    self.changed_.wait()
+                if self.closed_:
+                    return
+            line = self._next()
+            try:
+                kind, arguments = json.loads(line)
+                self.carry_out(kind, arguments)
+            except Exception as error:
+                if not is_refusal(error):
+                    self._note_failure()
+                    with self.changed_:
+                        self.changed_.wait_for(lambda: self.closed_, timeout=pause)
+                    pause = min(2 * pause, RETRY_AT_MOST_S)
+                    continue
+                self.refused_ = self.refused_ or error
+            pause = RETRY_AFTER_S
+            self._advance(len(line))
+
+    def _next(self) -> bytes:
+        with open(self.path, "rb") as stream:
+            stream.seek(self.done_)
+            return stream.readline()
+
+    def _note_failure(self) -> None:
+        if self.failing_since_ is None:
+            self.failing_since_ = time.monotonic()
+
+    def _advance(self, size: int) -> None:
+        with self.changed_:
+            self.failing_since_ = None
+            self.done_ += size
+            new = self.done_path.with_suffix(".new")
+            new.write_text(str(self.done_))
+            new.replace(self.done_path)
+            self.changed_.notify_all()
+
+    def _read_done(self) -> int:
+        try:
+            return int(self.done_path.read_text())
+        except (OSError, ValueError):
+            return 0
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether trying again would change nothing: a store that can be reached said no."""
+    if isinstance(error, MlflowException):
+        return error.error_code in REFUSALS
+    return not isinstance(error, OSError | SQLAlchemyError)

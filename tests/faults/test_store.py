@@ -1,0 +1,195 @@
+"""Rows 2, 4 and 6: a store that is not there yet, that goes away, and that many write to at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.conftest import ROOT
+from tests.faults.runs import make_place
+
+pytestmark = pytest.mark.xdist_group("store")
+TINY = {"image_size": 32, "width": 4, "epochs": 1, "batch_size": 8, "head_units": 0}
+
+
+class Server:
+    """An MLflow server that can be stopped and started again on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}", "--serve-artifacts",
+            "--artifacts-destination", str(self.folder / "artifacts"), "--default-artifact-root", "mlflow-artifacts:/",
+        ]  # fmt: skip
+        env = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+        env.pop("MLFLOW_TRACKING_URI", None)
+        self.process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=env,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.2)
+        raise AssertionError("the server did not start")
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path, template_store: Path) -> Iterator[Server]:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    shutil.copy(template_store, folder / "mlflow.db")
+    import sqlite3
+
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        database.execute("update experiments set artifact_location = 'mlflow-artifacts:/0'")
+    database.close()
+    server = Server(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+def wait_for_line(job: subprocess.Popen[str], start: str) -> None:
+    assert job.stdout is not None
+    for line in job.stdout:
+        if line.startswith(start):
+            return
+
+
+OUTAGES = [10, pytest.param(300, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("outage_s", OUTAGES)
+def test_row_4_a_server_that_comes_back_has_every_point(
+    server: Server, tmp_path: Path, template_store: Path, stripes: Path, outage_s: int
+) -> None:
+    place = make_place(tmp_path / "place", template_store, stripes)
+    epochs = 2 * outage_s + 20  # an epoch takes a third of a second and more: longer than the outage
+    env = place.environment(FAULT="slow", MLFLOW_TRACKING_URI=server.uri, FAULT_KEEP="")
+    job = subprocess.Popen(
+        place.command(epochs=epochs, patience=0), cwd=place.folder, env=env, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    wait_for_line(job, "epoch 2 ")
+    server.stop()
+    time.sleep(outage_s)
+    server.start()
+    said = job.communicate(timeout=outage_s + 200)[0]
+    assert job.returncode == 0, said
+    client = MlflowClient(tracking_uri=server.uri)
+    (run,) = client.search_runs(["0"])
+    assert run.info.status == "FINISHED"
+    history = client.get_metric_history(run.info.run_id, "valid/loss")
+    assert [point.step for point in history] == list(range(1, epochs + 1))
+    times = [point.timestamp for point in client.get_metric_history(run.info.run_id, "images_per_s")]
+    assert max(after - before for before, after in zip(times, times[1:], strict=False)) < 1500  # no epoch was held up
+    assert client.get_model_version("stripes-deep_v1-standard", "1").status == "READY"
+
+
+def test_row_4_a_server_that_is_gone_for_good_is_said_and_synced_later(
+    server: Server, tmp_path: Path, template_store: Path, stripes: Path
+) -> None:
+    place = make_place(tmp_path / "place", template_store, stripes)
+    env = place.environment(FAULT="slow", MLFLOW_TRACKING_URI=server.uri, FAULT_KEEP="")
+    command = place.command(epochs=12, patience=0)
+    job = subprocess.Popen(
+        command, cwd=place.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    wait_for_line(job, "epoch 2 ")
+    server.stop()
+    said = job.communicate(timeout=200)[0]
+    assert job.returncode == 3, said
+    assert "eyevsai sync" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    server.start()
+    sync = [sys.executable, "-m", "eyevsai", "sync"]
+    done = subprocess.run(sync, cwd=place.folder, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "0 entries are left"
+    client = MlflowClient(tracking_uri=server.uri)
+    (run,) = client.search_runs(["0"])
+    assert run.info.status == "FINISHED"
+    assert len(client.get_metric_history(run.info.run_id, "valid/loss")) == 12
+    assert run.data.tags["version"] == "models:/stripes-deep_v1-standard/1"
+    assert len(client.search_model_versions("name = 'stripes-deep_v1-standard'")) == 1
+
+
+def start_eight(uri: str, folder: Path, stripes: Path) -> list[str]:
+    """Eight trainings at once; what those said that failed."""
+    flags = [part for name, value in TINY.items() for part in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "eyevsai", "train", "--data", str(stripes), *flags]
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": uri, "EYEVSAI_STATE": str(folder / "s"),
+    }  # fmt: skip
+    jobs = [
+        subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for _ in range(8)
+    ]
+    said = [job.communicate(timeout=280)[1] for job in jobs]
+    return [text for job, text in zip(jobs, said, strict=True) if job.returncode != 0]
+
+
+ROUNDS = [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 10))]
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_row_2_eight_start_on_a_store_that_does_not_exist(tmp_path: Path, stripes: Path, round_: int) -> None:
+    uri = f"sqlite:///{tmp_path / 'new.db'}"
+    assert start_eight(uri, tmp_path, stripes) == []
+    versions = MlflowClient(tracking_uri=uri).search_model_versions("name = 'stripes-deep_v1-standard'")
+    assert sorted(int(version.version) for version in versions) == list(range(1, 9))
+
+
+REGISTER = """
+import sys
+from pathlib import Path
+from mlflow import MlflowClient
+from eyevsai.names import ModelName
+from eyevsai.registry.versions import register
+client, name = MlflowClient(), ModelName("many", "deep_v1", "standard")
+uri = sys.argv[2]
+for number in range(int(sys.argv[1])):
+    run = client.create_run("0")
+    model = client.create_logged_model("0", "model", source_run_id=run.info.run_id)
+    client.finalize_logged_model(model.model_id, "READY")
+    register(uri, name, model.model_id, run.info.run_id, {"number": number})
+"""
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_row_6_many_registrations_leave_no_gap(workplace: Path, count: int) -> None:
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", REGISTER, str(count), uri]
+    jobs = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    said = [job.communicate(timeout=280)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * 8, said
+    versions = MlflowClient(tracking_uri=uri).search_model_versions("name = 'many-deep_v1-standard'", max_results=1000)
+    assert sorted(int(version.version) for version in versions) == list(range(1, 8 * count + 1))

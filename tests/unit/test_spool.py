@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+from eyevsai.errors import RunFailed
+from eyevsai.tracking import spool as module
+from eyevsai.tracking.spool import OPERATIONS, Spool
+
+
+class Store:
+    """Takes operations, unless it is away."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.away = False
+
+    def __call__(self, kind: str, arguments: dict[str, Any]) -> None:
+        if self.away:
+            raise ConnectionError("nobody answers")
+        if kind == "refused":
+            raise MlflowException("no", error_code=INVALID_PARAMETER_VALUE)
+        self.taken.append(arguments["number"])
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_AFTER_S", 0.01)
+
+
+def test_in_order_whatever_the_store_does(tmp_path: Path) -> None:
+    store = Store()
+    spool = Spool(tmp_path, store)
+    spool.start()
+    for number in range(300):
+        store.away = 100 <= number < 200
+        began = time.monotonic()
+        spool.append("metrics", number=number)
+        assert time.monotonic() - began < 1
+    assert spool.drain(5) == 0
+    assert store.taken == list(range(300))
+
+
+def test_what_is_left_outlives_the_process(tmp_path: Path) -> None:
+    store = Store()
+    store.away = True
+    first = Spool(tmp_path, store)
+    first.start()
+    for number in range(10):
+        first.append("metrics", number=number)
+    assert first.drain(0.1) == 10
+    first.close()
+    with open(tmp_path / OPERATIONS, "ab") as stream:
+        stream.write(b'["metrics", {"number": 10')  # the process died in the middle of a line
+    store.away = False
+    second = Spool(tmp_path, store)
+    assert second.left() == 10
+    second.start()
+    second.append("metrics", number=11)
+    assert second.drain(5) == 0
+    assert store.taken == [*range(10), 11]
+    assert Spool(tmp_path, store).left() == 0
+
+
+def test_a_slow_store_is_waited_for_and_a_silent_one_is_not(tmp_path: Path) -> None:
+    store = Store()
+
+    def slow(kind: str, arguments: dict[str, Any]) -> None:
+        time.sleep(0.1)
+        store(kind, arguments)
+
+    spool = Spool(tmp_path, slow)
+    spool.start()
+    for number in range(5):
+        spool.append("metrics", number=number)
+    assert spool.drain(0.2) == 0
+    for number in range(50):
+        spool.append("metrics", number=number)
+    assert spool.drain(10, at_most_s=0.3) > 0
+
+
+def test_a_refusal_is_told_at_the_next_entry(tmp_path: Path) -> None:
+    store = Store()
+    spool = Spool(tmp_path, store)
+    spool.start()
+    spool.append("refused", number=1)
+    assert spool.drain(5) == 0
+    with pytest.raises(RunFailed, match="MLflow refused"):
+        spool.append("metrics", number=2)
