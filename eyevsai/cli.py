@@ -121,12 +121,18 @@ def list_all(as_json: Json = False, **given: Any) -> None:
 
 def doctor(
     init: Annotated[bool, typer.Option("--init", help="Create the store if there is none.")] = False,
+    relocate: Annotated[
+        bool, typer.Option("--relocate", help="Mend the store of a project folder that was moved, after a copy.")
+    ] = False,
     as_json: Json = False,
     **given: Any,
 ) -> None:
     """Check the environment and say what to mend."""
-    from eyevsai.jobs.doctor import examine
+    from eyevsai.jobs.doctor import examine, relocate_store
 
+    if relocate:
+        done = relocate_store()
+        print(f"{done.paths} paths lead from {done.before} to {done.after} now; the store before is {done.backup}")
     findings = examine(_data_root(given), create_store=init)
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))

@@ -103,6 +103,10 @@ def _touch(uri: str) -> None:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except MlflowException as error:
         raise _store_error(uri, str(error)) from error
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"The store {shown(uri)} needs the Python package {error.name}. For PostgreSQL: pip install 'eyevsai[postgres]'"
+        ) from error
     except Exception as error:  # database drivers raise of every kind
         raise _store_error(uri, f"{type(error).__name__}: {error}") from error
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from eyevsai import store
 from eyevsai.data.catalogue import list_datasets
 from eyevsai.errors import UserError
+from eyevsai.relocation import Relocation, find_moved_from, relocate
 
 PYTHONS = ((3, 11), (3, 13))
 MIN_FREE_BYTES = 2 * 1024**3
@@ -90,4 +91,20 @@ def _store(create: bool) -> Finding:
         store.open_store()
     except UserError as error:
         return Finding("store", False, str(error))
+    if path is not None and (before := find_moved_from(path)):
+        text = f"{path} was moved here from {before}, where it still looks for artifacts; eyevsai doctor --relocate"
+        return Finding("store", False, text)
     return Finding("store", True, store.shown(uri))
+
+
+def relocate_store() -> Relocation:
+    """Mends the paths of a SQLite store that was moved with its project folder, after a copy.
+
+    Raises:
+        UserError: the store is none that lies in a file, or there is nothing to mend.
+    """
+    uri = store.find_store()
+    path = store.sqlite_path(uri)
+    if path is None:
+        raise UserError(f"The store {store.shown(uri)} does not lie in a project folder: there is nothing to relocate.")
+    return relocate(path)

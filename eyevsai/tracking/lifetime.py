@@ -104,8 +104,12 @@ def _end(run: Run, status: str, monitor: Any) -> str:
     monitor.finish()
     run.spool.refused_, refused = None, run.spool.refused_
     status = "FAILED" if refused and status == "FINISHED" else status
-    run.spool.append("file", file=run.folder.log.name, artifact_folder=None)
-    run.spool.append("end", status=status, time_ms=now_ms())
+    try:
+        run.spool.append("file", file=run.folder.log.name, artifact_folder=None)
+        run.spool.append("end", status=status, time_ms=now_ms())
+    except RunFailed:  # this disk is full
+        run.client.set_terminated(run.run_id, "FAILED")
+        raise
     patience_s, at_most_s = (INTERRUPTED_S, INTERRUPTED_S) if status == "KILLED" else (PATIENCE_S, math.inf)
     left = run.spool.drain(patience_s, at_most_s)
     run.spool.close()
@@ -230,9 +234,14 @@ def _find_experiment(client: MlflowClient) -> str:
     return experiment.experiment_id if experiment else client.create_experiment(name)
 
 
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A log that cannot be written, for want of room, must not end a run."""
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    handler = _LogFile(path, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:

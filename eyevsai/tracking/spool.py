@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,10 @@ class Spool:
         with self.changed_:
             self.failing_since_ = None
             self.done_ += size
-            new = self.done_path.with_suffix(".new")
-            new.write_text(str(self.done_))
-            new.replace(self.done_path)
+            with suppress(OSError):  # a full disk: the next process will say again what was said
+                new = self.done_path.with_suffix(".new")
+                new.write_text(str(self.done_))
+                new.replace(self.done_path)
             self.changed_.notify_all()
 
     def _read_done(self) -> int:

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from eyevsai.store import open_store
 from tests.conftest import ROOT
+from tests.faults.conftest import create_database
 from tests.faults.runs import make_place
 
 pytestmark = pytest.mark.xdist_group("store")
@@ -156,14 +158,25 @@ def start_eight(uri: str, folder: Path, stripes: Path) -> list[str]:
     return [text for job, text in zip(jobs, said, strict=True) if job.returncode != 0]
 
 
+@pytest.fixture
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URI of a store in which there are no tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new.db'}"
+    return create_database(request.getfixturevalue("postgres"), f"store_{time.monotonic_ns()}")
+
+
+BOTH = ("sqlite", "postgres")
 ROUNDS = [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 10))]
 
 
+@pytest.mark.parametrize("new_store", BOTH, indirect=True)
 @pytest.mark.parametrize("round_", ROUNDS)
-def test_row_2_eight_start_on_a_store_that_does_not_exist(tmp_path: Path, stripes: Path, round_: int) -> None:
-    uri = f"sqlite:///{tmp_path / 'new.db'}"
-    assert start_eight(uri, tmp_path, stripes) == []
-    versions = MlflowClient(tracking_uri=uri).search_model_versions("name = 'stripes-deep_v1-standard'")
+def test_row_2_eight_start_on_a_store_that_does_not_exist(
+    tmp_path: Path, stripes: Path, new_store: str, round_: int
+) -> None:
+    assert start_eight(new_store, tmp_path, stripes) == []
+    versions = MlflowClient(tracking_uri=new_store).search_model_versions("name = 'stripes-deep_v1-standard'")
     assert sorted(int(version.version) for version in versions) == list(range(1, 9))
 
 
@@ -183,13 +196,18 @@ for number in range(int(sys.argv[1])):
 """
 
 
+@pytest.mark.parametrize("new_store", BOTH, indirect=True)
 @pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_row_6_many_registrations_leave_no_gap(workplace: Path, count: int) -> None:
-    uri = os.environ["MLFLOW_TRACKING_URI"]
+def test_row_6_many_registrations_leave_no_gap(
+    tmp_path: Path, new_store: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store)
+    open_store()
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", REGISTER, str(count), uri]
-    jobs = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for _ in range(8)]
-    said = [job.communicate(timeout=280)[1] for job in jobs]
+    command = [sys.executable, "-c", REGISTER, str(count), new_store]
+    jobs = [subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    said = [job.communicate(timeout=500)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0] * 8, said
-    versions = MlflowClient(tracking_uri=uri).search_model_versions("name = 'many-deep_v1-standard'", max_results=1000)
+    client = MlflowClient(tracking_uri=new_store)
+    versions = client.search_model_versions("name = 'many-deep_v1-standard'", max_results=1000)
     assert sorted(int(version.version) for version in versions) == list(range(1, 8 * count + 1))

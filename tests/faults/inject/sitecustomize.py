@@ -3,6 +3,7 @@
 FAULT=kill:N       SIGKILL in the middle of the Nth training step
 FAULT=torn:N       SIGKILL in the middle of the Nth checkpoint
 FAULT=hang:N       the Nth step takes a minute
+FAULT=nan:N        the loss of the Nth step is not a number
 FAULT=slow         each step takes 50 ms longer
 FAULT=flip:N       after the Nth checkpoint a bit of it flips, then SIGKILL
 """
@@ -28,9 +29,12 @@ def fault_in_step() -> None:
         calls.append(1)
         if kind == "slow":
             time.sleep(0.05)
-        elif len(calls) == int(count):
-            die() if kind == "kill" else time.sleep(60)
-        return original(self, *arguments)
+        elif len(calls) == int(count) and kind == "kill":
+            die()
+        elif len(calls) == int(count) and kind == "hang":
+            time.sleep(60)
+        logits, loss = original(self, *arguments)
+        return logits, loss * float("nan") if kind == "nan" and len(calls) == int(count) else loss
 
     Trainer._backward = backward
 
@@ -65,7 +69,7 @@ if kind and any(word.startswith(("eyevsai", "entrypoints")) for word in sys.orig
         from eyevsai.run_folder import RunFolder
 
         RunFolder.delete = lambda self: None
-    if kind in ("kill", "hang", "slow"):
+    if kind in ("kill", "hang", "slow", "nan"):
         fault_in_step()
     if kind in ("torn", "flip"):
         fault_in_save()

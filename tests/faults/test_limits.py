@@ -1,0 +1,143 @@
+"""Rows 12, 13 and 16: numbers, disk and memory that run out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from eyevsai.run_folder import RunFolder
+from eyevsai.training.checkpoint import Checkpoints
+from tests.conftest import ROOT
+from tests.faults.runs import Place, make_place
+from tests.faults.test_end import wait_for_epoch
+
+pytestmark = pytest.mark.xdist_group("limits")
+
+SHORT_OF_MEMORY = """
+import json, resource, sys
+import torch
+from pathlib import Path
+from eyevsai.data.dataset import load_dataset
+from eyevsai.data.settings import DataSettings
+from eyevsai.models.deep_v1.network import DeepV1Learner
+from eyevsai.models.deep_v1.settings import DeepV1Settings
+
+spare = int(sys.argv[1])
+dataset = load_dataset(DataSettings(data=sys.argv[2]), 0)
+settings = DeepV1Settings(epochs=1, image_size=128, width=32, batch_size=32, precision="float32", threads=1)
+learner = DeepV1Learner("standard", settings, dataset.classes, 0)
+data = dataset.open(learner.preprocessing)
+rows = []
+status = Path("/proc/self/status").read_text()
+size = int(status.split("VmSize:")[1].split()[0]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (size + spare, resource.RLIM_INFINITY))
+try:
+    learner.fit(data.train, data.valid, lambda epoch, row: rows.append(row))
+except Exception as error:
+    print(json.dumps({"error": type(error).__name__, "text": str(error)}))
+else:
+    print(json.dumps({"accumulation": rows[0]["accumulation"], "loss": rows[0]["train/loss"]}))
+"""
+
+
+def fit_within(spare_mib: int, stripes: Path) -> dict:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "0"}
+    command = [sys.executable, "-c", SHORT_OF_MEMORY, str(spare_mib << 20), str(stripes)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_row_16_short_of_memory_the_same_batch_is_computed_in_parts(stripes: Path) -> None:
+    whole = fit_within(8192, stripes)
+    assert whole["accumulation"] == 1
+    halved = fit_within(320, stripes)
+    assert halved["accumulation"] in (2, 4, 8, 16), halved
+    refused = fit_within(48, stripes)
+    assert refused["error"] == "RunFailed", refused
+    assert "Try a smaller --image-size" in refused["text"]
+
+
+def test_row_12_a_nan_leaves_the_last_good_checkpoint(tmp_path: Path, template_store: Path, stripes: Path) -> None:
+    place = make_place(tmp_path / "place", template_store, stripes)
+    done = place.run("nan:10")
+    assert done.returncode == 1
+    assert "The update was not made" in done.stderr
+    (run_id,) = place.run_ids()
+    assert place.client.get_run(run_id).info.status == "FAILED"
+    assert not place.client.search_registered_models()
+    checkpoint = Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load()
+    assert len(checkpoint.state["progress"]["rows"]) == 1
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint.tensors.values())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of eight megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("no small file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    path = folder / "ballast"
+    with open(path, "wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(bytes(1 << 12))
+        except OSError:
+            return path
+
+
+def test_row_13_a_full_disk_leaves_the_checkpoint_before(
+    tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
+) -> None:
+    place = make_place(tmp_path / "place", template_store, stripes)
+    env = place.environment(FAULT="slow", EYEVSAI_STATE=str(small_disk))
+    job = subprocess.Popen(
+        place.command(epochs=30), cwd=place.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    wait_for_epoch(job)
+    ballast = fill(small_disk)
+    said = job.communicate(timeout=60)[0]
+    assert job.returncode == 1, said
+    assert "No space left" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    (run_id,) = place.run_ids()
+    assert place.client.get_run(run_id).info.status == "FAILED"
+    assert not place.client.search_registered_models()
+    checkpoint = Checkpoints(RunFolder(small_disk, run_id).checkpoints).load()
+    assert checkpoint.state["progress"]["rows"]
+    ballast.unlink()
+    command = place.command(resume=run_id)
+    done = subprocess.run(command, cwd=place.folder, env=env | {"FAULT": "none"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(place.client.get_metric_history(run_id, "valid/loss")) == 30
+
+
+def test_row_13_artifacts_that_have_no_room_are_no_half_version(
+    tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
+) -> None:
+    place: Place = make_place(tmp_path / "place", template_store, stripes)
+    (place.folder / "mlruns").symlink_to(small_disk)
+    ballast = fill(small_disk)
+    done = place.run(epochs=1)
+    assert done.returncode == 3, done.stderr
+    assert "eyevsai sync" in done.stderr.splitlines()[-1]
+    assert not place.client.search_model_versions()
+    ballast.unlink()
+    command = [sys.executable, "-m", "eyevsai", "sync"]
+    synced = subprocess.run(command, cwd=place.folder, env=place.environment(), capture_output=True, text=True)
+    assert synced.returncode == 0, synced.stdout + synced.stderr
+    assert len(place.client.search_model_versions("name = 'stripes-deep_v1-standard'")) == 1
