@@ -12,7 +12,9 @@ BENCHMARKS = {
     "data": "benchmarks.data",
     "accuracy": "benchmarks.accuracy",
     "precision": "benchmarks.precision",
+    "checkpoints": "benchmarks.checkpoints",
     "faults": "benchmarks.faults",
+    "survival": "benchmarks.survival",
 }
 
 

@@ -105,7 +105,8 @@ def _touch(uri: str) -> None:
         raise _store_error(uri, str(error)) from error
     except ModuleNotFoundError as error:
         raise UserError(
-            f"The store {shown(uri)} needs the Python package {error.name}. For PostgreSQL: pip install 'eyevsai[postgres]'"
+            f"The store {shown(uri)} needs the Python package {error.name}. "
+            "For PostgreSQL: pip install -e '.[postgres]'"
         ) from error
     except Exception as error:  # database drivers raise of every kind
         raise _store_error(uri, f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,51 @@
+"""What checkpoints cost: the share of an epoch of deep_v1, at its defaults on the 60-class union, that saving takes.
+
+Bytes are flushed to the disk of the current folder. The median over the epochs after the first. Limit: 3 %.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+ROUNDS, EVERY_S = 3, 300.0
+
+
+def main() -> None:
+    if not PHOTOS.is_dir():
+        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+        return
+    from eyevsai.data.dataset import load_dataset
+    from eyevsai.data.settings import DataSettings
+    from eyevsai.models.deep_v1.network import DeepV1Learner
+    from eyevsai.models.deep_v1.settings import DeepV1Settings
+    from eyevsai.training.checkpoint import Checkpoints
+
+    cache = os.environ.get("EYEVSAI_CACHE", "~/.cache/eyevsai")
+    dataset = load_dataset(DataSettings(dataset="combined_all", data_root=str(PHOTOS), cache_root=cache), 0)
+    learner = DeepV1Learner("standard", DeepV1Settings(epochs=2 * ROUNDS + 1), dataset.classes, 0)
+    data = dataset.open(learner.preprocessing)
+    saves: list[float] = []
+
+    class Timed(Checkpoints):
+        """Checkpoints that say how long each took, its bytes on disk and flushed."""
+
+        def save(self, tensors, state):  # type: ignore[no-untyped-def]
+            began = time.perf_counter()
+            super().save(tensors, state)
+            saves.append(time.perf_counter() - began)
+
+    ends: list[float] = []
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        learner.fit(
+            data.train, data.valid, lambda epoch, row: ends.append(time.perf_counter()), Timed(Path(folder), EVERY_S)
+        )
+        size = max(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+    epochs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    epoch, save = statistics.median(epochs), statistics.median(saves[1:])
+    print(f"an epoch takes {epoch:.2f} s, of which its checkpoint of {size / 1e6:.1f} MB {1000 * save:.0f} ms")
+    print(f"share of an epoch  {save / epoch:.2%}   (limit 3 %)")
