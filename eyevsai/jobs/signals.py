@@ -80,14 +80,14 @@ def ending_with_mlflow_run() -> Iterator[None]:
         above = []
     done = threading.Event()
 
-    def watch() -> None:
+    def _watch() -> None:
         while not done.wait(WATCH_EVERY_S):
             if not all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in above):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
     if above:
-        threading.Thread(target=watch, daemon=True).start()
+        threading.Thread(target=_watch, daemon=True).start()
     try:
         yield
     finally:

@@ -199,12 +199,12 @@ def _reopen(run: Run, given: str | None) -> None:
 def _beating(folder: RunFolder) -> Iterator[None]:
     done = threading.Event()
 
-    def beat() -> None:
+    def _beat() -> None:
         folder.beat()
         while not done.wait(BEAT_EVERY_S):
             folder.beat()
 
-    thread = threading.Thread(target=beat, daemon=True)
+    thread = threading.Thread(target=_beat, daemon=True)
     thread.start()
     try:
         yield
@@ -234,14 +234,10 @@ def _find_experiment(client: MlflowClient) -> str:
     return experiment.experiment_id if experiment else client.create_experiment(name)
 
 
-class _LogFile(logging.FileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """A log that cannot be written, for want of room, must not end a run."""
-
-
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    handler = _LogFile(path, mode="a", encoding="utf-8")
+    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    handler.handleError = lambda *_: None  # type: ignore[method-assign]  # a full disk must not end a run here
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
