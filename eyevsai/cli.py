@@ -15,7 +15,7 @@ import typer
 import eyevsai
 from eyevsai import config
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import Terminated, UserError
+from eyevsai.errors import RunFailed, Terminated, UserError
 from eyevsai.flags import hyphens, pick_settings, settings_of_command, spell_out_booleans, take_switch, with_flags
 from eyevsai.models.families import variation_of
 
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
     except Terminated as error:
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        _fail(RunFailed(f"Out of memory {error}. Try a smaller --batch-size or --image-size."), 1, debug)
     except Exception as error:
         if debug:
             raise

@@ -23,16 +23,21 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for path in (folder, *folder.parents[:-2]):
             path.chmod(0o755)
         shutil.chown(folder, "postgres")
-        prefix = ["runuser", "-u", "postgres", "--"]
+        user: str | None = "postgres"
     else:
-        prefix = []
+        user = None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
 
     def command(program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [*prefix, str(binaries[-1] / program), *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+            [str(binaries[-1] / program), *arguments],
+            user=user,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 

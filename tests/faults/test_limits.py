@@ -29,9 +29,9 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 
-spare = int(sys.argv[1])
+spare, side = int(sys.argv[1]), int(sys.argv[3])
 dataset = load_dataset(DataSettings(data=sys.argv[2]), 0)
-settings = DeepV1Settings(epochs=1, image_size=128, width=32, batch_size=32, precision="float32", threads=1)
+settings = DeepV1Settings(epochs=1, image_size=side, width=32, batch_size=32, precision="float32", threads=1)
 learner = DeepV1Learner("standard", settings, dataset.classes, 0)
 data = dataset.open(learner.preprocessing)
 rows = []
@@ -47,9 +47,9 @@ else:
 """
 
 
-def fit_within(spare_mib: int, stripes: Path) -> dict:
+def fit_within(spare_mib: int, stripes: Path, image_size: int = 128) -> dict:
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "0"}
-    command = [sys.executable, "-c", SHORT_OF_MEMORY, str(spare_mib << 20), str(stripes)]
+    command = [sys.executable, "-c", SHORT_OF_MEMORY, str(spare_mib << 20), str(stripes), str(image_size)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -60,7 +60,7 @@ def test_row_16_short_of_memory_the_same_batch_is_computed_in_parts(stripes: Pat
     assert whole["accumulation"] == 1
     halved = fit_within(320, stripes)
     assert halved["accumulation"] in (2, 4, 8, 16), halved
-    refused = fit_within(48, stripes)
+    refused = fit_within(320, stripes, image_size=512)
     assert refused["error"] == "RunFailed", refused
     assert "Try a smaller --image-size" in refused["text"]
 
