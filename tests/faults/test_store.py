@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.faults.conftest import create_database
 from tests.faults.runs import make_place
 
-pytestmark = pytest.mark.xdist_group("store")
+pytestmark = [pytest.mark.xdist_group("store"), pytest.mark.timeout(900)]  # an outage of five minutes is one
 TINY = {"image_size": 32, "width": 4, "epochs": 1, "batch_size": 8, "head_units": 0}
 
 
