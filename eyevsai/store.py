@@ -53,7 +53,8 @@ def find_store() -> str:
 
 def shown(uri: str) -> str:
     """`uri` without the password that it may hold."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
+    without = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
+    return re.sub(r"(?i)([?&](?:password|passwd|pwd|sslpassword)=)[^&]*", r"\1***", without)
 
 
 def _creation_lock(uri: str) -> FileLock:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from eyevsai.checksum import hash_file
@@ -114,9 +114,12 @@ class PixelCache:
                 excess -= self._delete(path)
 
     def _delete(self, path: Path) -> int:
-        with FileLock(f"{path}.lock"):  # a process that has the map open keeps reading it
-            freed = _size(path)
-            shutil.rmtree(path, ignore_errors=True)
+        try:
+            with FileLock(f"{path}.lock", timeout=0):  # a process that has the map open keeps reading it
+                freed = _size(path)
+                shutil.rmtree(path, ignore_errors=True)
+        except Timeout:  # somebody builds or checks it; waiting here, with a lock of our own, could wait for ever
+            return 0
         return freed
 
 

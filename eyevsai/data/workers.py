@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -16,6 +17,7 @@ from eyevsai.progress import track
 
 S = TypeVar("S")
 T = TypeVar("T")
+IMPORTING = "importing"  # the name of a thread that imports
 CHUNK = 64  # what a worker takes at a time: bounds memory, whatever the size of the dataset
 
 
@@ -48,6 +50,9 @@ def map_chunks(task: Callable[[Sequence[S]], T], items: Sequence[S], label: str)
         UserError or OSError: what the first failing task raised, or that a worker died.
     """
     chunks = _Chunks(task, items)
+    for thread in threading.enumerate():  # a module that is half imported at a fork stays locked in the worker
+        if thread.name == IMPORTING:
+            thread.join()
     workers = min(torch.get_num_threads(), len(chunks)) if len(chunks) > 1 else 0
     loader: DataLoader[Any] = DataLoader(
         chunks,

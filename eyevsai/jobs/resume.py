@@ -53,9 +53,10 @@ def restore_config(config: TrainConfig, folder: RunFolder) -> TrainConfig:
     begun = compose_train({name: value for name, value in saved.items() if value is not None})
     fresh = compose_train({"model": config.model.family})
     for name, value in config.flat().items():
-        if value != begun.flat().get(name) and value != fresh.flat().get(name):
+        if name != "state_root" and value != begun.flat().get(name) and value != fresh.flat().get(name):
             log.warning("--%s %s is not used: a resumed run keeps its settings.", name.replace("_", "-"), value)
-    return replace(begun, resume=config.resume)
+    here = replace(begun.run, state_root=config.run.state_root)  # where the checkpoint was found
+    return replace(begun, run=here, resume=config.resume)
 
 
 def write_basis(config: TrainConfig, dataset: Dataset, folder: RunFolder) -> None:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.data.workers import IMPORTING
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.models.learner import Learner, build
 from eyevsai.names import ModelName
-from eyevsai.run_folder import VERSION_URI
+from eyevsai.run_folder import VERSION_URI, RunFolder
 from eyevsai.store import open_store
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import rank
@@ -55,16 +56,19 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
     began = time.monotonic()
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         # mlflow takes seconds to import, while the images are read from disk
-        importing = threading.Thread(target=import_module, args=("eyevsai.tracking.lifetime",), daemon=True)
+        importing = threading.Thread(
+            target=import_module, args=("eyevsai.tracking.lifetime",), name=IMPORTING, daemon=True
+        )
         importing.start()
-        resumed = find_interrupted(config, open_store()) if config.resume.resume else None
+        state_root = Path(config.run.state_root).expanduser()
+        resumed = _sweep_and_find(config, state_root) if config.resume.resume else None
         if resumed:
             config = restore_config(config, resumed)
         learner, data = _prepare(config)
         if resumed:
             check_basis(data.dataset, resumed, anyway=config.resume.resume_anyway)
         importing.join()
-        tracking_uri, state_root = open_store(), Path(config.run.state_root).expanduser()
+        tracking_uri = open_store()
         from eyevsai.registry.versions import CARRIERS, check_name
         from eyevsai.tracking.lifetime import start_run
         from eyevsai.tracking.sweep import sweep
@@ -92,6 +96,16 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
             scores = session.evaluate()
             model_uri = session.register(scores)
             return Trained(run.run_id, model_uri, scores, time.monotonic() - began)
+
+
+def _sweep_and_find(config: TrainConfig, state_root: Path) -> RunFolder | None:
+    """The run to go on with; what ended runs left unsaid is said first, since one of them may have finished."""
+    tracking_uri = open_store()
+    from eyevsai.registry.versions import CARRIERS
+    from eyevsai.tracking.sweep import sweep
+
+    sweep(tracking_uri, state_root, CARRIERS)
+    return find_interrupted(config, tracking_uri)
 
 
 def _prepare(config: TrainConfig) -> tuple[Learner, Data]:

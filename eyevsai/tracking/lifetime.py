@@ -134,8 +134,6 @@ def sync(tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], 
     client = MlflowClient(tracking_uri=tracking_uri)
     with folder.claim():
         spool = _make_spool(client, folder, carriers)
-        if not spool.left():
-            return 0
         try:
             client.get_run(folder.run_id)
         except MlflowException:
@@ -143,6 +141,10 @@ def sync(tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], 
         spool.start()
         left = spool.drain(patience_s)
         spool.close()
+        if spool.refused_ is not None:
+            raise RunFailed(
+                f"The store refused what run {folder.run_id} left: {spool.refused_}. {folder.path} is kept."
+            )
     if not left and client.get_run(folder.run_id).info.status == "FINISHED":
         folder.delete()
     return left
@@ -187,12 +189,12 @@ def _owner() -> dict[str, str]:
 
 
 def _reopen(run: Run, given: str | None) -> None:
+    if run.spool.drain(PATIENCE_S):  # first: an end that was left unsaid must not come after the new beginning
+        raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
     _set_tags(run.client, run.run_id, _owner())  # before the status, or a sweep in between would see a dead owner
     run.client.update_run(run.run_id, status="RUNNING")
     if given and given != run.run_id:  # `mlflow run` ends it: docs/decisions/010-resume.md
         _set_tags(run.client, given, {"job": RESUMED, "subject": run.run_id, **_owner()})
-    if run.spool.drain(PATIENCE_S):
-        raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
 
 
 @contextmanager

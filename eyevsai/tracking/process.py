@@ -30,17 +30,15 @@ def describe_process() -> dict[str, Any]:
 def has_died(text: str, folder: RunFolder) -> bool:
     """Whether the process that a run's `process` tag describes has ended; False where that cannot be known.
 
-    A process of another host is never judged. One of this host's other containers, whose number
-    means nothing here, is judged by the heartbeat in its run folder.
+    A process of another host is never judged. One of another container, or from before this host was
+    started anew, whose number means nothing here, is judged by the heartbeat in its run folder.
     """
     try:
         process = json.loads(text)
         here = describe_process()
         if process["host"] != here["host"]:
             return False
-        if process["boot"] != here["boot"]:
-            return True  # the machine was started anew
-        if process["namespace"] != here["namespace"]:
+        if process["boot"] != here["boot"] or process["namespace"] != here["namespace"]:
             beat = folder.last_beat()
             return beat is not None and time.time() - beat > SILENT_AFTER_S
         return not _is_running(int(process["pid"]), float(process["started"]))

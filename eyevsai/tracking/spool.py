@@ -6,7 +6,9 @@ and outlives the process; `eyevsai sync` or the next start carries it out.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -66,7 +68,9 @@ class Spool:
         line = json.dumps([kind, arguments]).encode() + b"\n"
         try:
             with self.changed_, open(self.path, "ab", buffering=0) as stream:
-                stream.write(line)
+                if stream.write(line) < len(line):  # a disk with room for a part of it
+                    stream.truncate(self.end_)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self.end_ += len(line)
                 self.changed_.notify_all()
         except OSError as error:
@@ -109,12 +113,13 @@ class Spool:
                     self.changed_.wait()
                 if self.closed_:
                     return
-            line = self._next()
+            line = b""
             try:
+                line = self._next()
                 kind, arguments = json.loads(line)
                 self.carry_out(kind, arguments)
             except Exception as error:
-                if not is_refusal(error):
+                if not line or not is_refusal(error):
                     self._note_failure()
                     with self.changed_:
                         self.changed_.wait_for(lambda: self.closed_, timeout=pause)

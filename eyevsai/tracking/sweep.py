@@ -6,7 +6,6 @@ import logging
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -40,8 +39,10 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
         if not has_died(run.data.tags.get("process", ""), folder):
             continue
         if folder.path.is_dir():
-            with suppress(UserError):  # somebody has just begun to go on with it
+            try:
                 sync(tracking_uri, folder, carriers, PATIENCE_S)
+            except UserError:  # somebody has just begun to go on with it, or the store refused what it left
+                continue
         if client.get_run(run_id).info.status != "RUNNING":
             continue
         client.set_tag(run_id, "ended_by", "sweep: its process died without a word")

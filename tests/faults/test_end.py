@@ -123,7 +123,8 @@ def owner(place: Place, run_id: str) -> int:
     ({}, None, False),
     ({"started": 1.0}, None, True),  # the number was given to another process
     ({"host": "elsewhere", "pid": 2**22 - 1}, 3600, False),
-    ({"boot": "an earlier one"}, None, True),
+    ({"boot": "an earlier one"}, None, False),  # or another machine of the same name
+    ({"boot": "an earlier one"}, 3600, True),
     ({"namespace": "another container"}, None, False),
     ({"namespace": "another container"}, 1, False),
     ({"namespace": "another container"}, 3600, True),

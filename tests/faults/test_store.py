@@ -95,16 +95,18 @@ def test_row_4_a_server_that_comes_back_has_every_point(
     place = make_place(tmp_path / "place", template_store, stripes)
     epochs = 2 * outage_s + 20  # an epoch takes a third of a second and more: longer than the outage
     env = place.environment(FAULT="slow", MLFLOW_TRACKING_URI=server.uri, FAULT_KEEP="")
-    job = subprocess.Popen(
-        place.command(epochs=epochs, patience=0), cwd=place.folder, env=env, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    wait_for_line(job, "epoch 2 ")
+    log = tmp_path / "log"  # not a pipe: nobody reads it during the outage, and a full one would hold the job up
+    with open(log, "w") as stream:
+        command = place.command(epochs=epochs, patience=0)
+        job = subprocess.Popen(command, cwd=place.folder, env=env, stdout=stream, stderr=subprocess.STDOUT)
+    while "\nepoch 2 " not in log.read_text():
+        assert job.poll() is None, log.read_text()
+        time.sleep(0.1)
     server.stop()
     time.sleep(outage_s)
     server.start()
-    said = job.communicate(timeout=outage_s + 200)[0]
-    assert job.returncode == 0, said
+    job.wait(timeout=outage_s + 200)
+    assert job.returncode == 0, log.read_text()
     client = MlflowClient(tracking_uri=server.uri)
     (run,) = client.search_runs(["0"])
     assert run.info.status == "FINISHED"

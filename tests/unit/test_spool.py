@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from eyevsai.errors import RunFailed
 from eyevsai.tracking import spool as module
 from eyevsai.tracking.spool import OPERATIONS, Spool
+from tests.conftest import ROOT
 
 
 class Store:
@@ -92,3 +96,17 @@ def test_a_refusal_is_told_at_the_next_entry(tmp_path: Path) -> None:
     assert spool.drain(5) == 0
     with pytest.raises(RunFailed, match="MLflow refused"):
         spool.append("metrics", number=2)
+
+
+def test_a_disk_with_room_for_half_a_line_takes_none_of_it(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys\nfrom pathlib import Path\nfrom eyevsai.tracking.spool import Spool\n"
+        "from eyevsai.errors import RunFailed\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "spool = Spool(Path(sys.argv[1]), print)\nspool.append('a', number=1)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (spool.end_ + 5, resource.RLIM_INFINITY))\n"
+        "try: spool.append('a', number=2)\n"
+        "except RunFailed: print(spool.end_ == spool.path.stat().st_size, spool.left())"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=env)
+    assert done.stdout.split() == ["True", "1"], done.stderr

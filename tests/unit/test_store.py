@@ -57,3 +57,11 @@ def test_a_file_that_is_no_database_is_said(workplace: Path) -> None:
 
 def test_passwords_are_never_shown() -> None:
     assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+
+
+@pytest.mark.parametrize("uri", [
+    "postgresql://u:secret@host/mlflow", "postgresql://host/mlflow?user=u&password=secret&sslmode=require",
+])  # fmt: skip
+def test_a_password_is_never_shown(uri: str) -> None:
+    assert "secret" not in shown(uri)
+    assert "mlflow" in shown(uri)
