@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,19 +14,16 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """URI of a server without databases of its own; append a name."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not binaries:
         pytest.skip("no PostgreSQL: apt-get install postgresql")
-    folder = tmp_path_factory.mktemp("postgres")
+    folder = Path(tempfile.mkdtemp(prefix="eyevsai-postgres-"))  # pytest's own folders are closed to other users
+    user = None
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        for path in (folder, *folder.parents[:-2]):
-            path.chmod(0o755)
-        shutil.chown(folder, "postgres")
-        user: str | None = "postgres"
-    else:
-        user = None
+        user = "postgres"
+        shutil.chown(folder, user)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -46,6 +44,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command("pg_ctl", "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
     yield f"postgresql://eyevsai@127.0.0.1:{port}"
     command("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(folder)
 
 
 def create_database(uri: str, name: str) -> str:

@@ -93,7 +93,7 @@ def test_row_4_a_server_that_comes_back_has_every_point(
     server: Server, tmp_path: Path, template_store: Path, stripes: Path, outage_s: int
 ) -> None:
     place = make_place(tmp_path / "place", template_store, stripes)
-    epochs = 2 * outage_s + 20  # an epoch takes a third of a second and more: longer than the outage
+    epochs = 4 * outage_s  # an epoch takes a third of a second and more: longer than the outage
     env = place.environment(FAULT="slow", MLFLOW_TRACKING_URI=server.uri, FAULT_KEEP="")
     log = tmp_path / "log"  # not a pipe: nobody reads it during the outage, and a full one would hold the job up
     with open(log, "w") as stream:
