@@ -6,6 +6,8 @@ decoding    building the pixel cache against plain Pillow, which decodes and res
 duplicates  resized and recompressed copies of 600 photographs found among all: at least 95 %, with at
             most 1 % of photographs flagged that are nobody's copy
 growth      index, cache and one epoch over 1 k to 80 k images: time per image and peak memory stay flat
+
+EYEVSAI_BENCHMARK_PARTS="decoding growth" runs only those.
 """
 
 from __future__ import annotations

@@ -32,34 +32,39 @@ class Relocation:
 
 
 def find_moved_from(store: Path) -> Path | None:
-    """The folder in which the store's artifacts were, when they now lie beside the store; None when all is well."""
-    here = store.parent
+    """The folder from which the store was moved here with its artifacts; None when all is well.
+
+    That is one in which an experiment's artifacts are said to be and are not, while they lie beside the store.
+    """
     with closing(_open(store)) as database:
-        roots = {root for value in _values(database) if (root := _root(value)) is not None and root != here}
-    moved = [root for root in roots if not (root / ARTIFACTS).exists()]
-    return min(moved) if len(moved) >= 1 and (here / ARTIFACTS).is_dir() else None
+        values = [value for (value,) in database.execute("select artifact_location from experiments")]
+    for place in filter(None, map(_local, values)):
+        root, found, name = str(place).rpartition(f"/{ARTIFACTS}/")
+        if found and not place.exists() and (store.parent / ARTIFACTS / name).is_dir():
+            return Path(root)
+    return None
 
 
-def relocate(store: Path, before: Path | None = None) -> Relocation:
-    """Leads all paths of `before`, found by itself when not given, to the folder in which the store lies now.
+def relocate(store: Path) -> Relocation:
+    """Leads all paths into the folder from which the store was moved to the one in which it lies now.
 
     The store is copied first; all paths change or none.
 
     Raises:
         UserError: there is nothing to mend, or the store cannot be written.
     """
-    before = before or find_moved_from(store)
-    if before is None:
-        raise UserError(f"{store} was not moved: its artifacts are where it says. There is nothing to mend.")
     backup = store.with_name(f"{store.name}.backup-{datetime.now():%Y%m%d-%H%M%S}")
     try:
+        before = find_moved_from(store)
+        if before is None:
+            raise UserError(f"{store} was not moved: its artifacts are where it says. There is nothing to mend.")
         with closing(_open(store)) as database:
             with closing(sqlite3.connect(backup)) as copy:
                 database.backup(copy)
             with database:
                 paths = sum(_replace(database, table, column, before, store.parent) for table, column in PLACES)
     except (sqlite3.Error, OSError) as error:
-        raise UserError(f"{store} cannot be mended: {error}. Nothing was changed; the copy is {backup}.") from error
+        raise UserError(f"{store} cannot be mended: {error}. Nothing in it was changed.") from error
     return Relocation(before, store.parent, paths, backup)
 
 
@@ -69,22 +74,12 @@ def _open(store: Path) -> sqlite3.Connection:
     return sqlite3.connect(store)
 
 
-def _values(database: sqlite3.Connection) -> list[str]:
-    return [
-        value
-        for table, column in PLACES
-        for (value,) in database.execute(f"select distinct {column} from {table} where {column} is not null")
-    ]
-
-
-def _root(value: str) -> Path | None:
-    """The project folder of a local artifact path; None for a path of another kind."""
-    parts = urlsplit(value)
-    if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
+def _local(value: str | None) -> Path | None:
+    """An artifact path on this machine; None for one of another kind."""
+    parts = urlsplit(value or "")
+    if not value or parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
         return None
-    path = unquote(parts.path) if parts.scheme else value
-    root, found, _ = path.partition(f"/{ARTIFACTS}/")
-    return Path(root) if found and path.startswith("/") else None
+    return Path(unquote(parts.path) if parts.scheme else value)
 
 
 def _replace(database: sqlite3.Connection, table: str, column: str, before: Path, after: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -84,6 +85,16 @@ class RunFolder:
     def delete(self) -> None:
         """Removes the folder and all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def check_root(root: Path) -> None:
+    """Raises UserError when no run folder can be made below `root`."""
+    try:
+        (root / "runs").mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=root / "runs"):
+            pass
+    except OSError as error:
+        raise UserError(f"Cannot write {root}: {error.strerror or error}. Choose another --state-root.") from error
 
 
 def run_folders(root: Path) -> list[RunFolder]:

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from eyevsai.errors import UserError
+from eyevsai.relocation import find_moved_from
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -33,6 +34,7 @@ def open_store() -> str:
     if scheme in DATABASES:
         with _creation_lock(uri):
             _touch(uri)
+        refuse_moved(uri)
     elif scheme in ("http", "https"):
         _touch(uri)
     else:
@@ -41,6 +43,14 @@ def open_store() -> str:
             "Unset MLFLOW_TRACKING_URI for sqlite:///mlflow.db, or name a database or a server."
         )
     return uri
+
+
+def refuse_moved(uri: str) -> None:
+    """Raises UserError when a SQLite store was moved with its artifacts: MLflow would look where they were."""
+    path = sqlite_path(uri)
+    if path is not None and (before := find_moved_from(path)):
+        raise UserError(f"The store {path} was moved here from {before}, where it looks for artifacts. "
+                        "Mend it, after a copy, with: eyevsai doctor --relocate")  # fmt: skip
 
 
 def find_store() -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from eyevsai import store
 from eyevsai.data.catalogue import list_datasets
 from eyevsai.errors import UserError
-from eyevsai.relocation import Relocation, find_moved_from, relocate
+from eyevsai.relocation import Relocation, relocate
 
 PYTHONS = ((3, 11), (3, 13))
 MIN_FREE_BYTES = 2 * 1024**3
@@ -91,9 +91,6 @@ def _store(create: bool) -> Finding:
         store.open_store()
     except UserError as error:
         return Finding("store", False, str(error))
-    if path is not None and (before := find_moved_from(path)):
-        text = f"{path} was moved here from {before}, where it still looks for artifacts; eyevsai doctor --relocate"
-        return Finding("store", False, text)
     return Finding("store", True, store.shown(uri))
 
 

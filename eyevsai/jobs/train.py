@@ -7,7 +7,8 @@ import shutil
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -17,10 +18,10 @@ from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.workers import IMPORTING
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
-from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
+from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, stopping
 from eyevsai.models.learner import Learner, build
 from eyevsai.names import ModelName
-from eyevsai.run_folder import VERSION_URI, RunFolder
+from eyevsai.run_folder import VERSION_URI
 from eyevsai.store import open_store
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import rank
@@ -60,31 +61,17 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
             target=import_module, args=("eyevsai.tracking.lifetime",), name=IMPORTING, daemon=True
         )
         importing.start()
-        state_root = Path(config.run.state_root).expanduser()
-        resumed = _sweep_and_find(config, state_root) if config.resume.resume else None
+        tracking_uri = _open_swept_store(config) if config.resume.resume else None  # a run to go on with may be done
+        resumed = find_interrupted(config, tracking_uri) if tracking_uri else None
         if resumed:
             config = restore_config(config, resumed)
         learner, data = _prepare(config)
         if resumed:
             check_basis(data.dataset, resumed, anyway=config.resume.resume_anyway)
         importing.join()
-        tracking_uri = open_store()
-        from eyevsai.registry.versions import CARRIERS, check_name
-        from eyevsai.tracking.lifetime import start_run
-        from eyevsai.tracking.sweep import sweep
-
+        tracking_uri = tracking_uri or _open_swept_store(config)
         name = ModelName(data.dataset.name, learner.family, learner.variation)
-        check_name(tracking_uri, name)
-        sweep(tracking_uri, state_root, CARRIERS)
-        title, tags = config.run.run_name or str(name), {"job": "train", **vars(name)}
-        with ExitStack() as stack:
-            with stop.deferring():  # a run that was made is also ended
-                earlier = resumed.run_id if resumed else None
-                starting = start_run(
-                    tracking_uri, title, tags, state_root, given=run_id, resumed=earlier, carriers=CARRIERS
-                )
-                run = stack.enter_context(starting)
-                stop.at_timeout = run.kill
+        with _start(config, name, tracking_uri, stop, Origin(run_id, resumed.run_id if resumed else None)) as run:
             session = _Session(config, learner, data, name, run)
             if resumed:
                 session.logged = run.logged_epochs()
@@ -98,14 +85,40 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
             return Trained(run.run_id, model_uri, scores, time.monotonic() - began)
 
 
-def _sweep_and_find(config: TrainConfig, state_root: Path) -> RunFolder | None:
-    """The run to go on with; what ended runs left unsaid is said first, since one of them may have finished."""
+def _open_swept_store(config: TrainConfig) -> str:
+    """The store's URI, after what ended runs of this machine left unsaid was said."""
     tracking_uri = open_store()
     from eyevsai.registry.versions import CARRIERS
     from eyevsai.tracking.sweep import sweep
 
-    sweep(tracking_uri, state_root, CARRIERS)
-    return find_interrupted(config, tracking_uri)
+    sweep(tracking_uri, Path(config.run.state_root).expanduser(), CARRIERS)
+    return tracking_uri
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run comes from: made by `mlflow run` for this call, an earlier one to go on with, or neither."""
+
+    given: str | None
+    resumed: str | None
+
+
+@contextmanager
+def _start(config: TrainConfig, name: ModelName, tracking_uri: str, stop: JobStop, origin: Origin) -> Iterator[Run]:
+    """The run of this job, which ends as the block ends."""
+    from eyevsai.registry.versions import CARRIERS, check_name
+    from eyevsai.tracking.lifetime import start_run
+
+    check_name(tracking_uri, name)
+    title, tags = config.run.run_name or str(name), {"job": "train", **vars(name)}
+    state_root = Path(config.run.state_root).expanduser()
+    with ExitStack() as stack:
+        with stop.deferring():  # a run that was made is also ended
+            run = stack.enter_context(
+                start_run(tracking_uri, title, tags, state_root, **vars(origin), carriers=CARRIERS, stop=stop)
+            )
+            stop.at_timeout = run.kill
+        yield run
 
 
 def _prepare(config: TrainConfig) -> tuple[Learner, Data]:

@@ -24,7 +24,8 @@ from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import RunFailed, Terminated
-from eyevsai.run_folder import RunFolder
+from eyevsai.run_folder import RunFolder, check_root
+from eyevsai.stopping import Stop
 from eyevsai.tracking.monitor import start_monitor
 from eyevsai.tracking.operations import CARRIERS, Carrier
 from eyevsai.tracking.process import BEAT_EVERY_S, describe_process, has_died
@@ -50,35 +51,35 @@ def start_run(
     given: str | None = None,
     resumed: str | None = None,
     carriers: Mapping[str, Carrier] = MappingProxyType({}),
+    stop: Stop | None = None,
 ) -> Iterator[Run]:
     """A run that ends as the block ends: FINISHED, KILLED when it was interrupted, else FAILED.
 
     `given` is the run that `mlflow run` made for this call: it is taken over instead of making another.
     `resumed` is an earlier run to go on with; then the given one only says so, and `sweep` deletes it later.
-    `carriers` carry out operations of other rooms.
+    `carriers` carry out operations of other rooms. While a run ends, `stop` waits.
 
     Raises:
-        UserError: another process works on the resumed run.
+        UserError: another process works on the resumed run, or the state root cannot be written.
         Unsynced: the block ended well, and the store could not be told all of it.
-    """  # fmt: skip
+    """
     for variable, value in HTTP.items():
         os.environ.setdefault(variable, value)
+    check_root(state_root)  # before a run is made
     client = MlflowClient(tracking_uri=tracking_uri)
-    run_id = resumed or (_take_over(client, given, name) if given else _create(client, name))
+    own = {"eyevsai": "1", **tags, **_owner()}
+    run_id = resumed or (_take_over(client, given, name, own) if given else _create(client, name, own))
     folder = RunFolder(state_root, run_id)
     with folder.claim():
         run = _open(client, folder, carriers)
         if resumed:
             _reopen(run, given)
-        else:
-            client.set_experiment_tag(run.experiment_id, *EXPERIMENT_KIND)
-            _set_tags(client, run_id, {"eyevsai": "1", **tags, **_owner()})
         with _logging_to(folder.log), _beating(folder):
-            yield from _ending_truly(run)
+            yield from _ending_truly(run, stop or Stop())
     folder.delete()  # only a finished run whose store knows all comes here
 
 
-def _ending_truly(run: Run) -> Iterator[Run]:
+def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
     """Yields the run and ends it as what follows ends."""
     monitor = start_monitor(run)
     status = "FAILED"
@@ -94,7 +95,8 @@ def _ending_truly(run: Run) -> Iterator[Run]:
         log.error("The run failed: %s", error)
         raise
     finally:
-        left = _end(run, status, monitor)
+        with stop.deferring():
+            left = _end(run, status, monitor)
     if left:
         raise Unsynced(left)
 
@@ -215,14 +217,18 @@ def _beating(folder: RunFolder) -> Iterator[None]:
         thread.join()
 
 
-def _create(client: MlflowClient, name: str) -> str:
-    tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "eyevsai", "mlflow.source.type": "LOCAL"}
-    created = client.create_run(_find_experiment(client), tags=tags | _owner(), run_name=name)
-    return str(created.info.run_id)
+def _create(client: MlflowClient, name: str, tags: Mapping[str, Any]) -> str:
+    experiment_id = _find_experiment(client)
+    client.set_experiment_tag(experiment_id, *EXPERIMENT_KIND)
+    origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "eyevsai", "mlflow.source.type": "LOCAL"}
+    return str(client.create_run(experiment_id, tags={**origin, **tags}, run_name=name).info.run_id)
 
 
-def _take_over(client: MlflowClient, run_id: str, name: str) -> str:
-    if GIVEN_BY_MLFLOW.fullmatch(client.get_run(run_id).info.run_name or ""):
+def _take_over(client: MlflowClient, run_id: str, name: str, tags: Mapping[str, Any]) -> str:
+    info = client.get_run(run_id).info
+    client.set_experiment_tag(info.experiment_id, *EXPERIMENT_KIND)
+    _set_tags(client, run_id, tags)
+    if GIVEN_BY_MLFLOW.fullmatch(info.run_name or ""):
         client.update_run(run_id, name=name)
     return run_id
 

@@ -6,6 +6,7 @@ import logging
 
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from eyevsai.errors import RunFailed
 from eyevsai.tracking.run import Run
 
 SYSTEM_METRICS_EVERY_S = 2.0
@@ -17,6 +18,16 @@ class Monitor(SystemMetricsMonitor):
     def __init__(self, run: Run) -> None:
         super().__init__(run.run_id, sampling_interval=SYSTEM_METRICS_EVERY_S, tracking_uri=run.client.tracking_uri)  # type: ignore[no-untyped-call]
         self.run = run
+
+    def monitor(self) -> None:
+        """Samples until `finish`."""
+        while not self._shutdown_event.is_set():
+            self.collect_metrics()  # type: ignore[no-untyped-call]
+            self._shutdown_event.wait(self.sampling_interval)
+            try:
+                self.publish_metrics(self.aggregate_metrics())  # type: ignore[no-untyped-call]
+            except RunFailed:  # the run itself hears of it at its own next entry
+                return
 
     def publish_metrics(self, metrics: dict[str, float]) -> None:
         """Logs one sample."""

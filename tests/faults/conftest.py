@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own, where the machine has one."""
+"""What the faults share: places to run in, and a PostgreSQL of the tests' own where the machine has one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.faults.runs import Place, make_place
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path, template_store: Path, stripes: Path) -> Place:
+    """Where runs are started as a person starts them; parameter True: by `mlflow run`."""
+    return make_place(tmp_path / "place", template_store, stripes, by_mlflow=getattr(request, "param", False))
 
 
 @pytest.fixture(scope="session")

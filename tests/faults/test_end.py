@@ -16,14 +16,9 @@ from eyevsai.run_folder import RunFolder
 from eyevsai.tracking.process import describe_process, has_died
 from eyevsai.tracking.sweep import sweep
 from eyevsai.training.checkpoint import Checkpoints
-from tests.faults.runs import Place, make_place
+from tests.faults.runs import Place
 
 pytestmark = pytest.mark.xdist_group("end")
-
-
-@pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path, template_store: Path, stripes: Path) -> Place:
-    return make_place(tmp_path / "place", template_store, stripes, by_mlflow=getattr(request, "param", False))
 
 
 def wait_for_epoch(job: subprocess.Popen[str]) -> None:

@@ -33,11 +33,6 @@ def was_killed(done) -> None:  # type: ignore[no-untyped-def]
 FAULTS = [f"kill:{step}" for step in random.Random(1).sample(range(STEPS + 1, EPOCHS * STEPS + 1), 4)] + ["torn:3"]
 
 
-@pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path, template_store: Path, stripes: Path) -> Place:
-    return make_place(tmp_path / "place", template_store, stripes, by_mlflow=getattr(request, "param", False))
-
-
 ROUNDS = [(FAULTS[0], False), *((fault, number % 2 == 0) for number, fault in enumerate(FAULTS))]
 
 

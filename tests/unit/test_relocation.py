@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from eyevsai.errors import UserError
 from eyevsai.jobs.doctor import examine
 from eyevsai.relocation import find_moved_from, relocate
+from eyevsai.store import open_store
 
 
 def make_project(folder: Path, template: Path) -> str:
@@ -40,7 +41,10 @@ def test_a_moved_project_is_mended_after_a_copy(
     store = tmp_path / "after" / "mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
     assert any("--relocate" in finding.text for finding in examine(tmp_path, create_store=False) if not finding.ok)
+    with pytest.raises(UserError, match="doctor --relocate"):  # or MLflow would make the old folders again
+        open_store()
     done = relocate(store)
+    open_store()
     assert (done.before, done.after) == (tmp_path / name, tmp_path / "after")
     assert done.backup.stat().st_size > 0
     client = MlflowClient(tracking_uri=f"sqlite:///{store}")

@@ -1,24 +1,30 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai.errors import RunFailed
+from eyevsai.errors import RunFailed, Terminated, UserError
+from eyevsai.jobs import signals
+from eyevsai.jobs.signals import JobStop
 from eyevsai.run_folder import RunFolder, run_folders
-from eyevsai.tracking import lifetime
+from eyevsai.stopping import Stop
+from eyevsai.tracking import lifetime, monitor
 from eyevsai.tracking.lifetime import start_run
 from eyevsai.tracking.run import Unsynced
+from eyevsai.tracking.spool import Spool
 
 
 def statuses() -> list[str]:
     return [run.info.status for run in MlflowClient().search_runs(["0"])]
 
 
-def log_a_little(uri: str, workplace: Path, tag: str = "tag") -> None:
-    with start_run(uri, "little", {}, workplace / "state") as run:
+def log_a_little(uri: str, workplace: Path, tag: str = "tag", stop: Stop | None = None) -> None:
+    with start_run(uri, "little", {}, workplace / "state", stop=stop) as run:
         run.text("a.txt", "text")
         run.metrics({"loss": 1.0})
         run.tags({tag: "x"})
@@ -54,9 +60,56 @@ def test_what_the_store_refuses_ends_the_run_failed(workplace: Path) -> None:
 
 
 def test_entries_of_another_store_are_kept(workplace: Path) -> None:
-    from eyevsai.tracking.spool import Spool
-
     folder = RunFolder(workplace / "state", "ab" * 16)
     folder.path.mkdir(parents=True)
     Spool(folder.path, lambda kind, arguments: None).append("tags", values={"a": "b"})
     assert lifetime.sync(os.environ["MLFLOW_TRACKING_URI"], folder, {}, 5) == 1
+
+
+def test_a_wish_to_end_that_comes_while_a_run_ends_does_not_tear_it(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = JobStop()
+
+    def ask(self: Spool, kind: str, **arguments: object) -> None:
+        if kind == "end":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(signals.threading, "Timer", lambda *_: MagicTimer())
+                stop.handle(signal.SIGTERM, None)  # raises at once where nothing defers it
+        append(self, kind, **arguments)
+
+    append = Spool.append
+    monkeypatch.setattr(Spool, "append", ask)
+    with pytest.raises(Terminated):
+        log_a_little(os.environ["MLFLOW_TRACKING_URI"], workplace, stop=stop)
+    assert statuses() == ["FINISHED"]
+
+
+class MagicTimer:
+    daemon = False
+
+    def start(self) -> None:
+        """No job here is to be ended by force."""
+
+
+def test_system_metrics_go_on_after_an_outage(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*arguments: object, **more: object) -> None:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(monitor, "SYSTEM_METRICS_EVERY_S", 0.1)
+    with start_run(os.environ["MLFLOW_TRACKING_URI"], "run", {}, workplace / "state") as run:
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "get_run", away)
+            patch.setattr(MlflowClient, "log_batch", away)
+            time.sleep(1)
+        time.sleep(2)
+    steps = [m.step for m in MlflowClient().get_metric_history(run.run_id, "system/cpu_utilization_percentage")]
+    assert steps == list(range(len(steps)))
+    assert len(steps) > 10
+
+
+def test_a_state_root_that_cannot_be_written_is_told_before_a_run_is_made(workplace: Path) -> None:
+    (workplace / "state").write_text("")
+    with pytest.raises(UserError, match="Choose another --state-root"):
+        log_a_little(os.environ["MLFLOW_TRACKING_URI"], workplace)
+    assert statuses() == []
