@@ -71,7 +71,8 @@ def test_a_worker_that_dies_is_said() -> None:
 
 def test_ctrl_c_ends_all_processes_without_a_word(tmp_path: Path) -> None:
     code = (
-        "import time\nfrom eyevsai.data.workers import map_chunks\n"
+        "import signal, time\nfrom eyevsai.data.workers import map_chunks\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a suite in the background ignores Ctrl-C
         "def wait(numbers): open('began', 'w').close(); time.sleep(0.2)\n"
         "try: list(map_chunks(wait, range(10_000), 'Waiting'))\n"
         "except KeyboardInterrupt: print('interrupted')"
