@@ -22,13 +22,14 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
 SIZE, SHORT_SIDE = 64, 74
 GROWTH = (1_000, 5_000, 20_000, 80_000)
 
 
-def _settings(cache: str, **where: str):  # type: ignore[no-untyped-def]
+def _settings(cache: str, **where: Any):  # type: ignore[no-untyped-def]
     from eyevsai.data.settings import DataSettings
 
     return DataSettings(cache_root=cache, **where)

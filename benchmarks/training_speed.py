@@ -91,7 +91,7 @@ def stock() -> float:
         v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ])  # fmt: skip
     sets = [datasets.ImageFolder(str(folder), transform) for folder in sorted(PHOTOS.iterdir()) if folder.is_dir()]
-    union = torch.utils.data.ConcatDataset(sets)
+    union: torch.utils.data.Dataset[object] = torch.utils.data.ConcatDataset(sets)
     network = _learner(tuple(map(str, range(60)))).network
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     network.train()
