@@ -14,7 +14,6 @@ BENCHMARKS = {
     "precision": "benchmarks.precision",
     "checkpoints": "benchmarks.checkpoints",
     "faults": "benchmarks.faults",
-    "survival": "benchmarks.survival",
 }
 
 

@@ -36,6 +36,7 @@ log = logging.getLogger("eyevsai")
 
 INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its spool
 EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
+ENDED_BY = "ended_by"  # the tag that says what ended an interrupted run
 RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
 GIVEN_BY_MLFLOW = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
 HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # the spool tries again itself
@@ -88,7 +89,7 @@ def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
         status = "FINISHED"
     except (KeyboardInterrupt, Terminated) as error:
         status = "KILLED"
-        run.tags({"ended_by": "SIGTERM" if isinstance(error, Terminated) else "SIGINT"})
+        run.tags({ENDED_BY: "SIGTERM" if isinstance(error, Terminated) else "SIGINT"})
         log.warning("Interrupted. Go on with: eyevsai train --resume %s", run.run_id)
         raise
     except BaseException as error:
@@ -194,6 +195,8 @@ def _reopen(run: Run, given: str | None) -> None:
     if run.spool.drain(PATIENCE_S):  # first: an end that was left unsaid must not come after the new beginning
         raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
     _set_tags(run.client, run.run_id, _owner())  # before the status, or a sweep in between would see a dead owner
+    if ENDED_BY in run.client.get_run(run.run_id).data.tags:
+        run.client.delete_tag(run.run_id, ENDED_BY)
     run.client.update_run(run.run_id, status="RUNNING")
     if given and given != run.run_id:  # `mlflow run` ends it: docs/decisions/010-resume.md
         _set_tags(run.client, given, {"job": RESUMED, "subject": run.run_id, **_owner()})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import threading
 import time
@@ -20,6 +21,10 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from eyevsai.errors import RunFailed
+from eyevsai.store import shown
+
+log = logging.getLogger("eyevsai")
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback a try; the spool says it once
 
 OPERATIONS, DONE = "spool.jsonl", "spool.done"
 RETRY_AFTER_S, RETRY_AT_MOST_S = 0.5, 10.0
@@ -120,7 +125,7 @@ class Spool:
                 self.carry_out(kind, arguments)
             except Exception as error:
                 if not line or not is_refusal(error):
-                    self._note_failure()
+                    self._note_failure(error)
                     with self.changed_:
                         self.changed_.wait_for(lambda: self.closed_, timeout=pause)
                     pause = min(2 * pause, RETRY_AT_MOST_S)
@@ -134,9 +139,10 @@ class Spool:
             stream.seek(self.done_)
             return stream.readline()
 
-    def _note_failure(self) -> None:
+    def _note_failure(self, error: Exception) -> None:
         if self.failing_since_ is None:
             self.failing_since_ = time.monotonic()
+            log.warning("The store does not answer, so what is logged waits on this machine: %s", _first_line(error))
 
     def _advance(self, size: int) -> None:
         with self.changed_:
@@ -153,6 +159,10 @@ class Spool:
             return int(self.done_path.read_text())
         except (OSError, ValueError):
             return 0
+
+
+def _first_line(error: Exception) -> str:
+    return shown((str(error) or type(error).__name__).splitlines()[0])[:200]
 
 
 def is_refusal(error: Exception) -> bool:

@@ -13,7 +13,7 @@ from mlflow.entities import Run as Entity
 
 from eyevsai.errors import UserError
 from eyevsai.run_folder import RunFolder
-from eyevsai.tracking.lifetime import RESUMED, sync
+from eyevsai.tracking.lifetime import ENDED_BY, RESUMED, sync
 from eyevsai.tracking.operations import Carrier
 from eyevsai.tracking.process import has_died
 
@@ -28,12 +28,15 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
     What such a process left in its spool is carried out first: it may have ended in good order.
 
     Runs that `mlflow run` made for a resume, which hold nothing, are deleted once `mlflow run` has left them.
+    Interrupted runs over whose KILLED it wrote FAILED (docs/decisions/010-resume.md) are KILLED again.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     swept = []
     for stub in _search(client, f"attributes.status = 'FINISHED' and tags.job = '{RESUMED}'"):
         if time.time() - stub.info.end_time / 1000 > SETTLED_AFTER_S:
             client.delete_run(stub.info.run_id)
+    for run in _search(client, f"attributes.status = 'FAILED' and tags.{ENDED_BY} LIKE 'SIG%'"):
+        client.set_terminated(run.info.run_id, "KILLED", run.info.end_time)
     for run in _search(client, f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"):
         run_id, folder = run.info.run_id, RunFolder(state_root, run.info.run_id)
         if not has_died(run.data.tags.get("process", ""), folder):
@@ -45,7 +48,7 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
                 continue
         if client.get_run(run_id).info.status != "RUNNING":
             continue
-        client.set_tag(run_id, "ended_by", "sweep: its process died without a word")
+        client.set_tag(run_id, ENDED_BY, "sweep: its process died without a word")
         client.set_terminated(run_id, "FAILED")
         swept.append(run_id)
         hint = f" Go on with --resume {run_id}." if folder.checkpoints.is_dir() else ""

@@ -46,7 +46,7 @@ def end(place: Place, job: subprocess.Popen[str], *numbers: int) -> tuple[float,
 @pytest.mark.parametrize(("numbers", "code"), [
     ((signal.SIGTERM,), 143), ((signal.SIGINT, signal.SIGTERM, signal.SIGINT), 130),
 ])  # fmt: skip
-def test_a_signal_saves_the_step_and_ends_the_run_killed(place: Place, numbers: tuple[int, ...], code: int) -> None:
+def test_row_5_a_signal_saves_the_step_and_ends_killed(place: Place, numbers: tuple[int, ...], code: int) -> None:
     job = place.start("slow", epochs=1000, patience=0)
     seconds, said = end(place, job, *numbers)
     assert job.returncode == code, said
@@ -60,7 +60,7 @@ def test_a_signal_saves_the_step_and_ends_the_run_killed(place: Place, numbers: 
     assert progress["steps"] > 0 or len(progress["rows"]) > 1
 
 
-def test_a_step_that_does_not_end_leaves_the_last_checkpoint(place: Place) -> None:
+def test_row_5_a_step_that_does_not_end_leaves_the_last_checkpoint(place: Place) -> None:
     job = place.start("hang:9", epochs=1000)
     wait_for_epoch(job)
     time.sleep(1.5)
@@ -77,7 +77,7 @@ def test_a_step_that_does_not_end_leaves_the_last_checkpoint(place: Place) -> No
 
 
 @pytest.mark.parametrize("place", [True], indirect=True)
-def test_a_trainer_ends_with_the_mlflow_run_above_it(place: Place) -> None:
+def test_row_5_a_trainer_ends_with_the_mlflow_run_above_it(place: Place) -> None:
     job = place.start("slow", epochs=1000, patience=0)
     wait_for_epoch(job)
     trainers = psutil.Process(job.pid).children(recursive=True)
@@ -90,7 +90,7 @@ def test_a_trainer_ends_with_the_mlflow_run_above_it(place: Place) -> None:
     job.stdout.close()
 
 
-def test_the_next_start_marks_the_dead_and_leaves_the_living(place: Place) -> None:
+def test_row_5_the_next_start_marks_the_dead_and_leaves_the_living(place: Place) -> None:
     dead, living = place.start("slow", epochs=1000, patience=0), place.start("slow", epochs=1000, patience=0)
     for job in (dead, living):
         wait_for_epoch(job)
@@ -125,7 +125,7 @@ def owner(place: Place, run_id: str) -> int:
     ({"namespace": "another container"}, 1, False),
     ({"namespace": "another container"}, 3600, True),
 ])  # fmt: skip
-def test_who_has_died(tmp_path: Path, changes: dict, beat_age_s: float | None, died: bool) -> None:
+def test_row_5_who_has_died(tmp_path: Path, changes: dict, beat_age_s: float | None, died: bool) -> None:
     folder = RunFolder(tmp_path, "run")
     if beat_age_s is not None:
         folder.path.mkdir(parents=True)
@@ -145,3 +145,14 @@ def test_the_run_of_a_call_that_resumed_is_deleted_later(place: Place) -> None:
     client.set_terminated(run.info.run_id, "FINISHED", end_time=int(time.time() * 1000) - 60_000)
     sweep(uri, place.folder, {})
     assert place.run_ids() == []
+
+
+def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(place: Place) -> None:
+    client = place.client
+    for tags in ({"ended_by": "SIGINT"}, {"ended_by": "sweep: its process died without a word"}, {}):
+        run = client.create_run("0", tags=tags)
+        client.set_terminated(run.info.run_id, "FAILED", end_time=1_000)
+    sweep(f"sqlite:///{place.folder / 'mlflow.db'}", place.folder, {})
+    ends = {run.data.tags.get("ended_by", "")[:6]: run.info for run in client.search_runs(["0"])}
+    assert {name: info.status for name, info in ends.items()} == {"SIGINT": "KILLED", "sweep:": "FAILED", "": "FAILED"}
+    assert ends["SIGINT"].end_time == 1_000

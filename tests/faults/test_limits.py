@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,19 +56,29 @@ def fit_within(spare_mib: int, stripes: Path, image_size: int = 128) -> dict:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_row_16_short_of_memory_the_same_batch_is_computed_in_parts(stripes: Path) -> None:
-    whole = fit_within(8192, stripes)
-    assert whole["accumulation"] == 1
-    halved = fit_within(320, stripes)
+def test_row_16_with_memory_a_batch_is_whole(stripes: Path) -> None:
+    assert fit_within(8192, stripes)["accumulation"] == 1
+
+
+@pytest.mark.parametrize("spare_mib", [320, *(pytest.param(each, marks=pytest.mark.slow) for each in (280, 360, 400))])
+def test_row_16_short_of_memory_the_same_batch_is_computed_in_parts(stripes: Path, spare_mib: int) -> None:
+    halved = fit_within(spare_mib, stripes)
     assert halved["accumulation"] in (2, 4, 8, 16), halved
+
+
+def test_row_16_a_step_that_never_fits_is_refused(stripes: Path) -> None:
     refused = fit_within(320, stripes, image_size=512)
     assert refused["error"] == "RunFailed", refused
     assert "Try a smaller --image-size" in refused["text"]
 
 
-def test_row_12_a_nan_leaves_the_last_good_checkpoint(tmp_path: Path, template_store: Path, stripes: Path) -> None:
+@pytest.mark.parametrize("fault", ["nan:10", *(pytest.param(each, marks=pytest.mark.slow) for each in
+                                               ("inf:7", "nan:8", "inf:9", "inf:11", "nan:12"))])  # fmt: skip
+def test_row_12_what_is_no_number_leaves_the_last_good_checkpoint(
+    tmp_path: Path, template_store: Path, stripes: Path, fault: str
+) -> None:
     place = make_place(tmp_path / "place", template_store, stripes)
-    done = place.run("nan:10")
+    done = place.run(fault)
     assert done.returncode == 1
     assert "The update was not made" in done.stderr
     (run_id,) = place.run_ids()
@@ -140,4 +151,30 @@ def test_row_13_artifacts_that_have_no_room_are_no_half_version(
     command = [sys.executable, "-m", "eyevsai", "sync"]
     synced = subprocess.run(command, cwd=place.folder, env=place.environment(), capture_output=True, text=True)
     assert synced.returncode == 0, synced.stdout + synced.stderr
+    assert len(place.client.search_model_versions("name = 'stripes-deep_v1-standard'")) == 1
+
+
+def test_row_13_a_database_that_has_no_room_holds_nothing_up_and_is_told_later(
+    tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
+) -> None:
+    place = make_place(tmp_path / "place", template_store, stripes)
+    database = place.folder / "mlflow.db"
+    shutil.move(database, small_disk / "mlflow.db")
+    database.symlink_to(small_disk / "mlflow.db")  # SQLite keeps its journal beside the file, not the link
+    job = place.start("slow", epochs=12)
+    wait_for_epoch(job)
+    ballast = fill(small_disk)
+    said = job.communicate(timeout=100)[0]
+    assert job.returncode == 3, said
+    assert "eyevsai sync" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    (run_id,) = place.run_ids()
+    assert Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load() is not None
+    assert not place.client.search_model_versions()
+    ballast.unlink()
+    command = [sys.executable, "-m", "eyevsai", "sync"]
+    synced = subprocess.run(command, cwd=place.folder, env=place.environment(), capture_output=True, text=True)
+    assert synced.returncode == 0, synced.stdout + synced.stderr
+    assert place.client.get_run(run_id).info.status == "FINISHED"
+    assert len(place.client.get_metric_history(run_id, "valid/loss")) == 12
     assert len(place.client.search_model_versions("name = 'stripes-deep_v1-standard'")) == 1

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from tests.faults.conftest import create_database
 from tests.faults.runs import make_place
 
 pytestmark = [pytest.mark.xdist_group("store"), pytest.mark.timeout(900)]  # an outage of five minutes is one
+Record = Callable[[str, object], None]
 TINY = {"image_size": 32, "width": 4, "epochs": 1, "batch_size": 8, "head_units": 0}
 
 
@@ -175,9 +176,12 @@ ROUNDS = [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(
 @pytest.mark.parametrize("new_store", BOTH, indirect=True)
 @pytest.mark.parametrize("round_", ROUNDS)
 def test_row_2_eight_start_on_a_store_that_does_not_exist(
-    tmp_path: Path, stripes: Path, new_store: str, round_: int
+    tmp_path: Path, stripes: Path, new_store: str, round_: int, record_property: Record
 ) -> None:
-    assert start_eight(new_store, tmp_path, stripes) == []
+    failed = start_eight(new_store, tmp_path, stripes)
+    record_property("tried", 8)
+    record_property("survived", 8 - len(failed))
+    assert failed == []
     versions = MlflowClient(tracking_uri=new_store).search_model_versions("name = 'stripes-deep_v1-standard'")
     assert sorted(int(version.version) for version in versions) == list(range(1, 9))
 
@@ -201,7 +205,7 @@ for number in range(int(sys.argv[1])):
 @pytest.mark.parametrize("new_store", BOTH, indirect=True)
 @pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_row_6_many_registrations_leave_no_gap(
-    tmp_path: Path, new_store: str, count: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, new_store: str, count: int, monkeypatch: pytest.MonkeyPatch, record_property: Record
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store)
     open_store()
@@ -209,7 +213,9 @@ def test_row_6_many_registrations_leave_no_gap(
     command = [sys.executable, "-c", REGISTER, str(count), new_store]
     jobs = [subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) for _ in range(8)]
     said = [job.communicate(timeout=500)[1] for job in jobs]
-    assert [job.returncode for job in jobs] == [0] * 8, said
     client = MlflowClient(tracking_uri=new_store)
     versions = client.search_model_versions("name = 'many-deep_v1-standard'", max_results=1000)
+    record_property("tried", 8 * count)
+    record_property("survived", len(versions))
+    assert [job.returncode for job in jobs] == [0] * 8, said
     assert sorted(int(version.version) for version in versions) == list(range(1, 8 * count + 1))

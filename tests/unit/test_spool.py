@@ -110,3 +110,18 @@ def test_a_disk_with_room_for_half_a_line_takes_none_of_it(tmp_path: Path) -> No
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=env)
     assert done.stdout.split() == ["True", "1"], done.stderr
+
+
+def test_a_store_that_went_away_is_told_once_and_without_its_password(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def nobody(kind: str, arguments: dict[str, Any]) -> None:
+        raise ConnectionError("API request to http://ada:secret@host/api failed\nTraceback")
+
+    spool = Spool(tmp_path, nobody)
+    spool.start()
+    spool.append("metrics", number=1)
+    assert spool.drain(0.2) == 1
+    spool.close()
+    (said,) = [record.message for record in caplog.records if "does not answer" in record.message]
+    assert said.endswith("API request to http://ada:***@host/api failed")

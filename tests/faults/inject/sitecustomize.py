@@ -3,7 +3,7 @@
 FAULT=kill:N       SIGKILL in the middle of the Nth training step
 FAULT=torn:N       SIGKILL in the middle of the Nth checkpoint
 FAULT=hang:N       the Nth step takes a minute
-FAULT=nan:N        the loss of the Nth step is not a number
+FAULT=nan:N        the loss of the Nth step is not a number; inf:N, it is infinite
 FAULT=slow         each step takes 50 ms longer
 FAULT=flip:N       after the Nth checkpoint a bit of it flips, then SIGKILL
 """
@@ -34,7 +34,7 @@ def fault_in_step() -> None:
         elif len(calls) == int(count) and kind == "hang":
             time.sleep(60)
         logits, loss = original(self, *arguments)
-        return logits, loss * float("nan") if kind == "nan" and len(calls) == int(count) else loss
+        return logits, loss * float(kind) if kind in ("nan", "inf") and len(calls) == int(count) else loss
 
     Trainer._backward = backward
 
@@ -69,7 +69,7 @@ if kind and any(word.startswith(("eyevsai", "entrypoints")) for word in sys.orig
         from eyevsai.run_folder import RunFolder
 
         RunFolder.delete = lambda self: None
-    if kind in ("kill", "hang", "slow", "nan"):
+    if kind in ("kill", "hang", "slow", "nan", "inf"):
         fault_in_step()
     if kind in ("torn", "flip"):
         fault_in_save()
