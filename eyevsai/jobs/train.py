@@ -61,8 +61,11 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
             target=import_module, args=("eyevsai.tracking.lifetime",), name=IMPORTING, daemon=True
         )
         importing.start()
-        tracking_uri = _open_swept_store(config) if config.resume.resume else None  # a run to go on with may be done
-        resumed = find_interrupted(config, tracking_uri) if tracking_uri else None
+        tracking_uri = resumed = None
+        if config.resume.resume:
+            importing.join()  # two threads that import one package at once can each find it half made
+            tracking_uri = _open_swept_store(config)  # a run to go on with may be done
+            resumed = find_interrupted(config, tracking_uri)
         if resumed:
             config = restore_config(config, resumed)
         learner, data = _prepare(config)
