@@ -8,6 +8,7 @@ from importlib import import_module
 BENCHMARKS = {
     "journey": "benchmarks.journey",
     "training_speed": "benchmarks.training_speed",
+    "features": "benchmarks.features",
     "overhead": "benchmarks.overhead",
     "data": "benchmarks.data",
     "accuracy": "benchmarks.accuracy",

@@ -160,7 +160,10 @@ def _pick(cls: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _common_settings() -> tuple[Setting, ...]:
-    first, *others = (settings_of(variation_of(family, None)[1].settings) for family in FAMILIES)
-    panels = family_of(next(iter(FAMILIES))).name
-    names = [{setting.name for setting in settings} for settings in others]
-    return tuple(s for s in first if s.panel != panels and all(s.name in other for other in names))
+    """What no family declares for itself, of all of them; where defaults differ, those of the first."""
+    found: dict[str, Setting] = {}
+    for family in FAMILIES:
+        for setting in settings_of(variation_of(family, None)[1].settings):
+            if setting.panel != family:
+                found.setdefault(setting.name, setting)
+    return tuple(found.values())

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig
-from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.data.dataset import Data, Split, load_dataset
 from eyevsai.data.workers import IMPORTING
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, stopping
-from eyevsai.models.learner import Learner, build
+from eyevsai.models.learner import FeatureLearner, Learner, build
 from eyevsai.names import ModelName
 from eyevsai.run_folder import VERSION_URI
 from eyevsai.store import open_store
@@ -156,12 +156,13 @@ class _Session:
         self.run.json("environment.json", environment)
         if commit := environment["git"].get("commit"):
             self.run.tags({"mlflow.source.git.commit": commit})
-        parameters = self.learner.num_parameters()
-        self.run.tags({**compute, "fingerprint": dataset.fingerprint, "parameters": parameters})
+        self.run.tags({**compute, "fingerprint": dataset.fingerprint})
         self._log_dataset()
         log.info("%s: %d classes, %d train and %d valid images", dataset.name, len(dataset.classes),
                  len(self.data.train), len(self.data.valid))  # fmt: skip
-        log.info("%s/%s: %s parameters; %s", self.learner.family, self.learner.variation, f"{parameters:,}",
+        parameters = self.learner.num_parameters()
+        size = f"{parameters:,} parameters; " if parameters else ""  # not known before a shallow one is fitted
+        log.info("%s/%s: %s%s", self.learner.family, self.learner.variation, size,
                  ", ".join(f"{key} {value}" for key, value in compute.items()))  # fmt: skip
 
     def _log_dataset(self) -> None:
@@ -199,13 +200,27 @@ class _Session:
         scores = score(probabilities, labels)
         ranks = [rank(row) for row in self.rows]
         best_epoch = ranks.index(max(ranks)) + 1
+        self.run.tags({"parameters": self.learner.num_parameters()})
         self.run.metrics({f"best/{name}": value for name, value in scores.items()} | {"best/epoch": best_epoch})
         mistakes = worst_mistakes(probabilities, labels, SHEET_SIZE)
         images = valid.arrays([mistake.place for mistake in mistakes])
         self.run.picture("pictures/curves.png", draw_curves(self.rows, best_epoch))
         self.run.picture("pictures/confusion_matrix.png", draw_confusion(confusion(probabilities, labels), classes))
         self.run.picture("pictures/worst_errors.png", draw_mistakes(mistakes, images, classes))
+        if isinstance(self.learner, FeatureLearner):
+            self._explain(self.learner, valid)
         return scores
+
+    def _explain(self, learner: FeatureLearner, valid: Split) -> None:
+        """Which features the model leans on."""
+        from eyevsai.explanation.importance import permutation_importance
+        from eyevsai.reports.pictures import draw_importance
+
+        found = permutation_importance(
+            learner, learner.features(valid.arrays()), valid.labels.numpy(), self.config.run.seed
+        )
+        self.run.metrics({f"importance/{name}": value for name, value in found.items()})
+        self.run.picture("pictures/importance.png", draw_importance(found))
 
     def register(self, scores: dict[str, float]) -> str | None:
         """Logs the model, registers it as a version and returns its URI; None when the store does not answer."""

@@ -10,6 +10,7 @@ from eyevsai.names import choose
 
 FAMILIES = {
     "deep_v1": "eyevsai.models.deep_v1.settings",
+    "shallow": "eyevsai.models.shallow.settings",
 }
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -54,13 +54,27 @@ class Learner(Protocol):
         """A module from N,H,W,3 uint8 to N,C float32 probabilities, preprocessing inside."""
 
     def num_parameters(self) -> int:
-        """How many numbers were learned."""
+        """How many numbers are learned; 0 where that is not known before `fit`."""
 
     def tensors(self) -> dict[str, Tensor]:
         """All learned state, by name."""
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `tensors`."""
+
+
+@runtime_checkable
+class FeatureLearner(Learner, Protocol):
+    """A learner that classifies features which have names."""
+
+    def features(self, images: Images) -> npt.NDArray[np.float32]:
+        """N images uint8 RGB of any size -> N,D float32 features."""
+
+    def predict_features(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """N,D float32 features -> N,C float32 probabilities."""
+
+    def feature_groups(self) -> Mapping[str, slice]:
+        """Which columns of the features belong to which name."""
 
 
 def build(family: str, variation: str, settings: Settings, classes: Sequence[str], seed: int) -> Learner:

@@ -90,7 +90,10 @@ def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
     except (KeyboardInterrupt, Terminated) as error:
         status = "KILLED"
         run.tags({ENDED_BY: "SIGTERM" if isinstance(error, Terminated) else "SIGINT"})
-        log.warning("Interrupted. Go on with: eyevsai train --resume %s", run.run_id)
+        if run.folder.checkpoints.is_dir():
+            log.warning("Interrupted. Go on with: eyevsai train --resume %s", run.run_id)
+        else:
+            log.warning("Interrupted before anything could be gone on with.")
         raise
     except BaseException as error:
         log.error("The run failed: %s", error)

@@ -10,12 +10,19 @@ from eyevsai.settings import Choice, Doc, Range, Search, Settings
 
 
 @dataclass(frozen=True)
-class OptimizationSettings(Settings):
-    """How the weights are moved."""
+class LearningSettings(Settings):
+    """What every family is told of how to learn."""
 
     PANEL: ClassVar[str] = "Training"
 
-    image_size: Annotated[int, Range(32, 512), Doc("Side of the square that the network sees, in pixels.")] = 64
+    image_size: Annotated[int, Range(32, 512), Doc("Side of the square that the model sees, in pixels.")] = 64
+    class_weights: Annotated[bool, Doc("Weigh classes of the train split by the inverse of their frequency.")] = False
+
+
+@dataclass(frozen=True)
+class OptimizationSettings(LearningSettings):
+    """How the weights are moved."""
+
     epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the training images.")] = 30
     batch_size: Annotated[int, Range(2, 4096), Search(Choice((32, 64, 128))), Doc("Images per optimizer step.")] = 64
     accumulation: Annotated[int, Range(1, 64), Doc("Parts that a batch is computed in; must divide --batch-size.")] = 1
@@ -50,7 +57,6 @@ class OptimizationSettings(Settings):
         Doc("Share of each label spread over all classes (Szegedy et al. 2016)."),
     ] = 0.1  # fmt: skip
     clip_norm: Annotated[float, Range(0, 1000), Doc("Largest norm of the gradient; 0 does not clip.")] = 1.0
-    class_weights: Annotated[bool, Doc("Weigh classes of the train split by the inverse of their frequency.")] = False
     patience: Annotated[
         int, Range(0, 10_000),
         Doc("Stop after this many epochs without a better valid/accuracy; 0 never stops early."),
@@ -58,10 +64,17 @@ class OptimizationSettings(Settings):
 
 
 @dataclass(frozen=True)
-class DeviceSettings(Settings):
-    """What computes, and in which number format."""
+class ThreadSettings(Settings):
+    """How much of the CPU is used."""
 
     PANEL: ClassVar[str] = "Device"
+
+    threads: Annotated[int, Range(0, 1024), Doc("CPU threads of this process; 0 takes one per core.")] = 0
+
+
+@dataclass(frozen=True)
+class DeviceSettings(ThreadSettings):
+    """What computes, and in which number format."""
 
     device: Annotated[str, Choice(("auto", "cpu", "cuda", "mps")), Doc("auto takes CUDA, else MPS, else the CPU.")] = (
         "auto"
@@ -71,7 +84,6 @@ class DeviceSettings(Settings):
         Doc("Number format of training steps; auto takes what the device does fast."),
     ] = "auto"  # fmt: skip
     channels_last: Annotated[bool, Doc("Keep images in memory as N,H,W,C, which CPUs prefer.")] = True
-    threads: Annotated[int, Range(0, 1024), Doc("CPU threads of this process; 0 takes one per core.")] = 0
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,8 @@ def test_a_flag_of_another_family_names_that_family(monkeypatch: pytest.MonkeyPa
     assert compose_train({"model": "other", "growth_rate": 12}).flat()["growth_rate"] == 12
 
 
-def test_help_without_a_model_shows_what_all_families_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_without_a_model_shows_what_no_family_declares_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES, "other", "tests.unit.other_family")
     shared = {setting.name for setting in train_settings(None, None)}
-    assert {"model", "dataset", "lr", "epochs"} <= shared
-    assert not {"growth_rate", "width", "flip"} & shared
+    assert {"model", "dataset", "lr", "epochs", "flip", "features"} <= shared
+    assert not {"growth_rate", "width", "components"} & shared

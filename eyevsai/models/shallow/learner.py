@@ -1,0 +1,215 @@
+"""The learner of the shallow family: features, a projection, a classical estimator, calibrated."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from eyevsai.data.dataset import Split
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.randomness import seed_for
+from eyevsai.data.workers import map_chunks
+from eyevsai.errors import UserError
+from eyevsai.features.extractor import Extractor
+from eyevsai.models.learner import Images
+from eyevsai.models.shallow.calibration import FOLDS, Temperature, fit_temperature
+from eyevsai.models.shallow.forest import Forest, fit_forest
+from eyevsai.models.shallow.projection import Projection, fit_projection
+from eyevsai.models.shallow.settings import ShallowSettings
+from eyevsai.models.shallow.state import State
+from eyevsai.models.shallow.svm import KernelMachines, fit_svm
+from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.training.loop import OnEpoch
+
+PREDICTED_AT_ONCE = 256  # images whose features are held beside each other
+
+ESTIMATORS: dict[str, tuple[type[State], Callable[..., State]]] = {
+    "svm_hog_lbp": (KernelMachines, fit_svm),
+    "rf_hog_lbp": (Forest, fit_forest),
+}
+
+
+class ShallowLearner:
+    """See `Learner`; it learns in one pass."""
+
+    family = "shallow"
+
+    def __init__(self, variation: str, settings: ShallowSettings, classes: tuple[str, ...], seed: int) -> None:
+        self.variation = variation
+        self.settings = settings
+        self.classes = classes
+        self.seed = seed
+        self.preprocessing = Preprocessing(settings.image_size)
+        self.extractor = Extractor(settings, settings.image_size)
+
+    def check(self, train_labels: Sequence[str]) -> None:
+        """See `Learner.check`."""
+        small = [f"{label} ({count})" for label, count in Counter(train_labels).items() if count < FOLDS]
+        if small:
+            raise UserError(
+                f"Calibration needs {FOLDS} train images or more of each class; too few of: {', '.join(small[:10])}. "
+                "Add images, or hold out less with --valid-fraction and --test-fraction."
+            )
+
+    def compute(self) -> dict[str, str]:
+        """See `Learner.compute`."""
+        return {"device": "cpu", "precision": "float64", "threads": str(self._threads())}
+
+    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None) -> None:
+        """See `Learner.fit`. The estimator is fitted once to all of train, and three times to calibrate it."""
+        del checkpoints  # there are no passes to go on from
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
+        began = time.perf_counter()
+        features = self.extract(train)
+        rate = len(train) / (time.perf_counter() - began)
+        self.projection_ = fit_projection(self.settings, features.numpy(), seed_for(self.seed, "projection"))
+        with torch.inference_mode():
+            inputs = self.projection_(features).numpy()
+        labels = train.labels.numpy()
+        fit = _Fit(self, inputs, labels)
+        self.temperature_ = fit_temperature(fit.scores, labels, seed_for(self.seed, "calibration"))
+        self.decision_ = fit(np.arange(len(labels)))
+        rows = {f"train/{name}": value for name, value in self._score(features, labels).items()}
+        valid_scores = self._score(self.extract(valid), valid.labels.numpy())
+        rows |= {f"valid/{name}": value for name, value in valid_scores.items()}
+        on_epoch(1, rows | {"images_per_s": rate})
+
+    def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
+        """See `Learner.predict_proba`."""
+        parts = [self.predict_features(self.features(images[start : start + PREDICTED_AT_ONCE]))
+                 for start in range(0, len(images), PREDICTED_AT_ONCE)]  # fmt: skip
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), dtype=np.float32)
+
+    def features(self, images: Images) -> npt.NDArray[np.float32]:
+        """N images uint8 RGB of any size -> N,D float32."""
+        crops = [self.preprocessing.crop(torch.from_numpy(np.ascontiguousarray(image))[None]) for image in images]
+        found: npt.NDArray[np.float32] = self.extractor.extract(torch.cat(crops)).numpy()
+        return found
+
+    @torch.inference_mode()
+    def predict_features(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """N,D float32 features -> N,C float32 probabilities."""
+        found: npt.NDArray[np.float32] = self._classify(torch.from_numpy(features)).numpy()
+        return found
+
+    def feature_groups(self) -> Mapping[str, slice]:
+        """Which columns of `features` belong to hog, lbp and color."""
+        return self.extractor.groups
+
+    def graph(self) -> nn.Module:
+        """See `Learner.graph`; shares the learner's tensors."""
+        parts = nn.Sequential(self.extractor, self.projection_, self.decision_, self.temperature_)
+        return _Graph(self.preprocessing, parts).eval()
+
+    def num_parameters(self) -> int:
+        """How many numbers were learned; 0 before `fit`."""
+        return sum(tensor.numel() for tensor in self.tensors().values()) if hasattr(self, "decision_") else 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Projection, decision and temperature."""
+        return {
+            f"{name}.{key}": tensor
+            for name, part in (("projection", self.projection_), ("decision", self.decision_),
+                               ("temperature", self.temperature_))
+            for key, tensor in part.state_dict().items()
+        }  # fmt: skip
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """See `Learner.load_tensors`; raises UserError when the tensors are another model's."""
+        self.projection_ = Projection.restore("projection", tensors)
+        self.decision_ = ESTIMATORS[self.variation][0].restore("decision", tensors)
+        self.temperature_ = Temperature.restore("temperature", tensors)
+        try:
+            self.predict_features(np.zeros((1, self.extractor.dimensions), dtype=np.float32))
+        except (AttributeError, RuntimeError) as error:
+            raise UserError(f"The saved tensors do not fit {self.family}/{self.variation}: {error}") from error
+
+    def _classify(self, features: Tensor) -> Tensor:
+        probabilities: Tensor = self.temperature_(self.decision_(self.projection_(features)))
+        return probabilities
+
+    def extract(self, split: Split) -> Tensor:
+        """N,D float32 features of all images of a split, computed in worker processes."""
+        task = _Extraction(split, self.preprocessing, self.extractor)
+        features = torch.empty(len(split), self.extractor.dimensions)
+        done = 0
+        for part in map_chunks(task, range(len(split)), "Describing images"):
+            features[done : done + len(part)] = part
+            done += len(part)
+        return features
+
+    def _score(self, features: Tensor, labels: npt.NDArray[np.int64]) -> dict[str, float]:
+        parts = [self.predict_features(part.numpy()) for part in features.split(PREDICTED_AT_ONCE)]
+        probabilities = np.concatenate(parts)
+        own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+        loss = abs(float(np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean()))
+        return {"loss": loss, "accuracy": float((probabilities.argmax(1) == labels).mean())}
+
+    def _threads(self) -> int:
+        return self.settings.threads or torch.get_num_threads()
+
+
+class _Fit:
+    """Fits the variation's estimator to some rows of the train split."""
+
+    def __init__(self, learner: ShallowLearner, inputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> None:
+        self.learner, self.inputs, self.labels = learner, inputs, labels
+
+    def __call__(self, rows: npt.NDArray[np.intp]) -> State:
+        from sklearn.utils.class_weight import compute_sample_weight
+
+        learner, labels = self.learner, self.labels[rows]
+        weights = compute_sample_weight("balanced" if learner.settings.class_weights else None, labels)
+        estimator: Any = ESTIMATORS[learner.variation][1]
+        fitted: State = estimator(
+            learner.settings, self.inputs[rows], labels, weights,
+            seed=seed_for(learner.seed, "estimator"), threads=learner._threads(),
+        )  # fmt: skip
+        return fitted
+
+    def scores(self, rows: npt.NDArray[np.intp]) -> Callable[[npt.NDArray[np.intp]], Tensor]:
+        """A function from other rows to the scores of an estimator of these."""
+        fitted = self(rows)
+
+        @torch.inference_mode()
+        def score(others: npt.NDArray[np.intp]) -> Tensor:
+            return torch.cat([fitted(part) for part in torch.from_numpy(self.inputs[others]).split(PREDICTED_AT_ONCE)])
+
+        return score
+
+
+@dataclass(frozen=True)
+class _Extraction:
+    """The features of some places of a split."""
+
+    split: Split
+    preprocessing: Preprocessing
+    extractor: Extractor
+
+    def __call__(self, places: Sequence[int]) -> Tensor:
+        crops = [self.preprocessing.crop(image[None]) for image in self.split.images(places)]
+        features: Tensor = self.extractor.extract(torch.cat(crops)).clone()  # an inference tensor cannot be sent
+        return features
+
+
+class _Graph(nn.Module):
+    """From N,H,W,3 uint8 of one size to N,C float32 probabilities."""
+
+    def __init__(self, preprocessing: Preprocessing, parts: nn.Sequential) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.parts = parts
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Resize, crop, describe, classify."""
+        probabilities: Tensor = self.parts(self.preprocessing.crop(images))
+        return probabilities

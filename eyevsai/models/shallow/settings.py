@@ -1,0 +1,88 @@
+"""shallow's settings and variations, without torch, so that help is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from eyevsai.features.settings import FeatureSettings
+from eyevsai.models.family import Family, Variation
+from eyevsai.settings import Choice, Doc, Range, Search
+from eyevsai.training.settings import LearningSettings, ThreadSettings
+
+
+@dataclass(frozen=True)
+class ShallowSettings(ThreadSettings, FeatureSettings, LearningSettings):
+    """Handcrafted features and what is done to them before a classical estimator sees them."""
+
+    PANEL: ClassVar[str] = "shallow"
+
+    image_size: int = 128
+    standardize: Annotated[bool, Doc("Give every feature mean 0 and standard deviation 1.")] = True
+    reduction: Annotated[
+        str, Choice(("none", "pca", "svd")), Search(Choice(("none", "pca", "svd"))),
+        Doc("Fewer dimensions by principal components or by a truncated SVD, which does not centre."),
+    ] = "none"  # fmt: skip
+    components: Annotated[
+        int, Range(2, 4096), Search(Choice((50, 100, 150, 200, 300))),
+        Doc("Dimensions after the reduction; as many as the data allow where they allow fewer."),
+    ] = 300  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_size(self.image_size)
+
+
+@dataclass(frozen=True)
+class SvmSettings(ShallowSettings):
+    """A support vector machine for each class against the others."""
+
+    reduction: str = "pca"
+    C: Annotated[
+        float, Range(1e-4, 1e4, log=True), Search(Range(0.1, 100.0, log=True)),
+        Doc("Weight of the training errors; smaller is smoother."),
+    ] = 3.0  # fmt: skip
+    kernel: Annotated[
+        str, Choice(("rbf", "linear", "poly")), Search(Choice(("rbf", "linear", "poly"))), Doc("Kernel.")
+    ] = "rbf"
+    gamma: Annotated[
+        float | None, Range(1e-9, 1e3, log=True),
+        Doc("kernel=rbf and poly: width of the kernel; 1 / (features x their variance) by default."),
+    ] = None  # fmt: skip
+    degree: Annotated[int, Range(1, 8), Search(Range(2, 4)), Doc("kernel=poly: degree.")] = 3
+
+
+@dataclass(frozen=True)
+class ForestSettings(ShallowSettings):
+    """Trees that each see a part of images and features."""
+
+    n_estimators: Annotated[int, Range(1, 5000), Search(Choice((100, 200, 500))), Doc("Trees.")] = 200
+    max_depth: Annotated[
+        int | None, Range(1, 200), Search(Choice((10, 20, 30))),
+        Doc("Largest depth of a tree; an empty value sets no limit."),
+    ] = 20  # fmt: skip
+    min_samples_leaf: Annotated[int, Range(1, 1000), Search(Choice((1, 2, 4))), Doc("Fewest images in a leaf.")] = 1
+
+
+FAMILY = Family(
+    name="shallow",
+    title="Handcrafted features with a classical estimator",
+    learner="eyevsai.models.shallow.learner:ShallowLearner",
+    variations={
+        "svm_hog_lbp": Variation(
+            title="Support vector machine",
+            technical="Histograms of oriented gradients (Dalal & Triggs 2005), uniform local binary patterns (Ojala et "
+            "al. 2002) and colour histograms in a spatial pyramid, reduced by PCA, with a kernel SVM (Cortes & Vapnik "
+            "1995) for each class.",
+            simple="Counts edges, textures and colours in parts of the picture, and draws the borders between classes "
+            "as far from all examples as it can.",
+            settings=SvmSettings,
+        ),
+        "rf_hog_lbp": Variation(
+            title="Random forest",
+            technical="The same features with a random forest (Breiman 2001).",
+            simple="Counts edges, textures and colours in parts of the picture, and lets hundreds of trees vote.",
+            settings=ForestSettings,
+        ),
+    },
+)

@@ -1,0 +1,81 @@
+"""Kernel machines, one for each class against the others (Cortes & Vapnik 1995)."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from eyevsai.models.shallow.settings import SvmSettings
+from eyevsai.models.shallow.state import State
+from eyevsai.progress import track
+
+KERNELS = ("linear", "rbf", "poly")
+CACHE_MB = 256  # of kernel rows, for each machine that is being fitted
+
+
+class KernelMachines(State):
+    """Weighted sums of kernels between an image and all support vectors; in float64."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """N,K float64 -> N,C float64: how far each image lies on the side of each class."""
+        products = inputs @ self.tensor("support").T
+        scores = self._kernel(inputs, products) @ self.tensor("weights") + self.tensor("intercept")
+        return torch.cat([-scores, scores], dim=1) if scores.shape[1] == 1 else scores
+
+    def _kernel(self, inputs: Tensor, products: Tensor) -> Tensor:
+        kernel = KERNELS[int(self.tensor("kernel"))]
+        if kernel == "linear":
+            return products
+        gamma = self.tensor("gamma")
+        if kernel == "poly":
+            return (gamma * products) ** int(self.tensor("degree"))
+        squares = (inputs**2).sum(1, keepdim=True) + (self.tensor("support") ** 2).sum(1) - 2 * products
+        return torch.exp(-gamma * squares)
+
+
+def fit_svm(
+    settings: SvmSettings, inputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.float64], *, seed: int, threads: int,
+) -> KernelMachines:  # fmt: skip
+    """Fits scikit-learn's `SVC` to each class of N,K inputs; two classes need one machine."""
+    del seed  # nothing is drawn
+    gamma = settings.gamma or 1 / (inputs.shape[1] * max(float(inputs.var()), 1e-12))
+    classes = np.unique(labels)
+    fit = _Fit(settings, gamma, inputs, labels, weights)
+    with ThreadPoolExecutor(threads) as pool:  # libsvm computes without Python's lock
+        machines = list(track(pool.map(fit, classes[1:] if len(classes) == 2 else classes), "Fitting machines",
+                              total=len(classes)))  # fmt: skip
+    used = np.unique(np.concatenate([machine.support_ for machine in machines]))
+    coefficients = np.zeros((len(used), len(machines)))
+    for column, machine in enumerate(machines):
+        coefficients[np.searchsorted(used, machine.support_), column] = machine.dual_coef_[0]
+    numbers = {"kernel": KERNELS.index(settings.kernel), "degree": settings.degree}
+    return KernelMachines(
+        support=torch.from_numpy(inputs[used]),
+        weights=torch.from_numpy(coefficients),
+        intercept=torch.tensor([float(machine.intercept_[0]) for machine in machines], dtype=torch.float64),
+        gamma=torch.tensor(gamma, dtype=torch.float64),
+        **{name: torch.tensor(value) for name, value in numbers.items()},
+    )
+
+
+class _Fit:
+    """Fits one class against the others."""
+
+    def __init__(self, settings: SvmSettings, gamma: float, *data: npt.NDArray[Any]) -> None:
+        self.settings, self.gamma = settings, gamma
+        self.inputs, self.labels, self.weights = data
+
+    def __call__(self, label: int) -> Any:
+        from sklearn.svm import SVC
+
+        settings = self.settings
+        machine = SVC(
+            C=settings.C, kernel=settings.kernel, gamma=self.gamma, degree=settings.degree, cache_size=CACHE_MB
+        )
+        return machine.fit(self.inputs, self.labels == label, sample_weight=self.weights)

@@ -1,0 +1,130 @@
+"""Features against scikit-image and numpy, on photographs that scikit-image ships and, where they are, on others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from skimage.color import rgb2hsv
+from skimage.feature import hog, local_binary_pattern
+
+from eyevsai.data.decode import decode
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.features.color import ColorHistogram
+from eyevsai.features.extractor import Extractor, grey_levels
+from eyevsai.features.hog import Hog
+from eyevsai.features.lbp import Lbp
+from eyevsai.features.settings import FeatureSettings
+
+SIZE = 96
+Crops = np.ndarray
+
+
+def shipped() -> list[np.ndarray]:
+    """A person, a cat and a cup of coffee, whole and in parts."""
+    pictures = [data.astronaut(), data.chelsea(), data.coffee()]
+    return [*pictures, *(picture[40 : 40 + side, 90 : 90 + side] for picture in pictures for side in (240, 111))]
+
+
+@pytest.fixture(scope="module", params=["shipped", "photos"])
+def crops(request: pytest.FixtureRequest) -> Crops:
+    """N,S,S,3 uint8."""
+    if request.param == "shipped":
+        pictures = shipped()
+    else:
+        from tests.conftest import PHOTOS
+
+        if not PHOTOS.is_dir():
+            pytest.skip(f"no photographs at {PHOTOS}: set EYEVSAI_PHOTOS")
+        pictures = [decode(path) for path in sorted(Path(PHOTOS).glob("*/*/*.jpg"))[::90]]
+    preprocessing = Preprocessing(SIZE)
+    return torch.cat([preprocessing.crop(torch.from_numpy(each.copy())[None]) for each in pictures]).numpy()
+
+
+def channels(crops: Crops) -> tuple[torch.Tensor, ...]:
+    return torch.from_numpy(crops).permute(3, 0, 1, 2).float().unbind()
+
+
+def greys(crops: Crops) -> np.ndarray:
+    return np.stack([np.asarray(Image.fromarray(crop).convert("L")) for crop in crops])
+
+
+def test_grey_is_pillows(crops: Crops) -> None:
+    np.testing.assert_array_equal(grey_levels(*channels(crops)).numpy(), greys(crops))
+
+
+@pytest.mark.parametrize(("cell", "orientations"), [(8, 9), (12, 8), (16, 9), (13, 6)])
+def test_hog_is_scikit_images(crops: Crops, cell: int, orientations: int) -> None:
+    module = Hog(SIZE, orientations, cell)
+    sizes = (orientations, (cell, cell), (2, 2))
+    expected = np.stack([hog(crop, *sizes, channel_axis=-1) for crop in crops])
+    np.testing.assert_allclose(module(channels(crops)).numpy(), expected, atol=1e-5)
+    expected = np.stack([hog(grey, *sizes) for grey in greys(crops)])
+    np.testing.assert_allclose(module([grey_levels(*channels(crops))]).numpy(), expected, atol=1e-5)
+    assert expected.shape[1] == module.dimensions
+
+
+@pytest.mark.parametrize(("neighbours", "radius"), [(8, 1), (16, 2)])
+def test_lbp_is_scikit_images_but_for_ties(crops: Crops, neighbours: int, radius: int) -> None:
+    module = Lbp(SIZE, neighbours, radius, levels=1)
+    grey = greys(crops)
+    codes = module.codes(torch.from_numpy(grey).float()).numpy()
+    inner = slice(radius, -radius)
+    expected = np.stack([local_binary_pattern(each, neighbours, radius, "uniform")[inner, inner] for each in grey])
+    other = codes != expected
+    assert other.mean() <= 1e-3
+    distance = np.stack([nearest_tie(each.astype(np.float64), module)[inner, inner] for each in grey])
+    assert (distance[other] < 1e-6).all()  # a neighbour is as light as the pixel, and rounding decides
+    shares = module(torch.from_numpy(grey).float()).numpy()
+    histograms = np.stack([np.bincount(each.astype(int).ravel(), minlength=neighbours + 2) for each in expected])
+    np.testing.assert_allclose(shares, histograms / expected[0].size, atol=1e-3)
+
+
+def nearest_tie(grey: np.ndarray, module: Lbp) -> np.ndarray:
+    """How far the neighbour that is nearest in lightness is from each pixel, in float64."""
+    y, x = np.mgrid[: grey.shape[0], : grey.shape[1]].astype(np.float64)
+    nearest = np.full(grey.shape, np.inf)
+    for down, right in module.places:
+        top, left = np.floor(down), np.floor(right)
+        rows = [np.take(grey, y[:, 0].astype(int) + int(top + a), 0, mode="clip") for a in (0, 1)]
+        corners = [[np.take(row, x[0].astype(int) + int(left + b), 1, mode="clip") for b in (0, 1)] for row in rows]
+        across = [near + (far - near) * (right - left) for near, far in corners]
+        nearest = np.minimum(nearest, abs(across[0] + (across[1] - across[0]) * (down - top) - grey))
+    return nearest
+
+
+@pytest.mark.parametrize(("hues", "tones"), [(8, 3), (6, 4), (16, 2), (1, 1)])
+def test_colors_are_those_of_scikit_image_and_numpy(crops: Crops, hues: int, tones: int) -> None:
+    found = ColorHistogram(SIZE, hues, tones, levels=1)(*channels(crops)).numpy()
+    ranges = ((0, 1), (0, 1), (0, 255))
+    pixels = [rgb2hsv(crop.astype(np.float64)).reshape(-1, 3) for crop in crops]
+    counted = [np.histogramdd(each, bins=(hues, tones, tones), range=ranges)[0].ravel() for each in pixels]
+    np.testing.assert_allclose(found, np.stack(counted) / SIZE**2, atol=1e-5)
+
+
+def test_a_pyramid_counts_quarters_and_adds_them_up(crops: Crops) -> None:
+    module = ColorHistogram(SIZE, 8, 3, levels=2)
+    whole, *quarters = module(*channels(crops)).unflatten(1, (5, -1)).unbind(1)
+    torch.testing.assert_close(whole, torch.stack(quarters).mean(0))
+    half = SIZE // 2
+    corners = [crops[:, y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+    for quarter, corner in zip(quarters, corners, strict=True):
+        torch.testing.assert_close(quarter, ColorHistogram(half, 8, 3, levels=1)(*channels(corner)))
+
+
+@pytest.mark.parametrize("size", [32, 50, 128])
+@pytest.mark.parametrize("groups", ["hog,lbp,color", "color,hog", "lbp"])
+def test_groups_stand_side_by_side_in_the_order_given(crops: Crops, size: int, groups: str) -> None:
+    images = Preprocessing(size).crop(torch.from_numpy(crops))
+    settings = FeatureSettings(features=groups)
+    extractor = Extractor(settings, size)
+    features = extractor(images)
+    assert features.shape == (len(images), extractor.dimensions)
+    for name, columns in extractor.groups.items():
+        alone = Extractor(FeatureSettings(features=name), size)
+        torch.testing.assert_close(features[:, columns], alone(images), rtol=0, atol=0)
+    torch.testing.assert_close(extractor.extract(images), features, rtol=0, atol=0)

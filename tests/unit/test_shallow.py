@@ -1,0 +1,276 @@
+"""The shallow family: every setting reaches what it names, and what was fitted is what scikit-learn fitted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.svm import SVC
+
+from eyevsai.config import compose_train
+from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.explanation.importance import permutation_importance
+from eyevsai.models.shallow.calibration import fit_temperature
+from eyevsai.models.shallow.forest import read_forest
+from eyevsai.models.shallow.learner import ShallowLearner
+from eyevsai.models.shallow.projection import fit_projection
+from eyevsai.models.shallow.settings import ForestSettings, ShallowSettings, SvmSettings
+from eyevsai.models.shallow.svm import fit_svm
+from eyevsai.settings import settings_of
+from tests.conftest import PHOTOS, ROOT, write_images
+
+SVM = SvmSettings(image_size=32, components=6, threads=1)
+FOREST = ForestSettings(image_size=32, n_estimators=5, threads=1)
+
+# What else has to be so for a setting to matter, and the value it is changed to.
+CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
+    "image_size": ({}, 48),
+    "class_weights": ({"C": 0.1}, True),
+    "features": ({}, "lbp,color"),
+    "hog_cells": ({}, 4),
+    "hog_orientations": ({}, 6),
+    "hog_color": ({}, False),
+    "lbp_neighbours": ({}, "8"),
+    "color_hues": ({}, 6),
+    "color_tones": ({}, 2),
+    "pyramid_levels": ({}, 1),
+    "square_root": ({}, False),
+    "standardize": ({}, False),
+    "reduction": ({}, "svd"),
+    "components": ({"reduction": "pca"}, 3),
+    "C": ({}, 0.01),
+    "kernel": ({}, "linear"),
+    "gamma": ({}, 0.5),
+    "degree": ({"kernel": "poly"}, 2),
+    "n_estimators": ({}, 3),
+    "max_depth": ({}, 1),
+    "min_samples_leaf": ({}, 8),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Callable[[int], Data]:
+    folder = write_images(tmp_path_factory.mktemp("uneven") / "set", {"across": 20, "down": 14, "wide": 9})
+    dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)), seed=0)
+    return lambda size: dataset.open(Preprocessing(size))
+
+
+def fitted(data: Callable[[int], Data], settings: ShallowSettings) -> ShallowLearner:
+    source = data(settings.image_size)
+    variation = "svm_hog_lbp" if isinstance(settings, SvmSettings) else "rf_hog_lbp"
+    learner = ShallowLearner(variation, settings, source.dataset.classes, 0)
+    learner.fit(source.train, source.valid, lambda epoch, row: None)
+    return learner
+
+
+def test_every_setting_is_looked_at() -> None:
+    declared = {setting.name for cls in (SvmSettings, ForestSettings) for setting in settings_of(cls)}
+    assert set(CHANGES) | {"threads"} == declared
+
+
+@pytest.mark.parametrize("base", [SVM, FOREST], ids=["svm", "forest"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_setting_changes_the_model(data: Callable[[int], Data], base: ShallowSettings, name: str) -> None:
+    given, changed = CHANGES[name]
+    known = {setting.name for setting in settings_of(type(base))}
+    if name not in known:
+        pytest.skip("a setting of the other variation")
+    settings = replace(base, **{key: value for key, value in given.items() if key in known})
+    before, after = (fitted(data, each).tensors() for each in (settings, replace(settings, **{name: changed})))
+    same = all(before[key].shape == after[key].shape and torch.equal(before[key], after[key]) for key in before)
+    if name == "standardize" and isinstance(base, ForestSettings):
+        assert not torch.equal(before["projection.scale"], after["projection.scale"])
+    assert not same
+
+
+def test_threads_reach_torch_and_are_said(data: Callable[[int], Data]) -> None:
+    try:
+        learner = fitted(data, replace(SVM, threads=2))
+        assert torch.get_num_threads() == 2
+        assert learner.compute() == {"device": "cpu", "precision": "float64", "threads": "2"}
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", params=["made", "photos"])
+def inputs(request: pytest.FixtureRequest, cache_root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Projected features and labels to fit to, and others to predict."""
+    if request.param == "made":
+        random = np.random.default_rng(0)
+        labels = random.integers(0, 7, 300)
+        return random.normal(size=(300, 12)) + labels[:, None] / 3, labels, random.normal(size=(50, 12))
+    if not PHOTOS.is_dir():
+        pytest.skip(f"no photographs at {PHOTOS}: set EYEVSAI_PHOTOS")
+    settings = SvmSettings(image_size=64, components=60)
+    chosen = DataSettings(dataset="vegetables", data_root=str(PHOTOS), cache_root=str(cache_root))
+    dataset = load_dataset(chosen, 0)
+    learner = ShallowLearner("svm_hog_lbp", settings, dataset.classes, 0)
+    opened = dataset.open(learner.preprocessing)
+    train, valid = learner.extract(opened.train), learner.extract(opened.valid)
+    projection = fit_projection(settings, train.numpy(), 0)
+    return projection(train).numpy(), opened.train.labels.numpy(), projection(valid).numpy()
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf", "poly"])
+@pytest.mark.parametrize("num_classes", [2, 7])
+def test_machines_decide_as_scikit_learns(
+    inputs: tuple[np.ndarray, np.ndarray, np.ndarray], kernel: str, num_classes: int
+) -> None:
+    features, labels, others = inputs
+    features, labels = features[labels < num_classes], labels[labels < num_classes]
+    settings = SvmSettings(kernel=kernel, C=2.0, gamma=0.01)
+    machines = fit_svm(settings, features, labels, np.ones(len(labels)), seed=0, threads=2)
+    peer = OneVsRestClassifier(SVC(C=2.0, kernel=kernel, gamma=0.01)).fit(features, labels)
+    scores = machines(torch.from_numpy(others)).numpy()
+    expected = peer.decision_function(others)
+    np.testing.assert_allclose(scores if num_classes > 2 else scores[:, 1], expected, atol=1e-6)
+    np.testing.assert_array_equal(scores.argmax(1), peer.predict(others))
+
+
+@pytest.mark.parametrize("max_depth", [1, 5, None])
+def test_a_forest_votes_as_scikit_learns(
+    inputs: tuple[np.ndarray, np.ndarray, np.ndarray], max_depth: int | None
+) -> None:
+    features, labels, others = inputs
+    peer = RandomForestClassifier(20, max_depth=max_depth, random_state=0).fit(features, labels)
+    votes = read_forest(peer).votes(torch.from_numpy(others)).numpy()
+    np.testing.assert_allclose(votes, peer.predict_proba(others), atol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["pca", "svd", "none"])
+def test_a_projection_is_scikit_learns(reduction: str) -> None:
+    from sklearn.decomposition import PCA, TruncatedSVD
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    random = np.random.default_rng(0)
+    mixing = random.normal(size=(12, 30)) * 2.0 ** -np.arange(12)[:, None]
+    features, others = ((random.normal(size=(count, 12)) @ mixing + 3).astype(np.float32) for count in (200, 50))
+    steps = {"pca": [PCA(5, svd_solver="randomized", random_state=3)], "none": [],
+             "svd": [TruncatedSVD(5, random_state=3)]}[reduction]  # fmt: skip
+    peer = make_pipeline(StandardScaler(), *steps).fit(features)
+    projection = fit_projection(SvmSettings(reduction=reduction, components=5), features, seed=3)
+    np.testing.assert_allclose(projection(torch.from_numpy(others)).numpy(), peer.transform(others), atol=1e-4)
+
+
+def test_too_many_components_are_bounded_and_said(
+    data: Callable[[int], Data], caplog: pytest.LogCaptureFixture
+) -> None:
+    learner = fitted(data, replace(SVM, components=4000))
+    assert learner.projection_.tensor("axes").shape[1] == len(data(32).train) - 1
+    assert "--components 4000 is more than" in caplog.text
+
+
+def test_the_temperature_makes_held_out_data_most_probable() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 4, 600)
+    scores = torch.from_numpy(random.normal(size=(600, 4)) + 2 * np.eye(4)[labels])
+    seen: list[np.ndarray] = []
+
+    def fit(rows: np.ndarray) -> Callable[[np.ndarray], torch.Tensor]:
+        def score(others: np.ndarray) -> torch.Tensor:
+            assert not set(rows) & set(others)
+            seen.extend(others)
+            return scores[others] * 10  # ten times too sure
+
+        return score
+
+    found = float(fit_temperature(fit, labels, 0).tensor("factor"))
+    assert sorted(seen) == list(range(600))
+
+    def loss(factor: float) -> float:
+        return torch.nn.functional.cross_entropy(10 * factor * scores, torch.from_numpy(labels)).item()
+
+    assert 0.1 < found < 0.4
+    assert loss(found) <= min(loss(found * 1.05), loss(found / 1.05))
+
+
+def test_valid_is_not_learned_from(data: Callable[[int], Data]) -> None:
+    source = data(32)
+    learners = []
+    for valid in (source.valid, source.train):
+        learner = ShallowLearner("svm_hog_lbp", SVM, source.dataset.classes, 0)
+        learner.fit(source.train, valid, lambda epoch, row: None)
+        learners.append(learner.tensors())
+    assert all(torch.equal(tensor, learners[1][name]) for name, tensor in learners[0].items())
+
+
+def test_importance_finds_the_feature_that_tells_the_classes() -> None:
+    class Leaning:
+        def predict_features(self, features: np.ndarray) -> np.ndarray:
+            return np.stack([features[:, 1], 1 - features[:, 1]], 1)
+
+        def feature_groups(self) -> dict[str, slice]:
+            return {"noise": slice(0, 1), "sign": slice(1, 3)}
+
+    labels = np.arange(200) % 2
+    features = np.stack([np.random.default_rng(0).random(200), 1.0 - labels, labels], 1).astype(np.float32)
+    found = permutation_importance(Leaning(), features, labels, seed=0)
+    assert found["noise"] == 0
+    assert 0.4 < found["sign"] < 0.6
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"features": ""}, "--features is empty"),
+    ({"features": "hog,lpb"}, "Did you mean 'lbp'"),
+    ({"features": "hog,hog"}, "names one twice"),
+    ({"image_size": 32, "hog_cells": 20}, "--image-size 32 is too small for --hog-cells 20"),
+    ({"C": 0.0}, "--C 0.0 is not allowed"),
+])  # fmt: skip
+def test_a_wrong_setting_is_told(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose_train({"model": "shallow", **given})
+
+
+def test_a_class_too_small_to_calibrate_is_named() -> None:
+    learner = ShallowLearner("svm_hog_lbp", SVM, ("a", "b"), 0)
+    with pytest.raises(UserError, match=r"3 train images or more of each class; too few of: b \(2\)"):
+        learner.check(["a"] * 9 + ["b"] * 2)
+
+
+# Prints by how many MiB the peak of memory rises above what the features themselves take.
+MEASURE = """
+import json, resource, sys
+import torch
+from eyevsai.data.dataset import load_dataset
+from eyevsai.data.settings import DataSettings
+from eyevsai.models.shallow.learner import ShallowLearner
+from eyevsai.models.shallow.settings import SvmSettings
+dataset = load_dataset(DataSettings(data=sys.argv[1], cache_root=sys.argv[2]), 0)
+learner = ShallowLearner("svm_hog_lbp", SvmSettings(image_size=64), dataset.classes, 0)
+train = dataset.open(learner.preprocessing).train
+peak = lambda who: resource.getrusage(who).ru_maxrss / 1024
+before = peak(resource.RUSAGE_SELF)
+features = learner.extract(train)
+own = features.numel() * 4 / 2**20
+print(json.dumps([len(train), peak(resource.RUSAGE_SELF) - before - own, peak(resource.RUSAGE_CHILDREN)]))
+"""
+
+
+def test_extraction_takes_no_more_memory_for_more_images(tmp_path: Path) -> None:
+    peaks = []
+    for count in (120, 1200):
+        folder = write_images(tmp_path / str(count), {"a": count, "b": count})
+        command = [sys.executable, "-c", MEASURE, str(folder), str(tmp_path / "cache")]
+        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        peaks.append(json.loads(done.stdout.splitlines()[-1]))
+    (few, own_few, workers_few), (many, own_many, workers_many) = peaks
+    assert many > 9 * few
+    assert own_many < own_few + 24
+    assert workers_many < workers_few + 24
