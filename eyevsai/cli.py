@@ -68,6 +68,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
     data_flags = pick_settings(DataSettings, "dataset", "data_root", "cache_root")
     app.command(name="list")(with_flags(list_all, pick_settings(DataSettings, "data_root")))
+    app.command(context_settings=lenient)(with_flags(describe, settings))
     app.command()(with_flags(doctor, pick_settings(DataSettings, "data_root")))
     app.command()(with_flags(sync, pick_settings(config.RunSettings, "state_root")))
     data = typer.Typer(no_args_is_help=True, help="Look at a dataset, or clear the pixel cache.")
@@ -119,6 +120,23 @@ def list_all(as_json: Json = False, **given: Any) -> None:
     print("datasets:")
     for name, description in inventory["datasets"].items():
         print(f"  {name:<16}{description}")
+
+
+def describe(
+    context: typer.Context,
+    num_classes: Annotated[int, typer.Option(min=2, help="Classes that the model tells apart.")] = 67,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Say what a model is made of: layers, parameters, operations and papers. Takes the flags of train."""
+    _refuse_extras(context.args, given)
+    own = {} if "dataset" in given else {"data": "any"}  # the family's own defaults, not those that suit the digits
+    composed = config.compose_train(own | given).model
+    from eyevsai.jobs.describe import describe as job
+    from eyevsai.reports.card import render_card
+
+    described = job(composed, num_classes)
+    print(json.dumps(described, indent=2) if as_json else render_card(described))
 
 
 def doctor(

@@ -224,6 +224,7 @@ class _Session:
 
     def register(self, scores: dict[str, float]) -> str | None:
         """Logs the model, registers it as a version and returns its URI; None when the store does not answer."""
+        from eyevsai.reports.card import describe_model, describe_training, render_card
         from eyevsai.serving.package import write_package
 
         about: dict[str, Any] = {
@@ -233,6 +234,8 @@ class _Session:
             "parameters": self.learner.num_parameters(),
             "image_size": self.learner.preprocessing.image_size,
         }
+        described = render_card(describe_model(self.learner), describe_training(self.data.dataset, scores))
+        self.run.text("model_card.md", described)
         shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)  # of a start that was interrupted here
         package = write_package(self.learner, self.data.valid, self.run.folder.path / PACKAGE, about)
         self.run.model(package, "model", self.config.flat())

@@ -10,6 +10,7 @@ from eyevsai.names import choose
 
 FAMILIES = {
     "deep_v1": "eyevsai.models.deep_v1.settings",
+    "deep_v2": "eyevsai.models.deep_v2.settings",
     "shallow": "eyevsai.models.shallow.settings",
 }
 

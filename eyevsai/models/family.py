@@ -18,6 +18,7 @@ class Variation:
     simple: str
     settings: type[Settings]
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by budget
+    papers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

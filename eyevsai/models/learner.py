@@ -16,6 +16,7 @@ from eyevsai.checksum import hash_file
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.errors import UserError
+from eyevsai.models.anatomy import Anatomy
 from eyevsai.models.families import family_of, variation_of
 from eyevsai.settings import Settings
 from eyevsai.training.checkpoint import Checkpoints
@@ -52,6 +53,9 @@ class Learner(Protocol):
 
     def graph(self) -> nn.Module:
         """A module from N,H,W,3 uint8 to N,C float32 probabilities, preprocessing inside."""
+
+    def anatomy(self) -> Anatomy:
+        """What the model is made of."""
 
     def num_parameters(self) -> int:
         """How many numbers are learned; 0 where that is not known before `fit`."""

@@ -14,10 +14,11 @@ from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import seed_for
 from eyevsai.errors import UserError
+from eyevsai.models.anatomy import Anatomy, examine_network
 from eyevsai.models.learner import Images
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import find_device, find_precision
-from eyevsai.training.inference import predict_logits
+from eyevsai.training.inference import predict_logits, predictor
 from eyevsai.training.loop import OnEpoch, Trainer, check_batches
 from eyevsai.training.settings import TrainingSettings
 
@@ -50,11 +51,14 @@ class NetworkLearner:
         tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
         if not tensors:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
-        return predict_logits(self.network, self.preprocessing, tensors).softmax(1).numpy()
+        return predict_logits(self._predictor(), self.preprocessing, tensors).softmax(1).numpy()
 
     def graph(self) -> nn.Module:
         """See `Learner.graph`; shares the learner's weights."""
-        return Graph(self.network, self.preprocessing).eval()
+        return Graph(self._predictor(), self.preprocessing).eval()
+
+    def _predictor(self) -> nn.Module:
+        return predictor(self.network, test_flips=self.settings.test_flips)
 
     def check(self, train_labels: Sequence[str]) -> None:
         """See `Learner.check`."""
@@ -67,6 +71,10 @@ class NetworkLearner:
         precision = str(find_precision(self.settings.precision, device)).removeprefix("torch.")
         threads = self.settings.threads or torch.get_num_threads()
         return {"device": device.type, "precision": precision, "threads": str(threads)}
+
+    def anatomy(self) -> Anatomy:
+        """See `Learner.anatomy`."""
+        return examine_network(self.network, self.preprocessing.image_size)
 
     def num_parameters(self) -> int:
         """Trainable parameters of the network."""

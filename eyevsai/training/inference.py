@@ -1,4 +1,4 @@
-"""Logits of a trained network."""
+"""What a trained network says of images."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ from torch import Tensor, nn
 from eyevsai.data.preprocessing import Preprocessing
 
 EVALUATION_BATCH = 128
+
+
+class FlipAverage(nn.Module):
+    """A network that looks at each image and at its mirror image and averages what it says of them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """N,3,S,S -> N,C float32 logarithms of probabilities, which are logits too."""
+        both: Tensor = self.network(torch.cat([images, images.flip(3)])).float().softmax(1)
+        first, second = both.chunk(2)
+        return torch.log(((first + second) / 2).clamp(min=torch.finfo(torch.float32).tiny))
+
+
+def predictor(network: nn.Module, *, test_flips: bool) -> nn.Module:
+    """The network as it predicts; shares the weights."""
+    return FlipAverage(network) if test_flips else network
 
 
 @torch.inference_mode()

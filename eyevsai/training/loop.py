@@ -17,11 +17,13 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import generator_for, seed_for
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.progress import track
+from eyevsai.training.average import Average
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import find_precision, prepare
-from eyevsai.training.inference import predict_logits
+from eyevsai.training.inference import predict_logits, predictor
 from eyevsai.training.loss import balanced_weights, part_loss
 from eyevsai.training.memory import is_out_of_memory, release_memory
+from eyevsai.training.mixing import mix
 from eyevsai.training.optimizer import Schedule, build_optimizer, set_rate
 from eyevsai.training.settings import TrainingSettings
 from eyevsai.training.state import Parts, Progress, Row, pack, unpack
@@ -93,13 +95,15 @@ class Trainer:
         self.optimizer_ = build_optimizer(self.network, self.settings)
         self.schedule_ = Schedule(self.settings)
         self.scaler_ = torch.amp.GradScaler(self.device_.type, enabled=self.precision_ == torch.float16)
+        self.num_classes_ = int(train.labels.max()) + 1
         self.weights_: Tensor | None = None
         if self.settings.class_weights:
-            num_classes = int(train.labels.max()) + 1
-            self.weights_ = balanced_weights(train.labels, num_classes).to(self.device_)
+            self.weights_ = balanced_weights(train.labels, self.num_classes_).to(self.device_)
         zero = torch.zeros((), device=self.device_)
-        self.progress_ = Progress(zero, zero.clone(), parts=self.settings.accumulation)
+        self.progress_ = Progress(zero, zero.clone(), parts=self.settings.parts)
         self.best_state_: dict[str, Tensor] = {}
+        self.average_ = Average(self.network, self.settings.ema_decay)
+        self.dropouts_ = [(each, each.p) for each in self.network.modules() if isinstance(each, nn.Dropout)]
 
     def _save(self) -> None:
         self.checkpoints_.save(*pack(self.progress_, self._parts()))
@@ -111,10 +115,12 @@ class Trainer:
             log.info("Going on in epoch %d after step %d.", self.progress_.epoch, self.progress_.steps)
 
     def _parts(self) -> Parts:
-        return Parts(self.network, self.optimizer_, self.schedule_, self.scaler_, self.best_state_)
+        return Parts(self.network, self.optimizer_, self.schedule_, self.scaler_, self.average_, self.best_state_)
 
     def _train_epoch(self, train: Split, epoch: int) -> Row:
         self.network.train()
+        for dropout, rate in self.dropouts_:
+            dropout.p = rate * min(1.0, epoch / max(self.settings.dropout_warmup_epochs, 1e-9))
         progress, began = self.progress_, time.perf_counter() - self.progress_.seconds
         batches = list(self._batches(len(train), epoch))
         left = batches[progress.steps :]
@@ -136,7 +142,7 @@ class Trainer:
     def _batches(self, count: int, epoch: int) -> Iterator[Tensor]:
         order = torch.randperm(count, generator=generator_for(self.seed, "order", epoch))
         for places in order.split(self.settings.batch_size):
-            if len(places) >= 2 * self.settings.accumulation:  # batch normalisation needs two images
+            if len(places) >= 2 * self.settings.parts:  # batch normalisation needs two images
                 yield places
 
     def _step_within_memory(self, train: Split, places: Tensor, epoch: int, step: int) -> None:
@@ -159,17 +165,19 @@ class Trainer:
 
     def _step(self, train: Split, places: Tensor, epoch: int, step: int) -> None:
         generator = generator_for(self.seed, "augment", epoch, step)
-        torch.manual_seed(seed_for(self.seed, "step", epoch, step))  # dropout draws from the global generator
         images = list(train.images(places.tolist()))
         labels = train.labels[places].to(self.device_)
         batch = augment(images, self.settings, self.preprocessing, generator, self.device_)
+        torch.manual_seed(seed_for(self.seed, "mix", epoch, step))
+        batch, labels = mix(batch, labels, self.num_classes_, self.settings)
+        torch.manual_seed(seed_for(self.seed, "step", epoch, step))  # dropout draws from the global generator
         parts = min(self.progress_.parts, len(labels) // 2)
         self.optimizer_.zero_grad(set_to_none=True)
         loss, correct = torch.zeros((), device=self.device_), torch.zeros((), device=self.device_)
         for inputs, targets in zip(batch.tensor_split(parts), labels.tensor_split(parts), strict=True):
             logits, part = self._backward(inputs, targets, labels)
             loss += part
-            correct += (logits.argmax(1) == targets).sum()
+            correct += (logits.argmax(1) == (targets.argmax(1) if targets.ndim == 2 else targets)).sum()
         self._update(loss, epoch, step)
         self.progress_.loss += loss * len(labels)
         self.progress_.correct += correct
@@ -201,9 +209,11 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.network.parameters(), self.settings.clip_norm, norm)
         self.scaler_.step(self.optimizer_)
         self.scaler_.update()
+        self.average_.update()
 
     def _evaluate(self, valid: Split) -> Row:
-        logits = predict_logits(self.network, self.preprocessing, list(valid.images()))
+        network = predictor(self.average_.best_guess, test_flips=self.settings.test_flips)
+        logits = predict_logits(network, self.preprocessing, list(valid.images()))
         loss = nn.functional.cross_entropy(logits, valid.labels).item()
         if not math.isfinite(loss):
             raise RunFailed("The loss on valid became NaN or infinite. Try a lower --lr or --precision float32.")
@@ -213,7 +223,9 @@ class Trainer:
     def _keep_best(self, epoch: int, row: Row) -> None:
         if rank(row) > self.progress_.best_rank:
             self.progress_.best_epoch, self.progress_.best_rank = epoch, rank(row)
-            self.best_state_ = copy.deepcopy(self.network.state_dict())  # state_dict() alone aliases the weights
+            self.best_state_ = copy.deepcopy(
+                self.average_.best_guess.state_dict()
+            )  # state_dict() alone aliases the weights
 
 
 def check_batches(settings: TrainingSettings, num_images: int) -> None:
@@ -223,8 +235,9 @@ def check_batches(settings: TrainingSettings, num_images: int) -> None:
             f"--batch-size {settings.batch_size} is larger than the train split of {num_images} images. "
             f"Choose at most {num_images}."
         )
-    if settings.batch_size % settings.accumulation or settings.batch_size < 2 * settings.accumulation:
+    if settings.batch_size % settings.parts or settings.batch_size < 2 * settings.parts:
+        efficient = " with --memory-efficient" if settings.memory_efficient else ""
         raise UserError(
-            f"--accumulation {settings.accumulation} must divide --batch-size {settings.batch_size} "
-            "into parts of two images or more."
+            f"--accumulation {settings.accumulation}{efficient} makes {settings.parts} parts, which must divide "
+            f"--batch-size {settings.batch_size} into parts of two images or more."
         )

@@ -14,10 +14,12 @@ def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def part_loss(logits: Tensor, labels: Tensor, batch: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-    """What a part of a batch adds to the batch's mean loss, whose labels are `batch`.
+    """What a part of a batch adds to the batch's mean loss, whose labels are `batch`: N int64, or N,C shares.
 
     The parts' losses add up to the loss of the whole, class weights included, so that computing
     a batch in parts changes the memory it takes and not the gradient.
     """
     total = functional.cross_entropy(logits.float(), labels, weight=weights, label_smoothing=smoothing, reduction="sum")
-    return total / (len(batch) if weights is None else weights[batch].sum())
+    if weights is None:
+        return total / len(batch)
+    return total / ((batch @ weights) if batch.is_floating_point() else weights[batch]).sum()

@@ -8,6 +8,8 @@ from typing import Annotated, ClassVar
 from eyevsai.data.settings import AugmentationSettings
 from eyevsai.settings import Choice, Doc, Range, Search, Settings
 
+MEMORY_EFFICIENT_PARTS = 4
+
 
 @dataclass(frozen=True)
 class LearningSettings(Settings):
@@ -64,6 +66,33 @@ class OptimizationSettings(LearningSettings):
 
 
 @dataclass(frozen=True)
+class RegularizationSettings(Settings):
+    """What keeps a network from learning its images by heart."""
+
+    PANEL: ClassVar[str] = "Regularisation"
+
+    mixup: Annotated[
+        float, Range(0, 10), Search(Range(0.0, 0.4)),
+        Doc("Alpha of mixup (Zhang et al. 2018), which blends images and labels; 0 is off."),
+    ] = 0.0  # fmt: skip
+    cutmix: Annotated[
+        float, Range(0, 10), Search(Choice((0.0, 1.0))),
+        Doc("Alpha of CutMix (Yun et al. 2019), which pastes a part of another image; 0 is off."),
+    ] = 0.0  # fmt: skip
+    mix_share: Annotated[
+        float, Range(0, 1), Doc("Share of the batches that are mixed; with both, one of the two is drawn.")
+    ] = 0.5
+    ema_decay: Annotated[
+        float, Range(0, 0.99999),
+        Doc("Decay of the moving average of the weights, which is then evaluated and saved; 0 is off."),
+    ] = 0.0  # fmt: skip
+    dropout_warmup_epochs: Annotated[
+        float, Range(0, 10_000), Doc("Epochs over which dropout rises from 0 (Morerio et al. 2017); 0 is off.")
+    ] = 0.0
+    test_flips: Annotated[bool, Doc("Average the predictions for an image and its mirror image.")] = False
+
+
+@dataclass(frozen=True)
 class ThreadSettings(Settings):
     """How much of the CPU is used."""
 
@@ -83,9 +112,17 @@ class DeviceSettings(ThreadSettings):
         str, Choice(("auto", "float32", "bfloat16", "float16")),
         Doc("Number format of training steps; auto takes what the device does fast."),
     ] = "auto"  # fmt: skip
+    memory_efficient: Annotated[
+        bool, Doc("Compute each batch in four times as many parts, and again what can be: half the memory or less.")
+    ] = False
     channels_last: Annotated[bool, Doc("Keep images in memory as N,H,W,C, which CPUs prefer.")] = True
 
 
 @dataclass(frozen=True)
-class TrainingSettings(DeviceSettings, AugmentationSettings, OptimizationSettings):
+class TrainingSettings(DeviceSettings, RegularizationSettings, AugmentationSettings, OptimizationSettings):
     """All that a torch family inherits; a family's own settings subclass this one."""
+
+    @property
+    def parts(self) -> int:
+        """Parts that a batch is computed in while memory suffices."""
+        return self.accumulation * (MEMORY_EFFICIENT_PARTS if self.memory_efficient else 1)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyevsai.training.average import Average
 from eyevsai.training.checkpoint import Checkpoint
 from eyevsai.training.optimizer import Schedule
 
@@ -50,6 +51,7 @@ class Parts:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
+    average: Average
     best: dict[str, Tensor]  # the weights of the best epoch, empty before the first has ended
 
 
@@ -57,6 +59,7 @@ def pack(progress: Progress, parts: Parts) -> tuple[dict[str, Tensor], dict[str,
     """Tensors by name and plain values, from which `unpack` restores the loop to the bit."""
     tensors = {
         **_prefixed("network", parts.network.state_dict()),
+        **_prefixed("average", parts.average.state_dict()),
         **_prefixed("best", parts.best),
         **_prefixed("optimizer", _optimizer_tensors(parts.optimizer)),
         **_prefixed("progress", {name: getattr(progress, name) for name in SUMS}),
@@ -75,6 +78,7 @@ def unpack(checkpoint: Checkpoint, parts: Parts, device: torch.device) -> Progre
     state, tensors = checkpoint.state, checkpoint.tensors
     torch.set_num_threads(state["threads"])  # another number adds up in another order
     parts.network.load_state_dict(_without_prefix("network", tensors))
+    parts.average.load_state_dict(_without_prefix("average", tensors))
     parts.best.update({name: tensor.to(device) for name, tensor in _without_prefix("best", tensors).items()})
     _load_optimizer(parts.optimizer, _without_prefix("optimizer", tensors))
     parts.schedule.load_state_dict(state["schedule"])

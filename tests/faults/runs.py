@@ -60,6 +60,7 @@ class Place:
             "data": self.data, "image_size": 32, "width": 4, "epochs": EPOCHS, "batch_size": 8, "precision": "float32",
             "dropout": 0.5, "head_units": 0,
         } | settings  # fmt: skip
+        values = {name: value for name, value in values.items() if value is not None}
         if not self.by_mlflow:
             flags = [part for name, value in values.items() for part in (f"--{name}", str(value))]
             return [sys.executable, "-m", "eyevsai", "train", *flags]
@@ -113,9 +114,11 @@ def make_place(folder: Path, store: Path, data: Path, *, by_mlflow: bool = False
     return Place(folder, data, by_mlflow)
 
 
-def survives(place: Place, fault: str, expected: Outcome, check: Callable[[Any], None] = lambda done: None) -> bool:
+def survives(
+    place: Place, fault: str, expected: Outcome, check: Callable[[Any], None] = lambda done: None, **settings: Any
+) -> bool:
     """Whether a run that has `fault` and is then gone on with ends as one that never had it."""
-    killed = place.run(fault)
+    killed = place.run(fault, **settings)
     check(killed)
     (run_id,) = place.run_ids()
     done = place.run(resume=run_id)

@@ -45,6 +45,20 @@ def test_row_1_killed_and_gone_on_with(expected: Outcome, fault: str, place: Pla
     assert survives(place, fault, expected, was_killed)
 
 
+# Of each other torch family one variation, with all that a loop may carry from step to step.
+OTHERS = {"deep_v2": {"variation": "hybrid", "layers": "1,2,1", "head_units": None, "epochs": 3, "ema_decay": 0.9,
+                      "mixup": 0.2, "gradient_checkpointing": True}}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_row_1_another_family_is_gone_on_with(family: str, stripes: Path, template_store: Path, tmp_path: Path) -> None:
+    settings = {"model": family, **OTHERS[family]}
+    whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
+    assert whole.run(**settings).returncode == 0
+    expected = whole.outcome(whole.run_ids()[0])
+    assert survives(place, f"kill:{STEPS + 3}", expected, was_killed, **settings)
+
+
 def test_row_23_a_flipped_bit_is_found_and_the_checkpoint_before_taken(expected: Outcome, place: Place) -> None:
     was_killed(place.run("flip:3"))
     (run_id,) = place.run_ids()

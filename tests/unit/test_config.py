@@ -74,16 +74,16 @@ def test_what_mlproject_declares_is_never_tuned(family: str, variation: str) -> 
 def test_a_flag_of_another_family_names_that_family(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES, "other", "tests.unit.other_family")
     with pytest.raises(
-        UserError, match=r"--growth-rate is a setting of other \(dense\), not of deep_v1\. Add --model other"
+        UserError, match=r"--petals is a setting of other \(dense\), not of deep_v1\. Add --model other"
     ):
-        compose_train({"growth_rate": 12})
+        compose_train({"petals": 12})
     with pytest.raises(UserError, match="'dense' is a variation of other, not of deep_v1: add --model other"):
         compose_train({"variation": "dense"})
-    assert compose_train({"model": "other", "growth_rate": 12}).flat()["growth_rate"] == 12
+    assert compose_train({"model": "other", "petals": 12}).flat()["petals"] == 12
 
 
 def test_help_without_a_model_shows_what_no_family_declares_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES, "other", "tests.unit.other_family")
     shared = {setting.name for setting in train_settings(None, None)}
     assert {"model", "dataset", "lr", "epochs", "flip", "features"} <= shared
-    assert not {"growth_rate", "width", "components"} & shared
+    assert not {"petals", "width", "growth_rate", "components"} & shared

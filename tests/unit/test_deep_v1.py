@@ -52,6 +52,12 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "saturation": ({}, 0.0),
     "erasing": ({}, 0.6),
     "policy": ({}, "trivial"),
+    "mixup": ({}, 0.4),
+    "cutmix": ({}, 1.0),
+    "mix_share": ({"mixup": 0.4}, 1.0),
+    "ema_decay": ({}, 0.9),
+    "dropout_warmup_epochs": ({"dropout": 0.5}, 3.0),
+    "test_flips": ({}, True),
     "precision": ({}, "bfloat16"),
     "width": ({}, 8),
     "convolutions": ({}, 2),
@@ -59,7 +65,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "head_units": ({}, 0),
 }
 # These change how a run is computed and not what it computes: see the tests below.
-COMPUTE = {"device", "channels_last", "threads"}
+COMPUTE = {"device", "channels_last", "threads", "memory_efficient"}
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,11 @@ FAMILY = Family(
             simple="Learns to see layer by layer: first edges, then shapes, then whole things.",
             settings=DeepV1Settings,
             presets={"gpu": GPU},
+            papers=(
+                "LeCun et al. 1998: Gradient-Based Learning Applied to Document Recognition",
+                "Krizhevsky et al. 2012: ImageNet Classification with Deep Convolutional Neural Networks",
+                "Simonyan & Zisserman 2014: Very Deep Convolutional Networks for Large-Scale Image Recognition",
+            ),
         ),
         "residual": Variation(
             title="Residual CNN",
@@ -63,6 +68,7 @@ FAMILY = Family(
             simple="The same network with short cuts, so that early layers learn as easily as late ones.",
             settings=ResidualSettings,
             presets={"gpu": GPU},
+            papers=("He et al. 2016: Deep Residual Learning for Image Recognition",),
         ),
     },
 )

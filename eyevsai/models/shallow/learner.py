@@ -19,6 +19,7 @@ from eyevsai.data.randomness import seed_for
 from eyevsai.data.workers import map_chunks
 from eyevsai.errors import UserError
 from eyevsai.features.extractor import Extractor
+from eyevsai.models.anatomy import Anatomy, Layer
 from eyevsai.models.learner import Images
 from eyevsai.models.shallow.calibration import FOLDS, Temperature, fit_temperature
 from eyevsai.models.shallow.forest import Forest, fit_forest
@@ -110,18 +111,31 @@ class ShallowLearner:
         parts = nn.Sequential(self.extractor, self.projection_, self.decision_, self.temperature_)
         return _Graph(self.preprocessing, parts).eval()
 
+    def anatomy(self) -> Anatomy:
+        """See `Learner.anatomy`; after `fit` the parts that were fitted are there too."""
+        layers = [Layer(name, "features", (columns.stop - columns.start,), 0)
+                  for name, columns in self.extractor.groups.items()]  # fmt: skip
+        for name, part in self._fitted().items():
+            count = sum(tensor.numel() for tensor in part.state_dict().values())
+            layers.append(Layer(name, type(part).__name__, (), count))
+        return Anatomy(layers, self.num_parameters(), None)
+
     def num_parameters(self) -> int:
         """How many numbers were learned; 0 before `fit`."""
-        return sum(tensor.numel() for tensor in self.tensors().values()) if hasattr(self, "decision_") else 0
+        return sum(tensor.numel() for tensor in self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
         """Projection, decision and temperature."""
         return {
             f"{name}.{key}": tensor
-            for name, part in (("projection", self.projection_), ("decision", self.decision_),
-                               ("temperature", self.temperature_))
+            for name, part in self._fitted().items()
             for key, tensor in part.state_dict().items()
-        }  # fmt: skip
+        }
+
+    def _fitted(self) -> dict[str, State]:
+        """The parts that `fit` made; none before it."""
+        names = ("projection", "decision", "temperature")
+        return {name: getattr(self, f"{name}_") for name in names if hasattr(self, f"{name}_")}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """See `Learner.load_tensors`; raises UserError when the tensors are another model's."""

@@ -77,12 +77,24 @@ FAMILY = Family(
             simple="Counts edges, textures and colours in parts of the picture, and draws the borders between classes "
             "as far from all examples as it can.",
             settings=SvmSettings,
+            papers=(
+                "Dalal & Triggs 2005: Histograms of Oriented Gradients for Human Detection",
+                "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture Classification with "
+                "Local Binary Patterns",
+                "Cortes & Vapnik 1995: Support-Vector Networks",
+            ),
         ),
         "rf_hog_lbp": Variation(
             title="Random forest",
             technical="The same features with a random forest (Breiman 2001).",
             simple="Counts edges, textures and colours in parts of the picture, and lets hundreds of trees vote.",
             settings=ForestSettings,
+            papers=(
+                "Dalal & Triggs 2005: Histograms of Oriented Gradients for Human Detection",
+                "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture Classification with "
+                "Local Binary Patterns",
+                "Breiman 2001: Random Forests",
+            ),
         ),
     },
 )

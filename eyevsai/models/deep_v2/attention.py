@@ -1,0 +1,65 @@
+"""Attention: over channels, over places, and of each place to all others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+CBAM_KERNEL = 7
+
+
+class SqueezeExcitation(nn.Module):
+    """Weighs channels by what the whole image holds (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        inside = max(channels // reduction, 4)
+        self.weigh = nn.Sequential(
+            nn.Conv2d(channels, inside, 1), nn.ReLU(inplace=True), nn.Conv2d(inside, channels, 1), nn.Sigmoid()
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """N,C,H,W -> N,C,H,W."""
+        weighed: Tensor = features * self.weigh(features.mean((2, 3), keepdim=True))
+        return weighed
+
+
+class Cbam(nn.Module):
+    """Weighs channels, then places, by means and maxima (Woo et al. 2018)."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        inside = max(channels // reduction, 4)
+        self.channels = nn.Sequential(
+            nn.Conv2d(channels, inside, 1), nn.ReLU(inplace=True), nn.Conv2d(inside, channels, 1)
+        )
+        self.places = nn.Conv2d(2, 1, CBAM_KERNEL, padding=CBAM_KERNEL // 2, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """N,C,H,W -> N,C,H,W."""
+        mean, largest = features.mean((2, 3), keepdim=True), features.amax((2, 3), keepdim=True)
+        features = features * torch.sigmoid(self.channels(mean) + self.channels(largest))
+        maps = torch.cat([features.mean(1, keepdim=True), features.amax(1, keepdim=True)], dim=1)
+        weighed: Tensor = features * torch.sigmoid(self.places(maps))
+        return weighed
+
+
+class SelfAttention(nn.Module):
+    """Adds to each place what its heads find in all places (Vaswani et al. 2017); at first nothing."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(1, channels)
+        self.look = nn.Conv2d(channels, 3 * channels, 1)
+        self.answer = nn.Conv2d(channels, channels, 1)
+        self.share = nn.Parameter(torch.zeros(1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """N,C,H,W -> N,C,H,W."""
+        height, width = features.shape[2:]
+        looked = self.look(self.norm(features)).flatten(2).unflatten(1, (3, self.heads, -1))  # N,3,heads,C/heads,HW
+        query, key, value = looked.transpose(3, 4).unbind(1)
+        found = nn.functional.scaled_dot_product_attention(query, key, value)
+        answer: Tensor = self.answer(found.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width)))
+        return features + self.share * answer

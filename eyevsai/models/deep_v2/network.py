@@ -1,0 +1,105 @@
+"""deep_v2: residual and dense networks with attention, and a hybrid of both.
+
+He et al. 2016, Identity Mappings in Deep Residual Networks; Huang et al. 2017, Densely Connected
+Convolutional Networks; Vaswani et al. 2017, Attention Is All You Need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from torch import Tensor, nn
+
+from eyevsai.errors import UserError
+from eyevsai.models.deep_v2.attention import Cbam, SelfAttention
+from eyevsai.models.deep_v2.layers import DenseLayer, ResidualLayer, Stage, Transition
+from eyevsai.models.deep_v2.settings import DeepV2Settings, DenseSettings
+from eyevsai.models.network_learner import NetworkLearner
+
+
+class DeepV2Network(nn.Module):
+    """A stem at half the resolution, stages, global average pooling, and a classifier."""
+
+    def __init__(self, settings: DeepV2Settings, kinds: str, num_classes: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, settings.width, 3, 2, padding=1, bias=False),
+            nn.BatchNorm2d(settings.width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(settings.width, settings.width, 3, padding=1, bias=False),
+        )
+        self.channels = settings.width
+        self.drops = self._drops()
+        builders = {"residual": self._residual, "dense": self._dense}
+        names = kinds.split()
+        self.stages = nn.Sequential(
+            *(builders[kind](number, last=number == len(names) - 1) for number, kind in enumerate(names))
+        )
+        self.ready = nn.Sequential(nn.BatchNorm2d(self.channels), nn.ReLU(inplace=True))
+        self.classify = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(settings.dropout), nn.Linear(self.channels, num_classes)
+        )
+        self.apply(_initialize)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """N,3,S,S -> N,C logits."""
+        logits: Tensor = self.classify(self.ready(self.stages(self.stem(images))))
+        return logits
+
+    def _drops(self) -> Iterator[float]:
+        """The rate of stochastic depth of each layer, rising from the first to the last."""
+        count = sum(self.settings.layers_of_stages)
+        return iter([self.settings.stochastic_depth * (number + 1) / count for number in range(count)])
+
+    def _residual(self, number: int, *, last: bool) -> Stage:
+        channels, layers = self.settings.width << number, list[nn.Module]()
+        for place in range(self.settings.layers_of_stages[number]):
+            stride = 2 if place == 0 and number else 1
+            layers.append(ResidualLayer(self.channels, channels, stride, self.settings, next(self.drops)))
+            self.channels = channels
+        return self._finish(layers, last)
+
+    def _dense(self, number: int, *, last: bool) -> Stage:
+        settings, layers = cast(DenseSettings, self.settings), list[nn.Module]()
+        for _ in range(settings.layers_of_stages[number]):
+            layers.append(DenseLayer(self.channels, settings.growth_rate, settings, next(self.drops)))
+            self.channels += settings.growth_rate
+        if not last:
+            layers.append(Transition(self.channels))
+            self.channels //= 2
+        return self._finish(layers, last)
+
+    def _finish(self, layers: list[nn.Module], last: bool) -> Stage:
+        """The stage of `layers`, with its attention."""
+        if self.settings.use_cbam:
+            layers.append(Cbam(self.channels, self.settings.attention_reduction))
+        if last and self.settings.attention == "self":
+            if self.channels % self.settings.attention_heads:
+                raise UserError(f"--attention-heads {self.settings.attention_heads} must divide the {self.channels} "
+                                "channels of the last stage.")  # fmt: skip
+            layers.append(SelfAttention(self.channels, self.settings.attention_heads))
+        return Stage(*layers, recomputes=self.settings.recomputes)
+
+
+def _initialize(module: nn.Module) -> None:
+    """He et al. 2015, for layers that are followed by a ReLU."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+KINDS = {"resnet": "residual residual residual residual", "densenet": "dense dense dense dense",
+         "hybrid": "residual dense residual"}  # fmt: skip
+
+
+class DeepV2Learner(NetworkLearner):
+    """The learner of all variations."""
+
+    family = "deep_v2"
+
+    def build_network(self) -> nn.Module:
+        """See `NetworkLearner.build_network`."""
+        return DeepV2Network(cast(DeepV2Settings, self.settings), KINDS[self.variation], len(self.classes))

@@ -1,0 +1,52 @@
+"""A model's card (Mitchell et al. 2019): what it is, what it was trained on, how good it is, what it is not for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from eyevsai.data.dataset import Dataset
+from eyevsai.models.families import family_of
+from eyevsai.models.learner import Learner
+
+
+def describe_model(learner: Learner) -> dict[str, Any]:
+    """What is known of a model without data: descriptions, papers, layers, parameters and operations."""
+    about = family_of(learner.family).variations[learner.variation]
+    return {
+        "model": learner.family,
+        "variation": learner.variation,
+        "title": about.title,
+        "technical": about.technical,
+        "simple": about.simple,
+        "papers": list(about.papers),
+        "image_size": learner.preprocessing.image_size,
+        "classes": len(learner.classes),
+        **asdict(learner.anatomy()),
+    }
+
+
+def describe_training(dataset: Dataset, scores: Mapping[str, float]) -> dict[str, Any]:
+    """What a run adds to the card: its data, and its scores on valid."""
+    counts = Counter(dataset.split_names)
+    return {
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "class_names": list(dataset.classes),
+        "splits": {name: counts[name] for name in ("train", "valid", "test")},
+        "scores": dict(scores),
+    }
+
+
+def render_card(described: Mapping[str, Any], trained: Mapping[str, Any] | None = None) -> str:
+    """The card as Markdown, with a run's data and scores where there was a run."""
+    environment = Environment(
+        loader=PackageLoader("eyevsai.reports"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=False,  # Markdown, not HTML: names are quoted as code
+    )  # fmt: skip
+    card: str = environment.get_template("model_card.md").render(**described, trained=trained)
+    return card

@@ -1,0 +1,180 @@
+"""deep_v2's settings change the network that they name, and computing again changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+from eyevsai.config import compose_train
+from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.models.deep_v2.attention import Cbam, SelfAttention, SqueezeExcitation
+from eyevsai.models.deep_v2.layers import DenseLayer, ResidualLayer, Stage
+from eyevsai.models.deep_v2.network import DeepV2Learner
+from eyevsai.models.deep_v2.settings import DeepV2Settings, HybridSettings
+from eyevsai.models.families import family_of
+from eyevsai.settings import settings_of
+
+VARIATIONS = family_of("deep_v2").variations
+TINY: dict[str, Any] = {
+    "image_size": 32, "width": 8, "epochs": 2, "batch_size": 16, "precision": "float32", "device": "cpu",
+    "warmup_epochs": 0.0, "patience": 0,
+}  # fmt: skip
+
+# The variation in which a setting matters most, what else has to be so, and the value it is changed to.
+CHANGES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "width": ("resnet", {}, 12),
+    "layers": ("resnet", {}, "1,2,1,1"),
+    "use_se": ("resnet", {}, False),
+    "use_cbam": ("densenet", {}, False),
+    "attention": ("resnet", {}, "self"),
+    "attention_reduction": ("resnet", {"width": 16}, 2),
+    "separable": ("resnet", {}, True),
+    "growth_rate": ("densenet", {}, 8),
+}
+# These change how the network learns and not what it is made of.
+LEARNING: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "attention_heads": ("hybrid", {"epochs": 4}, 2),
+    "stochastic_depth": ("resnet", {}, 0.5),
+    "dropout": ("densenet", {}, 0.5),
+}
+
+
+@pytest.fixture(scope="module")
+def data(stripes: Path, cache_root: Path) -> Data:
+    settings = DataSettings(data=str(stripes), cache_root=str(cache_root))
+    return load_dataset(settings, seed=0).open(Preprocessing(32))
+
+
+def make(variation: str, **settings: Any) -> DeepV2Learner:
+    return DeepV2Learner(variation, VARIATIONS[variation].settings(**TINY | settings), ("a", "b", "c"), 0)
+
+
+def fitted(data: Data, variation: str, **settings: Any) -> tuple[DeepV2Learner, list[float]]:
+    learner, losses = make(variation, **settings), []
+    learner.fit(data.train, data.valid, lambda epoch, row: losses.extend((row["train/loss"], row["valid/loss"])))
+    return learner, losses
+
+
+def count(network: nn.Module, kind: type[nn.Module]) -> int:
+    return sum(isinstance(module, kind) for module in network.modules())
+
+
+def test_every_setting_of_its_own_is_looked_at() -> None:
+    own = {setting.name for setting in settings_of(HybridSettings) if setting.panel == "deep_v2"}
+    assert set(CHANGES) | set(LEARNING) | {"gradient_checkpointing"} == own
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_setting_changes_the_network(name: str) -> None:
+    variation, given, changed = CHANGES[name]
+    sizes = [make(variation, **given, **other).num_parameters() for other in ({}, {name: changed})]
+    assert sizes[0] != sizes[1]
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_changed_setting_changes_what_is_learned(data: Data, name: str) -> None:
+    variation, given, changed = LEARNING[name]
+    assert fitted(data, variation, **given)[1] != fitted(data, variation, **{**given, name: changed})[1]
+
+
+def test_attention_is_there_by_name() -> None:
+    network = make("resnet", layers="2,1,1,2").network
+    kinds = {ResidualLayer: 6, SqueezeExcitation: 6, Cbam: 4, SelfAttention: 0, DenseLayer: 0, StochasticDepth: 6}
+    assert {kind: count(network, kind) for kind in kinds} == kinds
+    network = make("hybrid", layers="1,3,2").network
+    kinds = {ResidualLayer: 3, DenseLayer: 3, SqueezeExcitation: 6, Cbam: 3, SelfAttention: 1}
+    assert {kind: count(network, kind) for kind in kinds} == kinds
+    assert isinstance(network.stages[2][-1], SelfAttention)
+    assert count(make("densenet", use_cbam=False).network, Cbam) == 0
+
+
+def test_a_separable_convolution_has_a_filter_for_each_channel() -> None:
+    grouped = [each for each in make("hybrid").network.modules() if isinstance(each, nn.Conv2d) and each.groups > 1]
+    assert len(grouped) == 2 * 4
+    assert all(each.groups == each.in_channels for each in grouped)
+    assert make("resnet", separable=True).num_parameters() < make("resnet").num_parameters() / 3
+
+
+def test_stochastic_depth_rises_from_the_first_layer_to_the_last() -> None:
+    network = make("resnet", stochastic_depth=0.4, layers="1,1,1,1").network
+    assert [each.p for each in network.modules() if isinstance(each, StochasticDepth)] == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4]
+    )
+
+
+def test_an_identity_stays_one() -> None:
+    layer = make("resnet").network.stages[0][0].eval()
+    features = torch.randn(2, 8, 5, 5)
+    with torch.no_grad():
+        layer.body[3].weight.zero_()  # silences what is added
+        torch.testing.assert_close(layer(features.clone()), features)
+
+
+def test_self_attention_looks_at_all_places_and_at_first_adds_nothing() -> None:
+    torch.manual_seed(0)
+    attention = SelfAttention(8, 2).eval()
+    features = torch.randn(1, 8, 4, 4, requires_grad=True)
+    torch.testing.assert_close(attention(features), features)
+    with torch.no_grad():
+        attention.share.fill_(1.0)
+    attention(features)[0, :, 0, 0].sum().backward()
+    assert (features.grad[0].abs().sum(0) > 0).all()
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_computing_again_changes_no_weight_and_no_statistic(data: Data, variation: str) -> None:
+    kept, losses = fitted(data, variation, stochastic_depth=0.3, dropout=0.3)
+    again, others = fitted(data, variation, stochastic_depth=0.3, dropout=0.3, gradient_checkpointing=True)
+    assert all(stage.recomputes for stage in again.network.modules() if isinstance(stage, Stage))
+    assert others == losses
+    for name, tensor in kept.tensors().items():
+        assert torch.equal(tensor, again.tensors()[name]), name
+
+
+def test_memory_efficient_computes_again_too() -> None:
+    assert all(each.recomputes for each in make("resnet", memory_efficient=True).network.stages)
+    assert not any(each.recomputes for each in make("resnet").network.stages)
+
+
+def test_the_gpu_preset_of_resnet_has_about_25_million_parameters() -> None:
+    settings = compose_train(
+        {"model": "deep_v2", "variation": "resnet", "preset": "gpu", "dataset": "pets"}
+    ).model.settings
+    assert isinstance(settings, DeepV2Settings)
+    learner = DeepV2Learner("resnet", settings, tuple(map(str, range(67))), 0)
+    assert 22.5e6 < learner.num_parameters() < 27.5e6
+
+
+@pytest.mark.parametrize("size", [32, 33, 50, 96])
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_any_size_and_number_of_classes(variation: str, size: int) -> None:
+    for classes in (2, 67):
+        settings = replace(make(variation).settings, image_size=size)
+        network = DeepV2Learner(variation, settings, tuple(map(str, range(classes))), 0).network.eval()
+        with torch.no_grad():
+            assert network(torch.randn(1, 3, size, size)).shape == (1, classes)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"layers": "2,2"}, "names 2 stages; this variation has 4"),
+    ({"layers": "2,x,2,2"}, "--layers takes numbers of 1 to 64"),
+    ({"layers": "2,0,2,2"}, "--layers takes numbers of 1 to 64"),
+    ({"variation": "hybrid", "layers": "2,2,2,2"}, "names 4 stages"),
+])  # fmt: skip
+def test_wrong_layers_are_told(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose_train({"model": "deep_v2", **given})
+
+
+def test_heads_that_do_not_share_the_channels_are_told() -> None:
+    with pytest.raises(UserError, match="--attention-heads 7 must divide the 32 channels"):
+        make("hybrid", attention_heads=7)
