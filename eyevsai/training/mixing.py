@@ -13,15 +13,11 @@ def mix(images: Tensor, labels: Tensor, num_classes: int, settings: Regularizati
 
     Draws from torch's global generator.
     """
-    from torchvision.transforms import v2
-
-    ways = [
-        way(alpha=alpha, num_classes=num_classes)
-        for way, alpha in ((v2.MixUp, settings.mixup), (v2.CutMix, settings.cutmix))
-        if alpha
-    ]
-    if not ways or torch.rand(()) >= settings.mix_share:
+    alphas = {name: alpha for name, alpha in (("MixUp", settings.mixup), ("CutMix", settings.cutmix)) if alpha}
+    if not alphas or torch.rand(()) >= settings.mix_share:
         return images, labels
-    way = ways[int(torch.randint(len(ways), ()))]
-    mixed, shares = way(images, labels)
+    from torchvision.transforms import v2  # takes memory that a run without it may not have
+
+    name = list(alphas)[int(torch.randint(len(alphas), ()))]
+    mixed, shares = getattr(v2, name)(alpha=alphas[name], num_classes=num_classes)(images, labels)
     return mixed, shares
