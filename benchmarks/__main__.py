@@ -9,6 +9,8 @@ BENCHMARKS = {
     "journey": "benchmarks.journey",
     "training_speed": "benchmarks.training_speed",
     "features": "benchmarks.features",
+    "networks": "benchmarks.networks",
+    "memory": "benchmarks.memory",
     "overhead": "benchmarks.overhead",
     "data": "benchmarks.data",
     "accuracy": "benchmarks.accuracy",

@@ -17,6 +17,9 @@ from pathlib import Path
 PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
 LIMITS = {  # accuracy and minutes
     ("deep_v1", "standard"): (0.60, 20),
+    ("deep_v2", "resnet"): (0.55, 20),
+    ("deep_v2", "densenet"): (0.55, 20),
+    ("deep_v2", "hybrid"): (0.55, 20),
     ("shallow", "svm_hog_lbp"): (0.50, 3),
     ("shallow", "rf_hog_lbp"): (0.40, 3),
 }
@@ -38,9 +41,12 @@ def main() -> None:
     if not PHOTOS.is_dir():
         print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
         return
-    wanted = os.environ.get("EYEVSAI_MODELS", "").split(",")
+    known = {model for model, _ in LIMITS}
+    wanted = {name for name in os.environ.get("EYEVSAI_MODELS", "").split(",") if name} or known
+    if not wanted <= known:
+        raise SystemExit(f"EYEVSAI_MODELS takes {', '.join(sorted(known))} with commas.")
     for (model, variation), (least, most) in LIMITS.items():
-        if wanted == [""] or model in wanted:
+        if model in wanted:
             accuracy, minutes = train(model, variation)
             print(f"{model}/{variation:<14}valid accuracy {accuracy:.4f} (limit {least})   "
                   f"{minutes:.1f} min (limit {most})", flush=True)  # fmt: skip

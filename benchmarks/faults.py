@@ -119,6 +119,8 @@ def tests_of(row: int) -> Outcome:
         subprocess.run(command, cwd=ROOT, stdout=sys.stderr)
         cases = ElementTree.parse(report.name).iter("testcase")
         outcomes = [_outcome(case) for case in cases if case.find("skipped") is None]
+    if not outcomes:
+        raise SystemExit(f"No test of row {row} could run here: see above for the reason.")
     return sum(tried for tried, _ in outcomes), sum(survived for _, survived in outcomes)
 
 
@@ -136,6 +138,8 @@ def main() -> None:
     if PHOTOS.is_dir():
         rows[9] = row_9
     wanted = [int(row) for row in os.environ.get("EYEVSAI_ROWS", "").split(",") if row] or sorted(rows)
+    if unknown := [row for row in wanted if row not in rows]:
+        raise SystemExit(f"Row {unknown[0]} cannot be measured here; these can: {', '.join(map(str, sorted(rows)))}.")
     print(f"{'row':<6}{'tried':>8}{'survived':>10}")
     for row in wanted:
         tried, survived = rows[row]()

@@ -87,7 +87,7 @@ def shared_settings() -> tuple[Setting, ...]:
 
 
 def train_settings(family: str | None, variation: str | None) -> tuple[Setting, ...]:
-    """All settings of `train` for one model; those common to all models when `family` is None."""
+    """All settings of `train` for one model; without one, those that the default model does not declare for itself."""
     if family is None:
         return shared_settings() + _common_settings()
     return shared_settings() + settings_of(variation_of(family, variation)[1].settings)
@@ -108,6 +108,8 @@ def compose_train(given: Mapping[str, Any]) -> TrainConfig:
     for name in given:
         if name not in known:
             raise unknown_setting(name, choice.model, variation)
+    if choice.preset != ModelChoice().preset and choice.preset not in declared.presets:
+        raise UserError(f"{choice.model}/{variation} has no --preset {choice.preset}: leave it out.")
     budget = dict(declared.presets.get(choice.preset, {}))
     preset = {} if data.data is not None else dict(PRESETS.get(data.dataset, {}))
     suited = {name: value for name, value in (budget | preset).items() if name in known}
@@ -160,10 +162,6 @@ def _pick(cls: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _common_settings() -> tuple[Setting, ...]:
-    """What no family declares for itself, of all of them; where defaults differ, those of the first."""
-    found: dict[str, Setting] = {}
-    for family in FAMILIES:
-        for setting in settings_of(variation_of(family, None)[1].settings):
-            if setting.panel != family:
-                found.setdefault(setting.name, setting)
-    return tuple(found.values())
+    """What the default model takes and does not declare for itself."""
+    family = ModelChoice().model
+    return tuple(s for s in settings_of(variation_of(family, None)[1].settings) if s.panel != family)

@@ -25,7 +25,7 @@ class Extractor(nn.Module):
         self.settings = settings
         levels = settings.pyramid_levels
         if "hog" in settings.groups:
-            self.hog = Hog(size_px, settings.hog_orientations, size_px // settings.hog_cells)
+            self.hog = Hog(size_px, settings.hog_orientations, settings.hog_cells)
         if "lbp" in settings.groups:
             circles = CIRCLES[settings.lbp_neighbours]
             self.lbp = nn.ModuleList(Lbp(size_px, count, radius, levels) for count, radius in circles)

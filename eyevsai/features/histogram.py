@@ -13,15 +13,16 @@ class RegionHistogram(nn.Module):
     done once, not once for each bin.
     """
 
-    def __init__(self, height: int, width: int, region_height: int, region_width: int, bins: int) -> None:
+    def __init__(self, side_px: int, regions: int, bins: int) -> None:
         super().__init__()
-        self.rows, self.columns = height // region_height, width // region_width
-        self.area = region_height * region_width
+        region_px = side_px // regions
+        self.rows = self.columns = regions
+        self.area = region_px**2
         self.bins = bins
-        row, column = torch.arange(height) // region_height, torch.arange(width) // region_width
-        region = row[:, None] * self.columns + column
+        row, column = torch.arange(side_px)[:, None] // region_px, torch.arange(side_px) // region_px
+        region = row * self.columns + column
         # what no whole region reaches, at the lower and right border, is counted in one that is left out
-        region[(row[:, None] >= self.rows) | (column >= self.columns)] = self.rows * self.columns
+        region[(row >= self.rows) | (column >= self.columns)] = self.rows * self.columns
         self.register_buffer("first_bins", (region * bins).flatten(), persistent=False)
 
     def forward(self, bins: Tensor, votes: Tensor | None = None) -> Tensor:
@@ -43,14 +44,12 @@ class Pyramid(nn.Module):
     def __init__(self, side_px: int, levels: int, bins: int) -> None:
         super().__init__()
         self.levels = levels
-        region = side_px >> (levels - 1)
-        self.histogram = RegionHistogram(region << (levels - 1), region << (levels - 1), region, region, bins)
-        self.side_px = region << (levels - 1)
+        self.histogram = RegionHistogram(side_px, 2 ** (levels - 1), bins)
         self.dimensions = bins * sum(4**level for level in range(levels))
 
     def forward(self, bins: Tensor) -> Tensor:
         """N,S,S int64 -> N,D float32: the shares of all regions, coarse grids first, each adding up to 1."""
-        finest = self.histogram(bins[:, : self.side_px, : self.side_px]).permute(0, 3, 1, 2)
+        finest = self.histogram(bins).permute(0, 3, 1, 2)
         grids = [finest]
         for _ in range(1, self.levels):
             grids.append(nn.functional.avg_pool2d(grids[-1], 2))

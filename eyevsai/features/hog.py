@@ -21,10 +21,10 @@ class Hog(nn.Module):
     Of several channels, the gradient of a pixel is that of the channel in which it is steepest.
     """
 
-    def __init__(self, size_px: int, orientations: int, cell_px: int) -> None:
+    def __init__(self, size_px: int, orientations: int, cells: int) -> None:
         super().__init__()
-        self.histogram = RegionHistogram(size_px, size_px, cell_px, cell_px, orientations)
-        blocks = self.histogram.rows - BLOCK_CELLS + 1
+        self.histogram = RegionHistogram(size_px, cells, orientations)
+        blocks = cells - BLOCK_CELLS + 1
         self.dimensions = (blocks * BLOCK_CELLS) ** 2 * orientations
         self.register_buffer("bin_of_gradient", _bins_of_gradients(orientations), persistent=False)
 

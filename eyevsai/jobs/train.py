@@ -156,11 +156,11 @@ class _Session:
         self.run.json("environment.json", environment)
         if commit := environment["git"].get("commit"):
             self.run.tags({"mlflow.source.git.commit": commit})
-        self.run.tags({**compute, "fingerprint": dataset.fingerprint})
+        parameters = self.learner.num_parameters()
+        self.run.tags({**compute, "fingerprint": dataset.fingerprint, "parameters": parameters})
         self._log_dataset()
         log.info("%s: %d classes, %d train and %d valid images", dataset.name, len(dataset.classes),
                  len(self.data.train), len(self.data.valid))  # fmt: skip
-        parameters = self.learner.num_parameters()
         size = f"{parameters:,} parameters; " if parameters else ""  # not known before a shallow one is fitted
         log.info("%s/%s: %s%s", self.learner.family, self.learner.variation, size,
                  ", ".join(f"{key} {value}" for key, value in compute.items()))  # fmt: skip
@@ -200,7 +200,7 @@ class _Session:
         scores = score(probabilities, labels)
         ranks = [rank(row) for row in self.rows]
         best_epoch = ranks.index(max(ranks)) + 1
-        self.run.tags({"parameters": self.learner.num_parameters()})
+        self.run.tags({"parameters": self.learner.num_parameters()})  # a shallow one has them only now
         self.run.metrics({f"best/{name}": value for name, value in scores.items()} | {"best/epoch": best_epoch})
         mistakes = worst_mistakes(probabilities, labels, SHEET_SIZE)
         images = valid.arrays([mistake.place for mistake in mistakes])

@@ -35,9 +35,12 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
     for stub in _search(client, f"attributes.status = 'FINISHED' and tags.job = '{RESUMED}'"):
         if time.time() - stub.info.end_time / 1000 > SETTLED_AFTER_S:
             client.delete_run(stub.info.run_id)
-    for run in _search(client, f"attributes.status = 'FAILED' and tags.{ENDED_BY} LIKE 'SIG%'"):
-        client.set_terminated(run.info.run_id, "KILLED", run.info.end_time)
-    for run in _search(client, f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"):
+    here = f"tags.host = '{platform.node()}'"
+    for run in _search(client, f"attributes.status = 'FAILED' and {here} and tags.{ENDED_BY} LIKE 'SIG%'"):
+        now = client.get_run(run.info.run_id)  # somebody may have just begun to go on with it
+        if now.info.status == "FAILED" and ENDED_BY in now.data.tags:
+            client.set_terminated(run.info.run_id, "KILLED", run.info.end_time)
+    for run in _search(client, f"attributes.status = 'RUNNING' and {here}"):
         run_id, folder = run.info.run_id, RunFolder(state_root, run.info.run_id)
         if not has_died(run.data.tags.get("process", ""), folder):
             continue

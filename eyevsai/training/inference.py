@@ -26,7 +26,7 @@ class FlipAverage(nn.Module):
 
 def predictor(network: nn.Module, *, test_flips: bool) -> nn.Module:
     """The network as it predicts; shares the weights."""
-    return FlipAverage(network) if test_flips else network
+    return FlipAverage(network).train(network.training) if test_flips else network
 
 
 @torch.inference_mode()

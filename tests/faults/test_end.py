@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import time
@@ -150,7 +151,7 @@ def test_the_run_of_a_call_that_resumed_is_deleted_later(place: Place) -> None:
 def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(place: Place) -> None:
     client = place.client
     for tags in ({"ended_by": "SIGINT"}, {"ended_by": "sweep: its process died without a word"}, {}):
-        run = client.create_run("0", tags=tags)
+        run = client.create_run("0", tags={"host": platform.node(), **tags})
         client.set_terminated(run.info.run_id, "FAILED", end_time=1_000)
     sweep(f"sqlite:///{place.folder / 'mlflow.db'}", place.folder, {})
     ends = {run.data.tags.get("ended_by", "")[:6]: run.info for run in client.search_runs(["0"])}

@@ -82,8 +82,14 @@ def test_a_flag_of_another_family_names_that_family(monkeypatch: pytest.MonkeyPa
     assert compose_train({"model": "other", "petals": 12}).flat()["petals"] == 12
 
 
-def test_help_without_a_model_shows_what_no_family_declares_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_without_a_model_shows_what_the_default_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES, "other", "tests.unit.other_family")
     shared = {setting.name for setting in train_settings(None, None)}
-    assert {"model", "dataset", "lr", "epochs", "flip", "features"} <= shared
-    assert not {"petals", "width", "growth_rate", "components"} & shared
+    assert {"model", "dataset", "lr", "epochs", "flip", "mixup"} <= shared
+    assert shared <= {setting.name for setting in train_settings("deep_v1", None)}
+    assert not {"petals", "width", "features"} & shared
+
+
+def test_a_preset_that_a_model_has_not_is_told() -> None:
+    with pytest.raises(UserError, match="shallow/svm_hog_lbp has no --preset gpu: leave it out"):
+        compose_train({"model": "shallow", "preset": "gpu"})

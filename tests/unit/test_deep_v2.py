@@ -99,7 +99,7 @@ def test_attention_is_there_by_name() -> None:
 
 def test_a_separable_convolution_has_a_filter_for_each_channel() -> None:
     grouped = [each for each in make("hybrid").network.modules() if isinstance(each, nn.Conv2d) and each.groups > 1]
-    assert len(grouped) == 2 * 4
+    assert len(grouped) == 2 * 4 + 6  # two in each residual layer, one in each dense layer
     assert all(each.groups == each.in_channels for each in grouped)
     assert make("resnet", separable=True).num_parameters() < make("resnet").num_parameters() / 3
 
@@ -175,6 +175,22 @@ def test_wrong_layers_are_told(given: dict[str, Any], message: str) -> None:
         compose_train({"model": "deep_v2", **given})
 
 
-def test_heads_that_do_not_share_the_channels_are_told() -> None:
-    with pytest.raises(UserError, match="--attention-heads 7 must divide the 32 channels"):
-        make("hybrid", attention_heads=7)
+@pytest.mark.parametrize("variation", VARIATIONS)
+@pytest.mark.parametrize("heads", [1, 4, 7])
+def test_any_number_of_heads_looks_at_any_number_of_channels(variation: str, heads: int) -> None:
+    network = make(variation, attention="self", attention_heads=heads).network.eval()
+    with torch.no_grad():
+        assert network(torch.randn(2, 3, 32, 32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_separable_reaches_every_variation(variation: str) -> None:
+    sizes = [make(variation, separable=each).num_parameters() for each in (True, False)]
+    assert sizes[0] < sizes[1]
+
+
+def test_a_depthwise_convolution_begins_as_wide_as_another() -> None:
+    learner = make("resnet", width=64, separable=True)
+    grouped = [each for each in learner.network.modules() if isinstance(each, nn.Conv2d) and each.groups > 1]
+    for convolution in grouped:
+        assert convolution.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.15)

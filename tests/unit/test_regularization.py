@@ -123,9 +123,17 @@ def test_dropout_rises_over_the_epochs(data: Data) -> None:
 def test_flips_make_an_image_and_its_mirror_image_one(data: Data) -> None:
     settings = replace(TINY, image_size=40)  # whose crop lies in the very middle
     learner = DeepV1Learner("standard", replace(settings, test_flips=True), data.dataset.classes, 0)
+    learner.network.eval()
     image = draw_image(1, 3, 46, 46)
     both = learner.predict_proba([image, np.ascontiguousarray(image[:, ::-1])])
     np.testing.assert_allclose(both[0], both[1], atol=1e-6)
+    assert not learner.network.training  # a prediction leaves the learner as it was
+    tensors = {name: tensor.clone() for name, tensor in learner.tensors().items()}
+    graph = learner.graph()
+    learner.predict_proba([image])
+    said = graph(torch.from_numpy(image)[None]).detach().numpy()
+    np.testing.assert_allclose(said, learner.predict_proba([image]), atol=1e-6)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in learner.tensors().items())
     plain = DeepV1Learner("standard", settings, data.dataset.classes, 0)
     expected = plain.predict_proba([image, np.ascontiguousarray(image[:, ::-1])]).mean(0)
     np.testing.assert_allclose(both[0], expected, atol=1e-6)

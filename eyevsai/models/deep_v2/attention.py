@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -50,9 +52,10 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        inside = heads * math.ceil(channels / heads)
         self.norm = nn.GroupNorm(1, channels)
-        self.look = nn.Conv2d(channels, 3 * channels, 1)
-        self.answer = nn.Conv2d(channels, channels, 1)
+        self.look = nn.Conv2d(channels, 3 * inside, 1)
+        self.answer = nn.Conv2d(inside, channels, 1)
         self.share = nn.Parameter(torch.zeros(1))
 
     def forward(self, features: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class DenseLayer(nn.Module):
             nn.Conv2d(channels, inside, 1, bias=False),
             nn.BatchNorm2d(inside),
             nn.ReLU(inplace=True),
-            nn.Conv2d(inside, growth_rate, 3, padding=1, bias=False),
+            convolve(inside, growth_rate, 1, separable=settings.separable),
         )
         if settings.use_se:
             self.body.append(SqueezeExcitation(growth_rate, settings.attention_reduction))

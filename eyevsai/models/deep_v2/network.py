@@ -6,12 +6,12 @@ Convolutional Networks; Vaswani et al. 2017, Attention Is All You Need.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import cast
 
 from torch import Tensor, nn
 
-from eyevsai.errors import UserError
 from eyevsai.models.deep_v2.attention import Cbam, SelfAttention
 from eyevsai.models.deep_v2.layers import DenseLayer, ResidualLayer, Stage, Transition
 from eyevsai.models.deep_v2.settings import DeepV2Settings, DenseSettings
@@ -76,17 +76,15 @@ class DeepV2Network(nn.Module):
         if self.settings.use_cbam:
             layers.append(Cbam(self.channels, self.settings.attention_reduction))
         if last and self.settings.attention == "self":
-            if self.channels % self.settings.attention_heads:
-                raise UserError(f"--attention-heads {self.settings.attention_heads} must divide the {self.channels} "
-                                "channels of the last stage.")  # fmt: skip
             layers.append(SelfAttention(self.channels, self.settings.attention_heads))
         return Stage(*layers, recomputes=self.settings.recomputes)
 
 
 def _initialize(module: nn.Module) -> None:
-    """He et al. 2015, for layers that are followed by a ReLU."""
+    """He et al. 2015, by what a place of the input reaches: of a depthwise convolution, one channel alone."""
     if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        reached = module.out_channels * module.kernel_size[0] * module.kernel_size[1] / module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / reached))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 

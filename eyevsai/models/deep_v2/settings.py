@@ -40,9 +40,9 @@ class DeepV2Settings(TrainingSettings):
         Doc("self: each place of the last stage looks at all others (Vaswani et al. 2017)."),
     ] = "none"  # fmt: skip
     attention_reduction: Annotated[int, Range(1, 64), Doc("What SE and CBAM divide the channels by inside.")] = 8
-    attention_heads: Annotated[int, Range(1, 32), Doc("attention=self: heads; they share the channels.")] = 4
+    attention_heads: Annotated[int, Range(1, 32), Doc("attention=self: heads, which share the channels.")] = 4
     separable: Annotated[
-        bool, Doc("Depthwise separable convolutions in residual layers (Chollet 2017): fewer weights, less to compute.")
+        bool, Doc("Depthwise separable convolutions (Chollet 2017): fewer weights, less to compute.")
     ] = False
     stochastic_depth: Annotated[
         float, Range(0, 0.9), Search(Range(0.0, 0.3)),

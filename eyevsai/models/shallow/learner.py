@@ -30,7 +30,7 @@ from eyevsai.models.shallow.svm import KernelMachines, fit_svm
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import OnEpoch
 
-PREDICTED_AT_ONCE = 256  # images whose features are held beside each other
+DESCRIBED_AT_ONCE = 256  # images that are in memory side by side
 
 ESTIMATORS: dict[str, tuple[type[State], Callable[..., State]]] = {
     "svm_hog_lbp": (KernelMachines, fit_svm),
@@ -86,21 +86,25 @@ class ShallowLearner:
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
         """See `Learner.predict_proba`."""
-        parts = [self.predict_features(self.features(images[start : start + PREDICTED_AT_ONCE]))
-                 for start in range(0, len(images), PREDICTED_AT_ONCE)]  # fmt: skip
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), dtype=np.float32)
+        return self.predict_features(self.features(images))
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:
         """N images uint8 RGB of any size -> N,D float32."""
-        crops = [self.preprocessing.crop(torch.from_numpy(np.ascontiguousarray(image))[None]) for image in images]
-        found: npt.NDArray[np.float32] = self.extractor.extract(torch.cat(crops)).numpy()
-        return found
+        found = torch.empty(len(images), self.extractor.dimensions)
+        for start in range(0, len(images), DESCRIBED_AT_ONCE):
+            some = images[start : start + DESCRIBED_AT_ONCE]
+            crops = [self.preprocessing.crop(torch.from_numpy(np.ascontiguousarray(image))[None]) for image in some]
+            found[start : start + len(some)] = self.extractor.extract(torch.cat(crops))
+        return found.numpy()
 
     @torch.inference_mode()
     def predict_features(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """N,D float32 features -> N,C float32 probabilities."""
-        found: npt.NDArray[np.float32] = self._classify(torch.from_numpy(features)).numpy()
-        return found
+        found = torch.empty(len(features), len(self.classes))
+        for start in range(0, len(features), DESCRIBED_AT_ONCE):
+            some = torch.from_numpy(features[start : start + DESCRIBED_AT_ONCE])
+            found[start : start + len(some)] = self.temperature_(self.decision_(self.projection_(some)))
+        return found.numpy()
 
     def feature_groups(self) -> Mapping[str, slice]:
         """Which columns of `features` belong to hog, lbp and color."""
@@ -147,10 +151,6 @@ class ShallowLearner:
         except (AttributeError, RuntimeError) as error:
             raise UserError(f"The saved tensors do not fit {self.family}/{self.variation}: {error}") from error
 
-    def _classify(self, features: Tensor) -> Tensor:
-        probabilities: Tensor = self.temperature_(self.decision_(self.projection_(features)))
-        return probabilities
-
     def extract(self, split: Split) -> Tensor:
         """N,D float32 features of all images of a split, computed in worker processes."""
         task = _Extraction(split, self.preprocessing, self.extractor)
@@ -162,8 +162,7 @@ class ShallowLearner:
         return features
 
     def _score(self, features: Tensor, labels: npt.NDArray[np.int64]) -> dict[str, float]:
-        parts = [self.predict_features(part.numpy()) for part in features.split(PREDICTED_AT_ONCE)]
-        probabilities = np.concatenate(parts)
+        probabilities = self.predict_features(features.numpy())
         own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
         loss = abs(float(np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean()))
         return {"loss": loss, "accuracy": float((probabilities.argmax(1) == labels).mean())}
@@ -196,7 +195,7 @@ class _Fit:
 
         @torch.inference_mode()
         def score(others: npt.NDArray[np.intp]) -> Tensor:
-            return torch.cat([fitted(part) for part in torch.from_numpy(self.inputs[others]).split(PREDICTED_AT_ONCE)])
+            return torch.cat([fitted(part) for part in torch.from_numpy(self.inputs[others]).split(DESCRIBED_AT_ONCE)])
 
         return score
 

@@ -1,0 +1,48 @@
+"""What `--memory-efficient` saves: the peak memory of training steps at the same effective batch size.
+
+Each in a process of its own: the peak during three steps less what the process had before. Limit: a half.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CASES = (("deep_v1", "residual"), ("deep_v2", "resnet"), ("deep_v2", "densenet"), ("deep_v2", "hybrid"))
+MEASURE = """
+import resource, sys
+import numpy as np
+from eyevsai.data.dataset import Split
+from eyevsai.data.pixels import Pixels
+from eyevsai.models.families import family_of
+from eyevsai.models.learner import build
+import torch
+family, variation, efficient = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
+settings = family_of(family).variations[variation].settings(
+    epochs=1, batch_size=64, image_size=96, precision="float32", memory_efficient=efficient
+)
+learner = build(family, variation, settings, tuple("abc"), seed=0)
+side, count = learner.preprocessing.short_side_px, 192
+shapes = np.full((count, 2), side, dtype=np.int32)
+flat = np.random.default_rng(0).integers(0, 256, count * 3 * side * side, dtype=np.uint8)
+pixels = Pixels(flat, shapes, np.arange(count, dtype=np.int64) * 3 * side * side)
+train = Split(pixels, range(count), torch.arange(count) % 3)
+valid = Split(pixels, range(2), torch.arange(2))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+learner.fit(train, valid, lambda epoch, row: print(peak() - before))
+"""
+
+
+def peak_mib(family: str, variation: str, *, efficient: bool) -> float:
+    """By how many MiB training raises the peak of a process's memory."""
+    command = [sys.executable, "-c", MEASURE, family, variation, str(efficient)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def main() -> None:
+    for family, variation in CASES:
+        whole, saved = (peak_mib(family, variation, efficient=each) for each in (False, True))
+        print(f"{family}/{variation:<10}{whole:>8.0f} MiB, memory-efficient {saved:>6.0f} MiB: {saved / whole:.2f}   "
+              "(limit 0.50)", flush=True)  # fmt: skip

@@ -1,0 +1,79 @@
+"""Each torch variation at its CPU preset: parameters, operations, images per second in training and prediction.
+
+`plain` is the same network in a float32 NCHW loop on one batch in memory; limit: eyevsai's own step, augmentation
+aside, at least twice as fast on a CPU with AVX512-BF16. Each step in turns with the other; medians.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+BATCH, ROUNDS, STEPS = 32, 5, 3
+FAMILIES = ("deep_v1", "deep_v2")
+
+
+def measure(family: str, variation: str) -> str:
+    """One row of the table."""
+    import torch
+
+    from eyevsai.models.families import family_of
+    from eyevsai.models.learner import build
+    from eyevsai.training.device import find_precision, prepare
+
+    settings = family_of(family).variations[variation].settings()
+    learner = build(family, variation, settings, tuple(map(str, range(60))), seed=0)
+    anatomy = learner.anatomy()
+    precision = find_precision("auto", prepare(settings))  # type: ignore[arg-type]
+    size = learner.preprocessing.image_size
+    images = torch.randn(BATCH, 3, size, size)
+    labels = torch.randint(0, 60, (BATCH,))
+    step = _step(learner, images.contiguous(memory_format=torch.channels_last), labels, precision)
+    plain = _step(build(family, variation, settings, learner.classes, seed=0), images, labels, torch.float32)
+    pixels = torch.randint(0, 256, (BATCH, size, size, 3), dtype=torch.uint8).numpy()
+    rates: dict[str, list[float]] = {"ours": [], "plain": [], "predict": []}
+    works: dict[str, Callable[[], object]]
+    works = {"ours": step, "plain": plain, "predict": lambda: learner.predict_proba(pixels)}
+    for work in works.values():
+        work()
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            began = time.perf_counter()
+            for _ in range(STEPS):
+                work()
+            rates[name].append(STEPS * BATCH / (time.perf_counter() - began))
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    about = f"{family}/{variation:<10}{size:>4} px{anatomy.parameters:>12,}{(anatomy.flops or 0) / 1e6:>10.1f}"
+    ours_s, plain_s, predict_s = (median[name] for name in rates)
+    return f"{about}{ours_s:>9.1f}{plain_s:>9.1f}{ours_s / plain_s:>7.2f}{predict_s:>9.1f}"
+
+
+def _step(learner, images, labels, precision) -> Callable[[], None]:  # type: ignore[no-untyped-def]
+    import torch
+
+    from eyevsai.training.optimizer import build_optimizer
+
+    layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    network = learner.network.to(memory_format=layout).train()
+    optimizer = build_optimizer(network, learner.settings)
+
+    def step() -> None:
+        network.train()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            logits = network(images)
+        torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=0.1).backward()
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    from eyevsai.models.families import family_of
+
+    heads = ("parameters", "MFLOPs", "train/s", "plain/s", "ratio", "predict/s")
+    print(f"{'':<25}{heads[0]:>12}{heads[1]:>10}{heads[2]:>9}{heads[3]:>9}{heads[4]:>7}{heads[5]:>9}")
+    for family in FAMILIES:
+        for variation in family_of(family).variations:
+            print(measure(family, variation), flush=True)
