@@ -111,6 +111,12 @@ def fill(folder: Path) -> Path:
             return path
 
 
+def sync(place: Place) -> None:
+    command = [sys.executable, "-m", "eyevsai", "sync"]
+    synced = subprocess.run(command, cwd=place.folder, env=place.environment(), capture_output=True, text=True)
+    assert synced.returncode == 0, synced.stdout + synced.stderr
+
+
 def test_row_13_a_full_disk_leaves_the_checkpoint_before(
     tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
 ) -> None:
@@ -148,9 +154,7 @@ def test_row_13_artifacts_that_have_no_room_are_no_half_version(
     assert "eyevsai sync" in done.stderr.splitlines()[-1]
     assert not place.client.search_model_versions()
     ballast.unlink()
-    command = [sys.executable, "-m", "eyevsai", "sync"]
-    synced = subprocess.run(command, cwd=place.folder, env=place.environment(), capture_output=True, text=True)
-    assert synced.returncode == 0, synced.stdout + synced.stderr
+    sync(place)
     assert len(place.client.search_model_versions("name = 'stripes-deep_v1-standard'")) == 1
 
 
@@ -172,9 +176,7 @@ def test_row_13_a_database_that_has_no_room_holds_nothing_up_and_is_told_later(
     assert Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load() is not None
     assert not place.client.search_model_versions()
     ballast.unlink()
-    command = [sys.executable, "-m", "eyevsai", "sync"]
-    synced = subprocess.run(command, cwd=place.folder, env=place.environment(), capture_output=True, text=True)
-    assert synced.returncode == 0, synced.stdout + synced.stderr
+    sync(place)
     assert place.client.get_run(run_id).info.status == "FINISHED"
     assert len(place.client.get_metric_history(run_id, "valid/loss")) == 12
     assert len(place.client.search_model_versions("name = 'stripes-deep_v1-standard'")) == 1
