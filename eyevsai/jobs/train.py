@@ -157,11 +157,12 @@ class _Session:
         if commit := environment["git"].get("commit"):
             self.run.tags({"mlflow.source.git.commit": commit})
         parameters = self.learner.num_parameters()
-        self.run.tags({**compute, "fingerprint": dataset.fingerprint, "parameters": parameters})
+        known = {"parameters": parameters} if parameters else {}  # not before a shallow one is fitted
+        self.run.tags({**compute, "fingerprint": dataset.fingerprint, **known})
         self._log_dataset()
         log.info("%s: %d classes, %d train and %d valid images", dataset.name, len(dataset.classes),
                  len(self.data.train), len(self.data.valid))  # fmt: skip
-        size = f"{parameters:,} parameters; " if parameters else ""  # not known before a shallow one is fitted
+        size = f"{parameters:,} parameters; " if parameters else ""
         log.info("%s/%s: %s%s", self.learner.family, self.learner.variation, size,
                  ", ".join(f"{key} {value}" for key, value in compute.items()))  # fmt: skip
 
@@ -200,7 +201,7 @@ class _Session:
         scores = score(probabilities, labels)
         ranks = [rank(row) for row in self.rows]
         best_epoch = ranks.index(max(ranks)) + 1
-        self.run.tags({"parameters": self.learner.num_parameters()})  # a shallow one has them only now
+        self.run.tags({"parameters": self.learner.num_parameters()})
         self.run.metrics({f"best/{name}": value for name, value in scores.items()} | {"best/epoch": best_epoch})
         mistakes = worst_mistakes(probabilities, labels, SHEET_SIZE)
         images = valid.arrays([mistake.place for mistake in mistakes])
