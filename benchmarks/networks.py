@@ -56,7 +56,7 @@ def _step(learner, images, labels, precision) -> Callable[[], None]:  # type: ig
 
     layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     network = learner.network.to(memory_format=layout).train()
-    optimizer = build_optimizer(network, learner.settings)
+    optimizer = build_optimizer([network], learner.settings)
 
     def step() -> None:
         network.train()

@@ -57,7 +57,7 @@ def bare() -> float:
     learner = _learner(_dataset().classes)
     settings, network = learner.settings, learner.network.to(memory_format=torch.channels_last)
     precision = find_precision("auto", prepare(settings))
-    optimizer = build_optimizer(network, settings)
+    optimizer = build_optimizer([network], settings)
     images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, len(learner.classes), (BATCH,))
     network.train()

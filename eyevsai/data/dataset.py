@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from eyevsai.data.cache import Cache
 from eyevsai.data.catalogue import find_source
 from eyevsai.data.inspection import Inspection, Item, inspect_source, refuse_unusable
-from eyevsai.data.pixels import PixelCache, Pixels
+from eyevsai.data.pixels import Pixels, load_pixels
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.data.split import TEST, TRAIN, VALID, split_items
@@ -30,9 +33,15 @@ class Split:
     pixels: Pixels
     rows: Sequence[int]
     labels: Tensor  # N int64
+    cache: Cache | None = None  # for what is computed from them
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def key(self) -> str:
+        """Which images these are, in which order, decoded and resized how."""
+        return f"{self.pixels.key}/{hashlib.sha256(json.dumps(list(self.rows)).encode()).hexdigest()}"
 
     def images(self, places: Sequence[int] | None = None) -> Iterator[Tensor]:
         """The images at `places` of this split (all by default), each H,W,3 uint8."""
@@ -53,6 +62,11 @@ class Dataset:
     fingerprint: str
     cache_root: Path
     cache_limit_gb: float
+
+    @property
+    def cache(self) -> Cache:
+        """Where what is computed from the images is kept."""
+        return Cache(self.cache_root, self.cache_limit_gb)
 
     @property
     def name(self) -> str:
@@ -79,8 +93,7 @@ class Dataset:
         Raises:
             UserError: an image that does not decode, or a cache that cannot be written.
         """
-        cache = PixelCache(self.cache_root, self.cache_limit_gb)
-        return Data(self, cache.load(self.items, self.fingerprint, preprocessing))
+        return Data(self, load_pixels(self.cache, self.items, self.fingerprint, preprocessing))
 
 
 @dataclass(frozen=True)
@@ -109,7 +122,7 @@ class Data:
         rows = [row for row, split in enumerate(self.dataset.split_names) if split == name]
         number = {label: index for index, label in enumerate(self.dataset.classes)}
         labels = torch.tensor([number[self.dataset.items[row].label] for row in rows], dtype=torch.int64)
-        return Split(self.pixels, rows, labels)
+        return Split(self.pixels, rows, labels, self.dataset.cache)
 
 
 def load_dataset(settings: DataSettings, seed: int) -> Dataset:

@@ -49,7 +49,7 @@ class Preprocessing:
     def resize(self, images: Tensor) -> Tensor:
         """N,H,W,3 uint8 of any size -> N,h,w,3 uint8 with short side `short_side_px`.
 
-        Aspect is kept up to 2:1; of a longer image the middle is taken. Antialiased bilinear in torch's
+        Aspect is kept up to 2:1; of a longer image the middle is taken. Antialiased, bilinear or bicubic, in torch's
         fixed-point arithmetic (docs/decisions/009-resize.md). An image that has the size already comes
         back unchanged.
         """
@@ -58,7 +58,7 @@ class Preprocessing:
         if size == images.shape[1:3]:
             return images
         planes = images.permute(0, 3, 1, 2)
-        resized = functional.interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False)
+        resized = functional.interpolate(planes, size, mode=self.interpolation, antialias=True, align_corners=False)
         return resized.permute(0, 2, 3, 1)
 
     def crop(self, images: Tensor) -> Tensor:

@@ -19,14 +19,14 @@ class DataSettings(Settings):
     data_root: Annotated[str, Env("EYEVSAI_DATA"), Doc("Folder in which each folder is a dataset by its name.")] = (
         "data"
     )
-    cache_root: Annotated[str, Env("EYEVSAI_CACHE"), Doc("Folder for decoded pixels and the embedded dataset.")] = (
-        "~/.cache/eyevsai"
-    )
+    cache_root: Annotated[
+        str, Env("EYEVSAI_CACHE"), Doc("Folder for decoded pixels, features and the embedded dataset.")
+    ] = "~/.cache/eyevsai"
     max_bad_fraction: Annotated[
         float, Range(0.0, 1.0), Doc("Share of files that may be unusable; beyond it nothing is trained.")
     ] = 0.05
     cache_limit_gb: Annotated[
-        float, Range(0.0, 1e6), Doc("Pixel caches beyond this are deleted, those unused for longest first.")
+        float, Range(0.0, 1e6), Doc("Caches beyond this are deleted, those unused for longest first.")
     ] = 20.0
     valid_fraction: Annotated[float, Range(0.05, 0.4), Doc("Share of each class that is held out for validation.")] = (
         0.15

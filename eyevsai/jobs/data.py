@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from eyevsai.data.cache import Cache
 from eyevsai.data.catalogue import find_source
 from eyevsai.data.inspection import Inspection, inspect_source
-from eyevsai.data.pixels import PixelCache
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 
@@ -48,10 +48,10 @@ def describe_data(settings: DataSettings) -> dict[str, Any]:
 
 
 def cache_bytes(cache_root: Path) -> int:
-    """How much the pixel caches take."""
-    return PixelCache(cache_root, limit_gb=0.0).size_bytes()
+    """How much the caches take."""
+    return Cache(cache_root, limit_gb=0.0).size_bytes()
 
 
 def clear_cache(cache_root: Path) -> int:
-    """Deletes all pixel caches and returns the freed bytes."""
-    return PixelCache(cache_root, limit_gb=0.0).clear()
+    """Deletes all caches and returns the freed bytes."""
+    return Cache(cache_root, limit_gb=0.0).clear()

@@ -129,7 +129,7 @@ def _prepare(config: TrainConfig) -> tuple[Learner, Data]:
     dataset = load_dataset(config.data, config.run.seed)
     model = config.model
     learner = build(model.family, model.variation, model.settings, dataset.classes, config.run.seed)
-    learner.check(dataset.labels_of("train"))
+    learner.prepare(dataset.labels_of("train"))
     return learner, dataset.open(learner.preprocessing)
 
 

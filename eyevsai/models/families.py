@@ -12,6 +12,7 @@ FAMILIES = {
     "deep_v1": "eyevsai.models.deep_v1.settings",
     "deep_v2": "eyevsai.models.deep_v2.settings",
     "shallow": "eyevsai.models.shallow.settings",
+    "transfer": "eyevsai.models.transfer.settings",
 }
 
 

@@ -36,8 +36,12 @@ class Learner(Protocol):
     classes: tuple[str, ...]
     preprocessing: Preprocessing
 
-    def check(self, train_labels: Sequence[str]) -> None:
-        """Raises UserError when these settings cannot learn from images of these classes."""
+    def prepare(self, train_labels: Sequence[str]) -> None:
+        """Gets ready to learn from images of these classes; `preprocessing` is settled from then on.
+
+        Raises:
+            UserError: these settings cannot learn from them, or what learning begins with cannot be had.
+        """
 
     def compute(self) -> dict[str, str]:
         """What will compute: device, precision and threads."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,11 @@ from eyevsai.errors import UserError
 from eyevsai.models.anatomy import Anatomy, examine_network
 from eyevsai.models.learner import Images
 from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.training.course import Course
 from eyevsai.training.device import find_device, find_precision
 from eyevsai.training.inference import predict_logits, predictor
 from eyevsai.training.loop import OnEpoch, Trainer, check_batches
-from eyevsai.training.settings import TrainingSettings
+from eyevsai.training.settings import NetworkSettings, TrainingSettings
 
 
 class NetworkLearner:
@@ -44,7 +45,11 @@ class NetworkLearner:
 
     def fit(self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None) -> None:
         """See `Learner.fit`; raises what `Trainer.fit` raises."""
-        Trainer(self.network, self.settings, self.preprocessing, self.seed).fit(train, valid, on_epoch, checkpoints)
+        Trainer(self.course(), self.settings, self.preprocessing, self.seed).fit(train, valid, on_epoch, checkpoints)
+
+    def course(self) -> Course:
+        """What of the network is trained when."""
+        return Course(self.network, cast(NetworkSettings, self.settings))
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
         """See `Learner.predict_proba`."""
@@ -60,8 +65,8 @@ class NetworkLearner:
     def _predictor(self) -> nn.Module:
         return predictor(self.network, test_flips=self.settings.test_flips)
 
-    def check(self, train_labels: Sequence[str]) -> None:
-        """See `Learner.check`."""
+    def prepare(self, train_labels: Sequence[str]) -> None:
+        """See `Learner.prepare`."""
         check_batches(self.settings, len(train_labels))
         find_precision(self.settings.precision, find_device(self.settings.device))
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from eyevsai.data.preprocessing import Preprocessing
 
-EVALUATION_BATCH = 128
+CPU_BATCH, BATCH = 16, 128  # of a small batch what is computed stays in the caches of a CPU
 
 
 class FlipAverage(nn.Module):
@@ -19,9 +19,14 @@ class FlipAverage(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """N,3,S,S -> N,C float32 logarithms of probabilities, which are logits too."""
-        both: Tensor = self.network(torch.cat([images, images.flip(3)])).float().softmax(1)
-        first, second = both.chunk(2)
-        return torch.log(((first + second) / 2).clamp(min=torch.finfo(torch.float32).tiny))
+        both: Tensor = self.network(torch.cat([images, images.flip(3)])).float()
+        return average_flips(*both.chunk(2))
+
+
+def average_flips(first: Tensor, second: Tensor) -> Tensor:
+    """Twice N,C logits -> the logarithms of the mean of their probabilities."""
+    mean = (first.softmax(1) + second.softmax(1)) / 2
+    return torch.log(mean.clamp(min=torch.finfo(torch.float32).tiny))
 
 
 def predictor(network: nn.Module, *, test_flips: bool) -> nn.Module:
@@ -36,8 +41,9 @@ def predict_logits(network: nn.Module, preprocessing: Preprocessing, images: lis
     training = network.training
     network.eval()
     outputs = []
-    for start in range(0, len(images), EVALUATION_BATCH):
-        crops = torch.cat([preprocessing.crop(image[None]) for image in images[start : start + EVALUATION_BATCH]])
+    at_once = CPU_BATCH if device.type == "cpu" else BATCH
+    for start in range(0, len(images), at_once):
+        crops = torch.cat([preprocessing.crop(image[None]) for image in images[start : start + at_once]])
         outputs.append(network(preprocessing.normalize(crops.to(device))).float().cpu())
     network.train(training)
     return torch.cat(outputs)

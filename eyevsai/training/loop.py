@@ -19,12 +19,13 @@ from eyevsai.errors import RunFailed, UserError
 from eyevsai.progress import track
 from eyevsai.training.average import Average
 from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.training.course import Course
 from eyevsai.training.device import find_precision, prepare
 from eyevsai.training.inference import predict_logits, predictor
 from eyevsai.training.loss import balanced_weights, part_loss
 from eyevsai.training.memory import is_out_of_memory, release_memory
 from eyevsai.training.mixing import mix
-from eyevsai.training.optimizer import Schedule, build_optimizer, set_rate
+from eyevsai.training.optimizer import build_optimizer, set_rates
 from eyevsai.training.settings import TrainingSettings
 from eyevsai.training.state import Parts, Progress, Row, pack, unpack
 
@@ -42,8 +43,9 @@ def rank(row: Row) -> tuple[float, float]:
 class Trainer:
     """Fits a network to a train split and leaves it with the weights of its best epoch."""
 
-    def __init__(self, network: nn.Module, settings: TrainingSettings, preprocessing: Preprocessing, seed: int) -> None:
-        self.network = network
+    def __init__(self, course: Course, settings: TrainingSettings, preprocessing: Preprocessing, seed: int) -> None:
+        self.course = course
+        self.network = course.network
         self.settings = settings
         self.preprocessing = preprocessing
         self.seed = seed
@@ -66,12 +68,13 @@ class Trainer:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())), self.checkpoints_.stop.deferring():
             self._prepare(train)
             self._restore()
+            self.course.prepare(self.progress_.epoch, (train, valid), self.preprocessing, self.checkpoints_.stop)
             for epoch, row in enumerate(self.progress_.rows, start=1):
                 on_epoch(epoch, row)
             while not self._is_done():
                 epoch = self.progress_.epoch
-                row = self._train_epoch(train, epoch) | self._evaluate(valid)
-                self.schedule_.observe(row["valid/loss"])
+                row = self._train_epoch(train, epoch) | self._evaluate(valid, epoch)
+                self.course.observe(epoch, row["valid/loss"])
                 self._keep_best(epoch, row)
                 self.progress_.end_epoch(row)
                 self._save()  # what is told of an epoch is on disk before
@@ -82,18 +85,18 @@ class Trainer:
 
     def _is_done(self) -> bool:
         progress, patience = self.progress_, self.settings.patience
-        waited = len(progress.rows) - progress.best_epoch
-        if patience and waited >= patience and progress.epoch <= self.settings.epochs:
+        is_done = progress.epoch > self.course.num_epochs
+        if patience and not is_done and self.course.waited(len(progress.rows), progress.best_epoch) >= patience:
             log.info("No better valid/accuracy for %d epochs: stopping.", patience)
-        return progress.epoch > self.settings.epochs or bool(patience and waited >= patience)
+            return True
+        return is_done
 
     def _prepare(self, train: Split) -> None:
         self.device_ = prepare(self.settings)
         self.precision_ = find_precision(self.settings.precision, self.device_)
         layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
         self.network.to(device=self.device_, memory_format=layout)  # type: ignore[call-overload]
-        self.optimizer_ = build_optimizer(self.network, self.settings)
-        self.schedule_ = Schedule(self.settings)
+        self.optimizer_ = build_optimizer(self.course.parts, self.settings)
         self.scaler_ = torch.amp.GradScaler(self.device_.type, enabled=self.precision_ == torch.float16)
         self.num_classes_ = int(train.labels.max()) + 1
         self.weights_: Tensor | None = None
@@ -115,17 +118,17 @@ class Trainer:
             log.info("Going on in epoch %d after step %d.", self.progress_.epoch, self.progress_.steps)
 
     def _parts(self) -> Parts:
-        return Parts(self.network, self.optimizer_, self.schedule_, self.scaler_, self.average_, self.best_state_)
+        return Parts(self.course, self.optimizer_, self.scaler_, self.average_, self.best_state_)
 
     def _train_epoch(self, train: Split, epoch: int) -> Row:
-        self.network.train()
+        state = self.course.begin(epoch)
         for dropout, rate in self.dropouts_:
             dropout.p = rate * min(1.0, epoch / max(self.settings.dropout_warmup_epochs, 1e-9))
         progress, began = self.progress_, time.perf_counter() - self.progress_.seconds
         batches = list(self._batches(len(train), epoch))
         left = batches[progress.steps :]
         for places in track(left, f"Epoch {epoch}", total=len(left)):
-            set_rate(self.optimizer_, self.schedule_.rate(epoch - 1 + (progress.steps + 1) / len(batches)))
+            set_rates(self.optimizer_, self.course.rates(epoch - 1 + (progress.steps + 1) / len(batches)))
             self._step_within_memory(train, places, epoch, progress.steps)
             progress.steps, progress.seconds = progress.steps + 1, time.perf_counter() - began
             if self.checkpoints_.is_due():
@@ -134,9 +137,10 @@ class Trainer:
         return {
             "train/loss": progress.loss.item() / progress.images,
             "train/accuracy": progress.correct.item() / progress.images,
-            "lr": self.schedule_.rate(epoch),
+            "lr": self.course.rates(epoch)[0],
             "images_per_s": progress.images / progress.seconds,
             "accumulation": progress.parts,
+            **state,
         }
 
     def _batches(self, count: int, epoch: int) -> Iterator[Tensor]:
@@ -164,18 +168,13 @@ class Trainer:
             log.warning("Out of memory: computing each batch in %d parts from here on.", parts)
 
     def _step(self, train: Split, places: Tensor, epoch: int, step: int) -> None:
-        generator = generator_for(self.seed, "augment", epoch, step)
-        images = list(train.images(places.tolist()))
-        labels = train.labels[places].to(self.device_)
-        batch = augment(images, self.settings, self.preprocessing, generator, self.device_)
-        torch.manual_seed(seed_for(self.seed, "mix", epoch, step))
-        batch, labels = mix(batch, labels, self.num_classes_, self.settings)
+        batch, labels = self._draw_batch(train, places, epoch, step)
         torch.manual_seed(seed_for(self.seed, "step", epoch, step))  # dropout draws from the global generator
         parts = min(self.progress_.parts, len(labels) // 2)
         self.optimizer_.zero_grad(set_to_none=True)
         loss, correct = torch.zeros((), device=self.device_), torch.zeros((), device=self.device_)
         for inputs, targets in zip(batch.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            logits, part = self._backward(inputs, targets, labels)
+            logits, part = self._backward(self.course.trained(epoch), inputs, targets, labels)
             loss += part
             correct += (logits.argmax(1) == (targets.argmax(1) if targets.ndim == 2 else targets)).sum()
         self._update(loss, epoch, step)
@@ -183,12 +182,24 @@ class Trainer:
         self.progress_.correct += correct
         self.progress_.images += len(labels)
 
-    def _backward(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _draw_batch(self, train: Split, places: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs of what the epoch trains, and labels N int64, or N,C where images were mixed."""
+        generator = generator_for(self.seed, "augment", epoch, step)
+        labels = train.labels[places].to(self.device_)
+        features = self.course.features(epoch, places, generator)
+        if features is not None:
+            return features.to(self.device_), labels
+        images = list(train.images(places.tolist()))
+        batch = augment(images, self.settings, self.preprocessing, generator, self.device_)
+        torch.manual_seed(seed_for(self.seed, "mix", epoch, step))
+        return mix(batch, labels, self.num_classes_, self.settings)
+
+    def _backward(self, trained: nn.Module, inputs: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and loss of a part of a batch, whose gradient is added."""
-        if self.settings.channels_last:
+        if self.settings.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device_.type, self.precision_, enabled=self.precision_ != torch.float32):
-            logits = self.network(inputs)
+            logits = trained(inputs)
         loss = part_loss(logits, targets, labels, self.weights_, self.settings.label_smoothing)
         self.scaler_.scale(loss).backward()
         return logits.detach(), loss.detach()
@@ -211,9 +222,12 @@ class Trainer:
         self.scaler_.update()
         self.average_.update()
 
-    def _evaluate(self, valid: Split) -> Row:
-        network = predictor(self.average_.best_guess, test_flips=self.settings.test_flips)
-        logits = predict_logits(network, self.preprocessing, list(valid.images()))
+    def _evaluate(self, valid: Split, epoch: int) -> Row:
+        network = self.average_.best_guess
+        logits = self.course.valid_logits(epoch, network)
+        if logits is None:
+            whole = predictor(network, test_flips=self.settings.test_flips)
+            logits = predict_logits(whole, self.preprocessing, list(valid.images()))
         loss = nn.functional.cross_entropy(logits, valid.labels).item()
         if not math.isfinite(loss):
             raise RunFailed("The loss on valid became NaN or infinite. Try a lower --lr or --precision float32.")

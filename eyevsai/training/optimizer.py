@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,17 +12,19 @@ from torch import nn
 from eyevsai.training.settings import OptimizationSettings
 
 
-def build_optimizer(network: nn.Module, settings: OptimizationSettings) -> torch.optim.Optimizer:
-    """The optimizer of `settings` over the network's trainable weights.
+def build_optimizer(parts: Sequence[nn.Module], settings: OptimizationSettings) -> torch.optim.Optimizer:
+    """The optimizer of `settings` over the weights of all parts; `part` of a group says whose weights it has.
 
     Biases and the parameters of normalisation, which have one dimension, are never decayed.
     """
-    trainable = [weight for weight in network.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in trainable if weight.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [weight for weight in trainable if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    fused = all(weight.device.type in ("cpu", "cuda") for weight in trainable)
+    groups: list[dict[str, Any]] = []
+    for number, part in enumerate(parts):
+        weights = list(part.parameters())
+        large, small = [each for each in weights if each.ndim > 1], [each for each in weights if each.ndim <= 1]
+        decayed = {"params": large, "weight_decay": settings.weight_decay, "part": number}
+        groups += [decayed, {"params": small, "weight_decay": 0.0, "part": number}]
+    groups = [group for group in groups if group["params"]]
+    fused = all(weight.device.type in ("cpu", "cuda") for group in groups for weight in group["params"])
     if settings.optimizer == "sgd":
         momentum = settings.momentum
         return torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
@@ -34,23 +36,24 @@ def build_optimizer(network: nn.Module, settings: OptimizationSettings) -> torch
 class Schedule:
     """The learning rate as a function of time in epochs and, for plateau, of what was observed."""
 
-    def __init__(self, settings: OptimizationSettings) -> None:
+    def __init__(self, settings: OptimizationSettings, lr: float, epochs: int) -> None:
         self.settings = settings
+        self.lr = lr
+        self.epochs = epochs
         self.drops_ = 0
         self.best_loss_ = math.inf
         self.waited_ = 0
 
     def rate(self, time: float) -> float:
         """The learning rate `time` epochs after the start."""
-        settings = self.settings
-        if time < settings.warmup_epochs:
-            return settings.lr * time / settings.warmup_epochs
-        return settings.lr * max(self._share(time), settings.lr_floor)
+        if time < self.settings.warmup_epochs:
+            return self.lr * time / self.settings.warmup_epochs
+        return self.lr * max(self._share(time), self.settings.lr_floor)
 
     def _share(self, time: float) -> float:
         settings = self.settings
         if settings.schedule == "cosine":  # Loshchilov & Hutter 2017, without restarts
-            course = max(settings.epochs - settings.warmup_epochs, 1e-9)
+            course = max(self.epochs - settings.warmup_epochs, 1e-9)
             return (1 + math.cos(math.pi * min((time - settings.warmup_epochs) / course, 1.0))) / 2
         if settings.schedule == "step":
             return settings.step_factor ** int(time / settings.step_epochs)
@@ -76,8 +79,7 @@ class Schedule:
         self.drops_, self.best_loss_, self.waited_ = state["drops_"], state["best_loss_"], state["waited_"]
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Gives every parameter group the learning rate `rate`."""
-    groups: Iterable[dict[str, Any]] = optimizer.param_groups
-    for group in groups:
-        group["lr"] = rate
+def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    """Gives the groups of each part its learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rates[group["part"]]

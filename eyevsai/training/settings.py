@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from eyevsai.data.settings import AugmentationSettings
+from eyevsai.errors import UserError
 from eyevsai.settings import Choice, Doc, Range, Search, Settings
 
 MEMORY_EFFICIENT_PARTS = 4
@@ -25,7 +26,6 @@ class LearningSettings(Settings):
 class OptimizationSettings(LearningSettings):
     """How the weights are moved."""
 
-    epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the training images.")] = 30
     batch_size: Annotated[int, Range(2, 4096), Search(Choice((32, 64, 128))), Doc("Images per optimizer step.")] = 64
     accumulation: Annotated[int, Range(1, 64), Doc("Parts that a batch is computed in; must divide --batch-size.")] = 1
     optimizer: Annotated[
@@ -120,9 +120,57 @@ class DeviceSettings(ThreadSettings):
 
 @dataclass(frozen=True)
 class TrainingSettings(DeviceSettings, RegularizationSettings, AugmentationSettings, OptimizationSettings):
-    """All that a torch family inherits; a family's own settings subclass this one."""
+    """What every torch family inherits."""
 
     @property
     def parts(self) -> int:
         """Parts that a batch is computed in while memory suffices."""
         return self.accumulation * (MEMORY_EFFICIENT_PARTS if self.memory_efficient else 1)
+
+
+@dataclass(frozen=True)
+class NetworkSettings(TrainingSettings):
+    """What a family inherits whose networks are trained as a whole, from the first epoch to the last."""
+
+    epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the training images.")] = 30
+
+
+@dataclass(frozen=True)
+class UnfreezingSettings(TrainingSettings):
+    """What a family inherits whose networks begin with a trained base, which is frozen at first."""
+
+    freeze_base_epochs: Annotated[
+        int, Range(0, 10_000), Search(Range(5, 30)),
+        Doc("Epochs of the head alone, on features of the frozen base that are computed once."),
+    ] = 10  # fmt: skip
+    fine_tune_epochs: Annotated[
+        int, Range(0, 10_000), Search(Range(0, 10)),
+        Doc("Epochs after that, over which the base is unfrozen stage by stage from the top (Howard & Ruder 2018)."),
+    ] = 8  # fmt: skip
+    unfreeze_stages: Annotated[
+        int,
+        Range(1, 5),
+        Search(Choice((1, 2, 3, 4, 5))),
+        Doc("Of the base's five stages, how many are unfrozen in the end."),
+    ] = 3
+    fine_tune_lr: Annotated[
+        float, Range(1e-7, 1.0, log=True), Search(Range(1e-5, 1e-2, log=True)),
+        Doc("Peak learning rate of head and top stage while fine-tuning."),
+    ] = 5e-4  # fmt: skip
+    stage_lr_decay: Annotated[
+        float, Range(0.01, 1.0), Search(Range(0.2, 1.0)),
+        Doc("What each stage further down multiplies the learning rate by (Howard & Ruder 2018)."),
+    ] = 0.5  # fmt: skip
+    frozen_views: Annotated[
+        int, Range(1, 64), Doc("Augmented views of each image whose features are kept for the frozen epochs.")
+    ] = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.epochs:
+            raise UserError("--freeze-base-epochs 0 with --fine-tune-epochs 0 trains nothing. Give one of them.")
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images, frozen and fine-tuning together."""
+        return self.freeze_base_epochs + self.fine_tune_epochs

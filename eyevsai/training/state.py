@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from eyevsai.training.average import Average
 from eyevsai.training.checkpoint import Checkpoint
-from eyevsai.training.optimizer import Schedule
+from eyevsai.training.course import Course
 
 Row = dict[str, float]
 SUMS = ("loss", "correct")
@@ -47,26 +48,29 @@ class Progress:
 class Parts:
     """What a loop moves, besides its progress."""
 
-    network: nn.Module
+    course: Course
     optimizer: torch.optim.Optimizer
-    schedule: Schedule
     scaler: torch.amp.GradScaler
     average: Average
     best: dict[str, Tensor]  # the weights of the best epoch, empty before the first has ended
 
 
 def pack(progress: Progress, parts: Parts) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name and plain values, from which `unpack` restores the loop to the bit."""
+    """Tensors by name and plain values, from which `unpack` restores the loop to the bit.
+
+    Weights that nothing has touched yet are left out: a frozen base makes up nearly all of a checkpoint.
+    """
+    untouched = parts.course.untouched(progress.epoch)
     tensors = {
-        **_prefixed("network", parts.network.state_dict()),
+        **_prefixed("network", _without(untouched, parts.course.network.state_dict())),
         **_prefixed("average", parts.average.state_dict()),
-        **_prefixed("best", parts.best),
+        **_prefixed("best", _without(untouched, parts.best)),
         **_prefixed("optimizer", _optimizer_tensors(parts.optimizer)),
         **_prefixed("progress", {name: getattr(progress, name) for name in SUMS}),
     }
     state = {
         "progress": {name: value for name, value in vars(progress).items() if name not in SUMS},
-        "schedule": parts.schedule.state_dict(),
+        "course": parts.course.state_dict(),
         "scaler": parts.scaler.state_dict(),
         "threads": torch.get_num_threads(),
     }
@@ -77,11 +81,14 @@ def unpack(checkpoint: Checkpoint, parts: Parts, device: torch.device) -> Progre
     """Gives `parts` the state that `pack` wrote down, and the number of threads; returns the progress."""
     state, tensors = checkpoint.state, checkpoint.tensors
     torch.set_num_threads(state["threads"])  # another number adds up in another order
-    parts.network.load_state_dict(_without_prefix("network", tensors))
+    parts.course.load_state_dict(state["course"])
+    network = parts.course.network
+    best = {name: tensor.to(device) for name, tensor in _without_prefix("best", tensors).items()}
+    if best:
+        parts.best.update({name: tensor.clone() for name, tensor in network.state_dict().items()} | best)
+    network.load_state_dict(network.state_dict() | _without_prefix("network", tensors))
     parts.average.load_state_dict(_without_prefix("average", tensors))
-    parts.best.update({name: tensor.to(device) for name, tensor in _without_prefix("best", tensors).items()})
     _load_optimizer(parts.optimizer, _without_prefix("optimizer", tensors))
-    parts.schedule.load_state_dict(state["schedule"])
     if parts.scaler.is_enabled():
         parts.scaler.load_state_dict(state["scaler"])
     values = dict(state["progress"])
@@ -110,6 +117,10 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _without(names: Set[str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name not in names}
 
 
 def _without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,8 @@ from eyevsai.settings import Settings, settings_of
 from tests.conftest import draw_image
 
 ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
-TINY = {"image_size": 32, "epochs": 2, "batch_size": 16, "device": "cpu", "precision": "float32", "width": 8}
+TINY = {"image_size": 32, "epochs": 2, "batch_size": 16, "device": "cpu", "precision": "float32", "width": 8,
+        "weights": "none", "freeze_base_epochs": 1, "fine_tune_epochs": 2, "frozen_views": 2}  # fmt: skip
 
 
 def tiny(family: str, variation: str) -> Settings:
@@ -31,6 +32,7 @@ class Fitted:
         self.family, self.variation = family, variation
         dataset = load_dataset(DataSettings(data=str(source), cache_root=str(cache)), seed=0)
         self.learner = self.build(dataset.classes)
+        self.learner.prepare(dataset.labels_of("train"))
         self.data: Data = dataset.open(self.learner.preprocessing)
         self.rows: list[tuple[int, dict[str, float]]] = []
         self.learner.fit(self.data.train, self.data.valid, lambda epoch, row: self.rows.append((epoch, row)))
@@ -81,6 +83,7 @@ def test_saved_and_loaded_is_bit_equal(fitted: Fitted, tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_weights(fitted: Fitted) -> None:
     again = fitted.build(fitted.learner.classes)
+    again.prepare(fitted.data.dataset.labels_of("train"))
     again.fit(fitted.data.train, fitted.data.valid, lambda epoch, row: None)
     tensors = fitted.learner.tensors()
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in again.tensors().items())

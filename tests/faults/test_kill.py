@@ -46,13 +46,19 @@ def test_row_1_killed_and_gone_on_with(expected: Outcome, fault: str, place: Pla
 
 
 # Of each other torch family one variation, with all that a loop may carry from step to step.
-OTHERS = {"deep_v2": {"variation": "hybrid", "layers": "1,2,1", "head_units": None, "epochs": 3, "ema_decay": 0.9,
-                      "mixup": 0.2, "gradient_checkpointing": True}}  # fmt: skip
+TRANSFER = {"model": "transfer", "variation": "mobilenet_v2", "head_units": None, "width": None, "epochs": None,
+            "weights": "none", "dense_units": 16, "frozen_views": 2}  # fmt: skip
+OTHERS = {
+    "deep_v2": {"model": "deep_v2", "variation": "hybrid", "layers": "1,2,1", "head_units": None, "epochs": 3,
+                "ema_decay": 0.9, "mixup": 0.2, "gradient_checkpointing": True},
+    "transfer, frozen": {**TRANSFER, "freeze_base_epochs": 2, "fine_tune_epochs": 1, "ema_decay": 0.9},
+    "transfer, unfrozen": {**TRANSFER, "freeze_base_epochs": 1, "fine_tune_epochs": 2, "unfreeze_stages": 2},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("family", OTHERS)
 def test_row_1_another_family_is_gone_on_with(family: str, stripes: Path, template_store: Path, tmp_path: Path) -> None:
-    settings = {"model": family, **OTHERS[family]}
+    settings = OTHERS[family]
     whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
     assert whole.run(**settings).returncode == 0
     expected = whole.outcome(whole.run_ids()[0])

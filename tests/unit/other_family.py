@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar
 
 from eyevsai.models.family import Family, Variation
 from eyevsai.settings import Doc, Range
-from eyevsai.training.settings import OptimizationSettings
+from eyevsai.training.settings import NetworkSettings
 
 
 @dataclass(frozen=True)
-class OtherSettings(OptimizationSettings):
+class OtherSettings(NetworkSettings):
     PANEL: ClassVar[str] = "other"
 
     petals: Annotated[int, Range(1, 99), Doc("Channels that each layer adds.")] = 32

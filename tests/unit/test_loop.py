@@ -13,6 +13,7 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.models.deep_v1.network import DeepV1Learner, DeepV1Network
 from eyevsai.models.deep_v1.settings import DeepV1Settings
+from eyevsai.training.course import Course
 from eyevsai.training.loop import Trainer
 from eyevsai.training.state import Row
 
@@ -70,7 +71,9 @@ def test_accumulation_moves_the_weights_as_one_batch_does(data: Data) -> None:
         torch.manual_seed(0)
         network = Linear()
         settings = replace(TINY, accumulation=parts, class_weights=True, optimizer="sgd", epochs=1)
-        Trainer(network, settings, Preprocessing(32), seed=0).fit(data.train, data.valid, lambda epoch, row: None)
+        Trainer(Course(network, settings), settings, Preprocessing(32), seed=0).fit(
+            data.train, data.valid, lambda epoch, row: None
+        )
         states.append(network.layer.weight.detach())
     torch.testing.assert_close(states[0], states[1], rtol=1e-4, atol=1e-6)
 
@@ -95,7 +98,9 @@ def test_nan_stops_before_the_update(data: Data) -> None:
     before = {name: weight.clone() for name, weight in network.named_parameters()}
     rows: list[Row] = []
     with pytest.raises(RunFailed, match="epoch 1, step 1"):
-        Trainer(network, TINY, Preprocessing(32), 0).fit(data.train, data.valid, lambda e, row: rows.append(row))
+        Trainer(Course(network, TINY), TINY, Preprocessing(32), 0).fit(
+            data.train, data.valid, lambda e, row: rows.append(row)
+        )
     assert not rows
     for name, weight in network.named_parameters():
         torch.testing.assert_close(weight, before[name], rtol=0, atol=0, equal_nan=True)
@@ -108,11 +113,11 @@ def test_nan_stops_before_the_update(data: Data) -> None:
 )  # fmt: skip
 def test_batches_that_do_not_fit_are_refused(data: Data, change: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        DeepV1Learner("standard", replace(TINY, **change), data.dataset.classes, 0).check(["a"] * len(data.train))
+        DeepV1Learner("standard", replace(TINY, **change), data.dataset.classes, 0).prepare(["a"] * len(data.train))
 
 
 def test_float16_on_a_cpu_is_refused(data: Data) -> None:
     with pytest.raises(UserError, match="float16 is for GPUs"):
-        DeepV1Learner("standard", replace(TINY, precision="float16"), data.dataset.classes, 0).check(
+        DeepV1Learner("standard", replace(TINY, precision="float16"), data.dataset.classes, 0).prepare(
             ["a"] * len(data.train)
         )

@@ -9,27 +9,31 @@ from torch import nn
 
 from eyevsai.training.loss import balanced_weights, part_loss
 from eyevsai.training.optimizer import Schedule, build_optimizer
-from eyevsai.training.settings import TrainingSettings
+from eyevsai.training.settings import NetworkSettings
+
+
+def plan(settings: NetworkSettings) -> Schedule:
+    return Schedule(settings, settings.lr, settings.epochs)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
 def test_norms_and_biases_are_never_decayed(name: str) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
-    optimizer = build_optimizer(network, TrainingSettings(optimizer=name, weight_decay=0.5))
+    optimizer = build_optimizer([network], NetworkSettings(optimizer=name, weight_decay=0.5))
     decayed = {weight for group in optimizer.param_groups if group["weight_decay"] for weight in group["params"]}
     assert decayed == {network[0].weight, network[3].weight}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
 
 
 def test_sgd_is_nesterov() -> None:
-    optimizer = build_optimizer(nn.Linear(2, 2), TrainingSettings(optimizer="sgd", momentum=0.8))
+    optimizer = build_optimizer([nn.Linear(2, 2)], NetworkSettings(optimizer="sgd", momentum=0.8))
     assert optimizer.defaults["nesterov"]
     assert optimizer.defaults["momentum"] == 0.8
 
 
 def test_warm_up_then_cosine() -> None:
-    settings = TrainingSettings(lr=0.1, epochs=10, warmup_epochs=2, lr_floor=0.01)
-    schedule = Schedule(settings)
+    settings = NetworkSettings(lr=0.1, epochs=10, warmup_epochs=2, lr_floor=0.01)
+    schedule = plan(settings)
     rates = [schedule.rate(step / 10) for step in range(1, 101)]
     assert rates[0] == pytest.approx(0.005)
     assert all(before < after for before, after in pairwise(rates[:20]))
@@ -40,29 +44,29 @@ def test_warm_up_then_cosine() -> None:
 
 
 def test_cosine_is_torchs() -> None:
-    settings = TrainingSettings(lr=0.1, epochs=10, warmup_epochs=0, lr_floor=0)
+    settings = NetworkSettings(lr=0.1, epochs=10, warmup_epochs=0, lr_floor=0)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
     for epoch in range(10):
-        assert Schedule(settings).rate(epoch) == pytest.approx(reference.get_last_lr()[0])
+        assert plan(settings).rate(epoch) == pytest.approx(reference.get_last_lr()[0])
         optimizer.step()
         reference.step()
 
 
 def test_step_and_constant() -> None:
-    step = Schedule(TrainingSettings(lr=0.1, schedule="step", step_epochs=3, step_factor=0.5, warmup_epochs=0))
+    step = plan(NetworkSettings(lr=0.1, schedule="step", step_epochs=3, step_factor=0.5, warmup_epochs=0))
     assert [step.rate(time) for time in (0, 2.9, 3, 6)] == pytest.approx([0.1, 0.1, 0.05, 0.025])
-    constant = Schedule(TrainingSettings(lr=0.1, schedule="constant", warmup_epochs=0))
+    constant = plan(NetworkSettings(lr=0.1, schedule="constant", warmup_epochs=0))
     assert constant.rate(29) == 0.1
 
 
 def test_plateau_drops_when_the_loss_no_longer_falls_and_resumes() -> None:
-    settings = TrainingSettings(lr=0.1, schedule="plateau", plateau_patience=2, step_factor=0.1, warmup_epochs=0)
-    schedule = Schedule(settings)
+    settings = NetworkSettings(lr=0.1, schedule="plateau", plateau_patience=2, step_factor=0.1, warmup_epochs=0)
+    schedule = plan(settings)
     for loss in (1.0, 0.9, 0.95, 0.91):
         schedule.observe(loss)
     assert schedule.rate(4) == 0.1
-    resumed = Schedule(settings)
+    resumed = plan(settings)
     resumed.load_state_dict(schedule.state_dict())
     for each in (schedule, resumed):
         each.observe(0.92)

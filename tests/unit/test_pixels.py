@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from eyevsai.data.cache import Cache
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.decode import decode
-from eyevsai.data.pixels import PixelCache
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
@@ -80,7 +80,7 @@ def test_caches_stay_below_their_limit_and_can_be_cleared(tmp_path: Path) -> Non
     caches = list((tmp_path / "cache" / "pixels").glob("*/cache.json"))
     assert [json.loads(path.read_text())["preprocessing"]["image_size"] for path in caches] == [48]
     assert torch.equal(kept.pixels.image(0), before)  # who has a map open keeps reading it
-    cache = PixelCache(tmp_path / "cache", 1.0)
+    cache = Cache(tmp_path / "cache", 1.0)
     assert cache.clear() > 0
     assert cache.clear() == 0
 

@@ -103,7 +103,7 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(data: Data) -> None
 
     learner = DeepV1Learner("standard", replace(TINY, ema_decay=0.95), data.dataset.classes, 0)
     rows: list[dict[str, float]] = []
-    trainer = Trainer(learner.network, learner.settings, learner.preprocessing, 0)
+    trainer = Trainer(learner.course(), learner.settings, learner.preprocessing, 0)
     trainer.fit(data.train, data.valid, lambda epoch, row: rows.append(row))
     probabilities = learner.predict_proba(data.valid.arrays())
     best = max(rows, key=lambda row: (row["valid/accuracy"], -row["valid/loss"]))

@@ -239,7 +239,7 @@ def test_a_wrong_setting_is_told(given: dict[str, Any], message: str) -> None:
 def test_a_class_too_small_to_calibrate_is_named() -> None:
     learner = ShallowLearner("svm_hog_lbp", SVM, ("a", "b"), 0)
     with pytest.raises(UserError, match=r"3 train images or more of each class; too few of: b \(2\)"):
-        learner.check(["a"] * 9 + ["b"] * 2)
+        learner.prepare(["a"] * 9 + ["b"] * 2)
 
 
 # Prints by how many MiB the peak of memory rises above what the features themselves take.

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar
 
 from eyevsai.models.family import Family, Variation
 from eyevsai.settings import Choice, Doc, Range, Search
-from eyevsai.training.settings import TrainingSettings
+from eyevsai.training.settings import NetworkSettings
 
 
 @dataclass(frozen=True)
-class DeepV1Settings(TrainingSettings):
+class DeepV1Settings(NetworkSettings):
     """Four blocks of convolutions, each followed by max-pooling."""
 
     PANEL: ClassVar[str] = "deep_v1"

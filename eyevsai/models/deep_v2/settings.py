@@ -8,13 +8,13 @@ from typing import Annotated, ClassVar
 from eyevsai.errors import UserError
 from eyevsai.models.family import Family, Variation
 from eyevsai.settings import Choice, Doc, Range, Search
-from eyevsai.training.settings import TrainingSettings
+from eyevsai.training.settings import NetworkSettings
 
 MAX_LAYERS = 64  # in a stage
 
 
 @dataclass(frozen=True)
-class DeepV2Settings(TrainingSettings):
+class DeepV2Settings(NetworkSettings):
     """Stages of layers at falling resolution, with attention."""
 
     PANEL: ClassVar[str] = "deep_v2"

@@ -51,8 +51,8 @@ class ShallowLearner:
         self.preprocessing = Preprocessing(settings.image_size)
         self.extractor = Extractor(settings, settings.image_size)
 
-    def check(self, train_labels: Sequence[str]) -> None:
-        """See `Learner.check`."""
+    def prepare(self, train_labels: Sequence[str]) -> None:
+        """See `Learner.prepare`."""
         small = [f"{label} ({count})" for label, count in Counter(train_labels).items() if count < FOLDS]
         if small:
             raise UserError(

@@ -1,0 +1,124 @@
+"""The cache: what takes long to compute and is needed again, in folders that are whole or not there at all.
+
+An entry is a folder named by what it was made from. It is built under a lock and another name, then
+renamed, so that a build that died leaves nothing that could be taken for an entry; its `cache.json`
+has the SHA-256 of each of its files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from eyevsai.checksum import hash_file
+from eyevsai.errors import UserError
+
+log = logging.getLogger("eyevsai")
+
+KINDS = ("pixels", "features")
+ABOUT, BUILDING = "cache.json", ".building-"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The entries under one root, which together stay below a limit."""
+
+    root: Path
+    limit_gb: float
+
+    def open(self, kind: str, made_from: str, build: Callable[[Path], Mapping[str, Any]]) -> Path:
+        """The folder of the entry made from `made_from`; built where it is not there or damaged.
+
+        `build` fills an empty folder and returns what `cache.json` is to say of it. Who else needs the
+        same entry at the same time waits for it.
+
+        Raises:
+            UserError: the cache cannot be written.
+        """
+        folder = self.root / kind / hashlib.sha256(made_from.encode()).hexdigest()[:32]
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if folder.is_dir() and not _is_whole(folder):
+                    log.warning("The cache %s is damaged: building it again.", folder)
+                    shutil.rmtree(folder)
+                if not folder.is_dir():
+                    _build(folder, build)
+                    self._shrink(keep=folder)
+                os.utime(folder)  # what was used last is deleted last
+                return folder
+        except OSError as error:
+            raise UserError(
+                f"Cannot write the cache {folder}: {error.strerror or error}. Choose another --cache-root."
+            ) from error
+
+    def size_bytes(self) -> int:
+        """What all entries take together."""
+        return sum(map(_size, self._entries()))
+
+    def clear(self) -> int:
+        """Deletes all entries that no running build holds and returns the freed bytes."""
+        return sum(map(self._delete, self._entries()))
+
+    def _entries(self) -> list[Path]:
+        """Folders of entries, those unused for longest first."""
+        kinds = [self.root / kind for kind in KINDS if (self.root / kind).is_dir()]
+        folders = [path for kind in kinds for path in kind.iterdir() if path.is_dir()]
+        return sorted((path for path in folders if not path.name.startswith(BUILDING)), key=_used_at)
+
+    def _shrink(self, keep: Path) -> None:
+        sizes = {path: _size(path) for path in self._entries()}
+        excess = sum(sizes.values()) - self.limit_gb * 1e9
+        for path in sizes:
+            if excess > 0 and path != keep:
+                excess -= self._delete(path)
+
+    def _delete(self, path: Path) -> int:
+        try:
+            with FileLock(f"{path}.lock", timeout=0):  # a process that has the map open keeps reading it
+                freed = _size(path)
+                shutil.rmtree(path, ignore_errors=True)
+        except Timeout:  # somebody builds or checks it; waiting here, with a lock of our own, could wait for ever
+            return 0
+        return freed
+
+
+def _used_at(folder: Path) -> float:
+    return folder.stat().st_mtime
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether each file is, byte by byte, what was written."""
+    try:
+        digests = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["sha256"]
+        return bool(digests) and all(hash_file(folder / Path(name).name) == digest for name, digest in digests.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _build(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> None:
+    prefix = f"{BUILDING}{folder.name}-"
+    for abandoned in folder.parent.glob(f"{prefix}*"):  # the lock is ours: whoever built there is dead
+        shutil.rmtree(abandoned, ignore_errors=True)
+    building = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    try:
+        about = build(building)
+        digests = {path.name: hash_file(path) for path in sorted(building.iterdir())}
+        (building / ABOUT).write_text(json.dumps({**about, "sha256": digests}, indent=2), encoding="utf-8")
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)

@@ -1,0 +1,124 @@
+"""The bases: which network of which library, its five stages, and what its ImageNet weights were trained with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from eyevsai.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+HALF = (0.5, 0.5, 0.5)
+OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+LITE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of each of EfficientNet-Lite0's seven groups
+LITE_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+LITE_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+LITE_INSIDE = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+               "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
+
+
+def _unchanged(name: str) -> str:
+    return name
+
+
+def _rename_densenet(name: str) -> str:
+    """torchvision's own files have a dot too many in some names."""
+    return OLD_DENSENET.sub(r"\1\2", name)
+
+
+def _rename_lite(name: str) -> str:
+    """The packaged file counts blocks through and has names of its own: `_blocks.3._bn0.bias`."""
+    parts = name.split(".")
+    if parts[0] in LITE_OUTSIDE:
+        return ".".join([LITE_OUTSIDE[parts[0]], *parts[1:]])
+    if parts[0] != "_blocks":
+        return name
+    block, group = int(parts[1]), 0
+    inside = LITE_INSIDE if block else LITE_FIRST
+    while group < len(LITE_BLOCKS) - 1 and block >= LITE_BLOCKS[group]:
+        block, group = block - LITE_BLOCKS[group], group + 1
+    return ".".join(["blocks", str(group), str(block), inside.get(parts[2], parts[2]), *parts[3:]])
+
+
+@dataclass(frozen=True)
+class Base:
+    """A network as it was published, and how to take it apart.
+
+    `classifier` is how the names of its own classifier's weights begin, which are not used. `rename` turns names in
+    files of its weights into those of the network. `mean`, `std` and `interpolation` are what its ImageNet weights
+    were trained with.
+    """
+
+    library: str
+    name: str
+    classifier: str
+    num_features: int
+    split: Callable[[Any], list[nn.Module]]
+    rename: Callable[[str], str] = _unchanged
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bilinear"
+
+    def build(self) -> nn.Module:
+        """The network, freshly initialised."""
+        if self.library == "timm":
+            import timm  # takes a second
+
+            network: nn.Module = timm.create_model(self.name, pretrained=False)
+            return network
+        from torchvision.models import get_model
+
+        built: nn.Module = get_model(self.name, weights=None)
+        return built
+
+
+def _stages_of_resnet(network: Any) -> list[nn.Module]:
+    stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+    return [stem, network.layer1, network.layer2, network.layer3, network.layer4]
+
+
+def _stages_of_densenet(network: Any) -> list[nn.Module]:
+    layers = network.features
+    stem = nn.Sequential(layers.conv0, layers.norm0, layers.relu0, layers.pool0)
+    blocks = [nn.Sequential(getattr(layers, f"denseblock{number}"), getattr(layers, f"transition{number}"))
+              for number in (1, 2, 3)]  # fmt: skip
+    return [stem, *blocks, nn.Sequential(layers.denseblock4, layers.norm5, nn.ReLU(inplace=True))]
+
+
+def _stages_of_features(*ends: int) -> Callable[[Any], list[nn.Module]]:
+    """Splits `network.features` before each of `ends`."""
+
+    def split(network: Any) -> list[nn.Module]:
+        return [network.features[start:end] for start, end in zip((0, *ends), (*ends, None), strict=True)]
+
+    return split
+
+
+def _stages_of_lite(network: Any) -> list[nn.Module]:
+    blocks = network.blocks
+    return [
+        nn.Sequential(network.conv_stem, network.bn1, blocks[0]),
+        blocks[1],
+        blocks[2],
+        blocks[3:5],
+        nn.Sequential(*blocks[5:], network.conv_head, network.bn2),
+    ]
+
+
+BASES = {
+    "mobilenet_v2": Base("torchvision", "mobilenet_v2", "classifier.", 1280, _stages_of_features(2, 4, 7, 14)),
+    "efficientnet_lite0": Base("timm", "tf_efficientnet_lite0", "classifier.", 1280, _stages_of_lite,
+                               _rename_lite, HALF, HALF, "bicubic"),
+    "efficientnet_b0": Base("torchvision", "efficientnet_b0", "classifier.", 1280, _stages_of_features(2, 3, 4, 6),
+                            interpolation="bicubic"),
+    "efficientnet_b1": Base("torchvision", "efficientnet_b1", "classifier.", 1280, _stages_of_features(2, 3, 4, 6),
+                            interpolation="bicubic"),
+    "resnet50": Base("torchvision", "resnet50", "fc.", 2048, _stages_of_resnet),
+    "resnet101": Base("torchvision", "resnet101", "fc.", 2048, _stages_of_resnet),
+    "vgg16": Base("torchvision", "vgg16", "classifier.", 512, _stages_of_features(5, 10, 17, 24)),
+    "densenet121": Base("torchvision", "densenet121", "classifier.", 1024, _stages_of_densenet,
+                        _rename_densenet),
+}  # fmt: skip

