@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from eyevsai.data.split import TEST, TRAIN, VALID, split_items
 from eyevsai.errors import UserError
 
 log = logging.getLogger("eyevsai")
+
+DERIVED = "features.npy"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,27 @@ class Split:
         """The images at `places` of this split (all by default), each H,W,3 uint8."""
         for place in range(len(self)) if places is None else places:
             yield self.pixels.image(self.rows[place])
+
+    def derive(self, made_from: str, compute: Callable[[], Tensor]) -> Tensor:
+        """N,D float32 numbers about these images, a row each, out of the cache or, once computed, into it.
+
+        `made_from` says all that they depend on besides the images.
+
+        Raises:
+            UserError: the cache cannot be written.
+        """
+        if self.cache is None or not self.pixels.key:
+            return compute()
+
+        computed: list[Tensor] = []
+
+        def build(folder: Path) -> dict[str, Any]:
+            computed.append(compute())
+            np.save(folder / DERIVED, computed[0].numpy(), allow_pickle=False)
+            return {"made_from": made_from, "shape": list(computed[0].shape)}
+
+        folder = self.cache.open("features", f"{self.key}/{torch.__version__}/{made_from}", build)
+        return computed[0] if computed else torch.from_numpy(np.load(folder / DERIVED, allow_pickle=False))
 
     def arrays(self, places: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:
         """The same as `images`, as a list of arrays."""

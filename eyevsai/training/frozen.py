@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +19,6 @@ from eyevsai.training.settings import UnfreezingSettings
 from eyevsai.training.staged import AT_ONCE, StagedNetwork
 
 VERSION = 1  # raise it when the same base would give other features
-FILE = "features.npy"
 
 
 class FrozenFeatures:
@@ -96,17 +92,8 @@ class _Describe:
 
     def load(self, split: Split, made_from: str, label: str, batches: Iterator[Tensor]) -> Tensor:
         """The features of a split, of which `batches` are the inputs."""
-
-        def build(folder: Path) -> dict[str, Any]:
-            features = self._compute(track(batches, label, unit=AT_ONCE, total=len(split)))
-            np.save(folder / FILE, features.numpy(), allow_pickle=False)
-            return {"images": len(features), "features": features.shape[1]}
-
-        if split.cache is None:
-            return self._compute(batches)
-        key = f"{VERSION}/{torch.__version__}/{split.key}/{self.preprocessing.to_json()}/{made_from}"
-        path = split.cache.open("features", key, build) / FILE
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        shown = track(batches, label, unit=AT_ONCE, total=len(split))
+        return split.derive(f"{VERSION}/{self.preprocessing.to_json()}/{made_from}", lambda: self._compute(shown))
 
     @torch.no_grad()
     def _compute(self, batches: Iterator[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
 from eyevsai.config import compose_train
-from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.data.dataset import Data, Split, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
@@ -95,6 +95,24 @@ def test_a_changed_setting_changes_the_model(data: Callable[[int], Data], base: 
     if name == "standardize" and isinstance(base, ForestSettings):
         assert not torch.equal(before["projection.scale"], after["projection.scale"])
     assert not same
+
+
+def test_images_are_described_once_for_all_estimators(
+    data: Callable[[int], Data], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fitted(data, SVM)
+
+    def refuse(learner: ShallowLearner, split: Split) -> torch.Tensor:
+        raise AssertionError("images were described again")
+
+    monkeypatch.setattr(ShallowLearner, "_describe", refuse)
+    assert fitted(data, replace(SVM, C=0.01)).temperature_.state_dict() != first.temperature_.state_dict()
+    with pytest.raises(AssertionError, match="described again"):
+        fitted(data, replace(SVM, lbp_neighbours="8"))
+    source = data(SVM.image_size)
+    uncached = replace(source.train, cache=None)
+    with pytest.raises(AssertionError, match="described again"):
+        first.extract(uncached)
 
 
 def test_threads_reach_torch_and_are_said(data: Callable[[int], Data]) -> None:

@@ -18,7 +18,8 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import seed_for
 from eyevsai.data.workers import map_chunks
 from eyevsai.errors import UserError
-from eyevsai.features.extractor import Extractor
+from eyevsai.features.extractor import VERSION, Extractor
+from eyevsai.features.settings import FeatureSettings
 from eyevsai.models.anatomy import Anatomy, Layer
 from eyevsai.models.learner import Images
 from eyevsai.models.shallow.calibration import FOLDS, Temperature, fit_temperature
@@ -27,6 +28,7 @@ from eyevsai.models.shallow.projection import Projection, fit_projection
 from eyevsai.models.shallow.settings import ShallowSettings
 from eyevsai.models.shallow.state import State
 from eyevsai.models.shallow.svm import KernelMachines, fit_svm
+from eyevsai.settings import settings_of
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import OnEpoch
 
@@ -152,7 +154,12 @@ class ShallowLearner:
             raise UserError(f"The saved tensors do not fit {self.family}/{self.variation}: {error}") from error
 
     def extract(self, split: Split) -> Tensor:
-        """N,D float32 features of all images of a split, computed in worker processes."""
+        """N,D float32 features of all images of a split: out of the cache, or computed in worker processes."""
+        described = {each.name: getattr(self.settings, each.name) for each in settings_of(FeatureSettings)}
+        made_from = f"{VERSION}/{self.preprocessing.to_json()}/{described}"
+        return split.derive(made_from, lambda: self._describe(split))
+
+    def _describe(self, split: Split) -> Tensor:
         task = _Extraction(split, self.preprocessing, self.extractor)
         features = torch.empty(len(split), self.extractor.dimensions)
         done = 0
