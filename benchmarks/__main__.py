@@ -16,6 +16,7 @@ BENCHMARKS = {
     "accuracy": "benchmarks.accuracy",
     "precision": "benchmarks.precision",
     "checkpoints": "benchmarks.checkpoints",
+    "tuning": "benchmarks.tuning",
     "faults": "benchmarks.faults",
 }
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +11,18 @@ from typing import Annotated, Any
 import typer
 
 import eyevsai
-from eyevsai import config
+from eyevsai import config, data_commands
+from eyevsai.console import start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, Terminated, UserError
 from eyevsai.flags import hyphens, pick_settings, settings_of_command, spell_out_booleans, take_switch, with_flags
 from eyevsai.models.families import variation_of
+from eyevsai.settings import settings_of
+from eyevsai.tuning.settings import TuneSettings
 
 INTERRUPTED, UNSYNCED = 130, 3
+TUNING = settings_of(TuneSettings)
 
-Folder = Annotated[str | None, typer.Argument(help="A folder of class folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -66,16 +67,13 @@ def build_app(arguments: list[str]) -> typer.Typer:
     spell_out_booleans(arguments, settings)
     lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
-    data_flags = pick_settings(DataSettings, "dataset", "data_root", "cache_root")
+    app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(tune, [*settings, *TUNING]))
+    app.command(hidden=True)(work)
     app.command(name="list")(with_flags(list_all, pick_settings(DataSettings, "data_root")))
     app.command(context_settings=lenient)(with_flags(describe, settings))
     app.command()(with_flags(doctor, pick_settings(DataSettings, "data_root")))
     app.command()(with_flags(sync, pick_settings(config.RunSettings, "state_root")))
-    data = typer.Typer(no_args_is_help=True, help="Look at a dataset, or clear the pixel cache.")
-    data.command(name="check")(with_flags(data_check, data_flags))
-    data.command(name="stats")(with_flags(data_stats, data_flags))
-    data.command(name="cache")(with_flags(data_cache, pick_settings(DataSettings, "cache_root")))
-    app.add_typer(data, name="data")
+    app.add_typer(data_commands.build_app(), name="data")
     return app
 
 
@@ -93,7 +91,7 @@ def train(context: typer.Context, **given: Any) -> None:
     """
     _refuse_extras(context.args, given)
     composed = config.compose_train(given)
-    _start_logging()
+    start_logging()
     from eyevsai.jobs.train import train as job
 
     done = job(composed, config.take_run_id())
@@ -103,6 +101,36 @@ def train(context: typer.Context, **given: Any) -> None:
         f"valid accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, in {done.seconds:.0f} s\n"
         f"run {done.run_id}; see it with: mlflow ui"
     )
+
+
+def tune(context: typer.Context, **given: Any) -> None:
+    """Look for the best settings of a model. Takes the flags of train, which no trial changes then.
+
+    A study of the same name is gone on with. `train` takes what it found.
+    """
+    _refuse_extras(context.args, given)
+    from eyevsai.jobs.study import compose_tune
+
+    composed = compose_tune(given)
+    start_logging()
+    from eyevsai.jobs.tune import tune as job
+
+    done = job(composed, config.take_run_id())
+    states = ", ".join(f"{count} {state}" for state, count in done.states.items())
+    found = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in done.settings.items())
+    print(
+        f"study {done.study}: {states}\n"
+        f"best valid accuracy {done.accuracy:.4f} with {found}\n"
+        f"run {done.run_id}, in {done.seconds:.0f} s; see it with: mlflow ui"
+    )
+
+
+def work(task: Path, threads: int, worker: int) -> None:
+    """Run trials of a study, as one of several processes that tune starts."""
+    start_logging()
+    from eyevsai.jobs.tune import work as job
+
+    job(task, threads, worker)
 
 
 def list_all(as_json: Json = False, **given: Any) -> None:
@@ -167,7 +195,7 @@ def sync(as_json: Json = False, **given: Any) -> None:
     """Tell the store what runs could not while it was away. Exit code 3 when something is left."""
     from eyevsai.jobs.sync import sync_all
 
-    _start_logging()
+    start_logging()
     left = sync_all(Path(config.compose_run(given).state_root).expanduser())
     if as_json:
         print(json.dumps(left))
@@ -177,70 +205,6 @@ def sync(as_json: Json = False, **given: Any) -> None:
         print(f"{sum(left.values())} entries are left")
     if any(left.values()):
         raise typer.Exit(UNSYNCED)
-
-
-def data_check(
-    folder: Folder = None,
-    page: Annotated[Path, typer.Option(help="Where the HTML page is written.")] = Path("data_check.html"),
-    as_json: Json = False,
-    **given: Any,
-) -> None:
-    """Look at every file: bad ones, duplicates, classes. Exit code 1 when files are bad."""
-    from eyevsai.jobs.data import check_data
-
-    found = check_data(_data_settings(folder, given), page)
-    report = found.report()
-    if as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
-    else:
-        print(f"{report['images']} images in {len(found.classes)} classes; {len(found.bad)} bad, "
-              f"{len(found.misnamed)} misnamed; {len(report['duplicates'])} groups of duplicates, "
-              f"{len(found.left_out)} left out")  # fmt: skip
-        for file, record in found.bad:
-            print(f"bad        {file.path}: {record.error}")
-        for file, record in found.misnamed:
-            print(f"misnamed   {file.path} is {record.kind}")
-        for group in report["duplicates"]:
-            print(f"{'equal     ' if group['exact'] else 'alike     '} {'  '.join(group['images'])}")
-        print(f"See {page}")
-    if found.bad:
-        raise typer.Exit(1)
-
-
-def data_stats(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
-    """Print images by class and format, sizes and imbalance."""
-    from eyevsai.jobs.data import describe_data
-
-    described = describe_data(_data_settings(folder, given))
-    if as_json:
-        print(json.dumps(described, indent=2, ensure_ascii=False))
-        return
-    classes = described.pop("classes")
-    for label, count in classes.items():
-        print(f"{count:>7}  {label}")
-    for name, value in described.items():
-        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
-
-
-def data_cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete all pixel caches.")] = False,
-    **given: Any,
-) -> None:
-    """Say how large the pixel cache is, or clear it."""
-    from eyevsai.jobs.data import cache_bytes, clear_cache
-
-    root = Path(config.compose_data(given).cache_root).expanduser()
-    if clear:
-        print(f"freed {clear_cache(root) / 1e6:.1f} MB in {root}")
-    else:
-        print(f"{cache_bytes(root) / 1e6:.1f} MB in {root}; --clear deletes them")
-
-
-def _data_settings(folder: str | None, given: dict[str, Any]) -> DataSettings:
-    if folder is None and "dataset" not in given:
-        raise UserError("Name a folder, or a dataset with --dataset. Known datasets: `eyevsai list`.")
-    _start_logging()
-    return config.compose_data(given | {"data": folder})
 
 
 def _data_root(given: dict[str, Any]) -> Path:
@@ -256,13 +220,3 @@ def _refuse_extras(extras: Sequence[str], given: dict[str, Any]) -> None:
     if flag is None:
         raise UserError(f"{extras[0]!r} belongs to no flag. See `eyevsai train --help`.")
     raise config.unknown_setting(flag.lstrip("-").partition("=")[0].replace("-", "_"), family, variation)
-
-
-def _start_logging() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("eyevsai")
-    logger.setLevel(logging.INFO)
-    logger.handlers = [handler]
-    logger.propagate = False
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

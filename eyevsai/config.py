@@ -14,6 +14,8 @@ from eyevsai.models.families import FAMILIES, family_of, variation_of
 from eyevsai.names import nearest
 from eyevsai.settings import Choice, Doc, Env, Parameter, Range, Setting, Settings, settings_of
 
+AUTO_TUNED, NEVER_TUNED = "auto", "never"
+
 
 @dataclass(frozen=True)
 class ModelChoice(Settings):
@@ -57,6 +59,18 @@ class ResumeSettings(Settings):
 
 
 @dataclass(frozen=True)
+class TunedSettings(Settings):
+    """Whether a study's best settings take the place of defaults."""
+
+    PANEL: ClassVar[str] = "Model"
+
+    tuned: Annotated[
+        str, Doc("auto: the best settings of the newest finished study of this model and dataset, if any; never; or a "
+                 "study by its name or run id. Flags go before them."),
+    ] = AUTO_TUNED  # fmt: skip
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A model's family, variation and settings."""
 
@@ -74,6 +88,8 @@ class TrainConfig:
     data: DataSettings
     run: RunSettings
     resume: ResumeSettings = ResumeSettings()
+    tuned: TunedSettings = TunedSettings()
+    given: frozenset[str] = frozenset()  # names of the settings that were typed
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name, as it is logged."""
@@ -83,7 +99,9 @@ class TrainConfig:
 
 def shared_settings() -> tuple[Setting, ...]:
     """The settings of `train` that are the same for every model."""
-    return tuple(s for part in (ModelChoice, DataSettings, RunSettings, ResumeSettings) for s in settings_of(part))
+    return tuple(
+        s for part in (ModelChoice, TunedSettings, DataSettings, RunSettings, ResumeSettings) for s in settings_of(part)
+    )
 
 
 def train_settings(family: str | None, variation: str | None) -> tuple[Setting, ...]:
@@ -117,6 +135,7 @@ def compose_train(given: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(
         ModelConfig(choice.model, variation, choice.preset, settings), data,
         compose_run(given), ResumeSettings(**_pick(ResumeSettings, given)),
+        TunedSettings(**_pick(TunedSettings, given)), frozenset(given),
     )  # fmt: skip
 
 

@@ -17,3 +17,7 @@ class Terminated(BaseException):
     """The process was asked to end (SIGTERM). Not an Exception, so that no handler swallows it."""
 
     exit_code = 143
+
+
+class Pruned(Exception):
+    """A trial that was given up because others do better; neither a mistake nor a failure."""

@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai import config
-from eyevsai.settings import Setting
+from eyevsai.settings import Setting, settings_of
+from eyevsai.tuning.settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
 HEADER = "# Written by `python -m eyevsai.project`; change the declarations, not this file.\n"
-CONDA_EXTRAS = ("tensorflow",)
+CONDA_EXTRAS = ("tensorflow", "offline")
 
 
 def render_mlproject() -> str:
     """The text of MLproject: of each entry point the settings that are marked as parameters."""
-    return (
-        HEADER + "name: eyevsai\n\nconda_env: conda.yaml\n\nentry_points:\n" + _entry("train", config.shared_settings())
-    )
+    train = config.shared_settings()
+    entries = _entry("train", train) + _entry("tune", (*train, *settings_of(TuneSettings)))
+    return HEADER + "name: eyevsai\n\nconda_env: conda.yaml\n\nentry_points:\n" + entries
 
 
 def render_conda(pyproject: dict[str, Any]) -> str:
-    """The text of conda.yaml: the base dependencies and tensorflow.
+    """The text of conda.yaml: the base dependencies, tensorflow, and weights that pip brings.
 
     The project itself is not listed: uv and virtualenv install these lines from a temporary
     folder, and the entry points run from the project's root.

@@ -57,6 +57,14 @@ class Search:
 
 
 @dataclass(frozen=True)
+class When:
+    """A setting that matters only while another has one of some values; tuning leaves it alone otherwise."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class Doc:
     """The help text of a setting."""
 
@@ -87,6 +95,7 @@ class Setting:
     panel: str
     allowed: Range | Choice | None = None
     search: Range | Choice | None = None
+    when: When | None = None
     env: str | None = None
     parameter: bool = False
 
@@ -181,6 +190,7 @@ def _read(cls: type, field: dataclasses.Field[Any]) -> Setting:
         panel=first.PANEL,
         allowed=next((mark for mark in marks if isinstance(mark, Range | Choice)), None),
         search=next((mark.space for mark in marks if isinstance(mark, Search)), None),
+        when=next((mark for mark in marks if isinstance(mark, When)), None),
         env=next((mark.name for mark in marks if isinstance(mark, Env)), None),
         parameter=any(isinstance(mark, Parameter) for mark in marks),
     )

@@ -13,10 +13,11 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -27,6 +28,9 @@ log = logging.getLogger("eyevsai")
 
 KINDS = ("pixels", "features")
 ABOUT, BUILDING = "cache.json", ".building-"
+WAIT_S = 1.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,18 @@ class Cache:
     root: Path
     limit_gb: float
 
-    def open(self, kind: str, made_from: str, build: Callable[[Path], Mapping[str, Any]]) -> Path:
-        """The folder of the entry made from `made_from`; built where it is not there or damaged.
+    def open(
+        self,
+        kind: str,
+        made_from: str,
+        build: Callable[[Path], Mapping[str, Any]],
+        read: Callable[[Path], T],
+        check: Callable[[], None] = lambda: None,
+    ) -> T:
+        """What `read` finds in the folder of the entry made from `made_from`; built where it is not there or damaged.
 
         `build` fills an empty folder and returns what `cache.json` is to say of it. Who else needs the
-        same entry at the same time waits for it.
+        same entry at the same time waits for it, and calls `check` now and then.
 
         Raises:
             UserError: the cache cannot be written.
@@ -48,7 +59,7 @@ class Cache:
         folder = self.root / kind / hashlib.sha256(made_from.encode()).hexdigest()[:32]
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):
+            with _locked(folder, check):
                 if folder.is_dir() and not _is_whole(folder):
                     log.warning("The cache %s is damaged: building it again.", folder)
                     shutil.rmtree(folder)
@@ -56,7 +67,7 @@ class Cache:
                     _build(folder, build)
                     self._shrink(keep=folder)
                 os.utime(folder)  # what was used last is deleted last
-                return folder
+                return read(folder)
         except OSError as error:
             raise UserError(
                 f"Cannot write the cache {folder}: {error.strerror or error}. Choose another --cache-root."
@@ -93,12 +104,36 @@ class Cache:
         return freed
 
 
+@contextmanager
+def _locked(folder: Path, check: Callable[[], None]) -> Iterator[None]:
+    lock, waited = FileLock(f"{folder}.lock"), False
+    while True:
+        check()
+        try:
+            lock.acquire(timeout=WAIT_S)
+            break
+        except Timeout:
+            if not waited:
+                log.info("Waiting for another process that computes the same: %s", folder)
+            waited = True
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _used_at(folder: Path) -> float:
-    return folder.stat().st_mtime
+    try:
+        return folder.stat().st_mtime
+    except OSError:  # deleted by another process just now
+        return 0.0
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    try:
+        return sum(path.stat().st_size for path in folder.iterdir())
+    except OSError:
+        return 0
 
 
 def _is_whole(folder: Path) -> bool:

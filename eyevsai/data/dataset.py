@@ -51,10 +51,11 @@ class Split:
         for place in range(len(self)) if places is None else places:
             yield self.pixels.image(self.rows[place])
 
-    def derive(self, made_from: str, compute: Callable[[], Tensor]) -> Tensor:
+    def derive(self, made_from: str, compute: Callable[[], Tensor], check: Callable[[], None] = lambda: None) -> Tensor:
         """N,D float32 numbers about these images, a row each, out of the cache or, once computed, into it.
 
-        `made_from` says all that they depend on besides the images.
+        `made_from` says all that they depend on besides the images; `check` is called while another process
+        computes the same. What lies in the cache is read as it is needed, not held in memory.
 
         Raises:
             UserError: the cache cannot be written.
@@ -62,15 +63,15 @@ class Split:
         if self.cache is None or not self.pixels.key:
             return compute()
 
-        computed: list[Tensor] = []
-
         def build(folder: Path) -> dict[str, Any]:
-            computed.append(compute())
-            np.save(folder / DERIVED, computed[0].numpy(), allow_pickle=False)
-            return {"made_from": made_from, "shape": list(computed[0].shape)}
+            derived = compute()
+            np.save(folder / DERIVED, derived.numpy(), allow_pickle=False)
+            return {"made_from": made_from, "shape": list(derived.shape)}
 
-        folder = self.cache.open("features", f"{self.key}/{torch.__version__}/{made_from}", build)
-        return computed[0] if computed else torch.from_numpy(np.load(folder / DERIVED, allow_pickle=False))
+        def read(folder: Path) -> Tensor:
+            return torch.from_numpy(np.load(folder / DERIVED, mmap_mode="c", allow_pickle=False))
+
+        return self.cache.open("features", f"{self.key}/{torch.__version__}/{made_from}", build, read, check)
 
     def arrays(self, places: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:
         """The same as `images`, as a list of arrays."""

@@ -61,7 +61,7 @@ def load_pixels(cache: Cache, items: Sequence[Item], fingerprint: str, preproces
         _write_pixels(items, shapes, preprocessing, folder / FLAT)
         return {"images": len(items), "preprocessing": preprocessing.to_json()}
 
-    return _open(cache.open("pixels", key, build), key)
+    return cache.open("pixels", key, build, lambda folder: _open(folder, key))
 
 
 def _open(folder: Path, key: str) -> Pixels:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from eyevsai.checksum import hash_file
 from eyevsai.config import TrainConfig, compose_train
 from eyevsai.data.dataset import Dataset
+from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.errors import UserError
 from eyevsai.run_folder import BASIS, CONFIG, RunFolder, describe_change, run_folders
 from eyevsai.version import VERSION
@@ -18,6 +20,7 @@ from eyevsai.version import VERSION
 log = logging.getLogger("eyevsai")
 
 AUTO = "auto"
+SUBJECTS = {"data": "images", "preprocessing": "values", "code": "files of eyevsai", "packages": "packages"}
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -59,18 +62,18 @@ def restore_config(config: TrainConfig, folder: RunFolder) -> TrainConfig:
     return replace(begun, run=here, resume=config.resume)
 
 
-def write_basis(config: TrainConfig, dataset: Dataset, folder: RunFolder) -> None:
-    """Keeps what a resumed run is held against: settings, data and code."""
+def write_basis(config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder) -> None:
+    """Keeps what a resumed run is held against: settings, data, their preprocessing, and code."""
     folder.write(CONFIG, _plain_values(config))
-    folder.write(BASIS, {"data": _checksums(dataset), "code": hash_code(), "packages": _packages()})
+    folder.write(BASIS, _basis(dataset, preprocessing))
 
 
-def check_basis(dataset: Dataset, folder: RunFolder, *, anyway: bool) -> None:
-    """Raises UserError when data or code are not those that the run began with, unless `anyway`."""
-    before = folder.read(BASIS) or {"data": {}, "code": {}, "packages": {}}
-    now = {"data": _checksums(dataset), "code": hash_code(), "packages": _packages()}
-    for kind, subject in (("data", "images"), ("code", "files of eyevsai"), ("packages", "packages")):
-        change = describe_change(before[kind], now[kind])
+def check_basis(dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder, *, anyway: bool) -> None:
+    """Raises UserError when data, preprocessing or code are not those that the run began with, unless `anyway`."""
+    before = folder.read(BASIS) or {}
+    for kind, now in _basis(dataset, preprocessing).items():
+        subject = SUBJECTS[kind]
+        change = describe_change(before.get(kind, {}), now)
         if not change:
             continue
         if not anyway:
@@ -86,10 +89,16 @@ def hash_code() -> dict[str, str]:
     return {path.relative_to(PACKAGE).as_posix(): hash_file(path)[:16] for path in sorted(PACKAGE.rglob("*.py"))}
 
 
+def _basis(dataset: Dataset, preprocessing: Preprocessing) -> dict[str, dict[str, str]]:
+    prepared = {name: str(value) for name, value in preprocessing.to_json().items()}
+    return {"data": _checksums(dataset), "preprocessing": prepared, "code": hash_code(), "packages": _packages()}
+
+
 def _packages() -> dict[str, str]:
     import torch
 
-    return {"torch": torch.__version__, "eyevsai": VERSION}
+    libraries = {name: version(name) for name in ("torchvision", "timm")}
+    return {"torch": torch.__version__, **libraries, "eyevsai": VERSION}
 
 
 def _checksums(dataset: Dataset) -> dict[str, str]:

@@ -6,11 +6,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from eyevsai.errors import Terminated
 from eyevsai.stopping import Stop
+
+if TYPE_CHECKING:
+    import psutil
 
 GRACE_S = 8.0  # for the step, the checkpoint and the end of the run; then the last checkpoint stands
 END_S = 1.5
@@ -78,11 +82,26 @@ def ending_with_mlflow_run() -> Iterator[None]:
             break
     else:
         above = []
+    with _ending_with(above):
+        yield
+
+
+@contextmanager
+def ending_with_parent() -> Iterator[None]:
+    """Inside the block the process gets SIGTERM when the one that started it dies."""
+    import psutil
+
+    with _ending_with([psutil.Process(os.getppid())]):
+        yield
+
+
+@contextmanager
+def _ending_with(above: Sequence[psutil.Process]) -> Iterator[None]:
     done = threading.Event()
 
     def _watch() -> None:
         while not done.wait(WATCH_EVERY_S):
-            if not all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in above):
+            if not all(process.is_running() and process.status() != "zombie" for process in above):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig
-from eyevsai.data.dataset import Data, Split, load_dataset
+from eyevsai.data.dataset import Data, Dataset, Split, load_dataset
 from eyevsai.data.workers import IMPORTING
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, stopping
+from eyevsai.jobs.tuned import use_tuned
 from eyevsai.models.learner import FeatureLearner, Learner, build
 from eyevsai.names import ModelName
 from eyevsai.run_folder import VERSION_URI
@@ -64,23 +65,28 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
         tracking_uri = resumed = None
         if config.resume.resume:
             importing.join()  # two threads that import one package at once can each find it half made
-            tracking_uri = _open_swept_store(config)  # a run to go on with may be done
+            tracking_uri = open_swept_store(config)  # a run to go on with may be done
             resumed = find_interrupted(config, tracking_uri)
         if resumed:
             config = restore_config(config, resumed)
-        learner, data = _prepare(config)
-        if resumed:
-            check_basis(data.dataset, resumed, anyway=config.resume.resume_anyway)
+        dataset = load_dataset(config.data, config.run.seed)
         importing.join()
-        tracking_uri = tracking_uri or _open_swept_store(config)
-        name = ModelName(data.dataset.name, learner.family, learner.variation)
+        tracking_uri = tracking_uri or open_swept_store(config)
+        name, study = ModelName(dataset.name, config.model.family, config.model.variation), None
+        if not resumed:
+            config, study = use_tuned(config, name, tracking_uri)
+        learner, data = _prepare(config, dataset)
+        if resumed:
+            check_basis(dataset, learner.preprocessing, resumed, anyway=config.resume.resume_anyway)
         with _start(config, name, tracking_uri, stop, Origin(run_id, resumed.run_id if resumed else None)) as run:
             session = _Session(config, learner, data, name, run)
             if resumed:
                 session.logged = run.logged_epochs()
             else:
                 session.log_start()
-                write_basis(config, data.dataset, run.folder)
+                if study:
+                    run.tags({"tuned_from": study})
+                write_basis(config, data.dataset, learner.preprocessing, run.folder)
             checkpoints = Checkpoints(run.folder.checkpoints, config.run.checkpoint_every_s, stop)
             learner.fit(data.train, data.valid, session.log_epoch, checkpoints)
             scores = session.evaluate()
@@ -88,7 +94,7 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
             return Trained(run.run_id, model_uri, scores, time.monotonic() - began)
 
 
-def _open_swept_store(config: TrainConfig) -> str:
+def open_swept_store(config: TrainConfig) -> str:
     """The store's URI, after what ended runs of this machine left unsaid was said."""
     tracking_uri = open_store()
     from eyevsai.registry.versions import CARRIERS
@@ -124,9 +130,8 @@ def _start(config: TrainConfig, name: ModelName, tracking_uri: str, stop: JobSto
         yield run
 
 
-def _prepare(config: TrainConfig) -> tuple[Learner, Data]:
+def _prepare(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Data]:
     """The learner and its data, checked against each other."""
-    dataset = load_dataset(config.data, config.run.seed)
     model = config.model
     learner = build(model.family, model.variation, model.settings, dataset.classes, config.run.seed)
     learner.prepare(dataset.labels_of("train"))

@@ -82,7 +82,7 @@ class NetworkLearner:
         return examine_network(self.network, self.preprocessing.image_size)
 
     def num_parameters(self) -> int:
-        """Trainable parameters of the network."""
+        """Parameters of the network."""
         return sum(weight.numel() for weight in self.network.parameters())
 
     def tensors(self) -> dict[str, Tensor]:

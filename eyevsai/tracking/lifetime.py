@@ -14,7 +14,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
-from eyevsai.errors import RunFailed, Terminated
+from eyevsai.errors import Pruned, RunFailed, Terminated
 from eyevsai.run_folder import RunFolder, check_root
 from eyevsai.stopping import Stop
 from eyevsai.tracking.monitor import start_monitor
@@ -36,6 +36,7 @@ log = logging.getLogger("eyevsai")
 
 INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its spool
 EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
+ERROR_LENGTH = 500  # of what a tag says of a failure
 ENDED_BY = "ended_by"  # the tag that says what ended an interrupted run
 RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
 GIVEN_BY_MLFLOW = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
@@ -95,8 +96,14 @@ def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
         else:
             log.warning("Interrupted before anything could be gone on with.")
         raise
+    except Pruned:
+        status = "KILLED"
+        run.tags({ENDED_BY: "pruner"})
+        raise
     except BaseException as error:
         log.error("The run failed: %s", error)
+        with suppress(RunFailed):  # the disk of the spool may be what is full
+            run.tags({"error": str(error)[:ERROR_LENGTH]})
         raise
     finally:
         with stop.deferring():
@@ -169,6 +176,14 @@ def _open(client: MlflowClient, folder: RunFolder, carriers: Mapping[str, Carrie
 
 def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> None:
     client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+
+
+def is_active(tracking_uri: str, run_id: str) -> bool:
+    """Whether the store has a run of this id that was not deleted."""
+    try:
+        return bool(MlflowClient(tracking_uri=tracking_uri).get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False
 
 
 def why_not_resumable(tracking_uri: str, folder: RunFolder) -> str | None:

@@ -63,9 +63,14 @@ class Run:
         """Logs a value as a JSON artifact."""
         self.text(name, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
-    def picture(self, name: str, figure: Figure) -> None:
-        """Logs a figure as a PNG artifact."""
-        figure.savefig(self._path(name))
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Logs a table in the form that MLflow's UI shows as one."""
+        self.json(name, {"columns": list(columns), "data": [list(row) for row in rows]})
+        self.tags({"mlflow.loggedArtifacts": json.dumps([{"path": name, "type": "table"}])})
+
+    def picture(self, name: str, figure: Figure, *, tight: bool = False) -> None:
+        """Logs a figure as a PNG artifact; `tight` makes room for what stands outside its axes."""
+        figure.savefig(self._path(name), bbox_inches="tight" if tight else None)
         self._file(name)
 
     def dataset(self, name: str, digest: str, folders: Sequence[str], profile: Mapping[str, Any]) -> None:

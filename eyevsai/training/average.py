@@ -1,9 +1,13 @@
-"""The moving average of a network's weights (Polyak & Juditsky 1992), by torch."""
+"""The moving average of a network's weights (Polyak & Juditsky 1992), blended by torch."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Set
+
+import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
@@ -11,28 +15,48 @@ class Average:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = network
-        self.averaged_ = (
-            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
-        )
+        self.blend = get_ema_multi_avg_fn(decay)
+        self.averaged_ = copy.deepcopy(network).requires_grad_(False) if decay else None
+        self.updates_ = torch.zeros((), dtype=torch.int64)
+        self.untouched_: Set[str] | None = None
+        self.pairs_: list[tuple[Tensor, Tensor]] = []
 
-    def update(self) -> None:
-        """To be called after each step."""
-        if self.averaged_ is not None:
-            self.averaged_.update_parameters(self.network)
+    @torch.no_grad()
+    def update(self, untouched: Set[str]) -> None:
+        """To be called after each step, with the names of what no step so far has changed.
+
+        The first time, the average is what the network is. Counters are copied, not averaged.
+        """
+        if self.averaged_ is None:
+            return
+        if untouched is not self.untouched_:  # once an epoch: tensors stay where they are, only their values change
+            now = self.network.state_dict()
+            self.pairs_ = [(mean, now[name]) for name, mean in self.averaged_.state_dict().items()
+                           if name not in untouched]  # fmt: skip
+            self.untouched_ = untouched
+        blended = [pair for pair in self.pairs_ if self.updates_ and pair[0].is_floating_point()]
+        if blended:
+            self.blend([mean for mean, _ in blended], [value for _, value in blended], self.updates_)
+        for mean, value in self.pairs_:
+            if not (self.updates_ and mean.is_floating_point()):
+                mean.copy_(value)
+        self.updates_ += 1
 
     @property
     def best_guess(self) -> nn.Module:
         """What predicts best now."""
-        if self.averaged_ is None:
-            return self.network
-        averaged: nn.Module = self.averaged_.module
-        return averaged
+        return self.network if self.averaged_ is None else self.averaged_
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """What a resumed run needs to go on; nothing where there is no average."""
-        return {} if self.averaged_ is None else self.averaged_.state_dict()
+    def state_dict(self, untouched: Set[str]) -> dict[str, Tensor]:
+        """What a resumed run needs to go on, without what is untouched; nothing where there is no average."""
+        if self.averaged_ is None:
+            return {}
+        kept = {f"weights.{name}": mean for name, mean in self.averaged_.state_dict().items() if name not in untouched}
+        return {**kept, "updates": self.updates_}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state_dict`."""
         if self.averaged_ is not None:
-            self.averaged_.load_state_dict(state)
+            weights = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
+            self.averaged_.load_state_dict(self.averaged_.state_dict() | weights)
+            self.updates_ = state["updates"].clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from eyevsai.data.settings import AugmentationSettings
 from eyevsai.progress import track
 from eyevsai.settings import settings_of
 from eyevsai.stopping import Stop
+from eyevsai.training.inference import evaluating
 from eyevsai.training.settings import UnfreezingSettings
 from eyevsai.training.staged import AT_ONCE, StagedNetwork
 
@@ -46,7 +48,7 @@ class FrozenFeatures:
             BaseException: what `stop` was asked for; views that are done stay in the cache.
         """
         train, valid = splits
-        describe = _Describe(network, preprocessing, stop)
+        describe = _Describe(network, preprocessing, self.settings, stop)
         self.train_, self.valid_ = [], []
         for number in range(self.settings.frozen_views):
             made_from = f"{digest}/{self._augmentation()}/{number}"
@@ -56,6 +58,10 @@ class FrozenFeatures:
             made_from = f"{digest}/as it is/{mirror}"
             inputs = _as_it_is(valid, preprocessing, mirror)
             self.valid_.append(describe.load(valid, made_from, "Features of valid", inputs))
+
+    def release(self) -> None:
+        """Gives up the memory, when no epoch needs the features any more."""
+        self.train_, self.valid_ = [], []
 
     def draw(self, places: Tensor, generator: torch.Generator) -> Tensor:
         """Places N int64 of train images -> N,D float32: of each image one of its views."""
@@ -85,25 +91,37 @@ def _as_it_is(split: Split, preprocessing: Preprocessing, mirror: bool) -> Itera
 class _Describe:
     """Features by a base: N,D float32, from the cache or into it."""
 
-    def __init__(self, network: StagedNetwork, preprocessing: Preprocessing, stop: Stop) -> None:
+    def __init__(
+        self, network: StagedNetwork, preprocessing: Preprocessing, settings: UnfreezingSettings, stop: Stop
+    ) -> None:
         self.network = network
         self.preprocessing = preprocessing
+        self.device = next(network.parameters()).device
+        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.stop = stop
 
     def load(self, split: Split, made_from: str, label: str, batches: Iterator[Tensor]) -> Tensor:
         """The features of a split, of which `batches` are the inputs."""
         shown = track(batches, label, unit=AT_ONCE, total=len(split))
-        return split.derive(f"{VERSION}/{self.preprocessing.to_json()}/{made_from}", lambda: self._compute(shown))
+        # all that may change the last bit of a feature: a run gone on with computes them as they were
+        computing = (VERSION, AT_ONCE, self.device.type, torch.get_num_threads(), str(self.layout), *_versions())
+        key = f"{computing}/{self.preprocessing.to_json()}/{made_from}"
+        return split.derive(key, lambda: self._compute(shown, len(split)), self.stop.check)
 
     @torch.no_grad()
-    def _compute(self, batches: Iterator[Tensor]) -> Tensor:
-        network, outputs = self.network, []
-        device = next(network.parameters()).device
-        training = network.training
-        network.eval()
-        for batch in batches:
-            self.stop.check()
-            inputs = batch.to(device).contiguous(memory_format=torch.channels_last)
-            outputs.append(network.describe(inputs).float().cpu())
-        network.train(training)
-        return torch.cat(outputs)
+    def _compute(self, batches: Iterator[Tensor], count: int) -> Tensor:
+        features, done = torch.empty(0), 0
+        with evaluating(self.network):
+            for batch in batches:
+                self.stop.check()
+                inputs = batch.to(self.device).contiguous(memory_format=self.layout)
+                described = self.network.describe(inputs).float().cpu()
+                if not done:
+                    features = torch.empty(count, described.shape[1])
+                features[done : done + len(described)] = described
+                done += len(described)
+        return features
+
+
+def _versions() -> list[str]:
+    return [version(package) for package in ("torchvision", "timm")]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +32,18 @@ def average_flips(first: Tensor, second: Tensor) -> Tensor:
     return torch.log(mean.clamp(min=torch.finfo(torch.float32).tiny))
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Inside the block a network is as it predicts; afterwards each part as it was."""
+    parts = [(part, part.training) for part in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, training in parts:
+            part.training = training
+
+
 def predictor(network: nn.Module, *, test_flips: bool) -> nn.Module:
     """The network as it predicts; shares the weights."""
     return FlipAverage(network).train(network.training) if test_flips else network
@@ -38,12 +53,10 @@ def predictor(network: nn.Module, *, test_flips: bool) -> nn.Module:
 def predict_logits(network: nn.Module, preprocessing: Preprocessing, images: list[Tensor]) -> Tensor:
     """Images H,W,3 uint8 of any sizes -> N,C float32 logits on the CPU, computed in float32."""
     device = next(network.parameters()).device
-    training = network.training
-    network.eval()
     outputs = []
     at_once = CPU_BATCH if device.type == "cpu" else BATCH
-    for start in range(0, len(images), at_once):
-        crops = torch.cat([preprocessing.crop(image[None]) for image in images[start : start + at_once]])
-        outputs.append(network(preprocessing.normalize(crops.to(device))).float().cpu())
-    network.train(training)
+    with evaluating(network):
+        for start in range(0, len(images), at_once):
+            crops = torch.cat([preprocessing.crop(image[None]) for image in images[start : start + at_once]])
+            outputs.append(network(preprocessing.normalize(crops.to(device))).float().cpu())
     return torch.cat(outputs)

@@ -53,9 +53,9 @@ class Trainer:
     def fit(self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None) -> None:
         """Trains until the epochs are used up or `patience` ends it; calls `on_epoch(epoch, row)`.
 
-        Rows hold train/loss, train/accuracy, valid/loss, valid/accuracy, lr, images_per_s and
-        accumulation. The best epoch is the one of the highest `rank`. Where `checkpoints` has one,
-        training goes on from it, after `on_epoch` was called again for the epochs before.
+        Rows hold train/loss, train/accuracy, valid/loss, valid/accuracy, lr, images_per_s, accumulation, and
+        what the course says of its epochs. The best epoch is the one of the highest `rank`. Where `checkpoints`
+        has one, training goes on from it, after `on_epoch` was called again for the epochs before.
 
         Raises:
             UserError: batch size and data do not fit each other.
@@ -81,7 +81,7 @@ class Trainer:
                 on_epoch(epoch, row)
                 self.checkpoints_.stop.check()
         self.network.load_state_dict(self.best_state_)
-        self.network.eval()
+        self.network.requires_grad_(True).eval()
 
     def _is_done(self) -> bool:
         progress, patience = self.progress_, self.settings.patience
@@ -122,6 +122,7 @@ class Trainer:
 
     def _train_epoch(self, train: Split, epoch: int) -> Row:
         state = self.course.begin(epoch)
+        self.untouched_ = self.course.untouched(epoch)
         for dropout, rate in self.dropouts_:
             dropout.p = rate * min(1.0, epoch / max(self.settings.dropout_warmup_epochs, 1e-9))
         progress, began = self.progress_, time.perf_counter() - self.progress_.seconds
@@ -220,7 +221,7 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.network.parameters(), self.settings.clip_norm, norm)
         self.scaler_.step(self.optimizer_)
         self.scaler_.update()
-        self.average_.update()
+        self.average_.update(self.untouched_)
 
     def _evaluate(self, valid: Split, epoch: int) -> Row:
         network = self.average_.best_guess

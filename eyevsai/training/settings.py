@@ -137,8 +137,18 @@ class NetworkSettings(TrainingSettings):
 
 @dataclass(frozen=True)
 class UnfreezingSettings(TrainingSettings):
-    """What a family inherits whose networks begin with a trained base, which is frozen at first."""
+    """What a family inherits whose networks begin with a trained base, which is frozen at first.
 
+    Its augmentation is not searched: each trial would need features of its own.
+    """
+
+    crop_scale: Annotated[
+        float, Range(0.05, 1.0), Doc("Smallest share of the image's area that a random crop keeps; 1 crops nothing.")
+    ] = 0.5
+    rotation: Annotated[float, Range(0, 180), Doc("Largest rotation either way, in degrees.")] = 0.0
+    erasing: Annotated[
+        float, Range(0, 1), Doc("Share of images of which a random rectangle is blanked (Zhong et al. 2020).")
+    ] = 0.0
     freeze_base_epochs: Annotated[
         int, Range(0, 10_000), Search(Range(5, 30)),
         Doc("Epochs of the head alone, on features of the frozen base that are computed once."),
@@ -169,6 +179,9 @@ class UnfreezingSettings(TrainingSettings):
         super().__post_init__()
         if not self.epochs:
             raise UserError("--freeze-base-epochs 0 with --fine-tune-epochs 0 trains nothing. Give one of them.")
+        if not self.fine_tune_epochs and (self.mixup or self.cutmix):
+            raise UserError("--mixup and --cutmix mix images, which only fine-tuning sees: leave them out, or give "
+                            "--fine-tune-epochs.")  # fmt: skip
 
     @property
     def epochs(self) -> int:

@@ -63,7 +63,7 @@ def pack(progress: Progress, parts: Parts) -> tuple[dict[str, Tensor], dict[str,
     untouched = parts.course.untouched(progress.epoch)
     tensors = {
         **_prefixed("network", _without(untouched, parts.course.network.state_dict())),
-        **_prefixed("average", parts.average.state_dict()),
+        **_prefixed("average", parts.average.state_dict(untouched)),
         **_prefixed("best", _without(untouched, parts.best)),
         **_prefixed("optimizer", _optimizer_tensors(parts.optimizer)),
         **_prefixed("progress", {name: getattr(progress, name) for name in SUMS}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Set
 from typing import Any
 
@@ -15,7 +16,7 @@ from eyevsai.errors import RunFailed
 from eyevsai.stopping import Stop
 from eyevsai.training.course import Course
 from eyevsai.training.frozen import FrozenFeatures
-from eyevsai.training.inference import average_flips
+from eyevsai.training.inference import average_flips, evaluating
 from eyevsai.training.optimizer import Schedule
 from eyevsai.training.settings import UnfreezingSettings
 from eyevsai.training.staged import StagedNetwork
@@ -41,11 +42,13 @@ class Unfreezing(Course):
         settings, tuned = self.settings, epoch - self.settings.freeze_base_epochs
         if tuned <= 0:
             return 0
-        return min(settings.unfreeze_stages, 1 + (tuned - 1) * settings.unfreeze_stages // settings.fine_tune_epochs)
+        return math.ceil(min(tuned, settings.fine_tune_epochs) * settings.unfreeze_stages / settings.fine_tune_epochs)
 
     def begin(self, epoch: int) -> dict[str, float]:
         """See `Course.begin`: frozen stages keep their statistics too."""
         self.network.train()
+        if self.num_unfrozen(epoch):
+            self.frozen.release()
         frozen = len(self.network.stages) - self.num_unfrozen(epoch)
         for number, stage in enumerate(self.network.stages):
             stage.requires_grad_(number >= frozen).train(number >= frozen)
@@ -87,11 +90,8 @@ class Unfreezing(Course):
             return None
         head: nn.Module = network.head  # type: ignore[assignment]
         device = next(head.parameters()).device
-        training = head.training
-        head.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), evaluating(head):
             outputs = [head(view.to(device)).float().cpu() for view in self.frozen.valid_]
-        head.train(training)
         return outputs[0] if len(outputs) == 1 else average_flips(*outputs)
 
     def trained(self, epoch: int) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -63,6 +64,20 @@ def test_row_1_another_family_is_gone_on_with(family: str, stripes: Path, templa
     assert whole.run(**settings).returncode == 0
     expected = whole.outcome(whole.run_ids()[0])
     assert survives(place, f"kill:{STEPS + 3}", expected, was_killed, **settings)
+
+
+def test_row_1_frozen_features_that_are_gone_are_computed_as_they_were(
+    stripes: Path, template_store: Path, tmp_path: Path
+) -> None:
+    settings = OTHERS["transfer, frozen"]
+    whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
+    caches = [tmp_path / "cache of whole", tmp_path / "cache of place"]
+    assert whole.run(**settings, cache_root=caches[0]).returncode == 0
+    was_killed(place.run(f"kill:{STEPS + 3}", **settings, cache_root=caches[1]))
+    shutil.rmtree(caches[1] / "features")
+    (run_id,) = place.run_ids()
+    assert place.run(resume=run_id, cache_root=caches[1]).returncode == 0
+    assert place.outcome(run_id).equals(whole.outcome(whole.run_ids()[0]))
 
 
 def test_row_23_a_flipped_bit_is_found_and_the_checkpoint_before_taken(expected: Outcome, place: Place) -> None:

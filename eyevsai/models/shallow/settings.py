@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from eyevsai.features.settings import FeatureSettings
 from eyevsai.models.family import Family, Variation
-from eyevsai.settings import Choice, Doc, Range, Search
+from eyevsai.settings import Choice, Doc, Range, Search, When
 from eyevsai.training.settings import LearningSettings, ThreadSettings
 
 
@@ -24,7 +24,7 @@ class ShallowSettings(ThreadSettings, FeatureSettings, LearningSettings):
         Doc("Fewer dimensions by principal components or by a truncated SVD, which does not centre."),
     ] = "none"  # fmt: skip
     components: Annotated[
-        int, Range(2, 4096), Search(Choice((50, 100, 150, 200, 300))),
+        int, Range(2, 4096), Search(Choice((50, 100, 150, 200, 300))), When("reduction", ("pca", "svd")),
         Doc("Dimensions after the reduction; as many as the data allow where they allow fewer."),
     ] = 300  # fmt: skip
 
@@ -49,7 +49,9 @@ class SvmSettings(ShallowSettings):
         float | None, Range(1e-9, 1e3, log=True),
         Doc("kernel=rbf and poly: width of the kernel; 1 / (features x their variance) by default."),
     ] = None  # fmt: skip
-    degree: Annotated[int, Range(1, 8), Search(Range(2, 4)), Doc("kernel=poly: degree.")] = 3
+    degree: Annotated[
+        int, Range(1, 8), Search(Range(2, 4)), When("kernel", ("poly",)), Doc("kernel=poly: degree.")
+    ] = 3  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class ForestSettings(ShallowSettings):
 
     n_estimators: Annotated[int, Range(1, 5000), Search(Choice((100, 200, 500))), Doc("Trees.")] = 200
     max_depth: Annotated[
-        int | None, Range(1, 200), Search(Choice((10, 20, 30))),
+        int | None, Range(1, 200), Search(Choice((10, 20, 30, None))),
         Doc("Largest depth of a tree; an empty value sets no limit."),
     ] = 20  # fmt: skip
     min_samples_leaf: Annotated[int, Range(1, 1000), Search(Choice((1, 2, 4))), Doc("Fewest images in a leaf.")] = 1

@@ -34,7 +34,7 @@ def _rename_lite(name: str) -> str:
     parts = name.split(".")
     if parts[0] in LITE_OUTSIDE:
         return ".".join([LITE_OUTSIDE[parts[0]], *parts[1:]])
-    if parts[0] != "_blocks":
+    if parts[0] != "_blocks" or len(parts) < 4 or not parts[1].isdecimal():
         return name
     block, group = int(parts[1]), 0
     inside = LITE_INSIDE if block else LITE_FIRST

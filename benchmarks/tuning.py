@@ -1,0 +1,57 @@
+"""Eight trials of the SVM on the 60-class union, against one description of the images and the same eight fits.
+
+Limit: 1.1 times as long, from the beginning of the first trial to the end of the last.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+TRIALS = 8
+SPACE = 'features = "hog,lbp,color"\nhog_cells = 8\ncolor_hues = 8\npyramid_levels = 3\nimage_size = 128\n'
+
+
+def main() -> None:
+    if not PHOTOS.is_dir():
+        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+        return
+    photos = str(PHOTOS.resolve())
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        Path("space.toml").write_text(SPACE)
+        given = {"model": "shallow", "dataset": "combined_all", "data_root": photos, "cache_root": f"{folder}/cache",
+                 "state_root": f"{folder}/state", "n_trials": TRIALS, "space": "space.toml"}  # fmt: skip
+        from eyevsai.jobs.study import compose_tune, open_study
+        from eyevsai.jobs.tune import tune
+        from eyevsai.models.learner import build
+
+        config = compose_tune(given)
+        tune(config)
+        trials = open_study(config).study.counted()
+        began, ended = trials[0].datetime_start, trials[-1].datetime_complete
+        assert began is not None
+        assert ended is not None
+        ours = (ended - began).total_seconds()
+
+        dataset = open_study(config).dataset
+        model, theirs = config.trials.model, 0.0
+        for number, trial in enumerate(trials):
+            settings = replace(model.settings, **trial.user_attrs["settings"])
+            learner = build(model.family, model.variation, settings, dataset.classes, 0)
+            data = dataset.open(learner.preprocessing)
+            if number == 0:
+                uncached = [replace(split, cache=None) for split in (data.train, data.valid)]
+                start = time.perf_counter()
+                for split in uncached:
+                    learner.extract(split)  # type: ignore[attr-defined]
+                theirs += time.perf_counter() - start
+            start = time.perf_counter()
+            learner.fit(data.train, data.valid, lambda epoch, row: None)
+            theirs += time.perf_counter() - start
+    print(f"{TRIALS} trials {ours:.1f} s   one description and {TRIALS} fits {theirs:.1f} s   "
+          f"ratio {ours / theirs:.2f} (limit 1.1)")  # fmt: skip

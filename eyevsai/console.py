@@ -1,0 +1,17 @@
+"""What commands say while they work."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+
+def start_logging() -> None:
+    """Shows what jobs tell of themselves, a line each, on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("eyevsai")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [handler]
+    logger.propagate = False
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

@@ -1,0 +1,92 @@
+"""The `eyevsai data` commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eyevsai import config
+from eyevsai.console import start_logging
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.flags import pick_settings, with_flags
+
+Folder = Annotated[str | None, typer.Argument(help="A folder of class folders.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def build_app() -> typer.Typer:
+    """The group of commands."""
+    app = typer.Typer(no_args_is_help=True, help="Look at a dataset, or clear the cache.")
+    flags = pick_settings(DataSettings, "dataset", "data_root", "cache_root")
+    app.command(name="check")(with_flags(check, flags))
+    app.command(name="stats")(with_flags(stats, flags))
+    app.command(name="cache")(with_flags(cache, pick_settings(DataSettings, "cache_root")))
+    return app
+
+
+def check(
+    folder: Folder = None,
+    page: Annotated[Path, typer.Option(help="Where the HTML page is written.")] = Path("data_check.html"),
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Look at every file: bad ones, duplicates, classes. Exit code 1 when files are bad."""
+    from eyevsai.jobs.data import check_data
+
+    found = check_data(_data_settings(folder, given), page)
+    report = found.report()
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        print(f"{report['images']} images in {len(found.classes)} classes; {len(found.bad)} bad, "
+              f"{len(found.misnamed)} misnamed; {len(report['duplicates'])} groups of duplicates, "
+              f"{len(found.left_out)} left out")  # fmt: skip
+        for file, record in found.bad:
+            print(f"bad        {file.path}: {record.error}")
+        for file, record in found.misnamed:
+            print(f"misnamed   {file.path} is {record.kind}")
+        for group in report["duplicates"]:
+            print(f"{'equal     ' if group['exact'] else 'alike     '} {'  '.join(group['images'])}")
+        print(f"See {page}")
+    if found.bad:
+        raise typer.Exit(1)
+
+
+def stats(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
+    """Print images by class and format, sizes and imbalance."""
+    from eyevsai.jobs.data import describe_data
+
+    described = describe_data(_data_settings(folder, given))
+    if as_json:
+        print(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    classes = described.pop("classes")
+    for label, count in classes.items():
+        print(f"{count:>7}  {label}")
+    for name, value in described.items():
+        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all that is cached.")] = False,
+    **given: Any,
+) -> None:
+    """Say how large the cache of pixels and features is, or clear it."""
+    from eyevsai.jobs.data import cache_bytes, clear_cache
+
+    root = Path(config.compose_data(given).cache_root).expanduser()
+    if clear:
+        print(f"freed {clear_cache(root) / 1e6:.1f} MB in {root}")
+    else:
+        print(f"{cache_bytes(root) / 1e6:.1f} MB in {root}; --clear deletes them")
+
+
+def _data_settings(folder: str | None, given: dict[str, Any]) -> DataSettings:
+    if folder is None and "dataset" not in given:
+        raise UserError("Name a folder, or a dataset with --dataset. Known datasets: `eyevsai list`.")
+    start_logging()
+    return config.compose_data(given | {"data": folder})

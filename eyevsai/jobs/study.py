@@ -1,0 +1,101 @@
+"""The study that a command line means: its configuration, its space, its data and where it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.config import TrainConfig, compose_train
+from eyevsai.data.dataset import Dataset, load_dataset
+from eyevsai.errors import UserError
+from eyevsai.jobs.train import open_swept_store
+from eyevsai.models.learner import build
+from eyevsai.names import ModelName
+from eyevsai.settings import settings_of
+from eyevsai.store import sqlite_path
+from eyevsai.tuning.settings import TuneSettings
+
+if TYPE_CHECKING:
+    from eyevsai.tuning.study import Study
+
+STUDIES = "studies"  # the folder beside the store in which studies are kept
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """All that `tune` needs to know. `given` are the settings of trials that were typed: no trial changes them."""
+
+    trials: TrainConfig
+    given: Mapping[str, Any]
+    tuning: TuneSettings
+
+    @property
+    def state_root(self) -> Path:
+        """The folder of what this machine keeps of runs."""
+        return Path(self.trials.run.state_root).expanduser()
+
+
+def compose_tune(given: Mapping[str, Any]) -> TuneConfig:
+    """The configuration of a study of `given` values, by setting name.
+
+    Raises:
+        UserError: a name or a value that is not allowed.
+    """
+    own = {setting.name for setting in settings_of(TuneSettings)}
+    if "resume" in given:
+        raise UserError("A study goes on by itself: start tune again with the same --study. --resume is for train.")
+    rest = {name: value for name, value in given.items() if name not in own}
+    tuning = TuneSettings(**{name: value for name, value in given.items() if name in own})
+    return TuneConfig(compose_train(rest), rest, tuning)
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study with all that its trials need."""
+
+    config: TuneConfig
+    study: Study
+    dataset: Dataset
+    tracking_uri: str
+
+    @property
+    def name(self) -> ModelName:
+        """What its models are named after."""
+        return ModelName(self.dataset.name, self.config.trials.model.family, self.config.trials.model.variation)
+
+
+def open_study(config: TuneConfig) -> OpenStudy:
+    """The study that a configuration means; everything that can be wrong with it is found here.
+
+    Raises:
+        UserError: whatever a person must mend before trials are run.
+    """
+    dataset = load_dataset(config.trials.data, config.trials.run.seed)
+    model = config.trials.model
+    learner = build(model.family, model.variation, model.settings, dataset.classes, config.trials.run.seed)
+    learner.prepare(dataset.labels_of("train"))
+    tracking_uri = open_swept_store(config.trials)
+    from eyevsai.tuning.space import declared_space
+    from eyevsai.tuning.study import Place, Study
+
+    space = declared_space(type(model.settings), config.given, config.tuning.space)
+    name = config.tuning.study or ModelName(dataset.name, model.family, model.variation).registered
+    store = sqlite_path(tracking_uri)
+    folder = (store.parent if store else config.state_root) / STUDIES
+    place = Place(config.tuning.storage, folder / f"{name}.journal")
+    study = Study(name, place, config.tuning, space, getattr(model.settings, "epochs", 1))
+    seed = config.trials.run.seed
+    study.begin({**space.describe(), "data": dataset.fingerprint, "model": str(learner.variation), "seed": seed})
+    return OpenStudy(config, study, dataset, tracking_uri)
+
+
+def trial_config(config: TuneConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of one trial.
+
+    Raises:
+        UserError: values that do not go together.
+    """
+    model = config.trials.model
+    return replace(config.trials, model=replace(model, settings=replace(model.settings, **values)))

@@ -1,0 +1,132 @@
+"""Trials of a study, one after another, in one process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from eyevsai.errors import Pruned, RunFailed, Terminated, UserError
+from eyevsai.jobs.signals import JobStop
+from eyevsai.jobs.study import OpenStudy, trial_config
+from eyevsai.models.learner import build
+from eyevsai.run_folder import RunFolder
+from eyevsai.stopping import Stop
+from eyevsai.tracking.lifetime import start_run
+from eyevsai.tracking.process import describe_process, has_died
+from eyevsai.tracking.run import Run, Unsynced
+from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.tuning.study import RUN_ID, Trial
+
+log = logging.getLogger("eyevsai")
+
+WAIT_S = 1.0  # for trials of other processes, which may die and have to be begun again
+
+
+class TrialStop(Stop):
+    """A trial ends when its job is asked to end, or when its own time is up."""
+
+    def __init__(self, job: Stop, seconds: float | None) -> None:
+        self.job = job
+        self.seconds = seconds
+        self.ends_at = time.monotonic() + seconds if seconds is not None else float("inf")
+
+    @property
+    def asked(self) -> BaseException | None:  # type: ignore[override]
+        """See `Stop`."""
+        if self.job.asked is None and time.monotonic() > self.ends_at:
+            return RunFailed(f"The trial took longer than --trial-timeout {self.seconds:g}.")
+        return self.job.asked
+
+    @contextmanager
+    def deferring(self) -> Iterator[None]:
+        """See `Stop`."""
+        with self.job.deferring():
+            yield
+
+
+class Trials:
+    """Runs trials of a study until it has all of them."""
+
+    def __init__(self, opened: OpenStudy, parent: str, stop: JobStop, worker: int = 0) -> None:
+        self.opened, self.parent, self.stop, self.worker = opened, parent, stop, worker
+        self.config, self.study, self.dataset = opened.config, opened.study, opened.dataset
+        self.process = json.dumps(describe_process())
+        self.began_at = time.monotonic()
+
+    def work(self, after_each: Callable[[], None] = lambda: None) -> None:
+        """Runs trials until there are enough, time is up, or one is good enough."""
+        while not self._is_enough():
+            self.study.sweep(self._has_died)
+            trial = self.study.ask(self.config.trials.run.seed, self.worker, self.process)
+            if trial is not None:
+                self._run(trial)
+                after_each()
+            elif self.study.is_done():
+                return
+            else:
+                time.sleep(WAIT_S)
+
+    def _is_enough(self) -> bool:
+        tuning, best = self.config.tuning, self.study.best()
+        if tuning.until is not None and best is not None and (best.value or 0.0) >= tuning.until:
+            return True
+        return tuning.timeout is not None and time.monotonic() - self.began_at >= tuning.timeout
+
+    def _has_died(self, process: str, run_id: str) -> bool:
+        return has_died(process, RunFolder(self.config.state_root, run_id or "none"))
+
+    def _run(self, trial: Trial) -> None:
+        """Runs one trial and tells the study how it ended; what a signal ended is raised again."""
+        try:
+            accuracy = self._evaluate(trial)
+            self.study.tell(trial, accuracy)
+            log.info("Trial %d: valid accuracy %.4f", trial.number, accuracy)
+        except Exception as error:
+            if not isinstance(error, UserError | Pruned):
+                log.exception("Trial %d failed", trial.number)
+            log.info("Trial %d: %s", trial.number, "pruned" if isinstance(error, Pruned) else error)
+            self.study.tell(trial, error)
+        except (KeyboardInterrupt, Terminated) as error:
+            self.study.tell(trial, error)
+            raise
+
+    def _evaluate(self, trial: Trial) -> float:
+        """The highest valid accuracy of the epochs of one trial."""
+        values = self.study.space.suggest(trial, self.config.trials.model.settings)
+        trial.set_user_attr("settings", values)
+        config = trial_config(self.config, values)
+        model = config.model
+        tags = {"job": "trial", "mlflow.parentRunId": self.parent, "study": self.study.name, "trial": trial.number,
+                **vars(self.opened.name)}  # fmt: skip
+        title = f"trial {trial.number}"
+        accuracies: list[float] = []
+        stop = TrialStop(self.stop, self.config.tuning.trial_timeout)
+        try:
+            with start_run(self.opened.tracking_uri, title, tags, self.config.state_root, stop=self.stop) as run:
+                trial.set_user_attr(RUN_ID, run.run_id)
+                run.params(config.flat())
+                run.json("config.json", config.flat())
+                learner = build(model.family, model.variation, model.settings, self.dataset.classes, config.run.seed)
+                learner.prepare(self.dataset.labels_of("train"))
+                data = self.dataset.open(learner.preprocessing)
+                learner.fit(data.train, data.valid, _reporting(run, trial, accuracies), Checkpoints(stop=stop))
+                run.metrics({"best/accuracy": max(accuracies)})
+        except Unsynced as error:  # the trial is done all the same
+            log.warning("%s", error)
+        return max(accuracies)
+
+
+def _reporting(run: Run, trial: Trial, accuracies: list[float]) -> Callable[[int, dict[str, float]], None]:
+    """What a learner tells of its epochs: to the run, to the study, and whether to go on."""
+
+    def on_epoch(epoch: int, row: dict[str, float]) -> None:
+        run.metrics(row, step=epoch)
+        accuracies.append(row["valid/accuracy"])
+        trial.report(row["valid/accuracy"], epoch)
+        if trial.should_prune():
+            raise Pruned(f"pruned after epoch {epoch}")
+
+    return on_epoch

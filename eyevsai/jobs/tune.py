@@ -1,0 +1,174 @@
+"""tune: a study of trials, each a run of its own under the study's run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.errors import RunFailed
+from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
+from eyevsai.jobs.study import OpenStudy, TuneConfig, compose_tune, open_study
+from eyevsai.tuning.settings import TuneSettings
+
+if TYPE_CHECKING:
+    from eyevsai.tracking.run import Run
+    from eyevsai.tuning.study import Study
+
+log = logging.getLogger("eyevsai")
+
+WORKER = "worker.json"
+POLL_S, REPORT_EVERY_S, ENDING_S = 1.0, 30.0, 10.0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a study found."""
+
+    run_id: str
+    study: str
+    settings: dict[str, Any]
+    accuracy: float
+    states: dict[str, int]
+    seconds: float
+
+
+def tune(config: TuneConfig, run_id: str | None = None) -> Tuned:
+    """Runs the trials that a study still lacks, and logs what was found.
+
+    `run_id` is the run that `mlflow run` made for this call, if one did.
+
+    Raises:
+        UserError: something a person must mend, or (RunFailed) no trial had a result.
+    """
+    began = time.monotonic()
+    with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+        opened = open_study(config)
+        with _start(opened, stop, run_id) as run:
+            report = _Report(run, opened.study)
+            if config.tuning.jobs == 1:
+                from eyevsai.jobs.trials import Trials
+
+                Trials(opened, run.run_id, stop).work(report.refresh_now_and_then)
+            else:
+                _run_workers(config, run, report, stop)
+            best = opened.study.refuse_failure()
+            report.refresh()
+            states, accuracy = report.states(), best.value or 0.0
+            log.info("Best of %d trials: valid accuracy %.4f in trial %d", sum(states.values()), accuracy, best.number)
+            found = dict(best.user_attrs["settings"])
+            return Tuned(run.run_id, opened.study.name, found, accuracy, states, time.monotonic() - began)
+
+
+@contextmanager
+def _start(opened: OpenStudy, stop: JobStop, run_id: str | None) -> Iterator[Run]:
+    """The study's run: a new one, or that of an earlier call for the same study."""
+    from eyevsai.tracking.lifetime import is_active, start_run
+
+    config, study = opened.config, opened.study
+    before = study.parent if study.parent and is_active(opened.tracking_uri, study.parent) else None
+    tags = {"job": "tune", "study": study.name, **vars(opened.name), "fingerprint": opened.dataset.fingerprint}
+    title = config.trials.run.run_name or f"tune {study.name}"
+    with ExitStack() as stack:
+        with stop.deferring():
+            run = stack.enter_context(
+                start_run(opened.tracking_uri, title, tags, config.state_root, given=run_id, resumed=before, stop=stop)
+            )
+            stop.at_timeout = run.kill
+        if before:
+            log.info("Going on with study %s, which has %d trials.", study.name, len(study.counted()))
+        else:
+            study.parent = run.run_id
+            run.params({**config.trials.flat(), **asdict(config.tuning)})
+            run.json("space.json", study.space.describe())
+        yield run
+
+
+class _Report:
+    """What the study's run shows, filled in while trials end."""
+
+    def __init__(self, run: Run, study: Study) -> None:
+        self.run, self.study = run, study
+        self.shown_, self.shown_at_ = -1, 0.0
+
+    def states(self) -> dict[str, int]:
+        """How many trials ended in which way."""
+        names = [trial.state.name.lower() for trial in self.study.counted()]
+        return {name: names.count(name) for name in sorted(set(names))}
+
+    def refresh_now_and_then(self) -> None:
+        """Refreshes when trials ended since, at most twice a minute."""
+        if time.monotonic() - self.shown_at_ >= REPORT_EVERY_S:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Logs the best settings, a table of the trials, and pictures."""
+        from eyevsai.tuning.report import describe_best, draw_study, render_page, tabulate
+
+        ended = sum(trial.state.is_finished() for trial in self.study.counted())
+        self.shown_at_ = time.monotonic()
+        if ended == self.shown_:
+            return
+        self.shown_ = ended
+        states = {f"trials/{name}": count for name, count in self.states().items()}
+        best = self.study.best()
+        self.run.metrics({**states, **({"best/accuracy": best.value or 0.0} if best else {})}, step=ended)
+        self.run.table("trials.json", *tabulate(self.study.counted()))
+        if best is not None:
+            self.run.json("best.json", describe_best(best))
+            for name, figure in draw_study(self.study.study).items():
+                self.run.picture(f"pictures/{name}.png", figure, tight=True)
+            self.run.text("study.html", render_page(self.study.study))
+
+
+def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: JobStop) -> None:
+    """Runs trials in processes until the study is done; ends them when this one is asked to end."""
+    task = {"given": {**config.given, **_plain(config.tuning)}, "parent": run.run_id}
+    run.folder.write(WORKER, task)
+    threads = max(1, (os.cpu_count() or 1) // config.tuning.jobs)
+    command = [sys.executable, "-m", "eyevsai", "work", str(run.folder.path / WORKER), str(threads)]
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    workers = [subprocess.Popen([*command, str(number)], env=env) for number in range(config.tuning.jobs)]
+    try:
+        while any(worker.poll() is None for worker in workers):
+            time.sleep(POLL_S)
+            stop.check()
+            report.refresh_now_and_then()
+    finally:
+        for worker in workers:
+            worker.terminate()
+        deadline = time.monotonic() + ENDING_S
+        for worker in workers:
+            try:
+                worker.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.kill()
+    codes = [worker.returncode for worker in workers]
+    if not any(code == 0 for code in codes):
+        raise RunFailed(f"All processes of the study ended early (exit codes {', '.join(map(str, codes))}). What they "
+                        "said stands above; start tune again to go on.")  # fmt: skip
+
+
+def _plain(settings: TuneSettings) -> dict[str, Any]:
+    return {name: value for name, value in asdict(settings).items() if value is not None}
+
+
+def work(task: Path, threads: int, worker: int) -> None:
+    """Runs trials of the study that a file describes, as one of several processes."""
+    import torch
+
+    torch.set_num_threads(threads)
+    from eyevsai.jobs.trials import Trials
+
+    described = json.loads(task.read_text(encoding="utf-8"))
+    config = compose_tune(described["given"])
+    with stopping() as stop, ending_with_parent():
+        Trials(open_study(config), described["parent"], stop, worker).work()

@@ -1,0 +1,81 @@
+"""What a study found, for people: the best settings, a table of trials, pictures, an interactive page."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from eyevsai.tuning.study import ERROR, RUN_ID
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SETTINGS = "settings"  # the attribute of a trial that has all that was chosen for it
+MIN_FOR_IMPORTANCE = 4  # trials; of fewer nothing can be said
+
+
+def describe_best(best: FrozenTrial) -> dict[str, Any]:
+    """The best trial's settings, value and run."""
+    return {
+        "trial": best.number,
+        "run_id": best.user_attrs.get(RUN_ID),
+        "accuracy": best.value,
+        "settings": best.user_attrs[SETTINGS],
+    }
+
+
+def tabulate(trials: Sequence[FrozenTrial]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of a table of trials: number, state, value, epochs, seconds, settings, what went wrong."""
+    names = sorted({name for trial in trials for name in trial.params})
+    columns = ["trial", "state", "accuracy", "epochs", "seconds", *names, "error", "run_id"]
+    rows = [
+        [trial.number, trial.state.name.lower(), trial.value, len(trial.intermediate_values),
+         round(trial.duration.total_seconds(), 1) if trial.duration else None,
+         *(trial.params.get(name) for name in names), trial.user_attrs.get(ERROR, ""), trial.user_attrs.get(RUN_ID, "")]
+        for trial in trials if trial.state is not TrialState.WAITING
+    ]  # fmt: skip
+    return columns, rows
+
+
+def draw_study(study: optuna.Study) -> dict[str, Figure]:
+    """History, importances, parallel coordinates and slices, as far as there are trials enough."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from optuna.visualization import matplotlib as pictures
+
+    drawn = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in _drawable(study):
+            axes = getattr(pictures, f"plot_{name}")(study)
+            first = axes.flat[0] if hasattr(axes, "flat") else axes
+            drawn[name] = first.figure
+    return drawn
+
+
+def render_page(study: optuna.Study) -> str:
+    """The same, interactive, as one HTML page that needs nothing else."""
+    from optuna import visualization
+
+    parts: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in _drawable(study):
+            figure = getattr(visualization, f"plot_{name}")(study)
+            parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
+    head = f"<!doctype html><meta charset='utf-8'><title>{study.study_name}</title>"
+    return head + f"<h1>{study.study_name}</h1>" + "\n".join(parts)
+
+
+def _drawable(study: optuna.Study) -> list[str]:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        return []
+    names = ["optimization_history", "parallel_coordinate", "slice"]
+    differing = any(trial.value != complete[0].value for trial in complete)
+    return [*names, "param_importances"] if len(complete) >= MIN_FOR_IMPORTANCE and differing else names

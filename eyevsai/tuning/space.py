@@ -1,0 +1,163 @@
+"""Where a study looks: what settings declare of themselves, narrowed by a file, as Optuna's distributions."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import Trial
+
+from eyevsai.errors import UserError
+from eyevsai.names import nearest
+from eyevsai.settings import Choice, Range, Setting, Settings, settings_of
+
+GRID_POINTS = 4  # of a range, for a grid
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One setting and the values among which it is looked for."""
+
+    setting: Setting
+    space: Range | Choice
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """The same for Optuna."""
+        if isinstance(self.space, Choice):
+            return CategoricalDistribution(self.space.options)
+        if self.setting.type is int:
+            return IntDistribution(int(self.space.low), int(self.space.high), log=self.space.log)
+        return FloatDistribution(self.space.low, self.space.high, log=self.space.log)
+
+    @property
+    def points(self) -> list[Any]:
+        """A few values that stand for all of them."""
+        if isinstance(self.space, Choice):
+            return list(self.space.options)
+        low, high = self.space.low, self.space.high
+        shares = [number / (GRID_POINTS - 1) for number in range(GRID_POINTS)]
+        values = [low * (high / low) ** share if self.space.log else low + (high - low) * share for share in shares]
+        return sorted({round(value) for value in values}) if self.setting.type is int else values
+
+    def describe(self) -> Any:
+        """Plain values that tell this dimension from another."""
+        return list(self.space.options) if isinstance(self.space, Choice) else vars(self.space)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The dimensions of a study, and the settings that are the same in all its trials."""
+
+    dimensions: Mapping[str, Dimension]
+    fixed: Mapping[str, Any]
+
+    def suggest(self, trial: Trial, defaults: Settings) -> dict[str, Any]:
+        """The settings of one trial; those that matter only beside a value that was not chosen are left alone."""
+        chosen = dict(self.fixed)
+        for name, dimension in self.dimensions.items():
+            when = dimension.setting.when
+            if when is None or chosen.get(when.name, getattr(defaults, when.name)) in when.values:
+                chosen[name] = _suggest(trial, dimension)
+        return chosen
+
+    def grid(self) -> dict[str, list[Any]]:
+        """The values of each dimension for a grid."""
+        return {name: dimension.points for name, dimension in self.dimensions.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that tell this space from another."""
+        found = {name: dimension.describe() for name, dimension in self.dimensions.items()}
+        return {**found, **{f"{name} fixed": value for name, value in self.fixed.items()}}
+
+
+def declared_space(declared: type[Settings], given: Mapping[str, Any], path: str | None) -> Space:
+    """The space of a family's settings: as declared, as a file says instead, without what was `given`.
+
+    Raises:
+        UserError: the file cannot be read, names what is no setting, or an empty or forbidden range; or
+            nothing is left to look for.
+    """
+    known = {setting.name: setting for setting in settings_of(declared)}
+    dimensions = {name: Dimension(each, each.search) for name, each in known.items() if each.search is not None}
+    fixed = {name: value for name, value in given.items() if name in known}
+    for name, wanted in (_read(Path(path)) if path else {}).items():
+        if name not in known:
+            guess = nearest(name, known)
+            raise UserError(f"{path}: {name} is no setting of this model."
+                            + (f" Did you mean {guess}?" if guess else ""))  # fmt: skip
+        try:
+            space = _parse(known[name], wanted)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        if isinstance(space, Range | Choice):
+            dimensions[name] = Dimension(known[name], space)
+        else:
+            fixed.setdefault(name, space)
+    left = {name: dimension for name, dimension in dimensions.items() if name not in fixed}
+    if not left:
+        raise UserError("Every setting of this model is fixed: there is nothing to tune. Leave a flag out, or train.")
+    return Space(_dependants_last(left), fixed)
+
+
+def _dependants_last(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
+    free = {name: each for name, each in dimensions.items() if each.setting.when is None}
+    return free | {name: each for name, each in dimensions.items() if name not in free}
+
+
+def _suggest(trial: Trial, dimension: Dimension) -> Any:
+    name, space = dimension.setting.name, dimension.space
+    if isinstance(space, Choice):
+        return trial.suggest_categorical(name, space.options)
+    if dimension.setting.type is int:
+        return trial.suggest_int(name, int(space.low), int(space.high), log=space.log)
+    return trial.suggest_float(name, space.low, space.high, log=space.log)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}.") from error
+
+
+def _parse(setting: Setting, wanted: Any) -> Any:
+    """A range, a choice, or the one value that a file gives a setting."""
+    if isinstance(wanted, dict):
+        return _parse_range(setting, wanted)
+    if isinstance(wanted, list):
+        if not wanted:
+            raise UserError(f"{setting.name} = [] leaves nothing to choose from.")
+        return Choice(tuple(_checked(setting, value) for value in wanted))
+    return _checked(setting, wanted)
+
+
+def _parse_range(setting: Setting, wanted: dict[str, Any]) -> Range:
+    if not {"low", "high"} <= set(wanted) <= {"low", "high", "log"} or setting.type not in (int, float):
+        raise UserError(f"{setting.name} takes a value, a list, or for numbers {{low = ..., high = ..., log = true}}.")
+    low, high = _checked(setting, wanted["low"]), _checked(setting, wanted["high"])
+    log = wanted.get("log", isinstance(setting.search, Range) and setting.search.log)
+    if low > high:
+        raise UserError(f"{setting.name}: the range from {low} to {high} is empty.")
+    if log and not (low > 0 and math.isfinite(high)):
+        raise UserError(f"{setting.name}: a range with log = true begins above 0, not at {low}.")
+    return Range(low, high, log)
+
+
+def _checked(setting: Setting, value: Any) -> Any:
+    if setting.type is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    setting.check(value)
+    return value

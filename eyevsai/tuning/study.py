@@ -1,0 +1,216 @@
+"""A study: trials that several processes ask for, each of which may die at any time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, GridSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from eyevsai.data.randomness import seed_for
+from eyevsai.errors import Pruned, RunFailed, UserError
+from eyevsai.run_folder import describe_change
+from eyevsai.store import shown
+from eyevsai.tuning.settings import TuneSettings
+from eyevsai.tuning.space import Space
+
+log = logging.getLogger("eyevsai")
+
+__all__ = ["Place", "Study", "Trial"]
+
+BASIS, PARENT, PROCESS, LEFT_OUT, ERROR, RUN_ID = "basis", "parent", "process", "left_out", "error", "run_id"
+MIN_EPOCHS = 3  # of a trial, for anything to be gained by giving it up
+STARTUP_TRIALS = 5  # that the median pruner lets run
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study is kept: a database, or a file on this machine."""
+
+    url: str | None
+    file: Path
+
+    def open(self) -> BaseStorage:
+        """The storage.
+
+        Raises:
+            UserError: it cannot be reached or written.
+        """
+        try:
+            if self.url is None:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                return JournalStorage(JournalFileBackend(str(self.file)))
+            name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+            with FileLock(Path(tempfile.gettempdir()) / f"eyevsai-studies-{name}.lock"):  # tables are made without one
+                return RDBStorage(self.url, engine_kwargs={"pool_pre_ping": True})
+        except Exception as error:  # database drivers raise of every kind
+            where = shown(self.url) if self.url else str(self.file)
+            raise UserError(
+                f"The storage of studies {where} cannot be opened ({shown(str(error).splitlines()[0])}). "
+                "Mend it, or name another with --storage."
+            ) from error
+
+
+class Study:
+    """One study as one of its processes sees it."""
+
+    def __init__(self, name: str, place: Place, settings: TuneSettings, space: Space, epochs: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        self.name = name
+        self.settings = settings
+        self.space = space
+        self.storage = place.open()
+        self.pruner = _make_pruner(settings.pruner, epochs)
+        self.study = optuna.create_study(
+            study_name=name, storage=self.storage, direction="maximize", load_if_exists=True, pruner=self.pruner
+        )
+
+    def begin(self, basis: dict[str, Any]) -> None:
+        """Writes down what the study is about, or holds an earlier one of this name against it.
+
+        Raises:
+            UserError: the earlier one is about something else; the message says what differs.
+        """
+        texts = {name: json.dumps(value, sort_keys=True) for name, value in basis.items()}
+        before = self.study.user_attrs.get(BASIS)
+        if before is None:
+            self.study.set_user_attr(BASIS, texts)
+        elif change := describe_change(before, texts):
+            taken = {each.study_name for each in optuna.get_all_study_summaries(self.storage)}
+            number = next(number for number in range(2, len(taken) + 3) if f"{self.name}-{number}" not in taken)
+            raise UserError(f"There is a study {self.name} of another space: {change}. Bring it back, or start another "
+                            f"with --study {self.name}-{number}.")  # fmt: skip
+
+    @property
+    def parent(self) -> str | None:
+        """The run of the whole study; None until one was made."""
+        found: str | None = self.study.user_attrs.get(PARENT)
+        return found
+
+    @parent.setter
+    def parent(self, run_id: str) -> None:
+        self.study.set_user_attr(PARENT, run_id)
+
+    def ask(self, seed: int, worker: int, process: str) -> Trial | None:
+        """The next trial, which `process` works on; None when the study has all that it is to have."""
+        if self.num_left() <= 0:
+            return None
+        started = len(self.trials())
+        self.study.sampler = self._make_sampler(seed_for(seed + worker, "sampler", started) % 2**32)
+        trial = self.study.ask()
+        trial.set_user_attr(PROCESS, process)
+        # Two processes may ask at the same time: of all that count, those with the lowest numbers are taken.
+        if self._rank(trial.number) >= self.settings.n_trials:
+            self._leave_out(trial, "there were enough")
+            return None
+        return trial
+
+    def tell(self, trial: Trial, outcome: float | BaseException) -> None:
+        """Ends a trial: by its value, or by what ended it before it had one."""
+        if isinstance(outcome, Pruned):
+            self.study.tell(trial, state=TrialState.PRUNED)
+        elif isinstance(outcome, Exception):
+            trial.set_user_attr(ERROR, str(outcome).splitlines()[0] if str(outcome) else type(outcome).__name__)
+            self.study.tell(trial, state=TrialState.FAIL)
+        elif isinstance(outcome, BaseException):  # a signal: the trial is begun again when the study is gone on with
+            self._leave_out(trial, "interrupted")
+            self.study.enqueue_trial(trial.params)
+        else:
+            self.study.tell(trial, outcome)
+
+    def sweep(self, has_died: Callable[[str, str], bool]) -> int:
+        """Ends trials whose process has died, by its description and its run's id, and queues their settings again."""
+        swept = 0
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if not has_died(trial.user_attrs.get(PROCESS, ""), trial.user_attrs.get(RUN_ID, "")):
+                continue
+            try:
+                self.storage.set_trial_user_attr(trial._trial_id, LEFT_OUT, "its process died")
+                self.study.tell(trial.number, state=TrialState.FAIL)
+            except (ValueError, RuntimeError):  # another process swept it at the same time
+                continue
+            self.study.enqueue_trial(trial.params)
+            swept += 1
+        return swept
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials by number."""
+        return self.study.get_trials(deepcopy=False)
+
+    def counted(self) -> list[FrozenTrial]:
+        """The trials that the study is made of: not those whose process died, which were begun again."""
+        return [trial for trial in self.trials() if LEFT_OUT not in trial.user_attrs]
+
+    def num_left(self) -> int:
+        """How many trials are still to be begun."""
+        begun = sum(trial.state is not TrialState.WAITING for trial in self.counted())
+        return self.settings.n_trials - begun
+
+    def is_done(self) -> bool:
+        """Whether all trials have ended."""
+        return self.num_left() <= 0 and all(trial.state.is_finished() for trial in self.counted()
+                                            if trial.state is not TrialState.WAITING)  # fmt: skip
+
+    def best(self) -> FrozenTrial | None:
+        """The trial with the highest value; the first of equal ones."""
+        complete = [trial for trial in self.counted() if trial.state is TrialState.COMPLETE]
+        return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+
+    def refuse_failure(self) -> FrozenTrial:
+        """The best trial.
+
+        Raises:
+            RunFailed: none has a value; the message has the commonest reason.
+        """
+        best = self.best()
+        if best is None:
+            reasons = Counter(trial.user_attrs.get(ERROR, "pruned") for trial in self.counted())
+            (reason, count), *_ = reasons.most_common(1) or [("no trial was begun", 0)]
+            raise RunFailed(f"No trial of study {self.name} has a result. {count} of {len(self.counted())}: {reason}")
+        return best
+
+    def _rank(self, number: int) -> int:
+        return sum(trial.number < number for trial in self.counted() if trial.state is not TrialState.WAITING)
+
+    def _leave_out(self, trial: Trial, why: str) -> None:
+        trial.set_user_attr(LEFT_OUT, why)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def _make_sampler(self, seed: int) -> BaseSampler:
+        """A sampler whose draws depend on how many trials there are, so that a study gone on with repeats none."""
+        kind = self.settings.sampler
+        if kind == "tpe":
+            return TPESampler(seed=seed, constant_liar=self.settings.jobs > 1)
+        if kind == "gp":
+            return GPSampler(seed=seed)
+        if kind == "cmaes":
+            return CmaEsSampler(seed=seed)
+        if kind == "grid":
+            return GridSampler(self.space.grid(), seed=0)
+        return RandomSampler(seed=seed)
+
+
+def _make_pruner(kind: str, epochs: int) -> BasePruner:
+    if epochs < MIN_EPOCHS:
+        return NopPruner()
+    if kind == "hyperband":
+        return HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=max(1, epochs), reduction_factor=3)
+    if kind == "median":
+        return MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=epochs // 5)
+    return NopPruner()

@@ -1,0 +1,135 @@
+"""Tuning, as a person starts it, interrupts it and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.conftest import ROOT, Eyevsai
+from tests.journeys.conftest import MlflowRun
+
+FOREST = {"model": "shallow", "variation": "rf_hog_lbp", "image_size": 32, "n_estimators": 5, "threads": 1}
+DEEP = {"model": "deep_v1", "image_size": 32, "width": 4, "epochs": 4, "batch_size": 16, "threads": 1, "head_units": 0}
+
+
+def flags(**settings: object) -> list[str]:
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+def study_and_trials():  # type: ignore[no-untyped-def]
+    runs = MlflowClient().search_runs(["0"])
+    parents = [run for run in runs if run.data.tags.get("job") == "tune"]
+    trials = [run for run in runs if run.data.tags.get("job") == "trial"]
+    return parents, sorted(trials, key=lambda run: int(run.data.tags["trial"]))
+
+
+def test_mlflow_run_tunes_and_train_takes_what_was_found(
+    mlflow_run: MlflowRun, stripes: Path, eyevsai: Eyevsai
+) -> None:
+    given = [
+        part for name, value in {**FOREST, "data": stripes, "n_trials": 3}.items() for part in ("-P", f"{name}={value}")
+    ]
+    assert "study stripes-shallow-rf_hog_lbp: 3 complete" in mlflow_run("tune", *given).stdout
+    (parent,), trials = study_and_trials()
+    assert (parent.info.status, len(trials)) == ("FINISHED", 3)
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
+    best = json.loads(Path(MlflowClient().download_artifacts(parent.info.run_id, "best.json")).read_text())
+    accuracies = [run.data.metrics["best/accuracy"] for run in trials]
+    assert best["accuracy"] == parent.data.metrics["best/accuracy"] == max(accuracies)
+    names = {artifact.path for artifact in MlflowClient().list_artifacts(parent.info.run_id)}
+    assert {"best.json", "trials.json", "space.json", "study.html", "pictures"} <= names
+    table = json.loads(Path(MlflowClient().download_artifacts(parent.info.run_id, "trials.json")).read_text())
+    assert len(table["data"]) == 3
+    assert not MlflowClient().search_registered_models()  # trials register nothing
+
+    train = ("train", *flags(model="shallow", variation="rf_hog_lbp", data=stripes, threads=1))
+    assert f"run {parent.info.run_id}" in eyevsai(*train).stderr
+    trained = next(run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train")
+    assert trained.data.tags["tuned_from"] == parent.info.run_id
+    for name, value in best["settings"].items():
+        assert trained.data.params[name] == str(value)
+    eyevsai(*train, "--max-depth", "7", "--tuned", parent.data.tags["study"])
+    eyevsai(*train, "--tuned", "never")
+    other, explicit, _ = (run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train")
+    assert (explicit.data.params["max_depth"], explicit.data.params["n_estimators"]) == ("7", "5")
+    assert (other.data.params["n_estimators"], other.data.tags.get("tuned_from")) == ("200", None)
+    assert "no finished study nothing" in eyevsai(*train, "--tuned", "nothing", code=2).stderr
+
+
+def test_trials_are_pruned_and_fail_one_by_one(eyevsai: Eyevsai, stripes: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("lr = [1e-6, 3e-2]\noptimizer = 'sgd'\nattention = 1\n")
+    tune = ("tune", *flags(**DEEP, data=stripes, n_trials=6, pruner="median", space=space))
+    assert "attention is no setting of this model" in eyevsai(*tune, code=2).stderr
+    space.write_text("lr = [1e-6, 3e-2]\noptimizer = 'sgd'\n")
+    done = eyevsai(*tune, "--trial-timeout", "0", code=1)
+    assert "6 of 6: The trial took longer than --trial-timeout 0" in done.stderr
+    (parent,), trials = study_and_trials()
+    assert {run.info.status for run in (parent, *trials)} == {"FAILED"}
+    assert all("--trial-timeout" in run.data.tags["error"] for run in trials)
+    assert "another space" in eyevsai(*tune, "--dropout", "0.5", code=2).stderr
+
+
+def test_two_processes_are_killed_and_gone_on_with(eyevsai: Eyevsai, workplace: Path, stripes: Path) -> None:
+    tune = ["tune", *flags(**{**DEEP, "epochs": 12}, data=stripes, n_trials=8, jobs=2, pruner="none")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "eyevsai", *tune], cwd=workplace, env=environment,
+                               stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and sum(run.info.status == "FINISHED" for run in study_and_trials()[1]) < 2:
+        time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = eyevsai(*tune)
+    assert "Going on with study" in done.stderr
+    (parent,), trials = study_and_trials()
+    assert parent.info.status == "FINISHED"
+    numbers = [int(run.data.tags["trial"]) for run in trials]
+    assert len(numbers) == len(set(numbers))
+    finished = [run for run in trials if run.info.status == "FINISHED"]
+    assert len(finished) == 8
+    assert not [run for run in trials if run.info.status == "RUNNING"]
+    assert parent.data.metrics["best/accuracy"] == max(run.data.metrics["best/accuracy"] for run in finished)
+    assert "8 complete" in done.stdout
+
+
+def test_a_study_ends_on_ctrl_c_and_the_trial_is_begun_again(workplace: Path, eyevsai: Eyevsai, stripes: Path) -> None:
+    tune = ["tune", *flags(**{**DEEP, "epochs": 60}, data=stripes, n_trials=2, pruner="none")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+    process = subprocess.Popen([sys.executable, "-m", "eyevsai", *tune], cwd=workplace, env=environment,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any("valid/loss" in run.data.metrics for run in study_and_trials()[1]):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    (parent,), trials = study_and_trials()
+    assert {run.info.status for run in (parent, trials[-1])} == {"KILLED"}
+    assert "2 complete" in eyevsai(*tune).stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--n-trials", "0"), "--n-trials 0 is not allowed"),
+        (("--study", "a/b"), "--study takes letters"),
+        (("--storage", "sqlite:////proc/none.db"), "cannot be opened"),
+        (("--resume", "auto"), "A study goes on by itself"),
+        (("--sampler", "best"), "--sampler best is not allowed"),
+        (("--n-trails", "3"), "There is no flag --n-trails"),
+    ],
+)
+def test_bad_input_is_told(eyevsai: Eyevsai, stripes: Path, given: tuple[str, ...], message: str) -> None:
+    done = eyevsai("tune", *flags(**FOREST, data=stripes), *given, code=2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,96 @@
+"""Where a study looks: as declared, as a file says, without what was given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from eyevsai.errors import UserError
+from eyevsai.models.deep_v1.settings import DeepV1Settings
+from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.shallow.settings import SvmSettings
+from eyevsai.settings import Range, Settings, settings_of
+from eyevsai.tuning.space import Space, declared_space
+
+ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+
+
+def draw(space: Space, defaults: Settings, count: int = 40) -> list[dict[str, Any]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [space.suggest(study.ask(), defaults) for _ in range(count)]
+
+
+def from_file(tmp_path: Path, text: str, declared: type[Settings] = DeepV1Settings, **given: Any) -> Space:
+    path = tmp_path / "space.toml"
+    path.write_text(text)
+    return declared_space(declared, given, str(path))
+
+
+@pytest.mark.parametrize(("family", "variation"), ALL)
+def test_what_is_drawn_is_allowed_and_all_of_it_is_looked_at(family: str, variation: str) -> None:
+    declared = family_of(family).variations[variation].settings
+    space = declared_space(declared, {}, None)
+    assert set(space.dimensions) == {each.name for each in settings_of(declared) if each.search is not None}
+    drawn = draw(space, declared())
+    for values in drawn:
+        replace(declared(), **values)
+    for name in space.dimensions:
+        assert len({values[name] for values in drawn if name in values}) > 1, name
+        assert space.dimensions[name].points
+
+
+def test_a_setting_that_does_not_matter_is_left_alone() -> None:
+    drawn = draw(declared_space(SvmSettings, {}, None), SvmSettings())
+    assert {("degree" in values, values["kernel"] == "poly") for values in drawn} == {(True, True), (False, False)}
+    assert {"components" in values for values in drawn} == {True, False}
+    fixed = draw(declared_space(SvmSettings, {"kernel": "poly", "reduction": "none"}, None), SvmSettings())
+    assert all("degree" in values and "components" not in values for values in fixed)
+
+
+def test_what_was_given_is_never_drawn() -> None:
+    space = declared_space(DeepV1Settings, {"lr": 0.5, "seed": 3}, None)
+    assert space.fixed == {"lr": 0.5}
+    assert all(values["lr"] == 0.5 for values in draw(space, DeepV1Settings()))
+
+
+def test_a_file_narrows_and_fixes(tmp_path: Path) -> None:
+    text = "lr = {low = 1e-4, high = 1e-3}\nbatch_size = [16, 32]\ndropout = 0\nhead_units = {low = 8, high = 64}\n"
+    space = from_file(tmp_path, text, weight_decay=0.5)
+    assert space.dimensions["lr"].space == Range(1e-4, 1e-3, log=True)  # as it is declared
+    assert space.fixed == {"dropout": 0.0, "weight_decay": 0.5}
+    drawn = draw(space, DeepV1Settings())
+    assert all(1e-4 <= values["lr"] <= 1e-3 for values in drawn)
+    assert {values["batch_size"] for values in drawn} == {16, 32}
+    assert all(isinstance(values["head_units"], int) and 8 <= values["head_units"] <= 64 for values in drawn)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning = 1", "learning is no setting of this model"),
+        ("drop_out = 0.1", "Did you mean dropout"),
+        ("lr = {low = 1e-2, high = 1e-3}", "the range from 0.01 to 0.001 is empty"),
+        ("lr = {low = 0, high = 1}", "not allowed"),
+        ("dropout = {low = 0.0, high = 0.5, log = true}", "begins above 0"),
+        ("lr = {from = 1}", "takes a value, a list"),
+        ("batch_size = []", "leaves nothing to choose from"),
+        ("batch_size = ['many']", "takes a whole number"),
+        ("lr = 7", "not allowed"),
+        ("lr =", "is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_told(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        from_file(tmp_path, text)
+    with pytest.raises(UserError, match=r"Cannot read .*nowhere\.toml"):
+        declared_space(DeepV1Settings, {}, str(tmp_path / "nowhere.toml"))
+
+
+def test_a_study_of_nothing_is_refused() -> None:
+    given = {each.name: each.default for each in settings_of(DeepV1Settings)}
+    with pytest.raises(UserError, match="nothing to tune"):
+        declared_space(DeepV1Settings, given, None)

@@ -1,0 +1,138 @@
+"""A study counts its trials, goes on, and says what went wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eyevsai.errors import Pruned, RunFailed, UserError
+from eyevsai.models.shallow.settings import SvmSettings
+from eyevsai.tuning.report import describe_best, draw_study, render_page, tabulate
+from eyevsai.tuning.settings import TuneSettings
+from eyevsai.tuning.space import declared_space
+from eyevsai.tuning.study import Place, Study
+
+SPACE = declared_space(SvmSettings, {}, None)
+
+
+def open_study(folder: Path, name: str = "study", epochs: int = 1, **settings: Any) -> Study:
+    study = Study(name, Place(None, folder / "studies.journal"), TuneSettings(**settings), SPACE, epochs)
+    study.begin({"space": SPACE.describe()})
+    return study
+
+
+def work(study: Study, at_most: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
+    """Values that are higher for a weight of errors near 10."""
+    drawn = []
+    while at_most and (trial := study.ask(seed, 0, "process")) is not None:
+        values = SPACE.suggest(trial, SvmSettings())
+        trial.set_user_attr("settings", values)
+        study.tell(trial, 1 / (1 + abs(values["C"] - 10)))
+        drawn.append(values)
+        at_most -= 1
+    return drawn
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes", "grid"])
+def test_every_sampler_draws_as_many_trials_as_were_asked_for(tmp_path: Path, sampler: str) -> None:
+    study = open_study(tmp_path, sampler=sampler, n_trials=12)
+    drawn = work(study)
+    assert len(drawn) == len(study.counted()) == 12
+    assert study.is_done()
+    best = study.best()
+    assert best is not None
+    assert best.value == max(trial.value for trial in study.counted())
+    assert len({values["C"] for values in drawn}) > 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_study_gone_on_with_is_the_one_that_nobody_interrupted(tmp_path: Path, sampler: str) -> None:
+    whole = work(open_study(tmp_path / "whole", sampler=sampler, n_trials=14))
+    parts = work(open_study(tmp_path / "parts", sampler=sampler, n_trials=14), at_most=6)
+    parts += work(open_study(tmp_path / "parts", sampler=sampler, n_trials=14))
+    assert parts == whole
+    assert len({values["C"] for values in whole}) == 14
+    assert work(open_study(tmp_path / "other", sampler=sampler, n_trials=14), seed=1) != whole
+
+
+def test_more_trials_are_added_to_a_finished_study(tmp_path: Path) -> None:
+    work(open_study(tmp_path, n_trials=3))
+    assert len(work(open_study(tmp_path, n_trials=5))) == 2
+    assert work(open_study(tmp_path, n_trials=4)) == []
+
+
+def test_a_trial_of_a_dead_process_is_begun_again(tmp_path: Path) -> None:
+    study = open_study(tmp_path, n_trials=3)
+    lost = study.ask(0, 0, "dead")
+    assert lost is not None
+    values = SPACE.suggest(lost, SvmSettings())
+    assert study.ask(0, 0, "alive") is not None
+    assert study.sweep(lambda process, run_id: process == "dead") == 1
+    assert study.sweep(lambda process, run_id: process == "dead") == 0
+    again = study.ask(0, 0, "alive")
+    assert again is not None
+    assert SPACE.suggest(again, SvmSettings()) == values
+    study.tell(again, 0.5)
+    assert len(work(study)) == 1
+    numbers = [trial.number for trial in study.trials()]
+    assert numbers == sorted(set(numbers))
+    assert len(study.counted()) == 3
+
+
+def test_an_interrupted_trial_is_begun_again(tmp_path: Path) -> None:
+    study = open_study(tmp_path, n_trials=2)
+    trial = study.ask(0, 0, "p")
+    assert trial is not None
+    values = SPACE.suggest(trial, SvmSettings())
+    study.tell(trial, KeyboardInterrupt())
+    assert work(study)[0] == values
+    assert len(study.counted()) == 2
+
+
+def test_failures_are_told_and_not_scored(tmp_path: Path) -> None:
+    study = open_study(tmp_path, n_trials=4)
+    for outcome in (ValueError("too hot"), ValueError("too cold"), Pruned("late"), ValueError("too hot")):
+        trial = study.ask(0, 0, "p")
+        assert trial is not None
+        trial.set_user_attr("settings", SPACE.suggest(trial, SvmSettings()))
+        study.tell(trial, outcome)
+    assert study.best() is None
+    with pytest.raises(RunFailed, match="2 of 4: too hot"):
+        study.refuse_failure()
+    columns, rows = tabulate(study.counted())
+    table = [dict(zip(columns, row, strict=True)) for row in rows]
+    assert [row["state"] for row in table] == ["fail", "fail", "pruned", "fail"]
+    assert [row["error"] for row in table] == ["too hot", "too cold", "", "too hot"]
+
+
+def test_a_study_of_another_space_is_refused_with_a_new_name(tmp_path: Path) -> None:
+    open_study(tmp_path)
+    other = Study("study", Place(None, tmp_path / "studies.journal"), TuneSettings(), SPACE, 1)
+    changed = {**SPACE.describe(), "C": {"low": 1}}
+    with pytest.raises(UserError, match=r"1 changed \(space\).*--study study-2"):
+        other.begin({"space": changed})
+
+
+def test_a_storage_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be opened.*--storage"):
+        Place(None, tmp_path / "file" / "x.journal").open()
+    with pytest.raises(UserError, match="cannot be opened"):
+        Place("sqlite:////proc/none.db", tmp_path).open()
+    with pytest.raises(UserError, match=r"user:\*\*\*@nowhere"):
+        Place("postgresql://user:secret@nowhere:1/db", tmp_path).open()
+
+
+def test_what_a_study_found_is_drawn_and_told(tmp_path: Path) -> None:
+    study = open_study(tmp_path, n_trials=8)
+    work(study)
+    best = study.best()
+    assert best is not None
+    assert describe_best(best)["settings"]["C"] == pytest.approx(best.params["C"])
+    drawn = draw_study(study.study)
+    assert set(drawn) == {"optimization_history", "parallel_coordinate", "slice", "param_importances"}
+    page = render_page(study.study)
+    assert page.count("plotly-graph-div") >= 4
+    assert "<script src=" not in page  # it needs nothing else
