@@ -15,7 +15,7 @@ class Average:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = network
-        self.blend = get_ema_multi_avg_fn(decay)
+        self.decay = decay
         self.averaged_ = copy.deepcopy(network).requires_grad_(False) if decay else None
         self.updates_ = torch.zeros((), dtype=torch.int64)
         self.untouched_: Set[str] | None = None
@@ -36,11 +36,17 @@ class Average:
             self.untouched_ = untouched
         blended = [pair for pair in self.pairs_ if self.updates_ and pair[0].is_floating_point()]
         if blended:
-            self.blend([mean for mean, _ in blended], [value for _, value in blended], self.updates_)
+            blend = get_ema_multi_avg_fn(self._decay())
+            blend([mean for mean, _ in blended], [value for _, value in blended], self.updates_)
         for mean, value in self.pairs_:
             if not (self.updates_ and mean.is_floating_point()):
                 mean.copy_(value)
         self.updates_ += 1
+
+    def _decay(self) -> float:
+        """Lower at first, as TensorFlow's is: an average of a few steps must not be that of none."""
+        updates = self.updates_.item()
+        return min(self.decay, (1 + updates) / (10 + updates))
 
     @property
     def best_guess(self) -> nn.Module:

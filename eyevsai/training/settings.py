@@ -84,7 +84,7 @@ class RegularizationSettings(Settings):
     ] = 0.5
     ema_decay: Annotated[
         float, Range(0, 0.99999),
-        Doc("Decay of the moving average of the weights, which is then evaluated and saved; 0 is off."),
+        Doc("Decay of the moving average of the weights, which is then evaluated and saved; 0 is off; lower at first."),
     ] = 0.0  # fmt: skip
     dropout_warmup_epochs: Annotated[
         float, Range(0, 10_000), Doc("Epochs over which dropout rises from 0 (Morerio et al. 2017); 0 is off.")

@@ -61,7 +61,7 @@ def test_mlflow_run_tunes_and_train_takes_what_was_found(
     other, explicit, _ = (run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train")
     assert (explicit.data.params["max_depth"], explicit.data.params["n_estimators"]) == ("7", "5")
     assert (other.data.params["n_estimators"], other.data.tags.get("tuned_from")) == ("200", None)
-    assert "no finished study nothing" in eyevsai(*train, "--tuned", "nothing", code=2).stderr
+    assert "no finished study or run nothing" in eyevsai(*train, "--tuned", "nothing", code=2).stderr
 
 
 def test_trials_are_pruned_and_fail_one_by_one(eyevsai: Eyevsai, stripes: Path, tmp_path: Path) -> None:

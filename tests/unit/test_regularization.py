@@ -90,14 +90,15 @@ def test_the_losses_of_parts_of_a_mixed_batch_add_up_to_the_whole(weighted: bool
 
 def test_the_average_follows_the_weights_and_is_what_is_kept(data: Data) -> None:
     network = nn.Linear(2, 2)
-    average = Average(network, 0.9)
+    average = Average(network, 0.5)
     average.update(set())
     expected = network.weight.detach().clone()
-    for _ in range(4):
+    for updates in range(1, 20):
         with torch.no_grad():
             network.weight += 1
         average.update(set())
-        expected = 0.9 * expected + 0.1 * network.weight.detach()
+        decay = min(0.5, (1 + updates) / (10 + updates))  # an average of a few steps is not that of none
+        expected = decay * expected + (1 - decay) * network.weight.detach()
     torch.testing.assert_close(average.best_guess.weight, expected)
     assert Average(network, 0.0).best_guess is network
 
