@@ -63,15 +63,15 @@ class Split:
         if self.cache is None or not self.pixels.key:
             return compute()
 
-        def build(folder: Path) -> dict[str, Any]:
+        def _build(folder: Path) -> dict[str, Any]:
             derived = compute()
             np.save(folder / DERIVED, derived.numpy(), allow_pickle=False)
             return {"made_from": made_from, "shape": list(derived.shape)}
 
-        def read(folder: Path) -> Tensor:
+        def _read(folder: Path) -> Tensor:
             return torch.from_numpy(np.load(folder / DERIVED, mmap_mode="c", allow_pickle=False))
 
-        return self.cache.open("features", f"{self.key}/{torch.__version__}/{made_from}", build, read, check)
+        return self.cache.open("features", f"{self.key}/{torch.__version__}/{made_from}", _build, _read, check)
 
     def arrays(self, places: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:
         """The same as `images`, as a list of arrays."""

@@ -55,13 +55,13 @@ def load_pixels(cache: Cache, items: Sequence[Item], fingerprint: str, preproces
     """
     key = f"{fingerprint}/{decode.VERSION}.{VERSION}/{preprocessing.interpolation}/{preprocessing.short_side_px}"
 
-    def build(folder: Path) -> dict[str, Any]:
+    def _build(folder: Path) -> dict[str, Any]:
         shapes = [preprocessing.resized_shape(item.record.height, item.record.width) for item in items]
         np.save(folder / SHAPES, np.array(shapes, dtype=np.int32), allow_pickle=False)
         _write_pixels(items, shapes, preprocessing, folder / FLAT)
         return {"images": len(items), "preprocessing": preprocessing.to_json()}
 
-    return cache.open("pixels", key, build, lambda folder: _open(folder, key))
+    return cache.open("pixels", key, _build, lambda folder: _open(folder, key))
 
 
 def _open(folder: Path, key: str) -> Pixels:

@@ -122,11 +122,11 @@ class Trials:
 def _reporting(run: Run, trial: Trial, accuracies: list[float]) -> Callable[[int, dict[str, float]], None]:
     """What a learner tells of its epochs: to the run, to the study, and whether to go on."""
 
-    def on_epoch(epoch: int, row: dict[str, float]) -> None:
+    def _on_epoch(epoch: int, row: dict[str, float]) -> None:
         run.metrics(row, step=epoch)
         accuracies.append(row["valid/accuracy"])
         trial.report(row["valid/accuracy"], epoch)
         if trial.should_prune():
             raise Pruned(f"pruned after epoch {epoch}")
 
-    return on_epoch
+    return _on_epoch

@@ -43,6 +43,7 @@ class Course:
 
     def prepare(self, epoch: int, splits: tuple[Split, Split], preprocessing: Preprocessing, stop: Stop) -> None:
         """Computes what the epochs from `epoch` on need of train and valid, the network being where it computes."""
+        del epoch, splits, preprocessing, stop  # images are read as they are needed
 
     def features(self, epoch: int, places: Tensor, generator: torch.Generator) -> Tensor | None:  # noqa: ARG002
         """What the trained part of an epoch is given of train images, N,D float32; None: the images themselves."""
