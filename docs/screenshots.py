@@ -76,6 +76,16 @@ def open_curves(page: Page, address: str, run_id: str) -> None:
     _close_assistant(page)
 
 
+def open_study(page: Page, address: str, name: str) -> None:
+    """The list of runs with the trials of a study unfolded."""
+    page.goto(f"{address}/#/experiments/0/runs?workflowType=machine_learning")
+    cell = page.locator(".ag-cell-wrapper", has_text=name).first
+    cell.wait_for(timeout=60_000)
+    cell.locator("button").first.click()
+    page.get_by_text("trial 0", exact=True).first.wait_for(timeout=60_000)
+    _close_assistant(page)
+
+
 def open_picture(page: Page, address: str, run_id: str, name: str) -> None:
     """A picture among a run's artifacts, once it is loaded."""
     page.goto("about:blank")  # a change of the address behind # alone would keep the page before it
@@ -101,12 +111,16 @@ def main() -> None:
         command = [sys.executable, "-m", "eyevsai", "train"]
         done = subprocess.run(command, cwd=name, env=env, check=True, capture_output=True, text=True)
         run_id = next(line.split()[1].rstrip(";") for line in done.stdout.splitlines() if line.startswith("run "))
+        study = ["tune", "--model", "shallow", "--variation", "rf_hog_lbp", "--n-trials", "4"]
+        subprocess.run([sys.executable, "-m", "eyevsai", *study], cwd=name, env=env, check=True, capture_output=True)
         with mlflow_ui(Path(name)) as address, browser_page() as page:
             open_curves(page, address, run_id)
             page.screenshot(path=IMAGES / "curves.png")
             open_picture(page, address, run_id, "confusion_matrix.png")
             page.screenshot(path=IMAGES / "pictures.png")
-    print(f"wrote {IMAGES}/curves.png and pictures.png")
+            open_study(page, address, "tune digits-shallow-rf_hog_lbp")
+            page.screenshot(path=IMAGES / "study.png", clip={"x": 0, "y": 0, "width": 1440, "height": 460})
+    print(f"wrote curves.png, pictures.png and study.png into {IMAGES}")
 
 
 if __name__ == "__main__":

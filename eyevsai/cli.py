@@ -15,13 +15,19 @@ from eyevsai import config, data_commands
 from eyevsai.console import start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, Terminated, UserError
-from eyevsai.flags import hyphens, pick_settings, settings_of_command, spell_out_booleans, take_switch, with_flags
+from eyevsai.flags import (
+    hyphens,
+    pick_settings,
+    refuse_flags_of_train,
+    settings_of_command,
+    spell_out_booleans,
+    take_switch,
+    tune_settings,
+    with_flags,
+)
 from eyevsai.models.families import variation_of
-from eyevsai.settings import settings_of
-from eyevsai.tuning.settings import TuneSettings
 
 INTERRUPTED, UNSYNCED = 130, 3
-TUNING = settings_of(TuneSettings)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -67,7 +73,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     spell_out_booleans(arguments, settings)
     lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
-    app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(tune, [*settings, *TUNING]))
+    app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(tune, tune_settings(settings)))
     app.command(hidden=True)(work)
     app.command(name="list")(with_flags(list_all, pick_settings(DataSettings, "data_root")))
     app.command(context_settings=lenient)(with_flags(describe, settings))
@@ -108,6 +114,7 @@ def tune(context: typer.Context, **given: Any) -> None:
 
     A study of the same name is gone on with. `train` takes what it found.
     """
+    refuse_flags_of_train(context.args)
     _refuse_extras(context.args, given)
     from eyevsai.jobs.study import compose_tune
 

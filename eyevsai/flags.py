@@ -12,6 +12,9 @@ from eyevsai import config
 from eyevsai.data.catalogue import PRESETS
 from eyevsai.errors import UserError
 from eyevsai.settings import FALSE, TRUE, Setting, Settings, settings_of
+from eyevsai.tuning.settings import TuneSettings
+
+OF_TRAIN = ("resume", "resume_anyway", "tuned", "checkpoint_every_s")  # what `tune` has no use for
 
 
 def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
@@ -25,6 +28,20 @@ def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
         return config.train_settings(model or (None if helping else config.ModelChoice().model), variation)
     except UserError:
         return config.shared_settings()
+
+
+def tune_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
+    """The settings of `tune` for a model whose settings of `train` are given."""
+    return (*(setting for setting in settings if setting.name not in OF_TRAIN), *settings_of(TuneSettings))
+
+
+def refuse_flags_of_train(arguments: Sequence[str]) -> None:
+    """Raises UserError for flags of `train` that a study has no use for."""
+    for argument in arguments:
+        name = argument.partition("=")[0].lstrip("-").replace("-", "_")
+        if argument.startswith("--") and name in OF_TRAIN:
+            raise UserError(f"{argument.partition('=')[0]} is a flag of train. A study goes on by itself when tune is "
+                            "started again with the same --study, and its trials keep no checkpoints.")  # fmt: skip
 
 
 def _peek(arguments: Sequence[str], name: str) -> str | None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig, compose_train
 from eyevsai.data.dataset import Dataset, load_dataset
-from eyevsai.errors import UserError
 from eyevsai.jobs.train import open_swept_store
 from eyevsai.models.learner import build
 from eyevsai.names import ModelName
@@ -44,8 +43,6 @@ def compose_tune(given: Mapping[str, Any]) -> TuneConfig:
         UserError: a name or a value that is not allowed.
     """
     own = {setting.name for setting in settings_of(TuneSettings)}
-    if "resume" in given:
-        raise UserError("A study goes on by itself: start tune again with the same --study. --resume is for train.")
     rest = {name: value for name, value in given.items() if name not in own}
     tuning = TuneSettings(**{name: value for name, value in given.items() if name in own})
     return TuneConfig(compose_train(rest), rest, tuning)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SETTINGS = "settings"  # the attribute of a trial that has all that was chosen for it
+TARGET = "valid accuracy"
 MIN_FOR_IMPORTANCE = 4  # trials; of fewer nothing can be said
 
 
@@ -52,7 +53,7 @@ def draw_study(study: optuna.Study) -> dict[str, Figure]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in _drawable(study):
-            axes = getattr(pictures, f"plot_{name}")(study)
+            axes = getattr(pictures, f"plot_{name}")(study, target_name=TARGET)
             first = axes.flat[0] if hasattr(axes, "flat") else axes
             drawn[name] = first.figure
     return drawn
@@ -66,7 +67,7 @@ def render_page(study: optuna.Study) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in _drawable(study):
-            figure = getattr(visualization, f"plot_{name}")(study)
+            figure = getattr(visualization, f"plot_{name}")(study, target_name=TARGET)
             parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
     head = f"<!doctype html><meta charset='utf-8'><title>{study.study_name}</title>"
     return head + f"<h1>{study.study_name}</h1>" + "\n".join(parts)

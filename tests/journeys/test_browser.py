@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -11,15 +12,32 @@ from mlflow import MlflowClient
 from tests.conftest import ROOT, Eyevsai
 
 
-@pytest.mark.timeout(400)
-def test_a_run_shows_its_curves_and_pictures(eyevsai: Eyevsai, workplace: Path) -> None:
+@pytest.fixture
+def screenshots() -> Any:
+    """docs/screenshots.py, which no package holds."""
     spec = importlib.util.spec_from_file_location("screenshots", ROOT / "docs" / "screenshots.py")
     assert spec is not None
     assert spec.loader is not None
-    screenshots = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(screenshots)
-    if screenshots.find_chromium() is None:
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if module.find_chromium() is None:
         pytest.skip("no Chromium here: apt-get install chromium")
+    return module
+
+
+@pytest.mark.timeout(400)
+def test_a_study_shows_its_trials_under_it(eyevsai: Eyevsai, workplace: Path, stripes: Path, screenshots: Any) -> None:
+    small = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
+    eyevsai("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1")
+    parent = next(run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "tune")
+    with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
+        screenshots.open_study(page, address, "tune stripes-shallow-rf_hog_lbp")
+        assert page.get_by_text("trial 1", exact=True).count()
+        screenshots.open_picture(page, address, parent.info.run_id, "optimization_history.png")
+
+
+@pytest.mark.timeout(400)
+def test_a_run_shows_its_curves_and_pictures(eyevsai: Eyevsai, workplace: Path, screenshots: Any) -> None:
     eyevsai("train", "--epochs", "2", "--width", "8")
     (run,) = MlflowClient().search_runs(["0"])
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:

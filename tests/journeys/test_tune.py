@@ -118,6 +118,12 @@ def test_a_study_ends_on_ctrl_c_and_the_trial_is_begun_again(workplace: Path, ey
     assert "2 complete" in eyevsai(*tune).stdout
 
 
+def test_help_lists_what_a_study_takes(eyevsai: Eyevsai) -> None:
+    text = eyevsai("tune", "--model", "shallow", "--help").stdout
+    assert all(flag in text for flag in ("--n-trials", "--sampler", "--space", "--reduction", "--data"))
+    assert not any(flag in text for flag in ("--resume", "--tuned", "--checkpoint-every-s"))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
