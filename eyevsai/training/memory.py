@@ -12,7 +12,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
-    return "can't allocate memory" in text or "could not create a memory" in text or "out of memory" in text
+    words = ("can't allocate memory", "could not create a memory", "could not create a primitive", "out of memory")
+    return any(word in text for word in words)  # oneDNN says the second and third
 
 
 def release_memory(optimizer: torch.optim.Optimizer) -> None:
