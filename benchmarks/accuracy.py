@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+from benchmarks.photographs import PHOTOS, are_missing
+
 WEIGHTS = PHOTOS.parent / "weights" / "mobilenet_v2_backbone.pth"
 HALF = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]  # what those weights were trained with
 
@@ -58,8 +59,7 @@ ROWS = [
 
 
 def main() -> None:
-    if not PHOTOS.is_dir():
-        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+    if are_missing():
         return
     known = {row.model for row in ROWS}
     wanted = {name for name in os.environ.get("EYEVSAI_MODELS", "").split(",") if name} or known

@@ -5,28 +5,24 @@ Bytes are flushed to the disk of the current folder. The median over the epochs 
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+from benchmarks.photographs import are_missing, load_union
+
 ROUNDS, EVERY_S = 3, 300.0
 
 
 def main() -> None:
-    if not PHOTOS.is_dir():
-        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+    if are_missing():
         return
-    from eyevsai.data.dataset import load_dataset
-    from eyevsai.data.settings import DataSettings
     from eyevsai.models.deep_v1.network import DeepV1Learner
     from eyevsai.models.deep_v1.settings import DeepV1Settings
     from eyevsai.training.checkpoint import Checkpoints
 
-    cache = os.environ.get("EYEVSAI_CACHE", "~/.cache/eyevsai")
-    dataset = load_dataset(DataSettings(dataset="combined_all", data_root=str(PHOTOS), cache_root=cache), 0)
+    dataset = load_union()
     learner = DeepV1Learner("standard", DeepV1Settings(epochs=2 * ROUNDS + 1), dataset.classes, 0)
     data = dataset.open(learner.preprocessing)
     saves: list[float] = []

@@ -24,7 +24,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+from benchmarks.photographs import PHOTOS, are_missing
+
 SIZE, SHORT_SIDE = 64, 74
 GROWTH = (1_000, 5_000, 20_000, 80_000)
 
@@ -182,8 +183,7 @@ def _vary(source: Path, target: Path, number: int) -> None:
 
 
 def main() -> None:
-    if not PHOTOS.is_dir():
-        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+    if are_missing():
         return
     chosen = os.environ.get("EYEVSAI_BENCHMARK_PARTS", "speed decoding duplicates growth").split()
     for part in (globals()[name] for name in chosen):

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+from benchmarks.photographs import PHOTOS
+
 ROOT = Path(__file__).parents[1]
 KILLS, MUTANTS, PER_FOLDER = 20, 60_000, 6_000
 NAMES, NAMES_LIMIT_S = 10_000, 2.0

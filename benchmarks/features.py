@@ -5,14 +5,13 @@ Limits: 1,500 images/s on two cores, and 8 times scikit-image. In turns; the med
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+from benchmarks.photographs import are_missing, load_union
+
 ROUNDS, PEER_IMAGES = 5, 384
 
 
@@ -44,17 +43,13 @@ class Peer:
 
 
 def main() -> None:
-    if not PHOTOS.is_dir():
-        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+    if are_missing():
         return
-    from eyevsai.data.dataset import load_dataset
-    from eyevsai.data.settings import DataSettings
     from eyevsai.data.workers import map_chunks
     from eyevsai.models.shallow.learner import ShallowLearner
     from eyevsai.models.shallow.settings import SvmSettings
 
-    cache = os.environ.get("EYEVSAI_CACHE", "~/.cache/eyevsai")
-    dataset = load_dataset(DataSettings(dataset="combined_all", data_root=str(PHOTOS), cache_root=cache), 0)
+    dataset = load_union()
     learner = ShallowLearner("svm_hog_lbp", SvmSettings(), dataset.classes, 0)
     train = replace(dataset.open(learner.preprocessing).train, cache=None)  # else features come out of it
     ours, theirs = [], []

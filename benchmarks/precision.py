@@ -5,22 +5,18 @@ Limit: the mean difference of best valid accuracy over three seeds is within 1.5
 
 from __future__ import annotations
 
-import os
 import statistics
-from pathlib import Path
 
-PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+from benchmarks.photographs import are_missing, load_union
+
 SEEDS, EPOCHS, SIZE = (0, 1, 2), 30, 64
 
 
 def best_accuracy(precision: str, seed: int) -> float:
-    from eyevsai.data.dataset import load_dataset
-    from eyevsai.data.settings import DataSettings
     from eyevsai.models.deep_v1.network import DeepV1Learner
     from eyevsai.models.deep_v1.settings import DeepV1Settings
 
-    cache = os.environ.get("EYEVSAI_CACHE", "~/.cache/eyevsai")
-    dataset = load_dataset(DataSettings(dataset="combined_all", data_root=str(PHOTOS), cache_root=cache), 0)
+    dataset = load_union()
     settings = DeepV1Settings(epochs=EPOCHS, image_size=SIZE, precision=precision)
     learner = DeepV1Learner("standard", settings, dataset.classes, seed)
     data = dataset.open(learner.preprocessing)
@@ -30,8 +26,7 @@ def best_accuracy(precision: str, seed: int) -> float:
 
 
 def main() -> None:
-    if not PHOTOS.is_dir():
-        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+    if are_missing():
         return
     differences = []
     for seed in SEEDS:

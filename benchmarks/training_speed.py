@@ -11,15 +11,14 @@ own, in turns, and the median of the rounds is taken.
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from benchmarks.photographs import PHOTOS, are_missing, load_union
 
 ROUNDS, BATCH, SIZE, SECONDS = 3, 64, 128, 12.0
-PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
 
 
 def _learner(classes: tuple[str, ...]):  # type: ignore[no-untyped-def]
@@ -29,17 +28,9 @@ def _learner(classes: tuple[str, ...]):  # type: ignore[no-untyped-def]
     return DeepV1Learner("standard", DeepV1Settings(image_size=SIZE, batch_size=BATCH, epochs=2), classes, 0)
 
 
-def _dataset():  # type: ignore[no-untyped-def]
-    from eyevsai.data.dataset import load_dataset
-    from eyevsai.data.settings import DataSettings
-
-    cache = os.environ.get("EYEVSAI_CACHE", "~/.cache/eyevsai")
-    return load_dataset(DataSettings(dataset="combined_all", data_root=str(PHOTOS), cache_root=cache), 0)
-
-
 def ours() -> float:
     """Images per second of the train pass of the second epoch, as the run logs it; the first one warms up."""
-    dataset = _dataset()
+    dataset = load_union()
     learner = _learner(dataset.classes)
     data = dataset.open(learner.preprocessing)
     rows: list[dict[str, float]] = []
@@ -54,7 +45,7 @@ def bare() -> float:
     from eyevsai.training.device import find_precision, prepare
     from eyevsai.training.optimizer import build_optimizer
 
-    learner = _learner(_dataset().classes)
+    learner = _learner(load_union().classes)
     settings, network = learner.settings, learner.network.to(memory_format=torch.channels_last)
     precision = find_precision("auto", prepare(settings))
     optimizer = build_optimizer([network], settings)
@@ -110,8 +101,7 @@ def stock() -> float:
 
 
 def main() -> None:
-    if not PHOTOS.is_dir():
-        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+    if are_missing():
         return
     loops = {"ours": ours, "bare": bare, "stock": stock}
     rates: dict[str, list[float]] = {name: [] for name in loops}

@@ -11,14 +11,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
+from benchmarks.photographs import PHOTOS, are_missing
+
 TRIALS = 8
 SPACE = 'features = "hog,lbp,color"\nhog_cells = 8\ncolor_hues = 8\npyramid_levels = 3\nimage_size = 128\n'
 
 
 def main() -> None:
-    if not PHOTOS.is_dir():
-        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+    if are_missing():
         return
     photos = str(PHOTOS.resolve())
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ from eyevsai.console import start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, Terminated, UserError
 from eyevsai.flags import (
+    Json,
     hyphens,
     pick_settings,
     refuse_flags_of_train,
@@ -26,10 +27,9 @@ from eyevsai.flags import (
     with_flags,
 )
 from eyevsai.models.families import variation_of
+from eyevsai.settings import spell_flags
 
 INTERRUPTED, UNSYNCED = 130, 3
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -124,10 +124,9 @@ def tune(context: typer.Context, **given: Any) -> None:
 
     done = job(composed, config.take_run_id())
     states = ", ".join(f"{count} {state}" for state, count in done.states.items())
-    found = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in done.settings.items())
     print(
         f"study {done.study}: {states}\n"
-        f"best valid accuracy {done.accuracy:.4f} with {found}\n"
+        f"best valid accuracy {done.accuracy:.4f} with {spell_flags(done.settings)}\n"
         f"run {done.run_id}, in {done.seconds:.0f} s; see it with: mlflow ui"
     )
 

@@ -15,3 +15,4 @@ def start_logging() -> None:
     logger.handlers = [handler]
     logger.propagate = False
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for files of a few lines

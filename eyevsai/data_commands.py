@@ -12,10 +12,9 @@ from eyevsai import config
 from eyevsai.console import start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
-from eyevsai.flags import pick_settings, with_flags
+from eyevsai.flags import Json, pick_settings, with_flags
 
 Folder = Annotated[str | None, typer.Argument(help="A folder of class folders.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def build_app() -> typer.Typer:

@@ -14,6 +14,7 @@ from eyevsai.errors import UserError
 from eyevsai.settings import FALSE, TRUE, Setting, Settings, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 OF_TRAIN = ("resume", "resume_anyway", "tuned", "checkpoint_every_s")  # what `tune` has no use for
 
 

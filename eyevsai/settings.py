@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import shlex
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -136,10 +138,17 @@ class Settings:
     """Base of every settings dataclass: an object that exists is a valid one."""
 
     PANEL: ClassVar[str] = "Settings"
+    NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset()  # inherited settings that tuning leaves alone here
 
     def __post_init__(self) -> None:
         for setting in settings_of(type(self)):
             setting.check(getattr(self, setting.name))
+
+
+def spell_flags(values: Mapping[str, Any]) -> str:
+    """Settings as a person types them: `--lr 0.001 --max-depth ''`."""
+    texts = {name: "" if value is None else str(value) for name, value in values.items()}
+    return " ".join(f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items())
 
 
 def parse_bool(text: str) -> bool:
@@ -181,6 +190,7 @@ def _read(cls: type, field: dataclasses.Field[Any]) -> Setting:
     (first, _), (_, hint) = declarations[0], declarations[-1]
     annotation, *marks = typing.get_args(hint)
     kind, optional = _strip_optional(annotation)
+    left_alone = cls.NOT_SEARCHED  # type: ignore[attr-defined]
     return Setting(
         name=field.name,
         type=kind,
@@ -189,7 +199,7 @@ def _read(cls: type, field: dataclasses.Field[Any]) -> Setting:
         doc=next(mark.text for mark in marks if isinstance(mark, Doc)),
         panel=first.PANEL,
         allowed=next((mark for mark in marks if isinstance(mark, Range | Choice)), None),
-        search=next((mark.space for mark in marks if isinstance(mark, Search)), None),
+        search=next((mark.space for mark in marks if isinstance(mark, Search) and field.name not in left_alone), None),
         when=next((mark for mark in marks if isinstance(mark, When)), None),
         env=next((mark.name for mark in marks if isinstance(mark, Env)), None),
         parameter=any(isinstance(mark, Parameter) for mark in marks),

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from eyevsai.errors import UserError
 from eyevsai.names import choose
-from eyevsai.settings import Choice, Doc, Range, Search, Settings
+from eyevsai.settings import Choice, Doc, Range, Settings
 
 GROUPS = ("hog", "lbp", "color")
 MIN_CELL_PX = 2
@@ -15,16 +15,16 @@ MIN_CELL_PX = 2
 
 @dataclass(frozen=True)
 class FeatureSettings(Settings):
-    """Handcrafted features."""
+    """Handcrafted features. None is searched, so that a study describes its images once; a space file may say so."""
 
     PANEL: ClassVar[str] = "Features"
 
     features: Annotated[
-        str, Search(Choice(("hog,lbp,color", "lbp,color", "hog,lbp"))),
+        str,
         Doc("Features that describe an image: any of hog, lbp and color, with commas."),
     ] = "hog,lbp,color"  # fmt: skip
     hog_cells: Annotated[
-        int, Range(2, 64), Search(Choice((6, 8, 12))),
+        int, Range(2, 64),
         Doc("Cells along each side for histograms of oriented gradients (Dalal & Triggs 2005)."),
     ] = 8  # fmt: skip
     hog_orientations: Annotated[int, Range(2, 36), Doc("Bins of orientation in each cell.")] = 9
@@ -33,10 +33,10 @@ class FeatureSettings(Settings):
         str, Choice(("8", "16", "both")),
         Doc("Neighbours of local binary patterns (Ojala et al. 2002): 8 at radius 1, 16 at radius 2."),
     ] = "both"  # fmt: skip
-    color_hues: Annotated[int, Range(1, 64), Search(Choice((6, 8, 12))), Doc("Bins of hue.")] = 8
+    color_hues: Annotated[int, Range(1, 64), Doc("Bins of hue.")] = 8
     color_tones: Annotated[int, Range(1, 16), Doc("Bins of saturation, and of value.")] = 3
     pyramid_levels: Annotated[
-        int, Range(1, 5), Search(Range(1, 3)),
+        int, Range(1, 5),
         Doc("Grids of 1, 2, 4 ... regions a side in which patterns and colours are counted (Lazebnik et al. 2006)."),
     ] = 3  # fmt: skip
     square_root: Annotated[

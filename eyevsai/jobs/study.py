@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig, compose_train
 from eyevsai.data.dataset import Dataset, load_dataset
-from eyevsai.jobs.train import open_swept_store
+from eyevsai.jobs.opening import open_swept_store
 from eyevsai.models.learner import build
 from eyevsai.names import ModelName
 from eyevsai.settings import settings_of
@@ -83,8 +83,9 @@ def open_study(config: TuneConfig) -> OpenStudy:
     folder = (store.parent if store else config.state_root) / STUDIES
     place = Place(config.tuning.storage, folder / f"{name}.journal")
     study = Study(name, place, config.tuning, space, getattr(model.settings, "epochs", 1))
-    seed = config.trials.run.seed
-    study.begin({**space.describe(), "data": dataset.fingerprint, "model": str(learner.variation), "seed": seed})
+    about = {"model": f"{model.family}/{model.variation}", "preset": model.preset, "data": dataset.fingerprint,
+             "seed": config.trials.run.seed}  # fmt: skip
+    study.begin({**space.describe(), **about})
     return OpenStudy(config, study, dataset, tracking_uri)
 
 

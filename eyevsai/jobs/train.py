@@ -6,7 +6,6 @@ import logging
 import shutil
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -17,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import Data, Dataset, Split, load_dataset
 from eyevsai.data.workers import IMPORTING
+from eyevsai.jobs.opening import log_input, open_swept_store
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, stopping
 from eyevsai.jobs.tuned import use_tuned
 from eyevsai.models.learner import FeatureLearner, Learner, build
 from eyevsai.names import ModelName
 from eyevsai.run_folder import VERSION_URI
-from eyevsai.store import open_store
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import rank
 
@@ -92,16 +91,6 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
             scores = session.evaluate()
             model_uri = session.register(scores)
             return Trained(run.run_id, model_uri, scores, time.monotonic() - began)
-
-
-def open_swept_store(config: TrainConfig) -> str:
-    """The store's URI, after what ended runs of this machine left unsaid was said."""
-    tracking_uri = open_store()
-    from eyevsai.registry.versions import CARRIERS
-    from eyevsai.tracking.sweep import sweep
-
-    sweep(tracking_uri, Path(config.run.state_root).expanduser(), CARRIERS)
-    return tracking_uri
 
 
 @dataclass(frozen=True)
@@ -173,10 +162,7 @@ class _Session:
 
     def _log_dataset(self) -> None:
         dataset = self.data.dataset
-        counts = Counter(dataset.split_names)
-        profile = {"classes": len(dataset.classes), **{name: counts[name] for name in ("train", "valid", "test")}}
-        folders = [str(folder) for folder in dataset.found.source.parts.values()]
-        self.run.dataset(dataset.name, dataset.fingerprint, folders, profile)
+        log_input(self.run, dataset)
         self.run.json("classes.json", list(dataset.classes))
         lines = [
             f"{split}\t{item.label}\t{item.name}\t{item.record.digest}\n"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from eyevsai.errors import Pruned, RunFailed, Terminated, UserError
+from eyevsai.jobs.opening import log_input
 from eyevsai.jobs.signals import JobStop
 from eyevsai.jobs.study import OpenStudy, trial_config
 from eyevsai.models.learner import build
@@ -109,6 +110,7 @@ class Trials:
                 trial.set_user_attr(RUN_ID, run.run_id)
                 run.params(config.flat())
                 run.json("config.json", config.flat())
+                log_input(run, self.dataset)
                 learner = build(model.family, model.variation, model.settings, self.dataset.classes, config.run.seed)
                 learner.prepare(self.dataset.labels_of("train"))
                 data = self.dataset.open(learner.preprocessing)

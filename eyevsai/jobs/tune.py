@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.errors import RunFailed
+from eyevsai.jobs.opening import log_input
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.jobs.study import OpenStudy, TuneConfig, compose_tune, open_study
 from eyevsai.tuning.settings import TuneSettings
@@ -75,7 +76,8 @@ def _start(opened: OpenStudy, stop: JobStop, run_id: str | None) -> Iterator[Run
 
     config, study = opened.config, opened.study
     before = study.parent if study.parent and is_active(opened.tracking_uri, study.parent) else None
-    tags = {"job": "tune", "study": study.name, **vars(opened.name), "fingerprint": opened.dataset.fingerprint}
+    tags = {"job": "tune", "study": study.name, **vars(opened.name), "preset": config.trials.model.preset,
+            "fingerprint": opened.dataset.fingerprint}  # fmt: skip
     title = config.trials.run.run_name or f"tune {study.name}"
     with ExitStack() as stack:
         with stop.deferring():
@@ -89,6 +91,7 @@ def _start(opened: OpenStudy, stop: JobStop, run_id: str | None) -> Iterator[Run
             study.parent = run.run_id
             run.params({**config.trials.flat(), **asdict(config.tuning)})
             run.json("space.json", study.space.describe())
+            log_input(run, opened.dataset)
         yield run
 
 

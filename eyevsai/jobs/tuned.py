@@ -8,7 +8,7 @@ from dataclasses import replace
 from eyevsai.config import AUTO_TUNED, NEVER_TUNED, TrainConfig
 from eyevsai.errors import UserError
 from eyevsai.names import ModelName
-from eyevsai.settings import settings_of
+from eyevsai.settings import settings_of, spell_flags
 
 log = logging.getLogger("eyevsai")
 
@@ -28,7 +28,9 @@ def use_tuned(config: TrainConfig, name: ModelName, tracking_uri: str) -> tuple[
     wanted = config.tuned.tuned
     if wanted == NEVER_TUNED:
         return config, None
-    found = find_study(tracking_uri, vars(name), None if wanted == AUTO_TUNED else wanted)
+    found = find_study(
+        tracking_uri, {**vars(name), "preset": config.model.preset}, None if wanted == AUTO_TUNED else wanted
+    )
     if found is None and wanted == AUTO_TUNED:
         return config, None
     if found is None:
@@ -40,8 +42,7 @@ def use_tuned(config: TrainConfig, name: ModelName, tracking_uri: str) -> tuple[
         raise UserError(f"The study in run {found} has no {BEST}. Take --tuned {NEVER_TUNED}, or tune again.")
     known = {setting.name for setting in settings_of(type(config.model.settings))}
     values = {key: value for key, value in best["settings"].items() if key in known and key not in config.given}
-    said = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in values.items())
     log.info("Settings that a study found (run %s, valid accuracy %.4f): %s. Without them: --tuned %s",
-             found, best["accuracy"], said, NEVER_TUNED)  # fmt: skip
+             found, best["accuracy"], spell_flags(values), NEVER_TUNED)  # fmt: skip
     settings = replace(config.model.settings, **values)
     return replace(config, model=replace(config.model, settings=settings)), found

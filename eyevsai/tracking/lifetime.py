@@ -26,6 +26,7 @@ from mlflow.exceptions import MlflowException
 from eyevsai.errors import Pruned, RunFailed, Terminated
 from eyevsai.run_folder import RunFolder, check_root
 from eyevsai.stopping import Stop
+from eyevsai.store import shown
 from eyevsai.tracking.monitor import start_monitor
 from eyevsai.tracking.operations import CARRIERS, Carrier
 from eyevsai.tracking.process import BEAT_EVERY_S, describe_process, has_died
@@ -101,9 +102,10 @@ def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
         run.tags({ENDED_BY: "pruner"})
         raise
     except BaseException as error:
-        log.error("The run failed: %s", error)
+        said = shown(str(error))
+        log.error("The run failed: %s", said)
         with suppress(RunFailed):  # the disk of the spool may be what is full
-            run.tags({"error": str(error)[:ERROR_LENGTH]})
+            run.tags({"error": said[:ERROR_LENGTH]})
         raise
     finally:
         with stop.deferring():

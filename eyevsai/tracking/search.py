@@ -26,7 +26,7 @@ def find_study(tracking_uri: str, tags: Mapping[str, str], wanted: str | None) -
         else:
             same = all(run.data.tags.get(name) == value for name, value in {"job": "tune", **tags}.items())
             return run.info.run_id if same else None
-    written = " and ".join(f"tags.`{name}` = '{_quoted(value)}'" for name, value in conditions.items())
+    written = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in conditions.items())
     experiments = [each.experiment_id for each in client.search_experiments()]
     runs = client.search_runs(
         experiments,
@@ -48,4 +48,5 @@ def read_json(tracking_uri: str, run_id: str, name: str) -> Any:
 
 
 def _quoted(value: str) -> str:
-    return value.replace("'", "")
+    """A value in a filter; one with both kinds of quotes cannot be written, and finds nothing."""
+    return f'"{value}"' if "'" in value and '"' not in value else f"'{value.replace(chr(39), '')}'"

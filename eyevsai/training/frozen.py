@@ -26,7 +26,7 @@ VERSION = 1  # raise it when the same base would give other features
 class FrozenFeatures:
     """Some augmented views of each train image, and each valid image as it is, as the base describes them.
 
-    Views are drawn from a seed of their own, so that runs and trials of any seed share them.
+    Views are drawn from a seed of their own: all runs and trials on the same split share them.
     """
 
     def __init__(self, settings: UnfreezingSettings) -> None:

@@ -143,15 +143,8 @@ class UnfreezingSettings(TrainingSettings):
     fine-tuning have no time for.
     """
 
-    mixup: Annotated[float, Range(0, 10), Doc("Alpha of mixup (Zhang et al. 2018) while fine-tuning; 0 is off.")] = 0.0
-    cutmix: Annotated[float, Range(0, 10), Doc("Alpha of CutMix (Yun et al. 2019) while fine-tuning; 0 is off.")] = 0.0
-    crop_scale: Annotated[
-        float, Range(0.05, 1.0), Doc("Smallest share of the image's area that a random crop keeps; 1 crops nothing.")
-    ] = 0.5
-    rotation: Annotated[float, Range(0, 180), Doc("Largest rotation either way, in degrees.")] = 0.0
-    erasing: Annotated[
-        float, Range(0, 1), Doc("Share of images of which a random rectangle is blanked (Zhong et al. 2020).")
-    ] = 0.0
+    NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset({"crop_scale", "rotation", "erasing", "mixup", "cutmix"})
+
     freeze_base_epochs: Annotated[
         int, Range(0, 10_000), Search(Range(5, 30)),
         Doc("Epochs of the head alone, on features of the frozen base that are computed once."),

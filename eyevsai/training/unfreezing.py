@@ -40,7 +40,7 @@ class Unfreezing(Course):
     def num_unfrozen(self, epoch: int) -> int:
         """How many stages an epoch, counted from 1, trains."""
         settings, tuned = self.settings, epoch - self.settings.freeze_base_epochs
-        if tuned <= 0:
+        if tuned <= 0 or not settings.fine_tune_epochs:
             return 0
         return math.ceil(min(tuned, settings.fine_tune_epochs) * settings.unfreeze_stages / settings.fine_tune_epochs)
 
@@ -100,9 +100,8 @@ class Unfreezing(Course):
 
     def untouched(self, epoch: int) -> Set[str]:
         """See `Course.untouched`: what lies in stages that no epoch has unfrozen."""
-        frozen = len(self.network.stages) - self.num_unfrozen(min(epoch, self.num_epochs))
-        prefixes = tuple(f"stages.{number}." for number in range(frozen))
-        return {name for name in self.network.state_dict() if name.startswith(prefixes)} if prefixes else set()
+        prefixes = tuple(f"stages.{number}." for number in range(len(self.network.stages) - self.num_unfrozen(epoch)))
+        return {name for name in self.network.state_dict() if name.startswith(prefixes)}
 
     def state_dict(self) -> dict[str, Any]:
         """See `Course.state_dict`; frozen weights are not in checkpoints, so their digest is."""

@@ -47,6 +47,7 @@ def draw_study(study: optuna.Study) -> dict[str, Figure]:
     import matplotlib as mpl
 
     mpl.use("Agg")
+    import matplotlib.pyplot as plt
     from optuna.visualization import matplotlib as pictures
 
     drawn = {}
@@ -56,6 +57,7 @@ def draw_study(study: optuna.Study) -> dict[str, Figure]:
             axes = getattr(pictures, f"plot_{name}")(study, target_name=TARGET)
             first = axes.flat[0] if hasattr(axes, "flat") else axes
             drawn[name] = first.figure
+            plt.close(first.figure)  # pyplot would keep each for ever
     return drawn
 
 

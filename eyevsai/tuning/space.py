@@ -20,8 +20,10 @@ from optuna.trial import Trial
 from eyevsai.errors import UserError
 from eyevsai.names import nearest
 from eyevsai.settings import Choice, Range, Setting, Settings, settings_of
+from eyevsai.training.settings import ThreadSettings
 
 GRID_POINTS = 4  # of a range, for a grid
+DEVICE = ThreadSettings.PANEL  # what computes is no part of what is looked for, nor of what was found
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def declared_space(declared: type[Settings], given: Mapping[str, Any], path: str
     """
     known = {setting.name: setting for setting in settings_of(declared)}
     dimensions = {name: Dimension(each, each.search) for name, each in known.items() if each.search is not None}
-    fixed = {name: value for name, value in given.items() if name in known}
+    fixed = {name: value for name, value in given.items() if name in known and known[name].panel != DEVICE}
     for name, wanted in (_read(Path(path)) if path else {}).items():
         if name not in known:
             guess = nearest(name, known)

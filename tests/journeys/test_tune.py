@@ -41,6 +41,7 @@ def test_mlflow_run_tunes_and_train_takes_what_was_found(
     (parent,), trials = study_and_trials()
     assert (parent.info.status, len(trials)) == ("FINISHED", 3)
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
+    assert {run.inputs.dataset_inputs[0].dataset.name for run in (parent, *trials)} == {"stripes"}
     best = json.loads(Path(MlflowClient().download_artifacts(parent.info.run_id, "best.json")).read_text())
     accuracies = [run.data.metrics["best/accuracy"] for run in trials]
     assert best["accuracy"] == parent.data.metrics["best/accuracy"] == max(accuracies)
@@ -64,7 +65,45 @@ def test_mlflow_run_tunes_and_train_takes_what_was_found(
     assert "no finished study or run nothing" in eyevsai(*train, "--tuned", "nothing", code=2).stderr
 
 
-def test_trials_are_pruned_and_fail_one_by_one(eyevsai: Eyevsai, stripes: Path, tmp_path: Path) -> None:
+def test_trials_that_do_badly_are_given_up(eyevsai: Eyevsai, stripes: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("lr = [1e-6, 3e-2]\noptimizer = 'adamw'\n")
+    done = eyevsai("tune", *flags(**{**DEEP, "epochs": 9}, data=stripes, n_trials=12, space=space))
+    (parent,), trials = study_and_trials()
+    pruned = [run for run in trials if run.info.status == "KILLED"]
+    finished = [run for run in trials if run.info.status == "FINISHED"]
+    assert (len(pruned) + len(finished), len(pruned) > 0, len(finished) > 0) == (12, True, True)
+    assert f"{len(finished)} complete, {len(pruned)} pruned" in done.stdout
+    assert {run.data.tags["ended_by"] for run in pruned} == {"pruner"}
+    epochs = {run.info.run_id: len(MlflowClient().get_metric_history(run.info.run_id, "valid/loss")) for run in trials}
+    assert all(epochs[run.info.run_id] < 9 for run in pruned)
+    assert all(epochs[run.info.run_id] == 9 for run in finished)
+    assert parent.data.metrics["trials/pruned"] == len(pruned)
+
+
+def test_a_study_ends_when_one_is_good_enough_or_time_is_up(eyevsai: Eyevsai, stripes: Path) -> None:
+    tune = ("tune", *flags(**FOREST, data=stripes, n_trials=5))
+    assert "no trial was begun" in eyevsai(*tune, "--timeout", "0", code=1).stderr
+    assert ": 1 complete" in eyevsai(*tune, "--until", "0.1").stdout
+    assert ": 5 complete" in eyevsai(*tune).stdout
+
+
+def test_row_11_the_same_seed_gives_the_same_study(eyevsai: Eyevsai, stripes: Path) -> None:
+    tune = ("tune", *flags(**{**DEEP, "epochs": 2}, data=stripes, n_trials=4, pruner="none"))
+    for name in ("first", "second"):
+        eyevsai(*tune, "--study", name)
+    eyevsai(*tune, "--study", "other", "--seed", "1")
+    _, trials = study_and_trials()
+    rows: dict[str, list[object]] = {"first": [], "second": [], "other": []}
+    for run in trials:
+        metrics = run.data.metrics
+        rows[run.data.tags["study"]].append((run.data.params, metrics["train/loss"], metrics["best/accuracy"]))
+    assert len(rows["first"]) == 4
+    assert rows["first"] == rows["second"]
+    assert rows["first"] != rows["other"]
+
+
+def test_trials_fail_one_by_one(eyevsai: Eyevsai, stripes: Path, tmp_path: Path) -> None:
     space = tmp_path / "space.toml"
     space.write_text("lr = [1e-6, 3e-2]\noptimizer = 'sgd'\nattention = 1\n")
     tune = ("tune", *flags(**DEEP, data=stripes, n_trials=6, pruner="median", space=space))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyevsai.errors import UserError
-from eyevsai.settings import Choice, Doc, Range, Search, Settings, settings_of
+from eyevsai.settings import Choice, Doc, Range, Search, Settings, settings_of, spell_flags
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,19 @@ def test_no_invalid_object_exists(lr: float) -> None:
 def test_a_bool_is_no_number() -> None:
     with pytest.raises(UserError):
         Shared(steps=True)
+
+
+def test_an_inherited_setting_can_be_left_out_of_the_search() -> None:
+    @dataclass(frozen=True)
+    class Fixed(Shared):
+        NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset({"lr"})
+
+    before, after = (next(each for each in settings_of(cls) if each.name == "lr") for cls in (Shared, Fixed))
+    assert (before.search, after.search) == (Range(1e-4, 1e-2), None)
+    assert (before.allowed, before.doc) == (after.allowed, after.doc)
+
+
+def test_settings_are_spelled_as_a_shell_takes_them() -> None:
+    values = {"max_depth": None, "lr": 0.001, "fast": True, "note": "it's; rm"}
+    spelled = spell_flags(values)
+    assert shlex.split(spelled) == ["--max-depth", "", "--lr", "0.001", "--fast", "True", "--note", "it's; rm"]

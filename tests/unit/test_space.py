@@ -10,9 +10,11 @@ import optuna
 import pytest
 
 from eyevsai.errors import UserError
+from eyevsai.features.settings import FeatureSettings
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.models.shallow.settings import SvmSettings
+from eyevsai.models.transfer.settings import TransferSettings
 from eyevsai.settings import Range, Settings, settings_of
 from eyevsai.tuning.space import Space, declared_space
 
@@ -55,6 +57,21 @@ def test_what_was_given_is_never_drawn() -> None:
     space = declared_space(DeepV1Settings, {"lr": 0.5, "seed": 3}, None)
     assert space.fixed == {"lr": 0.5}
     assert all(values["lr"] == 0.5 for values in draw(space, DeepV1Settings()))
+
+
+def test_what_computes_is_no_part_of_a_study() -> None:
+    assert declared_space(SvmSettings, {"threads": 1, "C": 2.0}, None).fixed == {"C": 2.0}
+
+
+def test_features_are_searched_on_wish_only(tmp_path: Path) -> None:
+    assert not {each.name for each in settings_of(FeatureSettings)} & set(
+        declared_space(SvmSettings, {}, None).dimensions
+    )
+    asked = from_file(tmp_path, "features = ['hog', 'hog,lbp']\nhog_cells = {low = 4, high = 8}\n", SvmSettings)
+    assert {values["features"] for values in draw(asked, SvmSettings())} == {"hog", "hog,lbp"}
+    transfer = declared_space(TransferSettings, {}, None).dimensions
+    assert not {"crop_scale", "rotation", "erasing", "mixup", "cutmix"} & set(transfer)
+    assert {"lr", "dropout", "fine_tune_lr"} <= set(transfer)
 
 
 def test_a_file_narrows_and_fixes(tmp_path: Path) -> None:

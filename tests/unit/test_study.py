@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib import pyplot
 
 from eyevsai.errors import Pruned, RunFailed, UserError
 from eyevsai.models.shallow.settings import SvmSettings
@@ -132,6 +133,7 @@ def test_what_a_study_found_is_drawn_and_told(tmp_path: Path) -> None:
     assert best is not None
     assert describe_best(best)["settings"]["C"] == pytest.approx(best.params["C"])
     drawn = draw_study(study.study)
+    assert not pyplot.get_fignums()  # which would keep them
     assert set(drawn) == {"optimization_history", "parallel_coordinate", "slice", "param_importances"}
     page = render_page(study.study)
     assert page.count("plotly-graph-div") >= 4

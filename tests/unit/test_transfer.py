@@ -174,6 +174,14 @@ def test_checkpoints_hold_no_frozen_weights(data: Data, tmp_path: Path) -> None:
     assert max(sizes) < 1_000_000 < sum(tensor.nbytes for tensor in learner.tensors().values())
 
 
+@pytest.mark.parametrize("fine_tune_epochs", [0, 1])
+def test_a_run_killed_after_its_last_epoch_is_gone_on_with(data: Data, tmp_path: Path, fine_tune_epochs: int) -> None:
+    first, again = (make(fine_tune_epochs=fine_tune_epochs) for _ in range(2))
+    rows = fit(first, data, Checkpoints(tmp_path))
+    assert fit(again, data, Checkpoints(tmp_path)) == rows
+    assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in first.tensors().items())
+
+
 def test_a_run_is_not_gone_on_with_on_other_weights(data: Data, tmp_path: Path) -> None:
     fit(make(), data, Checkpoints(tmp_path))
     with pytest.raises(RunFailed, match="weights are not those that this run began with"):
@@ -281,9 +289,10 @@ def test_a_torn_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
     path.write_bytes({"half": content[: len(content) // 2], "empty": b"", "text": b"no weights at all"}[damage])
     with pytest.raises(UserError, match=f"{name} is no weights file, or is torn or damaged"):
         read_tensors(path)
-    torch.save([1, 2], path)
-    with pytest.raises(UserError, match="holds no state dict"):
-        read_tensors(path)
+    for write in (lambda: torch.save([1, 2], path), lambda: save_file({}, path)):
+        write()
+        with pytest.raises(UserError, match=f"{name} holds no state dict"):
+            read_tensors(path)
 
 
 def test_without_a_network_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

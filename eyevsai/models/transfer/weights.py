@@ -98,9 +98,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             if stream.read(9)[8:] == b"{":  # the length of the header, then the header, which is JSON
                 from safetensors.torch import load_file
 
-                return _state_dict_of(load_file(path), path)
-            stream.seek(0)
-            content = torch.load(stream, map_location="cpu", weights_only=True)
+                content: Any = load_file(path)
+            else:
+                stream.seek(0)
+                content = torch.load(stream, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
     except Exception as error:  # torch raises what the file brings about: unpickling, zip, value and key errors

@@ -1,0 +1,51 @@
+"""Finding the study whose settings a training run takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from eyevsai.store import find_store
+from eyevsai.tracking.search import find_study, read_json
+
+TAGS = {"dataset": "pets", "model": "deep_v1"}
+
+
+def make(status: str = "FINISHED", **tags: str) -> str:
+    client = MlflowClient()
+    run_id: str = client.create_run("0", tags={"job": "tune", "study": "s", **TAGS, **tags}).info.run_id
+    client.set_terminated(run_id, status)
+    return run_id
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_newest_finished_study_of_the_same_model_is_found() -> None:
+    older, newer = make(), make(study="other")
+    make("FAILED")
+    make(model="shallow")
+    make(job="train")
+    MlflowClient().delete_run(make())
+    uri = find_store()
+    assert find_study(uri, TAGS, None) == newer
+    assert find_study(uri, TAGS, "s") == older
+    assert find_study(uri, TAGS, older) == older
+    assert find_study(uri, {**TAGS, "model": "deep_v2"}, older) is None
+    assert find_study(uri, TAGS, "nothing") is None
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("name", ["cat's", 'a "b"', "x' or '1' = '1", "naïve; drop"])
+def test_names_are_data_and_never_part_of_the_question(name: str) -> None:
+    other, own = make(), make(dataset=name)
+    assert find_study(find_store(), {**TAGS, "dataset": name}, None) == own
+    assert find_study(find_store(), TAGS, None) == other
+
+
+def test_an_artifact_that_is_not_there_is_none(workplace: Path) -> None:
+    run_id = make()
+    assert read_json(find_store(), run_id, "best.json") is None
+    (workplace / "best.json").write_text('{"a": 1}')
+    MlflowClient().log_artifact(run_id, str(workplace / "best.json"))
+    assert read_json(find_store(), run_id, "best.json") == {"a": 1}
