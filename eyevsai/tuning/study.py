@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import tempfile
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from filelock import FileLock
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, GridSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from eyevsai.data.randomness import seed_for
@@ -35,7 +36,24 @@ __all__ = ["Place", "Study", "Trial"]
 BASIS, PARENT, PROCESS, LEFT_OUT, ERROR, RUN_ID = "basis", "parent", "process", "left_out", "error", "run_id"
 MIN_EPOCHS = 3  # of a trial, for anything to be gained by giving it up
 STARTUP_TRIALS = 5  # that the median pruner lets run
+NAMELESS_S = 15.0  # after which a trial that names no process is taken for one whose process died before it could
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class _JournalLock(JournalFileOpenLock):
+    """A lock that the kernel takes back from a process that dies: Optuna's own would stay for half a minute."""
+
+    def __init__(self, file: Path) -> None:
+        self._lock = FileLock(f"{file}.flock")
+
+    def acquire(self) -> bool:
+        """Waits for the lock."""
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        self._lock.release()
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,7 @@ class Place:
         try:
             if self.url is None:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
-                return JournalStorage(JournalFileBackend(str(self.file)))
+                return JournalStorage(JournalFileBackend(str(self.file), _JournalLock(self.file)))
             name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
             with FileLock(Path(tempfile.gettempdir()) / f"eyevsai-studies-{name}.lock"):  # tables are made without one
                 return RDBStorage(self.url, engine_kwargs={"pool_pre_ping": True})
@@ -77,6 +95,7 @@ class Study:
         self.space = space
         self.storage = place.open()
         self.pruner = _make_pruner(settings.pruner, epochs)
+        self._nameless_since: dict[int, float] = {}  # by number, on this process' own clock: hosts may disagree
         self.study = optuna.create_study(
             study_name=name, storage=self.storage, direction="maximize", load_if_exists=True, pruner=self.pruner
         )
@@ -115,8 +134,9 @@ class Study:
         self.study.sampler = self._make_sampler(seed_for(seed + worker, "sampler", started) % 2**32)
         trial = self.study.ask()
         trial.set_user_attr(PROCESS, process)
-        # Two processes may ask at the same time: of all that count, those with the lowest numbers are taken.
-        if self._rank(trial.number) >= self.settings.n_trials:
+        # Two processes may ask at the same time: of all that count, those with the lowest numbers are taken, the
+        # waiting ones included, since another process may be taking one of them just now.
+        if sum(other.number < trial.number for other in self.counted()) >= self.settings.n_trials:
             self._leave_out(trial, "there were enough")
             return None
         return trial
@@ -136,9 +156,13 @@ class Study:
 
     def sweep(self, has_died: Callable[[str, str], bool]) -> int:
         """Ends trials whose process has died, by its description and its run's id, and queues their settings again."""
-        swept = 0
+        swept, now = 0, time.monotonic()
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if not has_died(trial.user_attrs.get(PROCESS, ""), trial.user_attrs.get(RUN_ID, "")):
+            if PROCESS in trial.user_attrs:
+                lost = has_died(trial.user_attrs[PROCESS], trial.user_attrs.get(RUN_ID, ""))
+            else:
+                lost = now - self._nameless_since.setdefault(trial.number, now) > NAMELESS_S
+            if not lost:
                 continue
             try:
                 self.storage.set_trial_user_attr(trial._trial_id, LEFT_OUT, "its process died")
@@ -184,9 +208,6 @@ class Study:
             (reason, count), *_ = reasons.most_common(1) or [("no trial was begun", 0)]
             raise RunFailed(f"No trial of study {self.name} has a result. {count} of {len(self.counted())}: {reason}")
         return best
-
-    def _rank(self, number: int) -> int:
-        return sum(trial.number < number for trial in self.counted() if trial.state is not TrialState.WAITING)
 
     def _leave_out(self, trial: Trial, why: str) -> None:
         trial.set_user_attr(LEFT_OUT, why)

@@ -56,7 +56,7 @@ def test_mlflow_run_tunes_and_train_takes_what_was_found(
     trained = next(run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train")
     assert trained.data.tags["tuned_from"] == parent.info.run_id
     for name, value in best["settings"].items():
-        assert trained.data.params[name] == str(value)
+        assert trained.data.params[name] == ("" if value is None else str(value))
     eyevsai(*train, "--max-depth", "7", "--tuned", parent.data.tags["study"])
     eyevsai(*train, "--tuned", "never")
     other, explicit, _ = (run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train")

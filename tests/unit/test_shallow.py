@@ -108,7 +108,7 @@ def test_images_are_described_once_for_all_estimators(
     monkeypatch.setattr(ShallowLearner, "_describe", refuse)
     assert fitted(data, replace(SVM, C=0.01)).temperature_.state_dict() != first.temperature_.state_dict()
     with pytest.raises(AssertionError, match="described again"):
-        fitted(data, replace(SVM, lbp_neighbours="8"))
+        fitted(data, replace(SVM, color_hues=7))  # of no other test: what one described stays described
     source = data(SVM.image_size)
     uncached = replace(source.train, cache=None)
     with pytest.raises(AssertionError, match="described again"):

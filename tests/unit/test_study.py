@@ -10,10 +10,11 @@ from matplotlib import pyplot
 
 from eyevsai.errors import Pruned, RunFailed, UserError
 from eyevsai.models.shallow.settings import SvmSettings
+from eyevsai.tuning import study as module
 from eyevsai.tuning.report import describe_best, draw_study, render_page, tabulate
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.tuning.space import declared_space
-from eyevsai.tuning.study import Place, Study
+from eyevsai.tuning.study import Place, Study, Trial
 
 SPACE = declared_space(SvmSettings, {}, None)
 
@@ -62,6 +63,32 @@ def test_more_trials_are_added_to_a_finished_study(tmp_path: Path) -> None:
     work(open_study(tmp_path, n_trials=3))
     assert len(work(open_study(tmp_path, n_trials=5))) == 2
     assert work(open_study(tmp_path, n_trials=4)) == []
+
+
+def test_a_trial_whose_process_died_before_it_said_who_it_is_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(tmp_path, n_trials=2)
+    study.study.ask()  # and killed before its name is written
+    assert study.sweep(lambda process, run_id: False) == 0
+    monkeypatch.setattr(module, "NAMELESS_S", 0.0)
+    assert study.sweep(lambda process, run_id: False) == 1
+    assert len(work(study)) == 2
+    assert study.is_done()
+
+
+def test_a_trial_that_waits_keeps_its_place(tmp_path: Path) -> None:
+    study = open_study(tmp_path, n_trials=1)
+
+    def take_past_one_that_was_just_queued() -> Trial:
+        study.study.enqueue_trial({})
+        return Trial(study.study, study.storage.create_new_trial(study.study._study_id))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study.study, "ask", take_past_one_that_was_just_queued)
+        assert study.ask(0, 0, "late") is None
+    assert len(work(study)) == 1
+    assert study.is_done()
 
 
 def test_a_trial_of_a_dead_process_is_begun_again(tmp_path: Path) -> None:

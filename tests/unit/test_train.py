@@ -9,6 +9,7 @@ import pytest
 from eyevsai.config import compose_train
 from eyevsai.data.workers import IMPORTING
 from eyevsai.errors import UserError
+from eyevsai.jobs import opening
 from eyevsai.jobs import train as module
 
 
@@ -21,6 +22,6 @@ def test_the_store_is_opened_when_nothing_is_being_imported(
         raise UserError("opened")
 
     monkeypatch.setattr(module, "import_module", lambda name: time.sleep(3))
-    monkeypatch.setattr(module, "open_store", open_store)
+    monkeypatch.setattr(opening, "open_store", open_store)
     with pytest.raises(UserError, match="opened"):
         module.train(compose_train({"data": str(stripes), "image_size": 32, "batch_size": 8, **given}))
