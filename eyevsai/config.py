@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from eyevsai.data.catalogue import PRESETS
 from eyevsai.data.settings import DataSettings
@@ -146,12 +146,20 @@ def take_run_id() -> str | None:
 
 def compose_data(given: Mapping[str, Any]) -> DataSettings:
     """The data settings in which `given` values go before environment and defaults."""
-    return DataSettings(**_pick(DataSettings, given))
+    return compose(DataSettings, given)
 
 
 def compose_run(given: Mapping[str, Any]) -> RunSettings:
     """The run settings in which `given` values go before environment and defaults."""
-    return RunSettings(**_pick(RunSettings, given))
+    return compose(RunSettings, given)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def compose(cls: type[S], given: Mapping[str, Any]) -> S:
+    """The settings of one class in which `given` values go before environment and defaults."""
+    return cls(**_pick(cls, given))
 
 
 def unknown_setting(name: str, family: str, variation: str | None) -> UserError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai import config
+from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.settings import Setting, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
@@ -24,6 +25,7 @@ def render_mlproject() -> str:
     """The text of MLproject: of each entry point the settings that are marked as parameters."""
     train = config.shared_settings()
     entries = _entry("train", train) + _entry("tune", (*train, *settings_of(TuneSettings)))
+    entries += _entry("evaluate", settings_of(EvaluateSettings))
     return HEADER + "name: eyevsai\n\nconda_env: conda.yaml\n\nentry_points:\n" + entries
 
 

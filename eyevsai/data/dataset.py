@@ -17,7 +17,7 @@ from torch import Tensor
 
 from eyevsai.data.cache import Cache
 from eyevsai.data.catalogue import find_source
-from eyevsai.data.inspection import Inspection, Item, inspect_source, refuse_unusable
+from eyevsai.data.inspection import Inspection, Item, inspect_source, refuse_bad, refuse_unusable
 from eyevsai.data.pixels import Pixels, load_pixels
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
@@ -163,6 +163,18 @@ def load_dataset(settings: DataSettings, seed: int) -> Dataset:
     split_names = split_items(found.items, seed, settings.valid_fraction, settings.test_fraction)
     _check_splits(found, split_names)
     return Dataset(found, split_names, found.fingerprint(), cache_root, settings.cache_limit_gb)
+
+
+def load_judges(settings: DataSettings) -> Dataset:
+    """Index and audit of the folder that `settings` name, all its images in the test split.
+
+    Raises:
+        UserError: there is no image, or too many are bad.
+    """
+    cache_root = Path(settings.cache_root).expanduser()
+    found = inspect_source(find_source(settings), cache_root)
+    refuse_bad(found, settings.max_bad_fraction)
+    return Dataset(found, [TEST] * len(found.items), found.fingerprint(), cache_root, settings.cache_limit_gb)
 
 
 def _check_splits(found: Inspection, split_names: Sequence[str]) -> None:

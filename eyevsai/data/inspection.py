@@ -51,6 +51,11 @@ class Inspection:
     left_out: list[Item]  # copies of an image that another given split keeps
 
     @property
+    def where(self) -> str:
+        """The folders that were looked at."""
+        return ", ".join(str(folder) for folder in self.source.parts.values())
+
+    @property
     def bad(self) -> list[tuple[File, Record]]:
         """Files that cannot be used, with the reason in their record."""
         return [(file, record) for file, record in zip(self.files, self.records, strict=True) if record.error]
@@ -110,9 +115,9 @@ def inspect_source(source: Source, cache_root: Path) -> Inspection:
     return Inspection(source, index.classes, index.files, records, kept, left_out)
 
 
-def refuse_unusable(found: Inspection, max_bad_fraction: float) -> None:
-    """Raises UserError for what a person must mend before anything can be learned."""
-    where = ", ".join(str(folder) for folder in found.source.parts.values())
+def refuse_bad(found: Inspection, max_bad_fraction: float) -> None:
+    """Raises UserError when there are no images, or too many that cannot be used."""
+    where = found.where
     if not found.files:
         raise UserError(f"There are no images in {where}. A dataset is a folder with one folder of images per class.")
     if len(found.bad) > max_bad_fraction * len(found.files):
@@ -122,6 +127,12 @@ def refuse_unusable(found: Inspection, max_bad_fraction: float) -> None:
             f"{len(found.bad)} of {len(found.files)} images in {where} cannot be used, more than --max-bad-fraction "
             f"{max_bad_fraction:g} allows. Mend or remove them; `eyevsai data check` shows all.{listed}{more}"
         )
+
+
+def refuse_unusable(found: Inspection, max_bad_fraction: float) -> None:
+    """Raises UserError for what a person must mend before anything can be learned."""
+    refuse_bad(found, max_bad_fraction)
+    where = found.where
     small = [f"{label} ({count})" for label, count in found.counts.items() if count < MIN_IMAGES]
     if small:
         raise UserError(

@@ -27,6 +27,37 @@ def score(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     }
 
 
+def score_all(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
+    """What `score` gives, and weighted_f1, brier, and the areas under ROC and precision-recall curves.
+
+    Areas are means over the classes, each against all others; classes that no label names are left out of them.
+    """
+    truth = np.eye(probabilities.shape[1])[labels]
+    present = np.unique(labels)
+    both = [number for number in present if not truth[:, number].all()]
+    columns = [(truth[:, number], probabilities[:, number]) for number in both]
+    areas = {
+        "roc_auc": [metrics.roc_auc_score(*column) for column in columns],
+        "average_precision": [metrics.average_precision_score(*column) for column in columns],
+    }
+    predicted = probabilities.argmax(axis=1)
+    return score(probabilities, labels) | {
+        "weighted_f1": float(metrics.f1_score(labels, predicted, average="weighted", zero_division=0.0)),
+        "brier": float(((probabilities.astype(np.float64) - truth) ** 2).sum(axis=1).mean()),
+        **{name: float(np.mean(values)) for name, values in areas.items() if values},
+    }
+
+
+def score_classes(probabilities: Probabilities, labels: Labels) -> list[dict[str, float]]:
+    """precision, recall, f1 and support of each class, in their order."""
+    classes = np.arange(probabilities.shape[1])
+    columns = metrics.precision_recall_fscore_support(
+        labels, probabilities.argmax(axis=1), labels=classes, zero_division=0.0
+    )
+    names = ("precision", "recall", "f1", "support")
+    return [dict(zip(names, map(float, row), strict=True)) for row in zip(*columns, strict=True)]
+
+
 def confusion(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.int64]:
     """C,C counts; rows are the true classes, columns the predicted ones."""
     classes = np.arange(probabilities.shape[1])

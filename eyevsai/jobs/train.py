@@ -182,6 +182,7 @@ class _Session:
 
     def evaluate(self) -> dict[str, float]:
         """Scores of the best weights on valid, with pictures; `best/...` is what a run table sorts by."""
+        from eyevsai.evaluation.calibration import calibration_error, fit_temperature, temper
         from eyevsai.evaluation.metrics import confusion, score
         from eyevsai.explanation.errors import worst_mistakes
         from eyevsai.reports.pictures import draw_confusion, draw_curves, draw_mistakes
@@ -190,6 +191,14 @@ class _Session:
         labels = valid.labels.numpy()
         probabilities = self.learner.predict_proba(valid.arrays())
         scores = score(probabilities, labels)
+        self.learner.temperature = fit_temperature(probabilities, labels)
+        calibrated = temper(probabilities, self.learner.temperature)
+        self.run.metrics({
+            "calibration/temperature": self.learner.temperature,
+            "calibration/loss": score(calibrated, labels)["loss"],
+            "calibration/uncalibrated_ece": calibration_error(probabilities, labels),
+            "calibration/ece": calibration_error(calibrated, labels),
+        })  # fmt: skip
         ranks = [rank(row) for row in self.rows]
         best_epoch = ranks.index(max(ranks)) + 1
         self.run.tags({"parameters": self.learner.num_parameters()})
@@ -212,7 +221,7 @@ class _Session:
             learner, learner.features(valid.arrays()), valid.labels.numpy(), self.config.run.seed
         )
         self.run.metrics({f"importance/{name}": value for name, value in found.items()})
-        self.run.picture("pictures/importance.png", draw_importance(found))
+        self.run.picture("pictures/importance.png", draw_importance(found, "valid"))
 
     def register(self, scores: dict[str, float]) -> str | None:
         """Logs the model, registers it as a version and returns its URI; None when the store does not answer."""

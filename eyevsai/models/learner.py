@@ -35,6 +35,7 @@ class Learner(Protocol):
     settings: Settings
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    temperature: float  # divides the logarithms of what is said; 1 until it is fitted to held-out images
 
     def prepare(self, train_labels: Sequence[str]) -> None:
         """Gets ready to learn from images of these classes; `preprocessing` is settled from then on.
@@ -85,6 +86,16 @@ class FeatureLearner(Learner, Protocol):
         """Which columns of the features belong to which name."""
 
 
+@runtime_checkable
+class MapLearner(Learner, Protocol):
+    """A learner whose network averages a map of features over places."""
+
+    network: nn.Module
+
+    def pool(self) -> nn.Module:
+        """The layer that averages the map, N,K,h,w."""
+
+
 def build(family: str, variation: str, settings: Settings, classes: Sequence[str], seed: int) -> Learner:
     """A new learner, its initial weights drawn from `seed`."""
     module, _, name = family_of(family).learner.partition(":")
@@ -105,6 +116,7 @@ def save(learner: Learner, folder: Path) -> None:
         "settings": vars(learner.settings),
         "classes": learner.classes,
         "preprocessing": learner.preprocessing.to_json(),
+        "temperature": learner.temperature,
         "sha256": hash_file(folder / WEIGHTS),
     }
     (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -116,15 +128,14 @@ def load(folder: Path) -> Learner:
     Raises:
         UserError: the folder holds no model, one of a newer format, or one whose checksum fails.
     """
-    from safetensors.torch import load_file
-
     card = _read_card(folder)
     _check_weights(folder / WEIGHTS, card["sha256"])
     _, variation = variation_of(card["family"], card["variation"])
     settings = variation.settings(**card["settings"])
     learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
     learner.preprocessing = Preprocessing.from_json(card["preprocessing"])
-    learner.load_tensors(load_file(folder / WEIGHTS))
+    learner.temperature = float(card.get("temperature", 1.0))
+    learner.load_tensors(_read_weights(folder / WEIGHTS))
     return learner
 
 
@@ -137,6 +148,16 @@ def _read_card(folder: Path) -> dict[str, Any]:
     if newer:
         raise UserError(f"{folder} was saved by a newer eyevsai (format {card['format']}). Upgrade eyevsai.")
     return card
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} holds no tensors: it is no safetensors file ({error}).") from error
 
 
 def _check_weights(path: Path, expected: str) -> None:

@@ -35,9 +35,13 @@ class NetworkLearner:
         self.classes = classes
         self.seed = seed
         self.preprocessing = Preprocessing(settings.image_size)
+        self.temperature = 1.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "weights"))
-            self.network = self.build_network()
+            network = self.build_network()
+        # What an image gives depends, to the last bit, on how weights lie in memory: as in training, always.
+        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.network = network.to(memory_format=layout)
 
     def build_network(self) -> nn.Module:
         """N,3,S,S float32 -> N,C logits, freshly initialised."""
@@ -56,11 +60,17 @@ class NetworkLearner:
         tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
         if not tensors:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
-        return predict_logits(self._predictor(), self.preprocessing, tensors).softmax(1).numpy()
+        logits = predict_logits(self._predictor(), self.preprocessing, tensors)
+        return (logits / self.temperature).softmax(1).numpy()
 
     def graph(self) -> nn.Module:
         """See `Learner.graph`; shares the learner's weights."""
-        return Graph(self._predictor(), self.preprocessing).eval()
+        return Graph(self._predictor(), self.preprocessing, self.temperature).eval()
+
+    def pool(self) -> nn.Module:
+        """The layer that averages the last map over places."""
+        *_, last = (layer for layer in self.network.modules() if isinstance(layer, nn.AdaptiveAvgPool2d))
+        return last
 
     def _predictor(self) -> nn.Module:
         return predictor(self.network, test_flips=self.settings.test_flips)
@@ -101,13 +111,14 @@ class NetworkLearner:
 class Graph(nn.Module):
     """From N,H,W,3 uint8 of one size to N,C float32 probabilities."""
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, temperature: float) -> None:
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing
+        self.temperature = temperature
 
     def forward(self, images: Tensor) -> Tensor:
         """Resize, crop, normalise, classify."""
         crops = self.preprocessing.crop(images)
-        probabilities: Tensor = self.network(self.preprocessing.normalize(crops)).float().softmax(1)
-        return probabilities
+        logits: Tensor = self.network(self.preprocessing.normalize(crops)).float()
+        return (logits / self.temperature).softmax(1)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
-from eyevsai.names import ModelName
+from eyevsai.names import ModelName, choose
 from eyevsai.run_folder import MODEL_ID, VERSION_URI, RunFolder
 
 
@@ -57,6 +60,68 @@ def check_name(tracking_uri: str, name: ModelName) -> None:
             f"The registered model {name.registered} belongs to the dataset {owner!r}, whose name is written "
             f"like {name.dataset!r} in a registry. Rename one of the two folders."
         )
+
+
+THRESHOLD = "threshold"  # the tag of a version below whose value a prediction is unsure
+
+URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|/(?P<stage>[A-Za-z]+)|@(?P<alias>[^/@]+))")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model."""
+
+    name: str
+    number: str
+    run_id: str
+    tags: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        """`models:/NAME/VERSION`."""
+        return f"models:/{self.name}/{self.number}"
+
+
+def find_version(tracking_uri: str, uri: str) -> Version:
+    """The version that `models:/NAME/VERSION`, `models:/NAME/STAGE` or `models:/NAME@ALIAS` means.
+
+    Raises:
+        UserError: the text is no such URI, or there is no such model or version.
+    """
+    parts = URI.fullmatch(uri)
+    if parts is None:
+        raise UserError(f"{uri} names no version. It is models:/NAME/VERSION, models:/NAME/Production or "
+                        "models:/NAME@ALIAS.")  # fmt: skip
+    client, name = MlflowClient(tracking_uri=tracking_uri), parts["name"]
+    choose("registered model", name, [model.name for model in client.search_registered_models(max_results=1000)])
+    try:
+        if parts["version"]:
+            found = client.get_model_version(name, parts["version"])
+        elif parts["alias"]:
+            found = client.get_model_version_by_alias(name, parts["alias"])
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out of MLflow
+                (found,) = client.get_latest_versions(name, [parts["stage"]])
+    except (MlflowException, ValueError) as error:
+        there = sorted({int(each.version) for each in client.search_model_versions(f"name = '{name}'")})
+        raise UserError(f"There is no {uri}. Versions of {name}: {', '.join(map(str, there)) or 'none'}; `mlflow ui` "
+                        "shows their stages and aliases.") from error  # fmt: skip
+    return Version(found.name, str(found.version), found.run_id or "", dict(found.tags))
+
+
+def version_of_run(tracking_uri: str, run_id: str) -> Version | None:
+    """The newest version that was registered of a run's model; None when there is none."""
+    found = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
+    newest = max(found, key=lambda version: int(version.version), default=None)
+    return None if newest is None else Version(newest.name, str(newest.version), run_id, dict(newest.tags))
+
+
+def tag_version(tracking_uri: str, version: Version, tags: Mapping[str, Any]) -> None:
+    """Sets tags of a version."""
+    client = MlflowClient(tracking_uri=tracking_uri)
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, version.number, key, str(value))
 
 
 CARRIERS = {"version": carry_out}

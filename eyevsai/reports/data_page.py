@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
 from eyevsai.data.decode import decode
 from eyevsai.data.inspection import Inspection, Item
+from eyevsai.reports.thumbnail import encode_thumbnail
 
-THUMBNAIL_PX = 96
 SAMPLES_PER_CLASS = 4
 MAX_CLASSES_SHOWN = 100
 MAX_GROUPS_SHOWN = 100
@@ -21,7 +18,7 @@ MAX_GROUPS_SHOWN = 100
 def render_data_page(found: Inspection) -> str:
     """Counts by class, sizes, bad and misnamed files, duplicates with pictures, and a sheet of samples."""
     environment = Environment(loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined)
-    environment.filters["thumbnail"] = _thumbnail
+    environment.filters["thumbnail"] = lambda item: encode_thumbnail(decode(item.file.path))
     samples: dict[str, list[Item]] = {label: [] for label in found.classes[:MAX_CLASSES_SHOWN]}
     for item in found.items:
         if len(samples.get(item.label, [None] * SAMPLES_PER_CLASS)) < SAMPLES_PER_CLASS:
@@ -52,12 +49,3 @@ def _describe_sizes(items: Sequence[Item]) -> list[tuple[str, int]]:
             rows.append((f"{low} to {end - 1} px" if end < 10**6 else f"{low} px and more", count))
         low = end
     return rows
-
-
-def _thumbnail(item: Item) -> str:
-    """A small JPEG of an image as a data URI."""
-    image = Image.fromarray(decode(item.file.path))
-    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -13,14 +13,16 @@ import numpy.typing as npt
 from eyevsai.data.decode import decode
 from eyevsai.errors import UserError
 from eyevsai.models.learner import Learner, load
-from eyevsai.serving.package import MODEL_FOLDER, check_package
+from eyevsai.serving.package import MODEL_FOLDER, check_package, fetch_package
+
+UNSURE = "unsure"  # the label of a prediction that is not sure enough
 
 Image = str | Path | bytes | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable class of one image, its probability, and those of all classes."""
+    """The most probable class of one image (or `unsure`), its probability, and those of all classes."""
 
     label: str
     probability: float
@@ -34,8 +36,9 @@ class Prediction:
 class Classifier:
     """A trained model of any family."""
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: Learner, threshold: float | None = None) -> None:
         self._learner = learner
+        self.threshold = threshold  # of the probability below which the model had better not answer
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -51,34 +54,55 @@ class Classifier:
             "classes": list(self.classes),
             "preprocessing": self._learner.preprocessing.to_json(),
             "settings": dict(vars(self._learner.settings)),
+            "threshold": self.threshold,
         }
 
-    def predict(self, image: Image) -> Prediction:
+    def predict(self, image: Image, *, unsure: bool = False) -> Prediction:
         """The prediction for one image; see `predict_batch`."""
-        return self.predict_batch([image])[0]
+        return self.predict_batch([image], unsure=unsure)[0]
 
-    def predict_batch(self, images: Sequence[Image]) -> list[Prediction]:
+    def predict_batch(self, images: Sequence[Image], *, unsure: bool = False) -> list[Prediction]:
         """Predictions for images, each a path, the bytes of a file, or H,W,3 uint8 RGB of any size.
 
-        Raises:
-            UserError: an image that does not decode, or an array of another shape or dtype.
-        """
-        probabilities = self._learner.predict_proba([_pixels(image) for image in images])
-        return [self._prediction(row) for row in probabilities]
+        With `unsure` the label of those below `threshold` is "unsure".
 
-    def _prediction(self, row: npt.NDArray[np.float32]) -> Prediction:
+        Raises:
+            UserError: an image that does not decode, or an array of another shape or dtype; or `unsure` and no
+                threshold is kept with the model.
+        """
+        if unsure and self.threshold is None:
+            raise UserError("No threshold is kept with this model. Find one: eyevsai evaluate --target-precision 0.95, "
+                            "then load it by its version.")  # fmt: skip
+        probabilities = self._learner.predict_proba([_pixels(image) for image in images])
+        return [self._prediction(row, (self.threshold or 0.0) if unsure else 0.0) for row in probabilities]
+
+    def _prediction(self, row: npt.NDArray[np.float32], least: float) -> Prediction:
         best = int(row.argmax())
         named = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
-        return Prediction(self.classes[best], float(row[best]), named)
+        return Prediction(self.classes[best] if row[best] >= least else UNSURE, float(row[best]), named)
 
 
 def load_classifier(uri: str) -> Classifier:
     """See `eyevsai.load`."""
-    folder = Path(uri).expanduser()
-    if not folder.is_dir():
-        folder = _download(uri)
-    check_package(folder)
-    return Classifier(load(folder / MODEL_FOLDER))
+    folder, threshold = Path(uri).expanduser(), None
+    if folder.is_dir():
+        check_package(folder)
+    elif uri.startswith(("models:/", "runs:/")):
+        folder, threshold = fetch_package(uri), _kept_threshold(uri)
+    else:
+        raise UserError(f"There is no model folder {uri}. Give a folder, models:/NAME/VERSION or models:/NAME@ALIAS.")
+    return Classifier(load(folder / MODEL_FOLDER), threshold)
+
+
+def _kept_threshold(uri: str) -> float | None:
+    """The threshold that an evaluation kept with a registered version."""
+    from eyevsai.registry.versions import THRESHOLD, URI, find_version
+    from eyevsai.store import open_store
+
+    if not URI.fullmatch(uri):
+        return None
+    kept = find_version(open_store(), uri).tags.get(THRESHOLD)
+    return None if kept is None else float(kept)
 
 
 def _pixels(image: Image) -> npt.NDArray[np.uint8]:
@@ -92,18 +116,3 @@ def _pixels(image: Image) -> npt.NDArray[np.uint8]:
         shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UserError(f"An image is a path, bytes, or an array H,W,3 of uint8, not {shape}.")
     return image
-
-
-def _download(uri: str) -> Path:
-    if not uri.startswith(("models:/", "runs:/")):
-        raise UserError(f"There is no model folder {uri}. Give a folder, models:/NAME/VERSION or models:/NAME@ALIAS.")
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    from eyevsai.store import open_store, shown
-
-    store = open_store()
-    try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    except (MlflowException, OSError) as error:
-        raise UserError(f"Cannot load {uri} from the store {shown(store)}: {error}") from error

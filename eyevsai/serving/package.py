@@ -47,6 +47,26 @@ def write_package(learner: Learner, example: Split, folder: Path, metadata: dict
     return folder / "package"
 
 
+def fetch_package(uri: str) -> Path:
+    """The model folder of `models:/...` or `runs:/...`, fetched from the store if need be, and checked.
+
+    Raises:
+        UserError: it cannot be had, or is not what eyevsai writes.
+    """
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    from eyevsai.store import open_store, shown
+
+    store = open_store()
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store))
+    except (MlflowException, OSError) as error:
+        raise UserError(f"Cannot load {uri} from the store {shown(store)}: {error}") from error
+    check_package(folder)
+    return folder
+
+
 def check_package(folder: Path) -> None:
     """Refuses a model folder that holds anything which eyevsai does not write.
 

@@ -30,7 +30,7 @@ from eyevsai.store import shown
 from eyevsai.tracking.monitor import start_monitor
 from eyevsai.tracking.operations import CARRIERS, Carrier
 from eyevsai.tracking.process import BEAT_EVERY_S, describe_process, has_died
-from eyevsai.tracking.run import PATIENCE_S, Run, Unsynced, now_ms
+from eyevsai.tracking.run import PATIENCE_S, TABLES, Run, Unsynced, now_ms
 from eyevsai.tracking.spool import Spool
 
 log = logging.getLogger("eyevsai")
@@ -80,6 +80,31 @@ def start_run(
         with _logging_to(folder.log), _beating(folder):
             yield from _ending_truly(run, stop or Stop())
     folder.delete()  # only a finished run whose store knows all comes here
+
+
+@contextmanager
+def reopen_run(tracking_uri: str, run_id: str, state_root: Path) -> Iterator[Run]:
+    """A run that has ended, to log more on; its status and times stay as they are.
+
+    Raises:
+        UserError: another process works on it, or the state root cannot be written.
+        Unsynced: the store could not be told all of it.
+    """
+    check_root(state_root)
+    client = MlflowClient(tracking_uri=tracking_uri)
+    folder = RunFolder(state_root, run_id)
+    with folder.claim():
+        run = _open(client, folder, {})
+        run.tables_ = [entry["path"] for entry in json.loads(client.get_run(run_id).data.tags.get(TABLES, "[]"))]
+        try:
+            yield run
+            told = run.flush()
+        finally:
+            run.spool.close()
+    if not told:
+        raise Unsynced(f"What was found of run {run_id} is not all in the store, which does not answer. Later: "
+                       "eyevsai sync")  # fmt: skip
+    folder.delete()
 
 
 def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PATIENCE_S = 20.0  # for a store that does not answer
+TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's UI knows a run's tables
 
 
 class Unsynced(RunFailed):
@@ -36,6 +37,7 @@ class Run:
         self.run_id = folder.run_id
         self.experiment_id = experiment_id
         self.spool = spool
+        self.tables_: list[str] = []
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs settings, except those that `mlflow run` logged already as it was given them."""
@@ -66,7 +68,8 @@ class Run:
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Logs a table in the form that MLflow's UI shows as one."""
         self.json(name, {"columns": list(columns), "data": [list(row) for row in rows]})
-        self.tags({"mlflow.loggedArtifacts": json.dumps([{"path": name, "type": "table"}])})
+        self.tables_ = sorted({*self.tables_, name})
+        self.tags({TABLES: json.dumps([{"path": path, "type": "table"} for path in self.tables_])})
 
     def picture(self, name: str, figure: Figure, *, tight: bool = False) -> None:
         """Logs a figure as a PNG artifact; `tight` makes room for what stands outside its axes."""

@@ -5,12 +5,46 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+
+from eyevsai.errors import UserError
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """What the store knows of a run."""
+
+    run_id: str
+    name: str
+    status: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    model_uri: str | None  # of the model that it logged
+
+
+def find_run(tracking_uri: str, run_id: str) -> FoundRun:
+    """The run of this id.
+
+    Raises:
+        UserError: there is none, or it was deleted.
+    """
+    try:
+        run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
+    except MlflowException as error:
+        raise UserError(f"There is no run {run_id} in the store. `mlflow ui` shows those that are there.") from error
+    if run.info.lifecycle_stage != "active":
+        raise UserError(f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}")
+    models = run.outputs.model_outputs if run.outputs else []
+    uri = f"models:/{models[-1].model_id}" if models else None
+    data = run.data
+    return FoundRun(run_id, run.info.run_name or "", run.info.status, data.tags, data.params, data.metrics, uri)
 
 
 def find_study(tracking_uri: str, tags: Mapping[str, str], wanted: str | None) -> str | None:
@@ -38,13 +72,19 @@ def find_study(tracking_uri: str, tags: Mapping[str, str], wanted: str | None) -
     return runs[0].info.run_id if runs else None
 
 
-def read_json(tracking_uri: str, run_id: str, name: str) -> Any:
-    """A JSON artifact of a run; None when it has none of that name."""
-    client = MlflowClient(tracking_uri=tracking_uri)
-    if name not in {artifact.path for artifact in client.list_artifacts(run_id)}:
+def read_text(tracking_uri: str, run_id: str, name: str) -> str | None:
+    """A text artifact of a run; None when it has none of that name."""
+    client, parent = MlflowClient(tracking_uri=tracking_uri), str(PurePosixPath(name).parent)
+    if name not in {artifact.path for artifact in client.list_artifacts(run_id, None if parent == "." else parent)}:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        return json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8"))
+        return Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+
+
+def read_json(tracking_uri: str, run_id: str, name: str) -> Any:
+    """A JSON artifact of a run; None when it has none of that name."""
+    text = read_text(tracking_uri, run_id, name)
+    return None if text is None else json.loads(text)
 
 
 def _quoted(value: str) -> str:

@@ -11,8 +11,10 @@ import torch
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
+from eyevsai.evaluation.calibration import temper
+from eyevsai.explanation.grad_cam import grad_cam
 from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.models.learner import Learner, build, load, save
+from eyevsai.models.learner import FeatureLearner, Learner, MapLearner, build, load, save
 from eyevsai.settings import Settings, settings_of
 from tests.conftest import draw_image
 
@@ -96,6 +98,34 @@ def test_the_graph_says_what_predict_proba_says(fitted: Fitted, batch: int) -> N
         with torch.inference_mode():
             probabilities = fitted.learner.graph()(torch.from_numpy(images)).numpy()
         np.testing.assert_allclose(probabilities, fitted.learner.predict_proba(images), atol=1e-5)
+
+
+def test_a_temperature_is_kept_and_every_way_to_predict_obeys_it(fitted: Fitted, tmp_path: Path) -> None:
+    images = np.stack([draw_image(n % 3, n, 32, 40) for n in range(4)])
+    cold = fitted.learner.predict_proba(images)
+    fitted.learner.temperature = 1.7
+    try:
+        save(fitted.learner, tmp_path)
+        warm, again = fitted.learner.predict_proba(images), load(tmp_path)
+        with torch.inference_mode():
+            drawn = fitted.learner.graph()(torch.from_numpy(images)).numpy()
+    finally:
+        fitted.learner.temperature = 1.0
+    np.testing.assert_allclose(warm, temper(cold, 1.7), atol=1e-5)
+    np.testing.assert_allclose(drawn, warm, atol=1e-5)
+    assert again.temperature == 1.7
+    assert np.array_equal(again.predict_proba(images), warm)
+
+
+def test_where_it_looked_is_said_by_every_learner_that_has_a_map(fitted: Fitted) -> None:
+    image = draw_image(0, 60, 40, 32)
+    if not isinstance(fitted.learner, MapLearner):
+        assert isinstance(fitted.learner, FeatureLearner)
+        return
+    heat = grad_cam(fitted.learner, [image], [0])
+    assert heat.shape == (1, 32, 32)
+    assert np.isfinite(heat).all()
+    assert 0 <= heat.min() <= heat.max() <= 1
 
 
 def test_a_changed_file_is_refused(fitted: Fitted, tmp_path: Path) -> None:

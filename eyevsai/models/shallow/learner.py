@@ -51,6 +51,7 @@ class ShallowLearner:
         self.classes = classes
         self.seed = seed
         self.preprocessing = Preprocessing(settings.image_size)
+        self.temperature = 1.0
         self.extractor = Extractor(settings, settings.image_size)
 
     def prepare(self, train_labels: Sequence[str]) -> None:
@@ -102,10 +103,10 @@ class ShallowLearner:
     @torch.inference_mode()
     def predict_features(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """N,D float32 features -> N,C float32 probabilities."""
-        found = torch.empty(len(features), len(self.classes))
+        found, calibrate = torch.empty(len(features), len(self.classes)), self._calibration()
         for start in range(0, len(features), DESCRIBED_AT_ONCE):
             some = torch.from_numpy(features[start : start + DESCRIBED_AT_ONCE])
-            found[start : start + len(some)] = self.temperature_(self.decision_(self.projection_(some)))
+            found[start : start + len(some)] = calibrate(self.decision_(self.projection_(some)))
         return found.numpy()
 
     def feature_groups(self) -> Mapping[str, slice]:
@@ -114,7 +115,7 @@ class ShallowLearner:
 
     def graph(self) -> nn.Module:
         """See `Learner.graph`; shares the learner's tensors."""
-        parts = nn.Sequential(self.extractor, self.projection_, self.decision_, self.temperature_)
+        parts = nn.Sequential(self.extractor, self.projection_, self.decision_, self._calibration())
         return _Graph(self.preprocessing, parts).eval()
 
     def anatomy(self) -> Anatomy:
@@ -173,6 +174,10 @@ class ShallowLearner:
         own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
         loss = abs(float(np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean()))
         return {"loss": loss, "accuracy": float((probabilities.argmax(1) == labels).mean())}
+
+    def _calibration(self) -> Temperature:
+        """What the fit found, and `temperature` after it."""
+        return Temperature(factor=self.temperature_.tensor("factor") / self.temperature)
 
     def _threads(self) -> int:
         return self.settings.threads or torch.get_num_threads()

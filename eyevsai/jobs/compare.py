@@ -1,0 +1,158 @@
+"""compare: trained models side by side, on the same test images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eyevsai.data.decode import decode
+from eyevsai.errors import UserError
+from eyevsai.evaluation.uncertainty import Difference, Interval, accuracy_interval, mcnemar
+from eyevsai.jobs.findings import PREDICTION_COLUMNS, PREDICTIONS
+from eyevsai.jobs.subject import Subject, find_subject
+from eyevsai.store import open_store
+
+if TYPE_CHECKING:
+    from eyevsai.reports.comparison_page import Sample
+
+SHOWN = ("accuracy", "top5_accuracy", "macro_f1", "loss", "ece", "images_per_s", "latency_ms")
+SAMPLES = 12  # images on the sheet of each pair and direction
+UNEQUAL_BY_NATURE = ("run_name", "cache_root", "state_root", "cache_limit_gb", "checkpoint_every_s")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One of the models."""
+
+    run_id: str
+    title: str
+    figures: dict[str, float]
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two of the models on the images that both were judged by."""
+
+    first: str
+    second: str
+    difference: Difference
+    only_first: list[str]  # names of images that the first alone has right
+    only_second: list[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What sets trained models apart."""
+
+    models: list[Compared]
+    images: int
+    settings: dict[str, list[Any]]  # those that differ, by name, a value for each model
+    pairs: list[Pair]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def compare(names: Sequence[str], page: Path | None) -> Comparison:
+    """Compares the models of runs or `models:/` URIs, which were evaluated before; the first against each other one.
+
+    Raises:
+        UserError: one of them cannot be found, was not evaluated, or was judged by other images.
+    """
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError("compare takes two runs or model URIs or more, each once.")
+    tracking_uri = open_store()
+    subjects = [
+        find_subject(tracking_uri, *((None, name) if name.startswith("models:/") else (name, None))) for name in names
+    ]
+    predictions = [_read_predictions(subject) for subject in subjects]
+    images = _common_images(subjects, predictions)
+    correct = [np.array([rows[image][0] == rows[image][1] for image in images]) for rows in predictions]
+    models = [
+        Compared(subject.run.run_id, subject.title, _figures(subject), accuracy_interval(right, subject.seed))
+        for subject, right in zip(subjects, correct, strict=True)
+    ]
+    pairs = [
+        _pair(images, models[0].title, other.title, correct[0], right)
+        for other, right in zip(models[1:], correct[1:], strict=True)
+    ]
+    comparison = Comparison(models, len(images), _differing(subjects), pairs)
+    if page is not None:
+        _write_page(page, comparison, subjects, predictions)
+    return comparison
+
+
+Rows = dict[str, tuple[str, str]]  # class and prediction by the image's name
+
+
+def _read_predictions(subject: Subject) -> Rows:
+    from eyevsai.tracking.search import read_json
+
+    table = read_json(subject.tracking_uri, subject.run.run_id, PREDICTIONS)
+    if table is None or tuple(table["columns"]) != PREDICTION_COLUMNS:
+        raise UserError(f"{subject.title} was not evaluated yet: eyevsai evaluate --run {subject.run.run_id}")
+    return {f"{name} {digest}": (true, said) for name, digest, true, said, _ in table["data"]}
+
+
+def _common_images(subjects: Sequence[Subject], predictions: Sequence[Rows]) -> list[str]:
+    """Images that all were judged by, sorted; the name and content of each."""
+    first = set(predictions[0])
+    for subject, rows in zip(subjects, predictions, strict=True):
+        if set(rows) != first:
+            raise UserError(
+                f"{subject.title} and {subjects[0].title} were not judged by the same images ({len(first & set(rows))} "
+                "are): models of one dataset and one --seed can be compared."
+            )
+    return sorted(first)
+
+
+def _figures(subject: Subject) -> dict[str, float]:
+    found = {name.removeprefix("test/"): value for name, value in subject.run.metrics.items()
+             if name.startswith("test/")}  # fmt: skip
+    return {name: found[name] for name in SHOWN if name in found}
+
+
+def _pair(
+    images: Sequence[str], first: str, second: str, right: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]
+) -> Pair:
+    names = [image.rpartition(" ")[0] for image in images]
+    only_first = [names[place] for place in np.flatnonzero(right & ~other)]
+    only_second = [names[place] for place in np.flatnonzero(~right & other)]
+    return Pair(first, second, mcnemar(right, other), only_first, only_second)
+
+
+def _differing(subjects: Sequence[Subject]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for subject in subjects for name in subject.config)
+    values = {name: [subject.config.get(name) for subject in subjects] for name in names}
+    return {
+        name: each for name, each in values.items()
+        if name not in UNEQUAL_BY_NATURE and len({json.dumps(value) for value in each}) > 1
+    }  # fmt: skip
+
+
+def _write_page(page: Path, comparison: Comparison, subjects: Sequence[Subject], predictions: Sequence[Rows]) -> None:
+    from eyevsai.reports.comparison_page import Sample, render_comparison_page
+
+    dataset = subjects[0].load_dataset()
+    items = {item.name: item for item in dataset.items}
+
+    def sample(name: str, first: Rows, second: Rows) -> Sample:
+        key = f"{name} {items[name].record.digest}"
+        return Sample(decode(items[name].file.path), first[key][0], first[key][1], second[key][1])
+
+    sheets = []
+    for pair, others in zip(comparison.pairs, predictions[1:], strict=True):
+        chosen = [pair.only_first[:SAMPLES], pair.only_second[:SAMPLES]]
+        sheets.append([[sample(name, predictions[0], others) for name in names] for names in chosen])
+    try:
+        page.write_text(render_comparison_page(comparison.to_json(), sheets), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write {page}: {error.strerror}. Choose another --page.") from error

@@ -1,0 +1,233 @@
+"""evaluate: what a trained model is worth on images that it has not seen."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from eyevsai.data.dataset import Dataset, Split, load_judges
+from eyevsai.data.randomness import seed_for
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from eyevsai.evaluation.judgement import Judgement, before_temperature
+from eyevsai.evaluation.metrics import Probabilities
+from eyevsai.evaluation.rejection import find_threshold, select
+from eyevsai.evaluation.settings import EvaluateSettings
+from eyevsai.jobs.findings import Findings
+from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
+from eyevsai.jobs.subject import Subject, find_subject
+from eyevsai.models.learner import Images, Learner
+from eyevsai.progress import track
+from eyevsai.store import open_store
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger("eyevsai")
+
+AT_ONCE = 128  # images between two looks at whether the job was asked to end
+LATENCIES = 20  # single predictions of which the median is taken
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation found."""
+
+    subject: str
+    run_id: str  # where it is logged
+    dataset: str
+    images: int
+    figures: dict[str, float]
+    seconds: float
+
+
+def evaluate(settings: EvaluateSettings, run_id: str | None = None) -> Evaluated:
+    """Judges a trained model and logs what was found: on its own run, or, by other data, on the call's own.
+
+    `run_id` is the run that `mlflow run` made for this call, if one did.
+
+    Raises:
+        UserError: something a person must mend.
+    """
+    began = time.monotonic()
+    with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+        tracking_uri = open_store()
+        subject = find_subject(tracking_uri, settings.run, settings.model_uri)
+        learner = subject.load()
+        judges = _find_judges(settings, subject, learner)
+        from eyevsai.tracking.lifetime import reopen_run, start_run
+
+        state_root = Path(settings.state_root).expanduser()
+        tags = {"job": "evaluate", "subject": subject.run.run_id, "model_uri": subject.title}
+        title = f"evaluate {subject.run.name}"
+        with start_run(tracking_uri, title, tags, state_root, given=run_id, stop=stop) as call:
+            judgement = _judge(settings, subject, learner, judges)
+            findings = Findings(judgement, judges.dataset, judges.split, learner, subject.title)
+            own = settings.data is None
+            with reopen_run(tracking_uri, subject.run.run_id, state_root) if own else nullcontext(call) as run:
+                findings.log_to(run)
+            if judgement.selection is not None and subject.version is not None:
+                _keep_threshold(tracking_uri, subject, judgement, settings)
+            call.params({name: value for name, value in vars(settings).items() if value is not None})
+        figures, dataset = findings.figures, judges.dataset
+        return Evaluated(subject.title, run.run_id, dataset.name, len(judges.split), figures, time.monotonic() - began)
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Images with the number of the model's class that each shows."""
+
+    dataset: Dataset
+    split: Split
+    valid: Split | None
+
+
+def _find_judges(settings: EvaluateSettings, subject: Subject, learner: Learner) -> Judges:
+    places = {"data_root": settings.data_root, "cache_root": settings.cache_root}
+    if settings.data is None:
+        dataset = subject.load_dataset(**places)
+        data = dataset.open(learner.preprocessing)
+        if not len(data.test):
+            raise UserError(f"The test split of {dataset.name} is empty: the model was trained with --test-fraction 0. "
+                            "Judge it by other images with --data FOLDER.")  # fmt: skip
+        return Judges(dataset, data.test, data.valid)
+    cache_root = settings.cache_root or str(subject.config["cache_root"])
+    dataset = load_judges(DataSettings(data=settings.data, cache_root=cache_root))
+    names = _map_classes(dataset.classes, learner.classes, _read_map(settings.map), subject.title)
+    _say_what_is_known(dataset, subject)
+    whole = dataset.open(learner.preprocessing).test
+    places_kept = [place for place, item in enumerate(dataset.items) if names[item.label]]
+    labels = whole.labels.new_tensor(
+        [learner.classes.index(names[dataset.items[place].label]) for place in places_kept]
+    )
+    split = replace(whole, rows=[whole.rows[place] for place in places_kept], labels=labels)
+    return Judges(dataset, split, None)
+
+
+def _read_map(path: str | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        read = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--map {path} cannot be read as TOML: {error}") from error
+    wrong = [name for name, value in read.items() if not isinstance(value, str)]
+    if wrong:
+        raise UserError(f'--map {path}: {wrong[0]} is no text. It has lines like "their name" = "the model\'s name".')
+    return read
+
+
+def _map_classes(theirs: Sequence[str], known: Sequence[str], mapping: Mapping[str, str], title: str) -> dict[str, str]:
+    """The model's name of each class of the data; empty for those that are left out."""
+    names = {name: mapping.get(name, name) for name in theirs}
+    if strange := [name for name in mapping if name not in theirs]:
+        raise UserError(f"--map names classes that the data have not: {', '.join(strange[:10])}.")
+    unknown = [name for name, mapped in names.items() if mapped and mapped not in known]
+    if unknown:
+        raise UserError(
+            f"{title} does not know these classes of the data: {', '.join(unknown[:10])}. It knows "
+            f"{', '.join(list(known)[:10])}{', ...' if len(known) > 10 else ''}. Name them with --map FILE.toml."
+        )
+    if not any(names.values()):
+        raise UserError("--map leaves all classes of the data out.")
+    if lacking := sorted(set(known) - set(names.values())):
+        log.warning("No image shows %s: figures say nothing of them.", ", ".join(lacking[:10]))
+    return names
+
+
+def _say_what_is_known(dataset: Dataset, subject: Subject) -> None:
+    """Warns when images are among those that the model was trained on."""
+    from eyevsai.tracking.search import read_text
+
+    lines = (read_text(subject.tracking_uri, subject.run.run_id, "split.tsv") or "").splitlines()[1:]
+    learned = {line.rpartition("\t")[2] for line in lines if line.startswith("train\t")}
+    count = sum(item.record.digest in learned for item in dataset.items)
+    if count:
+        log.warning("%d of %d images were in the model's train split: it is judged by what it knows.",
+                    count, len(dataset.items))  # fmt: skip
+
+
+def _judge(settings: EvaluateSettings, subject: Subject, learner: Learner, judges: Judges) -> Judgement:
+    images, labels = judges.split.arrays(), judges.split.labels.numpy()
+    began = time.perf_counter()
+    probabilities = _predict(learner, images, "Predicting")
+    rate = len(images) / (time.perf_counter() - began)
+    selection = None
+    if settings.target_precision is not None and judges.valid is not None:
+        valid = _predict(learner, judges.valid.arrays(), "Predicting valid")
+        threshold = find_threshold(valid, judges.valid.labels.numpy(), settings.target_precision)
+        if threshold is None:
+            raise UserError(f"No confidence makes {settings.target_precision:g} of the valid images right. "
+                            "Ask for less with --target-precision.")  # fmt: skip
+        selection = select(probabilities, labels, threshold)
+    return Judgement(
+        classes=learner.classes, labels=labels, probabilities=probabilities,
+        uncalibrated=before_temperature(probabilities, learner.temperature), seed=subject.seed,
+        speed=_time(learner, images) | {"images_per_s": rate},
+        corrupted=_corrupt(settings, subject, learner, images, labels), selection=selection,
+    )  # fmt: skip
+
+
+def _predict(learner: Learner, images: Images, what: str) -> Probabilities:
+    parts = track(range(0, len(images), AT_ONCE), what, total=len(images), unit=AT_ONCE)
+    return np.concatenate([learner.predict_proba(images[start : start + AT_ONCE]) for start in parts])
+
+
+def _time(learner: Learner, images: Images) -> dict[str, float]:
+    """Milliseconds for a single image, and the most memory that this process has taken so far."""
+    import resource
+    import sys
+
+    took = []
+    for number in range(LATENCIES):
+        image = images[number % len(images)]
+        began = time.perf_counter()
+        learner.predict_proba([image])
+        took.append(1000 * (time.perf_counter() - began))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return {"latency_ms": statistics.median(took), "peak_memory_mib": peak}
+
+
+def _corrupt(
+    settings: EvaluateSettings, subject: Subject, learner: Learner, images: Images, labels: npt.NDArray[np.int64]
+) -> dict[str, list[float]]:
+    """Accuracy by kind of corruption: of the images as they are, then at each severity."""
+    count = min(settings.corruption_images, len(images))
+    if not count:
+        return {}
+    random = np.random.default_rng(seed_for(subject.seed, "corruptions"))
+    places = np.sort(random.choice(len(images), count, replace=False))
+    some, truth = [images[place] for place in places], labels[places]
+    whole = float((learner.predict_proba(some).argmax(axis=1) == truth).mean())
+    found = {}
+    for kind in track(CORRUPTIONS, "Corrupting", total=len(CORRUPTIONS)):
+        accuracies = [whole]
+        for severity in SEVERITIES:
+            seeds = [seed_for(subject.seed, "corruptions", kind, severity, place) for place in range(count)]
+            spoiled = [corrupt(image, kind, severity, seed) for image, seed in zip(some, seeds, strict=True)]
+            accuracies.append(float((learner.predict_proba(spoiled).argmax(axis=1) == truth).mean()))
+        found[kind] = accuracies
+    return found
+
+
+def _keep_threshold(tracking_uri: str, subject: Subject, judgement: Judgement, settings: EvaluateSettings) -> None:
+    from eyevsai.registry.versions import THRESHOLD, tag_version
+
+    if subject.version is None or judgement.selection is None:
+        return
+    threshold = judgement.selection.threshold
+    tag_version(
+        tracking_uri, subject.version, {THRESHOLD: repr(threshold), "target_precision": settings.target_precision}
+    )
+    log.info("%s answers from a confidence of %.4f on", subject.version.uri, threshold)

@@ -1,0 +1,118 @@
+"""What an evaluation found, as it is logged: metrics, tables, pictures and a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from eyevsai.data.dataset import Dataset, Split
+from eyevsai.data.randomness import seed_for
+from eyevsai.evaluation.judgement import Judgement
+from eyevsai.explanation.errors import worst_mistakes
+from eyevsai.models.learner import FeatureLearner, Learner, MapLearner
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from eyevsai.tracking.run import Run
+
+SHEET_SIZE, CAM_SIZE, PAIRS = 24, 12, 20
+PREDICTIONS = "tables/test_predictions.json"
+PREDICTION_COLUMNS = ("image", "sha256", "class", "predicted", "probability")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A judgement with the model and the images that it is about."""
+
+    judgement: Judgement
+    dataset: Dataset
+    split: Split
+    learner: Learner
+    title: str
+
+    @cached_property
+    def figures(self) -> dict[str, float]:
+        """Every figure by its name."""
+        return self.judgement.figures() | {
+            f"importance_{name}": value for name, value in (self.importance or {}).items()
+        }
+
+    @cached_property
+    def importance(self) -> dict[str, float] | None:
+        """How much accuracy falls without each group of features; None for models that have no such groups."""
+        if not isinstance(self.learner, FeatureLearner):
+            return None
+        from eyevsai.explanation.importance import permutation_importance
+
+        features = self.learner.features(self.split.arrays())
+        return permutation_importance(self.learner, features, self.judgement.labels, self.judgement.seed)
+
+    def log_to(self, run: Run) -> None:
+        """Logs everything on a run, under the name of the test split."""
+        from eyevsai.reports.evaluation_page import render_evaluation_page
+
+        judgement, classes = self.judgement, self.judgement.classes
+        pictures = self.pictures()
+        page = render_evaluation_page(self.title, self.dataset.name, judgement, self.figures, pictures)
+        run.metrics({f"test/{name}": value for name, value in self.figures.items()})
+        run.tags({"test_dataset": self.dataset.name, "test_fingerprint": self.dataset.fingerprint})
+        by_class = [[name, *row.values()] for name, row in zip(classes, judgement.by_class(), strict=True)]
+        run.table("tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class)
+        run.table("tables/test_confusions.json", ("class", "predicted", "images"), judgement.confused(PAIRS))
+        run.table(PREDICTIONS, PREDICTION_COLUMNS, self.predictions())
+        for name, figure in pictures.items():
+            run.picture(f"pictures/test_{name}.png", figure)
+        run.text("test_report.html", page)
+
+    def predictions(self) -> list[list[object]]:
+        """A row for each image: `PREDICTION_COLUMNS`."""
+        judgement = self.judgement
+        items = [self.dataset.items[row] for row in self.split.rows]
+        columns = zip(items, judgement.labels, judgement.predicted, judgement.probabilities.max(axis=1), strict=True)
+        return [
+            [item.name, item.record.digest, judgement.classes[true], judgement.classes[said], float(probability)]
+            for item, true, said, probability in columns
+        ]
+
+    def pictures(self) -> dict[str, Figure]:
+        """Every picture by its name."""
+        from eyevsai.reports import evaluation_pictures as draw
+        from eyevsai.reports.pictures import draw_confusion, draw_importance, draw_mistakes
+
+        judgement, classes = self.judgement, self.judgement.classes
+        mistakes = worst_mistakes(judgement.probabilities, judgement.labels, SHEET_SIZE)
+        images = self.split.arrays([mistake.place for mistake in mistakes])
+        found = {
+            "confusion_matrix": draw_confusion(judgement.matrix(), classes),
+            "classes": draw.draw_classes(judgement.by_class(), classes),
+            "reliability": draw.draw_reliability(judgement.bins(calibrated=False), judgement.bins(calibrated=True)),
+            "coverage": draw.draw_coverage(judgement),
+            "worst_errors": draw_mistakes(mistakes, images, classes),
+        }
+        if judgement.corrupted:
+            found["corruptions"] = draw.draw_corruptions(judgement.corrupted)
+        if isinstance(self.learner, MapLearner):
+            found["grad_cam"] = self._draw_cams(self.learner)
+        if self.importance is not None:
+            found["importance"] = draw_importance(self.importance, "test")
+        return found
+
+    def _draw_cams(self, learner: MapLearner) -> Figure:
+        """Half of the sheet shows what was most surely wrong, half images that are drawn by seed."""
+        import numpy as np
+
+        from eyevsai.explanation.grad_cam import grad_cam
+        from eyevsai.reports.evaluation_pictures import draw_cams
+
+        judgement = self.judgement
+        wrong = [mistake.place for mistake in worst_mistakes(judgement.probabilities, judgement.labels, CAM_SIZE // 2)]
+        others = np.setdiff1d(np.arange(len(self.split)), wrong)
+        drawn = np.random.default_rng(seed_for(judgement.seed, "grad_cam")).permutation(others)
+        places = [*wrong, *map(int, drawn[: CAM_SIZE - len(wrong)])]
+        images, said = self.split.arrays(places), judgement.predicted[places]
+        crops = [learner.preprocessing.crop(image[None])[0].numpy() for image in self.split.images(places)]
+        names = [(judgement.classes[one], judgement.classes[true])
+                 for one, true in zip(said, judgement.labels[places], strict=True)]  # fmt: skip
+        return draw_cams(crops, grad_cam(learner, images, list(map(int, said))), names)

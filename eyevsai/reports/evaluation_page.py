@@ -1,0 +1,47 @@
+"""An evaluation as one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from eyevsai.evaluation.judgement import Judgement
+
+PAIRS = 20
+CAPTIONS = {
+    "confusion_matrix": "Confusion matrix: rows are true classes, columns what was predicted",
+    "classes": "F1 of each class",
+    "reliability": "Reliability: is a confidence of 80 % right in 80 % of cases?",
+    "coverage": "Coverage against accuracy, when the least sure predictions are not answered",
+    "corruptions": "Accuracy on spoiled images",
+    "worst_errors": "Most confident mistakes",
+    "grad_cam": "Where the network looked (Grad-CAM); wrong predictions in red",
+    "importance": "Permutation importance of each group of features",
+}
+HEADLINES = ("accuracy", "top5_accuracy", "balanced_accuracy", "macro_f1", "loss", "ece", "images_per_s")
+
+
+def render_evaluation_page(
+    title: str, dataset: str, judgement: Judgement, figures: Mapping[str, float], pictures: Mapping[str, Figure]
+) -> str:
+    """Headline figures, all figures, each class, confused pairs and every picture."""
+    environment = Environment(loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined)
+    environment.filters["uri"] = encode_figure
+    page: str = environment.get_template("evaluation_page.html").render(
+        title=title, dataset=dataset, judgement=judgement, figures=figures, headlines=HEADLINES,
+        pictures=[(CAPTIONS[name], pictures[name]) for name in CAPTIONS if name in pictures],
+        by_class=sorted(zip(judgement.classes, judgement.by_class(), strict=True), key=lambda pair: pair[1]["f1"]),
+        confused=judgement.confused(PAIRS),
+    )  # fmt: skip
+    return page
+
+
+def encode_figure(figure: Figure) -> str:
+    """A figure as a PNG in a data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

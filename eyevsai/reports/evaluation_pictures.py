@@ -1,0 +1,85 @@
+"""Pictures of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from eyevsai.evaluation.calibration import Bin
+from eyevsai.evaluation.corruptions import SEVERITIES
+from eyevsai.evaluation.judgement import Judgement
+from eyevsai.evaluation.rejection import curve
+from eyevsai.reports.pictures import TRAIN_COLOR, VALID_COLOR
+
+
+def draw_classes(by_class: Sequence[Mapping[str, float]], classes: Sequence[str]) -> Figure:
+    """Bars of each class's F1, the worst at the bottom, with its number of images."""
+    figure = Figure(figsize=(8, 1.2 + 0.22 * len(classes)), layout="constrained")
+    axes = figure.subplots()
+    ranked = sorted(zip(by_class, classes, strict=True), key=lambda pair: pair[0]["f1"])
+    bars = axes.barh([name for _, name in ranked], [row["f1"] for row, _ in ranked], color=VALID_COLOR)
+    axes.bar_label(bars, [f"{row['f1']:.2f} of {row['support']:.0f}" for row, _ in ranked], padding=3, fontsize=7)
+    axes.set(xlabel="F1, and images", xlim=(0, 1.12))
+    axes.set_ylim(-0.7, len(classes) - 0.3)
+    axes.tick_params(axis="y", labelsize=8)
+    return figure
+
+
+def draw_reliability(before: Sequence[Bin], after: Sequence[Bin]) -> Figure:
+    """Accuracy by confidence, before and after temperature scaling; the diagonal is honest."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#999999", linestyle=":", label="honest")
+    for bins, name, color in ((before, "before temperature", TRAIN_COLOR), (after, "as it predicts", VALID_COLOR)):
+        axes.plot([each.confidence for each in bins], [each.accuracy for each in bins], marker="o", color=color,
+                  label=name)  # fmt: skip
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_coverage(judgement: Judgement) -> Figure:
+    """How much of what is answered is right, when only the surest share is answered."""
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*curve(judgement.probabilities, judgement.labels), color=VALID_COLOR)
+    if (selection := judgement.selection) is not None:
+        axes.axvline(selection.coverage, color="#999999", linestyle=":", label=f"threshold {selection.threshold:.3f}")
+        axes.legend(frameon=False)
+    axes.set(xlabel="share that is answered", ylabel="share of it that is right", xlim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_corruptions(corrupted: Mapping[str, Sequence[float]]) -> Figure:
+    """Accuracy by severity, a line for each kind; severity 0 are the images as they are."""
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    for kind, accuracies in corrupted.items():
+        axes.plot(range(len(accuracies)), accuracies, marker="o", label=kind)
+    axes.set(xlabel="severity", ylabel="accuracy", ylim=(0, 1.02))
+    axes.set_xticks(range(1 + max(SEVERITIES)))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_cams(
+    crops: Sequence[npt.NDArray[np.uint8]], heat: npt.NDArray[np.float32], names: Sequence[tuple[str, str]]
+) -> Figure:
+    """A sheet of images S,S,3 uint8 under their heat N,S,S, with what was said and what is true."""
+    columns = 6
+    rows = max(1, -(-len(crops) // columns))
+    figure = Figure(figsize=(2 * columns, 2.4 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, crop, warmth, (said, true) in zip(grid.flat, crops, heat, names, strict=False):
+        axes.imshow(crop)
+        axes.imshow(warmth, cmap="jet", alpha=0.4, vmin=0, vmax=1)
+        axes.set_title(f"{said}\ntrue: {true}", fontsize=8, color="black" if said == true else "#b3261e")
+    return figure

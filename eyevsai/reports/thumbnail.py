@@ -1,0 +1,21 @@
+"""Small pictures inside HTML pages."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+SIDE_PX = 96
+
+
+def encode_thumbnail(image: npt.NDArray[np.uint8]) -> str:
+    """A small JPEG of H,W,3 uint8 as a data URI."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((SIDE_PX, SIDE_PX))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,194 @@
+"""Judging a trained model, and holding two against each other, as a person does it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from sklearn.metrics import accuracy_score, log_loss
+
+import eyevsai as package
+from eyevsai.data.dataset import load_dataset
+from eyevsai.data.settings import DataSettings
+from tests.conftest import Eyevsai, write_images
+from tests.journeys.conftest import MlflowRun
+
+SMALL = (
+    "--image-size",
+    "32",
+    "--batch-size",
+    "8",
+    "--epochs",
+    "8",
+    "--width",
+    "8",
+    "--threads",
+    "1",
+    "--tuned",
+    "never",
+)
+COUNTS = {"across": 40, "down": 40, "wide": 40}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("judged") / "stripes", COUNTS)
+
+
+def train(eyevsai: Eyevsai, data: Path, *flags: str) -> str:
+    eyevsai("train", "--data", str(data), *SMALL, *flags)
+    return runs_of("train")[0].info.run_id
+
+
+def runs_of(job: str) -> list[Run]:
+    return [run for run in MlflowClient().search_runs(["0"]) if run.data.tags.get("job") == job]
+
+
+def artifacts(run_id: str, folder: str | None = None) -> set[str]:
+    return {artifact.path for artifact in MlflowClient().list_artifacts(run_id, folder)}
+
+
+def read(run_id: str, name: str) -> str:
+    return Path(MlflowClient().download_artifacts(run_id, name)).read_text()
+
+
+def test_mlflow_run_judges_by_the_test_split(mlflow_run: MlflowRun, eyevsai: Eyevsai, images: Path) -> None:
+    run_id = train(eyevsai, images)
+    said = mlflow_run("evaluate", "-P", f"run={run_id}").stdout
+    assert f"run {run_id} has test_report.html" in said
+    run, (call,) = MlflowClient().get_run(run_id), runs_of("evaluate")
+    assert (run.info.status, call.info.status, call.data.tags["subject"]) == ("FINISHED", "FINISHED", run_id)
+    assert not any(name.startswith("test/") for name in call.data.metrics)
+
+    dataset = load_dataset(DataSettings(data=str(images), cache_root=run.data.params["cache_root"]), 0)
+    items = [item for item, split in zip(dataset.items, dataset.split_names, strict=True) if split == "test"]
+    model = package.load(f"models:/{run.data.tags['version'].removeprefix('models:/')}")
+    predictions = model.predict_batch([item.file.path for item in items])
+    rows = [[prediction.probabilities[name] for name in model.classes] for prediction in predictions]
+    truth = [item.label for item in items]
+    figures = {
+        name.removeprefix("test/"): value for name, value in run.data.metrics.items() if name.startswith("test/")
+    }
+    assert figures["accuracy"] == accuracy_score(truth, [prediction.label for prediction in predictions])
+    assert figures["loss"] == pytest.approx(log_loss(truth, rows, labels=list(model.classes)), abs=1e-5)
+    assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
+    assert run.data.metrics["calibration/loss"] <= run.data.metrics["best/loss"]
+    for name in ("top5_accuracy", "brier", "roc_auc", "ece", "uncalibrated_ece", "latency_ms", "images_per_s",
+                 "peak_memory_mib", "blur_1", "noise_2", "jpeg_3", "brightness_1"):  # fmt: skip
+        assert name in figures
+    tables = {entry["path"] for entry in json.loads(run.data.tags["mlflow.loggedArtifacts"])}
+    assert tables == {f"tables/test_{name}.json" for name in ("classes", "confusions", "predictions")}
+    assert tables <= artifacts(run_id, "tables")
+    pictures = ("confusion_matrix", "classes", "reliability", "coverage", "corruptions", "worst_errors", "grad_cam")
+    assert {f"pictures/test_{name}.png" for name in pictures} <= artifacts(run_id, "pictures")
+    page = read(run_id, "test_report.html")
+    assert page.count("data:image/png;base64,") == len(pictures)
+    assert "http" not in page.replace("http-equiv", "")  # nothing is fetched from elsewhere
+
+
+def test_a_version_is_judged_by_other_images_and_answers_only_when_it_is_sure(
+    eyevsai: Eyevsai, images: Path, tmp_path: Path
+) -> None:
+    run_id = train(eyevsai, images)
+    name, client = "stripes-deep_v1-standard", MlflowClient()
+    client.set_registered_model_alias(name, "champion", "1")
+    client.transition_model_version_stage(name, "1", "Production")
+    eyevsai(
+        "evaluate", "--model-uri", f"models:/{name}@champion", "--target-precision", "0.9", "--corruption-images", "0"
+    )
+    run = client.get_run(run_id)
+    tags = client.get_model_version(name, "1").tags
+    assert float(tags["threshold"]) == pytest.approx(run.data.metrics["test/threshold"])
+    assert (tags["target_precision"], "test/blur_1" in run.data.metrics) == ("0.9", False)
+    model = package.load(f"models:/{name}/Production")
+    assert model.threshold == float(tags["threshold"])
+
+    others = write_images(tmp_path / "others", {"quer": 6, "down": 6, "odd": 2}, start=700)
+    mapped = tmp_path / "map.toml"
+    mapped.write_text('quer = "across"\nodd = ""\n')
+    uri = f"models:/{name}/Production"
+    assert (
+        "does not know these classes of the data: odd, quer"
+        in eyevsai("evaluate", "--model-uri", uri, "--data", str(others), code=2).stderr
+    )
+    done = eyevsai("evaluate", "--model-uri", uri, "--data", str(others), "--map", str(mapped), "--json")
+    found = json.loads(done.stdout)
+    assert (found["images"], found["dataset"]) == (12, "others")
+    assert "No image shows wide" in done.stderr
+    other = client.get_run(found["run_id"])
+    assert (other.data.tags["job"], other.data.tags["subject"]) == ("evaluate", run_id)
+    assert other.data.metrics["test/accuracy"] == found["figures"]["accuracy"]
+    known = eyevsai("evaluate", "--run", run_id, "--data", str(images), "--corruption-images", "0").stderr
+    assert "images were in the model's train split" in known
+
+
+def test_a_shallow_model_says_what_it_leans_on(eyevsai: Eyevsai, images: Path) -> None:
+    eyevsai("train", "--data", str(images), "--model", "shallow", "--image-size", "32", "--threads", "1")
+    run_id = runs_of("train")[0].info.run_id
+    eyevsai("evaluate", "--run", run_id, "--corruption-images", "8")
+    names = artifacts(run_id, "pictures")
+    assert "pictures/test_importance.png" in names
+    assert "pictures/test_grad_cam.png" not in names
+    assert {"test/importance_hog", "test/importance_color"} <= MlflowClient().get_run(run_id).data.metrics.keys()
+
+
+def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace: Path) -> None:
+    first, second = train(eyevsai, images), train(eyevsai, images, "--lr", "0.0001", "--epochs", "1")
+    assert f"eyevsai evaluate --run {first}" in eyevsai("compare", first, second, code=2).stderr
+    for run_id in (first, second):
+        eyevsai("evaluate", "--run", run_id, "--corruption-images", "0")
+    found = json.loads(eyevsai("compare", first, second, "--json").stdout)
+    assert found["settings"] == {"lr": [0.003, 0.0001], "epochs": [8, 1]}
+    accuracies = [model["figures"]["accuracy"] for model in found["models"]]
+    (pair,) = found["pairs"]
+    assert len(pair["only_first"]) - len(pair["only_second"]) == round(
+        (accuracies[0] - accuracies[1]) * found["images"]
+    )
+    assert pair["difference"]["only_first"] == len(pair["only_first"])
+    assert "McNemar's exact test" in eyevsai("compare", first, "models:/stripes-deep_v1-standard/2").stdout
+    page = (workplace / "comparison.html").read_text()
+    assert page.count("data:image/jpeg") == min(12, len(pair["only_first"])) + min(12, len(pair["only_second"]))
+    third = train(eyevsai, images, "--seed", "5", "--epochs", "1")
+    eyevsai("evaluate", "--run", third, "--corruption-images", "0")
+    assert "not judged by the same images" in eyevsai("compare", first, third, code=2).stderr
+    assert "two runs" in eyevsai("compare", first, code=2).stderr
+
+
+def test_what_cannot_be_judged_is_told(eyevsai: Eyevsai, images: Path, tmp_path: Path) -> None:
+    run_id = train(eyevsai, images, "--test-fraction", "0")
+    name = "stripes-deep_v1-standard"
+    for flags, said in [
+        (("--run", run_id), "The test split of stripes is empty"),
+        (("--run", "nothing"), "There is no run nothing"),
+        (("--model-uri", f"models:/{name}/9"), "Versions of " + name + ": 1"),
+        (("--model-uri", f"models:/{name}@best"), "There is no models:/"),
+        (("--model-uri", f"models:/{name}/Production"), "There is no models:/"),
+        (("--model-uri", "models:/stripes-deep_v1-standart/1"), f"Did you mean '{name}'?"),
+        (("--model-uri", name), "names no version"),
+        (("--run", run_id, "--data", str(tmp_path / "none")), "There is no folder"),
+        ((), "Say which model"),
+    ]:
+        done = eyevsai("evaluate", *flags, code=2)
+        assert said in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+    call = runs_of("evaluate")
+    assert not call  # what is wrong is found before a run is made
+
+    extra = write_images(tmp_path / "grown" / "stripes", COUNTS)
+    grown = train(eyevsai, extra)
+    write_images(extra, {"across": 3}, start=300)
+    assert "are not those that" in eyevsai("evaluate", "--run", grown, code=2).stderr
+    (weights,) = (
+        Path(MlflowClient().get_run(grown).info.artifact_uri.removeprefix("file://"))
+        .parents[1]
+        .rglob(f"*{model_id(grown)}*/**/model.safetensors")
+    )
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert "SHA-256 differs" in eyevsai("evaluate", "--run", grown, "--data", str(images), code=2).stderr
+
+
+def model_id(run_id: str) -> str:
+    return MlflowClient().get_run(run_id).outputs.model_outputs[0].model_id

@@ -1,0 +1,173 @@
+"""Figures of an evaluation, held against scikit-learn's and against what they mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from eyevsai.errors import UserError
+from eyevsai.evaluation.calibration import calibration_error, fit_temperature, reliability, temper
+from eyevsai.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from eyevsai.evaluation.judgement import Judgement, before_temperature
+from eyevsai.evaluation.metrics import score, score_all, score_classes
+from eyevsai.evaluation.rejection import curve, find_threshold, select
+from eyevsai.evaluation.settings import EvaluateSettings
+from eyevsai.evaluation.uncertainty import accuracy_interval, mcnemar
+from tests.conftest import draw_image
+
+
+def draw_predictions(seed: int, count: int = 200, classes: int = 7, skill: float = 2.0):  # type: ignore[no-untyped-def]
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, count)
+    logits = random.standard_normal((count, classes)) * 2
+    logits[np.arange(count), labels] += skill
+    powers = np.exp(logits)
+    return (powers / powers.sum(1, keepdims=True)).astype(np.float32), labels
+
+
+def test_figures_are_scikit_learns() -> None:
+    probabilities, labels = draw_predictions(0)
+    found, said = score_all(probabilities, labels), probabilities.argmax(1)
+    exact = probabilities.astype(np.float64)
+    exact /= exact.sum(1, keepdims=True)
+    expected = {
+        "accuracy": metrics.accuracy_score(labels, said),
+        "top5_accuracy": metrics.top_k_accuracy_score(labels, probabilities, k=5),
+        "balanced_accuracy": metrics.balanced_accuracy_score(labels, said),
+        "macro_f1": metrics.f1_score(labels, said, average="macro"),
+        "weighted_f1": metrics.f1_score(labels, said, average="weighted"),
+        "loss": metrics.log_loss(labels, exact),
+        "brier": metrics.brier_score_loss(labels, exact, labels=np.arange(7), scale_by_half=False),
+        "roc_auc": metrics.roc_auc_score(labels, exact, multi_class="ovr"),
+        "average_precision": metrics.average_precision_score(np.eye(7)[labels], probabilities),
+    }
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-6 if name in ("brier", "roc_auc") else 1e-12), name
+    report = metrics.classification_report(labels, said, output_dict=True)
+    for number, row in enumerate(score_classes(probabilities, labels)):
+        theirs = report[str(number)]
+        assert list(row.values()) == pytest.approx(
+            [theirs[key] for key in ("precision", "recall", "f1-score", "support")]
+        )
+
+
+def test_classes_that_nobody_shows_do_not_count() -> None:
+    probabilities, labels = draw_predictions(1, classes=4)
+    kept = labels != 3
+    found = score_all(probabilities[kept], labels[kept])
+    assert 0 < found["roc_auc"] < 1
+    alone = labels == 0
+    assert "roc_auc" not in score_all(probabilities[alone], labels[alone])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.3, 8.0))
+def test_a_temperature_never_makes_what_it_was_fitted_to_less_probable(seed: int, sharpness: float) -> None:
+    probabilities, labels = draw_predictions(seed, count=60)
+    probabilities = temper(probabilities, 1 / sharpness)
+    temperature = fit_temperature(probabilities, labels)
+    calibrated = temper(probabilities, temperature)
+    assert score(calibrated, labels)["loss"] <= score(probabilities, labels)["loss"]
+    assert (calibrated.argmax(1) == probabilities.argmax(1)).mean() > 0.98  # ties of saturated rows excepted
+
+
+def test_a_temperature_is_found_again_and_can_be_taken_back() -> None:
+    random = np.random.default_rng(3)
+    probabilities, _ = draw_predictions(3, count=4000)
+    labels = np.array([random.choice(7, p=row / row.sum()) for row in probabilities.astype(np.float64)])
+    overconfident = temper(probabilities, 0.5)
+    temperature = fit_temperature(overconfident, labels)
+    assert temperature == pytest.approx(2.0, rel=0.1)
+    calibrated = temper(overconfident, temperature)
+    assert calibration_error(calibrated, labels) < 0.03 < calibration_error(overconfident, labels)
+    np.testing.assert_allclose(before_temperature(calibrated, temperature), overconfident, atol=1e-6)
+
+
+def test_the_calibration_error_by_hand() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.3, 0.7]], dtype=np.float32)
+    labels = np.array([0, 1, 1, 1])
+    assert calibration_error(probabilities, labels) == pytest.approx(0.5 * 0.4 + 0.5 * 0.3, abs=1e-6)
+    assert [(each.count, each.accuracy) for each in reliability(probabilities, labels)] == [(2, 1.0), (2, 0.5)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.3, 0.99))
+def test_a_threshold_keeps_its_promise_and_is_the_lowest_that_does(seed: int, precision: float) -> None:
+    probabilities, labels = draw_predictions(seed, count=80)
+    threshold = find_threshold(probabilities, labels, precision)
+    confidences = np.unique(probabilities.max(1))
+    good = [each for each in confidences if select(probabilities, labels, each).precision >= precision]
+    assert threshold == (float(min(good)) if good else None)
+
+
+def test_coverage_falls_to_one_image() -> None:
+    probabilities, labels = draw_predictions(5)
+    coverage, precision = curve(probabilities, labels)
+    assert (coverage[0], coverage[-1], precision[-1]) == (1 / 200, 1.0, score(probabilities, labels)["accuracy"])
+    assert select(probabilities, labels, 1.1).precision == 1.0
+
+
+def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    intervals = [accuracy_interval(random.random(200) < 0.8, seed) for seed in range(60)]
+    held = sum(each.low <= 0.8 <= each.high for each in intervals)
+    assert 50 <= held <= 60
+    assert all(each.high - each.low < 0.15 for each in intervals)
+    sure = accuracy_interval(np.ones(100, dtype=bool), 0)
+    assert (sure.low, sure.high) == (0.97, 1.0)
+    assert accuracy_interval(np.zeros(100, dtype=bool), 0).high == 0.03
+
+
+def test_mcnemar_by_hand() -> None:
+    first = np.array([True] * 10 + [False] * 2 + [True] * 30)
+    second = np.array([False] * 10 + [True] * 2 + [True] * 30)
+    found = mcnemar(first, second)
+    assert (found.only_first, found.only_second) == (10, 2)
+    assert found.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)  # both tails of twelve fair coins
+    assert mcnemar(first, first).p_value == 1.0
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_corruptions_grow_with_severity_and_repeat(kind: str) -> None:
+    image = draw_image(1, 3, 64, 48)
+    spoiled = [corrupt(image, kind, severity, seed=4) for severity in SEVERITIES]
+    distances = [np.abs(each.astype(int) - image).mean() for each in spoiled]
+    assert 0 < distances[0] < distances[1] < distances[2]
+    assert all(each.shape == image.shape and each.dtype == np.uint8 for each in spoiled)
+    assert np.array_equal(spoiled[1], corrupt(image, kind, 2, seed=4))
+
+
+def test_a_judgement_has_every_figure() -> None:
+    probabilities, labels = draw_predictions(7)
+    classes = tuple("abcdefg")
+    judgement = Judgement(classes, labels, probabilities, temper(probabilities, 0.5), 0, {"images_per_s": 9.0},
+                          {"blur": [0.9, 0.8, 0.7, 0.6]}, select(probabilities, labels, 0.5))  # fmt: skip
+    figures = judgement.figures()
+    assert figures["accuracy_low"] < figures["accuracy"] < figures["accuracy_high"]
+    assert (figures["blur_1"], figures["blur_3"], figures["images_per_s"]) == (0.8, 0.6, 9.0)
+    assert figures["uncalibrated_loss"] != figures["loss"]
+    assert figures["answered_accuracy"] > figures["accuracy"]
+    pairs = judgement.confused(3)
+    matrix = judgement.matrix()
+    np.fill_diagonal(matrix, 0)
+    assert [count for *_, count in pairs] == sorted(matrix.ravel())[::-1][:3]
+    assert all(matrix[classes.index(true), classes.index(said)] == count for true, said, count in pairs)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "Say which model"),
+        ({"run": "a", "model_uri": "models:/b/1"}, "One of them"),
+        ({"run": "a", "map": "m.toml"}, "give --data too"),
+        ({"run": "a", "data": "d", "target_precision": 0.9}, "leave --data out"),
+        ({"run": "a", "target_precision": 1.5}, "not allowed"),
+    ],
+)
+def test_settings_that_do_not_go_together(given: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        EvaluateSettings(**given)  # type: ignore[arg-type]
