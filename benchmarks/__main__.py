@@ -17,6 +17,7 @@ BENCHMARKS = {
     "precision": "benchmarks.precision",
     "checkpoints": "benchmarks.checkpoints",
     "tuning": "benchmarks.tuning",
+    "pruning": "benchmarks.pruning",
     "frozen": "benchmarks.frozen",
     "faults": "benchmarks.faults",
 }

@@ -9,12 +9,10 @@ import os
 import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from benchmarks.photographs import PHOTOS, are_missing
 
 TRIALS = 8
-SPACE = 'features = "hog,lbp,color"\nhog_cells = 8\ncolor_hues = 8\npyramid_levels = 3\nimage_size = 128\n'
 
 
 def main() -> None:
@@ -23,9 +21,8 @@ def main() -> None:
     photos = str(PHOTOS.resolve())
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        Path("space.toml").write_text(SPACE)
         given = {"model": "shallow", "dataset": "combined_all", "data_root": photos, "cache_root": f"{folder}/cache",
-                 "state_root": f"{folder}/state", "n_trials": TRIALS, "space": "space.toml"}  # fmt: skip
+                 "state_root": f"{folder}/state", "n_trials": TRIALS}  # fmt: skip
         from eyevsai.jobs.study import compose_tune, open_study
         from eyevsai.jobs.tune import tune
         from eyevsai.models.learner import build

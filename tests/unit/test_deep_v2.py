@@ -88,10 +88,10 @@ def test_a_changed_setting_changes_what_is_learned(data: Data, name: str) -> Non
 
 def test_attention_is_there_by_name() -> None:
     network = make("resnet", layers="2,1,1,2").network
-    kinds = {ResidualLayer: 6, SqueezeExcitation: 6, Cbam: 4, SelfAttention: 0, DenseLayer: 0, StochasticDepth: 6}
+    kinds = {ResidualLayer: 6, SqueezeExcitation: 6, Cbam: 1, SelfAttention: 0, DenseLayer: 0, StochasticDepth: 6}
     assert {kind: count(network, kind) for kind in kinds} == kinds
     network = make("hybrid", layers="1,3,2").network
-    kinds = {ResidualLayer: 3, DenseLayer: 3, SqueezeExcitation: 6, Cbam: 3, SelfAttention: 1}
+    kinds = {ResidualLayer: 3, DenseLayer: 3, SqueezeExcitation: 6, Cbam: 1, SelfAttention: 1}
     assert {kind: count(network, kind) for kind in kinds} == kinds
     assert isinstance(network.stages[2][-1], SelfAttention)
     assert count(make("densenet", use_cbam=False).network, Cbam) == 0
@@ -99,7 +99,7 @@ def test_attention_is_there_by_name() -> None:
 
 def test_a_separable_convolution_has_a_filter_for_each_channel() -> None:
     grouped = [each for each in make("hybrid").network.modules() if isinstance(each, nn.Conv2d) and each.groups > 1]
-    assert len(grouped) == 2 * 4 + 6  # two in each residual layer, one in each dense layer
+    assert len(grouped) == 2 * 3 + 6  # two in each residual layer, one in each dense layer
     assert all(each.groups == each.in_channels for each in grouped)
     assert make("resnet", separable=True).num_parameters() < make("resnet").num_parameters() / 3
 

@@ -52,6 +52,12 @@ class ResidualLayer(nn.Module):
         changed: Tensor = self.drop(self.body(ready))
         return kept + changed
 
+    @torch.no_grad()
+    def shrink(self, factor: float) -> None:
+        """Makes what is added smaller at first, so that many layers add no more than few (Hanin & Rolnick 2018)."""
+        *_, last = (layer for layer in self.body[:4].modules() if isinstance(layer, nn.Conv2d))
+        last.weight *= factor
+
 
 def _project(channels_in: int, channels: int, stride: int) -> nn.Module:
     """A short cut to another size: places are averaged, not skipped (He et al. 2019, ResNet-D).
@@ -88,7 +94,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Sequential):
-    """Between dense stages: half the channels at half the resolution."""
+    """Before a dense stage: half the channels at half the resolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(

@@ -42,6 +42,9 @@ class DeepV2Network(nn.Module):
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(settings.dropout), nn.Linear(self.channels, num_classes)
         )
         self.apply(_initialize)
+        layers = [layer for layer in self.modules() if isinstance(layer, ResidualLayer)]
+        for layer in layers:
+            layer.shrink(1 / math.sqrt(len(layers)))
 
     def forward(self, images: Tensor) -> Tensor:
         """N,3,S,S -> N,C logits."""
@@ -63,17 +66,17 @@ class DeepV2Network(nn.Module):
 
     def _dense(self, number: int, *, last: bool) -> Stage:
         settings, layers = cast(DenseSettings, self.settings), list[nn.Module]()
+        if number:
+            layers.append(Transition(self.channels))
+            self.channels //= 2
         for _ in range(settings.layers_of_stages[number]):
             layers.append(DenseLayer(self.channels, settings.growth_rate, settings, next(self.drops)))
             self.channels += settings.growth_rate
-        if not last:
-            layers.append(Transition(self.channels))
-            self.channels //= 2
         return self._finish(layers, last)
 
     def _finish(self, layers: list[nn.Module], last: bool) -> Stage:
-        """The stage of `layers`, with its attention."""
-        if self.settings.use_cbam:
+        """The stage of `layers`; the last has attention over places, where there are few of them."""
+        if last and self.settings.use_cbam:
             layers.append(Cbam(self.channels, self.settings.attention_reduction))
         if last and self.settings.attention == "self":
             layers.append(SelfAttention(self.channels, self.settings.attention_heads))
