@@ -18,6 +18,7 @@ BENCHMARKS = {
     "checkpoints": "benchmarks.checkpoints",
     "tuning": "benchmarks.tuning",
     "pruning": "benchmarks.pruning",
+    "evaluation": "benchmarks.evaluation",
     "frozen": "benchmarks.frozen",
     "faults": "benchmarks.faults",
 }

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-BATCH, ROUNDS, STEPS = 32, 5, 3
+BATCH, ROUNDS, STEPS = 64, 5, 3
 FAMILIES = ("deep_v1", "deep_v2")
 
 
