@@ -66,7 +66,9 @@ def evaluate(settings: EvaluateSettings, run_id: str | None = None) -> Evaluated
         subject = find_subject(tracking_uri, settings.run, settings.model_uri)
         learner = subject.load()
         judges = _find_judges(settings, subject, learner)
-        from eyevsai.tracking.lifetime import reopen_run, start_run
+        from eyevsai.registry.versions import CARRIERS
+        from eyevsai.tracking.ended import reopen_run
+        from eyevsai.tracking.lifetime import start_run
 
         state_root = Path(settings.state_root).expanduser()
         tags = {"job": "evaluate", "subject": subject.run.run_id, "model_uri": subject.title}
@@ -75,7 +77,8 @@ def evaluate(settings: EvaluateSettings, run_id: str | None = None) -> Evaluated
             judgement = _judge(settings, subject, learner, judges)
             findings = Findings(judgement, judges.dataset, judges.split, learner, subject.title)
             own = settings.data is None
-            with reopen_run(tracking_uri, subject.run.run_id, state_root) if own else nullcontext(call) as run:
+            reopened = reopen_run(tracking_uri, subject.run.run_id, state_root, CARRIERS) if own else nullcontext(call)
+            with reopened as run:
                 findings.log_to(run)
             if judgement.selection is not None and subject.version is not None:
                 _keep_threshold(tracking_uri, subject, judgement, settings)

@@ -30,7 +30,7 @@ def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunFolder | None
     Raises:
         UserError: the run that was named cannot be gone on with, and why.
     """
-    from eyevsai.tracking.lifetime import why_not_resumable
+    from eyevsai.tracking.ended import why_not_resumable
 
     wanted, root = config.resume.resume, Path(config.run.state_root).expanduser()
     if wanted is None:

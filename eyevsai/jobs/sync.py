@@ -22,7 +22,7 @@ def sync_all(state_root: Path) -> dict[str, int]:
     """
     tracking_uri = open_store()
     from eyevsai.registry.versions import CARRIERS
-    from eyevsai.tracking.lifetime import sync
+    from eyevsai.tracking.ended import sync
 
     left = {}
     for folder in reversed(run_folders(state_root)):

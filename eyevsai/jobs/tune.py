@@ -72,7 +72,8 @@ def tune(config: TuneConfig, run_id: str | None = None) -> Tuned:
 @contextmanager
 def _start(opened: OpenStudy, stop: JobStop, run_id: str | None) -> Iterator[Run]:
     """The study's run: a new one, or that of an earlier call for the same study."""
-    from eyevsai.tracking.lifetime import is_active, start_run
+    from eyevsai.tracking.ended import is_active
+    from eyevsai.tracking.lifetime import start_run
 
     config, study = opened.config, opened.study
     before = study.parent if study.parent and is_active(opened.tracking_uri, study.parent) else None

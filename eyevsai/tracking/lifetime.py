@@ -21,17 +21,15 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import RunTag
-from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import Pruned, RunFailed, Terminated
 from eyevsai.run_folder import RunFolder, check_root
 from eyevsai.stopping import Stop
 from eyevsai.store import shown
 from eyevsai.tracking.monitor import start_monitor
-from eyevsai.tracking.operations import CARRIERS, Carrier
-from eyevsai.tracking.process import BEAT_EVERY_S, describe_process, has_died
-from eyevsai.tracking.run import PATIENCE_S, TABLES, Run, Unsynced, now_ms
-from eyevsai.tracking.spool import Spool
+from eyevsai.tracking.operations import Carrier
+from eyevsai.tracking.process import BEAT_EVERY_S, describe_process
+from eyevsai.tracking.run import PATIENCE_S, Run, Unsynced, now_ms, open_run
 
 log = logging.getLogger("eyevsai")
 
@@ -74,37 +72,12 @@ def start_run(
     run_id = resumed or (_take_over(client, given, name, own) if given else _create(client, name, own))
     folder = RunFolder(state_root, run_id)
     with folder.claim():
-        run = _open(client, folder, carriers)
+        run = open_run(client, folder, carriers)
         if resumed:
             _reopen(run, given)
         with _logging_to(folder.log), _beating(folder):
             yield from _ending_truly(run, stop or Stop())
     folder.delete()  # only a finished run whose store knows all comes here
-
-
-@contextmanager
-def reopen_run(tracking_uri: str, run_id: str, state_root: Path) -> Iterator[Run]:
-    """A run that has ended, to log more on; its status and times stay as they are.
-
-    Raises:
-        UserError: another process works on it, or the state root cannot be written.
-        Unsynced: the store could not be told all of it.
-    """
-    check_root(state_root)
-    client = MlflowClient(tracking_uri=tracking_uri)
-    folder = RunFolder(state_root, run_id)
-    with folder.claim():
-        run = _open(client, folder, {})
-        run.tables_ = [entry["path"] for entry in json.loads(client.get_run(run_id).data.tags.get(TABLES, "[]"))]
-        try:
-            yield run
-            told = run.flush()
-        finally:
-            run.spool.close()
-    if not told:
-        raise Unsynced(f"What was found of run {run_id} is not all in the store, which does not answer. Later: "
-                       "eyevsai sync")  # fmt: skip
-    folder.delete()
 
 
 def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
@@ -163,72 +136,8 @@ def _end(run: Run, status: str, monitor: Any) -> str:
     return said
 
 
-def sync(tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], patience_s: float) -> int:
-    """Carries out what a run of an ended process left in its spool; returns how many entries are left.
-
-    Entries of a run that this store does not know are kept: it is another store's.
-
-    Raises:
-        UserError: a process works on the run.
-    """
-    client = MlflowClient(tracking_uri=tracking_uri)
-    with folder.claim():
-        spool = _make_spool(client, folder, carriers)
-        try:
-            client.get_run(folder.run_id)
-        except MlflowException:
-            return spool.left()
-        spool.start()
-        left = spool.drain(patience_s)
-        spool.close()
-        if spool.refused_ is not None:
-            raise RunFailed(
-                f"The store refused what run {folder.run_id} left: {spool.refused_}. {folder.path} is kept."
-            )
-    if not left and client.get_run(folder.run_id).info.status == "FINISHED":
-        folder.delete()
-    return left
-
-
-def _make_spool(client: MlflowClient, folder: RunFolder, carriers: Mapping[str, Carrier]) -> Spool:
-    table = {**CARRIERS, **carriers}
-    return Spool(folder.path, lambda kind, arguments: table[kind](client, folder, arguments))
-
-
-def _open(client: MlflowClient, folder: RunFolder, carriers: Mapping[str, Carrier]) -> Run:
-    spool = _make_spool(client, folder, carriers)
-    spool.start()
-    return Run(client, folder, client.get_run(folder.run_id).info.experiment_id, spool)
-
-
 def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> None:
     client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
-
-
-def is_active(tracking_uri: str, run_id: str) -> bool:
-    """Whether the store has a run of this id that was not deleted."""
-    try:
-        return bool(MlflowClient(tracking_uri=tracking_uri).get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException:
-        return False
-
-
-def why_not_resumable(tracking_uri: str, folder: RunFolder) -> str | None:
-    """Why the run of `folder` cannot be gone on with; None when it can."""
-    run_id = folder.run_id
-    try:
-        run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
-    except MlflowException:
-        return f"There is no run {run_id} in the store. `mlflow ui` shows those that are there."
-    if run.info.status == "FINISHED":
-        return (
-            f"Run {run_id} has finished ({run.data.tags.get('version', 'no version')}): there is nothing to go on with."
-        )
-    if run.info.lifecycle_stage != "active":
-        return f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
-    if run.info.status == "RUNNING" and not has_died(run.data.tags.get("process", ""), folder):
-        return f"Run {run_id} is alive: another process is working on it. Wait for it, or end that process."
-    return None
 
 
 def _owner() -> dict[str, str]:

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from eyevsai.errors import RunFailed
 from eyevsai.run_folder import RunFolder
-from eyevsai.tracking.operations import FILES
+from eyevsai.tracking.operations import CARRIERS, FILES, Carrier
 from eyevsai.tracking.spool import Spool
 
 if TYPE_CHECKING:
@@ -113,6 +113,19 @@ class Run:
     def _file(self, name: str) -> None:
         parent = Path(name).parent.as_posix()
         self.spool.append("file", file=f"{FILES}/{name}", artifact_folder=None if parent == "." else parent)
+
+
+def make_spool(client: MlflowClient, folder: RunFolder, carriers: Mapping[str, Carrier]) -> Spool:
+    """The spool of a run, not yet started; `carriers` carry out operations of other rooms."""
+    table = {**CARRIERS, **carriers}
+    return Spool(folder.path, lambda kind, arguments: table[kind](client, folder, arguments))
+
+
+def open_run(client: MlflowClient, folder: RunFolder, carriers: Mapping[str, Carrier]) -> Run:
+    """A run of the store, with its spool started."""
+    spool = make_spool(client, folder, carriers)
+    spool.start()
+    return Run(client, folder, client.get_run(folder.run_id).info.experiment_id, spool)
 
 
 def _text(value: Any) -> str:

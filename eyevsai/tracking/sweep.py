@@ -13,7 +13,8 @@ from mlflow.entities import Run as Entity
 
 from eyevsai.errors import UserError
 from eyevsai.run_folder import RunFolder
-from eyevsai.tracking.lifetime import ENDED_BY, RESUMED, sync
+from eyevsai.tracking.ended import sync
+from eyevsai.tracking.lifetime import ENDED_BY, RESUMED
 from eyevsai.tracking.operations import Carrier
 from eyevsai.tracking.process import has_died
 

@@ -13,7 +13,7 @@ from eyevsai.jobs import signals
 from eyevsai.jobs.signals import JobStop
 from eyevsai.run_folder import RunFolder, run_folders
 from eyevsai.stopping import Stop
-from eyevsai.tracking import lifetime, monitor
+from eyevsai.tracking import ended, lifetime, monitor
 from eyevsai.tracking.lifetime import start_run
 from eyevsai.tracking.run import Unsynced
 from eyevsai.tracking.spool import Spool
@@ -47,7 +47,7 @@ def test_a_run_that_the_store_could_not_be_told_is_said_and_told_later(
         assert caught.value.exit_code == 3
     assert statuses() == ["RUNNING"]
     (folder,) = run_folders(workplace / "state")
-    assert lifetime.sync(uri, folder, {}, 10) == 0
+    assert ended.sync(uri, folder, {}, 10) == 0
     assert statuses() == ["FINISHED"]
     assert not folder.path.exists()
     assert MlflowClient().get_run(folder.run_id).data.metrics["loss"] == 1.0
@@ -63,7 +63,7 @@ def test_entries_of_another_store_are_kept(workplace: Path) -> None:
     folder = RunFolder(workplace / "state", "ab" * 16)
     folder.path.mkdir(parents=True)
     Spool(folder.path, lambda kind, arguments: None).append("tags", values={"a": "b"})
-    assert lifetime.sync(os.environ["MLFLOW_TRACKING_URI"], folder, {}, 5) == 1
+    assert ended.sync(os.environ["MLFLOW_TRACKING_URI"], folder, {}, 5) == 1
 
 
 def test_a_wish_to_end_that_comes_while_a_run_ends_does_not_tear_it(

@@ -1,0 +1,98 @@
+"""Runs that have ended: what they left unsaid, what is logged on them later, whether they can be gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from eyevsai.errors import RunFailed
+from eyevsai.run_folder import RunFolder, check_root
+from eyevsai.tracking.operations import Carrier
+from eyevsai.tracking.process import has_died
+from eyevsai.tracking.run import TABLES, Run, Unsynced, make_spool, open_run
+
+
+@contextmanager
+def reopen_run(tracking_uri: str, run_id: str, state_root: Path, carriers: Mapping[str, Carrier]) -> Iterator[Run]:
+    """A run that has ended, to log more on; its status and times stay as they are.
+
+    What it left unsaid is said first; `carriers` carry out operations of other rooms.
+
+    Raises:
+        UserError: another process works on it, or the state root cannot be written.
+        Unsynced: the store could not be told all of it.
+    """
+    check_root(state_root)
+    client = MlflowClient(tracking_uri=tracking_uri)
+    folder = RunFolder(state_root, run_id)
+    with folder.claim():
+        run, known = open_run(client, folder, carriers), client.get_run(run_id)
+        run.tables_ = [entry["path"] for entry in json.loads(known.data.tags.get(TABLES, "[]"))]
+        try:
+            yield run
+            told = run.flush()
+        finally:
+            run.spool.close()
+    if not told:
+        raise Unsynced(f"What was found of run {run_id} is not all in the store, which does not answer. Later: "
+                       "eyevsai sync")  # fmt: skip
+    if known.info.status == "FINISHED":  # of another one the checkpoints lie there too
+        folder.delete()
+
+
+def sync(tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], patience_s: float) -> int:
+    """Carries out what a run of an ended process left in its spool; returns how many entries are left.
+
+    Entries of a run that this store does not know are kept: it is another store's.
+
+    Raises:
+        UserError: a process works on the run.
+    """
+    client = MlflowClient(tracking_uri=tracking_uri)
+    with folder.claim():
+        spool = make_spool(client, folder, carriers)
+        try:
+            client.get_run(folder.run_id)
+        except MlflowException:
+            return spool.left()
+        spool.start()
+        left = spool.drain(patience_s)
+        spool.close()
+        if spool.refused_ is not None:
+            raise RunFailed(
+                f"The store refused what run {folder.run_id} left: {spool.refused_}. {folder.path} is kept."
+            )
+    if not left and client.get_run(folder.run_id).info.status == "FINISHED":
+        folder.delete()
+    return left
+
+
+def is_active(tracking_uri: str, run_id: str) -> bool:
+    """Whether the store has a run of this id that was not deleted."""
+    try:
+        return bool(MlflowClient(tracking_uri=tracking_uri).get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False
+
+
+def why_not_resumable(tracking_uri: str, folder: RunFolder) -> str | None:
+    """Why the run of `folder` cannot be gone on with; None when it can."""
+    run_id = folder.run_id
+    try:
+        run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
+    except MlflowException:
+        return f"There is no run {run_id} in the store. `mlflow ui` shows those that are there."
+    if run.info.status == "FINISHED":
+        return (
+            f"Run {run_id} has finished ({run.data.tags.get('version', 'no version')}): there is nothing to go on with."
+        )
+    if run.info.lifecycle_stage != "active":
+        return f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
+    if run.info.status == "RUNNING" and not has_died(run.data.tags.get("process", ""), folder):
+        return f"Run {run_id} is alive: another process is working on it. Wait for it, or end that process."
+    return None
