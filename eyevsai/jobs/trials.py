@@ -60,7 +60,7 @@ class Trials:
     def work(self, after_each: Callable[[], None] = lambda: None) -> None:
         """Runs trials until there are enough, time is up, or one is good enough."""
         while not self._is_enough():
-            self.study.sweep(self._has_died)
+            self.study.sweep(self._has_died, self._result)
             trial = self.study.ask(self.config.trials.run.seed, self.worker, self.process)
             if trial is not None:
                 self._run(trial)
@@ -78,6 +78,16 @@ class Trials:
 
     def _has_died(self, process: str, run_id: str) -> bool:
         return has_died(process, RunFolder(self.config.state_root, run_id or "none"))
+
+    def _result(self, run_id: str) -> float | None:
+        """What a trial's run found, if it was finished."""
+        from eyevsai.tracking.search import find_run
+
+        try:
+            run = find_run(self.opened.tracking_uri, run_id)
+        except UserError:
+            return None
+        return run.metrics.get("best/accuracy") if run.status == "FINISHED" else None
 
     def _run(self, trial: Trial) -> None:
         """Runs one trial and tells the study how it ended; what a signal ended is raised again."""

@@ -154,8 +154,11 @@ class Study:
         else:
             self.study.tell(trial, outcome)
 
-    def sweep(self, has_died: Callable[[str, str], bool]) -> int:
-        """Ends trials whose process has died, by its description and its run's id, and queues their settings again."""
+    def sweep(self, has_died: Callable[[str, str], bool], result: Callable[[str], float | None]) -> int:
+        """Ends trials whose process has died, by its description and its run's id, and queues their settings again.
+
+        A trial whose process died between the end of its run and telling so has the run's `result`, by its id.
+        """
         swept, now = 0, time.monotonic()
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if PROCESS in trial.user_attrs:
@@ -164,7 +167,11 @@ class Study:
                 lost = now - self._nameless_since.setdefault(trial.number, now) > NAMELESS_S
             if not lost:
                 continue
+            value = result(run_id) if (run_id := trial.user_attrs.get(RUN_ID)) else None
             try:
+                if value is not None:
+                    self.study.tell(trial.number, value)
+                    continue
                 self.storage.set_trial_user_attr(trial._trial_id, LEFT_OUT, "its process died")
                 self.study.tell(trial.number, state=TrialState.FAIL)
             except (ValueError, RuntimeError):  # another process swept it at the same time

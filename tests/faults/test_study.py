@@ -43,7 +43,7 @@ def tune(folder: Path, url: str | None, count: int, worker: int) -> None:
 
     study, process = open_study(folder, url, count), json.dumps(describe_process())
     while True:
-        study.sweep(lambda described, run_id: has_died(described, RunFolder(folder, "none")))
+        study.sweep(lambda described, run_id: has_died(described, RunFolder(folder, "none")), lambda run_id: None)
         trial = study.ask(0, worker, process)
         if trial is None:
             if study.is_done():

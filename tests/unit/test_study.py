@@ -14,9 +14,13 @@ from eyevsai.tuning import study as module
 from eyevsai.tuning.report import describe_best, draw_study, render_page, tabulate
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.tuning.space import declared_space
-from eyevsai.tuning.study import Place, Study, Trial
+from eyevsai.tuning.study import RUN_ID, Place, Study, Trial
 
 SPACE = declared_space(SvmSettings, {}, None)
+
+
+def no_result(run_id: str) -> None:
+    """No trial's run was finished."""
 
 
 def open_study(folder: Path, name: str = "study", epochs: int = 1, **settings: Any) -> Study:
@@ -70,9 +74,9 @@ def test_a_trial_whose_process_died_before_it_said_who_it_is_is_begun_again(
 ) -> None:
     study = open_study(tmp_path, n_trials=2)
     study.study.ask()  # and killed before its name is written
-    assert study.sweep(lambda process, run_id: False) == 0
+    assert study.sweep(lambda process, run_id: False, no_result) == 0
     monkeypatch.setattr(module, "NAMELESS_S", 0.0)
-    assert study.sweep(lambda process, run_id: False) == 1
+    assert study.sweep(lambda process, run_id: False, no_result) == 1
     assert len(work(study)) == 2
     assert study.is_done()
 
@@ -91,14 +95,28 @@ def test_a_trial_that_waits_keeps_its_place(tmp_path: Path) -> None:
     assert study.is_done()
 
 
+def test_a_trial_whose_run_was_finished_when_its_process_died_is_not_begun_again(tmp_path: Path) -> None:
+    study = open_study(tmp_path, n_trials=2)
+    done, lost = study.ask(0, 0, "dead"), study.ask(0, 0, "dead")
+    assert done is not None
+    assert lost is not None
+    for trial, run_id in ((done, "finished"), (lost, "running")):
+        SPACE.suggest(trial, SvmSettings())
+        trial.set_user_attr(RUN_ID, run_id)
+    assert study.sweep(lambda process, run_id: True, {"finished": 0.75}.get) == 1
+    assert len(work(study)) == 1
+    assert next(iter(study.counted())).value == 0.75
+    assert study.is_done()
+
+
 def test_a_trial_of_a_dead_process_is_begun_again(tmp_path: Path) -> None:
     study = open_study(tmp_path, n_trials=3)
     lost = study.ask(0, 0, "dead")
     assert lost is not None
     values = SPACE.suggest(lost, SvmSettings())
     assert study.ask(0, 0, "alive") is not None
-    assert study.sweep(lambda process, run_id: process == "dead") == 1
-    assert study.sweep(lambda process, run_id: process == "dead") == 0
+    assert study.sweep(lambda process, run_id: process == "dead", no_result) == 1
+    assert study.sweep(lambda process, run_id: process == "dead", no_result) == 0
     again = study.ask(0, 0, "alive")
     assert again is not None
     assert SPACE.suggest(again, SvmSettings()) == values
