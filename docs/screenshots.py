@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -97,6 +98,14 @@ def open_picture(page: Page, address: str, run_id: str, name: str) -> None:
     _close_assistant(page)
 
 
+def open_table(page: Page, address: str, run_id: str, name: str) -> None:
+    """A table among a run's artifacts, once its rows are drawn."""
+    page.goto("about:blank")
+    page.goto(f"{address}/#/experiments/0/runs/{run_id}/artifacts/tables/{name}?workflowType=machine_learning")
+    page.get_by_role("cell").first.wait_for(timeout=60_000)
+    _close_assistant(page)
+
+
 def _close_assistant(page: Page) -> None:
     """Closes the panel that MLflow opens beside a run, and waits until the page has settled."""
     for button in page.locator('[data-component-id="mlflow.assistant.chat_panel.close"]').all():
@@ -108,9 +117,14 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "eyevsai", "train"]
-        done = subprocess.run(command, cwd=name, env=env, check=True, capture_output=True, text=True)
+        command = [sys.executable, "-m", "eyevsai"]
+        run = partial(subprocess.run, cwd=name, env=env, check=True, capture_output=True, text=True)
+        done = run([*command, "train"])
         run_id = next(line.split()[1].rstrip(";") for line in done.stdout.splitlines() if line.startswith("run "))
+        evaluation = ["evaluate", "--run", run_id, "--corruption-images", "0"]
+        subprocess.run(
+            [sys.executable, "-m", "eyevsai", *evaluation], cwd=name, env=env, check=True, capture_output=True
+        )
         study = ["tune", "--model", "shallow", "--variation", "rf_hog_lbp", "--n-trials", "4"]
         subprocess.run([sys.executable, "-m", "eyevsai", *study], cwd=name, env=env, check=True, capture_output=True)
         with mlflow_ui(Path(name)) as address, browser_page() as page:
@@ -118,9 +132,11 @@ def main() -> None:
             page.screenshot(path=IMAGES / "curves.png")
             open_picture(page, address, run_id, "confusion_matrix.png")
             page.screenshot(path=IMAGES / "pictures.png")
+            open_table(page, address, run_id, "test_classes.json")
+            page.screenshot(path=IMAGES / "table.png")
             open_study(page, address, "tune digits-shallow-rf_hog_lbp")
             page.screenshot(path=IMAGES / "study.png", clip={"x": 0, "y": 0, "width": 1440, "height": 460})
-    print(f"wrote curves.png, pictures.png and study.png into {IMAGES}")
+    print(f"wrote curves.png, pictures.png, table.png and study.png into {IMAGES}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from eyevsai.store import open_store
 
 if TYPE_CHECKING:
     from eyevsai.reports.comparison_page import Sample
+
+log = logging.getLogger("eyevsai")
 
 SHOWN = ("accuracy", "top5_accuracy", "macro_f1", "loss", "ece", "images_per_s", "latency_ms")
 SAMPLES = 12  # images on the sheet of each pair and direction
@@ -141,8 +144,11 @@ def _differing(subjects: Sequence[Subject]) -> dict[str, list[Any]]:
 def _write_page(page: Path, comparison: Comparison, subjects: Sequence[Subject], predictions: Sequence[Rows]) -> None:
     from eyevsai.reports.comparison_page import Sample, render_comparison_page
 
-    dataset = subjects[0].load_dataset()
-    items = {item.name: item for item in dataset.items}
+    try:
+        items = {item.name: item for item in subjects[0].load_dataset().items}
+    except UserError as error:  # they are on another machine, say: figures need none of them
+        log.warning("%s shows no images. %s", page, error)
+        items = {}
 
     def sample(name: str, first: Rows, second: Rows) -> Sample:
         key = f"{name} {items[name].record.digest}"
@@ -151,7 +157,7 @@ def _write_page(page: Path, comparison: Comparison, subjects: Sequence[Subject],
     sheets = []
     for pair, others in zip(comparison.pairs, predictions[1:], strict=True):
         chosen = [pair.only_first[:SAMPLES], pair.only_second[:SAMPLES]]
-        sheets.append([[sample(name, predictions[0], others) for name in names] for names in chosen])
+        sheets.append([[sample(name, predictions[0], others) for name in names] for names in chosen if items])
     try:
         page.write_text(render_comparison_page(comparison.to_json(), sheets), encoding="utf-8")
     except OSError as error:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +29,6 @@ from eyevsai.jobs.subject import Subject, find_subject
 from eyevsai.models.learner import Images, Learner
 from eyevsai.progress import track
 from eyevsai.store import open_store
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("eyevsai")
 

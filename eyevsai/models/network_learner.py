@@ -15,6 +15,7 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import seed_for
 from eyevsai.errors import UserError
 from eyevsai.models.anatomy import Anatomy, examine_network
+from eyevsai.models.graph import Graph
 from eyevsai.models.learner import Images
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.course import Course
@@ -65,7 +66,8 @@ class NetworkLearner:
 
     def graph(self) -> nn.Module:
         """See `Learner.graph`; shares the learner's weights."""
-        return Graph(self._predictor(), self.preprocessing, self.temperature).eval()
+        classify = Classification(self._predictor(), self.preprocessing, self.temperature)
+        return Graph(self.preprocessing, classify).eval()
 
     def pool(self) -> nn.Module:
         """The layer that averages the last map over places."""
@@ -108,8 +110,8 @@ class NetworkLearner:
         self.network.eval()
 
 
-class Graph(nn.Module):
-    """From N,H,W,3 uint8 of one size to N,C float32 probabilities."""
+class Classification(nn.Module):
+    """From crops N,S,S,3 uint8 to N,C float32 probabilities."""
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing, temperature: float) -> None:
         super().__init__()
@@ -117,8 +119,7 @@ class Graph(nn.Module):
         self.preprocessing = preprocessing
         self.temperature = temperature
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Resize, crop, normalise, classify."""
-        crops = self.preprocessing.crop(images)
+    def forward(self, crops: Tensor) -> Tensor:
+        """Normalise, classify."""
         logits: Tensor = self.network(self.preprocessing.normalize(crops)).float()
         return (logits / self.temperature).softmax(1)

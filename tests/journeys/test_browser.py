@@ -37,9 +37,10 @@ def test_a_study_shows_its_trials_under_it(eyevsai: Eyevsai, workplace: Path, st
 
 
 @pytest.mark.timeout(400)
-def test_a_run_shows_its_curves_and_pictures(eyevsai: Eyevsai, workplace: Path, screenshots: Any) -> None:
+def test_a_run_shows_its_curves_pictures_and_tables(eyevsai: Eyevsai, workplace: Path, screenshots: Any) -> None:
     eyevsai("train", "--epochs", "2", "--width", "8")
     (run,) = MlflowClient().search_runs(["0"])
+    eyevsai("evaluate", "--run", run.info.run_id, "--corruption-images", "0")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
         screenshots.open_curves(page, address, run.info.run_id)
         assert page.get_by_text("digits-deep_v1-standard").count()
@@ -47,5 +48,7 @@ def test_a_run_shows_its_curves_and_pictures(eyevsai: Eyevsai, workplace: Path, 
         for name in ("curves.png", "confusion_matrix.png", "worst_errors.png"):
             screenshots.open_picture(page, address, run.info.run_id, name)
             assert page.get_by_text(f"pictures/{name}").count()
+        screenshots.open_table(page, address, run.info.run_id, "test_classes.json")
+        assert page.get_by_role("cell").count() == 5 * 10  # class, precision, recall, f1 and support of ten digits
         page.goto(f"{address}/#/models/digits-deep_v1-standard/versions/1")
         page.get_by_text("fingerprint").first.wait_for(timeout=60_000)

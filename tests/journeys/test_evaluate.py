@@ -151,10 +151,27 @@ def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace
     assert "McNemar's exact test" in eyevsai("compare", first, "models:/stripes-deep_v1-standard/2").stdout
     page = (workplace / "comparison.html").read_text()
     assert page.count("data:image/jpeg") == min(12, len(pair["only_first"])) + min(12, len(pair["only_second"]))
+    images.rename(images.with_name("moved"))
+    done = eyevsai("compare", first, second)
+    assert "comparison.html shows no images" in done.stderr
+    assert "McNemar's exact test" in done.stdout
+    assert "data:image" not in (workplace / "comparison.html").read_text()
+    images.with_name("moved").rename(images)
     third = train(eyevsai, images, "--seed", "5", "--epochs", "1")
     eyevsai("evaluate", "--run", third, "--corruption-images", "0")
     assert "not judged by the same images" in eyevsai("compare", first, third, code=2).stderr
     assert "two runs" in eyevsai("compare", first, code=2).stderr
+
+
+def test_a_corrupt_artifact_is_not_judged(eyevsai: Eyevsai, images: Path, workplace: Path) -> None:
+    run_id = train(eyevsai, images, "--epochs", "1")
+    (weights,) = workplace.rglob("artifacts/data/model/model.safetensors")
+    spoiled = bytearray(weights.read_bytes())
+    spoiled[-1] ^= 1
+    weights.write_bytes(spoiled)
+    done = eyevsai("evaluate", "--run", run_id, code=2)
+    assert "its SHA-256 differs" in done.stderr
+    assert not any(name.startswith("test/") for name in MlflowClient().get_run(run_id).data.metrics)
 
 
 def test_what_cannot_be_judged_is_told(eyevsai: Eyevsai, images: Path, tmp_path: Path) -> None:

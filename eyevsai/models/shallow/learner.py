@@ -21,6 +21,7 @@ from eyevsai.errors import UserError
 from eyevsai.features.extractor import VERSION, Extractor
 from eyevsai.features.settings import FeatureSettings
 from eyevsai.models.anatomy import Anatomy, Layer
+from eyevsai.models.graph import Graph
 from eyevsai.models.learner import Images
 from eyevsai.models.shallow.calibration import FOLDS, Temperature, fit_temperature
 from eyevsai.models.shallow.forest import Forest, fit_forest
@@ -115,8 +116,8 @@ class ShallowLearner:
 
     def graph(self) -> nn.Module:
         """See `Learner.graph`; shares the learner's tensors."""
-        parts = nn.Sequential(self.extractor, self.projection_, self.decision_, self._calibration())
-        return _Graph(self.preprocessing, parts).eval()
+        parts = (self.extractor, self.projection_, self.decision_, self._calibration())
+        return Graph(self.preprocessing, nn.Sequential(*parts)).eval()
 
     def anatomy(self) -> Anatomy:
         """See `Learner.anatomy`; after `fit` the parts that were fitted are there too."""
@@ -224,17 +225,3 @@ class _Extraction:
         crops = [self.preprocessing.crop(image[None]) for image in self.split.images(places)]
         features: Tensor = self.extractor.extract(torch.cat(crops)).clone()  # an inference tensor cannot be sent
         return features
-
-
-class _Graph(nn.Module):
-    """From N,H,W,3 uint8 of one size to N,C float32 probabilities."""
-
-    def __init__(self, preprocessing: Preprocessing, parts: nn.Sequential) -> None:
-        super().__init__()
-        self.preprocessing = preprocessing
-        self.parts = parts
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Resize, crop, describe, classify."""
-        probabilities: Tensor = self.parts(self.preprocessing.crop(images))
-        return probabilities
