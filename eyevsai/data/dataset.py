@@ -78,6 +78,9 @@ class Split:
         return [image.numpy() for image in self.images(places)]
 
 
+SPLIT_TABLE = "split.tsv"  # where a run keeps it
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What is known of a dataset before its pixels are read."""
@@ -111,6 +114,14 @@ class Dataset:
     def labels_of(self, split: str) -> list[str]:
         """The class of each image of one split."""
         return [item.label for item, name in zip(self.items, self.split_names, strict=True) if name == split]
+
+    def split_table(self) -> str:
+        """Split, class, name and SHA-256 of each image, a line each, with tabs between."""
+        lines = [
+            f"{split}\t{item.label}\t{item.name}\t{item.record.digest}\n"
+            for item, split in zip(self.items, self.split_names, strict=True)
+        ]
+        return "split\tclass\timage\tsha256\n" + "".join(lines)
 
     def open(self, preprocessing: Preprocessing) -> Data:
         """The dataset with its pixels resized for `preprocessing`, from the cache or into it.

@@ -9,22 +9,38 @@ from sklearn import metrics
 Probabilities = npt.NDArray[np.float32]  # N,C
 Labels = npt.NDArray[np.int64]  # N
 
+TOP = 5
+
 
 def score(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
-    """accuracy, top5_accuracy, balanced_accuracy, macro_f1 and loss (mean negative log likelihood)."""
+    """accuracy, top5_accuracy, balanced_accuracy, macro_f1 and loss (mean negative log likelihood).
+
+    Means over classes are over those that a label or a prediction names.
+    """
     predicted = probabilities.argmax(axis=1)
     num_classes = probabilities.shape[1]
     classes = np.arange(num_classes)
-    exact = probabilities.astype(np.float64)
-    exact /= exact.sum(axis=1, keepdims=True)  # float32 rows add up to 1 within 1e-6 only
-    ranks = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
     return {
         "accuracy": float(metrics.accuracy_score(labels, predicted)),
-        "top5_accuracy": float((ranks < 5).mean()),
+        "top5_accuracy": _top5_accuracy(probabilities, labels),
         "balanced_accuracy": float(metrics.recall_score(labels, predicted, average="macro", labels=np.unique(labels))),
-        "macro_f1": float(metrics.f1_score(labels, predicted, average="macro", labels=classes, zero_division=0.0)),
-        "loss": float(metrics.log_loss(labels, exact, labels=classes)),
+        "macro_f1": float(metrics.f1_score(labels, predicted, average="macro", zero_division=0.0)),
+        "loss": float(metrics.log_loss(labels, _normalize(probabilities), labels=classes)),
     }
+
+
+def _normalize(probabilities: Probabilities) -> npt.NDArray[np.float64]:
+    """Rows that add up to 1: those in float32 do so within 1e-6 only."""
+    exact = probabilities.astype(np.float64)
+    rows: npt.NDArray[np.float64] = exact / exact.sum(axis=1, keepdims=True)
+    return rows
+
+
+def _top5_accuracy(probabilities: Probabilities, labels: Labels) -> float:
+    num_classes = probabilities.shape[1]
+    if num_classes <= TOP:
+        return 1.0
+    return float(metrics.top_k_accuracy_score(labels, probabilities, k=TOP, labels=np.arange(num_classes)))
 
 
 def score_all(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
@@ -35,7 +51,8 @@ def score_all(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     truth = np.eye(probabilities.shape[1])[labels]
     present = np.unique(labels)
     both = [number for number in present if not truth[:, number].all()]
-    columns = [(truth[:, number], probabilities[:, number]) for number in both]
+    exact = _normalize(probabilities)
+    columns = [(truth[:, number], exact[:, number]) for number in both]
     areas = {
         "roc_auc": [metrics.roc_auc_score(*column) for column in columns],
         "average_precision": [metrics.average_precision_score(*column) for column in columns],
@@ -43,7 +60,7 @@ def score_all(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     predicted = probabilities.argmax(axis=1)
     return score(probabilities, labels) | {
         "weighted_f1": float(metrics.f1_score(labels, predicted, average="weighted", zero_division=0.0)),
-        "brier": float(((probabilities.astype(np.float64) - truth) ** 2).sum(axis=1).mean()),
+        "brier": float(((exact - truth) ** 2).sum(axis=1).mean()),
         **{name: float(np.mean(values)) for name, values in areas.items() if values},
     }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from eyevsai.data.dataset import Dataset, Split, load_judges
+from eyevsai.data.dataset import SPLIT_TABLE, Dataset, Split, load_judges
 from eyevsai.data.randomness import seed_for
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
@@ -103,7 +103,8 @@ def _find_judges(settings: EvaluateSettings, subject: Subject, learner: Learner)
         return Judges(dataset, data.test, data.valid)
     cache_root = settings.cache_root or str(subject.config["cache_root"])
     dataset = load_judges(DataSettings(data=settings.data, cache_root=cache_root))
-    names = _map_classes(dataset.classes, learner.classes, _read_map(settings.map), subject.title)
+    shown = sorted({item.label for item in dataset.items})
+    names = _map_classes(shown, learner.classes, _read_map(settings.map), subject.title)
     _say_what_is_known(dataset, subject)
     whole = dataset.open(learner.preprocessing).test
     places_kept = [place for place, item in enumerate(dataset.items) if names[item.label]]
@@ -149,7 +150,7 @@ def _say_what_is_known(dataset: Dataset, subject: Subject) -> None:
     """Warns when images are among those that the model was trained on."""
     from eyevsai.tracking.search import read_text
 
-    lines = (read_text(subject.tracking_uri, subject.run.run_id, "split.tsv") or "").splitlines()[1:]
+    lines = (read_text(subject.tracking_uri, subject.run.run_id, SPLIT_TABLE) or "").splitlines()[1:]
     learned = {line.rpartition("\t")[2] for line in lines if line.startswith("train\t")}
     count = sum(item.record.digest in learned for item in dataset.items)
     if count:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.data.dataset import Dataset, load_dataset
+from eyevsai.data.dataset import SPLIT_TABLE, Dataset, load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.models.learner import Learner, load
@@ -51,6 +51,8 @@ class Subject:
         Raises:
             UserError: they are not there, or are not what they were.
         """
+        from eyevsai.tracking.search import read_text
+
         known = {field.name for field in fields(DataSettings)}
         given = {name: value for name, value in self.config.items() if name in known}
         settings = DataSettings(**given | {name: value for name, value in places.items() if value is not None})
@@ -59,6 +61,13 @@ class Subject:
             raise UserError(
                 f"The images of {dataset.name} are not those that {self.title} learned from: by today's split it could "
                 "be judged by images that it knows. Bring them back, or judge it by others with --data FOLDER."
+            )
+        table = read_text(self.tracking_uri, self.run.run_id, SPLIT_TABLE)
+        if table is not None and table != dataset.split_table():
+            raise UserError(
+                f"Today the images of {dataset.name} are split otherwise than when {self.title} learned from them, by "
+                "another version of Pillow or of eyevsai: it could be judged by images that it knows. Judge it where "
+                "it was trained, or by others with --data FOLDER."
             )
         return dataset
 

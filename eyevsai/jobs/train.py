@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig
-from eyevsai.data.dataset import Data, Dataset, Split, load_dataset
+from eyevsai.data.dataset import SPLIT_TABLE, Data, Dataset, Split, load_dataset
 from eyevsai.data.workers import IMPORTING
 from eyevsai.jobs.opening import log_input, open_swept_store
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
@@ -164,12 +164,8 @@ class _Session:
         dataset = self.data.dataset
         log_input(self.run, dataset)
         self.run.json("classes.json", list(dataset.classes))
-        lines = [
-            f"{split}\t{item.label}\t{item.name}\t{item.record.digest}\n"
-            for item, split in zip(dataset.items, dataset.split_names, strict=True)
-        ]
         self.run.json("data_report.json", dataset.found.report())
-        self.run.text("split.tsv", "split\tclass\timage\tsha256\n" + "".join(lines))
+        self.run.text(SPLIT_TABLE, dataset.split_table())
 
     def log_epoch(self, epoch: int, row: dict[str, float]) -> None:
         """Logs and keeps one epoch's row: the door through which a learner reports."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -22,7 +23,9 @@ from eyevsai.settings import Settings
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import OnEpoch
 
-WEIGHTS, CARD, FORMAT = "model.safetensors", "model.json", 1
+WEIGHTS, CARD, FORMAT = "model.safetensors", "model.json", 2
+
+SEAL, SEALED = "card_sha256", 2  # the format from which on cards have one
 
 Images = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]  # N,H,W,3, or N of H,W,3
 
@@ -119,7 +122,13 @@ def save(learner: Learner, folder: Path) -> None:
         "temperature": learner.temperature,
         "sha256": hash_file(folder / WEIGHTS),
     }
-    (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(json.dumps(seal(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def seal(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card with the SHA-256 of all else that it says."""
+    said = {name: value for name, value in card.items() if name != SEAL}
+    return said | {SEAL: hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
 
 
 def load(folder: Path) -> Learner:
@@ -131,10 +140,13 @@ def load(folder: Path) -> Learner:
     card = _read_card(folder)
     _check_weights(folder / WEIGHTS, card["sha256"])
     _, variation = variation_of(card["family"], card["variation"])
-    settings = variation.settings(**card["settings"])
-    learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
-    learner.preprocessing = Preprocessing.from_json(card["preprocessing"])
-    learner.temperature = float(card.get("temperature", 1.0))
+    try:
+        settings = variation.settings(**card["settings"])
+        learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
+        learner.preprocessing = Preprocessing.from_json(card["preprocessing"])
+        learner.temperature = float(card.get("temperature", 1.0))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder} holds no eyevsai model: {CARD} does not say what one is ({error}).") from error
     learner.load_tensors(_read_weights(folder / WEIGHTS))
     return learner
 
@@ -142,11 +154,13 @@ def load(folder: Path) -> Learner:
 def _read_card(folder: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        newer = card["format"] > FORMAT
+        newer, _ = card["format"] > FORMAT, (card["family"], card["variation"], card["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} holds no eyevsai model: {CARD} cannot be read ({error}).") from error
     if newer:
         raise UserError(f"{folder} was saved by a newer eyevsai (format {card['format']}). Upgrade eyevsai.")
+    if card["format"] >= SEALED and card != seal(card):
+        raise UserError(f"{folder / CARD} is not the file that was saved: its SHA-256 differs. Fetch it again.")
     return card
 
 

@@ -12,7 +12,7 @@ from eyevsai.evaluation.calibration import Bin
 from eyevsai.evaluation.corruptions import SEVERITIES
 from eyevsai.evaluation.judgement import Judgement
 from eyevsai.evaluation.rejection import curve
-from eyevsai.reports.pictures import TRAIN_COLOR, VALID_COLOR
+from eyevsai.reports.pictures import TRAIN_COLOR, VALID_COLOR, plain
 
 
 def draw_classes(by_class: Sequence[Mapping[str, float]], classes: Sequence[str]) -> Figure:
@@ -20,7 +20,7 @@ def draw_classes(by_class: Sequence[Mapping[str, float]], classes: Sequence[str]
     figure = Figure(figsize=(8, 1.2 + 0.22 * len(classes)), layout="constrained")
     axes = figure.subplots()
     ranked = sorted(zip(by_class, classes, strict=True), key=lambda pair: pair[0]["f1"])
-    bars = axes.barh([name for _, name in ranked], [row["f1"] for row, _ in ranked], color=VALID_COLOR)
+    bars = axes.barh([plain(name) for _, name in ranked], [row["f1"] for row, _ in ranked], color=VALID_COLOR)
     axes.bar_label(bars, [f"{row['f1']:.2f} of {row['support']:.0f}" for row, _ in ranked], padding=3, fontsize=7)
     axes.set(xlabel="F1, and images", xlim=(0, 1.12))
     axes.set_ylim(-0.7, len(classes) - 0.3)
@@ -81,5 +81,5 @@ def draw_cams(
     for axes, crop, warmth, (said, true) in zip(grid.flat, crops, heat, names, strict=False):
         axes.imshow(crop)
         axes.imshow(warmth, cmap="jet", alpha=0.4, vmin=0, vmax=1)
-        axes.set_title(f"{said}\ntrue: {true}", fontsize=8, color="black" if said == true else "#b3261e")
+        axes.set_title(plain(f"{said}\ntrue: {true}"), fontsize=8, color="black" if said == true else "#b3261e")
     return figure

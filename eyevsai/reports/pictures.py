@@ -29,6 +29,11 @@ def draw_curves(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
     return figure
 
 
+def plain(name: str) -> str:
+    """A name that is drawn letter by letter: two dollar signs would make matplotlib read a formula."""
+    return name.replace("$", r"\$")
+
+
 def draw_confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
     """The confusion matrix by share of each true class; counts are written where they can be read."""
     side = max(5.0, 0.28 * len(classes) + 2)
@@ -36,9 +41,9 @@ def draw_confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Fig
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ticks = range(len(classes))
-    axes.set_xticks(ticks, classes, rotation=90, fontsize=8)
-    axes.set_yticks(ticks, classes, fontsize=8)
+    ticks, names = range(len(classes)), [plain(name) for name in classes]
+    axes.set_xticks(ticks, names, rotation=90, fontsize=8)
+    axes.set_yticks(ticks, names, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
     for row, column in np.argwhere(matrix > 0):
         ink = "white" if shares[row, column] > 0.5 else "black"
@@ -71,7 +76,7 @@ def draw_mistakes(
     for axes, mistake, image in zip(grid.flat, mistakes, images, strict=False):
         axes.imshow(image)
         said = f"{classes[mistake.predicted]} {mistake.probability:.0%}"
-        axes.set_title(f"{said}\ntrue: {classes[mistake.truth]}", fontsize=8)
+        axes.set_title(plain(f"{said}\ntrue: {classes[mistake.truth]}"), fontsize=8)
     if not mistakes:
         figure.suptitle("No mistakes on this split.")
     return figure

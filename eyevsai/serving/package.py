@@ -80,7 +80,8 @@ def check_package(folder: Path) -> None:
         if path.is_symlink() or (not path.is_dir() and name not in ALLOWED):
             raise UserError(f"{folder} is refused: {name} is not part of an eyevsai model. Nothing in it was run.")
     flavors = _read_flavors(folder)
-    loader = flavors.get("python_function", {}).get("loader_module")
+    described = flavors.get("python_function")
+    loader = described.get("loader_module") if isinstance(described, dict) else None
     if set(flavors) != {"python_function"} or loader != LOADER:
         raise UserError(f"{folder} is refused: it is loaded by {loader or sorted(flavors)}, not by eyevsai.")
     if flavors["python_function"].get("code") or flavors["python_function"].get("data") != MODEL_FOLDER:

@@ -130,11 +130,16 @@ def test_where_it_looked_is_said_by_every_learner_that_has_a_map(fitted: Fitted)
 
 def test_a_changed_file_is_refused(fitted: Fitted, tmp_path: Path) -> None:
     save(fitted.learner, tmp_path)
-    path = tmp_path / "model.safetensors"
-    data = bytearray(path.read_bytes())
+    weights, card = tmp_path / "model.safetensors", tmp_path / "model.json"
+    saved = card.read_text()
+    card.write_text(saved.replace(f'"{fitted.learner.classes[0]}"', '"another"'))
+    with pytest.raises(UserError, match=r"model.json is not the file that was saved"):
+        load(tmp_path)
+    card.write_text(saved)
+    data = bytearray(weights.read_bytes())
     data[-1] ^= 1
-    path.write_bytes(bytes(data))
-    with pytest.raises(UserError, match="SHA-256"):
+    weights.write_bytes(bytes(data))
+    with pytest.raises(UserError, match=r"model.safetensors is not the file that was saved"):
         load(tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle  # noqa: TID251  # to make what must be refused
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.models.families import family_of
-from eyevsai.models.learner import build
+from eyevsai.models.learner import build, seal
 from eyevsai.serving.package import write_package
 from tests.conftest import Eyevsai
 
@@ -46,7 +47,7 @@ def edit_mlmodel(package: Path, **flavor: object) -> None:
 
 def edit_card(package: Path, **values: object) -> None:
     path = package / "data" / "model" / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | values)))
 
 
 def hide_pickle(package: Path, marker: Path) -> None:
@@ -117,6 +118,12 @@ def run_yaml(package: Path, marker: Path) -> None:
     path.write_text(path.read_text() + f"evil: !!python/object/apply:os.mkdir [{str(marker)!r}]\n")
 
 
+def muddle_flavor(package: Path, marker: Path) -> None:
+    del marker
+    path = package / "MLmodel"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"flavors": {"python_function": "evil"}}))
+
+
 def name_family(package: Path, marker: Path) -> None:
     del marker
     edit_card(package, family="os:system")
@@ -128,7 +135,7 @@ HOSTILE: dict[Callable[[Path, Path], None], str] = {
     add_torch_pickle: "model.pth is not part", disguise_torch_pickle: "safetensors",
     add_skops: "model.skops is not part",
     leave_folder: "code or data of its own", link_out: "model.safetensors is not part", run_yaml: "cannot be read",
-    name_family: "no model 'os:system'",
+    name_family: "no model 'os:system'", muddle_flavor: "it is loaded by",
 }  # fmt: skip
 
 
@@ -152,11 +159,13 @@ def test_row_10_a_hostile_folder_is_refused_and_nothing_of_it_runs(
         load(folder)
     client = MlflowClient()
     run = client.create_run("0", tags={"job": "train"})
+    client.log_dict(run.info.run_id, {"seed": 0}, "config.json")
     client.create_registered_model("evil")
     client.create_model_version("evil", str(folder), run.info.run_id)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=HOSTILE[spoil]):
         load("models:/evil/1")
     done = eyevsai("evaluate", "--model-uri", "models:/evil/1", code=2)
+    assert re.search(HOSTILE[spoil], done.stderr)
     assert "Traceback" not in done.stderr
     assert not marker.exists()
 

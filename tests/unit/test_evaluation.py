@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,9 @@ from eyevsai.evaluation.metrics import score, score_all, score_classes
 from eyevsai.evaluation.rejection import curve, find_threshold, select
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.evaluation.uncertainty import accuracy_interval, mcnemar
+from eyevsai.reports.comparison_table import print_comparison
+from eyevsai.reports.evaluation_pictures import draw_classes
+from eyevsai.reports.pictures import draw_confusion
 from tests.conftest import draw_image
 
 
@@ -42,16 +47,16 @@ def test_figures_are_scikit_learns() -> None:
         "loss": metrics.log_loss(labels, exact),
         "brier": metrics.brier_score_loss(labels, exact, labels=np.arange(7), scale_by_half=False),
         "roc_auc": metrics.roc_auc_score(labels, exact, multi_class="ovr"),
-        "average_precision": metrics.average_precision_score(np.eye(7)[labels], probabilities),
+        "average_precision": metrics.average_precision_score(np.eye(7)[labels], exact),
     }
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value, abs=1e-6 if name in ("brier", "roc_auc") else 1e-12), name
+        assert found[name] == pytest.approx(value, rel=0, abs=1e-12), name
     report = metrics.classification_report(labels, said, output_dict=True)
     for number, row in enumerate(score_classes(probabilities, labels)):
         theirs = report[str(number)]
         assert list(row.values()) == pytest.approx(
-            [theirs[key] for key in ("precision", "recall", "f1-score", "support")]
+            [theirs[key] for key in ("precision", "recall", "f1-score", "support")], rel=0, abs=1e-12
         )
 
 
@@ -60,8 +65,16 @@ def test_classes_that_nobody_shows_do_not_count() -> None:
     kept = labels != 3
     found = score_all(probabilities[kept], labels[kept])
     assert 0 < found["roc_auc"] < 1
+    flawless = score_all(np.eye(60, dtype=np.float32)[labels], labels)
+    assert [flawless[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1")] == [1.0] * 4
     alone = labels == 0
     assert "roc_auc" not in score_all(probabilities[alone], labels[alone])
+
+
+def test_a_tie_is_no_hit_among_the_first_five() -> None:
+    sure = np.zeros((60, 60), np.float32)
+    sure[:, 0] = 1  # of one class, and all others alike
+    assert score_all(sure, np.arange(60))["top5_accuracy"] == pytest.approx(5 / 60)
 
 
 @settings(max_examples=30, deadline=None)
@@ -171,3 +184,17 @@ def test_a_judgement_has_every_figure() -> None:
 def test_settings_that_do_not_go_together(given: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         EvaluateSettings(**given)  # type: ignore[arg-type]
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are() -> None:
+    names = ["US$_and_$CA", "$", "[/b]"]
+    rows = [{"f1": 0.5, "support": 3.0}] * 3
+    for figure in (draw_confusion(np.eye(3, dtype=np.int64), names), draw_classes(rows, names)):
+        figure.savefig(io.BytesIO(), format="png")
+        assert "US$_and_$CA" in {label.get_text().replace("\\$", "$") for label in figure.axes[0].get_yticklabels()}
+
+
+def test_a_comparison_on_the_terminal_shows_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    model = {"title": "models:/a/1", "interval": {"low": 0.1, "high": 0.2}, "figures": {}}
+    print_comparison({"models": [model], "images": 3, "settings": {"data": ["/x/[/old]/y"]}, "pairs": []})
+    assert "/x/[/old]/y" in capsys.readouterr().out

@@ -50,6 +50,18 @@ def test_every_way_to_give_an_image_gives_the_same_answer(package: Path, tmp_pat
     assert sum(predictions[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_prediction_below_the_threshold_is_unsure_on_wish(package: Path) -> None:
+    classifier, image = eyevsai.load(str(package)), draw_image(1, 3)
+    with pytest.raises(UserError, match="No threshold"):
+        classifier.predict(image, unsure=True)
+    said = classifier.predict(image)
+    for threshold, label in [(said.probability, said.label), (said.probability + 1e-4, "unsure")]:
+        classifier.threshold = threshold
+        answer = classifier.predict(image, unsure=True)
+        assert (answer.label, answer.probabilities) == (label, said.probabilities)
+        assert classifier.predict(image).label == said.label
+
+
 @pytest.mark.parametrize(
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), "nowhere.png", b"no image", 7], ids=str
 )
