@@ -19,10 +19,10 @@ COLORS = {"blue": (30, 40, 230), "green": (40, 200, 40), "red": (230, 40, 30), "
 
 
 def plant(name: str, number: int) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """Noise in which one patch, somewhere, has the colour of the class."""
+    """Noise in which one patch, in some corner, has the colour of the class."""
     random = np.random.default_rng((number, len(name)))
     image = random.integers(90, 160, (SIDE, SIDE, 3)).astype(np.uint8)
-    top, left = random.integers(0, SIDE - PATCH + 1, 2)
+    top, left = (SIDE - PATCH) * random.integers(0, 2, 2)
     where = (slice(top, top + PATCH), slice(left, left + PATCH))
     image[where] = np.array(COLORS[name]) + random.integers(-20, 20, (PATCH, PATCH, 3))
     return image, where
@@ -59,7 +59,10 @@ def test_the_planted_patch_is_what_is_looked_at(learner: MapLearner) -> None:
     assert (heat.shape, heat.dtype) == ((40, SIDE, SIDE), np.float32)
     assert 0 <= heat.min() <= heat.max() == 1
     inside = [warmth[where].sum() / warmth.sum() for warmth, (*_, where) in zip(heat, planted, strict=True)]
+    elsewhere = [warmth[::-1, ::-1][where].sum() / warmth.sum()  # as if the patch were in the opposite corner
+                 for warmth, (*_, where) in zip(heat, planted, strict=True)]  # fmt: skip
     assert np.mean(inside) >= 0.7
+    assert np.mean(elsewhere) < 0.5  # so no heat that lies in the middle of every image would do
 
 
 def test_looking_changes_nothing(learner: MapLearner) -> None:
