@@ -191,6 +191,7 @@ def test_what_cannot_be_judged_is_told(eyevsai: Eyevsai, images: Path, tmp_path:
     for flags, said in [
         (("--run", run_id), "The test split of stripes is empty"),
         (("--run", "nothing"), "There is no run nothing"),
+        (("--run", MlflowClient().create_run("0").info.run_id), "has no model: it is RUNNING"),
         (("--model-uri", f"models:/{name}/9"), "Versions of " + name + ": 1"),
         (("--model-uri", f"models:/{name}@best"), "There is no models:/"),
         (("--model-uri", f"models:/{name}/Production"), "There is no models:/"),
