@@ -121,12 +121,8 @@ def main() -> None:
         run = partial(subprocess.run, cwd=name, env=env, check=True, capture_output=True, text=True)
         done = run([*command, "train"])
         run_id = next(line.split()[1].rstrip(";") for line in done.stdout.splitlines() if line.startswith("run "))
-        evaluation = ["evaluate", "--run", run_id, "--corruption-images", "0"]
-        subprocess.run(
-            [sys.executable, "-m", "eyevsai", *evaluation], cwd=name, env=env, check=True, capture_output=True
-        )
-        study = ["tune", "--model", "shallow", "--variation", "rf_hog_lbp", "--n-trials", "4"]
-        subprocess.run([sys.executable, "-m", "eyevsai", *study], cwd=name, env=env, check=True, capture_output=True)
+        run([*command, "evaluate", "--run", run_id, "--corruption-images", "0"])
+        run([*command, "tune", "--model", "shallow", "--variation", "rf_hog_lbp", "--n-trials", "4"])
         with mlflow_ui(Path(name)) as address, browser_page() as page:
             open_curves(page, address, run_id)
             page.screenshot(path=IMAGES / "curves.png")

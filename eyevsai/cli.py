@@ -161,6 +161,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Hold evaluated models against each other: settings, figures, and the images that only one has right."""
+    start_logging()
     from eyevsai.jobs.compare import compare as job
 
     found = job(models, page)

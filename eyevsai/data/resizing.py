@@ -15,8 +15,8 @@ CUBIC = -0.5  # the sharpness of torch's antialiased bicubic filter (Keys 1981)
 class Resizing(nn.Module):
     """N,H,W,3 uint8 of any size -> N,S,S,3 uint8; see docs/decisions/009-resize.md.
 
-    torch's fixed-point weights are multiples of a power of two, so float32 adds them up exactly, in any order, when an
-    image is made at most four times smaller, and to a level in a hundred thousand pixels beyond that.
+    torch's fixed-point weights are multiples of a power of two, so float64 adds them up exactly, in any order. float32
+    would not where an image is made more than four times smaller.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
@@ -29,11 +29,11 @@ class Resizing(nn.Module):
         height, width = (_number(images.shape[axis], images) for axis in (1, 2))
         short = torch.minimum(height, width)
         rows, columns = (self._weights(images, axis, short) for axis in (1, 2))
-        across = _round(images.permute(0, 3, 1, 2).to(torch.float32) @ columns.T)
+        across = _round(images.permute(0, 3, 1, 2).to(torch.float64) @ columns.T)
         return _round(rows @ across).to(torch.uint8).permute(0, 2, 3, 1)
 
     def _weights(self, images: Tensor, axis: int, short: Tensor) -> Tensor:
-        """S,L float32: what each of L pixels along an axis of the image gives to each of the crop.
+        """S,L float64: what each of L pixels along an axis of the image gives to each of the crop.
 
         Rows of the whole resized image are computed, up to the most that it can have: the largest weight of all decides
         how many bits are kept.
@@ -53,7 +53,7 @@ class Resizing(nn.Module):
         unit = _unit(weights.max())
         weights = torch.sign(weights) * torch.floor(weights.abs() / unit + 0.5) * unit
         begin = torch.floor((after - self.side_px) / 2).to(torch.int64)
-        return weights.index_select(0, begin + torch.arange(self.side_px, device=images.device)).to(torch.float32)
+        return weights.index_select(0, begin + torch.arange(self.side_px, device=images.device))
 
 
 def _number(size: int, like: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from eyevsai.evaluation.metrics import Labels, Probabilities, confusion, score, 
 from eyevsai.evaluation.rejection import Selection
 from eyevsai.evaluation.uncertainty import Interval, accuracy_interval
 
+PAIRS = 20  # of classes that are taken for each other: as many as a person reads
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -73,7 +75,7 @@ class Judgement:
         """See `score_classes`."""
         return score_classes(self.probabilities, self.labels)
 
-    def confused(self, count: int) -> list[tuple[str, str, int]]:
+    def confused(self, count: int = PAIRS) -> list[tuple[str, str, int]]:
         """At most `count` pairs of classes, true and predicted, that are taken for each other most often."""
         matrix = self.matrix()
         np.fill_diagonal(matrix, 0)

@@ -15,7 +15,7 @@ TOP = 5
 def score(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     """accuracy, top5_accuracy, balanced_accuracy, macro_f1 and loss (mean negative log likelihood).
 
-    Means over classes are over those that a label or a prediction names.
+    Classes that no label names are left out of balanced_accuracy, those that no prediction names either of macro_f1.
     """
     predicted = probabilities.argmax(axis=1)
     num_classes = probabilities.shape[1]

@@ -64,7 +64,7 @@ class Comparison:
         return asdict(self)
 
 
-def compare(names: Sequence[str], page: Path | None) -> Comparison:
+def compare(names: Sequence[str], page: Path) -> Comparison:
     """Compares the models of runs or `models:/` URIs, which were evaluated before; the first against each other one.
 
     Raises:
@@ -88,8 +88,7 @@ def compare(names: Sequence[str], page: Path | None) -> Comparison:
         for other, right in zip(models[1:], correct[1:], strict=True)
     ]
     comparison = Comparison(models, len(images), _differing(subjects), pairs)
-    if page is not None:
-        _write_page(page, comparison, subjects, predictions)
+    _write_page(page, comparison, subjects, predictions)
     return comparison
 
 

@@ -24,15 +24,15 @@ from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.evaluation.rejection import find_threshold, select
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.jobs.findings import Findings
+from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.jobs.subject import Subject, find_subject
 from eyevsai.models.learner import Images, Learner
 from eyevsai.progress import track
-from eyevsai.store import open_store
 
 log = logging.getLogger("eyevsai")
 
-AT_ONCE = 128  # images between two looks at whether the job was asked to end
+AT_ONCE = 128  # images between two steps of the progress bar
 LATENCIES = 20  # single predictions of which the median is taken
 
 
@@ -58,26 +58,24 @@ def evaluate(settings: EvaluateSettings, run_id: str | None = None) -> Evaluated
     """
     began = time.monotonic()
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
-        tracking_uri = open_store()
+        state_root = Path(settings.state_root).expanduser()
+        tracking_uri = open_swept_store(state_root)
         subject = find_subject(tracking_uri, settings.run, settings.model_uri)
         learner = subject.load()
         judges = _find_judges(settings, subject, learner)
         from eyevsai.registry.versions import CARRIERS
         from eyevsai.tracking.ended import reopen_run
-        from eyevsai.tracking.lifetime import start_run
 
-        state_root = Path(settings.state_root).expanduser()
         tags = {"job": "evaluate", "subject": subject.run.run_id, "model_uri": subject.title}
         title = f"evaluate {subject.run.name}"
-        with start_run(tracking_uri, title, tags, state_root, given=run_id, stop=stop) as call:
+        with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
             judgement = _judge(settings, subject, learner, judges)
             findings = Findings(judgement, judges.dataset, judges.split, learner, subject.title)
             own = settings.data is None
             reopened = reopen_run(tracking_uri, subject.run.run_id, state_root, CARRIERS) if own else nullcontext(call)
             with reopened as run:
                 findings.log_to(run)
-            if judgement.selection is not None and subject.version is not None:
-                _keep_threshold(tracking_uri, subject, judgement, settings)
+            _keep_threshold(subject, judgement, settings)
             call.params({name: value for name, value in vars(settings).items() if value is not None})
         figures, dataset = findings.figures, judges.dataset
         return Evaluated(subject.title, run.run_id, dataset.name, len(judges.split), figures, time.monotonic() - began)
@@ -221,13 +219,12 @@ def _corrupt(
     return found
 
 
-def _keep_threshold(tracking_uri: str, subject: Subject, judgement: Judgement, settings: EvaluateSettings) -> None:
+def _keep_threshold(subject: Subject, judgement: Judgement, settings: EvaluateSettings) -> None:
     from eyevsai.registry.versions import THRESHOLD, tag_version
 
     if subject.version is None or judgement.selection is None:
         return
     threshold = judgement.selection.threshold
-    tag_version(
-        tracking_uri, subject.version, {THRESHOLD: repr(threshold), "target_precision": settings.target_precision}
-    )
+    kept = {THRESHOLD: repr(threshold), "target_precision": settings.target_precision}
+    tag_version(subject.tracking_uri, subject.version, kept)
     log.info("%s answers from a confidence of %.4f on", subject.version.uri, threshold)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from eyevsai.tracking.run import Run
 
-SHEET_SIZE, CAM_SIZE, PAIRS = 24, 12, 20
+SHEET_SIZE, CAM_SIZE = 24, 12
 PREDICTIONS = "tables/test_predictions.json"
 PREDICTION_COLUMNS = ("image", "sha256", "class", "predicted", "probability")
 
@@ -60,7 +60,7 @@ class Findings:
         run.tags({"test_dataset": self.dataset.name, "test_fingerprint": self.dataset.fingerprint})
         by_class = [[name, *row.values()] for name, row in zip(classes, judgement.by_class(), strict=True)]
         run.table("tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class)
-        run.table("tables/test_confusions.json", ("class", "predicted", "images"), judgement.confused(PAIRS))
+        run.table("tables/test_confusions.json", ("class", "predicted", "images"), judgement.confused())
         run.table(PREDICTIONS, PREDICTION_COLUMNS, self.predictions())
         for name, figure in pictures.items():
             run.picture(f"pictures/test_{name}.png", figure)

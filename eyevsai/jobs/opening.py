@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import Dataset
+from eyevsai.jobs.signals import JobStop
 from eyevsai.store import open_store
 
 if TYPE_CHECKING:
     from eyevsai.tracking.run import Run
 
 
-def open_swept_store(config: TrainConfig) -> str:
+def open_swept_store(state_root: Path) -> str:
     """The store's URI, after what ended runs of this machine left unsaid was said."""
     tracking_uri = open_store()
     from eyevsai.registry.versions import CARRIERS
     from eyevsai.tracking.sweep import sweep
 
-    sweep(tracking_uri, Path(config.run.state_root).expanduser(), CARRIERS)
+    sweep(tracking_uri, state_root, CARRIERS)
     return tracking_uri
+
+
+@contextmanager
+def start_job(
+    stop: JobStop, tracking_uri: str, title: str, tags: Mapping[str, str], state_root: Path,
+    *, given: str | None, resumed: str | None = None,
+) -> Iterator[Run]:  # fmt: skip
+    """The run of a job, which ends as the block ends; see `start_run`.
+
+    A signal that comes while the run is made waits until there is something to end.
+    """
+    from eyevsai.registry.versions import CARRIERS
+    from eyevsai.tracking.lifetime import start_run
+
+    with ExitStack() as stack:
+        with stop.deferring():
+            run = stack.enter_context(
+                start_run(
+                    tracking_uri, title, tags, state_root, given=given, resumed=resumed, carriers=CARRIERS, stop=stop
+                )
+            )
+            stop.at_timeout = run.kill
+        yield run
 
 
 def log_input(run: Run, dataset: Dataset) -> None:

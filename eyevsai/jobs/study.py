@@ -73,7 +73,7 @@ def open_study(config: TuneConfig) -> OpenStudy:
     model = config.trials.model
     learner = build(model.family, model.variation, model.settings, dataset.classes, config.trials.run.seed)
     learner.prepare(dataset.labels_of("train"))
-    tracking_uri = open_swept_store(config.trials)
+    tracking_uri = open_swept_store(config.state_root)
     from eyevsai.tuning.space import declared_space
     from eyevsai.tuning.study import Place, Study
 

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import SPLIT_TABLE, Data, Dataset, Split, load_dataset
 from eyevsai.data.workers import IMPORTING
-from eyevsai.jobs.opening import log_input, open_swept_store
+from eyevsai.jobs.opening import log_input, open_swept_store, start_job
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, stopping
 from eyevsai.jobs.tuned import use_tuned
@@ -64,13 +64,13 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
         tracking_uri = resumed = None
         if config.resume.resume:
             importing.join()  # two threads that import one package at once can each find it half made
-            tracking_uri = open_swept_store(config)  # a run to go on with may be done
+            tracking_uri = open_swept_store(_state_root(config))  # a run to go on with may be done
             resumed = find_interrupted(config, tracking_uri)
         if resumed:
             config = restore_config(config, resumed)
         dataset = load_dataset(config.data, config.run.seed)
         importing.join()
-        tracking_uri = tracking_uri or open_swept_store(config)
+        tracking_uri = tracking_uri or open_swept_store(_state_root(config))
         name, study = ModelName(dataset.name, config.model.family, config.model.variation), None
         if not resumed:
             config, study = use_tuned(config, name, tracking_uri)
@@ -104,19 +104,16 @@ class Origin:
 @contextmanager
 def _start(config: TrainConfig, name: ModelName, tracking_uri: str, stop: JobStop, origin: Origin) -> Iterator[Run]:
     """The run of this job, which ends as the block ends."""
-    from eyevsai.registry.versions import CARRIERS, check_name
-    from eyevsai.tracking.lifetime import start_run
+    from eyevsai.registry.versions import check_name
 
     check_name(tracking_uri, name)
     title, tags = config.run.run_name or str(name), {"job": "train", **vars(name)}
-    state_root = Path(config.run.state_root).expanduser()
-    with ExitStack() as stack:
-        with stop.deferring():  # a run that was made is also ended
-            run = stack.enter_context(
-                start_run(tracking_uri, title, tags, state_root, **vars(origin), carriers=CARRIERS, stop=stop)
-            )
-            stop.at_timeout = run.kill
+    with start_job(stop, tracking_uri, title, tags, _state_root(config), **vars(origin)) as run:
         yield run
+
+
+def _state_root(config: TrainConfig) -> Path:
+    return Path(config.run.state_root).expanduser()
 
 
 def _prepare(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Data]:

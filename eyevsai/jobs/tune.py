@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.errors import RunFailed
-from eyevsai.jobs.opening import log_input
+from eyevsai.jobs.opening import log_input, start_job
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.jobs.study import OpenStudy, TuneConfig, compose_tune, open_study
 from eyevsai.tuning.settings import TuneSettings
@@ -73,19 +73,13 @@ def tune(config: TuneConfig, run_id: str | None = None) -> Tuned:
 def _start(opened: OpenStudy, stop: JobStop, run_id: str | None) -> Iterator[Run]:
     """The study's run: a new one, or that of an earlier call for the same study."""
     from eyevsai.tracking.ended import is_active
-    from eyevsai.tracking.lifetime import start_run
 
     config, study = opened.config, opened.study
     before = study.parent if study.parent and is_active(opened.tracking_uri, study.parent) else None
     tags = {"job": "tune", "study": study.name, **vars(opened.name), "preset": config.trials.model.preset,
             "fingerprint": opened.dataset.fingerprint}  # fmt: skip
     title = config.trials.run.run_name or f"tune {study.name}"
-    with ExitStack() as stack:
-        with stop.deferring():
-            run = stack.enter_context(
-                start_run(opened.tracking_uri, title, tags, config.state_root, given=run_id, resumed=before, stop=stop)
-            )
-            stop.at_timeout = run.kill
+    with start_job(stop, opened.tracking_uri, title, tags, config.state_root, given=run_id, resumed=before) as run:
         if before:
             log.info("Going on with study %s, which has %d trials.", study.name, len(study.counted()))
         else:

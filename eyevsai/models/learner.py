@@ -138,9 +138,9 @@ def load(folder: Path) -> Learner:
         UserError: the folder holds no model, one of a newer format, or one whose checksum fails.
     """
     card = _read_card(folder)
-    _check_weights(folder / WEIGHTS, card["sha256"])
-    _, variation = variation_of(card["family"], card["variation"])
     try:
+        _check_weights(folder / WEIGHTS, card["sha256"])
+        _, variation = variation_of(card["family"], card["variation"])
         settings = variation.settings(**card["settings"])
         learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
         learner.preprocessing = Preprocessing.from_json(card["preprocessing"])
@@ -154,7 +154,7 @@ def load(folder: Path) -> Learner:
 def _read_card(folder: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        newer, _ = card["format"] > FORMAT, (card["family"], card["variation"], card["sha256"])
+        newer = card["format"] > FORMAT
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} holds no eyevsai model: {CARD} cannot be read ({error}).") from error
     if newer:

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from eyevsai.evaluation.judgement import Judgement
 
-PAIRS = 20
 CAPTIONS = {
     "confusion_matrix": "Confusion matrix: rows are true classes, columns what was predicted",
     "classes": "F1 of each class",
@@ -35,7 +34,7 @@ def render_evaluation_page(
         title=title, dataset=dataset, judgement=judgement, figures=figures, headlines=HEADLINES,
         pictures=[(CAPTIONS[name], pictures[name]) for name in CAPTIONS if name in pictures],
         by_class=sorted(zip(judgement.classes, judgement.by_class(), strict=True), key=lambda pair: pair[1]["f1"]),
-        confused=judgement.confused(PAIRS),
+        confused=judgement.confused(),
     )  # fmt: skip
     return page
 

@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -157,3 +158,28 @@ def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(place: Pl
     ends = {run.data.tags.get("ended_by", "")[:6]: run.info for run in client.search_runs(["0"])}
     assert {name: info.status for name, info in ends.items()} == {"SIGINT": "KILLED", "sweep:": "FAILED", "": "FAILED"}
     assert ends["SIGINT"].end_time == 1_000
+
+
+def test_row_5_an_evaluation_that_is_ended_or_killed_says_so(place: Place) -> None:
+    assert place.run(epochs=1, patience=0).returncode == 0
+    (judged,) = place.run_ids()
+    command = [sys.executable, "-m", "eyevsai", "evaluate", "--run", judged, "--corruption-images", "100000"]
+
+    def interrupt(number: int) -> tuple[int, str]:
+        known = set(place.run_ids())
+        job = subprocess.Popen(command, cwd=place.folder, env=place.environment(), stderr=subprocess.DEVNULL)
+        while not (made := set(place.run_ids()) - known):
+            assert job.poll() is None
+            time.sleep(0.02)
+        job.send_signal(number)
+        job.wait(timeout=30)
+        (run_id,) = made
+        return job.returncode, run_id
+
+    code, ended = interrupt(signal.SIGTERM)
+    assert (code, place.client.get_run(ended).info.status) == (143, "KILLED")
+    code, killed = interrupt(signal.SIGKILL)
+    assert (code, place.client.get_run(killed).info.status) == (-signal.SIGKILL, "RUNNING")
+    subprocess.run(command, cwd=place.folder, env=place.environment(), check=True, capture_output=True)
+    assert place.client.get_run(killed).info.status == "FAILED"
+    assert place.client.get_run(judged).info.status == "FINISHED"

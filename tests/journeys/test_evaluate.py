@@ -154,11 +154,13 @@ def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace
     page = (workplace / "comparison.html").read_text()
     assert page.count("data:image/jpeg") == min(12, len(pair["only_first"])) + min(12, len(pair["only_second"]))
     images.rename(images.with_name("moved"))
-    done = eyevsai("compare", first, second)
+    try:
+        done = eyevsai("compare", first, second)
+    finally:
+        images.with_name("moved").rename(images)
     assert "comparison.html shows no images" in done.stderr
     assert "McNemar's exact test" in done.stdout
     assert "data:image" not in (workplace / "comparison.html").read_text()
-    images.with_name("moved").rename(images)
     third = train(eyevsai, images, "--seed", "5", "--epochs", "1")
     eyevsai("evaluate", "--run", third, "--corruption-images", "0")
     assert "not judged by the same images" in eyevsai("compare", first, third, code=2).stderr

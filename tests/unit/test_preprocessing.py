@@ -42,19 +42,24 @@ def test_resize_is_torchvisions_antialiased_bilinear(height: int, width: int) ->
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [32, 64, 224])
 @pytest.mark.parametrize(
-    ("height", "width"), [(120, 160), (37, 50), (500, 333), (200, 900), (900, 100), (31, 33), (1, 5), (258, 258)]
+    ("height", "width"),
+    [
+        (120, 160),
+        (37, 50),
+        (500, 333),
+        (1000, 1900),
+        (1500, 2000),
+        (200, 900),
+        (900, 100),
+        (31, 33),
+        (1, 5),
+        (258, 258),
+    ],
 )
 def test_matrix_products_give_the_same_pixels(height: int, width: int, size: int, interpolation: str) -> None:
     """What makes an exported graph say the same: integers, whatever adds them up."""
     source, preprocessing = image(height, width), Preprocessing(size, interpolation=interpolation)
     assert torch.equal(Resizing(preprocessing)(source), preprocessing.crop(source))
-
-
-def test_matrix_products_of_a_photograph_made_much_smaller() -> None:
-    source, preprocessing = image(1000, 1900), Preprocessing(32)
-    difference = Resizing(preprocessing)(source).int() - preprocessing.crop(source).int()
-    assert (difference.abs() <= 1).all()
-    assert difference.ne(0).float().mean() < 1e-3
 
 
 def test_normalize_is_torchvisions() -> None:
