@@ -99,7 +99,7 @@ def test_attention_is_there_by_name() -> None:
 
 def test_a_separable_convolution_has_a_filter_for_each_channel() -> None:
     grouped = [each for each in make("hybrid").network.modules() if isinstance(each, nn.Conv2d) and each.groups > 1]
-    assert len(grouped) == 2 * 3 + 6  # two in each residual layer, one in each dense layer
+    assert len(grouped) == 2 * 4 + 6  # two in each residual layer, one in each dense layer
     assert all(each.groups == each.in_channels for each in grouped)
     assert make("resnet", separable=True).num_parameters() < make("resnet").num_parameters() / 3
 
@@ -194,3 +194,14 @@ def test_a_depthwise_convolution_begins_as_wide_as_another() -> None:
     grouped = [each for each in learner.network.modules() if isinstance(each, nn.Conv2d) and each.groups > 1]
     for convolution in grouped:
         assert convolution.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.15)
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_attention_weighs_everything_alike_at_first(variation: str) -> None:
+    network = make(variation, use_se=True, use_cbam=True, attention="self").network
+    parts = [part for part in network.modules() if isinstance(part, SqueezeExcitation | Cbam | SelfAttention)]
+    assert len(parts) > 2
+    for part in parts:
+        channels = next(layer.in_channels for layer in part.modules() if isinstance(layer, nn.Conv2d))
+        features = torch.randn(2, channels, 4, 4)
+        torch.testing.assert_close(part(features), features)

@@ -19,15 +19,27 @@ def weigh(features: Tensor, logits: Tensor) -> Tensor:
     return features * (2 * torch.sigmoid(logits))
 
 
+class ToLogits(nn.Conv2d):
+    """The convolution that says how much features weigh. It begins as zero: at random, most would be shut off."""
+
+    def reset_parameters(self) -> None:
+        """Zero."""
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+def _bottleneck(channels: int, reduction: int) -> nn.Module:
+    inside = max(channels // reduction, 4)
+    return nn.Sequential(nn.Conv2d(channels, inside, 1), nn.ReLU(inplace=True), ToLogits(inside, channels, 1))
+
+
 class SqueezeExcitation(nn.Module):
     """Weighs channels by what the whole image holds (Hu et al. 2018)."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
-        inside = max(channels // reduction, 4)
-        self.channels = nn.Sequential(
-            nn.Conv2d(channels, inside, 1), nn.ReLU(inplace=True), nn.Conv2d(inside, channels, 1)
-        )
+        self.channels = _bottleneck(channels, reduction)
 
     def forward(self, features: Tensor) -> Tensor:
         """N,C,H,W -> N,C,H,W."""
@@ -39,11 +51,8 @@ class Cbam(nn.Module):
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
-        inside = max(channels // reduction, 4)
-        self.channels = nn.Sequential(
-            nn.Conv2d(channels, inside, 1), nn.ReLU(inplace=True), nn.Conv2d(inside, channels, 1)
-        )
-        self.places = nn.Conv2d(2, 1, CBAM_KERNEL, padding=CBAM_KERNEL // 2, bias=False)
+        self.channels = _bottleneck(channels, reduction)
+        self.places = ToLogits(2, 1, CBAM_KERNEL, padding=CBAM_KERNEL // 2, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """N,C,H,W -> N,C,H,W."""

@@ -20,13 +20,13 @@ class DeepV2Settings(NetworkSettings):
     PANEL: ClassVar[str] = "deep_v2"
 
     image_size: int = 96
-    epochs: int = 65
+    epochs: int = 55
     crop_scale: float = 0.35
     erasing: float = 0.1
     width: Annotated[
-        int, Range(4, 256), Search(Choice((16, 32, 48))),
+        int, Range(4, 256), Search(Choice((32, 48, 64))),
         Doc("Channels of the first stage; a residual stage has twice those of the one before."),
-    ] = 32  # fmt: skip
+    ] = 64  # fmt: skip
     layers: Annotated[str, Doc("Layers of each stage, with commas.")] = "1,1,1,1"
     use_se: Annotated[
         bool, Search(Choice((True, False))), Doc("Squeeze-and-excitation in each layer (Hu et al. 2018).")
@@ -84,8 +84,9 @@ class DeepV2Settings(NetworkSettings):
 class DenseSettings(DeepV2Settings):
     """Layers that see the outputs of all layers of their stage."""
 
-    epochs: int = 45
-    layers: str = "1,2,4,4"
+    epochs: int = 56
+    width: int = 32
+    layers: str = "2,4,6,4"
     use_se: bool = False
     growth_rate: Annotated[
         int, Range(2, 128), Search(Choice((16, 32, 48))), Doc("Channels that each dense layer adds.")
@@ -96,8 +97,9 @@ class DenseSettings(DeepV2Settings):
 class HybridSettings(DenseSettings):
     """A residual, a dense, and a residual stage, and self-attention."""
 
-    epochs: int = 40
-    layers: str = "1,6,2"
+    epochs: int = 58
+    width: int = 64
+    layers: str = "2,6,2"
     use_se: bool = True
     attention: str = "self"
     separable: bool = True
