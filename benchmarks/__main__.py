@@ -19,6 +19,7 @@ BENCHMARKS = {
     "tuning": "benchmarks.tuning",
     "pruning": "benchmarks.pruning",
     "evaluation": "benchmarks.evaluation",
+    "exports": "benchmarks.exports",
     "frozen": "benchmarks.frozen",
     "faults": "benchmarks.faults",
 }

@@ -1,8 +1,8 @@
 """Each torch variation at its CPU preset: parameters, operations, images per second in training and prediction.
 
 `plain` is the same network in a float32 NCHW loop with torch's AdamW as it comes, on one batch in memory; limit:
-eyevsai's own step, augmentation aside, at least twice as fast on a CPU with AVX512-BF16. Each step in turns with the
-other; medians.
+eyevsai's own step, augmentation aside, at least twice as fast on a CPU with AVX512-BF16. Turns of
+some steps, one after the other; medians.
 """
 
 from __future__ import annotations

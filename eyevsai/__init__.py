@@ -18,15 +18,17 @@ __version__ = VERSION
 __all__ = ["Classifier", "Prediction", "__version__", "load"]
 
 
-def load(uri: str) -> Classifier:
-    """The classifier at a model URI (`models:/name/7`, `models:/name@alias`) or in a model folder.
+def load(uri: str, *, trusted: bool = False) -> Classifier:
+    """The classifier at a model URI (`models:/name/7`, `models:/name@alias`), of an export, or in a folder of either.
+
+    Exports as pt2, torchscript and tensorflow can hold code, and are opened only if they are `trusted`.
 
     Raises:
         eyevsai.errors.UserError: nothing is there, or it is not a model that eyevsai wrote.
     """
     from eyevsai.serving.classifier import load_classifier  # torch and mlflow load only when asked for
 
-    return load_classifier(uri)
+    return load_classifier(uri, trusted=trusted)
 
 
 def __getattr__(name: str) -> object:

@@ -11,11 +11,10 @@ from typing import Annotated, Any
 import typer
 
 import eyevsai
-from eyevsai import config, data_commands
+from eyevsai import config, data_commands, model_commands
 from eyevsai.console import start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, Terminated, UserError
-from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.flags import (
     Json,
     hyphens,
@@ -28,7 +27,7 @@ from eyevsai.flags import (
     with_flags,
 )
 from eyevsai.models.families import variation_of
-from eyevsai.settings import settings_of, spell_flags
+from eyevsai.settings import spell_flags
 
 INTERRUPTED, UNSYNCED = 130, 3
 
@@ -75,9 +74,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(tune, tune_settings(settings)))
-    evaluation = settings_of(EvaluateSettings)
-    app.command(rich_help_panel="Jobs")(with_flags(evaluate, evaluation))
-    app.command(rich_help_panel="Jobs")(compare)
+    model_commands.add_to(app)
     app.command(hidden=True)(work)
     app.command(name="list")(with_flags(list_all, pick_settings(DataSettings, "data_root")))
     app.command(context_settings=lenient)(with_flags(describe, settings))
@@ -133,45 +130,6 @@ def tune(context: typer.Context, **given: Any) -> None:
         f"best valid accuracy {done.accuracy:.4f} with {spell_flags(done.settings)}\n"
         f"run {done.run_id}, in {done.seconds:.0f} s; see it with: mlflow ui"
     )
-
-
-def evaluate(as_json: Json = False, **given: Any) -> None:
-    """Judge a trained model by images that it has not seen, and log figures, pictures and a report."""
-    settings = config.compose(EvaluateSettings, given)
-    start_logging()
-    from eyevsai.jobs.evaluate import evaluate as job
-
-    done = job(settings, config.take_run_id())
-    if as_json:
-        print(json.dumps(vars(done), indent=2))
-        return
-    found = done.figures
-    print(
-        f"{done.subject} on {done.images} images of {done.dataset}\n"
-        f"accuracy {found['accuracy']:.4f} ({found['accuracy_low']:.4f} to {found['accuracy_high']:.4f}), "
-        f"loss {found['loss']:.4f}, calibration error {found['ece']:.4f}\n"
-        f"{found['images_per_s']:.0f} images/s, {found['latency_ms']:.1f} ms for one; in {done.seconds:.0f} s\n"
-        f"run {done.run_id} has test_report.html; see it with: mlflow ui"
-    )
-
-
-def compare(
-    models: Annotated[list[str], typer.Argument(help="Run ids or model URIs; the others are held against the first.")],
-    page: Annotated[Path, typer.Option(help="Where the HTML page is written.")] = Path("comparison.html"),
-    as_json: Json = False,
-) -> None:
-    """Hold evaluated models against each other: settings, figures, and the images that only one has right."""
-    start_logging()
-    from eyevsai.jobs.compare import compare as job
-
-    found = job(models, page)
-    if as_json:
-        print(json.dumps(found.to_json(), indent=2))
-        return
-    from eyevsai.reports.comparison_table import print_comparison
-
-    print_comparison(found.to_json())
-    print(f"See {page}")
 
 
 def work(task: Path, threads: int, worker: int) -> None:

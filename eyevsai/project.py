@@ -13,19 +13,20 @@ from typing import Any
 
 from eyevsai import config
 from eyevsai.evaluation.settings import EvaluateSettings
+from eyevsai.formats.settings import ExportSettings
 from eyevsai.settings import Setting, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
 HEADER = "# Written by `python -m eyevsai.project`; change the declarations, not this file.\n"
-CONDA_EXTRAS = ("tensorflow", "offline")
+CONDA_EXTRAS = ("tensorflow", "openvino", "offline")
 
 
 def render_mlproject() -> str:
     """The text of MLproject: of each entry point the settings that are marked as parameters."""
     train = config.shared_settings()
     entries = _entry("train", train) + _entry("tune", (*train, *settings_of(TuneSettings)))
-    entries += _entry("evaluate", settings_of(EvaluateSettings))
+    entries += _entry("evaluate", settings_of(EvaluateSettings)) + _entry("export", settings_of(ExportSettings))
     return HEADER + "name: eyevsai\n\nconda_env: conda.yaml\n\nentry_points:\n" + entries
 
 

@@ -65,6 +65,12 @@ class Preprocessing:
         """N,H,W,3 uint8 of any size -> N,S,S,3 uint8: resized, then the centre."""
         return crop_center(self.resize(images), self.image_size, self.image_size)
 
+    def square(self, resized: Tensor) -> Tensor:
+        """N,h,w,3 as `resize` gives them -> N,s,s,3 with s the short side: of one size, and of the same `crop`."""
+        side, margin = self.short_side_px, (self.short_side_px - self.image_size) // 2
+        top, left = ((length - self.image_size) // 2 - margin for length in resized.shape[1:3])
+        return resized[:, top : top + side, left : left + side]
+
     def normalize(self, crops: Tensor) -> Tensor:
         """N,S,S,3 uint8 -> N,3,S,S float32 with the declared mean and standard deviation."""
         scale = 1 / (255 * torch.tensor(self.std, device=crops.device))

@@ -1,4 +1,4 @@
-"""What a person may say about a judgement: of which model, by which images."""
+"""What a person may say about a trained model that is looked at again, and about a judgement of one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,38 @@ from eyevsai.settings import Doc, Env, Parameter, Range, Settings
 
 
 @dataclass(frozen=True)
-class EvaluateSettings(Settings):
-    """Which model is judged by which images, and what is asked of it."""
+class SubjectSettings(Settings):
+    """Which trained model, and where what it learned from lies now."""
 
-    PANEL: ClassVar[str] = "Evaluation"
+    PANEL: ClassVar[str] = "Model"
 
-    run: Annotated[str | None, Parameter(), Doc("Id of the run whose model is judged.")] = None
+    run: Annotated[str | None, Parameter(), Doc("Id of the run that trained the model.")] = None
     model_uri: Annotated[
         str | None, Parameter(),
         Doc("Or a registered one: models:/NAME/VERSION, models:/NAME/Production or models:/NAME@ALIAS."),
     ] = None  # fmt: skip
+    data_root: Annotated[
+        str | None, Env("EYEVSAI_DATA"), Doc("Folder in which each folder is a dataset; that of the run by default.")
+    ] = None
+    cache_root: Annotated[
+        str | None, Env("EYEVSAI_CACHE"), Doc("Folder for decoded pixels and features; that of the run by default.")
+    ] = None
+    state_root: Annotated[
+        str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
+    ] = "~/.local/state/eyevsai"  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.run is None) == (self.model_uri is None):
+            raise UserError("Say which model: --run RUN_ID, or --model-uri models:/NAME/VERSION. One of them.")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings(SubjectSettings):
+    """By which images a model is judged, and what is asked of it."""
+
+    PANEL: ClassVar[str] = "Evaluation"
+
     data: Annotated[
         str | None, Parameter(), Doc("Folder of class folders to judge by; the test split of the model's own data "
                                      "by default."),
@@ -35,20 +57,9 @@ class EvaluateSettings(Settings):
     corruption_images: Annotated[
         int, Range(0, 1_000_000), Doc("Images, drawn by seed, that are judged again blurred, noisy, ...; 0: none.")
     ] = 200
-    data_root: Annotated[
-        str | None, Env("EYEVSAI_DATA"), Doc("Folder in which each folder is a dataset; that of the run by default.")
-    ] = None
-    cache_root: Annotated[
-        str | None, Env("EYEVSAI_CACHE"), Doc("Folder for decoded pixels and features; that of the run by default.")
-    ] = None
-    state_root: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
-    ] = "~/.local/state/eyevsai"  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.run is None) == (self.model_uri is None):
-            raise UserError("Say which model: --run RUN_ID, or --model-uri models:/NAME/VERSION. One of them.")
         if self.map is not None and self.data is None:
             raise UserError("--map says how the classes of --data are called: give --data too, or leave --map out.")
         if self.target_precision is not None and self.data is not None:

@@ -33,7 +33,7 @@ class RegionHistogram(nn.Module):
         first: Tensor = self.first_bins  # type: ignore[assignment]
         places = bins.flatten(1).add_(first)
         weights = torch.ones((), device=bins.device).expand_as(places) if votes is None else votes.flatten(1)
-        sums = torch.zeros(len(bins), (self.rows * self.columns + 1) * self.bins, device=bins.device)
+        sums = torch.zeros(bins.shape[0], (self.rows * self.columns + 1) * self.bins, device=bins.device)
         sums = sums.scatter_add(1, places, weights)[:, : -self.bins]
         return sums.view(-1, self.rows, self.columns, self.bins) / self.area
 

@@ -60,7 +60,10 @@ class Learner(Protocol):
         """N images uint8 RGB of any size -> N,C float32 probabilities, computed in float32."""
 
     def graph(self) -> nn.Module:
-        """A module from N,H,W,3 uint8 to N,C float32 probabilities, preprocessing inside."""
+        """A module from N,H,W,3 uint8 of one size, any, to N,C float32 probabilities; on the CPU, to predict with.
+
+        What is done with it leaves the learner as it was.
+        """
 
     def anatomy(self) -> Anatomy:
         """What the model is made of."""
@@ -90,10 +93,15 @@ class FeatureLearner(Learner, Protocol):
 
 
 @runtime_checkable
-class MapLearner(Learner, Protocol):
-    """A learner whose network averages a map of features over places."""
+class NetworkModel(Learner, Protocol):
+    """A learner that is one torch network, from N,3,S,S to N,C logits."""
 
     network: nn.Module
+
+
+@runtime_checkable
+class MapLearner(NetworkModel, Protocol):
+    """A learner whose network averages a map of features over places."""
 
     def pool(self) -> nn.Module:
         """The layer that averages the map, N,K,h,w."""
@@ -137,7 +145,7 @@ def load(folder: Path) -> Learner:
     Raises:
         UserError: the folder holds no model, one of a newer format, or one whose checksum fails.
     """
-    card = _read_card(folder)
+    card = read_card(folder)
     try:
         _check_weights(folder / WEIGHTS, card["sha256"])
         _, variation = variation_of(card["family"], card["variation"])
@@ -151,7 +159,12 @@ def load(folder: Path) -> Learner:
     return learner
 
 
-def _read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> dict[str, Any]:
+    """What `save` wrote of a learner besides its tensors.
+
+    Raises:
+        UserError: it is not there, of a newer format, or not what was saved.
+    """
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
         newer = card["format"] > FORMAT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import ClassVar, cast
 
@@ -61,21 +62,20 @@ class NetworkLearner:
         tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
         if not tensors:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
-        logits = predict_logits(self._predictor(), self.preprocessing, tensors)
+        network = predictor(self.network, test_flips=self.settings.test_flips)
+        logits = predict_logits(network, self.preprocessing, tensors)
         return (logits / self.temperature).softmax(1).numpy()
 
     def graph(self) -> nn.Module:
-        """See `Learner.graph`; shares the learner's weights."""
-        classify = Classification(self._predictor(), self.preprocessing, self.temperature)
+        """See `Learner.graph`."""
+        network = predictor(copy.deepcopy(self.network).cpu().eval(), test_flips=self.settings.test_flips)
+        classify = Classification(network, self.preprocessing, self.temperature)
         return Graph(self.preprocessing, classify).eval()
 
     def pool(self) -> nn.Module:
         """The layer that averages the last map over places."""
         *_, last = (layer for layer in self.network.modules() if isinstance(layer, nn.AdaptiveAvgPool2d))
         return last
-
-    def _predictor(self) -> nn.Module:
-        return predictor(self.network, test_flips=self.settings.test_flips)
 
     def prepare(self, train_labels: Sequence[str]) -> None:
         """See `Learner.prepare`."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from eyevsai.data.decode import decode
 from eyevsai.errors import UserError
-from eyevsai.models.learner import Learner, load
-from eyevsai.serving.package import MODEL_FOLDER, check_package, fetch_package
+from eyevsai.formats.manifest import MANIFEST
+from eyevsai.formats.opening import OpenedExport, open_export
+from eyevsai.models.learner import Images, Learner, load, read_card
+from eyevsai.serving.package import EXPORT_FOLDER, MODEL_FOLDER, check_package, fetch_artifacts, fetch_package
 
+ABOUT = ("family", "variation", "classes", "preprocessing", "settings", "format")
+EXPORT_URI = re.compile(r"runs:/[0-9a-f]{32}/exports/[a-z0-9-]+")
 UNSURE = "unsure"  # the label of a prediction that is not sure enough
 
 Image = str | Path | bytes | npt.NDArray[np.uint8]
@@ -33,29 +38,30 @@ class Prediction:
         return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:count]
 
 
-class Classifier:
-    """A trained model of any family."""
+class Model(Protocol):
+    """What a classifier asks: a learner, or an export of one."""
 
-    def __init__(self, learner: Learner, threshold: float | None = None) -> None:
-        self._learner = learner
+    def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
+        """N images uint8 RGB of any size -> N,C float32 probabilities."""
+
+
+class Classifier:
+    """A trained model of any family, as it was trained or as it was exported. Several threads may ask it at once."""
+
+    def __init__(self, model: Model, about: Mapping[str, Any], threshold: float | None = None) -> None:
+        self._model = model
+        self._about = about
         self.threshold = threshold  # of the probability below which the model had better not answer
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the model's outputs."""
-        return self._learner.classes
+        return tuple(self._about["classes"])
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Family, variation, classes, preprocessing and settings, as plain values."""
-        return {
-            "family": self._learner.family,
-            "variation": self._learner.variation,
-            "classes": list(self.classes),
-            "preprocessing": self._learner.preprocessing.to_json(),
-            "settings": dict(vars(self._learner.settings)),
-            "threshold": self.threshold,
-        }
+        """Family, variation, classes, preprocessing, settings, format and threshold, as plain values."""
+        return {**self._about, "threshold": self.threshold}
 
     def predict(self, image: Image, *, unsure: bool = False) -> Prediction:
         """The prediction for one image; see `predict_batch`."""
@@ -73,7 +79,7 @@ class Classifier:
         if unsure and self.threshold is None:
             raise UserError("No threshold is kept with this model. Find one: eyevsai evaluate --target-precision 0.95, "
                             "then load it by its version.")  # fmt: skip
-        probabilities = self._learner.predict_proba([_pixels(image) for image in images])
+        probabilities = self._model.predict_proba([_pixels(image) for image in images])
         return [self._prediction(row, (self.threshold or 0.0) if unsure else 0.0) for row in probabilities]
 
     def _prediction(self, row: npt.NDArray[np.float32], least: float) -> Prediction:
@@ -82,16 +88,51 @@ class Classifier:
         return Prediction(self.classes[best] if row[best] >= least else UNSURE, float(row[best]), named)
 
 
-def load_classifier(uri: str) -> Classifier:
+def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
     """See `eyevsai.load`."""
-    folder, threshold = Path(uri).expanduser(), None
-    if folder.is_dir():
-        check_package(folder)
+    path, threshold = Path(uri).expanduser(), None
+    if path.is_file() and (path.parent / MANIFEST).is_file():
+        path = path.parent
+    if path.is_dir() and (path / MANIFEST).is_file():
+        return _of_export(open_export(path, trusted=trusted))
+    if path.is_dir():
+        check_package(path)
+    elif EXPORT_URI.fullmatch(uri):
+        return _of_export(open_export(fetch_artifacts(uri), trusted=trusted))
     elif uri.startswith(("models:/", "runs:/")):
-        folder, threshold = fetch_package(uri), _kept_threshold(uri)
+        threshold, path = _kept_threshold(uri), fetch_package(uri)
     else:
-        raise UserError(f"There is no model folder {uri}. Give a folder, models:/NAME/VERSION or models:/NAME@ALIAS.")
-    return Classifier(load(folder / MODEL_FOLDER), threshold)
+        raise UserError(f"There is no model {uri}. Give a folder, models:/NAME/VERSION or models:/NAME@ALIAS.")
+    return open_model(path / MODEL_FOLDER, threshold)
+
+
+def open_model(folder: Path, threshold: float | None = None) -> Classifier:
+    """The classifier of a version's data folder: its ONNX export, once there is one, else the learner itself.
+
+    Raises:
+        UserError: no model is there, or the export is not one of this model.
+    """
+    exported = folder / Path(EXPORT_FOLDER).name
+    if not exported.is_dir():
+        return classifier_of(load(folder), threshold)
+    opened, card = open_export(exported), read_card(folder)
+    if opened.manifest.get("weights_sha256") != card["sha256"]:
+        raise UserError(f"{exported} is not an export of the model that lies beside it. Export the model again.")
+    return _of_export(opened, threshold)
+
+
+def classifier_of(learner: Learner, threshold: float | None = None) -> Classifier:
+    """The classifier of a learner that is in memory."""
+    about = {
+        "family": learner.family, "variation": learner.variation, "classes": list(learner.classes),
+        "preprocessing": learner.preprocessing.to_json(), "settings": dict(vars(learner.settings)), "format": None,
+    }  # fmt: skip
+    return Classifier(learner, about, threshold)
+
+
+def _of_export(export: OpenedExport, threshold: float | None = None) -> Classifier:
+    about = {name: export.manifest[name] for name in ABOUT}
+    return Classifier(export, about, export.manifest["threshold"] if threshold is None else threshold)
 
 
 def _kept_threshold(uri: str) -> float | None:

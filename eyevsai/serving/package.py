@@ -18,9 +18,11 @@ from eyevsai.version import VERSION
 
 LOADER = "eyevsai.serving.pyfunc"
 MODEL_FOLDER = "data/model"
+EXPORT_FOLDER = f"{MODEL_FOLDER}/onnx"  # what a version is served by, once it was exported
 ALLOWED = frozenset(
     {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "registered_model_meta",
-     "input_example.json", "serving_input_example.json", f"{MODEL_FOLDER}/{WEIGHTS}", f"{MODEL_FOLDER}/{CARD}"}
+     "input_example.json", "serving_input_example.json", f"{MODEL_FOLDER}/{WEIGHTS}", f"{MODEL_FOLDER}/{CARD}",
+     *(f"{EXPORT_FOLDER}/{name}" for name in ("model.onnx", "manifest.json", "example.py"))}
 )  # fmt: skip
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pillow", "safetensors")
 
@@ -53,6 +55,17 @@ def fetch_package(uri: str) -> Path:
     Raises:
         UserError: it cannot be had, or is not what eyevsai writes.
     """
+    folder = fetch_artifacts(uri)
+    check_package(folder)
+    return folder
+
+
+def fetch_artifacts(uri: str) -> Path:
+    """What lies at `models:/...` or `runs:/...`, fetched from the store if need be.
+
+    Raises:
+        UserError: it cannot be had.
+    """
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
@@ -60,11 +73,9 @@ def fetch_package(uri: str) -> Path:
 
     store = open_store()
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store))
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store))
     except (MlflowException, OSError) as error:
         raise UserError(f"Cannot load {uri} from the store {shown(store)}: {error}") from error
-    check_package(folder)
-    return folder
 
 
 def check_package(folder: Path) -> None:

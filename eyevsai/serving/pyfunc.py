@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eyevsai.errors import UserError
-from eyevsai.models.learner import load
-from eyevsai.serving.classifier import Classifier, Image
+from eyevsai.serving.classifier import Classifier, Image, open_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +32,19 @@ class PyfuncModel:
         An image is the bytes of a file, those in base64, H,W,3 uint8, or, except over HTTP, a path.
 
         Raises:
-            UserError: no such column, or an image that is none of these.
+            UserError: no such column, or an image that is none of these; where it is served, as an MLflow error, whose
+                text its server sends back.
         """
+        try:
+            return self._predict(model_input)
+        except UserError as error:
+            if SERVED not in os.environ:
+                raise
+            from mlflow.exceptions import MlflowException
+
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+    def _predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
         import pandas as pd
 
         columns = getattr(model_input, "columns", ())
@@ -66,4 +76,4 @@ def read_cell(cell: Any) -> Image:
 
 def _load_pyfunc(path: str) -> PyfuncModel:
     """Called by MLflow with the model's data folder."""
-    return PyfuncModel(Classifier(load(Path(path))))
+    return PyfuncModel(open_model(Path(path)))

@@ -21,7 +21,7 @@ from mlflow.entities import (
 from eyevsai.run_folder import MODEL_ID, RunFolder
 
 PARAMS_PER_CALL = 100
-FILES = "files"
+FILES, MODEL_FILES = "files", "model_files"  # where in a run folder they wait
 
 Carrier = Callable[[MlflowClient, RunFolder, dict[str, Any]], None]
 
@@ -76,6 +76,11 @@ def log_model(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]
     folder.write(MODEL_ID, model.model_id)
 
 
+def log_model_files(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+    """Uploads more files into a logged model."""
+    client.log_model_artifacts(arguments["model_id"], str(folder.path / arguments["folder"]))
+
+
 def end_run(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
     """Ends the run."""
     client.set_terminated(folder.run_id, arguments["status"], arguments["time_ms"])
@@ -83,5 +88,5 @@ def end_run(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) 
 
 CARRIERS: dict[str, Carrier] = {
     "params": log_params, "tags": set_tags, "metrics": log_metrics, "file": log_file, "dataset": log_dataset,
-    "model": log_model, "end": end_run,
+    "model": log_model, "model_files": log_model_files, "end": end_run,
 }  # fmt: skip

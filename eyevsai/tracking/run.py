@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from mlflow import MlflowClient
 
 from eyevsai.errors import RunFailed
 from eyevsai.run_folder import RunFolder
-from eyevsai.tracking.operations import CARRIERS, FILES, Carrier
+from eyevsai.tracking.operations import CARRIERS, FILES, MODEL_FILES, Carrier
 from eyevsai.tracking.spool import Spool
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ class Run:
         self._path(name).write_text(content, encoding="utf-8")
         self._file(name)
 
+    def files(self, name: str, source: Path) -> None:
+        """Logs all files of a folder as artifacts below `name`."""
+        shutil.copytree(source, self._path(name), dirs_exist_ok=True)
+        for path in sorted(path for path in source.rglob("*") if path.is_file()):
+            self._file(f"{name}/{path.relative_to(source).as_posix()}")
+
     def json(self, name: str, content: Any) -> None:
         """Logs a value as a JSON artifact."""
         self.text(name, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
@@ -85,6 +92,11 @@ class Run:
         texts = {key: _text(value) for key, value in params.items()}
         folder = package.relative_to(self.folder.path).as_posix()
         self.spool.append("model", folder=folder, name=name, params=texts, experiment_id=self.experiment_id)
+
+    def model_files(self, model_id: str, source: Path, name: str) -> None:
+        """Uploads all files of a folder into a logged model, below `name`."""
+        shutil.copytree(source, self.folder.path / MODEL_FILES / name, dirs_exist_ok=True)
+        self.spool.append("model_files", model_id=model_id, folder=MODEL_FILES)
 
     def operation(self, kind: str, **arguments: Any) -> None:
         """Adds an operation of another room, for which `start_run` was given a carrier."""

@@ -28,7 +28,7 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from eyevsai.serving.classifier import Classifier
+from eyevsai.serving.classifier import classifier_of
 from eyevsai.serving.pyfunc import PyfuncModel
 from tests.conftest import ROOT, Eyevsai, draw_image, write_images
 from tests.faults.mutation import write_mutants
@@ -110,7 +110,7 @@ def test_row_17_every_path_sees_one_identical_picture(tmp_path: Path) -> None:
     dataset = load_dataset(DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache")), seed=0)
     trained_on = dataset.open(preprocessing).pixels
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), ("a", "b"), 0)
-    classifier = Classifier(learner)
+    classifier = classifier_of(learner)
     for row, item in enumerate(dataset.items):
         if item.label == "b":
             continue

@@ -71,3 +71,12 @@ def test_normalize_is_torchvisions() -> None:
 def test_json_round_trip() -> None:
     preprocessing = Preprocessing(96, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     assert Preprocessing.from_json(preprocessing.to_json()) == preprocessing
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from((32, 33, 40)))
+def test_the_square_of_an_image_has_its_crop(height: int, width: int, image_size: int) -> None:
+    preprocessing = Preprocessing(image_size)
+    image = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
+    square = preprocessing.square(preprocessing.resize(image))
+    assert square.shape[1:3] == (preprocessing.short_side_px,) * 2
+    assert torch.equal(preprocessing.crop(square), preprocessing.crop(image))

@@ -112,7 +112,7 @@ def test_a_link_out_of_the_folder_is_refused(package: Path, tmp_path: Path) -> N
 def test_what_is_no_model_is_said(workplace: Path) -> None:
     with pytest.raises(UserError, match="no model folder"):
         eyevsai.load(str(workplace))
-    with pytest.raises(UserError, match="There is no model folder nowhere"):
+    with pytest.raises(UserError, match="There is no model nowhere"):
         eyevsai.load("nowhere")
-    with pytest.raises(UserError, match="Cannot load models:/none/1"):
+    with pytest.raises(UserError, match="There is no registered model 'none'"):
         eyevsai.load("models:/none/1")

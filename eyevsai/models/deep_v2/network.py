@@ -17,7 +17,6 @@ from eyevsai.models.deep_v2.layers import DenseLayer, ResidualLayer, Stage, Tran
 from eyevsai.models.deep_v2.settings import DeepV2Settings, DenseSettings
 from eyevsai.models.network_learner import NetworkLearner
 
-
 SIXTEEN = 16  # channels that a CPU's instructions take at once
 
 

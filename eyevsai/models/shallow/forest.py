@@ -30,8 +30,8 @@ class Forest(State):
         narrow = inputs.to(torch.float32).to(torch.float64)  # as scikit-learn's trees see them
         feature, threshold = self.tensor("feature"), self.tensor("threshold")
         branches = self.tensor("branches")  # M,2: not larger, larger
-        nodes = self.tensor("roots").expand(len(inputs), -1)
-        for _ in range(int(self.tensor("depth"))):
+        nodes = self.tensor("roots").expand(inputs.shape[0], -1)
+        for _ in range(self.numbers["depth"]):
             larger = narrow.gather(1, feature[nodes].to(torch.int64)) > threshold[nodes]
             nodes = branches[nodes, larger.to(torch.int64)].to(torch.int64)
         return self.tensor("distributions")[self.tensor("leaf")[nodes].to(torch.int64)].mean(1)

@@ -152,7 +152,7 @@ class ShallowLearner:
         self.temperature_ = Temperature.restore("temperature", tensors)
         try:
             self.predict_features(np.zeros((1, self.extractor.dimensions), dtype=np.float32))
-        except (AttributeError, RuntimeError) as error:
+        except (AttributeError, KeyError, RuntimeError) as error:
             raise UserError(f"The saved tensors do not fit {self.family}/{self.variation}: {error}") from error
 
     def extract(self, split: Split) -> Tensor:

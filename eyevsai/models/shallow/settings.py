@@ -91,6 +91,7 @@ FAMILY = Family(
             technical="The same features with a random forest (Breiman 2001).",
             simple="Counts edges, textures and colours in parts of the picture, and lets hundreds of trees vote.",
             settings=ForestSettings,
+            decides_by_steps=True,
             papers=(
                 "Dalal & Triggs 2005: Histograms of Oriented Gradients for Human Detection",
                 "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture Classification with "

@@ -14,8 +14,11 @@ class State(nn.Module):
 
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__()
+        self.numbers = dict[str, int]()  # what decides how is computed, read once: a graph cannot ask a tensor for it
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
+            if not tensor.ndim and not tensor.is_floating_point():
+                self.numbers[name] = int(tensor)
 
     @classmethod
     def restore(cls: type[S], prefix: str, tensors: dict[str, Tensor]) -> S:

@@ -28,12 +28,12 @@ class KernelMachines(State):
         return torch.cat([-scores, scores], dim=1) if scores.shape[1] == 1 else scores
 
     def _kernel(self, inputs: Tensor, products: Tensor) -> Tensor:
-        kernel = KERNELS[int(self.tensor("kernel"))]
+        kernel = KERNELS[self.numbers["kernel"]]
         if kernel == "linear":
             return products
         gamma = self.tensor("gamma")
         if kernel == "poly":
-            return (gamma * products) ** int(self.tensor("degree"))
+            return (gamma * products) ** self.numbers["degree"]
         squares = (inputs**2).sum(1, keepdim=True) + (self.tensor("support") ** 2).sum(1) - 2 * products
         return torch.exp(-gamma * squares)
 

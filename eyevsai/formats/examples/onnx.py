@@ -1,0 +1,17 @@
+"""python example.py IMAGE prints the five likeliest classes. Needs onnxruntime, numpy and pillow."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+here = Path(__file__).parent
+classes = json.loads((here / "manifest.json").read_text("utf-8"))["classes"]
+image = np.array(ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB"))  # any height and width
+session = onnxruntime.InferenceSession(here / "model.onnx")
+(probabilities,) = session.run(None, {"images": image[None]})
+for number in probabilities[0].argsort()[::-1][:5]:
+    print(f"{probabilities[0][number]:.4f}  {classes[number]}")

@@ -1,0 +1,17 @@
+"""python example.py IMAGE prints the five likeliest classes. Needs tensorflow-cpu, numpy and pillow."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+here = Path(__file__).parent
+classes = json.loads((here / "manifest.json").read_text("utf-8"))["classes"]
+image = np.array(ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB"))  # any height and width
+signature = tf.saved_model.load(str(here / "saved_model")).signatures["serving_default"]
+probabilities = signature(images=tf.constant(image[None]))["probabilities"].numpy()
+for number in probabilities[0].argsort()[::-1][:5]:
+    print(f"{probabilities[0][number]:.4f}  {classes[number]}")

@@ -1,0 +1,37 @@
+"""One export from beginning to end: written, opened again, held against its model, and described."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from eyevsai.formats.format import Format, Source
+from eyevsai.formats.formats import format_of
+from eyevsai.formats.manifest import write_manifest
+from eyevsai.formats.parity import AccuracyGate, Corpus, Gate, ParityGate, Verdict
+from eyevsai.models.families import variation_of
+
+EXAMPLE = "example.py"
+
+
+def export(name: str, source: Source, corpus: Corpus, folder: Path, model_uri: str) -> Verdict:
+    """Writes an export into `folder`, which is made; with failures in the verdict it is one to throw away.
+
+    `Format.check` has been asked before.
+    """
+    form = format_of(name)
+    folder.mkdir(parents=True)
+    form.write(source, folder)
+    verdict = gate_of(form, source).judge(source.learner, form.open(folder), corpus)
+    example = resources.files("eyevsai.formats") / "examples" / f"{form.example or name}.py"
+    (folder / EXAMPLE).write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
+    write_manifest(folder, name, source, verdict, model_uri)
+    return verdict
+
+
+def gate_of(form: Format, source: Source) -> Gate:
+    """What an export of this format has to pass."""
+    if form.points is not None:
+        return AccuracyGate(form.points, form.agreement)
+    learner = source.learner
+    return ParityGate(form.tolerance, steps=variation_of(learner.family, learner.variation)[1].decides_by_steps)

@@ -1,0 +1,47 @@
+"""The table of export formats. All that differs between them is reached through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from eyevsai.names import choose
+
+if TYPE_CHECKING:
+    from eyevsai.formats.format import Format
+
+FORMATS = {
+    "onnx": "eyevsai.formats.onnx:Onnx",
+    "onnx-int8": "eyevsai.formats.onnx_int8:OnnxInt8",
+    "openvino": "eyevsai.formats.openvino:OpenVino",
+    "openvino-bf16": "eyevsai.formats.openvino:OpenVinoBfloat16",
+    "pytorch": "eyevsai.formats.pytorch:PyTorch",
+    "pt2": "eyevsai.formats.pt2:Pt2",
+    "torchscript": "eyevsai.formats.torchscript:TorchScript",
+    "tensorflow": "eyevsai.formats.tensorflow:TensorFlow",
+    "tensorrt": "eyevsai.formats.tensorrt:TensorRt",
+}
+ALL = "all"
+
+
+def format_of(name: str) -> Format:
+    """The format of this name.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
+    module, _, cls = FORMATS[choose("format", name, FORMATS)].partition(":")
+    found: Format = getattr(import_module(module), cls)()
+    return found
+
+
+def names_of(text: str) -> list[str]:
+    """The formats that `onnx,openvino` or `all` names, each once, in the order of the table.
+
+    Raises:
+        UserError: one is not known.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    wanted: Iterable[str] = FORMATS if ALL in parts else [choose("format", part, FORMATS) for part in parts]
+    return [name for name in FORMATS if name in wanted]

@@ -1,0 +1,80 @@
+"""`manifest.json`: what an export is, where it comes from, how well it agrees, and the SHA-256 of each of its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from eyevsai.checksum import hash_file
+from eyevsai.errors import UserError
+from eyevsai.formats.format import Source
+from eyevsai.formats.formats import FORMATS
+from eyevsai.formats.parity import Verdict
+from eyevsai.version import VERSION
+
+MANIFEST = "manifest.json"
+RUNTIMES = ("torch", "onnx", "onnxruntime", "openvino", "tensorflow-cpu")
+
+
+def write_manifest(folder: Path, name: str, source: Source, verdict: Verdict, model_uri: str) -> dict[str, Any]:
+    """Writes the manifest of the export of format `name` that lies in `folder`, and returns it."""
+    learner = source.learner
+    manifest = {
+        "format": name,
+        "model_uri": model_uri,
+        "weights_sha256": source.weights_sha256,
+        "family": learner.family,
+        "variation": learner.variation,
+        "classes": list(learner.classes),
+        "preprocessing": learner.preprocessing.to_json(),
+        "settings": dict(vars(learner.settings)),
+        "threshold": source.threshold,
+        "parity": verdict.figures,
+        "versions": {"eyevsai": VERSION, **_installed()},
+        "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in _files(folder)},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an export whose files are those that were written, no more and no fewer.
+
+    Raises:
+        UserError: naming the file that is not, or what the manifest does not say.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files: Mapping[str, str] = dict(manifest["files"])
+        known = manifest["format"] in FORMATS and bool(manifest["classes"]) and bool(manifest["preprocessing"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} holds no export: {MANIFEST} cannot be read ({error}).") from error
+    if not known:
+        raise UserError(f"{folder} holds no export that this eyevsai knows: its format is {manifest['format']!r}.")
+    there = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+    if strange := sorted(there.keys() ^ files.keys()):
+        what = "is not part of the export" if strange[0] in there else "is missing"
+        raise UserError(f"{folder} is refused: {strange[0]} {what}. Nothing in it was opened.")
+    for name, path in there.items():
+        if path.is_symlink() or hash_file(path) != files[name]:
+            raise UserError(f"{path} is not the file that was exported: its SHA-256 differs. Export it again.")
+    return manifest
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files but the manifest, and but what Python leaves behind where an example was run."""
+    there = [path for path in sorted(folder.rglob("*")) if not path.is_dir() and path.name != MANIFEST]
+    return [path for path in there if path.parent.name != "__pycache__"]
+
+
+def _installed() -> dict[str, str]:
+    found = {}
+    for name in RUNTIMES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

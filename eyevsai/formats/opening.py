@@ -1,0 +1,56 @@
+"""An export, opened to classify images of any sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.errors import UserError
+from eyevsai.evaluation.metrics import Probabilities
+from eyevsai.formats.format import Runtime
+from eyevsai.formats.formats import format_of
+from eyevsai.formats.manifest import read_manifest
+from eyevsai.models.learner import Images
+
+AT_ONCE = 16  # images for which what is computed stays in the caches of a CPU
+
+
+class OpenedExport:
+    """Images are resized here, as in training, so that they make batches; the export's own resize leaves them alone."""
+
+    def __init__(self, manifest: Mapping[str, Any], runtime: Runtime) -> None:
+        self.manifest, self.runtime = manifest, runtime
+        self.preprocessing = Preprocessing.from_json(manifest["preprocessing"])
+
+    @torch.inference_mode()
+    def predict_proba(self, images: Images) -> Probabilities:
+        """N images uint8 RGB of any size -> N,C float32 probabilities."""
+        found = [np.zeros((0, len(self.manifest["classes"])), dtype=np.float32)]
+        for start in range(0, len(images), AT_ONCE):
+            some = [torch.from_numpy(np.ascontiguousarray(image))[None] for image in images[start : start + AT_ONCE]]
+            squares = [self.preprocessing.square(self.preprocessing.resize(image)) for image in some]
+            found.append(self.runtime.predict_proba(torch.cat(squares).numpy()))
+        return np.concatenate(found)
+
+
+def open_export(folder: Path, *, trusted: bool = False) -> OpenedExport:
+    """The export that `folder` holds, its files held against their checksums.
+
+    Raises:
+        UserError: it holds none, one that was changed, one whose runtime is not installed, or, unless `trusted`, one
+            that could run code as it is opened.
+    """
+    manifest = read_manifest(folder)
+    form = format_of(manifest["format"])
+    form.check_installed()
+    if form.can_hold_code and not trusted:
+        raise UserError(
+            f"{folder} is a {form.name} export, in which code can be hidden that runs as it is opened or asked. If you "
+            "made it yourself, load it with trusted=True; else take the onnx export, which holds none."
+        )
+    return OpenedExport(manifest, form.open(folder))

@@ -1,0 +1,156 @@
+"""Whether an export says what its model says."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from eyevsai.evaluation.metrics import Labels, Probabilities
+from eyevsai.formats.format import Pixels, Runtime
+from eyevsai.models.learner import Learner
+from eyevsai.progress import track
+
+BATCHES = (1, 7, 32)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Images of the test split that an export is held against."""
+
+    names: Sequence[str]
+    resized: Pixels  # N,s,s,3 with s the short side after resizing: a graph resizes these to themselves
+    raw: Callable[[], Iterable[npt.NDArray[np.uint8]]]  # the same images as they were decoded, one after another
+    test: Callable[[], Iterable[tuple[Pixels, Labels]]]  # the whole test split, resized, a batch after another
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was measured of an export, and why it is refused, if it is."""
+
+    figures: dict[str, float]
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far two rows of probabilities may lie apart: most of them, and all; and how many agree on the class."""
+
+    most: float
+    every: float
+    share: float = 0.99
+    agreement: float = 1.0
+
+
+class Gate(ABC):
+    """Judges an export."""
+
+    @abstractmethod
+    def judge(self, learner: Learner, runtime: Runtime, corpus: Corpus) -> Verdict:
+        """Figures and failures of the export that `runtime` opened."""
+
+
+class ParityGate(Gate):
+    """An export has to give the model's probabilities, in batches of any size.
+
+    `tolerance` is for the same resized pixels. A model that decides by steps, as trees do, may fall on another side of
+    one for few images. From raw images, resizing is the export's own, and a pixel may differ by one level.
+    """
+
+    RAW: ClassVar[Bounds] = Bounds(most=1e-3, every=1e-2, agreement=0.999)
+    STEPS: ClassVar[float] = 0.02
+
+    def __init__(self, tolerance: float, *, steps: bool) -> None:
+        self.resized = Bounds(tolerance, self.STEPS if steps else tolerance, share=0.99 if steps else 1.0)
+
+    def judge(self, learner: Learner, runtime: Runtime, corpus: Corpus) -> Verdict:
+        """See `Gate.judge`."""
+        expected = learner.predict_proba(corpus.resized)
+        verdict = Verdict({"images": len(corpus.names)})
+        found = [
+            (f"batches of {batch}", np.concatenate(list(_predict(runtime, corpus.resized, batch)))) for batch in BATCHES
+        ]
+        worst = max(found, key=lambda pair: float(_apart(expected, pair[1]).max()))
+        _hold(verdict, learner, corpus, (f"From the same resized pixels, in {worst[0]}", "", expected, worst[1]),
+              self.resized)  # fmt: skip
+        images = track(corpus.raw(), "Comparing raw images", total=len(corpus.names))
+        said = [(learner.predict_proba([image]), runtime.predict_proba(image[None])) for image in images]
+        raw_expected, raw_found = (np.concatenate(part) for part in zip(*said, strict=True))
+        _hold(verdict, learner, corpus, ("From raw images", "raw_", raw_expected, raw_found), self.RAW)
+        return verdict
+
+
+class AccuracyGate(Gate):
+    """An export that computes in fewer bits has to be right about as often as the model, and to agree with it."""
+
+    def __init__(self, points: float, agreement: float) -> None:
+        self.points, self.agreement = points, agreement
+
+    def judge(self, learner: Learner, runtime: Runtime, corpus: Corpus) -> Verdict:
+        """See `Gate.judge`."""
+        said = [(learner.predict_proba(images).argmax(1), runtime.predict_proba(images).argmax(1), labels)
+                for images, labels in corpus.test()]  # fmt: skip
+        expected, found, labels = (np.concatenate(part) for part in zip(*said, strict=True))
+        before, after = (float((answers == labels).mean()) for answers in (expected, found))
+        figures = {
+            "images": len(labels), "model_accuracy": before, "accuracy": after,
+            "top1_agreement": float((expected == found).mean()),
+        }  # fmt: skip
+        failures = []
+        if 100 * (before - after) > self.points + 1e-9:
+            failures.append(f"The export is right on {after:.2%} of {len(found)} test images, the model on "
+                            f"{before:.2%}: more than {self.points:g} points fewer.")  # fmt: skip
+        if figures["top1_agreement"] < self.agreement:
+            failures.append(f"The export names the model's class for {figures['top1_agreement']:.2%} of {len(found)} "
+                            f"test images; {self.agreement:.0%} are wanted.")  # fmt: skip
+        return Verdict(figures, failures)
+
+
+def _predict(runtime: Runtime, images: Pixels, batch: int) -> Iterator[Probabilities]:
+    starts = range(0, len(images), batch)
+    for start in track(starts, f"Comparing in batches of {batch}", total=len(images), unit=batch):
+        yield runtime.predict_proba(images[start : start + batch])
+
+
+def _hold(
+    verdict: Verdict, learner: Learner, corpus: Corpus, compared: tuple[str, str, Probabilities, Probabilities],
+    bounds: Bounds,
+) -> None:  # fmt: skip
+    """Adds figures and failures of two tables of probabilities; prefix their names."""
+    title, prefix, expected, found = compared
+    apart = _apart(expected, found)
+    largest = apart.max(1)
+    within = float((largest <= bounds.most).mean())
+    agreement = float(_agree(expected, found, bounds.most).mean())
+    verdict.figures[f"{prefix}max_difference"] = float(largest.max())
+    verdict.figures[f"{prefix}share_within"] = within
+    verdict.figures[f"{prefix}top1_agreement"] = agreement
+    row = int(largest.argmax())
+    column = int(apart[row].argmax())
+    where = (f"; {corpus.names[row]} parts most: {learner.classes[column]} is {expected[row, column]:.6f} in the model "
+             f"and {found[row, column]:.6f} in the export.")  # fmt: skip
+    if largest.max() > bounds.every:
+        verdict.failures.append(f"{title}, probabilities lie up to {largest.max():.2g} apart ({bounds.every:g} is "
+                                f"allowed){where}")  # fmt: skip
+    elif within < bounds.share:
+        verdict.failures.append(f"{title}, {within:.1%} of the images are within {bounds.most:g} "
+                                f"({bounds.share:.0%} are wanted){where}")  # fmt: skip
+    if agreement < bounds.agreement:
+        verdict.failures.append(f"{title}, {agreement:.2%} of the images are given the model's class "
+                                f"({bounds.agreement:.1%} are wanted){where}")  # fmt: skip
+
+
+def _apart(expected: Probabilities, found: Probabilities) -> npt.NDArray[np.float64]:
+    """N,C: how far two tables lie apart; infinitely where there is no number."""
+    return np.nan_to_num(np.abs(found.astype(np.float64) - expected), nan=np.inf)
+
+
+def _agree(expected: Probabilities, found: Probabilities, tie: float) -> npt.NDArray[np.bool_]:
+    """N: whether the export's class is the model's, or one that the model holds for as probable."""
+    chosen = found.argmax(1)
+    agree: npt.NDArray[np.bool_] = expected.max(1) - expected[np.arange(len(expected)), chosen] <= tie
+    return agree

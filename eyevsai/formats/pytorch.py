@@ -1,0 +1,82 @@
+"""PyTorch: the weights as a state dict, and the network as a file of torch's own operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eyevsai.evaluation.metrics import Probabilities
+from eyevsai.formats.format import Format, Pixels, Runtime, Source
+from eyevsai.models.learner import Learner, load, save
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+MODEL, NETWORK = "model.pth", "network.py"
+NAMES = {"device": "from torch import device", "inf": "from math import inf", "nan": "from math import nan"}
+
+
+class PyTorch(Format):
+    """For networks: `model.pth` opens with `weights_only=True`; safetensors and a card in JSON lie beside it."""
+
+    name = "pytorch"
+    networks_only = True
+
+    def write(self, source: Source, folder: Path) -> None:
+        """See `Format.write`."""
+        import torch
+
+        save(source.learner, folder)
+        program, learned = source.program, source.learner.tensors()
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in learned.items()}
+        torch.save(state | program.constants, folder / MODEL)
+        (folder / NETWORK).write_text(render_network(program, list(learned)), encoding="utf-8")
+
+    def open(self, folder: Path) -> Runtime:
+        """See `Format.open`. `network.py` is run by those who want it: nothing that lies in a folder is run here."""
+        import torch
+
+        learner = load(folder)
+        state = torch.load(folder / MODEL, weights_only=True)
+        learner.load_tensors({name: state[name] for name in learner.tensors()})
+        return LearnerRuntime(learner)
+
+
+def render_network(program: ExportedProgram, learned: Sequence[str]) -> str:
+    """A Python file with one function from a state dict and images to probabilities, which needs torch alone.
+
+    Of the tensors that the graph takes, those that are `learned` have their names in the learner, others their own.
+    """
+    taken = [str(spec.target) for spec in program.graph_signature.input_specs if spec.target is not None]
+    outside = next(name for name in taken if name.endswith(learned[0])).removesuffix(learned[0])
+    code = program.graph_module.graph.python_code("self")
+    known = {name: value for name, value in code.globals.items() if name in NAMES}
+    imports = "".join(f"{NAMES[name]}\n" for name in sorted(known))
+    names = "".join(f"    {name.removeprefix(outside)!r},\n" for name in taken)
+    return f'''"""The model in torch's own operations, as torch.export wrote them down."""
+
+import torch
+{imports}
+WEIGHTS = (
+{names})
+
+
+def predict_proba(state, images):
+    """What torch.load("{MODEL}", weights_only=True) gives, and N,H,W,3 uint8 -> N,C float32 probabilities."""
+    return forward(None, *(state[name] for name in WEIGHTS), images)[0]
+
+
+{code.src.strip()}
+'''
+
+
+class LearnerRuntime:
+    """A learner, asked as exports are."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+
+    def predict_proba(self, images: Pixels) -> Probabilities:
+        """See `Runtime.predict_proba`."""
+        return self.learner.predict_proba(images)

@@ -1,0 +1,209 @@
+"""export: a trained model as files for other runtimes, each held against the model before it leaves."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eyevsai.data.dataset import Data, Split
+from eyevsai.data.decode import decode
+from eyevsai.data.randomness import seed_for
+from eyevsai.errors import RunFailed, UserError
+from eyevsai.evaluation.metrics import Labels
+from eyevsai.formats.exporting import export as export_one
+from eyevsai.formats.format import Pixels, Source
+from eyevsai.formats.formats import ALL, format_of, names_of
+from eyevsai.formats.parity import Corpus, Verdict
+from eyevsai.formats.settings import ExportSettings
+from eyevsai.jobs.opening import open_swept_store, start_job
+from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
+from eyevsai.jobs.subject import Subject, find_subject
+from eyevsai.models.learner import Learner, read_card
+from eyevsai.progress import track
+
+log = logging.getLogger("eyevsai")
+
+SERVED = "onnx"  # the format that a version carries and is served by
+AT_ONCE = 32  # images that are judged together
+EXPORTS = "exports"  # where a run keeps them
+
+
+@dataclass(frozen=True)
+class Exported:
+    """How one format fared: kept at `uri`, or refused for the verdict's failures."""
+
+    format: str
+    uri: str
+    verdict: Verdict
+    size_bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        about = {"format": self.format, "uri": self.uri, "size_bytes": self.size_bytes, "seconds": self.seconds}
+        return about | {"figures": self.verdict.figures}
+
+
+def export(settings: ExportSettings, run_id: str | None = None) -> list[Exported]:
+    """Exports a trained model, logs what passed on the run that trained it, and says on its version how all fared.
+
+    `run_id` is the run that `mlflow run` made for this call, if one did.
+
+    Raises:
+        UserError: something a person must mend.
+        RunFailed: an export does not say what the model says; those that do are kept.
+    """
+    with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+        state_root = Path(settings.state_root).expanduser()
+        tracking_uri = open_swept_store(state_root)
+        subject = find_subject(tracking_uri, settings.run, settings.model_uri)
+        learner = subject.load()
+        names = _find_formats(settings.format, learner)
+        output = _find_output(settings, subject)
+        data = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root).open(
+            learner.preprocessing
+        )
+        source = _find_source(subject, learner, data, settings)
+        corpus = _draw_corpus(subject, learner, data, settings.parity_images)
+        tags = {"job": "export", "subject": subject.run.run_id, "model_uri": subject.title}
+        title = f"export {subject.run.name}"
+        with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
+            call.params({name: value for name, value in vars(settings).items() if value is not None})
+            done = [_export(name, subject, source, corpus, state_root=state_root, output=output) for name in names]
+            if failures := [failure for each in done for failure in each.verdict.failures]:
+                raise RunFailed("\n".join(failures))
+        return done
+
+
+def _export(
+    name: str, subject: Subject, source: Source, corpus: Corpus, *, state_root: Path, output: Path | None
+) -> Exported:
+    from eyevsai.registry.versions import EXPORT, tag_version
+
+    began = time.monotonic()
+    log.info("Exporting %s as %s", subject.title, name)
+    with tempfile.TemporaryDirectory(prefix="eyevsai-export-") as place:
+        folder = Path(place) / name
+        try:
+            verdict = export_one(name, source, corpus, folder, subject.title)
+        except OSError as error:
+            raise RunFailed(f"Cannot write {folder}: {error.strerror or error}. Nothing was kept.") from error
+        failures = [f"{subject.title} as {name} is refused. {failure}" for failure in verdict.failures]
+        if not failures:
+            _keep(name, subject, folder, state_root)
+            if output is not None:
+                _copy(folder, output / name)
+        size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if subject.version is not None:
+        figures = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.figures.items()}
+        told = {f"{EXPORT}.{name}": "refused" if failures else "passed", **figures}
+        tag_version(subject.tracking_uri, subject.version, told)
+    uri = f"runs:/{subject.run.run_id}/{EXPORTS}/{name}"
+    return Exported(name, uri, Verdict(verdict.figures, failures), size_bytes, time.monotonic() - began)
+
+
+def _keep(name: str, subject: Subject, folder: Path, state_root: Path) -> None:
+    """Logs an export on the run that trained the model; the one that a version is served by, in the version too."""
+    from eyevsai.registry.versions import CARRIERS
+    from eyevsai.serving.package import EXPORT_FOLDER
+    from eyevsai.tracking.ended import reopen_run
+
+    with reopen_run(subject.tracking_uri, subject.run.run_id, state_root, CARRIERS) as run:
+        run.files(f"{EXPORTS}/{name}", folder)
+        if name == SERVED and subject.run.model_uri is not None:
+            run.model_files(subject.run.model_uri.removeprefix("models:/"), folder, EXPORT_FOLDER)
+
+
+def _copy(folder: Path, target: Path) -> None:
+    try:
+        shutil.copytree(folder, target)
+    except OSError as error:
+        raise RunFailed(f"The export is logged, but its copy {target} cannot be written: {error}") from error
+
+
+def _find_formats(text: str, learner: Learner) -> list[str]:
+    """The formats that were asked for; of `all` those that the model has and this machine can write.
+
+    Raises:
+        UserError: one that was named cannot be had.
+    """
+    chosen = []
+    for name in names_of(text):
+        try:
+            format_of(name).check(learner)
+        except UserError as error:
+            if ALL not in text.split(","):
+                raise
+            log.info("Left out: %s", error)
+        else:
+            chosen.append(name)
+    return chosen
+
+
+def _find_output(settings: ExportSettings, subject: Subject) -> Path | None:
+    if settings.output is None:
+        return None
+    title = subject.version.uri.removeprefix("models:/").replace("/", "-") if subject.version else subject.run.run_id
+    output = Path(settings.output).expanduser() / title
+    there = [name for name in names_of(settings.format) if (output / name).exists()]
+    if there:
+        raise UserError(f"{output / there[0]} is there already. Name another --output, or move it away.")
+    return output
+
+
+def _find_source(subject: Subject, learner: Learner, data: Data, settings: ExportSettings) -> Source:
+    from eyevsai.registry.versions import THRESHOLD
+    from eyevsai.serving.package import MODEL_FOLDER
+
+    card = read_card(subject.package / MODEL_FOLDER)
+    kept = subject.version.tags.get(THRESHOLD) if subject.version else None
+
+    def calibration() -> Pixels:
+        places = _draw(len(data.train), settings.calibration_images, subject.seed, "calibration")
+        return _squares(data.train, places, learner)
+
+    return Source(learner, card["sha256"], None if kept is None else float(kept), calibration)
+
+
+def _draw_corpus(subject: Subject, learner: Learner, data: Data, count: int) -> Corpus:
+    """Images of the test split, as they lie in the cache and as they were.
+
+    Raises:
+        UserError: the test split is empty.
+    """
+    if not len(data.test):
+        raise UserError(f"The test split of {data.dataset.name} is empty, and an export is held against its model by "
+                        "test images. Train with a --test-fraction above 0.")  # fmt: skip
+    places = _draw(len(data.test), count, subject.seed, "parity")
+    items = [data.dataset.items[data.test.rows[place]] for place in places]
+    resized = _squares(data.test, places, learner)
+    return Corpus(
+        [item.name for item in items], resized, lambda: (decode(item.file.path) for item in items),
+        lambda: _batches(data.test, learner),
+    )  # fmt: skip
+
+
+def _batches(split: Split, learner: Learner) -> Iterator[tuple[Pixels, Labels]]:
+    labels = split.labels.numpy()
+    for start in track(range(0, len(split), AT_ONCE), "Judging", total=len(split), unit=AT_ONCE):
+        places = list(range(start, min(start + AT_ONCE, len(split))))
+        yield _squares(split, places, learner), labels[places]
+
+
+def _draw(total: int, count: int, seed: int, purpose: str) -> list[int]:
+    random = np.random.default_rng(seed_for(seed, "export", purpose))
+    return sorted(random.choice(total, min(count, total), replace=False).tolist())
+
+
+def _squares(split: Split, places: list[int], learner: Learner) -> Pixels:
+    """N,s,s,3: the middle of resized images, of one size so that they make batches."""
+    return np.stack([learner.preprocessing.square(image[None])[0].numpy() for image in split.images(places)])

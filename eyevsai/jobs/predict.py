@@ -1,0 +1,105 @@
+"""predict: what a trained model says of image files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from eyevsai.data.decode import UndecodableImage, decode
+from eyevsai.data.index import SUFFIXES
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.workers import map_chunks
+from eyevsai.errors import UserError
+from eyevsai.serving.classifier import UNSURE, Prediction, load_classifier
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one file, or why nothing is."""
+
+    path: Path
+    label: str | None
+    top: list[tuple[str, float]]
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        if self.error is not None:
+            return {"image": str(self.path), "error": self.error}
+        return {"image": str(self.path), "label": self.label, "probabilities": dict(self.top)}
+
+    def to_text(self) -> str:
+        """A line of a table."""
+        if self.error is not None:
+            return f"{self.path}\tbad: {self.error}"
+        said = "\t".join(f"{name}\t{probability:.4f}" for name, probability in self.top)
+        return f"{self.path}\t{UNSURE}\t{said}" if self.label == UNSURE else f"{self.path}\t{said}"
+
+
+def predict(model: str, images: Sequence[str], top_k: int, threshold: float | None) -> Iterator[Answer]:
+    """Answers for image files, in order; files that are no images have an error.
+
+    Raises:
+        UserError: no such model, file or folder.
+    """
+    classifier = load_classifier(model)
+    if threshold is not None:
+        classifier.threshold = threshold
+    paths = _find_images(images)
+    preprocessing = Preprocessing.from_json(classifier.metadata["preprocessing"])
+    done = 0
+    for pictures in map_chunks(_Decoder(preprocessing), paths, "Predicting"):
+        some = paths[done : done + len(pictures)]
+        done += len(pictures)
+        good = [picture for picture in pictures if not isinstance(picture, str)]
+        said = iter(classifier.predict_batch(good, unsure=classifier.threshold is not None))
+        for path, picture in zip(some, pictures, strict=True):
+            yield Answer(path, None, [], picture) if isinstance(picture, str) else _answer(path, next(said), top_k)
+
+
+def _answer(path: Path, prediction: Prediction, top_k: int) -> Answer:
+    return Answer(path, prediction.label, prediction.top(top_k))
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Decodes and resizes files; of one that is no image, why."""
+
+    preprocessing: Preprocessing
+
+    def __call__(self, paths: Sequence[Path]) -> list[npt.NDArray[np.uint8] | str]:
+        return [self._decode(path) for path in paths]
+
+    def _decode(self, path: Path) -> npt.NDArray[np.uint8] | str:
+        try:
+            picture = decode(path)
+        except (UndecodableImage, OSError) as error:
+            return str(error)
+        return self.preprocessing.resize(torch.from_numpy(picture)[None])[0].contiguous().numpy()
+
+
+def _find_images(given: Sequence[str]) -> list[Path]:
+    found: list[Path] = []
+    for name in given:
+        path = Path(name).expanduser()
+        if name == STANDARD_INPUT:
+            found += [Path(line.rstrip("\n")) for line in sys.stdin if line.strip()]
+        elif path.is_dir():
+            inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+            if not inside:
+                raise UserError(f"{path} holds no image: files end with {', '.join(sorted(SUFFIXES))}.")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"There is no image file or folder {name}.")
+    return found

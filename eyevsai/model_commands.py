@@ -1,0 +1,103 @@
+"""The commands about models that are trained: evaluate, compare, export, predict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eyevsai import config
+from eyevsai.console import start_logging
+from eyevsai.evaluation.settings import EvaluateSettings
+from eyevsai.flags import Json, with_flags
+from eyevsai.formats.settings import ExportSettings
+from eyevsai.settings import settings_of
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds these commands to the application."""
+    app.command(rich_help_panel="Jobs")(with_flags(evaluate, settings_of(EvaluateSettings)))
+    app.command(rich_help_panel="Jobs")(compare)
+    app.command(rich_help_panel="Jobs")(with_flags(export, settings_of(ExportSettings)))
+    app.command(rich_help_panel="Jobs")(predict)
+
+
+def evaluate(as_json: Json = False, **given: Any) -> None:
+    """Judge a trained model by images that it has not seen, and log figures, pictures and a report."""
+    settings = config.compose(EvaluateSettings, given)
+    start_logging()
+    from eyevsai.jobs.evaluate import evaluate as job
+
+    done = job(settings, config.take_run_id())
+    if as_json:
+        print(json.dumps(vars(done), indent=2))
+        return
+    found = done.figures
+    print(
+        f"{done.subject} on {done.images} images of {done.dataset}\n"
+        f"accuracy {found['accuracy']:.4f} ({found['accuracy_low']:.4f} to {found['accuracy_high']:.4f}), "
+        f"loss {found['loss']:.4f}, calibration error {found['ece']:.4f}\n"
+        f"{found['images_per_s']:.0f} images/s, {found['latency_ms']:.1f} ms for one; in {done.seconds:.0f} s\n"
+        f"run {done.run_id} has test_report.html; see it with: mlflow ui"
+    )
+
+
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Run ids or model URIs; the others are held against the first.")],
+    page: Annotated[Path, typer.Option(help="Where the HTML page is written.")] = Path("comparison.html"),
+    as_json: Json = False,
+) -> None:
+    """Hold evaluated models against each other: settings, figures, and the images that only one has right."""
+    start_logging()
+    from eyevsai.jobs.compare import compare as job
+
+    found = job(models, page)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+        return
+    from eyevsai.reports.comparison_table import print_comparison
+
+    print_comparison(found.to_json())
+    print(f"See {page}")
+
+
+def export(as_json: Json = False, **given: Any) -> None:
+    """Write a trained model as files for other runtimes; what does not say the same as the model is refused."""
+    settings = config.compose(ExportSettings, given)
+    start_logging()
+    from eyevsai.jobs.export import export as job
+
+    done = job(settings, config.take_run_id())
+    if as_json:
+        print(json.dumps([each.to_json() for each in done], indent=2))
+        return
+    for each in done:
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in each.verdict.figures.items())
+        print(f"{each.format}: {each.uri}, {each.size_bytes / 1e6:.1f} MB, in {each.seconds:.0f} s\n  {figures}")
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="A model URI, or the folder or file of a model or an export.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, folders, or - for names from standard input.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Classes to print of each image.")] = 1,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Say unsure below this probability; that of the version by default."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what images show: a table, or with --json a line for each image. Exit code 1 when one cannot be read."""
+    start_logging()
+    from eyevsai.jobs.predict import predict as job
+
+    bad = 0
+    for each in job(model, images, top_k, threshold):
+        bad += each.error is not None
+        if as_json:
+            print(json.dumps(each.to_json(), ensure_ascii=False))
+        else:
+            print(each.to_text())
+    if bad:
+        raise typer.Exit(1)

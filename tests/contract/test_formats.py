@@ -1,0 +1,201 @@
+"""What every export format promises, over FORMATS and one variation of each family, at 32 px."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import eyevsai
+from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.formats.exporting import export
+from eyevsai.formats.format import Source
+from eyevsai.formats.formats import FORMATS, format_of
+from eyevsai.formats.parity import Corpus
+from eyevsai.models.learner import NetworkModel, build
+from tests.conftest import draw_image
+from tests.contract.test_learners import ALL, mixed_images, tiny
+from tests.faults.test_images import awkward_images
+
+QUICK = [("deep_v1", "residual"), ("deep_v2", "hybrid"), ("shallow", "svm_hog_lbp"), ("shallow", "rf_hog_lbp"),
+         ("transfer", "mobilenet_v2")]  # fmt: skip
+PAIRS = [
+    pytest.param(
+        pair, id="/".join(pair),
+        marks=[pytest.mark.xdist_group("/".join(pair)), *([] if pair in QUICK else [pytest.mark.slow])],
+    )
+    for pair in ALL
+]  # fmt: skip
+OTHERS = {"eyevsai", "torch", "onnxruntime", "openvino", "tensorflow", "onnx", "sklearn", "mlflow"}
+RUNTIMES = {"pytorch": "torch", "pt2": "torch", "torchscript": "torch", "openvino": "openvino",
+            "openvino-bf16": "openvino", "tensorflow": "tensorflow"}  # fmt: skip
+REFUSE = """
+import runpy, sys
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in {banned!r} else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+sys.path.insert(0, {folder!r})
+sys.argv = ["example.py", {image!r}]
+runpy.run_path({folder!r} + "/example.py", run_name="__main__")
+"""
+
+
+class Leaving:
+    """A fitted learner, what its exports are held against, and each export, made when it is first asked for."""
+
+    def __init__(self, pair: tuple[str, str], source: Path, cache: Path, folder: Path) -> None:
+        dataset = load_dataset(DataSettings(data=str(source), cache_root=str(cache)), seed=0)
+        self.learner = build(*pair, tiny(*pair), dataset.classes, seed=0)
+        self.learner.prepare(dataset.labels_of("train"))
+        data: Data = dataset.open(self.learner.preprocessing)
+        self.learner.fit(data.train, data.valid, lambda epoch, row: None)
+        side = self.learner.preprocessing.short_side_px
+        self.source = Source(self.learner, "0" * 64, 0.5, lambda: self.squares(side))
+        self.raw = mixed_images()
+        self.corpus = Corpus(
+            [f"image {number}" for number in range(40)], self.squares(side), lambda: (self.raw * 8),
+            lambda: [(self.squares(side), np.arange(40) % 3)],
+        )  # fmt: skip
+        self.before = {name: tensor.clone() for name, tensor in self.learner.tensors().items()}
+        if isinstance(self.learner, NetworkModel):
+            self.learner.network.train()
+        self.folder = folder
+        self.made: dict[str, dict[str, float]] = {}
+
+    def squares(self, side: int) -> np.ndarray:
+        return np.stack([draw_image(number % 3, number, side, side) for number in range(40)])
+
+    def export(self, name: str) -> Path:
+        folder = self.folder / name
+        if name not in self.made:
+            self.made[name] = export(name, self.source, self.corpus, folder, "models:/stripes/1").figures
+        return folder
+
+
+@pytest.fixture(scope="module", params=PAIRS)
+def leaving(
+    request: pytest.FixtureRequest, stripes: Path, cache_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Leaving:
+    return Leaving(request.param, stripes, cache_root, tmp_path_factory.mktemp("exports"))
+
+
+@pytest.fixture(params=FORMATS)
+def name(request: pytest.FixtureRequest, leaving: Leaving) -> str:
+    form = format_of(request.param)
+    if form.networks_only and not isinstance(leaving.learner, NetworkModel):
+        with pytest.raises(UserError, match="has no network"):
+            form.check(leaving.learner)
+        pytest.skip(f"{leaving.learner.family} has no network")
+    return str(request.param)
+
+
+def is_exact(name: str) -> bool:
+    return format_of(name).points is None
+
+
+def test_it_says_what_the_model_says(leaving: Leaving, name: str) -> None:
+    folder = leaving.export(name)
+    classifier = eyevsai.load(str(folder), trusted=True)
+    images = [*leaving.raw, *leaving.corpus.resized[:3]]
+    expected = leaving.learner.predict_proba(images)
+    found = np.array([list(each.probabilities.values()) for each in classifier.predict_batch(images)])
+    np.testing.assert_allclose(found, expected, atol=1e-5 if is_exact(name) else 0.2)
+    assert classifier.classes == leaving.learner.classes
+    assert classifier.threshold == 0.5
+    assert classifier.metadata["format"] == name
+
+
+def test_row_17_it_sees_awkward_pictures_as_the_model_does(leaving: Leaving, name: str, tmp_path: Path) -> None:
+    pictures = awkward_images(tmp_path)
+    classifier = eyevsai.load(str(leaving.export(name)), trusted=True)
+    said = classifier.predict_batch(list(pictures))
+    assert said == classifier.predict_batch(list(pictures.values()))
+    if is_exact(name):
+        found = np.array([list(each.probabilities.values()) for each in said])
+        np.testing.assert_allclose(found, leaving.learner.predict_proba(list(pictures.values())), atol=1e-5)
+
+
+def test_its_graph_resizes_as_the_model_does(leaving: Leaving, name: str) -> None:
+    runtime = format_of(name).open(leaving.export(name))
+    for image in leaving.raw:
+        expected = leaving.learner.predict_proba([image])
+        np.testing.assert_allclose(runtime.predict_proba(image[None]), expected, atol=1e-3 if is_exact(name) else 0.2)
+
+
+def test_the_gate_measured_it(leaving: Leaving, name: str) -> None:
+    folder = leaving.export(name)
+    figures = json.loads((folder / "manifest.json").read_text())["parity"]
+    assert figures == leaving.made[name]
+    if is_exact(name):
+        assert figures["max_difference"] <= 1e-5
+        assert figures["top1_agreement"] == 1
+        assert figures["raw_share_within"] >= 0.99
+
+
+def test_its_manifest_names_every_file(leaving: Leaving, name: str) -> None:
+    folder = leaving.export(name)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    there = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+             for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"}  # fmt: skip
+    assert manifest["files"] == there
+    assert {"example.py"} < set(there)
+    assert manifest["model_uri"] == "models:/stripes/1"
+    assert manifest["classes"] == list(leaving.learner.classes)
+
+
+def test_its_example_needs_nothing_but_its_runtime(leaving: Leaving, name: str, tmp_path: Path) -> None:
+    folder, image = leaving.export(name), tmp_path / "image.png"
+    Image.fromarray(draw_image(1, 7)).save(image)
+    if name == "tensorrt":
+        pytest.skip("its example needs an NVIDIA card")
+    banned = OTHERS - {RUNTIMES.get(name, "onnxruntime")}
+    code = REFUSE.format(banned=banned, folder=str(folder), image=str(image))
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = [line.split("  ", 1) for line in done.stdout.splitlines()]
+    (expected,) = leaving.learner.predict_proba([draw_image(1, 7)])
+    assert [label for _, label in said] == [leaving.learner.classes[number] for number in expected.argsort()[::-1]]
+    atol = 1e-3 if is_exact(name) else 0.2
+    np.testing.assert_allclose([float(p) for p, _ in said], np.sort(expected)[::-1], atol=atol)
+
+
+def test_exporting_leaves_the_learner_as_it_was(leaving: Leaving, name: str) -> None:
+    leaving.export(name)
+    assert all(torch.equal(tensor, leaving.before[key]) for key, tensor in leaving.learner.tensors().items())
+    if isinstance(leaving.learner, NetworkModel):
+        assert all(module.training for module in leaving.learner.network.modules())
+
+
+@pytest.mark.parametrize("rounds", [25, pytest.param(1000, marks=pytest.mark.slow)])
+def test_row_22_eight_threads_are_told_what_one_is(leaving: Leaving, name: str, rounds: int) -> None:
+    classifier = eyevsai.load(str(leaving.export(name)), trusted=True)
+    alone = [classifier.predict(image).probabilities for image in leaving.raw]
+    apart: list[int] = []
+
+    def ask(first: int) -> None:
+        for turn in range(rounds):
+            place = (first + turn) % len(leaving.raw)
+            if classifier.predict(leaving.raw[place]).probabilities != alone[place]:
+                apart.append(place)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert apart == []

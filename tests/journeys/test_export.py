@@ -1,0 +1,204 @@
+"""A model leaves, is asked, and is served, as a person does it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from PIL import Image
+
+import eyevsai as package
+from eyevsai.cli import main
+from eyevsai.formats.onnx import Onnx, OnnxRuntime
+from tests.conftest import ROOT, Eyevsai, draw_image, write_images
+from tests.journeys.conftest import MlflowRun
+
+SMALL = ("--image-size", "32", "--batch-size", "8", "--epochs", "8", "--width", "8", "--threads", "1")
+MODEL, VERSION = "stripes-deep_v1-standard", "models:/stripes-deep_v1-standard/1"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("leaving") / "stripes", {"across": 40, "down": 40, "wide": 40})
+
+
+@pytest.fixture
+def trained(eyevsai: Eyevsai, images: Path) -> str:
+    eyevsai("train", "--data", str(images), *SMALL)
+    return runs_of("train")[0].info.run_id
+
+
+def runs_of(job: str) -> list[Run]:
+    return [run for run in MlflowClient().search_runs(["0"]) if run.data.tags.get("job") == job]
+
+
+def artifacts(run_id: str, folder: str) -> set[str]:
+    return {Path(artifact.path).name for artifact in MlflowClient().list_artifacts(run_id, folder)}
+
+
+def tags() -> dict[str, str]:
+    return dict(MlflowClient().get_model_version(MODEL, "1").tags)
+
+
+def test_mlflow_run_exports_and_the_version_is_served_by_it(
+    mlflow_run: MlflowRun, trained: str, images: Path, workplace: Path
+) -> None:
+    before = package.load(VERSION)
+    picture = next((images / "down").iterdir())
+    formats = "format=onnx,openvino,pytorch"
+    mlflow_run("export", "-P", f"model_uri={VERSION}", "-P", formats, "-P", f"output={workplace / 'out'}")
+    (call,) = runs_of("export")
+    assert (call.info.status, call.data.tags["subject"], call.data.tags["model_uri"]) == ("FINISHED", trained, VERSION)
+    assert artifacts(trained, "exports") == {"onnx", "openvino", "pytorch"}
+    assert artifacts(trained, "exports/onnx") == {"model.onnx", "manifest.json", "example.py"}
+    assert tags()["export.onnx"] == tags()["export.openvino"] == "passed"
+    assert float(tags()["export.onnx.max_difference"]) <= 1e-5
+
+    after = package.load(VERSION)
+    assert (before.metadata["format"], after.metadata["format"]) == (None, "onnx")
+    said = before.predict(picture)
+    places = [f"runs:/{trained}/exports/openvino", str(workplace / "out" / f"{MODEL}-1" / "pytorch" / "model.pth")]
+    for classifier in (after, *map(package.load, places)):
+        answer = classifier.predict(picture)
+        assert answer.label == said.label == "down"
+        assert answer.probability == pytest.approx(said.probability, abs=1e-5)
+    table = mlflow.pyfunc.load_model(VERSION).predict(pd.DataFrame({"image": [str(picture)]}))
+    assert table["probability"][0] == after.predict(picture).probability
+
+
+def test_an_export_that_says_something_else_is_refused(
+    trained: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Wrong(OnnxRuntime):
+        def predict_proba(self, images):  # type: ignore[no-untyped-def]
+            return super().predict_proba(images) + 1e-3
+
+    monkeypatch.setattr(Onnx, "open", lambda self, folder: Wrong(folder / "model.onnx"))
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "--run", trained, "--format", "onnx,pt2"])
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert f"{VERSION} as onnx is refused. From the same resized pixels" in said
+    assert "Traceback" not in said
+    assert runs_of("export")[0].info.status == "FAILED"
+    assert (tags()["export.onnx"], tags()["export.pt2"]) == ("refused", "passed")
+    assert float(tags()["export.onnx.max_difference"]) == pytest.approx(1e-3, rel=0.01)
+    assert artifacts(trained, "exports") == {"pt2"}
+    assert package.load(VERSION).metadata["format"] is None
+
+
+def test_mistakes_are_said_before_anything_is_written(eyevsai: Eyevsai, trained: str, tmp_path: Path) -> None:
+    (tmp_path / "out" / f"{MODEL}-1" / "onnx").mkdir(parents=True)
+    for flags, reason in [
+        (("--run", trained, "--format", "onxn"), "Did you mean 'onnx'?"),
+        ((), "Say which model"),
+        (("--run", "f" * 32), "There is no run"),
+        (("--run", trained, "--output", str(tmp_path / "out")), "is there already"),
+        (("--run", trained, "--parity-images", "0"), "--parity-images 0 is not allowed"),
+    ]:
+        said = eyevsai("export", *flags, code=2).stderr
+        assert reason in said
+        assert "Traceback" not in said
+    assert runs_of("export") == []
+
+
+def test_predict_says_what_files_show(eyevsai: Eyevsai, trained: str, images: Path, tmp_path: Path) -> None:
+    del trained
+    folder = tmp_path / "mixed"
+    (folder / "deeper").mkdir(parents=True)
+    for number in range(70):  # more than one process takes at a time
+        Image.fromarray(draw_image(number % 3, number)).save(folder / "deeper" / f"{number:02d}.png")
+    (folder / "broken.jpg").write_text("no image")
+    done = eyevsai("predict", VERSION, str(folder), "--json", "--top-k", "2", code=1)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert answers[0] == {
+        "image": str(folder / "broken.jpg"),
+        "error": f"{folder / 'broken.jpg'} is not an image in a known format.",
+    }
+    classifier = package.load(VERSION)
+    for number, answer in enumerate(answers[1:]):
+        picture = folder / "deeper" / f"{number:02d}.png"
+        expected = classifier.predict(picture)
+        assert (answer["image"], answer["label"]) == (str(picture), expected.label)
+        assert answer["probabilities"] == pytest.approx(dict(expected.top(2)), abs=1e-6)
+    assert len(answers) == 71
+
+    picture = next((images / "wide").iterdir())
+    label, probability = eyevsai("predict", VERSION, str(picture)).stdout.strip().split("\t")[1:]
+    assert (label, float(probability)) == ("wide", pytest.approx(classifier.predict(picture).probability, abs=1e-4))
+    assert "\tunsure\t" in eyevsai("predict", VERSION, str(picture), "--threshold", "1").stdout
+    assert "There is no image file or folder" in eyevsai("predict", VERSION, "nowhere.png", code=2).stderr
+    assert "Did you mean" in eyevsai("predict", "models:/stripes-deep_v1-standart/1", str(picture), code=2).stderr
+
+
+@pytest.fixture
+def server(eyevsai: Eyevsai, trained: str, workplace: Path) -> Iterator[str]:
+    eyevsai("export", "--run", trained)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", VERSION, "--env-manager", "local",
+               "--port", str(port), "--workers", "1"]  # fmt: skip
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+                        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
+    process = subprocess.Popen(command, cwd=workplace, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+                               start_new_session=True)  # fmt: skip
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(20)
+
+
+def ask(url: str, body: Any) -> tuple[int, Any]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> None:
+    pictures = [next((images / name).iterdir()) for name in ("across", "down", "wide")]
+    records = [{"image": base64.b64encode(picture.read_bytes()).decode()} for picture in pictures]
+    code, answer = ask(server, {"dataframe_records": records})
+    assert code == 200
+    classifier = package.load(VERSION)
+    assert classifier.metadata["format"] == "onnx"
+    for found, expected in zip(answer["predictions"], classifier.predict_batch(pictures), strict=True):
+        assert found["label"] == expected.label
+        assert found["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    for body, reason in [
+        ({"dataframe_records": [{"image": str(pictures[0])}]}, "A served model takes no paths"),
+        ({"dataframe_records": [{"image": "/etc/passwd"}]}, "A served model takes no paths"),
+        ({"dataframe_records": [{"image": base64.b64encode(b"no image").decode()}]}, "not an image in a known format"),
+        ({"dataframe_records": [{"picture": "AAAA"}]}, "missing inputs"),
+        (b"{torn", "valid JSON"),
+    ]:
+        code, answer = ask(server, body)
+        assert code == 400
+        assert reason in answer["message"]
+        assert "Traceback" not in answer["message"]

@@ -1,0 +1,230 @@
+"""Gates refuse what does not agree, and a folder that was changed is not opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import eyevsai
+from eyevsai.data.dataset import load_dataset
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.formats.exporting import export
+from eyevsai.formats.format import Source
+from eyevsai.formats.formats import FORMATS, names_of
+from eyevsai.formats.openvino import OpenVino
+from eyevsai.formats.parity import AccuracyGate, Corpus, Gate, ParityGate
+from eyevsai.formats.settings import ExportSettings
+from eyevsai.formats.tensorflow import TensorFlow
+from eyevsai.models.deep_v1.network import DeepV1Learner
+from eyevsai.models.deep_v1.settings import DeepV1Settings
+from tests.conftest import draw_image
+
+SIDE, IMAGES = 37, 40
+
+
+class Shifted:
+    """A learner whose answers are changed on their way."""
+
+    def __init__(self, learner: DeepV1Learner, change: Callable[[np.ndarray], None]) -> None:
+        self.learner, self.change = learner, change
+
+    def predict_proba(self, images: np.ndarray) -> np.ndarray:
+        found = self.learner.predict_proba(images)
+        self.change(found)
+        return found
+
+
+@pytest.fixture(scope="module")
+def learner(stripes: Path, cache_root: Path) -> DeepV1Learner:
+    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)), seed=0)
+    learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), dataset.classes, 0)
+    assert learner.preprocessing.short_side_px == SIDE
+    return learner
+
+
+@pytest.fixture(scope="module")
+def corpus(learner: DeepV1Learner) -> Corpus:
+    squares = np.stack([draw_image(number % 3, number, SIDE, SIDE) for number in range(IMAGES)])
+    labels = learner.predict_proba(squares).argmax(1)
+    raw = [draw_image(number % 3, number, 50 + number, 70) for number in range(IMAGES)]
+    return Corpus([f"image {number}" for number in range(IMAGES)], squares, lambda: raw, lambda: [(squares, labels)])
+
+
+def nothing(found: np.ndarray) -> None:
+    del found
+
+
+def a_little(found: np.ndarray) -> None:
+    found[0, 0] += 2e-5
+
+
+def too_much_for_trees(found: np.ndarray) -> None:
+    found[0, 0] += 0.03
+
+
+def no_number(found: np.ndarray) -> None:
+    found[0, 0] = np.nan
+
+
+def another_class(found: np.ndarray) -> None:
+    found[:] = np.roll(found, 1, axis=1)
+
+
+EXACT, STEPS, FEWER_BITS = ParityGate(1e-5, steps=False), ParityGate(1e-5, steps=True), AccuracyGate(1.0, 0.98)
+
+
+@pytest.mark.parametrize(
+    ("gate", "change", "reason"),
+    [
+        (EXACT, nothing, None), (STEPS, nothing, None), (FEWER_BITS, nothing, None), (FEWER_BITS, a_little, None),
+        (EXACT, a_little, "up to 2e-05 apart"), (EXACT, no_number, "up to inf apart"),
+        (STEPS, too_much_for_trees, "up to 0.03 apart"), (STEPS, another_class, "are given the model's class"),
+        (EXACT, another_class, "From raw images"), (FEWER_BITS, another_class, "points fewer"),
+    ],
+)  # fmt: skip
+def test_a_gate_refuses_what_does_not_agree(
+    learner: DeepV1Learner, corpus: Corpus, gate: Gate, change: Callable[[np.ndarray], None], reason: str | None
+) -> None:
+    verdict = gate.judge(learner, Shifted(learner, change), corpus)
+    assert bool(verdict.failures) == (reason is not None)
+    assert reason is None or any(reason in failure for failure in verdict.failures), verdict.failures
+
+
+def test_a_refusal_says_where_the_outputs_part(learner: DeepV1Learner, corpus: Corpus) -> None:
+    def change(found: np.ndarray) -> None:
+        if len(found) == 7:  # the batches of seven, from the sixth of them on
+            found[6, 2] = 0.9
+
+    failure, *_ = EXACT.judge(learner, Shifted(learner, change), corpus).failures
+    assert failure.startswith("From the same resized pixels, in batches of 7, probabilities lie up to")
+    assert f"parts most: {learner.classes[2]} is 0." in failure
+    assert failure.endswith("and 0.900000 in the export.")
+
+
+def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, corpus: Corpus) -> None:
+    class Tied(DeepV1Learner):
+        def predict_proba(self, images: np.ndarray) -> np.ndarray:
+            return np.tile(np.float32([0.45, 0.45, 0.1]), (len(images), 1))
+
+    tied = Tied("standard", learner.settings, learner.classes, 0)
+
+    def other(found: np.ndarray) -> None:
+        found[:, 1] += 5e-6
+
+    assert EXACT.judge(tied, Shifted(tied, other), corpus).failures == []
+
+
+@pytest.fixture(scope="module")
+def exported(learner: DeepV1Learner, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "onnx"
+    verdict = export("onnx", Source(learner, "0" * 64, None, lambda: corpus.resized), corpus, folder, "models:/a/1")
+    assert verdict.failures == []
+    return folder
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(exported, tmp_path / "onnx"))
+
+
+def flip_a_bit(folder: Path) -> None:
+    content = bytearray((folder / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(content)
+
+
+def add_a_file(folder: Path) -> None:
+    (folder / "evil.py").write_text("raise SystemExit")
+
+
+def remove_a_file(folder: Path) -> None:
+    (folder / "example.py").unlink()
+
+
+def link_out(folder: Path) -> None:
+    outside = folder.parent / "elsewhere.onnx"
+    (folder / "model.onnx").rename(outside)
+    (folder / "model.onnx").symlink_to(outside)
+
+
+def rename_the_format(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": "os:system"}))
+
+
+def tear_the_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text('{"format": "onnx", ')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [(flip_a_bit, "SHA-256 differs"), (add_a_file, "evil.py is not part"), (remove_a_file, "example.py is missing"),
+     (link_out, "is not the file"), (rename_the_format, "os:system"), (tear_the_manifest, "cannot be read")],
+)  # fmt: skip
+def test_an_export_that_was_changed_is_not_opened(folder: Path, spoil: Callable[[Path], None], reason: str) -> None:
+    eyevsai.load(str(folder / "model.onnx"))
+    spoil(folder)
+    with pytest.raises(UserError, match=reason):
+        eyevsai.load(str(folder))
+
+
+def test_what_can_hold_code_is_opened_only_on_trust(learner: DeepV1Learner, corpus: Corpus, tmp_path: Path) -> None:
+    source = Source(learner, "0" * 64, None, lambda: corpus.resized)
+    export("torchscript", source, corpus, tmp_path / "torchscript", "models:/a/1")
+    with pytest.raises(UserError, match="trusted=True"):
+        eyevsai.load(str(tmp_path / "torchscript"))
+    trusted = eyevsai.load(str(tmp_path / "torchscript"), trusted=True)
+    assert (
+        trusted.predict(corpus.resized[0]).label == learner.classes[learner.predict_proba(corpus.resized[:1]).argmax()]
+    )
+
+
+def test_onnx_says_of_itself_what_it_is(folder: Path, learner: DeepV1Learner) -> None:
+    import onnx
+
+    proto = onnx.load(folder / "model.onnx")
+    onnx.checker.check_model(proto)
+    said = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
+    assert said["classes"] == list(learner.classes)
+    assert said["preprocessing"] == json.loads(json.dumps(learner.preprocessing.to_json()))
+    assert said["threshold"] is None
+    dimensions = proto.graph.input[0].type.tensor_type.shape.dim
+    assert [each.dim_param for each in dimensions[:3]] == ["batch", "height", "width"]
+    assert "/" not in "".join(node.doc_string + str(node.metadata_props) for node in proto.graph.node)
+
+
+def test_formats_are_named_with_commas() -> None:
+    assert names_of("openvino, onnx,onnx") == ["onnx", "openvino"]
+    assert names_of("all") == list(FORMATS)
+    with pytest.raises(UserError, match="Did you mean 'openvino'"):
+        ExportSettings(run="a", format="onnx,openvio")
+
+
+def test_an_extra_that_is_not_installed_is_named_with_its_command(learner: DeepV1Learner) -> None:
+    class Elsewhere(OpenVino):
+        extra = ("openvino", "a_module_that_is_nowhere")
+
+    with pytest.raises(UserError, match=r"needs a_module_that_is_nowhere.*pip install 'eyevsai\[openvino\]'"):
+        Elsewhere().check(learner)
+
+
+def test_an_operation_that_tensorflow_is_not_told_is_named(learner: DeepV1Learner, tmp_path: Path) -> None:
+    class Odd(DeepV1Learner):
+        def build_network(self) -> torch.nn.Module:
+            return torch.nn.Sequential(super().build_network(), Erf())
+
+    class Erf(torch.nn.Module):
+        def forward(self, logits: torch.Tensor) -> torch.Tensor:
+            return torch.special.erf(logits)
+
+    odd = Odd("standard", learner.settings, learner.classes, 0)
+    with pytest.raises(UserError, match=r"operation special_erf\.default: use --format onnx"):
+        TensorFlow().write(Source(odd, "0" * 64, None, lambda: np.zeros((1, SIDE, SIDE, 3), np.uint8)), tmp_path)
