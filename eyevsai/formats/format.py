@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from eyevsai.errors import UserError
 from eyevsai.evaluation.metrics import Probabilities
-from eyevsai.formats.tracing import trace
+from eyevsai.formats.tracing import convert, trace
 from eyevsai.models.learner import Learner, NetworkModel
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from torch.export import ExportedProgram
 
 Pixels = npt.NDArray[np.uint8]  # N,H,W,3
@@ -44,6 +45,11 @@ class Source:
     def program(self) -> ExportedProgram:
         """The learner's graph as torch.export sees it; traced once, whatever the number of formats."""
         return trace(self.learner)
+
+    @cached_property
+    def onnx(self) -> ModelProto:
+        """The same in ONNX; five formats are made of it."""
+        return convert(self.program)
 
 
 class Format(ABC):

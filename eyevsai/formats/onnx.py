@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.formats.format import Format, Pixels, Runtime, Source
-from eyevsai.formats.tracing import FREE, INPUT, OUTPUT, quietly
+from eyevsai.formats.tracing import INPUT, OUTPUT
 
 if TYPE_CHECKING:
     import onnx
 
 MODEL = "model.onnx"
-OPSET = 20
 CPU = ("CPUExecutionProvider",)
 
 
@@ -56,32 +55,12 @@ class OnnxRuntime:
 def to_onnx(source: Source) -> onnx.ModelProto:
     """The model's graph; classes, preprocessing and threshold stand in its metadata."""
     import onnx
-    import torch
 
     learner = source.learner
-    with quietly():
-        program = torch.onnx.export(
-            source.program, (), dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT],
-            verbose=False,
-        )  # fmt: skip
-    if program is None:  # only where a file name is given
-        raise TypeError("torch.onnx.export gave no program")
-    proto = program.model_proto
-    for node in proto.graph.node:  # where each was written, on this machine: nobody else's matter
-        del node.metadata_props[:]
-        node.doc_string = ""
-    _name_dimensions(proto)
     known = {
         "classes": learner.classes, "preprocessing": learner.preprocessing.to_json(), "threshold": source.threshold,
         "family": learner.family, "variation": learner.variation,
     }  # fmt: skip
-    onnx.helper.set_model_props(proto, {name: json.dumps(value, ensure_ascii=False) for name, value in known.items()})
-    return proto
-
-
-def _name_dimensions(proto: onnx.ModelProto) -> None:
-    """Calls the dimensions of input and output what they are; those between are for whoever opens the file to find."""
-    del proto.graph.value_info[:]
-    for value, names in ((proto.graph.input[0], FREE), (proto.graph.output[0], FREE[:1])):
-        for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
-            dimension.dim_param = name
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in known.items()}
+    onnx.helper.set_model_props(source.onnx, texts)
+    return source.onnx
