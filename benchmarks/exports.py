@@ -89,7 +89,9 @@ def measure_exporting() -> None:
     squares = random.integers(0, 256, (200, side, side, 3), dtype=np.uint8)
     raw = [random.integers(0, 256, (375, 500, 3), dtype=np.uint8) for _ in range(200)]
     labels = source.learner.predict_proba(list(squares)).argmax(1)
-    corpus = Corpus([str(number) for number in range(200)], squares, lambda: raw, lambda: [(squares, labels)])
+    corpus = Corpus(
+        source.learner, [str(number) for number in range(200)], squares, lambda: raw, lambda: [(squares, labels)]
+    )
     whole = 0.0
     with tempfile.TemporaryDirectory() as place:
         for name in FORMATS:
@@ -117,7 +119,7 @@ def measure_shallow() -> None:
     learner.fit(data.train, data.valid, lambda epoch, row: None)
     files = [str(item.file.path) for item in dataset.items if item.file.path.suffix.lower() in (".jpg", ".jpeg")]
     squares = np.stack([learner.preprocessing.square(image[None])[0].numpy() for image in data.test.images(range(32))])
-    corpus = Corpus([str(number) for number in range(32)], squares, lambda: squares, lambda: [])
+    corpus = Corpus(learner, [str(number) for number in range(32)], squares, lambda: squares, lambda: [])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "onnx"
         export("onnx", Source(learner, "0" * 64, None, lambda: squares), corpus, folder, "models:/benchmark/1")

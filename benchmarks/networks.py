@@ -1,8 +1,7 @@
 """Each torch variation at its CPU preset: parameters, operations, images per second in training and prediction.
 
-`plain` is the same network in a float32 NCHW loop with torch's AdamW as it comes, on one batch in memory; limit:
-eyevsai's own step, augmentation aside, at least twice as fast on a CPU with AVX512-BF16. Turns of
-some steps, one after the other; medians.
+`plain` is the same network in a float32 NCHW loop on one batch in memory; limit: eyevsai's own step, augmentation
+aside, at least twice as fast on a CPU with AVX512-BF16. Each step in turns with the other; medians.
 """
 
 from __future__ import annotations
@@ -55,9 +54,9 @@ def _step(learner, images, labels, precision) -> Callable[[], None]:  # type: ig
 
     from eyevsai.training.optimizer import build_optimizer
 
-    ours = images.is_contiguous(memory_format=torch.channels_last)
-    network = learner.network.to(memory_format=torch.channels_last if ours else torch.contiguous_format).train()
-    optimizer = build_optimizer([network], learner.settings) if ours else torch.optim.AdamW(network.parameters())
+    layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    network = learner.network.to(memory_format=layout).train()
+    optimizer = build_optimizer([network], learner.settings)
 
     def step() -> None:
         network.train()

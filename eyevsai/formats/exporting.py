@@ -22,7 +22,7 @@ def export(name: str, source: Source, corpus: Corpus, folder: Path, model_uri: s
     form = format_of(name)
     folder.mkdir(parents=True)
     form.write(source, folder)
-    verdict = gate_of(form, source).judge(source.learner, form.open(folder), corpus)
+    verdict = gate_of(form, source).judge(form.open(folder), corpus)
     example = resources.files("eyevsai.formats") / "examples" / f"{form.example or name}.py"
     (folder / EXAMPLE).write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
     write_manifest(folder, name, source, verdict, model_uri)

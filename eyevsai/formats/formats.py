@@ -36,12 +36,20 @@ def format_of(name: str) -> Format:
     return found
 
 
+def asks_all(text: str) -> bool:
+    """Whether `all` is among the formats that were asked for."""
+    return ALL in _parts(text)
+
+
 def names_of(text: str) -> list[str]:
     """The formats that `onnx,openvino` or `all` names, each once, in the order of the table.
 
     Raises:
         UserError: one is not known.
     """
-    parts = [part.strip() for part in text.split(",")]
-    wanted: Iterable[str] = FORMATS if ALL in parts else [choose("format", part, FORMATS) for part in parts]
+    wanted: Iterable[str] = FORMATS if asks_all(text) else [choose("format", part, FORMATS) for part in _parts(text)]
     return [name for name in FORMATS if name in wanted]
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]

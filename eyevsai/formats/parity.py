@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -20,12 +21,28 @@ BATCHES = (1, 7, 32)
 
 @dataclass(frozen=True)
 class Corpus:
-    """Images of the test split that an export is held against."""
+    """A model and images of its test split, by which its exports are held against it; it is asked once for all."""
 
+    learner: Learner
     names: Sequence[str]
     resized: Pixels  # N,s,s,3 with s the short side after resizing: a graph resizes these to themselves
     raw: Callable[[], Iterable[npt.NDArray[np.uint8]]]  # the same images as they were decoded, one after another
     test: Callable[[], Iterable[tuple[Pixels, Labels]]]  # the whole test split, resized, a batch after another
+
+    @cached_property
+    def expected(self) -> Probabilities:
+        """What the model says of `resized`."""
+        return self.learner.predict_proba(self.resized)
+
+    @cached_property
+    def raw_expected(self) -> Probabilities:
+        """What it says of `raw`."""
+        return np.concatenate([self.learner.predict_proba([image]) for image in self.raw()])
+
+    @cached_property
+    def answers(self) -> npt.NDArray[np.intp]:
+        """The class that it gives to each image of `test`."""
+        return np.concatenate([self.learner.predict_proba(images).argmax(1) for images, _ in self.test()])
 
 
 @dataclass(frozen=True)
@@ -50,7 +67,7 @@ class Gate(ABC):
     """Judges an export."""
 
     @abstractmethod
-    def judge(self, learner: Learner, runtime: Runtime, corpus: Corpus) -> Verdict:
+    def judge(self, runtime: Runtime, corpus: Corpus) -> Verdict:
         """Figures and failures of the export that `runtime` opened."""
 
 
@@ -67,20 +84,18 @@ class ParityGate(Gate):
     def __init__(self, tolerance: float, *, steps: bool) -> None:
         self.resized = Bounds(tolerance, self.STEPS if steps else tolerance, share=0.99 if steps else 1.0)
 
-    def judge(self, learner: Learner, runtime: Runtime, corpus: Corpus) -> Verdict:
+    def judge(self, runtime: Runtime, corpus: Corpus) -> Verdict:
         """See `Gate.judge`."""
-        expected = learner.predict_proba(corpus.resized)
         verdict = Verdict({"images": len(corpus.names)})
         found = [
             (f"batches of {batch}", np.concatenate(list(_predict(runtime, corpus.resized, batch)))) for batch in BATCHES
         ]
-        worst = max(found, key=lambda pair: float(_apart(expected, pair[1]).max()))
-        _hold(verdict, learner, corpus, (f"From the same resized pixels, in {worst[0]}", "", expected, worst[1]),
+        worst = max(found, key=lambda pair: float(_apart(corpus.expected, pair[1]).max()))
+        _hold(verdict, corpus, (f"From the same resized pixels, in {worst[0]}", "", corpus.expected, worst[1]),
               self.resized)  # fmt: skip
         images = track(corpus.raw(), "Comparing raw images", total=len(corpus.names))
-        said = [(learner.predict_proba([image]), runtime.predict_proba(image[None])) for image in images]
-        raw_expected, raw_found = (np.concatenate(part) for part in zip(*said, strict=True))
-        _hold(verdict, learner, corpus, ("From raw images", "raw_", raw_expected, raw_found), self.RAW)
+        raw = np.concatenate([runtime.predict_proba(image[None]) for image in images])
+        _hold(verdict, corpus, ("From raw images", "raw_", corpus.raw_expected, raw), self.RAW)
         return verdict
 
 
@@ -90,11 +105,11 @@ class AccuracyGate(Gate):
     def __init__(self, points: float, agreement: float) -> None:
         self.points, self.agreement = points, agreement
 
-    def judge(self, learner: Learner, runtime: Runtime, corpus: Corpus) -> Verdict:
+    def judge(self, runtime: Runtime, corpus: Corpus) -> Verdict:
         """See `Gate.judge`."""
-        said = [(learner.predict_proba(images).argmax(1), runtime.predict_proba(images).argmax(1), labels)
-                for images, labels in corpus.test()]  # fmt: skip
-        expected, found, labels = (np.concatenate(part) for part in zip(*said, strict=True))
+        said = [(runtime.predict_proba(images).argmax(1), labels) for images, labels in corpus.test()]
+        found, labels = (np.concatenate(part) for part in zip(*said, strict=True))
+        expected = corpus.answers
         before, after = (float((answers == labels).mean()) for answers in (expected, found))
         figures = {
             "images": len(labels), "model_accuracy": before, "accuracy": after,
@@ -117,7 +132,7 @@ def _predict(runtime: Runtime, images: Pixels, batch: int) -> Iterator[Probabili
 
 
 def _hold(
-    verdict: Verdict, learner: Learner, corpus: Corpus, compared: tuple[str, str, Probabilities, Probabilities],
+    verdict: Verdict, corpus: Corpus, compared: tuple[str, str, Probabilities, Probabilities],
     bounds: Bounds,
 ) -> None:  # fmt: skip
     """Adds figures and failures of two tables of probabilities; prefix their names."""
@@ -131,7 +146,7 @@ def _hold(
     verdict.figures[f"{prefix}top1_agreement"] = agreement
     row = int(largest.argmax())
     column = int(apart[row].argmax())
-    where = (f"; {corpus.names[row]} parts most: {learner.classes[column]} is {expected[row, column]:.6f} in the model "
+    where = (f"; {corpus.names[row]} parts most: {corpus.learner.classes[column]} is {expected[row, column]:.6f} in the model "
              f"and {found[row, column]:.6f} in the export.")  # fmt: skip
     if largest.max() > bounds.every:
         verdict.failures.append(f"{title}, probabilities lie up to {largest.max():.2g} apart ({bounds.every:g} is "

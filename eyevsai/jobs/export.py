@@ -21,7 +21,7 @@ from eyevsai.errors import RunFailed, UserError
 from eyevsai.evaluation.metrics import Labels
 from eyevsai.formats.exporting import export as export_one
 from eyevsai.formats.format import Pixels, Source
-from eyevsai.formats.formats import ALL, format_of, names_of
+from eyevsai.formats.formats import asks_all, format_of, names_of
 from eyevsai.formats.parity import Corpus, Verdict
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.jobs.opening import open_swept_store, start_job
@@ -32,9 +32,7 @@ from eyevsai.progress import track
 
 log = logging.getLogger("eyevsai")
 
-SERVED = "onnx"  # the format that a version carries and is served by
 AT_ONCE = 32  # images that are judged together
-EXPORTS = "exports"  # where a run keeps them
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def export(settings: ExportSettings, run_id: str | None = None) -> list[Exported
         subject = find_subject(tracking_uri, settings.run, settings.model_uri)
         learner = subject.load()
         names = _find_formats(settings.format, learner)
-        output = _find_output(settings, subject)
+        output = _find_output(settings, subject, names)
         data = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root).open(
             learner.preprocessing
         )
@@ -88,6 +86,7 @@ def _export(
     name: str, subject: Subject, source: Source, corpus: Corpus, *, state_root: Path, output: Path | None
 ) -> Exported:
     from eyevsai.registry.versions import EXPORT, tag_version
+    from eyevsai.serving.package import EXPORTS
 
     began = time.monotonic()
     log.info("Exporting %s as %s", subject.title, name)
@@ -114,7 +113,7 @@ def _export(
 def _keep(name: str, subject: Subject, folder: Path, state_root: Path) -> None:
     """Logs an export on the run that trained the model; the one that a version is served by, in the version too."""
     from eyevsai.registry.versions import CARRIERS
-    from eyevsai.serving.package import EXPORT_FOLDER
+    from eyevsai.serving.package import EXPORT_FOLDER, EXPORTS, SERVED
     from eyevsai.tracking.ended import reopen_run
 
     with reopen_run(subject.tracking_uri, subject.run.run_id, state_root, CARRIERS) as run:
@@ -141,7 +140,7 @@ def _find_formats(text: str, learner: Learner) -> list[str]:
         try:
             format_of(name).check(learner)
         except UserError as error:
-            if ALL not in text.split(","):
+            if not asks_all(text):
                 raise
             log.info("Left out: %s", error)
         else:
@@ -149,29 +148,26 @@ def _find_formats(text: str, learner: Learner) -> list[str]:
     return chosen
 
 
-def _find_output(settings: ExportSettings, subject: Subject) -> Path | None:
+def _find_output(settings: ExportSettings, subject: Subject, names: list[str]) -> Path | None:
     if settings.output is None:
         return None
     title = subject.version.uri.removeprefix("models:/").replace("/", "-") if subject.version else subject.run.run_id
     output = Path(settings.output).expanduser() / title
-    there = [name for name in names_of(settings.format) if (output / name).exists()]
-    if there:
+    if there := [name for name in names if (output / name).exists()]:
         raise UserError(f"{output / there[0]} is there already. Name another --output, or move it away.")
     return output
 
 
 def _find_source(subject: Subject, learner: Learner, data: Data, settings: ExportSettings) -> Source:
-    from eyevsai.registry.versions import THRESHOLD
     from eyevsai.serving.package import MODEL_FOLDER
 
     card = read_card(subject.package / MODEL_FOLDER)
-    kept = subject.version.tags.get(THRESHOLD) if subject.version else None
 
     def calibration() -> Pixels:
         places = _draw(len(data.train), settings.calibration_images, subject.seed, "calibration")
         return _squares(data.train, places, learner)
 
-    return Source(learner, card["sha256"], None if kept is None else float(kept), calibration)
+    return Source(learner, card["sha256"], subject.version.threshold if subject.version else None, calibration)
 
 
 def _draw_corpus(subject: Subject, learner: Learner, data: Data, count: int) -> Corpus:
@@ -187,7 +183,7 @@ def _draw_corpus(subject: Subject, learner: Learner, data: Data, count: int) -> 
     items = [data.dataset.items[data.test.rows[place]] for place in places]
     resized = _squares(data.test, places, learner)
     return Corpus(
-        [item.name for item in items], resized, lambda: (decode(item.file.path) for item in items),
+        learner, [item.name for item in items], resized, lambda: (decode(item.file.path) for item in items),
         lambda: _batches(data.test, learner),
     )  # fmt: skip
 

@@ -82,6 +82,12 @@ class Version:
         """`models:/NAME/VERSION`."""
         return f"models:/{self.name}/{self.number}"
 
+    @property
+    def threshold(self) -> float | None:
+        """The probability below which it had better not answer, if an evaluation kept one."""
+        kept = self.tags.get(THRESHOLD)
+        return None if kept is None else float(kept)
+
 
 def find_version(tracking_uri: str, uri: str) -> Version:
     """The version that `models:/NAME/VERSION`, `models:/NAME/STAGE` or `models:/NAME@ALIAS` means.

@@ -16,10 +16,10 @@ from eyevsai.errors import UserError
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.opening import OpenedExport, open_export
 from eyevsai.models.learner import Images, Learner, load, read_card
-from eyevsai.serving.package import EXPORT_FOLDER, MODEL_FOLDER, check_package, fetch_artifacts, fetch_package
+from eyevsai.serving.package import EXPORT_FOLDER, EXPORTS, MODEL_FOLDER, check_package, fetch_artifacts, fetch_package
 
 ABOUT = ("family", "variation", "classes", "preprocessing", "settings", "format")
-EXPORT_URI = re.compile(r"runs:/[0-9a-f]{32}/exports/[a-z0-9-]+")
+EXPORT_URI = re.compile(rf"runs:/[0-9a-f]{{32}}/{EXPORTS}/[a-z0-9-]+")
 UNSURE = "unsure"  # the label of a prediction that is not sure enough
 
 Image = str | Path | bytes | npt.NDArray[np.uint8]
@@ -137,13 +137,10 @@ def _of_export(export: OpenedExport, threshold: float | None = None) -> Classifi
 
 def _kept_threshold(uri: str) -> float | None:
     """The threshold that an evaluation kept with a registered version."""
-    from eyevsai.registry.versions import THRESHOLD, URI, find_version
+    from eyevsai.registry.versions import URI, find_version
     from eyevsai.store import open_store
 
-    if not URI.fullmatch(uri):
-        return None
-    kept = find_version(open_store(), uri).tags.get(THRESHOLD)
-    return None if kept is None else float(kept)
+    return find_version(open_store(), uri).threshold if URI.fullmatch(uri) else None
 
 
 def _pixels(image: Image) -> npt.NDArray[np.uint8]:

@@ -13,16 +13,21 @@ from typing import Any
 
 from eyevsai.data.dataset import Split
 from eyevsai.errors import UserError
+from eyevsai.formats.exporting import EXAMPLE
+from eyevsai.formats.manifest import MANIFEST
+from eyevsai.formats.onnx import MODEL
 from eyevsai.models.learner import CARD, WEIGHTS, Learner, save
 from eyevsai.version import VERSION
 
 LOADER = "eyevsai.serving.pyfunc"
 MODEL_FOLDER = "data/model"
-EXPORT_FOLDER = f"{MODEL_FOLDER}/onnx"  # what a version is served by, once it was exported
+EXPORTS = "exports"  # where a run keeps them, a folder for each format
+SERVED = "onnx"  # the format that a version carries, once it was exported, and is then served by
+EXPORT_FOLDER = f"{MODEL_FOLDER}/{SERVED}"
 ALLOWED = frozenset(
     {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "registered_model_meta",
      "input_example.json", "serving_input_example.json", f"{MODEL_FOLDER}/{WEIGHTS}", f"{MODEL_FOLDER}/{CARD}",
-     *(f"{EXPORT_FOLDER}/{name}" for name in ("model.onnx", "manifest.json", "example.py"))}
+     *(f"{EXPORT_FOLDER}/{name}" for name in (MODEL, MANIFEST, EXAMPLE))}
 )  # fmt: skip
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pillow", "safetensors")
 

@@ -67,7 +67,7 @@ class Leaving:
         self.source = Source(self.learner, "0" * 64, 0.5, lambda: self.squares(side))
         self.raw = mixed_images()
         self.corpus = Corpus(
-            [f"image {number}" for number in range(40)], self.squares(side), lambda: (self.raw * 8),
+            self.learner, [f"image {number}" for number in range(40)], self.squares(side), lambda: (self.raw * 8),
             lambda: [(self.squares(side), np.arange(40) % 3)],
         )  # fmt: skip
         self.before = {name: tensor.clone() for name, tensor in self.learner.tensors().items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,9 @@ def corpus(learner: DeepV1Learner) -> Corpus:
     squares = np.stack([draw_image(number % 3, number, SIDE, SIDE) for number in range(IMAGES)])
     labels = learner.predict_proba(squares).argmax(1)
     raw = [draw_image(number % 3, number, 50 + number, 70) for number in range(IMAGES)]
-    return Corpus([f"image {number}" for number in range(IMAGES)], squares, lambda: raw, lambda: [(squares, labels)])
+    return Corpus(
+        learner, [f"image {number}" for number in range(IMAGES)], squares, lambda: raw, lambda: [(squares, labels)]
+    )
 
 
 def nothing(found: np.ndarray) -> None:
@@ -91,7 +94,7 @@ EXACT, STEPS, FEWER_BITS = ParityGate(1e-5, steps=False), ParityGate(1e-5, steps
 def test_a_gate_refuses_what_does_not_agree(
     learner: DeepV1Learner, corpus: Corpus, gate: Gate, change: Callable[[np.ndarray], None], reason: str | None
 ) -> None:
-    verdict = gate.judge(learner, Shifted(learner, change), corpus)
+    verdict = gate.judge(Shifted(learner, change), corpus)
     assert bool(verdict.failures) == (reason is not None)
     assert reason is None or any(reason in failure for failure in verdict.failures), verdict.failures
 
@@ -101,7 +104,7 @@ def test_a_refusal_says_where_the_outputs_part(learner: DeepV1Learner, corpus: C
         if len(found) == 7:  # the batches of seven, from the sixth of them on
             found[6, 2] = 0.9
 
-    failure, *_ = EXACT.judge(learner, Shifted(learner, change), corpus).failures
+    failure, *_ = EXACT.judge(Shifted(learner, change), corpus).failures
     assert failure.startswith("From the same resized pixels, in batches of 7, probabilities lie up to")
     assert f"parts most: {learner.classes[2]} is 0." in failure
     assert failure.endswith("and 0.900000 in the export.")
@@ -117,7 +120,7 @@ def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, corpus: Corpus) 
     def other(found: np.ndarray) -> None:
         found[:, 1] += 5e-6
 
-    assert EXACT.judge(tied, Shifted(tied, other), corpus).failures == []
+    assert EXACT.judge(Shifted(tied, other), replace(corpus, learner=tied)).failures == []
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""python example.py IMAGE prints the five likeliest classes. Needs torch, numpy and pillow."""
+"""python example.py IMAGE prints the five likeliest classes. Needs torch, numpy and pillow.
+
+TorchScript is legacy: take the pt2 export where you can.
+"""
 
 import json
 import sys

@@ -20,7 +20,7 @@ def weigh(features: Tensor, logits: Tensor) -> Tensor:
 
 
 class ToLogits(nn.Conv2d):
-    """The convolution that says how much features weigh. It begins as zero: at random, most would be shut off."""
+    """The convolution that says how much features weigh. It begins as zero, so that all weigh alike."""
 
     def reset_parameters(self) -> None:
         """Zero."""

@@ -19,8 +19,8 @@ BOTTLENECK = 4  # width of a dense layer's bottleneck, in growth rates
 def convolve(channels_in: int, channels: int, stride: int, *, separable: bool) -> nn.Module:
     """A 3 x 3 convolution, or one for each channel followed by one over channels.
 
-    Between those two places are averaged, not skipped: oneDNN 3 takes fifty times as long for the gradient of a strided
-    convolution of single channels in bfloat16.
+    Between those two places are averaged, not skipped: for the gradient of a strided convolution of single channels in
+    bfloat16 oneDNN 3 takes tens of times as long.
     """
     if not separable:
         return nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
