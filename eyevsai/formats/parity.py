@@ -146,8 +146,8 @@ def _hold(
     verdict.figures[f"{prefix}top1_agreement"] = agreement
     row = int(largest.argmax())
     column = int(apart[row].argmax())
-    where = (f"; {corpus.names[row]} parts most: {corpus.learner.classes[column]} is {expected[row, column]:.6f} in the model "
-             f"and {found[row, column]:.6f} in the export.")  # fmt: skip
+    where = (f"; {corpus.names[row]} parts most: {corpus.learner.classes[column]} is {expected[row, column]:.6f} in "
+             f"the model and {found[row, column]:.6f} in the export.")  # fmt: skip
     if largest.max() > bounds.every:
         verdict.failures.append(f"{title}, probabilities lie up to {largest.max():.2g} apart ({bounds.every:g} is "
                                 f"allowed){where}")  # fmt: skip
