@@ -33,6 +33,7 @@ from eyevsai.progress import track
 log = logging.getLogger("eyevsai")
 
 AT_ONCE = 32  # images that are judged together
+COPIES, ROOM_BYTES = 4, 16_000_000  # of the weights, while whole numbers are fitted to them; and for all else
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,12 @@ def export(settings: ExportSettings, run_id: str | None = None) -> list[Exported
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         state_root = Path(settings.state_root).expanduser()
         tracking_uri = open_swept_store(state_root)
+        _check_room(0)
         subject = find_subject(tracking_uri, settings.run, settings.model_uri)
         learner = subject.load()
         names = _find_formats(settings.format, learner)
         output = _find_output(settings, subject, names)
+        _check_room(sum(path.stat().st_size for path in subject.package.rglob("*.safetensors")))
         data = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root).open(
             learner.preprocessing
         )
@@ -155,7 +158,20 @@ def _find_output(settings: ExportSettings, subject: Subject, names: list[str]) -
     output = Path(settings.output).expanduser() / title
     if there := [name for name in names if (output / name).exists()]:
         raise UserError(f"{output / there[0]} is there already. Name another --output, or move it away.")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write to {output}: {error.strerror}. Choose another --output.") from error
     return output
+
+
+def _check_room(weights_bytes: int) -> None:
+    """Raises UserError when exports have no room where they are built: libraries say of a full disk what they like."""
+    folder = Path(tempfile.gettempdir())
+    needed, free = ROOM_BYTES + COPIES * weights_bytes, shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(f"An export is built in {folder} and takes up to {needed / 1e6:.0f} MB; {free / 1e6:.0f} MB "
+                        "are left there. Free some, or name another folder in TMPDIR.")  # fmt: skip
 
 
 def _find_source(subject: Subject, learner: Learner, data: Data, settings: ExportSettings) -> Source:

@@ -143,6 +143,20 @@ def test_row_13_a_full_disk_leaves_the_checkpoint_before(
     assert len(place.client.get_metric_history(run_id, "valid/loss")) == 30
 
 
+def test_an_export_that_has_no_room_is_refused_before_it_begins(
+    tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
+) -> None:
+    place = make_place(tmp_path / "place", template_store, stripes)
+    assert place.run(epochs=1).returncode == 0
+    command = [sys.executable, "-m", "eyevsai", "export", "--model-uri", "models:/stripes-deep_v1-standard/1"]
+    env = place.environment(TMPDIR=str(small_disk))
+    done = subprocess.run(command, cwd=place.folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert f"built in {small_disk}" in done.stderr
+    assert "Free some, or name another folder in TMPDIR." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_row_13_artifacts_that_have_no_room_are_no_half_version(
     tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
 ) -> None:
