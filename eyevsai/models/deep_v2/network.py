@@ -18,6 +18,9 @@ from eyevsai.models.deep_v2.settings import DeepV2Settings, DenseSettings
 from eyevsai.models.network_learner import NetworkLearner
 
 SIXTEEN = 16  # channels that a CPU's instructions take at once
+WIDEST = (
+    4  # channels of the widest residual stage, in those of the first: on so few places a CPU gains little from more
+)
 
 
 class DeepV2Network(nn.Module):
@@ -61,7 +64,7 @@ class DeepV2Network(nn.Module):
         return iter([self.settings.stochastic_depth * (number + 1) / count for number in range(count)])
 
     def _residual(self, number: int, *, last: bool) -> Stage:
-        channels, layers = self.settings.width << number, list[nn.Module]()
+        channels, layers = self.settings.width * min(1 << number, WIDEST), list[nn.Module]()
         for place in range(self.settings.layers_of_stages[number]):
             stride = 2 if place == 0 and number else 1
             layers.append(ResidualLayer(self.channels, channels, stride, self.settings, next(self.drops)))

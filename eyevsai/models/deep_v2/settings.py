@@ -20,12 +20,12 @@ class DeepV2Settings(NetworkSettings):
     PANEL: ClassVar[str] = "deep_v2"
 
     image_size: int = 96
-    epochs: int = 55
+    epochs: int = 58
     crop_scale: float = 0.35
     erasing: float = 0.1
     width: Annotated[
         int, Range(4, 256), Search(Choice((32, 48, 64))),
-        Doc("Channels of the first stage; a residual stage has twice those of the one before."),
+        Doc("Channels of the first stage; a residual stage has twice those before it, up to four times."),
     ] = 64  # fmt: skip
     layers: Annotated[str, Doc("Layers of each stage, with commas.")] = "1,1,1,1"
     use_se: Annotated[
@@ -121,7 +121,7 @@ FAMILY = Family(
             "each layer and CBAM after the last stage.",
             simple="Every layer only has to say what it would change, and attention tells it where to look.",
             settings=DeepV2Settings,
-            presets={"gpu": {**GPU, "width": 64, "layers": "3,4,8,3"}},
+            presets={"gpu": {**GPU, "width": 80, "layers": "3,4,9,3"}},
             papers=("He et al. 2016: Identity Mappings in Deep Residual Networks",
                     "Hu et al. 2018: Squeeze-and-Excitation Networks",
                     "Woo et al. 2018: CBAM: Convolutional Block Attention Module"),
