@@ -1,7 +1,7 @@
 """Each torch variation at its CPU preset: parameters, operations, images per second in training and prediction.
 
 `plain` is the same network in a float32 NCHW loop on one batch in memory; limit: eyevsai's own step, augmentation
-aside, at least twice as fast on a CPU with AVX512-BF16. Each step in turns with the other; medians.
+aside, at least twice as fast on a CPU with AVX512-BF16. Step by step in turns; medians, for the ratio of the turns'.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-BATCH, ROUNDS, STEPS = 64, 5, 3
+BATCH, ROUNDS = 64, 21
 FAMILIES = ("deep_v1", "deep_v2")
 
 
@@ -40,13 +40,12 @@ def measure(family: str, variation: str) -> str:
     for _ in range(ROUNDS):
         for name, work in works.items():
             began = time.perf_counter()
-            for _ in range(STEPS):
-                work()
-            rates[name].append(STEPS * BATCH / (time.perf_counter() - began))
+            work()
+            rates[name].append(BATCH / (time.perf_counter() - began))
     median = {name: statistics.median(values) for name, values in rates.items()}
     about = f"{family}/{variation:<10}{size:>4} px{anatomy.parameters:>12,}{(anatomy.flops or 0) / 1e6:>10.1f}"
-    ours_s, plain_s, predict_s = (median[name] for name in rates)
-    return f"{about}{ours_s:>9.1f}{plain_s:>9.1f}{ours_s / plain_s:>7.2f}{predict_s:>9.1f}"
+    ratio = statistics.median(ours / plain for ours, plain in zip(rates["ours"], rates["plain"], strict=True))
+    return f"{about}{median['ours']:>9.1f}{median['plain']:>9.1f}{ratio:>7.2f}{median['predict']:>9.1f}"
 
 
 def _step(learner, images, labels, precision) -> Callable[[], None]:  # type: ignore[no-untyped-def]

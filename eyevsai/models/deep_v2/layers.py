@@ -19,11 +19,11 @@ BOTTLENECK = 4  # width of a dense layer's bottleneck, in growth rates
 def convolve(channels_in: int, channels: int, stride: int, *, separable: bool) -> nn.Module:
     """A 3 x 3 convolution, or one for each channel followed by one over channels.
 
-    Between those two places are averaged, not skipped: for the gradient of a strided convolution of single channels in
-    bfloat16 oneDNN 3 takes tens of times as long.
+    Places are averaged, not skipped, before the one and between the two: of a strided convolution oneDNN 3 has no fast
+    gradient in bfloat16, and of one for single channels it takes tens of times as long.
     """
     if not separable:
-        return nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        return nn.Sequential(*_shrink_places(stride), nn.Conv2d(channels_in, channels, 3, padding=1, bias=False))
     each = nn.Conv2d(channels_in, channels_in, 3, padding=1, groups=channels_in, bias=False)
     return nn.Sequential(each, *_shrink_places(stride), nn.Conv2d(channels_in, channels, 1, bias=False))
 

@@ -18,9 +18,7 @@ from eyevsai.models.deep_v2.settings import DeepV2Settings, DenseSettings
 from eyevsai.models.network_learner import NetworkLearner
 
 SIXTEEN = 16  # channels that a CPU's instructions take at once
-WIDEST = (
-    4  # channels of the widest residual stage, in those of the first: on so few places a CPU gains little from more
-)
+WIDEST = 4  # times the width: a CPU gains little from more channels on so few places
 
 
 class DeepV2Network(nn.Module):

@@ -20,7 +20,7 @@ class DeepV2Settings(NetworkSettings):
     PANEL: ClassVar[str] = "deep_v2"
 
     image_size: int = 96
-    epochs: int = 58
+    epochs: int = 64
     crop_scale: float = 0.35
     erasing: float = 0.1
     width: Annotated[
