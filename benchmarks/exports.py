@@ -1,7 +1,8 @@
 """Images per second of eager PyTorch in float32 and of each export, and how long exporting takes.
 
-Batches of 16 resized images, as `predict` makes them: eager is the learner, an export is asked as eyevsai asks it. In
-turns, medians. Limits: onnx, by which a version is served, and openvino at least 1.8 x eager, openvino-bf16 3 x on a
+Batches of 16. Eager is the network alone, as PyTorch computes it by itself: float32, NCHW, no gradients, from a tensor
+that lies ready; the learner and the exports are asked by eyevsai for resized images, as `predict` asks them. In turns,
+medians. Limits: onnx, by which a version is served, and openvino at least 1.8 x eager, openvino-bf16 3 x on a
 CPU with AVX512-BF16, onnx-int8 1.5 x onnx. deep_v1 at 128 px leaves as onnx within 40 s and in all formats within 4
 minutes, gates included; shallow reads and classifies at least 400 JPEG files a second through ONNX, for which
 photographs are needed.
@@ -39,6 +40,23 @@ def _source(family: str, variation: str, size: int):  # type: ignore[no-untyped-
     return Source(learner, "0" * 64, None, lambda: images)
 
 
+def _eager(source) -> Callable[[], object]:  # type: ignore[no-untyped-def]
+    import copy
+
+    import torch
+
+    learner = source.learner
+    network = copy.deepcopy(learner.network).to(memory_format=torch.contiguous_format).eval()
+    crops = learner.preprocessing.crop(torch.from_numpy(source.calibration()[:BATCH]))
+    batch = learner.preprocessing.normalize(crops).contiguous()
+
+    def ask() -> object:
+        with torch.no_grad():
+            return network(batch).softmax(1)
+
+    return ask
+
+
 def _rate(ask: Callable[[], object]) -> float:
     began, turns = time.perf_counter(), 0
     while time.perf_counter() - began < LEAST_S:
@@ -56,7 +74,9 @@ def measure_speed(family: str, variation: str, size: int) -> None:
     learner, images = source.learner, source.calibration()[:BATCH]
     about = {"classes": learner.classes, "preprocessing": learner.preprocessing.to_json()}
     with tempfile.TemporaryDirectory() as place:
-        works: dict[str, Callable[[], object]] = {"eager": lambda: learner.predict_proba(list(images))}
+        works: dict[str, Callable[[], object]] = {
+            "eager": _eager(source), "learner": lambda: learner.predict_proba(list(images))
+        }  # fmt: skip
         for name in TIMED:
             folder = Path(place) / name
             folder.mkdir()

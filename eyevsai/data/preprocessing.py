@@ -30,6 +30,12 @@ class Preprocessing:
         """The short side of an image after `resize`."""
         return math.ceil(MARGIN * self.image_size)
 
+    @property
+    def middle_of_square(self) -> tuple[int, int]:
+        """Where the crop begins and ends on both sides of a square of `short_side_px`."""
+        begin = (self.short_side_px - self.image_size) // 2
+        return begin, begin + self.image_size
+
     def to_json(self) -> dict[str, Any]:
         """Plain values from which `from_json` makes an equal object."""
         return asdict(self)

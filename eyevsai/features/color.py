@@ -32,9 +32,10 @@ class ColorHistogram(nn.Module):
         """
         value = torch.maximum(torch.maximum(red, green), blue)
         chroma = value - torch.minimum(torch.minimum(red, green), blue)
-        # comparisons in place give 0 or 1 in float32, of which lerp selects exactly; to bool they take thrice as long
-        turn = torch.lerp(green - blue, torch.add(blue - red, chroma, alpha=2), green.clone().eq_(value))
-        turn.lerp_(torch.add(red - green, chroma, alpha=4), blue.clone().eq_(value))
+        # comparisons in place give 0 or 1 in float32: of whole numbers that selects exactly; to bool they take longer
+        turn = green - blue
+        turn.addcmul_(green.clone().eq_(value), torch.add(blue - red, chroma, alpha=2).sub_(turn))
+        turn.addcmul_(blue.clone().eq_(value), torch.add(red - green, chroma, alpha=4).sub_(turn))
         hue = turn.mul_(self.hues).div_((SECTORS * chroma).clamp_(min=1)).floor_()
         hue.add_(hue.clone().lt_(0), alpha=self.hues)
         saturation = (chroma * self.tones).div_(value.clamp(min=1)).floor_().clamp_(max=self.tones - 1)

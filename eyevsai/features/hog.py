@@ -60,9 +60,9 @@ def _steepest(channels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     rows, columns, squares = _gradient(channels[0])
     for channel in channels[1:]:
         other_rows, other_columns, other_squares = _gradient(channel)
-        longer = other_squares.clone().gt_(squares)  # 0 or 1 in float32, of which lerp selects exactly
-        rows.lerp_(other_rows, longer)
-        columns.lerp_(other_columns, longer)
+        longer = other_squares.clone().gt_(squares)  # 0 or 1 in float32: of whole numbers that selects exactly
+        rows.addcmul_(longer, other_rows.sub_(rows))
+        columns.addcmul_(longer, other_columns.sub_(columns))
         squares = torch.maximum(squares, other_squares)
     return rows, columns, squares
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.formats.format import Format, Pixels, Runtime, Source
+from eyevsai.formats.shortcut import with_shortcut
 from eyevsai.formats.tracing import INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Onnx(Format):
         """See `Format.write`."""
         import onnx
 
-        onnx.save(to_onnx(source), folder / MODEL)
+        onnx.save(with_shortcut(to_onnx(source), source.learner.preprocessing), folder / MODEL)
 
     def open(self, folder: Path) -> Runtime:
         """See `Format.open`."""
@@ -42,6 +43,8 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that spin while they wait take the cores from the processes that decode the next images.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors; it warns of what an exporter does, not of what a person can mend
         self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
 

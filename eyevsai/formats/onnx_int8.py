@@ -8,9 +8,11 @@ from typing import Any
 
 from eyevsai.formats.format import Format, Pixels, Runtime, Source
 from eyevsai.formats.onnx import MODEL, OnnxRuntime, to_onnx
+from eyevsai.formats.shortcut import with_shortcut
 from eyevsai.formats.tracing import INPUT, quietly
 
-QUANTIZED = ["Conv", "Gemm"]  # resizing and softmax stay as they are
+# Resizing and softmax stay as they are; an activation that did too would have to be converted to and fro.
+QUANTIZED = ["Conv", "Gemm", "Relu", "Clip"]
 AT_ONCE = 16
 
 
@@ -28,7 +30,7 @@ class OnnxInt8(Format):
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
         whole, folded = folder / "whole.onnx", folder / "folded.onnx"
-        onnx.save(to_onnx(source), whole)
+        onnx.save(with_shortcut(to_onnx(source), source.learner.preprocessing), whole)
         _fold(whole, folded)
         with quietly():
             quantize_static(

@@ -14,7 +14,7 @@ from eyevsai.errors import UserError
 from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.formats.format import Runtime
 from eyevsai.formats.formats import format_of
-from eyevsai.formats.manifest import read_manifest
+from eyevsai.formats.manifest import MANIFEST, read_manifest
 from eyevsai.models.learner import Images
 
 AT_ONCE = 16  # images for which what is computed stays in the caches of a CPU
@@ -35,6 +35,9 @@ class OpenedExport:
             some = [torch.from_numpy(np.ascontiguousarray(image))[None] for image in images[start : start + AT_ONCE]]
             squares = [self.preprocessing.square(self.preprocessing.resize(image)) for image in some]
             found.append(self.runtime.predict_proba(torch.cat(squares).numpy()))
+            if found[-1].shape[1:] != found[0].shape[1:]:
+                raise UserError(f"The export gives {found[-1].shape[1]} numbers for each image, but its {MANIFEST} "
+                                f"names {found[0].shape[1]} classes: one of the two was changed.")  # fmt: skip
         return np.concatenate(found)
 
 
@@ -53,4 +56,10 @@ def open_export(folder: Path, *, trusted: bool = False) -> OpenedExport:
             f"{folder} is a {form.name} export, in which code can be hidden that runs as it is opened or asked. If you "
             "made it yourself, load it with trusted=True; else take the onnx export, which holds none."
         )
-    return OpenedExport(manifest, form.open(folder))
+    try:
+        return OpenedExport(manifest, form.open(folder))
+    except UserError:
+        raise
+    except Exception as error:  # each runtime has errors of its own for a file that is none of its own
+        said = str(error).strip().partition("\n")[0]
+        raise UserError(f"{folder} holds no {form.name} export that can be opened: {said}") from error

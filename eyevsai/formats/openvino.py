@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.formats.format import Format, Pixels, Runtime, Source
 from eyevsai.formats.onnx import to_onnx
+from eyevsai.formats.tracing import CROPS
+
+if TYPE_CHECKING:
+    import openvino
 
 MODEL = "model.xml"
+SHORT_SIDE = ["eyevsai", "short_side_px"]  # where a model file says what size is not resized
 
 
 class OpenVino(Format):
@@ -26,8 +31,9 @@ class OpenVino(Format):
         """See `Format.write`."""
         import openvino
 
-        proto = to_onnx(source).SerializeToString()
-        openvino.save_model(openvino.Core().read_model(proto), folder / MODEL, compress_to_fp16=False)
+        model = openvino.Core().read_model(to_onnx(source).SerializeToString())
+        model.set_rt_info(str(source.learner.preprocessing.short_side_px), SHORT_SIDE)
+        openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
 
     def open(self, folder: Path) -> Runtime:
         """See `Format.open`."""
@@ -44,22 +50,62 @@ class OpenVinoBfloat16(OpenVino):
 
 
 class OpenVinoRuntime:
-    """A compiled model; each thread asks it by a request of its own."""
+    """A model of which each thread has requests of its own.
+
+    Images that are resized already go past its resize, which costs more than a small network. That is done here and not
+    by a branch in the file: behind one, OpenVINO 2026 answers wrongly once the number of images has changed.
+    """
 
     def __init__(self, path: Path, precision: str) -> None:
         import openvino
         import torch
 
-        config = {
+        self.path = path
+        self.short_side_px = int(openvino.Core().read_model(path).get_rt_info(SHORT_SIDE).astype(str))
+        self.config = {
             "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }  # fmt: skip
-        self.model = openvino.Core().compile_model(path, "CPU", config)
+        self.compiling = threading.Lock()
+        self.compiled: dict[bool, openvino.CompiledModel] = {}
         self.own = threading.local()
 
     def predict_proba(self, images: Pixels) -> Probabilities:
         """See `Runtime.predict_proba`."""
-        if not hasattr(self.own, "request"):
-            self.own.request = self.model.create_infer_request()
-        found = self.own.request.infer([np.ascontiguousarray(images)])
-        return np.array(found[self.model.output(0)], dtype=np.float32)
+        resized = images.shape[1:3] == (self.short_side_px, self.short_side_px)
+        request = self._request(resized)
+        if resized:
+            side = request.input_tensors[0].shape[1]
+            begin = (self.short_side_px - side) // 2
+            images = images[:, begin : begin + side, begin : begin + side]
+        request.infer([np.ascontiguousarray(images)])
+        return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+
+    def _request(self, resized: bool) -> openvino.InferRequest:
+        requests = self.own.__dict__
+        if str(resized) not in requests:
+            requests[str(resized)] = self._compile(resized).create_infer_request()
+        return requests[str(resized)]
+
+    def _compile(self, resized: bool) -> openvino.CompiledModel:
+        import openvino
+
+        with self.compiling:
+            if resized not in self.compiled:
+                core = openvino.Core()
+                model = core.read_model(self.path)
+                model = _from_crops(model) if resized else model
+                self.compiled[resized] = core.compile_model(model, "CPU", self.config)
+            return self.compiled[resized]
+
+
+def _from_crops(model: openvino.Model) -> openvino.Model:
+    """The part of a graph that comes after its resize."""
+    import openvino
+
+    outputs = [output for operation in model.get_ordered_ops() for output in operation.outputs()]
+    crops = next(output for output in outputs if CROPS in output.get_names())
+    given = openvino.opset13.parameter(crops.get_partial_shape(), crops.get_element_type())
+    for taker in crops.get_target_inputs() | model.input(0).get_target_inputs():  # of images: how many they are
+        taker.replace_source_output(given.output(0))
+    return openvino.Model(model.get_results(), [given])

@@ -7,10 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 
 from eyevsai.formats.format import Runtime, Source
-from eyevsai.formats.onnx import CPU, MODEL, Onnx, OnnxRuntime
+from eyevsai.formats.onnx import CPU, MODEL, Onnx, OnnxRuntime, to_onnx
 from eyevsai.formats.tracing import INPUT
 
 log = logging.getLogger("eyevsai")
@@ -29,7 +30,7 @@ class TensorRt(Onnx):
 
     def write(self, source: Source, folder: Path) -> None:
         """See `Format.write`; says what cannot be tried on this machine."""
-        super().write(source, folder)
+        onnx.save(to_onnx(source), folder / MODEL)  # without a branch, of which an engine may not be made
         if not is_here():
             log.warning("There is no TensorRT here: the engine is built where it first runs, and what is compared with "
                         "the model is the ONNX file on the CPU.")  # fmt: skip

@@ -72,7 +72,7 @@ def _answer(path: Path, prediction: Prediction, top_k: int) -> Answer:
 
 @dataclass(frozen=True)
 class _Decoder:
-    """Decodes and resizes files; of one that is no image, why."""
+    """Decodes files and resizes them to squares; of one that is no image, why."""
 
     preprocessing: Preprocessing
 
@@ -84,7 +84,8 @@ class _Decoder:
             picture = decode(path)
         except (UndecodableImage, OSError) as error:
             return str(error)
-        return self.preprocessing.resize(torch.from_numpy(picture)[None])[0].contiguous().numpy()
+        resized = self.preprocessing.resize(torch.from_numpy(picture)[None])
+        return self.preprocessing.square(resized)[0].contiguous().numpy()
 
 
 def _find_images(given: Sequence[str]) -> list[Path]:

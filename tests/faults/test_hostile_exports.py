@@ -1,0 +1,145 @@
+"""Row 10, of exports: whoever writes a file may write its checksum too; still nothing of it runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+import eyevsai
+from eyevsai.checksum import hash_file
+from eyevsai.errors import UserError
+from eyevsai.formats.exporting import export
+from eyevsai.formats.format import Source
+from eyevsai.formats.parity import Corpus
+from eyevsai.models.families import family_of
+from eyevsai.models.learner import build
+from tests.conftest import draw_image
+from tests.faults.test_hostile import EVIL, Marking
+
+FORMATS = ("onnx", "openvino", "pytorch")  # what is opened without trust
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = family_of("deep_v1").variations["standard"].settings(image_size=32, width=4)  # type: ignore[call-arg]
+    learner = build("deep_v1", "standard", settings, ("a", "b", "c"), seed=0)
+    squares = np.stack([draw_image(number % 3, number, 37, 37) for number in range(4)])
+    corpus = Corpus(learner, list("abcd"), squares, lambda: list(squares), lambda: [(squares, np.zeros(4, int))])
+    folder = tmp_path_factory.mktemp("exports")
+    for name in FORMATS:
+        source = Source(learner, "0" * 64, None, lambda: squares)
+        assert export(name, source, corpus, folder / name, "models:/a/1").failures == []
+    return folder
+
+
+def sign(folder: Path) -> None:
+    """Makes the manifest name the files that are there."""
+    path = folder / "manifest.json"
+    files = {each.relative_to(folder).as_posix(): hash_file(each)
+             for each in folder.rglob("*") if each.is_file() and each != path}  # fmt: skip
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": files}))
+
+
+def pickle_weights(folder: Path, marker: Path) -> None:
+    torch.save({"network": Marking(marker)}, folder / "model.pth")
+
+
+def pickle_safetensors(folder: Path, marker: Path) -> None:
+    torch.save(Marking(marker), folder / "model.safetensors")
+
+
+def write_code(folder: Path, marker: Path) -> None:
+    for name in ("network.py", "example.py", "sitecustomize.py", "torch.py"):
+        (folder / name).write_text(EVIL.format(marker=str(marker)))
+
+
+def pickle_onnx(folder: Path, marker: Path) -> None:
+    torch.save(Marking(marker), folder / "model.onnx")
+
+
+def read_elsewhere(folder: Path, marker: Path) -> None:
+    """A tensor of the graph lies in a file outside."""
+    secret = folder.parent / "secret"
+    secret.write_bytes(b"\0" * 4096)
+    model = onnx.load(folder / "model.onnx")
+    tensor = next(
+        each for each in model.graph.initializer if each.data_type == TensorProto.FLOAT and len(each.dims) == 4
+    )
+    size = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "../secret"), ("offset", "0"), ("length", str(size))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    del marker
+
+
+def call_another_library(folder: Path, marker: Path) -> None:
+    model = onnx.load(folder / "model.onnx")
+    model.graph.node.insert(0, helper.make_node("Run", ["images"], ["ran"], domain="evil", command=f"touch {marker}"))
+    model.opset_import.append(helper.make_opsetid("evil", 1))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+
+
+def tear_onnx(folder: Path, marker: Path) -> None:
+    content = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(content[: len(content) // 2])
+    del marker
+
+
+def tear_openvino(folder: Path, marker: Path) -> None:
+    content = (folder / "model.xml").read_bytes()
+    (folder / "model.xml").write_bytes(content[: len(content) // 2])
+    del marker
+
+
+def read_past_the_weights(folder: Path, marker: Path) -> None:
+    path = folder / "model.xml"
+    path.write_text(path.read_text().replace('offset="0"', 'offset="99999999999"'))
+    del marker
+
+
+HOSTILE: dict[Callable[[Path, Path], None], tuple[str, str]] = {
+    pickle_weights: ("pytorch", "no pytorch export that can be opened"), pickle_safetensors: ("pytorch", "SHA-256"),
+    pickle_onnx: ("onnx", "no onnx export that can be opened"), read_elsewhere: ("onnx", "no onnx export"),
+    call_another_library: ("onnx", "no onnx export"), tear_onnx: ("onnx", "no onnx export"),
+    tear_openvino: ("openvino", "no openvino export"), read_past_the_weights: ("openvino", "no openvino export"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", HOSTILE, ids=lambda spoil: spoil.__name__)
+def test_row_10_a_hostile_export_is_refused_and_nothing_of_it_runs(
+    exports: Path, spoil: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    name, reason = HOSTILE[spoil]
+    folder, marker = Path(shutil.copytree(exports / name, tmp_path / name)), tmp_path / "marker"
+    spoil(folder, marker)
+    sign(folder)
+    with pytest.raises(UserError, match=reason):
+        eyevsai.load(str(folder)).predict(draw_image(0, 0))
+    assert not marker.exists()
+
+
+def test_row_10_python_files_beside_a_model_are_not_run(exports: Path, tmp_path: Path) -> None:
+    folder, marker = Path(shutil.copytree(exports / "pytorch", tmp_path / "pytorch")), tmp_path / "marker"
+    write_code(folder, marker)
+    sign(folder)
+    eyevsai.load(str(folder)).predict(draw_image(0, 0))
+    assert not marker.exists()
+
+
+def test_a_graph_of_other_classes_is_told(exports: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exports / "onnx", tmp_path / "onnx"))
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": ["a", "b"]}))
+    with pytest.raises(UserError, match="gives 3 numbers for each image"):
+        eyevsai.load(str(folder)).predict(draw_image(0, 0))
