@@ -67,6 +67,9 @@ def export(as_json: Json = False, **given: Any) -> None:
     """Write a trained model as files for other runtimes; what does not say the same as the model is refused."""
     settings = config.compose(ExportSettings, given)
     start_logging()
+    if settings.package is not None:
+        _package(settings, as_json)
+        return
     from eyevsai.jobs.export import export as job
 
     done = job(settings, config.take_run_id())
@@ -76,6 +79,19 @@ def export(as_json: Json = False, **given: Any) -> None:
     for each in done:
         figures = ", ".join(f"{name} {value:.3g}" for name, value in each.verdict.figures.items())
         print(f"{each.format}: {each.uri}, {each.size_bytes / 1e6:.1f} MB, in {each.seconds:.0f} s\n  {figures}")
+
+
+def _package(settings: ExportSettings, as_json: bool) -> None:
+    from eyevsai.jobs.package import package
+
+    done = package(settings, config.take_run_id())
+    if as_json:
+        print(json.dumps({**vars(done), "folder": str(done.folder)}, indent=2))
+        return
+    for model in done.models:
+        print(f"{model['dataset']}: {model['model_uri']}, {model['metric']} {model['accuracy']:.4f}, as "
+              f"{', '.join(model['formats'])}")  # fmt: skip
+    print(f"See {done.folder}; it is logged on run {done.run_id}")
 
 
 def predict(

@@ -32,6 +32,10 @@ class SubjectSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_subject()
+
+    def check_subject(self) -> None:
+        """Raises UserError unless one model is named."""
         if (self.run is None) == (self.model_uri is None):
             raise UserError("Say which model: --run RUN_ID, or --model-uri models:/NAME/VERSION. One of them.")
 

@@ -25,6 +25,7 @@ from eyevsai.formats.formats import asks_all, format_of, names_of
 from eyevsai.formats.parity import Corpus, Verdict
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.jobs.opening import open_swept_store, start_job
+from eyevsai.jobs.prune import prune
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.jobs.subject import Subject, find_subject
 from eyevsai.models.learner import Learner, read_card
@@ -66,51 +67,81 @@ def export(settings: ExportSettings, run_id: str | None = None) -> list[Exported
         tracking_uri = open_swept_store(state_root)
         _check_room(0)
         subject = find_subject(tracking_uri, settings.run, settings.model_uri)
-        learner = subject.load()
-        names = _find_formats(settings.format, learner)
-        output = _find_output(settings, subject, names)
-        _check_room(sum(path.stat().st_size for path in subject.package.rglob("*.safetensors")))
-        data = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root).open(
-            learner.preprocessing
-        )
-        source = _find_source(subject, learner, data, settings)
-        corpus = _draw_corpus(subject, learner, data, settings.parity_images)
+        if settings.prune:
+            subject = find_subject(tracking_uri, None, prune(subject, settings, stop))
+        leaving = prepare(subject, settings, _find_output(settings, subject))
         tags = {"job": "export", "subject": subject.run.run_id, "model_uri": subject.title}
         title = f"export {subject.run.name}"
         with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
             call.params({name: value for name, value in vars(settings).items() if value is not None})
-            done = [_export(name, subject, source, corpus, state_root=state_root, output=output) for name in names]
-            if failures := [failure for each in done for failure in each.verdict.failures]:
-                raise RunFailed("\n".join(failures))
+            return leaving.export_all()
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A model that is about to leave in some formats, what they are held against, and where copies of them go."""
+
+    subject: Subject
+    names: list[str]
+    source: Source
+    corpus: Corpus
+    state_root: Path
+    output: Path | None
+
+    def export_all(self) -> list[Exported]:
+        """Keeps what says the same as the model.
+
+        Raises:
+            RunFailed: the others' failures, in the end.
+        """
+        done = [self.export(name) for name in self.names]
+        if failures := [failure for each in done for failure in each.verdict.failures]:
+            raise RunFailed("\n".join(failures))
         return done
 
+    def export(self, name: str) -> Exported:
+        """Writes one export and holds it against the model; logs it and what was found."""
+        from eyevsai.registry.versions import EXPORT, tag_version
+        from eyevsai.serving.package import EXPORTS
 
-def _export(
-    name: str, subject: Subject, source: Source, corpus: Corpus, *, state_root: Path, output: Path | None
-) -> Exported:
-    from eyevsai.registry.versions import EXPORT, tag_version
-    from eyevsai.serving.package import EXPORTS
+        subject, began = self.subject, time.monotonic()
+        log.info("Exporting %s as %s", subject.title, name)
+        with tempfile.TemporaryDirectory(prefix="eyevsai-export-") as place:
+            folder = Path(place) / name
+            try:
+                verdict = export_one(name, self.source, self.corpus, folder, subject.title)
+            except OSError as error:
+                raise RunFailed(f"Cannot write {folder}: {error.strerror or error}. Nothing was kept.") from error
+            failures = [f"{subject.title} as {name} is refused. {failure}" for failure in verdict.failures]
+            if not failures:
+                _keep(name, subject, folder, self.state_root)
+                if self.output is not None:
+                    _copy(folder, self.output / name)
+            size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if subject.version is not None:
+            figures = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.figures.items()}
+            told = {f"{EXPORT}.{name}": "refused" if failures else "passed", **figures}
+            tag_version(subject.tracking_uri, subject.version, told)
+        uri = f"runs:/{subject.run.run_id}/{EXPORTS}/{name}"
+        return Exported(name, uri, Verdict(verdict.figures, failures), size_bytes, time.monotonic() - began)
 
-    began = time.monotonic()
-    log.info("Exporting %s as %s", subject.title, name)
-    with tempfile.TemporaryDirectory(prefix="eyevsai-export-") as place:
-        folder = Path(place) / name
-        try:
-            verdict = export_one(name, source, corpus, folder, subject.title)
-        except OSError as error:
-            raise RunFailed(f"Cannot write {folder}: {error.strerror or error}. Nothing was kept.") from error
-        failures = [f"{subject.title} as {name} is refused. {failure}" for failure in verdict.failures]
-        if not failures:
-            _keep(name, subject, folder, state_root)
-            if output is not None:
-                _copy(folder, output / name)
-        size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    if subject.version is not None:
-        figures = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.figures.items()}
-        told = {f"{EXPORT}.{name}": "refused" if failures else "passed", **figures}
-        tag_version(subject.tracking_uri, subject.version, told)
-    uri = f"runs:/{subject.run.run_id}/{EXPORTS}/{name}"
-    return Exported(name, uri, Verdict(verdict.figures, failures), size_bytes, time.monotonic() - began)
+
+def prepare(subject: Subject, settings: ExportSettings, output: Path | None) -> Leaving:
+    """All that an export needs, found and checked before anything is written but the folder `output`.
+
+    Raises:
+        UserError: a format that cannot be had, no room, or the model's data are not what they were.
+    """
+    learner = subject.load()
+    names = _find_formats(settings.format, learner)
+    if output is not None:
+        _make_output(output, names)
+    _check_room(sum(path.stat().st_size for path in subject.package.rglob("*.safetensors")))
+    dataset = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root)
+    data = dataset.open(learner.preprocessing)
+    source = _find_source(subject, learner, data, settings)
+    corpus = _draw_corpus(subject, learner, data, settings.parity_images)
+    return Leaving(subject, names, source, corpus, Path(settings.state_root).expanduser(), output)
 
 
 def _keep(name: str, subject: Subject, folder: Path, state_root: Path) -> None:
@@ -151,18 +182,20 @@ def _find_formats(text: str, learner: Learner) -> list[str]:
     return chosen
 
 
-def _find_output(settings: ExportSettings, subject: Subject, names: list[str]) -> Path | None:
+def _find_output(settings: ExportSettings, subject: Subject) -> Path | None:
     if settings.output is None:
         return None
     title = subject.version.uri.removeprefix("models:/").replace("/", "-") if subject.version else subject.run.run_id
-    output = Path(settings.output).expanduser() / title
+    return Path(settings.output).expanduser() / title
+
+
+def _make_output(output: Path, names: list[str]) -> None:
     if there := [name for name in names if (output / name).exists()]:
         raise UserError(f"{output / there[0]} is there already. Name another --output, or move it away.")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write to {output}: {error.strerror}. Choose another --output.") from error
-    return output
 
 
 def _check_room(weights_bytes: int) -> None:

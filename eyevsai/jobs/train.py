@@ -78,7 +78,7 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
         if resumed:
             check_basis(dataset, learner.preprocessing, resumed, anyway=config.resume.resume_anyway)
         with _start(config, name, tracking_uri, stop, Origin(run_id, resumed.run_id if resumed else None)) as run:
-            session = _Session(config, learner, data, name, run)
+            session = Session(config, learner, data, name, run)
             if resumed:
                 session.logged = run.logged_epochs()
             else:
@@ -125,7 +125,7 @@ def _prepare(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Data]:
 
 
 @dataclass
-class _Session:
+class Session:
     """One training run while it lasts: what is logged, in the order in which it comes to be."""
 
     config: TrainConfig

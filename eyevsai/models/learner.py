@@ -39,6 +39,7 @@ class Learner(Protocol):
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     temperature: float  # divides the logarithms of what is said; 1 until it is fitted to held-out images
+    pruned: float  # the share of each layer's channels that was taken away; 0 when none was
 
     def prepare(self, train_labels: Sequence[str]) -> None:
         """Gets ready to learn from images of these classes; `preprocessing` is settled from then on.
@@ -97,6 +98,10 @@ class NetworkModel(Learner, Protocol):
     """A learner that is one torch network, from N,3,S,S to N,C logits."""
 
     network: nn.Module
+    seed: int  # of every random draw while it learns
+
+    def prune(self, share: float) -> None:
+        """Takes the least `share` of each layer's channels away; raises UserError where there are none to lose."""
 
 
 @runtime_checkable
@@ -128,6 +133,7 @@ def save(learner: Learner, folder: Path) -> None:
         "classes": learner.classes,
         "preprocessing": learner.preprocessing.to_json(),
         "temperature": learner.temperature,
+        "pruned": learner.pruned,
         "sha256": hash_file(folder / WEIGHTS),
     }
     (folder / CARD).write_text(json.dumps(seal(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -153,6 +159,7 @@ def load(folder: Path) -> Learner:
         learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
         learner.preprocessing = Preprocessing.from_json(card["preprocessing"])
         learner.temperature = float(card.get("temperature", 1.0))
+        learner.pruned = float(card.get("pruned", 0.0))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder} holds no eyevsai model: {CARD} does not say what one is ({error}).") from error
     learner.load_tensors(_read_weights(folder / WEIGHTS))

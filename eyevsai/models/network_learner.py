@@ -18,6 +18,7 @@ from eyevsai.errors import UserError
 from eyevsai.models.anatomy import Anatomy, examine_network
 from eyevsai.models.graph import Graph
 from eyevsai.models.learner import Images
+from eyevsai.models.pruning import fit_shapes, prune
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.course import Course
 from eyevsai.training.device import find_device, find_precision
@@ -38,12 +39,15 @@ class NetworkLearner:
         self.seed = seed
         self.preprocessing = Preprocessing(settings.image_size)
         self.temperature = 1.0
+        self.pruned = 0.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "weights"))
             network = self.build_network()
-        # What an image gives depends, to the last bit, on how weights lie in memory: as in training, always.
-        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-        self.network = network.to(memory_format=layout)
+        self.network = self._lay_out(network)
+
+    def _lay_out(self, network: nn.Module) -> nn.Module:
+        """What an image gives depends, to the last bit, on how weights lie in memory: as in training, always."""
+        return network.to(memory_format=torch.channels_last if self.settings.channels_last else torch.contiguous_format)
 
     def build_network(self) -> nn.Module:
         """N,3,S,S float32 -> N,C logits, freshly initialised."""
@@ -104,10 +108,19 @@ class NetworkLearner:
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """See `Learner.load_tensors`; raises UserError when the weights are another network's."""
         try:
+            if self.pruned:
+                fit_shapes(self.network, tensors)
+                self.network = self._lay_out(self.network)
             self.network.load_state_dict(tensors)
-        except RuntimeError as error:
+        except (RuntimeError, KeyError) as error:
             raise UserError(f"The saved weights do not fit {self.family}/{self.variation}: {error}") from error
         self.network.eval()
+
+    def prune(self, share: float) -> None:
+        """See `NetworkModel.prune`."""
+        prune(self.network, share, self.preprocessing.image_size)
+        self.network = self._lay_out(self.network)
+        self.pruned = 1 - (1 - self.pruned) * (1 - share)
 
 
 class Classification(nn.Module):

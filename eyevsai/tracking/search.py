@@ -10,10 +10,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import ViewType
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
+
+SCORES = ("test/accuracy", "best/accuracy")  # what models are held against each other by: the first that there is
+AT_ONCE = 1000  # runs of one answer
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class FoundRun:
     metrics: Mapping[str, float]
     model_uri: str | None  # of the model that it logged
 
+    @property
+    def score(self) -> tuple[str, float]:
+        """The metric by which it is held against others, and its value: -1 when it has none."""
+        return next(((name, self.metrics[name]) for name in SCORES if name in self.metrics), (SCORES[-1], -1.0))
+
 
 def find_run(tracking_uri: str, run_id: str) -> FoundRun:
     """The run of this id.
@@ -41,10 +49,30 @@ def find_run(tracking_uri: str, run_id: str) -> FoundRun:
         raise UserError(f"There is no run {run_id} in the store. `mlflow ui` shows those that are there.") from error
     if run.info.lifecycle_stage != "active":
         raise UserError(f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}")
+    return _describe(run)
+
+
+def find_trained(tracking_uri: str) -> list[FoundRun]:
+    """All finished runs that trained a model, newest first."""
+    client = MlflowClient(tracking_uri=tracking_uri)
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    found: list[FoundRun] = []
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs(
+            experiments, "tags.job = 'train' and attributes.status = 'FINISHED'", ViewType.ACTIVE_ONLY, AT_ONCE,
+            ["attributes.end_time DESC"], token or None,
+        )  # fmt: skip
+        found += map(_describe, page)
+        token = page.token or None
+    return found
+
+
+def _describe(run: Run) -> FoundRun:
     models = run.outputs.model_outputs if run.outputs else []
     uri = f"models:/{models[-1].model_id}" if models else None
-    data = run.data
-    return FoundRun(run_id, run.info.run_name or "", run.info.status, data.tags, data.params, data.metrics, uri)
+    info, data = run.info, run.data
+    return FoundRun(info.run_id, info.run_name or "", info.status, data.tags, data.params, data.metrics, uri)
 
 
 def find_study(tracking_uri: str, tags: Mapping[str, str], wanted: str | None) -> str | None:

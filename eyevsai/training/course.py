@@ -12,13 +12,13 @@ from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.stopping import Stop
 from eyevsai.training.optimizer import Schedule
-from eyevsai.training.settings import NetworkSettings
+from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
 
 
 class Course:
     """The whole network, on images, from the first epoch to the last."""
 
-    def __init__(self, network: nn.Module, settings: NetworkSettings) -> None:
+    def __init__(self, network: nn.Module, settings: NetworkSettings | UnfreezingSettings) -> None:
         self.network = network
         self.num_epochs = settings.epochs
         self.parts: list[nn.Module] = [network]  # those that have a learning rate of their own

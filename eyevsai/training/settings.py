@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Self
 
 from eyevsai.data.settings import AugmentationSettings
 from eyevsai.errors import UserError
 from eyevsai.settings import Choice, Doc, Range, Search, Settings
 
 MEMORY_EFFICIENT_PARTS = 4
+
+RECOVERY = 0.3  # of the learning rate, for a network that has learned already
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,10 @@ class NetworkSettings(TrainingSettings):
 
     epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the training images.")] = 30
 
+    def to_recover(self, epochs: int) -> Self:
+        """These settings for a network that has learned already, and was changed."""
+        return replace(self, epochs=epochs, lr=self.lr * RECOVERY, warmup_epochs=min(self.warmup_epochs, epochs / 5))
+
 
 @dataclass(frozen=True)
 class UnfreezingSettings(TrainingSettings):
@@ -183,3 +189,8 @@ class UnfreezingSettings(TrainingSettings):
     def epochs(self) -> int:
         """Passes over the training images, frozen and fine-tuning together."""
         return self.freeze_base_epochs + self.fine_tune_epochs
+
+    def to_recover(self, epochs: int) -> Self:
+        """These settings for a network that has learned already, and was changed: nothing of it is frozen."""
+        return replace(self, freeze_base_epochs=0, fine_tune_epochs=epochs, lr=self.fine_tune_lr,
+                       warmup_epochs=min(self.warmup_epochs, epochs / 5))  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -202,3 +203,108 @@ def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> 
         assert code == 400
         assert reason in answer["message"]
         assert "Traceback" not in answer["message"]
+
+
+def test_a_pruned_version_is_smaller_and_leaves(eyevsai: Eyevsai, trained: str) -> None:
+    done = eyevsai("export", "--run", trained, "--prune", "0.5", "--prune-epochs", "2")
+    assert f"models:/{MODEL}/2 is {VERSION} pruned" in done.stderr
+    version = MlflowClient().get_model_version(MODEL, "2")
+    assert version.tags["pruned_from"] == VERSION
+    assert float(version.tags["prune.parameters_after"]) < 0.6 * float(version.tags["prune.parameters_before"])
+    assert version.tags["export.onnx"] == "passed"
+    run = MlflowClient().get_run(version.run_id or "")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["job"] == "train"
+    assert len(MlflowClient().get_metric_history(run.info.run_id, "valid/accuracy")) == 2
+    for name in ("accuracy", "parameters", "mflops", "size_bytes", "images_per_s"):
+        assert {f"prune/{name}_before", f"prune/{name}_after"} <= run.data.metrics.keys()
+    assert package.load(f"models:/{MODEL}/2").metadata["format"] == "onnx"
+    figures = json.loads(eyevsai("evaluate", "--model-uri", f"models:/{MODEL}/2", "--json").stdout)["figures"]
+    assert 0 <= figures["accuracy"] <= 1
+    said = eyevsai("export", "--run", trained, "--prune", "0.01", code=2).stderr
+    assert "no layer has 8 channels to lose" in said
+
+
+def test_the_best_of_each_dataset_are_packaged(
+    mlflow_run: MlflowRun, eyevsai: Eyevsai, trained: str, images: Path, workplace: Path
+) -> None:
+    other = write_images(workplace / "others" / "spots", {"across": 20, "down": 20})
+    eyevsai("train", "--data", str(other), *SMALL)
+    eyevsai("train", "--data", str(images), "--model", "shallow", "--image-size", "32", "--threads", "1")
+    client, shallow = MlflowClient(), f"models:/{'stripes-shallow-svm_hog_lbp'}/1"
+    worse = client.get_model_version("stripes-shallow-svm_hog_lbp", "1").run_id or ""
+    client.log_metric(trained, "best/accuracy", 0.5)
+    client.log_metric(worse, "best/accuracy", 0.4)
+    mlflow_run("export", "-P", "package=game", "-P", "format=onnx", "-P", f"output={workplace / 'out'}")
+
+    folder = workplace / "out" / "game"
+    info = json.loads((folder / "deployment_info.json").read_text())
+    assert [(model["dataset"], model["model_uri"]) for model in info["models"]] == [
+        ("spots", "models:/spots-deep_v1-standard/1"), ("stripes", VERSION),
+    ]  # fmt: skip
+    for model in info["models"]:
+        classifier = package.load(str(folder / model["formats"]["onnx"]["folder"]))
+        assert list(classifier.classes) == model["classes"]
+        assert model["formats"]["onnx"]["figures"]["top1_agreement"] == 1
+    assert "python example.py IMAGE" in (folder / "README.md").read_text()
+    (call,) = runs_of("export")
+    assert (call.info.status, call.data.tags["package"]) == ("FINISHED", "game")
+    assert "deployment_info.json" in artifacts(call.info.run_id, "packages/game")
+
+    client.log_metric(worse, "test/accuracy", 0.9)  # what was evaluated goes before what valid says
+    eyevsai("export", "--package", "other", "--per-dataset", "2")
+    models = json.loads((workplace / "other" / "deployment_info.json").read_text())["models"]
+    assert [(model["model_uri"], model["metric"]) for model in models if model["dataset"] == "stripes"] == [
+        (shallow, "test/accuracy"), (VERSION, "best/accuracy"),
+    ]  # fmt: skip
+    assert not [each for each in workplace.iterdir() if each.name.startswith(".other")]
+    for flags, reason in [
+        (("--package", "other"), "is there already"),
+        (("--package", "../out"), "is no name for a folder"),
+        (("--package", "x", "--run", trained), "--package finds the best models itself"),
+        (("--package", "x", "--prune", "0.3"), "leave --package out"),
+    ]:
+        said = eyevsai("export", *flags, code=2).stderr
+        assert reason in said
+        assert "Traceback" not in said
+
+
+def test_there_is_nothing_to_package(eyevsai: Eyevsai, workplace: Path) -> None:
+    assert "No model was trained in this store yet" in eyevsai("export", "--package", "game", code=2).stderr
+    assert not (workplace / "game").exists()
+
+
+def test_an_interrupted_export_ends_killed_and_keeps_only_what_is_whole(trained: str, workplace: Path) -> None:
+    command = [sys.executable, "-m", "eyevsai", "export", "--run", trained, "--format", "onnx,onnx-int8,openvino,pt2"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=workplace, env=env, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "as onnx-int8" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    said = process.stderr.read()
+    assert process.wait(10) == 143, said
+    assert "Traceback" not in said
+    (call,) = runs_of("export")
+    assert call.info.status == "KILLED"
+    for name in artifacts(trained, "exports"):
+        assert "manifest.json" in artifacts(trained, f"exports/{name}")
+    assert "onnx" in artifacts(trained, "exports")
+    assert "export.openvino" not in tags()
+    assert package.load(VERSION).metadata["format"] == "onnx"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model", [("deep_v1", "--width", "8", "--epochs", "2"), ("shallow",), ("deep_v2", "--epochs", "1")]
+)
+def test_row_21_on_photographs(eyevsai: Eyevsai, photos: Path, model: tuple[str, ...]) -> None:
+    eyevsai("train", "--dataset", "pets", "--image-size", "64", "--model", *model, EYEVSAI_DATA=str(photos))
+    (run,) = runs_of("train")
+    done = eyevsai("export", "--run", run.info.run_id, "--format", "all", "--json", EYEVSAI_DATA=str(photos))
+    exported = {each["format"]: each["figures"] for each in json.loads(done.stdout)}
+    assert {"onnx", "openvino", "openvino-bf16"} <= exported.keys()
+    for figures in exported.values():
+        assert figures["images"] >= 100
+        assert figures["top1_agreement"] >= 0.98

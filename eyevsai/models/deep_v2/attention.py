@@ -6,6 +6,7 @@ Means and maxima over places are pooled: torch's reductions are several times sl
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,11 @@ class Cbam(nn.Module):
         self.channels = _bottleneck(channels, reduction)
         self.places = ToLogits(2, 1, CBAM_KERNEL, padding=CBAM_KERNEL // 2, bias=False)
 
+    def channel_layers(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+        """See `ChannelWise`."""
+        first, *_, last = self.channels.children()
+        return [first], [last]
+
     def forward(self, features: Tensor) -> Tensor:
         """N,C,H,W -> N,C,H,W."""
         size = features.shape[2:]
@@ -74,6 +80,10 @@ class SelfAttention(nn.Module):
         self.look = nn.Conv2d(channels, 3 * inside, 1)
         self.answer = nn.Conv2d(inside, channels, 1)
         self.share = nn.Parameter(torch.zeros(1))
+
+    def channel_layers(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+        """See `ChannelWise`."""
+        return [self.look], [self.answer, self.norm]
 
     def forward(self, features: Tensor) -> Tensor:
         """N,C,H,W -> N,C,H,W."""

@@ -45,6 +45,7 @@ class ShallowLearner:
     """See `Learner`; it learns in one pass."""
 
     family = "shallow"
+    pruned = 0.0
 
     def __init__(self, variation: str, settings: ShallowSettings, classes: tuple[str, ...], seed: int) -> None:
         self.variation = variation

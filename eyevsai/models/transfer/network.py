@@ -54,8 +54,8 @@ class TransferLearner(NetworkLearner):
                 stage.load_state_dict(loaded.state_dict())
 
     def course(self) -> Course:
-        """See `NetworkLearner.course`."""
-        return Unfreezing(self.network, self._settings)
+        """See `NetworkLearner.course`; a base that was pruned has to recover at once, and all of it."""
+        return Course(self.network, self._settings) if self.pruned else Unfreezing(self.network, self._settings)
 
     @property
     def _settings(self) -> TransferSettings:

@@ -1,0 +1,139 @@
+"""package: the best model of each dataset, exported and bundled for whoever deploys them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.errors import RunFailed, UserError
+from eyevsai.formats.settings import ExportSettings
+from eyevsai.jobs.export import Exported, Leaving, prepare
+from eyevsai.jobs.opening import open_swept_store, start_job
+from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
+from eyevsai.jobs.subject import find_subject
+from eyevsai.version import VERSION
+
+if TYPE_CHECKING:
+    from eyevsai.tracking.search import FoundRun
+
+log = logging.getLogger("eyevsai")
+
+INFO, README, PACKAGES = "deployment_info.json", "README.md", "packages"
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A package that was written."""
+
+    folder: Path
+    run_id: str  # where it is logged
+    models: list[dict[str, Any]]
+
+
+def package(settings: ExportSettings, run_id: str | None = None) -> Packaged:
+    """Exports the best models of each dataset, and writes them with what is known of them into one folder.
+
+    `run_id` is the run that `mlflow run` made for this call, if one did.
+
+    Raises:
+        UserError: something a person must mend.
+        RunFailed: an export does not say what its model says; no package is written.
+    """
+    with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+        state_root, name = Path(settings.state_root).expanduser(), str(settings.package)
+        tracking_uri = open_swept_store(state_root)
+        chosen = _find_best(tracking_uri, settings.per_dataset)
+        tags, title = {"job": "export", "package": name}, f"package {name}"
+        with _building(Path(settings.output or ".").expanduser() / name) as building:
+            leaving = []
+            for run in chosen:
+                subject = find_subject(tracking_uri, run.run_id, None)
+                leaving.append(prepare(subject, settings, building / _call(subject.title)))
+            with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
+                call.params({name: value for name, value in vars(settings).items() if value is not None})
+                models = [_describe(run, each, each.export_all()) for run, each in zip(chosen, leaving, strict=True)]
+                _write_info(building, name, models)
+                call.files(f"{PACKAGES}/{name}", building)
+        return Packaged(Path(settings.output or ".").expanduser() / name, call.run_id, models)
+
+
+def _find_best(tracking_uri: str, count: int) -> list[FoundRun]:
+    """The best runs of each dataset, the best first."""
+    from eyevsai.tracking.search import find_trained
+
+    of_datasets: dict[str, list[FoundRun]] = defaultdict(list)
+    for run in find_trained(tracking_uri):
+        of_datasets[run.tags["dataset"]].append(run)
+    if not of_datasets:
+        raise UserError("No model was trained in this store yet, so there is nothing to package. Train one first.")
+    return [
+        run for _, runs in sorted(of_datasets.items()) for run in sorted(runs, key=lambda run: -run.score[1])[:count]
+    ]
+
+
+@contextmanager
+def _building(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that gets its name when all is done, and is gone when it is not."""
+    if target.exists():
+        raise UserError(f"{target} is there already. Name another --package or --output, or move it away.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise UserError(f"Cannot write to {target.parent}: {error.strerror}. Choose another --output.") from error
+    try:
+        yield building
+        building.chmod(0o755)
+        building.rename(target)
+    except OSError as error:
+        raise RunFailed(f"Cannot write {target}: {error.strerror or error}. Nothing was kept of it.") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _call(title: str) -> str:
+    """`pets-deep_v2-resnet-7` of `models:/pets-deep_v2-resnet/7`."""
+    return title.removeprefix("models:/").removeprefix("run ").replace("/", "-")
+
+
+def _describe(run: FoundRun, leaving: Leaving, exported: list[Exported]) -> dict[str, Any]:
+    metric, value = run.score
+    learner, place = leaving.source.learner, _call(leaving.subject.title)
+    return {
+        "dataset": run.tags["dataset"], "model": learner.family, "variation": learner.variation,
+        "model_uri": leaving.subject.title, "run_id": run.run_id, "metric": metric, "accuracy": value,
+        "classes": list(learner.classes), "input": "N,H,W,3 uint8 RGB of any size",
+        "parameters": learner.num_parameters(),
+        "formats": {
+            each.format: {"folder": f"{place}/{each.format}", "size_bytes": each.size_bytes,
+                          "figures": each.verdict.figures}
+            for each in exported
+        },
+    }  # fmt: skip
+
+
+def _write_info(folder: Path, name: str, models: list[dict[str, Any]]) -> None:
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    info = {"package": name, "created": made, "eyevsai": VERSION, "models": models}
+    (folder / INFO).write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    rows = [
+        f"| {model['dataset']} | {model['model']}/{model['variation']} | {model['accuracy']:.4f} ({model['metric']}) | "
+        f"{len(model['classes'])} | " + ", ".join(f"`{each['folder']}`" for each in model["formats"].values()) + " |"
+        for model in models
+    ]
+    (folder / README).write_text("\n".join([
+        f"# {name}", "", f"Made by eyevsai {VERSION} on {made}. Each folder holds a model, `manifest.json` with its "
+        "classes and the SHA-256 of its files, and `example.py`, which needs nothing but that format's runtime:", "",
+        "    python example.py IMAGE", "",
+        "| dataset | model | accuracy | classes | folders |", "|---|---|---|---|---|", *rows, "",
+        f"`{INFO}` says the same for programs.", "",
+    ]), encoding="utf-8")  # fmt: skip
