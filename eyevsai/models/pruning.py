@@ -94,6 +94,7 @@ def _pruner_of_leaves() -> object:
 
     class Pruner(BasePruningFunc):  # type: ignore[misc]
         def prune_out_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
+            """What it gives has the channels of what it takes: they go together."""
             taking, giving = cast(ChannelWise, layer).channel_layers()
             for each in taking:
                 function.prune_conv_in_channels(each, idxs)
