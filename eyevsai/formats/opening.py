@@ -12,7 +12,7 @@ import torch
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.errors import UserError
 from eyevsai.evaluation.metrics import Probabilities
-from eyevsai.formats.format import Runtime
+from eyevsai.formats.format import Pixels, Runtime
 from eyevsai.formats.formats import format_of
 from eyevsai.formats.manifest import MANIFEST, read_manifest
 from eyevsai.models.learner import Images
@@ -34,11 +34,18 @@ class OpenedExport:
         for start in range(0, len(images), AT_ONCE):
             some = [torch.from_numpy(np.ascontiguousarray(image))[None] for image in images[start : start + AT_ONCE]]
             squares = [self.preprocessing.square(self.preprocessing.resize(image)) for image in some]
-            found.append(self.runtime.predict_proba(torch.cat(squares).numpy()))
+            found.append(self._ask(torch.cat(squares).numpy()))
             if found[-1].shape[1:] != found[0].shape[1:]:
                 raise UserError(f"The export gives {found[-1].shape[1]} numbers for each image, but its {MANIFEST} "
                                 f"names {found[0].shape[1]} classes: one of the two was changed.")  # fmt: skip
         return np.concatenate(found)
+
+    def _ask(self, squares: Pixels) -> Probabilities:
+        try:
+            return self.runtime.predict_proba(squares)
+        except Exception as error:  # each runtime has errors of its own, and some find a bad file only now
+            said = str(error).strip().partition("\n")[0]
+            raise UserError(f"The {self.manifest.get('format')} export cannot be computed: {said}") from error
 
 
 def open_export(folder: Path, *, trusted: bool = False) -> OpenedExport:

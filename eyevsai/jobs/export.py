@@ -68,6 +68,7 @@ def export(settings: ExportSettings, run_id: str | None = None) -> list[Exported
         _check_room(0)
         subject = find_subject(tracking_uri, settings.run, settings.model_uri)
         if settings.prune:
+            _find_formats(settings.format, subject.load())  # before epochs are spent
             subject = find_subject(tracking_uri, None, prune(subject, settings, stop))
         leaving = prepare(subject, settings, _find_output(settings, subject))
         tags = {"job": "export", "subject": subject.run.run_id, "model_uri": subject.title}
@@ -134,13 +135,13 @@ def prepare(subject: Subject, settings: ExportSettings, output: Path | None) -> 
     """
     learner = subject.load()
     names = _find_formats(settings.format, learner)
-    if output is not None:
-        _make_output(output, names)
     _check_room(sum(path.stat().st_size for path in subject.package.rglob("*.safetensors")))
     dataset = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root)
     data = dataset.open(learner.preprocessing)
     source = _find_source(subject, learner, data, settings)
     corpus = _draw_corpus(subject, learner, data, settings.parity_images)
+    if output is not None:
+        _make_output(output, names)
     return Leaving(subject, names, source, corpus, Path(settings.state_root).expanduser(), output)
 
 

@@ -46,7 +46,12 @@ def start_job(
                 )
             )
             stop.at_timeout = run.kill
+        stack.callback(setattr, stop, "at_timeout", _nothing)
         yield run
+
+
+def _nothing() -> None:
+    """What is left to do for a run that ended."""
 
 
 def log_input(run: Run, dataset: Dataset) -> None:

@@ -51,38 +51,52 @@ def package(settings: ExportSettings, run_id: str | None = None) -> Packaged:
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         state_root, name = Path(settings.state_root).expanduser(), str(settings.package)
         tracking_uri = open_swept_store(state_root)
-        chosen = _find_best(tracking_uri, settings.per_dataset)
-        tags, title = {"job": "export", "package": name}, f"package {name}"
-        with _building(Path(settings.output or ".").expanduser() / name) as building:
-            leaving = []
-            for run in chosen:
-                subject = find_subject(tracking_uri, run.run_id, None)
-                leaving.append(prepare(subject, settings, building / _call(subject.title)))
+        target = Path(settings.output or ".").expanduser() / name
+        with _building(target) as building:
+            leaving = list(_choose(tracking_uri, settings, building))
+            tags, title = {"job": "export", "package": name}, f"package {name}"
             with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
                 call.params({name: value for name, value in vars(settings).items() if value is not None})
-                models = [_describe(run, each, each.export_all()) for run, each in zip(chosen, leaving, strict=True)]
-                _write_info(building, name, models)
-                call.files(f"{PACKAGES}/{name}", building)
-        return Packaged(Path(settings.output or ".").expanduser() / name, call.run_id, models)
+                models = [_describe(run, each, each.export_all()) for run, each in leaving]
+                _finish(building, target, models)
+                call.files(f"{PACKAGES}/{name}", target)
+        return Packaged(target, call.run_id, models)
 
 
-def _find_best(tracking_uri: str, count: int) -> list[FoundRun]:
-    """The best runs of each dataset, the best first."""
-    from eyevsai.tracking.search import find_trained
+def _choose(tracking_uri: str, settings: ExportSettings, building: Path) -> Iterator[tuple[FoundRun, Leaving]]:
+    """The best runs of each dataset whose models can leave; why a better one cannot is said.
+
+    Raises:
+        UserError: there is no model, or none of a dataset's can leave.
+    """
+    from eyevsai.tracking.search import SCORES, find_trained
 
     of_datasets: dict[str, list[FoundRun]] = defaultdict(list)
     for run in find_trained(tracking_uri):
-        of_datasets[run.tags["dataset"]].append(run)
+        if "dataset" in run.tags:
+            of_datasets[run.tags["dataset"]].append(run)
     if not of_datasets:
         raise UserError("No model was trained in this store yet, so there is nothing to package. Train one first.")
-    return [
-        run for _, runs in sorted(of_datasets.items()) for run in sorted(runs, key=lambda run: -run.score[1])[:count]
-    ]
+    for _, runs in sorted(of_datasets.items()):
+        left, refused = settings.per_dataset, list[UserError]()
+        for run in sorted(runs, key=lambda run: (SCORES.index(run.score[0]), -run.score[1])):
+            if not left:
+                break
+            try:
+                subject = find_subject(tracking_uri, run.run_id, None)
+                yield run, prepare(subject, settings, building / _call(subject.title))
+            except UserError as error:
+                log.warning("Left out: %s", error)
+                refused.append(error)
+            else:
+                left -= 1
+        if left == settings.per_dataset:
+            raise refused[-1]
 
 
 @contextmanager
 def _building(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that gets its name when all is done, and is gone when it is not."""
+    """A folder beside `target`, to be renamed to it when all is done; gone in the end if it was not."""
     if target.exists():
         raise UserError(f"{target} is there already. Name another --package or --output, or move it away.")
     try:
@@ -92,12 +106,19 @@ def _building(target: Path) -> Iterator[Path]:
         raise UserError(f"Cannot write to {target.parent}: {error.strerror}. Choose another --output.") from error
     try:
         yield building
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _finish(building: Path, target: Path, models: list[dict[str, Any]]) -> None:
+    try:
+        _write_info(building, target.name, models)
         building.chmod(0o755)
         building.rename(target)
     except OSError as error:
-        raise RunFailed(f"Cannot write {target}: {error.strerror or error}. Nothing was kept of it.") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        raise RunFailed(
+            f"Cannot write {target}: {error.strerror or error}. The exports are with their runs."
+        ) from error
 
 
 def _call(title: str) -> str:

@@ -69,6 +69,8 @@ def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
 
 def _compare(before: Learner, after: Learner, valid: Split) -> dict[str, float]:
     """Accuracy on valid, size and speed of two models."""
+    if isinstance(before, NetworkModel) and isinstance(after, NetworkModel):
+        before.network.to(next(after.network.parameters()).device)
     labels, pixels = valid.labels.numpy(), valid.arrays()
     figures = dict[str, float]()
     for when, learner in (("before", before), ("after", after)):

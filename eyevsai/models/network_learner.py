@@ -112,7 +112,7 @@ class NetworkLearner:
                 fit_shapes(self.network, tensors)
                 self.network = self._lay_out(self.network)
             self.network.load_state_dict(tensors)
-        except (RuntimeError, KeyError) as error:
+        except (RuntimeError, KeyError, ValueError) as error:
             raise UserError(f"The saved weights do not fit {self.family}/{self.variation}: {error}") from error
         self.network.eval()
 
@@ -121,6 +121,7 @@ class NetworkLearner:
         prune(self.network, share, self.preprocessing.image_size)
         self.network = self._lay_out(self.network)
         self.pruned = 1 - (1 - self.pruned) * (1 - share)
+        self.temperature = 1.0  # it was fitted to another network
 
 
 class Classification(nn.Module):

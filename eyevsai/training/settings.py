@@ -138,7 +138,9 @@ class NetworkSettings(TrainingSettings):
 
     def to_recover(self, epochs: int) -> Self:
         """These settings for a network that has learned already, and was changed."""
-        return replace(self, epochs=epochs, lr=self.lr * RECOVERY, warmup_epochs=min(self.warmup_epochs, epochs / 5))
+        return replace(
+            self, epochs=epochs, lr=max(self.lr * RECOVERY, 1e-6), warmup_epochs=min(self.warmup_epochs, epochs / 5)
+        )
 
 
 @dataclass(frozen=True)
