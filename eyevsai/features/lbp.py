@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from eyevsai.features.histogram import Pyramid
 
 DECIMALS = 5  # to which scikit-image rounds the places of neighbours
-UNIT = 2**22  # in which shares of pixels are counted: 255 of them are below 2**31
 
 
 class Lbp(nn.Module):
@@ -24,7 +23,6 @@ class Lbp(nn.Module):
         super().__init__()
         self.margin = radius
         self.places = [_place(number, neighbours, radius) for number in range(neighbours)]
-        self.neighbours = [_corners(*place) for place in self.places]
         self.pyramid = Pyramid(size_px - 2 * radius, levels, neighbours + 2)
         self.dimensions = self.pyramid.dimensions
         self.register_buffer("code_of_pattern", _codes_of_patterns(neighbours), persistent=False)
@@ -35,19 +33,14 @@ class Lbp(nn.Module):
         return shares
 
     def codes(self, grey: Tensor) -> Tensor:
-        """N,S,S float32, whole numbers -> N,S-2r,S-2r int64: codes of the pixels whose circle lies in the image.
-
-        What lies between pixels is computed in whole numbers: floats are rounded otherwise in another runtime, and fall
-        to the other side of a tie.
-        """
-        levels = grey.to(torch.int32)
-        center = self._shift(levels, 0, 0) * UNIT
-        pattern = torch.zeros_like(center, dtype=torch.float32)  # a number with one bit for each neighbour
-        for number, ((row, column, weight), *others) in enumerate(self.neighbours):
-            neighbour = self._shift(levels, row, column) * weight
-            for down, right, share in others:
-                neighbour.add_(self._shift(levels, down, right), alpha=share)
-            pattern.add_(neighbour.ge(center), alpha=2**number)
+        """N,S,S float32 -> N,S-2r,S-2r int64: the codes of the pixels whose whole circle lies in the image."""
+        center = self._shift(grey, 0, 0)
+        between = {column: self._between_columns(grey, column) for row, column in self.places if row % 1 and column % 1}
+        pattern = torch.zeros_like(center)  # a number with one bit for each neighbour
+        for number, (row, column) in enumerate(self.places):
+            neighbour = self._shift(grey, int(row), int(column)).clone() if row % 1 == 0 == column % 1 else (
+                self._between_rows(between[column], row))  # fmt: skip
+            pattern.add_(neighbour.ge_(center), alpha=2**number)
         code_of_pattern: Tensor = self.code_of_pattern  # type: ignore[assignment]
         codes = code_of_pattern.index_select(0, pattern.to(torch.int32).flatten())
         return codes.to(torch.int64).view_as(pattern)
@@ -56,23 +49,28 @@ class Lbp(nn.Module):
         margin, height, width = self.margin, grey.shape[1] - 2 * self.margin, grey.shape[2] - 2 * self.margin
         return grey[:, margin + row : margin + row + height, margin + column : margin + column + width]
 
+    def _between_columns(self, grey: Tensor, column: float) -> Tensor:
+        """N,S,S -> N,S,S-2r: all rows of what lies at `column` from each pixel; several neighbours share it."""
+        left, width = self.margin + math.floor(column), grey.shape[2] - 2 * self.margin
+        return _between(grey[:, :, left : left + width], grey[:, :, left + 1 : left + 1 + width], column % 1)
+
+    def _between_rows(self, lines: Tensor, row: float) -> Tensor:
+        """N,S,S-2r -> N,S-2r,S-2r: what lies at `row` from each pixel."""
+        top, height = self.margin + math.floor(row), lines.shape[1] - 2 * self.margin
+        return _between(lines[:, top : top + height], lines[:, top + 1 : top + 1 + height], row % 1)
+
+
+def _between(near: Tensor, far: Tensor, share: float) -> Tensor:
+    """What lies between two, one rounding at a time: lerp's fused ones fall to the other side of a tie elsewhere."""
+    if share > 0.5:
+        near, far, share = far, near, 1 - share
+    return (far - near).mul_(share).add_(near)
+
 
 def _place(number: int, neighbours: int, radius: int) -> tuple[float, float]:
     """Row and column of a neighbour, counted from the pixel."""
     angle = 2 * math.pi * number / neighbours
     return round(-radius * math.sin(angle), DECIMALS), round(radius * math.cos(angle), DECIMALS)
-
-
-def _corners(row: float, column: float) -> list[tuple[int, int, int]]:
-    """The pixels around a place, each with its share of the bilinear mean in UNITs; shares of 0 are left out."""
-    top, left = math.floor(row), math.floor(column)
-    down, right = row % 1, column % 1
-    shares = {
-        (top, left + 1): (1 - down) * right, (top + 1, left): down * (1 - right), (top + 1, left + 1): down * right,
-    }  # fmt: skip
-    weights = {place: round(share * UNIT) for place, share in shares.items()}
-    weights[top, left] = UNIT - sum(weights.values())
-    return [(*place, weight) for place, weight in weights.items() if weight]
 
 
 def _codes_of_patterns(neighbours: int) -> Tensor:

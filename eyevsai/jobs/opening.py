@@ -46,12 +46,8 @@ def start_job(
                 )
             )
             stop.at_timeout = run.kill
-        stack.callback(setattr, stop, "at_timeout", _nothing)
+        stack.callback(setattr, stop, "at_timeout", lambda: None)  # a run that ended stays as it is
         yield run
-
-
-def _nothing() -> None:
-    """What is left to do for a run that ended."""
 
 
 def log_input(run: Run, dataset: Dataset) -> None:

@@ -83,12 +83,12 @@ def test_lbp_is_scikit_images_but_for_ties(crops: Crops, neighbours: int, radius
     inner = slice(radius, -radius)
     expected = np.stack([local_binary_pattern(each, neighbours, radius, "uniform")[inner, inner] for each in grey])
     other = codes != expected
-    assert other.mean() <= 1e-2
+    assert other.mean() <= 1e-3
     distance = np.stack([nearest_tie(each.astype(np.float64), module)[inner, inner] for each in grey])
-    assert (distance[other] < 1e-6).all()  # a neighbour is as light as the pixel: there scikit-image's rounding decides
+    assert (distance[other] < 1e-6).all()  # a neighbour is as light as the pixel, and rounding decides
     shares = module(torch.from_numpy(grey).float()).numpy()
-    histograms = np.stack([np.bincount(each.astype(int).ravel(), minlength=neighbours + 2) for each in codes])
-    np.testing.assert_allclose(shares, histograms / expected[0].size, atol=1e-6)
+    histograms = np.stack([np.bincount(each.astype(int).ravel(), minlength=neighbours + 2) for each in expected])
+    np.testing.assert_allclose(shares, histograms / expected[0].size, atol=1e-3)
 
 
 def nearest_tie(grey: np.ndarray, module: Lbp) -> np.ndarray:

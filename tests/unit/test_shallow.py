@@ -24,7 +24,6 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.explanation.importance import permutation_importance
-from eyevsai.features.lbp import Lbp
 from eyevsai.models.shallow.calibration import fit_temperature
 from eyevsai.models.shallow.forest import read_forest
 from eyevsai.models.shallow.learner import ShallowLearner
@@ -293,16 +292,3 @@ def test_extraction_takes_no_more_memory_for_more_images(tmp_path: Path) -> None
     assert many > 9 * few
     assert own_many < own_few + 24
     assert workers_many < workers_few + 24
-
-
-def test_lbp_breaks_no_tie_by_rounding() -> None:
-    """A neighbour between two pixels, one as much lighter as the other is darker, is as light as the pixel."""
-    grey = torch.full((1, 32, 32), 100.0)
-    grey[0, 15, 16] += 7
-    grey[0, 16, 15] -= 7
-    turned = grey.transpose(1, 2)
-    for neighbours, radius in ((8, 1), (16, 2)):
-        module = Lbp(32, neighbours, radius, levels=1)
-        codes, mirrored = module.codes(grey), module.codes(turned).transpose(1, 2)
-        torch.testing.assert_close(codes, mirrored)
-        assert [sum(share for *_, share in corners) for corners in module.neighbours] == [2**22] * neighbours
