@@ -73,7 +73,7 @@ class Preprocessing:
 
     def square(self, resized: Tensor) -> Tensor:
         """N,h,w,3 as `resize` gives them -> N,s,s,3 with s the short side: of one size, and of the same `crop`."""
-        side, margin = self.short_side_px, (self.short_side_px - self.image_size) // 2
+        side, (margin, _) = self.short_side_px, self.middle_of_square
         top, left = ((length - self.image_size) // 2 - margin for length in resized.shape[1:3])
         return resized[:, top : top + side, left : left + side]
 

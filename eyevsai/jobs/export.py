@@ -186,8 +186,7 @@ def _find_formats(text: str, learner: Learner) -> list[str]:
 def _find_output(settings: ExportSettings, subject: Subject) -> Path | None:
     if settings.output is None:
         return None
-    title = subject.version.uri.removeprefix("models:/").replace("/", "-") if subject.version else subject.run.run_id
-    return Path(settings.output).expanduser() / title
+    return Path(settings.output).expanduser() / subject.folder_name
 
 
 def _make_output(output: Path, names: list[str]) -> None:

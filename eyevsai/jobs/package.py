@@ -84,7 +84,7 @@ def _choose(tracking_uri: str, settings: ExportSettings, building: Path) -> Iter
                 break
             try:
                 subject = find_subject(tracking_uri, run.run_id, None)
-                yield run, prepare(subject, settings, building / _call(subject.title))
+                yield run, prepare(subject, settings, building / subject.folder_name)
             except UserError as error:
                 log.warning("Left out: %s", error)
                 refused.append(error)
@@ -121,14 +121,9 @@ def _finish(building: Path, target: Path, models: list[dict[str, Any]]) -> None:
         ) from error
 
 
-def _call(title: str) -> str:
-    """`pets-deep_v2-resnet-7` of `models:/pets-deep_v2-resnet/7`."""
-    return title.removeprefix("models:/").removeprefix("run ").replace("/", "-")
-
-
 def _describe(run: FoundRun, leaving: Leaving, exported: list[Exported]) -> dict[str, Any]:
     metric, value = run.score
-    learner, place = leaving.source.learner, _call(leaving.subject.title)
+    learner, place = leaving.source.learner, leaving.subject.folder_name
     return {
         "dataset": run.tags["dataset"], "model": learner.family, "variation": learner.variation,
         "model_uri": leaving.subject.title, "run_id": run.run_id, "metric": metric, "accuracy": value,

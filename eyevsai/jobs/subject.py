@@ -35,6 +35,11 @@ class Subject:
         return self.version.uri if self.version else f"run {self.run.run_id}"
 
     @property
+    def folder_name(self) -> str:
+        """`pets-deep_v2-resnet-7`, or the run's id: what a folder of its exports is called."""
+        return self.version.uri.removeprefix("models:/").replace("/", "-") if self.version else self.run.run_id
+
+    @property
     def seed(self) -> int:
         """The seed of its split and of its training."""
         return int(self.config["seed"])

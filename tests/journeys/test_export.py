@@ -231,7 +231,7 @@ def test_the_best_of_each_dataset_are_packaged(
     other = write_images(workplace / "others" / "spots", {"across": 20, "down": 20})
     eyevsai("train", "--data", str(other), *SMALL)
     eyevsai("train", "--data", str(images), "--model", "shallow", "--image-size", "32", "--threads", "1")
-    client, shallow = MlflowClient(), f"models:/{'stripes-shallow-svm_hog_lbp'}/1"
+    client, shallow = MlflowClient(), "models:/stripes-shallow-svm_hog_lbp/1"
     worse = client.get_model_version("stripes-shallow-svm_hog_lbp", "1").run_id or ""
     client.log_metric(trained, "best/accuracy", 0.5)
     client.log_metric(worse, "best/accuracy", 0.4)
@@ -258,6 +258,11 @@ def test_the_best_of_each_dataset_are_packaged(
         (shallow, "test/accuracy"), (VERSION, "best/accuracy"),
     ]  # fmt: skip
     assert not [each for each in workplace.iterdir() if each.name.startswith(".other")]
+    client.set_tag(worse, "fingerprint", "of images that are gone")
+    done = eyevsai("export", "--package", "third")
+    assert "Left out: The images of stripes are not those" in done.stderr
+    models = json.loads((workplace / "third" / "deployment_info.json").read_text())["models"]
+    assert [model["model_uri"] for model in models if model["dataset"] == "stripes"] == [VERSION]
     for flags, reason in [
         (("--package", "other"), "is there already"),
         (("--package", "../out"), "is no name for a folder"),

@@ -38,7 +38,9 @@ def test_a_pruned_network_is_saved_and_loaded(pair: tuple[str, str], tmp_path: P
     learner = make(*pair)
     whole, channels = learner.num_parameters(), learner.network.state_dict()
     flops = learner.anatomy().flops
+    learner.temperature = 2.0
     learner.prune(0.3)
+    assert learner.temperature == 1  # it was fitted to what the whole network said
     assert learner.num_parameters() < 0.75 * whole
     assert (learner.anatomy().flops or 0) < 0.8 * (flops or 0)
     assert [name for name, tensor in learner.tensors().items() if tensor.shape != channels[name].shape]
