@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -88,15 +89,20 @@ class OpenVinoRuntime:
         return requests[str(resized)]
 
     def _compile(self, resized: bool) -> openvino.CompiledModel:
-        import openvino
-
         with self.compiling:
             if resized not in self.compiled:
-                core = openvino.Core()
-                model = core.read_model(self.path)
-                model = _from_crops(model) if resized else model
-                self.compiled[resized] = core.compile_model(model, "CPU", self.config)
+                # OpenVINO 2026 gives the thread that compiles a stack for signals. Of two models that go, the second
+                # puts back that of the first, which is gone: in the main thread the next signal would end the process.
+                with ThreadPoolExecutor(1) as pool:
+                    self.compiled[resized] = pool.submit(self._compile_here, resized).result()
             return self.compiled[resized]
+
+    def _compile_here(self, resized: bool) -> openvino.CompiledModel:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(self.path)
+        return core.compile_model(_from_crops(model) if resized else model, "CPU", self.config)
 
 
 def _from_crops(model: openvino.Model) -> openvino.Model:

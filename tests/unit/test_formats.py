@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +27,7 @@ from eyevsai.formats.settings import ExportSettings
 from eyevsai.formats.tensorflow import TensorFlow
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from tests.conftest import draw_image
+from tests.conftest import ROOT, draw_image
 
 SIDE, IMAGES = 37, 40
 
@@ -231,3 +234,28 @@ def test_an_operation_that_tensorflow_is_not_told_is_named(learner: DeepV1Learne
     odd = Odd("standard", learner.settings, learner.classes, 0)
     with pytest.raises(UserError, match=r"operation special_erf\.default: use --format onnx"):
         TensorFlow().write(Source(odd, "0" * 64, None, lambda: np.zeros((1, SIDE, SIDE, 3), np.uint8)), tmp_path)
+
+
+SIGNALLED = """
+import gc, os, signal, sys
+from pathlib import Path
+import numpy as np
+from eyevsai.formats.openvino import OpenVino
+runtime = OpenVino().open(Path(sys.argv[1]))
+for side in (37, 50):  # resized already, and not
+    runtime.predict_proba(np.zeros((1, side, side, 3), np.uint8))
+del runtime
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_signal_is_handled_after_openvino_has_left(learner: DeepV1Learner, corpus: Corpus, tmp_path: Path) -> None:
+    """Each model gives the thread that compiles it a stack for signals, and puts back that of another one, long gone."""
+    source = Source(learner, "0" * 64, None, lambda: corpus.resized)
+    export("openvino", source, corpus, tmp_path / "openvino", "models:/a/1")
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "openvino")]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
