@@ -252,7 +252,7 @@ os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def test_a_signal_is_handled_after_openvino_has_left(learner: DeepV1Learner, corpus: Corpus, tmp_path: Path) -> None:
-    """Each model gives the thread that compiles it a stack for signals, and puts back that of another one, long gone."""
+    """Each compiled model gives its thread a stack for signals, and puts back that of another one, long gone."""
     source = Source(learner, "0" * 64, None, lambda: corpus.resized)
     export("openvino", source, corpus, tmp_path / "openvino", "models:/a/1")
     command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "openvino")]
