@@ -9,6 +9,7 @@ from eyevsai.features.histogram import Pyramid
 
 SECTORS = 6  # of the hue, between red, yellow, green, cyan, blue and magenta
 BRIGHTEST = 255
+HALF = 0.5
 
 
 class ColorHistogram(nn.Module):
@@ -28,7 +29,8 @@ class ColorHistogram(nn.Module):
     def bins(self, red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
         """Three times N,S,S -> N,S,S int64: the number of each pixel's colour.
 
-        Each quotient is one of whole numbers, so single precision puts it on the right side of every border.
+        Each quotient is one of whole numbers; a half more changes no floor, and keeps it from the borders, to the other
+        side of which it would come where a runtime multiplies by the reciprocal.
         """
         value = torch.maximum(torch.maximum(red, green), blue)
         chroma = value - torch.minimum(torch.minimum(red, green), blue)
@@ -36,8 +38,8 @@ class ColorHistogram(nn.Module):
         turn = green - blue
         turn.addcmul_(green.clone().eq_(value), torch.add(blue - red, chroma, alpha=2).sub_(turn))
         turn.addcmul_(blue.clone().eq_(value), torch.add(red - green, chroma, alpha=4).sub_(turn))
-        hue = turn.mul_(self.hues).div_((SECTORS * chroma).clamp_(min=1)).floor_()
+        hue = turn.mul_(self.hues).add_(HALF).div_((SECTORS * chroma).clamp_(min=1)).floor_()
         hue.add_(hue.clone().lt_(0), alpha=self.hues)
-        saturation = (chroma * self.tones).div_(value.clamp(min=1)).floor_().clamp_(max=self.tones - 1)
-        brightness = (value * self.tones).div_(BRIGHTEST).floor_().clamp_(max=self.tones - 1)
+        saturation = (chroma * self.tones).add_(HALF).div_(value.clamp(min=1)).floor_().clamp_(max=self.tones - 1)
+        brightness = (value * self.tones).add_(HALF).div_(BRIGHTEST).floor_().clamp_(max=self.tones - 1)
         return saturation.add_(hue, alpha=self.tones).mul_(self.tones).add_(brightness).to(torch.int64)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import eyevsai
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
+from eyevsai.features.extractor import Extractor
+from eyevsai.features.settings import FeatureSettings
 from eyevsai.formats.exporting import export
 from eyevsai.formats.format import Source
 from eyevsai.formats.formats import FORMATS, names_of
@@ -25,6 +28,7 @@ from eyevsai.formats.openvino import OpenVino
 from eyevsai.formats.parity import AccuracyGate, Corpus, Gate, ParityGate
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.formats.tensorflow import TensorFlow
+from eyevsai.formats.tracing import OPSET, quietly
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from tests.conftest import ROOT, draw_image
@@ -259,3 +263,23 @@ def test_a_signal_is_handled_after_openvino_has_left(learner: DeepV1Learner, cor
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+def test_openvino_counts_the_features_that_the_model_counts(tmp_path: Path) -> None:
+    """It divides by multiplying with the reciprocal, which puts quotients on the other side of a border."""
+    import openvino
+
+    crops = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    crops[1:, :, :, :2] //= 32  # so that many share a few hues
+    extractor = Extractor(FeatureSettings(), 32).eval()
+    program = torch.export.export(extractor, (crops,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    with quietly():
+        converted = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, verbose=False)
+    assert converted is not None
+    converted.save(tmp_path / "features.onnx")
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    with ThreadPoolExecutor(1) as pool:  # see OpenVinoRuntime
+        model = pool.submit(openvino.Core().compile_model, tmp_path / "features.onnx", "CPU", hint).result()
+    found = np.array(model([crops.numpy()])[0])
+    wanted = extractor.extract(crops).numpy()
+    assert np.abs(found - wanted).max() <= 1e-6
