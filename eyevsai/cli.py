@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import eyevsai
-from eyevsai import config, data_commands, model_commands
+from eyevsai import config, data_commands, model_commands, registry_commands
 from eyevsai.console import start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, Terminated, UserError
@@ -75,6 +75,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(tune, tune_settings(settings)))
     model_commands.add_to(app)
+    registry_commands.add_to(app)
     app.command(hidden=True)(work)
     app.command(name="list")(with_flags(list_all, pick_settings(DataSettings, "data_root")))
     app.command(context_settings=lenient)(with_flags(describe, settings))

@@ -76,7 +76,7 @@ def compare(names: Sequence[str], page: Path) -> Comparison:
     subjects = [
         find_subject(tracking_uri, *((None, name) if name.startswith("models:/") else (name, None))) for name in names
     ]
-    predictions = [_read_predictions(subject) for subject in subjects]
+    predictions = [_predictions_of(subject) for subject in subjects]
     images = _common_images(subjects, predictions)
     correct = [np.array([rows[image][0] == rows[image][1] for image in images]) for rows in predictions]
     models = [
@@ -95,13 +95,21 @@ def compare(names: Sequence[str], page: Path) -> Comparison:
 Rows = dict[str, tuple[str, str]]  # class and prediction by the image's name
 
 
-def _read_predictions(subject: Subject) -> Rows:
+def read_predictions(tracking_uri: str, run_id: str) -> Rows | None:
+    """Class and prediction of each image that an evaluation logged on a run; None when none did."""
     from eyevsai.tracking.search import read_json
 
-    table = read_json(subject.tracking_uri, subject.run.run_id, PREDICTIONS)
+    table = read_json(tracking_uri, run_id, PREDICTIONS)
     if table is None or tuple(table["columns"]) != PREDICTION_COLUMNS:
-        raise UserError(f"{subject.title} was not evaluated yet: eyevsai evaluate --run {subject.run.run_id}")
+        return None
     return {f"{name} {digest}": (true, said) for name, digest, true, said, _ in table["data"]}
+
+
+def _predictions_of(subject: Subject) -> Rows:
+    found = read_predictions(subject.tracking_uri, subject.run.run_id)
+    if found is None:
+        raise UserError(f"{subject.title} was not evaluated yet: eyevsai evaluate --run {subject.run.run_id}")
+    return found
 
 
 def _common_images(subjects: Sequence[Subject], predictions: Sequence[Rows]) -> list[str]:

@@ -75,6 +75,7 @@ def evaluate(settings: EvaluateSettings, run_id: str | None = None) -> Evaluated
             reopened = reopen_run(tracking_uri, subject.run.run_id, state_root, CARRIERS) if own else nullcontext(call)
             with reopened as run:
                 findings.log_to(run)
+            _tell_version(subject, findings.figures, own=own)
             _keep_threshold(subject, judgement, settings)
             call.params({name: value for name, value in vars(settings).items() if value is not None})
         figures, dataset = findings.figures, judges.dataset
@@ -217,6 +218,14 @@ def _corrupt(
             accuracies.append(float((learner.predict_proba(spoiled).argmax(axis=1) == truth).mean()))
         found[kind] = accuracies
     return found
+
+
+def _tell_version(subject: Subject, figures: Mapping[str, float], *, own: bool) -> None:
+    """Keeps the accuracy on the model's own test split where the registry is listed."""
+    from eyevsai.registry.versions import TEST_ACCURACY, tag_version
+
+    if own and subject.version is not None:
+        tag_version(subject.tracking_uri, subject.version, {TEST_ACCURACY: f"{figures['accuracy']:.4f}"})
 
 
 def _keep_threshold(subject: Subject, judgement: Judgement, settings: EvaluateSettings) -> None:

@@ -102,8 +102,8 @@ class Leaving:
 
     def export(self, name: str) -> Exported:
         """Writes one export and holds it against the model; logs it and what was found."""
-        from eyevsai.registry.versions import EXPORT, tag_version
-        from eyevsai.serving.package import EXPORTS
+        from eyevsai.registry.versions import EXPORT, SIZE, tag_version
+        from eyevsai.serving.package import EXPORT_FOLDER, EXPORTS, SERVED, size_of
 
         subject, began = self.subject, time.monotonic()
         log.info("Exporting %s as %s", subject.title, name)
@@ -118,10 +118,13 @@ class Leaving:
                 _keep(name, subject, folder, self.state_root)
                 if self.output is not None:
                     _copy(folder, self.output / name)
-            size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            size_bytes = size_of(folder)
         if subject.version is not None:
             figures = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.figures.items()}
             told = {f"{EXPORT}.{name}": "refused" if failures else "passed", **figures}
+            if name == SERVED and not failures:
+                package = subject.package
+                told[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_bytes)
             tag_version(subject.tracking_uri, subject.version, told)
         uri = f"runs:/{subject.run.run_id}/{EXPORTS}/{name}"
         return Exported(name, uri, Verdict(verdict.figures, failures), size_bytes, time.monotonic() - began)

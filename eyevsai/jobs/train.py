@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import shutil
 import threading
@@ -218,8 +219,9 @@ class Session:
 
     def register(self, scores: dict[str, float]) -> str | None:
         """Logs the model, registers it as a version and returns its URI; None when the store does not answer."""
+        from eyevsai.registry.versions import REGISTERED_BY, SIZE
         from eyevsai.reports.card import describe_model, describe_training, render_card
-        from eyevsai.serving.package import write_package
+        from eyevsai.serving.package import size_of, write_package
 
         about: dict[str, Any] = {
             "run_id": self.run.run_id,
@@ -233,7 +235,8 @@ class Session:
         shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)  # of a start that was interrupted here
         package = write_package(self.learner, self.data.valid, self.run.folder.path / PACKAGE, about)
         self.run.model(package, "model", self.config.flat())
-        self.run.operation("version", name=vars(self.name), tags={name: str(value) for name, value in about.items()})
+        tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()}
+        self.run.operation("version", name=vars(self.name), tags={name: str(value) for name, value in tags.items()})
         model_uri: str | None = self.run.folder.read(VERSION_URI) if self.run.flush() else None
         if model_uri:
             log.info("Registered %s with valid accuracy %.4f", model_uri, scores["accuracy"])

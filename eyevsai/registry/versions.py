@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow import MlflowClient
@@ -64,6 +65,9 @@ def check_name(tracking_uri: str, name: ModelName) -> None:
 
 EXPORT = "export"  # begins the tags of a version that say how its exports fared
 THRESHOLD = "threshold"  # the tag of a version below whose value a prediction is unsure
+PINNED = "pinned"  # the tag of a version that no cleanup may delete
+SIZE, REGISTERED_BY, TEST_ACCURACY = "size_bytes", "registered_by", "test_accuracy"  # tags of a version
+POINTS_AT = "points_at"  # the tag of a version that is another one's model under one more name, and says whose
 
 URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|/(?P<stage>[A-Za-z]+)|@(?P<alias>[^/@]+))")
 
@@ -87,6 +91,17 @@ class Version:
         """The probability below which it had better not answer, if an evaluation kept one."""
         kept = self.tags.get(THRESHOLD)
         return None if kept is None else float(kept)
+
+    @property
+    def original(self) -> str:
+        """The URI under which the model was registered when it was trained."""
+        return self.tags.get(POINTS_AT, self.uri)
+
+
+def exports_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """How a version's exports fared, `passed` or `refused`, by format."""
+    pairs = ((name.removeprefix(f"{EXPORT}."), how) for name, how in tags.items() if name.startswith(f"{EXPORT}."))
+    return {name: how for name, how in pairs if "." not in name}
 
 
 def find_version(tracking_uri: str, uri: str) -> Version:
@@ -114,21 +129,71 @@ def find_version(tracking_uri: str, uri: str) -> Version:
         there = sorted({int(each.version) for each in client.search_model_versions(f"name = '{name}'")})
         raise UserError(f"There is no {uri}. Versions of {name}: {', '.join(map(str, there)) or 'none'}; `mlflow ui` "
                         "shows their stages and aliases.") from error  # fmt: skip
-    return Version(found.name, str(found.version), found.run_id or "", dict(found.tags))
+    return _with_original(client, Version(found.name, str(found.version), found.run_id or "", dict(found.tags)))
+
+
+def _with_original(client: MlflowClient, version: Version) -> Version:
+    """A version that points at another one with what is known of that one."""
+    parts = URI.fullmatch(version.tags.get(POINTS_AT, ""))
+    if parts is None or not parts["version"]:
+        return version
+    try:
+        original = client.get_model_version(parts["name"], parts["version"])
+    except MlflowException:  # it was deleted; the model itself is still there
+        return version
+    return replace(version, tags={**original.tags, **version.tags})
 
 
 def version_of_run(tracking_uri: str, run_id: str) -> Version | None:
     """The newest version that was registered of a run's model; None when there is none."""
     found = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
-    newest = max(found, key=lambda version: int(version.version), default=None)
+    own = [version for version in found if POINTS_AT not in version.tags]
+    newest = max(own, key=lambda version: int(version.version), default=None)
     return None if newest is None else Version(newest.name, str(newest.version), run_id, dict(newest.tags))
 
 
+def versions_by_run(tracking_uri: str) -> dict[str, Version]:
+    """The newest version of each run's model, under the name by which it was registered when it was trained."""
+    from eyevsai.registry.models import open_registry, read_models
+
+    found = {}
+    for model in read_models(open_registry(tracking_uri)):
+        for each in model.versions:
+            if each.run_id and POINTS_AT not in each.tags:
+                found[each.run_id] = Version(each.name, str(each.number), each.run_id, each.tags)
+    return found
+
+
+def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
+    """Makes the model of a version one of the registered model that is called like its dataset; returns name, number.
+
+    The newest one that points there already is taken.
+    """
+    from eyevsai.registry.models import logged_model_of, open_registry, read_model
+
+    client, name = open_registry(tracking_uri), re.sub(r"[^A-Za-z0-9_.-]", "_", dataset)
+    original = find_version(tracking_uri, uri)
+    try:
+        client.create_registered_model(name, tags={"dataset": dataset})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model = read_model(client, name)
+    if there := [each.number for each in model.versions if each.tags.get(POINTS_AT) == uri]:
+        return name, there[-1]
+    source = str(client.get_model_version(original.name, original.number).source)
+    told = {name: original.tags[name] for name in ("fingerprint", "accuracy", TEST_ACCURACY, SIZE) if name in original.tags}
+    told |= {POINTS_AT: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}
+    version = client.create_model_version(name, source, original.run_id, tags=told, model_id=logged_model_of(source))
+    return name, int(version.version)
+
+
 def tag_version(tracking_uri: str, version: Version, tags: Mapping[str, Any]) -> None:
-    """Sets tags of a version."""
-    client = MlflowClient(tracking_uri=tracking_uri)
+    """Sets tags of a version; where it points at another one, of that one."""
+    client, parts = MlflowClient(tracking_uri=tracking_uri), URI.fullmatch(version.original)
+    name, number = (parts["name"], parts["version"]) if parts else (version.name, version.number)
     for key, value in tags.items():
-        client.set_model_version_tag(version.name, version.number, key, str(value))
+        client.set_model_version_tag(name, number, key, str(value))
 
 
 CARRIERS = {"version": carry_out}

@@ -7,7 +7,6 @@ Only MLflow's client is used, never its fluent functions: those keep an active r
 from __future__ import annotations
 
 import getpass
-import json
 import logging
 import math
 import os
@@ -28,7 +27,7 @@ from eyevsai.stopping import Stop
 from eyevsai.store import shown
 from eyevsai.tracking.monitor import start_monitor
 from eyevsai.tracking.operations import Carrier
-from eyevsai.tracking.process import BEAT_EVERY_S, describe_process
+from eyevsai.tracking.process import BEAT_EVERY_S, owner
 from eyevsai.tracking.run import PATIENCE_S, Run, Unsynced, now_ms, open_run
 
 log = logging.getLogger("eyevsai")
@@ -68,7 +67,7 @@ def start_run(
         os.environ.setdefault(variable, value)
     check_root(state_root)  # before a run is made
     client = MlflowClient(tracking_uri=tracking_uri)
-    own = {"eyevsai": "1", **tags, **_owner()}
+    own = {"eyevsai": "1", **tags, **owner()}
     run_id = resumed or (_take_over(client, given, name, own) if given else _create(client, name, own))
     folder = RunFolder(state_root, run_id)
     with folder.claim():
@@ -140,20 +139,15 @@ def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> Non
     client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
-def _owner() -> dict[str, str]:
-    process = describe_process()
-    return {"host": process["host"], "process": json.dumps(process)}
-
-
 def _reopen(run: Run, given: str | None) -> None:
     if run.spool.drain(PATIENCE_S):  # first: an end that was left unsaid must not come after the new beginning
         raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
-    _set_tags(run.client, run.run_id, _owner())  # before the status, or a sweep in between would see a dead owner
+    _set_tags(run.client, run.run_id, owner())  # before the status, or a sweep in between would see a dead owner
     if ENDED_BY in run.client.get_run(run.run_id).data.tags:
         run.client.delete_tag(run.run_id, ENDED_BY)
     run.client.update_run(run.run_id, status="RUNNING")
     if given and given != run.run_id:  # `mlflow run` ends it: docs/decisions/010-resume.md
-        _set_tags(run.client, given, {"job": RESUMED, "subject": run.run_id, **_owner()})
+        _set_tags(run.client, given, {"job": RESUMED, "subject": run.run_id, **owner()})
 
 
 @contextmanager

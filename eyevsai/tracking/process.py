@@ -27,6 +27,12 @@ def describe_process() -> dict[str, Any]:
     }
 
 
+def owner() -> dict[str, str]:
+    """The tags by which a run says whose it is."""
+    process = describe_process()
+    return {"host": process["host"], "process": json.dumps(process)}
+
+
 def has_died(text: str, folder: RunFolder) -> bool:
     """Whether the process that a run's `process` tag describes has ended; False where that cannot be known.
 

@@ -52,6 +52,17 @@ def find_run(tracking_uri: str, run_id: str) -> FoundRun:
     return _describe(run)
 
 
+def find_judgements(tracking_uri: str, run: FoundRun) -> list[FoundRun]:
+    """What judged a model: the run that trained it, once it was evaluated by its own test split, then evaluations by
+    other data, newest first. Each has `test/` metrics, the tag `test_fingerprint` and a table of predictions."""
+    client = MlflowClient(tracking_uri=tracking_uri)
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    wanted = (f"tags.job = 'evaluate' and tags.subject = '{run.run_id}' and tags.test_fingerprint LIKE '%' and "
+              "attributes.status = 'FINISHED'")  # fmt: skip
+    others = client.search_runs(experiments, wanted, order_by=["attributes.start_time DESC"], max_results=AT_ONCE)
+    return [each for each in (run, *map(_describe, others)) if "test_fingerprint" in each.tags]
+
+
 def find_trained(tracking_uri: str) -> list[FoundRun]:
     """All finished runs that trained a model, newest first."""
     client = MlflowClient(tracking_uri=tracking_uri)

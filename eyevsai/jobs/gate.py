@@ -1,0 +1,178 @@
+"""What is asked of a version before it is promoted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eyevsai.errors import UserError
+from eyevsai.evaluation.uncertainty import mcnemar
+from eyevsai.jobs.compare import read_predictions
+from eyevsai.registry.settings import Policy
+
+if TYPE_CHECKING:
+    from eyevsai.registry.versions import Version
+    from eyevsai.tracking.search import FoundRun
+
+PROBE_SHAPE = (97, 131, 3)  # of an image that a version has to answer, of no size that networks like
+LATENCY = "latency_ms"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was asked."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All that was asked, and the figures that were looked at."""
+
+    checks: tuple[Check, ...]
+    figures: Mapping[str, float]
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why the version is not promoted; empty when it may be."""
+        return [check.text for check in self.checks if not check.ok]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"checks": [vars(check) for check in self.checks], "figures": dict(self.figures)}
+
+
+@dataclass(frozen=True)
+class _Other:
+    """The version that a new one is held against, and the figures of both."""
+
+    uri: str
+    ours: float
+    value: float
+
+
+def examine(tracking_uri: str, version: Version, held: Version | None, policy: Policy) -> Verdict:
+    """Asks a version all that a policy wants, in comparison with the one that holds the stage now, if any does.
+
+    Without `held` and its figures a version is asked what it can be asked alone.
+    """
+    loads, size_mb = _load(version)
+    checks = [loads, _check_exports(version, policy)]
+    figures = {} if size_mb is None else {"size_mb": size_mb}
+    if size_mb is not None and policy.max_size_mb is not None:
+        checks.append(_at_most("size", size_mb, policy.max_size_mb, "MB", version.uri))
+    judgements = _judgements(tracking_uri, version)
+    if not judgements:
+        text = f"{version.uri} was not evaluated: eyevsai evaluate --model-uri {version.uri}"
+        return Verdict((*checks, Check("evaluated", False, text)), figures)
+    of_held = _judgements(tracking_uri, held) if held else []
+    ours, theirs = _common(judgements, of_held)
+    value = ours.metrics[f"test/{policy.metric}"]
+    figures |= {policy.metric: value, LATENCY: ours.metrics[f"test/{LATENCY}"]}
+    checks.append(_check_floor(version, policy, value))
+    if policy.max_latency_ms is not None:
+        checks.append(_at_most("latency", figures[LATENCY], policy.max_latency_ms, "ms for one image", version.uri))
+    if held is not None and theirs is None:
+        checks.append(_not_comparable(version, held, judged=bool(of_held)))
+    elif held is not None and theirs is not None:
+        figures[f"{policy.metric}_before"] = theirs.metrics[f"test/{policy.metric}"]
+        chance = partial(_chance, tracking_uri, ours.run_id, theirs.run_id)
+        other = _Other(held.uri, value, figures[f"{policy.metric}_before"])
+        checks.append(_check_not_worse(policy, version.uri, other, chance))
+    return Verdict(tuple(checks), figures)
+
+
+def _load(version: Version) -> tuple[Check, float | None]:
+    """Whether the version's files are those that were written, and answer; and how large they are, in MB."""
+    from eyevsai.serving.classifier import open_model
+    from eyevsai.serving.package import MODEL_FOLDER, fetch_package, size_of
+
+    try:
+        package = fetch_package(version.uri)
+        answer = open_model(package / MODEL_FOLDER).predict(np.zeros(PROBE_SHAPE, np.uint8))
+    except UserError as error:
+        return Check("loads", False, f"{version.uri} does not load: {error}"), None
+    if not abs(sum(answer.probabilities.values()) - 1) <= 1e-3:  # nor is NaN
+        return Check("loads", False, f"{version.uri} answers no probabilities."), size_of(package) / 1e6
+    return Check("loads", True, "it loads, its checksums hold, and it answers"), size_of(package) / 1e6
+
+
+def _check_exports(version: Version, policy: Policy) -> Check:
+    from eyevsai.registry.versions import exports_of
+
+    fared = exports_of(version.tags)
+    if policy.exports is not None:
+        wanted = [name.strip() for name in policy.exports.split(",") if name.strip()]
+        if lacking := [name for name in wanted if fared.get(name) != "passed"]:
+            command = f"eyevsai export --model-uri {version.uri} --format {','.join(lacking)}"
+            text = f"{version.uri} has no export as {', '.join(lacking)} that says what it says: {command}"
+            return Check("exports", False, text)
+        return Check("exports", True, f"exports agree: {', '.join(wanted)}")
+    if refused := [name for name, how in fared.items() if how != "passed"]:
+        why = "such exports do not say what it says. Name the formats that matter as `exports` in the policy."
+        return Check("exports", False, f"{version.uri} was refused as {', '.join(refused)}: {why}")
+    return Check("exports", True, f"exports agree: {', '.join(fared)}" if fared else "nothing was exported yet")
+
+
+def _at_most(name: str, value: float, limit: float, unit: str, uri: str) -> Check:
+    said = f"{value:.3g} {unit}, and the policy allows {limit:g}"
+    return Check(name, value <= limit, f"{name} is {said}" if value <= limit else f"{uri} takes {said}.")
+
+
+def _judgements(tracking_uri: str, version: Version) -> list[FoundRun]:
+    from eyevsai.tracking.search import find_judgements, find_run
+
+    try:
+        return find_judgements(tracking_uri, find_run(tracking_uri, version.run_id))
+    except UserError:  # its run is gone, and with it what was known
+        return []
+
+
+def _common(ours: list[FoundRun], theirs: list[FoundRun]) -> tuple[FoundRun, FoundRun | None]:
+    """Judgements by the same images; our first one where there are none."""
+    of_data = {run.tags["test_fingerprint"]: run for run in reversed(theirs)}
+    for run in ours:
+        if run.tags["test_fingerprint"] in of_data:
+            return run, of_data[run.tags["test_fingerprint"]]
+    return ours[0], None
+
+
+def _check_floor(version: Version, policy: Policy, value: float) -> Check:
+    said = f"{policy.metric} is {value:.4f}, and the policy asks for {policy.floor:.4f}"
+    return Check("floor", value >= policy.floor, said if value >= policy.floor else f"{version.uri}: {said}.")
+
+
+def _not_comparable(version: Version, held: Version, *, judged: bool) -> Check:
+    if not judged:
+        command = f"eyevsai evaluate --model-uri {held.uri}"
+        return Check("same data", False, f"{held.uri}, which is there now, was not evaluated: {command}")
+    both = " and ".join(f"eyevsai evaluate --model-uri {uri} --data FOLDER" for uri in (version.uri, held.uri))
+    text = f"{version.uri} and {held.uri}, which is there now, were not evaluated by the same images. Judge both by "
+    return Check("same data", False, f"{text}one folder: {both}")
+
+
+def _check_not_worse(policy: Policy, uri: str, other: _Other, chance: Callable[[], float | None]) -> Check:
+    loss, said = other.value - other.ours, f"{policy.metric} {other.ours:.4f} against {other.value:.4f} of {other.uri}"
+    if loss > policy.tolerance:
+        return Check("not worse", False, f"{uri} is worse: {said}; the policy tolerates {policy.tolerance:g}.")
+    if loss <= 0 or policy.metric != "accuracy" or (p_value := chance()) is None:
+        return Check("not worse", True, said)
+    if p_value < policy.significance:
+        return Check("not worse", False, f"{uri} is worse: {said}, and chance explains that with {p_value:.3g} only "
+                                         f"(McNemar), less than {policy.significance:g}.")  # fmt: skip
+    return Check("not worse", True, f"{said}: no more than chance")
+
+
+def _chance(tracking_uri: str, ours: str, theirs: str) -> float | None:
+    """How likely two models that are equally good differ as much on these images; None without predictions of both."""
+    first, second = read_predictions(tracking_uri, ours), read_predictions(tracking_uri, theirs)
+    if not first or not second or (images := sorted(first.keys() & second.keys())) == []:
+        return None
+    right = [np.array([rows[image][0] == rows[image][1] for image in images]) for rows in (first, second)]
+    return mcnemar(right[0], right[1]).p_value

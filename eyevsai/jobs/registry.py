@@ -1,0 +1,152 @@
+"""What is in the registry, what was, and which of all models of a dataset is the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.errors import UserError
+from eyevsai.jobs.opening import open_swept_store
+from eyevsai.jobs.promote import Promoted, promote
+from eyevsai.names import choose
+from eyevsai.registry.settings import PromoteSettings
+from eyevsai.store import open_store
+
+if TYPE_CHECKING:
+    from eyevsai.registry.audit import Entry
+    from eyevsai.registry.models import KnownVersion, RegisteredModel
+
+
+@dataclass(frozen=True)
+class Status:
+    """All versions that were asked for, and what disagrees."""
+
+    versions: list[dict[str, Any]]
+    disagreements: list[str]
+
+
+def read_status(name: str | None) -> Status:
+    """Versions of one registered model or of all: stages, aliases, figures, who and when.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    from eyevsai.registry.models import open_registry, read_model, read_models
+    from eyevsai.registry.stages import disagreements
+
+    client = open_registry(open_store())
+    models = read_models(client) if name is None else [read_model(client, name)]
+    rows = [_describe(model, version) for model in models for version in reversed(model.versions)]
+    return Status(rows, [found for model in models for found in disagreements(model)])
+
+
+def _describe(model: RegisteredModel, version: KnownVersion) -> dict[str, Any]:
+    from eyevsai.registry.stages import STAGES, holder_of
+    from eyevsai.registry.versions import PINNED, POINTS_AT, REGISTERED_BY, SIZE, TEST_ACCURACY, exports_of
+
+    tags = version.tags
+    holds = {stage: holder_of(model, stage) for stage in STAGES}
+    stage = next((stage for stage, holder in holds.items() if holder.version == version.number), None)
+    return {
+        "name": version.name, "version": version.number, "stage": stage or version.stage.lower().replace("none", ""),
+        "by_hand": holds[stage].by_hand is not None if stage else False, "aliases": list(version.aliases),
+        "accuracy": _number(tags.get(TEST_ACCURACY)), "valid_accuracy": _number(tags.get("accuracy")),
+        "exports": exports_of(tags), "size_bytes": int(tags[SIZE]) if SIZE in tags else None,
+        "pinned": tags.get(PINNED), "points_at": tags.get(POINTS_AT), "run_id": version.run_id,
+        "registered": datetime.fromtimestamp(version.created_ms / 1000).astimezone().isoformat(timespec="seconds"),
+        "registered_by": tags.get(REGISTERED_BY), "promoted": tags.get(f"{stage}.at"),
+        "promoted_by": tags.get(f"{stage}.by"), "reason": tags.get(f"{stage}.reason"),
+    }  # fmt: skip
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)
+
+
+def read_entries(name: str) -> list[Entry]:
+    """What was done to a registered model, oldest first.
+
+    Raises:
+        UserError: nothing ever was, and there is no such model.
+    """
+    from eyevsai.registry.audit import read_log
+    from eyevsai.registry.models import open_registry, read_model
+
+    client = open_registry(open_store())
+    found = read_log(client, name)
+    if not found:
+        read_model(client, name)
+    return found
+
+
+def held_at(entries: Sequence[Entry], when: str, stage: str = "production") -> list[tuple[datetime, int | None]]:
+    """Which versions held a stage at a time, or on a day, and since when: the one at its beginning, then each change.
+
+    Raises:
+        UserError: `when` is no date.
+    """
+    try:
+        begin = datetime.fromisoformat(when).astimezone()
+    except ValueError as error:
+        raise UserError(f"--at {when!r} is no date: write 2026-03-03, or 2026-03-03T14:20.") from error
+    end = begin + timedelta(days=1) if len(when) <= len("2026-03-03") else begin
+    done = [entry for entry in entries if entry.status == "FINISHED" and entry.stage == stage and entry.time <= end]
+    before = [entry for entry in done if entry.time <= begin]
+    return [(entry.time, entry.after) for entry in (*before[-1:], *(entry for entry in done if entry.time > begin))]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A trained model of a dataset."""
+
+    uri: str
+    run_id: str
+    metric: str
+    accuracy: float
+    fingerprint: str
+
+
+def find_best(dataset: str) -> list[Contender]:
+    """The registered models of a dataset across families, the best first: by test accuracy, else by valid accuracy.
+
+    Raises:
+        UserError: none was trained on it.
+    """
+    from eyevsai.registry.versions import versions_by_run
+    from eyevsai.tracking.search import SCORES, find_trained
+
+    tracking_uri = open_store()
+    trained = find_trained(tracking_uri)
+    choose("dataset with a trained model", dataset, sorted({run.tags.get("dataset", "") for run in trained} - {""}))
+    versions = versions_by_run(tracking_uri)
+    ranked = sorted(
+        (run for run in trained if run.tags.get("dataset") == dataset and run.run_id in versions),
+        key=lambda run: (SCORES.index(run.score[0]), -run.score[1]),
+    )
+    return [
+        Contender(versions[run.run_id].uri, run.run_id, *run.score, run.tags.get("fingerprint", "")) for run in ranked
+    ]
+
+
+def promote_best(dataset: str, policy: str | None, state_root: str, *, force: bool, reason: str | None) -> Promoted:
+    """Makes the best model of a dataset a version of the registered model that is called like the dataset, and gives it
+    Production there, past the same gate as any other.
+
+    Raises:
+        UserError: there is no registered version of it.
+        RunFailed: the policy is against it.
+    """
+    from eyevsai.registry.versions import point_at
+
+    tracking_uri = open_swept_store(Path(state_root).expanduser())
+    ranking = find_best(dataset)
+    if not ranking:
+        raise UserError(f"No trained model of {dataset} is registered: eyevsai train --dataset {dataset}")
+    name, version = point_at(tracking_uri, dataset, ranking[0].uri)
+    return promote(PromoteSettings(
+        name=name, version=version, policy=policy, force=force, reason=reason or f"the best of {len(ranking)} models",
+        state_root=state_root,
+    ))  # fmt: skip

@@ -1,0 +1,129 @@
+"""Who did what in the registry, when and why: a run for each call, in an experiment of its own."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from eyevsai.registry.models import AT_ONCE, insisting
+
+EXPERIMENT = "eyevsai-registry"
+ABOUT = "Each promotion, rollback and deletion: who, when, why, before and after. See: eyevsai registry log NAME"
+MODEL = "model."  # begins a tag for each registered model that a call was about
+TAG_LENGTH = 5000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One call."""
+
+    run_id: str
+    time: datetime
+    action: str  # promote, archive, rollback, settle, delete, pin, ...
+    status: str  # FINISHED when it was done
+    user: str
+    reason: str
+    stage: str
+    before: int | None
+    after: int | None
+    forced: bool
+    versions: str  # of this model, that the call was about
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return vars(self) | {"time": self.time.isoformat(timespec="seconds")}
+
+
+@dataclass
+class Record:
+    """A call that is being recorded."""
+
+    client: MlflowClient
+    run_id: str
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Says more of the call."""
+        told = [RunTag(name, str(value)[:TAG_LENGTH]) for name, value in values.items() if value is not None]
+        insisting(lambda: self.client.log_batch(self.run_id, tags=told))
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Figures of what came before and after."""
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        rows = [Metric(name, value, now, 0) for name, value in values.items()]
+        insisting(lambda: self.client.log_batch(self.run_id, metrics=rows))
+
+    def json(self, name: str, content: Any) -> None:
+        """A JSON artifact."""
+        self.client.log_dict(self.run_id, content, name)
+
+
+@contextmanager
+def recording(client: MlflowClient, action: str, title: str, tags: Mapping[str, Any]) -> Iterator[Record]:
+    """A record that ends as the block ends: FINISHED, or FAILED with the error."""
+    origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "eyevsai", "mlflow.source.type": "LOCAL",
+              "job": "registry", "action": action}  # fmt: skip
+    told = {name: str(value)[:TAG_LENGTH] for name, value in (origin | dict(tags)).items() if value is not None}
+    experiment_id = _experiment(client)
+    run = insisting(lambda: client.create_run(experiment_id, tags=told, run_name=title))
+    record = Record(client, run.info.run_id)
+    try:
+        yield record
+    except BaseException as error:
+        record.tags({"error": str(error) or type(error).__name__})
+        insisting(lambda: client.set_terminated(record.run_id, "FAILED"))
+        raise
+    insisting(lambda: client.set_terminated(record.run_id, "FINISHED"))
+
+
+def tag_call(client: MlflowClient, run_id: str | None, tags: Mapping[str, Any]) -> None:
+    """Says on the run that `mlflow run` made, if it did, what it was made for."""
+    if run_id is not None:
+        client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+
+
+def read_log(client: MlflowClient, name: str) -> list[Entry]:
+    """What was done to a registered model, oldest first."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return []
+    wanted, found, token = f"tags.`{MODEL}{name}` LIKE '%'", list[Entry](), ""
+    while True:
+        page = client.search_runs([experiment.experiment_id], wanted, ViewType.ACTIVE_ONLY, AT_ONCE,
+                                  ["attributes.start_time ASC"], token or None)  # fmt: skip
+        found += (_entry(run, name) for run in page)
+        if not (token := page.token or ""):
+            return found
+
+
+def _entry(run: Run, name: str) -> Entry:
+    tags = run.data.tags
+    return Entry(
+        run.info.run_id, datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000).astimezone(),
+        tags.get("action", ""), run.info.status, tags.get("mlflow.user", ""), tags.get("reason", ""),
+        tags.get("stage", ""), _number(tags.get("before")), _number(tags.get("after")), tags.get("forced") == "True",
+        tags.get(f"{MODEL}{name}", ""),
+    )  # fmt: skip
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
+
+
+def _experiment(client: MlflowClient) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(EXPERIMENT, tags={"mlflow.note.content": ABOUT}))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another process, just now
+            raise
+        return _experiment(client)

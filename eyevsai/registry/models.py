@@ -1,0 +1,136 @@
+"""What the registry knows of a registered model and its versions, read at once."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import RegisteredModel as Entity
+from mlflow.exceptions import MlflowException
+
+from eyevsai.names import choose
+
+Client = MlflowClient
+LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
+AT_ONCE = 1000  # of one answer
+PATIENCE = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds between attempts at what others are writing too
+CONTENDED = ("database is locked", "deadlock detected", "could not serialize", "concurrently updated")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class KnownVersion:
+    """A version as the registry lists it."""
+
+    name: str
+    number: int
+    run_id: str
+    model_id: str  # of the logged model that it points at; empty where it has none
+    stage: str  # MLflow's: None, Staging, Production or Archived
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str]
+    created_ms: int
+    changed_ms: int
+
+    @property
+    def uri(self) -> str:
+        """`models:/NAME/VERSION`."""
+        return f"models:/{self.name}/{self.number}"
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model with all its versions, oldest first."""
+
+    name: str
+    tags: Mapping[str, str]
+    aliases: Mapping[str, int]
+    versions: tuple[KnownVersion, ...]
+
+
+def open_registry(tracking_uri: str) -> Client:
+    """A client of the store in which runs and versions are."""
+    return MlflowClient(tracking_uri=tracking_uri)
+
+
+def read_model(client: MlflowClient, name: str) -> RegisteredModel:
+    """The registered model of this name.
+
+    Raises:
+        UserError: there is none; the nearest is named.
+    """
+    try:
+        found = client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        choose("registered model", name, sorted(each.name for each in _all_models(client)))
+        raise
+    return _join(found, _all_versions(client, f"name = '{name}'"))
+
+
+def read_models(client: MlflowClient) -> list[RegisteredModel]:
+    """All registered models, by name; two questions, however many there are."""
+    versions: dict[str, list[ModelVersion]] = {}
+    for version in _all_versions(client, None):
+        versions.setdefault(version.name, []).append(version)
+    return sorted(
+        (_join(found, versions.get(found.name, ())) for found in _all_models(client)), key=lambda model: model.name
+    )
+
+
+def logged_model_of(source: str | None) -> str:
+    """The id of the logged model that a version's source names; empty where it is none of ours."""
+    found = LOGGED.fullmatch(source or "")
+    return found[1] if found else ""
+
+
+def insisting(ask: Callable[[], T]) -> T:
+    """What `ask` answers, tried again while other processes hold what it writes."""
+    for pause_s in PATIENCE:
+        try:
+            return ask()
+        except MlflowException as error:
+            if not any(reason in str(error) for reason in CONTENDED):
+                raise
+            time.sleep(pause_s)
+    return ask()
+
+
+def _all_models(client: MlflowClient) -> Iterator[Entity]:
+    token = None
+    while token != "":
+        page = client.search_registered_models(max_results=AT_ONCE, page_token=token)
+        yield from page
+        token = page.token or ""
+
+
+def _all_versions(client: MlflowClient, wanted: str | None) -> Iterator[ModelVersion]:
+    token = None
+    while token != "":
+        page = client.search_model_versions(wanted, max_results=AT_ONCE, page_token=token)
+        yield from page
+        token = page.token or ""
+
+
+def _join(found: Entity, versions: Iterator[ModelVersion] | tuple[()] | list[ModelVersion]) -> RegisteredModel:
+    aliases = {alias: int(version) for alias, version in found.aliases.items()}
+    of_version: dict[int, tuple[str, ...]] = {}
+    for alias, number in sorted(aliases.items()):
+        of_version[number] = (*of_version.get(number, ()), alias)
+    known = (
+        KnownVersion(
+            each.name, int(each.version), each.run_id or "", logged_model_of(each.source), each.current_stage or "None",
+            of_version.get(int(each.version), ()), dict(each.tags), int(each.creation_timestamp or 0),
+            int(each.last_updated_timestamp or 0),
+        )
+        for each in versions
+    )  # fmt: skip
+    return RegisteredModel(
+        found.name, dict(found.tags), aliases, tuple(sorted(known, key=lambda version: version.number))
+    )

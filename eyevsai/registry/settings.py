@@ -1,0 +1,95 @@
+"""What a person may say about promotions and cleanups, and the policy that a promotion is held to."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from eyevsai.errors import UserError
+from eyevsai.names import nearest
+from eyevsai.settings import Choice, Doc, Env, Parameter, Range, Settings, settings_of
+
+POLICY, DATASETS = "promotion.toml", "datasets"
+
+
+@dataclass(frozen=True)
+class PromoteSettings(Settings):
+    """Which version goes where."""
+
+    PANEL: ClassVar[str] = "Promotion"
+
+    name: Annotated[str | None, Parameter(), Doc("Registered model, as in `eyevsai registry status`.")] = None
+    version: Annotated[int | None, Range(1, 10**9), Parameter(), Doc("Number of the version.")] = None
+    to: Annotated[str, Choice(("production", "staging", "archived")), Parameter(), Doc("Where it goes.")] = "production"
+    policy: Annotated[
+        str | None, Doc(f"TOML file of what is asked of a version; {POLICY} here, if there is one, by default.")
+    ] = None
+    force: Annotated[bool, Doc("Promote although the policy says no; takes a --reason, and is recorded.")] = False
+    reason: Annotated[str | None, Parameter(), Doc("Why, for those who read the log.")] = None
+    state_root: Annotated[
+        str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
+    ] = "~/.local/state/eyevsai"  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name is None or self.version is None:
+            raise UserError("Say what to promote: eyevsai promote NAME --version NUMBER. See: eyevsai registry status")
+        if self.force and not (self.reason or "").strip():
+            raise UserError("--force goes past the policy, so it takes a --reason for those who read the log later.")
+
+
+@dataclass(frozen=True)
+class Policy(Settings):
+    """What is asked of a version before it is promoted."""
+
+    PANEL: ClassVar[str] = "Policy"
+
+    metric: Annotated[
+        str, Choice(("accuracy", "macro_f1", "top5_accuracy")), Doc("The figure on the test split that counts.")
+    ] = "accuracy"
+    floor: Annotated[float, Range(0.0, 1.0), Doc("The least that it may be.")] = 0.0
+    tolerance: Annotated[float, Range(0.0, 1.0), Doc("How much less than in Production it may be.")] = 0.01
+    significance: Annotated[
+        float, Range(0.0, 1.0),
+        Doc("A smaller loss than that is refused too where chance explains it with less than this (McNemar 1947)."),
+    ] = 0.05  # fmt: skip
+    max_latency_ms: Annotated[float | None, Range(0.0, 1e9), Doc("For one image, as its evaluation measured.")] = None
+    max_size_mb: Annotated[float | None, Range(0.0, 1e9), Doc("Of all files of the version.")] = None
+    exports: Annotated[
+        str | None, Doc("Formats, with commas, that it must have been exported in; none that was refused by default.")
+    ] = None
+
+
+def read_policy(path: str | None, dataset: str) -> Policy:
+    """The policy of a dataset: what `[datasets.NAME]` of the file says goes before its first lines.
+
+    Raises:
+        UserError: the file cannot be read, or says what no policy says.
+    """
+    file = Path(path or POLICY)
+    if path is None and not file.is_file():
+        return Policy()
+    try:
+        said = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"The policy {file} cannot be read as TOML: {error}") from error
+    for_datasets = said.pop(DATASETS, {})
+    own = for_datasets.get(dataset, {}) if isinstance(for_datasets, dict) else None
+    if not isinstance(own, dict):
+        raise UserError(f"{file}: [{DATASETS}.{dataset}] is no table of settings.")
+    return Policy(**_parsed(said | own, file))
+
+
+def _parsed(said: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    known = {setting.name: setting for setting in settings_of(Policy)}
+    for name, value in said.items():
+        if name not in known:
+            guess = nearest(name, known)
+            raise UserError(f"{file}: there is no {name!r} in a policy. {f'Did you mean {guess!r}? ' if guess else ''}"
+                            f"It has {', '.join(known)}.")  # fmt: skip
+        if isinstance(value, dict | list):
+            raise UserError(f"{file}: {name} is one value, not {value!r}.")
+    return {name: known[name].parse(str(value)) for name, value in said.items()}

@@ -1,0 +1,139 @@
+"""Which version is in Production or in Staging.
+
+MLflow keeps a stage with each version, so two can be in Production; an alias is one row of the model, and points at one
+version only. So the alias is the truth: it is set first, and stages are led after it until it has not moved meanwhile.
+A tag of the model says what was last written here. What differs from it was set by hand, in MLflow's UI, and counts.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from eyevsai.errors import UserError
+from eyevsai.registry.models import KnownVersion, RegisteredModel, insisting, read_model
+
+STAGES = {"production": "Production", "staging": "Staging"}  # by alias
+ARCHIVED = "archived"
+NOBODY = ""
+DELETING = "eyevsai.deleting"  # the tag of a version that is about to be deleted
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The version that a stage belongs to, None for nobody; `by_hand`: the alias or the stage was set by hand."""
+
+    version: int | None
+    by_hand: str | None = None
+
+
+def holder_of(model: RegisteredModel, stage: str) -> Holder:
+    """Who holds `production` or `staging`."""
+    alias, known = model.aliases.get(stage), written(model, stage)
+    staged = [version for version in model.versions if version.stage == STAGES[stage]]
+    if alias != known:
+        return Holder(alias, "alias")
+    others = [version for version in staged if version.number != alias]
+    if others:
+        return Holder(max(others, key=lambda version: version.changed_ms).number, "stage")
+    if alias is not None and not staged:
+        return Holder(None, "stage")
+    return Holder(alias)
+
+
+def disagreements(model: RegisteredModel) -> list[str]:
+    """What aliases, stages and this module's notes say otherwise of one another, in words."""
+    found = []
+    for stage, title in STAGES.items():
+        holder, alias = holder_of(model, stage), model.aliases.get(stage)
+        if holder.by_hand is None:
+            continue
+        staged = ", ".join(str(version.number) for version in model.versions if version.stage == title) or "none"
+        found.append(
+            f"{model.name}: alias {stage} is {alias or 'none'}, stage {title} {staged}; the {holder.by_hand} was set "
+            f"by hand and counts. Lead the other after it: eyevsai registry settle {model.name}"
+        )
+    return found
+
+
+def put(client: MlflowClient, name: str, stage: str, version: int | None) -> None:
+    """Gives a stage to one version, or to nobody, whatever others do at the same time.
+
+    Raises:
+        UserError: the version is gone, or about to go.
+    """
+    if version is None:
+        insisting(lambda: client.delete_registered_model_alias(name, stage))
+    else:
+        before = client.get_registered_model(name).aliases.get(stage)
+        _set_alias(client, name, stage, version)
+        if DELETING in client.get_model_version(name, str(version)).tags:  # asked after: one of the two sees the other
+            put(client, name, stage, None if before is None or int(before) == version else int(before))
+            raise UserError(f"models:/{name}/{version} is being deleted by a cleanup. Choose another version.")
+    settle(client, name, stage)
+
+
+def settle(client: MlflowClient, name: str, stage: str) -> None:
+    """Leads stages after the alias until it has not moved meanwhile."""
+    while True:
+        model = read_model(client, name)
+        alias = model.aliases.get(stage)
+        for version in model.versions:
+            due = _due_stage(model, stage, version)
+            if due != version.stage:
+                _transition(client, name, version.number, due)
+        told = NOBODY if alias is None else str(alias)
+        insisting(lambda: client.set_registered_model_tag(name, _tag(stage), told))  # noqa: B023
+        if client.get_registered_model(name).aliases.get(stage) in (alias, str(alias)):
+            return
+
+
+def _due_stage(model: RegisteredModel, stage: str, version: KnownVersion) -> str:
+    """The stage that a version ought to have, as far as the alias of one stage can say."""
+    title, in_production = STAGES[stage], model.aliases.get("production") == version.number
+    if version.number == model.aliases.get(stage):
+        return STAGES["production"] if in_production else title
+    if version.stage != title:
+        return version.stage
+    return next((STAGES[other] for other in STAGES if model.aliases.get(other) == version.number), "Archived")
+
+
+def archive(client: MlflowClient, name: str, version: int) -> None:
+    """Takes a version out of whatever stage it holds."""
+    model = read_model(client, name)
+    for stage in STAGES:
+        if model.aliases.get(stage) == version:
+            put(client, name, stage, None)
+    _transition(client, name, version, "Archived")
+
+
+def _set_alias(client: MlflowClient, name: str, alias: str, version: int) -> None:
+    try:
+        insisting(lambda: client.set_registered_model_alias(name, alias, str(version)))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UserError(f"There is no models:/{name}/{version}, or no longer.") from error
+
+
+def _transition(client: MlflowClient, name: str, version: int, stage: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out of MLflow
+            insisting(lambda: client.transition_model_version_stage(name, str(version), stage))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # deleted meanwhile: the next look at the model says so
+            raise
+
+
+def _tag(stage: str) -> str:
+    return f"eyevsai.{stage}"
+
+
+def written(model: RegisteredModel, stage: str) -> int | None:
+    """The version to which this module last gave a stage."""
+    kept = model.tags.get(_tag(stage), NOBODY)
+    return int(kept) if kept.isdecimal() else None

@@ -1,0 +1,175 @@
+"""The commands about the registry: promote, rollback, and the group `eyevsai registry`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eyevsai import config
+from eyevsai.console import start_logging
+from eyevsai.flags import Json, pick_settings, with_flags
+from eyevsai.registry.settings import PromoteSettings
+from eyevsai.settings import settings_of
+
+Name = Annotated[str, typer.Argument(help="Registered model, as `eyevsai registry status` lists it.")]
+Version = Annotated[int, typer.Argument(min=1, help="Number of the version.")]
+Reason = Annotated[str | None, typer.Option(help="Why, for those who read the log.")]
+STATE = pick_settings(PromoteSettings, "state_root")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds these commands to the application."""
+    app.command(rich_help_panel="Registry")(with_flags(promote, settings_of(PromoteSettings)))
+    app.command(rich_help_panel="Registry")(with_flags(rollback, STATE))
+    app.add_typer(build_app(), name="registry", rich_help_panel="Registry")
+
+
+def build_app() -> typer.Typer:
+    """The group of commands."""
+    app = typer.Typer(no_args_is_help=True, help="What is in Production, what was, and why.")
+    app.command()(status)
+    app.command()(log)
+    app.command()(with_flags(best, pick_settings(PromoteSettings, "policy", "force", "reason", "state_root")))
+    app.command()(with_flags(settle, STATE))
+    app.command()(with_flags(pin, STATE))
+    app.command()(with_flags(unpin, STATE))
+    return app
+
+
+def promote(
+    registered: Annotated[str | None, typer.Argument(metavar="NAME", help="The same as --name.")] = None,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Give Production or Staging to a version, once it has passed what the policy asks."""
+    settings = config.compose(PromoteSettings, given if registered is None else given | {"name": registered})
+    start_logging()
+    from eyevsai.jobs.promote import promote as job
+
+    _print_promoted(job(settings, config.take_run_id()), as_json)
+
+
+def rollback(name: Name, reason: Reason = None, as_json: Json = False, **given: Any) -> None:
+    """Put back the version that was in Production before, even when the one that is there cannot load."""
+    start_logging()
+    from eyevsai.jobs.promote import rollback as job
+
+    _print_promoted(job(name, reason, _state_root(given)), as_json)
+
+
+def _print_promoted(done: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(done.to_json(), indent=2))
+        return
+    for check in done.checks:
+        print(f"{'ok    ' if check.ok else 'forced'}  {check.name:<10}{check.text}")
+    was = "nobody" if done.before is None else f"version {done.before}"
+    now = "nobody" if done.after is None else f"models:/{done.name}/{done.after}"
+    print(f"{done.stage}: {now}, before it {was}; written down in run {done.run_id}")
+
+
+def status(
+    name: Annotated[str | None, typer.Argument(help="One registered model; all by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List versions with stages, aliases, figures and who promoted them. Exit code 1 when something disagrees."""
+    from eyevsai.jobs.registry import read_status
+
+    found = read_status(name)
+    if as_json:
+        print(json.dumps(vars(found), indent=2, ensure_ascii=False))
+    else:
+        from eyevsai.reports.registry_table import print_status
+
+        print_status(found.versions)
+        for said in found.disagreements:
+            print(f"MEND  {said}")
+    if found.disagreements:
+        raise typer.Exit(1)
+
+
+def log(
+    name: Name,
+    at: Annotated[str | None, typer.Option(help="Only what was in Production on that day, or at that time.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List who promoted, rolled back or deleted what, when and why; with --at, what was in Production then."""
+    from eyevsai.jobs.registry import held_at, read_entries
+
+    entries = read_entries(name)
+    if at is not None:
+        held = [{"since": since.isoformat(timespec="seconds"), "version": version}
+                for since, version in held_at(entries, at)]  # fmt: skip
+        print(json.dumps(held, indent=2) if as_json else _held(name, at, held))
+        return
+    if as_json:
+        print(json.dumps([entry.to_json() for entry in entries], indent=2, ensure_ascii=False))
+        return
+    from eyevsai.reports.registry_table import print_log
+
+    print_log([entry.to_json() for entry in entries])
+
+
+def _held(name: str, at: str, held: list[dict[str, Any]]) -> str:
+    lines = [f"since {each['since']}  {'nobody' if each['version'] is None else 'models:/' + name}"
+             f"{'' if each['version'] is None else '/' + str(each['version'])}" for each in held]  # fmt: skip
+    return "\n".join(lines) or f"Nothing of {name} was in Production by {at}, as far as the log goes back."
+
+
+def best(
+    dataset: Annotated[str, typer.Option(help="A dataset that models were trained on.")],
+    make: Annotated[
+        bool, typer.Option("--promote", help="Register the best under the dataset's own name, and promote it there.")
+    ] = False,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Rank the models of a dataset across families; with --promote, make models:/DATASET@production the best."""
+    start_logging()
+    from eyevsai.jobs.registry import find_best, promote_best
+
+    if make:
+        settings = {"policy": None, "force": False, "reason": None, "state_root": str(_state_root(given))} | given
+        _print_promoted(promote_best(dataset, **settings), as_json)
+        return
+    ranking = find_best(dataset)
+    if as_json:
+        print(json.dumps([vars(each) for each in ranking], indent=2))
+        return
+    for place, each in enumerate(ranking, 1):
+        print(f"{place:>3}  {each.uri:<40}  {each.metric} {each.accuracy:.4f}")
+    print(f"Make the first models:/{dataset}@production with: eyevsai registry best --dataset {dataset} --promote")
+
+
+def settle(name: Name, **given: Any) -> None:
+    """Lead aliases and stages after what was set by hand in MLflow's UI."""
+    start_logging()
+    from eyevsai.jobs.promote import settle as job
+
+    print("\n".join(job(name, _state_root(given))) or f"Nothing of {name} disagrees.")
+
+
+def pin(name: Name, version: Version, reason: Reason = None, **given: Any) -> None:
+    """Keep a version from every cleanup."""
+    _pin(name, version, reason, given, pinned=True)
+    print(f"models:/{name}/{version} is pinned: no cleanup deletes it")
+
+
+def unpin(name: Name, version: Version, reason: Reason = None, **given: Any) -> None:
+    """Let cleanups have a version again."""
+    _pin(name, version, reason, given, pinned=False)
+    print(f"models:/{name}/{version} is not pinned any more")
+
+
+def _pin(name: str, version: int, reason: str | None, given: dict[str, Any], *, pinned: bool) -> None:
+    start_logging()
+    from eyevsai.jobs.promote import pin as job
+
+    job(name, version, _state_root(given), pinned=pinned, reason=reason)
+
+
+def _state_root(given: dict[str, Any]) -> Path:
+    return Path(config.compose_run(given).state_root).expanduser()
