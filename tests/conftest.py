@@ -100,11 +100,16 @@ Eyevsai = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def eyevsai(workplace: Path) -> Eyevsai:
     """Runs `eyevsai ARGUMENTS` as a process in the workplace and returns what became of it."""
+    return eyevsai_in(workplace)
+
+
+def eyevsai_in(folder: Path) -> Eyevsai:
+    """What runs `eyevsai ARGUMENTS` as a process in a folder."""
 
     def run(*arguments: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "eyevsai", *arguments]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | env
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=workplace, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=300)
         assert code is None or done.returncode == code, done.stdout + done.stderr
         return done
 
