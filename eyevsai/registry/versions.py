@@ -182,7 +182,8 @@ def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
     if there := [each.number for each in model.versions if each.tags.get(POINTS_AT) == uri]:
         return name, there[-1]
     source = str(client.get_model_version(original.name, original.number).source)
-    told = {name: original.tags[name] for name in ("fingerprint", "accuracy", TEST_ACCURACY, SIZE) if name in original.tags}
+    kept = ("fingerprint", "accuracy", TEST_ACCURACY, SIZE)
+    told = {tag: original.tags[tag] for tag in kept if tag in original.tags}
     told |= {POINTS_AT: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}
     version = client.create_model_version(name, source, original.run_id, tags=told, model_id=logged_model_of(source))
     return name, int(version.version)

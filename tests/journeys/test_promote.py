@@ -176,6 +176,7 @@ def test_what_is_set_by_hand_counts_and_is_shown(eyevsai: Eyevsai, workplace: Pa
 def test_the_log_knows_what_was_in_production_then(eyevsai: Eyevsai, workplace: Path) -> None:
     eyevsai("promote", NAME, "--version", "1")
     eyevsai("promote", NAME, "--version", "2")
+    assert "is in Production" in eyevsai("promote", NAME, "--version", "2", "--to", "staging", code=2).stderr
     eyevsai("promote", NAME, "--version", "2", "--to", "archived", "--reason", "withdrawn")
     today = f"{datetime.now():%Y-%m-%d}"
     held = json.loads(eyevsai("registry", "log", NAME, "--at", today, "--json").stdout)
