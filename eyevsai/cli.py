@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import eyevsai
-from eyevsai import config, data_commands, model_commands
+from eyevsai import config, data_commands, model_commands, registry_commands
 from eyevsai.console import start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, Terminated, UserError
@@ -81,6 +81,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     app.command()(with_flags(doctor, pick_settings(DataSettings, "data_root")))
     app.command()(with_flags(sync, pick_settings(config.RunSettings, "state_root")))
     app.add_typer(data_commands.build_app(), name="data")
+    app.add_typer(registry_commands.build_app(), name="registry")
     return app
 
 
