@@ -113,13 +113,15 @@ def test_an_import_that_was_killed_is_finished(
     assert contents() == found
 
 
-def test_two_imports_at_once_add_each_record_once(registry: Path, workplace: Path) -> None:
-    command = [sys.executable, "-m", "eyevsai", "registry", "import", str(registry), "--json"]
+def test_two_imports_at_once_add_each_record_once(workplace: Path) -> None:
+    records = [make_record(number, dataset=f"pets{number % 4}") for number in range(30)]
+    path = write_registry(workplace / "training_registry.json", *records)
+    command = [sys.executable, "-m", "eyevsai", "registry", "import", str(path), "--json"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     jobs = [subprocess.Popen(command, cwd=workplace, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     done = [json.loads(job.communicate(timeout=120)[0]) for job in jobs]
-    assert sorted(len(each["written"]) for each in done) == [0, 4]
-    assert len(contents()) == 4
+    assert sorted(len(each["written"]) for each in done) == [0, 30]
+    assert len(contents()) == 30
 
 
 def test_an_imported_version_is_never_loaded(eyevsai: Eyevsai, registry: Path, stripes: Path) -> None:
