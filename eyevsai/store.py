@@ -32,7 +32,7 @@ def open_store() -> str:
     uri = find_store()
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme in DATABASES:
-        with _creation_lock(uri):
+        with lock_store(uri):
             _touch(uri)
         refuse_moved(uri)
     elif scheme in ("http", "https"):
@@ -67,21 +67,25 @@ def shown(uri: str) -> str:
     return re.sub(r"(?i)([?&](?:password|passwd|pwd|sslpassword)=)[^&]*", r"\1***", without)
 
 
-def _creation_lock(uri: str) -> FileLock:
-    """A lock that all processes of this machine which open `uri` share."""
+def lock_store(uri: str, suffix: str = "lock") -> FileLock:
+    """A lock that all processes of this machine which ask for it with this store and suffix share.
+
+    Raises:
+        UserError: the store is a file that cannot be written.
+    """
     path = sqlite_path(uri)
     if path is None:
         name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        return FileLock(Path(tempfile.gettempdir()) / f"eyevsai-{getpass.getuser()}-{name}.lock")
+        return FileLock(Path(tempfile.gettempdir()) / f"eyevsai-{getpass.getuser()}-{name}.{suffix}")
     try:
-        with open(f"{path}.lock", "a"), open(path, "ab") if path.exists() else nullcontext():
+        with open(f"{path}.{suffix}", "a"), open(path, "ab") if path.exists() else nullcontext():
             pass
     except OSError as error:
         raise UserError(
             f"The store {path} cannot be written: {error.strerror}. "
             "Mend the folder or its permissions, or name another store with MLFLOW_TRACKING_URI."
         ) from error
-    return FileLock(f"{path}.lock")
+    return FileLock(f"{path}.{suffix}")
 
 
 def sqlite_path(uri: str) -> Path | None:

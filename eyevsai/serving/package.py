@@ -60,7 +60,12 @@ def fetch_package(uri: str) -> Path:
     Raises:
         UserError: it cannot be had, or is not what eyevsai writes.
     """
+    from eyevsai.tracking.past import RECORD
+
     folder = fetch_artifacts(uri)
+    if (folder / RECORD).is_file() and not (folder / "MLmodel").is_file():
+        raise UserError(f"{uri} was imported: the store has the record of its training but no model. The original's "
+                        "is a pickle, which eyevsai never opens: train it again.")  # fmt: skip
     check_package(folder)
     return folder
 

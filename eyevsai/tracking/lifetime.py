@@ -68,7 +68,7 @@ def start_run(
     check_root(state_root)  # before a run is made
     client = MlflowClient(tracking_uri=tracking_uri)
     own = {"eyevsai": "1", **tags, **owner()}
-    run_id = resumed or (_take_over(client, given, name, own) if given else _create(client, name, own))
+    run_id = resumed or (_take_over(client, given, name, own) if given else create_run(client, name, own))
     folder = RunFolder(state_root, run_id)
     with folder.claim():
         run = open_run(client, folder, carriers)
@@ -168,11 +168,12 @@ def _beating(folder: RunFolder) -> Iterator[None]:
         thread.join()
 
 
-def _create(client: MlflowClient, name: str, tags: Mapping[str, Any]) -> str:
+def create_run(client: MlflowClient, name: str, tags: Mapping[str, Any], started_ms: int | None = None) -> str:
+    """A new run in the experiment that MLflow resolves; returns its id. It begins now, or when it did."""
     experiment_id = _find_experiment(client)
     client.set_experiment_tag(experiment_id, *EXPERIMENT_KIND)
     origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "eyevsai", "mlflow.source.type": "LOCAL"}
-    return str(client.create_run(experiment_id, tags={**origin, **tags}, run_name=name).info.run_id)
+    return str(client.create_run(experiment_id, started_ms, {**origin, **tags}, name).info.run_id)
 
 
 def _take_over(client: MlflowClient, run_id: str, name: str, tags: Mapping[str, Any]) -> str:
