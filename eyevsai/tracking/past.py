@@ -59,7 +59,5 @@ def telling(what: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        said = shown(" ".join(str(error).split()) or type(error).__name__)[
-            :300
-        ]  # a database says it in its second line
-        raise RunFailed(f"The store did not take {what}: {said}. Try again: what is there stays.") from error
+        said = shown(" ".join(str(error).split()) or type(error).__name__)  # a database says it in its second line
+        raise RunFailed(f"The store did not take {what}: {said[:300]}. Try again: what is there stays.") from error
