@@ -218,6 +218,7 @@ def _tag(client: Client, name: str, version: int, stage: str, reason: str | None
     """Says on a version since when it holds a stage, by whom and why."""
     told = {"at": _now(), "by": getpass.getuser(), "reason": reason or ""}
     _set_tags(client, name, version, {f"{stage}.{key}": value for key, value in told.items()})
+    client.delete_model_version_tag(name, str(version), f"{stage}.until")  # of a time before
 
 
 def _tag_until(client: Client, name: str, before: int | None, stage: str) -> None:
