@@ -38,7 +38,8 @@ def add_login(client: AuthServiceClient, name: str) -> str:
 def renew_login(client: AuthServiceClient, name: str) -> str:
     """Gives a login a new password and returns it."""
     password = secrets.token_urlsafe(18)
-    client.update_user_password(name, password)
+    own = name == os.environ["MLFLOW_TRACKING_USERNAME"]  # then MLflow asks for the old one too
+    client.update_user_password(name, password, os.environ["MLFLOW_TRACKING_PASSWORD"] if own else None)
     return password
 
 
@@ -82,7 +83,7 @@ def main() -> int:
         password = renew_login(client, given.name) if given.renew else add_login(client, given.name)
     except MlflowException as error:
         there = error.error_code == "RESOURCE_ALREADY_EXISTS"
-        reason = "there is one; --renew gives it a new password" if there else str(error).splitlines()[0]
+        reason = "there is one; --renew gives it a new password" if there else str(error).splitlines()[0].rstrip(".")
         print(f"Error: {given.name} got no login: {reason}.", file=sys.stderr)
         return 2
     print(f"MLFLOW_TRACKING_USERNAME={given.name}\nMLFLOW_TRACKING_PASSWORD={password}")

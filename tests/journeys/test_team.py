@@ -217,6 +217,12 @@ def test_a_login_is_asked_for_and_never_shown(team: Team, tmp_path: Path) -> Non
     assert "hunter2" not in inside.stdout + inside.stderr
 
 
+def test_the_admin_renews_its_own_password(team: Team) -> None:
+    new = team.run(str(ROOT / "deploy" / "member.py"), "admin", "--renew").stdout.split("PASSWORD=")[1].strip()
+    back = json.dumps({"username": "admin", "password": ADMIN[1], "current_password": new})
+    assert team.ask("PATCH", "/api/2.0/mlflow/users/update-password", ("admin", new), back)[0] == 200
+
+
 def test_secrets_are_in_no_command_line_and_no_log(team: Team) -> None:
     secrets = [value for name, value in SECRETS.items() if name != "AWS_ACCESS_KEY_ID"]
     lines = [path.read_bytes().decode() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path)]
