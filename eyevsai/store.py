@@ -10,7 +10,8 @@ import getpass
 import hashlib
 import re
 import tempfile
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,14 +21,15 @@ from eyevsai.errors import UserError
 from eyevsai.relocation import find_moved_from
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
 def open_store() -> str:
     """The tracking URI that MLflow resolves, after the store behind it was created and checked.
 
     Raises:
-        UserError: the store cannot be written or reached, is a plain-file store, or is of a newer
-            or older MLflow.
+        UserError: the store cannot be written or reached, is a plain-file store, is of a newer or
+            older MLflow, or is a server that wants a login or whose address holds one.
     """
     uri = find_store()
     scheme = uri.partition(":")[0].partition("+")[0]
@@ -36,6 +38,8 @@ def open_store() -> str:
             _touch(uri)
         refuse_moved(uri)
     elif scheme in ("http", "https"):
+        if "@" in urlsplit(uri).netloc:  # MLflow prints the address at the end of each run
+            raise UserError(f"The address {shown(uri)} holds a login, which would be shown. Set {LOGIN} instead.")
         _touch(uri)
     else:
         raise UserError(
@@ -62,9 +66,23 @@ def find_store() -> str:
 
 
 def shown(uri: str) -> str:
-    """`uri` without the password that it may hold."""
+    """`uri`, or a message that names it, without the password that it may hold."""
+    uri = re.sub(r"(?i)(https?://)[^/\s]*@", r"\1***@", uri)
     without = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
     return re.sub(r"(?i)([?&](?:password|passwd|pwd|sslpassword)=)[^&]*", r"\1***", without)
+
+
+@contextmanager
+def telling_refusals(uri: str) -> Iterator[None]:
+    """Raises UserError when the server `uri` refuses what its block asks because of who asks."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        raise UserError(f"Your login may not write to {shown(uri)}. Ask its admin for the role `member`.") from error
 
 
 def lock_store(uri: str, suffix: str = "lock") -> FileLock:
@@ -117,6 +135,8 @@ def _touch(uri: str) -> None:
             _connect(uri)
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except MlflowException as error:
+        if error.get_http_status_code() == 401:
+            raise UserError(f"The server {shown(uri)} does not know you. Set {LOGIN}.") from error
         raise _store_error(uri, str(error)) from error
     except ModuleNotFoundError as error:
         raise UserError(
@@ -132,7 +152,7 @@ def _store_error(uri: str, reason: str) -> UserError:
 
     revision = re.search(r"found version (\w+)", reason)
     if revision is None:
-        return UserError(f"The store {shown(uri)} cannot be opened: {reason.splitlines()[0][:300]}")
+        return UserError(f"The store {shown(uri)} cannot be opened: {shown(reason.splitlines()[0])[:300]}")
     if revision[1] in _known_revisions():
         return UserError(
             f"The store {shown(uri)} is of an older MLflow than {mlflow.__version__}. "

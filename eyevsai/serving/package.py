@@ -85,7 +85,7 @@ def fetch_artifacts(uri: str) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store))
     except (MlflowException, OSError) as error:
-        raise UserError(f"Cannot load {uri} from the store {shown(store)}: {error}") from error
+        raise UserError(f"Cannot load {uri} from the store {shown(store)}: {shown(str(error))}") from error
 
 
 def size_of(folder: Path) -> int:

@@ -16,8 +16,7 @@ from mlflow import MlflowClient
 from eyevsai.registry.models import RegisteredModel, read_model
 from eyevsai.registry.stages import Holder, disagreements, holder_of, put, settle
 from eyevsai.store import open_store
-from tests.conftest import ROOT
-from tests.faults.conftest import create_database
+from tests.conftest import ROOT, create_database
 
 pytestmark = pytest.mark.xdist_group("store")
 Record = Callable[[str, object], None]

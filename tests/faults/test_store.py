@@ -17,8 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.store import open_store
-from tests.conftest import ROOT, Eyevsai
-from tests.faults.conftest import create_database
+from tests.conftest import ROOT, Eyevsai, create_database, find_port
 from tests.faults.runs import make_place
 from tests.original import make_record, write_registry
 
@@ -32,9 +31,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = find_port()
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
