@@ -17,6 +17,7 @@ from eyevsai.jobs.opening import open_swept_store
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.progress import track
 from eyevsai.registry.settings import CleanupSettings
+from eyevsai.store import shown
 
 if TYPE_CHECKING:
     from eyevsai.registry.audit import Record
@@ -55,18 +56,23 @@ def cleanup(settings: CleanupSettings, agree: Callable[[Plan], bool], run_id: st
         RunFailed: something could not be deleted; a rerun goes on with it.
     """
     from eyevsai.registry.audit import tag_call
-    from eyevsai.registry.models import open_registry
+    from eyevsai.registry.models import STORE_ERRORS, open_registry
     from eyevsai.tracking.lifetime import HTTP
 
     for variable, value in HTTP.items():
         os.environ.setdefault(variable, value)
     with stopping(), ending_with_mlflow_run() if run_id else nullcontext():
         client = open_registry(open_swept_store(Path(settings.state_root).expanduser()))
-        tag_call(client, run_id, {"job": "cleanup"})
-        planned = make_plan(client, settings)
-        if not agree(planned) or settings.dry_run or not planned.items:
-            return Cleaned(planned)
-        return _clean_up(client, settings, planned)
+        try:
+            tag_call(client, run_id, {"job": "cleanup"})
+            planned = make_plan(client, settings)
+            if not agree(planned) or settings.dry_run or not (planned.items or _was_interrupted(client)):
+                return Cleaned(planned)
+            return _clean_up(client, settings, planned)
+        except STORE_ERRORS as error:
+            raise RunFailed(
+                f"The store cannot be written, or does not answer: {_first_line(error)}. {AGAIN}"
+            ) from error
 
 
 def _clean_up(client: Client, settings: CleanupSettings, planned: Plan) -> Cleaned:
@@ -97,6 +103,13 @@ def _recording(client: Client, plan: Plan) -> Any:
     planned = {f"{MODEL}{name}": numbers for name, numbers in _by_model(plan.items).items()}
     title = f"cleanup of {len(plan.items)} items"
     return recording(client, CLEANUP, title, {**owner(), **planned, "reason": f"{plan.size_bytes / 1e6:.1f} MB"})
+
+
+def _was_interrupted(client: Client) -> bool:
+    """Whether an earlier cleanup left a claim or a record to be dealt with, if nothing else."""
+    from eyevsai.registry.survey import Survey
+
+    return any(record.status != "RUNNING" for record in Survey(client, ()).cleanups())
 
 
 def _refuse_another(survey: Survey, own: str) -> list[str]:
@@ -135,7 +148,8 @@ def _still_free(client: Client, settings: CleanupSettings, planned: Plan) -> Pla
 
 def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
     from eyevsai.registry.cleanup import CACHE
-    from eyevsai.registry.deletion import AT_ONCE, STORE_ERRORS
+    from eyevsai.registry.deletion import AT_ONCE
+    from eyevsai.registry.models import STORE_ERRORS
 
     stored = [item for item in items if item.kind != CACHE]
     batches = [stored[start : start + AT_ONCE] for start in range(0, len(stored), AT_ONCE)]
@@ -144,8 +158,8 @@ def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
             deletion.delete(batch)
         deletion.release()
     except STORE_ERRORS as error:
-        raise RunFailed(f"The store stopped answering after {len(deletion.deleted)} of {len(items)} items were "
-                        f"deleted. {AGAIN} ({str(error).splitlines()[0][:200]})") from error  # fmt: skip
+        done = f"{len(deletion.deleted)} of {len(items)} items"
+        raise RunFailed(f"The store stopped answering after {done}: {_first_line(error)}. {AGAIN}") from error
     for item in items:
         if item.kind == CACHE:
             deletion.freed_bytes += Cache(item.paths[0], limit_gb=0.0).clear()
@@ -160,14 +174,18 @@ def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
 def _tell(record: Record, deletion: Deletion) -> None:
     """What was deleted, on the record; a store that is away is told nothing."""
     from eyevsai.registry.audit import MODEL
-    from eyevsai.registry.deletion import STORE_ERRORS
+    from eyevsai.registry.models import STORE_ERRORS
 
     try:
         for name, numbers in _by_model(deletion.deleted).items():
             record.tags({f"{MODEL}{name}": numbers})
         record.metrics({"items": len(deletion.deleted), "freed_bytes": deletion.freed_bytes})
     except STORE_ERRORS as error:
-        log.warning("The store could not be told what was deleted: %s", str(error).splitlines()[0][:200])
+        log.warning("The store could not be told what was deleted: %s", _first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    return shown((str(error) or type(error).__name__).splitlines()[0])[:200]
 
 
 def _by_model(items: Sequence[Item]) -> dict[str, str]:

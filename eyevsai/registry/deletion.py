@@ -15,7 +15,6 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from eyevsai.errors import UserError
 from eyevsai.registry.artifacts import Artifacts, erase
@@ -26,7 +25,6 @@ from eyevsai.registry.survey import Survey
 from eyevsai.run_folder import RunFolder
 
 AT_ONCE = 50  # items, in one transaction of the database
-STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or cannot be written
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
