@@ -1,6 +1,6 @@
 """Faults at full size, those of runs that are killed among them: row, tried, survived.
 
-Most rows are the tests of `tests/faults`, the slow ones too, each injecting its fault for real; a test counts
+Most rows are the tests that bear their number, the slow ones too, each injecting its fault for real; a test counts
 as one trial where it does not say how many it made. `python -m benchmarks faults` takes about an hour;
 `EYEVSAI_ROWS=1,5 python -m benchmarks faults` measures some.
 """
@@ -134,7 +134,7 @@ def _outcome(case: ElementTree.Element) -> Outcome:
 
 def main() -> None:
     rows: dict[int, Callable[[], Outcome]] = {row: lambda row=row: tests_of(row)  # type: ignore[misc]
-                                              for row in (2, 4, 5, 6, 12, 13, 16, 18, 23)}  # fmt: skip
+                                              for row in (2, 4, 5, 6, 12, 13, 16, 18, 23, 25)}  # fmt: skip
     rows |= {1: row_1, 3: row_3, 19: row_19}
     if PHOTOS.is_dir():
         rows[9] = row_9

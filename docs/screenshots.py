@@ -106,6 +106,15 @@ def open_table(page: Page, address: str, run_id: str, name: str) -> None:
     _close_assistant(page)
 
 
+def open_model(page: Page, address: str, name: str) -> list[str]:
+    """The page of a registered model, once its versions are drawn; the text of each version's row."""
+    page.goto("about:blank")
+    page.goto(f"{address}/#/models/{name}")
+    page.get_by_text("Version ", exact=False).first.wait_for(timeout=60_000)
+    _close_assistant(page)
+    return [text for row in page.get_by_role("row").all() if (text := row.inner_text()).startswith("Version ")]
+
+
 def _close_assistant(page: Page) -> None:
     """Closes the panel that MLflow opens beside a run, and waits until the page has settled."""
     for button in page.locator('[data-component-id="mlflow.assistant.chat_panel.close"]').all():

@@ -12,7 +12,7 @@ import typer
 
 import eyevsai
 from eyevsai import config, data_commands, model_commands, registry_commands
-from eyevsai.console import start_logging
+from eyevsai.console import say_where, start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, Terminated, UserError
 from eyevsai.flags import (
@@ -107,7 +107,7 @@ def train(context: typer.Context, **given: Any) -> None:
     print(
         f"{done.model_uri or 'no version yet'}\n"
         f"valid accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, in {done.seconds:.0f} s\n"
-        f"run {done.run_id}; see it with: mlflow ui"
+        f"run {done.run_id}; {say_where()}"
     )
 
 
@@ -129,7 +129,7 @@ def tune(context: typer.Context, **given: Any) -> None:
     print(
         f"study {done.study}: {states}\n"
         f"best valid accuracy {done.accuracy:.4f} with {spell_flags(done.settings)}\n"
-        f"run {done.run_id}, in {done.seconds:.0f} s; see it with: mlflow ui"
+        f"run {done.run_id}, in {done.seconds:.0f} s; {say_where()}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from eyevsai import config
-from eyevsai.console import start_logging
+from eyevsai.console import say_where, start_logging
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.flags import Json, with_flags
 from eyevsai.formats.settings import ExportSettings
@@ -40,7 +40,7 @@ def evaluate(as_json: Json = False, **given: Any) -> None:
         f"accuracy {found['accuracy']:.4f} ({found['accuracy_low']:.4f} to {found['accuracy_high']:.4f}), "
         f"loss {found['loss']:.4f}, calibration error {found['ece']:.4f}\n"
         f"{found['images_per_s']:.0f} images/s, {found['latency_ms']:.1f} ms for one; in {done.seconds:.0f} s\n"
-        f"run {done.run_id} has test_report.html; see it with: mlflow ui"
+        f"run {done.run_id} has test_report.html; {say_where()}"
     )
 
 

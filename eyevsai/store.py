@@ -10,7 +10,8 @@ import getpass
 import hashlib
 import re
 import tempfile
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,22 +22,25 @@ from eyevsai.relocation import find_moved_from
 
 STUDIES = "studies"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
 def open_store() -> str:
     """The tracking URI that MLflow resolves, after the store behind it was created and checked.
 
     Raises:
-        UserError: the store cannot be written or reached, is a plain-file store, or is of a newer
-            or older MLflow.
+        UserError: the store cannot be written or reached, is a plain-file store, is of a newer or
+            older MLflow, or is a server that wants a login or whose address holds one.
     """
     uri = find_store()
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme in DATABASES:
-        with _creation_lock(uri):
+        with lock_store(uri):
             _touch(uri)
         refuse_moved(uri)
     elif scheme in ("http", "https"):
+        if "@" in urlsplit(uri).netloc:  # MLflow prints the address at the end of each run
+            raise UserError(f"The address {shown(uri)} holds a login, which would be shown. Set {LOGIN} instead.")
         _touch(uri)
     else:
         raise UserError(
@@ -63,7 +67,8 @@ def find_store() -> str:
 
 
 def shown(uri: str) -> str:
-    """`uri` without the password that it may hold."""
+    """`uri`, or a message that names it, without the password that it may hold."""
+    uri = re.sub(r"(?i)(https?://)[^/\s]*@", r"\1***@", uri)
     without = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
     return re.sub(r"(?i)([?&](?:password|passwd|pwd|sslpassword)=)[^&]*", r"\1***", without)
 
@@ -80,21 +85,38 @@ def studies_folder(uri: str, state_root: Path) -> Path:
     return (path.parent if path else state_root) / STUDIES
 
 
-def _creation_lock(uri: str) -> FileLock:
-    """A lock that all processes of this machine which open `uri` share."""
+@contextmanager
+def telling_refusals(uri: str) -> Iterator[None]:
+    """Raises UserError when the server `uri` refuses what its block asks because of who asks."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        raise UserError(f"Your login may not write to {shown(uri)}. Ask its admin for the role `member`.") from error
+
+
+def lock_store(uri: str, suffix: str = "lock") -> FileLock:
+    """A lock that all processes of this machine which ask for it with this store and suffix share.
+
+    Raises:
+        UserError: the store is a file that cannot be written.
+    """
     path = sqlite_path(uri)
     if path is None:
         name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        return FileLock(Path(tempfile.gettempdir()) / f"eyevsai-{getpass.getuser()}-{name}.lock")
+        return FileLock(Path(tempfile.gettempdir()) / f"eyevsai-{getpass.getuser()}-{name}.{suffix}")
     try:
-        with open(f"{path}.lock", "a"), open(path, "ab") if path.exists() else nullcontext():
+        with open(f"{path}.{suffix}", "a"), open(path, "ab") if path.exists() else nullcontext():
             pass
     except OSError as error:
         raise UserError(
             f"The store {path} cannot be written: {error.strerror}. "
             "Mend the folder or its permissions, or name another store with MLFLOW_TRACKING_URI."
         ) from error
-    return FileLock(f"{path}.lock")
+    return FileLock(f"{path}.{suffix}")
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -126,6 +148,8 @@ def _touch(uri: str) -> None:
             _connect(uri)
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except MlflowException as error:
+        if error.get_http_status_code() == 401:
+            raise UserError(f"The server {shown(uri)} does not know you. Set {LOGIN}.") from error
         raise _store_error(uri, str(error)) from error
     except ModuleNotFoundError as error:
         raise UserError(
@@ -141,7 +165,7 @@ def _store_error(uri: str, reason: str) -> UserError:
 
     revision = re.search(r"found version (\w+)", reason)
     if revision is None:
-        return UserError(f"The store {shown(uri)} cannot be opened: {reason.splitlines()[0][:300]}")
+        return UserError(f"The store {shown(uri)} cannot be opened: {shown(reason.splitlines()[0])[:300]}")
     if revision[1] in _known_revisions():
         return UserError(
             f"The store {shown(uri)} is of an older MLflow than {mlflow.__version__}. "

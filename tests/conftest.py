@@ -1,12 +1,15 @@
-"""What the tests share: small image folders made here, a store made once, the real photographs if present."""
+"""What the tests share: small image folders made here, a store made once, the real photographs if present,
+and a PostgreSQL of the tests' own where the machine has one."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +103,65 @@ Eyevsai = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def eyevsai(workplace: Path) -> Eyevsai:
     """Runs `eyevsai ARGUMENTS` as a process in the workplace and returns what became of it."""
+    return eyevsai_in(workplace)
+
+
+def eyevsai_in(folder: Path) -> Eyevsai:
+    """What runs `eyevsai ARGUMENTS` as a process in a folder."""
 
     def run(*arguments: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "eyevsai", *arguments]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | env
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=workplace, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=300)
         assert code is None or done.returncode == code, done.stdout + done.stderr
         return done
 
     return run
+
+
+def find_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URI of a server without databases of its own; append a name."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not binaries:
+        pytest.skip("no PostgreSQL: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="eyevsai-postgres-"))  # pytest's own folders are closed to other users
+    user = None
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        user = "postgres"
+        shutil.chown(folder, user)
+    port = find_port()
+
+    def command(program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(binaries[-1] / program), *arguments],
+            user=user,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    data, options = str(folder / "data"), f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=300"
+    command("initdb", "-D", data, "-A", "trust", "-U", "eyevsai", "--no-sync")
+    command("pg_ctl", "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
+    yield f"postgresql://eyevsai@127.0.0.1:{port}"
+    command("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
+def create_database(uri: str, name: str) -> str:
+    """A new, empty database; returns its URI."""
+    import psycopg
+
+    with psycopg.connect(f"{uri}/postgres", autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+    return f"{uri}/{name}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from eyevsai.data.dataset import Dataset
 from eyevsai.jobs.signals import JobStop
-from eyevsai.store import open_store
+from eyevsai.store import open_store, telling_refusals
 
 if TYPE_CHECKING:
     from eyevsai.tracking.run import Run
@@ -22,7 +22,8 @@ def open_swept_store(state_root: Path) -> str:
     from eyevsai.registry.versions import CARRIERS
     from eyevsai.tracking.sweep import sweep
 
-    sweep(tracking_uri, state_root, CARRIERS)
+    with telling_refusals(tracking_uri):
+        sweep(tracking_uri, state_root, CARRIERS)
     return tracking_uri
 
 

@@ -70,6 +70,8 @@ def _promote(settings: PromoteSettings, run_id: str | None) -> Promoted:
         return _archive(client, model, number, settings.reason)
     policy = read_policy(settings.policy, version.tags.get("dataset") or model.tags.get("dataset", ""))
     _take_over_what_was_set_by_hand(client, model)
+    if stage == "staging" and holder_of(model, "production").version == number:
+        raise UserError(f"models:/{name}/{number} is in Production. Promote another one there first, or archive it.")
     before = holder_of(model, stage).version
     about = {"stage": stage, "before": before, "after": number, "reason": settings.reason, "forced": settings.force}
     with _recording(client, "promote", name, f"{name} {number} to {stage}", about) as record:
@@ -216,6 +218,7 @@ def _tag(client: Client, name: str, version: int, stage: str, reason: str | None
     """Says on a version since when it holds a stage, by whom and why."""
     told = {"at": _now(), "by": getpass.getuser(), "reason": reason or ""}
     _set_tags(client, name, version, {f"{stage}.{key}": value for key, value in told.items()})
+    client.delete_model_version_tag(name, str(version), f"{stage}.until")  # of a time before
 
 
 def _tag_until(client: Client, name: str, before: int | None, stage: str) -> None:

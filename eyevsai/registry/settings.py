@@ -141,4 +141,7 @@ def _parsed(said: Mapping[str, Any], file: Path) -> dict[str, Any]:
                             f"It has {', '.join(known)}.")  # fmt: skip
         if isinstance(value, dict | list):
             raise UserError(f"{file}: {name} is one value, not {value!r}.")
-    return {name: known[name].parse(str(value)) for name, value in said.items()}
+    try:
+        return {name: known[name].parse(str(value)) for name, value in said.items()}
+    except UserError as error:  # which speaks of a flag
+        raise UserError(f"{file}: {str(error).removeprefix('--')}") from None

@@ -32,7 +32,9 @@ class Holder:
 
 
 def holder_of(model: RegisteredModel, stage: str) -> Holder:
-    """Who holds `production` or `staging`."""
+    """Who holds `production` or `staging`; a version with both aliases is in Production."""
+    if stage != "production" and model.aliases.get(stage) == model.aliases.get("production", NOBODY):
+        return Holder(None)
     alias, known = model.aliases.get(stage), written(model, stage)
     staged = [version for version in model.versions if version.stage == STAGES[stage]]
     if alias != known:

@@ -10,15 +10,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
 from eyevsai.names import ModelName, choose
 from eyevsai.run_folder import MODEL_ID, VERSION_URI, RunFolder
 
+VERSION = "version"  # the tag of a run that holds the URI of its version
 
-def register(tracking_uri: str, name: ModelName, model_id: str, run_id: str, tags: Mapping[str, Any]) -> str:
+
+def register(tracking_uri: str, name: ModelName, model_id: str | None, run_id: str, tags: Mapping[str, Any]) -> str:
     """Registers a logged model as the next version under its name and returns `models:/NAME/VERSION`.
+
+    The run is tagged with it. Without a logged model the version leads to the run's artifacts.
 
     Raises:
         UserError: another dataset's name is written the same way.
@@ -31,19 +36,26 @@ def register(tracking_uri: str, name: ModelName, model_id: str, run_id: str, tag
             raise
         check_name(tracking_uri, name)
     texts = {key: str(value) for key, value in tags.items()}
-    for version in client.search_model_versions(f"run_id = '{run_id}'"):
-        if version.name == name.registered and version.tags.items() >= texts.items():
-            return f"models:/{name.registered}/{version.version}"  # told twice by a run that was interrupted
-    source = f"models:/{model_id}"
-    version = client.create_model_version(name.registered, source, run_id, tags=texts, model_id=model_id)
-    return f"models:/{name.registered}/{version.version}"
+    version = _find_told(client, name, run_id, texts)
+    if version is None:
+        source = f"models:/{model_id}" if model_id else client.get_run(run_id).info.artifact_uri
+        version = client.create_model_version(name.registered, source, run_id, tags=texts, model_id=model_id)
+    uri = f"models:/{name.registered}/{version.version}"
+    client.set_tag(run_id, VERSION, uri)
+    return uri
+
+
+def _find_told(client: MlflowClient, name: ModelName, run_id: str, tags: Mapping[str, str]) -> ModelVersion | None:
+    """The version that a run registered before it was interrupted."""
+    of_run = client.search_model_versions(f"run_id = '{run_id}'")
+    told = (each for each in of_run if each.name == name.registered and each.tags.items() >= tags.items())
+    return next(told, None)
 
 
 def carry_out(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
-    """The spool's operation `version`: registers the logged model of a run and tags the run with the version."""
+    """The spool's operation `version`: registers the logged model of a run."""
     name = ModelName(**arguments["name"])
     uri = register(client.tracking_uri, name, folder.read(MODEL_ID), folder.run_id, arguments["tags"])
-    client.set_tag(folder.run_id, "version", uri)
     folder.write(VERSION_URI, uri)
 
 
@@ -182,9 +194,8 @@ def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
     if there := [each.number for each in model.versions if each.tags.get(POINTS_AT) == uri]:
         return name, there[-1]
     source = str(client.get_model_version(original.name, original.number).source)
-    told = {
-        name: original.tags[name] for name in ("fingerprint", "accuracy", TEST_ACCURACY, SIZE) if name in original.tags
-    }
+    kept = ("fingerprint", "accuracy", TEST_ACCURACY, SIZE)
+    told = {tag: original.tags[tag] for tag in kept if tag in original.tags}
     told |= {POINTS_AT: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}
     version = client.create_model_version(name, source, original.run_id, tags=told, model_id=logged_model_of(source))
     try:

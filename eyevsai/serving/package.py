@@ -60,7 +60,12 @@ def fetch_package(uri: str) -> Path:
     Raises:
         UserError: it cannot be had, or is not what eyevsai writes.
     """
+    from eyevsai.tracking.past import RECORD
+
     folder = fetch_artifacts(uri)
+    if (folder / RECORD).is_file() and not (folder / "MLmodel").is_file():
+        raise UserError(f"{uri} was imported: the store has the record of its training but no model. The original's "
+                        "is a pickle, which eyevsai never opens: train it again.")  # fmt: skip
     check_package(folder)
     return folder
 
@@ -80,7 +85,7 @@ def fetch_artifacts(uri: str) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store))
     except (MlflowException, OSError) as error:
-        raise UserError(f"Cannot load {uri} from the store {shown(store)}: {error}") from error
+        raise UserError(f"Cannot load {uri} from the store {shown(store)}: {shown(str(error))}") from error
 
 
 def size_of(folder: Path) -> int:

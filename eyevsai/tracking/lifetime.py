@@ -24,7 +24,7 @@ from mlflow.entities import RunTag
 from eyevsai.errors import Pruned, RunFailed, Terminated
 from eyevsai.run_folder import STORE, RunFolder, check_root
 from eyevsai.stopping import Stop
-from eyevsai.store import identify_store, shown
+from eyevsai.store import identify_store, shown, telling_refusals
 from eyevsai.tracking.monitor import start_monitor
 from eyevsai.tracking.operations import Carrier
 from eyevsai.tracking.process import BEAT_EVERY_S, owner
@@ -60,7 +60,8 @@ def start_run(
     `carriers` carry out operations of other rooms. While a run ends, `stop` waits.
 
     Raises:
-        UserError: another process works on the resumed run, or the state root cannot be written.
+        UserError: another process works on the resumed run, the state root cannot be written, or the
+            server refuses this login.
         Unsynced: the block ended well, and the store could not be told all of it.
     """
     for variable, value in HTTP.items():
@@ -68,7 +69,8 @@ def start_run(
     check_root(state_root)  # before a run is made
     client = MlflowClient(tracking_uri=tracking_uri)
     own = {"eyevsai": "1", **tags, **owner()}
-    run_id = resumed or (_take_over(client, given, name, own) if given else _create(client, name, own))
+    with telling_refusals(tracking_uri):
+        run_id = resumed or (_take_over(client, given, name, own) if given else create_run(client, name, own))
     folder = RunFolder(state_root, run_id)
     with folder.claim():
         folder.write(STORE, identify_store(tracking_uri))  # a cleanup takes nothing for an orphan of another store
@@ -169,11 +171,12 @@ def _beating(folder: RunFolder) -> Iterator[None]:
         thread.join()
 
 
-def _create(client: MlflowClient, name: str, tags: Mapping[str, Any]) -> str:
+def create_run(client: MlflowClient, name: str, tags: Mapping[str, Any], started_ms: int | None = None) -> str:
+    """A new run in the experiment that MLflow resolves; returns its id. It begins now, or when it did."""
     experiment_id = _find_experiment(client)
     client.set_experiment_tag(experiment_id, *EXPERIMENT_KIND)
     origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "eyevsai", "mlflow.source.type": "LOCAL"}
-    return str(client.create_run(experiment_id, tags={**origin, **tags}, run_name=name).info.run_id)
+    return str(client.create_run(experiment_id, started_ms, {**origin, **tags}, name).info.run_id)
 
 
 def _take_over(client: MlflowClient, run_id: str, name: str, tags: Mapping[str, Any]) -> str:

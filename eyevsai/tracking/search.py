@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from eyevsai.errors import UserError
 
 SCORES = ("test/accuracy", "best/accuracy")  # what models are held against each other by: the first that there is
+IMPORTED = "imported"  # the tag of a run that another registry knew first: its name there
 AT_ONCE = 1000  # runs of one answer
 
 
@@ -65,15 +66,24 @@ def find_judgements(tracking_uri: str, run: FoundRun) -> list[FoundRun]:
 
 def find_trained(tracking_uri: str) -> list[FoundRun]:
     """All finished runs that trained a model, newest first."""
+    return _find_all(tracking_uri, "tags.job = 'train' and attributes.status = 'FINISHED'")
+
+
+def find_imported(tracking_uri: str) -> dict[str, FoundRun]:
+    """The runs that were imported, or begun to be, by what they are called where they come from."""
+    found = _find_all(tracking_uri, f"tags.job = 'import' and tags.{IMPORTED} != ''")
+    return {run.tags[IMPORTED]: run for run in found}
+
+
+def _find_all(tracking_uri: str, wanted: str) -> list[FoundRun]:
     client = MlflowClient(tracking_uri=tracking_uri)
     experiments = [each.experiment_id for each in client.search_experiments()]
     found: list[FoundRun] = []
     token: str | None = ""
     while token is not None:
         page = client.search_runs(
-            experiments, "tags.job = 'train' and attributes.status = 'FINISHED'", ViewType.ACTIVE_ONLY, AT_ONCE,
-            ["attributes.end_time DESC"], token or None,
-        )  # fmt: skip
+            experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, ["attributes.end_time DESC"], token or None
+        )
         found += map(_describe, page)
         token = page.token or None
     return found

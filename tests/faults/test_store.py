@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,9 +17,9 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.store import open_store
-from tests.conftest import ROOT
-from tests.faults.conftest import create_database
+from tests.conftest import ROOT, Eyevsai, create_database, find_port
 from tests.faults.runs import make_place
+from tests.original import make_record, write_registry
 
 pytestmark = [pytest.mark.xdist_group("store"), pytest.mark.timeout(900)]  # an outage of five minutes is one
 Record = Callable[[str, object], None]
@@ -30,9 +31,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = find_port()
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
@@ -219,3 +218,27 @@ def test_row_6_many_registrations_leave_no_gap(
     record_property("survived", len(versions))
     assert [job.returncode for job in jobs] == [0] * 8, said
     assert sorted(int(version.version) for version in versions) == list(range(1, 8 * count + 1))
+
+
+@pytest.mark.parametrize("new_store", BOTH, indirect=True)
+def test_a_store_takes_all_that_an_imported_record_may_hold(eyevsai: Eyevsai, workplace: Path, new_store: str) -> None:
+    longest = {"version": "v" * 60, "variation": "v" * 60, "dataset": "d/ :?é" + "d" * 54, "model_type": "m" * 60}
+    params = {f"_setting-{number}. {'x' * 180}": "x" * 9000 for number in range(150)}
+    metrics = {f"{number}": 1e300 for number in range(1100)}
+    record = make_record(1, final_hyperparameters=params, metrics=metrics, tags=["x" * 90] * 200, **longest)
+    path = write_registry(workplace / "training_registry.json", record)
+    eyevsai("registry", "import", str(path), MLFLOW_TRACKING_URI=new_store)
+    (run,) = MlflowClient(tracking_uri=new_store).search_runs(["0"])
+    assert run.info.status == "FINISHED"
+    assert len(run.data.params) == 150
+    assert len(run.data.metrics) == 1101
+    again = eyevsai("registry", "import", str(path), MLFLOW_TRACKING_URI=new_store).stdout
+    assert again.endswith("0 imported, 1 were there already, 0 left out\n")
+
+
+def test_an_import_through_a_server_prints_nothing_but_json(eyevsai: Eyevsai, workplace: Path, server: Server) -> None:
+    path = write_registry(workplace / "training_registry.json", make_record(1))
+    done = json.loads(eyevsai("registry", "import", str(path), "--json", MLFLOW_TRACKING_URI=server.uri).stdout)
+    assert [each["model_uri"] for each in done["written"]] == ["models:/pets-deep_v2-resnet/1"]
+    said = eyevsai("predict", "models:/pets-deep_v2-resnet/1", str(path), code=2, MLFLOW_TRACKING_URI=server.uri).stderr
+    assert "was imported" in said

@@ -36,6 +36,28 @@ def test_a_study_shows_its_trials_under_it(eyevsai: Eyevsai, workplace: Path, st
         screenshots.open_picture(page, address, parent.info.run_id, "optimization_history.png")
 
 
+@pytest.mark.timeout(600)
+def test_a_models_page_follows_promotions_rollbacks_and_cleanups(
+    eyevsai: Eyevsai, workplace: Path, screenshots: Any
+) -> None:
+    name, forced = "digits-deep_v1-standard", ("--force", "--reason", "to be looked at")
+    for seed in ("0", "1", "2"):
+        eyevsai("train", "--epochs", "1", "--width", "8", "--seed", seed, "--tuned", "never")
+    with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
+
+        def in_production() -> dict[str, bool]:
+            rows = screenshots.open_model(page, address, name)
+            return {row.split("\n")[0]: "@\xa0production" in row for row in rows if row.split("\n")[0] != "Version"}
+
+        eyevsai("promote", name, "--version", "1", *forced)
+        eyevsai("promote", name, "--version", "3", *forced)
+        assert in_production() == {"Version 1": False, "Version 2": False, "Version 3": True}
+        eyevsai("rollback", name)
+        assert in_production() == {"Version 1": True, "Version 2": False, "Version 3": False}
+        eyevsai("cleanup", "--keep", "1", "--yes")
+        assert in_production() == {"Version 1": True, "Version 3": False}
+
+
 @pytest.mark.timeout(400)
 def test_a_run_shows_its_curves_pictures_and_tables(eyevsai: Eyevsai, workplace: Path, screenshots: Any) -> None:
     eyevsai("train", "--epochs", "2", "--width", "8")

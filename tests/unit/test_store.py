@@ -38,7 +38,8 @@ def test_a_store_of_another_mlflow_says_what_to_do(workplace: Path, revision: st
 @pytest.mark.parametrize(
     ("uri", "message"),
     [("sqlite:////proc/mlflow.db", "cannot be written"), ("sqlite:////nowhere/mlflow.db", "No such file or directory"),
-     ("mlruns", "plain-file store"), ("postgresql://u:secret@127.0.0.1:1/x", "cannot be opened")],
+     ("mlruns", "plain-file store"), ("postgresql://u:secret@127.0.0.1:1/x", "cannot be opened"),
+     ("http://u:secret@127.0.0.1:1", "MLFLOW_TRACKING_PASSWORD"), ("https://secret@host", "MLFLOW_TRACKING_PASSWORD")],
 )  # fmt: skip
 def test_a_store_that_cannot_be_opened_is_named(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, uri: str, message: str
@@ -57,6 +58,9 @@ def test_a_file_that_is_no_database_is_said(workplace: Path) -> None:
 
 def test_passwords_are_never_shown() -> None:
     assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert shown("https://me:secret@host:1/x") == "https://***@host:1/x"
+    assert shown("request to http://secret@host/x failed") == "request to http://***@host/x failed"
+    assert shown("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
 
 
 @pytest.mark.parametrize("uri", [

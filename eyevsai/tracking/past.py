@@ -1,0 +1,63 @@
+"""Runs that ended before this store knew of them: written with the times that they had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+
+from eyevsai.errors import RunFailed
+from eyevsai.store import shown
+from eyevsai.tracking.lifetime import create_run
+from eyevsai.tracking.operations import PARAMS_PER_CALL
+
+RECORD = "record.json"  # the artifact that holds what another registry knew
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """All that a store is to know of such a run."""
+
+    name: str
+    status: str  # FINISHED or FAILED
+    started_ms: int
+    ended_ms: int
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    record: str  # JSON
+
+
+def write_past_run(tracking_uri: str, past: PastRun, begun: str | None = None) -> str:
+    """Writes a run and returns its id; `begun` is the run of an earlier attempt that did not come to its end.
+
+    It is RUNNING until all is written, and each step leaves the same behind when it is done again.
+    """
+    client = MlflowClient(tracking_uri=tracking_uri)
+    run_id = begun or create_run(client, past.name, {"eyevsai": "1", **past.tags}, past.started_ms)
+    params = [Param(name, value) for name, value in past.params.items()]
+    metrics = [Metric(name, value, past.ended_ms, 0) for name, value in past.metrics.items()]
+    for start in range(0, max(len(params), len(metrics)), PARAMS_PER_CALL):
+        end = start + PARAMS_PER_CALL
+        client.log_batch(run_id, metrics[start:end], params[start:end])
+    client.log_text(run_id, past.record, RECORD)
+    client.set_terminated(run_id, past.status, past.ended_ms)
+    return run_id
+
+
+@contextmanager
+def telling(what: str) -> Iterator[None]:
+    """A block that tells the store something.
+
+    Raises:
+        RunFailed: the store did not take it.
+    """
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        said = shown(" ".join(str(error).split()) or type(error).__name__)  # a database says it in its second line
+        raise RunFailed(f"The store did not take {what}: {said[:300]}. Try again: what is there stays.") from error

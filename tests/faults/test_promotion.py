@@ -1,0 +1,133 @@
+"""Row 7: several promote at once, one is killed, somebody clicks in MLflow's UI: one version is in Production."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from eyevsai.registry.models import RegisteredModel, read_model
+from eyevsai.registry.stages import Holder, disagreements, holder_of, put, settle
+from eyevsai.store import open_store
+from tests.conftest import ROOT, create_database
+
+pytestmark = pytest.mark.xdist_group("store")
+Record = Callable[[str, object], None]
+NAME, PROMOTERS = "many-deep_v1-standard", 4
+PROMOTE = """
+import sys
+from eyevsai.registry.models import open_registry
+from eyevsai.registry.stages import put
+client, number = open_registry(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+for line in sys.stdin:
+    put(client, "many-deep_v1-standard", line.strip(), number)
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql+psycopg2", "postgresql+psycopg"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "sqlite":
+        uri = f"sqlite:///{tmp_path / 'new.db'}"
+    else:
+        uri = create_database(request.getfixturevalue("postgres"), f"promotion_{time.monotonic_ns()}")
+        uri = uri.replace("postgresql", request.param, 1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return open_store()
+
+
+@pytest.fixture
+def client(store: str) -> MlflowClient:
+    """A store with a model of six versions, which have no files."""
+    client = MlflowClient(tracking_uri=store)
+    run = client.create_run("0")
+    client.create_registered_model(NAME)
+    for _ in range(6):
+        client.create_model_version(NAME, f"runs:/{run.info.run_id}/model", run.info.run_id)
+    return client
+
+
+def in_stage(model: RegisteredModel, stage: str) -> list[int]:
+    return [version.number for version in model.versions if version.stage == stage]
+
+
+def transition(client: MlflowClient, number: int, stage: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        client.transition_model_version_stage(NAME, str(number), stage)
+
+
+@pytest.mark.parametrize("rounds", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_row_7_many_promote_at_once(store: str, client: MlflowClient, rounds: int, record_property: Record) -> None:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", PROMOTE, store, str(number)], env=env, text=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for number in range(1, PROMOTERS + 1)
+    ]  # fmt: skip
+    for job in jobs:
+        assert job.stdout.readline() == "ready\n", job.communicate()[1]
+    held = []
+    for number in range(rounds):
+        for place, job in enumerate(jobs):  # every third round some of them want Staging
+            job.stdin.write("staging\n" if number % 3 == 2 and place % 2 else "production\n")
+            job.stdin.flush()
+        said = [job.stdout.readline() for job in jobs]
+        failed = [job.communicate()[1] for job, line in zip(jobs, said, strict=True) if line != "done\n"]
+        assert failed == []
+        model = read_model(client, NAME)
+        held.append((in_stage(model, "Production"), model.aliases["production"]))
+        assert disagreements(model) == []
+    record_property("rounds", rounds)
+    for job in jobs:
+        job.stdin.close()
+        assert job.wait(30) == 0, job.stderr.read()
+    assert [staged for staged, _ in held] == [[alias] for _, alias in held]
+    assert len({alias for _, alias in held}) > 1  # they did compete
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+class TestByHand:
+    def test_an_alias_that_was_set_by_hand_counts(self, client: MlflowClient) -> None:
+        put(client, NAME, "production", 2)
+        client.set_registered_model_alias(NAME, "production", "5")
+        model = read_model(client, NAME)
+        assert holder_of(model, "production") == Holder(5, "alias")
+        assert "alias production is 5, stage Production 2; the alias was set by hand" in disagreements(model)[0]
+        settle(client, NAME, "production")
+        model = read_model(client, NAME)
+        assert (in_stage(model, "Production"), in_stage(model, "Archived")) == ([5], [2])
+
+    def test_a_stage_that_was_set_by_hand_counts(self, client: MlflowClient) -> None:
+        put(client, NAME, "production", 2)
+        transition(client, 4, "Production")
+        assert holder_of(read_model(client, NAME), "production") == Holder(4, "stage")
+        transition(client, 4, "Archived")
+        transition(client, 2, "None")
+        assert holder_of(read_model(client, NAME), "production") == Holder(None, "stage")
+
+    def test_an_alias_that_was_taken_away_by_hand_leaves_nobody(self, client: MlflowClient) -> None:
+        put(client, NAME, "production", 2)
+        client.delete_registered_model_alias(NAME, "production")
+        assert holder_of(read_model(client, NAME), "production") == Holder(None, "alias")
+
+    def test_from_staging_to_production_and_back(self, client: MlflowClient) -> None:
+        put(client, NAME, "staging", 3)
+        put(client, NAME, "production", 3)
+        put(client, NAME, "staging", None)
+        model = read_model(client, NAME)
+        assert (in_stage(model, "Production"), in_stage(model, "Staging"), dict(model.aliases)) == (
+            [3], [], {"production": 3})  # fmt: skip
+        put(client, NAME, "staging", 3)
+        put(client, NAME, "production", 1)
+        model = read_model(client, NAME)
+        assert (in_stage(model, "Production"), in_stage(model, "Staging")) == ([1], [3])
+        assert disagreements(model) == []

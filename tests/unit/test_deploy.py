@@ -1,0 +1,52 @@
+"""The recipe of deploy/: what its server refuses before it starts (row 25), and what stands in its files."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.journeys.team import HOST, SECRETS, recipe_environment
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": ""}, "MLFLOW_AUTH_ADMIN_PASSWORD is not set"),
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": "password1234"}, "MLFLOW_AUTH_ADMIN_PASSWORD is a default"),
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": "elevenchars"}, "MLFLOW_AUTH_ADMIN_PASSWORD has fewer than 12"),
+        ({"MLFLOW_FLASK_SERVER_SECRET_KEY": ""}, "MLFLOW_FLASK_SERVER_SECRET_KEY is not set"),
+        ({"MLFLOW_FLASK_SERVER_SECRET_KEY": "short"}, "MLFLOW_FLASK_SERVER_SECRET_KEY has fewer than 32"),
+        ({"MLFLOW_SERVER_ALLOWED_HOSTS": ""}, "MLFLOW_SERVER_ALLOWED_HOSTS is not set"),
+        ({"MLFLOW_SERVER_ALLOWED_HOSTS": "me, *"}, "MLFLOW_SERVER_ALLOWED_HOSTS is '*'"),
+        ({"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "*"}, "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS is '*'"),
+        ({"MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"}, "MLFLOW_BACKEND_STORE_URI names no PostgreSQL"),
+    ],
+)
+def test_row_25_the_server_does_not_start_unsafe(tmp_path: Path, changed: dict[str, str], said: str) -> None:
+    env = os.environ | recipe_environment(SECRETS | {"TEAM_HOST": HOST}) | {"EYEVSAI_STATE": str(tmp_path)} | changed
+    command = [sys.executable, str(ROOT / "deploy" / "serve.py")]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    (mistake,) = [line for line in done.stderr.splitlines() if "MLFLOW_" in line]
+    assert said in mistake
+    assert "Traceback" not in done.stderr
+    assert not any(
+        value in done.stderr for value in (*SECRETS.values(), *filter(None, changed.values())) if value != "*"
+    )
+
+
+def test_the_recipe_has_no_password_and_one_version_of_mlflow() -> None:
+    text = (ROOT / "deploy" / "compose.yaml").read_text()
+    for name in (*SECRETS, "TEAM_HOST"):
+        assert f"${{{name}:?" in text
+        assert re.search(f"^{name}=$", (ROOT / "deploy" / ".env.example").read_text(), re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (pin,) = [pin for pin in project["dependencies"] if pin.startswith("mlflow==")]
+    assert pin.replace("mlflow", "mlflow[auth]") in project["optional-dependencies"]["server"]
