@@ -70,7 +70,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     )  # fmt: skip
     app.callback(invoke_without_command=True)(_version)
     settings = settings_of_command(arguments)
-    spell_out_booleans(arguments, settings)
+    spell_out_booleans(arguments, (*settings, *registry_commands.settings_of_command(arguments)))
     lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(tune, tune_settings(settings)))

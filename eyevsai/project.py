@@ -14,7 +14,7 @@ from typing import Any
 from eyevsai import config
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
-from eyevsai.registry.settings import PromoteSettings
+from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.settings import Setting, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
@@ -28,7 +28,7 @@ def render_mlproject() -> str:
     train = config.shared_settings()
     entries = _entry("train", train) + _entry("tune", (*train, *settings_of(TuneSettings)))
     entries += _entry("evaluate", settings_of(EvaluateSettings)) + _entry("export", settings_of(ExportSettings))
-    entries += _entry("promote", settings_of(PromoteSettings))
+    entries += _entry("promote", settings_of(PromoteSettings)) + _entry("cleanup", settings_of(CleanupSettings))
     return HEADER + "name: eyevsai\n\nconda_env: conda.yaml\n\nentry_points:\n" + entries
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +12,10 @@ import typer
 
 from eyevsai import config
 from eyevsai.console import start_logging
+from eyevsai.errors import UserError
 from eyevsai.flags import Json, pick_settings, with_flags
-from eyevsai.registry.settings import PromoteSettings
-from eyevsai.settings import settings_of
+from eyevsai.registry.settings import CleanupSettings, PromoteSettings
+from eyevsai.settings import Setting, settings_of, spell_flags
 
 Name = Annotated[str, typer.Argument(help="Registered model, as `eyevsai registry status` lists it.")]
 Version = Annotated[int, typer.Argument(min=1, help="Number of the version.")]
@@ -20,10 +23,18 @@ Reason = Annotated[str | None, typer.Option(help="Why, for those who read the lo
 STATE = pick_settings(PromoteSettings, "state_root")
 
 
+def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
+    """The settings of the command that a command line begins with, if it is one of these."""
+    classes = {"promote": PromoteSettings, "cleanup": CleanupSettings}
+    declared = classes.get(arguments[0]) if arguments else None
+    return settings_of(declared) if declared else ()
+
+
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
     app.command(rich_help_panel="Registry")(with_flags(promote, settings_of(PromoteSettings)))
     app.command(rich_help_panel="Registry")(with_flags(rollback, STATE))
+    app.command(rich_help_panel="Registry")(with_flags(cleanup, settings_of(CleanupSettings)))
     app.add_typer(build_app(), name="registry", rich_help_panel="Registry")
 
 
@@ -70,6 +81,40 @@ def _print_promoted(done: Any, as_json: bool) -> None:
     was = "nobody" if done.before is None else f"version {done.before}"
     now = "nobody" if done.after is None else f"models:/{done.name}/{done.after}"
     print(f"{done.stage}: {now}, before it {was}; written down in run {done.run_id}")
+
+
+def cleanup(as_json: Json = False, **given: Any) -> None:
+    """Delete old versions, failed runs, old studies, the cache and left-overs, with all their files.
+
+    Prints what goes and asks, unless --yes. What is in Production or Staging, has an alias, is pinned, in use or
+    needed by another version stays.
+    """
+    settings = config.compose(CleanupSettings, given)
+    start_logging()
+    from eyevsai.jobs.cleanup import cleanup as job
+
+    done = job(settings, lambda plan: _agree(settings, plan, as_json), config.take_run_id())
+    if as_json:
+        print(json.dumps(done.to_json(), indent=2, ensure_ascii=False))
+    elif done.run_id is not None:
+        print(f"deleted {len(done.deleted)} of {len(done.plan.items)} items, freed {done.freed_bytes:,} bytes; "
+              f"written down in run {done.run_id}")  # fmt: skip
+
+
+def _agree(settings: CleanupSettings, plan: Any, as_json: bool) -> bool:
+    """Prints a plan, and asks where nobody has said yes yet."""
+    from eyevsai.reports.registry_table import print_plan
+
+    if not as_json:
+        print_plan(plan.to_json(), verbose=settings.verbose)
+    if settings.yes or settings.dry_run or not plan.items:
+        return True
+    if as_json or not sys.stdin.isatty():
+        typed = {setting.name: getattr(settings, setting.name) for setting in settings_of(CleanupSettings)}
+        changed = {setting.name: typed[setting.name] for setting in settings_of(CleanupSettings)
+                   if typed[setting.name] != setting.default}  # fmt: skip
+        raise UserError(f"Nothing was deleted. If that is what you want: eyevsai cleanup {spell_flags(changed)} --yes")
+    return typer.confirm(f"Delete {len(plan.items)} items?")
 
 
 def status(

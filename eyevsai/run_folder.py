@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from eyevsai.errors import UserError
 
 CONFIG, BASIS, HEARTBEAT, LOCK, LOG = "config.json", "basis.json", "heartbeat", "lock", "training.log"
-MODEL_ID, VERSION_URI = "model_id.json", "version.json"
+RUNS = "runs"  # the folder of run folders below a state root
+MODEL_ID, VERSION_URI, STORE = "model_id.json", "version.json", "store.json"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RunFolder:
     @property
     def path(self) -> Path:
         """Where it lies; made by `claim`."""
-        return self.root / "runs" / self.run_id
+        return self.root / RUNS / self.run_id
 
     @property
     def checkpoints(self) -> Path:
@@ -90,8 +91,8 @@ class RunFolder:
 def check_root(root: Path) -> None:
     """Raises UserError when no run folder can be made below `root`."""
     try:
-        (root / "runs").mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=root / "runs"):
+        (root / RUNS).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=root / RUNS):
             pass
     except OSError as error:
         raise UserError(f"Cannot write {root}: {error.strerror or error}. Choose another --state-root.") from error
@@ -99,9 +100,9 @@ def check_root(root: Path) -> None:
 
 def run_folders(root: Path) -> list[RunFolder]:
     """All run folders below a state root, the one written to last first."""
-    if not (root / "runs").is_dir():
+    if not (root / RUNS).is_dir():
         return []
-    paths = sorted((root / "runs").iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = sorted((root / RUNS).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     return [RunFolder(root, path.name) for path in paths if path.is_dir()]
 
 

@@ -20,6 +20,7 @@ from filelock import FileLock
 from eyevsai.errors import UserError
 from eyevsai.relocation import find_moved_from
 
+STUDIES = "studies"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
@@ -70,6 +71,18 @@ def shown(uri: str) -> str:
     uri = re.sub(r"(?i)(https?://)[^/\s]*@", r"\1***@", uri)
     without = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
     return re.sub(r"(?i)([?&](?:password|passwd|pwd|sslpassword)=)[^&]*", r"\1***", without)
+
+
+def identify_store(uri: str) -> str:
+    """What tells this store from others in the folders of its runs; no password is in it."""
+    path = sqlite_path(uri)
+    return shown(uri).rstrip("/") if path is None else f"sqlite:///{path}"
+
+
+def studies_folder(uri: str, state_root: Path) -> Path:
+    """Where studies are kept unless --storage says otherwise: beside a SQLite store, else on this machine."""
+    path = sqlite_path(uri)
+    return (path.parent if path else state_root) / STUDIES
 
 
 @contextmanager

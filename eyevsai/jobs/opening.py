@@ -35,8 +35,11 @@ def start_job(
     """The run of a job, which ends as the block ends; see `start_run`.
 
     A signal that comes while the run is made waits until there is something to end.
+
+    Raises:
+        UserError: the version that the job is about is being deleted.
     """
-    from eyevsai.registry.versions import CARRIERS
+    from eyevsai.registry.versions import CARRIERS, refuse_claimed
     from eyevsai.tracking.lifetime import start_run
 
     with ExitStack() as stack:
@@ -47,6 +50,7 @@ def start_job(
                 )
             )
             stop.at_timeout = run.kill
+        refuse_claimed(tracking_uri, tags.get("model_uri", tags.get("pruned_from", "")))
         stack.callback(setattr, stop, "at_timeout", lambda: None)  # a run that ended stays as it is
         yield run
 

@@ -13,13 +13,11 @@ from eyevsai.jobs.opening import open_swept_store
 from eyevsai.models.learner import build
 from eyevsai.names import ModelName
 from eyevsai.settings import settings_of
-from eyevsai.store import sqlite_path
+from eyevsai.store import studies_folder
 from eyevsai.tuning.settings import TuneSettings
 
 if TYPE_CHECKING:
     from eyevsai.tuning.study import Study
-
-STUDIES = "studies"  # the folder beside the store in which studies are kept
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,7 @@ def open_study(config: TuneConfig) -> OpenStudy:
 
     space = declared_space(type(model.settings), config.given, config.tuning.space)
     name = config.tuning.study or ModelName(dataset.name, model.family, model.variation).registered
-    store = sqlite_path(tracking_uri)
-    folder = (store.parent if store else config.state_root) / STUDIES
+    folder = studies_folder(tracking_uri, config.state_root)
     place = Place(config.tuning.storage, folder / f"{name}.journal")
     study = Study(name, place, config.tuning, space, getattr(model.settings, "epochs", 1))
     about = {"model": f"{model.family}/{model.variation}", "preset": model.preset, "data": dataset.fingerprint,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -77,8 +77,9 @@ def recording(client: MlflowClient, action: str, title: str, tags: Mapping[str, 
     try:
         yield record
     except BaseException as error:
-        record.tags({"error": str(error) or type(error).__name__})
-        insisting(lambda: client.set_terminated(record.run_id, "FAILED"))
+        with suppress(MlflowException):  # a store that is away hears it from the next sweep
+            record.tags({"error": str(error) or type(error).__name__})
+            insisting(lambda: client.set_terminated(record.run_id, "FAILED"))
         raise
     insisting(lambda: client.set_terminated(record.run_id, "FINISHED"))
 

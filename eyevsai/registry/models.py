@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.entities.model_registry import RegisteredModel as Entity
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from eyevsai.names import choose
 
@@ -22,6 +23,7 @@ PATIENCE = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds between attempts at w
 CONTENDED = (  # what databases say of a row that another process writes, or wrote first
     "database is locked", "deadlock detected", "could not serialize", "UNIQUE constraint", "duplicate key",
 )  # fmt: skip
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or cannot be written
 T = TypeVar("T")
 
 

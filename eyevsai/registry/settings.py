@@ -13,6 +13,8 @@ from eyevsai.names import nearest
 from eyevsai.settings import Choice, Doc, Env, Parameter, Range, Settings, settings_of
 
 POLICY, DATASETS = "promotion.toml", "datasets"
+KEPT = 3
+CLEANED = ("old_versions", "failed_runs", "tuning", "cache", "orphans")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,53 @@ class PromoteSettings(Settings):
             raise UserError("Say what to promote: eyevsai promote NAME --version NUMBER. See: eyevsai registry status")
         if self.force and not (self.reason or "").strip():
             raise UserError("--force goes past the policy, so it takes a --reason for those who read the log later.")
+
+
+@dataclass(frozen=True)
+class CleanupSettings(Settings):
+    """What is deleted."""
+
+    PANEL: ClassVar[str] = "Cleanup"
+
+    keep: Annotated[
+        int | None, Range(0, 10**6), Parameter(), Doc(f"Newest versions of each model that stay, {KEPT} by default; "
+                                                      "given alone it means --old-versions."),
+    ] = None  # fmt: skip
+    old_versions: Annotated[bool, Doc("Older versions, with runs, logged models and files.")] = False
+    failed_runs: Annotated[bool, Doc("FAILED runs without a version, with their checkpoints.")] = False
+    tuning: Annotated[bool, Doc("Studies that ended more than --days ago, with their trials.")] = False
+    cache: Annotated[bool, Doc("Cached pixels and features; they are computed again when they are needed.")] = False
+    orphans: Annotated[bool, Doc("Files of runs and logged models that are gone.")] = False
+    all: Annotated[bool, Doc("All of these.")] = False
+    days: Annotated[float, Range(0.0, 36500.0), Doc("Age of the studies that go.")] = 7.0
+    including_newest: Annotated[bool, Doc("Let --keep 0 delete the newest versions too.")] = False
+    dry_run: Annotated[bool, Doc("Print what would be deleted, and delete nothing.")] = False
+    yes: Annotated[bool, Parameter(), Doc("Do not ask.")] = False
+    verbose: Annotated[bool, Doc("Say of what stays, too, why it does.")] = False
+    state_root: Annotated[
+        str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
+    ] = "~/.local/state/eyevsai"
+    cache_root: Annotated[str, Env("EYEVSAI_CACHE"), Doc("Folder of the cache.")] = "~/.cache/eyevsai"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not any(self.does(kind) for kind in CLEANED):
+            flags = ", ".join(f"--{kind.replace('_', '-')}" for kind in CLEANED)
+            raise UserError(f"Say what to clean up: {flags}, or --all; --keep {KEPT} means --old-versions. "
+                            "--dry-run shows what would go.")  # fmt: skip
+        if self.keep == 0 and not self.including_newest:
+            raise UserError("--keep 0 keeps no version of any model but those in use, pinned, aliased or in a stage. "
+                            "If that is meant, add --including-newest.")  # fmt: skip
+
+    def does(self, kind: str) -> bool:
+        """Whether one of the kinds in `CLEANED` was asked for."""
+        implied = kind == "old_versions" and self.keep is not None
+        return bool(self.all or getattr(self, kind) or implied)
+
+    @property
+    def num_kept(self) -> int:
+        """Newest versions of each model that stay."""
+        return KEPT if self.keep is None else self.keep
 
 
 @dataclass(frozen=True)

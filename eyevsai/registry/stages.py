@@ -8,6 +8,7 @@ A tag of the model says what was last written here. What differs from it was set
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -19,7 +20,7 @@ from eyevsai.registry.models import KnownVersion, RegisteredModel, insisting, re
 STAGES = {"production": "Production", "staging": "Staging"}  # by alias
 ARCHIVED = "archived"
 NOBODY = ""
-DELETING = "eyevsai.deleting"  # the tag of a version that is about to be deleted
+DELETING = "eyevsai.deleting"  # the tag of a model that names versions about to be deleted, and of such a run
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,15 @@ def put(client: MlflowClient, name: str, stage: str, version: int | None) -> Non
     else:
         before = client.get_registered_model(name).aliases.get(stage)
         _set_alias(client, name, stage, version)
-        if DELETING in client.get_model_version(name, str(version)).tags:  # asked after: one of the two sees the other
+        if version in claimed(client.get_registered_model(name).tags):  # asked after: one of the two sees the other
             put(client, name, stage, None if before is None or int(before) == version else int(before))
             raise UserError(f"models:/{name}/{version} is being deleted by a cleanup. Choose another version.")
     settle(client, name, stage)
+
+
+def claimed(tags: Mapping[str, str]) -> frozenset[int]:
+    """The versions that a cleanup is about to delete, by the tags of their registered model."""
+    return frozenset(map(int, tags.get(DELETING, "").split()))
 
 
 def settle(client: MlflowClient, name: str, stage: str) -> None:

@@ -198,7 +198,28 @@ def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
     told = {tag: original.tags[tag] for tag in kept if tag in original.tags}
     told |= {POINTS_AT: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}
     version = client.create_model_version(name, source, original.run_id, tags=told, model_id=logged_model_of(source))
+    try:
+        refuse_claimed(tracking_uri, uri)
+    except UserError:
+        client.delete_model_version(name, version.version)
+        raise
     return name, int(version.version)
+
+
+def refuse_claimed(tracking_uri: str, uri: str) -> None:
+    """Raises UserError when a cleanup deletes, or has deleted, the version that `uri` names, if it names one.
+
+    Asked once a run says that it uses the version: either the cleanup sees that run, or this sees its claim.
+    """
+    from eyevsai.registry.stages import claimed
+
+    parts = URI.fullmatch(uri)
+    if parts is None or not parts["version"]:
+        return
+    version = find_version(tracking_uri, uri)
+    model = MlflowClient(tracking_uri=tracking_uri).get_registered_model(version.name)
+    if int(version.number) in claimed(model.tags):
+        raise UserError(f"{uri} is being deleted by a cleanup. Choose another version.")
 
 
 def tag_version(tracking_uri: str, version: Version, tags: Mapping[str, Any]) -> None:

@@ -72,3 +72,16 @@ def _minute(time: str) -> str:
 
 def _word(version: int | None) -> str:
     return "" if version is None else str(version)
+
+
+def print_plan(plan: Mapping[str, Any], *, verbose: bool) -> None:
+    """A line for each item that goes, uncut, so that two plans can be compared; with `verbose` for what stays, too."""
+    items = plan["items"]
+    kinds = max((len(item["kind"]) for item in items), default=0)
+    whats = max((len(item["what"]) for item in items), default=0)
+    for item in items:
+        print(f"{item['kind']:<{kinds}}  {item['what']:<{whats}}  {item['size_bytes']:>15,}  {item['why']}")
+    if verbose:
+        for what, why in plan["kept"].items():
+            print(f"stays: {what}: {why}")
+    print(f"{len(items)} items, {plan['bytes']:,} bytes" if items else "Nothing to delete.")

@@ -22,9 +22,9 @@ from mlflow import MlflowClient
 from mlflow.entities import RunTag
 
 from eyevsai.errors import Pruned, RunFailed, Terminated
-from eyevsai.run_folder import RunFolder, check_root
+from eyevsai.run_folder import STORE, RunFolder, check_root
 from eyevsai.stopping import Stop
-from eyevsai.store import shown, telling_refusals
+from eyevsai.store import identify_store, shown, telling_refusals
 from eyevsai.tracking.monitor import start_monitor
 from eyevsai.tracking.operations import Carrier
 from eyevsai.tracking.process import BEAT_EVERY_S, owner
@@ -73,6 +73,7 @@ def start_run(
         run_id = resumed or (_take_over(client, given, name, own) if given else create_run(client, name, own))
     folder = RunFolder(state_root, run_id)
     with folder.claim():
+        folder.write(STORE, identify_store(tracking_uri))  # a cleanup takes nothing for an orphan of another store
         run = open_run(client, folder, carriers)
         if resumed:
             _reopen(run, given)

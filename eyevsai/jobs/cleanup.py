@@ -1,0 +1,197 @@
+"""cleanup: what is old, failed or left over goes, with all its files; what somebody needs stays."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.data.cache import Cache
+from eyevsai.errors import RunFailed, UserError
+from eyevsai.jobs.cleanup_plan import make_plan
+from eyevsai.jobs.opening import open_swept_store
+from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
+from eyevsai.progress import track
+from eyevsai.registry.settings import CleanupSettings
+from eyevsai.store import shown
+
+if TYPE_CHECKING:
+    from eyevsai.registry.audit import Record
+    from eyevsai.registry.cleanup import Item, Plan
+    from eyevsai.registry.deletion import Deletion
+    from eyevsai.registry.models import Client
+    from eyevsai.registry.survey import Survey
+
+log = logging.getLogger("eyevsai")
+
+AGAIN = "The same command, typed again, goes on."
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was planned, and what became of it; `run_id` is the record, None when nothing was begun."""
+
+    plan: Plan
+    deleted: Sequence[Item] = ()
+    freed_bytes: int = 0
+    run_id: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"plan": self.plan.to_json(), "deleted": [item.what for item in self.deleted],
+                "freed_bytes": self.freed_bytes, "run_id": self.run_id}  # fmt: skip
+
+
+def cleanup(settings: CleanupSettings, agree: Callable[[Plan], bool], run_id: str | None = None) -> Cleaned:
+    """Plans, deletes what `agree` said yes to and what is still free by then, and writes it down.
+
+    `run_id` is the run that `mlflow run` made for this call, if one did.
+
+    Raises:
+        UserError: another cleanup is at work, or the store cannot be written.
+        RunFailed: something could not be deleted; a rerun goes on with it.
+    """
+    from eyevsai.registry.audit import tag_call
+    from eyevsai.registry.models import STORE_ERRORS, open_registry
+    from eyevsai.tracking.lifetime import HTTP
+
+    for variable, value in HTTP.items():
+        os.environ.setdefault(variable, value)
+    with stopping(), ending_with_mlflow_run() if run_id else nullcontext():
+        client = open_registry(open_swept_store(Path(settings.state_root).expanduser()))
+        try:
+            tag_call(client, run_id, {"job": "cleanup"})
+            planned = make_plan(client, settings)
+            if not agree(planned) or settings.dry_run or not (planned.items or _was_interrupted(client)):
+                return Cleaned(planned)
+            return _clean_up(client, settings, planned)
+        except STORE_ERRORS as error:
+            raise RunFailed(
+                f"The store cannot be written, or does not answer: {_first_line(error)}. {AGAIN}"
+            ) from error
+
+
+def _clean_up(client: Client, settings: CleanupSettings, planned: Plan) -> Cleaned:
+    from eyevsai.registry.artifacts import Artifacts
+    from eyevsai.registry.deletion import Deletion
+    from eyevsai.registry.survey import FINISHED_BY, PLAN, Survey
+
+    with _recording(client, planned) as record:
+        artifacts = Artifacts(client)
+        interrupted = _refuse_another(Survey(client, artifacts.experiment_ids), record.run_id)
+        plan = _still_free(client, settings, planned)
+        record.json(PLAN, plan.to_json())
+        deletion = Deletion(client, artifacts, Path(settings.state_root).expanduser())
+        try:
+            _delete_all(deletion, plan.items)
+        finally:
+            _tell(record, deletion)
+        for before in interrupted:
+            client.set_tag(before, FINISHED_BY, record.run_id)
+    return Cleaned(planned, deletion.deleted, deletion.freed_bytes, record.run_id)
+
+
+def _recording(client: Client, plan: Plan) -> Any:
+    from eyevsai.registry.audit import MODEL, recording
+    from eyevsai.registry.survey import CLEANUP
+    from eyevsai.tracking.process import owner
+
+    planned = {f"{MODEL}{name}": numbers for name, numbers in _by_model(plan.items).items()}
+    title = f"cleanup of {len(plan.items)} items"
+    return recording(client, CLEANUP, title, {**owner(), **planned, "reason": f"{plan.size_bytes / 1e6:.1f} MB"})
+
+
+def _was_interrupted(client: Client) -> bool:
+    """Whether an earlier cleanup left a claim or a record to be dealt with, if nothing else."""
+    from eyevsai.registry.survey import Survey
+
+    return any(record.status != "RUNNING" for record in Survey(client, ()).cleanups())
+
+
+def _refuse_another(survey: Survey, own: str) -> list[str]:
+    """The records of cleanups that were interrupted.
+
+    Raises:
+        UserError: one is at work. Each writes its record before it looks, so that of two one at least sees the other.
+    """
+    others = [record for record in survey.cleanups() if record.run_id != own]
+    for record in others:
+        if record.status == "RUNNING":
+            raise UserError(
+                f"Another cleanup is at work on {record.tags.get('host')} (run {record.run_id}): wait for it. If that "
+                f"machine is gone for good: mlflow runs delete --run-id {record.run_id}"
+            )
+    return [record.run_id for record in others]
+
+
+def _still_free(client: Client, settings: CleanupSettings, planned: Plan) -> Plan:
+    """Of what was agreed to what may still go; claims that an interrupted cleanup left are taken back."""
+    from eyevsai.registry.deletion import withdraw
+    from eyevsai.registry.models import read_models
+    from eyevsai.registry.stages import DELETING
+
+    for model in read_models(client):
+        if DELETING in model.tags:
+            withdraw(client, model.name)
+    now = make_plan(client, settings)
+    agreed = {(item.what, item.versions, item.run_ids) for item in planned.items}
+    free = tuple(item for item in now.items if (item.what, item.versions, item.run_ids) in agreed)
+    left = {item.what for item in planned.items} - {item.what for item in free}
+    for what in sorted(left):
+        log.warning("%s stays: something changed since it was planned.", what)
+    return replace(now, items=free)
+
+
+def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
+    from eyevsai.registry.cleanup import CACHE
+    from eyevsai.registry.deletion import AT_ONCE
+    from eyevsai.registry.models import STORE_ERRORS
+
+    stored = [item for item in items if item.kind != CACHE]
+    batches = [stored[start : start + AT_ONCE] for start in range(0, len(stored), AT_ONCE)]
+    try:
+        for batch in track(batches, "Deleting", total=len(stored), unit=AT_ONCE):
+            deletion.delete(batch)
+        deletion.release()
+    except STORE_ERRORS as error:
+        done = f"{len(deletion.deleted)} of {len(items)} items"
+        raise RunFailed(f"The store stopped answering after {done}: {_first_line(error)}. {AGAIN}") from error
+    for item in items:
+        if item.kind == CACHE:
+            deletion.freed_bytes += Cache(item.paths[0], limit_gb=0.0).clear()
+            deletion.deleted.append(item)
+    for what, why in deletion.kept.items():
+        log.warning("%s stays: %s", what, why)
+    if deletion.failed:
+        raise RunFailed("\n".join([*(f"{what} is deleted in part: {why}" for what, why in deletion.failed.items()),
+                                   f"Mend that. {AGAIN}"]))  # fmt: skip
+
+
+def _tell(record: Record, deletion: Deletion) -> None:
+    """What was deleted, on the record; a store that is away is told nothing."""
+    from eyevsai.registry.audit import MODEL
+    from eyevsai.registry.models import STORE_ERRORS
+
+    try:
+        for name, numbers in _by_model(deletion.deleted).items():
+            record.tags({f"{MODEL}{name}": numbers})
+        record.metrics({"items": len(deletion.deleted), "freed_bytes": deletion.freed_bytes})
+    except STORE_ERRORS as error:
+        log.warning("The store could not be told what was deleted: %s", _first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    return shown((str(error) or type(error).__name__).splitlines()[0])[:200]
+
+
+def _by_model(items: Sequence[Item]) -> dict[str, str]:
+    """The numbers of deleted versions by registered model."""
+    found: dict[str, list[int]] = {}
+    for item in items:
+        for name, number in item.versions:
+            found.setdefault(name, []).append(number)
+    return {name: ", ".join(map(str, sorted(numbers))) for name, numbers in found.items()}

@@ -1,0 +1,102 @@
+"""What a cleanup would delete now, read from the store, this machine's run folders and the cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eyevsai.data.cache import Cache
+from eyevsai.registry.settings import CleanupSettings
+from eyevsai.run_folder import RunFolder
+from eyevsai.store import studies_folder
+
+if TYPE_CHECKING:
+    from eyevsai.registry.artifacts import Artifacts
+    from eyevsai.registry.cleanup import Item, KnownRun, Plan
+    from eyevsai.registry.models import Client, RegisteredModel
+    from eyevsai.registry.survey import Survey
+
+
+def make_plan(client: Client, settings: CleanupSettings) -> Plan:
+    """What the store, this machine's run folders and the cache have that may go, as it is now."""
+    from eyevsai.registry.artifacts import Artifacts
+    from eyevsai.registry.cleanup import Plan, plan_failed, plan_versions
+    from eyevsai.registry.models import read_models
+    from eyevsai.registry.orphans import plan_orphans
+    from eyevsai.registry.survey import Survey, find_unfinished
+
+    artifacts, state_root = Artifacts(client), Path(settings.state_root).expanduser()
+    survey, models = Survey(client, artifacts.experiment_ids), read_models(client)
+    running, registered = survey.running(), {version.run_id for model in models for version in model.versions}
+    plan = Plan(tuple(find_unfinished(client, survey, registered)))
+    begun = {run_id for item in plan.items for run_id in item.run_ids}
+    if settings.does("old_versions"):
+        plan += plan_versions(models, running, survey.pruned(), settings.num_kept)
+    if settings.does("failed_runs"):
+        failed = [run for run in survey.failed() if run.run_id not in begun]
+        here = {run.run_id for run in failed if RunFolder(state_root, run.run_id).checkpoints.is_dir()}
+        plan += plan_failed(failed, running, registered, here)
+    if settings.does("tuning"):
+        plan += _plan_studies(client, survey, running, settings, begun)
+    plan = _measure(plan, artifacts, survey, models, state_root)
+    if settings.does("cache"):
+        plan += _plan_cache(Path(settings.cache_root).expanduser())
+    if settings.does("orphans"):
+        plan += plan_orphans(client, artifacts, survey, models, state_root)
+    return plan
+
+
+def _plan_studies(
+    client: Client, survey: Survey, running: list[KnownRun], settings: CleanupSettings, begun: set[str]
+) -> Plan:
+    from eyevsai.registry.cleanup import plan_studies
+
+    studies = [study for study in survey.studies() if study.run_id not in begun]
+    trials = survey.trials(study.run_id for study in studies)
+    plan = plan_studies(studies, trials, running, settings.days, int(time.time() * 1000))
+    going = {item.run_ids[-1] for item in plan.items}
+    staying = {study.tags.get("study") for study in studies if study.run_id not in going}
+    folder = studies_folder(client.tracking_uri, Path(settings.state_root).expanduser())
+    names = {study.run_id: study.tags.get("study") for study in studies}
+    items = []
+    for item in plan.items:
+        name = names[item.run_ids[-1]]
+        own = [] if name in staying else [folder / f"{name}.journal", folder / f"{name}.journal.flock"]
+        items.append(replace(item, paths=tuple(path for path in own if path.is_file())))
+    return replace(plan, items=tuple(items))
+
+
+def _plan_cache(root: Path) -> Plan:
+    from eyevsai.registry.cleanup import CACHE, Item, Plan
+
+    size_bytes = Cache(root, limit_gb=0.0).size_bytes()
+    item = Item(CACHE, str(root), "computed again when it is needed", paths=(root,), size_bytes=size_bytes)
+    return Plan((item,) if size_bytes else ())
+
+
+def _measure(
+    plan: Plan, artifacts: Artifacts, survey: Survey, models: Sequence[RegisteredModel], state_root: Path
+) -> Plan:
+    """The plan with the sizes of its items; of what does not lie on this machine, as its versions say."""
+    from eyevsai.registry.artifacts import size_of
+    from eyevsai.registry.versions import SIZE
+
+    versions = {(each.name, each.number): each for model in models for each in model.versions}
+    unregistered = [run_id for item in plan.items if not item.versions for run_id in item.run_ids]
+    logged: dict[str, set[str]] = {}
+    for model in survey.logged_models(unregistered):
+        logged.setdefault(str(model.source_run_id), set()).add(model.model_id)
+
+    def measure(item: Item) -> int:
+        own = [versions[key] for key in item.versions]
+        paths = list(item.paths)
+        for run_id in item.run_ids:
+            ids = {version.model_id for version in own if version.model_id} | logged.get(run_id, set())
+            paths += [RunFolder(state_root, run_id).path, *artifacts.folders_of(run_id, tuple(sorted(ids)))]
+        told = sum(int(version.tags.get(SIZE, 0)) for version in own) if item.run_ids and not artifacts.roots else 0
+        return told + sum(size_of(path) for path in paths)
+
+    return replace(plan, items=tuple(replace(item, size_bytes=measure(item)) for item in plan.items))

@@ -1,0 +1,201 @@
+"""What may be deleted, and why the rest stays: from what was read to a plan, without asking a store anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eyevsai.registry.models import KnownVersion, RegisteredModel
+from eyevsai.registry.stages import STAGES
+from eyevsai.registry.versions import PINNED, POINTS_AT, URI
+
+Key = tuple[str, int]  # name and number of a version
+VERSION, FAILED, STUDY, CACHE, ORPHAN, UNFINISHED = "version", "failed run", "study", "cache", "orphan", "unfinished"
+PRUNED_FROM, PARENT = "pruned_from", "mlflow.parentRunId"
+DATASET = "dataset"  # the tag that eyevsai's own registered models have
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """What a plan needs to know of a run."""
+
+    run_id: str
+    name: str
+    status: str
+    tags: Mapping[str, str]
+    ended_ms: int
+    artifact_uri: str
+    deleted: bool  # softly, as MLflow's UI does it
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is deleted together: versions first, then of each run its logged models, its files, and itself."""
+
+    kind: str
+    what: str
+    why: str
+    versions: tuple[Key, ...] = ()
+    run_ids: tuple[str, ...] = ()
+    model_ids: tuple[str, ...] = ()  # logged models that no run brings along
+    paths: tuple[Path, ...] = ()  # files and folders beside the store
+    size_bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return vars(self) | {"versions": [f"models:/{name}/{number}" for name, number in self.versions],
+                             "paths": [str(path) for path in self.paths]}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes, and of what stays the reason, by name."""
+
+    items: tuple[Item, ...] = ()
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """What all items take together."""
+        return sum(item.size_bytes for item in self.items)
+
+    def __add__(self, other: Plan) -> Plan:
+        return Plan((*self.items, *other.items), {**self.kept, **other.kept})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"bytes": self.size_bytes, "items": [item.to_json() for item in self.items], "kept": dict(self.kept)}
+
+
+def plan_versions(
+    models: Iterable[RegisteredModel], running: Sequence[KnownRun], pruned: Iterable[KnownRun], keep: int
+) -> Plan:
+    """The versions beyond the `keep` newest of each model that nothing speaks for, each with the run that it came from.
+
+    `running` are all runs that are RUNNING; `pruned` those that made a smaller model of a version. Versions of one run
+    are one item, and the run stays when one of them does.
+    """
+    ours = [model for model in models if DATASET in model.tags]
+    versions = {(each.name, each.number): each for model in ours for each in model.versions}
+    used, stays = in_use(running), dict[Key, str]()
+    for model in ours:
+        newest = {version.number for version in model.versions[-keep:]} if keep else set()
+        for version in model.versions:
+            why = f"one of the {keep} newest" if version.number in newest else why_protected(version, used)
+            if why:
+                stays[version.name, version.number] = why
+    _add_needed(versions, stays, {run.run_id: run.tags[PRUNED_FROM] for run in pruned})
+    groups: dict[object, list[KnownVersion]] = {}
+    for key in sorted(versions.keys() - stays.keys()):
+        groups.setdefault(versions[key].run_id or key, []).append(versions[key])
+    still = {versions[key].run_id for key in stays}
+    items = (_version_item(group, keep, still) for group in groups.values())
+    return Plan(tuple(items), {f"models:/{name}/{number}": stays[name, number] for name, number in sorted(stays)})
+
+
+def _version_item(group: Sequence[KnownVersion], keep: int, still: set[str]) -> Item:
+    run_id = group[0].run_id
+    names = ", ".join(sorted({version.name for version in group}))
+    return Item(
+        VERSION, ", ".join(version.uri for version in group), f"older than the {keep} newest of {names}",
+        tuple((version.name, version.number) for version in group), (run_id,) if run_id and run_id not in still else (),
+    )  # fmt: skip
+
+
+def why_protected(version: KnownVersion, used: Mapping[str, str]) -> str | None:
+    """Why a version stays whatever its age; None when nothing speaks for it. `used` is what `in_use` found."""
+    if version.stage in STAGES.values():
+        return f"in {version.stage}"
+    if version.aliases:
+        return f"has the alias {', '.join(version.aliases)}"
+    if PINNED in version.tags:
+        return f"pinned: {version.tags[PINNED]}"
+    by = used.get(version.uri) or (used.get(version.run_id) if version.run_id else None)
+    return f"in use by run {by}, which is RUNNING" if by else None
+
+
+def in_use(running: Iterable[KnownRun]) -> dict[str, str]:
+    """Runs and URIs of versions that a RUNNING run is about, and by which one; itself included."""
+    used = dict[str, str]()
+    for run in running:
+        if run.tags.get("action") == "cleanup":  # it says which versions it deletes
+            continue
+        named = [run.tags.get(name, "") for name in ("subject", "model_uri", PRUNED_FROM, PARENT)]
+        named += [f"models:/{name.removeprefix('model.')}/{number}" for name, number in run.tags.items()
+                  if name.startswith("model.")]  # fmt: skip
+        used |= {each: run.run_id for each in (run.run_id, *named) if each}
+    return used
+
+
+def _add_needed(versions: Mapping[Key, KnownVersion], stays: dict[Key, str], pruned: Mapping[str, str]) -> None:
+    """Adds to what stays what that needs, and so on until nothing more is needed."""
+    by_run: dict[str, list[Key]] = {}  # and by logged model
+    for each, version in versions.items():
+        for shared in {version.run_id, version.model_id} - {""}:
+            by_run.setdefault(shared, []).append(each)
+    waiting = list(stays)
+    while waiting:
+        needing = versions[waiting.pop()]
+        needed = [_key(needing.tags.get(POINTS_AT, "")), _key(needing.tags.get(PRUNED_FROM, "")),
+                  _key(pruned.get(needing.run_id, ""))]  # fmt: skip
+        sharing = [*by_run.get(needing.run_id, ()), *by_run.get(needing.model_id, ())]
+        needed += [other for other in sharing if POINTS_AT not in versions[other].tags]  # a pointer owns nothing
+        for key in filter(None, needed):
+            if key in versions and key not in stays:
+                stays[key] = f"needed by {needing.uri}"
+                waiting.append(key)
+
+
+def _key(uri: str) -> Key | None:
+    parts = URI.fullmatch(uri)
+    return (parts["name"], int(parts["version"])) if parts and parts["version"] else None
+
+
+def plan_failed(failed: Iterable[KnownRun], running: Sequence[KnownRun], registered: set[str], here: set[str]) -> Plan:
+    """The FAILED runs of which no version was `registered`. `here` are those that could be resumed on this machine."""
+    used, items, kept = in_use(running), [], {}
+    for run in failed:
+        if run.run_id in registered or run.tags.get("job") == "tune":  # a failed study goes on, and goes as a study
+            continue
+        by = used.get(run.run_id) or used.get(run.tags.get(PARENT, ""))
+        if by:
+            kept[f"run {run.run_id}"] = f"in use by run {by}, which is RUNNING"
+            continue
+        why = "FAILED, but could be gone on with: --resume" if run.run_id in here else "FAILED"
+        items.append(Item(FAILED, f"run {run.run_id} ({run.name})", why, run_ids=(run.run_id,)))
+    return Plan(tuple(items), kept)
+
+
+def plan_studies(
+    studies: Sequence[KnownRun], trials: Iterable[KnownRun], running: Sequence[KnownRun], days: float, now_ms: int
+) -> Plan:
+    """Studies that ended more than `days` ago, with their trials, but for those whose best settings train takes."""
+    used, items, kept = in_use(running), [], {}
+    of_study: dict[str, list[str]] = {}
+    for trial in trials:
+        of_study.setdefault(trial.tags[PARENT], []).append(trial.run_id)
+    newest = dict[tuple[str | None, ...], KnownRun]()
+    for study in sorted(studies, key=lambda study: study.ended_ms):
+        if study.status == "FINISHED":
+            newest[_about(study)] = study
+    for study in studies:
+        what = f"study {study.tags.get('study', study.name)} (run {study.run_id})"
+        if by := used.get(study.run_id):
+            kept[what] = f"in use by run {by}, which is RUNNING"
+        elif study is newest.get(_about(study)):
+            kept[what] = "the newest finished study of its model and dataset: train takes its settings"
+        elif now_ms - study.ended_ms <= days * DAY_MS:
+            kept[what] = f"ended less than {days:g} days ago"
+        else:
+            number = len(of_study.get(study.run_id, ()))
+            run_ids = (*of_study.get(study.run_id, ()), study.run_id)
+            why = f"ended {(now_ms - study.ended_ms) / DAY_MS:.0f} days ago, with {number} trials"
+            items.append(Item(STUDY, what, why, run_ids=run_ids))
+    return Plan(tuple(items), kept)
+
+
+def _about(study: KnownRun) -> tuple[str | None, ...]:
+    return tuple(study.tags.get(name) for name in (DATASET, "model", "variation"))

@@ -1,0 +1,227 @@
+"""Deleting versions with their runs, logged models and files, so that a kill at any point is finished by a rerun.
+
+The record of a cleanup says first what it sets out to delete. Then versions go before files, and files before the rows
+that say where they are: what is listed can be loaded, and what is left over can be found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
+from sqlalchemy import text
+
+from eyevsai.errors import UserError
+from eyevsai.registry.artifacts import Artifacts, erase
+from eyevsai.registry.cleanup import Item, KnownRun, in_use, why_protected
+from eyevsai.registry.models import insisting, read_model
+from eyevsai.registry.stages import DELETING
+from eyevsai.registry.survey import Survey
+from eyevsai.run_folder import RunFolder
+
+AT_ONCE = 50  # items, in one transaction of the database
+MISSING = "RESOURCE_DOES_NOT_EXIST"
+ENDED = ("FINISHED", "FAILED", "KILLED")
+
+
+class Deletion:
+    """What one cleanup deletes. `kept` says why an item that was planned stayed, `failed` what could not be erased."""
+
+    def __init__(self, client: MlflowClient, artifacts: Artifacts, state_root: Path) -> None:
+        self.client, self.artifacts, self.state_root = client, artifacts, state_root
+        self.survey = Survey(client, artifacts.experiment_ids)
+        self.freed_bytes, self.deleted = 0, list[Item]()
+        self.kept, self.failed = dict[str, str](), dict[str, str]()
+        self.claimed_: set[str] = set()
+
+    def delete(self, items: Sequence[Item]) -> None:
+        """Deletes a batch, all but what somebody has begun to use since it was planned."""
+        runs = self.survey.by_id(run_id for item in items for run_id in item.run_ids)
+        models = self._logged_models(items)
+        sound = [item for item in items if self._check(item, runs, models)]
+        free = [item for item in self._delete_versions(sound) if self._begin(item, runs)]
+        erased = [item for item in free if self._erase(item, runs, models)]
+        self._forget(erased, runs, models)
+        self.deleted += erased
+
+    def release(self) -> None:
+        """Takes back what says of versions that they are about to be deleted."""
+        for name in self.claimed_:
+            withdraw(self.client, name)
+
+    def _logged_models(self, items: Iterable[Item]) -> dict[str, list[LoggedModel]]:
+        """By run, and by their own ids those that no run brings along."""
+        found: dict[str, list[LoggedModel]] = {}
+        for model in self.survey.logged_models(run_id for item in items for run_id in item.run_ids):
+            found.setdefault(str(model.source_run_id), []).append(model)
+        for model_id in (model_id for item in items for model_id in item.model_ids):
+            with _tolerating():
+                found[model_id] = [self.client.get_logged_model(model_id)]
+        return found
+
+    def _check(self, item: Item, runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]) -> bool:
+        """Whether all files of an item lie where they should, before anything of it is deleted."""
+        try:
+            for owner in (*item.run_ids, *item.model_ids):
+                if owner in runs:
+                    self.artifacts.check(runs[owner].artifact_uri, owner)
+                for model in models.get(owner, ()):
+                    self.artifacts.check(model.artifact_location, model.model_id)
+        except UserError as error:
+            self.kept[item.what] = str(error)
+            return False
+        return True
+
+    def _delete_versions(self, items: Sequence[Item]) -> list[Item]:
+        """Deletes versions of a batch; returns the items that have none left."""
+        by_name: dict[str, list[int]] = {}
+        for item in items:
+            for name, number in item.versions:
+                by_name.setdefault(name, []).append(number)
+        if not by_name:
+            return list(items)
+        for name, numbers in by_name.items():
+            claim(self.client, name, numbers)
+        self.claimed_ |= by_name.keys()
+        used = in_use(self.survey.running())  # asked after: either we see a job, or the job sees our claim
+        return insisting(lambda: self._delete_free(items, by_name, used))
+
+    def _delete_free(self, items: Sequence[Item], names: Iterable[str], used: dict[str, str]) -> list[Item]:
+        free = []
+        with one_transaction(self.client._get_registry_client().store):
+            models = {name: read_model(self.client, name) for name in names}
+            there = {(each.name, each.number): each for model in models.values() for each in model.versions}
+            others = self._pointing(items)
+            for item in items:
+                left = [there[key] for key in item.versions if key in there]
+                why = next((why for version in left if (why := why_protected(version, used))), None)
+                why = why or next((f"needed by {others[run_id]}" for run_id in item.run_ids if run_id in others), None)
+                if why:
+                    self.kept[item.what] = why
+                    continue
+                for version in left:
+                    self.client.delete_model_version(version.name, str(version.number))
+                free.append(item)
+        return free
+
+    def _pointing(self, items: Iterable[Item]) -> dict[str, str]:
+        """The versions that runs of the batch have besides those that are deleted: registered since it was planned."""
+        planned = {key for item in items for key in item.versions}
+        run_ids = ", ".join(f"'{run_id}'" for item in items if item.versions for run_id in item.run_ids)
+        if not run_ids:
+            return {}
+        found = self.client.search_model_versions(f"run_id IN ({run_ids})", max_results=1000)
+        return {str(each.run_id): f"models:/{each.name}/{each.version}" for each in found
+                if (each.name, int(each.version)) not in planned}  # fmt: skip
+
+    def _begin(self, item: Item, runs: dict[str, KnownRun]) -> bool:
+        """Marks a run that no version's absence gives away as begun; False when somebody goes on with it."""
+        if item.versions or not item.run_ids or item.run_ids[-1] not in runs:
+            return True
+        run_id = item.run_ids[-1]
+        with _tolerating():
+            insisting(lambda: self.client.set_tag(run_id, DELETING, "yes"))
+            if self.client.get_run(run_id).info.status in ENDED:
+                return True
+            self.client.delete_tag(run_id, DELETING)
+        self.kept[item.what] = "it is RUNNING again, or gone"
+        return False
+
+    def _erase(self, item: Item, runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]) -> bool:
+        """Deletes all files of an item; what could not be is left to the next cleanup."""
+        try:
+            for run_id in item.run_ids:
+                self.freed_bytes += self._erase_run_folder(RunFolder(self.state_root, run_id))
+            for path in item.paths:
+                self.freed_bytes += erase(path)
+            for owner in (*item.run_ids, *item.model_ids):
+                for model in models.get(owner, ()):
+                    self.freed_bytes += self.artifacts.erase(model.artifact_location)
+                if owner in runs:
+                    self.freed_bytes += self.artifacts.erase(runs[owner].artifact_uri)
+        except (OSError, UserError) as error:
+            self.failed[item.what] = str(error)
+            return False
+        return True
+
+    def _erase_run_folder(self, folder: RunFolder) -> int:
+        if not folder.path.is_dir():
+            return 0
+        with folder.claim():  # or a job that goes on with it would lose its checkpoints
+            return erase(folder.path)
+
+    def _forget(self, items: Sequence[Item], runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]) -> None:
+        """Deletes the rows of logged models and runs; a server lets us do no more than mark them as deleted."""
+        owners = [owner for item in items for owner in (*item.run_ids, *item.model_ids)]
+        store: Any = self.client._tracking_client.store
+        hard = hasattr(store, "_hard_delete_run")
+        forget_model = store._hard_delete_logged_model if hard else self.client.delete_logged_model
+        forget_run = store._hard_delete_run if hard else self.client.delete_run
+
+        def forget() -> None:
+            with one_transaction(store):
+                for owner in owners:
+                    for model in models.get(owner, ()):
+                        _forget_one(forget_model, model.model_id)
+                    if owner in runs:
+                        _forget_one(forget_run, owner)
+
+        insisting(forget)
+
+
+def claim(client: MlflowClient, name: str, numbers: Iterable[int]) -> None:
+    """Says that versions are about to be deleted, so that nobody promotes them or begins to use them."""
+    told = " ".join(map(str, sorted(numbers)))
+    insisting(lambda: client.set_registered_model_tag(name, DELETING, told))
+
+
+def withdraw(client: MlflowClient, name: str) -> None:
+    """Takes a claim back."""
+    with _tolerating():
+        insisting(lambda: client.delete_registered_model_tag(name, DELETING))
+
+
+def _forget_one(forget: Callable[[str], object], name: str) -> None:
+    with _tolerating():
+        forget(name)
+
+
+@contextmanager
+def _tolerating() -> Iterator[None]:
+    """What is gone already is as it should be."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != MISSING:
+            raise
+
+
+@contextmanager
+def one_transaction(store: Any) -> Iterator[None]:
+    """Calls of a database store inside the block are one transaction: all of them happen, or none.
+
+    Each of MLflow's calls is a transaction of its own, which takes a disk longer than all else that it does. In SQLite
+    nobody else writes during the block, so that what is read in it stays true. Other stores go on call by call.
+    """
+    make = getattr(store, "ManagedSessionMaker", None)
+    if make is None:
+        yield
+        return
+    with make(read_only=False) as session:
+        if session.get_bind().dialect.name == "sqlite":
+            session.execute(text("BEGIN IMMEDIATE"))
+
+        @contextmanager
+        def same(**_: bool) -> Iterator[Any]:  # read_only
+            yield session
+
+        store.ManagedSessionMaker = same
+        try:
+            yield
+        finally:
+            store.ManagedSessionMaker = make

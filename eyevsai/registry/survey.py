@@ -1,0 +1,133 @@
+"""What a cleanup has to know of a store's runs, asked for by their state, so that the others are not read."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, Run, ViewType
+
+from eyevsai.registry.audit import EXPERIMENT
+from eyevsai.registry.cleanup import PARENT, PRUNED_FROM, UNFINISHED, Item, KnownRun
+from eyevsai.registry.models import AT_ONCE
+from eyevsai.registry.stages import DELETING
+
+CLEANUP, PLAN = "cleanup", "plan.json"  # the action of a record, and the artifact that says what it set out to delete
+FINISHED_BY = "finished_by"  # the tag of an interrupted cleanup's record: the record of the one that finished it
+IDS_AT_ONCE = 200  # in one question
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Answers about the runs of some experiments."""
+
+    client: MlflowClient
+    experiment_ids: Sequence[str]
+
+    def running(self) -> list[KnownRun]:
+        """All runs that are RUNNING, of whatever job."""
+        return self._search("attributes.status = 'RUNNING'")
+
+    def failed(self) -> list[KnownRun]:
+        """Our runs that FAILED."""
+        return self._search("attributes.status = 'FAILED' and tags.eyevsai = '1'")
+
+    def studies(self) -> list[KnownRun]:
+        """The runs of studies."""
+        return self._search("tags.job = 'tune' and tags.eyevsai = '1'")
+
+    def pruned(self) -> list[KnownRun]:
+        """The runs that made a smaller model of a version."""
+        return self._search(f"tags.{PRUNED_FROM} LIKE 'models:/%'")
+
+    def trials(self, study_ids: Iterable[str]) -> list[KnownRun]:
+        """The runs of studies' trials."""
+        return [trial for study_id in study_ids for trial in self._search(f"tags.`{PARENT}` = '{study_id}'")]
+
+    def by_id(self, run_ids: Iterable[str]) -> dict[str, KnownRun]:
+        """The runs of these ids that are there, deleted ones included."""
+        found = (self._search(f"attributes.run_id IN ({ids})", ViewType.ALL) for ids in _chunks(run_ids))
+        return {run.run_id: run for runs in found for run in runs}
+
+    def logged_models(self, run_ids: Iterable[str]) -> list[LoggedModel]:
+        """The logged models of these runs; those that were deleted are not found."""
+        return [model for ids in _chunks(run_ids) for model in self._search_models(f"source_run_id IN ({ids})")]
+
+    def all_logged_models(self) -> list[LoggedModel]:
+        """The logged models of all runs."""
+        return list(self._search_models(None))
+
+    def cleanups(self) -> list[KnownRun]:
+        """The records of cleanups that did not end well, or not yet; those that were finished later are left out."""
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return []
+        records = Survey(self.client, [experiment.experiment_id])
+        found = records._search(f"tags.action = '{CLEANUP}' and attributes.status != 'FINISHED'")
+        return [record for record in found if FINISHED_BY not in record.tags]
+
+    def _search(self, wanted: str, view: int = ViewType.ACTIVE_ONLY) -> list[KnownRun]:
+        found, token = list[KnownRun](), ""
+        while True:
+            page = self.client.search_runs(list(self.experiment_ids), wanted, view, AT_ONCE, page_token=token or None)
+            found += map(_describe, page)
+            if not (token := page.token or ""):
+                return found
+
+    def _search_models(self, wanted: str | None) -> Iterator[LoggedModel]:
+        token = ""
+        while True:
+            page = self.client.search_logged_models(
+                list(self.experiment_ids), wanted, max_results=AT_ONCE, page_token=token or None
+            )
+            yield from page
+            if not (token := page.token or ""):
+                return
+
+
+def _describe(run: Run) -> KnownRun:
+    info = run.info
+    return KnownRun(info.run_id, info.run_name or "", info.status, run.data.tags, info.end_time or info.start_time or 0,
+                    info.artifact_uri, info.lifecycle_stage != "active")  # fmt: skip
+
+
+def _chunks(ids: Iterable[str]) -> Iterator[str]:
+    each = sorted(set(ids))
+    for start in range(0, len(each), IDS_AT_ONCE):
+        yield ", ".join(f"'{run_id}'" for run_id in each[start : start + IDS_AT_ONCE])
+
+
+def find_unfinished(client: MlflowClient, survey: Survey, registered: set[str]) -> list[Item]:
+    """What interrupted cleanups began to delete: runs that lost their versions, or that carry the tag of it.
+
+    `registered` are the runs that have a version.
+    """
+    set_out = [item for record in survey.cleanups() for item in _read_plan(client, record.run_id)]
+    there = survey.by_id(run_id for item in set_out for run_id in item["run_ids"])
+    found: dict[str, Item] = {}
+    for item in set_out:
+        left = [there[run_id] for run_id in item["run_ids"] if run_id in there and not there[run_id].deleted]
+        if not left or any(run.run_id in registered or run.status == "RUNNING" for run in left):
+            continue  # somebody registered it again, or goes on with it
+        if item["versions"] or DELETING in left[-1].tags:
+            what, why = f"run {left[-1].run_id} ({left[-1].name})", "an interrupted cleanup began with it"
+            found[what] = Item(UNFINISHED, what, why, run_ids=tuple(run.run_id for run in left))
+    return list(found.values())
+
+
+def _read_plan(client: MlflowClient, run_id: str) -> list[dict[str, Any]]:
+    """The items of a cleanup's plan; none when it ended before it had begun."""
+    if PLAN not in {artifact.path for artifact in client.list_artifacts(run_id)}:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(client.download_artifacts(run_id, PLAN, folder)).read_text(encoding="utf-8")
+    try:
+        items: list[dict[str, Any]] = json.loads(text)["items"]
+    except ValueError:  # torn while it was written: nothing was begun yet
+        return []
+    return items

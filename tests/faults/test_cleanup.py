@@ -1,0 +1,413 @@
+"""Row 8: cleanup beside promote and register, killed anywhere, without a store: what is needed stays, the rest goes."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from eyevsai.errors import RunFailed, UserError
+from eyevsai.jobs.cleanup import cleanup
+from eyevsai.names import ModelName
+from eyevsai.registry import artifacts, deletion
+from eyevsai.registry.models import open_registry, read_models
+from eyevsai.registry.settings import CleanupSettings
+from eyevsai.registry.stages import DELETING, put
+from eyevsai.registry.versions import register
+from eyevsai.run_folder import RunFolder
+from eyevsai.store import open_store
+from tests.conftest import ROOT
+from tests.faults.conftest import create_database
+from tests.faults.runs import make_place
+from tests.faults.test_store import Server
+
+pytestmark = [pytest.mark.xdist_group("cleanup"), pytest.mark.timeout(900)]
+Record = Callable[[str, object], None]
+NAME = ModelName("stripes", "deep_v1", "standard")
+MODEL = NAME.registered
+STEPS = [  # of a deletion: it is killed before each of them, as often as each is taken
+    *((deletion.Deletion, name) for name in ("_delete_versions", "_delete_free", "_begin", "_erase", "_forget")),
+    (deletion.Deletion, "release"), (deletion, "claim"), (deletion, "withdraw"), (artifacts, "erase"),
+    (artifacts.shutil, "rmtree"), (deletion, "_forget_one"), (MlflowClient, "delete_model_version"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory, template_store: Path, stripes: Path) -> Path:
+    """The files of a real model, trained once."""
+    place = make_place(tmp_path_factory.mktemp("trained") / "place", template_store, stripes)
+    done = place.run(epochs=1)
+    assert done.returncode == 0, done.stderr
+    (model,) = (place.folder / "mlruns" / "0" / "models").iterdir()
+    return model / "artifacts"
+
+
+def in_child(work: Callable[..., object], *arguments: object) -> int:
+    """Runs `work` in a process of its own that needs no imports; returns its exit code, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            work(*arguments)
+            code = 0
+        except UserError as error:
+            print(error, file=sys.stderr, flush=True)
+            code = error.exit_code
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def add(client: MlflowClient, package: Path, state: Path, status: str = "FINISHED") -> str:
+    """A training run as it leaves the store and this machine; a FINISHED one with a version, whose URI is returned."""
+    run_id = client.create_run("0", tags={"eyevsai": "1", "job": "train", **vars(NAME)}).info.run_id
+    client.log_text(run_id, "a" * 1000, "config.json")
+    folder = RunFolder(state, run_id)
+    folder.checkpoints.mkdir(parents=True)
+    (folder.checkpoints / "1.json").write_text("{}")
+    model = client.create_logged_model("0", "model", source_run_id=run_id, params={"variation": "standard"})
+    client.log_model_artifacts(model.model_id, str(package))
+    client.finalize_logged_model(model.model_id, "READY")
+    uri = register(client.tracking_uri, NAME, model.model_id, run_id, {}) if status == "FINISHED" else run_id
+    client.set_terminated(run_id, status)
+    return uri
+
+
+def fill(uri: str, package: Path, state: Path, count: int = 5) -> None:
+    """Versions 1 to `count`, of which 2 is in Production and 1 has been pruned to the newest; a run that failed."""
+    client = open_registry(uri)
+    for _ in range(count):
+        add(client, package, state)
+    add(client, package, state, "FAILED")
+    put(client, MODEL, "production", 2)
+
+
+def clean(state: Path, **settings: Any) -> None:
+    cleanup(
+        CleanupSettings(yes=True, state_root=str(state), cache_root=str(state / "cache"), **settings), lambda plan: True
+    )
+
+
+def die_at(step: int, how: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)) -> None:
+    """Has this process call `how` just before it takes its `step`th step."""
+    taken = []
+
+    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            taken.append(original)
+            if len(taken) == step:
+                how()
+            return original(*arguments, **named)
+
+        return call
+
+    for owner, name in STEPS:
+        setattr(owner, name, counted(getattr(owner, name)))
+
+
+def clean_and_die(step: int, state: Path) -> None:
+    die_at(step)
+    clean(state, keep=1, failed_runs=True)
+
+
+def refuse_unloadable(uri: str) -> None:
+    """All versions that are there load and answer; no model has a claim."""
+    from eyevsai.serving.classifier import open_model
+    from eyevsai.serving.package import MODEL_FOLDER, fetch_package
+
+    models = read_models(open_registry(uri))
+    for model in models:
+        for version in model.versions:
+            answer = open_model(fetch_package(version.uri) / MODEL_FOLDER).predict(np.zeros((40, 30, 3), np.uint8))
+            assert abs(sum(answer.probabilities.values()) - 1) < 1e-3
+        assert DELETING not in model.tags
+
+
+def orphaned_bytes(folder: Path, state: Path) -> int:
+    """What lies below the artifacts and the state root of runs and logged models that the store does not know."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        known = {row[0] for row in database.execute("select run_uuid from runs where lifecycle_stage = 'active'")}
+        known |= {row[0] for row in database.execute("select model_id from logged_models")}
+    files = [
+        path for root in (folder / "mlruns", folder / "artifacts", state) for path in root.rglob("*") if path.is_file()
+    ]
+    return sum(path.stat().st_size for path in files if not known & set(path.parts))
+
+
+def versions_in(folder: Path) -> list[int]:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        wanted = "select version from model_versions where current_stage != 'Deleted_Internal' order by version"
+        return [row[0] for row in database.execute(wanted)]
+
+
+def runs_in(folder: Path) -> dict[str, int]:
+    """How many runs there are of each status, records of cleanups aside."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        return dict(database.execute("select status, count(*) from runs where experiment_id = 0 and lifecycle_stage = "
+                                     "'active' group by status"))  # fmt: skip
+
+
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 7])
+def test_row_8_killed_before_any_step_a_rerun_finishes(
+    workplace: Path, package: Path, every: int, record_property: Record, capfd: pytest.CaptureFixture[str]
+) -> None:
+    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
+    assert in_child(fill, uri, package, state) == 0
+    before = workplace.parent / f"{workplace.name}-before"
+    shutil.copytree(workplace, before)
+    tried = 0
+    for step in range(1, 1000, every):
+        shutil.rmtree(workplace)
+        shutil.copytree(before, workplace)
+        os.chdir(workplace)  # the folder of that name is another one now
+        code = in_child(clean_and_die, step, state)
+        if code == 0:  # it has fewer steps
+            break
+        assert code == -signal.SIGKILL, capfd.readouterr().err
+        assert {2, 5} <= set(versions_in(workplace))
+        tried += 1
+        code = in_child(lambda: clean(state, keep=1, failed_runs=True))
+        assert code == 0, capfd.readouterr().err
+        assert versions_in(workplace) == [2, 5], step
+        assert runs_in(workplace) == {"FINISHED": 2}, step
+        assert orphaned_bytes(workplace, state) == 0, step
+        assert in_child(refuse_unloadable, uri) == 0, capfd.readouterr().err
+    shutil.rmtree(before)
+    record_property("tried", tried)
+    record_property("survived", tried)
+    assert tried > 20 // every
+
+
+def test_row_8_what_was_begun_is_finished_by_a_cleanup_of_another_kind(workplace: Path, package: Path) -> None:
+    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
+    assert in_child(fill, uri, package, state) == 0
+
+    def die_in_erase() -> None:
+        deletion.Deletion._erase = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        clean(state, keep=1)
+
+    assert in_child(die_in_erase) == -signal.SIGKILL
+    assert versions_in(workplace) == [2, 5]
+    assert runs_in(workplace) == {"FINISHED": 5, "FAILED": 1}
+    assert in_child(lambda: clean(state, cache=True)) == 0
+    assert runs_in(workplace) == {"FINISHED": 2, "FAILED": 1}
+    assert orphaned_bytes(workplace, state) == 0
+
+
+def promote_at_random(uri: str, seed: int, seconds: float) -> None:
+    """Promotes versions that are there, old ones preferred; one that is about to be deleted may be refused."""
+    client, chance, end = open_registry(uri), random.Random(seed), time.monotonic() + seconds
+    while time.monotonic() < end:
+        numbers = sorted(int(version.version) for version in client.search_model_versions(f"name = '{MODEL}'"))
+        with suppress(UserError):
+            put(client, MODEL, "production", chance.choice(numbers[: len(numbers) // 2 + 1]))
+            held = client.get_registered_model(MODEL).aliases.get("production")
+            if held is not None:
+                with suppress(UserError):  # somebody else promotes: it may be another by now
+                    put(client, MODEL, "staging", int(held))
+
+
+def register_more(uri: str, package: Path, state: Path, count: int) -> None:
+    client = open_registry(uri)
+    for _ in range(count):
+        add(client, package, state)
+
+
+@pytest.mark.parametrize("seconds", [20, pytest.param(120, marks=pytest.mark.slow)])
+def test_row_8_beside_promotions_and_registrations(
+    workplace: Path, package: Path, seconds: int, record_property: Record, capfd: pytest.CaptureFixture[str]
+) -> None:
+    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
+    assert in_child(fill, uri, package, state, 8) == 0
+    work: list[tuple[Callable[..., object], tuple[object, ...]]] = [
+        (promote_at_random, (uri, 1, seconds)), (promote_at_random, (uri, 2, seconds)),
+        (register_more, (uri, package, state, seconds // 2)),
+    ]  # fmt: skip
+    children = []
+    for each, arguments in work:
+        if (child := os.fork()) == 0:
+            os._exit(in_child(each, *arguments))
+        children.append(child)
+    end, cleanups = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        code = in_child(lambda: clean(state, keep=3))
+        assert code == 0, capfd.readouterr().err
+        cleanups += 1
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0, 0, 0], capfd.readouterr().err
+    numbers = versions_in(workplace)
+    assert numbers[-3:] == list(range(numbers[-1] - 2, numbers[-1] + 1))
+    with closing(sqlite3.connect(workplace / "mlflow.db")) as database:
+        aliased = [row[0] for row in database.execute("select version from registered_model_aliases")]
+    assert aliased
+    assert set(aliased) <= set(numbers)
+    assert in_child(refuse_unloadable, uri) == 0, capfd.readouterr().err
+    assert orphaned_bytes(workplace, state) == 0
+    record_property("cleanups", cleanups)
+
+
+def test_row_8_of_two_cleanups_at_once_one_is_refused(
+    workplace: Path, package: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
+    assert in_child(fill, uri, package, state) == 0
+    reading, writing = os.pipe()
+    if (first := os.fork()) == 0:
+
+        def hold() -> None:
+            os.write(writing, b"1")
+            time.sleep(30)
+
+        die_at(2, hold)
+        clean(state, keep=1)
+        os._exit(0)
+    assert os.read(reading, 1) == b"1"
+    assert in_child(lambda: clean(state, keep=1)) == 2
+    assert "Another cleanup is at work" in capfd.readouterr().err
+    assert len(versions_in(workplace)) == 5
+    os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+    assert in_child(lambda: clean(state, keep=1)) == 0  # a dead one is no obstacle
+    assert versions_in(workplace) == [2, 5]
+
+
+def test_row_8_an_alias_that_was_set_after_the_plan_is_seen(workplace: Path, package: Path) -> None:
+    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
+    fill(uri, package, state)
+    client = open_registry(uri)
+    settings = CleanupSettings(keep=1, yes=True, state_root=str(state))
+
+    def agree(plan: Any) -> bool:
+        client.set_registered_model_alias(MODEL, "best", "3")
+        client.set_model_version_tag(MODEL, "4", "pinned", "for the fair")
+        return True
+
+    done = cleanup(settings, agree)
+    assert [item.what for item in done.deleted] == [f"models:/{MODEL}/1"]
+    assert versions_in(workplace) == [2, 3, 4, 5]
+    refuse_unloadable(uri)
+
+
+def test_a_job_that_uses_a_version_protects_it_or_is_refused(workplace: Path, package: Path) -> None:
+    from eyevsai.registry.versions import point_at, refuse_claimed
+
+    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
+    fill(uri, package, state)
+    client = open_registry(uri)
+    job = client.create_run("0", tags={"job": "evaluate", "model_uri": f"models:/{MODEL}/3"}).info.run_id
+    done = cleanup(CleanupSettings(keep=1, yes=True, state_root=str(state)), lambda plan: True)
+    assert versions_in(workplace) == [2, 3, 5]
+    assert done.plan.kept[f"models:/{MODEL}/3"] == f"in use by run {job}, which is RUNNING"
+    deletion.claim(client, MODEL, [3])
+    with pytest.raises(UserError, match="being deleted"):
+        refuse_claimed(uri, f"models:/{MODEL}/3")
+    with pytest.raises(UserError, match="being deleted"):
+        point_at(uri, "stripes", f"models:/{MODEL}/3")
+    assert client.search_model_versions("name = 'stripes'") == []
+    with pytest.raises(UserError, match="There is no"):
+        refuse_claimed(uri, f"models:/{MODEL}/1")
+
+
+def test_row_8_a_folder_that_cannot_be_erased_is_named_and_finished_later(
+    workplace: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
+    fill(uri, package, state, 3)
+    mount = subprocess.run(["mount", "--version"], capture_output=True)
+    folder = next(iter((workplace / "mlruns" / "0" / "models").iterdir()))
+    bound = subprocess.run(
+        ["mount", "--bind", str(folder / "artifacts"), str(folder / "artifacts")], capture_output=True
+    )
+    if mount.returncode or bound.returncode:
+        pytest.skip("a folder that root cannot erase takes a mount")
+    subprocess.run(["mount", "-o", "remount,ro,bind", str(folder / "artifacts")], check=True)
+    model_id = folder.name
+    run_id = open_registry(uri).get_logged_model(model_id).source_run_id
+    number = next(v.version for v in open_registry(uri).search_model_versions(f"run_id = '{run_id}'"))
+    try:
+        if int(number) in (2, 3):
+            open_registry(uri).delete_registered_model_alias(MODEL, "production")
+        with pytest.raises(RunFailed, match=r"deleted in part.*(Read-only|busy)") as caught:
+            cleanup(CleanupSettings(keep=0, including_newest=True, yes=True, state_root=str(state)), lambda plan: True)
+        assert f"models:/{MODEL}/{number}" in str(caught.value)
+        assert "goes on" in str(caught.value)
+    finally:
+        subprocess.run(["umount", str(folder / "artifacts")], check=True)
+    cleanup(CleanupSettings(cache=True, yes=True, state_root=str(state)), lambda plan: True)
+    assert not folder.exists()
+    assert orphaned_bytes(workplace, state) == 0
+
+
+def test_row_8_a_store_that_is_read_only_is_said_and_left_as_it_is(
+    postgres: str, tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = create_database(postgres, f"cleanup_{time.monotonic_ns()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    open_store()
+    fill(uri, package, tmp_path / "state")
+    read_only = f"{uri}?options=-c%20default_transaction_read_only%3Don"
+    command = [sys.executable, "-m", "eyevsai", "cleanup", "--keep", "1", "--yes"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": read_only}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=200)
+    assert done.returncode == 1, done.stderr
+    assert "read-only transaction" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(open_registry(uri).search_model_versions(f"name = '{MODEL}'")) == 5
+    clean(tmp_path / "state", keep=1)
+    refuse_unloadable(uri)
+    assert sorted(int(each.version) for each in open_registry(uri).search_model_versions(f"name = '{MODEL}'")) == [2, 5]
+
+
+@pytest.fixture
+def server(tmp_path: Path, template_store: Path) -> Iterator[Server]:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    shutil.copy(template_store, folder / "mlflow.db")
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        database.execute("update experiments set artifact_location = 'mlflow-artifacts:/0'")
+    server = Server(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_row_8_a_server_that_goes_away_in_the_middle(
+    server: Server, tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    state = tmp_path / "state"
+    assert in_child(fill, server.uri, package, state) == 0, capfd.readouterr().err
+
+    def clean_without_server() -> None:
+        die_at(9, lambda: os.killpg(server.process.pid, signal.SIGKILL))
+        clean(state, keep=1, failed_runs=True)
+
+    assert in_child(clean_without_server) == 1
+    said = capfd.readouterr().err
+    assert "stopped answering after 0 of 4 items" in said
+    assert "typed again, goes on" in said
+    server.process.wait()
+    server.start()
+    assert in_child(lambda: clean(state, keep=1, failed_runs=True)) == 0, capfd.readouterr().err
+    assert versions_in(server.folder) == [2, 5]
+    assert runs_in(server.folder) == {"FINISHED": 2}
+    assert orphaned_bytes(server.folder, state) == 0
+    assert in_child(refuse_unloadable, server.uri) == 0, capfd.readouterr().err
