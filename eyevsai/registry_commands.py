@@ -78,6 +78,9 @@ def _print_promoted(done: Any, as_json: bool) -> None:
         return
     for check in done.checks:
         print(f"{'ok    ' if check.ok else 'forced'}  {check.name:<10}{check.text}")
+    if done.stage == "archived":
+        print(f"archived: models:/{done.name}/{done.before}; written down in run {done.run_id}")
+        return
     was = "nobody" if done.before is None else f"version {done.before}"
     now = "nobody" if done.after is None else f"models:/{done.name}/{done.after}"
     print(f"{done.stage}: {now}, before it {was}; written down in run {done.run_id}")

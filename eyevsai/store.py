@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
-from eyevsai.errors import UserError
+from eyevsai.errors import RunFailed, UserError
 from eyevsai.relocation import find_moved_from
 
 STUDIES = "studies"
@@ -96,6 +96,26 @@ def telling_refusals(uri: str) -> Iterator[None]:
         if error.error_code != "PERMISSION_DENIED":
             raise
         raise UserError(f"Your login may not write to {shown(uri)}. Ask its admin for the role `member`.") from error
+
+
+@contextmanager
+def telling(uri: str, what: str) -> Iterator[None]:
+    """A block that tells a store something, or asks it.
+
+    Raises:
+        UserError: the server refuses it because of who asks.
+        RunFailed: the store did not take it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with telling_refusals(uri):
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            if getattr(error, "error_code", "") == "PERMISSION_DENIED":
+                raise
+            said = shown(" ".join(str(error).split()) or type(error).__name__)  # a database says it in its second line
+            raise RunFailed(f"The store did not take {what}: {said[:300]}. Try again: what is there stays.") from error
 
 
 def lock_store(uri: str, suffix: str = "lock") -> FileLock:

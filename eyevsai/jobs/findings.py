@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ class Findings:
         pictures = self.pictures()
         page = render_evaluation_page(self.title, self.dataset.name, judgement, self.figures, pictures)
         run.metrics({f"test/{name}": value for name, value in self.figures.items()})
-        run.tags({"test_dataset": self.dataset.name, "test_fingerprint": self.dataset.fingerprint})
+        run.tags({"test_dataset": self.dataset.name, "test_fingerprint": self.fingerprint})
         by_class = [[name, *row.values()] for name, row in zip(classes, judgement.by_class(), strict=True)]
         run.table("tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class)
         run.table("tables/test_confusions.json", ("class", "predicted", "images"), judgement.confused())
@@ -65,6 +66,13 @@ class Findings:
         for name, figure in pictures.items():
             run.picture(f"pictures/test_{name}.png", figure)
         run.text("test_report.html", page)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the images that judged it and of what they show: two judgements with one can be compared."""
+        shown = zip(self.split.rows, self.judgement.labels, strict=True)
+        lines = sorted(f"{self.dataset.items[row].record.digest} {self.judgement.classes[true]}" for row, true in shown)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def predictions(self) -> list[list[object]]:
         """A row for each image: `PREDICTION_COLUMNS`."""

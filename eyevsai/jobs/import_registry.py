@@ -12,7 +12,7 @@ from eyevsai.jobs.records import LeftOut, Record, read_records
 from eyevsai.jobs.signals import stopping
 from eyevsai.models.families import FAMILIES
 from eyevsai.progress import track
-from eyevsai.store import lock_store, open_store
+from eyevsai.store import lock_store, open_store, telling
 
 log = logging.getLogger("eyevsai")
 
@@ -73,9 +73,9 @@ def import_registry(path: Path) -> Imported:
 def _write(tracking_uri: str, record: Record, begun: str | None, done: Imported) -> None:
     """Writes the run, then the version; the version's URI on the run is the last thing to be written."""
     from eyevsai.registry.versions import check_name, register
-    from eyevsai.tracking.past import telling, write_past_run
+    from eyevsai.tracking.past import write_past_run
 
-    with telling(f"record {record.model_id}"):
+    with telling(tracking_uri, f"record {record.model_id}"):
         try:
             check_name(tracking_uri, record.name)
         except UserError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from eyevsai.jobs.opening import open_swept_store
 from eyevsai.jobs.promote import Promoted, promote
 from eyevsai.names import choose
 from eyevsai.registry.settings import PromoteSettings
-from eyevsai.store import open_store
+from eyevsai.store import open_store, telling
 
 if TYPE_CHECKING:
     from eyevsai.registry.audit import Entry
@@ -37,25 +37,35 @@ def read_status(name: str | None) -> Status:
     from eyevsai.registry.models import open_registry, read_model, read_models
     from eyevsai.registry.stages import disagreements
 
-    client = open_registry(open_store())
-    models = read_models(client) if name is None else [read_model(client, name)]
-    rows = [_describe(model, version) for model in models for version in reversed(model.versions)]
+    tracking_uri = open_store()
+    with telling(tracking_uri, "the question"):
+        client = open_registry(tracking_uri)
+        models = read_models(client) if name is None else [read_model(client, name)]
+        rows = [_describe(model, version) for model in models for version in reversed(model.versions)]
     return Status(rows, [found for model in models for found in disagreements(model)])
 
 
 def _describe(model: RegisteredModel, version: KnownVersion) -> dict[str, Any]:
     from eyevsai.registry.stages import STAGES, holder_of
-    from eyevsai.registry.versions import PINNED, POINTS_AT, REGISTERED_BY, SIZE, TEST_ACCURACY, exports_of
+    from eyevsai.registry.versions import (
+        PINNED,
+        POINTS_AT,
+        REGISTERED_BY,
+        SIZE,
+        TEST_ACCURACY,
+        exports_of,
+        find_version,
+    )
 
-    tags = version.tags
+    tags = find_version(open_store(), version.uri).tags if POINTS_AT in version.tags else version.tags
     holds = {stage: holder_of(model, stage) for stage in STAGES}
     stage = next((stage for stage, holder in holds.items() if holder.version == version.number), None)
     return {
         "name": version.name, "version": version.number, "stage": stage or version.stage.lower().replace("none", ""),
         "by_hand": holds[stage].by_hand is not None if stage else False, "aliases": list(version.aliases),
         "accuracy": _number(tags.get(TEST_ACCURACY)), "valid_accuracy": _number(tags.get("accuracy")),
-        "exports": exports_of(tags), "size_bytes": int(tags[SIZE]) if SIZE in tags else None,
-        "pinned": tags.get(PINNED), "points_at": tags.get(POINTS_AT), "run_id": version.run_id,
+        "exports": exports_of(tags), "size_bytes": None if (size := _number(tags.get(SIZE))) is None else int(size),
+        "pinned": tags.get(PINNED) or None, "points_at": tags.get(POINTS_AT), "run_id": version.run_id,
         "registered": datetime.fromtimestamp(version.created_ms / 1000).astimezone().isoformat(timespec="seconds"),
         "registered_by": tags.get(REGISTERED_BY), "promoted": tags.get(f"{stage}.at"),
         "promoted_by": tags.get(f"{stage}.by"), "reason": tags.get(f"{stage}.reason"),
@@ -63,7 +73,10 @@ def _describe(model: RegisteredModel, version: KnownVersion) -> dict[str, Any]:
 
 
 def _number(text: str | None) -> float | None:
-    return None if text is None else float(text)
+    try:
+        return None if text is None else float(text)
+    except ValueError:  # somebody wrote into the tag in MLflow's UI
+        return None
 
 
 def read_entries(name: str) -> list[Entry]:
@@ -75,10 +88,12 @@ def read_entries(name: str) -> list[Entry]:
     from eyevsai.registry.audit import read_log
     from eyevsai.registry.models import open_registry, read_model
 
-    client = open_registry(open_store())
-    found = read_log(client, name)
-    if not found:
-        read_model(client, name)
+    tracking_uri = open_store()
+    with telling(tracking_uri, "the question"):
+        client = open_registry(tracking_uri)
+        found = read_log(client, name)
+        if not found:
+            read_model(client, name)
     return found
 
 
@@ -89,11 +104,12 @@ def held_at(entries: Sequence[Entry], when: str, stage: str = "production") -> l
         UserError: `when` is no date.
     """
     try:
-        begin = datetime.fromisoformat(when).astimezone()
+        given = datetime.fromisoformat(when)
     except ValueError as error:
         raise UserError(f"--at {when!r} is no date: write 2026-03-03, or 2026-03-03T14:20.") from error
-    end = begin + timedelta(days=1) if len(when) <= len("2026-03-03") else begin
-    done = [entry for entry in entries if entry.status == "FINISHED" and entry.stage == stage and entry.time <= end]
+    begin, is_day = given.astimezone(), len(when) <= len("2026-03-03")
+    end = (given + timedelta(days=1)).astimezone() if is_day else begin
+    done = [entry for entry in entries if entry.counts(stage) and entry.time <= end]
     before = [entry for entry in done if entry.time <= begin]
     return [(entry.time, entry.after) for entry in (*before[-1:], *(entry for entry in done if entry.time > begin))]
 
@@ -145,8 +161,10 @@ def promote_best(dataset: str, policy: str | None, state_root: str, *, force: bo
     ranking = find_best(dataset)
     if not ranking:
         raise UserError(f"No trained model of {dataset} is registered: eyevsai train --dataset {dataset}")
-    name, version = point_at(tracking_uri, dataset, ranking[0].uri)
-    return promote(PromoteSettings(
-        name=name, version=version, policy=policy, force=force, reason=reason or f"the best of {len(ranking)} models",
-        state_root=state_root,
-    ))  # fmt: skip
+    asked = PromoteSettings(
+        name=dataset, version=1, policy=policy, force=force, reason=reason, state_root=state_root
+    )  # which asks for a reason before anything is made
+    with telling(tracking_uri, f"a version of {dataset}"):
+        name, version = point_at(tracking_uri, dataset, ranking[0].uri)
+    why = reason or f"the best of {len(ranking)} models"
+    return promote(replace(asked, name=name, version=version, reason=why))

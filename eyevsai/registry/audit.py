@@ -37,6 +37,10 @@ class Entry:
     forced: bool
     versions: str  # of this model, that the call was about
 
+    def counts(self, stage: str) -> bool:
+        """Whether it changed who holds a stage."""
+        return self.status == "FINISHED" and self.stage == stage
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return vars(self) | {"time": self.time.isoformat(timespec="seconds")}
@@ -48,6 +52,7 @@ class Record:
 
     client: MlflowClient
     run_id: str
+    is_done: bool = False
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Says more of the call."""
@@ -59,6 +64,12 @@ class Record:
         now = int(datetime.now(UTC).timestamp() * 1000)
         rows = [Metric(name, value, now, 0) for name, value in values.items()]
         insisting(lambda: self.client.log_batch(self.run_id, metrics=rows))
+
+    def finish(self) -> None:
+        """Says that what it records was done, once; what fails after that changes nothing of it."""
+        if not self.is_done:
+            insisting(lambda: self.client.set_terminated(self.run_id, "FINISHED"))
+            self.is_done = True
 
     def json(self, name: str, content: Any) -> None:
         """A JSON artifact."""
@@ -79,9 +90,9 @@ def recording(client: MlflowClient, action: str, title: str, tags: Mapping[str, 
     except BaseException as error:
         with suppress(MlflowException):  # a store that is away hears it from the next sweep
             record.tags({"error": str(error) or type(error).__name__})
-            insisting(lambda: client.set_terminated(record.run_id, "FAILED"))
+            insisting(lambda: client.set_terminated(record.run_id, "FINISHED" if record.is_done else "FAILED"))
         raise
-    insisting(lambda: client.set_terminated(record.run_id, "FINISHED"))
+    record.finish()
 
 
 def tag_call(client: MlflowClient, run_id: str | None, tags: Mapping[str, Any]) -> None:
@@ -91,7 +102,7 @@ def tag_call(client: MlflowClient, run_id: str | None, tags: Mapping[str, Any]) 
 
 
 def read_log(client: MlflowClient, name: str) -> list[Entry]:
-    """What was done to a registered model, oldest first."""
+    """What was done to a registered model, in the order in which it was done."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return []
@@ -101,7 +112,7 @@ def read_log(client: MlflowClient, name: str) -> list[Entry]:
                                   ["attributes.start_time ASC"], token or None)  # fmt: skip
         found += (_entry(run, name) for run in page)
         if not (token := page.token or ""):
-            return found
+            return sorted(found, key=lambda entry: entry.time)
 
 
 def _entry(run: Run, name: str) -> Entry:
@@ -121,6 +132,8 @@ def _number(text: str | None) -> int | None:
 def _experiment(client: MlflowClient) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
+        if found.lifecycle_stage != "active":  # somebody deleted it in the UI; what it says is still wanted
+            client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
     try:
         return str(client.create_experiment(EXPERIMENT, tags={"mlflow.note.content": ABOUT}))

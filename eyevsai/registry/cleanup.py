@@ -111,7 +111,7 @@ def why_protected(version: KnownVersion, used: Mapping[str, str]) -> str | None:
         return f"in {version.stage}"
     if version.aliases:
         return f"has the alias {', '.join(version.aliases)}"
-    if PINNED in version.tags:
+    if version.tags.get(PINNED):
         return f"pinned: {version.tags[PINNED]}"
     by = used.get(version.uri) or (used.get(version.run_id) if version.run_id else None)
     return f"in use by run {by}, which is RUNNING" if by else None

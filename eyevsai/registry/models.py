@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from mlflow import MlflowClient
@@ -14,14 +15,17 @@ from mlflow.entities.model_registry import RegisteredModel as Entity
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from eyevsai.errors import UserError
 from eyevsai.names import choose
 
 Client = MlflowClient
+NAME = re.compile(r"[A-Za-z0-9_.-]+")
 LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
 AT_ONCE = 1000  # of one answer
 PATIENCE = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds between attempts at what others are writing too
 CONTENDED = (  # what databases say of a row that another process writes, or wrote first
     "database is locked", "deadlock detected", "could not serialize", "UNIQUE constraint", "duplicate key",
+    "expected to update", "Deadlock found", "Duplicate entry",
 )  # fmt: skip
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or cannot be written
 T = TypeVar("T")
@@ -68,6 +72,8 @@ def read_model(client: MlflowClient, name: str) -> RegisteredModel:
     Raises:
         UserError: there is none; the nearest is named.
     """
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name of a model here: these have letters, digits and _ . - in it.")
     try:
         found = client.get_registered_model(name)
     except MlflowException as error:
@@ -86,6 +92,16 @@ def read_models(client: MlflowClient) -> list[RegisteredModel]:
     return sorted(
         (_join(found, versions.get(found.name, ())) for found in _all_models(client)), key=lambda model: model.name
     )
+
+
+def tag_if_there(client: Client, name: str, version: int, tags: Mapping[str, str]) -> None:
+    """Sets tags of a version, unless it was deleted meanwhile."""
+    try:
+        for key, value in tags.items():
+            insisting(partial(client.set_model_version_tag, name, str(version), key, value))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def logged_model_of(source: str | None) -> str:

@@ -62,21 +62,23 @@ def disagreements(model: RegisteredModel) -> list[str]:
     return found
 
 
-def put(client: MlflowClient, name: str, stage: str, version: int | None) -> None:
-    """Gives a stage to one version, or to nobody, whatever others do at the same time.
+def put(client: MlflowClient, name: str, stage: str, version: int | None) -> int | None:
+    """Gives a stage to one version, or to nobody, whatever others do at the same time; returns who had it.
 
     Raises:
-        UserError: the version is gone, or about to go.
+        UserError: the version is gone, or about to go; who had the stage has it again.
     """
+    before = _as_number(client.get_registered_model(name).aliases.get(stage))
     if version is None:
         insisting(lambda: client.delete_registered_model_alias(name, stage))
     else:
-        before = client.get_registered_model(name).aliases.get(stage)
         _set_alias(client, name, stage, version)
-        if version in claimed(client.get_registered_model(name).tags):  # asked after: one of the two sees the other
-            put(client, name, stage, None if before is None or int(before) == version else int(before))
+        model = read_model(client, name)  # asked after: of this and a cleanup, one sees the other
+        if version in claimed(model.tags) or version not in {each.number for each in model.versions}:
+            put(client, name, stage, None if before == version else before)
             raise UserError(f"models:/{name}/{version} is being deleted by a cleanup. Choose another version.")
     settle(client, name, stage)
+    return before
 
 
 def claimed(tags: Mapping[str, str]) -> frozenset[int]:
@@ -85,17 +87,18 @@ def claimed(tags: Mapping[str, str]) -> frozenset[int]:
 
 
 def settle(client: MlflowClient, name: str, stage: str) -> None:
-    """Leads stages after the alias until it has not moved meanwhile."""
+    """Leads stages after the alias until no alias has moved meanwhile."""
     while True:
         model = read_model(client, name)
-        alias = model.aliases.get(stage)
         for version in model.versions:
             due = _due_stage(model, stage, version)
             if due != version.stage:
                 _transition(client, name, version.number, due)
+        alias = model.aliases.get(stage)
         told = NOBODY if alias is None else str(alias)
         insisting(lambda: client.set_registered_model_tag(name, _tag(stage), told))  # noqa: B023
-        if client.get_registered_model(name).aliases.get(stage) in (alias, str(alias)):
+        now = client.get_registered_model(name).aliases
+        if all(_as_number(now.get(each)) == model.aliases.get(each) for each in STAGES):
             return
 
 
@@ -135,6 +138,10 @@ def _transition(client: MlflowClient, name: str, version: int, stage: str) -> No
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # deleted meanwhile: the next look at the model says so
             raise
+
+
+def _as_number(version: str | int | None) -> int | None:
+    return None if version is None else int(version)
 
 
 def _tag(stage: str) -> str:

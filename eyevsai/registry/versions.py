@@ -191,12 +191,13 @@ def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     model = read_model(client, name)
+    if model.tags.get("dataset") != dataset or "variation" in model.tags:
+        raise UserError(f"The registered model {name} is not the one of the dataset {dataset!r}, whose name is written "
+                        "like it in a registry. Rename the folder of the dataset.")  # fmt: skip
     if there := [each.number for each in model.versions if each.tags.get(POINTS_AT) == uri]:
         return name, there[-1]
     source = str(client.get_model_version(original.name, original.number).source)
-    kept = ("fingerprint", "accuracy", TEST_ACCURACY, SIZE)
-    told = {tag: original.tags[tag] for tag in kept if tag in original.tags}
-    told |= {POINTS_AT: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}
+    told = {POINTS_AT: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}  # the rest is read over there
     version = client.create_model_version(name, source, original.run_id, tags=told, model_id=logged_model_of(source))
     try:
         refuse_claimed(tracking_uri, uri)

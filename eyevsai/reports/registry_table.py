@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -67,7 +68,7 @@ def _by(time: str | None, user: str | None) -> str:
 
 
 def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")
+    return f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M}" if time else ""
 
 
 def _word(version: int | None) -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
-from mlflow.exceptions import MlflowException
 
-from eyevsai.errors import RunFailed
-from eyevsai.store import shown
 from eyevsai.tracking.lifetime import create_run
 from eyevsai.tracking.operations import PARAMS_PER_CALL
 
@@ -47,17 +43,3 @@ def write_past_run(tracking_uri: str, past: PastRun, begun: str | None = None) -
     client.log_text(run_id, past.record, RECORD)
     client.set_terminated(run_id, past.status, past.ended_ms)
     return run_id
-
-
-@contextmanager
-def telling(what: str) -> Iterator[None]:
-    """A block that tells the store something.
-
-    Raises:
-        RunFailed: the store did not take it.
-    """
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        said = shown(" ".join(str(error).split()) or type(error).__name__)  # a database says it in its second line
-        raise RunFailed(f"The store did not take {what}: {said[:300]}. Try again: what is there stays.") from error

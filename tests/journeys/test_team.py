@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from tests.conftest import ROOT
 from tests.faults.test_store import REGISTER, Record
@@ -132,6 +133,26 @@ def test_a_laptop_trains_and_another_predicts(
     again = on_laptop(tmp_path / "bob", bob, *TRAIN, "--seed", "1")  # a version of a model that Ada made
     assert again.returncode == 0, again.stderr
     assert int(uri.rpartition("/")[2]) + 1 == int(re.findall(r"standard/(\d+)", again.stdout)[0])
+    number, forced = uri.rpartition("/")[2], ("--force", "--reason", "not judged here")
+    for given in (
+        ("promote", "digits-deep_v1-standard", "--version", number, *forced),
+        ("promote", "digits-deep_v1-standard", "--version", number, "--to", "archived"),
+        ("rollback", "digits-deep_v1-standard"),
+        ("registry", "unpin", "digits-deep_v1-standard", number),
+    ):
+        changed = on_laptop(tmp_path / "bob", bob, *given)  # by who has not made it
+        assert changed.returncode == 0, changed.stderr
+    status = on_laptop(tmp_path / "ada", ada, "registry", "status", "digits-deep_v1-standard", "--json")
+    (held,) = [each for each in json.loads(status.stdout)["versions"] if each["stage"] == "production"]
+    assert str(held["version"]) == number
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in bob.items():
+            patch.setenv(name, value)
+        client = MlflowClient(tracking_uri=team.uri)
+        with pytest.raises(MlflowException, match="403|PERMISSION_DENIED|ermission"):
+            client.delete_model_version("digits-deep_v1-standard", number)
+        with pytest.raises(MlflowException, match="403|PERMISSION_DENIED|ermission"):
+            client.delete_registered_model("digits-deep_v1-standard")
     assert not list(tmp_path.glob("*/mlruns"))  # nothing of it stays here
     assert not list(tmp_path.glob("*/mlflow.db"))
     assert any(key.endswith("model.safetensors") for key in team.list_files())

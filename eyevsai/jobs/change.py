@@ -1,0 +1,126 @@
+"""A change to a registered model: begun by taking over what was done by hand, written down, not torn by signals."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.jobs.opening import open_swept_store
+from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
+from eyevsai.store import telling
+
+if TYPE_CHECKING:
+    from eyevsai.registry.audit import Record
+    from eyevsai.registry.models import Client, RegisteredModel
+    from eyevsai.registry.versions import Version
+    from eyevsai.stopping import Stop
+
+
+@contextmanager
+def changing(name: str, state_root: Path, run_id: str | None = None) -> Iterator[Change]:
+    """The change of one registered model; `run_id` is the run that `mlflow run` made for it, if one did.
+
+    Raises:
+        UserError: there is no such model, or the server refuses the login.
+        RunFailed: the store went away.
+    """
+    from eyevsai.registry.models import open_registry
+
+    with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+        tracking_uri = open_swept_store(state_root.expanduser())
+        with telling(tracking_uri, f"what was asked of {name}"):
+            change = Change(tracking_uri, open_registry(tracking_uri), name, stop)
+            change.take_over()
+            yield change
+
+
+@dataclass(frozen=True)
+class Change:
+    """A registered model that is being changed."""
+
+    tracking_uri: str
+    client: Client
+    name: str
+    stop: Stop
+
+    def model(self) -> RegisteredModel:
+        """The model as it is now."""
+        from eyevsai.registry.models import read_model
+
+        return read_model(self.client, self.name)
+
+    def version(self, number: int) -> Version:
+        """One of its versions."""
+        from eyevsai.registry.versions import find_version
+
+        return find_version(self.tracking_uri, f"models:/{self.name}/{number}")
+
+    def held(self, stage: str) -> int | None:
+        """The version that holds a stage now."""
+        from eyevsai.registry.stages import holder_of
+
+        return holder_of(self.model(), stage).version
+
+    def recording(self, action: str, title: str, about: Mapping[str, Any]) -> AbstractContextManager[Record]:
+        """A record of what the block does."""
+        from eyevsai.registry.audit import MODEL, recording
+        from eyevsai.tracking.process import owner
+
+        versions = about.get("after") or about.get("before")
+        tags = {"model": self.name, f"{MODEL}{self.name}": versions, **owner(), **about}
+        return recording(self.client, action, title, tags)
+
+    def take_over(self) -> None:
+        """Follows what was set by hand, and writes down what the log lacks: that, and what a killed command did."""
+        from eyevsai.registry.audit import read_log
+        from eyevsai.registry.stages import STAGES, holder_of, put, settle
+
+        entries = read_log(self.client, self.name)
+        for stage in STAGES:
+            holder = holder_of(self.model(), stage)
+            if holder.by_hand == "alias":
+                settle(self.client, self.name, stage)  # after the alias, wherever it is by now
+            elif holder.by_hand is not None:
+                put(self.client, self.name, stage, holder.version)
+            known = next((entry.after for entry in reversed(entries) if entry.counts(stage)), None)
+            if holder.version != known:
+                by_hand = f"the {holder.by_hand} was set by hand, or " if holder.by_hand else ""
+                self._write_down(stage, known, holder.version, f"found: {by_hand}by a command that was interrupted")
+
+    def hand_over(self, record: Record, stage: str, number: int, reason: str | None) -> int | None:
+        """Gives a stage to a version and ends the record, whatever signal comes; returns who held it before."""
+        from eyevsai.registry.stages import put
+
+        with self.stop.deferring():
+            before = put(self.client, self.name, stage, number)
+            if stage == "production" and self.model().aliases.get("staging") == number:
+                put(self.client, self.name, "staging", None)
+            record.tags({"before": before})
+            record.finish()
+            self.say_since_when(stage, before, number, reason)
+        return before
+
+    def say_since_when(self, stage: str, before: int | None, after: int | None, reason: str | None) -> None:
+        """Tags of two versions: since when one holds a stage, by whom and why, and until when the other did."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        if after is not None:
+            told = {"at": now, "by": getpass.getuser(), "reason": reason or "", "until": ""}
+            self.tag(after, {f"{stage}.{key}": value for key, value in told.items()})
+        if before is not None and before != after:
+            self.tag(before, {f"{stage}.until": now})
+
+    def tag(self, version: int, tags: Mapping[str, str]) -> None:
+        """Sets tags of a version, if it is still there."""
+        from eyevsai.registry.models import tag_if_there
+
+        tag_if_there(self.client, self.name, version, tags)
+
+    def _write_down(self, stage: str, before: int | None, after: int | None, reason: str) -> None:
+        about = {"stage": stage, "before": before, "after": after, "reason": reason}
+        with self.recording("found", f"{self.name} {after} found in {stage}", about):
+            self.say_since_when(stage, before, after, reason)
