@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.errors import UserError
-from eyevsai.jobs.opening import open_swept_store
-from eyevsai.jobs.promote import Promoted, promote
 from eyevsai.names import choose
 from eyevsai.registry.settings import PromoteSettings
 from eyevsai.store import open_store, telling
 
 if TYPE_CHECKING:
+    from eyevsai.jobs.promote import Promoted
     from eyevsai.registry.audit import Entry
     from eyevsai.registry.models import KnownVersion, RegisteredModel
 
@@ -155,9 +153,10 @@ def promote_best(dataset: str, policy: str | None, state_root: str, *, force: bo
         UserError: there is no registered version of it.
         RunFailed: the policy is against it.
     """
+    from eyevsai.jobs.promote import promote  # brings torch, which a list of versions needs not wait for
     from eyevsai.registry.versions import point_at
 
-    tracking_uri = open_swept_store(Path(state_root).expanduser())
+    tracking_uri = open_store()
     ranking = find_best(dataset)
     if not ranking:
         raise UserError(f"No trained model of {dataset} is registered: eyevsai train --dataset {dataset}")

@@ -149,9 +149,9 @@ def test_a_laptop_trains_and_another_predicts(
         for name, value in bob.items():
             patch.setenv(name, value)
         client = MlflowClient(tracking_uri=team.uri)
-        with pytest.raises(MlflowException, match="403|PERMISSION_DENIED|ermission"):
+        with pytest.raises(MlflowException, match="ermission"):
             client.delete_model_version("digits-deep_v1-standard", number)
-        with pytest.raises(MlflowException, match="403|PERMISSION_DENIED|ermission"):
+        with pytest.raises(MlflowException, match="ermission"):
             client.delete_registered_model("digits-deep_v1-standard")
     assert not list(tmp_path.glob("*/mlruns"))  # nothing of it stays here
     assert not list(tmp_path.glob("*/mlflow.db"))
