@@ -21,6 +21,7 @@ BENCHMARKS = {
     "evaluation": "benchmarks.evaluation",
     "exports": "benchmarks.exports",
     "frozen": "benchmarks.frozen",
+    "registry": "benchmarks.registry",
     "faults": "benchmarks.faults",
 }
 

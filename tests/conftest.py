@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -129,9 +130,21 @@ def find_port() -> int:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URI of a server without databases of its own; append a name."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not binaries:
+    if not find_postgres():
         pytest.skip("no PostgreSQL: apt-get install postgresql")
+    with start_postgres() as uri:
+        yield uri
+
+
+def find_postgres() -> list[Path]:
+    """The folders of PostgreSQL's programs, the newest last."""
+    return sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+@contextmanager
+def start_postgres() -> Iterator[str]:
+    """A server of one's own; its URI, without a database."""
+    binaries = find_postgres()
     folder = Path(tempfile.mkdtemp(prefix="eyevsai-postgres-"))  # pytest's own folders are closed to other users
     user = None
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root

@@ -92,8 +92,8 @@ class Deletion:
         return insisting(lambda: self._delete_free(items, by_name, used))
 
     def _delete_free(self, items: Sequence[Item], names: Iterable[str], used: dict[str, str]) -> list[Item]:
-        free = []
-        with one_transaction(self.client._get_registry_client().store):
+        free, registry = [], self.client._get_registry_client()  # MlflowClient reads the whole model at each deletion
+        with one_transaction(registry.store):
             models = {name: read_model(self.client, name) for name in names}
             there = {(each.name, each.number): each for model in models.values() for each in model.versions}
             others = self._pointing(items)
@@ -105,7 +105,7 @@ class Deletion:
                     self.kept[item.what] = why
                     continue
                 for version in left:
-                    self.client.delete_model_version(version.name, str(version.number))
+                    registry.delete_model_version(version.name, str(version.number))
                 free.append(item)
         return free
 

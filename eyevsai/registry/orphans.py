@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 
@@ -31,24 +30,27 @@ def plan_orphans(
     """
     folders = list(_artifact_folders(artifacts))  # listed before the store is asked: what is new by then is known
     here = [folder for folder in run_folders(state_root) if RUN.fullmatch(folder.run_id)]
-    logged = survey.all_logged_models()
-    wanted = [path.name for path in folders if RUN.fullmatch(path.name)] + [folder.run_id for folder in here]
-    runs = survey.by_id([*wanted, *(str(model.source_run_id) for model in logged if model.source_run_id)])
-    known = runs.keys() | {model.model_id for model in logged} | set(_deleted_models(client))
+    there = survey.everything()
+    known = there.runs.keys() | there.models.keys() | there.deleted_models
     items = _folder_items(client, artifacts, folders, known)
     registered = {version.model_id for model in models for version in model.versions}
-    for model in logged:
-        if model.source_run_id not in runs and model.model_id not in registered and OURS in (model.params or {}):
-            what, size_bytes = f"logged model {model.model_id}", artifacts.size_of(model.artifact_location)
-            why, model_ids = "neither its run nor a version is there", (model.model_id,)
-            items.append(Item(ORPHAN, what, why, model_ids=model_ids, size_bytes=size_bytes))
+    alone = (each for each, run_id in there.models.items() if run_id not in there.runs and each not in registered)
+    items += filter(None, (_logged_model_item(client, artifacts, model_id) for model_id in sorted(alone)))
     store = identify_store(client.tracking_uri)
-    for folder in here:
-        if folder.run_id not in runs and folder.read(STORE) == store:
-            items.append(_run_folder_item(folder))
-    deleted = sum(run.deleted for run in runs.values())
+    items += [_run_folder_item(folder) for folder in here
+              if folder.run_id not in there.runs and folder.read(STORE) == store]  # fmt: skip
+    deleted = sum(there.runs.values())
     kept = {f"{deleted} runs that were deleted in MLflow's UI": "mlflow gc frees them"} if deleted else {}
     return Plan(tuple(items), kept)
+
+
+def _logged_model_item(client: MlflowClient, artifacts: Artifacts, model_id: str) -> Item | None:
+    """A logged model that has neither run nor version; None for one that eyevsai did not log."""
+    model = client.get_logged_model(model_id)
+    if OURS not in (model.params or {}):
+        return None
+    return Item(ORPHAN, f"logged model {model_id}", "neither its run nor a version is there", model_ids=(model_id,),
+                size_bytes=artifacts.size_of(model.artifact_location))  # fmt: skip
 
 
 def _run_folder_item(folder: RunFolder) -> Item:
@@ -70,12 +72,6 @@ def _folder_items(client: MlflowClient, artifacts: Artifacts, folders: list[Path
     others = _known_to_others(client, artifacts)
     return [Item(ORPHAN, str(path), "no run or logged model of this store has these files", paths=(path,),
                  size_bytes=size_of(path)) for path in unknown if path.name not in others]  # fmt: skip
-
-
-def _deleted_models(client: MlflowClient) -> list[str]:
-    """Logged models that were deleted softly, which MLflow's search leaves out."""
-    store: Any = client._tracking_client.store
-    return list(store._get_deleted_logged_models()) if hasattr(store, "_get_deleted_logged_models") else []
 
 
 def _known_to_others(client: MlflowClient, artifacts: Artifacts) -> set[str]:

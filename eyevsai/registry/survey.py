@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run, ViewType
+from mlflow.store.tracking.dbmodels.models import SqlLoggedModel, SqlRun
 
 from eyevsai.registry.audit import EXPERIMENT
 from eyevsai.registry.cleanup import PARENT, PRUNED_FROM, UNFINISHED, Item, KnownRun
@@ -20,6 +21,15 @@ from eyevsai.registry.stages import DELETING
 CLEANUP, PLAN = "cleanup", "plan.json"  # the action of a record, and the artifact that says what it set out to delete
 FINISHED_BY = "finished_by"  # the tag of an interrupted cleanup's record: the record of the one that finished it
 IDS_AT_ONCE = 200  # in one question
+
+
+@dataclass(frozen=True)
+class Everything:
+    """What there is, by id: of runs whether they were deleted softly, of logged models the run that they came from."""
+
+    runs: Mapping[str, bool]
+    models: Mapping[str, str]
+    deleted_models: frozenset[str] = frozenset()  # softly; a server does not say which
 
 
 @dataclass(frozen=True)
@@ -58,9 +68,21 @@ class Survey:
         """The logged models of these runs; those that were deleted are not found."""
         return [model for ids in _chunks(run_ids) for model in self._search_models(f"source_run_id IN ({ids})")]
 
-    def all_logged_models(self) -> list[LoggedModel]:
-        """The logged models of all runs."""
-        return list(self._search_models(None))
+    def everything(self) -> Everything:
+        """All runs and logged models; of a database their names alone are read, which takes a tenth of the time."""
+        store: Any = self.client._tracking_client.store
+        if not hasattr(store, "ManagedSessionMaker"):
+            runs = {run.run_id: run.deleted for run in self._search("", ViewType.ALL)}
+            return Everything(runs, {model.model_id: model.source_run_id or "" for model in self._search_models(None)})
+        with store.ManagedSessionMaker() as session:
+            stages = dict(session.query(SqlRun.run_uuid, SqlRun.lifecycle_stage).all())
+            columns = (SqlLoggedModel.model_id, SqlLoggedModel.source_run_id, SqlLoggedModel.lifecycle_stage)
+            models = list(session.query(*columns).all())
+        return Everything(
+            {run_id: stage != "active" for run_id, stage in stages.items()},
+            {model_id: run_id or "" for model_id, run_id, stage in models if stage == "active"},
+            frozenset(model_id for model_id, _, stage in models if stage != "active"),
+        )
 
     def cleanups(self) -> list[KnownRun]:
         """The records of cleanups that did not end well, or not yet; those that were finished later are left out."""

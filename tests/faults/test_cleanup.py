@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.tracking._model_registry.client import ModelRegistryClient
 
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.jobs.cleanup import cleanup
@@ -29,8 +30,7 @@ from eyevsai.registry.stages import DELETING, put
 from eyevsai.registry.versions import register
 from eyevsai.run_folder import RunFolder
 from eyevsai.store import open_store
-from tests.conftest import ROOT
-from tests.faults.conftest import create_database
+from tests.conftest import ROOT, create_database
 from tests.faults.runs import make_place
 from tests.faults.test_store import Server
 
@@ -41,7 +41,7 @@ MODEL = NAME.registered
 STEPS = [  # of a deletion: it is killed before each of them, as often as each is taken
     *((deletion.Deletion, name) for name in ("_delete_versions", "_delete_free", "_begin", "_erase", "_forget")),
     (deletion.Deletion, "release"), (deletion, "claim"), (deletion, "withdraw"), (artifacts, "erase"),
-    (artifacts.shutil, "rmtree"), (deletion, "_forget_one"), (MlflowClient, "delete_model_version"),
+    (artifacts.shutil, "rmtree"), (deletion, "_forget_one"), (ModelRegistryClient, "delete_model_version"),
 ]  # fmt: skip
 
 

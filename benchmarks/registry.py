@@ -1,0 +1,120 @@
+"""The registry when it is large: 1,000 runs and 2,000 versions, in SQLite and, where it is installed, in PostgreSQL.
+
+Limits: `registry status` 3 s; `promote` beside the evaluation of its gate 2 s; the plan of a cleanup 5 s; deletion of
+versions, with runs, logged models and files, 50 a second. Imports are not counted. Runs have as many settings, metrics
+and tags as those of `train`; files are tiny. REGISTRY_RUNS=100 makes a smaller store.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RUNS, MODELS = int(os.environ.get("REGISTRY_RUNS", "1000")), 20
+VERSIONS = 2  # of each run, each with a logged model of its own
+CODE = "import sys; from benchmarks.registry import measure; measure(sys.argv[1])"
+
+
+def fill(uri: str, folder: Path) -> None:
+    """Makes the runs, their logged models and versions."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment_id = client.create_experiment("registry", artifact_location=str(folder / "mlruns" / "registry"))
+    params = {f"setting_{number}": str(number) for number in range(60)} | {"variation": "standard"}
+    metrics = [Metric(f"metric_{number}", 0.5, 1, step) for number in range(20) for step in range(5)]
+    for number in range(MODELS):
+        client.create_registered_model(name_of(number), tags={"dataset": "pets"})
+    for number in range(RUNS):
+        run = client.create_run(experiment_id, tags={"eyevsai": "1", "job": "train"})
+        tags = [RunTag(f"tag_{tag}", "of a run") for tag in range(20)]
+        client.log_batch(run.info.run_id, metrics, [Param(*each) for each in params.items()], tags)
+        client.set_terminated(run.info.run_id)
+        _write_files(run.info.artifact_uri)
+        for _ in range(VERSIONS):
+            model = client.create_logged_model(experiment_id, source_run_id=run.info.run_id, params=params)
+            _write_files(model.artifact_location)
+            client.finalize_logged_model(model.model_id, "READY")
+            client.create_model_version(name_of(number), f"models:/{model.model_id}", run.info.run_id,
+                                        tags={f"tag_{tag}": "of a version" for tag in range(12)})  # fmt: skip
+
+
+def name_of(number: int) -> str:
+    """The registered model of a run."""
+    return f"pets-deep_v1-{number % MODELS}"
+
+
+def _write_files(location: str) -> None:
+    folder = Path(location.removeprefix("file://"))
+    folder.mkdir(parents=True)
+    for number in range(5):
+        (folder / f"{number}.json").write_text("x" * 100)
+
+
+def measure(uri: str) -> None:
+    """Prints what each command takes, in a process that has imported what it needs."""
+    from eyevsai.jobs.cleanup import cleanup
+    from eyevsai.jobs.cleanup_plan import make_plan
+    from eyevsai.jobs.registry import read_status
+    from eyevsai.registry import deletion, orphans  # noqa: F401
+    from eyevsai.registry.models import open_registry
+    from eyevsai.registry.settings import CleanupSettings
+    from eyevsai.registry.stages import put
+
+    client = open_registry(uri)
+    print(f"  registry status       {_timed(lambda: read_status(None)):6.2f} s   (limit 3 s)")
+    print(f"  promote, its gate apart {_timed(lambda: put(client, name_of(0), 'production', 1)):4.2f} s   (limit 2 s)")
+    settings = CleanupSettings(keep=3, yes=True, state_root=str(Path.cwd() / "state"))
+    everything = CleanupSettings(all=True, state_root=str(Path.cwd() / "state"), cache_root=str(Path.cwd() / "cache"))
+    print(f"  plan of a cleanup     {_timed(lambda: make_plan(client, settings)):6.2f} s   (limit 5 s)")
+    print(f"  plan of --all         {_timed(lambda: make_plan(client, everything)):6.2f} s")
+    took: list[float] = []
+    original = deletion.Deletion.delete
+
+    def delete(*arguments: Any) -> None:
+        took.append(_timed(lambda: original(*arguments)))
+
+    deletion.Deletion.delete = delete  # type: ignore[assignment,method-assign]
+    began = time.perf_counter()
+    done = cleanup(settings, lambda plan: True)
+    versions = sum(len(item.versions) for item in done.deleted)
+    print(f"  deletion              {versions / sum(took):6.0f} versions/s   (limit 50)")
+    print(f"  whole cleanup         {time.perf_counter() - began:6.1f} s for {versions} versions in two plans and all")
+
+
+def _timed(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def run(uri: str, folder: Path) -> None:
+    """Fills the store and measures it in a process of its own."""
+    from eyevsai.store import open_store
+
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    open_store()
+    fill(uri, folder)
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", CODE, uri], cwd=folder, env=env, check=True)
+
+
+def main() -> None:
+    from tests.conftest import create_database, find_postgres, start_postgres
+
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"SQLite, {RUNS} runs and {RUNS * VERSIONS} versions", flush=True)
+        run(f"sqlite:///{folder}/mlflow.db", Path(folder))
+    if not find_postgres():
+        print("no PostgreSQL here: apt-get install postgresql")
+        return
+    with tempfile.TemporaryDirectory() as folder, start_postgres() as server:
+        print(f"PostgreSQL, {RUNS} runs and {RUNS * VERSIONS} versions", flush=True)
+        run(create_database(server, "registry"), Path(folder))
