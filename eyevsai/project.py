@@ -63,8 +63,6 @@ def _entry(name: str, settings: tuple[Setting, ...]) -> str:
 
 
 def _yaml(value: object) -> str:
-    if isinstance(value, bool):
-        return f'"{str(value).lower()}"'  # MLflow takes a default that is false for none
     return '""' if value is None else str(value)
 
 

@@ -62,7 +62,7 @@ class CleanupSettings(Settings):
     days: Annotated[float, Range(0.0, 36500.0), Doc("Age of the studies that go.")] = 7.0
     including_newest: Annotated[bool, Doc("Let --keep 0 delete the newest versions too.")] = False
     dry_run: Annotated[bool, Doc("Print what would be deleted, and delete nothing.")] = False
-    yes: Annotated[bool, Parameter(), Doc("Do not ask.")] = False
+    yes: Annotated[bool, Doc("Do not ask.")] = False  # undeclared in MLproject: a key `yes` is true to YAML
     verbose: Annotated[bool, Doc("Say of what stays, too, why it does.")] = False
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
