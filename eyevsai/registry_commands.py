@@ -25,8 +25,8 @@ STATE = pick_settings(PromoteSettings, "state_root")
 
 def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
     """The settings of the command that a command line begins with, if it is one of these."""
-    classes = {"promote": PromoteSettings, "cleanup": CleanupSettings}
-    declared = classes.get(arguments[0]) if arguments else None
+    classes = {"promote": PromoteSettings, "registry best": PromoteSettings, "cleanup": CleanupSettings}
+    declared = classes.get(" ".join(arguments[:2])) or classes.get("".join(arguments[:1]))
     return settings_of(declared) if declared else ()
 
 
