@@ -58,8 +58,9 @@ def _describe(model: RegisteredModel, version: KnownVersion) -> dict[str, Any]:
     tags = find_version(open_store(), version.uri).tags if POINTS_AT in version.tags else version.tags
     holds = {stage: holder_of(model, stage) for stage in STAGES}
     stage = next((stage for stage, holder in holds.items() if holder.version == version.number), None)
+    archived = "archived" if version.stage == "Archived" else ""
     return {
-        "name": version.name, "version": version.number, "stage": stage or version.stage.lower().replace("none", ""),
+        "name": version.name, "version": version.number, "stage": stage or archived, "mlflow_stage": version.stage,
         "by_hand": holds[stage].by_hand is not None if stage else False, "aliases": list(version.aliases),
         "accuracy": _number(tags.get(TEST_ACCURACY)), "valid_accuracy": _number(tags.get("accuracy")),
         "exports": exports_of(tags), "size_bytes": None if (size := _number(tags.get(SIZE))) is None else int(size),
