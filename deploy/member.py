@@ -24,7 +24,7 @@ GRANTS = {  # on all of them: the runs and models of a team are no one member's
     "experiment": "EDIT",
     "run": "MANAGE",  # eyevsai deletes the empty run that `mlflow run` makes for a resume
     "registered_model": "MANAGE",  # MLflow takes the removal of an alias for a deletion
-    "registered_model_version": "EDIT",  # so that only who made a model, or an admin, deletes it or its versions
+    "registered_model_version": "EDIT",  # so that only an admin deletes models and versions
 }
 
 
