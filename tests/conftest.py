@@ -107,6 +107,25 @@ def eyevsai(workplace: Path) -> Eyevsai:
     return eyevsai_in(workplace)
 
 
+@pytest.fixture
+def eyevsai_here(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Eyevsai:
+    """The same in this process, which has imported what it needs: for journeys of many commands."""
+    from eyevsai.cli import main
+
+    def run(*arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        returned = 0
+        try:
+            main(arguments)
+        except SystemExit as end:
+            returned = int(end.code or 0)
+        said = capsys.readouterr()
+        assert code is None or returned == code, said.out + said.err
+        return subprocess.CompletedProcess(list(arguments), returned, said.out, said.err)
+
+    return run
+
+
 def eyevsai_in(folder: Path) -> Eyevsai:
     """What runs `eyevsai ARGUMENTS` as a process in a folder."""
 
