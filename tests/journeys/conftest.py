@@ -11,7 +11,23 @@ from pathlib import Path
 
 import pytest
 
+from eyevsai.relocation import relocate
 from tests.conftest import ROOT
+
+
+def bring_home(trained: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a folder with a store, in which its store is at home, as the current folder."""
+    shutil.copytree(trained, place)
+    moved = trained.with_name(f"{trained.name}-away")  # or artifacts would still be where the store says
+    trained.rename(moved)
+    try:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
+        relocate(place / "mlflow.db")
+    finally:
+        moved.rename(trained)
+    monkeypatch.chdir(place)
+    return place
+
 
 MlflowRun = Callable[..., "subprocess.CompletedProcess[str]"]
 QUICK = ("-P", "epochs=2", "-P", "width=8", "-P", "threads=1")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ import eyevsai as package
 from eyevsai.registry.models import open_registry
 from tests.conftest import ROOT, Eyevsai, draw_image, eyevsai_in
 from tests.faults.runs import INJECT
-from tests.journeys.conftest import MlflowRun
+from tests.journeys.conftest import MlflowRun, bring_home
 
 pytestmark = [pytest.mark.xdist_group("cleanup"), pytest.mark.timeout(600)]
 NAME = "stripes-deep_v1-standard"
@@ -44,16 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, template_store: Path, stri
 @pytest.fixture
 def workplace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that folder, in which its store is at home."""
-    place = tmp_path / "project"
-    shutil.copytree(trained, place)
-    moved = trained.with_name(f"{trained.name}-away")  # or artifacts would still be where the store says
-    trained.rename(moved)
-    try:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
-        eyevsai_in(place)("doctor", "--relocate", code=None)
-    finally:
-        moved.rename(trained)
-    monkeypatch.chdir(place)
+    place = bring_home(trained, tmp_path / "project", monkeypatch)
     monkeypatch.setenv("EYEVSAI_STATE", str(place / "state"))
     monkeypatch.setenv("EYEVSAI_CACHE", str(place / "cache"))
     return place
@@ -77,7 +67,7 @@ def test_mlflow_run_cleans_up(mlflow_run: MlflowRun, eyevsai: Eyevsai, workplace
     assert (entry["action"], entry["versions"], entry["status"]) == ("cleanup", "1", "FINISHED")
 
 
-def test_a_dry_run_lists_exactly_what_a_run_deletes(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_a_dry_run_lists_exactly_what_a_run_deletes(eyevsai_here: Eyevsai, workplace: Path) -> None:
     client = MlflowClient()
     for run in client.search_runs(["0"], "tags.job = 'tune'"):
         client.set_terminated(run.info.run_id, "FINISHED", run.info.end_time - OLD_MS)
@@ -85,12 +75,12 @@ def test_a_dry_run_lists_exactly_what_a_run_deletes(eyevsai: Eyevsai, workplace:
     (workplace / "mlruns" / "0" / ("f" * 32) / "left").write_bytes(b"x" * 12345)
     before = sum(path.stat().st_size for root in ("mlruns", "cache", "state", "studies")
                  for path in (workplace / root).rglob("*") if path.is_file())  # fmt: skip
-    first = eyevsai("cleanup", "--all", "--keep", "1", "--dry-run").stdout
+    first = eyevsai_here("cleanup", "--all", "--keep", "1", "--dry-run").stdout
     assert len(numbers()) == 2
-    plan = json.loads(eyevsai("cleanup", "--all", "--keep", "1", "--dry-run", "--json").stdout)["plan"]
+    plan = json.loads(eyevsai_here("cleanup", "--all", "--keep", "1", "--dry-run", "--json").stdout)["plan"]
     assert {item["kind"] for item in plan["items"]} == {"version", "failed run", "study", "cache", "orphan"}
     assert [item["what"].split(" (")[0] for item in plan["items"] if item["kind"] == "study"] == ["study first"]
-    said = eyevsai("cleanup", "--all", "--keep", "1", "--yes").stdout
+    said = eyevsai_here("cleanup", "--all", "--keep", "1", "--yes").stdout
     *listed, last = said.splitlines()
     assert listed == first.splitlines()
     after = sum(path.stat().st_size for root in ("mlruns", "cache", "state", "studies")
@@ -101,12 +91,12 @@ def test_a_dry_run_lists_exactly_what_a_run_deletes(eyevsai: Eyevsai, workplace:
     assert abs(before - after - freed) < 100  # locks of the cache, which are empty, and the record of this call
     assert not (workplace / "studies" / "first.journal").exists()
     assert (workplace / "studies" / "second.journal").exists()
-    assert eyevsai("cleanup", "--all", "--keep", "1", "--yes").stdout == "Nothing to delete.\n"
+    assert eyevsai_here("cleanup", "--all", "--keep", "1", "--yes").stdout == "Nothing to delete.\n"
     package.load(f"models:/{NAME}/2").predict(draw_image(0, 0))
 
 
-def test_without_yes_it_asks_a_person_and_refuses_a_program(eyevsai: Eyevsai, workplace: Path) -> None:
-    refused = eyevsai("cleanup", "--keep", "1", code=2)
+def test_without_yes_it_asks_a_person_and_refuses_a_program(eyevsai_here: Eyevsai, workplace: Path) -> None:
+    refused = eyevsai_here("cleanup", "--keep", "1", code=2)
     assert f"models:/{NAME}/1" in refused.stdout
     assert "eyevsai cleanup --keep 1" in refused.stderr
     assert "--yes" in refused.stderr
@@ -129,29 +119,29 @@ def answer_question(workplace: Path, answer: str) -> str:
     return said
 
 
-def test_pinned_and_aliased_versions_stay_and_why_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
-    eyevsai("registry", "pin", NAME, "1", "--reason", "the paper")
+def test_pinned_and_aliased_versions_stay_and_why_is_said(eyevsai_here: Eyevsai, workplace: Path) -> None:
+    eyevsai_here("registry", "pin", NAME, "1", "--reason", "the paper")
     open_registry(os.environ["MLFLOW_TRACKING_URI"]).set_registered_model_alias(NAME, "best", "2")
-    said = eyevsai("cleanup", "--keep", "0", "--including-newest", "--dry-run", "--verbose").stdout
+    said = eyevsai_here("cleanup", "--keep", "0", "--including-newest", "--dry-run", "--verbose").stdout
     assert f"stays: models:/{NAME}/1: pinned: the paper" in said
     assert f"stays: models:/{NAME}/2: has the alias best" in said
     assert said.endswith("Nothing to delete.\n")
-    eyevsai("registry", "unpin", NAME, "1")
-    eyevsai("cleanup", "--keep", "0", "--including-newest", "--yes")
+    eyevsai_here("registry", "unpin", NAME, "1")
+    eyevsai_here("cleanup", "--keep", "0", "--including-newest", "--yes")
     assert numbers() == [2]
 
 
-def test_what_was_begun_in_the_ui_is_left_to_mlflow(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_what_was_begun_in_the_ui_is_left_to_mlflow(eyevsai_here: Eyevsai, workplace: Path) -> None:
     client = MlflowClient()
     run_id = client.get_model_version(NAME, "1").run_id
     client.delete_model_version(NAME, "1")
     client.delete_run(run_id)
-    said = eyevsai("cleanup", "--orphans", "--dry-run", "--verbose").stdout
+    said = eyevsai_here("cleanup", "--orphans", "--dry-run", "--verbose").stdout
     assert "stays: 1 runs that were deleted in MLflow's UI: mlflow gc frees them" in said
     assert run_id not in said
 
 
-def test_a_cleanup_of_nothing_in_particular_says_what_there_is(eyevsai: Eyevsai) -> None:
-    said = eyevsai("cleanup", code=2).stderr
+def test_a_cleanup_of_nothing_in_particular_says_what_there_is(eyevsai_here: Eyevsai) -> None:
+    said = eyevsai_here("cleanup", code=2).stderr
     assert "--old-versions, --failed-runs, --tuning, --cache, --orphans" in said
-    assert "--including-newest" in eyevsai("cleanup", "--keep", "0", code=2).stderr
+    assert "--including-newest" in eyevsai_here("cleanup", "--keep", "0", code=2).stderr

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 import eyevsai as package
 from tests.conftest import Eyevsai, eyevsai_in, write_images
-from tests.journeys.conftest import MlflowRun
+from tests.journeys.conftest import MlflowRun, bring_home
 
 pytestmark = [pytest.mark.xdist_group("promote"), pytest.mark.timeout(600)]  # the first test trains three models
 NAME = "stripes-deep_v1-standard"
@@ -37,17 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, template_store: Path, cach
 @pytest.fixture
 def workplace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that folder, in which its store is at home."""
-    place = tmp_path / "project"
-    shutil.copytree(trained, place)
-    moved = trained.with_name(f"{trained.name}-away")  # or artifacts would still be where the store says
-    trained.rename(moved)
-    try:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
-        eyevsai_in(place)("doctor", "--relocate", code=None)
-    finally:
-        moved.rename(trained)
-    monkeypatch.chdir(place)
-    return place
+    return bring_home(trained, tmp_path / "project", monkeypatch)
 
 
 def versions_in(stage: str) -> list[int]:
