@@ -110,15 +110,21 @@ def eyevsai(workplace: Path) -> Eyevsai:
 @pytest.fixture
 def eyevsai_here(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Eyevsai:
     """The same in this process, which has imported what it needs: for journeys of many commands."""
+    import torch
+
     from eyevsai.cli import main
 
-    def run(*arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()
-        returned = 0
-        try:
-            main(arguments)
-        except SystemExit as end:
-            returned = int(end.code or 0)
+        returned, threads = 0, torch.get_num_threads()
+        with monkeypatch.context() as patch:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            try:
+                main(arguments)
+            except SystemExit as end:
+                returned = int(end.code or 0)
+        torch.set_num_threads(threads)
         said = capsys.readouterr()
         assert code is None or returned == code, said.out + said.err
         return subprocess.CompletedProcess(list(arguments), returned, said.out, said.err)

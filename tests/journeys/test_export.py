@@ -39,8 +39,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def trained(eyevsai: Eyevsai, images: Path) -> str:
-    eyevsai("train", "--data", str(images), *SMALL)
+def trained(eyevsai_here: Eyevsai, images: Path) -> str:
+    eyevsai_here("train", "--data", str(images), *SMALL)
     return runs_of("train")[0].info.run_id
 
 
@@ -103,7 +103,7 @@ def test_an_export_that_says_something_else_is_refused(
     assert package.load(VERSION).metadata["format"] is None
 
 
-def test_mistakes_are_said_before_anything_is_written(eyevsai: Eyevsai, trained: str, tmp_path: Path) -> None:
+def test_mistakes_are_said_before_anything_is_written(eyevsai_here: Eyevsai, trained: str, tmp_path: Path) -> None:
     (tmp_path / "out" / f"{MODEL}-1" / "onnx").mkdir(parents=True)
     for flags, reason in [
         (("--run", trained, "--format", "onxn"), "Did you mean 'onnx'?"),
@@ -112,20 +112,20 @@ def test_mistakes_are_said_before_anything_is_written(eyevsai: Eyevsai, trained:
         (("--run", trained, "--output", str(tmp_path / "out")), "is there already"),
         (("--run", trained, "--parity-images", "0"), "--parity-images 0 is not allowed"),
     ]:
-        said = eyevsai("export", *flags, code=2).stderr
+        said = eyevsai_here("export", *flags, code=2).stderr
         assert reason in said
         assert "Traceback" not in said
     assert runs_of("export") == []
 
 
-def test_predict_says_what_files_show(eyevsai: Eyevsai, trained: str, images: Path, tmp_path: Path) -> None:
+def test_predict_says_what_files_show(eyevsai_here: Eyevsai, trained: str, images: Path, tmp_path: Path) -> None:
     del trained
     folder = tmp_path / "mixed"
     (folder / "deeper").mkdir(parents=True)
     for number in range(70):  # more than one process takes at a time
         Image.fromarray(draw_image(number % 3, number)).save(folder / "deeper" / f"{number:02d}.png")
     (folder / "broken.jpg").write_text("no image")
-    done = eyevsai("predict", VERSION, str(folder), "--json", "--top-k", "2", code=1)
+    done = eyevsai_here("predict", VERSION, str(folder), "--json", "--top-k", "2", code=1)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert answers[0] == {
         "image": str(folder / "broken.jpg"),
@@ -140,16 +140,16 @@ def test_predict_says_what_files_show(eyevsai: Eyevsai, trained: str, images: Pa
     assert len(answers) == 71
 
     picture = next((images / "wide").iterdir())
-    label, probability = eyevsai("predict", VERSION, str(picture)).stdout.strip().split("\t")[1:]
+    label, probability = eyevsai_here("predict", VERSION, str(picture)).stdout.strip().split("\t")[1:]
     assert (label, float(probability)) == ("wide", pytest.approx(classifier.predict(picture).probability, abs=1e-4))
-    assert "\tunsure\t" in eyevsai("predict", VERSION, str(picture), "--threshold", "1").stdout
-    assert "There is no image file or folder" in eyevsai("predict", VERSION, "nowhere.png", code=2).stderr
-    assert "Did you mean" in eyevsai("predict", "models:/stripes-deep_v1-standart/1", str(picture), code=2).stderr
+    assert "\tunsure\t" in eyevsai_here("predict", VERSION, str(picture), "--threshold", "1").stdout
+    assert "There is no image file or folder" in eyevsai_here("predict", VERSION, "nowhere.png", code=2).stderr
+    assert "Did you mean" in eyevsai_here("predict", "models:/stripes-deep_v1-standart/1", str(picture), code=2).stderr
 
 
 @pytest.fixture
-def server(eyevsai: Eyevsai, trained: str, workplace: Path) -> Iterator[str]:
-    eyevsai("export", "--run", trained)
+def server(eyevsai_here: Eyevsai, trained: str, workplace: Path) -> Iterator[str]:
+    eyevsai_here("export", "--run", trained)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -205,8 +205,8 @@ def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> 
         assert "Traceback" not in answer["message"]
 
 
-def test_a_pruned_version_is_smaller_and_leaves(eyevsai: Eyevsai, trained: str) -> None:
-    done = eyevsai("export", "--run", trained, "--prune", "0.5", "--prune-epochs", "2")
+def test_a_pruned_version_is_smaller_and_leaves(eyevsai_here: Eyevsai, trained: str) -> None:
+    done = eyevsai_here("export", "--run", trained, "--prune", "0.5", "--prune-epochs", "2")
     assert f"models:/{MODEL}/2 is {VERSION} pruned" in done.stderr
     version = MlflowClient().get_model_version(MODEL, "2")
     assert version.tags["pruned_from"] == VERSION
@@ -219,18 +219,18 @@ def test_a_pruned_version_is_smaller_and_leaves(eyevsai: Eyevsai, trained: str) 
     for name in ("accuracy", "parameters", "mflops", "size_bytes", "images_per_s"):
         assert {f"prune/{name}_before", f"prune/{name}_after"} <= run.data.metrics.keys()
     assert package.load(f"models:/{MODEL}/2").metadata["format"] == "onnx"
-    figures = json.loads(eyevsai("evaluate", "--model-uri", f"models:/{MODEL}/2", "--json").stdout)["figures"]
+    figures = json.loads(eyevsai_here("evaluate", "--model-uri", f"models:/{MODEL}/2", "--json").stdout)["figures"]
     assert 0 <= figures["accuracy"] <= 1
-    said = eyevsai("export", "--run", trained, "--prune", "0.01", code=2).stderr
+    said = eyevsai_here("export", "--run", trained, "--prune", "0.01", code=2).stderr
     assert "no layer has 8 channels to lose" in said
 
 
 def test_the_best_of_each_dataset_are_packaged(
-    mlflow_run: MlflowRun, eyevsai: Eyevsai, trained: str, images: Path, workplace: Path
+    mlflow_run: MlflowRun, eyevsai_here: Eyevsai, trained: str, images: Path, workplace: Path
 ) -> None:
     other = write_images(workplace / "others" / "spots", {"across": 20, "down": 20})
-    eyevsai("train", "--data", str(other), *SMALL)
-    eyevsai("train", "--data", str(images), "--model", "shallow", "--image-size", "32", "--threads", "1")
+    eyevsai_here("train", "--data", str(other), *SMALL)
+    eyevsai_here("train", "--data", str(images), "--model", "shallow", "--image-size", "32", "--threads", "1")
     client, shallow = MlflowClient(), "models:/stripes-shallow-svm_hog_lbp/1"
     worse = client.get_model_version("stripes-shallow-svm_hog_lbp", "1").run_id or ""
     client.log_metric(trained, "best/accuracy", 0.5)
@@ -252,14 +252,14 @@ def test_the_best_of_each_dataset_are_packaged(
     assert "deployment_info.json" in artifacts(call.info.run_id, "packages/game")
 
     client.log_metric(worse, "test/accuracy", 0.45)  # what was evaluated goes before what valid says
-    eyevsai("export", "--package", "other", "--per-dataset", "2")
+    eyevsai_here("export", "--package", "other", "--per-dataset", "2")
     models = json.loads((workplace / "other" / "deployment_info.json").read_text())["models"]
     assert [(model["model_uri"], model["metric"]) for model in models if model["dataset"] == "stripes"] == [
         (shallow, "test/accuracy"), (VERSION, "best/accuracy"),
     ]  # fmt: skip
     assert not [each for each in workplace.iterdir() if each.name.startswith(".other")]
     client.set_tag(worse, "fingerprint", "of images that are gone")
-    done = eyevsai("export", "--package", "third")
+    done = eyevsai_here("export", "--package", "third")
     assert "Left out: The images of stripes are not those" in done.stderr
     models = json.loads((workplace / "third" / "deployment_info.json").read_text())["models"]
     assert [model["model_uri"] for model in models if model["dataset"] == "stripes"] == [VERSION]
@@ -269,13 +269,13 @@ def test_the_best_of_each_dataset_are_packaged(
         (("--package", "x", "--run", trained), "--package finds the best models itself"),
         (("--package", "x", "--prune", "0.3"), "leave --package out"),
     ]:
-        said = eyevsai("export", *flags, code=2).stderr
+        said = eyevsai_here("export", *flags, code=2).stderr
         assert reason in said
         assert "Traceback" not in said
 
 
-def test_there_is_nothing_to_package(eyevsai: Eyevsai, workplace: Path) -> None:
-    assert "No model was trained in this store yet" in eyevsai("export", "--package", "game", code=2).stderr
+def test_there_is_nothing_to_package(eyevsai_here: Eyevsai, workplace: Path) -> None:
+    assert "No model was trained in this store yet" in eyevsai_here("export", "--package", "game", code=2).stderr
     assert not (workplace / "game").exists()
 
 
@@ -309,10 +309,10 @@ def test_an_interrupted_export_ends_killed_and_keeps_only_what_is_whole(trained:
         ("onnx", ("shallow",)),
     ],
 )
-def test_row_21_on_photographs(eyevsai: Eyevsai, photos: Path, formats: str, model: tuple[str, ...]) -> None:
-    eyevsai("train", "--dataset", "pets", "--image-size", "64", "--model", *model, EYEVSAI_DATA=str(photos))
+def test_row_21_on_photographs(eyevsai_here: Eyevsai, photos: Path, formats: str, model: tuple[str, ...]) -> None:
+    eyevsai_here("train", "--dataset", "pets", "--image-size", "64", "--model", *model, EYEVSAI_DATA=str(photos))
     (run,) = runs_of("train")
-    done = eyevsai("export", "--run", run.info.run_id, "--format", formats, "--json", EYEVSAI_DATA=str(photos))
+    done = eyevsai_here("export", "--run", run.info.run_id, "--format", formats, "--json", EYEVSAI_DATA=str(photos))
     for exported in json.loads(done.stdout):
         assert exported["figures"]["images"] == 80
         assert exported["figures"]["top1_agreement"] >= 0.98
