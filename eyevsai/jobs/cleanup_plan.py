@@ -91,6 +91,7 @@ def _measure(
         logged.setdefault(str(model.source_run_id), set()).add(model.model_id)
 
     def measure(item: Item) -> int:
+        """Bytes of an item's files, or what its versions say where files are elsewhere."""
         own = [versions[key] for key in item.versions]
         paths = list(item.paths)
         for run_id in item.run_ids:

@@ -164,6 +164,7 @@ class Deletion:
         forget_run = store._hard_delete_run if hard else self.client.delete_run
 
         def forget() -> None:
+            """All of them, in one transaction."""
             with one_transaction(store):
                 for owner in owners:
                     for model in models.get(owner, ()):
