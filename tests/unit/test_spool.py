@@ -124,4 +124,4 @@ def test_a_store_that_went_away_is_told_once_and_without_its_password(
     assert spool.drain(0.2) == 1
     spool.close()
     (said,) = [record.message for record in caplog.records if "does not answer" in record.message]
-    assert said.endswith("API request to http://ada:***@host/api failed")
+    assert said.endswith("API request to http://***@host/api failed")
