@@ -164,7 +164,7 @@ def runs_in(folder: Path) -> dict[str, int]:
                                      "'active' group by status"))  # fmt: skip
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 7])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 15])
 def test_row_8_killed_before_any_step_a_rerun_finishes(
     workplace: Path, package: Path, every: int, record_property: Record, capfd: pytest.CaptureFixture[str]
 ) -> None:

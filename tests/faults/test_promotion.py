@@ -33,7 +33,10 @@ for line in sys.stdin:
 """
 
 
-@pytest.fixture(params=["sqlite", "postgresql+psycopg2", "postgresql+psycopg"])
+STORES = ["sqlite", pytest.param("postgresql+psycopg2", marks=pytest.mark.slow), "postgresql+psycopg"]
+
+
+@pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "sqlite":
         uri = f"sqlite:///{tmp_path / 'new.db'}"

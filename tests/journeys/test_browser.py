@@ -26,9 +26,11 @@ def screenshots() -> Any:
 
 
 @pytest.mark.timeout(400)
-def test_a_study_shows_its_trials_under_it(eyevsai: Eyevsai, workplace: Path, stripes: Path, screenshots: Any) -> None:
+def test_a_study_shows_its_trials_under_it(
+    eyevsai_here: Eyevsai, workplace: Path, stripes: Path, screenshots: Any
+) -> None:
     small = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
-    eyevsai("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1")
+    eyevsai_here("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1")
     parent = next(run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "tune")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
         screenshots.open_study(page, address, "tune stripes-shallow-rf_hog_lbp")
@@ -38,31 +40,31 @@ def test_a_study_shows_its_trials_under_it(eyevsai: Eyevsai, workplace: Path, st
 
 @pytest.mark.timeout(600)
 def test_a_models_page_follows_promotions_rollbacks_and_cleanups(
-    eyevsai: Eyevsai, workplace: Path, screenshots: Any
+    eyevsai_here: Eyevsai, workplace: Path, screenshots: Any
 ) -> None:
     name, forced = "digits-deep_v1-standard", ("--force", "--reason", "to be looked at")
     for seed in ("0", "1", "2"):
-        eyevsai("train", "--epochs", "1", "--width", "8", "--seed", seed, "--tuned", "never")
+        eyevsai_here("train", "--epochs", "1", "--width", "8", "--seed", seed, "--tuned", "never")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
 
         def in_production() -> dict[str, bool]:
             rows = screenshots.open_model(page, address, name)
             return {row.split("\n")[0]: "@\xa0production" in row for row in rows if row.split("\n")[0] != "Version"}
 
-        eyevsai("promote", name, "--version", "1", *forced)
-        eyevsai("promote", name, "--version", "3", *forced)
+        eyevsai_here("promote", name, "--version", "1", *forced)
+        eyevsai_here("promote", name, "--version", "3", *forced)
         assert in_production() == {"Version 1": False, "Version 2": False, "Version 3": True}
-        eyevsai("rollback", name)
+        eyevsai_here("rollback", name)
         assert in_production() == {"Version 1": True, "Version 2": False, "Version 3": False}
-        eyevsai("cleanup", "--keep", "1", "--yes")
+        eyevsai_here("cleanup", "--keep", "1", "--yes")
         assert in_production() == {"Version 1": True, "Version 3": False}
 
 
 @pytest.mark.timeout(400)
-def test_a_run_shows_its_curves_pictures_and_tables(eyevsai: Eyevsai, workplace: Path, screenshots: Any) -> None:
-    eyevsai("train", "--epochs", "2", "--width", "8")
+def test_a_run_shows_its_curves_pictures_and_tables(eyevsai_here: Eyevsai, workplace: Path, screenshots: Any) -> None:
+    eyevsai_here("train", "--epochs", "2", "--width", "8")
     (run,) = MlflowClient().search_runs(["0"])
-    eyevsai("evaluate", "--run", run.info.run_id, "--corruption-images", "0")
+    eyevsai_here("evaluate", "--run", run.info.run_id, "--corruption-images", "0")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
         screenshots.open_curves(page, address, run.info.run_id)
         assert page.get_by_text("digits-deep_v1-standard").count()

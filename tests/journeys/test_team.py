@@ -166,7 +166,8 @@ def write_digit(path: Path) -> None:
     Image.new("RGB", (8, 8), (200, 200, 200)).save(path)
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [5, 50])  # `make test` asks it of SQLite and PostgreSQL, in tests/faults
 def test_row_6_many_registrations_over_http_leave_no_gap(
     team: Team, members: list[dict[str, str]], tmp_path: Path, count: int, record_property: Record
 ) -> None:
