@@ -355,6 +355,7 @@ def test_row_8_a_folder_that_cannot_be_erased_is_named_and_finished_later(
     assert orphaned_bytes(workplace, state) == 0
 
 
+@pytest.mark.slow
 def test_row_8_a_store_that_is_read_only_is_said_and_left_as_it_is(
     postgres: str, tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,6 +390,7 @@ def server(tmp_path: Path, template_store: Path) -> Iterator[Server]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_row_8_a_server_that_goes_away_in_the_middle(
     server: Server, tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
