@@ -24,7 +24,7 @@ from eyevsai.errors import RunFailed, UserError
 from eyevsai.jobs.cleanup import cleanup
 from eyevsai.names import ModelName
 from eyevsai.registry import artifacts, deletion
-from eyevsai.registry.models import open_registry, read_models
+from eyevsai.registry.models import logged_model_of, open_registry, read_models
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.stages import DELETING, put
 from eyevsai.registry.versions import register
@@ -331,19 +331,16 @@ def test_row_8_a_folder_that_cannot_be_erased_is_named_and_finished_later(
     uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
     fill(uri, package, state, 3)
     mount = subprocess.run(["mount", "--version"], capture_output=True)
-    folder = next(iter((workplace / "mlruns" / "0" / "models").iterdir()))
+    number = "3"  # which nothing protects
+    model_id = logged_model_of(open_registry(uri).get_model_version(MODEL, number).source)
+    folder = workplace / "mlruns" / "0" / "models" / model_id
     bound = subprocess.run(
         ["mount", "--bind", str(folder / "artifacts"), str(folder / "artifacts")], capture_output=True
     )
     if mount.returncode or bound.returncode:
         pytest.skip("a folder that root cannot erase takes a mount")
     subprocess.run(["mount", "-o", "remount,ro,bind", str(folder / "artifacts")], check=True)
-    model_id = folder.name
-    run_id = open_registry(uri).get_logged_model(model_id).source_run_id
-    number = next(v.version for v in open_registry(uri).search_model_versions(f"run_id = '{run_id}'"))
     try:
-        if int(number) in (2, 3):
-            open_registry(uri).delete_registered_model_alias(MODEL, "production")
         with pytest.raises(RunFailed, match=r"deleted in part.*(Read-only|busy)") as caught:
             cleanup(CleanupSettings(keep=0, including_newest=True, yes=True, state_root=str(state)), lambda plan: True)
         assert f"models:/{MODEL}/{number}" in str(caught.value)
