@@ -12,7 +12,7 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.models.families import FAMILIES, family_of, variation_of
 from eyevsai.names import nearest
-from eyevsai.settings import Choice, Doc, Env, Parameter, Range, Setting, Settings, settings_of
+from eyevsai.settings import STATE_ROOT, Choice, Doc, Env, Parameter, Range, Setting, Settings, settings_of
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
 
@@ -40,7 +40,7 @@ class RunSettings(Settings):
     run_name: Annotated[str | None, Doc("Name of the run; dataset, model and variation by default.")] = None
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
-    ] = "~/.local/state/eyevsai"
+    ] = STATE_ROOT
     checkpoint_every_s: Annotated[
         float, Range(0.0, 1e9), Doc("Seconds between checkpoints within an epoch; the end of an epoch is always one.")
     ] = 300.0

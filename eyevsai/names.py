@@ -9,6 +9,8 @@ from difflib import get_close_matches
 
 from eyevsai.errors import UserError
 
+REGISTERED = "[A-Za-z0-9_.-]"  # the characters that the name of a registered model is made of
+
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` most resembles, or None when none is close."""
@@ -43,5 +45,10 @@ class ModelName:
 
     @property
     def registered(self) -> str:
-        """`pets-deep_v2-resnet`, with other characters than [A-Za-z0-9_.-] made `_`."""
-        return re.sub(r"[^A-Za-z0-9_.-]", "_", str(self))
+        """`pets-deep_v2-resnet`."""
+        return registered_name(str(self))
+
+
+def registered_name(name: str) -> str:
+    """What a registered model may be called that is named after `name`: other characters become `_`."""
+    return "".join(character if re.match(REGISTERED, character) else "_" for character in name)

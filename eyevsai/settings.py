@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from eyevsai.errors import UserError
 
+STATE_ROOT, CACHE_ROOT = "~/.local/state/eyevsai", "~/.cache/eyevsai"  # what this machine keeps of its own
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 

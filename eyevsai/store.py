@@ -10,9 +10,10 @@ import getpass
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
@@ -104,7 +105,7 @@ def telling(uri: str, what: str) -> Iterator[None]:
 
     Raises:
         UserError: the server refuses it because of who asks.
-        RunFailed: the store did not take it.
+        RunFailed: the store failed; the message begins with `what`.
     """
     from mlflow.exceptions import MlflowException
 
@@ -115,7 +116,18 @@ def telling(uri: str, what: str) -> Iterator[None]:
             if getattr(error, "error_code", "") == "PERMISSION_DENIED":
                 raise
             said = shown(" ".join(str(error).split()) or type(error).__name__)  # a database says it in its second line
-            raise RunFailed(f"The store did not take {what}: {said[:300]}. Try again: what is there stays.") from error
+            raise RunFailed(f"{what} failed. The store says: {said[:300]}. Try again: what is there stays.") from error
+
+
+def all_pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """What MLflow finds, page by page; `ask` takes the token of a page, None for the first."""
+    token: str | None = None
+    while True:
+        page = ask(token)
+        yield from page
+        token = page.token or None
+        if token is None:
+            return
 
 
 def lock_store(uri: str, suffix: str = "lock") -> FileLock:

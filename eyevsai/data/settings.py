@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.settings import Choice, Doc, Env, Parameter, Range, Search, Settings
+from eyevsai.settings import CACHE_ROOT, Choice, Doc, Env, Parameter, Range, Search, Settings
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class DataSettings(Settings):
     )
     cache_root: Annotated[
         str, Env("EYEVSAI_CACHE"), Doc("Folder for decoded pixels, features and the embedded dataset.")
-    ] = "~/.cache/eyevsai"
+    ] = CACHE_ROOT
     max_bad_fraction: Annotated[
         float, Range(0.0, 1.0), Doc("Share of files that may be unusable; beyond it nothing is trained.")
     ] = 0.05

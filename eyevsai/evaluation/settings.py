@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from eyevsai.errors import UserError
-from eyevsai.settings import Doc, Env, Parameter, Range, Settings
+from eyevsai.settings import STATE_ROOT, Doc, Env, Parameter, Range, Settings
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class SubjectSettings(Settings):
     ] = None
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
-    ] = "~/.local/state/eyevsai"  # fmt: skip
+    ] = STATE_ROOT  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,7 +33,7 @@ def changing(name: str, state_root: Path, run_id: str | None = None) -> Iterator
 
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         tracking_uri = open_swept_store(state_root.expanduser())
-        with telling(tracking_uri, f"what was asked of {name}"):
+        with telling(tracking_uri, f"Changing {name}"):
             change = Change(tracking_uri, open_registry(tracking_uri), name, stop)
             change.take_over()
             yield change

@@ -96,8 +96,7 @@ def _clean_up(client: Client, settings: CleanupSettings, planned: Plan) -> Clean
 
 
 def _recording(client: Client, plan: Plan) -> Any:
-    from eyevsai.registry.audit import MODEL, recording
-    from eyevsai.registry.survey import CLEANUP
+    from eyevsai.registry.audit import CLEANUP, MODEL, recording
     from eyevsai.tracking.process import owner
 
     planned = {f"{MODEL}{name}": numbers for name, numbers in _by_model(plan.items).items()}
@@ -106,7 +105,7 @@ def _recording(client: Client, plan: Plan) -> Any:
 
 
 def _was_interrupted(client: Client) -> bool:
-    """Whether an earlier cleanup left a claim or a record to be dealt with, if nothing else."""
+    """Whether an earlier cleanup left a record, and with it perhaps a claim, to be dealt with."""
     from eyevsai.registry.survey import Survey
 
     return any(record.status != "RUNNING" for record in Survey(client, ()).cleanups())

@@ -6,34 +6,27 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from eyevsai.data.dataset import Data, Split
-from eyevsai.data.decode import decode
-from eyevsai.data.randomness import seed_for
+from eyevsai.data.dataset import Data
 from eyevsai.errors import RunFailed, UserError
-from eyevsai.evaluation.metrics import Labels
 from eyevsai.formats.exporting import export as export_one
 from eyevsai.formats.format import Pixels, Source
 from eyevsai.formats.formats import asks_all, format_of, names_of
 from eyevsai.formats.parity import Corpus, Verdict
 from eyevsai.formats.settings import ExportSettings
+from eyevsai.jobs.corpus import draw, draw_corpus, squares
 from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.prune import prune
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.jobs.subject import Subject, find_subject
 from eyevsai.models.learner import Learner, read_card
-from eyevsai.progress import track
 
 log = logging.getLogger("eyevsai")
 
-AT_ONCE = 32  # images that are judged together
 COPIES, ROOM_BYTES = 4, 16_000_000  # of the weights, while whole numbers are fitted to them; and for all else
 
 
@@ -102,8 +95,9 @@ class Leaving:
 
     def export(self, name: str) -> Exported:
         """Writes one export and holds it against the model; logs it and what was found."""
+        from eyevsai.registry.artifacts import size_of
         from eyevsai.registry.versions import EXPORT, SIZE, tag_version
-        from eyevsai.serving.package import EXPORT_FOLDER, EXPORTS, SERVED, size_of
+        from eyevsai.serving.package import EXPORT_FOLDER, EXPORTS, SERVED
 
         subject, began = self.subject, time.monotonic()
         log.info("Exporting %s as %s", subject.title, name)
@@ -142,7 +136,7 @@ def prepare(subject: Subject, settings: ExportSettings, output: Path | None) -> 
     dataset = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root)
     data = dataset.open(learner.preprocessing)
     source = _find_source(subject, learner, data, settings)
-    corpus = _draw_corpus(subject, learner, data, settings.parity_images)
+    corpus = draw_corpus(subject, learner, data, settings.parity_images)
     if output is not None:
         _make_output(output, names)
     return Leaving(subject, names, source, corpus, Path(settings.state_root).expanduser(), output)
@@ -216,42 +210,7 @@ def _find_source(subject: Subject, learner: Learner, data: Data, settings: Expor
     card = read_card(subject.package / MODEL_FOLDER)
 
     def calibration() -> Pixels:
-        places = _draw(len(data.train), settings.calibration_images, subject.seed, "calibration")
-        return _squares(data.train, places, learner)
+        places = draw(len(data.train), settings.calibration_images, subject.seed, "calibration")
+        return squares(data.train, places, learner)
 
     return Source(learner, card["sha256"], subject.version.threshold if subject.version else None, calibration)
-
-
-def _draw_corpus(subject: Subject, learner: Learner, data: Data, count: int) -> Corpus:
-    """Images of the test split, as they lie in the cache and as they were.
-
-    Raises:
-        UserError: the test split is empty.
-    """
-    if not len(data.test):
-        raise UserError(f"The test split of {data.dataset.name} is empty, and an export is held against its model by "
-                        "test images. Train with a --test-fraction above 0.")  # fmt: skip
-    places = _draw(len(data.test), count, subject.seed, "parity")
-    items = [data.dataset.items[data.test.rows[place]] for place in places]
-    resized = _squares(data.test, places, learner)
-    return Corpus(
-        learner, [item.name for item in items], resized, lambda: (decode(item.file.path) for item in items),
-        lambda: _batches(data.test, learner),
-    )  # fmt: skip
-
-
-def _batches(split: Split, learner: Learner) -> Iterator[tuple[Pixels, Labels]]:
-    labels = split.labels.numpy()
-    for start in track(range(0, len(split), AT_ONCE), "Judging", total=len(split), unit=AT_ONCE):
-        places = list(range(start, min(start + AT_ONCE, len(split))))
-        yield _squares(split, places, learner), labels[places]
-
-
-def _draw(total: int, count: int, seed: int, purpose: str) -> list[int]:
-    random = np.random.default_rng(seed_for(seed, "export", purpose))
-    return sorted(random.choice(total, min(count, total), replace=False).tolist())
-
-
-def _squares(split: Split, places: list[int], learner: Learner) -> Pixels:
-    """N,s,s,3: the middle of resized images, of one size so that they make batches."""
-    return np.stack([learner.preprocessing.square(image[None])[0].numpy() for image in split.images(places)])

@@ -90,8 +90,9 @@ def examine(tracking_uri: str, version: Version, held: Version | None, policy: P
 
 def _load(version: Version) -> tuple[Check, float | None]:
     """Whether the version's files are those that were written, and answer; and how large they are, in MB."""
+    from eyevsai.registry.artifacts import size_of
     from eyevsai.serving.classifier import open_model
-    from eyevsai.serving.package import MODEL_FOLDER, fetch_package, size_of
+    from eyevsai.serving.package import MODEL_FOLDER, fetch_package
 
     try:
         package = fetch_package(version.uri)

@@ -75,7 +75,7 @@ def _write(tracking_uri: str, record: Record, begun: str | None, done: Imported)
     from eyevsai.registry.versions import check_name, register
     from eyevsai.tracking.past import write_past_run
 
-    with telling(tracking_uri, f"record {record.model_id}"):
+    with telling(tracking_uri, f"Importing record {record.model_id}"):
         try:
             check_name(tracking_uri, record.name)
         except UserError as error:

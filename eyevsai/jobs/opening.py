@@ -39,7 +39,7 @@ def start_job(
     Raises:
         UserError: the version that the job is about is being deleted.
     """
-    from eyevsai.registry.versions import CARRIERS, refuse_claimed
+    from eyevsai.registry.versions import CARRIERS, PRUNED_FROM, refuse_claimed
     from eyevsai.tracking.lifetime import start_run
 
     with ExitStack() as stack:
@@ -50,7 +50,7 @@ def start_job(
                 )
             )
             stop.at_timeout = run.kill
-        refuse_claimed(tracking_uri, tags.get("model_uri", tags.get("pruned_from", "")))
+        refuse_claimed(tracking_uri, tags.get("model_uri", tags.get(PRUNED_FROM, "")))
         stack.callback(setattr, stop, "at_timeout", lambda: None)  # a run that ended stays as it is
         yield run
 

@@ -106,7 +106,7 @@ def settle(name: str, state_root: Path) -> list[str]:
     from eyevsai.registry.stages import disagreements
 
     tracking_uri = open_store()
-    with telling(tracking_uri, f"what was asked of {name}"):
+    with telling(tracking_uri, f"Reading {name}"):
         found = disagreements(read_model(open_registry(tracking_uri), name))
     with changing(name, state_root):
         return found

@@ -36,6 +36,8 @@ def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
         UserError: the model has no network, or none that could lose as much.
         RunFailed: the store took no version.
     """
+    from eyevsai.registry.versions import PRUNED_FROM
+
     check_installed()
     before, learner = subject.load(), subject.load()
     if not isinstance(learner, NetworkModel):
@@ -49,7 +51,7 @@ def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
     learner.prune(settings.prune)
     learner.settings, learner.seed = recovering, config.run.seed
     name = ModelName(dataset.name, learner.family, learner.variation)
-    tags = {"job": "train", **vars(name), "pruned_from": subject.title}
+    tags = {"job": "train", **vars(name), PRUNED_FROM: subject.title}
     state_root = Path(settings.state_root).expanduser()
     title = f"{subject.run.name} pruned by {settings.prune:g}"
     with start_job(stop, subject.tracking_uri, title, tags, state_root, given=None) as run:
@@ -95,10 +97,10 @@ def _time(before: Learner, after: Learner, images: list[np.ndarray]) -> dict[str
 
 
 def _tell(subject: Subject, uri: str, figures: dict[str, float]) -> None:
-    from eyevsai.registry.versions import find_version, tag_version
+    from eyevsai.registry.versions import PRUNED_FROM, find_version, tag_version
 
     told = {f"{PRUNE}.{name}": f"{value:.6g}" for name, value in figures.items()}
-    tag_version(subject.tracking_uri, find_version(subject.tracking_uri, uri), told | {"pruned_from": subject.title})
+    tag_version(subject.tracking_uri, find_version(subject.tracking_uri, uri), told | {PRUNED_FROM: subject.title})
     log.info(
         "%s is %s pruned: valid accuracy %.4f -> %.4f, %.2f -> %.2f million parameters, %.0f -> %.0f images/s",
         uri, subject.title, figures["accuracy_before"], figures["accuracy_after"],

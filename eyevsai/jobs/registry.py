@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.errors import UserError
@@ -36,26 +37,25 @@ def read_status(name: str | None) -> Status:
     from eyevsai.registry.stages import disagreements
 
     tracking_uri = open_store()
-    with telling(tracking_uri, "the question"):
+    with telling(tracking_uri, "Reading the registry"):
         client = open_registry(tracking_uri)
         models = read_models(client) if name is None else [read_model(client, name)]
-        rows = [_describe(model, version) for model in models for version in reversed(model.versions)]
+        tags = partial(_tags_of, tracking_uri)
+        rows = [_describe(model, each, tags(each)) for model in models for each in reversed(model.versions)]
     return Status(rows, [found for model in models for found in disagreements(model)])
 
 
-def _describe(model: RegisteredModel, version: KnownVersion) -> dict[str, Any]:
-    from eyevsai.registry.stages import STAGES, holder_of
-    from eyevsai.registry.versions import (
-        PINNED,
-        POINTS_AT,
-        REGISTERED_BY,
-        SIZE,
-        TEST_ACCURACY,
-        exports_of,
-        find_version,
-    )
+def _tags_of(tracking_uri: str, version: KnownVersion) -> Mapping[str, str]:
+    """What a version says; one that points at another says what that one does, too."""
+    from eyevsai.registry.versions import POINTS_AT, find_version
 
-    tags = find_version(open_store(), version.uri).tags if POINTS_AT in version.tags else version.tags
+    return find_version(tracking_uri, version.uri).tags if POINTS_AT in version.tags else version.tags
+
+
+def _describe(model: RegisteredModel, version: KnownVersion, tags: Mapping[str, str]) -> dict[str, Any]:
+    from eyevsai.registry.stages import STAGES, holder_of
+    from eyevsai.registry.versions import PINNED, POINTS_AT, REGISTERED_BY, SIZE, TEST_ACCURACY, exports_of
+
     holds = {stage: holder_of(model, stage) for stage in STAGES}
     stage = next((stage for stage, holder in holds.items() if holder.version == version.number), None)
     archived = "archived" if version.stage == "Archived" else ""
@@ -88,7 +88,7 @@ def read_entries(name: str) -> list[Entry]:
     from eyevsai.registry.models import open_registry, read_model
 
     tracking_uri = open_store()
-    with telling(tracking_uri, "the question"):
+    with telling(tracking_uri, "Reading the registry"):
         client = open_registry(tracking_uri)
         found = read_log(client, name)
         if not found:
@@ -134,9 +134,9 @@ def find_best(dataset: str) -> list[Contender]:
     from eyevsai.tracking.search import SCORES, find_trained
 
     tracking_uri = open_store()
-    trained = find_trained(tracking_uri)
+    with telling(tracking_uri, "Reading the registry"):
+        trained, versions = find_trained(tracking_uri), versions_by_run(tracking_uri)
     choose("dataset with a trained model", dataset, sorted({run.tags.get("dataset", "") for run in trained} - {""}))
-    versions = versions_by_run(tracking_uri)
     ranked = sorted(
         (run for run in trained if run.tags.get("dataset") == dataset and run.run_id in versions),
         key=lambda run: (SCORES.index(run.score[0]), -run.score[1]),
@@ -164,7 +164,7 @@ def promote_best(dataset: str, policy: str | None, state_root: str, *, force: bo
     asked = PromoteSettings(
         name=dataset, version=1, policy=policy, force=force, reason=reason, state_root=state_root
     )  # which asks for a reason before anything is made
-    with telling(tracking_uri, f"a version of {dataset}"):
+    with telling(tracking_uri, f"Making a version of {dataset}"):
         name, version = point_at(tracking_uri, dataset, ranking[0].uri)
     why = reason or f"the best of {len(ranking)} models"
     return promote(replace(asked, name=name, version=version, reason=why))

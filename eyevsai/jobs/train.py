@@ -219,9 +219,10 @@ class Session:
 
     def register(self, scores: dict[str, float]) -> str | None:
         """Logs the model, registers it as a version and returns its URI; None when the store does not answer."""
+        from eyevsai.registry.artifacts import size_of
         from eyevsai.registry.versions import REGISTERED_BY, SIZE
         from eyevsai.reports.card import describe_model, describe_training, render_card
-        from eyevsai.serving.package import size_of, write_package
+        from eyevsai.serving.package import write_package
 
         about: dict[str, Any] = {
             "run_id": self.run.run_id,

@@ -15,6 +15,7 @@ from mlflow.utils.uri import is_local_uri
 
 from eyevsai.errors import UserError
 from eyevsai.registry.models import AT_ONCE
+from eyevsai.store import all_pages
 
 MODELS = "models"  # the folder of logged models below an experiment's location
 
@@ -24,12 +25,9 @@ class Artifacts:
 
     def __init__(self, client: MlflowClient) -> None:
         self.tracking_uri = client.tracking_uri
-        experiments, token = list[Experiment](), ""
-        while True:
-            page = client.search_experiments(ViewType.ALL, AT_ONCE, page_token=token or None)
-            experiments += page
-            if not (token := page.token or ""):
-                break
+        experiments: list[Experiment] = list(
+            all_pages(lambda token: client.search_experiments(ViewType.ALL, AT_ONCE, page_token=token))
+        )
         self.experiment_ids = [experiment.experiment_id for experiment in experiments]
         local = {each.artifact_location for each in experiments if is_local_uri(each.artifact_location)}
         self.roots = sorted(Path(local_file_uri_to_path(location)) for location in local)

@@ -10,14 +10,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run, RunTag, ViewType
+from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from eyevsai.registry.models import AT_ONCE, insisting
+from eyevsai.store import all_pages
 
 EXPERIMENT = "eyevsai-registry"
 ABOUT = "Each promotion, rollback and deletion: who, when, why, before and after. See: eyevsai registry log NAME"
 MODEL = "model."  # begins a tag for each registered model that a call was about
+CLEANUP = "cleanup"  # the action of a record that says what is deleted
 TAG_LENGTH = 5000
 
 
@@ -27,7 +29,7 @@ class Entry:
 
     run_id: str
     time: datetime
-    action: str  # promote, archive, rollback, settle, delete, pin, ...
+    action: str  # promote, rollback, archive, found, pin, unpin or cleanup
     status: str  # FINISHED when it was done
     user: str
     reason: str
@@ -106,13 +108,11 @@ def read_log(client: MlflowClient, name: str) -> list[Entry]:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return []
-    wanted, found, token = f"tags.`{MODEL}{name}` LIKE '%'", list[Entry](), ""
-    while True:
-        page = client.search_runs([experiment.experiment_id], wanted, ViewType.ACTIVE_ONLY, AT_ONCE,
-                                  ["attributes.start_time ASC"], token or None)  # fmt: skip
-        found += (_entry(run, name) for run in page)
-        if not (token := page.token or ""):
-            return sorted(found, key=lambda entry: entry.time)
+    wanted, experiments = f"tags.`{MODEL}{name}` LIKE '%'", [experiment.experiment_id]
+    found = all_pages(
+        lambda token: client.search_runs(experiments, wanted, max_results=AT_ONCE, page_token=token)
+    )  # fmt: skip
+    return sorted((_entry(run, name) for run in found), key=lambda entry: entry.time)
 
 
 def _entry(run: Run, name: str) -> Entry:

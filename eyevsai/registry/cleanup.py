@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eyevsai.registry.audit import CLEANUP, MODEL
 from eyevsai.registry.models import KnownVersion, RegisteredModel
 from eyevsai.registry.stages import STAGES
-from eyevsai.registry.versions import PINNED, POINTS_AT, URI
+from eyevsai.registry.versions import PINNED, POINTS_AT, PRUNED_FROM, URI
 
 Key = tuple[str, int]  # name and number of a version
 VERSION, FAILED, STUDY, CACHE, ORPHAN, UNFINISHED = "version", "failed run", "study", "cache", "orphan", "unfinished"
-PRUNED_FROM, PARENT = "pruned_from", "mlflow.parentRunId"
+PARENT = "mlflow.parentRunId"
 DATASET = "dataset"  # the tag that eyevsai's own registered models have
 DAY_MS = 86_400_000
 
@@ -121,11 +122,11 @@ def in_use(running: Iterable[KnownRun]) -> dict[str, str]:
     """Runs and URIs of versions that a RUNNING run is about, and by which one; itself included."""
     used = dict[str, str]()
     for run in running:
-        if run.tags.get("action") == "cleanup":  # it says which versions it deletes
+        if run.tags.get("action") == CLEANUP:  # it says which versions it deletes
             continue
         named = [run.tags.get(name, "") for name in ("subject", "model_uri", PRUNED_FROM, PARENT)]
-        named += [f"models:/{name.removeprefix('model.')}/{number}" for name, number in run.tags.items()
-                  if name.startswith("model.")]  # fmt: skip
+        named += [f"models:/{name.removeprefix(MODEL)}/{number}" for name, number in run.tags.items()
+                  if name.startswith(MODEL)]  # fmt: skip
         used |= {each: run.run_id for each in (run.run_id, *named) if each}
     return used
 

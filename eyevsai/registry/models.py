@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -16,10 +16,10 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from eyevsai.errors import UserError
-from eyevsai.names import choose
+from eyevsai.names import REGISTERED, choose
+from eyevsai.store import all_pages
 
 Client = MlflowClient
-NAME = re.compile(r"[A-Za-z0-9_.-]+")
 LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
 AT_ONCE = 1000  # of one answer
 PATIENCE = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds between attempts at what others are writing too
@@ -72,7 +72,7 @@ def read_model(client: MlflowClient, name: str) -> RegisteredModel:
     Raises:
         UserError: there is none; the nearest is named.
     """
-    if not NAME.fullmatch(name):
+    if not re.fullmatch(f"{REGISTERED}+", name):
         raise UserError(f"{name!r} is no name of a model here: these have letters, digits and _ . - in it.")
     try:
         found = client.get_registered_model(name)
@@ -123,22 +123,14 @@ def insisting(ask: Callable[[], T]) -> T:
 
 
 def _all_models(client: MlflowClient) -> Iterator[Entity]:
-    token = None
-    while token != "":
-        page = client.search_registered_models(max_results=AT_ONCE, page_token=token)
-        yield from page
-        token = page.token or ""
+    return all_pages(lambda token: client.search_registered_models(max_results=AT_ONCE, page_token=token))
 
 
 def _all_versions(client: MlflowClient, wanted: str | None) -> Iterator[ModelVersion]:
-    token = None
-    while token != "":
-        page = client.search_model_versions(wanted, max_results=AT_ONCE, page_token=token)
-        yield from page
-        token = page.token or ""
+    return all_pages(lambda token: client.search_model_versions(wanted, max_results=AT_ONCE, page_token=token))
 
 
-def _join(found: Entity, versions: Iterator[ModelVersion] | tuple[()] | list[ModelVersion]) -> RegisteredModel:
+def _join(found: Entity, versions: Iterable[ModelVersion]) -> RegisteredModel:
     aliases = {alias: int(version) for alias, version in found.aliases.items()}
     of_version: dict[int, tuple[str, ...]] = {}
     for alias, number in sorted(aliases.items()):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from eyevsai.errors import UserError
 from eyevsai.names import nearest
-from eyevsai.settings import Choice, Doc, Env, Parameter, Range, Settings, settings_of
+from eyevsai.settings import CACHE_ROOT, STATE_ROOT, Choice, Doc, Env, Parameter, Range, Settings, settings_of
 
 POLICY, DATASETS = "promotion.toml", "datasets"
 KEPT = 3
@@ -33,7 +33,7 @@ class PromoteSettings(Settings):
     reason: Annotated[str | None, Parameter(), Doc("Why, for those who read the log.")] = None
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
-    ] = "~/.local/state/eyevsai"  # fmt: skip
+    ] = STATE_ROOT  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,8 +66,8 @@ class CleanupSettings(Settings):
     verbose: Annotated[bool, Doc("Say of what stays, too, why it does.")] = False
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
-    ] = "~/.local/state/eyevsai"
-    cache_root: Annotated[str, Env("EYEVSAI_CACHE"), Doc("Folder of the cache.")] = "~/.cache/eyevsai"
+    ] = STATE_ROOT
+    cache_root: Annotated[str, Env("EYEVSAI_CACHE"), Doc("Folder of the cache.")] = CACHE_ROOT
 
     def __post_init__(self) -> None:
         super().__post_init__()

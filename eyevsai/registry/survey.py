@@ -13,12 +13,14 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run, ViewType
 from mlflow.store.tracking.dbmodels.models import SqlLoggedModel, SqlRun
 
-from eyevsai.registry.audit import EXPERIMENT
-from eyevsai.registry.cleanup import PARENT, PRUNED_FROM, UNFINISHED, Item, KnownRun
+from eyevsai.registry.audit import CLEANUP, EXPERIMENT
+from eyevsai.registry.cleanup import PARENT, UNFINISHED, Item, KnownRun
 from eyevsai.registry.models import AT_ONCE
 from eyevsai.registry.stages import DELETING
+from eyevsai.registry.versions import PRUNED_FROM
+from eyevsai.store import all_pages
 
-CLEANUP, PLAN = "cleanup", "plan.json"  # the action of a record, and the artifact that says what it set out to delete
+PLAN = "plan.json"  # the artifact of a record that says what it set out to delete
 FINISHED_BY = "finished_by"  # the tag of an interrupted cleanup's record: the record of the one that finished it
 IDS_AT_ONCE = 200  # in one question
 
@@ -94,22 +96,14 @@ class Survey:
         return [record for record in found if FINISHED_BY not in record.tags]
 
     def _search(self, wanted: str, view: int = ViewType.ACTIVE_ONLY) -> list[KnownRun]:
-        found, token = list[KnownRun](), ""
-        while True:
-            page = self.client.search_runs(list(self.experiment_ids), wanted, view, AT_ONCE, page_token=token or None)
-            found += map(_describe, page)
-            if not (token := page.token or ""):
-                return found
+        ids, search = list(self.experiment_ids), self.client.search_runs
+        return [_describe(run) for run in all_pages(
+            lambda token: search(ids, wanted, view, AT_ONCE, page_token=token)
+        )]  # fmt: skip
 
     def _search_models(self, wanted: str | None) -> Iterator[LoggedModel]:
-        token = ""
-        while True:
-            page = self.client.search_logged_models(
-                list(self.experiment_ids), wanted, max_results=AT_ONCE, page_token=token or None
-            )
-            yield from page
-            if not (token := page.token or ""):
-                return
+        ids, search = list(self.experiment_ids), self.client.search_logged_models
+        return all_pages(lambda token: search(ids, wanted, max_results=AT_ONCE, page_token=token))
 
 
 def _describe(run: Run) -> KnownRun:

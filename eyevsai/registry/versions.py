@@ -14,9 +14,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
-from eyevsai.names import ModelName, choose
+from eyevsai.names import ModelName, choose, registered_name
 from eyevsai.run_folder import MODEL_ID, VERSION_URI, RunFolder
 
+MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says of what is not there
 VERSION = "version"  # the tag of a run that holds the URI of its version
 
 
@@ -29,11 +30,7 @@ def register(tracking_uri: str, name: ModelName, model_id: str | None, run_id: s
         UserError: another dataset's name is written the same way.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    try:
-        client.create_registered_model(name.registered, tags=vars(name))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    if not _make_model(client, name.registered, vars(name)):
         check_name(tracking_uri, name)
     texts = {key: str(value) for key, value in tags.items()}
     version = _find_told(client, name, run_id, texts)
@@ -43,6 +40,17 @@ def register(tracking_uri: str, name: ModelName, model_id: str | None, run_id: s
     uri = f"models:/{name.registered}/{version.version}"
     client.set_tag(run_id, VERSION, uri)
     return uri
+
+
+def _make_model(client: MlflowClient, name: str, tags: dict[str, str]) -> bool:
+    """Makes a registered model; False when there is one of this name."""
+    try:
+        client.create_registered_model(name, tags=tags)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return False
+    return True
 
 
 def _find_told(client: MlflowClient, name: ModelName, run_id: str, tags: Mapping[str, str]) -> ModelVersion | None:
@@ -79,6 +87,7 @@ EXPORT = "export"  # begins the tags of a version that say how its exports fared
 THRESHOLD = "threshold"  # the tag of a version below whose value a prediction is unsure
 PINNED = "pinned"  # the tag of a version that no cleanup may delete
 SIZE, REGISTERED_BY, TEST_ACCURACY = "size_bytes", "registered_by", "test_accuracy"  # tags of a version
+PRUNED_FROM = "pruned_from"  # the tag of a version, and of its run, that says of which one it is a smaller form
 POINTS_AT = "points_at"  # the tag of a version that is another one's model under one more name, and says whose
 
 URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|/(?P<stage>[A-Za-z]+)|@(?P<alias>[^/@]+))")
@@ -127,7 +136,6 @@ def find_version(tracking_uri: str, uri: str) -> Version:
         raise UserError(f"{uri} names no version. It is models:/NAME/VERSION, models:/NAME/Production or "
                         "models:/NAME@ALIAS.")  # fmt: skip
     client, name = MlflowClient(tracking_uri=tracking_uri), parts["name"]
-    choose("registered model", name, [model.name for model in client.search_registered_models(max_results=1000)])
     try:
         if parts["version"]:
             found = client.get_model_version(name, parts["version"])
@@ -138,6 +146,9 @@ def find_version(tracking_uri: str, uri: str) -> Version:
                 warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out of MLflow
                 (found,) = client.get_latest_versions(name, [parts["stage"]])
     except (MlflowException, ValueError) as error:
+        if getattr(error, "error_code", MISSING[0]) not in MISSING:
+            raise
+        choose("registered model", name, [model.name for model in client.search_registered_models(max_results=1000)])
         there = sorted({int(each.version) for each in client.search_model_versions(f"name = '{name}'")})
         raise UserError(f"There is no {uri}. Versions of {name}: {', '.join(map(str, there)) or 'none'}; `mlflow ui` "
                         "shows their stages and aliases.") from error  # fmt: skip
@@ -183,13 +194,9 @@ def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
     """
     from eyevsai.registry.models import logged_model_of, open_registry, read_model
 
-    client, name = open_registry(tracking_uri), re.sub(r"[^A-Za-z0-9_.-]", "_", dataset)
+    client, name = open_registry(tracking_uri), registered_name(dataset)
     original = find_version(tracking_uri, uri)
-    try:
-        client.create_registered_model(name, tags={"dataset": dataset})
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    _make_model(client, name, {"dataset": dataset})
     model = read_model(client, name)
     if model.tags.get("dataset") != dataset or "variation" in model.tags:
         raise UserError(f"The registered model {name} is not the one of the dataset {dataset!r}, whose name is written "

@@ -88,11 +88,6 @@ def fetch_artifacts(uri: str) -> Path:
         raise UserError(f"Cannot load {uri} from the store {shown(store)}: {shown(str(error))}") from error
 
 
-def size_of(folder: Path) -> int:
-    """Bytes of all files of a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def check_package(folder: Path) -> None:
     """Refuses a model folder that holds anything which eyevsai does not write.
 

@@ -14,6 +14,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
+from eyevsai.store import all_pages
 
 SCORES = ("test/accuracy", "best/accuracy")  # what models are held against each other by: the first that there is
 IMPORTED = "imported"  # the tag of a run that another registry knew first: its name there
@@ -56,12 +57,9 @@ def find_run(tracking_uri: str, run_id: str) -> FoundRun:
 def find_judgements(tracking_uri: str, run: FoundRun) -> list[FoundRun]:
     """What judged a model: the run that trained it, once it was evaluated by its own test split, then evaluations by
     other data, newest first. Each has `test/` metrics, the tag `test_fingerprint` and a table of predictions."""
-    client = MlflowClient(tracking_uri=tracking_uri)
-    experiments = [each.experiment_id for each in client.search_experiments()]
     wanted = (f"tags.job = 'evaluate' and tags.subject = '{run.run_id}' and tags.test_fingerprint LIKE '%' and "
               "attributes.status = 'FINISHED'")  # fmt: skip
-    others = client.search_runs(experiments, wanted, order_by=["attributes.start_time DESC"], max_results=AT_ONCE)
-    return [each for each in (run, *map(_describe, others)) if "test_fingerprint" in each.tags]
+    return [each for each in (run, *_find_all(tracking_uri, wanted)) if "test_fingerprint" in each.tags]
 
 
 def find_trained(tracking_uri: str) -> list[FoundRun]:
@@ -78,15 +76,10 @@ def find_imported(tracking_uri: str) -> dict[str, FoundRun]:
 def _find_all(tracking_uri: str, wanted: str) -> list[FoundRun]:
     client = MlflowClient(tracking_uri=tracking_uri)
     experiments = [each.experiment_id for each in client.search_experiments()]
-    found: list[FoundRun] = []
-    token: str | None = ""
-    while token is not None:
-        page = client.search_runs(
-            experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, ["attributes.end_time DESC"], token or None
-        )
-        found += map(_describe, page)
-        token = page.token or None
-    return found
+    newest = ["attributes.end_time DESC"]
+    return [_describe(run) for run in all_pages(
+        lambda token: client.search_runs(experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token)
+    )]  # fmt: skip
 
 
 def _describe(run: Run) -> FoundRun:

@@ -1,0 +1,55 @@
+"""The images by which an export is held against its model, and by which a format chooses its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from eyevsai.data.dataset import Data, Split
+from eyevsai.data.decode import decode
+from eyevsai.data.randomness import seed_for
+from eyevsai.errors import UserError
+from eyevsai.evaluation.metrics import Labels
+from eyevsai.formats.format import Pixels
+from eyevsai.formats.parity import Corpus
+from eyevsai.jobs.subject import Subject
+from eyevsai.models.learner import Learner
+from eyevsai.progress import track
+
+AT_ONCE = 32  # images that are judged together
+
+
+def draw_corpus(subject: Subject, learner: Learner, data: Data, count: int) -> Corpus:
+    """Images of the test split, as they lie in the cache and as they were.
+
+    Raises:
+        UserError: the test split is empty.
+    """
+    if not len(data.test):
+        raise UserError(f"The test split of {data.dataset.name} is empty, and an export is held against its model by "
+                        "test images. Train with a --test-fraction above 0.")  # fmt: skip
+    places = draw(len(data.test), count, subject.seed, "parity")
+    items = [data.dataset.items[data.test.rows[place]] for place in places]
+    resized = squares(data.test, places, learner)
+    return Corpus(
+        learner, [item.name for item in items], resized, lambda: (decode(item.file.path) for item in items),
+        lambda: _batches(data.test, learner),
+    )  # fmt: skip
+
+
+def _batches(split: Split, learner: Learner) -> Iterator[tuple[Pixels, Labels]]:
+    labels = split.labels.numpy()
+    for start in track(range(0, len(split), AT_ONCE), "Judging", total=len(split), unit=AT_ONCE):
+        places = list(range(start, min(start + AT_ONCE, len(split))))
+        yield squares(split, places, learner), labels[places]
+
+
+def draw(total: int, count: int, seed: int, purpose: str) -> list[int]:
+    random = np.random.default_rng(seed_for(seed, "export", purpose))
+    return sorted(random.choice(total, min(count, total), replace=False).tolist())
+
+
+def squares(split: Split, places: list[int], learner: Learner) -> Pixels:
+    """N,s,s,3: the middle of resized images, of one size so that they make batches."""
+    return np.stack([learner.preprocessing.square(image[None])[0].numpy() for image in split.images(places)])
