@@ -1,8 +1,8 @@
 """The registry when it is large: 1,000 runs and 2,000 versions, in SQLite and, where it is installed, in PostgreSQL.
 
-Limits: `registry status` 3 s; `promote` beside the evaluation of its gate, which finds no files here, 2 s; the plan of a
-cleanup 5 s; deletion of versions, with runs, logged models and files, 50 a second. Imports are not counted. Runs have as
-many settings, metrics and tags as those of `train`; files are tiny. REGISTRY_RUNS=100 makes a smaller store.
+Limits: `registry status` 3 s; `promote` beside the evaluation of its gate, which finds no files here, 2 s; the plan of
+a cleanup 5 s; deletion of versions, with runs, logged models and files, 50 a second. Imports are not counted. Runs have
+as many settings, metrics and tags as those of `train`; files are tiny. REGISTRY_RUNS=100 makes a smaller store.
 """
 
 from __future__ import annotations
