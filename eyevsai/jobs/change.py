@@ -78,19 +78,20 @@ class Change:
     def take_over(self) -> None:
         """Follows what was set by hand, and writes down what the log lacks: that, and what a killed command did."""
         from eyevsai.registry.audit import read_log
-        from eyevsai.registry.stages import STAGES, holder_of, put, settle
+        from eyevsai.registry.stages import STAGES, adopt, holder_of
 
+        model = self.model()
+        by_hand = {stage: holder_of(model, stage).by_hand for stage in STAGES}
+        if any(by_hand.values()):
+            adopt(self.client, model)
+            model = self.model()
         entries = read_log(self.client, self.name)
         for stage in STAGES:
-            holder = holder_of(self.model(), stage)
-            if holder.by_hand == "alias":
-                settle(self.client, self.name, stage)  # after the alias, wherever it is by now
-            elif holder.by_hand is not None:
-                put(self.client, self.name, stage, holder.version)
+            held = holder_of(model, stage).version
             known = next((entry.after for entry in reversed(entries) if entry.counts(stage)), None)
-            if holder.version != known:
-                by_hand = f"the {holder.by_hand} was set by hand, or " if holder.by_hand else ""
-                self._write_down(stage, known, holder.version, f"found: {by_hand}by a command that was interrupted")
+            if held != known:
+                how = f"the {by_hand[stage]} was set by hand, or " if by_hand[stage] else ""
+                self._write_down(stage, known, held, f"found: {how}by a command that was interrupted")
 
     def hand_over(self, record: Record, stage: str, number: int, reason: str | None) -> int | None:
         """Gives a stage to a version and ends the record, whatever signal comes; returns who held it before."""

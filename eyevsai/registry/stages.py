@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -17,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from eyevsai.errors import UserError
 from eyevsai.registry.models import KnownVersion, RegisteredModel, insisting, read_model
 
-STAGES = {"production": "Production", "staging": "Staging"}  # by alias
+STAGES = {"production": "Production", "staging": "Staging"}  # by alias; of two the first counts
 ARCHIVED = "archived"
 NOBODY = ""
 DELETING = "eyevsai.deleting"  # the tag of a model that names versions about to be deleted, and of such a run
@@ -77,7 +78,7 @@ def put(client: MlflowClient, name: str, stage: str, version: int | None) -> int
         if version in claimed(model.tags) or version not in {each.number for each in model.versions}:
             put(client, name, stage, None if before == version else before)
             raise UserError(f"models:/{name}/{version} is being deleted by a cleanup. Choose another version.")
-    settle(client, name, stage)
+    settle(client, name)
     return before
 
 
@@ -86,30 +87,43 @@ def claimed(tags: Mapping[str, str]) -> frozenset[int]:
     return frozenset(map(int, tags.get(DELETING, "").split()))
 
 
-def settle(client: MlflowClient, name: str, stage: str) -> None:
-    """Leads stages after the alias until no alias has moved meanwhile."""
+def settle(client: MlflowClient, name: str) -> None:
+    """Leads stages after aliases until no alias has moved meanwhile.
+
+    All stages each time: of two who settle different ones, the second may have taken a version from the first.
+    """
+    model = read_model(client, name)
     while True:
-        model = read_model(client, name)
         for version in model.versions:
-            due = _due_stage(model, stage, version)
+            due = _due_stage(model, version)
             if due != version.stage:
                 _transition(client, name, version.number, due)
-        alias = model.aliases.get(stage)
-        told = NOBODY if alias is None else str(alias)
-        insisting(lambda: client.set_registered_model_tag(name, _tag(stage), told))  # noqa: B023
-        now = client.get_registered_model(name).aliases
-        if all(_as_number(now.get(each)) == model.aliases.get(each) for each in STAGES):
+        for stage in STAGES:
+            told = _word(model.aliases.get(stage))
+            if model.tags.get(_tag(stage), NOBODY) != told:
+                insisting(partial(client.set_registered_model_tag, name, _tag(stage), told))
+        before, model = model, read_model(client, name)
+        if model.aliases == before.aliases and all(_due_stage(model, each) == each.stage for each in model.versions):
             return
 
 
-def _due_stage(model: RegisteredModel, stage: str, version: KnownVersion) -> str:
-    """The stage that a version ought to have, as far as the alias of one stage can say."""
-    title, in_production = STAGES[stage], model.aliases.get("production") == version.number
-    if version.number == model.aliases.get(stage):
-        return STAGES["production"] if in_production else title
-    if version.stage != title:
-        return version.stage
-    return next((STAGES[other] for other in STAGES if model.aliases.get(other) == version.number), "Archived")
+def adopt(client: MlflowClient, model: RegisteredModel) -> None:
+    """Leads aliases after stages that were set by hand, then stages after aliases."""
+    for stage in STAGES:
+        holder = holder_of(model, stage)
+        if holder.by_hand != "stage":
+            continue
+        if holder.version is None:
+            insisting(partial(client.delete_registered_model_alias, model.name, stage))
+        else:
+            _set_alias(client, model.name, stage, holder.version)
+    settle(client, model.name)
+
+
+def _due_stage(model: RegisteredModel, version: KnownVersion) -> str:
+    """The stage that a version ought to have by the aliases of its model."""
+    held = next((title for stage, title in STAGES.items() if model.aliases.get(stage) == version.number), None)
+    return held or ("Archived" if version.stage in STAGES.values() else version.stage)
 
 
 def archive(client: MlflowClient, name: str, version: int) -> None:
@@ -142,6 +156,10 @@ def _transition(client: MlflowClient, name: str, version: int, stage: str) -> No
 
 def _as_number(version: str | int | None) -> int | None:
     return None if version is None else int(version)
+
+
+def _word(version: int | None) -> str:
+    return NOBODY if version is None else str(version)
 
 
 def _tag(stage: str) -> str:

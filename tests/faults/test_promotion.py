@@ -105,7 +105,7 @@ class TestByHand:
         model = read_model(client, NAME)
         assert holder_of(model, "production") == Holder(5, "alias")
         assert "alias production is 5, stage Production 2; the alias was set by hand" in disagreements(model)[0]
-        settle(client, NAME, "production")
+        settle(client, NAME)
         model = read_model(client, NAME)
         assert (in_stage(model, "Production"), in_stage(model, "Archived")) == ([5], [2])
 
