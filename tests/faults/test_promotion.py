@@ -33,7 +33,7 @@ for line in sys.stdin:
 """
 
 
-STORES = ["sqlite", pytest.param("postgresql+psycopg2", marks=pytest.mark.slow), "postgresql+psycopg"]
+STORES = ["sqlite", "postgresql+psycopg2", "postgresql+psycopg"]
 
 
 @pytest.fixture(params=STORES)
@@ -68,7 +68,7 @@ def transition(client: MlflowClient, number: int, stage: str) -> None:
         client.transition_model_version_stage(NAME, str(number), stage)
 
 
-@pytest.mark.parametrize("rounds", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [20, pytest.param(150, marks=pytest.mark.slow)])
 def test_row_7_many_promote_at_once(store: str, client: MlflowClient, rounds: int, record_property: Record) -> None:
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     jobs = [
