@@ -23,6 +23,7 @@ from eyevsai.relocation import find_moved_from
 
 STUDIES = "studies"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+REACH_S = 10.0  # that a server has for its first answer
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
@@ -42,6 +43,7 @@ def open_store() -> str:
     elif scheme in ("http", "https"):
         if "@" in urlsplit(uri).netloc:  # MLflow prints the address at the end of each run
             raise UserError(f"The address {shown(uri)} holds a login, which would be shown. Set {LOGIN} instead.")
+        _reach(uri)
         _touch(uri)
     else:
         raise UserError(
@@ -168,6 +170,20 @@ def _connect(uri: str) -> None:
             sqlalchemy.inspect(connection).get_table_names()
     finally:
         engine.dispose()
+
+
+def _reach(uri: str) -> None:
+    """One attempt at the server: MLflow's own first question would be asked for four minutes, in silence."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=REACH_S)
+    except MlflowException as error:
+        why = shown(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]  # the innermost of the errors in it
+        raise UserError(f"Nobody answers at {shown(uri)}: {why}. "
+                        "Is the server running there, and MLFLOW_TRACKING_URI right?") from error  # fmt: skip
 
 
 def _touch(uri: str) -> None:

@@ -85,8 +85,8 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
         current, there = change.held(stage), {version.number for version in change.model().versions}
         target = _find_before(read_log(change.client, name), stage, current, there)
         if target is None:
-            now = "nobody" if current is None else str(current)
-            raise UserError(f"The log knows no version of {name} that was in {stage} before {now} and is still there: "
+            whose = "" if current is None else f" before {current}"
+            raise UserError(f"The log knows no version of {name} that was in {stage}{whose} and is still there: "
                             f"eyevsai registry log {name}")  # fmt: skip
         about = {"stage": stage, "after": target, "reason": reason}
         with change.recording("rollback", f"{name} back to {target}", about) as record:

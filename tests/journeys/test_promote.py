@@ -208,7 +208,7 @@ def test_bad_input_is_said(eyevsai_here: Eyevsai, workplace: Path) -> None:
     )
     MlflowClient().delete_model_version(NAME, "3")
     assert f"There is no models:/{NAME}/3" in eyevsai_here("promote", NAME, "--version", "3", code=2).stderr
-    assert "was in production before nobody" in eyevsai_here("rollback", NAME, code=2).stderr
+    assert "was in production and is still there" in eyevsai_here("rollback", NAME, code=2).stderr
     assert eyevsai_here("registry", "status", "nothing", code=2).stderr.startswith(
         "Error: There is no registered model"
     )

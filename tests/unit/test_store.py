@@ -39,6 +39,7 @@ def test_a_store_of_another_mlflow_says_what_to_do(workplace: Path, revision: st
     ("uri", "message"),
     [("sqlite:////proc/mlflow.db", "cannot be written"), ("sqlite:////nowhere/mlflow.db", "No such file or directory"),
      ("mlruns", "plain-file store"), ("postgresql://u:secret@127.0.0.1:1/x", "cannot be opened"),
+     ("http://127.0.0.1:1", "Nobody answers at http://127.0.0.1:1: .*refused"),
      ("http://u:secret@127.0.0.1:1", "MLFLOW_TRACKING_PASSWORD"), ("https://secret@host", "MLFLOW_TRACKING_PASSWORD")],
 )  # fmt: skip
 def test_a_store_that_cannot_be_opened_is_named(
