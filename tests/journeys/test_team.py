@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 CREATE, ARTIFACTS = "/api/2.0/mlflow/experiments/create", "/api/2.0/mlflow-artifacts/artifacts"
+LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 TRAIN = ("train", "--epochs", "1", "--width", "8", "--threads", "1")
 
 
@@ -201,7 +202,7 @@ def test_a_login_without_the_role_reads_and_is_told(team: Team, tmp_path: Path) 
     body = json.dumps({"username": login[0], "password": login[1]})
     assert team.ask("POST", "/api/2.0/mlflow/users/create", ADMIN, body)[0] == 200
     assert team.ask("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0", login)[0] == 200
-    vera = dict(zip(("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"), login, strict=True))
+    vera = dict(zip(LOGIN, login, strict=True))
     done = on_laptop(tmp_path / "vera", {"MLFLOW_TRACKING_URI": team.uri} | vera, *TRAIN)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "may not write" in done.stderr
@@ -263,3 +264,35 @@ def readable(path: Path) -> bool:
         return bool(path.read_bytes())
     except OSError:  # it ended meanwhile
         return False
+
+
+def test_the_admin_cleans_up_and_files_in_s3_go(
+    team: Team, ada: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "cleaned-deep_v1-standard"
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    admin = {"MLFLOW_TRACKING_URI": team.uri} | dict(zip(LOGIN, ADMIN, strict=True))
+    for variable, value in admin.items():
+        monkeypatch.setenv(variable, value)
+    client = MlflowClient(tracking_uri=team.uri)
+    client.create_registered_model(name)
+    owners = []
+    for _ in range(3):
+        run = client.create_run("0")
+        client.log_artifact(run.info.run_id, str(tmp_path / "model.safetensors"))
+        model = client.create_logged_model("0", "model", source_run_id=run.info.run_id)
+        client.log_model_artifact(model.model_id, str(tmp_path / "model.safetensors"))
+        client.finalize_logged_model(model.model_id, "READY")
+        client.set_terminated(run.info.run_id)
+        client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id)
+        owners.append({run.info.run_id, model.model_id})
+    client.set_registered_model_alias(name, "production", "1")
+    refused = on_laptop(tmp_path / "ada", ada, "cleanup", "--keep", "1", "--yes")
+    assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
+    assert len(versions_of(team, name)) == 3
+    done = on_laptop(tmp_path / "admin", admin, "cleanup", "--keep", "1", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(int(version.version) for version in versions_of(team, name)) == [1, 3]
+    files = [{owner for owner in set.union(*owners) if f"/{owner}/" in key} for key in team.list_files()]
+    left = set.union(*files)
+    assert left == owners[0] | owners[2]
