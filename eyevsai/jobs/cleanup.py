@@ -52,7 +52,7 @@ def cleanup(settings: CleanupSettings, agree: Callable[[Plan], bool], run_id: st
     `run_id` is the run that `mlflow run` made for this call, if one did.
 
     Raises:
-        UserError: another cleanup is at work, or the store cannot be written.
+        UserError: another cleanup is at work, the store cannot be written, or the server lets only its admin delete.
         RunFailed: something could not be deleted; a rerun goes on with it.
     """
     from eyevsai.registry.audit import tag_call
@@ -157,6 +157,11 @@ def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
             deletion.delete(batch)
         deletion.release()
     except STORE_ERRORS as error:
+        if getattr(error, "error_code", "") == "PERMISSION_DENIED":
+            deletion.release()
+            uri = shown(deletion.client.tracking_uri)
+            raise UserError(f"Your login may not delete versions and runs on {uri}: a cleanup there is its admin's. "
+                            "Nothing more was deleted.") from error  # fmt: skip
         done = f"{len(deletion.deleted)} of {len(items)} items"
         raise RunFailed(f"The store stopped answering after {done}: {_first_line(error)}. {AGAIN}") from error
     for item in items:

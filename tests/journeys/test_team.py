@@ -275,20 +275,22 @@ def test_the_admin_cleans_up_and_files_in_s3_go(
     for variable, value in admin.items():
         monkeypatch.setenv(variable, value)
     client = MlflowClient(tracking_uri=team.uri)
-    client.create_registered_model(name)
+    client.create_registered_model(name, tags={"dataset": "cleaned"})
     owners = []
     for _ in range(3):
-        run = client.create_run("0")
+        run = client.create_run("0", tags={"eyevsai": "1", "job": "train"})
         client.log_artifact(run.info.run_id, str(tmp_path / "model.safetensors"))
         model = client.create_logged_model("0", "model", source_run_id=run.info.run_id)
         client.log_model_artifact(model.model_id, str(tmp_path / "model.safetensors"))
         client.finalize_logged_model(model.model_id, "READY")
         client.set_terminated(run.info.run_id)
-        client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id)
+        client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id)
         owners.append({run.info.run_id, model.model_id})
     client.set_registered_model_alias(name, "production", "1")
     refused = on_laptop(tmp_path / "ada", ada, "cleanup", "--keep", "1", "--yes")
-    assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (2, False), refused.stdout + refused.stderr
+    assert "admin's" in refused.stderr
+    assert not any("deleting" in tag for tag in client.get_registered_model(name).tags)  # or nobody could promote them
     assert len(versions_of(team, name)) == 3
     done = on_laptop(tmp_path / "admin", admin, "cleanup", "--keep", "1", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
