@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import eyevsai
-from eyevsai import config, data_commands, model_commands, registry_commands
+from eyevsai import config, data_commands, matrix_commands, model_commands, registry_commands
 from eyevsai.console import say_where, start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, Terminated, UserError
@@ -70,10 +71,12 @@ def build_app(arguments: list[str]) -> typer.Typer:
     )  # fmt: skip
     app.callback(invoke_without_command=True)(_version)
     settings = settings_of_command(arguments)
-    spell_out_booleans(arguments, (*settings, *registry_commands.settings_of_command(arguments)))
+    others = (registry_commands.settings_of_command(arguments), matrix_commands.settings_of_command(arguments))
+    spell_out_booleans(arguments, (*settings, *chain.from_iterable(others)))
     lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(tune, tune_settings(settings)))
+    matrix_commands.add_to(app)
     model_commands.add_to(app)
     registry_commands.add_to(app)
     app.command(hidden=True)(work)
@@ -133,12 +136,12 @@ def tune(context: typer.Context, **given: Any) -> None:
     )
 
 
-def work(task: Path, threads: int, worker: int) -> None:
-    """Run trials of a study, as one of several processes that tune starts."""
+def work(folder: Path) -> None:
+    """Make the call that an engine left in a folder, in a process of its own."""
     start_logging()
-    from eyevsai.jobs.tune import work as job
+    from eyevsai.engines.local import work as job
 
-    job(task, threads, worker)
+    raise typer.Exit(job(folder))
 
 
 def list_all(as_json: Json = False, **given: Any) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from eyevsai import config
 from eyevsai.data.catalogue import PRESETS
+from eyevsai.engines.settings import EngineSettings
 from eyevsai.errors import UserError
 from eyevsai.settings import FALSE, TRUE, Setting, Settings, settings_of
 from eyevsai.tuning.settings import TuneSettings
@@ -33,7 +34,8 @@ def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
 
 def tune_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
     """The settings of `tune` for a model whose settings of `train` are given."""
-    return (*(setting for setting in settings if setting.name not in OF_TRAIN), *settings_of(TuneSettings))
+    return (*(setting for setting in settings if setting.name not in OF_TRAIN),
+            *settings_of(TuneSettings), *settings_of(EngineSettings))  # fmt: skip
 
 
 def refuse_flags_of_train(arguments: Sequence[str]) -> None:

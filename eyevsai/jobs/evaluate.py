@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -48,10 +49,12 @@ class Evaluated:
     seconds: float
 
 
-def evaluate(settings: EvaluateSettings, run_id: str | None = None) -> Evaluated:
+def evaluate(
+    settings: EvaluateSettings, run_id: str | None = None, tags: Mapping[str, str] = MappingProxyType({})
+) -> Evaluated:
     """Judges a trained model and logs what was found: on its own run, or, by other data, on the call's own.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did.
+    `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags` besides its own.
 
     Raises:
         UserError: something a person must mend.
@@ -66,9 +69,9 @@ def evaluate(settings: EvaluateSettings, run_id: str | None = None) -> Evaluated
         from eyevsai.registry.versions import CARRIERS
         from eyevsai.tracking.ended import reopen_run
 
-        tags = {"job": "evaluate", "subject": subject.run.run_id, "model_uri": subject.title}
+        about = {"job": "evaluate", "subject": subject.run.run_id, "model_uri": subject.title, **tags}
         title = f"evaluate {subject.run.name}"
-        with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
+        with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
             judgement = _judge(settings, subject, learner, judges)
             findings = Findings(judgement, judges.dataset, judges.split, learner, subject.title)
             own = settings.data is None

@@ -6,9 +6,11 @@ import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from eyevsai.data.dataset import Data
@@ -46,10 +48,12 @@ class Exported:
         return about | {"figures": self.verdict.figures}
 
 
-def export(settings: ExportSettings, run_id: str | None = None) -> list[Exported]:
+def export(
+    settings: ExportSettings, run_id: str | None = None, tags: Mapping[str, str] = MappingProxyType({})
+) -> list[Exported]:
     """Exports a trained model, logs what passed on the run that trained it, and says on its version how all fared.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did.
+    `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags` besides its own.
 
     Raises:
         UserError: something a person must mend.
@@ -64,9 +68,9 @@ def export(settings: ExportSettings, run_id: str | None = None) -> list[Exported
             _find_formats(settings.format, subject.load())  # before epochs are spent
             subject = find_subject(tracking_uri, None, prune(subject, settings, stop))
         leaving = prepare(subject, settings, _find_output(settings, subject))
-        tags = {"job": "export", "subject": subject.run.run_id, "model_uri": subject.title}
+        about = {"job": "export", "subject": subject.run.run_id, "model_uri": subject.title, **tags}
         title = f"export {subject.run.name}"
-        with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
+        with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
             call.params({name: value for name, value in vars(settings).items() if value is not None})
             return leaving.export_all()
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.config import TrainConfig, compose_train
+from eyevsai.config import TrainConfig, compose, compose_train
 from eyevsai.data.dataset import Dataset, load_dataset
+from eyevsai.engines.settings import EngineSettings
 from eyevsai.jobs.opening import open_swept_store
 from eyevsai.models.learner import build
 from eyevsai.names import ModelName
@@ -27,6 +28,7 @@ class TuneConfig:
     trials: TrainConfig
     given: Mapping[str, Any]
     tuning: TuneSettings
+    engine: EngineSettings
 
     @property
     def state_root(self) -> Path:
@@ -40,10 +42,9 @@ def compose_tune(given: Mapping[str, Any]) -> TuneConfig:
     Raises:
         UserError: a name or a value that is not allowed.
     """
-    own = {setting.name for setting in settings_of(TuneSettings)}
+    own = {setting.name for part in (TuneSettings, EngineSettings) for setting in settings_of(part)}
     rest = {name: value for name, value in given.items() if name not in own}
-    tuning = TuneSettings(**{name: value for name, value in given.items() if name in own})
-    return TuneConfig(compose_train(rest), rest, tuning)
+    return TuneConfig(compose_train(rest), rest, compose(TuneSettings, given), compose(EngineSettings, given))
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig
@@ -46,11 +47,11 @@ class Trained:
     seconds: float
 
 
-def train(config: TrainConfig, run_id: str | None = None) -> Trained:
+def train(config: TrainConfig, run_id: str | None = None, tags: Mapping[str, str] = MappingProxyType({})) -> Trained:
     """Trains one model, logs the run and registers a version.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did. What is wrong with the
-    data, the settings or the store is found before a run is made.
+    `run_id` is the run that `mlflow run` made for this call, if one did; the run gets `tags` besides its own. What is
+    wrong with the data, the settings or the store is found before a run is made.
 
     Raises:
         UserError: something a person must mend, or (RunFailed) a loss that became NaN.
@@ -78,7 +79,7 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
         learner, data = _prepare(config, dataset)
         if resumed:
             check_basis(dataset, learner.preprocessing, resumed, anyway=config.resume.resume_anyway)
-        with _start(config, name, tracking_uri, stop, Origin(run_id, resumed.run_id if resumed else None)) as run:
+        with _start(config, name, tracking_uri, stop, Origin(run_id, resumed.run_id if resumed else None, tags)) as run:
             session = Session(config, learner, data, name, run)
             if resumed:
                 session.logged = run.logged_epochs()
@@ -96,10 +97,12 @@ def train(config: TrainConfig, run_id: str | None = None) -> Trained:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run comes from: made by `mlflow run` for this call, an earlier one to go on with, or neither."""
+    """Where a run comes from: made by `mlflow run` for this call, an earlier one to go on with, or neither; and what
+    the caller says of it."""
 
     given: str | None
     resumed: str | None
+    tags: Mapping[str, str]
 
 
 @contextmanager
@@ -108,8 +111,9 @@ def _start(config: TrainConfig, name: ModelName, tracking_uri: str, stop: JobSto
     from eyevsai.registry.versions import check_name
 
     check_name(tracking_uri, name)
-    title, tags = config.run.run_name or str(name), {"job": "train", **vars(name)}
-    with start_job(stop, tracking_uri, title, tags, _state_root(config), **vars(origin)) as run:
+    title, tags = config.run.run_name or str(name), {"job": "train", **vars(name), **origin.tags}
+    state_root = _state_root(config)
+    with start_job(stop, tracking_uri, title, tags, state_root, given=origin.given, resumed=origin.resumed) as run:
         yield run
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from eyevsai.engines.engine import State, Task
+from eyevsai.engines.engines import count_cpus, make_engine
 from eyevsai.errors import RunFailed
 from eyevsai.jobs.opening import log_input, start_job
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
@@ -26,8 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("eyevsai")
 
-WORKER = "worker.json"
-POLL_S, REPORT_EVERY_S, ENDING_S = 1.0, 30.0, 10.0
+WORK = "eyevsai.jobs.tune:run_trials"
+REPORT_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,10 @@ class Tuned:
     seconds: float
 
 
-def tune(config: TuneConfig, run_id: str | None = None) -> Tuned:
+def tune(config: TuneConfig, run_id: str | None = None, tags: Mapping[str, str] = MappingProxyType({})) -> Tuned:
     """Runs the trials that a study still lacks, and logs what was found.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did.
+    `run_id` is the run that `mlflow run` made for this call, if one did; the study's run gets `tags` besides its own.
 
     Raises:
         UserError: something a person must mend, or (RunFailed) no trial had a result.
@@ -53,7 +51,7 @@ def tune(config: TuneConfig, run_id: str | None = None) -> Tuned:
     began = time.monotonic()
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         opened = open_study(config)
-        with _start(opened, stop, run_id) as run:
+        with _start(opened, stop, run_id, tags) as run:
             report = _Report(run, opened.study)
             if config.tuning.jobs == 1:
                 from eyevsai.jobs.trials import Trials
@@ -70,14 +68,14 @@ def tune(config: TuneConfig, run_id: str | None = None) -> Tuned:
 
 
 @contextmanager
-def _start(opened: OpenStudy, stop: JobStop, run_id: str | None) -> Iterator[Run]:
+def _start(opened: OpenStudy, stop: JobStop, run_id: str | None, told: Mapping[str, str]) -> Iterator[Run]:
     """The study's run: a new one, or that of an earlier call for the same study."""
     from eyevsai.tracking.ended import is_active
 
     config, study = opened.config, opened.study
     before = study.parent if study.parent and is_active(opened.tracking_uri, study.parent) else None
     tags = {"job": "tune", "study": study.name, **vars(opened.name), "preset": config.trials.model.preset,
-            "fingerprint": opened.dataset.fingerprint}  # fmt: skip
+            "fingerprint": opened.dataset.fingerprint, **told}  # fmt: skip
     title = config.trials.run.run_name or f"tune {study.name}"
     with start_job(stop, opened.tracking_uri, title, tags, config.state_root, given=run_id, resumed=before) as run:
         if before:
@@ -129,44 +127,28 @@ class _Report:
 
 def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: JobStop) -> None:
     """Runs trials in processes until the study is done; ends them when this one is asked to end."""
-    task = {"given": {**config.given, **_plain(config.tuning)}, "parent": run.run_id}
-    run.folder.write(WORKER, task)
-    threads = max(1, (os.cpu_count() or 1) // config.tuning.jobs)
-    command = [sys.executable, "-m", "eyevsai", "work", str(run.folder.path / WORKER), str(threads)]
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    workers = [subprocess.Popen([*command, str(number)], env=env) for number in range(config.tuning.jobs)]
-    try:
-        while any(worker.poll() is None for worker in workers):
-            time.sleep(POLL_S)
-            stop.check()
-            report.refresh_now_and_then()
-    finally:
-        for worker in workers:
-            worker.terminate()
-        deadline = time.monotonic() + ENDING_S
-        for worker in workers:
-            try:
-                worker.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.kill()
-    codes = [worker.returncode for worker in workers]
-    if not any(code == 0 for code in codes):
-        raise RunFailed(f"All processes of the study ended early (exit codes {', '.join(map(str, codes))}). What they "
-                        "said stands above; start tune again to go on.")  # fmt: skip
+    jobs, threads = config.tuning.jobs, count_cpus(config.engine, config.tuning.jobs)
+    task = {"given": {**config.given, **_plain(config.tuning)}, "parent": run.run_id, "threads": threads}
+    tasks = [Task(f"worker-{number}", WORK, {**task, "worker": number}, threads, config.engine.job_gpus)
+             for number in range(jobs)]  # fmt: skip
+    engine = make_engine(config.engine, jobs, quiet=False)
+    ended = engine.run(tasks, run.folder.path / "workers", lambda _: report.refresh_now_and_then(), stop)
+    if all(status.state is State.FAILED for status in ended.values()):
+        raise RunFailed(f"All processes of the study ended early ({next(iter(ended.values())).reason}). What they said "
+                        "stands above; start tune again to go on.")  # fmt: skip
 
 
 def _plain(settings: TuneSettings) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if value is not None}
 
 
-def work(task: Path, threads: int, worker: int) -> None:
-    """Runs trials of the study that a file describes, as one of several processes."""
+def run_trials(given: Mapping[str, Any]) -> None:
+    """Runs trials of a study, as one of several processes."""
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(given["threads"])
     from eyevsai.jobs.trials import Trials
 
-    described = json.loads(task.read_text(encoding="utf-8"))
-    config = compose_tune(described["given"])
+    config = compose_tune(given["given"])
     with stopping() as stop, ending_with_parent():
-        Trials(open_study(config), described["parent"], stop, worker).work()
+        Trials(open_study(config), given["parent"], stop, given["worker"]).work()

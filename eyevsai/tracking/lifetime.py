@@ -76,7 +76,7 @@ def start_run(
         folder.write(STORE, identify_store(tracking_uri))  # a cleanup takes nothing for an orphan of another store
         run = open_run(client, folder, carriers)
         if resumed:
-            _reopen(run, given)
+            _reopen(run, own, given)
         with _logging_to(folder.log), _beating(folder):
             yield from _ending_truly(run, stop or Stop())
     folder.delete()  # only a finished run whose store knows all comes here
@@ -142,10 +142,10 @@ def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> Non
     client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
-def _reopen(run: Run, given: str | None) -> None:
+def _reopen(run: Run, tags: Mapping[str, Any], given: str | None) -> None:
     if run.spool.drain(PATIENCE_S):  # first: an end that was left unsaid must not come after the new beginning
         raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
-    _set_tags(run.client, run.run_id, owner())  # before the status, or a sweep in between would see a dead owner
+    _set_tags(run.client, run.run_id, tags)  # before the status, or a sweep in between would see a dead owner
     if ENDED_BY in run.client.get_run(run.run_id).data.tags:
         run.client.delete_tag(run.run_id, ENDED_BY)
     run.client.update_run(run.run_id, status="RUNNING")

@@ -67,6 +67,11 @@ def find_trained(tracking_uri: str) -> list[FoundRun]:
     return _find_all(tracking_uri, "tags.job = 'train' and attributes.status = 'FINISHED'")
 
 
+def find_tagged(tracking_uri: str, tags: Mapping[str, str]) -> list[FoundRun]:
+    """All runs that have these tags, newest first."""
+    return _find_all(tracking_uri, _spell(tags))
+
+
 def find_imported(tracking_uri: str) -> dict[str, FoundRun]:
     """The runs that were imported, or begun to be, by what they are called where they come from."""
     found = _find_all(tracking_uri, f"tags.job = 'import' and tags.{IMPORTED} != ''")
@@ -102,11 +107,10 @@ def find_study(tracking_uri: str, tags: Mapping[str, str], wanted: str | None) -
         else:
             same = all(run.data.tags.get(name) == value for name, value in {"job": "tune", **tags}.items())
             return run.info.run_id if same else None
-    written = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in conditions.items())
     experiments = [each.experiment_id for each in client.search_experiments()]
     runs = client.search_runs(
         experiments,
-        f"{written} and attributes.status = 'FINISHED'",
+        f"{_spell(conditions)} and attributes.status = 'FINISHED'",
         ViewType.ACTIVE_ONLY,
         1,
         ["attributes.end_time DESC"],
@@ -127,6 +131,11 @@ def read_json(tracking_uri: str, run_id: str, name: str) -> Any:
     """A JSON artifact of a run; None when it has none of that name."""
     text = read_text(tracking_uri, run_id, name)
     return None if text is None else json.loads(text)
+
+
+def _spell(tags: Mapping[str, str]) -> str:
+    """A filter for runs that have all these tags."""
+    return " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in tags.items())
 
 
 def _quoted(value: str) -> str:

@@ -2,10 +2,12 @@
 
 FAULT=kill:N       SIGKILL in the middle of the Nth training step
 FAULT=torn:N       SIGKILL in the middle of the Nth checkpoint
-FAULT=hang:N       the Nth step takes a minute
+FAULT=hang:N       the Nth step takes ten minutes
 FAULT=nan:N        the loss of the Nth step is not a number; inf:N, it is infinite
 FAULT=slow         each step takes 50 ms longer
 FAULT=flip:N       after the Nth checkpoint a bit of it flips, then SIGKILL
+
+FAULT=kill:2@ONE;hang:1@OTHER  faults of processes whose command lines name ONE or OTHER
 """
 
 import os
@@ -13,7 +15,9 @@ import signal
 import sys
 import time
 
-kind, _, count = os.environ.get("FAULT", "").partition(":")
+faults = (fault.partition("@") for fault in os.environ.get("FAULT", "").split(";"))
+own = next((fault for fault, _, name in faults if any(name in word for word in sys.orig_argv)), "")
+kind, _, count = own.partition(":")
 
 
 def die() -> None:
@@ -32,7 +36,7 @@ def fault_in_step() -> None:
         elif len(calls) == int(count) and kind == "kill":
             die()
         elif len(calls) == int(count) and kind == "hang":
-            time.sleep(60)
+            time.sleep(600)
         logits, loss = original(self, *arguments)
         return logits, loss * float(kind) if kind in ("nan", "inf") and len(calls) == int(count) else loss
 

@@ -1,0 +1,62 @@
+"""One model on one dataset, from its settings to a version that was judged and exported: the job of a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eyevsai.config import compose, compose_run, compose_train
+from eyevsai.errors import RunFailed
+from eyevsai.evaluation.settings import EvaluateSettings
+from eyevsai.formats.settings import ExportSettings
+from eyevsai.jobs.evaluate import evaluate
+from eyevsai.jobs.export import export
+from eyevsai.jobs.matrix import RECIPE, Before, find_before
+from eyevsai.jobs.opening import open_swept_store
+from eyevsai.jobs.signals import ending_with_parent
+from eyevsai.jobs.study import compose_tune
+from eyevsai.jobs.train import train
+from eyevsai.jobs.tune import tune
+
+CALL = "eyevsai.jobs.cell:run_cell"
+PARENT = "mlflow.parentRunId"
+
+
+def run_cell(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Does what is left to do of a cell; the version's URI.
+
+    `given` has the settings of `train`, the `parent` run and the `recipe`; with `trials`, a study of that many comes
+    first. What the store or this machine has of the recipe is gone on with unless `force` is true. `evaluate` and
+    `formats` say what is done with the version.
+    """
+    settings, tags = given["train"], {PARENT: given["parent"]}
+    with ending_with_parent():
+        before = Before() if given["force"] else _look_back(given)
+        uri = before.version or _train(given, before.interrupted)
+        subject = {"model_uri": uri, **{name: value for name, value in settings.items() if name == "state_root"}}
+        if given["evaluate"]:
+            evaluate(compose(EvaluateSettings, subject), tags=tags)
+        if given["formats"]:
+            export(compose(ExportSettings, {**subject, "format": given["formats"]}), tags=tags)
+        return {"model_uri": uri}
+
+
+def _look_back(given: Mapping[str, Any]) -> Before:
+    """What there is by now: an engine begins a job again whose machine was lost."""
+    state_root = Path(compose_run(given["train"]).state_root).expanduser()
+    return find_before(open_swept_store(state_root), given["recipe"], state_root)
+
+
+def _train(given: Mapping[str, Any], interrupted: str | None) -> str:
+    settings, parent = dict(given["train"]), {PARENT: given["parent"]}
+    if interrupted:
+        settings["resume"] = interrupted
+    elif given["trials"]:
+        trials = {name: value for name, value in settings.items() if name not in ("tuned", "checkpoint_every_s")}
+        found = tune(compose_tune({**trials, "n_trials": given["trials"], "study": given["study"]}), tags=parent)
+        settings["tuned"] = found.run_id
+    done = train(compose_train(settings), tags={**parent, RECIPE: given["recipe"]})
+    if done.model_uri is None:
+        raise RunFailed(f"Run {done.run_id} has no version yet, since the store does not answer. Later: eyevsai sync")
+    return done.model_uri

@@ -1,0 +1,137 @@
+"""Models x variations x datasets, as the training runs that are wanted, and which of them were done before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eyevsai.config import TrainConfig, compose_data, compose_train, train_settings
+from eyevsai.data.catalogue import EMBEDDED, UNIONS, list_datasets
+from eyevsai.data.dataset import load_dataset
+from eyevsai.engines.settings import TrainAllSettings
+from eyevsai.errors import UserError
+from eyevsai.jobs.resume import hash_code
+from eyevsai.models.families import FAMILIES, family_of, variation_of
+from eyevsai.names import ModelName, choose
+from eyevsai.run_folder import RunFolder
+
+log = logging.getLogger("eyevsai")
+
+RECIPE = "recipe"  # the tag of a run that says what it was made of: settings, data and code
+PLACES = ("data_root", "cache_root", "state_root", "run_name", "checkpoint_every_s")  # which change no result
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one dataset: the settings of its training that were given, and what they amount to."""
+
+    name: ModelName
+    given: Mapping[str, Any]
+    config: TrainConfig
+
+
+@dataclass(frozen=True)
+class Before:
+    """What earlier calls left of a cell: a version, or a run that can be gone on with."""
+
+    version: str | None = None
+    interrupted: str | None = None
+
+
+def compose_cells(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[Cell]:
+    """The cells of a matrix; each takes those of the `given` settings of train that its model has.
+
+    Raises:
+        UserError: an unknown model, variation or dataset, naming the nearest, or a setting that none of the models has.
+    """
+    models, datasets = _find_models(settings.models), _find_datasets(settings.datasets, given)
+    own = {pair: {setting.name for setting in train_settings(*pair)} for pair in models}
+    for name in given:
+        if not any(name in known for known in own.values()):
+            chosen = ", ".join(f"{model}/{variation}" for model, variation in models)
+            raise UserError(f"--{name.replace('_', '-')} is a setting of none of the chosen models: {chosen}.")
+    cells = []
+    for dataset in datasets:
+        for model, variation in models:
+            kept = {name: value for name, value in given.items() if name in own[model, variation]}
+            kept |= {"model": model, "variation": variation, "dataset": dataset}
+            cells.append(Cell(ModelName(dataset, model, variation), kept, compose_train(kept)))
+    _refuse_same_names(cells)
+    return cells
+
+
+def find_recipes(cells: Iterable[Cell], about: Mapping[str, Any]) -> dict[ModelName, str]:
+    """For each cell a checksum of what its result is a function of: settings, data, code, and `about`.
+
+    Raises:
+        UserError: the images of a dataset cannot be learned from.
+    """
+    code, fingerprints, recipes = hash_code(), dict[str, str](), dict[ModelName, str]()
+    for cell in cells:
+        dataset = cell.name.dataset
+        if dataset not in fingerprints:
+            log.info("Reading %s", dataset)
+            fingerprints[dataset] = load_dataset(cell.config.data, cell.config.run.seed).fingerprint
+        flat = {name: value for name, value in cell.config.flat().items() if name not in PLACES}
+        recipe = {**flat, **about, "tuned": cell.config.tuned.tuned, "fingerprint": fingerprints[dataset], "code": code}
+        recipes[cell.name] = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return recipes
+
+
+def find_before(tracking_uri: str, recipe: str, state_root: Path) -> Before:
+    """What the store and this machine have of a recipe."""
+    from eyevsai.registry.versions import VERSION, find_version
+    from eyevsai.tracking.ended import why_not_resumable
+    from eyevsai.tracking.search import find_tagged
+
+    interrupted = None
+    for run in find_tagged(tracking_uri, {RECIPE: recipe, "job": "train"}):
+        folder = RunFolder(state_root, run.run_id)
+        if run.status == "FINISHED" and VERSION in run.tags:
+            try:
+                return Before(find_version(tracking_uri, run.tags[VERSION]).uri)
+            except UserError:  # it was deleted
+                continue
+        if interrupted is None and any(folder.checkpoints.glob("*.json")):
+            interrupted = None if why_not_resumable(tracking_uri, folder) else run.run_id
+    return Before(None, interrupted)
+
+
+def _find_models(wanted: str | None) -> list[tuple[str, str]]:
+    """Families and variations of a list such as `shallow,deep_v1/residual`; all of a family without a variation."""
+    found: dict[tuple[str, str], None] = {}
+    for entry in _split("models", wanted) or FAMILIES:
+        family, _, variation = entry.partition("/")
+        names = [variation_of(family, variation)[0]] if variation else family_of(family).variations
+        found |= {(family, name): None for name in names}
+    return list(found)
+
+
+def _find_datasets(wanted: str | None, given: Mapping[str, Any]) -> list[str]:
+    known = list_datasets(Path(compose_data(dict(given)).data_root).expanduser())
+    if names := _split("datasets", wanted):
+        return list(dict.fromkeys(choose("dataset", name, known) for name in names))
+    return [name for name in known if name != EMBEDDED and name not in UNIONS] or [EMBEDDED]
+
+
+def _split(flag: str, text: str | None) -> list[str]:
+    if text is None:
+        return []
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"--{flag} {text!r} names none. Give names with commas between them, or leave it out for all.")
+    return names
+
+
+def _refuse_same_names(cells: Iterable[Cell]) -> None:
+    by_name: dict[str, ModelName] = {}
+    for cell in cells:
+        other = by_name.setdefault(cell.name.registered, cell.name)
+        if other != cell.name:
+            raise UserError(f"The models of the datasets {other.dataset!r} and {cell.name.dataset!r} would have one "
+                            f"name, {cell.name.registered}. Rename one of the two folders.")  # fmt: skip

@@ -1,0 +1,157 @@
+"""train_all: a matrix of models and datasets, each a run of its own under one parent."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.config import compose, compose_run
+from eyevsai.engines.engine import State, Status, Task
+from eyevsai.engines.engines import count_cpus, make_engine
+from eyevsai.engines.settings import EngineSettings, TrainAllSettings
+from eyevsai.errors import RunFailed
+from eyevsai.formats.formats import names_of
+from eyevsai.jobs.board import Board
+from eyevsai.jobs.cell import CALL
+from eyevsai.jobs.cleanup import cleanup
+from eyevsai.jobs.matrix import Before, Cell, compose_cells, find_before, find_recipes
+from eyevsai.jobs.opening import open_swept_store, start_job
+from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
+from eyevsai.registry.settings import CleanupSettings
+from eyevsai.settings import settings_of
+
+if TYPE_CHECKING:
+    from eyevsai.tracking.run import Run
+
+log = logging.getLogger("eyevsai")
+
+JOBS = "jobs"  # the part of the run folder that local jobs have
+
+
+@dataclass(frozen=True)
+class TrainAllConfig:
+    """All that `train_all` needs to know. `given` are the settings of train that were typed, for all models."""
+
+    matrix: TrainAllSettings
+    engine: EngineSettings
+    given: Mapping[str, Any]
+    cells: Sequence[Cell]
+
+    @property
+    def state_root(self) -> Path:
+        """The folder of what this machine keeps of runs."""
+        return Path(compose_run(self.given).state_root).expanduser()
+
+    @property
+    def trials(self) -> int:
+        """Trials of the study before each training; 0 without tuning."""
+        return self.matrix.tuning_trials if self.matrix.run_tuning else 0
+
+
+@dataclass(frozen=True)
+class TrainedAll:
+    """What became of a matrix: how each of its jobs ended, and the versions that were there before."""
+
+    run_id: str
+    jobs: Mapping[str, Status]
+    before: Mapping[str, str]
+    seconds: float
+
+
+def compose_train_all(given: Mapping[str, Any]) -> TrainAllConfig:
+    """The configuration of `given` values, by setting name.
+
+    Raises:
+        UserError: a name or a value that is not allowed, or a list that names what is not there.
+    """
+    own = {setting.name for part in (TrainAllSettings, EngineSettings) for setting in settings_of(part)}
+    rest = {name: value for name, value in given.items() if name not in own}
+    matrix = compose(TrainAllSettings, given)
+    if matrix.export is not None:
+        names_of(matrix.export)
+    return TrainAllConfig(matrix, compose(EngineSettings, given), rest, compose_cells(matrix, rest))
+
+
+def train_all(config: TrainAllConfig, run_id: str | None = None) -> TrainedAll:
+    """Does what of a matrix was not done before with the same settings, data and code.
+
+    `run_id` is the run that `mlflow run` made for this call, if one did.
+
+    Raises:
+        UserError: something a person must mend before anything is started.
+        RunFailed: some jobs failed; the others were done all the same.
+    """
+    began = time.monotonic()
+    with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+        tracking_uri = open_swept_store(config.state_root)
+        recipes = find_recipes(config.cells, {"trials": config.trials})
+        engine = make_engine(config.engine, config.matrix.parallel_jobs)
+        title, tags = f"train {len(config.cells)} models", {"job": "train_all"}
+        with start_job(stop, tracking_uri, title, tags, config.state_root, given=run_id) as run:
+            run.params({**config.given, **vars(config.matrix), **vars(config.engine)})
+            tasks, before = _find_work(config, tracking_uri, recipes, run.run_id)
+            with Board(run, tracking_uri, before) as board:
+                try:
+                    jobs = engine.run(tasks, run.folder.path / JOBS, board.watch, stop)
+                finally:
+                    _keep_logs(run)
+            if config.matrix.auto_cleanup:
+                _clean_up(config)
+            _refuse_failures(jobs, len(config.cells))
+            return TrainedAll(run.run_id, jobs, before, time.monotonic() - began)
+
+
+def _find_work(
+    config: TrainAllConfig, tracking_uri: str, recipes: Mapping[Any, str], parent: str
+) -> tuple[list[Task], dict[str, str]]:
+    """What is left to do, and the versions of models with which nothing is left to do."""
+    tasks, done = [], {}
+    for cell in config.cells:
+        recipe = recipes[cell.name]
+        before = Before() if config.matrix.force else find_before(tracking_uri, recipe, config.state_root)
+        left = _what_is_left(config, tracking_uri, before)
+        if before.version and not any(left.values()):
+            done[cell.name.registered] = before.version
+            continue
+        given = {"train": dict(cell.given), "parent": parent, "recipe": recipe, "trials": config.trials,
+                 "study": f"{cell.name.registered}-{recipe[:8]}", "force": config.matrix.force, **left}  # fmt: skip
+        tasks.append(Task(cell.name.registered, CALL, given, count_cpus(config.engine, config.matrix.parallel_jobs),
+                          config.engine.job_gpus, config.matrix.job_timeout))  # fmt: skip
+    return tasks, done
+
+
+def _what_is_left(config: TrainAllConfig, tracking_uri: str, before: Before) -> dict[str, Any]:
+    """Whether a model is still to be evaluated, and the formats that it is still to be exported in."""
+    from eyevsai.registry.versions import TEST_ACCURACY, exports_of, find_version
+
+    tags = find_version(tracking_uri, before.version).tags if before.version else {}
+    formats = [] if config.matrix.export is None else names_of(config.matrix.export)
+    missing = [name for name in formats if name not in exports_of(tags)]
+    return {"evaluate": config.matrix.evaluate and TEST_ACCURACY not in tags, "formats": ",".join(missing)}
+
+
+def _keep_logs(run: Run) -> None:
+    """What local jobs said, as artifacts."""
+    from eyevsai.engines.local import LOG
+
+    for said in sorted((run.folder.path / JOBS).glob(f"*/{LOG}")):
+        run.text(f"logs/{said.parent.name}.txt", said.read_text(encoding="utf-8", errors="replace"))
+
+
+def _clean_up(config: TrainAllConfig) -> None:
+    kept = {"keep": config.matrix.keep, "yes": True, "state_root": str(config.state_root)}
+    done = cleanup(compose(CleanupSettings, kept), lambda _: True)
+    log.info("Cleanup: %d older versions deleted, %.1f MB freed", len(done.deleted), done.freed_bytes / 1e6)
+
+
+def _refuse_failures(jobs: Mapping[str, Status], total: int) -> None:
+    failed = {name: status.reason for name, status in jobs.items() if status.state is State.FAILED}
+    if failed:
+        lines = "\n".join(f"- {name}: {reason}" for name, reason in failed.items())
+        raise RunFailed(f"{len(failed)} of {total} jobs failed:\n{lines}\nThe same command, typed again, does what is "
+                        "missing.")  # fmt: skip

@@ -1,0 +1,62 @@
+"""The command about many models: train-all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from eyevsai import config
+from eyevsai.console import say_where, start_logging
+from eyevsai.engines.settings import EngineSettings, TrainAllSettings
+from eyevsai.flags import Json, with_flags
+from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.settings import Setting, settings_of
+
+OF_ONE = ("model", "variation", "dataset", "data", "run_name", "resume", "resume_anyway")  # settings of train
+
+
+def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
+    """The settings of the command that a command line begins with, if it is this one."""
+    return _settings() if arguments[:1] == ["train-all"] else ()
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command to the application."""
+    app.command(name="train-all", rich_help_panel="Jobs")(with_flags(train_all, _settings()))
+
+
+def train_all(as_json: Json = False, **given: Any) -> None:
+    """Train every model on every dataset, or those that are named, side by side; each is a run under one parent.
+
+    What was done before with the same settings, data and code is not done again. Takes the flags of train, for all
+    models that have them. Exit code 1 when a job failed; the others are done all the same.
+    """
+    from eyevsai.jobs.train_all import compose_train_all
+
+    composed = compose_train_all(given)
+    start_logging()
+    from eyevsai.jobs.train_all import train_all as job
+
+    done = job(composed, config.take_run_id())
+    models = {**done.before, **{name: status.value["model_uri"] for name, status in done.jobs.items()}}
+    if as_json:
+        print(json.dumps({"run_id": done.run_id, "models": models, "seconds": done.seconds}, indent=2))
+        return
+    for uri in models.values():
+        print(uri)
+    print(f"{len(done.jobs)} trained, {len(done.before)} there before, in {done.seconds:.0f} s\n"
+          f"run {done.run_id}; {say_where()}")  # fmt: skip
+
+
+def _settings() -> tuple[Setting, ...]:
+    """The command's own settings, and of those of train, whichever model has them, all that many may share."""
+    families = [form.settings for family in FAMILIES for form in family_of(family).variations.values()]
+    own = (*settings_of(TrainAllSettings), *settings_of(EngineSettings))
+    found = {setting.name: setting for setting in own}
+    for setting in (*config.shared_settings(), *(each for declared in families for each in settings_of(declared))):
+        if setting.name not in OF_ONE:
+            found.setdefault(setting.name, setting)
+    return tuple(found.values())

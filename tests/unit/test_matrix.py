@@ -1,0 +1,100 @@
+"""Which jobs a line of models and datasets means, and which of them are done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eyevsai.engines.settings import EngineSettings, TrainAllSettings
+from eyevsai.errors import UserError
+from eyevsai.jobs.matrix import Cell, compose_cells, find_recipes
+from eyevsai.jobs.train_all import compose_train_all
+from eyevsai.matrix_commands import settings_of_command
+from eyevsai.models.families import FAMILIES, family_of
+from tests.conftest import write_images
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("pets", "instruments"):
+        write_images(tmp_path / "data" / name, {"one": 8, "two": 8})
+    monkeypatch.setenv("EYEVSAI_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def cells(datasets: str | None = None, models: str | None = None, **given: Any) -> list[Cell]:
+    return compose_cells(TrainAllSettings(datasets=datasets, models=models), given)
+
+
+def test_a_matrix_is_models_times_variations_times_datasets(root: Path) -> None:
+    found = [str(cell.name) for cell in cells("pets, instruments", "deep_v1,shallow/rf_hog_lbp")]
+    assert found == [f"{dataset}-{model}" for dataset in ("pets", "instruments")
+                     for model in ("deep_v1-standard", "deep_v1-residual", "shallow-rf_hog_lbp")]  # fmt: skip
+
+
+def test_without_names_it_is_all_of_them(root: Path) -> None:
+    assert len(cells()) == 2 * sum(len(family_of(family).variations) for family in FAMILIES)
+
+
+def test_without_folders_there_are_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EYEVSAI_DATA", str(tmp_path))
+    assert [cell.name.dataset for cell in cells(models="deep_v1/standard")] == ["digits"]
+
+
+def test_what_is_named_twice_is_there_once(root: Path) -> None:
+    assert len(cells("pets,pets", "deep_v1,deep_v1/residual")) == 2
+
+
+def test_each_model_takes_the_settings_that_it_has(root: Path) -> None:
+    found = {cell.name.model: cell for cell in cells("pets", "deep_v1/standard,shallow/svm_hog_lbp", epochs=3, C=5.0)}
+    assert found["deep_v1"].config.model.settings.epochs == 3  # type: ignore[attr-defined]
+    assert found["shallow"].config.model.settings.C == 5.0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"models": "deep_v9"}, "Did you mean 'deep_v2'"),
+        ({"models": "deep_v1/residuals"}, "Did you mean 'residual'"),
+        ({"models": "deep_v1/svm_hog_lbp"}, "variation of shallow"),
+        ({"datasets": "pet"}, "Did you mean 'pets'"),
+        ({"datasets": " , "}, "names none"),
+        ({"models": ","}, "names none"),
+        ({"models": "shallow", "epochs": 3}, "--epochs is a setting of none of the chosen models"),
+        ({"models": "deep_v1", "epochs": 0}, "--epochs 0 is not allowed"),
+        ({"export": "onxn"}, "Did you mean 'onnx'"),
+        ({"engine": "cloud"}, "--engine cloud is not allowed"),
+    ],
+)
+def test_a_wrong_line_is_refused(root: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose_train_all(given)
+
+
+def test_folders_whose_models_would_have_one_name_are_refused(root: Path) -> None:
+    for name in ("my pets", "my?pets"):
+        write_images(root / name, {"one": 8, "two": 8})
+    with pytest.raises(UserError, match="would have one name, my_pets-deep_v1-standard"):
+        cells("my pets,my?pets", "deep_v1/standard")
+
+
+def test_a_recipe_follows_settings_and_data_but_not_places(root: Path) -> None:
+    def recipe(about: int = 0, **given: Any) -> str:
+        (found,) = find_recipes(cells("pets", "deep_v1/standard", **given), {"trials": about}).values()
+        return found
+
+    first = recipe()
+    assert recipe(state_root="/elsewhere", checkpoint_every_s=1.0) == first
+    assert len({first, recipe(epochs=3), recipe(seed=1), recipe(tuned="never"), recipe(about=5)}) == 5
+    write_images(root / "pets", {"one": 1}, start=100)
+    assert recipe() != first
+
+
+def test_no_flag_of_the_command_means_two_things() -> None:
+    names = [setting.name for setting in settings_of_command(["train-all"])]
+    assert len(names) == len(set(names))
+    assert {"datasets", "engine", "epochs", "C", "data_root", "state_root"} <= set(names)
+    assert not {"model", "variation", "dataset", "data", "resume"} & set(names)
+    assert EngineSettings().engine == "local"
