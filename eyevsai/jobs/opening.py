@@ -15,6 +15,8 @@ from eyevsai.store import open_store, telling_refusals
 if TYPE_CHECKING:
     from eyevsai.tracking.run import Run
 
+PARTS = "parts"  # of what a run says of its data: the datasets that it is composed of
+
 
 def open_swept_store(state_root: Path) -> str:
     """The store's URI, after what ended runs of this machine left unsaid was said."""
@@ -58,6 +60,8 @@ def start_job(
 def log_input(run: Run, dataset: Dataset) -> None:
     """Says in MLflow what a run learns from."""
     counts = Counter(dataset.split_names)
-    profile = {"classes": len(dataset.classes), **{name: counts[name] for name in ("train", "valid", "test")}}
-    folders = [str(folder) for folder in dataset.found.source.parts.values()]
+    parts = dataset.found.source.parts
+    images = {name: counts[name] for name in ("train", "valid", "test")}
+    profile = {"classes": len(dataset.classes), **images, PARTS: list(parts)}
+    folders = [str(folder) for folder in parts.values()]
     run.dataset(dataset.name, dataset.fingerprint, folders, profile)

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from eyevsai.tracking.monitor import start_monitor
 from eyevsai.tracking.operations import Carrier
 from eyevsai.tracking.process import BEAT_EVERY_S, owner
 from eyevsai.tracking.run import PATIENCE_S, Run, Unsynced, now_ms, open_run
+from eyevsai.tracking.search import PAUSED
 
 log = logging.getLogger("eyevsai")
 
@@ -145,8 +147,11 @@ def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> Non
 def _reopen(run: Run, given: str | None) -> None:
     if run.spool.drain(PATIENCE_S):  # first: an end that was left unsaid must not come after the new beginning
         raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
-    _set_tags(run.client, run.run_id, owner())  # before the status, or a sweep in between would see a dead owner
-    if ENDED_BY in run.client.get_run(run.run_id).data.tags:
+    tags = run.client.get_run(run.run_id).data.tags
+    paused_s = time.time() - (run.folder.last_beat() or time.time())  # its end is when somebody noticed
+    paused = {PAUSED: f"{float(tags.get(PAUSED, 0.0)) + max(paused_s, 0.0):.1f}"}
+    _set_tags(run.client, run.run_id, owner() | paused)  # before the status, or a sweep would see a dead owner
+    if ENDED_BY in tags:
         run.client.delete_tag(run.run_id, ENDED_BY)
     run.client.update_run(run.run_id, status="RUNNING")
     if given and given != run.run_id:  # `mlflow run` ends it: docs/decisions/010-resume.md
