@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from eyevsai.formats.formats import EXPORTS
 from eyevsai.jobs.opening import PARTS
 from eyevsai.jobs.registry import read_number
-from eyevsai.jobs.subject import CLASSES
 from eyevsai.models.families import FAMILIES
 from eyevsai.reports.candidates import PASSED, TEST, VALID, Candidate, Export, choose_versions, finite
 from eyevsai.reports.deployment import Reported
@@ -66,18 +66,18 @@ def _find_folder(client: Client, version: Candidate) -> tuple[str | None, bool]:
 
 def _reader_of_classes(tracking_uri: str) -> Callable[[Candidate], tuple[str, ...]]:
     """What says the classes of a version; of those that learned from the same data one run is read."""
-    from eyevsai.tracking.search import read_json
+    from eyevsai.tracking.search import CLASSES, read_json
 
     known: dict[tuple[str, str], tuple[str, ...]] = {}
 
-    def read(version: Candidate) -> tuple[str, ...]:
+    def _read(version: Candidate) -> tuple[str, ...]:
         key = version.dataset, version.fingerprint or version.run_id
         if key not in known:
             found = read_json(tracking_uri, version.run_id, CLASSES) if version.experiment_id else None
             known[key] = tuple(found or ())
         return known[key]
 
-    return read
+    return _read
 
 
 def _describe(
@@ -112,7 +112,6 @@ def _metrics_of(tags: Mapping[str, str]) -> dict[str, float]:
 def _read_exports(tracking_uri: str, tags: Mapping[str, str], run: FoundRun | None) -> dict[str, Export]:
     from eyevsai.registry.artifacts import is_here, local_folder
     from eyevsai.registry.versions import EXPORT, exports_of
-    from eyevsai.serving.package import EXPORTS
 
     found = {}
     for name, how in exports_of(tags).items():

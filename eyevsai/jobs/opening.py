@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyevsai.data.dataset import Dataset
 from eyevsai.jobs.signals import JobStop
 from eyevsai.store import open_store, telling_refusals
 
 if TYPE_CHECKING:
+    from eyevsai.data.dataset import Dataset
     from eyevsai.tracking.run import Run
 
 PARTS = "parts"  # of what a run says of its data: the datasets that it is composed of

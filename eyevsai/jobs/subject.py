@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from eyevsai.registry.versions import Version
     from eyevsai.tracking.search import FoundRun
 
-CONFIG, CLASSES = "config.json", "classes.json"  # artifacts of each training run
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from eyevsai.data.workers import IMPORTING
 from eyevsai.jobs.opening import log_input, open_swept_store, start_job
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, stopping
-from eyevsai.jobs.subject import CLASSES, CONFIG
+from eyevsai.jobs.subject import CONFIG
 from eyevsai.jobs.tuned import use_tuned
 from eyevsai.models.learner import FeatureLearner, Learner, build
 from eyevsai.names import ModelName
@@ -160,6 +160,8 @@ class Session:
                  ", ".join(f"{key} {value}" for key, value in compute.items()))  # fmt: skip
 
     def _log_dataset(self) -> None:
+        from eyevsai.tracking.search import CLASSES
+
         dataset = self.data.dataset
         log_input(self.run, dataset)
         self.run.json(CLASSES, list(dataset.classes))

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from eyevsai.reports.deployment import Reported
-from eyevsai.reports.evaluation_page import encode_figure
+from eyevsai.reports.thumbnail import encode_figure
 
 CAPTIONS = {
     "accuracy_heatmap": "Accuracy by dataset and model",

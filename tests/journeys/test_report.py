@@ -25,6 +25,7 @@ from eyevsai.reports.game_backend import read_schema
 from eyevsai.reports.settings import ReportSettings
 from tests.conftest import ROOT, Eyevsai, copy_store, draw_image, write_images
 from tests.journeys.conftest import MlflowRun, bring_home
+from tests.original import make_record, write_registry
 
 pytestmark = [pytest.mark.xdist_group("report"), pytest.mark.timeout(600)]
 DEEP, FOREST = "stripes-deep_v1-standard", "stripes-shallow-rf_hog_lbp"
@@ -137,6 +138,31 @@ def test_tables_and_the_page_say_the_same(eyevsai_here: Eyevsai, workplace: Path
     assert not re.search(r"(src|href)=\"(?!data:|http://127\.0\.0\.1:5000)", page)
 
 
+def test_the_page_filters_and_sorts_in_a_browser(eyevsai_here: Eyevsai, workplace: Path, screenshots: Any) -> None:
+    done = json.loads(eyevsai_here("report", "--json").stdout)
+    with screenshots.browser_page() as page:
+        page.goto(f"file://{workplace / done['files']['all_models']}")
+        shown = page.locator("#models tbody tr:visible")
+
+        def names() -> list[str]:
+            return [row.locator("td").nth(2).inner_text() for row in shown.all()]
+
+        assert sorted(names()) == ["deep_v1/standard", "shallow/rf_hog_lbp"]
+        page.locator("#family").select_option("shallow")
+        assert (names(), page.locator("#shown").inner_text()) == (["shallow/rf_hog_lbp"], "1 shown")
+        page.locator("#family").select_option("")
+        page.locator("#ready").check()
+        assert names() == ["deep_v1/standard"]
+        page.locator("#ready").uncheck()
+        page.locator("#text").fill("STRIPES forest")
+        assert names() == ["shallow/rf_hog_lbp"]
+        page.locator("#text").fill("")
+        page.get_by_role("button", name="kind").click()
+        assert names() == ["deep_v1/standard", "shallow/rf_hog_lbp"]
+        page.get_by_role("button", name="kind").click()
+        assert names() == ["shallow/rf_hog_lbp", "deep_v1/standard"]
+
+
 def test_ready_follows_what_becomes_of_a_model(eyevsai_here: Eyevsai, workplace: Path) -> None:
     client = MlflowClient()
 
@@ -182,6 +208,16 @@ def test_versions_of_production_and_of_other_names(eyevsai_here: Eyevsai, workpl
     eyevsai_here("report")
     entry = entries_of(read(workplace / "reports", "game_backend_report"))[DEEP]
     assert (entry["version"], entry["stage"], entry["chosen_because"]) == ("1", "production", "it is in Production")
+
+
+def test_what_was_imported_without_a_model_is_in_the_table_alone(eyevsai_here: Eyevsai, workplace: Path) -> None:
+    eyevsai_here("registry", "import", str(write_registry(workplace / "registry.json", make_record(1))))
+    eyevsai_here("report")
+    rows = {row["model_key"]: row for row in read(workplace / "reports", "all_models_report")}
+    imported = rows["pets-deep_v2-resnet"]
+    assert (imported["reported"], imported["model_path"]) == ("false", "")
+    assert (float(imported["accuracy"]), float(imported["training_time"])) == (0.49, 3600.5)
+    assert set(entries_of(read(workplace / "reports", "game_backend_report"))) == {DEEP, FOREST}
 
 
 def test_another_jobs_run_takes_the_files(workplace: Path, tmp_path: Path) -> None:
