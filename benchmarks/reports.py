@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,8 @@ def judge(uri: str) -> None:
         (folder / "exports" / "onnx").mkdir(parents=True)
     for model in read_models(open_registry(uri)):
         for version in model.versions:
-            client.set_model_version_tag(version.name, str(version.number), "export.onnx", "passed")
+            for tag, text in {"export.onnx": "passed", "fingerprint": "f" * 64}.items():
+                client.set_model_version_tag(version.name, str(version.number), tag, text)
 
 
 def main() -> None:
@@ -51,14 +53,23 @@ def main() -> None:
         open_store()
         fill(uri, Path(folder))
         judge(uri)
-        took = []
+        took, worked = [], []
         for _ in range(TURNS):
-            began = time.perf_counter()
+            began, before = time.perf_counter(), _work_of_children()
             command = [sys.executable, "-m", "eyevsai", "report", "--json"]
             done = subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True, text=True)
             took.append(time.perf_counter() - began)
+            worked.append(_work_of_children() - before)
         said = json.loads(done.stdout)
         assert (said["models"], said["versions"]) == (len({name_of(n) for n in range(RUNS)}), RUNS * VERSIONS)
         print(f"{said['models']} models, {RUNS} runs, {said['versions']} versions, {said['ready']} models ready")
-        print(f"  eyevsai report        {sorted(took)[TURNS // 2]:6.2f} s   (limit {LIMIT_S} s; "
-              f"{', '.join(f'{each:.2f}' for each in took)})")  # fmt: skip
+        print(
+            f"  eyevsai report        {sorted(took)[TURNS // 2]:6.2f} s   (limit {LIMIT_S} s; "
+            f"{', '.join(f'{each:.2f}' for each in took)}; of the processor {sorted(worked)[TURNS // 2]:.2f} s)"
+        )
+
+
+def _work_of_children() -> float:
+    """Seconds of the processor, which tell more than a clock where other programs share it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from eyevsai.formats.formats import EXPORTS
-from eyevsai.jobs.opening import PARTS
 from eyevsai.jobs.registry import read_number
 from eyevsai.models.families import FAMILIES
 from eyevsai.reports.candidates import PASSED, TEST, VALID, Candidate, Export, choose_versions, finite
@@ -15,7 +14,7 @@ from eyevsai.reports.deployment import Reported
 if TYPE_CHECKING:
     from eyevsai.registry.audit import Entry
     from eyevsai.registry.models import Client, KnownVersion, RegisteredModel
-    from eyevsai.tracking.search import FoundRun
+    from eyevsai.tracking.results import Result
 
 NAMED = ("dataset", "model", "variation")  # the tags of a registered model that eyevsai trains
 
@@ -25,11 +24,11 @@ def read_candidates(tracking_uri: str) -> list[Candidate]:
     none of its own."""
     from eyevsai.registry.audit import read_promotions
     from eyevsai.registry.models import open_registry, read_models
-    from eyevsai.tracking.search import find_runs
+    from eyevsai.tracking.results import read_results
 
     client = open_registry(tracking_uri)
     models = [model for model in read_models(client) if all(model.tags.get(name) for name in NAMED)]
-    runs = find_runs(tracking_uri, (each.run_id for model in models for each in model.versions if each.run_id))
+    runs = read_results(tracking_uri, (each.run_id for model in models for each in model.versions if each.run_id))
     promotions = read_promotions(client)
     return [
         _describe(tracking_uri, model, each, runs.get(each.run_id), promotions.get((each.name, each.number)))
@@ -81,7 +80,7 @@ def _reader_of_classes(tracking_uri: str) -> Callable[[Candidate], tuple[str, ..
 
 
 def _describe(
-    tracking_uri: str, model: RegisteredModel, version: KnownVersion, run: FoundRun | None, promotion: Entry | None
+    tracking_uri: str, model: RegisteredModel, version: KnownVersion, run: Result | None, promotion: Entry | None
 ) -> Candidate:
     from eyevsai.registry.stages import STAGES, holder_of
     from eyevsai.registry.versions import SIZE, THRESHOLD
@@ -92,10 +91,10 @@ def _describe(
     return Candidate(
         key=version.name, dataset=dataset, family=model.tags["model"], variation=model.tags["variation"],
         number=version.number, run_id=version.run_id, experiment_id=run.experiment_id if run else "",
-        fingerprint=tags.get("fingerprint", ""), parts=tuple(run.data.get(PARTS, ())) if run else (),
+        fingerprint=tags.get("fingerprint", ""), parts=run.parts if run else (),
         registered_ms=version.created_ms, stage=next(held, ""),
         has_model=IMPORTED not in tags and model.tags["model"] in FAMILIES, took_s=run.took_s if run else None,
-        metrics=finite(run.metrics if run else _metrics_of(tags)), exports=_read_exports(tracking_uri, tags, run),
+        metrics=finite(run.metrics if run else _metrics_of(tags)), exports=_read_exports(tracking_uri, version, run),
         objections=_objections(promotion), size_bytes=_whole(tags, SIZE), parameters=_whole(tags, "parameters"),
         image_size=_whole(tags, "image_size"), threshold=read_number(tags.get(THRESHOLD)),
     )  # fmt: skip
@@ -109,18 +108,18 @@ def _metrics_of(tags: Mapping[str, str]) -> dict[str, float]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _read_exports(tracking_uri: str, tags: Mapping[str, str], run: FoundRun | None) -> dict[str, Export]:
+def _read_exports(tracking_uri: str, version: KnownVersion, run: Result | None) -> dict[str, Export]:
     from eyevsai.registry.artifacts import is_here, local_folder
     from eyevsai.registry.versions import EXPORT, exports_of
 
     found = {}
-    for name, how in exports_of(tags).items():
+    for name, how in exports_of(version.tags).items():
         begin = f"{EXPORT}.{name}."
-        figures = {tag.removeprefix(begin): value for tag, text in tags.items()
+        figures = {tag.removeprefix(begin): value for tag, text in version.tags.items()
                    if tag.startswith(begin) and (value := read_number(text)) is not None}  # fmt: skip
         folder = local_folder(f"{run.artifact_uri}/{EXPORTS}/{name}") if run and how == PASSED else None
         is_missing = how == PASSED and run is not None and folder is None and is_here(tracking_uri, run.artifact_uri)
-        uri = f"runs:/{run.run_id}/{EXPORTS}/{name}" if run else ""
+        uri = f"runs:/{version.run_id}/{EXPORTS}/{name}"
         found[name] = Export(how, uri, None if folder is None else str(folder), is_missing, figures)
     return found
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from eyevsai.data.dataset import Dataset
     from eyevsai.tracking.run import Run
 
-PARTS = "parts"  # of what a run says of its data: the datasets that it is composed of
-
 
 def open_swept_store(state_root: Path) -> str:
     """The store's URI, after what ended runs of this machine left unsaid was said."""
@@ -59,6 +57,8 @@ def start_job(
 
 def log_input(run: Run, dataset: Dataset) -> None:
     """Says in MLflow what a run learns from."""
+    from eyevsai.tracking.results import PARTS
+
     counts = Counter(dataset.split_names)
     parts = dataset.found.source.parts
     images = {name: counts[name] for name in ("train", "valid", "test")}

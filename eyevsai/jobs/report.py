@@ -112,25 +112,26 @@ def _write(folder: Path, candidates: list[Candidate], models: list[Reported], tr
     from eyevsai.reports.overview import list_versions, summarize, write_csv
     from eyevsai.reports.overview_page import render_overview_page
     from eyevsai.reports.overview_pictures import draw_overview
+    from eyevsai.reports.thumbnail import draw_png
 
     now = datetime.now().astimezone()
     generated = now.isoformat(timespec="seconds")
-    summary, pictures = summarize(candidates, models, generated), draw_overview([each.version for each in models])
+    summary = summarize(candidates, models, generated)
+    pictures = {name: draw_png(figure) for name, figure in draw_overview([each.version for each in models]).items()}
     address = tracking_uri.rstrip("/") if tracking_uri.startswith("http") else UI
     texts = {
-        CSV: (".csv", write_csv(list_versions(candidates, models))),
-        SUMMARY: (".json", _to_json(summary)),
-        PAGE: (".html", render_overview_page(models, summary, pictures, address)),
-        GAME: (".json", _to_json(build_game_report(models, generated))),
-    }
-    files = {name: folder / f"{name}_{now:%Y%m%d_%H%M%S}" for name in (*pictures, *texts)}
+        f"{CSV}.csv": write_csv(list_versions(candidates, models)), f"{SUMMARY}.json": _to_json(summary),
+        f"{PAGE}.html": render_overview_page(models, summary, pictures, address),
+        f"{GAME}.json": _to_json(build_game_report(models, generated)),
+    }  # fmt: skip
+    contents = {f"{name}.png": content for name, content in pictures.items()}
+    contents |= {name: text.encode() for name, text in texts.items()}
+    files = dict[str, Path]()
     try:
-        for name, figure in pictures.items():
-            files[name] = files[name].with_suffix(".png")
-            figure.savefig(files[name])
-        for name, (suffix, text) in texts.items():
-            files[name] = files[name].with_suffix(suffix)
-            files[name].write_text(text, encoding="utf-8")
+        for name, content in contents.items():
+            kind, _, suffix = name.rpartition(".")
+            files[kind] = folder / f"{kind}_{now:%Y%m%d_%H%M%S}.{suffix}"
+            files[kind].write_bytes(content)
     except OSError as error:
         raise RunFailed(f"Cannot write to {folder.parent}: {error.strerror or error}. Nothing was kept.") from error
     return files

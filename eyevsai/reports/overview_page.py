@@ -7,10 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from eyevsai.reports.deployment import Reported
-from eyevsai.reports.thumbnail import encode_figure
+from eyevsai.reports.thumbnail import encode_png
 
 CAPTIONS = {
     "accuracy_heatmap": "Accuracy by dataset and model",
@@ -20,11 +19,11 @@ CAPTIONS = {
 
 
 def render_overview_page(
-    models: Sequence[Reported], summary: Mapping[str, Any], pictures: Mapping[str, Figure], address: str
+    models: Sequence[Reported], summary: Mapping[str, Any], pictures: Mapping[str, bytes], address: str
 ) -> str:
     """A table to filter and to sort, with links to runs and versions in MLflow's UI at `address`, and pictures."""
     environment = Environment(loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined)
-    environment.filters["uri"] = encode_figure
+    environment.filters["uri"] = encode_png
     environment.filters["part"] = lambda text: quote(str(text), safe="")
     page: str = environment.get_template("overview_page.html").render(
         models=models, summary=summary, address=address,

@@ -27,6 +27,16 @@ def encode_thumbnail(image: npt.NDArray[np.uint8]) -> str:
 
 def encode_figure(figure: Figure) -> str:
     """A figure as a PNG in a data URI."""
+    return encode_png(draw_png(figure))
+
+
+def draw_png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def encode_png(content: bytes) -> str:
+    """The bytes of a PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()

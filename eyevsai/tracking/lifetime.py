@@ -29,8 +29,8 @@ from eyevsai.store import identify_store, shown, telling_refusals
 from eyevsai.tracking.monitor import start_monitor
 from eyevsai.tracking.operations import Carrier
 from eyevsai.tracking.process import BEAT_EVERY_S, owner
+from eyevsai.tracking.results import PAUSED, read_seconds
 from eyevsai.tracking.run import PATIENCE_S, Run, Unsynced, now_ms, open_run
-from eyevsai.tracking.search import PAUSED
 
 log = logging.getLogger("eyevsai")
 
@@ -149,7 +149,7 @@ def _reopen(run: Run, given: str | None) -> None:
         raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
     tags = run.client.get_run(run.run_id).data.tags
     paused_s = time.time() - (run.folder.last_beat() or time.time())  # its end is when somebody noticed
-    paused = {PAUSED: f"{float(tags.get(PAUSED, 0.0)) + max(paused_s, 0.0):.1f}"}
+    paused = {PAUSED: f"{read_seconds(tags.get(PAUSED)) + max(paused_s, 0.0):.1f}"}
     _set_tags(run.client, run.run_id, owner() | paused)  # before the status, or a sweep would see a dead owner
     if ENDED_BY in tags:
         run.client.delete_tag(run.run_id, ENDED_BY)

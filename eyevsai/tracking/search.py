@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,9 +20,6 @@ SCORES = ("test/accuracy", "best/accuracy")  # what models are held against each
 CLASSES = "classes.json"  # the artifact of a training run that names its classes
 IMPORTED = "imported"  # the tag of a run that another registry knew first: its name there
 AT_ONCE = 1000  # runs of one answer
-IDS_AT_ONCE = 200  # in one question
-PAUSED = "paused_s"  # the tag of a resumed run: seconds in which nobody worked on it
-PLAIN_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -37,24 +33,11 @@ class FoundRun:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     model_uri: str | None  # of the model that it logged
-    experiment_id: str
-    artifact_uri: str
-    started_ms: int
-    ended_ms: int | None
-    data: Mapping[str, Any]  # what it said of the data that it learned from: numbers of images, classes and parts
 
     @property
     def score(self) -> tuple[str, float]:
         """The metric by which it is held against others, and its value: -1 when it has none."""
         return next(((name, self.metrics[name]) for name in SCORES if name in self.metrics), (SCORES[-1], -1.0))
-
-    @property
-    def took_s(self) -> float | None:
-        """Seconds from its begin to its end, without those between an interruption and its resume; None before."""
-        paused = self.tags.get(PAUSED, "0")
-        if self.ended_ms is None or not PLAIN_NUMBER.fullmatch(paused):
-            return None
-        return max(0.0, (self.ended_ms - self.started_ms) / 1000 - float(paused))
 
 
 def find_run(tracking_uri: str, run_id: str) -> FoundRun:
@@ -85,15 +68,6 @@ def find_trained(tracking_uri: str) -> list[FoundRun]:
     return _find_all(tracking_uri, "tags.job = 'train' and attributes.status = 'FINISHED'")
 
 
-def find_runs(tracking_uri: str, run_ids: Iterable[str]) -> dict[str, FoundRun]:
-    """The runs of these ids that are there and were not deleted."""
-    ids = sorted(set(run_ids))
-    chunks = (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))
-    wanted = (", ".join(f"'{run_id}'" for run_id in chunk) for chunk in chunks)
-    found = (_find_all(tracking_uri, f"attributes.run_id IN ({listed})") for listed in wanted)
-    return {run.run_id: run for runs in found for run in runs}
-
-
 def find_imported(tracking_uri: str) -> dict[str, FoundRun]:
     """The runs that were imported, or begun to be, by what they are called where they come from."""
     found = _find_all(tracking_uri, f"tags.job = 'import' and tags.{IMPORTED} != ''")
@@ -113,19 +87,7 @@ def _describe(run: Run) -> FoundRun:
     models = run.outputs.model_outputs if run.outputs else []
     uri = f"models:/{models[-1].model_id}" if models else None
     info, data = run.info, run.data
-    return FoundRun(
-        info.run_id, info.run_name or "", info.status, data.tags, data.params, data.metrics, uri, info.experiment_id,
-        info.artifact_uri, info.start_time, info.end_time, _read_profile(run),
-    )  # fmt: skip
-
-
-def _read_profile(run: Run) -> dict[str, Any]:
-    """What `Run.dataset` wrote; empty for a run that learned from nothing, or wrote something else."""
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    try:
-        return dict(json.loads(inputs[0].dataset.profile or "{}")) if inputs else {}
-    except (ValueError, TypeError):
-        return {}
+    return FoundRun(info.run_id, info.run_name or "", info.status, data.tags, data.params, data.metrics, uri)
 
 
 def find_study(tracking_uri: str, tags: Mapping[str, str], wanted: str | None) -> str | None:

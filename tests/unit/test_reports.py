@@ -32,9 +32,10 @@ from eyevsai.reports.levels import LEVELS, is_scored, split_levels
 from eyevsai.reports.overview import list_versions, summarize, write_csv
 from eyevsai.reports.overview_page import render_overview_page
 from eyevsai.reports.overview_pictures import draw_overview
+from eyevsai.reports.thumbnail import draw_png
 from eyevsai.run_folder import HEARTBEAT
 from eyevsai.tracking.lifetime import start_run
-from eyevsai.tracking.search import find_run
+from eyevsai.tracking.results import Result, read_columns, read_results, read_runs
 from tests.conftest import write_images
 
 NOW = "2026-03-03T12:00:00+00:00"
@@ -195,7 +196,8 @@ def test_names_on_the_page_are_text() -> None:
     nasty = '"><script>alert(1)</script>'
     model = replace(READY, version=replace(CANDIDATE, dataset=nasty, run_id='"x', experiment_id='" onclick="'))
     summary = summarize([model.version], [model], NOW)
-    page = render_overview_page([model], summary, draw_overview([model.version]), "http://server:5000")
+    pictures = {name: draw_png(figure) for name, figure in draw_overview([model.version]).items()}
+    page = render_overview_page([model], summary, pictures, "http://server:5000")
     assert page.count("<script>") == 1
     assert 'onclick="' not in page
     assert "http://server:5000/#/experiments/%22%20onclick%3D%22/runs/%22x" in page
@@ -210,18 +212,26 @@ def test_lists_of_models_and_datasets_are_checked() -> None:
         choose_listed("dataset", " , ", ["pets"])
 
 
+def result_of(uri: str, run_id: str) -> Result:
+    """What came of a run, which a server's answer and a database's columns say alike."""
+    client = MlflowClient(tracking_uri=uri)
+    found = read_results(uri, [run_id, "gone"])
+    assert found == read_columns(client, [run_id]) == read_runs(client, [run_id])
+    return found[run_id]
+
+
 def test_a_resumed_runs_pause_is_no_training(workplace: Path) -> None:
     uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
     with pytest.raises(KeyboardInterrupt), start_run(uri, "long", {}, state) as run:
         raise KeyboardInterrupt
     client = MlflowClient()
-    assert find_run(uri, run.run_id).took_s == pytest.approx(0.0, abs=5.0)
+    assert result_of(uri, run.run_id).took_s == pytest.approx(0.0, abs=5.0)
     begun = int(time.time() * 1000) - 100_000  # it began 100 s ago, and 90 s ago it was interrupted
     _set_begin(workplace, run.run_id, begun)
     os.utime(run.folder.path / HEARTBEAT, (time.time() - 90,) * 2)
     with start_run(uri, "long", {}, state, resumed=run.run_id):
         pass
-    found = find_run(uri, run.run_id)
+    found = result_of(uri, run.run_id)
     assert float(client.get_run(run.run_id).data.tags["paused_s"]) == pytest.approx(90, abs=3)
     assert found.took_s == pytest.approx(10, abs=5)
 
@@ -241,4 +251,9 @@ def test_a_run_says_of_which_datasets_its_own_is_composed(workplace: Path, cache
     uri = os.environ["MLFLOW_TRACKING_URI"]
     with start_run(uri, "union", {}, workplace / "state") as run:
         log_input(run, load_dataset(settings, 0))
-    assert find_run(uri, run.run_id).data["parts"] == ["beans", "pets"]
+        run.metrics({"best/accuracy": 0.5, "best/loss": 2.0}, step=1)
+        run.metrics({"best/accuracy": 0.75}, step=2)
+    assert result_of(uri, run.run_id).parts == ("beans", "pets")
+    assert result_of(uri, run.run_id).metrics.items() >= {"best/accuracy": 0.75, "best/loss": 2.0}.items()
+    MlflowClient().delete_run(run.run_id)
+    assert read_results(uri, [run.run_id]) == {}
