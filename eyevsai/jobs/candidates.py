@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from eyevsai.formats.formats import EXPORTS
@@ -41,14 +41,12 @@ def report_models(tracking_uri: str, candidates: Iterable[Candidate]) -> list[Re
     from eyevsai.registry.models import open_registry
 
     client, chosen = open_registry(tracking_uri), choose_versions(candidates)
-    classes_of = _reader_of_classes(tracking_uri)
-    newest: dict[str, Candidate] = {}
-    for version, _ in chosen.values():
-        known = newest.get(version.dataset)
-        if known is None or known.registered_ms < version.registered_ms:
-            newest[version.dataset] = version
+    classes = _read_classes(tracking_uri, [version for version, _ in chosen.values()])
+    newest: dict[str, tuple[str, ...]] = {}
+    for version, _ in sorted(chosen.values(), key=lambda pair: pair[0].registered_ms):
+        newest[version.dataset] = classes[version.uri] or newest.get(version.dataset, ())
     return [
-        Reported(version, why, classes_of(version), classes_of(newest[version.dataset]), *_find_folder(client, version))
+        Reported(version, why, classes[version.uri], newest[version.dataset], *_find_folder(client, version))
         for version, why in chosen.values()
     ]
 
@@ -63,20 +61,19 @@ def _find_folder(client: Client, version: Candidate) -> tuple[str | None, bool]:
     return None if folder is None else str(folder), folder is None and is_here(client.tracking_uri, location)
 
 
-def _reader_of_classes(tracking_uri: str) -> Callable[[Candidate], tuple[str, ...]]:
-    """What says the classes of a version; of those that learned from the same data one run is read."""
+def _read_classes(tracking_uri: str, versions: Iterable[Candidate]) -> dict[str, tuple[str, ...]]:
+    """The classes of versions, by URI; of those that learned from the same data one run is read. Empty where the run
+    is gone, or does not say."""
     from eyevsai.tracking.search import CLASSES, read_json
 
-    known: dict[tuple[str, str], tuple[str, ...]] = {}
-
-    def _read(version: Candidate) -> tuple[str, ...]:
+    of_data: dict[tuple[str, str], tuple[str, ...]] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    for version in versions:
         key = version.dataset, version.fingerprint or version.run_id
-        if key not in known:
-            found = read_json(tracking_uri, version.run_id, CLASSES) if version.experiment_id else None
-            known[key] = tuple(found or ())
-        return known[key]
-
-    return _read
+        if version.experiment_id and key not in of_data:
+            of_data[key] = tuple(read_json(tracking_uri, version.run_id, CLASSES) or ())
+        found[version.uri] = of_data[key] if version.experiment_id else ()
+    return found
 
 
 def _describe(

@@ -71,8 +71,10 @@ def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None =
 
     output = Path(settings.output).expanduser()
     with telling(tracking_uri, "Reading the registry"):
-        candidates = _select(read_candidates(tracking_uri), settings)
-        models = report_models(tracking_uri, candidates)
+        everything = read_candidates(tracking_uri)
+        candidates = _select(everything, settings)
+        keys = {each.key for each in candidates}
+        models = [model for model in report_models(tracking_uri, everything) if model.version.key in keys]
     with building_beside(output) as building:
         files = _write(building, candidates, models, tracking_uri)
         if run is not None:

@@ -67,7 +67,7 @@ class Artifacts:
 
 def local_folder(uri: str) -> Path | None:
     """The folder of this machine that an artifact location names; None where it names none that is there."""
-    folder = Path(local_file_uri_to_path(uri)) if is_local_uri(uri) else None
+    folder = Path(local_file_uri_to_path(uri)).absolute() if is_local_uri(uri) else None
     return folder if folder is not None and folder.is_dir() else None
 
 

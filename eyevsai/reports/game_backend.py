@@ -40,7 +40,7 @@ def build_game_report(models: Sequence[Reported], generated: str) -> dict[str, A
         "report_generated": generated, "version": VERSION, "model_descriptions": describe_models(),
         "datasets": {name: describe_dataset(name, of_dataset) for name, of_dataset in sorted(of_datasets.items())},
     }  # fmt: skip
-    jsonschema.validate(report, read_schema(), cls=jsonschema.Draft202012Validator)
+    jsonschema.Draft202012Validator(read_schema()).validate(report)
     return report
 
 

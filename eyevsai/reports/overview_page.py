@@ -26,7 +26,7 @@ def render_overview_page(
     environment.filters["uri"] = encode_png
     environment.filters["part"] = lambda text: quote(str(text), safe="")
     page: str = environment.get_template("overview_page.html").render(
-        models=models, summary=summary, address=address,
+        models=sorted(models, key=lambda model: -(model.version.accuracy or 0.0)), summary=summary, address=address,
         pictures=[(caption, pictures[name]) for name, caption in CAPTIONS.items()],
     )  # fmt: skip
     return page

@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
@@ -81,6 +81,7 @@ def test_few_models_have_levels_too(accuracies: list[float], levels: list[str]) 
     assert split_levels(accuracies) == levels
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(0, 1) | st.just(math.nan) | st.none(), min_size=1, max_size=15))
 def test_a_report_is_what_its_schema_says(accuracies: list[float | None]) -> None:
     metrics = [{} if value is None else {"test/accuracy": value} for value in accuracies]
@@ -106,6 +107,7 @@ def test_the_best_three_of_a_level_are_shown() -> None:
 
 
 def test_the_schema_refuses_what_a_backend_cannot_use() -> None:
+    jsonschema.Draft202012Validator.check_schema(read_schema())
     good = build_game_report([READY], NOW)
     entry = good["datasets"]["pets"]["difficulty_levels"]["easy"]["models"][0]
     for name, bad in (("model_path", "/home/me/model.pth"), ("model_key", ""), ("accuracy", 0.0), ("version", 1),
@@ -247,10 +249,10 @@ def _set_begin(folder: Path, run_id: str, started_ms: int) -> None:
 def test_a_run_says_of_which_datasets_its_own_is_composed(workplace: Path, cache_root: Path) -> None:
     for name in ("beans", "pets"):
         write_images(workplace / "root" / name, {"a": 8, "b": 8})
-    settings = DataSettings(dataset="combined_all", data_root=str(workplace / "root"), cache_root=str(cache_root))
+    union = DataSettings(dataset="combined_all", data_root=str(workplace / "root"), cache_root=str(cache_root))
     uri = os.environ["MLFLOW_TRACKING_URI"]
     with start_run(uri, "union", {}, workplace / "state") as run:
-        log_input(run, load_dataset(settings, 0))
+        log_input(run, load_dataset(union, 0))
         run.metrics({"best/accuracy": 0.5, "best/loss": 2.0}, step=1)
         run.metrics({"best/accuracy": 0.75}, step=2)
     assert result_of(uri, run.run_id).parts == ("beans", "pets")
