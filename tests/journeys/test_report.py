@@ -17,6 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
+from eyevsai.errors import UserError
 from eyevsai.jobs.candidates import read_candidates
 from eyevsai.jobs.opening import start_job
 from eyevsai.jobs.report import write_reports
@@ -230,6 +231,21 @@ def test_another_jobs_run_takes_the_files(workplace: Path, tmp_path: Path) -> No
     logged = {Path(artifact.path).name for artifact in MlflowClient().list_artifacts(run.run_id, "reports")}
     assert logged == {path.name for path in done.files.values()}
     assert (done.models, done.run_id) == (1, run.run_id)
+
+
+def test_a_disk_that_fills_up_leaves_nothing(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Path.replace
+
+    def fill_up(path: Path, target: Path) -> Path:
+        if path.name.startswith("summary_report"):
+            raise OSError(28, "No space left on device")
+        return original(path, target)
+
+    monkeypatch.setattr(Path, "replace", fill_up)
+    settings = ReportSettings(output=str(tmp_path / "full" / "out"))
+    with pytest.raises(UserError, match="No space left on device"):
+        write_reports(settings, str(MlflowClient().tracking_uri))
+    assert [path for path in (tmp_path / "full").rglob("*") if path.is_file()] == []
 
 
 def test_bad_input_is_said_and_leaves_nothing(eyevsai_here: Eyevsai, workplace: Path, tmp_path: Path) -> None:
