@@ -22,6 +22,7 @@ BENCHMARKS = {
     "exports": "benchmarks.exports",
     "frozen": "benchmarks.frozen",
     "registry": "benchmarks.registry",
+    "reports": "benchmarks.reports",
     "faults": "benchmarks.faults",
 }
 

@@ -31,7 +31,8 @@ def fill(uri: str, folder: Path) -> None:
     params = {f"setting_{number}": str(number) for number in range(60)} | {"variation": "standard"}
     metrics = [Metric(f"metric_{number}", 0.5, 1, step) for number in range(20) for step in range(5)]
     for number in range(MODELS):
-        client.create_registered_model(name_of(number), tags={"dataset": "pets"})
+        name = {"dataset": "pets", "model": "deep_v1", "variation": str(number)}
+        client.create_registered_model(name_of(number), tags=name)
     for number in range(RUNS):
         run = client.create_run(experiment_id, tags={"eyevsai": "1", "job": "train"})
         tags = [RunTag(f"tag_{tag}", "of a run") for tag in range(20)]

@@ -12,6 +12,7 @@ from eyevsai import config
 from eyevsai.console import say_where, start_logging
 from eyevsai.engines.settings import EngineSettings, TrainAllSettings
 from eyevsai.flags import Json, with_flags
+from eyevsai.model_commands import report
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.settings import Setting, settings_of
 
@@ -34,6 +35,10 @@ def train_all(as_json: Json = False, **given: Any) -> None:
     What was done before with the same settings, data and code is not done again. Takes the flags of train, for all
     models that have them. Exit code 1 when a job failed; the others are done all the same.
     """
+    matrix = config.compose(TrainAllSettings, given)
+    if matrix.generate_reports_only:
+        _report(matrix, as_json)
+        return
     from eyevsai.jobs.train_all import compose_train_all
 
     composed = compose_train_all(given)
@@ -43,12 +48,19 @@ def train_all(as_json: Json = False, **given: Any) -> None:
     done = job(composed, config.take_run_id())
     models = {**done.before, **{name: status.value["model_uri"] for name, status in done.jobs.items()}}
     if as_json:
-        print(json.dumps({"run_id": done.run_id, "models": models, "seconds": done.seconds}, indent=2))
+        reports = {name: str(path) for name, path in done.reports.items()}
+        about = {"run_id": done.run_id, "models": models, "reports": reports, "seconds": done.seconds}
+        print(json.dumps(about, indent=2))
         return
     for uri in models.values():
         print(uri)
     print(f"{len(done.jobs)} trained, {len(done.before)} there before, in {done.seconds:.0f} s\n"
           f"run {done.run_id}; {say_where()}")  # fmt: skip
+
+
+def _report(matrix: TrainAllSettings, as_json: bool) -> None:
+    wanted = {"models": matrix.models, "datasets": matrix.datasets, "output": matrix.output}
+    report(as_json, **{name: value for name, value in wanted.items() if value is not None})
 
 
 def _settings() -> tuple[Setting, ...]:

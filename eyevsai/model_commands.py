@@ -1,4 +1,4 @@
-"""The commands about models that are trained: evaluate, compare, export, predict."""
+"""The commands about models that are trained: evaluate, compare, export, predict, report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from eyevsai.console import say_where, start_logging
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.flags import Json, with_flags
 from eyevsai.formats.settings import ExportSettings
+from eyevsai.reports.settings import ReportSettings
 from eyevsai.settings import settings_of
 
 
@@ -22,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel="Jobs")(compare)
     app.command(rich_help_panel="Jobs")(with_flags(export, settings_of(ExportSettings)))
     app.command(rich_help_panel="Jobs")(predict)
+    app.command(rich_help_panel="Jobs")(with_flags(report, settings_of(ReportSettings)))
 
 
 def evaluate(as_json: Json = False, **given: Any) -> None:
@@ -117,3 +119,18 @@ def predict(
             print(each.to_text())
     if bad:
         raise typer.Exit(1)
+
+
+def report(as_json: Json = False, **given: Any) -> None:
+    """Write all models into tables, pictures, a page to read, and the file that a game's backend reads."""
+    settings = config.compose(ReportSettings, given)
+    start_logging()
+    from eyevsai.jobs.report import report as job
+
+    done = job(settings, config.take_run_id())
+    if as_json:
+        print(json.dumps(done.to_json(), indent=2))
+        return
+    print(f"{done.models} models of {done.versions} versions, {done.ready} of them ready to be deployed")
+    for path in done.files.values():
+        print(path)

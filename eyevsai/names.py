@@ -32,6 +32,19 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     raise UserError(f"There is no {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}.")
 
 
+def choose_listed(kind: str, text: str, known: Iterable[str]) -> list[str]:
+    """The names in a list with commas, each once.
+
+    Raises:
+        UserError: one is not known, naming the nearest, or none is given.
+    """
+    known = list(known)
+    named = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    if not named:
+        raise UserError(f"{text!r} names no {kind}. Known: {', '.join(known) or 'none'}.")
+    return [choose(kind, name, known) for name in named]
+
+
 @dataclass(frozen=True)
 class ModelName:
     """What a registered model is named after."""

@@ -16,6 +16,7 @@ from eyevsai.engines.settings import TrainAllSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
+from eyevsai.reports.settings import ReportSettings
 from eyevsai.settings import Setting, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
@@ -31,6 +32,7 @@ def render_mlproject() -> str:
     entries += _entry("evaluate", settings_of(EvaluateSettings)) + _entry("export", settings_of(ExportSettings))
     entries += _entry("promote", settings_of(PromoteSettings)) + _entry("cleanup", settings_of(CleanupSettings))
     entries += _entry("train_all", settings_of(TrainAllSettings))
+    entries += _entry("report", settings_of(ReportSettings))
     return HEADER + "name: eyevsai\n\nconda_env: conda.yaml\n\nentry_points:\n" + entries
 
 

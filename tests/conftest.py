@@ -84,15 +84,20 @@ def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "mlflow.db"
 
 
+def copy_store(template: Path, folder: Path) -> None:
+    """Makes a fresh store in a folder."""
+    import sqlite3
+
+    shutil.copy(template, folder / "mlflow.db")
+    with sqlite3.connect(folder / "mlflow.db") as database:  # the template's own folder must not be written to
+        database.execute("update experiments set artifact_location = ?", [str(folder / "mlruns" / "0")])
+    database.close()
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, template_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with a fresh store, as the current folder."""
-    import sqlite3
-
-    shutil.copy(template_store, tmp_path / "mlflow.db")
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:  # the template's own folder must not be written to
-        database.execute("update experiments set artifact_location = ?", [str(tmp_path / "mlruns" / "0")])
-    database.close()
+    copy_store(template_store, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     return tmp_path

@@ -52,3 +52,7 @@ class TrainAllSettings(Settings):
     force: Annotated[bool, Doc("Do what was done before with the same settings, data and code, too.")] = False
     auto_cleanup: Annotated[bool, Doc("Delete older versions in the end, as `eyevsai cleanup --keep` does.")] = False
     keep: Annotated[int, Range(1, 10**6), Doc("Newest versions of each model that --auto-cleanup keeps.")] = 3
+    output: Annotated[str, Doc("Folder that reports are written into in the end, as `eyevsai report` does.")] = (
+        "reports"
+    )
+    generate_reports_only: Annotated[bool, Doc("Train nothing, only write the reports.")] = False

@@ -23,6 +23,7 @@ FORMATS = {
     "tensorrt": "eyevsai.formats.tensorrt:TensorRt",
 }
 ALL = "all"
+EXPORTS = "exports"  # where a run keeps them, a folder for each format
 
 
 def format_of(name: str) -> Format:

@@ -17,7 +17,7 @@ from eyevsai.data.dataset import Data
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.formats.exporting import export as export_one
 from eyevsai.formats.format import Pixels, Source
-from eyevsai.formats.formats import asks_all, format_of, names_of
+from eyevsai.formats.formats import EXPORTS, asks_all, format_of, names_of
 from eyevsai.formats.parity import Corpus, Verdict
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.jobs.corpus import draw, draw_corpus, squares
@@ -101,7 +101,7 @@ class Leaving:
         """Writes one export and holds it against the model; logs it and what was found."""
         from eyevsai.registry.artifacts import size_of
         from eyevsai.registry.versions import EXPORT, SIZE, tag_version
-        from eyevsai.serving.package import EXPORT_FOLDER, EXPORTS, SERVED
+        from eyevsai.serving.package import EXPORT_FOLDER, SERVED
 
         subject, began = self.subject, time.monotonic()
         log.info("Exporting %s as %s", subject.title, name)
@@ -149,7 +149,7 @@ def prepare(subject: Subject, settings: ExportSettings, output: Path | None) -> 
 def _keep(name: str, subject: Subject, folder: Path, state_root: Path) -> None:
     """Logs an export on the run that trained the model; the one that a version is served by, in the version too."""
     from eyevsai.registry.versions import CARRIERS
-    from eyevsai.serving.package import EXPORT_FOLDER, EXPORTS, SERVED
+    from eyevsai.serving.package import EXPORT_FOLDER, SERVED
     from eyevsai.tracking.ended import reopen_run
 
     with reopen_run(subject.tracking_uri, subject.run.run_id, state_root, CARRIERS) as run:

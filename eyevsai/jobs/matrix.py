@@ -16,8 +16,8 @@ from eyevsai.data.dataset import load_dataset
 from eyevsai.engines.settings import TrainAllSettings
 from eyevsai.errors import UserError
 from eyevsai.jobs.resume import hash_code
-from eyevsai.models.families import FAMILIES, family_of, variation_of
-from eyevsai.names import ModelName, choose
+from eyevsai.models.families import FAMILIES, choose_models
+from eyevsai.names import ModelName, choose_listed
 from eyevsai.run_folder import RunFolder
 
 log = logging.getLogger("eyevsai")
@@ -49,7 +49,8 @@ def compose_cells(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[
     Raises:
         UserError: an unknown model, variation or dataset, naming the nearest, or a setting that none of the models has.
     """
-    models, datasets = _find_models(settings.models), _find_datasets(settings.datasets, given)
+    models = choose_models(",".join(FAMILIES) if settings.models is None else settings.models)
+    datasets = _find_datasets(settings.datasets, given)
     own = {pair: {setting.name for setting in train_settings(*pair)} for pair in models}
     for name in given:
         if not any(name in known for known in own.values()):
@@ -102,30 +103,11 @@ def find_before(tracking_uri: str, recipe: str, state_root: Path) -> Before:
     return Before(None, interrupted)
 
 
-def _find_models(wanted: str | None) -> list[tuple[str, str]]:
-    """Families and variations of a list such as `shallow,deep_v1/residual`; all of a family without a variation."""
-    found: dict[tuple[str, str], None] = {}
-    for entry in _split("models", wanted) or FAMILIES:
-        family, _, variation = entry.partition("/")
-        names = [variation_of(family, variation)[0]] if variation else family_of(family).variations
-        found |= {(family, name): None for name in names}
-    return list(found)
-
-
 def _find_datasets(wanted: str | None, given: Mapping[str, Any]) -> list[str]:
-    known = list_datasets(Path(compose_data(dict(given)).data_root).expanduser())
-    if names := _split("datasets", wanted):
-        return list(dict.fromkeys(choose("dataset", name, known) for name in names))
+    known = list_datasets(Path(compose_data(given).data_root).expanduser())
+    if wanted is not None:
+        return choose_listed("dataset", wanted, known)
     return [name for name in known if name != EMBEDDED and name not in UNIONS] or [EMBEDDED]
-
-
-def _split(flag: str, text: str | None) -> list[str]:
-    if text is None:
-        return []
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise UserError(f"--{flag} {text!r} names none. Give names with commas between them, or leave it out for all.")
-    return names
 
 
 def _refuse_same_names(cells: Iterable[Cell]) -> None:

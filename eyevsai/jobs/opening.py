@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyevsai.data.dataset import Dataset
 from eyevsai.jobs.signals import JobStop
 from eyevsai.store import open_store, telling_refusals
 
 if TYPE_CHECKING:
+    from eyevsai.data.dataset import Dataset
     from eyevsai.tracking.run import Run
 
 
@@ -57,7 +57,11 @@ def start_job(
 
 def log_input(run: Run, dataset: Dataset) -> None:
     """Says in MLflow what a run learns from."""
+    from eyevsai.tracking.results import PARTS
+
     counts = Counter(dataset.split_names)
-    profile = {"classes": len(dataset.classes), **{name: counts[name] for name in ("train", "valid", "test")}}
-    folders = [str(folder) for folder in dataset.found.source.parts.values()]
+    parts = dataset.found.source.parts
+    images = {name: counts[name] for name in ("train", "valid", "test")}
+    profile = {"classes": len(dataset.classes), **images, PARTS: list(parts)}
+    folders = [str(folder) for folder in parts.values()]
     run.dataset(dataset.name, dataset.fingerprint, folders, profile)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.formats.settings import ExportSettings
+from eyevsai.jobs.building import building_beside
 from eyevsai.jobs.export import Exported, Leaving, prepare
 from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
@@ -52,7 +51,9 @@ def package(settings: ExportSettings, run_id: str | None = None) -> Packaged:
         state_root, name = Path(settings.state_root).expanduser(), str(settings.package)
         tracking_uri = open_swept_store(state_root)
         target = Path(settings.output or ".").expanduser() / name
-        with _building(target) as building:
+        if target.exists():
+            raise UserError(f"{target} is there already. Name another --package or --output, or move it away.")
+        with building_beside(target) as building:
             leaving = list(_choose(tracking_uri, settings, building))
             tags, title = {"job": "export", "package": name}, f"package {name}"
             with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
@@ -92,22 +93,6 @@ def _choose(tracking_uri: str, settings: ExportSettings, building: Path) -> Iter
                 left -= 1
         if left == settings.per_dataset:
             raise refused[-1]
-
-
-@contextmanager
-def _building(target: Path) -> Iterator[Path]:
-    """A folder beside `target`, to be renamed to it when all is done; gone in the end if it was not."""
-    if target.exists():
-        raise UserError(f"{target} is there already. Name another --package or --output, or move it away.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise UserError(f"Cannot write to {target.parent}: {error.strerror}. Choose another --output.") from error
-    try:
-        yield building
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _finish(building: Path, target: Path, models: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -62,8 +63,8 @@ def _describe(model: RegisteredModel, version: KnownVersion, tags: Mapping[str, 
     return {
         "name": version.name, "version": version.number, "stage": stage or archived, "mlflow_stage": version.stage,
         "by_hand": holds[stage].by_hand is not None if stage else False, "aliases": list(version.aliases),
-        "accuracy": _number(tags.get(TEST_ACCURACY)), "valid_accuracy": _number(tags.get("accuracy")),
-        "exports": exports_of(tags), "size_bytes": None if (size := _number(tags.get(SIZE))) is None else int(size),
+        "accuracy": read_number(tags.get(TEST_ACCURACY)), "valid_accuracy": read_number(tags.get("accuracy")),
+        "exports": exports_of(tags), "size_bytes": None if (size := read_number(tags.get(SIZE))) is None else int(size),
         "pinned": tags.get(PINNED) or None, "points_at": tags.get(POINTS_AT), "run_id": version.run_id,
         "registered": datetime.fromtimestamp(version.created_ms / 1000).astimezone().isoformat(timespec="seconds"),
         "registered_by": tags.get(REGISTERED_BY), "promoted": tags.get(f"{stage}.at"),
@@ -71,11 +72,13 @@ def _describe(model: RegisteredModel, version: KnownVersion, tags: Mapping[str, 
     }  # fmt: skip
 
 
-def _number(text: str | None) -> float | None:
+def read_number(text: str | None) -> float | None:
+    """The finite number that a tag holds; None where it holds none, as somebody may write there in MLflow's UI."""
     try:
-        return None if text is None else float(text)
-    except ValueError:  # somebody wrote into the tag in MLflow's UI
+        value = math.nan if text is None else float(text)
+    except ValueError:
         return None
+    return value if math.isfinite(value) else None
 
 
 def read_entries(name: str) -> list[Entry]:

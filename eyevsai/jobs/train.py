@@ -21,6 +21,7 @@ from eyevsai.data.workers import IMPORTING
 from eyevsai.jobs.opening import log_input, open_swept_store, start_job
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, stopping
+from eyevsai.jobs.subject import CONFIG
 from eyevsai.jobs.tuned import use_tuned
 from eyevsai.models.learner import FeatureLearner, Learner, build
 from eyevsai.names import ModelName
@@ -148,7 +149,7 @@ class Session:
         compute, dataset = self.learner.compute(), self.data.dataset
         environment = describe_environment() | compute
         self.run.params(self.config.flat())
-        self.run.json("config.json", self.config.flat())
+        self.run.json(CONFIG, self.config.flat())
         self.run.json("environment.json", environment)
         if commit := environment["git"].get("commit"):
             self.run.tags({"mlflow.source.git.commit": commit})
@@ -163,9 +164,11 @@ class Session:
                  ", ".join(f"{key} {value}" for key, value in compute.items()))  # fmt: skip
 
     def _log_dataset(self) -> None:
+        from eyevsai.tracking.search import CLASSES
+
         dataset = self.data.dataset
         log_input(self.run, dataset)
-        self.run.json("classes.json", list(dataset.classes))
+        self.run.json(CLASSES, list(dataset.classes))
         self.run.json("data_report.json", dataset.found.report())
         self.run.text(SPLIT_TABLE, dataset.split_table())
 

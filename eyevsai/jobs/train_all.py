@@ -21,8 +21,10 @@ from eyevsai.jobs.cell import CALL
 from eyevsai.jobs.cleanup import cleanup
 from eyevsai.jobs.matrix import Before, Cell, compose_cells, find_before, find_recipes
 from eyevsai.jobs.opening import open_swept_store, start_job
+from eyevsai.jobs.report import write_reports
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.registry.settings import CleanupSettings
+from eyevsai.reports.settings import ReportSettings
 from eyevsai.settings import settings_of
 
 if TYPE_CHECKING:
@@ -55,11 +57,12 @@ class TrainAllConfig:
 
 @dataclass(frozen=True)
 class TrainedAll:
-    """What became of a matrix: how each of its jobs ended, and the versions that were there before."""
+    """What became of a matrix: how each of its jobs ended, the versions that were there before, and the reports."""
 
     run_id: str
     jobs: Mapping[str, Status]
     before: Mapping[str, str]
+    reports: Mapping[str, Path]
     seconds: float
 
 
@@ -102,8 +105,9 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> TrainedAll:
                     _keep_logs(run)
             if config.matrix.auto_cleanup:
                 _clean_up(config)
+            reports = _report(config, tracking_uri, run, done=[*before, *_done(jobs)])
             _refuse_failures(jobs, len(config.cells))
-            return TrainedAll(run.run_id, jobs, before, time.monotonic() - began)
+            return TrainedAll(run.run_id, jobs, before, reports, time.monotonic() - began)
 
 
 def _find_work(
@@ -147,6 +151,17 @@ def _clean_up(config: TrainAllConfig) -> None:
     kept = {"keep": config.matrix.keep, "yes": True, "state_root": str(config.state_root)}
     done = cleanup(compose(CleanupSettings, kept), lambda _: True)
     log.info("Cleanup: %d older versions deleted, %.1f MB freed", len(done.deleted), done.freed_bytes / 1e6)
+
+
+def _report(config: TrainAllConfig, tracking_uri: str, run: Run, *, done: Sequence[str]) -> Mapping[str, Path]:
+    """Reports on all models of the store; there is nothing to say when no job left one."""
+    if not done:
+        return {}
+    return write_reports(compose(ReportSettings, {"output": config.matrix.output}), tracking_uri, run).files
+
+
+def _done(jobs: Mapping[str, Status]) -> list[str]:
+    return [name for name, status in jobs.items() if status.state is State.DONE]
 
 
 def _refuse_failures(jobs: Mapping[str, Status], total: int) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from eyevsai.errors import UserError
 from eyevsai.models.family import Family, Variation
-from eyevsai.names import choose
+from eyevsai.names import choose, choose_listed
 
 FAMILIES = {
     "deep_v1": "eyevsai.models.deep_v1.settings",
@@ -41,3 +41,14 @@ def variation_of(family: str, name: str | None) -> tuple[str, Variation]:
             raise UserError(f"{name!r} is a variation of {owners[0]}, not of {family}: add --model {owners[0]}.")
         choose(f"{family} variation", name, variations)
     return name, variations[name]
+
+
+def choose_models(text: str) -> list[tuple[str, str]]:
+    """Family and variation of all models that a list such as `deep_v1,deep_v2/resnet` names, in the table's order.
+
+    Raises:
+        UserError: one is not known; the message names the nearest.
+    """
+    pairs = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+    named = choose_listed("model", text, [*FAMILIES, *("/".join(pair) for pair in pairs)])
+    return [pair for pair in pairs if pair[0] in named or "/".join(pair) in named]

@@ -30,3 +30,4 @@ class Family:
     title: str
     learner: str
     variations: Mapping[str, Variation]
+    framework: str = "pytorch"  # that fits it; whatever that is, what is kept are tensors

@@ -65,6 +65,17 @@ class Artifacts:
         return _listed(get_artifact_repository(uri, tracking_uri=self.tracking_uri), None)
 
 
+def local_folder(uri: str) -> Path | None:
+    """The folder of this machine that an artifact location names; None where it names none that is there."""
+    folder = Path(local_file_uri_to_path(uri)).absolute() if is_local_uri(uri) else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def is_here(tracking_uri: str, uri: str) -> bool:
+    """Whether an artifact location is a folder of this machine; a server may name one of its own."""
+    return bool(is_local_uri(uri)) and not tracking_uri.startswith("http")
+
+
 def erase(path: Path) -> int:
     """Deletes a local file or folder, if it is there; returns the bytes that were freed.
 

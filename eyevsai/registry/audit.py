@@ -115,6 +115,21 @@ def read_log(client: MlflowClient, name: str) -> list[Entry]:
     return sorted((_entry(run, name) for run in found), key=lambda entry: entry.time)
 
 
+def read_promotions(client: MlflowClient) -> dict[tuple[str, int], Entry]:
+    """The last attempt to give Production to each version, by its name and number: done, forced or refused."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return {}
+    wanted, experiments = "tags.action = 'promote' and tags.stage = 'production'", [experiment.experiment_id]
+    runs = all_pages(lambda token: client.search_runs(experiments, wanted, max_results=AT_ONCE, page_token=token))
+    entries = [
+        (tag.removeprefix(MODEL), _entry(run, tag.removeprefix(MODEL)))
+        for run in runs for tag in run.data.tags if tag.startswith(MODEL)
+    ]  # fmt: skip
+    ordered = sorted(entries, key=lambda pair: pair[1].time)
+    return {(name, entry.after): entry for name, entry in ordered if entry.after is not None}
+
+
 def _entry(run: Run, name: str) -> Entry:
     tags = run.data.tags
     return Entry(

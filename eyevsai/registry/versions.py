@@ -167,6 +167,11 @@ def _with_original(client: MlflowClient, version: Version) -> Version:
     return replace(version, tags={**original.tags, **version.tags})
 
 
+def find_location(client: MlflowClient, name: str, number: int) -> str:
+    """Where the store keeps the files of a version."""
+    return str(client.get_model_version_download_uri(name, str(number)))
+
+
 def version_of_run(tracking_uri: str, run_id: str) -> Version | None:
     """The newest version that was registered of a run's model; None when there is none."""
     found = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from eyevsai.evaluation.judgement import Judgement
+from eyevsai.reports.thumbnail import encode_figure
 
 CAPTIONS = {
     "confusion_matrix": "Confusion matrix: rows are true classes, columns what was predicted",
@@ -37,10 +36,3 @@ def render_evaluation_page(
         confused=judgement.confused(),
     )  # fmt: skip
     return page
-
-
-def encode_figure(figure: Figure) -> str:
-    """A figure as a PNG in a data URI."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from eyevsai.explanation.errors import Mistake
+if TYPE_CHECKING:
+    from eyevsai.explanation.errors import Mistake  # which brings scikit-learn
 
 TRAIN_COLOR, VALID_COLOR = "#8da0cb", "#1b5e9e"
 

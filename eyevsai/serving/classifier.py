@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from eyevsai.data.decode import decode
 from eyevsai.errors import UserError
+from eyevsai.formats.formats import EXPORTS
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.opening import OpenedExport, open_export
 from eyevsai.models.learner import Images, Learner, load, read_card
-from eyevsai.serving.package import EXPORT_FOLDER, EXPORTS, MODEL_FOLDER, check_package, fetch_artifacts, fetch_package
+from eyevsai.serving.package import EXPORT_FOLDER, MODEL_FOLDER, check_package, fetch_artifacts, fetch_package
 
 ABOUT = ("family", "variation", "classes", "preprocessing", "settings", "format")
 EXPORT_URI = re.compile(rf"runs:/[0-9a-f]{{32}}/{EXPORTS}/[a-z0-9-]+")

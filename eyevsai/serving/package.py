@@ -21,7 +21,6 @@ from eyevsai.version import VERSION
 
 LOADER = "eyevsai.serving.pyfunc"
 MODEL_FOLDER = "data/model"
-EXPORTS = "exports"  # where a run keeps them, a folder for each format
 SERVED = "onnx"  # the format that a version carries, once it was exported, and is then served by
 EXPORT_FOLDER = f"{MODEL_FOLDER}/{SERVED}"
 ALLOWED = frozenset(

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from eyevsai.store import identify_store, shown, telling_refusals
 from eyevsai.tracking.monitor import start_monitor
 from eyevsai.tracking.operations import Carrier
 from eyevsai.tracking.process import BEAT_EVERY_S, owner
+from eyevsai.tracking.results import PAUSED, read_seconds
 from eyevsai.tracking.run import PATIENCE_S, Run, Unsynced, now_ms, open_run
 
 log = logging.getLogger("eyevsai")
@@ -142,11 +144,14 @@ def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> Non
     client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
-def _reopen(run: Run, tags: Mapping[str, Any], given: str | None) -> None:
+def _reopen(run: Run, tags: dict[str, Any], given: str | None) -> None:
     if run.spool.drain(PATIENCE_S):  # first: an end that was left unsaid must not come after the new beginning
         raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
-    _set_tags(run.client, run.run_id, tags)  # before the status, or a sweep in between would see a dead owner
-    if ENDED_BY in run.client.get_run(run.run_id).data.tags:
+    known = run.client.get_run(run.run_id).data.tags
+    paused_s = time.time() - (run.folder.last_beat() or time.time())  # its end is when somebody noticed
+    paused = {PAUSED: f"{read_seconds(known.get(PAUSED)) + max(paused_s, 0.0):.1f}"}
+    _set_tags(run.client, run.run_id, tags | paused)  # before the status, or a sweep would see a dead owner
+    if ENDED_BY in known:
         run.client.delete_tag(run.run_id, ENDED_BY)
     run.client.update_run(run.run_id, status="RUNNING")
     if given and given != run.run_id:  # `mlflow run` ends it: docs/decisions/010-resume.md

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import ROOT, Eyevsai
-
-
-@pytest.fixture
-def screenshots() -> Any:
-    """docs/screenshots.py, which no package holds."""
-    spec = importlib.util.spec_from_file_location("screenshots", ROOT / "docs" / "screenshots.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if module.find_chromium() is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    return module
+from tests.conftest import Eyevsai
 
 
 @pytest.mark.timeout(400)

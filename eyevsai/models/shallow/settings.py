@@ -70,6 +70,7 @@ FAMILY = Family(
     name="shallow",
     title="Handcrafted features with a classical estimator",
     learner="eyevsai.models.shallow.learner:ShallowLearner",
+    framework="sklearn",
     variations={
         "svm_hog_lbp": Variation(
             title="Support vector machine",

@@ -1,0 +1,136 @@
+"""The versions of registered models with all that a report says of them, read from the store at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from eyevsai.formats.formats import EXPORTS
+from eyevsai.jobs.registry import read_number
+from eyevsai.models.families import FAMILIES
+from eyevsai.reports.candidates import PASSED, TEST, VALID, Candidate, Export, choose_versions, finite
+from eyevsai.reports.deployment import Reported
+
+if TYPE_CHECKING:
+    from eyevsai.registry.audit import Entry
+    from eyevsai.registry.models import Client, KnownVersion, RegisteredModel
+    from eyevsai.tracking.results import Result
+
+NAMED = ("dataset", "model", "variation")  # the tags of a registered model that eyevsai trains
+
+
+def read_candidates(tracking_uri: str) -> list[Candidate]:
+    """Every version that a training registered; what points at another one's model, as `registry best` makes it, is
+    none of its own."""
+    from eyevsai.registry.audit import read_promotions
+    from eyevsai.registry.models import open_registry, read_models
+    from eyevsai.tracking.results import read_results
+
+    client = open_registry(tracking_uri)
+    models = [model for model in read_models(client) if all(model.tags.get(name) for name in NAMED)]
+    runs = read_results(tracking_uri, (each.run_id for model in models for each in model.versions if each.run_id))
+    promotions = read_promotions(client)
+    return [
+        _describe(tracking_uri, model, each, runs.get(each.run_id), promotions.get((each.name, each.number)))
+        for model in models for each in model.versions
+    ]  # fmt: skip
+
+
+def report_models(tracking_uri: str, candidates: Iterable[Candidate]) -> list[Reported]:
+    """The version that stands for each model, beside what its dataset's newest model knows."""
+    from eyevsai.registry.models import open_registry
+
+    client, chosen = open_registry(tracking_uri), choose_versions(candidates)
+    classes = _read_classes(tracking_uri, [version for version, _ in chosen.values()])
+    newest: dict[str, tuple[str, ...]] = {}
+    for version, _ in sorted(chosen.values(), key=lambda pair: pair[0].registered_ms):
+        newest[version.dataset] = classes[version.uri] or newest.get(version.dataset, ())
+    return [
+        Reported(version, why, classes[version.uri], newest[version.dataset], *_find_folder(client, version))
+        for version, why in chosen.values()
+    ]
+
+
+def _find_folder(client: Client, version: Candidate) -> tuple[str | None, bool]:
+    """The folder of a version on this machine, and whether it is not where it ought to be."""
+    from eyevsai.registry.artifacts import is_here, local_folder
+    from eyevsai.registry.versions import find_location
+
+    location = find_location(client, version.key, version.number)
+    folder = local_folder(location)
+    return None if folder is None else str(folder), folder is None and is_here(client.tracking_uri, location)
+
+
+def _read_classes(tracking_uri: str, versions: Iterable[Candidate]) -> dict[str, tuple[str, ...]]:
+    """The classes of versions, by URI; of those that learned from the same data one run is read. Empty where the run
+    is gone, or does not say."""
+    from eyevsai.tracking.search import CLASSES, read_json
+
+    of_data: dict[tuple[str, str], tuple[str, ...]] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    for version in versions:
+        key = version.dataset, version.fingerprint or version.run_id
+        if version.experiment_id and key not in of_data:
+            of_data[key] = tuple(read_json(tracking_uri, version.run_id, CLASSES) or ())
+        found[version.uri] = of_data[key] if version.experiment_id else ()
+    return found
+
+
+def _describe(
+    tracking_uri: str, model: RegisteredModel, version: KnownVersion, run: Result | None, promotion: Entry | None
+) -> Candidate:
+    from eyevsai.registry.stages import STAGES, holder_of
+    from eyevsai.registry.versions import SIZE, THRESHOLD
+    from eyevsai.tracking.search import IMPORTED
+
+    tags, dataset = version.tags, model.tags["dataset"]
+    held = (stage for stage in STAGES if holder_of(model, stage).version == version.number)
+    return Candidate(
+        key=version.name, dataset=dataset, family=model.tags["model"], variation=model.tags["variation"],
+        number=version.number, run_id=version.run_id, experiment_id=run.experiment_id if run else "",
+        fingerprint=tags.get("fingerprint", ""), parts=run.parts if run else (),
+        registered_ms=version.created_ms, stage=next(held, ""),
+        has_model=IMPORTED not in tags and model.tags["model"] in FAMILIES, took_s=run.took_s if run else None,
+        metrics=finite(run.metrics if run else _metrics_of(tags)), exports=_read_exports(tracking_uri, version, run),
+        objections=_objections(promotion), size_bytes=_whole(tags, SIZE), parameters=_whole(tags, "parameters"),
+        image_size=_whole(tags, "image_size"), threshold=read_number(tags.get(THRESHOLD)),
+    )  # fmt: skip
+
+
+def _metrics_of(tags: Mapping[str, str]) -> dict[str, float]:
+    """What a version says itself of how good it is."""
+    from eyevsai.registry.versions import TEST_ACCURACY
+
+    known = {TEST: read_number(tags.get(TEST_ACCURACY)), VALID: read_number(tags.get("accuracy"))}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _read_exports(tracking_uri: str, version: KnownVersion, run: Result | None) -> dict[str, Export]:
+    from eyevsai.registry.artifacts import is_here, local_folder
+    from eyevsai.registry.versions import EXPORT, exports_of
+
+    found = {}
+    for name, how in exports_of(version.tags).items():
+        begin = f"{EXPORT}.{name}."
+        figures = {tag.removeprefix(begin): value for tag, text in version.tags.items()
+                   if tag.startswith(begin) and (value := read_number(text)) is not None}  # fmt: skip
+        folder = local_folder(f"{run.artifact_uri}/{EXPORTS}/{name}") if run and how == PASSED else None
+        is_missing = how == PASSED and run is not None and folder is None and is_here(tracking_uri, run.artifact_uri)
+        uri = f"runs:/{version.run_id}/{EXPORTS}/{name}"
+        found[name] = Export(how, uri, None if folder is None else str(folder), is_missing, figures)
+    return found
+
+
+def _whole(tags: Mapping[str, str], name: str) -> int | None:
+    value = read_number(tags.get(name))
+    return None if value is None else int(value)
+
+
+def _objections(promotion: Entry | None) -> tuple[str, ...]:
+    """What the gate before Production had against a version, the last time that it was asked."""
+    if promotion is None:
+        return ()
+    day = f"on {promotion.time:%Y-%m-%d}, see run {promotion.run_id}"
+    if promotion.forced:
+        return (f"it was promoted past the gate by --force {day}",)
+    return () if promotion.status == "FINISHED" else (f"the gate before Production did not let it through {day}",)

@@ -1,0 +1,156 @@
+"""report: all models of a store in tables, pictures, a page, and the file that a game's backend reads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.errors import RunFailed, UserError
+from eyevsai.jobs.building import building_beside
+from eyevsai.jobs.opening import open_swept_store, start_job
+from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
+from eyevsai.models.families import choose_models
+from eyevsai.names import choose_listed
+from eyevsai.reports.settings import ReportSettings
+from eyevsai.store import open_store, telling
+
+if TYPE_CHECKING:
+    from eyevsai.reports.candidates import Candidate
+    from eyevsai.reports.deployment import Reported
+    from eyevsai.tracking.run import Run
+
+REPORTS = "reports"  # the folder of a run's artifacts that holds them
+UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers over a store that no server has
+GAME = "game_backend_report"
+CSV, SUMMARY, PAGE = "all_models_report", "summary_report", "all_models"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    files: dict[str, Path]  # by what each is
+    models: int
+    versions: int
+    ready: int  # models that may be deployed
+    run_id: str | None  # where it is logged, if it is
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return vars(self) | {"files": {name: str(path) for name, path in self.files.items()}}
+
+
+def report(settings: ReportSettings, run_id: str | None = None) -> Report:
+    """Reports the models of the store; logs the files too on the run that `mlflow run` made for this call, if one did.
+
+    Raises:
+        UserError: nothing was trained yet, or something else that a person must mend.
+    """
+    if run_id is None:
+        with stopping():
+            return write_reports(settings, open_store())
+    with stopping() as stop, ending_with_mlflow_run():
+        state_root = Path(settings.state_root).expanduser()
+        tracking_uri = open_swept_store(state_root)
+        with start_job(stop, tracking_uri, "report", {"job": "report"}, state_root, given=run_id) as call:
+            call.params({name: value for name, value in vars(settings).items() if value is not None})
+            return write_reports(settings, tracking_uri, call)
+
+
+def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None = None) -> Report:
+    """Writes all files into `settings.output`, or none; logs them as artifacts of `run`, if there is one.
+
+    Raises:
+        UserError: a model or a dataset that is not known, nothing to report, or nowhere to write.
+        RunFailed: the store failed.
+    """
+    from eyevsai.jobs.candidates import read_candidates, report_models
+
+    output = Path(settings.output).expanduser()
+    with telling(tracking_uri, "Reading the registry"):
+        everything = read_candidates(tracking_uri)
+        candidates = _select(everything, settings)
+        keys = {each.key for each in candidates}
+        models = [model for model in report_models(tracking_uri, everything) if model.version.key in keys]
+    with building_beside(output) as building:
+        files = _write(building, candidates, models, tracking_uri)
+        if run is not None:
+            run.files(REPORTS, building)
+        _move(files, output)
+    ready = sum(model.is_ready for model in models)
+    there = {name: output / path.name for name, path in files.items()}
+    return Report(there, len(models), len(candidates), ready, run.run_id if run else None)
+
+
+def _select(candidates: list[Candidate], settings: ReportSettings) -> list[Candidate]:
+    """The versions of the models and datasets that were named.
+
+    Raises:
+        UserError: one is not known, or there are none.
+    """
+    kinds = None if settings.models is None else choose_models(settings.models)
+    datasets = None
+    if settings.datasets is not None and candidates:
+        known = sorted({each.dataset for each in candidates})
+        datasets = choose_listed("dataset with a trained model", settings.datasets, known)
+    found = [
+        each for each in candidates
+        if (kinds is None or (each.family, each.variation) in kinds) and (datasets is None or each.dataset in datasets)
+    ]  # fmt: skip
+    if found:
+        return found
+    flags = f" --model {kinds[0][0]} --variation {kinds[0][1]}" if kinds else ""
+    flags += f" --dataset {datasets[0]}" if datasets else ""
+    what = "No model is registered in this store yet" if not candidates else "No model that was asked for is registered"
+    raise UserError(f"{what}, so there is nothing to report. Train one first: eyevsai train{flags}")
+
+
+def _write(folder: Path, candidates: list[Candidate], models: list[Reported], tracking_uri: str) -> dict[str, Path]:
+    """Writes every file of a report into a folder; the one that a backend reads is the last."""
+    from eyevsai.reports.game_backend import build_game_report
+    from eyevsai.reports.overview import list_versions, summarize, write_csv
+    from eyevsai.reports.overview_page import render_overview_page
+    from eyevsai.reports.overview_pictures import draw_overview
+    from eyevsai.reports.thumbnail import draw_png
+
+    now = datetime.now().astimezone()
+    generated = now.isoformat(timespec="seconds")
+    summary = summarize(candidates, models, generated)
+    pictures = {name: draw_png(figure) for name, figure in draw_overview([each.version for each in models]).items()}
+    address = tracking_uri.rstrip("/") if tracking_uri.startswith("http") else UI
+    texts = {
+        f"{CSV}.csv": write_csv(list_versions(candidates, models)), f"{SUMMARY}.json": _to_json(summary),
+        f"{PAGE}.html": render_overview_page(models, summary, pictures, address),
+        f"{GAME}.json": _to_json(build_game_report(models, generated)),
+    }  # fmt: skip
+    contents = {f"{name}.png": content for name, content in pictures.items()}
+    contents |= {name: text.encode() for name, text in texts.items()}
+    files = dict[str, Path]()
+    try:
+        for name, content in contents.items():
+            kind, _, suffix = name.rpartition(".")
+            files[kind] = folder / f"{kind}_{now:%Y%m%d_%H%M%S}.{suffix}"
+            files[kind].write_bytes(content)
+    except OSError as error:
+        raise RunFailed(f"Cannot write to {folder.parent}: {error.strerror or error}. Nothing was kept.") from error
+    return files
+
+
+def _to_json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _move(files: dict[str, Path], output: Path) -> None:
+    """Moves files to where they belong: all of them, or none."""
+    moved = list[Path]()
+    try:
+        output.mkdir(exist_ok=True)
+        for path in files.values():
+            moved.append(path.replace(output / path.name))
+    except OSError as error:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        raise UserError(f"Cannot write to {output}: {error.strerror}. Choose another --output.") from error

@@ -1,0 +1,120 @@
+"""Versions of registered models as a report sees them, as plain values; and which one of a model stands for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.family import Variation
+
+TEST, VALID = "test/accuracy", "best/accuracy"  # metrics; the first that there is counts
+SPLITS = {TEST: "test", VALID: "valid"}
+PASSED, REFUSED = "passed", "refused"
+MATTER = ("test/", "best/", "calibration/")  # how the metrics begin that a report shows
+
+
+@dataclass(frozen=True)
+class Export:
+    """How a version fared in a format, and where what passed lies; `folder` is None where that is not this machine."""
+
+    how: str
+    uri: str
+    folder: str | None
+    is_missing: bool  # it passed, and its files are not where they were
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version of a registered model, whose name is its `key`."""
+
+    key: str
+    dataset: str
+    family: str
+    variation: str
+    number: int
+    run_id: str
+    experiment_id: str  # empty when the run is gone
+    fingerprint: str  # of the data that it learned from
+    parts: tuple[str, ...]  # the datasets that these are composed of
+    registered_ms: int
+    stage: str  # production, staging or empty
+    has_model: bool  # of one of our families; False where only a record was imported
+    took_s: float | None  # its training
+    metrics: Mapping[str, float]  # finite ones
+    exports: Mapping[str, Export]
+    objections: tuple[str, ...]  # of the gate before Production
+    size_bytes: int | None
+    parameters: int | None
+    image_size: int | None
+    threshold: float | None
+
+    @property
+    def uri(self) -> str:
+        """`models:/NAME/VERSION`."""
+        return f"models:/{self.key}/{self.number}"
+
+    @property
+    def judged_by(self) -> str | None:
+        """The metric that its accuracy is: that of the test split, else of the valid split."""
+        return next((name for name in (TEST, VALID) if name in self.metrics), None)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Its accuracy; None when nobody knows."""
+        return None if self.judged_by is None else self.metrics[self.judged_by]
+
+    @property
+    def kind(self) -> str:
+        """`deep_v2/resnet`."""
+        return f"{self.family}/{self.variation}"
+
+    @property
+    def about(self) -> Variation | None:
+        """What its family declares of it; None for a kind that only another registry knew."""
+        return family_of(self.family).variations.get(self.variation) if self.family in FAMILIES else None
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.about.title if self.about else self.kind
+
+    @property
+    def passed(self) -> dict[str, Export]:
+        """The exports that say what it says."""
+        return {name: export for name, export in self.exports.items() if export.how == PASSED}
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that a report shows; NaN and infinity are no JSON."""
+    return {name: value for name, value in metrics.items() if name.startswith(MATTER) and math.isfinite(value)}
+
+
+def choose_versions(candidates: Iterable[Candidate]) -> dict[str, tuple[Candidate, str]]:
+    """For each registered model the version that stands for it, and why: the one in Production, else the best one.
+
+    A version whose model is not in the store stands for nothing.
+    """
+    of_models: dict[str, list[Candidate]] = {}
+    for each in candidates:
+        if each.has_model:
+            of_models.setdefault(each.key, []).append(each)
+    return {key: _choose(versions) for key, versions in sorted(of_models.items())}
+
+
+def _choose(versions: list[Candidate]) -> tuple[Candidate, str]:
+    if held := [each for each in versions if each.stage == "production"]:
+        return held[-1], "it is in Production"
+    best = max(versions, key=_rank)
+    if len(versions) == 1:
+        return best, "it is the only version"
+    if best.judged_by is None:
+        return best, f"it is the newest of {len(versions)} versions, and nobody knows how good they are"
+    return best, f"it is the best of {len(versions)} versions by {SPLITS[best.judged_by]} accuracy"
+
+
+def _rank(version: Candidate) -> tuple[bool, float, int]:
+    """By test accuracy, else by valid accuracy; of equal ones the newest."""
+    return TEST in version.metrics, -1.0 if version.accuracy is None else version.accuracy, version.number

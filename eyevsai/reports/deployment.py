@@ -1,0 +1,95 @@
+"""Whether a model may leave for a game, and what it takes: each answer is a fact that its version, its run or its
+exports say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eyevsai.reports.candidates import REFUSED, TEST, Candidate
+from eyevsai.reports.levels import is_scored
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The version that stands for a registered model."""
+
+    version: Candidate
+    chosen_because: str
+    classes: tuple[str, ...]  # in the order of its outputs; empty when its run does not say
+    classes_of_dataset: tuple[str, ...]  # of the newest model of its dataset
+    folder: str | None  # of the version on this machine
+    is_missing: bool  # it has no folder although it ought to be here
+
+    @property
+    def lacks(self) -> list[str]:
+        """What keeps it from deployment, each with what to do; empty when nothing does."""
+        version = self.version
+        found = [*self._lacks_of_itself(), *self._lacks_of_exports(), *version.objections]
+        if not self.classes:
+            return [*found, "its run does not say which classes it knows: train it again"]
+        if set(self.classes) != set(self.classes_of_dataset):
+            differing = sorted(set(self.classes) ^ set(self.classes_of_dataset))
+            found.append(f"the newest model of {version.dataset} knows other classes ({_shorten(differing)}): train "
+                         "this one again")  # fmt: skip
+        return found
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing keeps it from deployment."""
+        return not self.lacks
+
+    @property
+    def because(self) -> list[str]:
+        """Why it is ready, or why it is not."""
+        if self.lacks:
+            return self.lacks
+        version = self.version
+        reasons = [
+            f"its accuracy on the test split is {version.metrics[TEST]:.4f}",
+            f"exports say what it says: {', '.join(version.passed)}",
+            f"it knows the {len(self.classes)} classes of {version.dataset}",
+        ]
+        return [*reasons, *(["the gate let it into Production"] if version.stage == "production" else [])]
+
+    @property
+    def recommendations(self) -> list[str]:
+        """What to do with it next."""
+        if self.lacks:
+            return [f"Before it is deployed: {lack}." for lack in self.lacks]
+        version, found = self.version, list[str]()
+        quick = version.metrics.get("test/latency_ms")
+        speed = "" if quick is None else f"; the model itself took {quick:.1f} ms for an image"
+        found.append(f"Load it with eyevsai.load({version.uri!r}), or take its export as "
+                     f"{' or '.join(version.passed)}{speed}.")  # fmt: skip
+        if version.threshold is not None:
+            found.append(f"It had better say unsure below a probability of {version.threshold:.4f}.")
+        if version.stage != "production":
+            found.append(f"It is not in Production: eyevsai promote {version.key} --version {version.number}.")
+        return found
+
+    def _lacks_of_itself(self) -> list[str]:
+        version = self.version
+        if self.is_missing:
+            return ["its files are gone: train it again"]
+        if not version.experiment_id:
+            return ["its run was deleted, and with it what was measured: train it again"]
+        if TEST not in version.metrics:
+            return [f"it was not evaluated on its test split: eyevsai evaluate --model-uri {version.uri}"]
+        return [] if is_scored(version.accuracy) else ["it is right on no test image: train it again"]
+
+    def _lacks_of_exports(self) -> list[str]:
+        version, found = self.version, list[str]()
+        export = f"eyevsai export --model-uri {version.uri}"
+        if refused := [name for name, each in version.exports.items() if each.how == REFUSED]:
+            found.append(f"its export as {', '.join(refused)} was refused, for it does not say what the model says")
+        if not version.passed:
+            found.append(f"it has no export that was held against it: {export}")
+        if missing := [name for name, each in version.passed.items() if each.is_missing]:
+            found.append(f"the files of its export as {', '.join(missing)} are gone: {export} "
+                         f"--format {','.join(missing)}")  # fmt: skip
+        return found
+
+
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,97 @@
+"""All models in tables: a row for each version, and what is best of which kind."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from eyevsai.reports.candidates import REFUSED, SPLITS, TEST, VALID, Candidate
+from eyevsai.reports.deployment import Reported
+from eyevsai.reports.levels import is_scored
+
+FIGURES = ("top5_accuracy", "macro_f1", "loss", "ece", "latency_ms")  # of the test split
+
+
+def list_versions(candidates: Iterable[Candidate], models: Iterable[Reported]) -> list[dict[str, Any]]:
+    """A row for each version, by model and number; what is asked of deployment is known of reported ones only."""
+    reported = {model.version.uri: model for model in models}
+    ordered = sorted(candidates, key=lambda each: (each.key, each.number))
+    return [_describe(each, reported.get(each.uri)) for each in ordered]
+
+
+def _describe(version: Candidate, reported: Reported | None) -> dict[str, Any]:
+    refused = [name for name, export in version.exports.items() if export.how == REFUSED]
+    return {
+        "model_key": version.key, "dataset": version.dataset, "model": version.family, "variation": version.variation,
+        "version": version.number, "stage": version.stage, "reported": reported is not None,
+        "reported_because": reported.chosen_because if reported else "", "accuracy": version.accuracy,
+        "accuracy_of": SPLITS.get(version.judged_by or "", ""), "test_accuracy": version.metrics.get(TEST),
+        "valid_accuracy": version.metrics.get(VALID),
+        **{f"test_{name}": version.metrics.get(f"test/{name}") for name in FIGURES},
+        "training_time": version.took_s, "parameters": version.parameters, "size_bytes": version.size_bytes,
+        "image_size": version.image_size, "export_formats": " ".join(version.passed),
+        "exports_refused": " ".join(refused), "deployment_ready": reported.is_ready if reported else None,
+        "deployment_ready_because": "; ".join(reported.because) if reported else "",
+        "model_path": version.uri if version.has_model else "", "run_id": version.run_id,
+        "registered": datetime.fromtimestamp(version.registered_ms / 1000).astimezone().isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV with a header; what is not known is empty, and yes or no is true or false."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(rows[0])
+    writer.writerows([str(value).lower() if isinstance(value, bool) else value for value in row.values()]
+                     for row in rows)  # fmt: skip
+    return out.getvalue()
+
+
+def summarize(candidates: Sequence[Candidate], models: Sequence[Reported], generated: str) -> dict[str, Any]:
+    """Counts, the best model of all, of each dataset and of each family, and how accuracies are spread.
+
+    `generated` is a time in ISO 8601. Models without an accuracy above zero are neither best nor counted in the spread.
+    """
+    ranked = sorted((each.version for each in models if is_scored(each.version.accuracy)), key=_rank)
+    return {
+        "report_generated": generated, "total_models_trained": len(candidates), "total_models": len(models),
+        "deployment_ready": sum(model.is_ready for model in models),
+        "model_types": sorted({each.family for each in candidates}),
+        "datasets": sorted({each.dataset for each in candidates}),
+        "best_overall_model": _name(ranked[0]) if ranked else None,
+        "best_by_dataset": _best_by(ranked, lambda each: each.dataset),
+        "best_by_model_type": _best_by(ranked, lambda each: each.family),
+        "summary_statistics": _spread([each.accuracy or 0.0 for each in ranked]),
+    }  # fmt: skip
+
+
+def _rank(version: Candidate) -> tuple[float, str]:
+    return -(version.accuracy or 0.0), version.key
+
+
+def _best_by(ranked: Sequence[Candidate], kind: Callable[[Candidate], str]) -> dict[str, Any]:
+    best: dict[str, Candidate] = {}
+    for each in ranked:
+        best.setdefault(kind(each), each)
+    return {name: _name(each) for name, each in sorted(best.items())}
+
+
+def _name(version: Candidate) -> dict[str, Any]:
+    return {
+        "model": version.kind, "dataset": version.dataset, "accuracy": version.accuracy,
+        "accuracy_of": SPLITS[version.judged_by or VALID], "version": str(version.number), "model_key": version.key,
+    }  # fmt: skip
+
+
+def _spread(accuracies: Sequence[float]) -> dict[str, float | None]:
+    """Of all models, not of a sample: the deviation is that of a population."""
+    if not accuracies:
+        return dict.fromkeys(("mean", "std", "min", "max"))
+    return {
+        "mean": statistics.fmean(accuracies), "std": statistics.pstdev(accuracies),
+        "min": min(accuracies), "max": max(accuracies),
+    }  # fmt: skip

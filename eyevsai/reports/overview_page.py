@@ -1,0 +1,32 @@
+"""All models as one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from eyevsai.reports.deployment import Reported
+from eyevsai.reports.thumbnail import encode_png
+
+CAPTIONS = {
+    "accuracy_heatmap": "Accuracy by dataset and model",
+    "performance_distribution": "Accuracy by family",
+    "top_models": "The most accurate models",
+}
+
+
+def render_overview_page(
+    models: Sequence[Reported], summary: Mapping[str, Any], pictures: Mapping[str, bytes], address: str
+) -> str:
+    """A table to filter and to sort, with links to runs and versions in MLflow's UI at `address`, and pictures."""
+    environment = Environment(loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined)
+    environment.filters["uri"] = encode_png
+    environment.filters["part"] = lambda text: quote(str(text), safe="")
+    page: str = environment.get_template("overview_page.html").render(
+        models=sorted(models, key=lambda model: -(model.version.accuracy or 0.0)), summary=summary, address=address,
+        pictures=[(caption, pictures[name]) for name, caption in CAPTIONS.items()],
+    )  # fmt: skip
+    return page

@@ -1,0 +1,24 @@
+"""What a person may say about a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from eyevsai.settings import STATE_ROOT, Doc, Env, Parameter, Settings
+
+
+@dataclass(frozen=True)
+class ReportSettings(Settings):
+    """Which models are reported, and where to."""
+
+    PANEL: ClassVar[str] = "Report"
+
+    models: Annotated[
+        str | None, Parameter(), Doc("Families or family/variation, with commas, as in `eyevsai list`; all by default.")
+    ] = None
+    datasets: Annotated[str | None, Parameter(), Doc("Datasets, with commas; all that models know by default.")] = None
+    output: Annotated[str, Doc("Folder that the files are written into.")] = "reports"
+    state_root: Annotated[
+        str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
+    ] = STATE_ROOT  # fmt: skip

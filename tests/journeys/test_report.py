@@ -1,0 +1,268 @@
+"""All models of a store in one report, as a person and as a game's backend read it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from mlflow import MlflowClient
+
+import eyevsai as package
+from eyevsai.errors import UserError
+from eyevsai.jobs.candidates import read_candidates
+from eyevsai.jobs.opening import start_job
+from eyevsai.jobs.report import write_reports
+from eyevsai.jobs.signals import JobStop
+from eyevsai.reports.game_backend import read_schema
+from eyevsai.reports.settings import ReportSettings
+from tests.conftest import ROOT, Eyevsai, copy_store, draw_image, write_images
+from tests.journeys.conftest import MlflowRun, bring_home
+from tests.original import make_record, write_registry
+
+pytestmark = [pytest.mark.xdist_group("report"), pytest.mark.timeout(600)]
+DEEP, FOREST = "stripes-deep_v1-standard", "stripes-shallow-rf_hog_lbp"
+SMALL = ("--image-size", "32", "--threads", "1")
+KINDS = ("accuracy_heatmap", "performance_distribution", "top_models", "all_models_report", "summary_report",
+         "all_models", "game_backend_report")  # fmt: skip
+
+ALL_IN_ONE = """  # a process that has imported what commands need: most of their time is that
+import json, sys
+from eyevsai.cli import main
+for command in json.loads(sys.argv[1]):
+    try:
+        main(command)
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path) -> Path:
+    """A folder with a store of two models, of which one was judged and exported."""
+    folder = tmp_path_factory.mktemp("report")
+    copy_store(template_store, folder)
+    images = write_images(folder / "data" / "stripes", {"across": 40, "down": 40, "wide": 40})
+    forest = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5")
+    commands = [
+        ("train", "--data", str(images), *SMALL, "--batch-size", "8", "--width", "8", "--epochs", "8"),
+        ("evaluate", "--model-uri", f"models:/{DEEP}/1", "--corruption-images", "0"),
+        ("export", "--model-uri", f"models:/{DEEP}/1"),
+        ("train", "--data", str(images), *SMALL, *forest),
+    ]
+    env = {"EYEVSAI_CACHE": str(cache_root), "EYEVSAI_STATE": str(folder / "state"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", ALL_IN_ONE, json.dumps(commands)], cwd=folder, env=os.environ | env,
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def workplace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, in which its store is at home."""
+    return bring_home(trained, tmp_path / "project", monkeypatch)
+
+
+def read(folder: Path, kind: str) -> Any:
+    """The newest file of a kind."""
+    path = max(path for path in folder.iterdir() if re.fullmatch(kind + r"_\d{8}_\d{6}\.\w+", path.name))
+    text = path.read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines())) if path.suffix == ".csv" else json.loads(text)
+
+
+def entries_of(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    levels = [level for dataset in report["datasets"].values() for level in dataset["difficulty_levels"].values()]
+    entries = [entry for level in levels for entry in level["models"]]
+    assert len({entry["model_key"] for entry in entries}) == len(entries)
+    return {entry["model_key"]: entry for entry in entries}
+
+
+def test_mlflow_run_reports_and_a_backend_can_use_what_it_says(mlflow_run: MlflowRun, workplace: Path) -> None:
+    said = mlflow_run("report").stdout
+    assert "2 models of 2 versions, 1 of them ready to be deployed" in said
+    report = read(workplace / "reports", "game_backend_report")
+    jsonschema.validate(report, read_schema())
+    dataset = report["datasets"]["stripes"]
+    assert (dataset["class_names"], dataset["domains"]) == (["across", "down", "wide"], ["stripes"])
+    assert dataset["total_models_available"] == 2
+    entries = entries_of(report)
+    deep, forest = entries[DEEP], entries[FOREST]
+    assert (deep["deployment_ready"], forest["deployment_ready"]) == (True, False)
+    assert (deep["model_format"], forest["model_format"]) == ("pytorch", "sklearn")
+    assert (deep["export_formats"], forest["export_formats"]) == (["onnx"], [])
+    assert (deep["accuracy_of"], forest["accuracy_of"]) == ("test", "valid")
+    assert any(f"eyevsai evaluate --model-uri models:/{FOREST}/1" in why for why in forest["deployment_ready_because"])
+    assert report["model_descriptions"]["deep_v1/standard"]["name"] == deep["name"] == "Standard CNN"
+    image = draw_image(1, 0)
+    for place in (deep["model_path"], deep["local_path"], forest["model_path"], forest["local_path"]):
+        classifier = package.load(place)
+        assert set(classifier.classes) == set(dataset["class_names"])
+        assert classifier.predict(image).probability > 0
+    assert (Path(deep["local_path"]) / "model.onnx").is_file()
+    run = MlflowClient().get_run(deep["run_id"]).info
+    assert deep["training_time"] == pytest.approx((run.end_time - run.start_time) / 1000)
+
+    (call,) = MlflowClient().search_runs(["0"], "tags.job = 'report'")
+    logged = {Path(artifact.path).name for artifact in MlflowClient().list_artifacts(call.info.run_id, "reports")}
+    assert call.info.status == "FINISHED"
+    assert logged == {path.name for path in (workplace / "reports").iterdir()}
+    assert len(logged) == len(KINDS)
+
+
+def test_tables_and_the_page_say_the_same(eyevsai_here: Eyevsai, workplace: Path) -> None:
+    done = json.loads(eyevsai_here("report", "--output", "out", "--json").stdout)
+    assert (done["models"], done["versions"], done["ready"], done["run_id"]) == (2, 2, 1, None)
+    assert sorted(done["files"]) == sorted(KINDS)
+    assert {path.name for path in workplace.iterdir() if path.name.startswith(".")} == set()
+    rows = {row["model_key"]: row for row in read(workplace / "out", "all_models_report")}
+    assert (rows[DEEP]["deployment_ready"], rows[FOREST]["deployment_ready"]) == ("true", "false")
+    assert rows[DEEP]["accuracy"] == rows[DEEP]["test_accuracy"]
+    assert float(rows[DEEP]["training_time"]) > 0
+    summary = read(workplace / "out", "summary_report")
+    best = max(rows.values(), key=lambda row: float(row["accuracy"]))
+    assert summary["best_overall_model"]["model_key"] == best["model_key"]
+    assert (summary["total_models_trained"], summary["model_types"]) == (2, ["deep_v1", "shallow"])
+    assert set(summary["best_by_model_type"]) == {"deep_v1", "shallow"}
+    assert summary["summary_statistics"]["max"] == summary["best_by_dataset"]["stripes"]["accuracy"]
+    page = Path(done["files"]["all_models"]).read_text(encoding="utf-8")
+    for row in rows.values():
+        assert f"http://127.0.0.1:5000/#/experiments/0/runs/{row['run_id']}" in page
+    assert not re.search(r"(src|href)=\"(?!data:|http://127\.0\.0\.1:5000)", page)
+
+
+def test_the_page_filters_and_sorts_in_a_browser(eyevsai_here: Eyevsai, workplace: Path, screenshots: Any) -> None:
+    done = json.loads(eyevsai_here("report", "--json").stdout)
+    with screenshots.browser_page() as page:
+        page.goto(f"file://{workplace / done['files']['all_models']}")
+        shown = page.locator("#models tbody tr:visible")
+
+        def names() -> list[str]:
+            return [row.locator("td").nth(2).inner_text() for row in shown.all()]
+
+        assert sorted(names()) == ["deep_v1/standard", "shallow/rf_hog_lbp"]
+        page.locator("#family").select_option("shallow")
+        assert (names(), page.locator("#shown").inner_text()) == (["shallow/rf_hog_lbp"], "1 shown")
+        page.locator("#family").select_option("")
+        page.locator("#ready").check()
+        assert names() == ["deep_v1/standard"]
+        page.locator("#ready").uncheck()
+        page.locator("#text").fill("STRIPES forest")
+        assert names() == ["shallow/rf_hog_lbp"]
+        page.locator("#text").fill("")
+        page.get_by_role("button", name="kind").click()
+        assert names() == ["deep_v1/standard", "shallow/rf_hog_lbp"]
+        page.get_by_role("button", name="kind").click()
+        assert names() == ["shallow/rf_hog_lbp", "deep_v1/standard"]
+
+
+def test_ready_follows_what_becomes_of_a_model(eyevsai_here: Eyevsai, workplace: Path) -> None:
+    client = MlflowClient()
+
+    def lacks() -> str:
+        eyevsai_here("report")
+        entry = entries_of(read(workplace / "reports", "game_backend_report"))[DEEP]
+        shutil.rmtree(workplace / "reports")
+        assert entry["metadata"]["deployment_ready"] is entry["deployment_ready"]
+        return "" if entry["deployment_ready"] else "; ".join(entry["deployment_ready_because"])
+
+    assert lacks() == ""
+    client.delete_run(client.get_model_version(FOREST, "1").run_id)  # of the newest model: others' classes are known
+    assert lacks() == ""
+    client.set_model_version_tag(DEEP, "1", "export.openvino", "refused")
+    assert "export as openvino was refused" in lacks()
+    client.delete_model_version_tag(DEEP, "1", "export.openvino")
+    policy = workplace / "policy.toml"
+    policy.write_text("max_latency_ms = 0.0001")
+    strictly = ("promote", DEEP, "--version", "1", "--policy", str(policy))
+    eyevsai_here(*strictly, code=1)
+    assert "the gate before Production did not let it through" in lacks()
+    eyevsai_here(*strictly, "--force", "--reason", "for a day")
+    assert "past the gate by --force" in lacks()
+    eyevsai_here("promote", DEEP, "--version", "1")
+    assert lacks() == ""
+    shutil.rmtree(next(workplace.rglob("exports/onnx")))
+    assert "the files of its export as onnx are gone" in lacks()
+
+
+def test_versions_of_production_and_of_other_names(eyevsai_here: Eyevsai, workplace: Path) -> None:
+    client = MlflowClient()
+    run = client.get_model_version(DEEP, "1").run_id
+    source = client.get_model_version(DEEP, "1").source
+    client.create_model_version(DEEP, source, run, tags=client.get_model_version(DEEP, "1").tags)
+    eyevsai_here("registry", "best", "--dataset", "stripes", "--promote", "--force", "--reason", "it is the only one")
+    by_number = {each.number: each for each in read_candidates(str(client.tracking_uri)) if each.key == DEEP}
+    assert set(by_number) == {1, 2}
+    eyevsai_here("report")
+    entries = entries_of(read(workplace / "reports", "game_backend_report"))
+    assert set(entries) == {DEEP, FOREST}  # `stripes` is nobody's own
+    assert (entries[DEEP]["version"], entries[DEEP]["chosen_because"]) == (
+        "2", "it is the best of 2 versions by test accuracy")  # fmt: skip
+    eyevsai_here("promote", DEEP, "--version", "1")
+    shutil.rmtree(workplace / "reports")
+    eyevsai_here("report")
+    entry = entries_of(read(workplace / "reports", "game_backend_report"))[DEEP]
+    assert (entry["version"], entry["stage"], entry["chosen_because"]) == ("1", "production", "it is in Production")
+
+
+def test_what_was_imported_without_a_model_is_in_the_table_alone(eyevsai_here: Eyevsai, workplace: Path) -> None:
+    eyevsai_here("registry", "import", str(write_registry(workplace / "registry.json", make_record(1))))
+    eyevsai_here("report")
+    rows = {row["model_key"]: row for row in read(workplace / "reports", "all_models_report")}
+    imported = rows["pets-deep_v2-resnet"]
+    assert (imported["reported"], imported["model_path"]) == ("false", "")
+    assert (float(imported["accuracy"]), float(imported["training_time"])) == (0.49, 3600.5)
+    assert set(entries_of(read(workplace / "reports", "game_backend_report"))) == {DEEP, FOREST}
+
+
+def test_another_jobs_run_takes_the_files(workplace: Path, tmp_path: Path) -> None:
+    uri = str(MlflowClient().tracking_uri)
+    settings = ReportSettings(models="shallow", output=str(tmp_path / "deep" / "out"))
+    with start_job(JobStop(), uri, "parent", {"job": "train_all"}, tmp_path / "state", given=None) as run:
+        done = write_reports(settings, uri, run)
+    logged = {Path(artifact.path).name for artifact in MlflowClient().list_artifacts(run.run_id, "reports")}
+    assert logged == {path.name for path in done.files.values()}
+    assert (done.models, done.run_id) == (1, run.run_id)
+
+
+def test_a_disk_that_fills_up_leaves_nothing(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Path.replace
+
+    def fill_up(path: Path, target: Path) -> Path:
+        if path.name.startswith("summary_report"):
+            raise OSError(28, "No space left on device")
+        return original(path, target)
+
+    monkeypatch.setattr(Path, "replace", fill_up)
+    settings = ReportSettings(output=str(tmp_path / "full" / "out"))
+    with pytest.raises(UserError, match="No space left on device"):
+        write_reports(settings, str(MlflowClient().tracking_uri))
+    assert [path for path in (tmp_path / "full").rglob("*") if path.is_file()] == []
+
+
+def test_bad_input_is_said_and_leaves_nothing(eyevsai_here: Eyevsai, workplace: Path, tmp_path: Path) -> None:
+    said = eyevsai_here("report", "--models", "deep_v3", code=2).stderr
+    assert "There is no model 'deep_v3'. Did you mean 'deep_v" in said
+    assert "Did you mean 'deep_v1/standard'?" in eyevsai_here(
+        "report", "--models", "shallow,deep_v1/standart", code=2).stderr  # fmt: skip
+    assert "'stripe'. Did you mean 'stripes'?" in eyevsai_here("report", "--datasets", "stripe", code=2).stderr
+    said = eyevsai_here("report", "--models", "deep_v2", "--datasets", "stripes", code=2).stderr
+    assert "eyevsai train --model deep_v2 --variation resnet --dataset stripes" in said
+    (tmp_path / "file").write_text("")
+    assert "Choose another --output" in eyevsai_here("report", "--output", str(tmp_path / "file"), code=2).stderr
+    for model in MlflowClient().search_registered_models():
+        MlflowClient().delete_registered_model(model.name)
+    said = eyevsai_here("report", "--datasets", "stripes", code=2).stderr
+    assert "No model is registered in this store yet" in said
+    assert "eyevsai train" in said
+    assert not list(workplace.glob("*reports*"))
+    assert not list(workplace.glob(".*"))
+    assert not list(tmp_path.glob(".*"))
