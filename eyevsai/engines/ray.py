@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,13 @@ class RayEngine(Engine):
 
     def run(self, tasks: Sequence[Task], folder: Path, watch: Watch, stop: Stop) -> dict[str, Status]:
         """See `Engine.run`."""
+        del folder  # what jobs say is in Ray's own logs
+        with redirect_stdout(sys.stderr):  # where Ray says that a machine was lost, which is no part of our answer
+            return self._run(tasks, watch, stop)
+
+    def _run(self, tasks: Sequence[Task], watch: Watch, stop: Stop) -> dict[str, Status]:
         import ray
 
-        del folder  # what jobs say is in Ray's own logs
         self._connect(tasks)
         statuses, waiting = {task.name: Status() for task in tasks}, deque(tasks)
         running: dict[str, _Call] = {}

@@ -87,7 +87,7 @@ def test_a_cluster_that_loses_a_machine_does_all_jobs(workplace: Path, data: Pat
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
     settings = {"models": "deep_v1", "parallel_jobs": 2, "engine": "ray", "ray_address": cluster.address, "job_cpus": 1,
-                "epochs": 200, "patience": 200, "width": 4, "image_size": 32, "batch_size": 8,
+                "epochs": 100, "patience": 100, "width": 4, "image_size": 32, "batch_size": 8,
                 "evaluate": "false"}  # fmt: skip
     flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "eyevsai", "train-all", *flags, "--json"]
@@ -109,4 +109,4 @@ def test_a_cluster_that_loses_a_machine_does_all_jobs(workplace: Path, data: Pat
     assert len(json.loads(said)["models"]) == 2
     trained = MlflowClient().search_runs(["0"], "tags.job = 'train'")
     assert [run.info.status for run in trained] == ["FINISHED"] * 2  # the lost one was gone on with elsewhere
-    assert all(run.data.params["epochs"] == "200" for run in trained)
+    assert all(run.data.params["epochs"] == "100" for run in trained)
