@@ -15,7 +15,7 @@ from eyevsai.settings import FALSE, TRUE, Setting, Settings, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-OF_TRAIN = ("resume", "resume_anyway", "tuned", "checkpoint_every_s")  # what `tune` has no use for
+OF_TRAIN = ("resume", "resume_anyway", "tuned", "checkpoint_every_s", "devices")  # what `tune` has no use for
 
 
 def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
@@ -42,7 +42,8 @@ def refuse_flags_of_train(arguments: Sequence[str]) -> None:
         name = argument.partition("=")[0].lstrip("-").replace("-", "_")
         if argument.startswith("--") and name in OF_TRAIN:
             raise UserError(f"{argument.partition('=')[0]} is a flag of train. A study goes on by itself when tune is "
-                            "started again with the same --study, and its trials keep no checkpoints.")  # fmt: skip
+                            "started again with the same --study; its trials keep no checkpoints, and each has one "
+                            "device: several run at once with --jobs.")  # fmt: skip
 
 
 def _peek(arguments: Sequence[str], name: str) -> str | None:

@@ -117,6 +117,9 @@ class DeviceSettings(ThreadSettings):
     memory_efficient: Annotated[
         bool, Doc("Compute each batch in four times as many parts, and again what can be: half the memory or less.")
     ] = False
+    devices: Annotated[
+        int, Range(1, 1024), Doc("GPUs, or on a CPU processes, that share each batch (DistributedDataParallel).")
+    ] = 1
     channels_last: Annotated[bool, Doc("Keep images in memory as N,H,W,C, which CPUs prefer.")] = True
 
 
@@ -138,9 +141,8 @@ class NetworkSettings(TrainingSettings):
 
     def to_recover(self, epochs: int) -> Self:
         """These settings for a network that has learned already, and was changed."""
-        return replace(
-            self, epochs=epochs, lr=max(self.lr * RECOVERY, 1e-6), warmup_epochs=min(self.warmup_epochs, epochs / 5)
-        )
+        return replace(self, epochs=epochs, lr=max(self.lr * RECOVERY, 1e-6), devices=1,
+                       warmup_epochs=min(self.warmup_epochs, epochs / 5))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -194,5 +196,5 @@ class UnfreezingSettings(TrainingSettings):
 
     def to_recover(self, epochs: int) -> Self:
         """These settings for a network that has learned already, and was changed: nothing of it is frozen."""
-        return replace(self, freeze_base_epochs=0, fine_tune_epochs=epochs, lr=self.fine_tune_lr,
+        return replace(self, freeze_base_epochs=0, fine_tune_epochs=epochs, lr=self.fine_tune_lr, devices=1,
                        warmup_epochs=min(self.warmup_epochs, epochs / 5))  # fmt: skip
