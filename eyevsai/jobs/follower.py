@@ -35,6 +35,8 @@ def follow(config: TrainConfig, place: Place) -> None:
     """
     logging.getLogger("eyevsai").setLevel(logging.CRITICAL)  # rank 0 tells all that there is to tell
     with stopping() as stop, ending_with_parent(_give_up):
+        if place.is_left_behind:  # while this process was importing
+            _give_up()
         try:
             store = place.open_store()
             try:

@@ -122,7 +122,7 @@ def meeting(config: TrainConfig, place: Place | None) -> Iterator[Meeting | None
 
 def _start(config: TrainConfig, size: int) -> Meeting:
     """The other processes of a run on this machine: they import what they need while this one reads images."""
-    own = Place(0, size, 0, size, HERE, 0, keeps_store=True)
+    own = Place(0, size, 0, size, HERE, 0, keeps_store=True, launcher=os.getpid())
     port = own.open_port()
     own = replace(own, port=port.port)
     met = Meeting(own, PrefixStore(own.attempt, port))

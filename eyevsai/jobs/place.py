@@ -1,6 +1,6 @@
 """Which of the processes of a run this one is, and where they meet before they are a group.
 
-The variables are torchrun's, whether torchrun set them or rank 0, which starts the other processes of one machine.
+All variables but one are torchrun's, whether torchrun set them or rank 0, which starts the others of one machine.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from eyevsai.training.group import Ranks, join
 from eyevsai.training.settings import TrainingSettings
 
 CONFIG, READY, WORDS = "config", "ready", "words"  # what ranks leave at the store; the last two with their number
+LAUNCHER = "EYEVSAI_LAUNCHER"
 POLL_S = 0.05
 MEET = timedelta(minutes=5)
 
@@ -42,13 +43,20 @@ class Place:
     port: int
     keeps_store: bool  # rank 0 does, unless torchrun's agent has a store already
     attempt: str = "0"
+    launcher: int | None = None  # the process of rank 0, where it started this one
 
     def variables(self) -> dict[str, str]:
         """The environment that says so."""
         return {
             "RANK": str(self.rank), "WORLD_SIZE": str(self.size), "LOCAL_RANK": str(self.local_rank),
             "LOCAL_WORLD_SIZE": str(self.local_size), "MASTER_ADDR": self.address, "MASTER_PORT": str(self.port),
+            LAUNCHER: str(self.launcher or ""),
         }  # fmt: skip
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether the process that started this one has ended since."""
+        return self.launcher not in (None, os.getppid())
 
     def open_port(self) -> TCPStore:
         """The server or client of the store; that of rank 0 finds itself a port if it was given 0."""
@@ -81,7 +89,7 @@ def find_place() -> Place | None:
     keeps_store = rank == 0 and given.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     return Place(
         rank, size, int(given.get("LOCAL_RANK", rank)), int(given.get("LOCAL_WORLD_SIZE", size)), address, port,
-        keeps_store, given.get("TORCHELASTIC_RESTART_COUNT", "0"),
+        keeps_store, given.get("TORCHELASTIC_RESTART_COUNT", "0"), int(given.get(LAUNCHER) or 0) or None,
     )  # fmt: skip
 
 

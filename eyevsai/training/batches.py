@@ -80,7 +80,7 @@ class Batches:
 
 
 def check_batches(settings: TrainingSettings, num_images: int) -> None:
-    """Raises UserError when the batch size fits neither the data nor the accumulation and the devices."""
+    """Raises UserError when the batch size fits neither the data nor the accumulation."""
     if settings.batch_size > num_images:
         raise UserError(
             f"--batch-size {settings.batch_size} is larger than the train split of {num_images} images. "
@@ -92,7 +92,3 @@ def check_batches(settings: TrainingSettings, num_images: int) -> None:
             f"--accumulation {settings.accumulation}{efficient} makes {settings.parts} parts, which must divide "
             f"--batch-size {settings.batch_size} into parts of two images or more."
         )
-    least = 2 * settings.parts * settings.devices
-    if settings.batch_size < least:
-        raise UserError(f"--devices {settings.devices} share batches of --batch-size {settings.batch_size}, and each "
-                        f"has {settings.parts} parts of two images or more: choose at least {least}.")  # fmt: skip

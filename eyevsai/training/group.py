@@ -36,11 +36,13 @@ class Group:
 
     def begin_epoch(self, network: nn.Module) -> None:
         """To be called when it is settled which weights of `network` an epoch trains."""
+        del network  # its gradients are whole already
 
     def agree(self, sums: Tensor, shortage: BaseException | None, stop: Stop) -> Tensor:  # noqa: ARG002
-        """Adds up `sums` (float32) over ranks; to be called in each step, before its update.
+        """Adds up `sums` (float32) over ranks; to be called in each step, when its gradients are computed.
 
-        Running statistics are their mean over ranks afterwards, and whoever asked one rank to end has asked all.
+        Gradients and running statistics are their means over ranks afterwards, and whoever asked one rank to end has
+        asked all.
 
         Raises:
             MemoryError or RuntimeError: memory was too short for the `shortage` of one of them.
@@ -49,9 +51,6 @@ class Group:
         if shortage is not None:
             raise shortage
         return sums
-
-    def add_gradients(self) -> None:
-        """Gives each weight the mean of its gradients over ranks."""
 
     def ends(self, stop: Stop) -> bool:
         """Whether this is the step after which all of them end."""
@@ -90,13 +89,15 @@ class Ranks(Group):
         weights = [weight for weight in network.parameters() if weight.requires_grad]
         self.statistics_ = [
             buffer
-            for module in network.modules() if module.training
+            for module in network.modules() if module.training and getattr(module, "track_running_stats", False)
             for buffer in module.buffers(recurse=False) if buffer.is_floating_point()
         ]  # fmt: skip
         self.summing_ = None  # takes its hooks off the weights
         self._all_reduce(torch.zeros(1))  # what follows waits where no signal is heard
         with self._talking():
             self.summing_ = nn.parallel.DistributedDataParallel(_Weights(weights))
+            # it sorts weights anew after its first sum; a resumed run must add up in the order of the one before
+            self.summing_().backward()
 
     def agree(self, sums: Tensor, shortage: BaseException | None, stop: Stop) -> Tensor:
         """See `Group.agree`."""
@@ -114,13 +115,10 @@ class Ranks(Group):
         self.ends_ = bool(ended)
         if short:
             raise shortage or MemoryError("in another process of this run")
-        return sums
-
-    def add_gradients(self) -> None:
-        """See `Group.add_gradients`."""
         assert self.summing_ is not None
         with self._talking():
             self.summing_().backward()
+        return sums
 
     def ends(self, stop: Stop) -> bool:  # noqa: ARG002
         """See `Group.ends`: all of them in the same step."""

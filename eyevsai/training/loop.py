@@ -185,7 +185,6 @@ class Trainer:
                 raise
             shortage = error.with_traceback(None)  # whose frames hold what was computed so far
         loss, correct = self.group_.agree(sums, shortage, self.checkpoints_.stop)
-        self.group_.add_gradients()
         self._update(loss, epoch, step)
         self.progress_.loss += loss * len(places)
         self.progress_.correct += correct

@@ -127,6 +127,13 @@ class DeviceSettings(ThreadSettings):
 class TrainingSettings(DeviceSettings, RegularizationSettings, AugmentationSettings, OptimizationSettings):
     """What every torch family inherits."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = 2 * self.parts * self.devices
+        if self.devices > 1 and self.batch_size < least:
+            raise UserError(f"--devices {self.devices} share batches of --batch-size {self.batch_size}, and each has "
+                            f"{self.parts} parts of two images or more: choose at least {least}.")  # fmt: skip
+
     @property
     def parts(self) -> int:
         """Parts that a batch is computed in while memory suffices."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,7 +16,7 @@ import torch
 
 from eyevsai.run_folder import RunFolder
 from eyevsai.training.checkpoint import Checkpoints
-from tests.conftest import find_port
+from tests.conftest import find_port, write_images
 from tests.faults.runs import Place, make_place
 from tests.faults.test_end import end, wait_for_epoch
 
@@ -143,29 +144,45 @@ def test_memory_that_is_short_on_one_rank_makes_all_compute_in_parts(place: Plac
     assert [point.value for point in sorted(points, key=lambda point: point.step)] == [1, 2, 2, 2]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("numbers", [(), (signal.SIGTERM,)])
-def test_torchrun_on_several_machines(place: Place, numbers: tuple[int, ...]) -> None:
-    """Two agents, as two machines have them: only rank 0 has a store."""
+def start_two_machines(place: Place, data: Path | None = None, **settings: Any) -> list[subprocess.Popen[str]]:
+    """Two agents of torchrun, as two machines have them: the second has no store, and images of its own if given."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
                 "--master-addr=127.0.0.1", f"--master-port={find_port()}"]  # fmt: skip
-    jobs = []
-    for number, env in enumerate((place.environment(FAULT="slow"), place.environment(MLFLOW_TRACKING_URI="nowhere"))):
-        command = [*torchrun, f"--node-rank={number}", *place.command(epochs=3 if not numbers else 1000)[1:]]
-        jobs.append(subprocess.Popen(command, cwd=place.folder, env=env, stdout=subprocess.PIPE,
-                                     stderr=subprocess.STDOUT, text=True))  # fmt: skip
-    if numbers:
-        wait_for_epoch(jobs[0])
-        everybody = [each for job in jobs for each in children_of(job)]
-        for job in jobs:
-            job.terminate()
-    said = [job.communicate(timeout=120)[0] for job in jobs]
+    first = place.command(**settings)[1:]
+    second = ["-m", "eyevsai", "train", *(["--data", str(data)] if data else [])]
+    return [
+        subprocess.Popen([*torchrun, f"--node-rank={number}", *command], cwd=place.folder, env=place.environment(**env),
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for number, (command, env) in enumerate(((first, {"FAULT": "slow"}), (second, {"MLFLOW_TRACKING_URI": "x"})))
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_machines_is_one_run(place: Place) -> None:
+    said = [(job, job.communicate(timeout=120)[0]) for job in start_two_machines(place, epochs=3)]
+    assert [job.returncode for job, _ in said] == [0, 0], said
     (run_id,) = place.run_ids()
     run = place.client.get_run(run_id)
-    if numbers:
-        assert run.info.status == "KILLED", said
-        assert gone(everybody)
-        return
-    assert [job.returncode for job in jobs] == [0, 0], said
     assert (run.info.status, run.data.params["devices"]) == ("FINISHED", "2")
-    assert "epoch 1 of" not in said[1]
+    assert "epoch 1 of" not in said[1][1]
+
+
+@pytest.mark.slow
+def test_torchrun_that_is_asked_to_end_ends_the_run_killed(place: Place) -> None:
+    jobs = start_two_machines(place, epochs=1000, patience=0)
+    wait_for_epoch(jobs[0])
+    ranks = [each for job in jobs for each in children_of(job)]
+    for job in jobs:
+        job.terminate()
+    said = [job.communicate(timeout=60)[0] for job in jobs]
+    assert only_status(place) == "KILLED", said
+    assert gone(ranks)
+
+
+@pytest.mark.slow
+def test_a_machine_with_other_images_is_refused_before_a_run_is_made(place: Place, tmp_path: Path) -> None:
+    other = write_images(tmp_path / "stripes", {"across": 20, "down": 20, "wide": 21})
+    jobs = start_two_machines(place, other, epochs=3)
+    said = [job.communicate(timeout=120)[0] for job in jobs]
+    assert ", rank 1: other data than rank 0. Bring all machines to the same." in said[0]
+    assert not place.run_ids()

@@ -22,7 +22,7 @@ from eyevsai.errors import UserError
 from eyevsai.jobs.place import Place, compare_basis, find_place, take_size
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from eyevsai.training.batches import Batches, Part, check_batches
+from eyevsai.training.batches import Batches, Part
 from eyevsai.training.course import Course
 from eyevsai.training.device import check_devices
 from eyevsai.training.group import ALONE, Group
@@ -168,8 +168,8 @@ def test_shares_of_a_batch_are_the_batch(uneven: Data, change: dict[str, object]
 
 
 def test_a_batch_that_is_too_small_for_the_devices_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--devices 4 share batches of --batch-size 6.*choose at least 8"):
-        check_batches(replace(SETTINGS, devices=4, batch_size=6), 100)
+    with pytest.raises(UserError, match=r"--devices 4 share batches of --batch-size 6, .* choose at least 8"):
+        replace(SETTINGS, devices=4, batch_size=6)
 
 
 def test_more_devices_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +195,8 @@ def test_places_are_read_as_torchrun_writes_them(monkeypatch: pytest.MonkeyPatch
     for name, value in place.variables().items():
         monkeypatch.setenv(name, value)
     assert find_place() == place
+    assert not place.is_left_behind
+    assert replace(place, launcher=os.getpid()).is_left_behind  # one's parent is never oneself
     config = compose_train({})
     assert take_size(config, place).flat()["devices"] == 4
     assert take_size(config, None) is config
