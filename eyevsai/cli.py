@@ -102,10 +102,18 @@ def train(context: typer.Context, **given: Any) -> None:
     """
     _refuse_extras(context.args, given)
     composed = config.compose_train(given)
+    from eyevsai.jobs.place import find_place
+
+    place = find_place()
+    if place is not None and place.rank > 0:
+        from eyevsai.jobs.follower import follow
+
+        follow(composed, place)
+        return
     start_logging()
     from eyevsai.jobs.train import train as job
 
-    done = job(composed, config.take_run_id())
+    done = job(composed, config.take_run_id(), place)
     scores = done.scores
     print(
         f"{done.model_uri or 'no version yet'}\n"

@@ -15,6 +15,7 @@ from eyevsai.names import nearest
 from eyevsai.settings import STATE_ROOT, Choice, Doc, Env, Parameter, Range, Setting, Settings, settings_of
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
+OF_TRAIN = ("resume", "resume_anyway", "tuned", "checkpoint_every_s", "devices")  # what `tune` has no use for
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from eyevsai.settings import FALSE, TRUE, Setting, Settings, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-OF_TRAIN = ("resume", "resume_anyway", "tuned", "checkpoint_every_s")  # what `tune` has no use for
 
 
 def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
@@ -34,7 +33,7 @@ def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
 
 def tune_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
     """The settings of `tune` for a model whose settings of `train` are given."""
-    return (*(setting for setting in settings if setting.name not in OF_TRAIN),
+    return (*(setting for setting in settings if setting.name not in config.OF_TRAIN),
             *settings_of(TuneSettings), *settings_of(EngineSettings))  # fmt: skip
 
 
@@ -42,9 +41,10 @@ def refuse_flags_of_train(arguments: Sequence[str]) -> None:
     """Raises UserError for flags of `train` that a study has no use for."""
     for argument in arguments:
         name = argument.partition("=")[0].lstrip("-").replace("-", "_")
-        if argument.startswith("--") and name in OF_TRAIN:
+        if argument.startswith("--") and name in config.OF_TRAIN:
             raise UserError(f"{argument.partition('=')[0]} is a flag of train. A study goes on by itself when tune is "
-                            "started again with the same --study, and its trials keep no checkpoints.")  # fmt: skip
+                            "started again with the same --study; its trials keep no checkpoints, and each has one "
+                            "device: several run at once with --jobs.")  # fmt: skip
 
 
 def _peek(arguments: Sequence[str], name: str) -> str | None:

@@ -16,7 +16,7 @@ log = logging.getLogger("eyevsai")
 
 def track(steps: Iterable[T], label: str, *, total: int, unit: int = 1) -> Iterator[T]:
     """Yields `steps` and shows how far they are; each step stands for `unit` of `total` things."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         yield from _bar(steps, label, total, unit)
         return
     last, done = time.monotonic(), 0

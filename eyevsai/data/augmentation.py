@@ -26,20 +26,25 @@ def augment(
     preprocessing: Preprocessing,
     generator: torch.Generator,
     device: torch.device,
+    *,
+    rows: slice = slice(None),
 ) -> Tensor:
-    """Images H,W,3 uint8 of any sizes -> a normalised batch N,3,S,S float32 on `device`."""
+    """Images H,W,3 uint8 of any sizes -> a normalised batch N,3,S,S float32 on `device`; of `rows` alone, if given.
+
+    What is drawn for an image is the same whichever rows are asked for.
+    """
     if settings.policy != "none":
         images = _apply_policy(images, settings.policy, generator)
     sizes = torch.tensor([image.shape[:2] for image in images], dtype=torch.float32)  # N,2
-    frame = _stack(images).to(device)  # N,H,W,3 uint8
+    frame = _stack(images, rows).to(device)  # N,H,W,3 uint8
     size = preprocessing.image_size
-    places = _draw_places(sizes, size, settings, generator).to(device)
-    grid = _draw_grid(places, sizes.to(device), frame.shape[1:3], size)
+    places = _draw_places(sizes, size, settings, generator)[rows].to(device)
+    grid = _draw_grid(places, sizes[rows].to(device), frame.shape[1:3], size)
     planes = frame.permute(0, 3, 1, 2).to(torch.float32)
     batch = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    batch = _recolor(batch, settings, preprocessing, generator)
+    batch = _recolor(batch, preprocessing, _draw_factors(len(images), settings, generator)[rows])
     if settings.erasing:
-        batch.masked_fill_(_draw_rectangles(len(batch), size, settings.erasing, generator).to(device), 0.0)
+        batch.masked_fill_(_draw_rectangles(len(images), size, settings.erasing, generator)[rows].to(device), 0.0)
     return batch
 
 
@@ -67,12 +72,12 @@ def _draw_rectangles(count: int, size: int, share: float, generator: torch.Gener
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def _stack(images: Sequence[Tensor]) -> Tensor:
-    """Images in the top left corners of one N,H,W,3 tensor that is as large as the largest."""
+def _stack(images: Sequence[Tensor], rows: slice) -> Tensor:
+    """Some images in the top left corners of one N,H,W,3 tensor that is as large as the largest of all."""
     height = max(image.shape[0] for image in images)
     width = max(image.shape[1] for image in images)
-    frame = torch.zeros((len(images), height, width, 3), dtype=torch.uint8)
-    for place, image in zip(frame, images, strict=True):
+    frame = torch.zeros((len(images[rows]), height, width, 3), dtype=torch.uint8)
+    for place, image in zip(frame, images[rows], strict=True):
         place[: image.shape[0], : image.shape[1]] = image
     return frame
 
@@ -122,16 +127,16 @@ def _draw_grid(places: Tensor, sizes: Tensor, frame: torch.Size, size: int) -> T
     return torch.clamp(grid, first, last)
 
 
-def _recolor(
-    batch: Tensor, settings: AugmentationSettings, preprocessing: Preprocessing, generator: torch.Generator
-) -> Tensor:
-    """Colour jitter and normalisation of N,3,S,S float32 in 0..255, as one affine map of colours."""
-    count, device = len(batch), batch.device
+def _draw_factors(count: int, settings: AugmentationSettings, generator: torch.Generator) -> Tensor:
+    """N,3 factors of brightness, contrast and saturation."""
+    spreads = (settings.brightness, settings.contrast, settings.saturation)
+    return torch.stack([_uniform(count, 1 - spread, 1 + spread, generator) for spread in spreads], dim=1)
 
-    def factor(spread: float) -> Tensor:
-        return _uniform(count, 1 - spread, 1 + spread, generator).to(device).view(-1, 1, 1)
 
-    brightness, contrast, saturation = map(factor, (settings.brightness, settings.contrast, settings.saturation))
+def _recolor(batch: Tensor, preprocessing: Preprocessing, factors: Tensor) -> Tensor:
+    """Colour jitter by N,3 factors and normalisation of N,3,S,S float32 in 0..255, as one affine map of colours."""
+    device = batch.device
+    brightness, contrast, saturation = factors.to(device)[:, :, None, None].unbind(1)
     grey = torch.tensor(GREY, device=device)
     mixed = saturation * torch.eye(3, device=device) + (1 - saturation) * grey.expand(3, 3)
     mean_grey = (batch.mean(dim=(2, 3)) @ grey).view(-1, 1, 1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eyevsai.config import compose, compose_run, compose_train
+from eyevsai.config import OF_TRAIN, compose, compose_run, compose_train
 from eyevsai.errors import RunFailed
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
@@ -53,7 +53,7 @@ def _train(given: Mapping[str, Any], interrupted: str | None) -> str:
     if interrupted:
         settings["resume"] = interrupted
     elif given["trials"]:
-        trials = {name: value for name, value in settings.items() if name not in ("tuned", "checkpoint_every_s")}
+        trials = {name: value for name, value in settings.items() if name not in OF_TRAIN}
         found = tune(compose_tune({**trials, "n_trials": given["trials"], "study": given["study"]}), tags=parent)
         settings["tuned"] = found.run_id
     done = train(compose_train(settings), tags={**parent, RECIPE: given["recipe"]})

@@ -65,13 +65,13 @@ def restore_config(config: TrainConfig, folder: RunFolder) -> TrainConfig:
 def write_basis(config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder) -> None:
     """Keeps what a resumed run is held against: settings, data, their preprocessing, and code."""
     folder.write(CONFIG, _plain_values(config))
-    folder.write(BASIS, _basis(dataset, preprocessing))
+    folder.write(BASIS, describe_basis(dataset, preprocessing))
 
 
 def check_basis(dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder, *, anyway: bool) -> None:
     """Raises UserError when data, preprocessing or code are not those that the run began with, unless `anyway`."""
     before = folder.read(BASIS) or {}
-    for kind, now in _basis(dataset, preprocessing).items():
+    for kind, now in describe_basis(dataset, preprocessing).items():
         subject = SUBJECTS[kind]
         change = describe_change(before.get(kind, {}), now)
         if not change:
@@ -89,7 +89,8 @@ def hash_code() -> dict[str, str]:
     return {path.relative_to(PACKAGE).as_posix(): hash_file(path)[:16] for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def _basis(dataset: Dataset, preprocessing: Preprocessing) -> dict[str, dict[str, str]]:
+def describe_basis(dataset: Dataset, preprocessing: Preprocessing) -> dict[str, dict[str, str]]:
+    """Checksums of all that a run depends on besides its settings: data, their preprocessing, code and packages."""
     prepared = {name: str(value) for name, value in preprocessing.to_json().items()}
     return {"data": _checksums(dataset), "preprocessing": prepared, "code": hash_code(), "packages": _packages()}
 

@@ -67,6 +67,10 @@ def stopping() -> Iterator[JobStop]:
             signal.signal(number, handler if stop.asked is None else signal.SIG_IGN)
 
 
+def _terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextmanager
 def ending_with_mlflow_run() -> Iterator[None]:
     """Inside the block the process gets SIGTERM when the `mlflow run` that started it dies.
@@ -87,22 +91,22 @@ def ending_with_mlflow_run() -> Iterator[None]:
 
 
 @contextmanager
-def ending_with_parent() -> Iterator[None]:
-    """Inside the block the process gets SIGTERM when the one that started it dies."""
+def ending_with_parent(end: Callable[[], None] = _terminate) -> Iterator[None]:
+    """Inside the block `end` is called, which by default sends SIGTERM, when the process that started this one dies."""
     import psutil
 
-    with _ending_with([psutil.Process(os.getppid())]):
+    with _ending_with([psutil.Process(os.getppid())], end):
         yield
 
 
 @contextmanager
-def _ending_with(above: Sequence[psutil.Process]) -> Iterator[None]:
+def _ending_with(above: Sequence[psutil.Process], end: Callable[[], None] = _terminate) -> Iterator[None]:
     done = threading.Event()
 
     def _watch() -> None:
         while not done.wait(WATCH_EVERY_S):
             if not all(process.is_running() and process.status() != "zombie" for process in above):
-                os.kill(os.getpid(), signal.SIGTERM)
+                end()
                 return
 
     if above:

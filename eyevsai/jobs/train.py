@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import SPLIT_TABLE, Data, Dataset, Split, load_dataset
 from eyevsai.data.workers import IMPORTING
+from eyevsai.jobs.meeting import meeting
 from eyevsai.jobs.opening import log_input, open_swept_store, start_job
+from eyevsai.jobs.place import Place, take_size
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
-from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, stopping
+from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.jobs.subject import CONFIG
 from eyevsai.jobs.tuned import use_tuned
 from eyevsai.models.learner import FeatureLearner, Learner, build
@@ -48,29 +50,39 @@ class Trained:
     seconds: float
 
 
-def train(config: TrainConfig, run_id: str | None = None, tags: Mapping[str, str] = MappingProxyType({})) -> Trained:
+def train(
+    config: TrainConfig, run_id: str | None = None, place: Place | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> Trained:  # fmt: skip
     """Trains one model, logs the run and registers a version.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did; the run gets `tags` besides its own. What is
-    wrong with the data, the settings or the store is found before a run is made.
+    `run_id` is the run that `mlflow run` made for this call, if one did; `place` is this process's among those that
+    torchrun started, if it did; the run gets `tags` besides its own. What is wrong with the data, the settings or the
+    store is found before a run is made.
 
     Raises:
         UserError: something a person must mend, or (RunFailed) a loss that became NaN.
     """
     began = time.monotonic()
-    with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+    with ExitStack() as stack:
+        stop = stack.enter_context(stopping())
+        if run_id:
+            stack.enter_context(ending_with_mlflow_run())
+        if place:
+            stack.enter_context(ending_with_parent())
         # mlflow takes seconds to import, while the images are read from disk
         importing = threading.Thread(
             target=import_module, args=("eyevsai.tracking.lifetime",), name=IMPORTING, daemon=True
         )
         importing.start()
-        tracking_uri = resumed = None
+        config, tracking_uri, resumed = take_size(config, place), None, None
         if config.resume.resume:
             importing.join()  # two threads that import one package at once can each find it half made
             tracking_uri = open_swept_store(_state_root(config))  # a run to go on with may be done
             resumed = find_interrupted(config, tracking_uri)
         if resumed:
             config = restore_config(config, resumed)
+        met = stack.enter_context(meeting(config, place))
         dataset = load_dataset(config.data, config.run.seed)
         importing.join()
         tracking_uri = tracking_uri or open_swept_store(_state_root(config))
@@ -80,20 +92,27 @@ def train(config: TrainConfig, run_id: str | None = None, tags: Mapping[str, str
         learner, data = _prepare(config, dataset)
         if resumed:
             check_basis(dataset, learner.preprocessing, resumed, anyway=config.resume.resume_anyway)
+        if met:
+            met.join(config, dataset, learner)
         with _start(config, name, tracking_uri, stop, Origin(run_id, resumed.run_id if resumed else None, tags)) as run:
-            session = Session(config, learner, data, name, run)
-            if resumed:
-                session.logged = run.logged_epochs()
-            else:
-                session.log_start()
-                if study:
-                    run.tags({"tuned_from": study})
-                write_basis(config, data.dataset, learner.preprocessing, run.folder)
-            checkpoints = Checkpoints(run.folder.checkpoints, config.run.checkpoint_every_s, stop)
-            learner.fit(data.train, data.valid, session.log_epoch, checkpoints)
-            scores = session.evaluate()
-            model_uri = session.register(scores)
-            return Trained(run.run_id, model_uri, scores, time.monotonic() - began)
+            return _work(Session(config, learner, data, name, run), stop, began, study=study, resumed=bool(resumed))
+
+
+def _work(session: Session, stop: JobStop, began: float, *, study: str | None, resumed: bool) -> Trained:
+    """All that is done inside the run."""
+    config, run, data, learner = session.config, session.run, session.data, session.learner
+    if resumed:
+        session.logged = run.logged_epochs()
+    else:
+        session.log_start()
+        if study:
+            run.tags({"tuned_from": study})
+        write_basis(config, data.dataset, learner.preprocessing, run.folder)
+    checkpoints = Checkpoints(run.folder.checkpoints, config.run.checkpoint_every_s, stop)
+    learner.fit(data.train, data.valid, session.log_epoch, checkpoints)
+    scores = session.evaluate()
+    model_uri = session.register(scores)
+    return Trained(run.run_id, model_uri, scores, time.monotonic() - began)
 
 
 @dataclass(frozen=True)

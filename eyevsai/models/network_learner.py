@@ -19,11 +19,12 @@ from eyevsai.models.anatomy import Anatomy, examine_network
 from eyevsai.models.graph import Graph
 from eyevsai.models.learner import Images
 from eyevsai.models.pruning import fit_shapes, prune
+from eyevsai.training.batches import check_batches
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.course import Course
 from eyevsai.training.device import find_device, find_precision
 from eyevsai.training.inference import predict_logits, predictor
-from eyevsai.training.loop import OnEpoch, Trainer, check_batches
+from eyevsai.training.loop import OnEpoch, Trainer
 from eyevsai.training.settings import NetworkSettings, TrainingSettings
 
 

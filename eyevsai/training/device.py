@@ -54,6 +54,27 @@ def has_fast_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def check_devices(count: int, device: torch.device) -> None:
+    """Raises UserError when `count` processes of this machine cannot share a batch on such devices."""
+    if count == 1:
+        return
+    if device.type == "mps" or not torch.distributed.is_available():
+        raise UserError(f"--devices {count}: this torch shares batches only on CUDA and on CPUs. Leave it out, or add "
+                        "--device cpu.")  # fmt: skip
+    if device.type == "cuda" and count > (there := torch.cuda.device_count()):
+        raise UserError(f"--devices {count}: this machine has {there} CUDA device{'s' * (there > 1)}. "
+                        f"Choose at most {there}, or --device cpu.")  # fmt: skip
+
+
+def take_share(local_rank: int, local_size: int, settings: DeviceSettings) -> None:
+    """Gives this process its device, or its share of the cores, of the `local_size` processes on this machine."""
+    device = find_device(settings.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(local_rank)
+    elif not settings.threads:
+        torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
+
+
 def prepare(settings: DeviceSettings) -> torch.device:
     """Sets threads and allocation for this process and returns the device to compute on."""
     device = find_device(settings.device)

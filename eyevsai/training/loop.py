@@ -6,25 +6,25 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from eyevsai.data.augmentation import augment
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.data.randomness import generator_for, seed_for
-from eyevsai.errors import RunFailed, UserError
+from eyevsai.data.randomness import seed_for
+from eyevsai.errors import RunFailed, Terminated
 from eyevsai.progress import track
 from eyevsai.training.average import Average
+from eyevsai.training.batches import Batches, check_batches
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.course import Course
 from eyevsai.training.device import find_precision, prepare
+from eyevsai.training.group import find_group
 from eyevsai.training.inference import predict_logits, predictor
 from eyevsai.training.loss import balanced_weights, part_loss
 from eyevsai.training.memory import is_out_of_memory, release_memory
-from eyevsai.training.mixing import mix
 from eyevsai.training.optimizer import build_optimizer, set_rates
 from eyevsai.training.settings import TrainingSettings
 from eyevsai.training.state import Parts, Progress, Row, pack, unpack
@@ -53,6 +53,8 @@ class Trainer:
     def fit(self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None) -> None:
         """Trains until the epochs are used up or `patience` ends it; calls `on_epoch(epoch, row)`.
 
+        Where this process has joined a group, it computes its share of each batch, and all end with the same weights.
+
         Rows hold train/loss, train/accuracy, valid/loss, valid/accuracy, lr, images_per_s, accumulation, and
         what the course says of its epochs. The best epoch is the one of the highest `rank`. Where `checkpoints`
         has one, training goes on from it, after `on_epoch` was called again for the epochs before.
@@ -60,7 +62,7 @@ class Trainer:
         Raises:
             UserError: batch size and data do not fit each other.
             RunFailed: loss or gradient became NaN or infinite, the weights being as before that step;
-                or memory or disk is too small.
+                or memory or disk is too small; or another process of the group has ended.
             BaseException: what `checkpoints.stop` was asked for, after a checkpoint was saved.
         """
         check_batches(self.settings, len(train))
@@ -73,7 +75,7 @@ class Trainer:
                 on_epoch(epoch, row)
             while not self._is_done():
                 epoch = self.progress_.epoch
-                row = self._train_epoch(train, epoch) | self._evaluate(valid, epoch)
+                row = self._train_epoch(epoch) | self._evaluate(valid, epoch)
                 self.course.observe(epoch, row["valid/loss"])
                 self._keep_best(epoch, row)
                 self.progress_.end_epoch(row)
@@ -94,11 +96,14 @@ class Trainer:
     def _prepare(self, train: Split) -> None:
         self.device_ = prepare(self.settings)
         self.precision_ = find_precision(self.settings.precision, self.device_)
+        self.group_ = find_group()
         layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
         self.network.to(device=self.device_, memory_format=layout)  # type: ignore[call-overload]
         self.optimizer_ = build_optimizer(self.course.parts, self.settings)
         self.scaler_ = torch.amp.GradScaler(self.device_.type, enabled=self.precision_ == torch.float16)
         self.num_classes_ = int(train.labels.max()) + 1
+        self.batches_ = Batches(train, self.course, self.settings, self.preprocessing, self.seed,
+                                self.group_, self.device_, self.num_classes_)  # fmt: skip
         self.weights_: Tensor | None = None
         if self.settings.class_weights:
             self.weights_ = balanced_weights(train.labels, self.num_classes_).to(self.device_)
@@ -112,7 +117,7 @@ class Trainer:
         self.checkpoints_.save(*pack(self.progress_, self._parts()))
 
     def _restore(self) -> None:
-        checkpoint = self.checkpoints_.load()
+        checkpoint = self.group_.share_checkpoint(self.checkpoints_.load())
         if checkpoint is not None:
             self.progress_ = unpack(checkpoint, self._parts(), self.device_)
             log.info("Going on in epoch %d after step %d.", self.progress_.epoch, self.progress_.steps)
@@ -120,21 +125,20 @@ class Trainer:
     def _parts(self) -> Parts:
         return Parts(self.course, self.optimizer_, self.scaler_, self.average_, self.best_state_)
 
-    def _train_epoch(self, train: Split, epoch: int) -> Row:
+    def _train_epoch(self, epoch: int) -> Row:
         state = self.course.begin(epoch)
+        self.group_.begin_epoch(self.network)
         self.untouched_ = self.course.untouched(epoch)
         for dropout, rate in self.dropouts_:
             dropout.p = rate * min(1.0, epoch / max(self.settings.dropout_warmup_epochs, 1e-9))
         progress, began = self.progress_, time.perf_counter() - self.progress_.seconds
-        batches = list(self._batches(len(train), epoch))
+        batches = self.batches_.order(epoch)
         left = batches[progress.steps :]
         for places in track(left, f"Epoch {epoch}", total=len(left)):
             set_rates(self.optimizer_, self.course.rates(epoch - 1 + (progress.steps + 1) / len(batches)))
-            self._step_within_memory(train, places, epoch, progress.steps)
+            self._step_within_memory(places, epoch, progress.steps)
             progress.steps, progress.seconds = progress.steps + 1, time.perf_counter() - began
-            if self.checkpoints_.is_due():
-                self._save()
-                self.checkpoints_.stop.check()
+            self._pause()
         return {
             "train/loss": progress.loss.item() / progress.images,
             "train/accuracy": progress.correct.item() / progress.images,
@@ -144,22 +148,25 @@ class Trainer:
             **state,
         }
 
-    def _batches(self, count: int, epoch: int) -> Iterator[Tensor]:
-        order = torch.randperm(count, generator=generator_for(self.seed, "order", epoch))
-        for places in order.split(self.settings.batch_size):
-            if len(places) >= 2 * self.settings.parts:  # batch normalisation needs two images
-                yield places
+    def _pause(self) -> None:
+        """Between two steps: saves when it is time, and ends when all ranks know that they are to."""
+        stop = self.checkpoints_.stop
+        ends = self.group_.ends(stop)
+        if ends or self.checkpoints_.is_due():
+            self._save()
+        if ends:
+            raise stop.asked or Terminated()
 
-    def _step_within_memory(self, train: Split, places: Tensor, epoch: int, step: int) -> None:
+    def _step_within_memory(self, places: Tensor, epoch: int, step: int) -> None:
         """One step; where memory is short, the same batch in twice as many parts, and so for the rest of the run."""
         for halvings in range(MAX_HALVINGS + 1):
             try:
-                return self._step(train, places, epoch, step)
+                return self._step(places, epoch, step)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 parts = 2 * self.progress_.parts
-                if halvings == MAX_HALVINGS or 2 * parts > len(places):
+                if halvings == MAX_HALVINGS or 2 * parts * self.group_.size > len(places):
                     raise RunFailed(
                         f"Out of memory even with each batch in {self.progress_.parts} parts. "
                         "Try a smaller --image-size or a smaller network."
@@ -168,32 +175,30 @@ class Trainer:
             self.progress_.parts = parts
             log.warning("Out of memory: computing each batch in %d parts from here on.", parts)
 
-    def _step(self, train: Split, places: Tensor, epoch: int, step: int) -> None:
-        batch, labels = self._draw_batch(train, places, epoch, step)
-        torch.manual_seed(seed_for(self.seed, "step", epoch, step))  # dropout draws from the global generator
-        parts = min(self.progress_.parts, len(labels) // 2)
+    def _step(self, places: Tensor, epoch: int, step: int) -> None:
         self.optimizer_.zero_grad(set_to_none=True)
-        loss, correct = torch.zeros((), device=self.device_), torch.zeros((), device=self.device_)
-        for inputs, targets in zip(batch.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            logits, part = self._backward(self.course.trained(epoch), inputs, targets, labels)
-            loss += part
-            correct += (logits.argmax(1) == (targets.argmax(1) if targets.ndim == 2 else targets)).sum()
+        sums, shortage = torch.zeros(2, device=self.device_), None  # loss, correct
+        try:
+            self._compute(places, epoch, step, sums)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            shortage = error.with_traceback(None)  # whose frames hold what was computed so far
+        loss, correct = self.group_.agree(sums, shortage, self.checkpoints_.stop)
         self._update(loss, epoch, step)
-        self.progress_.loss += loss * len(labels)
+        self.progress_.loss += loss * len(places)
         self.progress_.correct += correct
-        self.progress_.images += len(labels)
+        self.progress_.images += len(places)
 
-    def _draw_batch(self, train: Split, places: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs of what the epoch trains, and labels N int64, or N,C where images were mixed."""
-        generator = generator_for(self.seed, "augment", epoch, step)
-        labels = train.labels[places].to(self.device_)
-        features = self.course.features(epoch, places, generator)
-        if features is not None:
-            return features.to(self.device_), labels
-        images = list(train.images(places.tolist()))
-        batch = augment(images, self.settings, self.preprocessing, generator, self.device_)
-        torch.manual_seed(seed_for(self.seed, "mix", epoch, step))
-        return mix(batch, labels, self.num_classes_, self.settings)
+    def _compute(self, places: Tensor, epoch: int, step: int, sums: Tensor) -> None:
+        """Gradients of what is this process's of a batch; adds its loss and the number of right answers to `sums`."""
+        labels, parts = self.batches_.draw(places, epoch, step, self.progress_.parts)
+        for part in parts:
+            purpose = ("step", epoch, step, part.number) if part.number else ("step", epoch, step)
+            torch.manual_seed(seed_for(self.seed, *purpose))  # dropout draws from the global generator
+            logits, loss = self._backward(self.course.trained(epoch), part.inputs, part.targets, labels)
+            targets = part.targets.argmax(1) if part.targets.ndim == 2 else part.targets
+            sums += torch.stack([loss, (logits.argmax(1) == targets).sum()])
 
     def _backward(self, trained: nn.Module, inputs: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and loss of a part of a batch, whose gradient is added."""
@@ -202,7 +207,7 @@ class Trainer:
         with torch.autocast(self.device_.type, self.precision_, enabled=self.precision_ != torch.float32):
             logits = trained(inputs)
         loss = part_loss(logits, targets, labels, self.weights_, self.settings.label_smoothing)
-        self.scaler_.scale(loss).backward()
+        self.scaler_.scale(loss * self.group_.size).backward()  # of ranks' gradients the mean is taken
         return logits.detach(), loss.detach()
 
     def _update(self, loss: Tensor, epoch: int, step: int) -> None:
@@ -228,11 +233,16 @@ class Trainer:
         logits = self.course.valid_logits(epoch, network)
         if logits is None:
             whole = predictor(network, test_flips=self.settings.test_flips)
-            logits = predict_logits(whole, self.preprocessing, list(valid.images()))
+
+            def predict(rows: Sequence[int]) -> Tensor:
+                return predict_logits(whole, self.preprocessing, list(valid.images(rows)))
+
+            logits = self.group_.predict(len(valid), self.num_classes_, predict)
+        accuracy = (logits.argmax(1) == valid.labels).double().mean().item()
         loss = nn.functional.cross_entropy(logits, valid.labels).item()
+        loss, accuracy = self.group_.settle([loss, accuracy])  # what ends the run and chooses weights is one for all
         if not math.isfinite(loss):
             raise RunFailed("The loss on valid became NaN or infinite. Try a lower --lr or --precision float32.")
-        accuracy = (logits.argmax(1) == valid.labels).double().mean().item()
         return {"valid/loss": loss, "valid/accuracy": accuracy}
 
     def _keep_best(self, epoch: int, row: Row) -> None:
@@ -241,18 +251,3 @@ class Trainer:
             self.best_state_ = copy.deepcopy(
                 self.average_.best_guess.state_dict()
             )  # state_dict() alone aliases the weights
-
-
-def check_batches(settings: TrainingSettings, num_images: int) -> None:
-    """Raises UserError when the batch size fits neither the data nor the accumulation."""
-    if settings.batch_size > num_images:
-        raise UserError(
-            f"--batch-size {settings.batch_size} is larger than the train split of {num_images} images. "
-            f"Choose at most {num_images}."
-        )
-    if settings.batch_size % settings.parts or settings.batch_size < 2 * settings.parts:
-        efficient = " with --memory-efficient" if settings.memory_efficient else ""
-        raise UserError(
-            f"--accumulation {settings.accumulation}{efficient} makes {settings.parts} parts, which must divide "
-            f"--batch-size {settings.batch_size} into parts of two images or more."
-        )

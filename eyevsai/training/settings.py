@@ -117,12 +117,22 @@ class DeviceSettings(ThreadSettings):
     memory_efficient: Annotated[
         bool, Doc("Compute each batch in four times as many parts, and again what can be: half the memory or less.")
     ] = False
+    devices: Annotated[
+        int, Range(1, 1024), Doc("GPUs, or on a CPU processes, that share each batch (DistributedDataParallel).")
+    ] = 1
     channels_last: Annotated[bool, Doc("Keep images in memory as N,H,W,C, which CPUs prefer.")] = True
 
 
 @dataclass(frozen=True)
 class TrainingSettings(DeviceSettings, RegularizationSettings, AugmentationSettings, OptimizationSettings):
     """What every torch family inherits."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = 2 * self.parts * self.devices
+        if self.devices > 1 and self.batch_size < least:
+            raise UserError(f"--devices {self.devices} share batches of --batch-size {self.batch_size}, and each has "
+                            f"{self.parts} parts of two images or more: choose at least {least}.")  # fmt: skip
 
     @property
     def parts(self) -> int:
@@ -138,9 +148,8 @@ class NetworkSettings(TrainingSettings):
 
     def to_recover(self, epochs: int) -> Self:
         """These settings for a network that has learned already, and was changed."""
-        return replace(
-            self, epochs=epochs, lr=max(self.lr * RECOVERY, 1e-6), warmup_epochs=min(self.warmup_epochs, epochs / 5)
-        )
+        return replace(self, epochs=epochs, lr=max(self.lr * RECOVERY, 1e-6), devices=1,
+                       warmup_epochs=min(self.warmup_epochs, epochs / 5))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -194,5 +203,5 @@ class UnfreezingSettings(TrainingSettings):
 
     def to_recover(self, epochs: int) -> Self:
         """These settings for a network that has learned already, and was changed: nothing of it is frozen."""
-        return replace(self, freeze_base_epochs=0, fine_tune_epochs=epochs, lr=self.fine_tune_lr,
+        return replace(self, freeze_base_epochs=0, fine_tune_epochs=epochs, lr=self.fine_tune_lr, devices=1,
                        warmup_epochs=min(self.warmup_epochs, epochs / 5))  # fmt: skip

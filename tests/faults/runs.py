@@ -6,9 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -67,10 +68,12 @@ class Place:
         given = [part for name, value in values.items() for part in ("-P", f"{name}={value}")]
         return [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", "train", "--env-manager=local", *given]
 
-    def run(self, fault: str = "none", **settings: Any) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, fault: str = "none", env: Mapping[str, str] = MappingProxyType({}), **settings: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Runs to the end, or until the fault."""
         return subprocess.run(
-            self.command(**settings), cwd=self.folder, env=self.environment(FAULT=fault),
+            self.command(**settings), cwd=self.folder, env=self.environment(FAULT=fault, **env),
             capture_output=True, text=True, timeout=280,
         )  # fmt: skip
 

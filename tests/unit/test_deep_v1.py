@@ -65,7 +65,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "head_units": ({}, 0),
 }
 # These change how a run is computed and not what it computes: see the tests below.
-COMPUTE = {"device", "channels_last", "threads", "memory_efficient"}
+COMPUTE = {"device", "devices", "channels_last", "threads", "memory_efficient"}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from eyevsai.errors import UserError
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.training.average import Average
-from eyevsai.training.loop import Trainer, check_batches
+from eyevsai.training.batches import check_batches
+from eyevsai.training.loop import Trainer
 from eyevsai.training.loss import balanced_weights, part_loss
 from eyevsai.training.mixing import mix
 from eyevsai.training.settings import RegularizationSettings

@@ -5,7 +5,9 @@ FAULT=torn:N       SIGKILL in the middle of the Nth checkpoint
 FAULT=hang:N       the Nth step takes ten minutes
 FAULT=nan:N        the loss of the Nth step is not a number; inf:N, it is infinite
 FAULT=slow         each step takes 50 ms longer
+FAULT=short:N      memory is too short for the Nth step
 FAULT=flip:N       after the Nth checkpoint a bit of it flips, then SIGKILL
+FAULT_RANK=R       only of the processes of a run that share its batches, the one of this rank
 
 FAULT=kill:2@ONE;hang:1@OTHER  faults of processes whose command lines name ONE or OTHER
 """
@@ -37,6 +39,8 @@ def fault_in_step() -> None:
             die()
         elif len(calls) == int(count) and kind == "hang":
             time.sleep(600)
+        elif len(calls) == int(count) and kind == "short":
+            raise MemoryError
         logits, loss = original(self, *arguments)
         return logits, loss * float(kind) if kind in ("nan", "inf") and len(calls) == int(count) else loss
 
@@ -68,12 +72,14 @@ def fault_in_save() -> None:
     checkpoint.Checkpoints.save = save_and_flip
 
 
+if os.environ.get("FAULT_RANK", os.environ.get("RANK", "0")) != os.environ.get("RANK", "0"):
+    kind = "none"
 if kind and any(word.startswith(("eyevsai", "entrypoints")) for word in sys.orig_argv):
     if os.environ.get("FAULT_KEEP"):
         from eyevsai.run_folder import RunFolder
 
         RunFolder.delete = lambda self: None
-    if kind in ("kill", "hang", "slow", "nan", "inf"):
+    if kind in ("kill", "hang", "slow", "nan", "inf", "short"):
         fault_in_step()
     if kind in ("torn", "flip"):
         fault_in_save()

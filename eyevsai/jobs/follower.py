@@ -1,0 +1,94 @@
+"""The ranks of a run besides rank 0: they compute, and have no store, no run and no files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from torch import distributed
+from torch.distributed.distributed_c10d import Store
+
+from eyevsai.config import TrainConfig, compose_train
+from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.errors import UserError
+from eyevsai.jobs.place import CONFIG, POLL_S, READY, WORDS, Place, compare_basis, digest_basis
+from eyevsai.jobs.signals import ending_with_parent, stopping
+from eyevsai.models.learner import Learner, build
+from eyevsai.stopping import Stop
+from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.training.device import check_devices, find_device
+from eyevsai.training.group import RankLost, leave
+from eyevsai.training.settings import TrainingSettings
+
+
+def follow(config: TrainConfig, place: Place) -> None:
+    """Computes this rank's share of the run that rank 0 has.
+
+    Raises:
+        SystemExit: the run ended before its time; rank 0 is told why and says so.
+    """
+    logging.getLogger("eyevsai").setLevel(logging.CRITICAL)  # rank 0 tells all that there is to tell
+    with stopping() as stop, ending_with_parent(_give_up):
+        if place.is_left_behind:  # while this process was importing
+            _give_up()
+        try:
+            store = place.open_store()
+            try:
+                _follow(config, place, store, stop)
+            except RankLost:
+                raise
+            except UserError as error:
+                words = f"On {platform.node()}, rank {place.rank}: {error}"
+                store.set(f"{WORDS}/{place.rank}", words)
+                store.set(f"{READY}/{place.rank}", words)
+                raise SystemExit(error.exit_code) from None
+        except (RankLost, distributed.DistError):  # rank 0 is gone, or knows who is
+            raise SystemExit(RankLost.exit_code) from None
+        finally:
+            with suppress(RuntimeError):
+                leave()
+
+
+def _give_up() -> None:
+    os._exit(RankLost.exit_code)  # there is nothing to save, and the main thread may wait for what does not come
+
+
+def _follow(config: TrainConfig, place: Place, store: Store, stop: Stop) -> None:
+    while not store.check([CONFIG]):
+        time.sleep(POLL_S)
+    said = json.loads(store.get(CONFIG))
+    settled = _adopt(said["config"], config)
+    learner, data = _prepare(settled, place)
+    compare_basis(said["basis"], digest_basis(data.dataset, learner))
+    store.set(f"{READY}/{place.rank}", "")
+    place.join(settled, store, lambda error: f"Rank 0 or another one is gone: {error}")
+    learner.fit(data.train, data.valid, _keep_silent, Checkpoints(stop=stop))
+
+
+def _adopt(flat: dict[str, Any], own: TrainConfig) -> TrainConfig:
+    """Rank 0's configuration, with the places where this machine keeps its data."""
+    settled = compose_train({name: value for name, value in flat.items() if value is not None})
+    data = replace(settled.data, data_root=own.data.data_root, cache_root=own.data.cache_root,
+                   data=own.data.data or settled.data.data)  # fmt: skip
+    return replace(settled, data=data)
+
+
+def _prepare(config: TrainConfig, place: Place) -> tuple[Learner, Data]:
+    model = config.model
+    assert isinstance(model.settings, TrainingSettings)
+    check_devices(place.local_size, find_device(model.settings.device))
+    dataset = load_dataset(config.data, config.run.seed)
+    learner = build(model.family, model.variation, model.settings, dataset.classes, config.run.seed)
+    learner.prepare(dataset.labels_of("train"))
+    return learner, dataset.open(learner.preprocessing)
+
+
+def _keep_silent(epoch: int, row: dict[str, float]) -> None:
+    """What rank 0 logs of an epoch is logged once."""
+    del epoch, row

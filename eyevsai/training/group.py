@@ -1,0 +1,221 @@
+"""The processes that share each batch of a run, and the one place in a step where they agree.
+
+Each rank computes the gradients of its share with the bare network. Then all tell each other, in one message, their
+sums, their running statistics, whether memory was short and whether to end. Only then are gradients added up, by
+DistributedDataParallel: a rank that could not compute its share can still say so, and nobody waits for it in vain.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import Store, Work
+
+from eyevsai.errors import RunFailed
+from eyevsai.stopping import Stop
+from eyevsai.training.checkpoint import Checkpoint
+
+TIMEOUT = timedelta(minutes=30)  # for a machine that is gone without a word; a process that died is noticed at once
+WAIT_S, LONGEST_WAIT_S = 1e-5, 5e-3  # between looks at what others have to say
+
+
+class RankLost(RunFailed):
+    """Another process of the run has ended, or cannot be reached."""
+
+
+class Group:
+    """A process by itself, which agrees with nobody and has all of each batch."""
+
+    rank, size = 0, 1
+
+    def begin_epoch(self, network: nn.Module) -> None:
+        """To be called when it is settled which weights of `network` an epoch trains."""
+        del network  # its gradients are whole already
+
+    def agree(self, sums: Tensor, shortage: BaseException | None, stop: Stop) -> Tensor:  # noqa: ARG002
+        """Adds up `sums` (float32) over ranks; to be called in each step, when its gradients are computed.
+
+        Gradients and running statistics are their means over ranks afterwards, and whoever asked one rank to end has
+        asked all.
+
+        Raises:
+            MemoryError or RuntimeError: memory was too short for the `shortage` of one of them.
+            RankLost: another one has ended.
+        """
+        if shortage is not None:
+            raise shortage
+        return sums
+
+    def ends(self, stop: Stop) -> bool:
+        """Whether this is the step after which all of them end."""
+        return stop.asked is not None
+
+    def predict(self, count: int, num_classes: int, predict: Callable[[Sequence[int]], Tensor]) -> Tensor:  # noqa: ARG002
+        """What `predict` says of the images 0 to `count`, N,C float32, a share of them asked of each rank."""
+        return predict(range(count))
+
+    def settle(self, values: Sequence[float]) -> list[float]:
+        """What rank 0 has for `values`."""
+        return list(values)
+
+    def share_checkpoint(self, checkpoint: Checkpoint | None) -> Checkpoint | None:
+        """The checkpoint that rank 0 has."""
+        return checkpoint
+
+
+class Ranks(Group):
+    """The group of several processes, one of which is this one."""
+
+    def __init__(self, rank: int, size: int, store: Store, explain: Callable[[Exception], str]) -> None:
+        """Waits for the others at `store`; `explain` says what a lost connection means."""
+        self.rank, self.size = rank, size
+        self.explain = explain
+        self.ends_ = False
+        self.statistics_: list[Tensor] = []
+        self.summing_: nn.Module | None = None
+        cuda = torch.cuda.is_available() and distributed.is_nccl_available()
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        with self._talking():
+            distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+
+    def begin_epoch(self, network: nn.Module) -> None:
+        """See `Group.begin_epoch`: from here on all have the weights of rank 0, to the bit."""
+        weights = [weight for weight in network.parameters() if weight.requires_grad]
+        self.statistics_ = [
+            buffer
+            for module in network.modules() if module.training and getattr(module, "track_running_stats", False)
+            for buffer in module.buffers(recurse=False) if buffer.is_floating_point()
+        ]  # fmt: skip
+        self.summing_ = None  # takes its hooks off the weights
+        self._all_reduce(torch.zeros(1))  # what follows waits where no signal is heard
+        with self._talking():
+            self.summing_ = nn.parallel.DistributedDataParallel(_Weights(weights))
+            # it sorts weights anew after its first sum; a resumed run must add up in the order of the one before
+            self.summing_().backward()
+
+    def agree(self, sums: Tensor, shortage: BaseException | None, stop: Stop) -> Tensor:
+        """See `Group.agree`."""
+        told = sums.new_tensor([shortage is not None, stop.asked is not None])
+        message = torch.cat([sums, told, *(each.flatten() for each in self.statistics_)])
+        try:
+            self._all_reduce(message)
+        except RankLost:
+            stop.check()  # all of them were asked to end, and another one was faster
+            raise
+        sums, (short, ended), means = message[: len(sums)], message[len(sums) :][:2].tolist(), message[len(sums) + 2 :]
+        sizes = [each.numel() for each in self.statistics_]
+        for each, mean in zip(self.statistics_, (means / self.size).split(sizes), strict=True):
+            each.copy_(mean.view_as(each))
+        self.ends_ = bool(ended)
+        if short:
+            raise shortage or MemoryError("in another process of this run")
+        assert self.summing_ is not None
+        with self._talking():
+            self.summing_().backward()
+        return sums
+
+    def ends(self, stop: Stop) -> bool:  # noqa: ARG002
+        """See `Group.ends`: all of them in the same step."""
+        return self.ends_
+
+    def predict(self, count: int, num_classes: int, predict: Callable[[Sequence[int]], Tensor]) -> Tensor:
+        """See `Group.predict`."""
+        logits, own = torch.zeros(count, num_classes), range(self.rank, count, self.size)
+        if own:
+            logits[list(own)] = predict(own)
+        self._all_reduce(logits)
+        return logits
+
+    def settle(self, values: Sequence[float]) -> list[float]:
+        """See `Group.settle`."""
+        settled = torch.tensor(values, dtype=torch.float64)
+        self._broadcast(settled)
+        return settled.tolist()
+
+    def share_checkpoint(self, checkpoint: Checkpoint | None) -> Checkpoint | None:
+        """See `Group.share_checkpoint`."""
+        from safetensors.torch import load, save
+
+        plain, tensors = b"", b""
+        if checkpoint is not None:
+            plain = json.dumps(checkpoint.state).encode()
+            tensors = save({name: tensor.contiguous().cpu() for name, tensor in checkpoint.tensors.items()})
+        plain, tensors = self._share(plain), self._share(tensors)
+        return Checkpoint(load(tensors), json.loads(plain)) if plain else None
+
+    def leave(self) -> None:
+        """Ends the group for this process; others find it gone."""
+        self.summing_ = None
+        distributed.destroy_process_group()
+
+    def _share(self, content: bytes) -> bytes:
+        (length,) = self.settle([len(content)])
+        shared = torch.zeros(int(length), dtype=torch.uint8)
+        if self.rank == 0 and content:
+            shared = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        if length:
+            self._broadcast(shared)
+        return shared.numpy().tobytes()
+
+    def _all_reduce(self, tensor: Tensor) -> None:
+        with self._talking():
+            _wait(distributed.all_reduce(tensor, async_op=True))
+
+    def _broadcast(self, tensor: Tensor) -> None:
+        with self._talking():
+            _wait(distributed.broadcast(tensor, src=0, async_op=True))
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # what gloo, NCCL and their store raise
+            raise RankLost(self.explain(error)) from error
+
+
+class _Weights(nn.Module):
+    """Weights whose gradients are there already: what is called and then differentiated adds nothing to them."""
+
+    def __init__(self, weights: Sequence[nn.Parameter]) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(weights)
+
+    def forward(self) -> Tensor:
+        """Zero, which depends on all weights."""
+        return torch.stack([weight[None][:0].sum() for weight in self.weights]).sum()
+
+
+def _wait(work: Work | None) -> None:
+    """Waits as Python does, so that signals are heard."""
+    assert work is not None
+    delay_s = 0.0
+    while not work.is_completed():
+        time.sleep(delay_s)
+        delay_s = min(delay_s + WAIT_S, LONGEST_WAIT_S)
+    work.wait()
+
+
+ALONE = Group()
+_joined: list[Ranks] = []
+
+
+def join(ranks: Ranks) -> None:
+    """From here on training in this process is that of a group, as `torch.distributed` has it too: one a process."""
+    _joined.append(ranks)
+
+
+def leave() -> None:
+    """The process is by itself again."""
+    while _joined:
+        _joined.pop().leave()
+
+
+def find_group() -> Group:
+    """The group that this process has joined; itself alone if none."""
+    return _joined[-1] if _joined else ALONE

@@ -1,0 +1,188 @@
+"""A run of two processes ends as one of one process does, whatever becomes of either; none is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from eyevsai.run_folder import RunFolder
+from eyevsai.training.checkpoint import Checkpoints
+from tests.conftest import find_port, write_images
+from tests.faults.runs import Place, make_place
+from tests.faults.test_end import end, wait_for_epoch
+
+pytestmark = pytest.mark.xdist_group("devices")
+GONE_S = 10.0
+
+
+def children_of(job: subprocess.Popen[str]) -> list[psutil.Process]:
+    found = psutil.Process(job.pid).children(recursive=True)
+    assert found
+    return found
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not psutil.wait_procs(processes, timeout=GONE_S)[1]
+
+
+def only_status(place: Place) -> str:
+    (run_id,) = place.run_ids()
+    return str(place.client.get_run(run_id).info.status)
+
+
+def test_a_rank_that_is_killed_ends_the_run_and_says_so(place: Place) -> None:
+    job = place.start("slow", devices=2, epochs=1000, patience=0)
+    wait_for_epoch(job)
+    (rank_1,) = children_of(job)
+    began = time.monotonic()
+    rank_1.kill()
+    said = job.communicate(timeout=60)[0]
+    assert job.returncode == 1, said
+    assert time.monotonic() - began < 10
+    assert f"Rank 1 (process {rank_1.pid}) was ended by SIGKILL." in said.splitlines()[-1]
+    assert "Traceback" not in said
+    assert only_status(place) == "FAILED"
+    assert not place.client.search_registered_models()
+
+
+@pytest.mark.slow
+def test_ranks_do_not_outlive_rank_0(place: Place) -> None:
+    job = place.start("slow", devices=2, epochs=1000, patience=0)
+    wait_for_epoch(job)
+    others = children_of(job)
+    job.kill()
+    said = job.communicate(timeout=60)[0]
+    assert gone(others)
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_step_and_the_run_goes_on_as_if_nothing_had_been(
+    stripes: Path, template_store: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
+    settings = {"devices": 2, "epochs": 12, "patience": 0, "ema_decay": 0.9}
+    assert whole.run(**settings).returncode == 0
+    job = place.start("slow", **settings)
+    wait_for_epoch(job)
+    others = children_of(job)
+    time.sleep(0.2)  # into the next epoch
+    began = time.monotonic()
+    os.killpg(job.pid, number)  # as Ctrl-C does, and as systems that end a job do
+    said = job.communicate(timeout=60)[0]
+    assert job.returncode == code, said
+    assert time.monotonic() - began < 10
+    assert gone(others)
+    assert "Traceback" not in said
+    assert only_status(place) == "KILLED"
+    (run_id,) = place.run_ids()
+    done = place.run(**settings, resume="auto")
+    assert done.returncode == 0, done.stderr
+    assert "Going on in epoch" in done.stderr
+    assert place.run_ids() == [run_id]
+    assert place.outcome(run_id).equals(whole.outcome(whole.run_ids()[0]))
+
+
+@pytest.mark.slow
+def test_another_number_of_devices_is_not_used_when_a_run_is_gone_on_with(place: Place) -> None:
+    end(place, place.start("slow", devices=2, epochs=30, patience=0), signal.SIGTERM)
+    (run_id,) = place.run_ids()
+    done = place.run(resume=run_id, devices=3)
+    assert done.returncode == 0, done.stderr
+    assert "--devices 3 is not used: a resumed run keeps its settings." in done.stderr
+    assert place.client.get_run(run_id).data.params["devices"] == "2"
+
+
+@pytest.mark.slow
+def test_a_signal_while_others_are_waited_for_ends_in_time(place: Place) -> None:
+    env = place.environment(FAULT="hang:9", FAULT_RANK="1")
+    command = place.command(devices=2, epochs=30)
+    job = subprocess.Popen(
+        command, cwd=place.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for_epoch(job)
+    others = children_of(job)
+    time.sleep(2)
+    began = time.monotonic()
+    job.terminate()
+    said = job.communicate(timeout=60)[0]
+    assert job.returncode == 143, said
+    assert time.monotonic() - began < 11.5  # the other one looks each second whether rank 0 is there
+    assert gone(others)
+    assert only_status(place) == "KILLED"
+
+
+@pytest.mark.slow
+def test_what_is_no_number_on_one_rank_ends_all_before_the_update(place: Place) -> None:
+    done = place.run("nan:10", {"FAULT_RANK": "1"}, devices=2)
+    assert done.returncode == 1
+    assert done.stderr.count("The update was not made") == 2  # by the log and by the command
+    assert "Traceback" not in done.stderr
+    assert only_status(place) == "FAILED"
+    (run_id,) = place.run_ids()
+    checkpoint = Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load()
+    assert len(checkpoint.state["progress"]["rows"]) == 1
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint.tensors.values())
+
+
+@pytest.mark.slow
+def test_memory_that_is_short_on_one_rank_makes_all_compute_in_parts(place: Place) -> None:
+    done = place.run("short:10", {"FAULT_RANK": "1"}, devices=2)
+    assert done.returncode == 0, done.stderr
+    (run_id,) = place.run_ids()
+    points = place.client.get_metric_history(run_id, "accumulation")
+    assert [point.value for point in sorted(points, key=lambda point: point.step)] == [1, 2, 2, 2]
+
+
+def start_two_machines(place: Place, data: Path | None = None, **settings: Any) -> list[subprocess.Popen[str]]:
+    """Two agents of torchrun, as two machines have them: the second has no store, and images of its own if given."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
+                "--master-addr=127.0.0.1", f"--master-port={find_port()}"]  # fmt: skip
+    first = place.command(**settings)[1:]
+    second = ["-m", "eyevsai", "train", *(["--data", str(data)] if data else [])]
+    return [
+        subprocess.Popen([*torchrun, f"--node-rank={number}", *command], cwd=place.folder, env=place.environment(**env),
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for number, (command, env) in enumerate(((first, {"FAULT": "slow"}), (second, {"MLFLOW_TRACKING_URI": "x"})))
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_machines_is_one_run(place: Place) -> None:
+    said = [(job, job.communicate(timeout=120)[0]) for job in start_two_machines(place, epochs=3)]
+    assert [job.returncode for job, _ in said] == [0, 0], said
+    (run_id,) = place.run_ids()
+    run = place.client.get_run(run_id)
+    assert (run.info.status, run.data.params["devices"]) == ("FINISHED", "2")
+    assert "epoch 1 of" not in said[1][1]
+
+
+@pytest.mark.slow
+def test_torchrun_that_is_asked_to_end_ends_the_run_killed(place: Place) -> None:
+    jobs = start_two_machines(place, epochs=1000, patience=0)
+    wait_for_epoch(jobs[0])
+    ranks = [each for job in jobs for each in children_of(job)]
+    for job in jobs:
+        job.terminate()
+    said = [job.communicate(timeout=60)[0] for job in jobs]
+    assert only_status(place) == "KILLED", said
+    assert gone(ranks)
+
+
+@pytest.mark.slow
+def test_a_machine_with_other_images_is_refused_before_a_run_is_made(place: Place, tmp_path: Path) -> None:
+    other = write_images(tmp_path / "stripes", {"across": 20, "down": 20, "wide": 21})
+    jobs = start_two_machines(place, other, epochs=3)
+    said = [job.communicate(timeout=120)[0] for job in jobs]
+    assert ", rank 1: other data than rank 0. Bring all machines to the same." in said[0]
+    assert not place.run_ids()

@@ -1,0 +1,208 @@
+"""Two processes that share batches, against one that computes the same two halves one after the other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from eyevsai.config import compose_train
+from eyevsai.data.dataset import Data, load_dataset
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.jobs.place import Place, compare_basis, find_place, take_size
+from eyevsai.models.deep_v1.network import DeepV1Learner
+from eyevsai.models.deep_v1.settings import DeepV1Settings
+from eyevsai.training.batches import Batches, Part
+from eyevsai.training.course import Course
+from eyevsai.training.device import check_devices
+from eyevsai.training.group import ALONE, Group
+from tests.conftest import ROOT, find_port, write_images
+
+SETTINGS = DeepV1Settings(
+    image_size=32, width=4, head_units=8, dropout=0.3, epochs=2, batch_size=12, precision="float32", device="cpu",
+    class_weights=True, patience=0, warmup_epochs=0,
+)  # fmt: skip
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from safetensors.torch import save_file
+import torch
+from eyevsai.jobs.place import Place
+from eyevsai.config import TrainConfig, compose_train
+from eyevsai.training.checkpoint import Checkpoint
+from eyevsai.training.group import find_group
+from tests.unit.test_group import SETTINGS, fit, open_data
+
+rank, port, folder, cache, out = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
+place = Place(rank, 2, rank, 2, "127.0.0.1", port, keeps_store=rank == 0)
+place.join(compose_train({"threads": 1}), place.open_store(), str)
+group = find_group()
+tensors = {f"end.{name}": tensor for name, tensor in fit(open_data(Path(folder), Path(cache)), SETTINGS).items()}
+asked = []
+say = lambda rows: asked.extend(rows) or torch.tensor([[float(row), -row] for row in rows])
+tensors["predicted"] = group.predict(5, 2, say)
+tensors["asked"] = torch.tensor(asked)
+tensors["settled"] = torch.tensor(group.settle([float(rank), 7.0 - rank]))
+own = Checkpoint({"weight": torch.arange(3)}, {"step": 4}) if rank == 0 else None
+shared = group.share_checkpoint(own)
+assert shared.state == {"step": 4}
+tensors["shared"] = shared.tensors["weight"]
+save_file(tensors, f"{out}/{rank}.safetensors")
+"""
+
+
+def open_data(folder: Path, cache_root: Path) -> Data:
+    return load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)), seed=0).open(Preprocessing(32))
+
+
+def fit(data: Data, settings: DeepV1Settings, watch: Callable[[nn.Module], None] = lambda _: None) -> dict[str, Tensor]:
+    """The state of a network after its last epoch, which need not be the best."""
+    torch.set_num_threads(1)
+    learner = DeepV1Learner("residual", settings, data.dataset.classes, 0)
+    watch(learner.network)
+    states = []
+
+    def keep(epoch: int, row: dict[str, float]) -> None:
+        states.append({name: tensor.clone().contiguous() for name, tensor in learner.network.state_dict().items()})
+
+    learner.fit(data.train, data.valid, keep)
+    return states[-1]
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Data:
+    folder = write_images(tmp_path_factory.mktemp("uneven") / "set", {"across": 21, "down": 14, "wide": 12})
+    return open_data(folder, cache_root)
+
+
+@pytest.fixture(scope="module")
+def ranks(uneven: Data, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
+    """What each of two ranks has in the end."""
+    out, port = tmp_path_factory.mktemp("ranks"), find_port()
+    (source,) = uneven.dataset.found.source.parts.values()
+    given = [str(port), str(source), str(uneven.dataset.cache_root), str(out)]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", PROGRAM, str(rank), *given], env=env, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    said = [job.communicate(timeout=120)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    return [load_file(out / f"{rank}.safetensors") for rank in range(2)]
+
+
+def test_two_ranks_have_the_weights_of_one_process_that_takes_two_parts(
+    uneven: Data, ranks: list[dict[str, Tensor]]
+) -> None:
+    assert len(uneven.train) % SETTINGS.batch_size % 2 == 1  # the last batch has shares of two sizes
+    seen: list[tuple[Tensor, Tensor]] = []  # mean and variance of each part, where the first batch normalisation is
+
+    def look(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        if layer.training:
+            seen.append((inputs[0].detach().mean((0, 2, 3)), inputs[0].detach().var((0, 2, 3))))
+
+    expected = fit(
+        uneven, replace(SETTINGS, accumulation=2), lambda net: net[0].body[1].register_forward_pre_hook(look)
+    )
+    for name, tensor in expected.items():
+        if "running" not in name and not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(ranks[0][f"end.{name}"], tensor, rtol=0, atol=1e-5)
+    for number, name in enumerate(("running_mean", "running_var")):
+        average = torch.full_like(seen[0][0], float(number))
+        for first, second in zip(seen[::2], seen[1::2], strict=True):
+            average = 0.9 * average + 0.1 * (first[number] + second[number]) / 2
+        torch.testing.assert_close(ranks[0][f"end.0.body.1.{name}"], average, rtol=1e-4, atol=1e-5)
+
+
+def test_all_ranks_have_the_same_to_the_bit(ranks: list[dict[str, Tensor]]) -> None:
+    first, second = ranks
+    ends = [name for name in first if name.startswith("end.")]
+    assert ends
+    assert all(torch.equal(first[name], second[name]) for name in ends)
+
+
+def test_what_ranks_tell_each_other(ranks: list[dict[str, Tensor]]) -> None:
+    assert [rank["asked"].tolist() for rank in ranks] == [[0, 2, 4], [1, 3]]
+    for rank in ranks:
+        assert rank["predicted"].tolist() == [[0, 0], [1, -1], [2, -2], [3, -3], [4, -4]]
+        assert rank["settled"].tolist() == [0.0, 7.0]
+        assert rank["shared"].tolist() == [0, 1, 2]
+
+
+class Fake(Group):
+    """A rank that nobody talks to."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+
+@pytest.mark.parametrize("change", [{}, {"policy": "trivial", "erasing": 0.5}, {"mixup": 0.4, "mix_share": 1.0}])
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_shares_of_a_batch_are_the_batch(uneven: Data, change: dict[str, object], num_parts: int) -> None:
+    settings = replace(SETTINGS, **change)  # type: ignore[arg-type]
+    course, cpu = Course(nn.Linear(1, 1), settings), torch.device("cpu")
+
+    def draw(group: Group, parts: int) -> tuple[Tensor, list[Part]]:
+        batches = Batches(uneven.train, course, settings, Preprocessing(32), 0, group, cpu, 3)
+        labels, own = batches.draw(torch.arange(11), 1, 0, parts)
+        return labels, list(own)
+
+    labels, whole = draw(ALONE, 2 * num_parts)
+    shares = [part for rank in range(2) for part in draw(Fake(rank, 2), num_parts)[1]]
+    assert [part.number for part in shares] == [part.number for part in whole] == list(range(2 * num_parts))
+    for part, expected in zip(shares, whole, strict=True):
+        torch.testing.assert_close(part.inputs, expected.inputs, rtol=0, atol=1e-5)
+        assert torch.equal(part.targets, expected.targets)
+    assert torch.equal(draw(Fake(1, 2), num_parts)[0], labels)
+
+
+def test_a_batch_that_is_too_small_for_the_devices_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--devices 4 share batches of --batch-size 6, .* choose at least 8"):
+        replace(SETTINGS, devices=4, batch_size=6)
+
+
+def test_more_devices_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match=r"--devices 2: this machine has 1 CUDA device\. Choose at most 1"):
+        check_devices(2, torch.device("cuda"))
+    with pytest.raises(UserError, match="only on CUDA and on CPUs"):
+        check_devices(2, torch.device("mps"))
+    check_devices(64, torch.device("cpu"))
+
+
+def test_a_rank_with_other_things_is_refused() -> None:
+    compare_basis({"data": "a", "code": "b"}, {"data": "a", "code": "b"})
+    with pytest.raises(UserError, match="other data and weights than rank 0"):
+        compare_basis({"data": "a", "code": "b", "weights": "c"}, {"data": "x", "code": "b", "weights": "d"})
+
+
+def test_places_are_read_as_torchrun_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Place(0, 1, 0, 1, "", 0, keeps_store=True).variables():
+        monkeypatch.delenv(name, raising=False)
+    assert find_place() is None
+    place = Place(3, 4, 1, 2, "10.0.0.1", 29500, keeps_store=False)
+    for name, value in place.variables().items():
+        monkeypatch.setenv(name, value)
+    assert find_place() == place
+    assert not place.is_left_behind
+    assert replace(place, launcher=os.getpid()).is_left_behind  # one's parent is never oneself
+    config = compose_train({})
+    assert take_size(config, place).flat()["devices"] == 4
+    assert take_size(config, None) is config
+    with pytest.raises(UserError, match="--devices 2, but torchrun started 4 processes"):
+        take_size(compose_train({"devices": 2}), place)
+    with pytest.raises(UserError, match="shallow is no network"):
+        take_size(compose_train({"model": "shallow"}), place)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert find_place() is None
