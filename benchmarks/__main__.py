@@ -23,6 +23,7 @@ BENCHMARKS = {
     "frozen": "benchmarks.frozen",
     "registry": "benchmarks.registry",
     "reports": "benchmarks.reports",
+    "matrix": "benchmarks.matrix",
     "faults": "benchmarks.faults",
 }
 

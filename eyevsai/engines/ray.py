@@ -108,6 +108,7 @@ class _Call:
 
     @classmethod
     def begin(cls, task: Task, clock: Any) -> _Call:
+        """Gives a task to Ray, which starts it where there is room."""
         import ray
 
         environment = {name: value for name, value in os.environ.items() if name.startswith(SHIPPED)}
