@@ -1,7 +1,7 @@
 """Jobs side by side: four models of the digits by `train-all`, two at once against one after another, whole commands.
 
-Limits: 0.65 of the time for short jobs, which mostly begin and end; 1.0 for jobs that compute all the time, since one job
-has both cores for itself; and beside `eyevsai train` of the same models, 6 s a job.
+Limits: 0.65 of the time for short jobs, which mostly begin and end; 1.0 for jobs that compute all the time, since a job
+alone has both cores; and beside `eyevsai train` of the same models, 6 s a job.
 """
 
 from __future__ import annotations
