@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eyevsai.config import TrainConfig, compose_data, compose_train, train_settings
+from eyevsai.config import NEVER_TUNED, TrainConfig, compose_data, compose_train, train_settings
 from eyevsai.data.catalogue import EMBEDDED, UNIONS, list_datasets
 from eyevsai.data.dataset import load_dataset
 from eyevsai.engines.settings import TrainAllSettings
 from eyevsai.errors import UserError
 from eyevsai.jobs.resume import hash_code
+from eyevsai.jobs.tuned import use_tuned
 from eyevsai.models.families import FAMILIES, choose_models
 from eyevsai.names import ModelName, choose_listed
 from eyevsai.run_folder import RunFolder
@@ -33,6 +34,14 @@ class Cell:
     name: ModelName
     given: Mapping[str, Any]
     config: TrainConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checksum of settings, data and code, and the study that settings are taken from without one of its own."""
+
+    checksum: str
+    tuned: str
 
 
 @dataclass(frozen=True)
@@ -66,21 +75,24 @@ def compose_cells(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[
     return cells
 
 
-def find_recipes(cells: Iterable[Cell], about: Mapping[str, Any]) -> dict[ModelName, str]:
-    """For each cell a checksum of what its result is a function of: settings, data, code, and `about`.
+def find_recipes(cells: Iterable[Cell], trials: int, tracking_uri: str) -> dict[ModelName, Recipe]:
+    """What the result of each cell is a function of; `trials` of a study come first, or none.
 
     Raises:
-        UserError: the images of a dataset cannot be learned from.
+        UserError: the images of a dataset cannot be learned from, or there is no such study.
     """
-    code, fingerprints, recipes = hash_code(), dict[str, str](), dict[ModelName, str]()
+    code, fingerprints, recipes = hash_code(), dict[str, str](), dict[ModelName, Recipe]()
     for cell in cells:
-        dataset = cell.name.dataset
+        dataset, config, study = cell.name.dataset, cell.config, None
         if dataset not in fingerprints:
             log.info("Reading %s", dataset)
-            fingerprints[dataset] = load_dataset(cell.config.data, cell.config.run.seed).fingerprint
-        flat = {name: value for name, value in cell.config.flat().items() if name not in PLACES}
-        recipe = {**flat, **about, "tuned": cell.config.tuned.tuned, "fingerprint": fingerprints[dataset], "code": code}
-        recipes[cell.name] = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+            fingerprints[dataset] = load_dataset(config.data, config.run.seed).fingerprint
+        if not trials:
+            config, study = use_tuned(config, cell.name, tracking_uri)
+        flat = {name: value for name, value in config.flat().items() if name not in PLACES}
+        about = {**flat, "trials": trials, "fingerprint": fingerprints[dataset], "code": code}
+        checksum = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        recipes[cell.name] = Recipe(checksum, study or NEVER_TUNED)
     return recipes
 
 

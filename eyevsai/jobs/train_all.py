@@ -19,10 +19,11 @@ from eyevsai.formats.formats import names_of
 from eyevsai.jobs.board import Board
 from eyevsai.jobs.cell import CALL
 from eyevsai.jobs.cleanup import cleanup
-from eyevsai.jobs.matrix import Before, Cell, compose_cells, find_before, find_recipes
+from eyevsai.jobs.matrix import Before, Cell, Recipe, compose_cells, find_before, find_recipes
 from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.report import write_reports
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
+from eyevsai.names import ModelName
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.reports.settings import ReportSettings
 from eyevsai.settings import settings_of
@@ -92,7 +93,7 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> TrainedAll:
     began = time.monotonic()
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         tracking_uri = open_swept_store(config.state_root)
-        recipes = find_recipes(config.cells, {"trials": config.trials})
+        recipes = find_recipes(config.cells, config.trials, tracking_uri)
         engine = make_engine(config.engine, config.matrix.parallel_jobs)
         title, tags = f"train {len(config.cells)} models", {"job": "train_all"}
         with start_job(stop, tracking_uri, title, tags, config.state_root, given=run_id) as run:
@@ -111,19 +112,21 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> TrainedAll:
 
 
 def _find_work(
-    config: TrainAllConfig, tracking_uri: str, recipes: Mapping[Any, str], parent: str
+    config: TrainAllConfig, tracking_uri: str, recipes: Mapping[ModelName, Recipe], parent: str
 ) -> tuple[list[Task], dict[str, str]]:
     """What is left to do, and the versions of models with which nothing is left to do."""
     tasks, done = [], {}
     for cell in config.cells:
         recipe = recipes[cell.name]
-        before = Before() if config.matrix.force else find_before(tracking_uri, recipe, config.state_root)
+        before = Before() if config.matrix.force else find_before(tracking_uri, recipe.checksum, config.state_root)
         left = _what_is_left(config, tracking_uri, before)
         if before.version and not any(left.values()):
             done[cell.name.registered] = before.version
             continue
-        given = {"train": dict(cell.given), "parent": parent, "recipe": recipe, "trials": config.trials,
-                 "study": f"{cell.name.registered}-{recipe[:8]}", "force": config.matrix.force, **left}  # fmt: skip
+        settings = {**cell.given, "tuned": recipe.tuned}
+        given = {"train": settings, "parent": parent, "recipe": recipe.checksum, "trials": config.trials,
+                 "study": f"{cell.name.registered}-{recipe.checksum[:8]}", "force": config.matrix.force,
+                 **left}  # fmt: skip
         tasks.append(Task(cell.name.registered, CALL, given, count_cpus(config.engine, config.matrix.parallel_jobs),
                           config.engine.job_gpus, config.matrix.job_timeout))  # fmt: skip
     return tasks, done

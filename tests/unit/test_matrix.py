@@ -13,6 +13,7 @@ from eyevsai.jobs.matrix import Cell, compose_cells, find_recipes
 from eyevsai.jobs.train_all import compose_train_all
 from eyevsai.matrix_commands import settings_of_command
 from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.store import open_store
 from tests.conftest import write_images
 
 
@@ -80,14 +81,14 @@ def test_folders_whose_models_would_have_one_name_are_refused(root: Path) -> Non
         cells("my pets,my?pets", "deep_v1/standard")
 
 
-def test_a_recipe_follows_settings_and_data_but_not_places(root: Path) -> None:
-    def recipe(about: int = 0, **given: Any) -> str:
-        (found,) = find_recipes(cells("pets", "deep_v1/standard", **given), {"trials": about}).values()
-        return found
+def test_a_recipe_follows_settings_and_data_but_not_places(root: Path, workplace: Path) -> None:
+    def recipe(trials: int = 0, **given: Any) -> str:
+        (found,) = find_recipes(cells("pets", "deep_v1/standard", **given), trials, open_store()).values()
+        return found.checksum
 
     first = recipe()
-    assert recipe(state_root="/elsewhere", checkpoint_every_s=1.0) == first
-    assert len({first, recipe(epochs=3), recipe(seed=1), recipe(tuned="never"), recipe(about=5)}) == 5
+    assert recipe(state_root="/elsewhere", checkpoint_every_s=1.0, tuned="never") == first  # there is no study
+    assert len({first, recipe(epochs=3), recipe(seed=1), recipe(trials=5)}) == 4
     write_images(root / "pets", {"one": 1}, start=100)
     assert recipe() != first
 
