@@ -70,6 +70,7 @@ def test_mlflow_run_trains_all_tuned_judged_and_exported(
     assert numbers("stripes-deep_v1-standard") == [2]
 
 
+@pytest.mark.slow
 def test_what_is_left_of_a_model_is_done_later(eyevsai_here: Eyevsai, workplace: Path, data: Path) -> None:
     command = ("train-all", "--models", "shallow/rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
     eyevsai_here(*command, "--evaluate", "false")
