@@ -91,6 +91,7 @@ class TrainConfig:
     resume: ResumeSettings = ResumeSettings()
     tuned: TunedSettings = TunedSettings()
     given: frozenset[str] = frozenset()  # names of the settings that were typed
+    untuned: TrainConfig | None = None  # what it was before a study's settings took the place of defaults
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name, as it is logged."""

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from eyevsai.errors import UserError
 
 CONFIG, BASIS, HEARTBEAT, LOCK, LOG = "config.json", "basis.json", "heartbeat", "lock", "training.log"
+ASKED = "asked.json"  # the configuration without what a study found, by which a run is known again
 RUNS = "runs"  # the folder of run folders below a state root
 MODEL_ID, VERSION_URI, STORE = "model_id.json", "version.json", "store.json"
 

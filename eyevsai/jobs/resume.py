@@ -14,7 +14,7 @@ from eyevsai.config import TrainConfig, compose_train
 from eyevsai.data.dataset import Dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.errors import UserError
-from eyevsai.run_folder import BASIS, CONFIG, RunFolder, describe_change, run_folders
+from eyevsai.run_folder import ASKED, BASIS, CONFIG, RunFolder, describe_change, run_folders
 from eyevsai.version import VERSION
 
 log = logging.getLogger("eyevsai")
@@ -43,7 +43,7 @@ def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunFolder | None
             raise UserError(f"Run {wanted} has no checkpoint on this machine (looked in {folder.path}).")
         return folder
     for folder in run_folders(root):
-        same = folder.read(CONFIG) == _plain_values(config)
+        same = folder.read(ASKED) == _plain_values(config)
         if same and any(folder.checkpoints.glob("*.json")) and not why_not_resumable(tracking_uri, folder):
             return folder
     log.info("No interrupted run with these settings on this machine: starting a new one.")
@@ -65,6 +65,7 @@ def restore_config(config: TrainConfig, folder: RunFolder) -> TrainConfig:
 def write_basis(config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder) -> None:
     """Keeps what a resumed run is held against: settings, data, their preprocessing, and code."""
     folder.write(CONFIG, _plain_values(config))
+    folder.write(ASKED, _plain_values(config.untuned or config))
     folder.write(BASIS, describe_basis(dataset, preprocessing))
 
 

@@ -45,4 +45,4 @@ def use_tuned(config: TrainConfig, name: ModelName, tracking_uri: str) -> tuple[
     log.info("Settings that a study found (run %s, valid accuracy %.4f): %s. Without them: --tuned %s",
              found, best["accuracy"], spell_flags(values), NEVER_TUNED)  # fmt: skip
     settings = replace(config.model.settings, **values)
-    return replace(config, model=replace(config.model, settings=settings)), found
+    return replace(config, model=replace(config.model, settings=settings), untuned=config), found

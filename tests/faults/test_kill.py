@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,20 @@ def test_row_23_a_flipped_bit_is_found_and_the_checkpoint_before_taken(expected:
     assert "is damaged" in done.stderr
     assert "Going on in epoch 3" in done.stderr
     assert place.outcome(run_id).equals(expected)
+
+
+@pytest.mark.slow
+def test_auto_knows_a_run_again_whose_settings_a_study_found(
+    tmp_path: Path, template_store: Path, stripes: Path
+) -> None:
+    place = make_place(tmp_path / "place", template_store, stripes)
+    train = place.command()
+    tune = [*train[:3], "tune", *train[4:], "--n-trials", "1"]
+    subprocess.run(tune, cwd=place.folder, env=place.environment(), check=True, capture_output=True, timeout=280)
+    before = set(place.run_ids())
+    was_killed(place.run(FAULTS[0]))
+    done = place.run(resume="auto")
+    assert done.returncode == 0, done.stderr
+    (run_id,) = set(place.run_ids()) - before
+    assert place.outcome(run_id).status == "FINISHED"
+    assert place.client.get_run(run_id).data.tags["tuned_from"] in before
