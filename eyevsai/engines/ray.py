@@ -73,6 +73,7 @@ class RayEngine(Engine):
     def _connect(self, tasks: Sequence[Task]) -> None:
         import ray
 
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or what is run here is told to Ray's makers
         here = {"num_cpus": self.at_once * max((task.cpus for task in tasks), default=1), "include_dashboard": False}
         chosen = here if self.address is None else {"address": self.address}
         try:
