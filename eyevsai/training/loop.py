@@ -151,8 +151,8 @@ class Trainer:
     def _pause(self) -> None:
         """Between two steps: saves when it is time, and ends when all ranks know that they are to."""
         stop = self.checkpoints_.stop
-        ends = self.group_.ends(stop)
-        if ends or self.checkpoints_.is_due():
+        is_due, ends = self.checkpoints_.is_due(), self.group_.ends(stop)
+        if ends or is_due:
             self._save()
         if ends:
             raise stop.asked or Terminated()

@@ -81,6 +81,7 @@ def test_what_is_left_of_a_model_is_done_later(eyevsai_here: Eyevsai, workplace:
     assert (len(runs("export")), len(runs("evaluate")), len(runs("train"))) == (1, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="no ray: pip install -e '.[ray]'")
 def test_a_cluster_that_loses_a_machine_does_all_jobs(workplace: Path, data: Path) -> None:
     from ray.cluster_utils import Cluster
