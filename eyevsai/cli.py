@@ -76,7 +76,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(tune, tune_settings(settings)))
-    matrix_commands.add_to(app)
+    matrix_commands.add_to(app, arguments)
     model_commands.add_to(app)
     registry_commands.add_to(app)
     app.command(hidden=True)(work)

@@ -24,9 +24,9 @@ def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
     return _settings() if arguments[:1] == ["train-all"] else ()
 
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the command to the application."""
-    app.command(name="train-all", rich_help_panel="Jobs")(with_flags(train_all, _settings()))
+def add_to(app: typer.Typer, arguments: Sequence[str]) -> None:
+    """Adds the command to the application; its flags, which all families declare, are read for its own line alone."""
+    app.command(name="train-all", rich_help_panel="Jobs")(with_flags(train_all, settings_of_command(arguments)))
 
 
 def train_all(as_json: Json = False, **given: Any) -> None:

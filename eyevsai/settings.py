@@ -183,7 +183,7 @@ def _read(cls: type, field: dataclasses.Field[Any]) -> Setting:
         (base, hints[field.name])
         for base in reversed(cls.__mro__)
         if issubclass(base, Settings)
-        and field.name in (hints := _own_hints(base))
+        and field.name in (hints := _own_hints(base))  # type: ignore[arg-type]  # as above
         and typing.get_origin(hints[field.name]) is typing.Annotated
     ]
     if not declarations:
@@ -207,6 +207,7 @@ def _read(cls: type, field: dataclasses.Field[Any]) -> Setting:
     )
 
 
+@functools.cache
 def _own_hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
     return {name: hints[name] for name in inspect.get_annotations(cls)}

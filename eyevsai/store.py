@@ -22,6 +22,7 @@ from eyevsai.errors import RunFailed, UserError
 from eyevsai.relocation import find_moved_from
 
 STUDIES = "studies"
+PARENT = "mlflow.parentRunId"  # the tag by which MLflow shows a run under another one
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 REACH_S = 10.0  # that a server has for its first answer
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +21,8 @@ from eyevsai.stopping import Stop
 log = logging.getLogger("eyevsai")
 
 POLL_S = 0.5
-ENDING_S = 12.0  # that a job has which was asked to end: for its step, its checkpoint and the end of its run
+ENDING_S = 12.0  # that a job has which took too long: for its step, its checkpoint and the end of its run
+STOPPING_S = 7.0  # that all have when their caller is asked to end, which has a second more and must see them gone
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,6 @@ class Task:
     cpus: int = 1
     gpus: float = 0.0
     timeout_s: float | None = None
-
-    @property
-    def overdue(self) -> str:
-        """What is said of it when it took too long."""
-        return f"took longer than {self.timeout_s:g} s"
 
 
 class State(StrEnum):
@@ -67,10 +67,53 @@ class Status:
 Watch = Callable[[Mapping[str, Status]], None]
 
 
-class Engine(ABC):
-    """Runs tasks side by side. What happens to one leaves the others running."""
+class Job(ABC):
+    """A task that was begun somewhere."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.asked_at_ = task, math.inf
+
+    def status(self) -> Status:
+        """How it stands; when its time is up it is asked to end, and ended if it does not."""
+        status, limit_s = self.look(), self.task.timeout_s
+        if status.has_ended:
+            overdue = self.asked_at_ < math.inf and status.state is State.FAILED
+            return replace(status, reason=f"took longer than {limit_s:g} s") if overdue else status
+        if limit_s is not None and status.seconds > limit_s:
+            self.ask_to_end()
+        if time.monotonic() - self.asked_at_ > ENDING_S:
+            self.kill()
+        return status
+
+    def ask_to_end(self) -> None:
+        """Asks once; a second signal would tear what the first has begun."""
+        if self.asked_at_ == math.inf:
+            self.asked_at_ = time.monotonic()
+            self.terminate()
 
     @abstractmethod
+    def look(self) -> Status:
+        """How it stands by itself."""
+
+    @abstractmethod
+    def terminate(self) -> None:
+        """Asks it to end as it likes to."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Ends it and all that it started."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> None:
+        """Waits so long for its end."""
+
+
+class Engine(ABC):
+    """Runs so many tasks at a time, side by side. What happens to one leaves the others running."""
+
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
+
     def run(self, tasks: Sequence[Task], folder: Path, watch: Watch, stop: Stop) -> dict[str, Status]:
         """The end of each task by its name. `watch` is told now and then how all stand; `folder` is for local files.
 
@@ -79,6 +122,42 @@ class Engine(ABC):
         Raises:
             UserError: the engine cannot be used.
         """
+        statuses, waiting = {task.name: Status() for task in tasks}, deque(tasks)
+        running: dict[str, Job] = {}
+        with self.opened(tasks):
+            try:
+                watch(statuses)
+                while waiting or running:
+                    while waiting and len(running) < self.at_once:
+                        task = waiting.popleft()
+                        running[task.name] = self.begin(task, folder / task.name)
+                    statuses |= {name: job.status() for name, job in running.items()}
+                    running = {name: job for name, job in running.items() if not statuses[name].has_ended}
+                    watch(statuses)
+                    stop.check()
+                    time.sleep(POLL_S)
+            finally:
+                _end_all(list(running.values()))
+        return statuses
+
+    @contextmanager
+    def opened(self, tasks: Sequence[Task]) -> Iterator[None]:  # noqa: ARG002
+        """What lasts as long as tasks are run."""
+        yield
+
+    @abstractmethod
+    def begin(self, task: Task, folder: Path) -> Job:
+        """Starts a task; `folder` is its own on this machine."""
+
+
+def _end_all(jobs: Sequence[Job]) -> None:
+    """Asks all to end, waits for them together, and ends what is left."""
+    for job in jobs:
+        job.ask_to_end()
+    deadline = time.monotonic() + STOPPING_S
+    for job in jobs:
+        job.wait(max(0.1, deadline - time.monotonic()))
+        job.kill()
 
 
 def make_call(call: str, given: Mapping[str, Any]) -> dict[str, Any]:

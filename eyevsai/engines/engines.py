@@ -24,5 +24,10 @@ def make_engine(settings: EngineSettings, at_once: int, *, quiet: bool = True) -
 
 
 def count_cpus(settings: EngineSettings, at_once: int) -> int:
-    """The cores of each task: as many as were asked for, or its share of this machine's."""
-    return settings.job_cpus or max(1, len(os.sched_getaffinity(0)) // at_once)
+    """The cores of each task: as many as were asked for, or its share of those that this process may use."""
+    return settings.job_cpus or max(1, count_cores() // at_once)
+
+
+def count_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,52 +8,36 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eyevsai.engines.engine import ENDING_S, POLL_S, Engine, State, Status, Task, Watch, make_call
-from eyevsai.stopping import Stop
+from eyevsai.engines.engine import Engine, Job, State, Status, Task, make_call
 
 TASK, RESULT, LOG = "task.json", "result.json", "log.txt"
 
 
 class LocalEngine(Engine):
-    """So many processes at a time. Each is the first of a session, so that whatever it started ends with it."""
+    """Processes, each the first of a session, so that whatever it started ends with it."""
 
     def __init__(self, at_once: int, *, quiet: bool = True) -> None:
-        self.at_once, self.quiet = at_once, quiet
+        super().__init__(at_once)
+        self.quiet = quiet
 
-    def run(self, tasks: Sequence[Task], folder: Path, watch: Watch, stop: Stop) -> dict[str, Status]:
-        """See `Engine.run`."""
-        statuses, waiting = {task.name: Status() for task in tasks}, deque(tasks)
-        running: dict[str, _Process] = {}
-        try:
-            while waiting or running:
-                while waiting and len(running) < self.at_once:
-                    task = waiting.popleft()
-                    running[task.name] = _Process(task, folder / task.name, quiet=self.quiet)
-                statuses |= {name: process.status() for name, process in running.items()}
-                running = {name: process for name, process in running.items() if not statuses[name].has_ended}
-                watch(statuses)
-                stop.check()
-                time.sleep(POLL_S)
-        finally:
-            _end_all(running.values())
-        return statuses
+    def begin(self, task: Task, folder: Path) -> Job:
+        """See `Engine.begin`. A quiet process says what it says into its folder."""
+        return _Process(task, folder, quiet=self.quiet)
 
 
-class _Process:
+class _Process(Job):
     """A task in its process. Its folder has what is asked, what was said, and what came of it."""
 
     def __init__(self, task: Task, folder: Path, *, quiet: bool) -> None:
+        super().__init__(task)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULT).unlink(missing_ok=True)
         (folder / TASK).write_text(json.dumps({"call": task.call, "given": dict(task.given)}), encoding="utf-8")
-        self.task, self.folder = task, folder
-        self.began_at, self.asked_at = time.monotonic(), float("inf")
+        self.folder, self.began_at = folder, time.monotonic()
         with open(folder / LOG, "w", encoding="utf-8") as said:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "eyevsai", "work", str(folder)], stdin=subprocess.DEVNULL,
@@ -61,34 +45,31 @@ class _Process:
                 env={**os.environ, "OMP_NUM_THREADS": str(task.cpus)}, start_new_session=True,
             )  # fmt: skip
 
-    def status(self) -> Status:
-        """How it stands; ends it when its time is up."""
-        now, limit = time.monotonic(), self.task.timeout_s
-        seconds = now - self.began_at
+    def look(self) -> Status:
+        """See `Job.look`."""
+        seconds = time.monotonic() - self.began_at
         if self.process.poll() is None:
-            if limit is not None and seconds > limit:
-                self.ask_to_end()
-            if now - self.asked_at > ENDING_S:
-                self.kill()
             return Status(State.RUNNING, seconds)
         self.kill()  # what it started
-        if self.asked_at < float("inf"):
-            return Status(State.FAILED, seconds, reason=self.task.overdue)
         result = self._read_result()
         if "value" in result:
             return Status(State.DONE, seconds, result["value"])
         return Status(State.FAILED, seconds, reason=result.get("reason") or self._describe_end())
 
-    def ask_to_end(self) -> None:
-        """Asks once; a second signal would tear what the first has begun."""
-        if self.asked_at == float("inf"):
-            self.asked_at = time.monotonic()
-            self.process.terminate()
+    def terminate(self) -> None:
+        """See `Job.terminate`."""
+        self.process.terminate()
 
     def kill(self) -> None:
-        """Ends all processes of its session that are left."""
+        """See `Job.kill`."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def wait(self, seconds: float) -> None:
+        """See `Job.wait`."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
 
     def _read_result(self) -> dict[str, Any]:
         try:
@@ -103,19 +84,6 @@ class _Process:
         said = (self.folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line for line in reversed(said) if line.strip()), "")
         return f"{how}; it last said: {last[:300]}" if last else how
-
-
-def _end_all(processes: Iterable[_Process]) -> None:
-    """Asks all to end, waits for them together, and kills what is left."""
-    asked = list(processes)
-    for process in asked:
-        process.ask_to_end()
-    deadline = time.monotonic() + ENDING_S
-    for process in asked:
-        with suppress(subprocess.TimeoutExpired):
-            process.process.wait(max(0.1, deadline - time.monotonic()))
-        process.kill()
-        process.process.wait()
 
 
 def work(folder: Path) -> int:

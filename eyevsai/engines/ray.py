@@ -7,68 +7,56 @@ import os
 import socket
 import sys
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from eyevsai.engines.engine import ENDING_S, POLL_S, Engine, State, Status, Task, Watch, make_call
+from eyevsai.engines.engine import Engine, Job, State, Status, Task, make_call
 from eyevsai.errors import UserError
-from eyevsai.stopping import Stop
 from eyevsai.store import find_store
 
 SHIPPED = ("MLFLOW_", "EYEVSAI_", "AWS_")  # begin the variables that jobs need wherever they run
-REACH_S = 5.0
+REACH_S, CLOCK_S = 5.0, 10.0
 RETRIES = 2  # of a task whose process or machine was lost
 PACKAGE = Path(__file__).parents[1]
 
 
 class RayEngine(Engine):
-    """So many tasks at a time, each in a process of its own on a machine that has the cores and GPUs it asks for.
+    """Each task in a process of its own on a machine that has the cores and GPUs it asks for.
 
     This code goes with them; their packages and the data have to be on every machine.
     """
 
     def __init__(self, address: str | None, at_once: int) -> None:
+        super().__init__(at_once)
         try:
             import ray  # noqa: F401
         except ModuleNotFoundError as error:
             raise UserError("--engine ray needs the extra ray: pip install -e '.[ray]'") from error
         if address is not None:
             _reach(address)
-        self.address, self.at_once = address, at_once
+        self.address = address
+        self.clock_: Any = None
 
-    def run(self, tasks: Sequence[Task], folder: Path, watch: Watch, stop: Stop) -> dict[str, Status]:
-        """See `Engine.run`."""
-        del folder  # what jobs say is in Ray's own logs
-        with redirect_stdout(sys.stderr):  # where Ray says that a machine was lost, which is no part of our answer
-            return self._run(tasks, watch, stop)
-
-    def _run(self, tasks: Sequence[Task], watch: Watch, stop: Stop) -> dict[str, Status]:
+    @contextmanager
+    def opened(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """See `Engine.opened`: the connection to the cluster."""
         import ray
 
-        self._connect(tasks)
-        statuses, waiting = {task.name: Status() for task in tasks}, deque(tasks)
-        running: dict[str, _Call] = {}
-        try:
-            _refuse_store_of_one_machine()
-            clock = ray.remote(_Clock).options(num_cpus=0, max_restarts=-1).remote()
-            while waiting or running:
-                while waiting and len(running) < self.at_once:
-                    task = waiting.popleft()
-                    running[task.name] = _Call.begin(task, clock)
-                started = _ask(clock)
-                statuses |= {name: call.status(started) for name, call in running.items()}
-                running = {name: call for name, call in running.items() if not statuses[name].has_ended}
-                watch(statuses)
-                stop.check()
-                time.sleep(POLL_S)
-        finally:
-            _end_all(running.values())
-            ray.shutdown()
-        return statuses
+        with redirect_stdout(sys.stderr):  # where Ray says that a machine was lost, which is no part of our answer
+            try:
+                self._connect(tasks)
+                _refuse_store_of_one_machine()
+                self.clock_ = ray.remote(_Clock).options(num_cpus=0, max_restarts=-1).remote()
+                yield
+            finally:
+                ray.shutdown()
+
+    def begin(self, task: Task, folder: Path) -> Job:
+        """See `Engine.begin`; what jobs say is in Ray's own logs."""
+        del folder
+        return _Call(task, self.clock_)
 
     def _connect(self, tasks: Sequence[Task]) -> None:
         import ray
@@ -99,53 +87,62 @@ def _no_cluster(where: str, why: str) -> UserError:
                      "--ray-address out to have one here for the time being.")  # fmt: skip
 
 
-@dataclass
-class _Call:
-    """A task that was given to Ray."""
+class _Call(Job):
+    """A task that was given to Ray, which starts it where there is room."""
 
-    task: Task
-    reference: Any
-    ending_at: float = float("inf")
-
-    @classmethod
-    def begin(cls, task: Task, clock: Any) -> _Call:
-        """Gives a task to Ray, which starts it where there is room."""
+    def __init__(self, task: Task, clock: Any) -> None:
         import ray
 
+        super().__init__(task)
+        self.clock = clock
         environment = {name: value for name, value in os.environ.items() if name.startswith(SHIPPED)}
         work = ray.remote(max_calls=1)(_work).options(  # one call of a process, so that none finds another's state
             name=task.name, num_cpus=task.cpus, num_gpus=task.gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"
         )  # fmt: skip
-        return cls(task, work.remote(task, environment, str(Path.cwd()), clock))
+        self.reference = work.remote(task, environment, str(Path.cwd()), clock)
 
-    def status(self, started: Mapping[str, float]) -> Status:
-        """How it stands; asks it to end when its time is up, then ends it."""
+    def look(self) -> Status:
+        """See `Job.look`."""
         import ray
 
-        seconds = started.get(self.task.name, 0.0)
+        seconds = self._ask_clock()
         if not ray.wait([self.reference], timeout=0)[0]:
-            if self.task.timeout_s is not None and seconds > self.task.timeout_s:
-                self.ask_to_end()
-            if time.monotonic() - self.ending_at > ENDING_S:
-                ray.cancel(self.reference, force=True)
-            return Status(State.RUNNING if self.task.name in started else State.QUEUED, seconds)
+            return Status(State.QUEUED) if seconds is None else Status(State.RUNNING, seconds)
+        took_s = seconds or 0.0
         try:
             result = ray.get(self.reference)
         except (ray.exceptions.RayError, KeyboardInterrupt) as error:
-            overdue = self.ending_at < float("inf")
-            reason = self.task.overdue if overdue else f"was lost by Ray: {str(error).splitlines()[0][:300]}"
-            return Status(State.FAILED, seconds, reason=reason)
+            return Status(State.FAILED, took_s, reason=f"was lost by Ray: {str(error).splitlines()[0][:300]}")
         if "value" in result:
-            return Status(State.DONE, seconds, result["value"])
-        return Status(State.FAILED, seconds, reason=result["reason"])
+            return Status(State.DONE, took_s, result["value"])
+        return Status(State.FAILED, took_s, reason=result["reason"])
 
-    def ask_to_end(self) -> None:
-        """Asks once."""
+    def terminate(self) -> None:
+        """See `Job.terminate`."""
         import ray
 
-        if self.ending_at == float("inf"):
-            self.ending_at = time.monotonic()
-            ray.cancel(self.reference, force=False)
+        ray.cancel(self.reference, force=False)
+
+    def kill(self) -> None:
+        """See `Job.kill`."""
+        import ray
+
+        ray.cancel(self.reference, force=True)
+
+    def wait(self, seconds: float) -> None:
+        """See `Job.wait`."""
+        import ray
+
+        ray.wait([self.reference], timeout=seconds)
+
+    def _ask_clock(self) -> float | None:
+        import ray
+
+        try:
+            seconds: float | None = ray.get(self.clock.seconds.remote(self.task.name), timeout=CLOCK_S)
+        except ray.exceptions.RayError:  # its machine is gone; it begins again on another one
+            return None
+        return seconds
 
 
 class _Clock:
@@ -158,10 +155,9 @@ class _Clock:
         """A task begins, or begins again elsewhere."""
         self.began_at[name] = time.monotonic()
 
-    def seconds(self) -> dict[str, float]:
-        """How long each task has run."""
-        now = time.monotonic()
-        return {name: now - began_at for name, began_at in self.began_at.items()}
+    def seconds(self, name: str) -> float | None:
+        """How long a task has run; None before it has begun."""
+        return time.monotonic() - self.began_at[name] if name in self.began_at else None
 
 
 def _work(task: Task, environment: Mapping[str, str], folder: str, clock: Any) -> dict[str, Any]:
@@ -177,30 +173,6 @@ def _work(task: Task, environment: Mapping[str, str], folder: str, clock: Any) -
     with suppress(ray.exceptions.RayError):
         ray.get(clock.begin.remote(task.name))
     return make_call(task.call, task.given)
-
-
-def _ask(clock: Any) -> dict[str, float]:
-    import ray
-
-    try:
-        seconds: dict[str, float] = ray.get(clock.seconds.remote(), timeout=10)
-    except ray.exceptions.RayError:  # its machine is gone; it begins again on another one
-        return {}
-    return seconds
-
-
-def _end_all(calls: Any) -> None:
-    """Asks all to end, waits for them together, and ends what is left."""
-    import ray
-
-    asked = list(calls)
-    for call in asked:
-        call.ask_to_end()
-    references = [call.reference for call in asked]
-    if references:
-        _, left = ray.wait(references, num_returns=len(references), timeout=ENDING_S)
-        for reference in left:
-            ray.cancel(reference, force=True)
 
 
 def _refuse_store_of_one_machine() -> None:

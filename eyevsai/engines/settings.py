@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from eyevsai.errors import UserError
 from eyevsai.settings import Choice, Doc, Parameter, Range, Settings
 
 LOCAL, RAY = "local", "ray"
@@ -26,6 +27,14 @@ class EngineSettings(Settings):
         int | None, Range(1, 1024), Doc("Cores of each job; by default this machine's, divided among the jobs.")
     ] = None
     job_gpus: Annotated[float, Range(0.0, 64.0), Doc("GPUs that Ray keeps free for each job.")] = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("ray_address", "job_gpus"):
+            if self.engine != RAY and getattr(self, name):
+                raise UserError(
+                    f"--{name.replace('_', '-')} is for a Ray cluster: add --engine {RAY}, or leave it out."
+                )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from eyevsai.names import choose
+from eyevsai.names import choose, choose_listed
 
 if TYPE_CHECKING:
     from eyevsai.formats.format import Format
@@ -48,7 +48,7 @@ def names_of(text: str) -> list[str]:
     Raises:
         UserError: one is not known.
     """
-    wanted: Iterable[str] = FORMATS if asks_all(text) else [choose("format", part, FORMATS) for part in _parts(text)]
+    wanted: Iterable[str] = FORMATS if asks_all(text) else choose_listed("format", text, FORMATS)
     return [name for name in FORMATS if name in wanted]
 
 

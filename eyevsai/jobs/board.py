@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from eyevsai.engines.engine import State, Status
 from eyevsai.names import ModelName
-from eyevsai.reports.job_table import JobRow, render_jobs
+from eyevsai.reports.job_table import BEFORE, JobRow, render_jobs
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("eyevsai")
 
 LOOK_EVERY_S, LINE_EVERY_S = 3.0, 30.0
-BEFORE = "was done before"
 
 
 class Board:
@@ -32,7 +31,7 @@ class Board:
     def __init__(self, run: Run, tracking_uri: str, before: Mapping[str, str]) -> None:
         self.run, self.tracking_uri, self.before = run, tracking_uri, before
         self.details_: dict[str, str] = {}
-        self.states_: dict[str, State] = {}
+        self.states_: dict[str, State] | None = None
         self.looked_at_ = self.said_at_ = time.monotonic()
         self.stack_ = ExitStack()
         self.live_: Live | None = None
@@ -50,6 +49,7 @@ class Board:
 
     def watch(self, statuses: Mapping[str, Status]) -> None:
         """Shows how all jobs stand now."""
+        is_first = self.states_ is None
         now, changed = time.monotonic(), self._find_changed(statuses)
         if now - self.looked_at_ >= LOOK_EVERY_S:
             self.looked_at_ = now
@@ -59,7 +59,7 @@ class Board:
             self.live_.update(render_jobs(rows))
         else:
             self._say(rows, changed, now)
-        if changed:
+        if is_first or changed:
             self._log(rows, statuses)
 
     def rows(self, statuses: Mapping[str, Status]) -> list[JobRow]:
@@ -74,7 +74,7 @@ class Board:
 
     def _find_changed(self, statuses: Mapping[str, Status]) -> set[str]:
         states = {name: status.state for name, status in statuses.items()}
-        before, self.states_ = self.states_, states
+        before, self.states_ = self.states_ or {}, states
         return {name for name, state in states.items() if before.get(name, State.QUEUED) is not state}
 
     def _look(self) -> dict[str, str]:

@@ -18,9 +18,9 @@ from eyevsai.jobs.signals import ending_with_parent
 from eyevsai.jobs.study import compose_tune
 from eyevsai.jobs.train import train
 from eyevsai.jobs.tune import tune
+from eyevsai.store import PARENT
 
 CALL = "eyevsai.jobs.cell:run_cell"
-PARENT = "mlflow.parentRunId"
 
 
 def run_cell(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def run_cell(given: Mapping[str, Any]) -> dict[str, Any]:
     settings, tags = given["train"], {PARENT: given["parent"]}
     with ending_with_parent():
         before = Before() if given["force"] else _look_back(given)
-        uri = before.version or _train(given, before.interrupted)
-        subject = {"model_uri": uri, **{name: value for name, value in settings.items() if name == "state_root"}}
+        uri = before.version.uri if before.version else _train(given, before.interrupted)
+        subject = {"model_uri": uri, "state_root": compose_run(settings).state_root}
         if given["evaluate"]:
             evaluate(compose(EvaluateSettings, subject), tags=tags)
         if given["formats"]:

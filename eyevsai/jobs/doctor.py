@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from eyevsai import store
 from eyevsai.data.catalogue import list_datasets
+from eyevsai.engines.engines import count_cores
 from eyevsai.errors import UserError
 from eyevsai.relocation import Relocation, relocate
 
@@ -61,7 +61,7 @@ def _compute() -> Finding:
     device = find_device("auto")
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     precision = str(find_precision("auto", device)).removeprefix("torch.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = count_cores()
     return Finding(
         "compute", True, f"{kind}, training in {precision}, {torch.get_num_threads()} threads on {cores} cores"
     )

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import NEVER_TUNED, TrainConfig, compose_data, compose_train, train_settings
 from eyevsai.data.catalogue import EMBEDDED, UNIONS, list_datasets
@@ -20,6 +20,9 @@ from eyevsai.jobs.tuned import use_tuned
 from eyevsai.models.families import FAMILIES, choose_models
 from eyevsai.names import ModelName, choose_listed
 from eyevsai.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from eyevsai.registry.versions import Version
 
 log = logging.getLogger("eyevsai")
 
@@ -48,7 +51,7 @@ class Recipe:
 class Before:
     """What earlier calls left of a cell: a version, or a run that can be gone on with."""
 
-    version: str | None = None
+    version: Version | None = None
     interrupted: str | None = None
 
 
@@ -107,7 +110,7 @@ def find_before(tracking_uri: str, recipe: str, state_root: Path) -> Before:
         folder = RunFolder(state_root, run.run_id)
         if run.status == "FINISHED" and VERSION in run.tags:
             try:
-                return Before(find_version(tracking_uri, run.tags[VERSION]).uri)
+                return Before(find_version(tracking_uri, run.tags[VERSION]))
             except UserError:  # it was deleted
                 continue
         if interrupted is None and any(folder.checkpoints.glob("*.json")):

@@ -14,7 +14,7 @@ from eyevsai.config import compose, compose_run
 from eyevsai.engines.engine import State, Status, Task
 from eyevsai.engines.engines import count_cpus, make_engine
 from eyevsai.engines.settings import EngineSettings, TrainAllSettings
-from eyevsai.errors import RunFailed
+from eyevsai.errors import RunFailed, UserError
 from eyevsai.formats.formats import names_of
 from eyevsai.jobs.board import Board
 from eyevsai.jobs.cell import CALL
@@ -78,6 +78,8 @@ def compose_train_all(given: Mapping[str, Any]) -> TrainAllConfig:
     matrix = compose(TrainAllSettings, given)
     if matrix.export is not None:
         names_of(matrix.export)
+    if matrix.run_tuning and "tuned" in given:
+        raise UserError("--run-tuning takes what it finds: leave --tuned out, or --run-tuning.")
     return TrainAllConfig(matrix, compose(EngineSettings, given), rest, compose_cells(matrix, rest))
 
 
@@ -119,9 +121,9 @@ def _find_work(
     for cell in config.cells:
         recipe = recipes[cell.name]
         before = Before() if config.matrix.force else find_before(tracking_uri, recipe.checksum, config.state_root)
-        left = _what_is_left(config, tracking_uri, before)
+        left = _what_is_left(config.matrix, before)
         if before.version and not any(left.values()):
-            done[cell.name.registered] = before.version
+            done[cell.name.registered] = before.version.uri
             continue
         settings = {**cell.given, "tuned": recipe.tuned}
         given = {"train": settings, "parent": parent, "recipe": recipe.checksum, "trials": config.trials,
@@ -132,14 +134,14 @@ def _find_work(
     return tasks, done
 
 
-def _what_is_left(config: TrainAllConfig, tracking_uri: str, before: Before) -> dict[str, Any]:
+def _what_is_left(matrix: TrainAllSettings, before: Before) -> dict[str, Any]:
     """Whether a model is still to be evaluated, and the formats that it is still to be exported in."""
-    from eyevsai.registry.versions import TEST_ACCURACY, exports_of, find_version
+    from eyevsai.registry.versions import TEST_ACCURACY, exports_of
 
-    tags = find_version(tracking_uri, before.version).tags if before.version else {}
-    formats = [] if config.matrix.export is None else names_of(config.matrix.export)
+    tags = before.version.tags if before.version else {}
+    formats = [] if matrix.export is None else names_of(matrix.export)
     missing = [name for name in formats if name not in exports_of(tags)]
-    return {"evaluate": config.matrix.evaluate and TEST_ACCURACY not in tags, "formats": ",".join(missing)}
+    return {"evaluate": matrix.evaluate and TEST_ACCURACY not in tags, "formats": ",".join(missing)}
 
 
 def _keep_logs(run: Run) -> None:

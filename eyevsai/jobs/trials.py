@@ -15,6 +15,7 @@ from eyevsai.jobs.study import OpenStudy, trial_config
 from eyevsai.models.learner import build
 from eyevsai.run_folder import RunFolder
 from eyevsai.stopping import Stop
+from eyevsai.store import PARENT
 from eyevsai.tracking.lifetime import start_run
 from eyevsai.tracking.process import describe_process, has_died
 from eyevsai.tracking.run import Run, Unsynced
@@ -110,7 +111,7 @@ class Trials:
         trial.set_user_attr("settings", values)
         config = trial_config(self.config, values)
         model = config.model
-        tags = {"job": "trial", "mlflow.parentRunId": self.parent, "study": self.study.name, "trial": trial.number,
+        tags = {"job": "trial", PARENT: self.parent, "study": self.study.name, "trial": trial.number,
                 **vars(self.opened.name)}  # fmt: skip
         title = f"trial {trial.number}"
         accuracies: list[float] = []

@@ -11,10 +11,10 @@ from eyevsai.registry.audit import CLEANUP, MODEL
 from eyevsai.registry.models import KnownVersion, RegisteredModel
 from eyevsai.registry.stages import STAGES
 from eyevsai.registry.versions import PINNED, POINTS_AT, PRUNED_FROM, URI
+from eyevsai.store import PARENT
 
 Key = tuple[str, int]  # name and number of a version
 VERSION, FAILED, STUDY, CACHE, ORPHAN, UNFINISHED = "version", "failed run", "study", "cache", "orphan", "unfinished"
-PARENT = "mlflow.parentRunId"
 DATASET = "dataset"  # the tag that eyevsai's own registered models have
 DAY_MS = 86_400_000
 

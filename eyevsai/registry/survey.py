@@ -14,11 +14,11 @@ from mlflow.entities import LoggedModel, Run, ViewType
 from mlflow.store.tracking.dbmodels.models import SqlLoggedModel, SqlRun
 
 from eyevsai.registry.audit import CLEANUP, EXPERIMENT
-from eyevsai.registry.cleanup import PARENT, UNFINISHED, Item, KnownRun
+from eyevsai.registry.cleanup import UNFINISHED, Item, KnownRun
 from eyevsai.registry.models import AT_ONCE
 from eyevsai.registry.stages import DELETING
 from eyevsai.registry.versions import PRUNED_FROM
-from eyevsai.store import all_pages
+from eyevsai.store import PARENT, all_pages
 
 PLAN = "plan.json"  # the artifact of a record that says what it set out to delete
 FINISHED_BY = "finished_by"  # the tag of an interrupted cleanup's record: the record of the one that finished it

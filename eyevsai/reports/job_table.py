@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
-COLORS = {"running": "cyan", "done": "green", "failed": "red", "was done before": "dim"}
+BEFORE = "was done before"
+COLORS = {"running": "cyan", "done": "green", "failed": "red", BEFORE: "dim"}
 
 
 @dataclass(frozen=True)

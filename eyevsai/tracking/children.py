@@ -8,7 +8,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
-PARENT = "mlflow.parentRunId"
+from eyevsai.store import PARENT
+
 FOLLOWED = "valid/accuracy"
 
 

@@ -15,12 +15,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from eyevsai.store import PARENT
 from tests.conftest import ROOT, Eyevsai
 from tests.journeys.conftest import MlflowRun
 
 pytestmark = [pytest.mark.xdist_group("train_all"), pytest.mark.timeout(600)]
-
-PARENT = "mlflow.parentRunId"
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def test_mlflow_run_trains_all_tuned_judged_and_exported(
     (parent,) = runs("train_all")
     for job in ("tune", "train", "evaluate", "export"):
         assert {run.data.tags[PARENT] for run in runs(job)} == {parent.info.run_id}, job
-        assert {run.data.tags.get("model", "") for run in runs("tune")} == {"deep_v1", "shallow"}
+    assert {run.data.tags["model"] for run in runs("tune")} == {"deep_v1", "shallow"}
     studies = {run.info.run_id for run in runs("tune")}
     assert {run.data.tags[PARENT] for run in runs("trial")} == studies
     assert {run.data.tags["tuned_from"] for run in runs("train")} == studies
@@ -66,6 +65,8 @@ def test_mlflow_run_trains_all_tuned_judged_and_exported(
     again = json.loads(eyevsai("train-all", *flags, "--json").stdout)
     assert len(again["models"]) == 2
     assert len(runs("train")) == 2
+    table = json.loads(Path(MlflowClient().download_artifacts(again["run_id"], "jobs.json")).read_text())
+    assert [row[1] for row in table["data"]] == ["was done before"] * 2
     eyevsai("train-all", *flags, "--run-tuning", "false", "--export", "", "--force", "--auto-cleanup", "--keep", "1")
     assert numbers("stripes-deep_v1-standard") == [2]
 

@@ -72,7 +72,7 @@ def test_what_a_job_leaves_running_ends_with_it(tmp_path: Path) -> None:
 def test_a_job_that_takes_too_long_is_ended_with_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eyevsai.engines.local.ENDING_S", 2.0)
+    monkeypatch.setattr("eyevsai.engines.engine.ENDING_S", 2.0)
     slow = task("slow", "sleep", timeout_s=15.0, seconds=600, file=str(tmp_path / "pids"), deaf=True)
     ended = run(tmp_path, slow, task("quick", "double", number=1))
     assert (ended["slow"].state, ended["slow"].reason) == (State.FAILED, "took longer than 15 s")

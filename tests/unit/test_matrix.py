@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eyevsai.engines.settings import EngineSettings, TrainAllSettings
+from eyevsai.engines.settings import TrainAllSettings
 from eyevsai.errors import UserError
 from eyevsai.jobs.matrix import Cell, compose_cells, find_recipes
 from eyevsai.jobs.train_all import compose_train_all
@@ -67,6 +67,9 @@ def test_each_model_takes_the_settings_that_it_has(root: Path) -> None:
         ({"models": "deep_v1", "epochs": 0}, "--epochs 0 is not allowed"),
         ({"export": "onxn"}, "Did you mean 'onnx'"),
         ({"engine": "cloud"}, "--engine cloud is not allowed"),
+        ({"ray_address": "auto"}, "add --engine ray"),
+        ({"job_gpus": 1.0}, "add --engine ray"),
+        ({"run_tuning": True, "tuned": "never"}, "leave --tuned out"),
     ],
 )
 def test_a_wrong_line_is_refused(root: Path, given: dict[str, Any], message: str) -> None:
@@ -98,4 +101,3 @@ def test_no_flag_of_the_command_means_two_things() -> None:
     assert len(names) == len(set(names))
     assert {"datasets", "engine", "epochs", "C", "data_root", "state_root"} <= set(names)
     assert not {"model", "variation", "dataset", "data", "resume"} & set(names)
-    assert EngineSettings().engine == "local"
