@@ -94,10 +94,11 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> TrainedAll:
     """
     began = time.monotonic()
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+        engine = make_engine(config.engine, config.matrix.parallel_jobs)
         tracking_uri = open_swept_store(config.state_root)
         recipes = find_recipes(config.cells, config.trials, tracking_uri)
-        engine = make_engine(config.engine, config.matrix.parallel_jobs)
-        title, tags = f"train {len(config.cells)} models", {"job": "train_all"}
+        count = len(config.cells)
+        title, tags = f"train {count} models" if count > 1 else "train 1 model", {"job": "train_all"}
         with start_job(stop, tracking_uri, title, tags, config.state_root, given=run_id) as run:
             run.params({**config.given, **vars(config.matrix), **vars(config.engine)})
             tasks, before = _find_work(config, tracking_uri, recipes, run.run_id)
