@@ -17,9 +17,10 @@ from torch.distributed.distributed_c10d import Store
 from eyevsai.config import TrainConfig, compose_train
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.errors import UserError
+from eyevsai.jobs.learning import prepare_learner
 from eyevsai.jobs.place import CONFIG, POLL_S, READY, WORDS, Place, compare_basis, digest_basis
 from eyevsai.jobs.signals import ending_with_parent, stopping
-from eyevsai.models.learner import Learner, build
+from eyevsai.models.learner import Learner
 from eyevsai.stopping import Stop
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import check_devices, find_device
@@ -83,10 +84,7 @@ def _prepare(config: TrainConfig, place: Place) -> tuple[Learner, Data]:
     model = config.model
     assert isinstance(model.settings, TrainingSettings)
     check_devices(place.local_size, find_device(model.settings.device))
-    dataset = load_dataset(config.data, config.run.seed)
-    learner = build(model.family, model.variation, model.settings, dataset.classes, config.run.seed)
-    learner.prepare(dataset.labels_of("train"))
-    return learner, dataset.open(learner.preprocessing)
+    return prepare_learner(config, load_dataset(config.data, config.run.seed))
 
 
 def _keep_silent(epoch: int, row: dict[str, float]) -> None:

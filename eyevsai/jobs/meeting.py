@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
+import torch
+from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from eyevsai.config import TrainConfig
@@ -47,14 +49,21 @@ class Meeting:
         """
         said = {"config": config.flat(), "basis": digest_basis(dataset, learner)}
         self.store.set(CONFIG, json.dumps(said))
-        for rank in range(1, self.place.size):
-            while not self.store.check([f"{READY}/{rank}"]):
-                if reason := self._find_end():
-                    raise RunFailed(reason)
-                time.sleep(POLL_S)
-            if refusal := self._read(f"{READY}/{rank}"):
-                raise UserError(refusal)
+        try:
+            for rank in range(1, self.place.size):
+                self._await(rank)
+        except distributed.DistError as error:  # of torchrun
+            raise RunFailed(f"The store at which processes meet is gone: {error}") from error
         self.place.join(config, self.store, self.explain)
+
+    def _await(self, rank: int) -> None:
+        """Waits until a rank has read its images, however many those are."""
+        while not self.store.check([f"{READY}/{rank}"]):
+            if reason := self._find_end():
+                raise RunFailed(reason)
+            time.sleep(POLL_S)
+        if refusal := self._read(f"{READY}/{rank}"):
+            raise UserError(refusal)
 
     def explain(self, error: Exception) -> str:
         """What a lost connection means: the last words of a rank, or how its process ended."""
@@ -110,6 +119,7 @@ def meeting(config: TrainConfig, place: Place | None) -> Iterator[Meeting | None
         yield None
         return
     check_devices(place.local_size if place else size, find_device(settings.device))
+    threads = torch.get_num_threads()
     met = Meeting(place, place.open_store()) if place else _start(config, size)
     done = False
     try:
@@ -118,10 +128,13 @@ def meeting(config: TrainConfig, place: Place | None) -> Iterator[Meeting | None
     finally:
         met.end(done=done)
         leave()
+        torch.set_num_threads(threads)
 
 
 def _start(config: TrainConfig, size: int) -> Meeting:
     """The other processes of a run on this machine: they import what they need while this one reads images."""
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else's network, either
     own = Place(0, size, 0, size, HERE, 0, keeps_store=True, launcher=os.getpid())
     port = own.open_port()
     own = replace(own, port=port.port)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -59,11 +60,17 @@ class Place:
         return self.launcher not in (None, os.getppid())
 
     def open_port(self) -> TCPStore:
-        """The server or client of the store; that of rank 0 finds itself a port if it was given 0."""
-        return TCPStore(
-            self.address, self.port, is_master=self.keeps_store, wait_for_workers=False, timeout=MEET,
-            multi_tenant=True,
-        )  # fmt: skip
+        """The server or client of the store; that of rank 0 finds itself a port if it was given 0.
+
+        torch's server listens to every network. Where all ranks are on this machine it is given a socket of this
+        machine's own instead.
+        """
+        if not (self.keeps_store and self.launcher):
+            return TCPStore(self.address, self.port, is_master=self.keeps_store, wait_for_workers=False, timeout=MEET,
+                            multi_tenant=True)  # fmt: skip
+        with socket.create_server((self.address, 0)) as listening:
+            return TCPStore(self.address, listening.getsockname()[1], is_master=True, wait_for_workers=False,
+                            timeout=MEET, master_listen_fd=listening.detach())  # fmt: skip
 
     def open_store(self) -> Store:
         """Where ranks leave what others are to know."""
@@ -72,7 +79,8 @@ class Place:
     def join(self, config: TrainConfig, store: Store, explain: Callable[[Exception], str]) -> None:
         """Takes this process's share of the machine and joins the group."""
         assert isinstance(config.model.settings, TrainingSettings)
-        take_share(self.local_rank, self.local_size, config.model.settings)
+        each_has_own = self.launcher is None and "OMP_NUM_THREADS" in os.environ  # as torchrun means it
+        take_share(self.local_rank, 1 if each_has_own else self.local_size, config.model.settings)
         join(Ranks(self.rank, self.size, PrefixStore("group", store), explain))
 
 

@@ -16,8 +16,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig
-from eyevsai.data.dataset import SPLIT_TABLE, Data, Dataset, Split, load_dataset
+from eyevsai.data.dataset import SPLIT_TABLE, Data, Split, load_dataset
 from eyevsai.data.workers import IMPORTING
+from eyevsai.jobs.learning import prepare_learner
 from eyevsai.jobs.meeting import meeting
 from eyevsai.jobs.opening import log_input, open_swept_store, start_job
 from eyevsai.jobs.place import Place, take_size
@@ -25,7 +26,7 @@ from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, w
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.jobs.subject import CONFIG
 from eyevsai.jobs.tuned import use_tuned
-from eyevsai.models.learner import FeatureLearner, Learner, build
+from eyevsai.models.learner import FeatureLearner, Learner
 from eyevsai.names import ModelName
 from eyevsai.run_folder import VERSION_URI
 from eyevsai.training.checkpoint import Checkpoints
@@ -89,7 +90,7 @@ def train(
         name, study = ModelName(dataset.name, config.model.family, config.model.variation), None
         if not resumed:
             config, study = use_tuned(config, name, tracking_uri)
-        learner, data = _prepare(config, dataset)
+        learner, data = prepare_learner(config, dataset)
         if resumed:
             check_basis(dataset, learner.preprocessing, resumed, anyway=config.resume.resume_anyway)
         if met:
@@ -139,14 +140,6 @@ def _start(config: TrainConfig, name: ModelName, tracking_uri: str, stop: JobSto
 
 def _state_root(config: TrainConfig) -> Path:
     return Path(config.run.state_root).expanduser()
-
-
-def _prepare(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Data]:
-    """The learner and its data, checked against each other."""
-    model = config.model
-    learner = build(model.family, model.variation, model.settings, dataset.classes, config.run.seed)
-    learner.prepare(dataset.labels_of("train"))
-    return learner, dataset.open(learner.preprocessing)
 
 
 @dataclass

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from eyevsai.errors import Pruned, RunFailed, Terminated, UserError
+from eyevsai.jobs.learning import prepare_learner
 from eyevsai.jobs.opening import log_input
 from eyevsai.jobs.signals import JobStop
 from eyevsai.jobs.study import OpenStudy, trial_config
-from eyevsai.models.learner import build
 from eyevsai.run_folder import RunFolder
 from eyevsai.stopping import Stop
 from eyevsai.store import PARENT
@@ -110,7 +110,6 @@ class Trials:
         values = self.study.space.suggest(trial, self.config.trials.model.settings)
         trial.set_user_attr("settings", values)
         config = trial_config(self.config, values)
-        model = config.model
         tags = {"job": "trial", PARENT: self.parent, "study": self.study.name, "trial": trial.number,
                 **vars(self.opened.name)}  # fmt: skip
         title = f"trial {trial.number}"
@@ -122,9 +121,7 @@ class Trials:
                 run.params(config.flat())
                 run.json("config.json", config.flat())
                 log_input(run, self.dataset)
-                learner = build(model.family, model.variation, model.settings, self.dataset.classes, config.run.seed)
-                learner.prepare(self.dataset.labels_of("train"))
-                data = self.dataset.open(learner.preprocessing)
+                learner, data = prepare_learner(config, self.dataset)
                 learner.fit(data.train, data.valid, _reporting(run, trial, accuracies), Checkpoints(stop=stop))
                 run.metrics({"best/accuracy": max(accuracies)})
         except Unsynced as error:  # the trial is done all the same

@@ -46,8 +46,8 @@ class Checkpoints:
         self.saved_at_ = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether to save in mid-epoch: the time has come, or the job was asked to end."""
-        return self.stop.asked is not None or time.monotonic() - self.saved_at_ >= self.every_s
+        """Whether the time has come to save in mid-epoch."""
+        return time.monotonic() - self.saved_at_ >= self.every_s
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Writes a checkpoint. Until its last step the one before is what `load` finds.

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.distributed_c10d import Store, Work
 
-from eyevsai.errors import RunFailed
+from eyevsai.errors import RunFailed, Terminated
 from eyevsai.stopping import Stop
 from eyevsai.training.checkpoint import Checkpoint
+from eyevsai.training.memory import is_out_of_memory
 
 TIMEOUT = timedelta(minutes=30)  # for a machine that is gone without a word; a process that died is noticed at once
 WAIT_S, LONGEST_WAIT_S = 1e-5, 5e-3  # between looks at what others have to say
@@ -55,6 +56,10 @@ class Group:
     def ends(self, stop: Stop) -> bool:
         """Whether this is the step after which all of them end."""
         return stop.asked is not None
+
+    def check(self, stop: Stop) -> None:
+        """Between epochs: raises what anybody was asked for."""
+        stop.check()
 
     def predict(self, count: int, num_classes: int, predict: Callable[[Sequence[int]], Tensor]) -> Tensor:  # noqa: ARG002
         """What `predict` says of the images 0 to `count`, N,C float32, a share of them asked of each rank."""
@@ -124,6 +129,13 @@ class Ranks(Group):
         """See `Group.ends`: all of them in the same step."""
         return self.ends_
 
+    def check(self, stop: Stop) -> None:
+        """See `Group.check`: one that ended by itself would be lost to the others."""
+        asked = torch.tensor([float(stop.asked is not None)])
+        self._all_reduce(asked)
+        if asked.item():
+            raise stop.asked or Terminated()
+
     def predict(self, count: int, num_classes: int, predict: Callable[[Sequence[int]], Tensor]) -> Tensor:
         """See `Group.predict`."""
         logits, own = torch.zeros(count, num_classes), range(self.rank, count, self.size)
@@ -176,6 +188,9 @@ class Ranks(Group):
         try:
             yield
         except RuntimeError as error:  # what gloo, NCCL and their store raise
+            if is_out_of_memory(error):  # no shorter parts help: the others are past their own
+                raise RunFailed("Memory is too short for the sums of several devices. Try a smaller --batch-size or "
+                                "--image-size.") from error  # fmt: skip
             raise RankLost(self.explain(error)) from error
 
 

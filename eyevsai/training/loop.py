@@ -81,7 +81,7 @@ class Trainer:
                 self.progress_.end_epoch(row)
                 self._save()  # what is told of an epoch is on disk before
                 on_epoch(epoch, row)
-                self.checkpoints_.stop.check()
+                self.group_.check(self.checkpoints_.stop)
         self.network.load_state_dict(self.best_state_)
         self.network.requires_grad_(True).eval()
 
@@ -152,7 +152,7 @@ class Trainer:
         """Between two steps: saves when it is time, and ends when all ranks know that they are to."""
         stop = self.checkpoints_.stop
         is_due, ends = self.checkpoints_.is_due(), self.group_.ends(stop)
-        if ends or is_due:
+        if is_due or ends:
             self._save()
         if ends:
             raise stop.asked or Terminated()

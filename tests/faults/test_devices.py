@@ -43,6 +43,9 @@ def test_a_rank_that_is_killed_ends_the_run_and_says_so(place: Place) -> None:
     job = place.start("slow", devices=2, epochs=1000, patience=0)
     wait_for_epoch(job)
     (rank_1,) = children_of(job)
+    connections = [each for process in (psutil.Process(job.pid), rank_1) for each in process.net_connections()]
+    heard = {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+    assert heard <= {"127.0.0.1", "::1"}, heard  # or the whole network could take part
     began = time.monotonic()
     rank_1.kill()
     said = job.communicate(timeout=60)[0]

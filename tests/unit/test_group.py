@@ -42,6 +42,8 @@ from eyevsai.jobs.place import Place
 from eyevsai.config import TrainConfig, compose_train
 from eyevsai.training.checkpoint import Checkpoint
 from eyevsai.training.group import find_group
+from eyevsai.errors import Terminated
+from eyevsai.stopping import Stop
 from tests.unit.test_group import SETTINGS, fit, open_data
 
 rank, port, folder, cache, out = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
@@ -58,6 +60,13 @@ own = Checkpoint({"weight": torch.arange(3)}, {"step": 4}) if rank == 0 else Non
 shared = group.share_checkpoint(own)
 assert shared.state == {"step": 4}
 tensors["shared"] = shared.tensors["weight"]
+stop = Stop()
+group.check(stop)
+stop.asked = KeyboardInterrupt() if rank == 1 else None
+try:
+    group.check(stop)
+except (KeyboardInterrupt, Terminated) as error:
+    tensors["ended"] = torch.tensor([isinstance(error, Terminated)])
 save_file(tensors, f"{out}/{rank}.safetensors")
 """
 
@@ -138,6 +147,7 @@ def test_what_ranks_tell_each_other(ranks: list[dict[str, Tensor]]) -> None:
         assert rank["predicted"].tolist() == [[0, 0], [1, -1], [2, -2], [3, -3], [4, -4]]
         assert rank["settled"].tolist() == [0.0, 7.0]
         assert rank["shared"].tolist() == [0, 1, 2]
+    assert [rank["ended"].item() for rank in ranks] == [True, False]  # both, by what only one was asked for
 
 
 class Fake(Group):
