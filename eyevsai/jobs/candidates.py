@@ -131,6 +131,6 @@ def _objections(promotion: Entry | None) -> tuple[str, ...]:
     if promotion is None:
         return ()
     day = f"on {promotion.time:%Y-%m-%d}, see run {promotion.run_id}"
-    if promotion.forced:
+    if promotion.forced and promotion.status == "FINISHED":
         return (f"it was promoted past the gate by --force {day}",)
-    return () if promotion.status == "FINISHED" else (f"the gate before Production did not let it through {day}",)
+    return (f"the gate before Production did not let it through {day}",) if promotion.refused else ()
