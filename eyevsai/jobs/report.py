@@ -74,8 +74,7 @@ def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None =
     with telling(tracking_uri, "Reading the registry"):
         everything = read_candidates(tracking_uri)
         candidates = _select(everything, settings)
-        keys = {each.key for each in candidates}
-        models = [model for model in report_models(tracking_uri, everything) if model.version.key in keys]
+        models = report_models(tracking_uri, candidates, everything)
     now = datetime.now().astimezone()
     with building_inside(output, now) as (building, date):
         contents = _draw(candidates, models, tracking_uri, now.isoformat(timespec="seconds"))
