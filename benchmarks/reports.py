@@ -26,10 +26,10 @@ def judge(uri: str) -> None:
     from mlflow.entities import Metric
 
     from eyevsai.registry.models import open_registry, read_models
-    from eyevsai.store import all_pages
+    from eyevsai.store import all_pages, list_experiments
 
     client = MlflowClient(tracking_uri=uri)
-    experiments = [each.experiment_id for each in client.search_experiments()]
+    experiments = [each.experiment_id for each in list_experiments(client)]
     runs = all_pages(lambda token: client.search_runs(experiments, page_token=token))
     for number, run in enumerate(runs):
         scores = {"best/accuracy": 0.5, "test/accuracy": 0.1 + 0.8 * number / RUNS, "test/latency_ms": 2.0}

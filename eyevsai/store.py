@@ -13,13 +13,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.relocation import find_moved_from
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 STUDIES = "studies"
 PARENT = "mlflow.parentRunId"  # the tag by which MLflow shows a run under another one
@@ -131,6 +135,14 @@ def all_pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
         token = page.token or None
         if token is None:
             return
+
+
+def list_experiments(client: MlflowClient, *, deleted: bool = False) -> list[Experiment]:
+    """All experiments of a store, with `deleted` also those that were deleted; MLflow itself answers page by page."""
+    from mlflow.entities import ViewType
+
+    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+    return list(all_pages(lambda token: client.search_experiments(view, page_token=token)))
 
 
 def lock_store(uri: str, suffix: str = "lock") -> FileLock:

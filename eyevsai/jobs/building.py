@@ -1,4 +1,4 @@
-"""Folders that are written beside the place where they belong, so that nothing half-written is ever found there."""
+"""Hidden folders that are written first, so that nothing half-written is ever found where it belongs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from eyevsai.errors import UserError
@@ -27,3 +28,39 @@ def building_beside(target: Path) -> Iterator[Path]:
         yield building
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+@contextmanager
+def building_inside(target: Path, begun: datetime) -> Iterator[tuple[Path, str]]:
+    """A folder in `target`, out of which files are moved there when all are done, and the date that names these: that
+    of `begun`, or of the first second after it that no other file there is named after. It is gone in the end.
+
+    Inside, since `target` may be a link to another filesystem, or a mount point, whose parent takes no files.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        building, date = _claim(target, begun)
+    except OSError as error:
+        raise UserError(f"Cannot write to {target}: {error.strerror}. Choose another --output.") from error
+    try:
+        yield building, date
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _claim(target: Path, begun: datetime) -> tuple[Path, str]:
+    """A new folder whose name claims a date, which two processes cannot both do, and that date."""
+    while True:
+        date = f"{begun:%Y%m%d_%H%M%S}"
+        building = target / f".{date}"
+        begun += timedelta(seconds=1)
+        try:
+            building.mkdir()
+        except FileExistsError:
+            continue
+        if not any(target.glob(f"*_{date}.*")):  # asked after: who claimed it before has moved all files by now
+            return building, date
+        building.rmdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from eyevsai.formats.formats import EXPORTS
@@ -36,17 +37,23 @@ def read_candidates(tracking_uri: str) -> list[Candidate]:
     ]  # fmt: skip
 
 
-def report_models(tracking_uri: str, candidates: Iterable[Candidate]) -> list[Reported]:
-    """The version that stands for each model, beside what its dataset's newest model knows."""
+def report_models(
+    tracking_uri: str, candidates: Iterable[Candidate], everything: Iterable[Candidate]
+) -> list[Reported]:
+    """The version that stands for each model of `candidates`, which are all versions of some models, beside what the
+    newest one of its dataset knows, whichever model of `everything` that is of."""
     from eyevsai.registry.models import open_registry
 
     client, chosen = open_registry(tracking_uri), choose_versions(candidates)
-    classes = _read_classes(tracking_uri, [version for version, _ in chosen.values()])
-    newest: dict[str, tuple[str, ...]] = {}
-    for version, _ in sorted(chosen.values(), key=lambda pair: pair[0].registered_ms):
-        newest[version.dataset] = classes[version.uri] or newest.get(version.dataset, ())
+    classes = Classes(tracking_uri)
+    newest: dict[str, tuple[str, ...]] = {version.dataset: () for version, _ in chosen.values()}
+    for each in sorted(everything, key=lambda each: (each.registered_ms, each.number), reverse=True):
+        if each.has_model and newest.get(each.dataset) == ():  # what does not say what it knows is passed over
+            newest[each.dataset] = classes.read(each)
+    for version, _ in chosen.values():
+        classes.read(version)
     return [
-        Reported(version, why, classes[version.uri], newest[version.dataset], *_find_folder(client, version))
+        Reported(version, why, classes.of(version), newest[version.dataset], *_find_folder(client, version))
         for version, why in chosen.values()
     ]
 
@@ -61,19 +68,28 @@ def _find_folder(client: Client, version: Candidate) -> tuple[str | None, bool]:
     return None if folder is None else str(folder), folder is None and is_here(client.tracking_uri, location)
 
 
-def _read_classes(tracking_uri: str, versions: Iterable[Candidate]) -> dict[str, tuple[str, ...]]:
-    """The classes of versions, by URI; of those that learned from the same data one run is read. Empty where the run
-    is gone, or does not say."""
-    from eyevsai.tracking.search import CLASSES, read_json
+@dataclass(frozen=True)
+class Classes:
+    """The classes that versions know; of those that learned from the same data one run is read that says them."""
 
-    of_data: dict[tuple[str, str], tuple[str, ...]] = {}
-    found: dict[str, tuple[str, ...]] = {}
-    for version in versions:
-        key = version.dataset, version.fingerprint or version.run_id
-        if version.experiment_id and key not in of_data:
-            of_data[key] = tuple(read_json(tracking_uri, version.run_id, CLASSES) or ())
-        found[version.uri] = of_data[key] if version.experiment_id else ()
-    return found
+    tracking_uri: str
+    of_data: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+
+    def read(self, version: Candidate) -> tuple[str, ...]:
+        """Asks the version's run where nothing is known yet; a run that does not say leaves it to the next one."""
+        from eyevsai.tracking.search import CLASSES, read_json
+
+        if version.experiment_id and not self.of(version):
+            self.of_data[_data_of(version)] = tuple(read_json(self.tracking_uri, version.run_id, CLASSES) or ())
+        return self.of(version)
+
+    def of(self, version: Candidate) -> tuple[str, ...]:
+        """What is known; empty where its run is gone, or no run of its data says."""
+        return self.of_data.get(_data_of(version), ()) if version.experiment_id else ()
+
+
+def _data_of(version: Candidate) -> tuple[str, str]:
+    return version.dataset, version.fingerprint or version.run_id
 
 
 def _describe(
@@ -131,6 +147,6 @@ def _objections(promotion: Entry | None) -> tuple[str, ...]:
     if promotion is None:
         return ()
     day = f"on {promotion.time:%Y-%m-%d}, see run {promotion.run_id}"
-    if promotion.forced:
+    if promotion.forced and promotion.status == "FINISHED":
         return (f"it was promoted past the gate by --force {day}",)
-    return () if promotion.status == "FINISHED" else (f"the gate before Production did not let it through {day}",)
+    return (f"the gate before Production did not let it through {day}",) if promotion.refused else ()

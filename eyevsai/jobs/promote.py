@@ -47,7 +47,7 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
         UserError: there is no such version, or it is about to be deleted.
         RunFailed: the policy is against it, and nothing was changed; or the store went away.
     """
-    from eyevsai.registry.audit import tag_call
+    from eyevsai.registry.audit import REFUSED, tag_call
     from eyevsai.registry.stages import ARCHIVED
 
     number, stage = int(settings.version or 0), settings.to
@@ -63,6 +63,7 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
         about = {"stage": stage, "after": number, "reason": settings.reason}
         with change.recording("promote", f"{change.name} {number} to {stage}", about) as record:
             verdict = _examine(change, stage, number, policy)
+            record.tags({REFUSED: bool(verdict.refusals)})  # which FAILED does not say: Ctrl-C ends a record so, too
             record.json(GATE, verdict.to_json())
             record.metrics(verdict.figures)
             _refuse(verdict, settings, version.uri)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.errors import RunFailed, UserError
-from eyevsai.jobs.building import building_beside
+from eyevsai.jobs.building import building_inside
 from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.models.families import choose_models
@@ -73,10 +74,11 @@ def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None =
     with telling(tracking_uri, "Reading the registry"):
         everything = read_candidates(tracking_uri)
         candidates = _select(everything, settings)
-        keys = {each.key for each in candidates}
-        models = [model for model in report_models(tracking_uri, everything) if model.version.key in keys]
-    with building_beside(output) as building:
-        files = _write(building, candidates, models, tracking_uri)
+        models = report_models(tracking_uri, candidates, everything)
+    now = datetime.now().astimezone()
+    with building_inside(output, now) as (building, date):
+        contents = _draw(candidates, models, tracking_uri, now.isoformat(timespec="seconds"))
+        files = _write(building, contents, date)
         if run is not None:
             run.files(REPORTS, building)
         _move(files, output)
@@ -108,16 +110,14 @@ def _select(candidates: list[Candidate], settings: ReportSettings) -> list[Candi
     raise UserError(f"{what}, so there is nothing to report. Train one first: eyevsai train{flags}")
 
 
-def _write(folder: Path, candidates: list[Candidate], models: list[Reported], tracking_uri: str) -> dict[str, Path]:
-    """Writes every file of a report into a folder; the one that a backend reads is the last."""
+def _draw(candidates: list[Candidate], models: list[Reported], tracking_uri: str, generated: str) -> dict[str, bytes]:
+    """What each file of a report holds, by its name without a date; the one that a backend reads is the last."""
     from eyevsai.reports.game_backend import build_game_report
     from eyevsai.reports.overview import list_versions, summarize, write_csv
     from eyevsai.reports.overview_page import render_overview_page
     from eyevsai.reports.overview_pictures import draw_overview
     from eyevsai.reports.thumbnail import draw_png
 
-    now = datetime.now().astimezone()
-    generated = now.isoformat(timespec="seconds")
     summary = summarize(candidates, models, generated)
     pictures = {name: draw_png(figure) for name, figure in draw_overview([each.version for each in models]).items()}
     address = tracking_uri.rstrip("/") if tracking_uri.startswith("http") else UI
@@ -127,12 +127,16 @@ def _write(folder: Path, candidates: list[Candidate], models: list[Reported], tr
         f"{GAME}.json": _to_json(build_game_report(models, generated)),
     }  # fmt: skip
     contents = {f"{name}.png": content for name, content in pictures.items()}
-    contents |= {name: text.encode() for name, text in texts.items()}
+    return contents | {name: text.encode() for name, text in texts.items()}
+
+
+def _write(folder: Path, contents: Mapping[str, bytes], date: str) -> dict[str, Path]:
+    """Writes files into a folder, in this order, and returns them by what each is."""
     files = dict[str, Path]()
     try:
         for name, content in contents.items():
             kind, _, suffix = name.rpartition(".")
-            files[kind] = folder / f"{kind}_{now:%Y%m%d_%H%M%S}.{suffix}"
+            files[kind] = folder / f"{kind}_{date}.{suffix}"
             files[kind].write_bytes(content)
     except OSError as error:
         raise RunFailed(f"Cannot write to {folder.parent}: {error.strerror or error}. Nothing was kept.") from error
@@ -144,10 +148,9 @@ def _to_json(content: dict[str, Any]) -> str:
 
 
 def _move(files: dict[str, Path], output: Path) -> None:
-    """Moves files to where they belong: all of them, or none."""
+    """Moves files to where they belong, and where none of their names is taken: all of them, or none."""
     moved = list[Path]()
     try:
-        output.mkdir(exist_ok=True)
         for path in files.values():
             moved.append(path.replace(output / path.name))
     except OSError as error:

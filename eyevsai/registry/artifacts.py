@@ -7,15 +7,13 @@ import shutil
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, ViewType
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from eyevsai.errors import UserError
-from eyevsai.registry.models import AT_ONCE
-from eyevsai.store import all_pages
+from eyevsai.store import list_experiments
 
 MODELS = "models"  # the folder of logged models below an experiment's location
 
@@ -25,9 +23,7 @@ class Artifacts:
 
     def __init__(self, client: MlflowClient) -> None:
         self.tracking_uri = client.tracking_uri
-        experiments: list[Experiment] = list(
-            all_pages(lambda token: client.search_experiments(ViewType.ALL, AT_ONCE, page_token=token))
-        )
+        experiments = list_experiments(client, deleted=True)
         self.experiment_ids = [experiment.experiment_id for experiment in experiments]
         local = {each.artifact_location for each in experiments if is_local_uri(each.artifact_location)}
         self.roots = sorted(Path(local_file_uri_to_path(location)) for location in local)

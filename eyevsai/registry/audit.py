@@ -20,6 +20,8 @@ EXPERIMENT = "eyevsai-registry"
 ABOUT = "Each promotion, rollback and deletion: who, when, why, before and after. See: eyevsai registry log NAME"
 MODEL = "model."  # begins a tag for each registered model that a call was about
 CLEANUP = "cleanup"  # the action of a record that says what is deleted
+REFUSED = "refused"  # the tag of a record that says whether the policy was against it
+ANSWERS = {"True": True, "False": False}  # of such a tag
 TAG_LENGTH = 5000
 
 
@@ -36,6 +38,7 @@ class Entry:
     stage: str
     before: int | None
     after: int | None
+    refused: bool | None  # by the policy, whatever came of it then; None where it was not asked, or did not answer
     forced: bool
     versions: str  # of this model, that the call was about
 
@@ -116,7 +119,8 @@ def read_log(client: MlflowClient, name: str) -> list[Entry]:
 
 
 def read_promotions(client: MlflowClient) -> dict[tuple[str, int], Entry]:
-    """The last attempt to give Production to each version, by its name and number: done, forced or refused."""
+    """The last attempt to give Production to each version that was done, or that the policy answered, by the version's
+    name and number: one that ended before, by a signal or an outage, says nothing of the version."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return {}
@@ -127,7 +131,8 @@ def read_promotions(client: MlflowClient) -> dict[tuple[str, int], Entry]:
         for run in runs for tag in run.data.tags if tag.startswith(MODEL)
     ]  # fmt: skip
     ordered = sorted(entries, key=lambda pair: pair[1].time)
-    return {(name, entry.after): entry for name, entry in ordered if entry.after is not None}
+    told = [pair for pair in ordered if pair[1].status == "FINISHED" or pair[1].refused is not None]
+    return {(name, entry.after): entry for name, entry in told if entry.after is not None}
 
 
 def _entry(run: Run, name: str) -> Entry:
@@ -135,8 +140,8 @@ def _entry(run: Run, name: str) -> Entry:
     return Entry(
         run.info.run_id, datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000).astimezone(),
         tags.get("action", ""), run.info.status, tags.get("mlflow.user", ""), tags.get("reason", ""),
-        tags.get("stage", ""), _number(tags.get("before")), _number(tags.get("after")), tags.get("forced") == "True",
-        tags.get(f"{MODEL}{name}", ""),
+        tags.get("stage", ""), _number(tags.get("before")), _number(tags.get("after")),
+        ANSWERS.get(tags.get(REFUSED, "")), tags.get("forced") == "True", tags.get(f"{MODEL}{name}", ""),
     )  # fmt: skip
 
 

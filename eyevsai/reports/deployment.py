@@ -17,7 +17,7 @@ class Reported:
     version: Candidate
     chosen_because: str
     classes: tuple[str, ...]  # in the order of its outputs; empty when its run does not say
-    classes_of_dataset: tuple[str, ...]  # of the newest model of its dataset
+    classes_of_dataset: tuple[str, ...]  # of the newest version of a model of its dataset
     folder: str | None  # of the version on this machine
     is_missing: bool  # it has no folder although it ought to be here
 

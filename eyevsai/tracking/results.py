@@ -1,4 +1,4 @@
-"""What came of many runs, read at once: of a database the columns that count, a tenth of what whole runs take."""
+"""What came of many runs, read at once: of a database the columns that count, since whole runs take longer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.store.tracking.dbmodels.models import SqlDataset, SqlInput, SqlLatestMetric, SqlRun, SqlTag
 
-from eyevsai.store import all_pages
+from eyevsai.store import all_pages, list_experiments
 
 PARTS = "parts"  # of what a run says of its data: the datasets that these are composed of
 PAUSED = "paused_s"  # the tag of a resumed run: seconds in which nobody worked on it
@@ -42,7 +42,7 @@ def read_results(tracking_uri: str, run_ids: Iterable[str]) -> dict[str, Result]
 
 def read_runs(client: MlflowClient, ids: Sequence[str]) -> dict[str, Result]:
     """The results of these runs by MLflow's own search, as a server answers it."""
-    experiments = [each.experiment_id for each in client.search_experiments()]
+    experiments = [each.experiment_id for each in list_experiments(client)]
     wanted = f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in ids)})"
     runs: Iterator[Run] = all_pages(
         lambda token: client.search_runs(experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, page_token=token)

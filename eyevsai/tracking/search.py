@@ -14,7 +14,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
-from eyevsai.store import all_pages
+from eyevsai.store import all_pages, list_experiments
 
 SCORES = ("test/accuracy", "best/accuracy")  # what models are held against each other by: the first that there is
 CLASSES = "classes.json"  # the artifact of a training run that names its classes
@@ -81,7 +81,7 @@ def find_imported(tracking_uri: str) -> dict[str, FoundRun]:
 
 def _find_all(tracking_uri: str, wanted: str) -> list[FoundRun]:
     client = MlflowClient(tracking_uri=tracking_uri)
-    experiments = [each.experiment_id for each in client.search_experiments()]
+    experiments = [each.experiment_id for each in list_experiments(client)]
     newest = ["attributes.end_time DESC"]
     return [_describe(run) for run in all_pages(
         lambda token: client.search_runs(experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token)
@@ -108,7 +108,7 @@ def find_study(tracking_uri: str, tags: Mapping[str, str], wanted: str | None) -
         else:
             same = all(run.data.tags.get(name) == value for name, value in {"job": "tune", **tags}.items())
             return run.info.run_id if same else None
-    experiments = [each.experiment_id for each in client.search_experiments()]
+    experiments = [each.experiment_id for each in list_experiments(client)]
     runs = client.search_runs(
         experiments,
         f"{_spell(conditions)} and attributes.status = 'FINISHED'",

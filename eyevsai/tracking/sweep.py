@@ -13,7 +13,7 @@ from mlflow.entities import Run as Entity
 
 from eyevsai.errors import UserError
 from eyevsai.run_folder import RunFolder
-from eyevsai.store import all_pages
+from eyevsai.store import all_pages, list_experiments
 from eyevsai.tracking.ended import sync
 from eyevsai.tracking.lifetime import ENDED_BY, RESUMED
 from eyevsai.tracking.operations import Carrier
@@ -62,5 +62,5 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
 
 
 def _search(client: MlflowClient, wanted: str) -> Iterator[Entity]:
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    experiments = [each.experiment_id for each in list_experiments(client)]
     return all_pages(lambda token: client.search_runs(experiments, wanted, page_token=token))

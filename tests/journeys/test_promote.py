@@ -96,7 +96,7 @@ def test_what_the_policy_is_against_is_not_promoted(eyevsai_here: Eyevsai, workp
     assert "forced  not worse" in forced.stdout
     assert versions_in("Production") == [3]
     refusal, done = log_of(eyevsai_here)[-2:]
-    assert (refusal["status"], refusal["forced"]) == ("FAILED", False)
+    assert (refusal["status"], refusal["refused"], refusal["forced"]) == ("FAILED", True, False)
     assert (done["status"], done["forced"], done["reason"]) == ("FINISHED", True, "a demonstration")
     run_id = str(done["run_id"])
     gate = json.loads(Path(MlflowClient().download_artifacts(run_id, "gate.json")).read_text())

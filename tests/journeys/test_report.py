@@ -9,6 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -233,19 +236,71 @@ def test_another_jobs_run_takes_the_files(workplace: Path, tmp_path: Path) -> No
     assert (done.models, done.run_id) == (1, run.run_id)
 
 
-def test_a_disk_that_fills_up_leaves_nothing(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fill_up_at(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """The disk fills up when a file of this kind is moved."""
     original = Path.replace
 
     def fill_up(path: Path, target: Path) -> Path:
-        if path.name.startswith("summary_report"):
+        if path.name.startswith(kind):
             raise OSError(28, "No space left on device")
         return original(path, target)
 
     monkeypatch.setattr(Path, "replace", fill_up)
+
+
+def test_a_disk_that_fills_up_leaves_nothing(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_up_at(monkeypatch, "summary_report")
     settings = ReportSettings(output=str(tmp_path / "full" / "out"))
     with pytest.raises(UserError, match="No space left on device"):
         write_reports(settings, str(MlflowClient().tracking_uri))
     assert [path for path in (tmp_path / "full").rglob("*") if path.is_file()] == []
+    assert list((tmp_path / "full" / "out").iterdir()) == []
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder of another filesystem than the one in which tests write."""
+    if not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("this machine has no second filesystem that is writable, as /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def test_output_may_lead_to_another_filesystem(eyevsai_here: Eyevsai, workplace: Path, elsewhere: Path) -> None:
+    (workplace / "out").symlink_to(elsewhere)
+    eyevsai_here("report", "--output", "out")
+    assert len(read(elsewhere, "all_models_report")) == 2
+    assert len(list(elsewhere.iterdir())) == len(KINDS)
+    assert not list(workplace.glob(".*"))
+
+
+class Noon(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Noon:
+        return cls(2026, 3, 3, 12, tzinfo=tz)
+
+
+def test_reports_of_the_same_second_stand_side_by_side(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eyevsai.jobs import report
+
+    monkeypatch.setattr(report, "datetime", Noon)
+    uri, out = str(MlflowClient().tracking_uri), tmp_path / "out"
+    first = write_reports(ReportSettings(output=str(out)), uri)
+    kept = {path: path.read_bytes() for path in first.files.values()}
+    assert {path.stem[-15:] for path in kept} == {"20260303_120000"}
+    second = write_reports(ReportSettings(output=str(out), models="shallow"), uri)
+    assert {path.stem[-15:] for path in second.files.values()} == {"20260303_120001"}
+    assert [row["model_key"] for row in read(out, "all_models_report")] == [FOREST]
+    with monkeypatch.context() as patch:
+        fill_up_at(patch, "summary_report")
+        with pytest.raises(UserError, match="No space left on device"):
+            write_reports(ReportSettings(output=str(out)), uri)
+    assert len(list(out.iterdir())) == 2 * len(KINDS)
+    assert {path: path.read_bytes() for path in kept} == kept
 
 
 def test_bad_input_is_said_and_leaves_nothing(eyevsai_here: Eyevsai, workplace: Path, tmp_path: Path) -> None:

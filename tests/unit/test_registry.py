@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from eyevsai.errors import UserError
+from eyevsai.errors import RunFailed, UserError
+from eyevsai.jobs.candidates import read_candidates, report_models
 from eyevsai.names import ModelName
+from eyevsai.registry.audit import MODEL, REFUSED, recording
+from eyevsai.registry.stages import put
 from eyevsai.registry.versions import check_name
 
 
@@ -20,3 +25,92 @@ def test_two_datasets_that_are_written_alike_are_told_apart(workplace: Path) -> 
     check_name(uri, first)
     with pytest.raises(UserError, match="belongs to the dataset 'my birds'"):
         check_name(uri, second)
+
+
+def attempt(name: str, error: type[BaseException] | None, **tags: object) -> None:
+    """A promotion of version 1, as it is recorded, that ends by an error."""
+    about = {f"{MODEL}{name}": 1, "stage": "production", "after": 1}
+    with suppress(KeyboardInterrupt, RunFailed, SystemExit), recording(MlflowClient(), "promote", "", about) as record:
+        record.tags(tags)
+        if error is not None:
+            raise error
+
+
+def test_a_promotion_that_was_interrupted_is_no_refusal(workplace: Path) -> None:
+    uri, name = os.environ["MLFLOW_TRACKING_URI"], "pets-deep_v1-standard"
+    client = MlflowClient()
+    client.create_registered_model(name, tags={"dataset": "pets", "model": "deep_v1", "variation": "standard"})
+    client.create_model_version(name, str(workplace), client.create_run("0").info.run_id)
+
+    def objections() -> str:
+        (found,) = read_candidates(uri)
+        return "; ".join(found.objections)
+
+    for error in (KeyboardInterrupt, SystemExit, RunFailed):  # before the gate answered: Ctrl-C, a kill, an outage
+        attempt(name, error)
+        assert objections() == ""
+    attempt(name, RunFailed, **{REFUSED: True})
+    assert "the gate before Production did not let it through" in objections()
+    attempt(name, KeyboardInterrupt)
+    assert "did not let it through" in objections()  # the last word of the gate holds
+    attempt(name, RunFailed, **{REFUSED: False})  # the store went away while it was handed over
+    assert objections() == ""
+    attempt(name, KeyboardInterrupt, **{REFUSED: True, "forced": True})  # which nobody has promoted
+    assert "did not let it through" in objections()
+    attempt(name, None, **{REFUSED: True, "forced": True})
+    assert "past the gate by --force" in objections()
+    client.create_run(
+        client.get_experiment_by_name("eyevsai-registry").experiment_id,
+        tags={"action": "promote", "stage": "production", "after": "1", f"{MODEL}{name}": "1"},
+    )  # it is asked just now
+    assert "past the gate by --force" in objections()
+    attempt(name, None, **{REFUSED: False})
+    assert objections() == ""
+
+
+def register(dataset: str, variation: str, classes: list[str] | None, fingerprint: str, **tags: str) -> str:
+    """A version of a model, and a run that names its classes, if there are any."""
+    client, name = MlflowClient(), f"{dataset}-deep_v1-{variation}"
+    with suppress(MlflowException):
+        client.create_registered_model(name, tags={"dataset": dataset, "model": "deep_v1", "variation": variation})
+    run_id = client.create_run("0").info.run_id
+    if classes is not None:
+        client.log_dict(run_id, classes, "classes.json")
+    told = {"fingerprint": fingerprint, **tags}
+    version = client.create_model_version(name, client.get_run(run_id).info.artifact_uri, run_id, tags=told)
+    return f"{name} {version.version}"
+
+
+def classes_of(*datasets: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """What each reported version knows, and what the newest one of its dataset does."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    everything = read_candidates(uri)
+    models = report_models(uri, [each for each in everything if each.dataset in datasets], everything)
+    return {f"{each.version.key} {each.version.number}": (each.classes, each.classes_of_dataset) for each in models}
+
+
+def test_a_run_that_does_not_say_its_classes_hides_no_other_ones(workplace: Path) -> None:
+    silent = register("pets", "residual", None, "same")
+    telling = register("pets", "standard", ["cat", "dog"], "same")
+    assert classes_of("pets") == dict.fromkeys([silent, telling], (("cat", "dog"), ("cat", "dog")))
+    alone = register("pets", "standard", None, "other")  # the newest, and the best, of which nobody knows more
+    assert classes_of("pets")[alone] == ((), ("cat", "dog"))
+
+
+def test_a_version_in_production_is_held_against_the_newest_one(workplace: Path) -> None:
+    held = register("pets", "standard", ["cat", "dog"], "few")
+    put(MlflowClient(), "pets-deep_v1-standard", "production", 1)
+    register("pets", "standard", ["cat", "cow", "dog"], "more")
+    register("pets", "standard", ["imported"], "none", imported="elsewhere")  # a record without a model
+    assert classes_of("pets") == {held: (("cat", "dog"), ("cat", "cow", "dog"))}
+
+
+def test_what_was_not_asked_for_is_not_read(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eyevsai.tracking import search
+
+    own = register("pets", "standard", ["cat", "dog"], "pets")
+    register("birds", "standard", ["jay", "owl"], "birds")
+    read, original = list[str](), search.read_json
+    monkeypatch.setattr(search, "read_json", lambda uri, *asked: [read.append(asked[0]), original(uri, *asked)][1])
+    assert set(classes_of("pets")) == {own}
+    assert read == [MlflowClient().get_model_version("pets-deep_v1-standard", "1").run_id]

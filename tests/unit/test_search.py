@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from eyevsai.store import find_store
-from eyevsai.tracking.search import find_study, read_json
+from eyevsai.tracking.results import read_runs
+from eyevsai.tracking.search import find_study, find_tagged, read_json
 
 TAGS = {"dataset": "pets", "model": "deep_v1"}
 
@@ -49,3 +51,15 @@ def test_an_artifact_that_is_not_there_is_none(workplace: Path) -> None:
     (workplace / "best.json").write_text('{"a": 1}')
     MlflowClient().log_artifact(run_id, str(workplace / "best.json"))
     assert read_json(find_store(), run_id, "best.json") == {"a": 1}
+
+
+@pytest.mark.usefixtures("workplace")
+def test_runs_of_every_experiment_are_found_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, uri, original = MlflowClient(), find_store(), MlflowClient.search_experiments
+    for number in range(3):
+        client.create_experiment(f"experiment {number}")
+    run_id = make()  # in the oldest one, which MLflow names last
+    monkeypatch.setattr(MlflowClient, "search_experiments", partialmethod(original, max_results=1))
+    assert [run.run_id for run in find_tagged(uri, TAGS)] == [run_id]
+    assert find_study(uri, TAGS, None) == run_id
+    assert set(read_runs(client, [run_id])) == {run_id}
