@@ -84,6 +84,8 @@ class Trials:
         """What a trial's run found, if it was finished."""
         from eyevsai.tracking.search import find_run
 
+        if not run_id:
+            return None
         try:
             run = find_run(self.opened.tracking_uri, run_id)
         except UserError:
@@ -92,18 +94,27 @@ class Trials:
 
     def _run(self, trial: Trial) -> None:
         """Runs one trial and tells the study how it ended; what a signal ended is raised again."""
+        outcome: float | BaseException
         try:
-            accuracy = self._evaluate(trial)
-            self.study.tell(trial, accuracy)
-            log.info("Trial %d: valid accuracy %.4f", trial.number, accuracy)
-        except Exception as error:
-            if not isinstance(error, UserError | Pruned):
-                log.exception("Trial %d failed", trial.number)
-            log.info("Trial %d: %s", trial.number, "pruned" if isinstance(error, Pruned) else error)
-            self.study.tell(trial, error)
-        except (KeyboardInterrupt, Terminated) as error:
-            self.study.tell(trial, error)
-            raise
+            outcome = self._evaluate(trial)
+        except (Exception, KeyboardInterrupt, Terminated) as error:
+            outcome = error
+        with self.stop.deferring():
+            self._tell(trial, outcome)
+        if isinstance(outcome, KeyboardInterrupt | Terminated):
+            raise outcome
+
+    def _tell(self, trial: Trial, outcome: float | BaseException) -> None:
+        if isinstance(outcome, KeyboardInterrupt | Terminated):
+            found = self._result(trial.user_attrs.get(RUN_ID, ""))  # its run may have ended before the signal came
+            outcome = outcome if found is None else found
+        if isinstance(outcome, float):
+            log.info("Trial %d: valid accuracy %.4f", trial.number, outcome)
+        elif isinstance(outcome, Exception):
+            if not isinstance(outcome, UserError | Pruned):
+                log.error("Trial %d failed", trial.number, exc_info=outcome)
+            log.info("Trial %d: %s", trial.number, "pruned" if isinstance(outcome, Pruned) else outcome)
+        self.study.tell(trial, outcome)
 
     def _evaluate(self, trial: Trial) -> float:
         """The highest valid accuracy of the epochs of one trial."""

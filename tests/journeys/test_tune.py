@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import ROOT, Eyevsai
+from tests.faults.runs import INJECT
 from tests.journeys.conftest import MlflowRun
 
 FOREST = {"model": "shallow", "variation": "rf_hog_lbp", "image_size": 32, "n_estimators": 5, "threads": 1}
@@ -155,6 +156,17 @@ def test_a_study_ends_on_ctrl_c_and_the_trial_is_begun_again(workplace: Path, ey
     (parent,), trials = study_and_trials()
     assert {run.info.status for run in (parent, trials[-1])} == {"KILLED"}
     assert "2 complete" in eyevsai(*tune).stdout
+
+
+def test_a_trial_whose_run_had_ended_counts_when_the_study_is_ended(
+    workplace: Path, eyevsai: Eyevsai, stripes: Path
+) -> None:
+    tune = ["tune", *flags(**{**DEEP, "epochs": 2}, data=stripes, n_trials=2, pruner="none")]
+    environment = os.environ | {"PYTHONPATH": f"{INJECT}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "FAULT": "end:1"}
+    ended = subprocess.run([sys.executable, "-m", "eyevsai", *tune], cwd=workplace, env=environment, check=False)
+    assert ended.returncode == 143
+    assert "2 complete" in eyevsai(*tune).stdout
+    assert [run.info.status for run in study_and_trials()[1]] == ["FINISHED", "FINISHED"]
 
 
 def test_help_lists_what_a_study_takes(eyevsai: Eyevsai) -> None:

@@ -6,6 +6,7 @@ FAULT=hang:N       the Nth step takes ten minutes
 FAULT=nan:N        the loss of the Nth step is not a number; inf:N, it is infinite
 FAULT=slow         each step takes 50 ms longer
 FAULT=short:N      memory is too short for the Nth step
+FAULT=end:N        SIGTERM in the middle of the end of the Nth run
 FAULT=flip:N       after the Nth checkpoint a bit of it flips, then SIGKILL
 FAULT_RANK=R       only of the processes of a run that share its batches, the one of this rank
 
@@ -72,6 +73,20 @@ def fault_in_save() -> None:
     checkpoint.Checkpoints.save = save_and_flip
 
 
+def fault_in_end() -> None:
+    from eyevsai.tracking import lifetime
+
+    original, calls = lifetime._end, []
+
+    def end(*arguments):
+        calls.append(1)
+        if len(calls) == int(count):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    lifetime._end = end
+
+
 if os.environ.get("FAULT_RANK", os.environ.get("RANK", "0")) != os.environ.get("RANK", "0"):
     kind = "none"
 if kind and any(word.startswith(("eyevsai", "entrypoints")) for word in sys.orig_argv):
@@ -83,3 +98,5 @@ if kind and any(word.startswith(("eyevsai", "entrypoints")) for word in sys.orig
         fault_in_step()
     if kind in ("torn", "flip"):
         fault_in_save()
+    if kind == "end":
+        fault_in_end()
