@@ -23,6 +23,7 @@ FORMATS = {
     "tensorrt": "eyevsai.formats.tensorrt:TensorRt",
 }
 ALL = "all"
+PASSED, REFUSED = "passed", "refused"  # how the version of a model fares in one
 EXPORTS = "exports"  # where a run keeps them, a folder for each format
 
 

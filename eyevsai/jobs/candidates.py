@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from eyevsai.formats.formats import EXPORTS
-from eyevsai.jobs.registry import read_number
+from eyevsai.evaluation.scores import TEST_ACCURACY, VALID_ACCURACY
+from eyevsai.formats.formats import EXPORTS, PASSED
+from eyevsai.jobs.registry import read_number, read_whole
 from eyevsai.models.families import FAMILIES
-from eyevsai.reports.candidates import PASSED, TEST, VALID, Candidate, Export, choose_versions, finite
+from eyevsai.reports.candidates import Candidate, Export, choose_versions, finite
 from eyevsai.reports.deployment import Reported
 
 if TYPE_CHECKING:
     from eyevsai.registry.audit import Entry
-    from eyevsai.registry.models import Client, KnownVersion, RegisteredModel
+    from eyevsai.registry.models import KnownVersion, RegisteredModel
     from eyevsai.tracking.results import Result
 
 NAMED = ("dataset", "model", "variation")  # the tags of a registered model that eyevsai trains
@@ -42,7 +43,9 @@ def report_models(
 ) -> list[Reported]:
     """The version that stands for each model of `candidates`, which are all versions of some models, beside what the
     newest one of its dataset knows, whichever model of `everything` that is of."""
+    from eyevsai.registry.artifacts import locate
     from eyevsai.registry.models import open_registry
+    from eyevsai.registry.versions import find_location
 
     client, chosen = open_registry(tracking_uri), choose_versions(candidates)
     classes = Classes(tracking_uri)
@@ -53,19 +56,10 @@ def report_models(
     for version, _ in chosen.values():
         classes.read(version)
     return [
-        Reported(version, why, classes.of(version), newest[version.dataset], *_find_folder(client, version))
+        Reported(version, why, classes.of(version), newest[version.dataset],
+                 *locate(tracking_uri, find_location(client, version.key, version.number)))
         for version, why in chosen.values()
-    ]
-
-
-def _find_folder(client: Client, version: Candidate) -> tuple[str | None, bool]:
-    """The folder of a version on this machine, and whether it is not where it ought to be."""
-    from eyevsai.registry.artifacts import is_here, local_folder
-    from eyevsai.registry.versions import find_location
-
-    location = find_location(client, version.key, version.number)
-    folder = local_folder(location)
-    return None if folder is None else str(folder), folder is None and is_here(client.tracking_uri, location)
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,34 +89,34 @@ def _data_of(version: Candidate) -> tuple[str, str]:
 def _describe(
     tracking_uri: str, model: RegisteredModel, version: KnownVersion, run: Result | None, promotion: Entry | None
 ) -> Candidate:
-    from eyevsai.registry.stages import STAGES, holder_of
+    from eyevsai.registry.stages import stage_of
     from eyevsai.registry.versions import SIZE, THRESHOLD
     from eyevsai.tracking.search import IMPORTED
 
     tags, dataset = version.tags, model.tags["dataset"]
-    held = (stage for stage in STAGES if holder_of(model, stage).version == version.number)
     return Candidate(
         key=version.name, dataset=dataset, family=model.tags["model"], variation=model.tags["variation"],
         number=version.number, run_id=version.run_id, experiment_id=run.experiment_id if run else "",
         fingerprint=tags.get("fingerprint", ""), parts=run.parts if run else (),
-        registered_ms=version.created_ms, stage=next(held, ""),
+        registered_ms=version.created_ms, stage=stage_of(model, version.number) or "",
         has_model=IMPORTED not in tags and model.tags["model"] in FAMILIES, took_s=run.took_s if run else None,
         metrics=finite(run.metrics if run else _metrics_of(tags)), exports=_read_exports(tracking_uri, version, run),
-        objections=_objections(promotion), size_bytes=_whole(tags, SIZE), parameters=_whole(tags, "parameters"),
-        image_size=_whole(tags, "image_size"), threshold=read_number(tags.get(THRESHOLD)),
+        objections=_objections(promotion),
+        size_bytes=read_whole(tags.get(SIZE)), parameters=read_whole(tags.get("parameters")),
+        image_size=read_whole(tags.get("image_size")), threshold=read_number(tags.get(THRESHOLD)),
     )  # fmt: skip
 
 
 def _metrics_of(tags: Mapping[str, str]) -> dict[str, float]:
     """What a version says itself of how good it is."""
-    from eyevsai.registry.versions import TEST_ACCURACY
+    from eyevsai.registry.versions import TESTED
 
-    known = {TEST: read_number(tags.get(TEST_ACCURACY)), VALID: read_number(tags.get("accuracy"))}
+    known = {TEST_ACCURACY: read_number(tags.get(TESTED)), VALID_ACCURACY: read_number(tags.get("accuracy"))}
     return {name: value for name, value in known.items() if value is not None}
 
 
 def _read_exports(tracking_uri: str, version: KnownVersion, run: Result | None) -> dict[str, Export]:
-    from eyevsai.registry.artifacts import is_here, local_folder
+    from eyevsai.registry.artifacts import locate
     from eyevsai.registry.versions import EXPORT, exports_of
 
     found = {}
@@ -130,16 +124,9 @@ def _read_exports(tracking_uri: str, version: KnownVersion, run: Result | None) 
         begin = f"{EXPORT}.{name}."
         figures = {tag.removeprefix(begin): value for tag, text in version.tags.items()
                    if tag.startswith(begin) and (value := read_number(text)) is not None}  # fmt: skip
-        folder = local_folder(f"{run.artifact_uri}/{EXPORTS}/{name}") if run and how == PASSED else None
-        is_missing = how == PASSED and run is not None and folder is None and is_here(tracking_uri, run.artifact_uri)
-        uri = f"runs:/{version.run_id}/{EXPORTS}/{name}"
-        found[name] = Export(how, uri, None if folder is None else str(folder), is_missing, figures)
+        where = locate(tracking_uri, f"{run.artifact_uri}/{EXPORTS}/{name}") if run and how == PASSED else (None, False)
+        found[name] = Export(how, f"runs:/{version.run_id}/{EXPORTS}/{name}", *where, figures)
     return found
-
-
-def _whole(tags: Mapping[str, str], name: str) -> int | None:
-    value = read_number(tags.get(name))
-    return None if value is None else int(value)
 
 
 def _objections(promotion: Entry | None) -> tuple[str, ...]:

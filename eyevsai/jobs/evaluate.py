@@ -225,10 +225,10 @@ def _corrupt(
 
 def _tell_version(subject: Subject, figures: Mapping[str, float], *, own: bool) -> None:
     """Keeps the accuracy on the model's own test split where the registry is listed."""
-    from eyevsai.registry.versions import TEST_ACCURACY, tag_version
+    from eyevsai.registry.versions import TESTED, tag_version
 
     if own and subject.version is not None:
-        tag_version(subject.tracking_uri, subject.version, {TEST_ACCURACY: f"{figures['accuracy']:.4f}"})
+        tag_version(subject.tracking_uri, subject.version, {TESTED: f"{figures['accuracy']:.4f}"})
 
 
 def _keep_threshold(subject: Subject, judgement: Judgement, settings: EvaluateSettings) -> None:

@@ -17,7 +17,7 @@ from eyevsai.data.dataset import Data
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.formats.exporting import export as export_one
 from eyevsai.formats.format import Pixels, Source
-from eyevsai.formats.formats import EXPORTS, asks_all, format_of, names_of
+from eyevsai.formats.formats import EXPORTS, PASSED, REFUSED, asks_all, format_of, names_of
 from eyevsai.formats.parity import Corpus, Verdict
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.jobs.corpus import draw, draw_corpus, squares
@@ -119,7 +119,7 @@ class Leaving:
             size_bytes = size_of(folder)
         if subject.version is not None:
             figures = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.figures.items()}
-            told = {f"{EXPORT}.{name}": "refused" if failures else "passed", **figures}
+            told = {f"{EXPORT}.{name}": REFUSED if failures else PASSED, **figures}
             if name == SERVED and not failures:
                 package = subject.package
                 told[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_bytes)

@@ -11,6 +11,7 @@ import numpy as np
 
 from eyevsai.errors import UserError
 from eyevsai.evaluation.uncertainty import mcnemar
+from eyevsai.formats.formats import PASSED
 from eyevsai.jobs.compare import read_predictions
 from eyevsai.registry.settings import Policy
 
@@ -110,12 +111,12 @@ def _check_exports(version: Version, policy: Policy) -> Check:
     fared = exports_of(version.tags)
     if policy.exports is not None:
         wanted = [name.strip() for name in policy.exports.split(",") if name.strip()]
-        if lacking := [name for name in wanted if fared.get(name) != "passed"]:
+        if lacking := [name for name in wanted if fared.get(name) != PASSED]:
             command = f"eyevsai export --model-uri {version.uri} --format {','.join(lacking)}"
             text = f"{version.uri} has no export as {', '.join(lacking)} that says what it says: {command}"
             return Check("exports", False, text)
         return Check("exports", True, f"exports agree: {', '.join(wanted)}")
-    if refused := [name for name, how in fared.items() if how != "passed"]:
+    if refused := [name for name, how in fared.items() if how != PASSED]:
         why = "such exports do not say what it says. Name the formats that matter as `exports` in the policy."
         return Check("exports", False, f"{version.uri} was refused as {', '.join(refused)}: {why}")
     return Check("exports", True, f"exports agree: {', '.join(fared)}" if fared else "nothing was exported yet")

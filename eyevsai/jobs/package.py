@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.errors import RunFailed, UserError
+from eyevsai.evaluation.scores import SCORES
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.jobs.building import building_beside
 from eyevsai.jobs.export import Exported, Leaving, prepare
@@ -70,7 +71,7 @@ def _choose(tracking_uri: str, settings: ExportSettings, building: Path) -> Iter
     Raises:
         UserError: there is no model, or none of a dataset's can leave.
     """
-    from eyevsai.tracking.search import SCORES, find_trained
+    from eyevsai.tracking.search import find_trained
 
     of_datasets: dict[str, list[FoundRun]] = defaultdict(list)
     for run in find_trained(tracking_uri):

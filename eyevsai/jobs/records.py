@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.errors import UserError
+from eyevsai.evaluation.scores import VALID_ACCURACY
 from eyevsai.models.families import FAMILIES
 from eyevsai.names import ModelName
 
@@ -189,7 +190,7 @@ def _find_metrics(content: Mapping[str, Any], accuracy: float | None) -> dict[st
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise UserError(f"has metric {name} {_shown(value)}, not a finite number")
-    ours = {} if accuracy is None else {"best/accuracy": accuracy}
+    ours = {} if accuracy is None else {VALID_ACCURACY: accuracy}
     return ours | {f"imported/{name}": float(value) for name, value in metrics.items() if name != ACCURACY}
 
 

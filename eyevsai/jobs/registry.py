@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.errors import UserError
+from eyevsai.evaluation.scores import SCORES
 from eyevsai.names import choose
 from eyevsai.registry.settings import PromoteSettings
 from eyevsai.store import open_store, telling
@@ -54,17 +55,16 @@ def _tags_of(tracking_uri: str, version: KnownVersion) -> Mapping[str, str]:
 
 
 def _describe(model: RegisteredModel, version: KnownVersion, tags: Mapping[str, str]) -> dict[str, Any]:
-    from eyevsai.registry.stages import STAGES, holder_of
-    from eyevsai.registry.versions import PINNED, POINTS_AT, REGISTERED_BY, SIZE, TEST_ACCURACY, exports_of
+    from eyevsai.registry.stages import holder_of, stage_of
+    from eyevsai.registry.versions import PINNED, POINTS_AT, REGISTERED_BY, SIZE, TESTED, exports_of
 
-    holds = {stage: holder_of(model, stage) for stage in STAGES}
-    stage = next((stage for stage, holder in holds.items() if holder.version == version.number), None)
+    stage = stage_of(model, version.number)
     archived = "archived" if version.stage == "Archived" else ""
     return {
         "name": version.name, "version": version.number, "stage": stage or archived, "mlflow_stage": version.stage,
-        "by_hand": holds[stage].by_hand is not None if stage else False, "aliases": list(version.aliases),
-        "accuracy": read_number(tags.get(TEST_ACCURACY)), "valid_accuracy": read_number(tags.get("accuracy")),
-        "exports": exports_of(tags), "size_bytes": None if (size := read_number(tags.get(SIZE))) is None else int(size),
+        "by_hand": stage is not None and holder_of(model, stage).by_hand is not None, "aliases": list(version.aliases),
+        "accuracy": read_number(tags.get(TESTED)), "valid_accuracy": read_number(tags.get("accuracy")),
+        "exports": exports_of(tags), "size_bytes": read_whole(tags.get(SIZE)),
         "pinned": tags.get(PINNED) or None, "points_at": tags.get(POINTS_AT), "run_id": version.run_id,
         "registered": datetime.fromtimestamp(version.created_ms / 1000).astimezone().isoformat(timespec="seconds"),
         "registered_by": tags.get(REGISTERED_BY), "promoted": tags.get(f"{stage}.at"),
@@ -79,6 +79,12 @@ def read_number(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def read_whole(text: str | None) -> int | None:
+    """The whole number that a tag holds; None where it holds no number."""
+    value = read_number(text)
+    return None if value is None else int(value)
 
 
 def read_entries(name: str) -> list[Entry]:
@@ -134,7 +140,7 @@ def find_best(dataset: str) -> list[Contender]:
         UserError: none was trained on it.
     """
     from eyevsai.registry.versions import versions_by_run
-    from eyevsai.tracking.search import SCORES, find_trained
+    from eyevsai.tracking.search import find_trained
 
     tracking_uri = open_store()
     with telling(tracking_uri, "Reading the registry"):

@@ -137,12 +137,12 @@ def _find_work(
 
 def _what_is_left(matrix: TrainAllSettings, before: Before) -> dict[str, Any]:
     """Whether a model is still to be evaluated, and the formats that it is still to be exported in."""
-    from eyevsai.registry.versions import TEST_ACCURACY, exports_of
+    from eyevsai.registry.versions import TESTED, exports_of
 
     tags = before.version.tags if before.version else {}
     formats = [] if matrix.export is None else names_of(matrix.export)
     missing = [name for name in formats if name not in exports_of(tags)]
-    return {"evaluate": matrix.evaluate and TEST_ACCURACY not in tags, "formats": ",".join(missing)}
+    return {"evaluate": matrix.evaluate and TESTED not in tags, "formats": ",".join(missing)}
 
 
 def _keep_logs(run: Run) -> None:

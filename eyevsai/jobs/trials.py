@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from eyevsai.errors import Pruned, RunFailed, Terminated, UserError
+from eyevsai.evaluation.scores import VALID_ACCURACY
 from eyevsai.jobs.learning import prepare_learner
 from eyevsai.jobs.opening import log_input
 from eyevsai.jobs.signals import JobStop
@@ -90,7 +91,7 @@ class Trials:
             run = find_run(self.opened.tracking_uri, run_id)
         except UserError:
             return None
-        return run.metrics.get("best/accuracy") if run.status == "FINISHED" else None
+        return run.metrics.get(VALID_ACCURACY) if run.status == "FINISHED" else None
 
     def _run(self, trial: Trial) -> None:
         """Runs one trial and tells the study how it ended; what a signal ended is raised again."""
@@ -134,7 +135,7 @@ class Trials:
                 log_input(run, self.dataset)
                 learner, data = prepare_learner(config, self.dataset)
                 learner.fit(data.train, data.valid, _reporting(run, trial, accuracies), Checkpoints(stop=stop))
-                run.metrics({"best/accuracy": max(accuracies)})
+                run.metrics({VALID_ACCURACY: max(accuracies)})
         except Unsynced as error:  # the trial is done all the same
             log.warning("%s", error)
         return max(accuracies)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.engines.engine import State, Task
 from eyevsai.engines.engines import count_cpus, make_engine
 from eyevsai.errors import RunFailed
+from eyevsai.evaluation.scores import VALID_ACCURACY
 from eyevsai.jobs.opening import log_input, start_job
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.jobs.study import OpenStudy, TuneConfig, compose_tune, open_study
@@ -116,7 +117,7 @@ class _Report:
         self.shown_ = ended
         states = {f"trials/{name}": count for name, count in self.states().items()}
         best = self.study.best()
-        self.run.metrics({**states, **({"best/accuracy": best.value or 0.0} if best else {})}, step=ended)
+        self.run.metrics({**states, **({VALID_ACCURACY: best.value or 0.0} if best else {})}, step=ended)
         self.run.table("trials.json", *tabulate(self.study.counted()))
         if best is not None:
             self.run.json("best.json", describe_best(best))

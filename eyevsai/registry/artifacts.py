@@ -61,15 +61,15 @@ class Artifacts:
         return _listed(get_artifact_repository(uri, tracking_uri=self.tracking_uri), None)
 
 
-def local_folder(uri: str) -> Path | None:
-    """The folder of this machine that an artifact location names; None where it names none that is there."""
+def locate(tracking_uri: str, uri: str) -> tuple[str | None, bool]:
+    """The folder of this machine that an artifact location names, and whether it is not where it ought to be.
+
+    None is no reason to worry where a server names a folder of its own, or files lie elsewhere.
+    """
     folder = Path(local_file_uri_to_path(uri)).absolute() if is_local_uri(uri) else None
-    return folder if folder is not None and folder.is_dir() else None
-
-
-def is_here(tracking_uri: str, uri: str) -> bool:
-    """Whether an artifact location is a folder of this machine; a server may name one of its own."""
-    return bool(is_local_uri(uri)) and not tracking_uri.startswith("http")
+    if folder is not None and folder.is_dir():
+        return str(folder), False
+    return None, folder is not None and not tracking_uri.startswith("http")
 
 
 def erase(path: Path) -> int:

@@ -48,6 +48,11 @@ def holder_of(model: RegisteredModel, stage: str) -> Holder:
     return Holder(alias)
 
 
+def stage_of(model: RegisteredModel, number: int) -> str | None:
+    """The stage that a version holds; None when it holds none."""
+    return next((stage for stage in STAGES if holder_of(model, stage).version == number), None)
+
+
 def disagreements(model: RegisteredModel) -> list[str]:
     """What aliases, stages and this module's notes say otherwise of one another, in words."""
     found = []

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from eyevsai.evaluation.scores import SCORES, TEST_ACCURACY, VALID_ACCURACY
+from eyevsai.formats.formats import PASSED
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.models.family import Variation
 
-TEST, VALID = "test/accuracy", "best/accuracy"  # metrics; the first that there is counts
-SPLITS = {TEST: "test", VALID: "valid"}
-PASSED, REFUSED = "passed", "refused"
+SPLITS = {TEST_ACCURACY: "test", VALID_ACCURACY: "valid"}
 MATTER = ("test/", "best/", "calibration/")  # how the metrics begin that a report shows
 
 
@@ -58,8 +58,13 @@ class Candidate:
 
     @property
     def judged_by(self) -> str | None:
-        """The metric that its accuracy is: that of the test split, else of the valid split."""
-        return next((name for name in (TEST, VALID) if name in self.metrics), None)
+        """The metric that its accuracy is."""
+        return next((name for name in SCORES if name in self.metrics), None)
+
+    @property
+    def split(self) -> str | None:
+        """The split that its accuracy is of."""
+        return SPLITS[self.judged_by] if self.judged_by else None
 
     @property
     def accuracy(self) -> float | None:
@@ -92,6 +97,11 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name.startswith(MATTER) and math.isfinite(value)}
 
 
+def rank(version: Candidate) -> tuple[float, str]:
+    """The order of different models: the most accurate first, by name where they are equal."""
+    return -(version.accuracy or 0.0), version.key
+
+
 def choose_versions(candidates: Iterable[Candidate]) -> dict[str, tuple[Candidate, str]]:
     """For each registered model the version that stands for it, and why: the one in Production, else the best one.
 
@@ -107,14 +117,14 @@ def choose_versions(candidates: Iterable[Candidate]) -> dict[str, tuple[Candidat
 def _choose(versions: list[Candidate]) -> tuple[Candidate, str]:
     if held := [each for each in versions if each.stage == "production"]:
         return held[-1], "it is in Production"
-    best = max(versions, key=_rank)
+    best = max(versions, key=_order)
     if len(versions) == 1:
         return best, "it is the only version"
-    if best.judged_by is None:
+    if best.split is None:
         return best, f"it is the newest of {len(versions)} versions, and nobody knows how good they are"
-    return best, f"it is the best of {len(versions)} versions by {SPLITS[best.judged_by]} accuracy"
+    return best, f"it is the best of {len(versions)} versions by {best.split} accuracy"
 
 
-def _rank(version: Candidate) -> tuple[bool, float, int]:
+def _order(version: Candidate) -> tuple[bool, float, int]:
     """By test accuracy, else by valid accuracy; of equal ones the newest."""
-    return TEST in version.metrics, -1.0 if version.accuracy is None else version.accuracy, version.number
+    return TEST_ACCURACY in version.metrics, -1.0 if version.accuracy is None else version.accuracy, version.number

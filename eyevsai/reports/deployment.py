@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eyevsai.reports.candidates import REFUSED, TEST, Candidate
+from eyevsai.evaluation.scores import TEST_ACCURACY
+from eyevsai.formats.formats import REFUSED
+from eyevsai.reports.candidates import Candidate
 from eyevsai.reports.levels import is_scored
 
 
@@ -46,7 +48,7 @@ class Reported:
             return self.lacks
         version = self.version
         reasons = [
-            f"its accuracy on the test split is {version.metrics[TEST]:.4f}",
+            f"its accuracy on the test split is {version.metrics[TEST_ACCURACY]:.4f}",
             f"exports say what it says: {', '.join(version.passed)}",
             f"it knows the {len(self.classes)} classes of {version.dataset}",
         ]
@@ -74,7 +76,7 @@ class Reported:
             return ["its files are gone: train it again"]
         if not version.experiment_id:
             return ["its run was deleted, and with it what was measured: train it again"]
-        if TEST not in version.metrics:
+        if TEST_ACCURACY not in version.metrics:
             return [f"it was not evaluated on its test split: eyevsai evaluate --model-uri {version.uri}"]
         return [] if is_scored(version.accuracy) else ["it is right on no test image: train it again"]
 

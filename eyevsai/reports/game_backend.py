@@ -8,14 +8,14 @@ version itself; null where the store keeps its files elsewhere.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 from eyevsai.data.catalogue import DESCRIPTIONS
+from eyevsai.evaluation.scores import VALID_ACCURACY
 from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.reports.candidates import SPLITS, VALID
+from eyevsai.reports.candidates import rank
 from eyevsai.reports.deployment import Reported
 from eyevsai.reports.levels import LEVELS, is_scored, split_levels
 
@@ -64,7 +64,7 @@ def describe_models() -> dict[str, dict[str, str]]:
 def describe_dataset(name: str, models: Sequence[Reported]) -> dict[str, Any]:
     """A dataset with its levels; models without an accuracy above zero are in none and are not counted."""
     classes = list(models[0].classes_of_dataset)
-    playing = sorted((each for each in models if is_scored(each.version.accuracy)), key=_rank)
+    playing = sorted((each for each in models if is_scored(each.version.accuracy)), key=lambda each: rank(each.version))
     best = playing[0] if playing else None
     newest = max(models, key=lambda each: each.version.registered_ms).version
     return {
@@ -89,11 +89,6 @@ def _describe_levels(playing: Sequence[Reported]) -> dict[str, Any]:
     return found
 
 
-def _rank(model: Reported) -> tuple[float, str]:
-    accuracy = model.version.accuracy
-    return -(accuracy if accuracy is not None and math.isfinite(accuracy) else 0.0), model.version.key
-
-
 def describe_model(model: Reported) -> dict[str, Any]:
     """One entry."""
     version, formats = model.version, list(model.version.passed)
@@ -104,8 +99,8 @@ def describe_model(model: Reported) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "model_key": version.key, "name": version.title, "accuracy": version.accuracy,
-        "accuracy_of": None if version.judged_by is None else SPLITS[version.judged_by],
-        "validation_accuracy": version.metrics.get(VALID), "model_path": version.uri, "local_path": _find_folder(model),
+        "accuracy_of": version.split, "validation_accuracy": version.metrics.get(VALID_ACCURACY),
+        "model_path": version.uri, "local_path": _find_folder(model),
         "version": str(version.number), "chosen_because": model.chosen_because, "stage": version.stage or None,
         "run_id": version.run_id, "training_time": version.took_s, "model_format": model_format, **said,
         "deployment_ready_because": model.because,

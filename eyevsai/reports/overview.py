@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from eyevsai.reports.candidates import REFUSED, SPLITS, TEST, VALID, Candidate
+from eyevsai.evaluation.scores import TEST_ACCURACY, VALID_ACCURACY
+from eyevsai.formats.formats import REFUSED
+from eyevsai.reports.candidates import Candidate, rank
 from eyevsai.reports.deployment import Reported
 from eyevsai.reports.levels import is_scored
 
@@ -29,8 +31,8 @@ def _describe(version: Candidate, reported: Reported | None) -> dict[str, Any]:
         "model_key": version.key, "dataset": version.dataset, "model": version.family, "variation": version.variation,
         "version": version.number, "stage": version.stage, "reported": reported is not None,
         "reported_because": reported.chosen_because if reported else "", "accuracy": version.accuracy,
-        "accuracy_of": SPLITS.get(version.judged_by or "", ""), "test_accuracy": version.metrics.get(TEST),
-        "valid_accuracy": version.metrics.get(VALID),
+        "accuracy_of": version.split or "", "test_accuracy": version.metrics.get(TEST_ACCURACY),
+        "valid_accuracy": version.metrics.get(VALID_ACCURACY),
         **{f"test_{name}": version.metrics.get(f"test/{name}") for name in FIGURES},
         "training_time": version.took_s, "parameters": version.parameters, "size_bytes": version.size_bytes,
         "image_size": version.image_size, "export_formats": " ".join(version.passed),
@@ -56,7 +58,7 @@ def summarize(candidates: Sequence[Candidate], models: Sequence[Reported], gener
 
     `generated` is a time in ISO 8601. Models without an accuracy above zero are neither best nor counted in the spread.
     """
-    ranked = sorted((each.version for each in models if is_scored(each.version.accuracy)), key=_rank)
+    ranked = sorted((each.version for each in models if is_scored(each.version.accuracy)), key=rank)
     return {
         "report_generated": generated, "total_models_trained": len(candidates), "total_models": len(models),
         "deployment_ready": sum(model.is_ready for model in models),
@@ -69,10 +71,6 @@ def summarize(candidates: Sequence[Candidate], models: Sequence[Reported], gener
     }  # fmt: skip
 
 
-def _rank(version: Candidate) -> tuple[float, str]:
-    return -(version.accuracy or 0.0), version.key
-
-
 def _best_by(ranked: Sequence[Candidate], kind: Callable[[Candidate], str]) -> dict[str, Any]:
     best: dict[str, Candidate] = {}
     for each in ranked:
@@ -83,7 +81,7 @@ def _best_by(ranked: Sequence[Candidate], kind: Callable[[Candidate], str]) -> d
 def _name(version: Candidate) -> dict[str, Any]:
     return {
         "model": version.kind, "dataset": version.dataset, "accuracy": version.accuracy,
-        "accuracy_of": SPLITS[version.judged_by or VALID], "version": str(version.number), "model_key": version.key,
+        "accuracy_of": version.split, "version": str(version.number), "model_key": version.key,
     }  # fmt: skip
 
 

@@ -8,14 +8,10 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from eyevsai.reports.candidates import rank
 from eyevsai.reports.deployment import Reported
+from eyevsai.reports.overview_pictures import CAPTIONS
 from eyevsai.reports.thumbnail import encode_png
-
-CAPTIONS = {
-    "accuracy_heatmap": "Accuracy by dataset and model",
-    "performance_distribution": "Accuracy by family",
-    "top_models": "The most accurate models",
-}
 
 
 def render_overview_page(
@@ -26,7 +22,7 @@ def render_overview_page(
     environment.filters["uri"] = encode_png
     environment.filters["part"] = lambda text: quote(str(text), safe="")
     page: str = environment.get_template("overview_page.html").render(
-        models=sorted(models, key=lambda model: -(model.version.accuracy or 0.0)), summary=summary, address=address,
+        models=sorted(models, key=lambda model: rank(model.version)), summary=summary, address=address,
         pictures=[(caption, pictures[name]) for name, caption in CAPTIONS.items()],
     )  # fmt: skip
     return page

@@ -8,22 +8,23 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from eyevsai.models.families import FAMILIES
-from eyevsai.reports.candidates import Candidate
+from eyevsai.reports.candidates import Candidate, rank
 from eyevsai.reports.levels import is_scored
 from eyevsai.reports.pictures import VALID_COLOR, plain
 
 TOP = 20
+CAPTIONS = {
+    "accuracy_heatmap": "Accuracy by dataset and model",
+    "performance_distribution": "Accuracy by family",
+    "top_models": "The most accurate models",
+}
 
 
 def draw_overview(versions: Sequence[Candidate]) -> dict[str, Figure]:
     """Every picture by its name."""
-    scored = sorted((each for each in versions if is_scored(each.accuracy)), key=_rank)
-    if not scored:
-        return {name: _say_nothing() for name in ("accuracy_heatmap", "performance_distribution", "top_models")}
-    return {
-        "accuracy_heatmap": draw_heatmap(scored), "performance_distribution": draw_distribution(scored),
-        "top_models": draw_top(scored),
-    }  # fmt: skip
+    scored = sorted((each for each in versions if is_scored(each.accuracy)), key=rank)
+    draws = (draw_heatmap, draw_distribution, draw_top)
+    return {name: draw(scored) if scored else _say_nothing() for name, draw in zip(CAPTIONS, draws, strict=True)}
 
 
 def draw_heatmap(versions: Sequence[Candidate]) -> Figure:
@@ -63,8 +64,8 @@ def draw_distribution(versions: Sequence[Candidate]) -> Figure:
 
 
 def draw_top(versions: Sequence[Candidate]) -> Figure:
-    """Bars of the most accurate models, the best on top."""
-    best = sorted(versions, key=_rank)[:TOP][::-1]
+    """Bars of the first models of a ranking, the best on top."""
+    best = versions[:TOP][::-1]
     figure = Figure(figsize=(9, 1.2 + 0.28 * len(best)), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(range(len(best)), [each.accuracy or 0.0 for each in best], color=VALID_COLOR)
@@ -72,10 +73,6 @@ def draw_top(versions: Sequence[Candidate]) -> Figure:
     axes.set_yticks(range(len(best)), [plain(f"{each.key} {each.number}") for each in best], fontsize=8)
     axes.set(xlabel="accuracy", xlim=(0, 1.12), ylim=(-0.7, len(best) - 0.3))
     return figure
-
-
-def _rank(version: Candidate) -> tuple[float, str]:
-    return -(version.accuracy or 0.0), version.key
 
 
 def _say_nothing() -> Figure:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from eyevsai.formats.formats import PASSED
+
 WIDE = 160  # where no terminal says how wide it is: nothing is cut off there
 
 
@@ -60,7 +62,7 @@ def _accuracy(each: Mapping[str, Any]) -> str:
 
 
 def _exports(fared: Mapping[str, str]) -> str:
-    return ", ".join(name if how == "passed" else f"{name} refused" for name, how in fared.items())
+    return ", ".join(name if how == PASSED else f"{name} refused" for name, how in fared.items())
 
 
 def _by(time: str | None, user: str | None) -> str:

@@ -14,9 +14,9 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
+from eyevsai.evaluation.scores import SCORES
 from eyevsai.store import all_pages, list_experiments
 
-SCORES = ("test/accuracy", "best/accuracy")  # what models are held against each other by: the first that there is
 CLASSES = "classes.json"  # the artifact of a training run that names its classes
 IMPORTED = "imported"  # the tag of a run that another registry knew first: its name there
 AT_ONCE = 1000  # runs of one answer
