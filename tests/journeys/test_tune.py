@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,15 @@ def test_a_trial_whose_run_had_ended_counts_when_the_study_is_ended(
     assert ended.returncode == 143
     assert "2 complete" in eyevsai(*tune).stdout
     assert [run.info.status for run in study_and_trials()[1]] == ["FINISHED", "FINISHED"]
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="no ray: pip install -e '.[ray]'")
+def test_trials_run_on_a_ray_cluster(eyevsai: Eyevsai, stripes: Path) -> None:
+    tune = ("tune", *flags(**{**DEEP, "epochs": 2}, data=stripes, n_trials=4, jobs=2, engine="ray", job_cpus=1))
+    assert ": 4 complete" in eyevsai(*tune).stdout
+    (parent,), trials = study_and_trials()
+    assert [run.info.status for run in (parent, *trials)] == ["FINISHED"] * 5
+    assert parent.data.tags["process"] not in {run.data.tags["process"] for run in trials}  # which are Ray's
 
 
 def test_help_lists_what_a_study_takes(eyevsai: Eyevsai) -> None:
