@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MARGIN = 1.15  # the short side is kept this much longer than the crop, as room for random crops
 MAX_ASPECT = 2
-VERSION = 2  # goes into the key of the pixel cache: raise it when any resized pixel changes
+VERSION = 3  # goes into the key of the pixel cache: raise it when any resized pixel changes
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class Preprocessing:
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that `resize` gives to an image of `height` x `width`."""
         height, width = _within_aspect(height, width)
-        scale = self.short_side_px / min(height, width)
-        return max(self.short_side_px, round(height * scale)), max(self.short_side_px, round(width * scale))
+        resized = (round(Fraction(side * self.short_side_px, min(height, width))) for side in (height, width))
+        high, wide = (max(self.short_side_px, side) for side in resized)
+        return high, wide
 
     def resize(self, images: Tensor) -> Tensor:
         """N,H,W,3 uint8 of any size -> N,h,w,3 uint8 with short side `short_side_px`.

@@ -306,7 +306,7 @@ def test_an_interrupted_export_ends_killed_and_keeps_only_what_is_whole(trained:
     [
         ("all", ("deep_v1", "--width", "8", "--epochs", "2")),
         ("all", ("deep_v2", "--epochs", "1")),
-        ("onnx", ("shallow",)),
+        ("onnx,openvino", ("shallow",)),
     ],
 )
 def test_row_21_on_photographs(eyevsai_here: Eyevsai, photos: Path, formats: str, model: tuple[str, ...]) -> None:

@@ -62,6 +62,30 @@ def test_matrix_products_give_the_same_pixels(height: int, width: int, size: int
     assert torch.equal(Resizing(preprocessing)(source), preprocessing.crop(source))
 
 
+def test_a_runtime_without_float64_gives_the_same_pixels() -> None:
+    openvino = pytest.importorskip("openvino", reason="no openvino: pip install -e '.[openvino]'")
+    preprocessing, dynamic = Preprocessing(64), torch.export.Dim.DYNAMIC
+    axes = ({0: dynamic, 1: dynamic, 2: dynamic},)
+    traced = torch.export.export(Resizing(preprocessing), (image(50, 60).expand(2, -1, -1, -1),), dynamic_shapes=axes)
+    program = torch.onnx.export(traced, dynamo=True, verbose=False)
+    assert program is not None
+    core = openvino.Core()
+    compiled = core.compile_model(
+        core.read_model(program.model_proto.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    for height, width in ((120, 160), (37, 50), (333, 500), (1500, 2000), (900, 100), (31, 33), (1, 5), (148, 161)):
+        source = image(height, width)
+        (pixels,) = compiled([source.numpy()]).values()
+        assert torch.equal(torch.from_numpy(pixels), preprocessing.crop(source)), (height, width)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(32, 64))
+def test_matrix_products_give_the_same_pixels_of_any_size(height: int, width: int, size: int) -> None:
+    source, preprocessing = image(height, width), Preprocessing(size)
+    assert torch.equal(Resizing(preprocessing)(source), preprocessing.crop(source))
+
+
 def test_normalize_is_torchvisions() -> None:
     crops = image(64, 64)
     expected = reference.normalize(crops.permute(0, 3, 1, 2) / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))

@@ -159,6 +159,16 @@ def test_machines_decide_as_scikit_learns(
     np.testing.assert_array_equal(scores.argmax(1), peer.predict(others))
 
 
+def test_machines_decide_alike_where_there_is_no_float64() -> None:
+    """Sums whose parts cancel out; added up one after another in float32, class by class, they are wrong by 1e-4."""
+    random = np.random.default_rng(0)
+    inputs, labels = random.normal(size=(1000, 50)), np.arange(1000) * 5 // 1000
+    machines = fit_svm(SvmSettings(C=10.0, gamma=0.02), inputs, labels, np.ones(1000), seed=0, threads=2)
+    others = torch.from_numpy(random.normal(size=(300, 50)))
+    exact = machines(others)
+    assert (machines.float()(others.float()) - exact).abs().max() <= 1e-5
+
+
 @pytest.mark.parametrize("max_depth", [1, 5, None])
 def test_a_forest_votes_as_scikit_learns(
     inputs: tuple[np.ndarray, np.ndarray, np.ndarray], max_depth: int | None

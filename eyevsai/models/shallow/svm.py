@@ -15,6 +15,7 @@ from eyevsai.models.shallow.state import State
 from eyevsai.progress import track
 
 KERNELS = ("linear", "rbf", "poly")
+KERNEL_STEPS, WEIGHT_STEPS = 2**8, 2**15  # the product of which float32 still counts
 CACHE_MB = 256  # of kernel rows, for each machine that is being fitted
 
 
@@ -24,7 +25,7 @@ class KernelMachines(State):
     def forward(self, inputs: Tensor) -> Tensor:
         """N,K float64 -> N,C float64: how far each image lies on the side of each class."""
         products = inputs @ self.tensor("support").T
-        scores = self._kernel(inputs, products) @ self.tensor("weights") + self.tensor("intercept")
+        scores = _sum_up(self._kernel(inputs, products), self.tensor("weights")) + self.tensor("intercept")
         return torch.cat([-scores, scores], dim=1) if scores.shape[1] == 1 else scores
 
     def _kernel(self, inputs: Tensor, products: Tensor) -> Tensor:
@@ -36,6 +37,18 @@ class KernelMachines(State):
             return (gamma * products) ** self.numbers["degree"]
         squares = (inputs**2).sum(1, keepdim=True) + (self.tensor("support") ** 2).sum(1) - 2 * products
         return torch.exp(-gamma * squares)
+
+
+def _sum_up(kernel: Tensor, weights: Tensor) -> Tensor:
+    """`kernel @ weights`, N,V and V,C, whose parts cancel out: in float32, which some runtimes have alone, what was
+    rounded away would show. The larger part of each is a whole number of steps, and those add up exactly (Ozaki et al.
+    2012)."""
+    kernel_unit = kernel.abs().amax(1, keepdim=True).clamp(min=1e-30) / KERNEL_STEPS
+    weight_unit = weights.abs().sum(0).clamp(min=1e-30) / WEIGHT_STEPS
+    kernel_steps, weight_steps = torch.floor(kernel / kernel_unit + 0.5), torch.floor(weights / weight_unit + 0.5)
+    large = kernel_steps * kernel_unit
+    small = (kernel - large) @ weights + large @ (weights - weight_steps * weight_unit)
+    return kernel_steps @ weight_steps * kernel_unit * weight_unit + small
 
 
 def fit_svm(
