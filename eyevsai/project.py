@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai import config
+from eyevsai.data.settings import GetSettings
 from eyevsai.engines.settings import TrainAllSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
@@ -32,7 +33,7 @@ def render_mlproject() -> str:
     entries += _entry("evaluate", settings_of(EvaluateSettings)) + _entry("export", settings_of(ExportSettings))
     entries += _entry("promote", settings_of(PromoteSettings)) + _entry("cleanup", settings_of(CleanupSettings))
     entries += _entry("train_all", settings_of(TrainAllSettings))
-    entries += _entry("report", settings_of(ReportSettings))
+    entries += _entry("report", settings_of(ReportSettings)) + _entry("data", settings_of(GetSettings))
     return HEADER + "name: eyevsai\n\nconda_env: conda.yaml\n\nentry_points:\n" + entries
 
 

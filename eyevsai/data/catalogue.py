@@ -83,7 +83,9 @@ def _source_under_root(name: str, root: Path) -> Source:
     missing = [part for part in wanted if part not in folders]
     if missing or not wanted:
         lacking = ", ".join(missing) or "any dataset"
-        raise UserError(f"{name} needs {lacking} under {root}: set --data-root or EYEVSAI_DATA.")
+        raise UserError(
+            f"{name} needs {lacking} under {root}: set --data-root or EYEVSAI_DATA, or run `eyevsai data get {name}`."
+        )
     return Source(name, {part: folders[part] for part in wanted})
 
 
