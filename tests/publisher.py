@@ -93,7 +93,7 @@ def publishing(files: Mapping[str, bytes]) -> Iterator[Publisher]:
                 self.send_error(404)
                 return
             start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-            if start >= len(body):
+            if asked and start >= len(body):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(body)}")
                 self.send_header("Content-Length", "0")

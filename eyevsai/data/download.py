@@ -88,7 +88,7 @@ def _go_on(url: str, part: Path, file: str) -> None:
     there = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={there}-"} if there else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
-        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if there and response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             if _range_of(response)[1] != there:
                 part.unlink()
                 _go_on(url, part, file)

@@ -138,7 +138,7 @@ def _fetch(published: Published, settings: GetSettings, target: Path, stop: Stop
             with _deleting_refused(path):
                 left_out = unpack(path, building / archive.file, suffixes)
             if left_out and archive is published.images:
-                log.info("%d files of other kinds were left out", left_out)
+                log.info("left out, being no images: %d files", left_out)
         images = building / published.images.file
         if published.splits is None:
             placed = place_by_folder(images)
