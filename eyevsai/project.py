@@ -23,7 +23,7 @@ from eyevsai.tuning.settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
 HEADER = "# Written by `python -m eyevsai.project`; change the declarations, not this file.\n"
-CONDA_EXTRAS = ("tensorflow", "openvino", "offline")
+CONDA_EXTRAS = ("tensorflow", "openvino", "offline", "data")
 
 
 def render_mlproject() -> str:

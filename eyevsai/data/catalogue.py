@@ -76,8 +76,9 @@ def _source_under_root(name: str, root: Path) -> Source:
         try:
             choose("dataset", name, [EMBEDDED, *folders, *(UNIONS if folders else ())])
         except UserError as error:
+            hint = f" Get it: `eyevsai data get {name}`." if name in DESCRIPTIONS else ""
             raise UserError(
-                f"{error} Datasets are the folders under {root}: set --data-root or EYEVSAI_DATA."
+                f"{error} Datasets are the folders under {root}: set --data-root or EYEVSAI_DATA.{hint}"
             ) from None
     wanted = UNIONS[name] or tuple(folders)
     missing = [part for part in wanted if part not in folders]

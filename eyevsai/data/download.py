@@ -88,13 +88,16 @@ def _go_on(url: str, part: Path, file: str) -> None:
     there = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={there}-"} if there else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
-        if there and response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            if _range_of(response)[1] != there:
-                part.unlink()
-                _go_on(url, part, file)
+        first, size = _range_of(response)
+        goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT
+        is_past_end = response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+        if there and is_past_end and size == there:
+            return
+        if there and (is_past_end or (goes_on and first != there)):  # another file than it was
+            part.unlink()
+            _go_on(url, part, file)
             return
         response.raise_for_status()
-        goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT and _range_of(response)[0] == there
         there = there if goes_on else 0
         left = int(response.headers.get("Content-Length", 0))
         _check_size(there + left, left, part, file)

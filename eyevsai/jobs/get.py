@@ -235,5 +235,5 @@ def _telling_disk(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFailed(f"Cannot write to {root}: {error.strerror or error}. Make room, or choose another "
-                        "--data-root.") from error  # fmt: skip
+        raise RunFailed(f"{error.filename or root} cannot be read or written: {error.strerror or error}. Mend that, "
+                        "make room, or choose another --data-root.") from error  # fmt: skip

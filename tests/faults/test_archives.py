@@ -225,6 +225,27 @@ def test_an_interrupted_unpacking_leaves_no_half_dataset_and_needs_no_second_dow
     assert publisher.asked == [(PATH, None), (PATH, f"bytes={size}-")]
 
 
+def test_a_part_of_what_is_no_longer_published_is_not_gone_on_with(
+    eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher
+) -> None:
+    part = workplace / "data" / ".downloads" / "vegetables" / "archive.zip.unchecked.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * (len(publisher.files[PATH]) + 1))
+    assert "8 images in 2 classes" in eyevsai_here("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    assert [asked for _, asked in publisher.asked] == [f"bytes={len(publisher.files[PATH]) + 1}-", None]
+
+
+def test_two_at_once_do_not_meet(eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher) -> None:
+    publisher.hang_after = 1
+    command = [sys.executable, "-m", "eyevsai", "data", "get", "vegetables", "--mirror", publisher.url]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    while not publisher.asked and process.poll() is None:
+        time.sleep(0.05)
+    assert "Another process is getting vegetables" in eyevsai_here("data", "get", "vegetables", code=2).stderr
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+
+
 def test_what_a_killed_process_left_is_swept_away(eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher) -> None:
     left = workplace / "data" / ".vegetables-half"
     left.mkdir(parents=True)

@@ -169,6 +169,7 @@ def test_mistakes_are_told(
     assert "vegetables: there already: 0 images" in eyevsai_here("data", "get", "vegetables").stdout
     forced = eyevsai_here("data", "get", "vegetables", "--force", code=2).stderr
     assert "was not made by this command" in forced
+    assert "cannot be read or written" in eyevsai_here(*get[:3], "--data-root", "other.zip", code=1).stderr
     gone = eyevsai_here("data", "get", "pets", EYEVSAI_MIRROR=f"{publisher.url}/nothing", code=1).stderr
     assert "the server answers 404" in gone
     login = eyevsai_here("data", "get", "pets", EYEVSAI_MIRROR="http://me:password@127.0.0.1:9", code=1).stderr
