@@ -169,13 +169,13 @@ def _find(published: Published, archive: Archive, settings: GetSettings, downloa
         if not by_hand.is_file():
             raise UserError(f"There is no file {by_hand}. Check --from-archive.")
     if by_hand.is_file():
-        log.info("%s is here: %s", archive.file, by_hand)
+        log.info("taking %s, which is here", by_hand)
         if archive.md5 is not None and hash_md5(by_hand) != archive.md5:
             raise UserError(f"{by_hand} is not the published {archive.file}, whose MD5 is {archive.md5}: it is damaged "
                             "or not complete. Download it again.")  # fmt: skip
         return by_hand
 
-    def locate() -> Location:
+    def _locate() -> Location:
         if settings.mirror is not None:
             return Location(f"{settings.mirror.rstrip('/')}/{published.name}/{archive.file}", archive.md5)
         return locate_dataset(archive.handle) if archive.handle else Location(archive.page, archive.md5)
@@ -187,7 +187,7 @@ def _find(published: Published, archive: Archive, settings: GetSettings, downloa
     try:
         if archive.handle and settings.mirror is None:
             check_kagglehub(published.name)
-        return download(locate, downloads, archive.file)
+        return download(_locate, downloads, archive.file)
     except UserError as error:
         raise type(error)(f"{published.name}: {error} {what_else}") from error
     except (KeyboardInterrupt, Terminated):
