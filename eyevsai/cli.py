@@ -71,7 +71,8 @@ def build_app(arguments: list[str]) -> typer.Typer:
     )  # fmt: skip
     app.callback(invoke_without_command=True)(_version)
     settings = settings_of_command(arguments)
-    others = (registry_commands.settings_of_command(arguments), matrix_commands.settings_of_command(arguments))
+    groups = (registry_commands, matrix_commands, data_commands)
+    others = [group.settings_of_command(arguments) for group in groups]
     spell_out_booleans(arguments, (*settings, *chain.from_iterable(others)))
     lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,21 +11,57 @@ import typer
 
 from eyevsai import config
 from eyevsai.console import start_logging
-from eyevsai.data.settings import DataSettings
+from eyevsai.data.settings import DataSettings, GetSettings
 from eyevsai.errors import UserError
 from eyevsai.flags import Json, pick_settings, with_flags
+from eyevsai.settings import Setting, settings_of
 
 Folder = Annotated[str | None, typer.Argument(help="A folder of class folders.")]
 
 
+def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
+    """The settings of the command that a command line begins with, if it is one of these."""
+    return settings_of(GetSettings) if list(arguments[:2]) == ["data", "get"] else ()
+
+
 def build_app() -> typer.Typer:
     """The group of commands."""
-    app = typer.Typer(no_args_is_help=True, help="Look at a dataset, or clear the cache.")
+    app = typer.Typer(no_args_is_help=True, help="Get a dataset, look at it, or clear the cache.")
+    app.command(name="get")(with_flags(get, settings_of(GetSettings)))
     flags = pick_settings(DataSettings, "dataset", "data_root", "cache_root")
     app.command(name="check")(with_flags(check, flags))
     app.command(name="stats")(with_flags(stats, flags))
     app.command(name="cache")(with_flags(cache, pick_settings(DataSettings, "cache_root")))
     return app
+
+
+def get(
+    name: Annotated[str | None, typer.Argument(help="The same as --dataset.")] = None,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Get a published dataset, checked and laid out as class folders: pets, vegetables, street_foods, instruments.
+
+    combined is the first, third and fourth of them, combined_all all four. What is there already is left alone, a
+    download that was interrupted goes on, and without network you are told what to download by hand.
+    """
+    settings = config.compose(GetSettings, given if name is None else given | {"dataset": name})
+    start_logging()
+    from eyevsai.jobs.get import get_data
+
+    got = get_data(settings, config.take_run_id())
+    if as_json:
+        print(json.dumps([part.to_json() for part in got], indent=2, ensure_ascii=False))
+        return
+    for part in got:
+        splits = ", ".join(f"{count} {split}" for split, count in part.splits.items())
+        print(f"{part.name}: {'' if part.is_new else 'there already: '}{part.images} images in {len(part.classes)} "
+              f"classes{f' ({splits})' if splits else ''} at {part.folder}")  # fmt: skip
+    if len(got) > 1:
+        print(
+            f"{settings.dataset}: {sum(len(part.classes) for part in got)} classes, composed of these when it is read"
+        )
+    print(f"Next: eyevsai train --dataset {settings.dataset}")
 
 
 def check(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai import config
+from eyevsai.data.settings import GetSettings
 from eyevsai.engines.settings import TrainAllSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
@@ -22,7 +23,7 @@ from eyevsai.tuning.settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
 HEADER = "# Written by `python -m eyevsai.project`; change the declarations, not this file.\n"
-CONDA_EXTRAS = ("tensorflow", "openvino", "offline")
+CONDA_EXTRAS = ("tensorflow", "openvino", "offline", "data")
 
 
 def render_mlproject() -> str:
@@ -32,7 +33,7 @@ def render_mlproject() -> str:
     entries += _entry("evaluate", settings_of(EvaluateSettings)) + _entry("export", settings_of(ExportSettings))
     entries += _entry("promote", settings_of(PromoteSettings)) + _entry("cleanup", settings_of(CleanupSettings))
     entries += _entry("train_all", settings_of(TrainAllSettings))
-    entries += _entry("report", settings_of(ReportSettings))
+    entries += _entry("report", settings_of(ReportSettings)) + _entry("data", settings_of(GetSettings))
     return HEADER + "name: eyevsai\n\nconda_env: conda.yaml\n\nentry_points:\n" + entries
 
 

@@ -76,14 +76,17 @@ def _source_under_root(name: str, root: Path) -> Source:
         try:
             choose("dataset", name, [EMBEDDED, *folders, *(UNIONS if folders else ())])
         except UserError as error:
+            hint = f" Get it: `eyevsai data get {name}`." if name in DESCRIPTIONS else ""
             raise UserError(
-                f"{error} Datasets are the folders under {root}: set --data-root or EYEVSAI_DATA."
+                f"{error} Datasets are the folders under {root}: set --data-root or EYEVSAI_DATA.{hint}"
             ) from None
     wanted = UNIONS[name] or tuple(folders)
     missing = [part for part in wanted if part not in folders]
     if missing or not wanted:
         lacking = ", ".join(missing) or "any dataset"
-        raise UserError(f"{name} needs {lacking} under {root}: set --data-root or EYEVSAI_DATA.")
+        raise UserError(
+            f"{name} needs {lacking} under {root}: set --data-root or EYEVSAI_DATA, or run `eyevsai data get {name}`."
+        )
     return Source(name, {part: folders[part] for part in wanted})
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.settings import CACHE_ROOT, Choice, Doc, Env, Parameter, Range, Search, Settings
+from eyevsai.settings import CACHE_ROOT, STATE_ROOT, Choice, Doc, Env, Parameter, Range, Search, Settings
+
+DataRoot = Annotated[str, Env("EYEVSAI_DATA"), Doc("Folder in which each folder is a dataset by its name.")]
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,7 @@ class DataSettings(Settings):
 
     dataset: Annotated[str, Parameter(), Doc("A dataset by name: see `eyevsai list`.")] = "digits"
     data: Annotated[str | None, Parameter(), Doc("Any folder of class folders; goes before --dataset.")] = None
-    data_root: Annotated[str, Env("EYEVSAI_DATA"), Doc("Folder in which each folder is a dataset by its name.")] = (
-        "data"
-    )
+    data_root: DataRoot = "data"
     cache_root: Annotated[
         str, Env("EYEVSAI_CACHE"), Doc("Folder for decoded pixels, features and the embedded dataset.")
     ] = CACHE_ROOT
@@ -32,6 +32,33 @@ class DataSettings(Settings):
         0.15
     )
     test_fraction: Annotated[float, Range(0.0, 0.4), Doc("Share of each class that is kept for the final test.")] = 0.15
+
+
+@dataclass(frozen=True)
+class GetSettings(Settings):
+    """Which published dataset is fetched, from where, and how it is laid out."""
+
+    PANEL: ClassVar[str] = "Get"
+
+    dataset: Annotated[
+        str | None,
+        Parameter(),
+        Doc("pets, vegetables, street_foods, instruments, or the union combined or combined_all."),
+    ] = None
+    data_root: DataRoot = "data"
+    splits: Annotated[
+        str | None, Choice(("given", "none")),
+        Doc("given: keep train, valid and test as published; none: a folder per class, to be split here. By default "
+            "given where folders say it, as those of vegetables do."),
+    ] = None  # fmt: skip
+    from_archive: Annotated[str | None, Doc("Archive of the images that was downloaded by hand.")] = None
+    force: Annotated[bool, Doc("Get it again, and replace what was got before.")] = False
+    mirror: Annotated[
+        str | None, Env("EYEVSAI_MIRROR"), Doc("URL of a copy of the archives, each at NAME/FILE: pets/images.tar.gz.")
+    ] = None
+    state_root: Annotated[
+        str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
+    ] = STATE_ROOT  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ def test_what_cannot_be_learned_from_is_said(tmp_path: Path, counts: dict[str, i
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"data": "nowhere"}, "There is no folder nowhere"), ({"data": __file__}, "is a file"),
-     ({"dataset": "digit"}, "Did you mean 'digits'"), ({"dataset": "combined"}, "combined needs pets")],
+     ({"dataset": "digit"}, "Did you mean 'digits'"), ({"dataset": "combined"}, "combined needs pets"),
+     ({"dataset": "pets"}, "Get it: `eyevsai data get pets`")],
 )  # fmt: skip
 def test_a_source_that_is_not_there_is_said(tmp_path: Path, settings: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -64,3 +64,13 @@ def test_given_splits_are_kept_and_a_missing_one_is_taken_out_of_train() -> None
     splits = by_name(items)
     assert Counter(splits.values()) == {"train": 34, "valid": 6, "test": 10}
     assert all(splits[item.name] == "test" for item in items[40:])
+
+
+def test_a_part_of_a_union_that_gives_splits_takes_none_from_the_others() -> None:
+    given = make_items(40, "split", "train") + make_items(10, "split", "test", start=40)
+    splits = by_name(given + make_items(40, "whole"))
+    for label, counts in (
+        ("split", {"train": 34, "valid": 6, "test": 10}),
+        ("whole", {"train": 28, "valid": 6, "test": 6}),
+    ):
+        assert Counter(split for name, split in splits.items() if name.startswith(label)) == counts

@@ -1,0 +1,239 @@
+"""data get: a published dataset, downloaded, checked, unpacked and laid out as class folders, or not there at all."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from eyevsai.checksum import hash_file
+from eyevsai.data.catalogue import UNIONS, Source
+from eyevsai.data.download import Location, download, hash_md5
+from eyevsai.data.index import SUFFIXES, index_files
+from eyevsai.data.kaggle import check_kagglehub, locate_dataset
+from eyevsai.data.layout import lay_out, place_by_folder, place_by_name, read_official, read_record, write_record
+from eyevsai.data.published import PUBLISHED, Archive, Published, parts_of
+from eyevsai.data.settings import GetSettings
+from eyevsai.data.unpacking import Refused, unpack
+from eyevsai.errors import RunFailed, Terminated, UserError
+from eyevsai.jobs.building import building_beside
+from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
+from eyevsai.names import choose
+from eyevsai.stopping import Stop
+from eyevsai.store import shown
+from eyevsai.version import VERSION
+
+DOWNLOADS = ".downloads"  # below the data root: no dataset, being hidden
+LISTS = frozenset({".txt"})
+
+log = logging.getLogger("eyevsai")
+
+
+@dataclass(frozen=True)
+class Got:
+    """A dataset that is there now."""
+
+    name: str
+    folder: Path
+    images: int
+    classes: dict[str, int]
+    splits: dict[str, int]  # images of each split that it was published with
+    is_new: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return vars(self) | {"folder": str(self.folder)}
+
+
+def get_data(settings: GetSettings, run_id: str | None = None) -> list[Got]:
+    """Gets a dataset, or the parts of a union, of which training composes it; what is there already stays.
+
+    Writes the call down on the run that `mlflow run` made for it, if one did. One part that fails leaves the others.
+
+    Raises:
+        UserError: no such dataset, an archive that is none, or a part of this program that is not installed.
+        RunFailed: what cannot be downloaded or written, with what to do by hand.
+    """
+    if settings.dataset is None:
+        raise UserError(f"Name a dataset: {', '.join((*PUBLISHED, *UNIONS))}.")
+    name = choose("published dataset", settings.dataset, (*PUBLISHED, *UNIONS))
+    if run_id is None:
+        with stopping() as stop:
+            return _get_all(name, settings, stop)
+    from eyevsai.jobs.opening import open_swept_store, start_job
+
+    with stopping() as stop, ending_with_mlflow_run():
+        state_root = Path(settings.state_root).expanduser()
+        tags = {"job": "data", "subject": name}
+        with start_job(stop, open_swept_store(state_root), "data", tags, state_root, given=run_id):
+            return _get_all(name, settings, stop)
+
+
+def _get_all(name: str, settings: GetSettings, stop: Stop) -> list[Got]:
+    parts = parts_of(name)
+    if settings.from_archive is not None and len(parts) > 1:
+        raise UserError(f"{name} is made of {', '.join(parts)}: get each with an --from-archive of its own.")
+    got: list[Got] = []
+    failures: list[UserError] = []
+    for part in parts:
+        try:
+            got.append(_get(PUBLISHED[part], settings, stop))
+        except UserError as error:
+            failures.append(error)
+    if failures:
+        raise type(failures[-1])("\n".join(map(str, failures)))
+    return got
+
+
+def _get(published: Published, settings: GetSettings, stop: Stop) -> Got:
+    """The dataset, which is fetched if it is not there."""
+    root = Path(settings.data_root).expanduser()
+    target = root / published.name
+    with _telling_disk(root), _locked(root / DOWNLOADS / f"{published.name}.lock", published.name):
+        if target.exists() and (there := _look(published, target, force=settings.force)):
+            return there
+        for left in root.glob(f".{published.name}-*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        return _fetch(published, settings, target.resolve(), stop)
+
+
+def _look(published: Published, target: Path, *, force: bool) -> Got | None:
+    """What is at `target`, unless it is to be got again."""
+    record = read_record(target)
+    if record is None:
+        if target.is_dir() and not any(target.iterdir()):
+            return None
+        if force:
+            raise UserError(f"{target} was not made by this command and is not replaced. Move it away first.")
+        record = {"splits": {}}
+    elif force:
+        return None
+    index = index_files(Source(published.name, {published.name: target}))
+    classes = dict.fromkeys(index.classes, 0)
+    for file in index.files:
+        classes[file.label] += 1
+    if record.get("classes", classes) != classes:
+        log.warning("%s is not what was got: %d images were, %d are there. --force gets it again.", target,
+                    record["images"], len(index.files))  # fmt: skip
+    return Got(published.name, target, len(index.files), classes, record["splits"], is_new=False)
+
+
+def _fetch(published: Published, settings: GetSettings, target: Path, stop: Stop) -> Got:
+    wants_official = settings.splits == "given" and published.splits is not None
+    wanted = [published.images, *([published.splits] if wants_official and published.splits else [])]
+    downloads = Path(settings.data_root).expanduser() / DOWNLOADS / published.name
+    downloads.mkdir(parents=True, exist_ok=True)
+    paths = [_find(published, archive, settings, downloads) for archive in wanted]
+    with building_beside(target) as building:
+        for archive, path in zip(wanted, paths, strict=True):
+            log.info("unpacking %s", archive.file)
+            suffixes = SUFFIXES if archive is published.images else LISTS
+            with _deleting_refused(path):
+                left_out = unpack(path, building / archive.file, suffixes)
+            if left_out and archive is published.images:
+                log.info("left out, being no images: %d files", left_out)
+        images = building / published.images.file
+        if published.splits is None:
+            placed = place_by_folder(images)
+        else:
+            placed = place_by_name(images, read_official(building / published.splits.file) if wants_official else None)
+        new = building / "dataset"
+        counts = lay_out(placed, new, keep_splits=settings.splits != "none")
+        archives = [{"url": archive.page, "bytes": path.stat().st_size, "sha256": hash_file(path)}
+                    for archive, path in zip(wanted, paths, strict=True)]  # fmt: skip
+        about = {"name": published.name, "archives": archives, "eyevsai": VERSION,
+                 "got": datetime.now().astimezone().isoformat(timespec="seconds")}  # fmt: skip
+        write_record(new, about | counts)
+        with stop.deferring():
+            _put(new, target, building / "before")
+    for path in downloads.glob("*.part"):
+        path.unlink()
+    if len(counts["classes"]) != published.num_classes:
+        log.warning("%s has %d classes, where its publisher names %d.", published.name, len(counts["classes"]),
+                    published.num_classes)  # fmt: skip
+    return Got(published.name, target, is_new=True, **counts)
+
+
+def _find(published: Published, archive: Archive, settings: GetSettings, downloads: Path) -> Path:
+    """The archive: one that a person downloaded, or else from the mirror or the publisher."""
+    by_hand = downloads / archive.file
+    if settings.from_archive is not None and archive is published.images:
+        by_hand = Path(settings.from_archive).expanduser()
+        if not by_hand.is_file():
+            raise UserError(f"There is no file {by_hand}. Check --from-archive.")
+    if by_hand.is_file():
+        log.info("taking %s, which is here", by_hand)
+        if archive.md5 is not None and hash_md5(by_hand) != archive.md5:
+            raise UserError(f"{by_hand} is not the published {archive.file}, whose MD5 is {archive.md5}: it is damaged "
+                            "or not complete. Download it again.")  # fmt: skip
+        return by_hand
+
+    def _locate() -> Location:
+        if settings.mirror is not None:
+            return Location(f"{settings.mirror.rstrip('/')}/{published.name}/{archive.file}", archive.md5)
+        return locate_dataset(archive.handle) if archive.handle else Location(archive.page, archive.md5)
+
+    what_else = (f"Or download {archive.page} with a browser, leave the file at {by_hand}, and run the same command "
+                 f"again{'; or name it with --from-archive' if archive is published.images else ''}.")  # fmt: skip
+    publisher = shown(settings.mirror) if settings.mirror else archive.page
+    log.info("downloading %s of %s from %s", archive.file, published.name, publisher)
+    try:
+        if archive.handle and settings.mirror is None:
+            check_kagglehub(published.name)
+        return download(_locate, downloads, archive.file)
+    except UserError as error:
+        raise type(error)(f"{published.name}: {error} {what_else}") from error
+    except (KeyboardInterrupt, Terminated):
+        log.info("interrupted; what was downloaded is kept, and the same command goes on with it")
+        raise
+
+
+def _put(new: Path, target: Path, before: Path) -> None:
+    """Moves a finished folder to `target`; what was there goes to `before`, and comes back if that fails."""
+    if target.exists():
+        target.rename(before)
+    try:
+        new.rename(target)
+    except OSError:
+        if before.exists():
+            before.rename(target)
+        raise
+
+
+@contextmanager
+def _deleting_refused(path: Path) -> Iterator[None]:
+    """Deletes an archive of our own that cannot be unpacked, so that the next call downloads it anew."""
+    try:
+        yield
+    except Refused as error:
+        if path.suffix != ".part":
+            raise
+        path.unlink()
+        raise RunFailed(f"{error} It was deleted; run the same command again to download it anew.") from error
+
+
+@contextmanager
+def _locked(path: Path, name: str) -> Iterator[None]:
+    """A block that only one process of this machine is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"Another process is getting {name} right now. Wait until it is done.") from None
+
+
+@contextmanager
+def _telling_disk(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"{error.filename or root} cannot be read or written: {error.strerror or error}. Mend that, "
+                        "make room, or choose another --data-root.") from error  # fmt: skip
