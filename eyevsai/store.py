@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from eyevsai.errors import RunFailed, UserError
+from eyevsai.extras import install_command, missing_extra
 from eyevsai.relocation import find_moved_from
 
 if TYPE_CHECKING:
@@ -213,12 +214,18 @@ def _touch(uri: str) -> None:
             raise UserError(f"The server {shown(uri)} does not know you. Set {LOGIN}.") from error
         raise _store_error(uri, str(error)) from error
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"The store {shown(uri)} needs the Python package {error.name}. "
-            "For PostgreSQL: pip install -e '.[postgres]'"
-        ) from error
+        raise _driver_error(uri, error.name or "") from error
     except Exception as error:  # database drivers raise of every kind
         raise _store_error(uri, f"{type(error).__name__}: {error}") from error
+
+
+def _driver_error(uri: str, driver: str) -> UserError:
+    if driver == "psycopg":
+        return missing_extra(f"The store {shown(uri)}", "postgres")
+    hint = ""
+    if uri.startswith("postgresql:"):  # SQLAlchemy 2.0 means psycopg2 by it, which no extra brings
+        hint = f" Or begin its address with postgresql+psycopg:, after {install_command('postgres')}"
+    return UserError(f"The store {shown(uri)} needs the Python package {driver}: pip install {driver}.{hint}")
 
 
 def _store_error(uri: str, reason: str) -> UserError:
