@@ -24,4 +24,4 @@ def start_logging() -> None:
 def say_where() -> str:
     """How to see a run in MLflow's UI."""
     uri = find_store()
-    return f"see it at {shown(uri)}" if uri.startswith("http") else "see it with: mlflow ui"
+    return f"see it at {shown(uri)}" if uri.startswith("http") else "see it with: eyevsai ui"

@@ -1,4 +1,4 @@
-"""The commands about this machine: doctor, install, sync."""
+"""The commands about this machine: doctor, install, ui, sync."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ import typer
 from eyevsai import config
 from eyevsai.console import start_logging
 from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
 from eyevsai.flags import Json, pick_settings, with_flags
 
 UNSYNCED = 3
+MLFLOW_PORT, OPTUNA_PORT = 5000, 8080  # that MLflow and optuna-dashboard choose themselves
+HOST = "127.0.0.1"
+STATE = pick_settings(config.RunSettings, "state_root")
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
     app.command()(with_flags(doctor, pick_settings(DataSettings, "data_root")))
     app.command()(install)
-    app.command()(with_flags(sync, pick_settings(config.RunSettings, "state_root")))
+    app.command()(with_flags(ui, STATE))
+    app.command()(with_flags(sync, STATE))
 
 
 def doctor(
@@ -52,7 +57,7 @@ def install(
     names: Annotated[list[str] | None, typer.Argument(metavar="FAMILY|EXTRA...", help="What is to be used.")] = None,
     run: Annotated[bool, typer.Option("--run", help="Run the command, in this Python's environment.")] = False,
 ) -> None:
-    """Print the pip command that brings what a family or an extra needs, or run it. Lists the extras without a name."""
+    """Print the pip command that brings what a family or an extra needs, or run it; without a name, list the extras."""
     from eyevsai.jobs import install as job
 
     if not names:
@@ -69,6 +74,38 @@ def install(
         print(f"{', '.join(extra.name for extra in lacking)} can be used now.")
     elif lacking:
         print(shlex.join(job.pip_command(lacking)))
+
+
+def ui(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="5000 by default, with --optuna 8080.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen at; by default only this machine's own.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    optuna: Annotated[bool, typer.Option("--optuna", help="Show studies, in optuna-dashboard.")] = False,
+    storage: Annotated[str | None, typer.Option(help="Database URL of the studies, as --storage of tune.")] = None,
+    **given: Any,
+) -> None:
+    """Open MLflow's UI on the store, with the best runs first; with --optuna, optuna-dashboard on the studies.
+
+    Where a server keeps the store, it is that server's page which is opened.
+    """
+    from eyevsai.jobs import ui as job
+
+    start_logging()
+    window = job.Window(host or HOST, port or (OPTUNA_PORT if optuna else MLFLOW_PORT), browser)
+    if optuna:
+        job.show_studies(window, storage, Path(config.compose_run(given).state_root).expanduser())
+        return
+    if storage is not None:
+        raise UserError("--storage says where studies are: add --optuna.")
+    server = job.find_server()
+    if server is None:
+        job.show_store(window, verbose=False)
+        return
+    if port is not None or host is not None:
+        raise UserError(f"The store is kept by the server at {server}, which has its own address: leave out --port "
+                        "and --host.")  # fmt: skip
+    print(f"MLflow's UI: {server}")
+    job.open_browser(server, browser)
 
 
 def sync(as_json: Json = False, **given: Any) -> None:

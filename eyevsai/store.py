@@ -47,9 +47,7 @@ def open_store() -> str:
             _touch(uri)
         refuse_moved(uri)
     elif scheme in ("http", "https"):
-        if "@" in urlsplit(uri).netloc:  # MLflow prints the address at the end of each run
-            raise UserError(f"The address {shown(uri)} holds a login, which would be shown. Set {LOGIN} instead.")
-        _reach(uri)
+        reach_server(uri)
         _touch(uri)
     else:
         raise UserError(
@@ -57,6 +55,26 @@ def open_store() -> str:
             "Unset MLFLOW_TRACKING_URI for sqlite:///mlflow.db, or name a database or a server."
         )
     return uri
+
+
+def reach_server(uri: str) -> None:
+    """One attempt at the server: MLflow's own first question would be asked for four minutes, in silence.
+
+    Raises:
+        UserError: nobody answers, or the address holds a login.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    if "@" in urlsplit(uri).netloc:  # MLflow prints the address at the end of each run
+        raise UserError(f"The address {shown(uri)} holds a login, which would be shown. Set {LOGIN} instead.")
+    try:
+        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=REACH_S)
+    except MlflowException as error:
+        why = shown(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]  # the innermost of the errors in it
+        raise UserError(f"Nobody answers at {shown(uri)}: {why}. "
+                        "Is the server running there, and MLFLOW_TRACKING_URI right?") from error  # fmt: skip
 
 
 def refuse_moved(uri: str) -> None:
@@ -184,20 +202,6 @@ def _connect(uri: str) -> None:
             sqlalchemy.inspect(connection).get_table_names()
     finally:
         engine.dispose()
-
-
-def _reach(uri: str) -> None:
-    """One attempt at the server: MLflow's own first question would be asked for four minutes, in silence."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
-    try:
-        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=REACH_S)
-    except MlflowException as error:
-        why = shown(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]  # the innermost of the errors in it
-        raise UserError(f"Nobody answers at {shown(uri)}: {why}. "
-                        "Is the server running there, and MLFLOW_TRACKING_URI right?") from error  # fmt: skip
 
 
 def _touch(uri: str) -> None:

@@ -124,7 +124,7 @@ class Trials:
         config = trial_config(self.config, values)
         tags = {"job": "trial", PARENT: self.parent, "study": self.study.name, "trial": trial.number,
                 **vars(self.opened.name)}  # fmt: skip
-        title = f"trial {trial.number}"
+        title = f"trial {trial.number} {self.study.name}"
         accuracies: list[float] = []
         stop = TrialStop(self.stop, self.config.tuning.trial_timeout)
         try:
