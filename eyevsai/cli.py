@@ -13,11 +13,13 @@ import typer
 
 import eyevsai
 from eyevsai import config, data_commands, machine_commands, matrix_commands, model_commands, registry_commands
-from eyevsai.console import say_where, start_logging
+from eyevsai.completion import completed_words
+from eyevsai.console import say_where, set_verbosity, start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, Terminated, UserError
 from eyevsai.flags import (
     Json,
+    add_switches,
     hyphens,
     pick_settings,
     refuse_flags_of_train,
@@ -36,9 +38,10 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command line and exits with its code: 0 done, 1 failed, 2 a mistake in what was asked."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = take_switch(arguments, "--debug")
+    debug, quiet, verbose = (take_switch(arguments, f"--{name}") for name in ("debug", "quiet", "verbose"))
     try:
-        build_app(arguments)(arguments, prog_name="eyevsai")
+        set_verbosity(quiet=quiet, verbose=verbose)
+        build_app(arguments or completed_words())(arguments, prog_name="eyevsai")
     except UserError as error:
         _fail(error, error.exit_code, debug)
     except KeyboardInterrupt:
@@ -67,7 +70,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
         no_args_is_help=True, add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
         help="Image classifiers that are tuned, trained, exported and looked after with MLflow.",
         context_settings={"token_normalize_func": hyphens},
-        epilog="--debug shows the traceback of an error.",
+        epilog="Every command takes --quiet, --verbose and --debug.",
     )  # fmt: skip
     app.callback(invoke_without_command=True)(_version)
     settings = settings_of_command(arguments)
@@ -84,6 +87,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     app.command(context_settings=lenient)(with_flags(describe, settings))
     machine_commands.add_to(app)
     app.add_typer(data_commands.build_app(), name="data")
+    add_switches(app)
     return app
 
 

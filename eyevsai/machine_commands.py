@@ -10,10 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from eyevsai import config
-from eyevsai.console import start_logging
+from eyevsai.completion import completer
+from eyevsai.console import is_verbose, start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
+from eyevsai.extras import read_extras
 from eyevsai.flags import Json, pick_settings, with_flags
+from eyevsai.models.families import FAMILIES
 
 UNSYNCED = 3
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080  # that MLflow and optuna-dashboard choose themselves
@@ -29,6 +32,10 @@ def add_to(app: typer.Typer) -> None:
     app.command()(with_flags(sync, STATE))
 
 
+def _installable(_: dict[str, Any]) -> list[str]:
+    return [*FAMILIES, *read_extras()]
+
+
 def doctor(
     init: Annotated[bool, typer.Option("--init", help="Create the store if there is none.")] = False,
     relocate: Annotated[
@@ -38,6 +45,7 @@ def doctor(
     **given: Any,
 ) -> None:
     """Check the environment and say what to mend."""
+    start_logging()
     from eyevsai.jobs.doctor import examine, relocate_store
 
     if relocate:
@@ -54,7 +62,10 @@ def doctor(
 
 
 def install(
-    names: Annotated[list[str] | None, typer.Argument(metavar="FAMILY|EXTRA...", help="What is to be used.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FAMILY|EXTRA...", help="What is to be used.", autocompletion=completer(_installable)),
+    ] = None,
     run: Annotated[bool, typer.Option("--run", help="Run the command, in this Python's environment.")] = False,
 ) -> None:
     """Print the pip command that brings what a family or an extra needs, or run it; without a name, list the extras."""
@@ -99,7 +110,7 @@ def ui(
         raise UserError("--storage says where studies are: add --optuna.")
     server = job.find_server()
     if server is None:
-        job.show_store(window, verbose=False)
+        job.show_store(window, verbose=is_verbose())
         return
     if port is not None or host is not None:
         raise UserError(f"The store is kept by the server at {server}, which has its own address: leave out --port "

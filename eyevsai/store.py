@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
+log = logging.getLogger("eyevsai")
+
 STUDIES = "studies"
 PARENT = "mlflow.parentRunId"  # the tag by which MLflow shows a run under another one
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -41,6 +44,7 @@ def open_store() -> str:
             older MLflow, or is a server that wants a login or whose address holds one.
     """
     uri = find_store()
+    log.debug("The store is %s", shown(uri))
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme in DATABASES:
         with lock_store(uri):

@@ -77,6 +77,7 @@ def start_run(
     with folder.claim():
         folder.write(STORE, identify_store(tracking_uri))  # a cleanup takes nothing for an orphan of another store
         run = open_run(client, folder, carriers)
+        log.debug("Run %s (%s) begins; what this machine keeps of it is in %s", run_id, name, folder.path)
         if resumed:
             _reopen(run, own, given)
         with _logging_to(folder.log), _beating(folder):
