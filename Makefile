@@ -29,7 +29,7 @@ format: $(VENV)/installed-dev
 	python -m eyevsai.project
 
 ui: $(VENV)/installed
-	mlflow ui
+	eyevsai ui
 
 screenshots: $(VENV)/installed-dev
 	python docs/screenshots.py

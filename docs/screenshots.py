@@ -1,4 +1,4 @@
-"""Takes the pictures that the README shows: trains on digits, opens the run in `mlflow ui`, in headless Chromium.
+"""Takes the pictures that the README shows: trains on digits, opens the run in MLflow's UI, in headless Chromium.
 
 python docs/screenshots.py            into docs/images/
 """
@@ -33,19 +33,20 @@ def find_chromium() -> str | None:
 
 @contextmanager
 def mlflow_ui(folder: Path) -> Iterator[str]:
-    """`mlflow ui` over the store in `folder`, as an address."""
+    """MLflow's UI over the store in `folder`, as `eyevsai ui` opens it, as an address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "eyevsai", "ui", "--port", str(port), "--no-browser"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    env["PYTHONPATH"] = str(ROOT)
     with (folder / "ui.log").open("w") as output:
         server = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True)
         try:
             _wait_for(f"http://127.0.0.1:{port}/health", server)
             yield f"http://127.0.0.1:{port}"
         finally:
-            os.killpg(server.pid, 15)
+            server.terminate()
             server.wait(timeout=30)
 
 
@@ -57,7 +58,7 @@ def _wait_for(address: str, server: subprocess.Popen[bytes], seconds: float = 12
                 return
         except OSError:
             time.sleep(0.3)
-    raise RuntimeError("mlflow ui did not start")
+    raise RuntimeError("eyevsai ui did not start")
 
 
 @contextmanager
@@ -83,8 +84,17 @@ def open_study(page: Page, address: str, name: str) -> None:
     cell = page.locator(".ag-cell-wrapper", has_text=name).first
     cell.wait_for(timeout=60_000)
     cell.locator("button").first.click()
-    page.get_by_text("trial 0", exact=True).first.wait_for(timeout=60_000)
+    page.get_by_text("trial 0 ").first.wait_for(timeout=60_000)
     _close_assistant(page)
+
+
+def open_best(page: Page, address: str, experiment_id: str = "0") -> list[str]:
+    """The view that `eyevsai ui` opens, once its rows are drawn; the names of its columns."""
+    page.goto("about:blank")
+    page.goto(f"{address}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=eyevsai")
+    page.locator(".ag-row .ag-cell[col-id*='best/accuracy']").first.wait_for(timeout=60_000)
+    _close_assistant(page)
+    return [text.strip() for text in page.locator(".ag-header-cell").all_inner_texts() if text.strip()]
 
 
 def open_picture(page: Page, address: str, run_id: str, name: str) -> None:

@@ -12,12 +12,14 @@ from typing import Annotated, Any
 import typer
 
 import eyevsai
-from eyevsai import config, data_commands, matrix_commands, model_commands, registry_commands
-from eyevsai.console import say_where, start_logging
+from eyevsai import config, data_commands, machine_commands, matrix_commands, model_commands, registry_commands
+from eyevsai.completion import completed_words
+from eyevsai.console import say_where, set_verbosity, start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, Terminated, UserError
 from eyevsai.flags import (
     Json,
+    add_switches,
     hyphens,
     pick_settings,
     refuse_flags_of_train,
@@ -30,15 +32,16 @@ from eyevsai.flags import (
 from eyevsai.models.families import variation_of
 from eyevsai.settings import spell_flags
 
-INTERRUPTED, UNSYNCED = 130, 3
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command line and exits with its code: 0 done, 1 failed, 2 a mistake in what was asked."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = take_switch(arguments, "--debug")
+    debug, quiet, verbose = (take_switch(arguments, f"--{name}") for name in ("debug", "quiet", "verbose"))
     try:
-        build_app(arguments)(arguments, prog_name="eyevsai")
+        set_verbosity(quiet=quiet, verbose=verbose)
+        build_app(arguments or completed_words())(arguments, prog_name="eyevsai")
     except UserError as error:
         _fail(error, error.exit_code, debug)
     except KeyboardInterrupt:
@@ -67,7 +70,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
         no_args_is_help=True, add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
         help="Image classifiers that are tuned, trained, exported and looked after with MLflow.",
         context_settings={"token_normalize_func": hyphens},
-        epilog="--debug shows the traceback of an error.",
+        epilog="Every command takes --quiet, --verbose and --debug.",
     )  # fmt: skip
     app.callback(invoke_without_command=True)(_version)
     settings = settings_of_command(arguments)
@@ -83,9 +86,9 @@ def build_app(arguments: list[str]) -> typer.Typer:
     app.command(hidden=True)(work)
     app.command(name="list")(with_flags(list_all, pick_settings(DataSettings, "data_root")))
     app.command(context_settings=lenient)(with_flags(describe, settings))
-    app.command()(with_flags(doctor, pick_settings(DataSettings, "data_root")))
-    app.command()(with_flags(sync, pick_settings(config.RunSettings, "state_root")))
+    machine_commands.add_to(app)
     app.add_typer(data_commands.build_app(), name="data")
+    add_switches(app)
     return app
 
 
@@ -185,46 +188,6 @@ def describe(
 
     described = job(composed, num_classes)
     print(json.dumps(described, indent=2) if as_json else render_card(described))
-
-
-def doctor(
-    init: Annotated[bool, typer.Option("--init", help="Create the store if there is none.")] = False,
-    relocate: Annotated[
-        bool, typer.Option("--relocate", help="Mend the store of a project folder that was moved, after a copy.")
-    ] = False,
-    as_json: Json = False,
-    **given: Any,
-) -> None:
-    """Check the environment and say what to mend."""
-    from eyevsai.jobs.doctor import examine, relocate_store
-
-    if relocate:
-        done = relocate_store()
-        print(f"{done.paths} paths lead from {done.before} to {done.after} now; the store before is {done.backup}")
-    findings = examine(_data_root(given), create_store=init)
-    if as_json:
-        print(json.dumps([vars(finding) for finding in findings], indent=2))
-    else:
-        for finding in findings:
-            print(f"{'ok  ' if finding.ok else 'MEND'}  {finding.subject:<12}{finding.text}")
-    if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
-
-
-def sync(as_json: Json = False, **given: Any) -> None:
-    """Tell the store what runs could not while it was away. Exit code 3 when something is left."""
-    from eyevsai.jobs.sync import sync_all
-
-    start_logging()
-    left = sync_all(Path(config.compose_run(given).state_root).expanduser())
-    if as_json:
-        print(json.dumps(left))
-    else:
-        for run_id, count in left.items():
-            print(f"run {run_id}: {f'{count} entries are left' if count else 'nothing is left'}")
-        print(f"{sum(left.values())} entries are left")
-    if any(left.values()):
-        raise typer.Exit(UNSYNCED)
 
 
 def _data_root(given: dict[str, Any]) -> Path:

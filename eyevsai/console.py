@@ -4,19 +4,51 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from typing import TextIO
 
+from eyevsai.errors import UserError
 from eyevsai.store import find_store, shown
+
+VERBOSITY = "EYEVSAI_VERBOSITY"  # a variable, so that processes which a command starts know it too
+QUIET, VERBOSE = "quiet", "verbose"
+LEVELS = {QUIET: logging.WARNING, VERBOSE: logging.DEBUG}
+
+
+def set_verbosity(*, quiet: bool, verbose: bool) -> None:
+    """Makes this process, and those that it starts, say less or more.
+
+    Raises:
+        UserError: both are asked for.
+    """
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose contradict each other: leave one out.")
+    if quiet or verbose:
+        os.environ[VERBOSITY] = QUIET if quiet else VERBOSE
+
+
+def is_verbose() -> bool:
+    """Whether more is to be said."""
+    return os.environ.get(VERBOSITY) == VERBOSE
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at the time: a bar puts lines above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def start_logging() -> None:
     """Shows what jobs tell of themselves, a line each, on standard error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = _Handler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s" if is_verbose() else "%(message)s", "%H:%M:%S"))
     logger = logging.getLogger("eyevsai")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(LEVELS.get(os.environ.get(VERBOSITY, ""), logging.INFO))
     logger.handlers = [handler]
     logger.propagate = False
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "INFO" if is_verbose() else "WARNING")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is --json's where there is a server
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for files of a few lines
 
@@ -24,4 +56,4 @@ def start_logging() -> None:
 def say_where() -> str:
     """How to see a run in MLflow's UI."""
     uri = find_store()
-    return f"see it at {shown(uri)}" if uri.startswith("http") else "see it with: mlflow ui"
+    return f"see it at {shown(uri)}" if uri.startswith("http") else "see it with: eyevsai ui"

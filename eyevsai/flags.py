@@ -9,12 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from eyevsai import config
+from eyevsai.completion import completer_of
 from eyevsai.data.catalogue import PRESETS
 from eyevsai.engines.settings import EngineSettings
 from eyevsai.errors import UserError
 from eyevsai.settings import FALSE, TRUE, Setting, Settings, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
+SWITCHES = {
+    "quiet": "Say nothing while it works: only the result, and what is wrong.",
+    "verbose": "Say more: what is read and written, where, and when.",
+    "debug": "Show the traceback of an error.",
+}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -76,7 +82,7 @@ def with_flags(command: Callable[..., None], settings: Sequence[Setting]) -> Cal
     for setting in settings:
         option = typer.Option(
             setting.flag, parser=setting.parse, metavar=_metavar(setting), help=_help(setting),
-            show_default=False, rich_help_panel=setting.panel,
+            show_default=False, rich_help_panel=setting.panel, autocompletion=completer_of(setting),
         )  # fmt: skip
         annotation = Annotated[Any, option]
         parameters.append(
@@ -89,6 +95,32 @@ def with_flags(command: Callable[..., None], settings: Sequence[Setting]) -> Cal
     flagged.__name__, flagged.__doc__ = command.__name__, command.__doc__
     flagged.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return flagged
+
+
+def add_switches(app: typer.Typer) -> None:
+    """Shows the switches of all commands in their help, and to shells; `main` takes them out of a line beforehand."""
+    for info in app.registered_commands:
+        if info.callback is not None:
+            info.callback = _with_switches(info.callback)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            add_switches(group.typer_instance)
+
+
+def _with_switches(command: Callable[..., None]) -> Callable[..., None]:
+    def switched(**values: Any) -> None:
+        command(**{name: value for name, value in values.items() if name not in SWITCHES})
+
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in inspect.signature(command, eval_str=True).parameters.values()
+    ]
+    for name, text in SWITCHES.items():
+        annotation = Annotated[bool, typer.Option(f"--{name}", help=text, rich_help_panel="Everywhere")]
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation))
+    switched.__name__, switched.__doc__ = command.__name__, command.__doc__
+    switched.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return switched
 
 
 def _metavar(setting: Setting) -> str:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from eyevsai import config
-from eyevsai.console import start_logging
+from eyevsai.completion import COMPLETERS
+from eyevsai.console import is_verbose, start_logging
 from eyevsai.errors import UserError
 from eyevsai.flags import Json, pick_settings, with_flags
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
@@ -90,7 +91,7 @@ def cleanup(as_json: Json = False, **given: Any) -> None:
     """Delete old versions, failed runs, old studies, the cache and left-overs, with all their files.
 
     Prints what goes and asks, unless --yes. What is in Production or Staging, has an alias, is pinned, in use or
-    needed by another version stays.
+    needed by another version stays; --verbose says of each why.
     """
     settings = config.compose(CleanupSettings, given)
     start_logging()
@@ -109,7 +110,7 @@ def _agree(settings: CleanupSettings, plan: Any, as_json: bool) -> bool:
     from eyevsai.reports.registry_table import print_plan
 
     if not as_json:
-        print_plan(plan.to_json(), verbose=settings.verbose)
+        print_plan(plan.to_json(), verbose=is_verbose())
     if settings.yes or settings.dry_run or not plan.items:
         return True
     if as_json or not sys.stdin.isatty():
@@ -125,6 +126,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """List versions with stages, aliases, figures and who promoted them. Exit code 1 when something disagrees."""
+    start_logging()
     from eyevsai.jobs.registry import read_status
 
     found = read_status(name)
@@ -146,6 +148,7 @@ def log(
     as_json: Json = False,
 ) -> None:
     """List who promoted, rolled back or deleted what, when and why; with --at, what was in Production then."""
+    start_logging()
     from eyevsai.jobs.registry import held_at, read_entries
 
     entries = read_entries(name)
@@ -169,7 +172,9 @@ def _held(name: str, at: str, held: list[dict[str, Any]]) -> str:
 
 
 def best(
-    dataset: Annotated[str, typer.Option(help="A dataset that models were trained on.")],
+    dataset: Annotated[
+        str, typer.Option(help="A dataset that models were trained on.", autocompletion=COMPLETERS["dataset"])
+    ],
     make: Annotated[
         bool, typer.Option("--promote", help="Register the best under the dataset's own name, and promote it there.")
     ] = False,

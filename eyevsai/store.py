@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,11 +20,14 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from eyevsai.errors import RunFailed, UserError
+from eyevsai.extras import install_command, missing_extra
 from eyevsai.relocation import find_moved_from
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
+
+log = logging.getLogger("eyevsai")
 
 STUDIES = "studies"
 PARENT = "mlflow.parentRunId"  # the tag by which MLflow shows a run under another one
@@ -40,15 +44,14 @@ def open_store() -> str:
             older MLflow, or is a server that wants a login or whose address holds one.
     """
     uri = find_store()
+    log.debug("The store is %s", shown(uri))
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme in DATABASES:
         with lock_store(uri):
             _touch(uri)
         refuse_moved(uri)
     elif scheme in ("http", "https"):
-        if "@" in urlsplit(uri).netloc:  # MLflow prints the address at the end of each run
-            raise UserError(f"The address {shown(uri)} holds a login, which would be shown. Set {LOGIN} instead.")
-        _reach(uri)
+        reach_server(uri)
         _touch(uri)
     else:
         raise UserError(
@@ -56,6 +59,26 @@ def open_store() -> str:
             "Unset MLFLOW_TRACKING_URI for sqlite:///mlflow.db, or name a database or a server."
         )
     return uri
+
+
+def reach_server(uri: str) -> None:
+    """One attempt at the server: MLflow's own first question would be asked for four minutes, in silence.
+
+    Raises:
+        UserError: nobody answers, or the address holds a login.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    if "@" in urlsplit(uri).netloc:  # MLflow prints the address at the end of each run
+        raise UserError(f"The address {shown(uri)} holds a login, which would be shown. Set {LOGIN} instead.")
+    try:
+        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=REACH_S)
+    except MlflowException as error:
+        why = shown(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]  # the innermost of the errors in it
+        raise UserError(f"Nobody answers at {shown(uri)}: {why}. "
+                        "Is the server running there, and MLFLOW_TRACKING_URI right?") from error  # fmt: skip
 
 
 def refuse_moved(uri: str) -> None:
@@ -185,20 +208,6 @@ def _connect(uri: str) -> None:
         engine.dispose()
 
 
-def _reach(uri: str) -> None:
-    """One attempt at the server: MLflow's own first question would be asked for four minutes, in silence."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
-    try:
-        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=REACH_S)
-    except MlflowException as error:
-        why = shown(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]  # the innermost of the errors in it
-        raise UserError(f"Nobody answers at {shown(uri)}: {why}. "
-                        "Is the server running there, and MLFLOW_TRACKING_URI right?") from error  # fmt: skip
-
-
 def _touch(uri: str) -> None:
     """Makes MLflow open the store, which creates its tables where there are none."""
     from mlflow import MlflowClient
@@ -213,12 +222,18 @@ def _touch(uri: str) -> None:
             raise UserError(f"The server {shown(uri)} does not know you. Set {LOGIN}.") from error
         raise _store_error(uri, str(error)) from error
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"The store {shown(uri)} needs the Python package {error.name}. "
-            "For PostgreSQL: pip install -e '.[postgres]'"
-        ) from error
+        raise _driver_error(uri, error.name or "") from error
     except Exception as error:  # database drivers raise of every kind
         raise _store_error(uri, f"{type(error).__name__}: {error}") from error
+
+
+def _driver_error(uri: str, driver: str) -> UserError:
+    if driver == "psycopg":
+        return missing_extra(f"The store {shown(uri)}", "postgres")
+    hint = ""
+    if uri.startswith("postgresql:"):  # SQLAlchemy 2.0 means psycopg2 by it, which no extra brings
+        hint = f" Or begin its address with postgresql+psycopg:, after {install_command('postgres')}"
+    return UserError(f"The store {shown(uri)} needs the Python package {driver}: pip install {driver}.{hint}")
 
 
 def _store_error(uri: str, reason: str) -> UserError:

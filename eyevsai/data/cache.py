@@ -63,6 +63,7 @@ class Cache:
                 if folder.is_dir() and not _is_whole(folder):
                     log.warning("The cache %s is damaged: building it again.", folder)
                     shutil.rmtree(folder)
+                log.debug("%s is %s", folder, "in the cache" if folder.is_dir() else "not in the cache: computing it")
                 if not folder.is_dir():
                     _build(folder, build)
                     self._shrink(keep=folder)

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 
 from eyevsai.data.download import Location
 from eyevsai.errors import RunFailed, UserError
+from eyevsai.extras import missing_extra
 
 REFUSALS = (401, 403)
 
@@ -21,8 +22,7 @@ REFUSALS = (401, 403)
 def check_kagglehub(name: str) -> None:
     """Raises UserError when kagglehub is not installed."""
     if find_spec("kagglehub") is None:
-        raise UserError(f"{name} comes from Kaggle, which needs kagglehub, which is not installed: pip install "
-                        "'eyevsai[data]'.")  # fmt: skip
+        raise missing_extra(f"{name}, which comes from Kaggle,", "data")
 
 
 def locate_dataset(handle: str) -> Location:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.engines.engine import Engine, Job, State, Status, Task, make_call
+
+log = logging.getLogger("eyevsai")
 
 TASK, RESULT, LOG = "task.json", "result.json", "log.txt"
 
@@ -38,6 +41,7 @@ class _Process(Job):
         (folder / RESULT).unlink(missing_ok=True)
         (folder / TASK).write_text(json.dumps({"call": task.call, "given": dict(task.given)}), encoding="utf-8")
         self.folder, self.began_at = folder, time.monotonic()
+        log.debug("%s begins in a process of its own, which says what it does in %s", task.name, folder / LOG)
         with open(folder / LOG, "w", encoding="utf-8") as said:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "eyevsai", "work", str(folder)], stdin=subprocess.DEVNULL,

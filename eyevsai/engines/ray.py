@@ -14,6 +14,7 @@ from typing import Any
 
 from eyevsai.engines.engine import Engine, Job, State, Status, Task, make_call
 from eyevsai.errors import UserError
+from eyevsai.extras import missing_extra
 from eyevsai.store import find_store
 
 SHIPPED = ("MLFLOW_", "EYEVSAI_", "AWS_")  # begin the variables that jobs need wherever they run
@@ -33,7 +34,7 @@ class RayEngine(Engine):
         try:
             import ray  # noqa: F401
         except ModuleNotFoundError as error:
-            raise UserError("--engine ray needs the extra ray: pip install -e '.[ray]'") from error
+            raise missing_extra("--engine ray", "ray") from error
         if address is not None:
             _reach(address)
         self.address = address

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from eyevsai.errors import UserError
 from eyevsai.evaluation.metrics import Probabilities
+from eyevsai.extras import missing_extra
 from eyevsai.formats.tracing import convert, trace
 from eyevsai.models.learner import Learner, NetworkModel
 
@@ -76,10 +77,7 @@ class Format(ABC):
     def check_installed(self) -> None:
         """Raises UserError when what opens this format is not installed."""
         if self.extra is not None and find_spec(self.extra[1]) is None:
-            raise UserError(
-                f"--format {self.name} needs {self.extra[1]}, which is not installed: pip install "
-                f"'eyevsai[{self.extra[0]}]'"
-            )
+            raise missing_extra(f"--format {self.name}", self.extra[0])
 
     @abstractmethod
     def write(self, source: Source, folder: Path) -> None:

@@ -37,7 +37,7 @@ class Board:
         self.live_: Live | None = None
 
     def __enter__(self) -> Board:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
             from rich.console import Console
             from rich.live import Live
 

@@ -12,6 +12,7 @@ from eyevsai.data.cache import Cache
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.run_folder import RunFolder
 from eyevsai.store import studies_folder
+from eyevsai.tuning.settings import JOURNAL
 
 if TYPE_CHECKING:
     from eyevsai.registry.artifacts import Artifacts
@@ -64,7 +65,7 @@ def _plan_studies(
     items = []
     for item in plan.items:
         name = names[item.run_ids[-1]]
-        own = [] if name in staying else [folder / f"{name}.journal", folder / f"{name}.journal.flock"]
+        own = [] if name in staying else [folder / f"{name}{JOURNAL}", folder / f"{name}{JOURNAL}.flock"]
         items.append(replace(item, paths=tuple(path for path in own if path.is_file())))
     return replace(plan, items=tuple(items))
 

@@ -104,7 +104,9 @@ class Leaving:
         from eyevsai.serving.package import EXPORT_FOLDER, SERVED
 
         subject, began = self.subject, time.monotonic()
-        log.info("Exporting %s as %s", subject.title, name)
+        log.info(
+            "Exporting %s as %s, format %d of %d", subject.title, name, self.names.index(name) + 1, len(self.names)
+        )
         with tempfile.TemporaryDirectory(prefix="eyevsai-export-") as place:
             folder = Path(place) / name
             try:

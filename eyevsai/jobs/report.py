@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from eyevsai.tracking.run import Run
 
 REPORTS = "reports"  # the folder of a run's artifacts that holds them
-UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers over a store that no server has
+UI = "http://127.0.0.1:5000"  # where `eyevsai ui` answers over a store that no server has
 GAME = "game_backend_report"
 CSV, SUMMARY, PAGE = "all_models_report", "summary_report", "all_models"
 

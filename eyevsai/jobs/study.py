@@ -15,7 +15,7 @@ from eyevsai.models.learner import build
 from eyevsai.names import ModelName
 from eyevsai.settings import settings_of
 from eyevsai.store import studies_folder
-from eyevsai.tuning.settings import TuneSettings
+from eyevsai.tuning.settings import JOURNAL, TuneSettings
 
 if TYPE_CHECKING:
     from eyevsai.tuning.study import Study
@@ -79,7 +79,7 @@ def open_study(config: TuneConfig) -> OpenStudy:
     space = declared_space(type(model.settings), config.given, config.tuning.space)
     name = config.tuning.study or ModelName(dataset.name, model.family, model.variation).registered
     folder = studies_folder(tracking_uri, config.state_root)
-    place = Place(config.tuning.storage, folder / f"{name}.journal")
+    place = Place(config.tuning.storage, folder / f"{name}{JOURNAL}")
     study = Study(name, place, config.tuning, space, getattr(model.settings, "epochs", 1))
     about = {"model": f"{model.family}/{model.variation}", "preset": model.preset, "data": dataset.fingerprint,
              "seed": config.trials.run.seed}  # fmt: skip

@@ -96,7 +96,7 @@ def find_subject(tracking_uri: str, run_id: str | None, model_uri: str | None) -
     uri = version.uri if version else run.model_uri
     if uri is None:
         why = f"it is {run.status}" if run.status != "FINISHED" else f"it is of job {run.tags.get('job', 'unknown')}"
-        raise UserError(f"Run {found_id} has no model: {why}. Name a finished training run; `mlflow ui` shows them.")
+        raise UserError(f"Run {found_id} has no model: {why}. Name a finished training run; `eyevsai ui` shows them.")
     package = fetch_package(uri)
     config = read_json(tracking_uri, found_id, CONFIG)
     if config is None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import SPLIT_TABLE, Data, Split, load_dataset
 from eyevsai.data.workers import IMPORTING
+from eyevsai.jobs.epochs import EpochLog
 from eyevsai.jobs.learning import prepare_learner
 from eyevsai.jobs.meeting import meeting
 from eyevsai.jobs.opening import log_input, open_swept_store, start_job
@@ -154,6 +155,9 @@ class Session:
     rows: list[dict[str, float]] = field(default_factory=list)
     logged: set[int] = field(default_factory=set)  # epochs whose rows a resumed run has already
 
+    def __post_init__(self) -> None:
+        self.epoch_log = EpochLog(getattr(self.config.model.settings, "epochs", 1))
+
     def log_start(self) -> None:
         """Settings, environment and data, before the first step."""
         from eyevsai.tracking.environment import describe_environment
@@ -190,8 +194,7 @@ class Session:
         if epoch in self.logged:
             return
         self.run.metrics(row, step=epoch)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
-        log.info("epoch %d of %s  %s", epoch, getattr(self.config.model.settings, "epochs", 1), shown)
+        self.epoch_log.tell(self.rows)
 
     def evaluate(self) -> dict[str, float]:
         """Scores of the best weights on valid, with pictures; `best/...` is what a run table sorts by."""

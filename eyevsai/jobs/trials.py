@@ -14,6 +14,7 @@ from eyevsai.jobs.learning import prepare_learner
 from eyevsai.jobs.opening import log_input
 from eyevsai.jobs.signals import JobStop
 from eyevsai.jobs.study import OpenStudy, trial_config
+from eyevsai.progress import Pace
 from eyevsai.run_folder import RunFolder
 from eyevsai.stopping import Stop
 from eyevsai.store import PARENT
@@ -58,6 +59,7 @@ class Trials:
         self.config, self.study, self.dataset = opened.config, opened.study, opened.dataset
         self.process = json.dumps(describe_process())
         self.began_at = time.monotonic()
+        self.pace = Pace()
 
     def work(self, after_each: Callable[[], None] = lambda: None) -> None:
         """Runs trials until there are enough, time is up, or one is good enough."""
@@ -109,13 +111,20 @@ class Trials:
         if isinstance(outcome, KeyboardInterrupt | Terminated):
             found = self._result(trial.user_attrs.get(RUN_ID, ""))  # its run may have ended before the signal came
             outcome = outcome if found is None else found
-        if isinstance(outcome, float):
-            log.info("Trial %d: valid accuracy %.4f", trial.number, outcome)
-        elif isinstance(outcome, Exception):
-            if not isinstance(outcome, UserError | Pruned):
-                log.error("Trial %d failed", trial.number, exc_info=outcome)
-            log.info("Trial %d: %s", trial.number, "pruned" if isinstance(outcome, Pruned) else outcome)
         self.study.tell(trial, outcome)
+        if isinstance(outcome, Exception) and not isinstance(outcome, UserError | Pruned):
+            log.error("Trial %d failed", trial.number, exc_info=outcome)
+        if isinstance(outcome, float | Exception):
+            self._say(trial, outcome)
+
+    def _say(self, trial: Trial, outcome: float | Exception) -> None:
+        """How a trial ended, which is the best so far, and how long the study may still take."""
+        self.pace.step()
+        came = f"valid accuracy {outcome:.4f}" if isinstance(outcome, float) else str(outcome) or "failed"
+        best, left = self.study.best(), self.study.num_left()
+        shown = f" (best {best.value:.4f} in trial {best.number})" if best else ""
+        log.info("Trial %d: %s%s; %d of %d to go%s", trial.number, came, shown, left, self.config.tuning.n_trials,
+                 self.pace.left(left / self.config.tuning.jobs))  # fmt: skip
 
     def _evaluate(self, trial: Trial) -> float:
         """The highest valid accuracy of the epochs of one trial."""
@@ -124,7 +133,7 @@ class Trials:
         config = trial_config(self.config, values)
         tags = {"job": "trial", PARENT: self.parent, "study": self.study.name, "trial": trial.number,
                 **vars(self.opened.name)}  # fmt: skip
-        title = f"trial {trial.number}"
+        title = f"trial {trial.number} {self.study.name}"
         accuracies: list[float] = []
         stop = TrialStop(self.stop, self.config.tuning.trial_timeout)
         try:

@@ -35,7 +35,7 @@ def use_tuned(config: TrainConfig, name: ModelName, tracking_uri: str) -> tuple[
         return config, None
     if found is None:
         raise UserError(
-            f"There is no finished study or run {wanted} of {name}. `mlflow ui` shows those that are there."
+            f"There is no finished study or run {wanted} of {name}. `eyevsai ui` shows those that are there."
         )
     best = read_json(tracking_uri, found, BEST)
     if best is None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eyevsai.errors import UserError
+from eyevsai.extras import missing_extra
 
 EIGHT = 8  # channels stay a multiple of it, which a CPU's instructions take at once
 
@@ -26,7 +27,7 @@ class ChannelWise(Protocol):
 def check_installed() -> None:
     """Raises UserError when what finds dependent channels is not installed."""
     if find_spec("torch_pruning") is None:
-        raise UserError("--prune needs torch-pruning, which is not installed: pip install 'eyevsai[prune]'")
+        raise missing_extra("--prune", "prune")
 
 
 def prune(network: nn.Module, share: float, image_size: int) -> None:

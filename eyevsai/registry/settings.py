@@ -63,7 +63,6 @@ class CleanupSettings(Settings):
     including_newest: Annotated[bool, Doc("Let --keep 0 delete the newest versions too.")] = False
     dry_run: Annotated[bool, Doc("Print what would be deleted, and delete nothing.")] = False
     yes: Annotated[bool, Doc("Do not ask.")] = False  # undeclared in MLproject: a key `yes` is true to YAML
-    verbose: Annotated[bool, Doc("Say of what stays, too, why it does.")] = False
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
     ] = STATE_ROOT

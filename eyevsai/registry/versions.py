@@ -150,7 +150,7 @@ def find_version(tracking_uri: str, uri: str) -> Version:
             raise
         choose("registered model", name, [model.name for model in client.search_registered_models(max_results=1000)])
         there = sorted({int(each.version) for each in client.search_model_versions(f"name = '{name}'")})
-        raise UserError(f"There is no {uri}. Versions of {name}: {', '.join(map(str, there)) or 'none'}; `mlflow ui` "
+        raise UserError(f"There is no {uri}. Versions of {name}: {', '.join(map(str, there)) or 'none'}; `eyevsai ui` "
                         "shows their stages and aliases.") from error  # fmt: skip
     return _with_original(client, Version(found.name, str(found.version), found.run_id or "", dict(found.tags)))
 

@@ -86,7 +86,7 @@ def why_not_resumable(tracking_uri: str, folder: RunFolder) -> str | None:
     try:
         run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
     except MlflowException:
-        return f"There is no run {run_id} in the store. `mlflow ui` shows those that are there."
+        return f"There is no run {run_id} in the store. `eyevsai ui` shows those that are there."
     if run.info.status == "FINISHED":
         return (
             f"Run {run_id} has finished ({run.data.tags.get('version', 'no version')}): there is nothing to go on with."

@@ -26,6 +26,7 @@ from eyevsai.errors import Pruned, RunFailed, Terminated
 from eyevsai.run_folder import STORE, RunFolder, check_root
 from eyevsai.stopping import Stop
 from eyevsai.store import identify_store, shown, telling_refusals
+from eyevsai.tracking.experiment import describe_experiment, find_experiment
 from eyevsai.tracking.monitor import start_monitor
 from eyevsai.tracking.operations import Carrier
 from eyevsai.tracking.process import BEAT_EVERY_S, owner
@@ -35,7 +36,6 @@ from eyevsai.tracking.run import PATIENCE_S, Run, Unsynced, now_ms, open_run
 log = logging.getLogger("eyevsai")
 
 INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its spool
-EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
 ERROR_LENGTH = 500  # of what a tag says of a failure
 ENDED_BY = "ended_by"  # the tag that says what ended an interrupted run
 RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
@@ -77,6 +77,7 @@ def start_run(
     with folder.claim():
         folder.write(STORE, identify_store(tracking_uri))  # a cleanup takes nothing for an orphan of another store
         run = open_run(client, folder, carriers)
+        log.debug("Run %s (%s) begins; what this machine keeps of it is in %s", run_id, name, folder.path)
         if resumed:
             _reopen(run, own, given)
         with _logging_to(folder.log), _beating(folder):
@@ -178,28 +179,19 @@ def _beating(folder: RunFolder) -> Iterator[None]:
 
 def create_run(client: MlflowClient, name: str, tags: Mapping[str, Any], started_ms: int | None = None) -> str:
     """A new run in the experiment that MLflow resolves; returns its id. It begins now, or when it did."""
-    experiment_id = _find_experiment(client)
-    client.set_experiment_tag(experiment_id, *EXPERIMENT_KIND)
+    experiment_id = find_experiment(client)
+    describe_experiment(client, experiment_id)
     origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "eyevsai", "mlflow.source.type": "LOCAL"}
     return str(client.create_run(experiment_id, started_ms, {**origin, **tags}, name).info.run_id)
 
 
 def _take_over(client: MlflowClient, run_id: str, name: str, tags: Mapping[str, Any]) -> str:
     info = client.get_run(run_id).info
-    client.set_experiment_tag(info.experiment_id, *EXPERIMENT_KIND)
+    describe_experiment(client, info.experiment_id)
     _set_tags(client, run_id, tags)
     if GIVEN_BY_MLFLOW.fullmatch(info.run_name or ""):
         client.update_run(run_id, name=name)
     return run_id
-
-
-def _find_experiment(client: MlflowClient) -> str:
-    """The experiment that MLflow's own variables name, else Default."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if not name or os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"
-    experiment = client.get_experiment_by_name(name)
-    return experiment.experiment_id if experiment else client.create_experiment(name)
 
 
 @contextmanager

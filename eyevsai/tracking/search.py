@@ -49,7 +49,7 @@ def find_run(tracking_uri: str, run_id: str) -> FoundRun:
     try:
         run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
     except MlflowException as error:
-        raise UserError(f"There is no run {run_id} in the store. `mlflow ui` shows those that are there.") from error
+        raise UserError(f"There is no run {run_id} in the store. `eyevsai ui` shows those that are there.") from error
     if run.info.lifecycle_stage != "active":
         raise UserError(f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}")
     return _describe(run)

@@ -67,6 +67,7 @@ class Checkpoints:
                 _replace(self.folder / PREVIOUS, (self.folder / NEWEST).read_text(encoding="utf-8"))
             _replace(self.folder / NEWEST, json.dumps({"body": body, "sha256": _digest(body)}))
             self._delete_others()
+            log.debug("Checkpoint of %.1f MB in %s", path.stat().st_size / 1e6, self.folder)
         except OSError as error:
             path.unlink(missing_ok=True)
             raise RunFailed(

@@ -134,7 +134,8 @@ class Trainer:
         progress, began = self.progress_, time.perf_counter() - self.progress_.seconds
         batches = self.batches_.order(epoch)
         left = batches[progress.steps :]
-        for places in track(left, f"Epoch {epoch}", total=len(left)):
+        label, images = f"Epoch {epoch} of {self.course.num_epochs}", sum(map(len, left))
+        for places in track(left, label, total=images, unit=self.settings.batch_size):
             set_rates(self.optimizer_, self.course.rates(epoch - 1 + (progress.steps + 1) / len(batches)))
             self._step_within_memory(places, epoch, progress.steps)
             progress.steps, progress.seconds = progress.steps + 1, time.perf_counter() - began

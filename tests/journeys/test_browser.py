@@ -1,4 +1,4 @@
-"""What a person sees in `mlflow ui`, in a real browser."""
+"""What a person sees in MLflow's UI, in a real browser."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ def test_a_study_shows_its_trials_under_it(
     parent = next(run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "tune")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
         screenshots.open_study(page, address, "tune stripes-shallow-rf_hog_lbp")
-        assert page.get_by_text("trial 1", exact=True).count()
+        assert page.get_by_text("trial 1 stripes-shallow-rf_hog_lbp").count()
         screenshots.open_picture(page, address, parent.info.run_id, "optimization_history.png")
+        columns = screenshots.open_best(page, address)
+        assert {"best/accuracy", "dataset", "model", "variation"} <= set(columns)
+        assert page.get_by_text("Image classifiers by eyevsai").count()
+        assert page.locator(".ag-row").get_by_text("tune stripes-shallow-rf_hog_lbp").count()
+        assert not page.locator(".ag-row").get_by_text("trial").count()  # they lie under it
 
 
 @pytest.mark.timeout(600)

@@ -178,7 +178,7 @@ def test_mistakes_are_told(
         patch.delenv("EYEVSAI_MIRROR")
         patch.setitem(sys.modules, "kagglehub", None)
         without = eyevsai_here("data", "get", "instruments", code=2).stderr
-    assert "pip install 'eyevsai[data]'" in without
+    assert "eyevsai install data --run" in without
 
 
 def test_mlflow_run_gets_data(mlflow_run: MlflowRun, workplace: Path, publisher: Publisher) -> None:

@@ -222,7 +222,7 @@ def test_an_extra_that_is_not_installed_is_named_with_its_command(learner: DeepV
     class Elsewhere(OpenVino):
         extra = ("openvino", "a_module_that_is_nowhere")
 
-    with pytest.raises(UserError, match=r"needs a_module_that_is_nowhere.*pip install 'eyevsai\[openvino\]'"):
+    with pytest.raises(UserError, match=r"--format openvino needs the extra.*: eyevsai install openvino --run"):
         Elsewhere().check(learner)
 
 

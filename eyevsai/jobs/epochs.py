@@ -1,0 +1,36 @@
+"""What is said of a training's epochs, as each ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from eyevsai.progress import Pace
+from eyevsai.training.loop import rank
+from eyevsai.training.state import Row
+
+log = logging.getLogger("eyevsai")
+
+
+class EpochLog:
+    """Says how good an epoch was, which is the best so far, how fast it went and how long the others may take."""
+
+    def __init__(self, num_epochs: int) -> None:
+        self.num_epochs = num_epochs
+        self.pace_ = Pace()
+
+    def tell(self, rows: Sequence[Row]) -> None:
+        """Says it of the last of all epochs so far."""
+        self.pace_.step()
+        epoch, row = len(rows), rows[-1]
+        best = max(range(epoch), key=lambda place: rank(rows[place]))
+        which = (
+            "the best so far" if best == epoch - 1 else f"best {rows[best]['valid/accuracy']:.4f} in epoch {best + 1}"
+        )
+        speed = f", {row['images_per_s']:,.0f} images/s" if "images_per_s" in row else ""
+        log.info(
+            "epoch %d of %d  valid accuracy %.4f (%s), loss %.4f; train accuracy %.4f, loss %.4f%s%s",
+            epoch, self.num_epochs, row["valid/accuracy"], which, row["valid/loss"], row["train/accuracy"],
+            row["train/loss"], speed, self.pace_.left(self.num_epochs - epoch),
+        )  # fmt: skip
+        log.debug("epoch %d: %s", epoch, "  ".join(f"{name} {value:.4g}" for name, value in row.items()))

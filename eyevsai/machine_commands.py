@@ -1,0 +1,135 @@
+"""The commands about this machine: doctor, install, ui, sync."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eyevsai import config
+from eyevsai.completion import completer
+from eyevsai.console import is_verbose, start_logging
+from eyevsai.data.settings import DataSettings
+from eyevsai.errors import UserError
+from eyevsai.extras import read_extras
+from eyevsai.flags import Json, pick_settings, with_flags
+from eyevsai.models.families import FAMILIES
+
+UNSYNCED = 3
+MLFLOW_PORT, OPTUNA_PORT = 5000, 8080  # that MLflow and optuna-dashboard choose themselves
+HOST = "127.0.0.1"
+STATE = pick_settings(config.RunSettings, "state_root")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds these commands to the application."""
+    app.command()(with_flags(doctor, pick_settings(DataSettings, "data_root")))
+    app.command()(install)
+    app.command()(with_flags(ui, STATE))
+    app.command()(with_flags(sync, STATE))
+
+
+def _installable(_: dict[str, Any]) -> list[str]:
+    return [*FAMILIES, *read_extras()]
+
+
+def doctor(
+    init: Annotated[bool, typer.Option("--init", help="Create the store if there is none.")] = False,
+    relocate: Annotated[
+        bool, typer.Option("--relocate", help="Mend the store of a project folder that was moved, after a copy.")
+    ] = False,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Check the environment and say what to mend."""
+    start_logging()
+    from eyevsai.jobs.doctor import examine, relocate_store
+
+    if relocate:
+        done = relocate_store()
+        print(f"{done.paths} paths lead from {done.before} to {done.after} now; the store before is {done.backup}")
+    findings = examine(Path(config.compose_data(given).data_root).expanduser(), create_store=init)
+    if as_json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding.ok else 'MEND'}  {finding.subject:<12}{finding.text}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def install(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FAMILY|EXTRA...", help="What is to be used.", autocompletion=completer(_installable)),
+    ] = None,
+    run: Annotated[bool, typer.Option("--run", help="Run the command, in this Python's environment.")] = False,
+) -> None:
+    """Print the pip command that brings what a family or an extra needs, or run it; without a name, list the extras."""
+    from eyevsai.jobs import install as job
+
+    if not names:
+        for extra in job.list_extras():
+            state = "installed" if extra.is_installed else "not installed"
+            print(f"{extra.name:<12}{state:<15}{' '.join(extra.requirements)}")
+        return
+    extras, sentences = job.choose_extras(names)
+    lacking = [extra for extra in extras if not extra.is_installed]
+    for sentence in (*sentences, *(f"{extra.name} is installed." for extra in extras if extra.is_installed)):
+        print(sentence)
+    if lacking and run:
+        job.install(lacking)
+        print(f"{', '.join(extra.name for extra in lacking)} can be used now.")
+    elif lacking:
+        print(shlex.join(job.pip_command(lacking)))
+
+
+def ui(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="5000 by default, with --optuna 8080.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen at; by default only this machine's own.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    optuna: Annotated[bool, typer.Option("--optuna", help="Show studies, in optuna-dashboard.")] = False,
+    storage: Annotated[str | None, typer.Option(help="Database URL of the studies, as --storage of tune.")] = None,
+    **given: Any,
+) -> None:
+    """Open MLflow's UI on the store, with the best runs first; with --optuna, optuna-dashboard on the studies.
+
+    Where a server keeps the store, it is that server's page which is opened.
+    """
+    from eyevsai.jobs import ui as job
+
+    start_logging()
+    window = job.Window(host or HOST, port or (OPTUNA_PORT if optuna else MLFLOW_PORT), browser)
+    if optuna:
+        job.show_studies(window, storage, Path(config.compose_run(given).state_root).expanduser())
+        return
+    if storage is not None:
+        raise UserError("--storage says where studies are: add --optuna.")
+    server = job.find_server()
+    if server is None:
+        job.show_store(window, verbose=is_verbose())
+        return
+    if port is not None or host is not None:
+        raise UserError(f"The store is kept by the server at {server}, which has its own address: leave out --port "
+                        "and --host.")  # fmt: skip
+    print(f"MLflow's UI: {server}")
+    job.open_browser(server, browser)
+
+
+def sync(as_json: Json = False, **given: Any) -> None:
+    """Tell the store what runs could not while it was away. Exit code 3 when something is left."""
+    from eyevsai.jobs.sync import sync_all
+
+    start_logging()
+    left = sync_all(Path(config.compose_run(given).state_root).expanduser())
+    if as_json:
+        print(json.dumps(left))
+    else:
+        for run_id, count in left.items():
+            print(f"run {run_id}: {f'{count} entries are left' if count else 'nothing is left'}")
+        print(f"{sum(left.values())} entries are left")
+    if any(left.values()):
+        raise typer.Exit(UNSYNCED)

@@ -1,0 +1,61 @@
+"""Studies in a browser, by optuna-dashboard."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna
+from optuna.storages import BaseStorage
+
+from eyevsai.errors import UserError
+from eyevsai.extras import missing_extra
+from eyevsai.store import shown, sqlite_path
+from eyevsai.tuning.gathered import GatheredStorage
+from eyevsai.tuning.study import Place
+
+log = logging.getLogger("eyevsai")
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True  # a browser that holds a connection must not hold up the end
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug(format, *args)
+
+
+@contextmanager
+def serving_studies(folder: Path, url: str | None, host: str, port: int) -> Iterator[WSGIServer]:
+    """A server of optuna-dashboard over the studies of a folder, or of a database; `serve_forever` is the caller's.
+
+    Raises:
+        UserError: optuna-dashboard is not installed, or there are no studies.
+    """
+    if find_spec("optuna_dashboard") is None:
+        raise missing_extra("--optuna", "dashboard")
+    from optuna_dashboard import wsgi
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = _open(folder, url)
+    if not storage.get_all_studies():
+        raise UserError(f"There are no studies in {shown(url) if url else folder}. Begin one with eyevsai tune, or "
+                        "name the database of others with --storage.")  # fmt: skip
+    with make_server(host, port, wsgi(storage), server_class=_Server, handler_class=_Handler) as server:
+        yield server
+
+
+def _open(folder: Path, url: str | None) -> BaseStorage:
+    if url is None:
+        return GatheredStorage(folder)
+    path = sqlite_path(url)
+    if path is not None and not path.exists():  # which opening it would create
+        raise UserError(f"There is no database {path}. Check --storage.")
+    return Place(url, folder).open()

@@ -1,0 +1,68 @@
+"""`eyevsai install`, in a checkout of its own: the extras that it knows are those of its pyproject.toml."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from eyevsai.models.families import FAMILIES
+from tests.conftest import ROOT, Eyevsai, eyevsai_in
+
+PYPROJECT = """
+[project]
+name = "eyevsai"
+version = "0.1.0"
+[project.optional-dependencies]
+stones = ["pebble>=1,<2", "nowhere; sys_platform == 'none'"]
+here = ["typer"]
+gone = ["no-such-project-of-anyone"]
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "eyevsai", tmp_path / "eyevsai", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
+    return tmp_path
+
+
+@pytest.fixture
+def install(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Eyevsai:
+    """`eyevsai install` of that checkout, whose pip knows one wheel and installs into a folder of its own."""
+    wheel = "pebble-1.2-py3-none-any.whl"
+    with zipfile.ZipFile(checkout / wheel, "w") as archive:
+        archive.writestr("pebble.py", "")
+        archive.writestr("pebble-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: pebble\nVersion: 1.2\n")
+        archive.writestr("pebble-1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("pebble-1.2.dist-info/RECORD", "")
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(checkout), "PIP_TARGET": str(checkout)}.items():
+        monkeypatch.setenv(name, value)
+    run = eyevsai_in(checkout)
+    return lambda *names, code=0: run("install", *names, code=code, PYTHONPATH=str(checkout))
+
+
+def test_an_extra_is_printed_and_then_installed(install: Eyevsai) -> None:
+    said = install("stones").stdout.strip()
+    assert said == f"{sys.executable} -m pip install 'pebble>=1,<2' 'nowhere; sys_platform == '\"'\"'none'\"'\"''"
+    states = {line.split()[0]: " ".join(line.split()[1:3]) for line in install().stdout.splitlines()}
+    assert states == {"stones": "not installed", "here": "installed typer", "gone": "not installed"}
+    assert "stones can be used now." in install("stones", "--run").stdout
+    assert install("stones", "--run", "here").stdout.splitlines() == ["stones is installed.", "here is installed."]
+
+
+def test_what_cannot_be_installed_or_is_not_known_is_said(install: Eyevsai) -> None:
+    failed = install("gone", "--run", code=1).stderr
+    assert "gone could not be installed: pip ended with exit code 1" in failed
+    assert "Lacking: no-such-project-of-anyone" in failed
+    assert "Did you mean 'stones'?" in install("stone", code=2).stderr
+    assert "Did you mean 'deep_v2'?" in install("deepv2", code=2).stderr
+
+
+def test_families_need_no_extra(install: Eyevsai) -> None:
+    lines = install(*FAMILIES).stdout.splitlines()
+    assert [line.partition(".")[0] for line in lines] == [f"{family} needs no extra" for family in FAMILIES]
+    assert lines[list(FAMILIES).index("transfer")].endswith("without a download: eyevsai install offline --run")

@@ -1,0 +1,159 @@
+"""`eyevsai ui` as a real process: what answers over HTTP, which page a browser is given, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from mlflow import MlflowClient
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from eyevsai.tracking.experiment import ABOUT, NOTE, VIEW, describe_experiment, page_of_runs
+from tests.conftest import ROOT, Eyevsai, find_port
+
+Ui = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def browser(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A browser that writes down which page it was given."""
+    program, page = workplace / "browser.sh", workplace / "page"
+    program.write_text(f'#!/bin/sh\necho "$1" > {page}.new && mv {page}.new {page}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(program))
+    return page
+
+
+@pytest.fixture
+def ui(workplace: Path) -> Iterator[Ui]:
+    """Starts `eyevsai ui ...` and returns its process once it has said where it is."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "eyevsai", "ui", *arguments], cwd=workplace, text=True, env=os.environ | {
+                "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        begun.append(process)
+        assert process.stdout is not None
+        said = process.stdout.readline() + process.stdout.readline()
+        if "Ctrl-C ends it" not in said:
+            pytest.fail(said + process.communicate()[1])
+        return process
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        text = answer.read().decode()
+    return json.loads(text) if text[:1] in "{[" else text
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    """Sends a signal; the exit code, and what was said on standard error. No process of it is left."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    said = process.communicate(timeout=20)[1]
+    assert not psutil.wait_procs(below, timeout=5)[1]
+    return process.returncode, said
+
+
+@pytest.mark.timeout(200)
+def test_mlflows_ui_is_opened_on_the_store_with_the_best_runs_first(
+    ui: Ui, eyevsai: Eyevsai, eyevsai_here: Eyevsai, browser: Path
+) -> None:
+    port = str(find_port())
+    url = f"http://127.0.0.1:{port}"
+    process = ui("--port", port)
+    assert get(f"{url}/health") == "OK"
+    experiment = get(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0")["experiment"]
+    assert experiment["name"] == "Default"
+    assert {NOTE: ABOUT}.items() <= {tag["key"]: tag["value"] for tag in experiment["tags"]}.items()
+    assert f"{url}/#/experiments/0/runs?" in browser.read_text()
+    assert browser.read_text().strip().endswith(f"viewStateShareKey={VIEW.rpartition('.')[2]}")
+
+    taken = eyevsai_here("ui", "--port", port, code=2).stderr
+    assert f"Port {port} is taken" in taken
+    assert "--port " in taken.partition("such as")[2]
+    browser.unlink()
+    elsewhere = {"MLFLOW_TRACKING_URI": url}  # what was opened is a server, too
+    assert eyevsai_here("ui", "--no-browser", **elsewhere).stdout == f"MLflow's UI: {url}\n"
+    assert not browser.exists()
+    eyevsai("ui", **elsewhere)
+    assert browser.read_text().strip() == url
+    assert "leave out --port" in eyevsai_here("ui", "--port", "5001", code=2, **elsewhere).stderr
+
+    assert end(process, signal.SIGINT) == (130, "")
+
+
+def test_the_studies_are_opened_in_optuna_dashboard(ui: Ui, eyevsai_here: Eyevsai, workplace: Path) -> None:
+    assert "There are no studies in" in eyevsai_here("ui", "--optuna", code=2).stderr
+
+    def study(name: str, *values: float) -> None:
+        (workplace / "studies").mkdir(exist_ok=True)
+        storage = JournalStorage(JournalFileBackend(str(workplace / "studies" / f"{name}.journal")))
+        found = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+        for value in values:
+            found.tell(found.ask(), value)
+
+    study("beans-shallow-rf", 0.25, 0.5)
+    study("beans-deep_v1-standard", 0.75)
+    port = str(find_port())
+    process = ui("--optuna", "--no-browser", "--port", port)
+    url = f"http://127.0.0.1:{port}/api/studies"
+
+    def shown() -> dict[str, int]:
+        return {each["study_name"]: each["study_id"] for each in get(url)["study_summaries"]}
+
+    def values(name: str) -> list[float]:
+        return [trial["values"][0] for trial in get(f"{url}/{shown()[name]}?after=0")["trials"]]
+
+    assert set(shown()) == {"beans-shallow-rf", "beans-deep_v1-standard"}
+    assert values("beans-shallow-rf") == [0.25, 0.5]
+    assert values("beans-deep_v1-standard") == [0.75]
+    study("peas-shallow-rf", 0.125)  # begun meanwhile
+    assert values("peas-shallow-rf") == [0.125]
+    note = {"body": "looks good", "version": 1}
+    asked = urllib.request.Request(f"{url}/{shown()['peas-shallow-rf']}/note", json.dumps(note).encode(),
+                                   {"Content-Type": "application/json"}, method="PUT")  # fmt: skip
+    urllib.request.urlopen(asked, timeout=20).close()
+    journals = {path.stem: "looks good" in path.read_text() for path in (workplace / "studies").glob("*.journal")}
+    assert journals == {"beans-shallow-rf": False, "beans-deep_v1-standard": False, "peas-shallow-rf": True}
+    assert end(process, signal.SIGTERM) == (143, "")
+
+
+def test_what_ui_cannot_do_is_said(eyevsai_here: Eyevsai, workplace: Path) -> None:
+    assert "add --optuna" in eyevsai_here("ui", "--storage", "sqlite:///a.db", code=2).stderr
+    assert "no database" in eyevsai_here("ui", "--optuna", "--storage", "sqlite:///none.db", code=2).stderr
+    assert not (workplace / "none.db").exists()
+    assert "Nobody answers" in eyevsai_here("ui", code=2, MLFLOW_TRACKING_URI="http://127.0.0.1:1").stderr
+    assert "Nothing can listen at 192.0.2.1" in eyevsai_here("ui", "--host", "192.0.2.1", code=2).stderr
+
+
+def test_what_a_person_says_of_an_experiment_stays(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = MlflowClient()
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    page = page_of_runs(uri)
+    mine = client.get_experiment_by_name("mine")
+    assert f"/experiments/{mine.experiment_id}/" in page
+    assert mine.tags[NOTE] == ABOUT
+    for own in ("Beans of last year.", ""):
+        client.set_experiment_tag(mine.experiment_id, NOTE, own)
+        describe_experiment(client, mine.experiment_id)
+        assert client.get_experiment(mine.experiment_id).tags[NOTE] == own
