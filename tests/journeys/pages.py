@@ -147,12 +147,12 @@ def split_calls(text: str) -> list[list[str]]:
 
 def pattern_of(shown: str) -> re.Pattern[str]:
     """What an output has to hold, from how a page shows it: numbers and ids may differ, `...` is anything."""
-    pieces = re.split(r"(\.\.\.|[0-9a-f]{32}|\d[\d.,]*(?:e-?\d+)?|\s+)", shown)
+    pieces = re.split(r"((?m:\s*^\.\.\.$\s*)|\.\.\.|[0-9a-f]{32}|\d[\d.,]*(?:e-?\d+)?|\s+)", shown)
     return re.compile("".join(map(_piece, pieces)))
 
 
 def _piece(piece: str) -> str:
-    if piece == "...":
+    if piece.strip() == "...":
         return r"[\s\S]*?"
     if re.fullmatch("[0-9a-f]{32}", piece):
         return "[0-9a-f]{32}"

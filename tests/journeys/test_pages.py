@@ -119,10 +119,11 @@ eyevsai train --lr 7
     other = "60 images in 3 classes; none bad\n 0.88 of run ffffffffffffffffffffffffffffffff"
     assert pattern_of(look.shown).search(other)
     assert not pattern_of(look.shown).search(other.replace("images", "pictures"))
+    assert pattern_of("...\nthe end\n...").fullmatch("the end")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", **named([page for page in PAGES if page.runs]))
 def test_what_a_page_types_does_what_it_says(page: Page, tmp_path: Path) -> None:
     project, home = tmp_path / "project", tmp_path / "home"
@@ -162,10 +163,10 @@ def give(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)).save(path)
     else:
-        write_images(path, {"across": 20, "down": 20, "wide": 20})
+        write_images(path, {"across": 40, "down": 40, "wide": 40})
 
 
-def run(commands: list[Command], project: Path, home: Path, notes: Path, seconds: int = 1500) -> None:
+def run(commands: list[Command], project: Path, home: Path, notes: Path, seconds: int = 3300) -> None:
     """Types the commands into one shell, which stops at the first that does not end as its page says."""
     script = "".join(
         f"{{\n{typed(command)}\n}} >{notes}/{number}.said 2>&1 </dev/null\n"
