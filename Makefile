@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test test-all check format ui screenshots bench clean
+.PHONY: train test test-all check format ui docs screenshots bench clean
 
 train: $(VENV)/installed
 	eyevsai doctor --init
@@ -31,6 +31,9 @@ format: $(VENV)/installed-dev
 ui: $(VENV)/installed
 	eyevsai ui
 
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
 screenshots: $(VENV)/installed-dev
 	python docs/screenshots.py
 
@@ -38,7 +41,7 @@ bench: $(VENV)/installed-dev
 	python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
 
 $(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -53,3 +56,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/python
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/python
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: pyproject.toml | $(VENV)/python
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	touch $@

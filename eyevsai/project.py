@@ -1,6 +1,6 @@
-"""Writes MLproject and conda.yaml from the declarations, so that neither is ever written by hand.
+"""Writes MLproject, conda.yaml and docs/families.md from the declarations, so that none is ever written by hand.
 
-python -m eyevsai.project           write both
+python -m eyevsai.project           write them
 python -m eyevsai.project --check   say which differ; exit code 1 when one does
 """
 
@@ -16,14 +16,28 @@ from eyevsai.data.settings import GetSettings
 from eyevsai.engines.settings import TrainAllSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
+from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.family import Family
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.reports.settings import ReportSettings
 from eyevsai.settings import Setting, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
-HEADER = "# Written by `python -m eyevsai.project`; change the declarations, not this file.\n"
+WRITTEN = "Written by `python -m eyevsai.project`; change the declarations, not this file."
+HEADER = f"# {WRITTEN}\n"
 CONDA_EXTRAS = ("tensorflow", "openvino", "offline", "data")
+ABOUT_FAMILIES = """# The families
+
+A family is a way of telling images apart, and a variation is one form of it. `--model` names the family, `--variation`
+the variation; without `--variation` the first is taken.
+
+```console
+$ eyevsai list                                            # what is below, in the terminal
+$ eyevsai describe --model deep_v2 --variation hybrid     # layers, parameters, operations, papers
+$ eyevsai train --model deep_v2 --help                    # what can be set
+```
+"""
 
 
 def render_mlproject() -> str:
@@ -51,10 +65,29 @@ def render_conda(pyproject: dict[str, Any]) -> str:
     return f"{HEADER}{head}  - pip\n  - pip:\n{lines}"
 
 
+def render_families() -> str:
+    """The page that describes families and variations twice: for anyone, and for engineers."""
+    return f"<!-- {WRITTEN} -->\n\n{ABOUT_FAMILIES}" + "".join(_describe(family_of(name)) for name in FAMILIES)
+
+
 def render_files() -> dict[Path, str]:
     """Path and text of each file that is written from declarations."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    return {ROOT / "MLproject": render_mlproject(), ROOT / "conda.yaml": render_conda(pyproject)}
+    return {
+        ROOT / "MLproject": render_mlproject(),
+        ROOT / "conda.yaml": render_conda(pyproject),
+        ROOT / "docs" / "families.md": render_families(),
+    }
+
+
+def _describe(family: Family) -> str:
+    text = f"\n## `{family.name}`: {family.title[0].lower()}{family.title[1:]}\n\n"
+    text += "| variation | for anyone |\n|---|---|\n"
+    text += "".join(f"| `{name}` | {each.title}. {each.simple} |\n" for name, each in family.variations.items())
+    text += "\nFor engineers:\n\n"
+    for name, each in family.variations.items():
+        text += f"- **`{name}`**: {each.technical}" + "".join(f"\n    - {paper}" for paper in each.papers) + "\n"
+    return text
 
 
 def _entry(name: str, settings: tuple[Setting, ...]) -> str:

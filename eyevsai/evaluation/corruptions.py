@@ -20,7 +20,7 @@ BRIGHTNESS = (0.15, 0.3, 0.45)  # of full scale, added or taken away
 
 def _blur(image: Pixels, level: int, _random: np.random.Generator) -> Pixels:
     blurred = Image.fromarray(image).filter(ImageFilter.GaussianBlur(BLUR[level] * min(image.shape[:2])))
-    return np.asarray(blurred)
+    return np.array(blurred)  # one that can be written: torch warns of others
 
 
 def _noise(image: Pixels, level: int, random: np.random.Generator) -> Pixels:
@@ -30,7 +30,7 @@ def _noise(image: Pixels, level: int, random: np.random.Generator) -> Pixels:
 def _jpeg(image: Pixels, level: int, _random: np.random.Generator) -> Pixels:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY[level])
-    return np.asarray(Image.open(buffer).convert("RGB"))
+    return np.array(Image.open(buffer).convert("RGB"))
 
 
 def _brightness(image: Pixels, level: int, random: np.random.Generator) -> Pixels:
