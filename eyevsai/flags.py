@@ -39,12 +39,8 @@ def tune_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
 
 def refuse_flags_of_train(arguments: Sequence[str]) -> None:
     """Raises UserError for flags of `train` that a study has no use for."""
-    for argument in arguments:
-        name = argument.partition("=")[0].lstrip("-").replace("-", "_")
-        if argument.startswith("--") and name in config.OF_TRAIN:
-            raise UserError(f"{argument.partition('=')[0]} is a flag of train. A study goes on by itself when tune is "
-                            "started again with the same --study; its trials keep no checkpoints, and each has one "
-                            "device: several run at once with --jobs.")  # fmt: skip
+    flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    config.refuse_names_of_train(flag.lstrip("-").replace("-", "_") for flag in flags)
 
 
 def _peek(arguments: Sequence[str], name: str) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import shlex
 import types
 import typing
@@ -121,6 +122,14 @@ class Setting:
             raise UserError(f"{self.flag} takes {_KINDS[self.type]}, not {text!r}.") from None
         self.check(value)
         return value
+
+    def adopt(self, value: Any) -> Any:
+        """A value that a program gave, as plain values: numpy's numbers, whole ones where others go, paths for text."""
+        item = getattr(value, "item", None)
+        value = item() if callable(item) and getattr(value, "ndim", 0) == 0 else value
+        if self.type is str and isinstance(value, os.PathLike):
+            return os.fspath(value)
+        return float(value) if self.type is float and type(value) is int else value
 
     def check(self, value: Any) -> None:
         """Raises UserError when `value` is outside what the declaration allows."""
