@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from eyevsai import config
 from eyevsai.console import hush_mlflow, showing_lines
-from eyevsai.errors import Terminated, UserError
+from eyevsai.errors import Terminated, UserError, refused_path
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.flags import tune_settings
 from eyevsai.formats.settings import ExportSettings
@@ -169,6 +169,10 @@ def _in_the_callers_process() -> Iterator[None]:
         try:
             hush_mlflow()
             yield
+        except OSError as error:
+            if refused := refused_path(error):
+                raise refused from error
+            raise
         except Terminated:
             signal.raise_signal(signal.SIGTERM)
             raise

@@ -15,7 +15,7 @@ import eyevsai
 from eyevsai import config, data_commands, matrix_commands, model_commands, registry_commands
 from eyevsai.console import say_where, start_logging
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import RunFailed, Terminated, UserError
+from eyevsai.errors import RunFailed, Terminated, UserError, refused_path
 from eyevsai.flags import (
     Json,
     hyphens,
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        if refused := refused_path(error):
+            _fail(refused, refused.exit_code, debug)
         _fail(error, 1, debug, hint=" This is a defect of eyevsai: run again with --debug and report it.")
 
 
