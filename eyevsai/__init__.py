@@ -1,27 +1,50 @@
 """eyevsai: image classifiers that are tuned, trained, exported and looked after with MLflow.
 
 import eyevsai
-classifier = eyevsai.load("models:/digits-deep_v1-standard/1")
+trained = eyevsai.train(model="deep_v1", dataset="digits", epochs=3)
+classifier = eyevsai.load(trained.model_uri)
 classifier.predict("seven.png").label
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from eyevsai.version import VERSION
 
 if TYPE_CHECKING:
+    from eyevsai.api import compare, evaluate, export, train, tune
+    from eyevsai.errors import RunFailed, UserError
+    from eyevsai.jobs.compare import Comparison
+    from eyevsai.jobs.evaluate import Evaluated
+    from eyevsai.jobs.export import Exported
+    from eyevsai.jobs.package import Packaged
+    from eyevsai.jobs.train import Trained
+    from eyevsai.jobs.tune import Tuned
     from eyevsai.serving.classifier import Classifier, Prediction
 
 __version__ = VERSION
-__all__ = ["Classifier", "Prediction", "__version__", "load"]
+__all__ = [
+    "Classifier", "Comparison", "Evaluated", "Exported", "Packaged", "Prediction", "RunFailed", "Trained", "Tuned",
+    "UserError", "__version__", "compare", "evaluate", "export", "load", "train", "tune",
+]  # fmt: skip
+
+_PLACES = {  # imported when they are asked for: `import eyevsai` loads neither torch nor mlflow
+    "Classifier": "serving.classifier", "Prediction": "serving.classifier",
+    "RunFailed": "errors", "UserError": "errors",
+    "Trained": "jobs.train", "Tuned": "jobs.tune", "Evaluated": "jobs.evaluate", "Comparison": "jobs.compare",
+    "Exported": "jobs.export", "Packaged": "jobs.package",
+    "train": "api", "tune": "api", "evaluate": "api", "compare": "api", "export": "api",
+}  # fmt: skip
 
 
 def load(uri: str, *, trusted: bool = False) -> Classifier:
     """The classifier at a model URI (`models:/name/7`, `models:/name@alias`), of an export, or in a folder of either.
 
     Exports as pt2, torchscript and tensorflow can hold code, and are opened only if they are `trusted`.
+
+        eyevsai.load("models:/digits-deep_v1-standard/1").predict("seven.png").top(3)
 
     Raises:
         eyevsai.errors.UserError: nothing is there, or it is not a model that eyevsai wrote.
@@ -32,8 +55,10 @@ def load(uri: str, *, trusted: bool = False) -> Classifier:
 
 
 def __getattr__(name: str) -> object:
-    if name in ("Classifier", "Prediction"):
-        from eyevsai.serving import classifier
+    if name not in _PLACES:
+        raise AttributeError(f"module 'eyevsai' has no attribute {name!r}")
+    return getattr(import_module(f"eyevsai.{_PLACES[name]}"), name)
 
-        return getattr(classifier, name)
-    raise AttributeError(f"module 'eyevsai' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,7 +16,7 @@ from eyevsai import config, data_commands, machine_commands, matrix_commands, mo
 from eyevsai.completion import completed_words
 from eyevsai.console import say_where, set_verbosity, start_logging
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import RunFailed, Terminated, UserError
+from eyevsai.errors import RunFailed, Terminated, UserError, refused_path
 from eyevsai.flags import (
     Json,
     add_switches,
@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        if refused := refused_path(error):
+            _fail(refused, refused.exit_code, debug)
         _fail(error, 1, debug, hint=" This is a defect of eyevsai: run again with --debug and report it.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -164,9 +164,32 @@ def compose(cls: type[S], given: Mapping[str, Any]) -> S:
     return cls(**_pick(cls, given))
 
 
+def adopt(given: Mapping[str, Any], settings: Sequence[Setting]) -> dict[str, Any]:
+    """Values that a program gave, by setting name, as these settings take them; those of others stay as they are."""
+    known = {setting.name: setting for setting in settings}
+    return {name: known[name].adopt(value) if name in known else value for name, value in given.items()}
+
+
+def refuse_names_of_train(given: Iterable[str]) -> None:
+    """Raises UserError for settings of `train` that a study has no use for."""
+    for name in given:
+        if name in OF_TRAIN:
+            raise UserError(f"{_flag(name)} is a flag of train. A study goes on by itself when tune is started again "
+                            "with the same --study; its trials keep no checkpoints, and each has one device: several "
+                            "run at once with --jobs.")  # fmt: skip
+
+
+def refuse_unknown(given: Iterable[str], settings: Sequence[Setting], command: str) -> None:
+    """Raises UserError for a name that is none of a command's settings."""
+    known = [setting.name for setting in settings]
+    for name in given:
+        if name not in known:
+            raise UserError(f"There is no flag {_flag(name)} of {command}. {_hint(name, known, command)}")
+
+
 def unknown_setting(name: str, family: str, variation: str | None) -> UserError:
     """The error for a flag that this model has not: whose it is, or which one is nearest."""
-    flag = "--" + name.replace("_", "-")
+    flag = _flag(name)
     for other in FAMILIES:
         for form, declared in family_of(other).variations.items():
             if other != family and name in {setting.name for setting in settings_of(declared.settings)}:
@@ -174,9 +197,16 @@ def unknown_setting(name: str, family: str, variation: str | None) -> UserError:
                     f"{flag} is a setting of {other} ({form}), not of {family}. Add --model {other}, or leave it out."
                 )
     known = [setting.name for setting in train_settings(family, variation)]
+    return UserError(f"There is no flag {flag}. {_hint(name, known, f'train --model {family}')}")
+
+
+def _hint(name: str, known: Iterable[str], command: str) -> str:
     guess = nearest(name, known)
-    hint = f"Did you mean --{guess.replace('_', '-')}?" if guess else f"See `eyevsai train --model {family} --help`."
-    return UserError(f"There is no flag {flag}. {hint}")
+    return f"Did you mean {_flag(guess)}?" if guess else f"See `eyevsai {command} --help`."
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _pick(cls: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,9 @@
 """Errors that are written for people: what was wrong, where, and what to do."""
 
+import errno
+
+REFUSALS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)  # what no code can mend
+
 
 class UserError(Exception):
     """A mistake that its reader can mend. The command line prints it without a traceback."""
@@ -21,3 +25,12 @@ class Terminated(BaseException):
 
 class Pruned(Exception):
     """A trial that was given up because others do better; neither a mistake nor a failure."""
+
+
+def refused_path(error: Exception) -> UserError | None:
+    """What to say of a path that the system refuses; None for other errors."""
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in REFUSALS:
+        return None
+    return UserError(
+        f"Cannot use {error.filename}: {error.strerror}. Check the path, and who may read and write there."
+    )

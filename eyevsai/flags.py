@@ -45,12 +45,8 @@ def tune_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
 
 def refuse_flags_of_train(arguments: Sequence[str]) -> None:
     """Raises UserError for flags of `train` that a study has no use for."""
-    for argument in arguments:
-        name = argument.partition("=")[0].lstrip("-").replace("-", "_")
-        if argument.startswith("--") and name in config.OF_TRAIN:
-            raise UserError(f"{argument.partition('=')[0]} is a flag of train. A study goes on by itself when tune is "
-                            "started again with the same --study; its trials keep no checkpoints, and each has one "
-                            "device: several run at once with --jobs.")  # fmt: skip
+    flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    config.refuse_names_of_train(flag.lstrip("-").replace("-", "_") for flag in flags)
 
 
 def _peek(arguments: Sequence[str], name: str) -> str | None:
@@ -155,11 +151,19 @@ def take_switch(arguments: list[str], switch: str) -> bool:
 
 
 def spell_out_booleans(arguments: list[str], settings: Sequence[Setting]) -> None:
-    """`--flip` becomes `--flip true` and `--no-flip` `--flip false`, in place; `--flip false` stays."""
+    """`--flip` becomes `--flip true` and `--no-flip` `--flip false`, in place; `--flip false` stays.
+
+    So does `--flip maybe`, which the setting refuses, but not `--force NAME`. What looks like a flag and is the value
+    of another one, such as a reason, is left alone.
+    """
     flags = {setting.flag for setting in settings if setting.type is bool}
+    taking = {setting.flag for setting in settings} - flags
+    takes_names = arguments[:1] == ["promote"]
     for place in range(len(arguments) - 1, -1, -1):
-        flag = hyphens(arguments[place])
-        if flag in flags and (arguments[place + 1 : place + 2] or [""])[0].lower() not in TRUE + FALSE:
+        flag, after = hyphens(arguments[place]), (arguments[place + 1 : place + 2] or ["--"])[0]
+        if place and hyphens(arguments[place - 1]) in taking:
+            continue
+        if flag in flags and (takes_names or after.startswith("--")) and after.lower() not in TRUE + FALSE:
             arguments.insert(place + 1, "true")
         elif flag.startswith("--no-") and "--" + flag[5:] in flags:
             arguments[place : place + 1] = ["--" + flag[5:], "false"]

@@ -1,26 +1,28 @@
-"""Writes MLproject, conda.yaml and docs/families.md from the declarations, so that none is ever written by hand.
+"""Writes MLproject, conda.yaml, docs/families.md and the API's keywords from the declarations, none of them by hand.
 
-python -m eyevsai.project           write them
+python -m eyevsai.project           write all
 python -m eyevsai.project --check   say which differ; exit code 1 when one does
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from eyevsai import config
 from eyevsai.data.settings import GetSettings
-from eyevsai.engines.settings import TrainAllSettings
+from eyevsai.engines.settings import EngineSettings, TrainAllSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.models.family import Family
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.reports.settings import ReportSettings
-from eyevsai.settings import Setting, settings_of
+from eyevsai.settings import Choice, Setting, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +40,18 @@ $ eyevsai describe --model deep_v2 --variation hybrid     # layers, parameters, 
 $ eyevsai train --model deep_v2 --help                    # what can be set
 ```
 """
+KEYWORDS = '''"""The keywords of the API, for editors and type checkers; `eyevsai train --model M --help` explains them.
+
+Written by `python -m eyevsai.project`; change the declarations, not this file.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, Required, TypedDict
+
+Text = str | os.PathLike[str]
+'''
 
 
 def render_mlproject() -> str:
@@ -70,6 +84,41 @@ def render_families() -> str:
     return f"<!-- {WRITTEN} -->\n\n{ABOUT_FAMILIES}" + "".join(_describe(family_of(name)) for name in FAMILIES)
 
 
+def render_keywords() -> str:
+    """The text of eyevsai/keywords.py: the settings of each function of the API by name and type."""
+    models = [form.settings for family in FAMILIES for form in family_of(family).variations.values()]
+    train = [*config.shared_settings(), *(each for declared in models for each in settings_of(declared))]
+    own = [setting for setting in train if setting.name in config.OF_TRAIN]
+    trials = [setting for setting in train if setting.name not in config.OF_TRAIN]
+    export = [setting for setting in settings_of(ExportSettings) if setting.name != "package"]
+    tune = [*settings_of(TuneSettings), *settings_of(EngineSettings)]
+    return KEYWORDS + "".join([
+        _keywords("TrialKeywords", "What trials and trainings have in common.", trials),
+        _keywords("TrainKeywords", "Of `train`; those of a family are for its models alone.", own, "TrialKeywords"),
+        _keywords("TuneKeywords", "Of `tune`.", tune, "TrialKeywords"),
+        _keywords("EvaluateKeywords", "Of `evaluate`.", settings_of(EvaluateSettings)),
+        _keywords("ExportKeywords", "Of `export`.", export),
+        _keywords("PackageKeywords", "Of a package.", (), "ExportKeywords") + "    package: Required[str]\n",
+    ])  # fmt: skip
+
+
+def _keywords(name: str, doc: str, settings: Iterable[Setting], base: str = "TypedDict") -> str:
+    hints: dict[str, list[str]] = {}
+    for setting in settings:  # families may allow a setting different values
+        hint = _hint(setting)
+        if hint not in hints.setdefault(setting.name, []):
+            hints[setting.name].append(hint)
+    lines = "".join(f"    {key}: {' | '.join(kinds)}\n" for key, kinds in hints.items())
+    return f'\n\nclass {name}({base}, total=False):\n    """{doc}"""\n\n{lines}'
+
+
+def _hint(setting: Setting) -> str:
+    kind = "Text" if setting.type is str else setting.type.__name__
+    if setting.type is str and isinstance(setting.allowed, Choice):
+        kind = f"Literal[{', '.join(json.dumps(option) for option in setting.allowed.options)}]"
+    return f"{kind} | None" if setting.optional else kind
+
+
 def render_files() -> dict[Path, str]:
     """Path and text of each file that is written from declarations."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -77,6 +126,7 @@ def render_files() -> dict[Path, str]:
         ROOT / "MLproject": render_mlproject(),
         ROOT / "conda.yaml": render_conda(pyproject),
         ROOT / "docs" / "families.md": render_families(),
+        ROOT / "eyevsai" / "keywords.py": render_keywords(),
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import shlex
 import types
 import typing
@@ -122,6 +123,16 @@ class Setting:
         self.check(value)
         return value
 
+    def adopt(self, value: Any) -> Any:
+        """A value that a program gave, as plain values: numpy's numbers, whole ones where others go, paths for text."""
+        item = getattr(value, "item", None)
+        value = item() if callable(item) and getattr(value, "ndim", 0) == 0 else value
+        if self.type is str and isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if value == "" and self.optional:
+            return None
+        return float(value) if self.type is float and type(value) is int else value
+
     def check(self, value: Any) -> None:
         """Raises UserError when `value` is outside what the declaration allows."""
         if value is None and self.optional:
@@ -131,7 +142,11 @@ class Setting:
             raise UserError(f"{self.flag} takes {_KINDS[self.type]}, not {value!r}.")
         if self.allowed is not None and value not in self.allowed:
             wanted_text = "one of" if isinstance(self.allowed, Choice) else "a value of"
-            raise UserError(f"{self.flag} {value} is not allowed: it takes {wanted_text} {self.allowed}.")
+            raise UserError(f"{self.flag} {_shown(value)} is not allowed: it takes {wanted_text} {self.allowed}.")
+        if isinstance(value, str) and not _is_clean(value):
+            raise UserError(f"{self.flag} {value!r} is no text: it holds the character 0, or bytes that are not UTF-8.")
+        if value == "":  # a folder of this name would be the current one
+            raise UserError(f"{self.flag} is empty. Give it a value, or leave it out.")
 
 
 @dataclass(frozen=True)
@@ -144,6 +159,18 @@ class Settings:
     def __post_init__(self) -> None:
         for setting in settings_of(type(self)):
             setting.check(getattr(self, setting.name))
+
+
+def _is_clean(text: str) -> bool:
+    """Whether databases and files take a text."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def spell_flags(values: Mapping[str, Any]) -> str:

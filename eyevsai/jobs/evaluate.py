@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.jobs.subject import Subject, find_subject
 from eyevsai.models.learner import Images, Learner
 from eyevsai.progress import track
+from eyevsai.toml_file import read_toml
 
 log = logging.getLogger("eyevsai")
 
@@ -120,10 +120,7 @@ def _find_judges(settings: EvaluateSettings, subject: Subject, learner: Learner)
 def _read_map(path: str | None) -> dict[str, str]:
     if path is None:
         return {}
-    try:
-        read = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--map {path} cannot be read as TOML: {error}") from error
+    read = read_toml(path, "--map", '"their name" = "the model\'s name"')
     wrong = [name for name, value in read.items() if not isinstance(value, str)]
     if wrong:
         raise UserError(f'--map {path}: {wrong[0]} is no text. It has lines like "their name" = "the model\'s name".')

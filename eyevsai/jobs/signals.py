@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from eyevsai.errors import Terminated
@@ -22,11 +23,28 @@ WATCH_EVERY_S = 1.0
 EXIT_CODES = {signal.SIGTERM: Terminated.exit_code, signal.SIGINT: 130}
 
 
-class JobStop(Stop):
-    """The wish to end of a whole job; `at_timeout` is called when the job has not ended in time."""
+OUTLIVED = ContextVar("OUTLIVED", default=False)
 
-    def __init__(self) -> None:
+
+@contextmanager
+def outliving_jobs() -> Iterator[None]:
+    """Jobs inside the block end without their process, which is somebody's program or notebook and not a command."""
+    before = OUTLIVED.set(True)
+    try:
+        yield
+    finally:
+        OUTLIVED.reset(before)
+
+
+class JobStop(Stop):
+    """The wish to end of a whole job; `at_timeout` is called when the job has not ended in time.
+
+    An `outlived` one never ends the process for SIGINT, by which a notebook interrupts a cell.
+    """
+
+    def __init__(self, *, outlived: bool = False) -> None:
         super().__init__()
+        self.outlived = outlived
         self.at_timeout: Callable[[], None] = lambda: None
         self.timer_: threading.Timer | None = None
 
@@ -35,9 +53,10 @@ class JobStop(Stop):
         if self.asked is not None:
             return
         self.asked = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
-        self.timer_ = threading.Timer(GRACE_S, self._give_up, [EXIT_CODES[signal.Signals(number)]])
-        self.timer_.daemon = True
-        self.timer_.start()
+        if number == signal.SIGTERM or not self.outlived:
+            self.timer_ = threading.Timer(GRACE_S, self._give_up, [EXIT_CODES[signal.Signals(number)]])
+            self.timer_.daemon = True
+            self.timer_.start()
         if not self.is_deferred:
             raise self.asked
 
@@ -52,7 +71,7 @@ class JobStop(Stop):
 @contextmanager
 def stopping() -> Iterator[JobStop]:
     """Inside the block SIGTERM raises Terminated and SIGINT KeyboardInterrupt, where the work can bear it."""
-    stop = JobStop()
+    stop = JobStop(outlived=OUTLIVED.get())
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -64,7 +83,7 @@ def stopping() -> Iterator[JobStop]:
             stop.timer_.cancel()
         for number, handler in before.items():
             # a process that was asked to end is ending: no further signal is to tear what is left of it
-            signal.signal(number, handler if stop.asked is None else signal.SIG_IGN)
+            signal.signal(number, handler if stop.asked is None or stop.outlived else signal.SIG_IGN)
 
 
 def _terminate() -> None:

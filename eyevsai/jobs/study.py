@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.config import TrainConfig, compose, compose_train
+from eyevsai.config import TrainConfig, compose, compose_train, refuse_names_of_train
 from eyevsai.data.dataset import Dataset, load_dataset
 from eyevsai.engines.settings import EngineSettings
 from eyevsai.jobs.opening import open_swept_store
@@ -42,6 +42,7 @@ def compose_tune(given: Mapping[str, Any]) -> TuneConfig:
     Raises:
         UserError: a name or a value that is not allowed.
     """
+    refuse_names_of_train(given)
     own = {setting.name for part in (TuneSettings, EngineSettings) for setting in settings_of(part)}
     rest = {name: value for name, value in given.items() if name not in own}
     return TuneConfig(compose_train(rest), rest, compose(TuneSettings, given), compose(EngineSettings, given))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from eyevsai.errors import UserError
 from eyevsai.names import nearest
 from eyevsai.settings import CACHE_ROOT, STATE_ROOT, Choice, Doc, Env, Parameter, Range, Settings, settings_of
+from eyevsai.toml_file import read_toml
 
 POLICY, DATASETS = "promotion.toml", "datasets"
 KEPT = 3
@@ -120,10 +120,7 @@ def read_policy(path: str | None, dataset: str) -> Policy:
     file = Path(path or POLICY)
     if path is None and not file.is_file():
         return Policy()
-    try:
-        said = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"The policy {file} cannot be read as TOML: {error}") from error
+    said = read_toml(file, "The policy", "floor = 0.9")
     for_datasets = said.pop(DATASETS, {})
     own = for_datasets.get(dataset, {}) if isinstance(for_datasets, dict) else None
     if not isinstance(own, dict):

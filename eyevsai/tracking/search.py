@@ -70,7 +70,7 @@ def find_trained(tracking_uri: str) -> list[FoundRun]:
 
 def find_tagged(tracking_uri: str, tags: Mapping[str, str]) -> list[FoundRun]:
     """All runs that have these tags, newest first."""
-    return _find_all(tracking_uri, _spell(tags))
+    return [run for run in _find_all(tracking_uri, _spell(tags)) if _has(run.tags, tags)]
 
 
 def find_imported(tracking_uri: str) -> dict[str, FoundRun]:
@@ -106,17 +106,13 @@ def find_study(tracking_uri: str, tags: Mapping[str, str], wanted: str | None) -
         except MlflowException:
             pass
         else:
-            same = all(run.data.tags.get(name) == value for name, value in {"job": "tune", **tags}.items())
-            return run.info.run_id if same else None
+            return run.info.run_id if _has(run.data.tags, {"job": "tune", **tags}) else None
     experiments = [each.experiment_id for each in list_experiments(client)]
-    runs = client.search_runs(
-        experiments,
-        f"{_spell(conditions)} and attributes.status = 'FINISHED'",
-        ViewType.ACTIVE_ONLY,
-        1,
-        ["attributes.end_time DESC"],
+    wanted, newest = f"{_spell(conditions)} and attributes.status = 'FINISHED'", ["attributes.end_time DESC"]
+    runs = all_pages(
+        lambda token: client.search_runs(experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token)
     )
-    return runs[0].info.run_id if runs else None
+    return next((run.info.run_id for run in runs if _has(run.data.tags, conditions)), None)
 
 
 def read_text(tracking_uri: str, run_id: str, name: str) -> str | None:
@@ -135,10 +131,16 @@ def read_json(tracking_uri: str, run_id: str, name: str) -> Any:
 
 
 def _spell(tags: Mapping[str, str]) -> str:
-    """A filter for runs that have all these tags."""
-    return " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in tags.items())
+    """A filter for runs that have all these tags; `_has` looks again."""
+    return " and ".join(f"tags.`{name}` {_compare(value)}" for name, value in tags.items())
 
 
-def _quoted(value: str) -> str:
-    """A value in a filter; one with both kinds of quotes cannot be written, and finds nothing."""
-    return f'"{value}"' if "'" in value and '"' not in value else f"'{value.replace(chr(39), '')}'"
+def _compare(value: str) -> str:
+    """A filter knows no escapes: a value with both kinds of quotes, or a backslash, which would eat one, is any."""
+    if "\\" in value or ("'" in value and '"' in value):
+        return "!= ''"
+    return f'= "{value}"' if "'" in value else f"= '{value}'"
+
+
+def _has(known: Mapping[str, str], tags: Mapping[str, str]) -> bool:
+    return all(known.get(name) == value for name, value in tags.items())

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import (
@@ -20,6 +18,7 @@ from optuna.trial import Trial
 from eyevsai.errors import UserError
 from eyevsai.names import nearest
 from eyevsai.settings import Choice, Range, Setting, Settings, settings_of
+from eyevsai.toml_file import read_toml
 from eyevsai.training.settings import ThreadSettings
 
 GRID_POINTS = 4  # of a range, for a grid
@@ -93,7 +92,7 @@ def declared_space(declared: type[Settings], given: Mapping[str, Any], path: str
     known = {setting.name: setting for setting in settings_of(declared)}
     dimensions = {name: Dimension(each, each.search) for name, each in known.items() if each.search is not None}
     fixed = {name: value for name, value in given.items() if name in known and known[name].panel != DEVICE}
-    for name, wanted in (_read(Path(path)) if path else {}).items():
+    for name, wanted in (read_toml(path, "--space", "lr = {low = 1e-4, high = 1e-2}") if path else {}).items():
         if name not in known:
             guess = nearest(name, known)
             raise UserError(f"{path}: {name} is no setting of this model."
@@ -124,15 +123,6 @@ def _suggest(trial: Trial, dimension: Dimension) -> Any:
     if dimension.setting.type is int:
         return trial.suggest_int(name, int(space.low), int(space.high), log=space.log)
     return trial.suggest_float(name, space.low, space.high, log=space.log)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}.") from error
 
 
 def _parse(setting: Setting, wanted: Any) -> Any:

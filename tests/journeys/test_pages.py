@@ -51,7 +51,8 @@ def check(call: list[str], command: Command) -> None:
         entry = call[call.index("-e") + 1]
         assert entry in ENTRIES, where
         given = [call[at + 1].partition("=") for at, word in enumerate(call) if word == "-P"]
-        check_eyevsai([entry.replace("_", "-"), *(word for name, _, value in given for word in (f"--{name}", value))],
+        command_of = ["data", "get"] if entry == "data" else [entry.replace("_", "-")]
+        check_eyevsai([*command_of, *(word for name, _, value in given for word in (f"--{name}", value))],
                       where, loose=loose)  # fmt: skip
     elif "eyevsai" in call and call[0] in ("eyevsai", "torchrun", "python"):
         check_eyevsai(call[call.index("eyevsai") + 1 :], where, loose=loose)

@@ -69,14 +69,21 @@ def test_mlflow_run_trains_logs_and_registers(mlflow_run: MlflowRun, project: Pa
     load_in_a_fresh_process(project)
 
 
-def test_mlflow_run_trains_deep_v2_with_what_keeps_it_from_learning_by_heart(mlflow_run: MlflowRun) -> None:
+def test_mlflow_run_trains_deep_v2_with_what_keeps_it_from_learning_by_heart(
+    mlflow_run: MlflowRun, project: Path
+) -> None:
     given = {"mixup": "0.2", "cutmix": "1.0", "ema_decay": "0.9", "layers": "1,2,1", "use_se": "false"}
+    name = "a'b\"; touch injected; $(touch injected) `touch injected`\n../c"  # data, all of it
     flags = [word for name, value in given.items() for word in ("-P", f"{name}={value}")]
-    done = mlflow_run("train", "-P", "model=deep_v2", "-P", "variation=hybrid", *flags, *QUICK)
+    done = mlflow_run(
+        "train", "-P", f"run_name={name}", "-P", "model=deep_v2", "-P", "variation=hybrid", *flags, *QUICK
+    )
     assert "models:/digits-deep_v2-hybrid/1" in done.stdout
     run = only_run()
     assert run.info.status == "FINISHED"
     assert {name: run.data.params[name] for name in given} == given
+    assert run.info.run_name == name
+    assert not list(project.rglob("injected"))
     assert run.data.metrics["best/accuracy"] > 0.3  # one in ten by chance
     card = Path(MlflowClient().download_artifacts(run.info.run_id, "model_card.md")).read_text()
     for text in ("# Hybrid network", "| accuracy | 0.", "## Limits", "Vaswani et al. 2017", "Huang et al. 2017"):

@@ -38,7 +38,7 @@ def test_the_newest_finished_study_of_the_same_model_is_found() -> None:
 
 
 @pytest.mark.usefixtures("workplace")
-@pytest.mark.parametrize("name", ["cat's", 'a "b"', "x' or '1' = '1", "naïve; drop"])
+@pytest.mark.parametrize("name", ["cat's", 'a "b"', "x' or '1' = '1", "naïve; drop", "back\\", "it's \"so\"\\'"])
 def test_names_are_data_and_never_part_of_the_question(name: str) -> None:
     other, own = make(), make(dataset=name)
     assert find_study(find_store(), {**TAGS, "dataset": name}, None) == own

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyevsai.errors import UserError
-from eyevsai.settings import Choice, Doc, Range, Search, Settings, settings_of, spell_flags
+from eyevsai.settings import Choice, Doc, Range, Search, Setting, Settings, settings_of, spell_flags
 
 
 @dataclass(frozen=True)
@@ -93,3 +93,13 @@ def test_settings_are_spelled_as_a_shell_takes_them() -> None:
     values = {"max_depth": None, "lr": 0.001, "fast": True, "note": "it's; rm"}
     spelled = spell_flags(values)
     assert shlex.split(spelled) == ["--max-depth", "", "--lr", "0.001", "--fast", "True", "--note", "it's; rm"]
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    ("", "--root is empty. Give it a value, or leave it out."), ("a\0b", "--root .* is no text"),
+    ("\udcff", "--root .* is no text"),
+], ids=["empty", "zero", "bytes"])  # fmt: skip
+def test_a_text_that_can_be_no_name_is_refused(value: str, said: str) -> None:
+    setting = Setting("root", str, False, "data", "", "Data")
+    with pytest.raises(UserError, match=said):
+        setting.check(value)

@@ -103,7 +103,7 @@ def test_a_file_narrows_and_fixes(tmp_path: Path) -> None:
 def test_a_wrong_file_is_told(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         from_file(tmp_path, text)
-    with pytest.raises(UserError, match=r"Cannot read .*nowhere\.toml"):
+    with pytest.raises(UserError, match=r"--space .*nowhere\.toml cannot be read: No such file"):
         declared_space(DeepV1Settings, {}, str(tmp_path / "nowhere.toml"))
 
 

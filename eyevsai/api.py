@@ -1,0 +1,194 @@
+"""The commands as functions, for programs and notebooks: `from eyevsai import train, tune, evaluate, compare, export`.
+
+Each takes its command's settings by keyword, checks them alike, raises its errors, and returns what its job does. What
+jobs tell of themselves goes to the logger `eyevsai`, and to standard error unless the caller shows that logger; nothing
+is printed. The process is the caller's: signal handlers, torch's threads and MLflow's variables are as before after it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, overload
+
+from eyevsai import config
+from eyevsai.console import hush_mlflow, showing_lines
+from eyevsai.errors import Terminated, UserError, refused_path
+from eyevsai.evaluation.settings import EvaluateSettings
+from eyevsai.flags import tune_settings
+from eyevsai.formats.settings import ExportSettings
+from eyevsai.settings import Setting, settings_of
+
+if TYPE_CHECKING:
+    from eyevsai.jobs.compare import Comparison
+    from eyevsai.jobs.evaluate import Evaluated
+    from eyevsai.jobs.export import Exported
+    from eyevsai.jobs.package import Packaged
+    from eyevsai.jobs.train import Trained
+    from eyevsai.jobs.tune import Tuned
+    from eyevsai.keywords import (
+        EvaluateKeywords,
+        ExportKeywords,
+        PackageKeywords,
+        TrainKeywords,
+        TuneKeywords,
+    )
+
+
+def train(**settings: Unpack[TrainKeywords]) -> Trained:
+    """Trains a model, logs the run and registers a version, as `eyevsai train` does with flags of the same names.
+
+        trained = eyevsai.train(model="deep_v1", dataset="digits", epochs=3, lr=1e-3)
+        trained.model_uri, trained.scores["accuracy"]      # 'models:/digits-deep_v1-standard/1', 0.93
+
+    `eyevsai train --model deep_v1 --help` says what the settings of a model mean.
+
+    Raises:
+        UserError: a setting, data or a store that a person must mend; RunFailed: a loss that became NaN.
+        KeyboardInterrupt: after the run ended as KILLED with a checkpoint; go on with train(resume=RUN_ID).
+    """
+    with _in_the_callers_process():
+        composed = config.compose_train(config.adopt(settings, _settings_of_train(settings)))
+        from eyevsai.jobs.place import find_place
+
+        if find_place() is not None:
+            raise UserError("torchrun started this process as one of several. Call train with devices=N in one process "
+                            "instead, or let torchrun start the command: torchrun ... -m eyevsai train")  # fmt: skip
+        from eyevsai.jobs.train import train as job
+
+        return job(composed)
+
+
+def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
+    """Looks for the best settings of a model, as `eyevsai tune` does; `train` takes what it found.
+
+        tuned = eyevsai.tune(model="deep_v1", dataset="digits", epochs=3, n_trials=5)
+        tuned.settings, tuned.accuracy
+        eyevsai.train(model="deep_v1", dataset="digits", epochs=30)      # with tuned.settings, unless tuned="never"
+
+    What is given here, no trial changes. A study of the same name is gone on with.
+
+    Raises:
+        UserError: a setting, data or a store that a person must mend; RunFailed: no trial had a result.
+        KeyboardInterrupt: after the trial's run ended; the same call goes on with the study.
+    """
+    with _in_the_callers_process():
+        from eyevsai.jobs.study import compose_tune
+
+        composed = compose_tune(config.adopt(settings, tune_settings(_settings_of_train(settings))))
+        from eyevsai.jobs.tune import tune as job
+
+        return job(composed)
+
+
+def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
+    """Judges a trained model by images that it has not seen, as `eyevsai evaluate` does.
+
+        judged = eyevsai.evaluate(model_uri="models:/digits-deep_v1-standard/1")      # or run=trained.run_id
+        judged.figures["accuracy"], judged.figures["accuracy_low"]
+
+    Raises:
+        UserError: a setting, a model, data or a store that a person must mend.
+    """
+    with _in_the_callers_process():
+        composed = config.compose(EvaluateSettings, _take(EvaluateSettings, settings, "evaluate"))
+        from eyevsai.jobs.evaluate import evaluate as job
+
+        return job(composed)
+
+
+def compare(*models: str, page: str | os.PathLike[str] = "comparison.html") -> Comparison:
+    """Holds evaluated models against each other, as `eyevsai compare` does: run ids or model URIs, and where the page
+    is written; the others are held against the first.
+
+        compared = eyevsai.compare(first.run_id, "models:/digits-shallow-rf_hog_lbp/1")
+        compared.settings, compared.pairs[0].difference.p_value
+
+    Raises:
+        UserError: a model that cannot be found, was not evaluated, or was judged by other images.
+    """
+    with _in_the_callers_process():
+        from eyevsai.jobs.compare import compare as job
+
+        return job(models, Path(page))
+
+
+@overload
+def export(**settings: Unpack[ExportKeywords]) -> list[Exported]: ...
+@overload
+def export(**settings: Unpack[PackageKeywords]) -> Packaged: ...
+def export(**settings: Any) -> list[Exported] | Packaged:
+    """Writes a trained model as files for other runtimes, as `eyevsai export` does; with `package`, the best models.
+
+        for each in eyevsai.export(run=trained.run_id, format="onnx,openvino", output="exports"):
+            print(each.format, each.uri, each.size_bytes, each.verdict.figures)
+        eyevsai.export(package="game", format="onnx").folder
+
+    Raises:
+        UserError: a setting, a model, data or a store that a person must mend.
+        RunFailed: an export does not say what the model says; those that do are kept.
+    """
+    with _in_the_callers_process():
+        composed = config.compose(ExportSettings, _take(ExportSettings, settings, "export"))
+        if composed.package is not None:
+            from eyevsai.jobs.package import package
+
+            return package(composed)
+        from eyevsai.jobs.export import export as job
+
+        return job(composed)
+
+
+def _settings_of_train(given: Any) -> tuple[Setting, ...]:
+    """The settings that a call's model and variation bring with them; a wrong one is said by whoever composes."""
+    try:
+        variation = given.get("variation")
+        return config.train_settings(str(given.get("model", config.ModelChoice().model)), variation and str(variation))
+    except UserError:
+        return config.shared_settings()
+
+
+def _take(declared: type[Any], given: Any, command: str) -> dict[str, Any]:
+    config.refuse_unknown(given, settings_of(declared), command)
+    return config.adopt(given, settings_of(declared))
+
+
+@contextmanager
+def _in_the_callers_process() -> Iterator[None]:
+    """A job that leaves the process as it found it.
+
+    SIGTERM ends the job first, and is then sent again, to whatever the process had for it.
+    """
+    from eyevsai.jobs.signals import outliving_jobs
+
+    variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    with showing_lines(), outliving_jobs(), _keeping_threads():
+        try:
+            hush_mlflow()
+            yield
+        except OSError as error:
+            if refused := refused_path(error):
+                raise refused from error
+            raise
+        except Terminated:
+            signal.raise_signal(signal.SIGTERM)
+            raise
+        finally:
+            for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+                if name not in variables:
+                    del os.environ[name]
+            os.environ.update(variables)
+
+
+@contextmanager
+def _keeping_threads() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,194 @@
+"""Row 24: whatever a parameter says, it is data: nothing of it runs, and no name leads out of a folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.projects._project_spec import EntryPoint
+from mlflow.projects.utils import load_project
+from typer.main import get_command
+
+from eyevsai.cli import build_app
+from eyevsai.errors import UserError
+from eyevsai.flags import spell_out_booleans
+from eyevsai.settings import Setting, Settings, settings_of
+from tests.conftest import ROOT, Eyevsai, write_images
+from tests.journeys.conftest import bring_home
+
+MARKER = "injected"
+TEXTS = {
+    "semicolon": f"a; touch {MARKER};", "substitution": f"$(touch {MARKER})", "backticks": f"`touch {MARKER}`",
+    "and": f"a && touch {MARKER} || touch {MARKER}", "pipe": f"| touch {MARKER} &", "redirection": f"> {MARKER}",
+    "single quote": f"'; touch {MARKER}; '", "double quote": f'"; touch {MARKER}; "', "newline": f"a\ntouch {MARKER}\n",
+    "traversal": f"../{MARKER}", "format": "{model}{0}%s%(a)s", "python": f"__import__('os').mkdir('{MARKER}')",
+    "template": "{{ 7 * 7 }}${HOME}", "flag": "--debug", "comment": f"# \\; touch {MARKER} \\",
+}  # fmt: skip
+ALL = "".join(text for name, text in TEXTS.items() if name != "traversal")
+PROJECT = load_project(str(ROOT))
+ENTRIES: dict[str, EntryPoint] = PROJECT._entry_points
+SMALL = ["--epochs", "1", "--width", "4", "--batch-size", "16", "--image-size", "32", "--threads", "1"]
+
+
+def found_markers(folder: Path) -> list[str]:
+    """Files that a command of the texts would have made, in a folder, below it and beside it."""
+    return [str(path) for path in (*folder.rglob(MARKER), *folder.parent.glob(MARKER), *ROOT.glob(MARKER))]
+
+
+@pytest.fixture
+def spy(tmp_path: Path) -> Path:
+    """A `python` that writes down what it was called with."""
+    program = tmp_path / "bin" / "python"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nprintf "%s\\0" "$@" > "$ARGUMENTS"\n')
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_row_24_every_parameter_of_the_project_is_one_argument(entry: str, spy: Path, tmp_path: Path) -> None:
+    """MLflow's own command line, run by bash as MLflow runs it; `run_name` stands for all that is not declared."""
+    place = tmp_path / "place"
+    place.mkdir()
+    env = {"PATH": f"{spy.parent}{os.pathsep}{os.environ['PATH']}", "ARGUMENTS": str(tmp_path / "arguments")}
+    declared = ENTRIES[entry].parameters
+    for name in (*declared, "run_name"):
+        for text in (*TEXTS.values(), ALL):
+            command = ENTRIES[entry].compute_command({name: text}, None)
+            subprocess.run(["bash", "-c", command], cwd=place, env=env, check=True, timeout=10)
+            called = (tmp_path / "arguments").read_bytes().decode().split("\0")[:-1]
+            values = {key: str(parameter.default) for key, parameter in declared.items()} | {name: text}
+            flags = [f"--{key.replace('_', '-') if key in declared else key}" for key in values]
+            expected = [word for pair in zip(flags, values.values(), strict=True) for word in pair]
+            assert called == ["-m", f"entrypoints.{entry}", *expected]
+    assert not list(place.iterdir())
+    assert not found_markers(tmp_path)
+
+
+def settings_classes(declared: type[Settings] = Settings) -> Iterator[type[Settings]]:
+    for each in declared.__subclasses__():
+        yield each
+        yield from settings_classes(each)
+
+
+def test_row_24_only_text_takes_texts(tmp_path: Path) -> None:
+    commands_of("train-all")  # which imports all that declares settings
+    for setting in {setting for declared in settings_classes() for setting in settings_of(declared)}:
+        if not takes_any_text(setting):
+            for text in (*TEXTS.values(), ALL):
+                with pytest.raises(UserError, match=f"^{setting.flag} "):
+                    setting.parse(text)
+
+
+def takes_any_text(setting: Setting) -> bool:
+    return setting.type is str and setting.allowed is None
+
+
+def commands_of(name: str) -> dict[str, Any]:
+    """The parameters of a command by flag or by the name of the argument: those that take any text."""
+    command: Any = get_command(build_app(name.split()))
+    for word in name.split():
+        command = command.commands[word]
+    numbers = {"INT", "NUMBER", "BOOL"}
+    return {parameter.opts[0]: parameter for parameter in command.params
+            if not getattr(parameter, "is_flag", False) and parameter.metavar not in numbers}  # fmt: skip
+
+
+def every_command() -> list[str]:
+    app: Any = get_command(build_app([]))
+    names = []
+    for name, command in app.commands.items():
+        names += [f"{name} {inner}" for inner in command.commands] if hasattr(command, "commands") else [name]
+    return [name for name in names if name != "work"]  # takes a folder that eyevsai made
+
+
+# What a command needs besides to come as far as it can; MODEL is a version that was trained, RUN its run.
+GIVEN: dict[str, list[str]] = {
+    "train": ["--data", "stripes", *SMALL], "tune": ["--data", "stripes", "--n-trials", "1", *SMALL],
+    "train-all": ["--data-root", "data", "--models", "deep_v1/standard", *SMALL], "evaluate": ["--run", "RUN"],
+    "export": ["--run", "RUN", "--parity-images", "3"], "compare": ["RUN", "RUN"], "predict": ["MODEL", "one.png"],
+    "promote": ["--name", "NAME", "--version", "1"], "rollback": ["NAME"], "registry log": ["NAME"],
+    "registry best": ["--dataset", "stripes"], "registry settle": ["NAME"], "registry pin": ["NAME", "1"],
+    "registry unpin": ["NAME", "1"], "registry import": ["none.json"], "data check": ["stripes"],
+    "data stats": ["stripes"], "cleanup": ["--dry-run"],
+}  # fmt: skip
+PATHS = {"--data-root", "--cache-root", "--state-root", "--output", "--page"}  # where a person says files go
+LONG = {"train-all", "tune", "describe", "evaluate", "export"}  # many flags of train, or many jobs that are done
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path
+) -> Iterator[tuple[Path, str]]:
+    """A folder with a store in which one small model was trained, and its run."""
+    from eyevsai.api import train
+    from tests.conftest import copy_store
+
+    with pytest.MonkeyPatch.context() as patch:
+        place = tmp_path_factory.mktemp("trained") / "place"
+        place.mkdir()
+        copy_store(template_store, place)
+        write_images(place / "stripes", {"across": 20, "down": 20, "wide": 20})
+        patch.chdir(place)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
+        done = train(data="stripes", epochs=1, width=4, batch_size=16, image_size=32, threads=1,
+                     state_root=place / "state", cache_root=cache_root)  # fmt: skip
+        (place / "one.png").write_bytes((place / "stripes" / "wide" / "000.png").read_bytes())
+        yield place, done.run_id
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in every_command()]
+)
+def test_row_24_every_flag_of_every_command_is_data(
+    command: str, trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eyevsai_here: Eyevsai
+) -> None:
+    place = bring_home(trained[0], tmp_path / "inner" / "place", monkeypatch)
+    words = {"RUN": trained[1], "MODEL": "models:/stripes-deep_v1-standard/1", "NAME": "stripes-deep_v1-standard"}
+    given = [words.get(word, word) for word in GIVEN.get(command, [])]
+    for flag, parameter in commands_of(command).items():
+        for text in (ALL, f"../{MARKER}"):
+            if text != ALL and flag in PATHS:
+                continue
+            call = (
+                replace_value(given, flag, text) if flag.startswith("--") else replace_argument(given, parameter, text)
+            )
+            done = eyevsai_here(*command.split(), *call, code=None)
+            said = done.stdout + done.stderr
+            assert done.returncode in (0, 1, 2), said
+            assert "defect of eyevsai" not in said, said
+            assert "Traceback" not in said, said
+            assert not found_markers(place), (flag, said)
+
+
+def replace_value(given: list[str], flag: str, text: str) -> list[str]:
+    at = given.index(flag) if flag in given else len(given)
+    return [*given[:at], *given[at + 2 :], flag, text]
+
+
+def replace_argument(given: list[str], parameter: Any, text: str) -> list[str]:
+    """The call with `text` for every argument of that name: its place is that of the first word which is no flag."""
+    del parameter
+    plain = [place for place, word in enumerate(given) if not word.startswith("--")]
+    return [text if place in plain[:1] else word for place, word in enumerate(given)] or [text]
+
+
+def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:
+    settings = (*commands_settings(),)
+    for text, spelled in {
+        "--run-name --flip": "--run-name --flip", "--flip --run-name --resume-anyway": "--flip true --run-name "
+        "--resume-anyway", "--no-flip": "--flip false", "--flip maybe": "--flip maybe", "--flip": "--flip true",
+    }.items():  # fmt: skip
+        arguments = ["train", *text.split()]
+        spell_out_booleans(arguments, settings)
+        assert arguments[1:] == spelled.split()
+
+
+def commands_settings() -> tuple[Setting, ...]:
+    from eyevsai.config import train_settings
+
+    return train_settings("deep_v1", None)

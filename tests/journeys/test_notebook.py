@@ -1,0 +1,42 @@
+"""The example notebook, cell by cell, in a kernel: what it shows is what happens."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.conftest import ROOT
+
+NOTEBOOK = ROOT / "examples" / "first_steps.ipynb"
+
+
+def texts(cell: Any, stream: str) -> str:
+    return "".join(each.text for each in cell.outputs if each.output_type == "stream" and each.name == stream)
+
+
+def test_the_example_notebook_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(NOTEBOOK, workplace)
+    notebook = nbformat.read(workplace / NOTEBOOK.name, nbformat.NO_CONVERT)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)  # as it is committed
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("IPYTHONDIR", str(workplace / "ipython"))
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(workplace)}}).execute()
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    trained, residual, judged, compared, picture, exported, asked = cells
+    assert "epoch 2 of 2" in texts(trained, "stderr")
+    assert not texts(trained, "stdout")
+    assert trained.outputs[-1].data["text/plain"].startswith("Trained(run_id=")
+    assert texts(residual, "stdout").startswith("models:/digits-deep_v1-residual/1 0.")
+    assert texts(judged, "stdout").count("models:/digits-deep_v1-") == 2
+    assert "Only the first is right on" in texts(compared, "stdout")
+    assert (workplace / "comparison.html").is_file()
+    assert "runs:/" in texts(exported, "stdout")
+    assert (workplace / "exports" / "digits-deep_v1-standard-1" / "onnx").is_dir()
+    for cell in (picture, asked):
+        assert "image/png" in cell.outputs[-1].data
