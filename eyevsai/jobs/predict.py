@@ -92,6 +92,8 @@ def _find_images(given: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for name in given:
         path = Path(name).expanduser()
+        if not name:  # which would be the current folder
+            raise UserError("An image's name is empty: give a file, a folder, or - for names from standard input.")
         if name == STANDARD_INPUT:
             found += [Path(line.rstrip("\n")) for line in sys.stdin if line.strip()]
         elif path.is_dir():

@@ -91,6 +91,8 @@ class Classifier:
 
 def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
     """See `eyevsai.load`."""
+    if not uri:  # which would be the current folder
+        raise UserError("The model's name is empty: give a folder, models:/NAME/VERSION or models:/NAME@ALIAS.")
     path, threshold = Path(uri).expanduser(), None
     if path.is_file() and (path.parent / MANIFEST).is_file():
         path = path.parent

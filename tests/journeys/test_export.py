@@ -144,6 +144,8 @@ def test_predict_says_what_files_show(eyevsai_here: Eyevsai, trained: str, image
     assert (label, float(probability)) == ("wide", pytest.approx(classifier.predict(picture).probability, abs=1e-4))
     assert "\tunsure\t" in eyevsai_here("predict", VERSION, str(picture), "--threshold", "1").stdout
     assert "There is no image file or folder" in eyevsai_here("predict", VERSION, "nowhere.png", code=2).stderr
+    assert "An image's name is empty" in eyevsai_here("predict", VERSION, "", code=2).stderr  # not all that lies here
+    assert "The model's name is empty" in eyevsai_here("predict", "", str(picture), code=2).stderr
     assert "Did you mean" in eyevsai_here("predict", "models:/stripes-deep_v1-standart/1", str(picture), code=2).stderr
 
 
