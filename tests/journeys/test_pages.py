@@ -27,7 +27,23 @@ from tests.conftest import ROOT, write_images
 from tests.journeys.pages import REASONS, SHELLS, Command, Page, pattern_of, read_page, read_pages, split_calls
 
 PAGES = read_pages()
-TOOLS = {"base64", "cd", "curl", "echo", "export", "git", "kill", "ls", "mlflow", "pip", "read", "source"}
+TOOLS = {
+    "base64",
+    "cd",
+    "cp",
+    "curl",
+    "echo",
+    "export",
+    "git",
+    "kill",
+    "ls",
+    "mkdir",
+    "mlflow",
+    "mv",
+    "pip",
+    "read",
+    "source",
+}
 ENTRIES = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
 TARGETS = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
