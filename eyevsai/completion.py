@@ -43,14 +43,14 @@ def completer_of(setting: Setting) -> Completer | None:
 def completer(values: Values, *, listed: bool = False) -> Completer:
     """What completes to one of `values`, or, if `listed`, to several with commas."""
 
-    def complete(context: typer.Context, incomplete: str) -> list[str]:
+    def _complete(context: typer.Context, incomplete: str) -> list[str]:
         before, comma, begun = incomplete.rpartition(",") if listed else ("", "", incomplete)
         try:
             return [f"{before}{comma}{value}" for value in values(context.params) if value.startswith(begun)]
         except (UserError, OSError):  # of what was typed before; the command says it
             return []
 
-    return complete
+    return _complete
 
 
 def _variations(given: dict[str, Any]) -> Iterable[str]:
