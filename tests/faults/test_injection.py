@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,7 @@ GIVEN: dict[str, list[str]] = {
     "registry best": ["--dataset", "stripes"], "registry settle": ["NAME"], "registry pin": ["NAME", "1"],
     "registry unpin": ["NAME", "1"], "registry import": ["none.json"], "data check": ["stripes"],
     "data stats": ["stripes"], "cleanup": ["--dry-run"],
+    "ui": ["--no-browser", "--port", "TAKEN"],
 }  # fmt: skip
 PATHS = {"--data-root", "--cache-root", "--state-root", "--output", "--page"}  # where a person says files go
 LONG = {"train-all", "tune", "describe", "evaluate", "export"}  # many flags of train, or many jobs that are done
@@ -148,7 +150,9 @@ def test_row_24_every_flag_of_every_command_is_data(
     command: str, trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eyevsai_here: Eyevsai
 ) -> None:
     place = bring_home(trained[0], tmp_path / "inner" / "place", monkeypatch)
-    words = {"RUN": trained[1], "MODEL": "models:/stripes-deep_v1-standard/1", "NAME": "stripes-deep_v1-standard"}
+    taken = socket.create_server(("127.0.0.1", 0))  # or a page would be served for good
+    words = {"RUN": trained[1], "MODEL": "models:/stripes-deep_v1-standard/1", "NAME": "stripes-deep_v1-standard",
+             "TAKEN": str(taken.getsockname()[1])}  # fmt: skip
     given = [words.get(word, word) for word in GIVEN.get(command, [])]
     for flag, parameter in commands_of(command).items():
         for text in (ALL, f"../{MARKER}"):
@@ -163,6 +167,7 @@ def test_row_24_every_flag_of_every_command_is_data(
             assert "defect of eyevsai" not in said, said
             assert "Traceback" not in said, said
             assert not found_markers(place), (flag, said)
+    taken.close()
 
 
 def replace_value(given: list[str], flag: str, text: str) -> list[str]:
