@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from mlflow.tracking import fluent as fluent_state
 
 import eyevsai
 from eyevsai import compare, evaluate, export, load, train, tune
@@ -48,6 +49,16 @@ def after_first_epoch():  # type: ignore[no-untyped-def]
         logging.getLogger("eyevsai").removeHandler(handler)
 
 
+@pytest.fixture
+def fluent() -> Iterator[None]:
+    """Nothing that MLflow's fluent functions leave in a process, and in those that it starts, outlives the test."""
+    yield
+    mlflow.set_tracking_uri(None)
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    fluent_state._active_experiment_id = None
+
+
+@pytest.mark.usefixtures("fluent")
 def test_a_program_does_what_commands_do(stripes: Path, workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     store = f"sqlite:///{workplace / 'mlflow.db'}"
     os.environ.pop("MLFLOW_TRACKING_URI")
