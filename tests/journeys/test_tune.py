@@ -192,7 +192,7 @@ def test_help_lists_what_a_study_takes(eyevsai: Eyevsai) -> None:
         (("--study", "a/b"), "--study takes letters"),
         (("--storage", "sqlite:////proc/none.db"), "cannot be opened"),
         (("--resume", "auto"), "A study goes on by itself"),
-        (("--sampler", "best"), "--sampler best is not allowed"),
+        (("--sampler", "best"), "--sampler 'best' is not allowed"),
         (("--n-trails", "3"), "There is no flag --n-trails"),
     ],
 )
