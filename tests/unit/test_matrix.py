@@ -66,7 +66,7 @@ def test_each_model_takes_the_settings_that_it_has(root: Path) -> None:
         ({"models": "shallow", "epochs": 3}, "--epochs is a setting of none of the chosen models"),
         ({"models": "deep_v1", "epochs": 0}, "--epochs 0 is not allowed"),
         ({"export": "onxn"}, "Did you mean 'onnx'"),
-        ({"engine": "cloud"}, "--engine cloud is not allowed"),
+        ({"engine": "cloud"}, "--engine 'cloud' is not allowed"),
         ({"ray_address": "auto"}, "add --engine ray"),
         ({"job_gpus": 1.0}, "add --engine ray"),
         ({"run_tuning": True, "tuned": "never"}, "leave --tuned out"),

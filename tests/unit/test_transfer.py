@@ -355,7 +355,7 @@ def test_preprocessing_of_weights_is_what_flags_say_else_the_file_beside_them(tm
         ({"freeze_base_epochs": "0", "fine_tune_epochs": "0"}, "trains nothing"),
         ({"fine_tune_epochs": "0", "mixup": "0.2"}, "--mixup and --cutmix mix images"),
         ({"image_size": "16"}, "--image-size 16 is not allowed"),
-        ({"interpolation": "nearest"}, "--interpolation nearest is not allowed"),
+        ({"interpolation": "nearest"}, "--interpolation 'nearest' is not allowed"),
     ],
 )
 def test_what_cannot_be_is_said(given: dict[str, str], message: str) -> None:
