@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,10 +74,9 @@ def build_app(arguments: list[str]) -> typer.Typer:
         epilog="Every command takes --quiet, --verbose and --debug.",
     )  # fmt: skip
     app.callback(invoke_without_command=True)(_version)
-    settings = settings_of_command(arguments)
-    groups = (registry_commands, matrix_commands, data_commands)
-    others = [group.settings_of_command(arguments) for group in groups]
-    spell_out_booleans(arguments, (*settings, *chain.from_iterable(others)))
+    settings, of_many = settings_of_command(arguments), matrix_commands.settings_of_command(arguments)
+    named = (*registry_commands.settings_of_command(arguments), *data_commands.settings_of_command(arguments))
+    spell_out_booleans(arguments, (*settings, *of_many, *named), takes_names=bool(named))
     lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(tune, tune_settings(settings)))

@@ -150,15 +150,14 @@ def take_switch(arguments: list[str], switch: str) -> bool:
     return word not in FALSE
 
 
-def spell_out_booleans(arguments: list[str], settings: Sequence[Setting]) -> None:
+def spell_out_booleans(arguments: list[str], settings: Sequence[Setting], *, takes_names: bool) -> None:
     """`--flip` becomes `--flip true` and `--no-flip` `--flip false`, in place; `--flip false` stays.
 
-    So does `--flip maybe`, which the setting refuses, but not `--force NAME`. What looks like a flag and is the value
-    of another one, such as a reason, is left alone.
+    So does `--flip maybe`, which the setting refuses, but not `--force NAME` of a command that `takes_names`. What
+    looks like a flag and is the value of another one, such as a reason, is left alone.
     """
     flags = {setting.flag for setting in settings if setting.type is bool}
     taking = {setting.flag for setting in settings} - flags
-    takes_names = arguments[:1] == ["promote"]
     for place in range(len(arguments) - 1, -1, -1):
         flag, after = hyphens(arguments[place]), (arguments[place + 1 : place + 2] or ["--"])[0]
         if place and hyphens(arguments[place - 1]) in taking:

@@ -40,6 +40,11 @@ class Source:
     name: str
     parts: Mapping[str, Path] = field(default_factory=dict)
 
+    @property
+    def where(self) -> str:
+        """The folders, as people are told of them."""
+        return ", ".join(str(folder) for folder in self.parts.values())
+
 
 def list_datasets(root: Path) -> dict[str, str]:
     """Each dataset's name and description: the embedded one, the folders under `root`, their unions."""

@@ -173,8 +173,7 @@ def load_dataset(settings: DataSettings, seed: int) -> Dataset:
     _say_what_was_found(found)
     split_names = split_items(found.items, seed, settings.valid_fraction, settings.test_fraction)
     _check_splits(found, split_names)
-    log.debug("%s has %d images in use, of %s", found.source.name, len(found.items),
-              ", ".join(str(folder) for folder in found.source.parts.values()))  # fmt: skip
+    log.debug("%s has %d images in use, of %s", found.source.name, len(found.items), found.source.where)
     return Dataset(found, split_names, found.fingerprint(), cache_root, settings.cache_limit_gb)
 
 

@@ -51,11 +51,6 @@ class Inspection:
     left_out: list[Item]  # copies of an image that another given split keeps
 
     @property
-    def where(self) -> str:
-        """The folders that were looked at."""
-        return ", ".join(str(folder) for folder in self.source.parts.values())
-
-    @property
     def bad(self) -> list[tuple[File, Record]]:
         """Files that cannot be used, with the reason in their record."""
         return [(file, record) for file, record in zip(self.files, self.records, strict=True) if record.error]
@@ -105,8 +100,16 @@ class Inspection:
 
 
 def inspect_source(source: Source, cache_root: Path) -> Inspection:
-    """Index, audit and duplicates of a dataset; nothing is refused yet."""
+    """Index, audit and duplicates of a dataset, however many of its files are bad.
+
+    Raises:
+        UserError: there are no images.
+    """
     index = index_files(source)
+    if not index.files:
+        raise UserError(
+            f"There are no images in {source.where}. A dataset is a folder with one folder of images per class."
+        )
     records = audit_files(index.files, cache_root)
     good = [(file, record) for file, record in zip(index.files, records, strict=True) if not record.error]
     groups = group_duplicates([record for _, record in good])
@@ -116,10 +119,8 @@ def inspect_source(source: Source, cache_root: Path) -> Inspection:
 
 
 def refuse_bad(found: Inspection, max_bad_fraction: float) -> None:
-    """Raises UserError when there are no images, or too many that cannot be used."""
-    where = found.where
-    if not found.files:
-        raise UserError(f"There are no images in {where}. A dataset is a folder with one folder of images per class.")
+    """Raises UserError when there are too many images that cannot be used."""
+    where = found.source.where
     if len(found.bad) > max_bad_fraction * len(found.files):
         listed = "".join(f"\n  {file.path}: {record.error}" for file, record in found.bad[:SHOWN])
         more = f"\n  and {len(found.bad) - SHOWN} more" if len(found.bad) > SHOWN else ""
@@ -132,7 +133,7 @@ def refuse_bad(found: Inspection, max_bad_fraction: float) -> None:
 def refuse_unusable(found: Inspection, max_bad_fraction: float) -> None:
     """Raises UserError for what a person must mend before anything can be learned."""
     refuse_bad(found, max_bad_fraction)
-    where = found.where
+    where = found.source.where
     small = [f"{label} ({count})" for label, count in found.counts.items() if count < MIN_IMAGES]
     if small:
         raise UserError(

@@ -128,18 +128,8 @@ def _stopping_at_hangup() -> Iterator[None]:
 @contextmanager
 def _mlflow_ui(uri: str, window: Window, verbose: bool) -> Iterator[tuple[subprocess.Popen[str], deque[str]]]:
     """MLflow's UI as a process, the first of a session, which ends with the block; and the last lines that it says."""
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--host",
-        window.host,
-        "--port",
-        str(window.port),
-        "--workers",
-        "1",
-    ]
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", window.host]
+    command += ["--port", str(window.port)]
     if (path := sqlite_path(uri)) is not None:  # where an experiment that is made in the UI keeps its files
         command += ["--default-artifact-root", str(path.parent / "mlruns")]
     # the address as a variable, since others see a command line; workers for what no classifier needs take 0.6 GB

@@ -189,7 +189,7 @@ def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:
         "--resume-anyway", "--no-flip": "--flip false", "--flip maybe": "--flip maybe", "--flip": "--flip true",
     }.items():  # fmt: skip
         arguments = ["train", *text.split()]
-        spell_out_booleans(arguments, settings)
+        spell_out_booleans(arguments, settings, takes_names=False)
         assert arguments[1:] == spelled.split()
 
 

@@ -40,6 +40,13 @@ def test_data_cache_is_cleared(eyevsai_here: Eyevsai, workplace: Path) -> None:
     assert "0.0 MB" in eyevsai_here("data", "cache", "--cache-root", "cache").stdout
 
 
+def test_a_folder_without_images_is_refused(eyevsai_here: Eyevsai, workplace: Path) -> None:
+    (workplace / "nothing").mkdir()
+    for command in ("check", "stats"):
+        assert "There are no images in nothing" in eyevsai_here("data", command, "nothing", code=2).stderr
+    assert not (workplace / "data_check.html").exists()
+
+
 def test_mistakes_are_told(eyevsai_here: Eyevsai, workplace: Path) -> None:
     assert "Name a folder" in eyevsai_here("data", "check", code=2).stderr
     assert "There is no folder nowhere" in eyevsai_here("data", "stats", "nowhere", code=2).stderr

@@ -81,7 +81,7 @@ def test_pets_are_class_folders_named_after_their_files(
     assert len(publisher.asked) == 2
     next((workplace / "data" / "pets" / "Abyssinian").iterdir()).unlink()
     assert "20 images were, 19 are there. --force" in eyevsai_here("data", "get", "pets").stderr
-    assert "pets: 20 images" in eyevsai_here("data", "get", "pets", "--force", "true").stdout
+    assert "pets: 20 images" in eyevsai_here("data", "get", "--force", "pets").stdout
 
 
 def test_pets_by_their_official_split(eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher) -> None:
