@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from eyevsai.registry.models import AT_ONCE, insisting
+from eyevsai.contention import insisting
+from eyevsai.registry.models import AT_ONCE
 from eyevsai.store import all_pages
 
 EXPERIMENT = "eyevsai-registry"

@@ -16,10 +16,11 @@ from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from sqlalchemy import text
 
+from eyevsai.contention import insisting
 from eyevsai.errors import UserError
 from eyevsai.registry.artifacts import Artifacts, erase
 from eyevsai.registry.cleanup import Item, KnownRun, in_use, why_protected
-from eyevsai.registry.models import insisting, read_model
+from eyevsai.registry.models import read_model
 from eyevsai.registry.stages import DELETING
 from eyevsai.registry.survey import Survey
 from eyevsai.run_folder import RunFolder

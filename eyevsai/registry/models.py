@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -15,6 +13,7 @@ from mlflow.entities.model_registry import RegisteredModel as Entity
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from eyevsai.contention import insisting
 from eyevsai.errors import UserError
 from eyevsai.names import REGISTERED, choose
 from eyevsai.store import all_pages
@@ -22,13 +21,7 @@ from eyevsai.store import all_pages
 Client = MlflowClient
 LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
 AT_ONCE = 1000  # of one answer
-PATIENCE = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds between attempts at what others are writing too
-CONTENDED = (  # what databases say of a row that another process writes, or wrote first
-    "database is locked", "deadlock detected", "could not serialize", "UNIQUE constraint", "duplicate key",
-    "expected to update", "Deadlock found", "Duplicate entry",
-)  # fmt: skip
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or cannot be written
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -108,18 +101,6 @@ def logged_model_of(source: str | None) -> str:
     """The id of the logged model that a version's source names; empty where it is none of ours."""
     found = LOGGED.fullmatch(source or "")
     return found[1] if found else ""
-
-
-def insisting(ask: Callable[[], T]) -> T:
-    """What `ask` answers, tried again while other processes hold what it writes."""
-    for pause_s in PATIENCE:
-        try:
-            return ask()
-        except MlflowException as error:
-            if not any(reason in str(error) for reason in CONTENDED):
-                raise
-            time.sleep(pause_s)
-    return ask()
 
 
 def _all_models(client: MlflowClient) -> Iterator[Entity]:

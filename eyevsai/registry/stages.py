@@ -15,8 +15,9 @@ from functools import partial
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from eyevsai.contention import insisting
 from eyevsai.errors import UserError
-from eyevsai.registry.models import KnownVersion, RegisteredModel, insisting, read_model
+from eyevsai.registry.models import KnownVersion, RegisteredModel, read_model
 
 STAGES = {"production": "Production", "staging": "Staging"}  # by alias; of two the first counts
 ARCHIVED = "archived"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from typing import Any
 
 from mlflow import MlflowClient
+
+from eyevsai.contention import insisting
 
 NOTE = "mlflow.note.content"  # the tag that the UI shows above an experiment's runs
 KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
@@ -34,8 +37,7 @@ def find_experiment(client: MlflowClient) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if not name or os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"
-    experiment = client.get_experiment_by_name(name)
-    return str(experiment.experiment_id if experiment else client.create_experiment(name))
+    return insisting(partial(_find_or_create, client, name))
 
 
 def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
@@ -44,7 +46,7 @@ def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
     told = {NOTE: ABOUT, VIEW: _view(), **known, KIND[0]: KIND[1]}
     for name, value in told.items():
         if known.get(name) != value:
-            client.set_experiment_tag(experiment_id, name, value)
+            insisting(partial(client.set_experiment_tag, experiment_id, name, value))
 
 
 def page_of_runs(tracking_uri: str) -> str:
@@ -53,6 +55,11 @@ def page_of_runs(tracking_uri: str) -> str:
     experiment_id = find_experiment(client)
     describe_experiment(client, experiment_id)
     return PAGE.format(experiment_id)
+
+
+def _find_or_create(client: MlflowClient, name: str) -> str:
+    experiment = client.get_experiment_by_name(name)
+    return str(experiment.experiment_id if experiment else client.create_experiment(name))
 
 
 def _view() -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from eyevsai.contention import PATIENCE, is_contended
 from eyevsai.errors import RunFailed
 from eyevsai.store import shown
 
@@ -111,7 +112,7 @@ class Spool:
             self.changed_.notify_all()
 
     def _work(self) -> None:
-        pause = RETRY_AFTER_S
+        pause, overtaken = RETRY_AFTER_S, 0
         while True:
             with self.changed_:
                 while self.done_ >= self.end_ and not self.closed_:
@@ -126,13 +127,20 @@ class Spool:
             except Exception as error:
                 if not line or not is_refusal(error):
                     self._note_failure(error)
-                    with self.changed_:
-                        self.changed_.wait_for(lambda: self.closed_, timeout=pause)
+                    self._wait(pause)
                     pause = min(2 * pause, RETRY_AT_MOST_S)
                     continue
+                if is_contended(error) and overtaken < len(PATIENCE):
+                    self._wait(PATIENCE[overtaken])
+                    overtaken += 1
+                    continue
                 self.refused_ = self.refused_ or error
-            pause = RETRY_AFTER_S
+            pause, overtaken = RETRY_AFTER_S, 0
             self._advance(len(line))
+
+    def _wait(self, pause_s: float) -> None:
+        with self.changed_:
+            self.changed_.wait_for(lambda: self.closed_, timeout=pause_s)
 
     def _next(self) -> bytes:
         with open(self.path, "rb") as stream:

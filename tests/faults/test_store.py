@@ -9,14 +9,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from eyevsai.run_folder import RunFolder
 from eyevsai.store import open_store
+from eyevsai.tracking.experiment import describe_experiment, find_experiment
+from eyevsai.tracking.run import open_run
 from tests.conftest import ROOT, Eyevsai, create_database, find_port
 from tests.faults.runs import make_place
 from tests.original import make_record, write_registry
@@ -218,6 +223,48 @@ def test_row_6_many_registrations_leave_no_gap(
     record_property("survived", len(versions))
     assert [job.returncode for job in jobs] == [0] * 8, said
     assert sorted(int(version.version) for version in versions) == list(range(1, 8 * count + 1))
+
+
+@pytest.mark.parametrize("new_store", BOTH, indirect=True)
+def test_row_6_many_jobs_log_one_dataset_at_the_same_moment(
+    tmp_path: Path, new_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store)
+    client = MlflowClient(tracking_uri=open_store())
+    runs = []
+    for _ in range(8):
+        folder = RunFolder(tmp_path / "state", client.create_run("0").info.run_id)
+        folder.path.mkdir(parents=True)
+        runs.append(open_run(client, folder, {}))
+    for number in range(10):
+        for run in runs:
+            run.dataset("pets", f"{number:036}", [str(tmp_path)], {"images": number})
+    for run in runs:
+        assert run.spool.drain(60) == 0
+        run.flush()  # raises what was refused
+        run.spool.close()
+        assert len(client.get_run(run.run_id).inputs.dataset_inputs) == 10
+
+
+@pytest.mark.parametrize("new_store", BOTH, indirect=True)
+def test_row_6_many_jobs_make_one_experiment_at_the_same_moment(
+    new_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store)
+    open_store()
+    barrier = threading.Barrier(8)
+
+    def find(_: int) -> str:
+        client = MlflowClient(tracking_uri=new_store)
+        barrier.wait()
+        experiment_id = find_experiment(client)
+        describe_experiment(client, experiment_id)
+        return experiment_id
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(10):
+            monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"new {number}")
+            assert len(set(pool.map(find, range(8)))) == 1
 
 
 @pytest.mark.parametrize("new_store", BOTH, indirect=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE
 
 from eyevsai.errors import RunFailed
 from eyevsai.tracking import spool as module
@@ -96,6 +96,31 @@ def test_a_refusal_is_told_at_the_next_entry(tmp_path: Path) -> None:
     assert spool.drain(5) == 0
     with pytest.raises(RunFailed, match="MLflow refused"):
         spool.append("metrics", number=2)
+
+
+def test_what_another_wrote_first_is_asked_again_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", (0.01, 0.01))
+    tries = []
+
+    def overtaken(kind: str, arguments: dict[str, Any]) -> None:
+        tries.append(arguments["number"])
+        if tries.count(arguments["number"]) <= arguments["times"]:
+            raise MlflowException("UNIQUE constraint failed: datasets.name", error_code=BAD_REQUEST)
+
+    spool = Spool(tmp_path, overtaken)
+    spool.start()
+    spool.append("dataset", number=1, times=2)
+    spool.append("dataset", number=2, times=2)
+    assert spool.drain(5) == 0
+    assert spool.refused_ is None
+    assert tries == [1, 1, 1, 2, 2, 2]
+    spool.append("dataset", number=3, times=99)
+    assert spool.drain(5) == 0
+    assert tries[6:] == [3, 3, 3]
+    with pytest.raises(RunFailed, match="UNIQUE"):
+        spool.append("dataset", number=4, times=0)
 
 
 def test_a_disk_with_room_for_half_a_line_takes_none_of_it(tmp_path: Path) -> None:

@@ -1,0 +1,31 @@
+"""What several processes write at once: whoever came second asks again, since what it wants is there by then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+PATIENCE = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds between attempts at what others are writing too
+SAID = (  # what databases say of a row that another process writes, or wrote first
+    "database is locked", "deadlock detected", "could not serialize", "UNIQUE constraint", "duplicate key",
+    "expected to update", "Deadlock found", "Duplicate entry",
+)  # fmt: skip
+T = TypeVar("T")
+
+
+def is_contended(error: Exception) -> bool:
+    """Whether a store's error is another process's write at the same moment."""
+    return any(reason in str(error) for reason in SAID)
+
+
+def insisting(ask: Callable[[], T]) -> T:
+    """What `ask` answers, tried again while other processes hold what it writes."""
+    for pause_s in PATIENCE:
+        try:
+            return ask()
+        except Exception as error:
+            if not is_contended(error):
+                raise
+            time.sleep(pause_s)
+    return ask()
