@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from eyevsai.tracking.experiment import ABOUT, NOTE, VIEW, describe_experiment, page_of_runs
-from tests.conftest import ROOT, Eyevsai, find_port
+from tests.conftest import ROOT, Eyevsai, create_database, find_port
 
 Ui = Callable[..., "subprocess.Popen[str]"]
 
@@ -135,6 +136,26 @@ def test_the_studies_are_opened_in_optuna_dashboard(ui: Ui, eyevsai_here: Eyevsa
     journals = {path.stem: "looks good" in path.read_text() for path in (workplace / "studies").glob("*.journal")}
     assert journals == {"beans-shallow-rf": False, "beans-deep_v1-standard": False, "peas-shallow-rf": True}
     assert end(process, signal.SIGTERM) == (143, "")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest, workplace: Path) -> str:
+    """The URL of a database in which there are no studies."""
+    if request.param == "sqlite":
+        return f"sqlite:///{workplace / 'team.db'}"
+    return create_database(request.getfixturevalue("postgres"), f"studies_{time.monotonic_ns()}")
+
+
+def test_studies_in_a_database_are_opened_too(ui: Ui, eyevsai_here: Eyevsai, stripes: Path, storage: str) -> None:
+    small = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
+    eyevsai_here("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1", "--storage", storage)
+    port = str(find_port())
+    process = ui("--optuna", "--no-browser", "--port", port, "--storage", storage)
+    (study,) = get(f"http://127.0.0.1:{port}/api/studies")["study_summaries"]
+    assert study["study_name"] == "stripes-shallow-rf_hog_lbp"
+    trials = get(f"http://127.0.0.1:{port}/api/studies/{study['study_id']}?after=0")["trials"]
+    assert [trial["state"] for trial in trials] == ["Complete", "Complete"]
+    assert end(process, signal.SIGINT) == (130, "")
 
 
 def test_what_ui_cannot_do_is_said(eyevsai_here: Eyevsai, workplace: Path) -> None:
