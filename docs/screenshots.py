@@ -1,4 +1,4 @@
-"""Takes the pictures that the README shows: trains on digits, opens the run in MLflow's UI, in headless Chromium.
+"""Takes the pictures of README and docs: trains on digits, opens runs and models in MLflow's UI, in headless Chromium.
 
 python docs/screenshots.py            into docs/images/
 """
@@ -186,16 +186,20 @@ def main() -> None:
         run([*command, "train", "--run-name", "narrow", "--epochs", "5", "--width", "8", "--tuned", "never"])
         run([*command, "promote", MODEL, "--version", "1", "--reason", "the first"])
         with mlflow_ui(Path(name)) as address, browser_page() as page:
+            page.set_viewport_size({"width": 1440, "height": 1060})  # four charts
             open_curves(page, address, run_id)
             page.screenshot(path=IMAGES / "curves.png")
+            page.set_viewport_size({"width": 1440, "height": 900})
             open_picture(page, address, run_id, "confusion_matrix.png")
             page.screenshot(path=IMAGES / "pictures.png")
             open_table(page, address, run_id, "test_classes.json")
             page.screenshot(path=IMAGES / "table.png")
             open_study(page, address, "tune digits-shallow-rf_hog_lbp")
-            page.screenshot(path=IMAGES / "study.png", clip={"x": 0, "y": 0, "width": 1440, "height": 460})
+            page.screenshot(path=IMAGES / "study.png", clip={"x": 0, "y": 0, "width": 1440, "height": 550})
+            page.set_viewport_size({"width": 1440, "height": 1094})  # with the first six metrics
             compare_runs(page, address, (MODEL, "narrow"))
             page.screenshot(path=IMAGES / "comparison.png")
+            page.set_viewport_size({"width": 1440, "height": 900})
             open_model(page, address, MODEL)
             page.get_by_role("button", name="Tags", exact=True).click()  # of the model, above its versions
             page.screenshot(path=IMAGES / "versions.png")
