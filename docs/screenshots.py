@@ -1,4 +1,4 @@
-"""Takes the pictures that the README shows: trains on digits, opens the run in MLflow's UI, in headless Chromium.
+"""Takes the pictures of README and docs: trains on digits, opens runs and models in MLflow's UI, in headless Chromium.
 
 python docs/screenshots.py            into docs/images/
 """
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
+MODEL = "digits-deep_v1-standard"  # is the name of the run, too
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
                   "--disable-sync", "--no-first-run"]  # fmt: skip
 
@@ -97,6 +98,27 @@ def open_best(page: Page, address: str, experiment_id: str = "0") -> list[str]:
     return [text.strip() for text in page.locator(".ag-header-cell").all_inner_texts() if text.strip()]
 
 
+def compare_runs(page: Page, address: str, names: Sequence[str]) -> list[list[str]]:
+    """Ticks runs in the list, presses Compare; the rows of the page that tell the runs apart, a cell for each run."""
+    open_best(page, address)
+    for name in names:
+        row = page.get_by_role("row").filter(has=page.get_by_text(name, exact=True))
+        row.get_by_label("toggle row selection").check()
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_url("**/compare-runs*")
+    page.goto(f"{page.url}&workflowType=machine_learning")  # Compare forgets which menu was open
+    page.get_by_role("button", name="Visualizations").click()  # of a metric that nobody asked for
+    for what in ("Parameters", "Metrics"):
+        page.get_by_label(f"{what} - Show diff only").click()
+    page.get_by_role("link", name="best/accuracy").wait_for()
+    tables = [[cell.strip() for cell in row.split("\t")] for row in page.locator("tr").all_inner_texts()]
+    metrics: dict[str, list[str]] = {}  # MLflow draws them as cells, of which those at one height are a row
+    cells = page.get_by_role("grid").locator("[role=rowgroup] > div")
+    for top, text in cells.evaluate_all("cells => cells.map(cell => [cell.style.top, cell.innerText])"):
+        metrics.setdefault(top, []).append(text)
+    return [*tables, *metrics.values()]
+
+
 def open_picture(page: Page, address: str, run_id: str, name: str) -> None:
     """A picture among a run's artifacts, once it is loaded."""
     page.goto("about:blank")  # a change of the address behind # alone would keep the page before it
@@ -119,10 +141,29 @@ def open_table(page: Page, address: str, run_id: str, name: str) -> None:
 def open_model(page: Page, address: str, name: str) -> list[str]:
     """The page of a registered model, once its versions are drawn; the text of each version's row."""
     page.goto("about:blank")
-    page.goto(f"{address}/#/models/{name}")
+    page.goto(f"{address}/#/models/{name}?workflowType=machine_learning")
     page.get_by_text("Version ", exact=False).first.wait_for(timeout=60_000)
     _close_assistant(page)
     return [text for row in page.get_by_role("row").all() if (text := row.inner_text()).startswith("Version ")]
+
+
+def open_version(page: Page, address: str, name: str, version: int) -> None:
+    """The page of a version, once its tags are drawn."""
+    page.goto("about:blank")
+    page.goto(f"{address}/#/models/{name}/versions/{version}?workflowType=machine_learning")
+    page.get_by_text("fingerprint").first.wait_for(timeout=60_000)
+
+
+def give_alias(page: Page, address: str, name: str, version: int, alias: str) -> None:
+    """Gives an alias to a version by the dialog of its page; returns once the page shows it."""
+    open_version(page, address, name, version)
+    page.get_by_title("Add aliases").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("combobox").fill(alias)
+    dialog.get_by_role("combobox").press("Enter")
+    dialog.get_by_role("button", name="Save aliases").click()
+    page.get_by_role("status").filter(has_text=alias).wait_for()
+    dialog.wait_for(state="hidden")
 
 
 def _close_assistant(page: Page) -> None:
@@ -142,16 +183,27 @@ def main() -> None:
         run_id = next(line.split()[1].rstrip(";") for line in done.stdout.splitlines() if line.startswith("run "))
         run([*command, "evaluate", "--run", run_id, "--corruption-images", "0"])
         run([*command, "tune", "--model", "shallow", "--variation", "rf_hog_lbp", "--n-trials", "4"])
+        run([*command, "train", "--run-name", "narrow", "--epochs", "5", "--width", "8", "--tuned", "never"])
+        run([*command, "promote", MODEL, "--version", "1", "--reason", "the first"])
         with mlflow_ui(Path(name)) as address, browser_page() as page:
+            page.set_viewport_size({"width": 1440, "height": 1060})  # four charts
             open_curves(page, address, run_id)
             page.screenshot(path=IMAGES / "curves.png")
+            page.set_viewport_size({"width": 1440, "height": 900})
             open_picture(page, address, run_id, "confusion_matrix.png")
             page.screenshot(path=IMAGES / "pictures.png")
             open_table(page, address, run_id, "test_classes.json")
             page.screenshot(path=IMAGES / "table.png")
             open_study(page, address, "tune digits-shallow-rf_hog_lbp")
-            page.screenshot(path=IMAGES / "study.png", clip={"x": 0, "y": 0, "width": 1440, "height": 460})
-    print(f"wrote curves.png, pictures.png, table.png and study.png into {IMAGES}")
+            page.screenshot(path=IMAGES / "study.png", clip={"x": 0, "y": 0, "width": 1440, "height": 550})
+            page.set_viewport_size({"width": 1440, "height": 1094})  # with the first six metrics
+            compare_runs(page, address, (MODEL, "narrow"))
+            page.screenshot(path=IMAGES / "comparison.png")
+            page.set_viewport_size({"width": 1440, "height": 900})
+            open_model(page, address, MODEL)
+            page.get_by_role("button", name="Tags", exact=True).click()  # of the model, above its versions
+            page.screenshot(path=IMAGES / "versions.png")
+    print(f"wrote curves.png, pictures.png, table.png, study.png, comparison.png and versions.png into {IMAGES}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,49 @@ def test_a_models_page_follows_promotions_rollbacks_and_cleanups(
         assert in_production() == {"Version 1": True, "Version 3": False}
 
 
+@pytest.mark.timeout(600)
+def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
+    eyevsai_here: Eyevsai, workplace: Path, screenshots: Any
+) -> None:
+    name = "digits-deep_v1-standard"
+    for run_name, width in (("narrow", "8"), ("wide", "16")):
+        eyevsai_here("train", "--run-name", run_name, "--width", width, "--epochs", "2", "--tuned", "never")
+    wide, narrow = MlflowClient().search_runs(["0"])
+    eyevsai_here("promote", name, "--version", "1", "--force", "--reason", "the first")
+    with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
+        runs = sorted((wide, narrow), key=lambda run: -run.data.metrics["best/accuracy"])  # as the list does
+        rows = screenshots.compare_runs(page, address, [run.info.run_name for run in runs])
+        assert ["Run ID:", *(run.info.run_id for run in runs)] in rows
+        assert ["Run Name:", *(run.info.run_name for run in runs)] in rows
+        assert ["width", *({"narrow": "8", "wide": "16"}[run.info.run_name] for run in runs)] in rows
+        assert ["best/accuracy", *(f"{run.data.metrics['best/accuracy']:.3g}" for run in runs)] in rows
+        assert "epochs" not in {label for label, *_ in rows}  # of which both had two
+
+        def versions() -> list[str]:
+            return screenshots.open_model(page, address, name)
+
+        for row, number, run in zip(versions(), (2, 1), (wide, narrow), strict=True):
+            assert row.startswith(f"Version {number}\n")
+            assert f"run_id\n: {run.info.run_id}" in row
+            assert f"accuracy\n: {run.data.metrics['best/accuracy']:.4f}" in row
+        assert ["@\xa0production" in row for row in versions()] == [False, True]
+        screenshots.give_alias(page, address, name, 2, "production")
+        assert ["@\xa0production" in row for row in versions()] == [True, False]
+
+        status = json.loads(eyevsai_here("registry", "status", name, "--json", code=1).stdout)
+        held = [(each["version"], each["stage"], each["by_hand"]) for each in status["versions"]]
+        assert held == [(2, "production", True), (1, "", False)]
+        assert "alias production is 2, stage Production 1; the alias was set by hand" in status["disagreements"][0]
+        eyevsai_here("registry", "settle", name)
+        eyevsai_here("registry", "status", name)  # nothing disagrees any more
+        log = json.loads(eyevsai_here("registry", "log", name, "--json").stdout)
+        changes = [(each["action"], each["before"], each["after"]) for each in log]
+        assert changes == [("promote", None, 1), ("found", 1, 2)]
+        for number, stage in ((1, "Archived"), (2, "Production")):
+            screenshots.open_version(page, address, name, number)
+            page.get_by_text(stage, exact=True).wait_for()
+
+
 @pytest.mark.timeout(400)
 def test_a_run_shows_its_curves_pictures_and_tables(eyevsai_here: Eyevsai, workplace: Path, screenshots: Any) -> None:
     eyevsai_here("train", "--epochs", "2", "--width", "8")
@@ -65,5 +109,4 @@ def test_a_run_shows_its_curves_pictures_and_tables(eyevsai_here: Eyevsai, workp
             assert page.get_by_text(f"pictures/{name}").count()
         screenshots.open_table(page, address, run.info.run_id, "test_classes.json")
         assert page.get_by_role("cell").count() == 5 * 10  # class, precision, recall, f1 and support of ten digits
-        page.goto(f"{address}/#/models/digits-deep_v1-standard/versions/1")
-        page.get_by_text("fingerprint").first.wait_for(timeout=60_000)
+        screenshots.open_version(page, address, "digits-deep_v1-standard", 1)
