@@ -81,6 +81,8 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
         ("data check --dataset digits --page ''", "--page is empty."),
         ("data get pets --dataset vegetables", "'pets' and --dataset 'vegetables' contradict each other"),
         ("promote a --name b", "'a' and --name 'b' contradict each other: leave one out."),
+        ("promote digits", "Say what to promote: eyevsai promote digits --version NUMBER. See: eyevsai registry"),
+        ("predict . i", ". is no model folder: it holds no MLmodel. Give that of a model or of an export, models:/"),
         ("cleanup --dry-run maybe", "--dry-run takes true or false, not 'maybe'."),
         ("--quiet list --verbose", "--quiet and --verbose contradict each other: leave one out."),
     ],
