@@ -13,23 +13,23 @@ import typer
 import eyevsai
 from eyevsai import config, data_commands, machine_commands, matrix_commands, model_commands, registry_commands
 from eyevsai.completion import completed_words
-from eyevsai.console import say_where, set_verbosity, start_logging
+from eyevsai.console import say_where, start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import RunFailed, Terminated, UserError, refused_path
 from eyevsai.flags import (
     Json,
-    add_switches,
-    hyphens,
+    finish,
     pick_settings,
+    pop_settings,
     refuse_flags_of_train,
     settings_of_command,
-    spell_out_booleans,
-    take_switch,
     tune_settings,
     with_flags,
 )
 from eyevsai.models.families import variation_of
-from eyevsai.settings import spell_flags
+from eyevsai.reports.settings import DescribeSettings
+from eyevsai.settings import settings_of, spell_flags
+from eyevsai.words import Asked, hyphens
 
 INTERRUPTED = 130
 
@@ -37,24 +37,23 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command line and exits with its code: 0 done, 1 failed, 2 a mistake in what was asked."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug, quiet, verbose = (take_switch(arguments, f"--{name}") for name in ("debug", "quiet", "verbose"))
+    asked = Asked()
     try:
-        set_verbosity(quiet=quiet, verbose=verbose)
-        build_app(arguments or completed_words())(arguments, prog_name="eyevsai")
+        build_app(arguments or completed_words())(arguments, prog_name="eyevsai", obj=asked)
     except UserError as error:
-        _fail(error, error.exit_code, debug)
+        _fail(error, error.exit_code, asked.debug)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Terminated as error:
         sys.exit(error.exit_code)
     except MemoryError as error:
-        _fail(RunFailed(f"Out of memory {error}. Try a smaller --batch-size or --image-size."), 1, debug)
+        _fail(RunFailed(f"Out of memory {error}. Try a smaller --batch-size or --image-size."), 1, asked.debug)
     except Exception as error:
-        if debug:
+        if asked.debug:
             raise
         if refused := refused_path(error):
-            _fail(refused, refused.exit_code, debug)
-        _fail(error, 1, debug, hint=" This is a defect of eyevsai: run again with --debug and report it.")
+            _fail(refused, refused.exit_code, asked.debug)
+        _fail(error, 1, asked.debug, hint=" This is a defect of eyevsai: run again with --debug and report it.")
 
 
 def _fail(error: Exception, code: int, debug: bool, hint: str = "") -> None:
@@ -68,15 +67,13 @@ def _fail(error: Exception, code: int, debug: bool, hint: str = "") -> None:
 def build_app(arguments: list[str]) -> typer.Typer:
     """The application for one command line; a command's flags depend on the model that it names."""
     app = typer.Typer(
-        no_args_is_help=True, add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+        add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
         help="Image classifiers that are tuned, trained, exported and looked after with MLflow.",
         context_settings={"token_normalize_func": hyphens},
         epilog="Every command takes --quiet, --verbose and --debug.",
     )  # fmt: skip
     app.callback(invoke_without_command=True)(_version)
-    settings, of_many = settings_of_command(arguments), matrix_commands.settings_of_command(arguments)
-    named = (*registry_commands.settings_of_command(arguments), *data_commands.settings_of_command(arguments))
-    spell_out_booleans(arguments, (*settings, *of_many, *named), takes_names=bool(named))
+    settings = settings_of_command(arguments)
     lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(tune, tune_settings(settings)))
@@ -85,10 +82,10 @@ def build_app(arguments: list[str]) -> typer.Typer:
     registry_commands.add_to(app)
     app.command(hidden=True)(work)
     app.command(name="list")(with_flags(list_all, pick_settings(DataSettings, "data_root")))
-    app.command(context_settings=lenient)(with_flags(describe, settings))
+    app.command(context_settings=lenient)(with_flags(describe, (*settings_of(DescribeSettings), *settings)))
     machine_commands.add_to(app)
     app.add_typer(data_commands.build_app(), name="data")
-    add_switches(app)
+    finish(app)
     return app
 
 
@@ -104,7 +101,7 @@ def train(context: typer.Context, **given: Any) -> None:
     With --model the flags of that family are shown too. `mlflow run . -e train -P model=deep_v1`
     does the same in a run that MLflow makes; -P takes every flag: -P lr=0.001.
     """
-    _refuse_extras(context.args, given)
+    _refuse_extras(context, given)
     composed = config.compose_train(given)
     from eyevsai.jobs.place import find_place
 
@@ -132,7 +129,7 @@ def tune(context: typer.Context, **given: Any) -> None:
     A study of the same name is gone on with. `train` takes what it found.
     """
     refuse_flags_of_train(context.args)
-    _refuse_extras(context.args, given)
+    _refuse_extras(context, given)
     from eyevsai.jobs.study import compose_tune
 
     composed = compose_tune(given)
@@ -175,12 +172,12 @@ def list_all(as_json: Json = False, **given: Any) -> None:
 
 def describe(
     context: typer.Context,
-    num_classes: Annotated[int, typer.Option(min=2, help="Classes that the model tells apart.")] = 67,
     as_json: Json = False,
     **given: Any,
 ) -> None:
     """Say what a model is made of: layers, parameters, operations and papers. Takes the flags of train."""
-    _refuse_extras(context.args, given)
+    _refuse_extras(context, given)
+    num_classes = pop_settings(DescribeSettings, given).num_classes
     own = {} if "dataset" in given else {"data": "any"}  # the family's own defaults, not those that suit the digits
     composed = config.compose_train(own | given).model
     from eyevsai.jobs.describe import describe as job
@@ -194,12 +191,15 @@ def _data_root(given: dict[str, Any]) -> Path:
     return Path(config.compose_data(given).data_root).expanduser()
 
 
-def _refuse_extras(extras: Sequence[str], given: dict[str, Any]) -> None:
-    if not extras:
+def _refuse_extras(context: Any, given: dict[str, Any]) -> None:
+    """Refuses what the parser could not use: flags of other models, flags of none, words without a flag."""
+    if not context.args:
         return
     family, variation = given.get("model", config.ModelChoice().model), given.get("variation")
     variation, _ = variation_of(family, variation)  # a wrong model is the first thing to say
-    flag = next((extra for extra in extras if extra.startswith("-")), None)
+    known = [param.name for param in context.command.params]
+    names = {extra: extra.lstrip("-").partition("=")[0].replace("-", "_") for extra in context.args}
+    flag = next((extra for extra in context.args if extra.startswith("--") and names[extra] not in known), None)
     if flag is None:
-        raise UserError(f"{extras[0]!r} belongs to no flag. See `eyevsai train --help`.")
-    raise config.unknown_setting(flag.lstrip("-").partition("=")[0].replace("-", "_"), family, variation)
+        raise UserError(f"{context.args[0]!r} belongs to no flag. See `{context.command_path} --help`.")
+    raise config.unknown_setting(names[flag], family, variation, known, context.info_name)

@@ -187,8 +187,10 @@ def refuse_unknown(given: Iterable[str], settings: Sequence[Setting], command: s
             raise UserError(f"There is no flag {_flag(name)} of {command}. {_hint(name, known, command)}")
 
 
-def unknown_setting(name: str, family: str, variation: str | None) -> UserError:
-    """The error for a flag that this model has not: whose it is, or which one is nearest."""
+def unknown_setting(
+    name: str, family: str, variation: str | None, known: Iterable[str] | None = None, command: str = "train"
+) -> UserError:
+    """The error for a flag that this model has not: whose it is, or which of a command's `known` ones is nearest."""
     flag = _flag(name)
     for other in FAMILIES:
         for form, declared in family_of(other).variations.items():
@@ -196,8 +198,8 @@ def unknown_setting(name: str, family: str, variation: str | None) -> UserError:
                 return UserError(
                     f"{flag} is a setting of {other} ({form}), not of {family}. Add --model {other}, or leave it out."
                 )
-    known = [setting.name for setting in train_settings(family, variation)]
-    return UserError(f"There is no flag {flag}. {_hint(name, known, f'train --model {family}')}")
+    known = known or [setting.name for setting in train_settings(family, variation)]
+    return UserError(f"There is no flag {flag}. {_hint(name, known, f'{command} --model {family}')}")
 
 
 def _hint(name: str, known: Iterable[str], command: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,30 +12,27 @@ from eyevsai import config
 from eyevsai.console import start_logging
 from eyevsai.data.settings import DataSettings, GetSettings
 from eyevsai.errors import UserError
-from eyevsai.flags import Json, pick_settings, with_flags
-from eyevsai.settings import Setting, settings_of
+from eyevsai.flags import Json, argument, merge_named, pick_settings, pop_settings, with_flags
+from eyevsai.reports.settings import CheckPage
+from eyevsai.settings import settings_of
 
-Folder = Annotated[str | None, typer.Argument(help="A folder of class folders.")]
-
-
-def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
-    """The settings of the command that a command line begins with, if it is one of these."""
-    return settings_of(GetSettings) if list(arguments[:2]) == ["data", "get"] else ()
+DATA, DATASET = *pick_settings(DataSettings, "data"), *pick_settings(GetSettings, "dataset")
+Folder = Annotated[str | None, argument(DATA, "FOLDER", "A folder of class folders.")]
 
 
 def build_app() -> typer.Typer:
     """The group of commands."""
-    app = typer.Typer(no_args_is_help=True, help="Get a dataset, look at it, or clear the cache.")
+    app = typer.Typer(help="Get a dataset, look at it, or clear the cache.")
     app.command(name="get")(with_flags(get, settings_of(GetSettings)))
     flags = pick_settings(DataSettings, "dataset", "data_root", "cache_root")
-    app.command(name="check")(with_flags(check, flags))
+    app.command(name="check")(with_flags(check, (*flags, *settings_of(CheckPage))))
     app.command(name="stats")(with_flags(stats, flags))
     app.command(name="cache")(with_flags(cache, pick_settings(DataSettings, "cache_root")))
     return app
 
 
 def get(
-    name: Annotated[str | None, typer.Argument(help="The same as --dataset.")] = None,
+    name: Annotated[str | None, argument(DATASET, "NAME", "The same as --dataset.")] = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -45,7 +41,7 @@ def get(
     combined is the first, third and fourth of them, combined_all all four. What is there already is left alone, a
     download that was interrupted goes on, and without network you are told what to download by hand.
     """
-    settings = config.compose(GetSettings, given if name is None else given | {"dataset": name})
+    settings = config.compose(GetSettings, merge_named(name, given, "dataset"))
     start_logging()
     from eyevsai.jobs.get import get_data
 
@@ -66,13 +62,13 @@ def get(
 
 def check(
     folder: Folder = None,
-    page: Annotated[Path, typer.Option(help="Where the HTML page is written.")] = Path("data_check.html"),
     as_json: Json = False,
     **given: Any,
 ) -> None:
     """Look at every file: bad ones, duplicates, classes. Exit code 1 when files are bad."""
     from eyevsai.jobs.data import check_data
 
+    page = Path(pop_settings(CheckPage, given).page)
     found = check_data(_data_settings(folder, given), page)
     report = found.report()
     if as_json:
@@ -122,7 +118,7 @@ def cache(
 
 
 def _data_settings(folder: str | None, given: dict[str, Any]) -> DataSettings:
-    if folder is None and "dataset" not in given:
-        raise UserError("Name a folder, or a dataset with --dataset. Known datasets: `eyevsai list`.")
+    if (folder is None) == ("dataset" not in given):
+        raise UserError("Name a folder, or a dataset with --dataset. One of them. Known datasets: `eyevsai list`.")
     start_logging()
     return config.compose_data(given | {"data": folder})

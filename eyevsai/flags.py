@@ -1,10 +1,10 @@
-"""From declared settings to Typer's flags, and from what people type to what Typer reads."""
+"""From declared settings to Typer's flags."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -13,14 +13,11 @@ from eyevsai.completion import completer_of
 from eyevsai.data.catalogue import PRESETS
 from eyevsai.engines.settings import EngineSettings
 from eyevsai.errors import UserError
-from eyevsai.settings import FALSE, TRUE, Setting, Settings, settings_of
+from eyevsai.settings import Setting, Settings, settings_of
 from eyevsai.tuning.settings import TuneSettings
+from eyevsai.words import BOOL, SWITCHES, Asked, Command, Group, free_words
 
-SWITCHES = {
-    "quiet": "Say nothing while it works: only the result, and what is wrong.",
-    "verbose": "Say more: what is read and written, where, and when.",
-    "debug": "Show the traceback of an error.",
-}
+S = TypeVar("S", bound=Settings)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -51,10 +48,11 @@ def refuse_flags_of_train(arguments: Sequence[str]) -> None:
 
 def _peek(arguments: Sequence[str], name: str) -> str | None:
     """The value of `--name` in a command line that is not parsed yet."""
-    for place, argument in enumerate(arguments):
-        if argument.startswith(f"--{name}="):
-            return argument.partition("=")[2]
-        if argument == f"--{name}" and place + 1 < len(arguments):
+    taking = {setting.flag for setting in config.shared_settings() if setting.type is not bool}
+    for place, word in free_words(arguments, taking):
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+        if word == f"--{name}" and place + 1 < len(arguments):
             return arguments[place + 1]
     return None
 
@@ -93,17 +91,25 @@ def with_flags(command: Callable[..., None], settings: Sequence[Setting]) -> Cal
     return flagged
 
 
-def add_switches(app: typer.Typer) -> None:
-    """Shows the switches of all commands in their help, and to shells; `main` takes them out of a line beforehand."""
+def finish(app: typer.Typer) -> None:
+    """Gives all commands and groups their switches, and lets them read words as `eyevsai.words` has it."""
+    top = app.registered_callback
+    app.callback(cls=Group, invoke_without_command=top is not None and bool(top.invoke_without_command))(
+        _with_switches(top.callback if top is not None and top.callback is not None else _nothing, hidden=True)
+    )
     for info in app.registered_commands:
         if info.callback is not None:
-            info.callback = _with_switches(info.callback)
+            info.callback, info.cls = _with_switches(info.callback), Command
     for group in app.registered_groups:
         if group.typer_instance is not None:
-            add_switches(group.typer_instance)
+            finish(group.typer_instance)
 
 
-def _with_switches(command: Callable[..., None]) -> Callable[..., None]:
+def _nothing() -> None:
+    """What a group does before its commands."""
+
+
+def _with_switches(command: Callable[..., None], *, hidden: bool = False) -> Callable[..., None]:
     def switched(**values: Any) -> None:
         command(**{name: value for name, value in values.items() if name not in SWITCHES})
 
@@ -112,15 +118,53 @@ def _with_switches(command: Callable[..., None]) -> Callable[..., None]:
         for parameter in inspect.signature(command, eval_str=True).parameters.values()
     ]
     for name, text in SWITCHES.items():
-        annotation = Annotated[bool, typer.Option(f"--{name}", help=text, rich_help_panel="Everywhere")]
+        option = typer.Option(
+            f"--{name}", help=text, rich_help_panel="Everywhere", callback=_asking(name), is_eager=True, hidden=hidden
+        )
+        annotation = Annotated[bool, option]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation))
     switched.__name__, switched.__doc__ = command.__name__, command.__doc__
     switched.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return switched
 
 
+def _asking(switch: str) -> Callable[[typer.Context, bool], bool]:
+    """What turns a switch on before any other value is read, so that it holds for what is said of them."""
+
+    def ask(context: typer.Context, given: bool) -> bool:
+        if given:
+            context.ensure_object(Asked).ask(switch)
+        return given
+
+    return ask
+
+
+def pop_settings(cls: type[S], given: dict[str, Any]) -> S:
+    """The settings that a command declares for itself, taken out of `given`."""
+    names = [setting.name for setting in settings_of(cls) if setting.name in given]
+    return config.compose(cls, {name: given.pop(name) for name in names})
+
+
+def merge_named(word: str | None, given: dict[str, Any], name: str) -> dict[str, Any]:
+    """`given` with the setting `name` that was typed without its flag.
+
+    Raises:
+        UserError: the flag says something else.
+    """
+    if word is None:
+        return given
+    if given.get(name, word) != word:
+        raise UserError(f"{word!r} and --{name} {given[name]!r} contradict each other: leave one out.")
+    return given | {name: word}
+
+
+def argument(setting: Setting, name: str, text: str = "") -> Any:
+    """A value of `setting` that is typed without its flag, and is called `name`."""
+    return typer.Argument(metavar=name, parser=lambda word: setting.parse(word, name), help=text or setting.doc)
+
+
 def _metavar(setting: Setting) -> str:
-    return {int: "INT", float: "NUMBER", str: "TEXT", bool: "BOOL"}[setting.type]
+    return {int: "INT", float: "NUMBER", str: "TEXT", bool: BOOL}[setting.type]
 
 
 def _help(setting: Setting) -> str:
@@ -133,36 +177,3 @@ def _help(setting: Setting) -> str:
 
 def _word(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def hyphens(token: str) -> str:
-    """`--weight_decay` and `--weight-decay` are one flag."""
-    return token.replace("_", "-")
-
-
-def take_switch(arguments: list[str], switch: str) -> bool:
-    """Takes `switch`, or `switch true` as `mlflow run -P` spells it, out of a command line."""
-    if switch not in arguments:
-        return False
-    place = arguments.index(switch)
-    word = (arguments[place + 1 : place + 2] or [""])[0].lower()
-    del arguments[place : place + (2 if word in TRUE + FALSE else 1)]
-    return word not in FALSE
-
-
-def spell_out_booleans(arguments: list[str], settings: Sequence[Setting], *, takes_names: bool) -> None:
-    """`--flip` becomes `--flip true` and `--no-flip` `--flip false`, in place; `--flip false` stays.
-
-    So does `--flip maybe`, which the setting refuses, but not `--force NAME` of a command that `takes_names`. What
-    looks like a flag and is the value of another one, such as a reason, is left alone.
-    """
-    flags = {setting.flag for setting in settings if setting.type is bool}
-    taking = {setting.flag for setting in settings} - flags
-    for place in range(len(arguments) - 1, -1, -1):
-        flag, after = hyphens(arguments[place]), (arguments[place + 1 : place + 2] or ["--"])[0]
-        if place and hyphens(arguments[place - 1]) in taking:
-            continue
-        if flag in flags and (takes_names or after.startswith("--")) and after.lower() not in TRUE + FALSE:
-            arguments.insert(place + 1, "true")
-        elif flag.startswith("--no-") and "--" + flag[5:] in flags:
-            arguments[place : place + 1] = ["--" + flag[5:], "false"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +16,9 @@ from eyevsai.console import is_verbose, start_logging
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.extras import read_extras
-from eyevsai.flags import Json, pick_settings, with_flags
+from eyevsai.flags import Json, pick_settings, pop_settings, with_flags
 from eyevsai.models.families import FAMILIES
+from eyevsai.settings import Doc, Range, Settings, settings_of
 
 UNSYNCED = 3
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080  # that MLflow and optuna-dashboard choose themselves
@@ -24,11 +26,18 @@ HOST = "127.0.0.1"
 STATE = pick_settings(config.RunSettings, "state_root")
 
 
+@dataclass(frozen=True)
+class UiSettings(Settings):
+    """Where a page is shown."""
+
+    port: Annotated[int | None, Range(1, 65535), Doc("5000 by default, with --optuna 8080.")] = None
+
+
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
     app.command()(with_flags(doctor, pick_settings(DataSettings, "data_root")))
     app.command()(install)
-    app.command()(with_flags(ui, STATE))
+    app.command()(with_flags(ui, (*settings_of(UiSettings), *STATE)))
     app.command()(with_flags(sync, STATE))
 
 
@@ -88,7 +97,6 @@ def install(
 
 
 def ui(
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="5000 by default, with --optuna 8080.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen at; by default only this machine's own.")] = None,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
     optuna: Annotated[bool, typer.Option("--optuna", help="Show studies, in optuna-dashboard.")] = False,
@@ -101,6 +109,7 @@ def ui(
     """
     from eyevsai.jobs import ui as job
 
+    port = pop_settings(UiSettings, given).port
     start_logging()
     window = job.Window(host or HOST, port or (OPTUNA_PORT if optuna else MLFLOW_PORT), browser)
     if optuna:

@@ -15,13 +15,14 @@ from eyevsai.flags import Json, with_flags
 from eyevsai.model_commands import report
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.settings import Setting, settings_of
+from eyevsai.words import hyphens
 
 OF_ONE = ("model", "variation", "dataset", "data", "run_name", "resume", "resume_anyway")  # settings of train
 
 
 def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
-    """The settings of the command that a command line begins with, if it is this one."""
-    return _settings() if arguments[:1] == ["train-all"] else ()
+    """The settings of the command, if a command line may be its own: reading them all takes time."""
+    return _settings() if "train-all" in map(hyphens, arguments) else ()
 
 
 def add_to(app: typer.Typer, arguments: Sequence[str]) -> None:

@@ -13,16 +13,17 @@ from eyevsai.console import say_where, start_logging
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.flags import Json, with_flags
 from eyevsai.formats.settings import ExportSettings
-from eyevsai.reports.settings import ReportSettings
+from eyevsai.reports.settings import ComparisonPage, ReportSettings
+from eyevsai.serving.settings import PredictSettings
 from eyevsai.settings import settings_of
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
     app.command(rich_help_panel="Jobs")(with_flags(evaluate, settings_of(EvaluateSettings)))
-    app.command(rich_help_panel="Jobs")(compare)
+    app.command(rich_help_panel="Jobs")(with_flags(compare, settings_of(ComparisonPage)))
     app.command(rich_help_panel="Jobs")(with_flags(export, settings_of(ExportSettings)))
-    app.command(rich_help_panel="Jobs")(predict)
+    app.command(rich_help_panel="Jobs")(with_flags(predict, settings_of(PredictSettings)))
     app.command(rich_help_panel="Jobs")(with_flags(report, settings_of(ReportSettings)))
 
 
@@ -48,10 +49,11 @@ def evaluate(as_json: Json = False, **given: Any) -> None:
 
 def compare(
     models: Annotated[list[str], typer.Argument(help="Run ids or model URIs; the others are held against the first.")],
-    page: Annotated[Path, typer.Option(help="Where the HTML page is written.")] = Path("comparison.html"),
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Hold evaluated models against each other: settings, figures, and the images that only one has right."""
+    page = Path(config.compose(ComparisonPage, given).page)
     start_logging()
     from eyevsai.jobs.compare import compare as job
 
@@ -99,19 +101,16 @@ def _package(settings: ExportSettings, as_json: bool) -> None:
 def predict(
     model: Annotated[str, typer.Argument(help="A model URI, or the folder or file of a model or an export.")],
     images: Annotated[list[str], typer.Argument(help="Image files, folders, or - for names from standard input.")],
-    top_k: Annotated[int, typer.Option(min=1, help="Classes to print of each image.")] = 1,
-    threshold: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Say unsure below this probability; that of the version by default."),
-    ] = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Say what images show: a table, or with --json a line for each image. Exit code 1 when one cannot be read."""
+    settings = config.compose(PredictSettings, given)
     start_logging()
     from eyevsai.jobs.predict import predict as job
 
     bad = 0
-    for each in job(model, images, top_k, threshold):
+    for each in job(model, images, settings.top_k, settings.threshold):
         bad += each.error is not None
         if as_json:
             print(json.dumps(each.to_json(), ensure_ascii=False))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,21 +13,16 @@ from eyevsai import config
 from eyevsai.completion import COMPLETERS
 from eyevsai.console import is_verbose, start_logging
 from eyevsai.errors import UserError
-from eyevsai.flags import Json, pick_settings, with_flags
+from eyevsai.flags import Json, argument, merge_named, pick_settings, with_flags
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.settings import Setting, settings_of, spell_flags
 
-Name = Annotated[str, typer.Argument(help="Registered model, as `eyevsai registry status` lists it.")]
-Version = Annotated[int, typer.Argument(min=1, help="Number of the version.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Registered model, as `eyevsai registry status` lists it.")]
+Promoted = Annotated[str | None, argument(*pick_settings(PromoteSettings, "name"), "NAME", "The same as --name.")]
+Version = Annotated[int, argument(*pick_settings(PromoteSettings, "version"), "VERSION")]
 Reason = Annotated[str | None, typer.Option(help="Why, for those who read the log.")]
+ORIGINAL = Setting("path", str, False, None, "The original's training_registry.json.", "Registry")
 STATE = pick_settings(PromoteSettings, "state_root")
-
-
-def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
-    """The settings of the command that a command line begins with, if it is one of these."""
-    classes = {"promote": PromoteSettings, "registry best": PromoteSettings, "cleanup": CleanupSettings}
-    declared = classes.get(" ".join(arguments[:2])) or classes.get("".join(arguments[:1]))
-    return settings_of(declared) if declared else ()
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
 
 def build_app() -> typer.Typer:
     """The group of commands."""
-    app = typer.Typer(no_args_is_help=True, help="What is in Production, what was, and why.")
+    app = typer.Typer(help="What is in Production, what was, and why.")
     app.command()(status)
     app.command()(log)
     app.command()(with_flags(best, pick_settings(PromoteSettings, "policy", "force", "reason", "state_root")))
@@ -53,12 +47,12 @@ def build_app() -> typer.Typer:
 
 
 def promote(
-    registered: Annotated[str | None, typer.Argument(metavar="NAME", help="The same as --name.")] = None,
+    registered: Promoted = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
     """Give Production or Staging to a version, once it has passed what the policy asks."""
-    settings = config.compose(PromoteSettings, given if registered is None else given | {"name": registered})
+    settings = config.compose(PromoteSettings, merge_named(registered, given, "name"))
     start_logging()
     from eyevsai.jobs.promote import promote as job
 
@@ -225,14 +219,12 @@ def _pin(name: str, version: int, reason: str | None, given: dict[str, Any], *, 
     job(name, version, _state_root(given), pinned=pinned, reason=reason)
 
 
-def import_registry(
-    path: Annotated[Path, typer.Argument(help="The original's training_registry.json.")], as_json: Json = False
-) -> None:
+def import_registry(path: Annotated[str, argument(ORIGINAL, "FILE")], as_json: Json = False) -> None:
     """Write what the original's registry knew as runs and versions, once. Exit code 1 when records are left out."""
     start_logging()
     from eyevsai.jobs.import_registry import import_registry as job
 
-    done = job(path)
+    done = job(Path(path))
     if as_json:
         print(json.dumps(done.to_json(), indent=2, ensure_ascii=False))
     else:

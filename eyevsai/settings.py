@@ -108,8 +108,8 @@ class Setting:
         """The command-line spelling: `--weight-decay`."""
         return "--" + self.name.replace("_", "-")
 
-    def parse(self, text: str) -> Any:
-        """The value that `text` stands for.
+    def parse(self, text: str, called: str | None = None) -> Any:
+        """The value that `text` stands for; `called` is how it is typed where that is not by the flag.
 
         Raises:
             UserError: when the text is no value of this setting's type, or is not allowed.
@@ -119,8 +119,8 @@ class Setting:
         try:
             value = _PARSERS[self.type](text)
         except ValueError:
-            raise UserError(f"{self.flag} takes {_KINDS[self.type]}, not {text!r}.") from None
-        self.check(value)
+            raise UserError(f"{called or self.flag} takes {_KINDS[self.type]}, not {text!r}.") from None
+        self.check(value, called)
         return value
 
     def adopt(self, value: Any) -> Any:
@@ -133,20 +133,21 @@ class Setting:
             return None
         return float(value) if self.type is float and type(value) is int else value
 
-    def check(self, value: Any) -> None:
+    def check(self, value: Any, called: str | None = None) -> None:
         """Raises UserError when `value` is outside what the declaration allows."""
         if value is None and self.optional:
             return
+        called = called or self.flag
         wanted = (int, float) if self.type is float else self.type
         if not isinstance(value, wanted) or (self.type is not bool and isinstance(value, bool)):
-            raise UserError(f"{self.flag} takes {_KINDS[self.type]}, not {value!r}.")
+            raise UserError(f"{called} takes {_KINDS[self.type]}, not {value!r}.")
         if self.allowed is not None and value not in self.allowed:
             wanted_text = "one of" if isinstance(self.allowed, Choice) else "a value of"
-            raise UserError(f"{self.flag} {_shown(value)} is not allowed: it takes {wanted_text} {self.allowed}.")
+            raise UserError(f"{called} {_shown(value)} is not allowed: it takes {wanted_text} {self.allowed}.")
         if isinstance(value, str) and not _is_clean(value):
-            raise UserError(f"{self.flag} {value!r} is no text: it holds the character 0, or bytes that are not UTF-8.")
+            raise UserError(f"{called} {value!r} is no text: it holds the character 0, or bytes that are not UTF-8.")
         if value == "":  # a folder of this name would be the current one
-            raise UserError(f"{self.flag} is empty. Give it a value, or leave it out.")
+            raise UserError(f"{called} is empty. Give it a value, or leave it out.")
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,9 @@ def find_source(settings: DataSettings) -> Source:
     if settings.data is not None:
         folder = Path(settings.data).expanduser()
         if not folder.exists():
-            raise UserError(f"There is no folder {folder}. Check --data; it takes a folder of class folders.")
+            raise UserError(f"There is no folder {folder}. A dataset is a folder with one folder of images per class.")
         if not folder.is_dir():
-            raise UserError(f"{folder} is a file. --data takes a folder of class folders.")
+            raise UserError(f"{folder} is a file. A dataset is a folder with one folder of images per class.")
         return Source(folder.resolve().name, {folder.resolve().name: folder})
     if settings.dataset == EMBEDDED:
         from eyevsai.data.digits import write_digits

@@ -71,7 +71,7 @@ def compare(names: Sequence[str], page: Path) -> Comparison:
         UserError: one of them cannot be found, was not evaluated, or was judged by other images.
     """
     if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError("compare takes two runs or model URIs or more, each once.")
+        raise UserError(f"compare takes two runs or model URIs or more, each once, not: {' '.join(map(repr, names))}.")
     tracking_uri = open_store()
     subjects = [
         find_subject(tracking_uri, *((None, name) if name.startswith("models:/") else (name, None))) for name in names

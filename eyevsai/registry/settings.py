@@ -38,7 +38,8 @@ class PromoteSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.name is None or self.version is None:
-            raise UserError("Say what to promote: eyevsai promote NAME --version NUMBER. See: eyevsai registry status")
+            call = f"eyevsai promote {self.name or 'NAME'} --version {self.version or 'NUMBER'}"
+            raise UserError(f"Say what to promote: {call}. See: eyevsai registry status")
         if self.force and not (self.reason or "").strip():
             raise UserError("--force goes past the policy, so it takes a --reason for those who read the log later.")
 

@@ -5,7 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.settings import STATE_ROOT, Doc, Env, Parameter, Settings
+from eyevsai.settings import STATE_ROOT, Doc, Env, Parameter, Range, Settings
+
+
+@dataclass(frozen=True)
+class CheckPage(Settings):
+    """Where `data check` shows what it found."""
+
+    page: Annotated[str, Doc("Where the HTML page is written.")] = "data_check.html"
+
+
+@dataclass(frozen=True)
+class ComparisonPage(CheckPage):
+    """Where `compare` shows what it found."""
+
+    page: str = "comparison.html"
+
+
+@dataclass(frozen=True)
+class DescribeSettings(Settings):
+    """Of what a model is described."""
+
+    num_classes: Annotated[int, Range(2, 10**6), Doc("Classes that the model tells apart.")] = 67
 
 
 @dataclass(frozen=True)

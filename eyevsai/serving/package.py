@@ -94,7 +94,8 @@ def check_package(folder: Path) -> None:
         UserError: naming the file or the entry that does not belong there.
     """
     if not (folder / "MLmodel").is_file():
-        raise UserError(f"{folder} is no model folder: it holds no MLmodel.")
+        raise UserError(f"{folder} is no model folder: it holds no MLmodel. Give that of a model or of an export, "
+                        "models:/NAME/VERSION or models:/NAME@ALIAS.")  # fmt: skip
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or (not path.is_dir() and name not in ALLOWED):

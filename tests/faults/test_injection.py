@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -15,9 +16,10 @@ from mlflow.projects.utils import load_project
 from typer.main import get_command
 
 from eyevsai.cli import build_app
+from eyevsai.config import train_settings
 from eyevsai.errors import UserError
-from eyevsai.flags import spell_out_booleans
 from eyevsai.settings import Setting, Settings, settings_of
+from eyevsai.words import Flags, spell_out
 from tests.conftest import ROOT, Eyevsai, write_images
 from tests.journeys.conftest import bring_home
 
@@ -183,17 +185,39 @@ def replace_argument(given: list[str], parameter: Any, text: str) -> list[str]:
 
 
 def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:
-    settings = (*commands_settings(),)
+    settings = train_settings("deep_v1", None)
+    flags = Flags(
+        taking={setting.flag for setting in settings if setting.type is not bool},
+        booleans={setting.flag for setting in settings if setting.type is bool},
+    )
     for text, spelled in {
         "--run-name --flip": "--run-name --flip", "--flip --run-name --resume-anyway": "--flip true --run-name "
         "--resume-anyway", "--no-flip": "--flip false", "--flip maybe": "--flip maybe", "--flip": "--flip true",
+        "--run-name --data --flip": "--run-name --data --flip true", "--debug true --quiet false": "--debug",
+        "--run-name --debug true": "--run-name --debug true", "--run_name -- --flip": "--run_name -- --flip true",
+        "--flip -- --flip --debug true": "--flip true -- --flip --debug true",
     }.items():  # fmt: skip
-        arguments = ["train", *text.split()]
-        spell_out_booleans(arguments, settings, takes_names=False)
-        assert arguments[1:] == spelled.split()
+        assert spell_out(text.split(), flags) == spelled.split()
 
 
-def commands_settings() -> tuple[Setting, ...]:
-    from eyevsai.config import train_settings
+@pytest.mark.parametrize("switch", ["--debug", "--quiet", "--verbose"])
+def test_a_switch_that_is_a_value_or_stands_behind_two_hyphens_is_data(eyevsai_here: Eyevsai, switch: str) -> None:
+    for call, said in {
+        ("train", "--run-name", switch, "--epochs", "0"): "--epochs 0 is not allowed",
+        ("train", "--run-name", "--model", switch, "false", "--epochs", "0"): "--epochs 0 is not allowed",
+        ("registry", "log", "none", "--at", switch): "There is no registered model 'none'",
+        ("registry", "log", "--", switch): f"There is no registered model '{switch}'",
+        ("promote", "--version", "1", "--name", switch): f"There is no registered model '{switch}'",
+        ("data", "check", "--", switch): f"There is no folder {switch}",
+    }.items():
+        assert said in eyevsai_here(*call, code=2).stderr
+    assert "EYEVSAI_VERBOSITY" not in os.environ
 
-    return train_settings("deep_v1", None)
+
+def test_a_version_remembers_a_reason_that_looks_like_a_switch(
+    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eyevsai_here: Eyevsai
+) -> None:
+    bring_home(trained[0], tmp_path / "inner" / "place", monkeypatch)
+    name = "stripes-deep_v1-standard"
+    eyevsai_here("registry", "pin", name, "1", "--reason", "--quiet")
+    assert json.loads(eyevsai_here("registry", "log", name, "--json").stdout)[-1]["reason"] == "--quiet"

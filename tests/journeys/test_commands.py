@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from eyevsai.cli import main
+from eyevsai.errors import UserError
 from eyevsai.models.families import FAMILIES, family_of
 from tests.conftest import Eyevsai, write_images
 
@@ -44,6 +47,60 @@ def test_doctor_creates_the_store_only_when_asked(eyevsai: Eyevsai, workplace: P
 
 def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
     assert "'train'" in eyevsai("trian", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("trian", "There is no eyevsai command 'trian'. Did you mean 'train'? Known: train, tune"),
+        ("registry statsu", "There is no registry command 'statsu'. Did you mean 'status'? Known: status, log"),
+        ("--bogus list", "There is no flag --bogus of `eyevsai`."),
+        ("list --jsn", "There is no flag --jsn of `eyevsai list`. Did you mean --json?"),
+        ("tune --n-trial 3", "There is no flag --n-trial. Did you mean --n-trials?"),
+        ("tune extra", "'extra' belongs to no flag. See `eyevsai tune --help`."),
+        ("list --json=3", "--json takes no value. See `eyevsai list --help`."),
+        ("train --epochs", "--epochs needs a value: Passes over the"),
+        ("registry pin digits", "`eyevsai registry pin` lacks VERSION: Number of the version. See"),
+        ("registry best", "`eyevsai registry best` lacks --dataset: A dataset that models were trained on. See"),
+        ("compare", "`eyevsai compare` lacks MODELS: Run ids or model URIs"),
+        ("compare one", "compare takes two runs or model URIs or more, each once, not: 'one'."),
+        ("evaluate abc", "'abc' is too much: `eyevsai evaluate` takes flags only. See `eyevsai evaluate --help`."),
+        ("registry log a b", "'b' is too much: `eyevsai registry log` takes NAME and flags. See"),
+        ("registry pin digits one", "VERSION takes a whole number, not 'one'."),
+        ("registry pin digits 0", "VERSION 0 is not allowed: it takes a value of 1 to 1000000000."),
+        ("registry import ''", "FILE is empty. Give it a value, or leave it out."),
+        ("predict m i --top-k many", "--top-k takes a whole number, not 'many'."),
+        ("predict m i --top-k 0", "--top-k 0 is not allowed: it takes a value of 1 to 1000000."),
+        ("predict m i --threshold 2", "--threshold 2.0 is not allowed: it takes a value of 0 to 1."),
+        ("predict m i --threshold nan", "--threshold nan is not allowed: it takes a value of 0 to 1."),
+        ("describe --num-classes 1", "--num-classes 1 is not allowed: it takes a value of 2 to 1000000."),
+        ("describe --num-classes x", "--num-classes takes a whole number, not 'x'."),
+        ("ui --port 99999", "--port 99999 is not allowed: it takes a value of 1 to 65535."),
+        ("data check ''", "Name a folder, or a dataset with --dataset. One of them."),
+        ("data check one --dataset two", "Name a folder, or a dataset with --dataset. One of them."),
+        ("data check --dataset digits --page ''", "--page is empty."),
+        ("data get pets --dataset vegetables", "'pets' and --dataset 'vegetables' contradict each other"),
+        ("promote a --name b", "'a' and --name 'b' contradict each other: leave one out."),
+        ("promote digits", "Say what to promote: eyevsai promote digits --version NUMBER. See: eyevsai registry"),
+        ("predict . i", ". is no model folder: it holds no MLmodel. Give that of a model or of an export, models:/"),
+        ("cleanup --dry-run maybe", "--dry-run takes true or false, not 'maybe'."),
+        ("--quiet list --verbose", "--quiet and --verbose contradict each other: leave one out."),
+    ],
+)
+def test_a_mistake_is_told_by_its_value_and_what_to_do(eyevsai_here: Eyevsai, typed: str, said: str) -> None:
+    done = eyevsai_here(*shlex.split(typed), code=2)
+    assert done.stderr.startswith(f"Error: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_switches_stand_before_and_behind_a_command(eyevsai_here: Eyevsai) -> None:
+    for typed in ("--debug train --epochs 0", "train --epochs 0 --debug", "train --debug true --epochs 0",
+                  "--debug true train-all --epochs 0", "data --debug check none"):  # fmt: skip
+        with pytest.raises(UserError):
+            main(typed.split())
+    for typed in ("train --debug false --epochs 0", "--debug false data check none", "train --epochs 0"):
+        assert eyevsai_here(*typed.split(), code=2).stderr.startswith("Error: ")
+    assert "Commands" in eyevsai_here("--quiet", code=2).stdout
 
 
 @pytest.mark.parametrize(("family", "variation"), ALL)
