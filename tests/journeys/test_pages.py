@@ -128,14 +128,21 @@ $ eyevsai data check \\
 ```sh
 eyevsai train --lr 7
 ```
+```python
+print(1)  # prints: 2 of
+print()
+print(1)  # prints: 3
+```
 """)  # fmt: skip
-    fetch, look, wrong = page.commands
+    fetch, look, wrong, program = page.commands
     assert page.given == ("~/pictures/birds",)
     assert (fetch.reason, look.reason, look.code, wrong.code) == ("network", None, 0, 2)
     assert split_calls(look.text) == [["eyevsai", "data", "check", "~/pictures/birds"]]
     other = "60 images in 3 classes; none bad\n 0.88 of run ffffffffffffffffffffffffffffffff"
     assert pattern_of(look.shown).search(other)
     assert not pattern_of(look.shown).search(other.replace("images", "pictures"))
+    assert pattern_of(program.shown).search("5 of\n\n5")
+    assert not pattern_of(program.shown).search("5\n\n5 of")
     assert pattern_of("...\nthe end\n...").fullmatch("the end")
 
 
