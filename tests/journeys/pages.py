@@ -73,6 +73,11 @@ class Page:
         """Whether anything in it is run by the tests."""
         return any(command.not_run is None and command.language != "toml" for command in self.commands)
 
+    @property
+    def clones(self) -> bool:
+        """Whether its reader needs nothing before."""
+        return any(command.text.startswith("git clone <this repository>") for command in self.commands)
+
 
 def read_pages() -> list[Page]:
     """README and all of docs."""
