@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WAIT := @echo "Installing into $(VENV): it takes minutes, and pip says nothing until it is done."
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test test-all check format ui docs screenshots bench clean
+.PHONY: train test test-all first-hour check format ui docs screenshots bench clean
 
 train: $(VENV)/installed
 	eyevsai doctor --init
@@ -15,6 +16,9 @@ test: $(VENV)/installed-dev
 
 test-all: $(VENV)/installed-dev
 	python -m pytest -n 2 --dist loadgroup
+
+first-hour: $(VENV)/installed-dev
+	EYEVSAI_FRESH=1 python -m pytest tests/journeys/test_pages.py -m slow -k first_hour -rP
 
 check: $(VENV)/installed-dev
 	ruff check .
@@ -50,13 +54,16 @@ $(VENV)/python:
 	touch $@
 
 $(VENV)/installed: pyproject.toml | $(VENV)/python
+	$(WAIT)
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/python
+	$(WAIT)
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-docs: pyproject.toml | $(VENV)/python
+	$(WAIT)
 	$(BIN)/pip install --quiet --editable ".[docs]"
 	touch $@

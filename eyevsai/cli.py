@@ -161,13 +161,15 @@ def list_all(as_json: Json = False, **given: Any) -> None:
     if as_json:
         print(json.dumps(inventory, indent=2, ensure_ascii=False))
         return
-    for family, about in inventory["models"].items():
+    models, datasets = inventory["models"], inventory["datasets"]
+    width = 2 + max(map(len, (*datasets, *(name for about in models.values() for name in about["variations"]))))
+    for family, about in models.items():
         print(f"{family}: {about['title']}")
         for variation, described in about["variations"].items():
-            print(f"  {variation:<12}{described['technical']}\n{'':<14}{described['simple']}")
+            print(f"  {variation:<{width}}{described['technical']}\n  {'':<{width}}{described['simple']}")
     print("datasets:")
-    for name, description in inventory["datasets"].items():
-        print(f"  {name:<16}{description}")
+    for name, description in datasets.items():
+        print(f"  {name:<{width}}{description}")
 
 
 def describe(

@@ -79,7 +79,7 @@ def _data(root: Path) -> Finding:
     names = ", ".join(list_datasets(root))
     if root.is_dir():
         return Finding("data", True, f"{names} (data root {root})")
-    return Finding("data", True, f"{names}; no data root {root}: set --data-root or EYEVSAI_DATA for your own")
+    return Finding("data", True, f"{names}; no folder {root} with your own: set --data-root or EYEVSAI_DATA")
 
 
 def _store(create: bool) -> Finding:

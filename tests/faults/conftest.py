@@ -1,4 +1,4 @@
-"""What the faults share: places to run in."""
+"""What the faults share: places to run in, and the journeys' copy of the project."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.runs import Place, make_place
+from tests.journeys.conftest import mlflow_run, project
+
+__all__ = ["mlflow_run", "place", "project"]
 
 
 @pytest.fixture

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.projects._project_spec import EntryPoint
 from mlflow.projects.utils import load_project
 from typer.main import get_command
@@ -21,7 +24,7 @@ from eyevsai.errors import UserError
 from eyevsai.settings import Setting, Settings, settings_of
 from eyevsai.words import Flags, spell_out
 from tests.conftest import ROOT, Eyevsai, write_images
-from tests.journeys.conftest import bring_home
+from tests.journeys.conftest import MlflowRun, bring_home
 
 MARKER = "injected"
 TEXTS = {
@@ -32,6 +35,7 @@ TEXTS = {
     "template": "{{ 7 * 7 }}${HOME}", "flag": "--debug", "comment": f"# \\; touch {MARKER} \\",
 }  # fmt: skip
 ALL = "".join(text for name, text in TEXTS.items() if name != "traversal")
+FOLDER = ALL[:200]  # a file system takes no longer name
 PROJECT = load_project(str(ROOT))
 ENTRIES: dict[str, EntryPoint] = PROJECT._entry_points
 SMALL = ["--epochs", "1", "--width", "4", "--batch-size", "16", "--image-size", "32", "--threads", "1"]
@@ -121,6 +125,7 @@ GIVEN: dict[str, list[str]] = {
     "ui": ["--no-browser", "--port", "TAKEN"],
 }  # fmt: skip
 PATHS = {"--data-root", "--cache-root", "--state-root", "--output", "--page"}  # where a person says files go
+COMMANDS = {"data": "data get"}  # where the command is not called like its entry point
 LONG = {"train-all", "tune", "describe", "evaluate", "export"}  # many flags of train, or many jobs that are done
 
 
@@ -156,32 +161,68 @@ def test_row_24_every_flag_of_every_command_is_data(
     words = {"RUN": trained[1], "MODEL": "models:/stripes-deep_v1-standard/1", "NAME": "stripes-deep_v1-standard",
              "TAKEN": str(taken.getsockname()[1])}  # fmt: skip
     given = [words.get(word, word) for word in GIVEN.get(command, [])]
-    for flag, parameter in commands_of(command).items():
-        for text in (ALL, f"../{MARKER}"):
-            if text != ALL and flag in PATHS:
-                continue
-            call = (
-                replace_value(given, flag, text) if flag.startswith("--") else replace_argument(given, parameter, text)
-            )
+    for name, text in product(commands_of(command), (ALL, f"../{MARKER}")):
+        if text != ALL and name in PATHS:
+            continue
+        for call in calls_with(text, name, given, commands_of(command)):
             done = eyevsai_here(*command.split(), *call, code=None)
             said = done.stdout + done.stderr
             assert done.returncode in (0, 1, 2), said
             assert "defect of eyevsai" not in said, said
             assert "Traceback" not in said, said
-            assert not found_markers(place), (flag, said)
+            assert not found_markers(place), (call, said)
     taken.close()
 
 
-def replace_value(given: list[str], flag: str, text: str) -> list[str]:
-    at = given.index(flag) if flag in given else len(given)
-    return [*given[:at], *given[at + 2 :], flag, text]
+def calls_with(text: str, name: str, given: list[str], parameters: dict[str, Any]) -> list[list[str]]:
+    """The given call with `text` as a flag's value, or in each place of an argument, which may have several."""
+    if name.startswith("--"):
+        at = given.index(name) if name in given else len(given)
+        return [[*given[:at], *given[at + 2 :], name, text]]
+    words = list(takewhile(lambda word: not word.startswith("--"), given))
+    first = [each for each in parameters if not each.startswith("--")].index(name)
+    last = max(first, len(words) - 1) if parameters[name].nargs == -1 else first
+    return [[*words[:at], text, *words[at + 1 :], *given[len(words) :]] for at in range(first, last + 1)]
 
 
-def replace_argument(given: list[str], parameter: Any, text: str) -> list[str]:
-    """The call with `text` for every argument of that name: its place is that of the first word which is no flag."""
-    del parameter
-    plain = [place for place, word in enumerate(given) if not word.startswith("--")]
-    return [text if place in plain[:1] else word for place, word in enumerate(given)] or [text]
+def test_every_place_of_an_argument_is_asked() -> None:
+    for command, name, calls in (
+        ("predict", "model", ["! one.png"]), ("predict", "images", ["MODEL !"]),
+        ("compare", "models", ["! RUN", "RUN !"]),
+        ("registry pin", "version", ["NAME !"]), ("promote", "registered", ["! --name NAME --version 1"]),
+        ("install", "names", ["!"]), ("promote", "--name", ["--version 1 --name !"]),
+    ):  # fmt: skip
+        asked = calls_with("!", name, GIVEN.get(command, []), commands_of(command))
+        assert [" ".join(call) for call in asked] == calls
+
+
+@pytest.mark.slow  # one process after another: a minute of a quiet machine
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_row_24_all_parameters_of_an_entry_point_at_once(entry: str, mlflow_run: MlflowRun, workplace: Path) -> None:
+    """Typed in a shell, through MLflow and its own shell: what comes out at the end is refused, and nothing ran."""
+    flags = [name for name in commands_of(COMMANDS.get(entry, entry.replace("_", "-"))) if name.startswith("--")]
+    names = {*ENTRIES[entry].parameters, *(flag.removeprefix("--").replace("-", "_") for flag in flags)}
+    said = mlflow_run(entry, *(word for name in sorted(names) for word in ("-P", f"{name}={ALL}")), code=1).stderr
+    assert "Error: " in said
+    assert "defect of eyevsai" not in said
+    assert "Traceback" not in said
+    assert not found_markers(workplace)
+
+
+def test_row_24_what_may_say_anything_says_it_in_the_run(mlflow_run: MlflowRun, workplace: Path) -> None:
+    """The same where no value is refused: folders and a run that are called so, from the shell to the version."""
+    folder = workplace / "data" / FOLDER
+    write_images(folder, {"across": 20, "down": 20, "wide": 20})
+    places = {name: f"{FOLDER}-{name}" for name in ("state_root", "cache_root")}
+    given = {"data": folder, "run_name": ALL} | places | {
+        flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(SMALL[::2], SMALL[1::2], strict=True)
+    }  # fmt: skip
+    mlflow_run("train", *(word for name, value in given.items() for word in ("-P", f"{name}={value}")))
+    (run,) = MlflowClient().search_runs(["0"])
+    assert (run.info.status, run.info.run_name) == ("FINISHED", ALL)
+    assert shlex.split(run.data.params["data"]) == [str(folder)]  # MLflow logs it as it quoted it for its shell
+    assert all((workplace / place).is_dir() for place in places.values())
+    assert not found_markers(workplace)
 
 
 def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:

@@ -2,7 +2,8 @@
 
 A fenced block of `console`, `bash` or `sh` holds commands; in `console` they begin with `$ ` and what stands below one
 is what it prints. Of that, numbers and ids may differ, and `...` stands for anything. A `python` block is a program,
-and a `toml` block whose first line is `# NAME.toml` is that file, which commands below it read.
+which needs none of the blocks above it and prints what its comments say (`# prints: TEXT`). A `toml` block whose first
+line is `# NAME.toml` is that file, which commands below it read.
 
 HTML comments above a block, which a reader of the source sees, say what the tests do with it:
 
@@ -72,6 +73,11 @@ class Page:
         """Whether anything in it is run by the tests."""
         return any(command.not_run is None and command.language != "toml" for command in self.commands)
 
+    @property
+    def clones(self) -> bool:
+        """Whether its reader needs nothing before."""
+        return any(command.text.startswith("git clone <this repository>") for command in self.commands)
+
 
 def read_pages() -> list[Page]:
     """README and all of docs."""
@@ -117,7 +123,7 @@ def _annotate(block: list[Command], notes: list[tuple[str, str]]) -> list[Comman
 def _read_block(page: str, start: int, language: str, lines: list[str]) -> Iterator[Command]:
     text = "\n".join(lines)
     if language == "python" or (language == "toml" and re.match(r"# [\w.-]+\.toml\b", text)):
-        yield Command(page, start + 1, text, language)
+        yield Command(page, start + 1, text, language, "\n...\n".join(re.findall("# prints: (.+)", text)))
     if language not in SHELLS:
         return
     begins = [at for at, line in enumerate(lines) if line.startswith("$ ") or (language != "console" and line)]

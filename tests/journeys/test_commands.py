@@ -17,13 +17,14 @@ ALL = [(family, name) for family in FAMILIES for name in family_of(family).varia
 
 def test_list_describes_models_and_datasets(eyevsai: Eyevsai, tmp_path: Path) -> None:
     write_images(tmp_path / "root" / "beans", {"a": 3, "b": 3})
+    write_images(tmp_path / "root" / "beans_of_all_the_world", {"a": 3, "b": 3})
     root = ("--data-root", str(tmp_path / "root"))
-    text = eyevsai("list", *root).stdout
-    assert "residual" in text
-    assert "beans" in text
+    lines = eyevsai("list", *root).stdout.splitlines()
+    names = {line.split()[0] for line in lines if line.startswith("  ")}  # none touches what is said of it
+    assert names >= {"beans", "beans_of_all_the_world", *(variation for _, variation in ALL)}
     inventory = json.loads(eyevsai("list", "--json", *root).stdout)
     assert list(inventory["models"]["deep_v1"]["variations"]) == ["standard", "residual"]
-    assert list(inventory["datasets"]) == ["digits", "beans", "combined_all"]
+    assert list(inventory["datasets"]) == ["digits", "beans", "beans_of_all_the_world", "combined_all"]
 
 
 def test_doctor_says_what_to_mend(eyevsai: Eyevsai, workplace: Path) -> None:

@@ -1,6 +1,7 @@
 """README and docs are true: what they tell people to type exists, and is run here, page by page.
 
-`python -m tests.journeys.pages` lists what cannot be run here, and why.
+`python -m tests.journeys.pages` lists what cannot be run here, and why. With EYEVSAI_FRESH=1, pages that begin with a
+clone go the way of a newcomer: a true clone of what is committed, with an installation of its own: `make first-hour`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tests.conftest import ROOT, write_images
 from tests.journeys.pages import REASONS, SHELLS, Command, Page, pattern_of, read_page, read_pages, split_calls
 
 PAGES = read_pages()
+FRESH = "EYEVSAI_FRESH" in os.environ
 TOOLS = {
     "base64",
     "cd",
@@ -126,23 +128,30 @@ $ eyevsai data check \\
 ```sh
 eyevsai train --lr 7
 ```
+```python
+print(1)  # prints: 2 of
+print()
+print(1)  # prints: 3
+```
 """)  # fmt: skip
-    fetch, look, wrong = page.commands
+    fetch, look, wrong, program = page.commands
     assert page.given == ("~/pictures/birds",)
     assert (fetch.reason, look.reason, look.code, wrong.code) == ("network", None, 0, 2)
     assert split_calls(look.text) == [["eyevsai", "data", "check", "~/pictures/birds"]]
     other = "60 images in 3 classes; none bad\n 0.88 of run ffffffffffffffffffffffffffffffff"
     assert pattern_of(look.shown).search(other)
     assert not pattern_of(look.shown).search(other.replace("images", "pictures"))
+    assert pattern_of(program.shown).search("5 of\n\n5")
+    assert not pattern_of(program.shown).search("5\n\n5 of")
     assert pattern_of("...\nthe end\n...").fullmatch("the end")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("page", **named([page for page in PAGES if page.runs]))
+@pytest.mark.parametrize("page", **named([page for page in PAGES if (page.clones if FRESH else page.runs)]))
 def test_what_a_page_types_does_what_it_says(page: Page, tmp_path: Path) -> None:
     project, home = tmp_path / "project", tmp_path / "home"
-    make_project(project)
+    (clone_project if FRESH else make_project)(project)
     home.mkdir()
     for name in page.given:
         give((home / name[2:]) if name.startswith("~/") else project / name)
@@ -153,7 +162,8 @@ def test_what_a_page_types_does_what_it_says(page: Page, tmp_path: Path) -> None
         said = tmp_path / f"{number}.said"
         assert said.exists(), f"{where}\nwas not reached"
         text, code = said.read_text(encoding="utf-8"), tmp_path / f"{number}.code"
-        ended = code.read_text().strip() if code.exists() else "nothing: it took too long"
+        ended, seconds = code.read_text().split() if code.exists() else ("nothing: it took too long", "?")
+        print(f"{where}\n({seconds} s)\n{text}")
         assert ended == str(command.code), f"{where}\nended with {ended}:\n{text}"
         assert pattern_of(command.shown).search(text), (
             f"{where}\nis said to print\n{command.shown}\nand printed\n{text}"
@@ -173,6 +183,11 @@ def make_project(folder: Path) -> None:
         (folder / ".venv" / name).touch()
 
 
+def clone_project(folder: Path) -> None:
+    """A fresh clone: nothing is installed, and what is not committed is not in it."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True, timeout=60)
+
+
 def give(path: Path) -> None:
     if path.suffix == ".png":
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,13 +199,11 @@ def give(path: Path) -> None:
 def run(commands: list[Command], project: Path, home: Path, notes: Path, seconds: int = 3300) -> None:
     """Types the commands into one shell, which stops at the first that does not end as its page says."""
     script = "".join(
-        f"{{\n{typed(command)}\n}} >{notes}/{number}.said 2>&1 </dev/null\n"
-        f"code=$?; echo $code >{notes}/{number}.code; [ $code = {command.code} ] || exit 1\n"
+        f"SECONDS=0; {{\n{typed(command)}\n}} >{notes}/{number}.said 2>&1 </dev/null\n"
+        f"code=$?; echo $code $SECONDS >{notes}/{number}.code; [ $code = {command.code} ] || exit 1\n"
         for number, command in enumerate(commands)
     )
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("EYEVSAI_", "MLFLOW_"))}
-    env |= {"HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
+    env = environment() | {"HOME": str(home), "COLUMNS": "200"}
     shell = subprocess.Popen(["bash", "-c", script], cwd=project, env=env, start_new_session=True)
     try:
         shell.wait(seconds)
@@ -200,6 +213,18 @@ def run(commands: list[Command], project: Path, home: Path, notes: Path, seconds
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGTERM)
         shell.wait(60)
+
+
+def environment() -> dict[str, str]:
+    """The reader's variables: this Python's programs first in PATH, or, from a fresh clone, nowhere in it."""
+    own, path = str(Path(sys.executable).parent), os.environ["PATH"].split(os.pathsep)
+    if FRESH:
+        told = ("EYEVSAI_", "MLFLOW_", "PYTHON", "VIRTUAL_ENV", "OMP_", "MAKE", "MFLAGS")
+        more = {"PATH": os.pathsep.join(folder for folder in path if folder != own)}
+    else:
+        told = ("EYEVSAI_", "MLFLOW_")
+        more = {"PATH": os.pathsep.join([own, *path]), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return {name: value for name, value in os.environ.items() if not name.startswith(told)} | more
 
 
 def typed(command: Command) -> str:
