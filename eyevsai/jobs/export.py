@@ -13,11 +13,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mlflow import MlflowClient
+
 from eyevsai.data.dataset import Data
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.formats.exporting import export as export_one
 from eyevsai.formats.format import Pixels, Source
 from eyevsai.formats.formats import EXPORTS, PASSED, REFUSED, asks_all, format_of, names_of
+from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.parity import Corpus, Verdict
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.jobs.corpus import draw, draw_corpus, squares
@@ -100,8 +103,6 @@ class Leaving:
     def export(self, name: str) -> Exported:
         """Writes one export and holds it against the model; logs it and what was found."""
         from eyevsai.registry.artifacts import size_of
-        from eyevsai.registry.versions import EXPORT, SIZE, tag_version
-        from eyevsai.serving.package import EXPORT_FOLDER, SERVED
 
         subject, began = self.subject, time.monotonic()
         log.info(
@@ -109,25 +110,28 @@ class Leaving:
         )
         with tempfile.TemporaryDirectory(prefix="eyevsai-export-") as place:
             folder = Path(place) / name
-            try:
-                verdict = export_one(name, self.source, self.corpus, folder, subject.title)
-            except OSError as error:
-                raise RunFailed(f"Cannot write {folder}: {error.strerror or error}. Nothing was kept.") from error
-            failures = [f"{subject.title} as {name} is refused. {failure}" for failure in verdict.failures]
-            if not failures:
-                _keep(name, subject, folder, self.state_root)
-                if self.output is not None:
-                    _copy(folder, self.output / name)
+            verdict = self._write(name, folder)
             size_bytes = size_of(folder)
-        if subject.version is not None:
-            figures = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.figures.items()}
-            told = {f"{EXPORT}.{name}": REFUSED if failures else PASSED, **figures}
-            if name == SERVED and not failures:
-                package = subject.package
-                told[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_bytes)
-            tag_version(subject.tracking_uri, subject.version, told)
+            _log(name, subject, folder, verdict, self.state_root)
+            if not verdict.failures and self.output is not None:
+                _copy(folder, self.output / name)
         uri = f"runs:/{subject.run.run_id}/{EXPORTS}/{name}"
+        failures = [f"{subject.title} as {name} is refused. {failure}" for failure in verdict.failures]
+        if failures and _is_there(subject, name):
+            failures[-1] += f" An earlier one, which passed, stays: {uri}"
         return Exported(name, uri, Verdict(verdict.figures, failures), size_bytes, time.monotonic() - began)
+
+    def _write(self, name: str, folder: Path) -> Verdict:
+        try:
+            return export_one(name, self.source, self.corpus, folder, self.subject.title)
+        except OSError as error:
+            raise RunFailed(f"Cannot write {folder}: {error.strerror or error}. Nothing was kept.") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # each exporter has errors of its own; the other formats may do without it
+            log.debug("Writing %s failed", name, exc_info=True)
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            return Verdict({}, [f"It cannot be written: {kind}{error}"])
 
 
 def prepare(subject: Subject, settings: ExportSettings, output: Path | None) -> Leaving:
@@ -148,16 +152,31 @@ def prepare(subject: Subject, settings: ExportSettings, output: Path | None) -> 
     return Leaving(subject, names, source, corpus, Path(settings.state_root).expanduser(), output)
 
 
-def _keep(name: str, subject: Subject, folder: Path, state_root: Path) -> None:
-    """Logs an export on the run that trained the model; the one that a version is served by, in the version too."""
-    from eyevsai.registry.versions import CARRIERS
+def _log(name: str, subject: Subject, folder: Path, verdict: Verdict, state_root: Path) -> None:
+    """Logs an export that passed on the run that trained the model, and on its version how it fared.
+
+    The one that a version is served by goes into the version, too.
+    """
+    from eyevsai.registry.artifacts import size_of
+    from eyevsai.registry.versions import CARRIERS, EXPORT, SIZE, tagging
     from eyevsai.serving.package import EXPORT_FOLDER, SERVED
     from eyevsai.tracking.ended import reopen_run
 
+    told = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.figures.items()}
+    told[f"{EXPORT}.{name}"] = REFUSED if verdict.failures else PASSED
     with reopen_run(subject.tracking_uri, subject.run.run_id, state_root, CARRIERS) as run:
-        run.files(f"{EXPORTS}/{name}", folder)
-        if name == SERVED and subject.run.model_uri is not None:
-            run.model_files(subject.run.model_uri.removeprefix("models:/"), folder, EXPORT_FOLDER)
+        if not verdict.failures:
+            run.files(f"{EXPORTS}/{name}", folder)
+        if not verdict.failures and name == SERVED and subject.run.model_uri is not None:
+            package = subject.package
+            told[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_of(folder))
+            run.model_files(subject.run.model_uri.removeprefix("models:/"), folder, EXPORT_FOLDER, last=MANIFEST)
+        if subject.version is not None:
+            run.operation("version_tags", **tagging(subject.version, told))
+
+
+def _is_there(subject: Subject, name: str) -> bool:
+    return bool(MlflowClient(tracking_uri=subject.tracking_uri).list_artifacts(subject.run.run_id, f"{EXPORTS}/{name}"))
 
 
 def _copy(folder: Path, target: Path) -> None:

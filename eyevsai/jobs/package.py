@@ -134,7 +134,7 @@ def _write_info(folder: Path, name: str, models: list[dict[str, Any]]) -> None:
     ]
     (folder / README).write_text("\n".join([
         f"# {name}", "", f"Made by eyevsai {VERSION} on {made}. Each folder holds a model, `manifest.json` with its "
-        "classes and the SHA-256 of its files, and `example.py`, which needs nothing but that format's runtime:", "",
+        "classes and the SHA-256 of its files, and `example.py`, for that format's runtime, numpy and Pillow:", "",
         "    python example.py IMAGE", "",
         "| dataset | model | accuracy | classes | folders |", "|---|---|---|---|---|", *rows, "",
         f"`{INFO}` says the same for programs.", "",

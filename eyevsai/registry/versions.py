@@ -237,10 +237,23 @@ def refuse_claimed(tracking_uri: str, uri: str) -> None:
 
 def tag_version(tracking_uri: str, version: Version, tags: Mapping[str, Any]) -> None:
     """Sets tags of a version; where it points at another one, of that one."""
-    client, parts = MlflowClient(tracking_uri=tracking_uri), URI.fullmatch(version.original)
+    told = tagging(version, tags)
+    for key, value in told["tags"].items():
+        MlflowClient(tracking_uri=tracking_uri).set_model_version_tag(told["name"], told["number"], key, value)
+
+
+def tagging(version: Version, tags: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as arguments of the spool's operation `version_tags`, which comes after all that was logged before."""
+    parts = URI.fullmatch(version.original)
     name, number = (parts["name"], parts["version"]) if parts else (version.name, version.number)
-    for key, value in tags.items():
-        client.set_model_version_tag(name, number, key, str(value))
+    return {"name": name, "number": number, "tags": {key: str(value) for key, value in tags.items()}}
 
 
-CARRIERS = {"version": carry_out}
+def carry_out_tags(client: MlflowClient, _: RunFolder, arguments: dict[str, Any]) -> None:
+    """The spool's operation `version_tags`: sets tags of a version, if it is still there."""
+    from eyevsai.registry.models import tag_if_there
+
+    tag_if_there(client, arguments["name"], int(arguments["number"]), arguments["tags"])
+
+
+CARRIERS = {"version": carry_out, "version_tags": carry_out_tags}

@@ -110,13 +110,13 @@ def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
 
 
 def open_model(folder: Path, threshold: float | None = None) -> Classifier:
-    """The classifier of a version's data folder: its ONNX export, once there is one, else the learner itself.
+    """The classifier of a version's data folder: its ONNX export, once all of it is there, else the learner itself.
 
     Raises:
         UserError: no model is there, or the export is not one of this model.
     """
     exported = folder / Path(EXPORT_FOLDER).name
-    if not exported.is_dir():
+    if not (exported / MANIFEST).is_file():  # which arrives last
         return classifier_of(load(folder), threshold)
     opened, card = open_export(exported), read_card(folder)
     if opened.manifest.get("weights_sha256") != card["sha256"]:

@@ -93,10 +93,19 @@ class Run:
         folder = package.relative_to(self.folder.path).as_posix()
         self.spool.append("model", folder=folder, name=name, params=texts, experiment_id=self.experiment_id)
 
-    def model_files(self, model_id: str, source: Path, name: str) -> None:
-        """Uploads all files of a folder into a logged model, below `name`."""
-        shutil.copytree(source, self.folder.path / MODEL_FILES / name, dirs_exist_ok=True)
-        self.spool.append("model_files", model_id=model_id, folder=MODEL_FILES)
+    def model_files(self, model_id: str, source: Path, name: str, last: str) -> None:
+        """Uploads all files of a folder into a logged model, below `name`.
+
+        The one called `last` goes after the others: where it is, all are.
+        """
+        first, then = (self.folder.path / MODEL_FILES / part / name for part in ("first", "then"))
+        shutil.copytree(
+            source, first, dirs_exist_ok=True, ignore=lambda folder, _: [last] if folder == str(source) else []
+        )
+        then.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / last, then)
+        for part in ("first", "then"):
+            self.spool.append("model_files", model_id=model_id, folder=f"{MODEL_FILES}/{part}")
 
     def operation(self, kind: str, **arguments: Any) -> None:
         """Adds an operation of another room, for which `start_run` was given a carrier."""

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -184,17 +185,12 @@ def test_exporting_leaves_the_learner_as_it_was(leaving: Leaving, name: str) -> 
 def test_row_22_eight_threads_are_told_what_one_is(leaving: Leaving, name: str, rounds: int) -> None:
     classifier = eyevsai.load(str(leaving.export(name)), trusted=True)
     alone = [classifier.predict(image).probabilities for image in leaving.raw]
-    apart: list[int] = []
+    barrier = threading.Barrier(8)
 
-    def ask(first: int) -> None:
-        for turn in range(rounds):
-            place = (first + turn) % len(leaving.raw)
-            if classifier.predict(leaving.raw[place]).probabilities != alone[place]:
-                apart.append(place)
+    def ask(first: int) -> int:
+        barrier.wait()
+        places = [(first + turn) % len(leaving.raw) for turn in range(rounds)]
+        return sum(classifier.predict(leaving.raw[place]).probabilities == alone[place] for place in places)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert apart == []
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ask, range(8))) == [rounds] * 8

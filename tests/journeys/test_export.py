@@ -26,6 +26,7 @@ from PIL import Image
 import eyevsai as package
 from eyevsai.cli import main
 from eyevsai.formats.onnx import Onnx, OnnxRuntime
+from eyevsai.formats.openvino import OpenVino
 from tests.conftest import ROOT, Eyevsai, draw_image, write_images
 from tests.journeys.conftest import MlflowRun
 
@@ -279,6 +280,52 @@ def test_the_best_of_each_dataset_are_packaged(
 def test_there_is_nothing_to_package(eyevsai_here: Eyevsai, workplace: Path) -> None:
     assert "No model was trained in this store yet" in eyevsai_here("export", "--package", "game", code=2).stderr
     assert not (workplace / "game").exists()
+
+
+KILLED_BEFORE_THE_MANIFEST = """
+import os, signal, sys
+from mlflow import MlflowClient
+from eyevsai.cli import main
+upload = MlflowClient.log_model_artifacts
+def once(self, model_id, folder):
+    upload(self, model_id, folder)
+    os.kill(os.getpid(), signal.SIGKILL)
+MlflowClient.log_model_artifacts = once
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_export_leaves_the_version_as_it_was(
+    eyevsai_here: Eyevsai, trained: str, images: Path, workplace: Path
+) -> None:
+    picture = str(next((images / "down").iterdir()))
+    before = eyevsai_here("predict", VERSION, picture, "--json").stdout
+    command = [sys.executable, "-c", KILLED_BEFORE_THE_MANIFEST, "export", "--run", trained, "--format", "onnx"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    assert subprocess.run(command, cwd=workplace, env=env, capture_output=True).returncode == -signal.SIGKILL
+    assert "export.onnx" not in tags()
+    assert package.load(VERSION).metadata["format"] is None
+    assert eyevsai_here("predict", VERSION, picture, "--json").stdout == before
+
+    eyevsai_here("sync")
+    assert package.load(VERSION).metadata["format"] == "onnx"
+    assert tags()["export.onnx"] == "passed"
+
+
+def test_a_format_that_cannot_be_written_does_not_stop_the_others(
+    eyevsai_here: Eyevsai, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: OpenVino, source: object, folder: Path) -> None:
+        raise RuntimeError("Check 'shape' failed")
+
+    eyevsai_here("export", "--run", trained, "--format", "openvino")
+    monkeypatch.setattr(OpenVino, "write", fail)
+    done = eyevsai_here("export", "--run", trained, "--format", "openvino,pytorch", code=1)
+    assert f"{VERSION} as openvino is refused. It cannot be written: RuntimeError: Check 'shape' failed" in done.stderr
+    assert f"An earlier one, which passed, stays: runs:/{trained}/exports/openvino" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tags()["export.openvino"], tags()["export.pytorch"]) == ("refused", "passed")
+    assert artifacts(trained, "exports") == {"openvino", "pytorch"}
 
 
 def test_an_interrupted_export_ends_killed_and_keeps_only_what_is_whole(trained: str, workplace: Path) -> None:

@@ -117,6 +117,46 @@ def test_a_refusal_says_where_the_outputs_part(learner: DeepV1Learner, corpus: C
     assert failure.endswith("and 0.900000 in the export.")
 
 
+def test_a_gate_holds_batches_of_each_size(learner: DeepV1Learner, corpus: Corpus) -> None:
+    class Close(DeepV1Learner):
+        def predict_proba(self, images: np.ndarray) -> np.ndarray:
+            return np.tile(np.float32([0.40, 0.39, 0.21]), (len(images), 1))
+
+    calls = []
+
+    def change(found: np.ndarray) -> None:
+        calls.append(len(found))
+        if len(found) == 7 and calls.count(7) == 1:
+            found[0] += np.float32([0.0199, 0, -0.0199])  # which one of a forest's images may lie apart
+        if len(found) == 32:
+            found += np.float32([-0.018, 0.018, 0])  # less far, and another class for each
+
+    close = Close("standard", learner.settings, learner.classes, 0)
+    names, resized = [*corpus.names] * 5, np.tile(corpus.resized, (5, 1, 1, 1))
+    verdict = STEPS.judge(Shifted(close, change), replace(corpus, learner=close, names=names, resized=resized))
+    assert any("in batches of 32" in failure and "the model's class" in failure for failure in verdict.failures)
+    assert verdict.figures["top1_agreement"] < 0.5
+
+
+def test_a_gate_refuses_another_number_of_classes(learner: DeepV1Learner, corpus: Corpus) -> None:
+    class Two:
+        def predict_proba(self, images: np.ndarray) -> np.ndarray:
+            return learner.predict_proba(images)[:, :2]
+
+    failure, *_ = EXACT.judge(Two(), corpus).failures
+    assert "answers with a table of (40, 2), the model of (40, 3)" in failure
+
+
+@pytest.mark.parametrize("gate", [FEWER_BITS, AccuracyGate(1.0, 0.0)])
+def test_fewer_bits_are_held_against_raw_images_too(learner: DeepV1Learner, corpus: Corpus, gate: Gate) -> None:
+    def change(found: np.ndarray) -> None:
+        if len(found) == 1:
+            another_class(found)
+
+    (failure,) = gate.judge(Shifted(learner, change), corpus).failures
+    assert failure.startswith("From raw images the export names the model's class for ")
+
+
 def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, corpus: Corpus) -> None:
     class Tied(DeepV1Learner):
         def predict_proba(self, images: np.ndarray) -> np.ndarray:
