@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
@@ -194,17 +195,28 @@ def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> 
     for found, expected in zip(answer["predictions"], classifier.predict_batch(pictures), strict=True):
         assert found["label"] == expected.label
         assert found["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    with Image.open(pictures[0]) as picture:
+        lists = np.asarray(picture.convert("RGB")).tolist()
+    code, pixels = ask(server, {"dataframe_records": [{"image": lists}]})
+    assert (code, pixels["predictions"][0]["label"]) == (200, answer["predictions"][0]["label"])
     for body, reason in [
         ({"dataframe_records": [{"image": str(pictures[0])}]}, "A served model takes no paths"),
         ({"dataframe_records": [{"image": "/etc/passwd"}]}, "A served model takes no paths"),
         ({"dataframe_records": [{"image": base64.b64encode(b"no image").decode()}]}, "not an image in a known format"),
         ({"dataframe_records": [{"picture": "AAAA"}]}, "missing inputs"),
+        ({"dataframe_records": [*records, {"image": "ä"}]}, "Record 4 of 4: The image 'ä' is not base64"),
+        ({"dataframe_records": [{"image": [[1, 2], [3]]}]}, "Record 1 of 1: An image is base64, or H lists of W lists"),
+        ({"dataframe_records": [{"image": [[[300, 0, 0]]]}]}, "from 0 to 255, not 300."),
+        ({"dataframe_records": [{"image": [[[0.5, 0.2, 1.9]]]}]}, "whole numbers from 0 to 255, not 0.5."),
+        ({"dataframe_records": [{"image": [[["a", "b", "c"]]]}]}, "not lists of something else"),
+        ({"inputs": {"image": [records[0]["image"]]}}, 'Each image is a record: {"dataframe_records"'),
         (b"{torn", "valid JSON"),
     ]:
         code, answer = ask(server, body)
         assert code == 400
         assert reason in answer["message"]
-        assert "Traceback" not in answer["message"]
+        assert "Traceback" not in json.dumps(answer)
+        assert str(ROOT) not in json.dumps(answer)
 
 
 def test_a_pruned_version_is_smaller_and_leaves(eyevsai_here: Eyevsai, trained: str) -> None:
