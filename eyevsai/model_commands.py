@@ -98,12 +98,18 @@ def _package(settings: ExportSettings, as_json: bool) -> None:
 
 def predict(
     model: Annotated[str, typer.Argument(help="A model URI, or the folder or file of a model or an export.")],
-    images: Annotated[list[str], typer.Argument(help="Image files, folders, or - for names from standard input.")],
+    images: Annotated[
+        list[str], typer.Argument(help="Image files, folders, or - for their names from standard input.")
+    ],
     top_k: Annotated[int, typer.Option(min=1, help="Classes to print of each image.")] = 1,
     threshold: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="Say unsure below this probability; that of the version by default."),
     ] = None,
+    *,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Open an export in which code can be hidden: I made it myself.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say what images show: a table, or with --json a line for each image. Exit code 1 when one cannot be read."""
@@ -111,7 +117,7 @@ def predict(
     from eyevsai.jobs.predict import predict as job
 
     bad = 0
-    for each in job(model, images, top_k, threshold):
+    for each in job(model, images, top_k, threshold, trusted=trusted):
         bad += each.error is not None
         if as_json:
             print(json.dumps(each.to_json(), ensure_ascii=False))

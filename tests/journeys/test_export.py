@@ -150,6 +150,50 @@ def test_predict_says_what_files_show(eyevsai_here: Eyevsai, trained: str, image
     assert "Did you mean" in eyevsai_here("predict", "models:/stripes-deep_v1-standart/1", str(picture), code=2).stderr
 
 
+def predict_from_input(text: bytes) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "eyevsai", "predict", VERSION, "-"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, input=text, capture_output=True, env=env, timeout=120, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_predict_takes_names_from_standard_input(
+    eyevsai_here: Eyevsai, trained: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del trained
+    folder = workplace / "some pictures"
+    folder.mkdir()
+    for name in ("one.png", "näme\twith\x1b[31m tab.png"):
+        Image.fromarray(draw_image(0, 1)).save(folder / name)
+    monkeypatch.setenv("HOME", str(workplace))
+    said = predict_from_input(f"{folder}\r\n\r\n~/some pictures/one.png\r\n{folder}/none.png".encode())
+    assert said[0] == 1, said[2]
+    assert [line.split("\t")[0] for line in said[1].splitlines()] == [
+        f"{folder}/näme\\twith\\x1b[31m tab.png", f"{folder}/one.png", f"{folder}/one.png", f"{folder}/none.png",
+    ]  # fmt: skip
+    answers = eyevsai_here("predict", VERSION, str(folder), "--json").stdout.splitlines()
+    assert json.loads(answers[0])["image"] == f"{folder}/näme\twith\x1b[31m tab.png"
+    for text, reason in [
+        (b"", "Standard input is empty: - takes names of files and folders, one per line."),
+        (b"\n \r\n", "Standard input is empty"),
+        ((folder / "one.png").read_bytes(), "Standard input holds no text, as an image does: - takes names"),
+    ]:
+        code, out, err = predict_from_input(text)
+        assert (code, out) == (2, "")
+        assert reason in err
+        assert "Traceback" not in err
+
+
+def test_predict_opens_what_could_hold_code_when_it_is_trusted(
+    eyevsai_here: Eyevsai, trained: str, images: Path, workplace: Path
+) -> None:
+    eyevsai_here("export", "--run", trained, "--format", "pt2", "--output", str(workplace / "out"))
+    folder, picture = str(workplace / "out" / f"{MODEL}-1" / "pt2"), str(next((images / "down").iterdir()))
+    said = eyevsai_here("predict", folder, picture, code=2).stderr
+    assert "open it with predict --trusted" in said
+    assert eyevsai_here("predict", folder, picture, "--trusted").stdout.split("\t")[1] == "down"
+
+
 @pytest.fixture
 def server(eyevsai_here: Eyevsai, trained: str, workplace: Path) -> Iterator[str]:
     eyevsai_here("export", "--run", trained)
