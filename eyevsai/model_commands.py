@@ -100,7 +100,9 @@ def _package(settings: ExportSettings, as_json: bool) -> None:
 
 def predict(
     model: Annotated[str, typer.Argument(help="A model URI, or the folder or file of a model or an export.")],
-    images: Annotated[list[str], typer.Argument(help="Image files, folders, or - for names from standard input.")],
+    images: Annotated[
+        list[str], typer.Argument(help="Image files, folders, or - for their names from standard input.")
+    ],
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -110,7 +112,7 @@ def predict(
     from eyevsai.jobs.predict import predict as job
 
     bad = 0
-    for each in job(model, images, settings.top_k, settings.threshold):
+    for each in job(model, images, settings.top_k, settings.threshold, trusted=settings.trusted):
         bad += each.error is not None
         if as_json:
             print(json.dumps(each.to_json(), ensure_ascii=False))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -86,3 +86,8 @@ class Format(ABC):
     @abstractmethod
     def open(self, folder: Path) -> Runtime:
         """What was written, ready to predict with as many threads as torch has in this process."""
+
+    def describe(self, runtime: Runtime) -> Mapping[str, Any]:
+        """What the exported files themselves say of fields of the manifest; nothing in most formats."""
+        del runtime
+        return {}

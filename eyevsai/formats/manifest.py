@@ -12,6 +12,7 @@ from eyevsai.checksum import hash_file
 from eyevsai.errors import UserError
 from eyevsai.formats.format import Source
 from eyevsai.formats.formats import FORMATS
+from eyevsai.formats.manifest_fields import AGAIN, check_fields
 from eyevsai.formats.parity import Verdict
 from eyevsai.version import VERSION
 
@@ -48,12 +49,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files: Mapping[str, str] = dict(manifest["files"])
-        known = manifest["format"] in FORMATS and bool(manifest["classes"]) and bool(manifest["preprocessing"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder} holds no export: {MANIFEST} cannot be read ({error}).") from error
-    if not known:
+    check_fields(manifest, str(folder / MANIFEST))
+    if manifest["format"] not in FORMATS:
         raise UserError(f"{folder} holds no export that this eyevsai knows: its format is {manifest['format']!r}.")
+    files: Mapping[str, str] = manifest["files"]
     there = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     if strange := sorted(there.keys() ^ files.keys()):
         what = "is not part of the export" if strange[0] in there else "is missing"
@@ -62,6 +63,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if path.is_symlink() or hash_file(path) != files[name]:
             raise UserError(f"{path} is not the file that was exported: its SHA-256 differs. Export it again.")
     return manifest
+
+
+def check_agreement(folder: Path, manifest: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raises UserError when the manifest says something else than what the exported file itself is `known` to say."""
+    for name, value in known.items():
+        if manifest[name] != json.loads(json.dumps(value)):  # in which a tuple is a list
+            raise UserError(
+                f"{folder / MANIFEST} says {name} {manifest[name]!r:.80}, but the exported file itself says "
+                f"{value!r:.80}: one of the two was changed. {AGAIN}"
+            )
 
 
 def _files(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     import onnx
 
 MODEL = "model.onnx"
+INT8 = "onnx-int8"  # the name of the format of a file that was quantised
+QUANTIZER = "onnx.quantize"  # what it names itself in the files that it makes
+KNOWN = ("classes", "preprocessing", "threshold", "family", "variation")  # of the manifest, in a file's metadata
 CPU = ("CPUExecutionProvider",)
 
 
@@ -32,6 +36,11 @@ class Onnx(Format):
     def open(self, folder: Path) -> Runtime:
         """See `Format.open`."""
         return OnnxRuntime(folder / MODEL)
+
+    def describe(self, runtime: Runtime) -> Mapping[str, Any]:
+        """See `Format.describe`."""
+        assert isinstance(runtime, OnnxRuntime)
+        return runtime.known() | {"format": INT8 if runtime.is_quantized() else self.name}
 
 
 class OnnxRuntime:
@@ -54,16 +63,22 @@ class OnnxRuntime:
         probabilities: Probabilities = found
         return probabilities
 
+    def known(self) -> dict[str, Any]:
+        """What `to_onnx` wrote into the file."""
+        texts = self.session.get_modelmeta().custom_metadata_map
+        return {name: json.loads(text) for name, text in texts.items() if name in KNOWN}
+
+    def is_quantized(self) -> bool:
+        """Whether ONNX Runtime's quantiser made the file."""
+        return bool(self.session.get_modelmeta().producer_name == QUANTIZER)
+
 
 def to_onnx(source: Source) -> onnx.ModelProto:
     """The model's graph; classes, preprocessing and threshold stand in its metadata."""
     import onnx
 
     learner = source.learner
-    known = {
-        "classes": learner.classes, "preprocessing": learner.preprocessing.to_json(), "threshold": source.threshold,
-        "family": learner.family, "variation": learner.variation,
-    }  # fmt: skip
-    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in known.items()}
+    values = (learner.classes, learner.preprocessing.to_json(), source.threshold, learner.family, learner.variation)
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in zip(KNOWN, values, strict=True)}
     onnx.helper.set_model_props(source.onnx, texts)
     return source.onnx

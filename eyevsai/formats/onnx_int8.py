@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from eyevsai.formats.format import Format, Pixels, Runtime, Source
-from eyevsai.formats.onnx import MODEL, OnnxRuntime, to_onnx
+from eyevsai.formats.onnx import INT8, MODEL, Onnx, OnnxRuntime, to_onnx
 from eyevsai.formats.shortcut import with_shortcut
 from eyevsai.formats.tracing import INPUT, quietly
 
@@ -19,7 +19,7 @@ AT_ONCE = 16
 class OnnxInt8(Format):
     """For networks; what each layer's numbers span is measured on train images."""
 
-    name = "onnx-int8"
+    name = INT8
     example = "onnx"
     networks_only = True
     points = 1.0
@@ -44,6 +44,11 @@ class OnnxInt8(Format):
     def open(self, folder: Path) -> Runtime:
         """See `Format.open`."""
         return OnnxRuntime(folder / MODEL)
+
+    def describe(self, runtime: Runtime) -> Mapping[str, Any]:
+        """See `Format.describe`."""
+        assert isinstance(runtime, OnnxRuntime)
+        return runtime.known() | {"format": self.name if runtime.is_quantized() else Onnx.name}
 
 
 def _fold(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from eyevsai.errors import UserError
 from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.formats.format import Pixels, Runtime
 from eyevsai.formats.formats import format_of
-from eyevsai.formats.manifest import MANIFEST, read_manifest
+from eyevsai.formats.manifest import MANIFEST, check_agreement, read_manifest
 from eyevsai.models.learner import Images
 
 AT_ONCE = 16  # images for which what is computed stays in the caches of a CPU
@@ -61,10 +61,13 @@ def open_export(folder: Path, *, trusted: bool = False) -> OpenedExport:
     if form.can_hold_code and not trusted:
         raise UserError(
             f"{folder} is a {form.name} export, in which code can be hidden that runs as it is opened or asked. If you "
-            "made it yourself, load it with trusted=True; else take the onnx export, which holds none."
+            "made it yourself, open it with predict --trusted, or in Python with eyevsai.load(..., trusted=True); else "
+            "take the onnx export, which holds none."
         )
     try:
-        return OpenedExport(manifest, form.open(folder))
+        runtime = form.open(folder)
+        check_agreement(folder, manifest, form.describe(runtime))
+        return OpenedExport(manifest, runtime)
     except UserError:
         raise
     except Exception as error:  # each runtime has errors of its own for a file that is none of its own

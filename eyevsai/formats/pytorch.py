@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.formats.format import Format, Pixels, Runtime, Source
@@ -41,6 +41,15 @@ class PyTorch(Format):
         state = torch.load(folder / MODEL, weights_only=True)
         learner.load_tensors({name: state[name] for name in learner.tensors()})
         return LearnerRuntime(learner)
+
+    def describe(self, runtime: Runtime) -> Mapping[str, Any]:
+        """See `Format.describe`; a card lies beside the weights."""
+        assert isinstance(runtime, LearnerRuntime)
+        learner = runtime.learner
+        return {
+            "classes": learner.classes, "preprocessing": learner.preprocessing.to_json(), "family": learner.family,
+            "variation": learner.variation,
+        }  # fmt: skip
 
 
 def render_network(program: ExportedProgram, learned: Sequence[str]) -> str:

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mlflow import MlflowClient
-
 from eyevsai.data.dataset import Data
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.formats.exporting import export as export_one
@@ -102,7 +100,7 @@ class Leaving:
 
     def export(self, name: str) -> Exported:
         """Writes one export and holds it against the model; logs it and what was found."""
-        from eyevsai.registry.artifacts import size_of
+        from eyevsai.registry.artifacts import has_files, size_of
 
         subject, began = self.subject, time.monotonic()
         log.info(
@@ -117,7 +115,7 @@ class Leaving:
                 _copy(folder, self.output / name)
         uri = f"runs:/{subject.run.run_id}/{EXPORTS}/{name}"
         failures = [f"{subject.title} as {name} is refused. {failure}" for failure in verdict.failures]
-        if failures and _is_there(subject, name):
+        if failures and has_files(subject.tracking_uri, subject.run.run_id, f"{EXPORTS}/{name}"):
             failures[-1] += f" An earlier one, which passed, stays: {uri}"
         return Exported(name, uri, Verdict(verdict.figures, failures), size_bytes, time.monotonic() - began)
 
@@ -173,10 +171,6 @@ def _log(name: str, subject: Subject, folder: Path, verdict: Verdict, state_root
             run.model_files(subject.run.model_uri.removeprefix("models:/"), folder, EXPORT_FOLDER, last=MANIFEST)
         if subject.version is not None:
             run.operation("version_tags", **tagging(subject.version, told))
-
-
-def _is_there(subject: Subject, name: str) -> bool:
-    return bool(MlflowClient(tracking_uri=subject.tracking_uri).list_artifacts(subject.run.run_id, f"{EXPORTS}/{name}"))
 
 
 def _copy(folder: Path, target: Path) -> None:

@@ -40,18 +40,22 @@ class Answer:
     def to_text(self) -> str:
         """A line of a table."""
         if self.error is not None:
-            return f"{self.path}\tbad: {self.error}"
-        said = "\t".join(f"{name}\t{probability:.4f}" for name, probability in self.top)
-        return f"{self.path}\t{UNSURE}\t{said}" if self.label == UNSURE else f"{self.path}\t{said}"
+            cells = [str(self.path), f"bad: {self.error}"]
+        else:
+            cells = [str(self.path), *([UNSURE] if self.label == UNSURE else [])]
+            cells += [cell for name, probability in self.top for cell in (name, f"{probability:.4f}")]
+        return "\t".join(map(_escaped, cells))
 
 
-def predict(model: str, images: Sequence[str], top_k: int, threshold: float | None) -> Iterator[Answer]:
+def predict(
+    model: str, images: Sequence[str], top_k: int, threshold: float | None, *, trusted: bool = False
+) -> Iterator[Answer]:
     """Answers for image files, in order; files that are no images have an error.
 
     Raises:
         UserError: no such model, file or folder.
     """
-    classifier = load_classifier(model)
+    classifier = load_classifier(model, trusted=trusted)
     if threshold is not None:
         classifier.threshold = threshold
     paths = _find_images(images)
@@ -88,21 +92,51 @@ class _Decoder:
         return self.preprocessing.square(resized)[0].contiguous().numpy()
 
 
+def _escaped(cell: str) -> str:
+    """A tab or a line's end in a name would look like those of the table, and other controls reach the terminal."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in cell)
+
+
 def _find_images(given: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for name in given:
-        path = Path(name).expanduser()
         if not name:  # which would be the current folder
             raise UserError("An image's name is empty: give a file, a folder, or - for names from standard input.")
+        path = _path_of(name)
         if name == STANDARD_INPUT:
-            found += [Path(line.rstrip("\n")) for line in sys.stdin if line.strip()]
-        elif path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
-            if not inside:
-                raise UserError(f"{path} holds no image: files end with {', '.join(sorted(SUFFIXES))}.")
-            found += inside
-        elif path.is_file():
-            found.append(path)
+            found += [image for line in _read_names() for image in _images_at(line)]
+        elif path.is_dir() or path.is_file():
+            found += _images_at(path)
         else:
             raise UserError(f"There is no image file or folder {name}.")
     return found
+
+
+def _images_at(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+    if not inside:
+        raise UserError(f"{path} holds no image: files end with {', '.join(sorted(SUFFIXES))}.")
+    return inside
+
+
+def _read_names() -> list[Path]:
+    takes = f"{STANDARD_INPUT} takes names of files and folders, one per line"
+    content = sys.stdin.buffer.read()
+    try:
+        lines = content.decode().split("\n") if b"\0" not in content else None
+    except UnicodeDecodeError:
+        lines = None
+    if lines is None:
+        raise UserError(f"Standard input holds no text, as an image does: {takes}.")
+    if not (names := [line for line in lines if line.strip()]):
+        raise UserError(f"Standard input is empty: {takes}.")
+    return [_path_of(name.removesuffix("\r")) for name in names]
+
+
+def _path_of(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # there is no such user, but there may be such a file
+        return Path(name)

@@ -61,6 +61,11 @@ class Artifacts:
         return _listed(get_artifact_repository(uri, tracking_uri=self.tracking_uri), None)
 
 
+def has_files(tracking_uri: str, run_id: str, folder: str) -> bool:
+    """Whether a run keeps artifacts below `folder`."""
+    return bool(MlflowClient(tracking_uri=tracking_uri).list_artifacts(run_id, folder))
+
+
 def locate(tracking_uri: str, uri: str) -> tuple[str | None, bool]:
     """The folder of this machine that an artifact location names, and whether it is not where it ought to be.
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from eyevsai.data.decode import decode
+from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.errors import UserError
 from eyevsai.formats.formats import EXPORTS
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.opening import OpenedExport, open_export
 from eyevsai.models.learner import Images, Learner, load, read_card
 from eyevsai.serving.package import EXPORT_FOLDER, MODEL_FOLDER, check_package, fetch_artifacts, fetch_package
+from eyevsai.training.inference import BATCH
 
 ABOUT = ("family", "variation", "classes", "preprocessing", "settings", "format")
 EXPORT_URI = re.compile(rf"runs:/[0-9a-f]{{32}}/{EXPORTS}/[a-z0-9-]+")
+AT_ONCE = BATCH  # images that are read before they are predicted: whole batches of every device
 UNSURE = "unsure"  # the label of a prediction that is not sure enough
 
 Image = str | Path | bytes | npt.NDArray[np.uint8]
@@ -52,6 +57,7 @@ class Classifier:
     def __init__(self, model: Model, about: Mapping[str, Any], threshold: float | None = None) -> None:
         self._model = model
         self._about = about
+        self._preprocessing = Preprocessing.from_json(about["preprocessing"])
         self.threshold = threshold  # of the probability below which the model had better not answer
 
     @property
@@ -68,9 +74,10 @@ class Classifier:
         """The prediction for one image; see `predict_batch`."""
         return self.predict_batch([image], unsure=unsure)[0]
 
-    def predict_batch(self, images: Sequence[Image], *, unsure: bool = False) -> list[Prediction]:
+    def predict_batch(self, images: Iterable[Image], *, unsure: bool = False) -> list[Prediction]:
         """Predictions for images, each a path, the bytes of a file, or H,W,3 uint8 RGB of any size.
 
+        They are read one after another, so that memory does not grow with their number.
         With `unsure` the label of those below `threshold` is "unsure".
 
         Raises:
@@ -80,8 +87,17 @@ class Classifier:
         if unsure and self.threshold is None:
             raise UserError("No threshold is kept with this model. Find one: eyevsai evaluate --target-precision 0.95, "
                             "then load it by its version.")  # fmt: skip
-        probabilities = self._model.predict_proba([_pixels(image) for image in images])
-        return [self._prediction(row, (self.threshold or 0.0) if unsure else 0.0) for row in probabilities]
+        least = (self.threshold or 0.0) if unsure else 0.0
+        found: list[Prediction] = []
+        squares = map(self._square, images)
+        while some := list(islice(squares, AT_ONCE)):
+            found += [self._prediction(row, least) for row in self._model.predict_proba(some)]
+        return found
+
+    def _square(self, image: Image) -> npt.NDArray[np.uint8]:
+        """What the model sees of one image; at its full size it is not kept while others are read."""
+        pixels = torch.from_numpy(np.ascontiguousarray(pixels_of(image)))[None]
+        return self._preprocessing.square(self._preprocessing.resize(pixels))[0].contiguous().numpy()
 
     def _prediction(self, row: npt.NDArray[np.float32], least: float) -> Prediction:
         best = int(row.argmax())
@@ -146,14 +162,15 @@ def _kept_threshold(uri: str) -> float | None:
     return find_version(open_store(), uri).threshold if URI.fullmatch(uri) else None
 
 
-def _pixels(image: Image) -> npt.NDArray[np.uint8]:
+def pixels_of(image: Image) -> npt.NDArray[np.uint8]:
+    """An image, decoded; raises UserError, see `Classifier.predict_batch`."""
     if isinstance(image, bytes):
         return decode(image)
     if isinstance(image, str | Path):
         if not Path(image).is_file():
             raise UserError(f"There is no image file {image}.")
         return decode(Path(image))
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
         shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UserError(f"An image is a path, bytes, or an array H,W,3 of uint8, not {shape}.")
     return image

@@ -18,3 +18,4 @@ class PredictSettings(Settings):
     threshold: Annotated[
         float | None, Range(0.0, 1.0), Doc("Say unsure below this probability; that of the version by default.")
     ] = None
+    trusted: Annotated[bool, Doc("Open an export in which code can be hidden, since I made it myself.")] = False

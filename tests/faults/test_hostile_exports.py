@@ -25,6 +25,7 @@ from eyevsai.formats.parity import Corpus
 from eyevsai.models.families import family_of
 from eyevsai.models.learner import build
 from tests.conftest import ROOT, draw_image
+from tests.faults.mutation import mutate
 from tests.faults.test_hostile import EVIL, Marking
 
 FORMATS = ("onnx", "openvino", "pytorch")  # what is opened without trust
@@ -163,8 +164,92 @@ def test_row_10_python_files_beside_a_model_are_not_run(exports: Path, tmp_path:
 
 
 def test_a_graph_of_other_classes_is_told(exports: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(exports / "onnx", tmp_path / "onnx"))
-    path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": ["a", "b"]}))
+    folder = Path(shutil.copytree(exports / "openvino", tmp_path / "openvino"))  # which names no classes of its own
+    change(folder, classes=["a", "b"])
     with pytest.raises(UserError, match="gives 3 numbers for each image"):
         eyevsai.load(str(folder)).predict(draw_image(0, 0))
+
+
+def change(folder: Path, **fields: object) -> None:
+    """Writes other fields into the manifest; those that are `...` go."""
+    path = folder / "manifest.json"
+    changed = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({name: value for name, value in changed.items() if value is not ...}))
+
+
+SIZES = {"image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bilinear"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", ...), ("format", ["onnx"]), ("family", ...), ("family", 7), ("variation", ...), ("threshold", ...),
+        ("threshold", "x"), ("threshold", -0.1), ("threshold", float("nan")), ("threshold", True), ("settings", ...),
+        ("settings", []), ("classes", ...), ("classes", 10), ("classes", "abc"), ("classes", []), ("classes", [["a"]]),
+        ("classes", ["a", "a", "a"]), ("classes", ["a", "b", 3]), ("preprocessing", ...), ("preprocessing", "x"),
+        ("preprocessing", SIZES | {"image_size": "32"}), ("preprocessing", SIZES | {"image_size": -5}),
+        ("preprocessing", SIZES | {"image_size": 32.0}), ("preprocessing", SIZES | {"image_size": 20_000}),
+        ("preprocessing", SIZES | {"interpolation": "nope"}), ("preprocessing", SIZES | {"mean": [0.5]}),
+        ("preprocessing", SIZES | {"std": [0, 1, 1]}), ("files", ...), ("files", ["model.onnx"]), ("files", {"a": 1}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_field_of_the_manifest_that_is_not_what_it_should_be_is_named(
+    exports: Path, tmp_path: Path, name: str, field: str, value: object
+) -> None:
+    folder = Path(shutil.copytree(exports / name, tmp_path / name))
+    change(folder, **{field: value})
+    with pytest.raises(UserError) as refused:
+        eyevsai.load(str(folder))
+    said = str(refused.value)
+    assert str(folder / "manifest.json") in said
+    assert field in said
+    assert said.endswith("Export the model again.")
+
+
+@pytest.mark.parametrize("name", ["onnx", "pytorch"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("classes", ["a", "c", "b"]), ("classes", ["a", "b"]), ("family", "deep_v2"), ("variation", "residual"),
+        ("preprocessing", SIZES), ("preprocessing", SIZES | {"image_size": 48}), ("threshold", 0.5),
+        ("format", "onnx-int8"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_manifest_that_says_something_else_than_the_file_is_refused(
+    exports: Path, tmp_path: Path, name: str, field: str, value: object
+) -> None:
+    if name == "pytorch" and field in ("threshold", "format"):
+        pytest.skip("its card has none")
+    folder = Path(shutil.copytree(exports / name, tmp_path / name))
+    change(folder, **{field: value})
+    with pytest.raises(UserError, match=f"says {field} .* but the exported file itself says"):
+        eyevsai.load(str(folder))
+
+
+def test_a_damaged_manifest_is_refused_or_changes_no_answer(exports: Path, tmp_path: Path) -> None:
+    folder, random, refused = Path(shutil.copytree(exports / "onnx", tmp_path / "onnx")), np.random.default_rng(3), []
+    whole, image = (folder / "manifest.json").read_bytes(), draw_image(1, 1)
+    expected = eyevsai.load(str(folder)).predict(image)
+    for number in range(600):
+        (folder / "manifest.json").write_bytes(mutate(bytearray(whole), number % 6, random))
+        try:
+            assert eyevsai.load(str(folder)).predict(image) == expected, number
+        except UserError as error:
+            refused.append(str(error))
+    assert all(str(folder) in said for said in refused)
+    assert 300 < len(refused) < 600
+
+
+def test_an_export_that_says_nothing_of_what_came_later_still_opens(exports: Path, tmp_path: Path) -> None:
+    """As exports of the first days, whose manifests have these fields and whose ONNX files have no metadata."""
+    folder = Path(shutil.copytree(exports / "onnx", tmp_path / "onnx"))
+    model = onnx.load(folder / "model.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, folder / "model.onnx")
+    sign(folder)
+    change(folder, weights_sha256=..., parity=..., versions=..., model_uri=...)
+    image = draw_image(1, 1)
+    assert eyevsai.load(str(folder)).predict(image) == eyevsai.load(str(exports / "onnx")).predict(image)

@@ -154,6 +154,34 @@ def test_row_18_bombs_are_refused_by_name_without_their_memory(tmp_path: Path, w
     assert rise_mib < 200
 
 
+# Prints by how many MiB a file raised the peak of memory, given so many times.
+MEASURE_LARGE = """
+import resource, sys
+import numpy as np
+from eyevsai.models.deep_v1.network import DeepV1Learner
+from eyevsai.models.deep_v1.settings import DeepV1Settings
+from eyevsai.serving.classifier import classifier_of
+learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), ("a", "b"), 0)
+classifier = classifier_of(learner)
+classifier.predict(np.zeros((9, 9, 3), np.uint8))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+classifier.predict_batch([open(sys.argv[1], "rb").read()] * int(sys.argv[2]))
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize(("depth", "times"), [(bool, 3), (np.uint16, 1)])
+def test_row_18_the_largest_pictures_need_little_more_than_one_of_them(
+    tmp_path: Path, depth: type[np.generic], times: int
+) -> None:
+    Image.fromarray(np.zeros((9400, 9400), depth)).save(tmp_path / "large.png")
+    assert (tmp_path / "large.png").stat().st_size < 200_000
+    command = [sys.executable, "-c", MEASURE_LARGE, str(tmp_path / "large.png"), str(times)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert float(done.stdout) < 600  # 253 of them for the pixels of one
+
+
 def test_row_19_ten_thousand_names_are_each_counted_once(tmp_path: Path) -> None:
     for label in ("ñandú", "日本", "plain"):
         (tmp_path / label).mkdir()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
@@ -150,6 +151,50 @@ def test_predict_says_what_files_show(eyevsai_here: Eyevsai, trained: str, image
     assert "Did you mean" in eyevsai_here("predict", "models:/stripes-deep_v1-standart/1", str(picture), code=2).stderr
 
 
+def predict_from_input(text: bytes) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "eyevsai", "predict", VERSION, "-"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, input=text, capture_output=True, env=env, timeout=120, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_predict_takes_names_from_standard_input(
+    eyevsai_here: Eyevsai, trained: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del trained
+    folder = workplace / "some pictures"
+    folder.mkdir()
+    for name in ("one.png", "näme\twith\x1b[31m tab.png"):
+        Image.fromarray(draw_image(0, 1)).save(folder / name)
+    monkeypatch.setenv("HOME", str(workplace))
+    said = predict_from_input(f"{folder}\r\n\r\n~/some pictures/one.png\r\n{folder}/none.png".encode())
+    assert said[0] == 1, said[2]
+    assert [line.split("\t")[0] for line in said[1].splitlines()] == [
+        f"{folder}/näme\\twith\\x1b[31m tab.png", f"{folder}/one.png", f"{folder}/one.png", f"{folder}/none.png",
+    ]  # fmt: skip
+    answers = eyevsai_here("predict", VERSION, str(folder), "--json").stdout.splitlines()
+    assert json.loads(answers[0])["image"] == f"{folder}/näme\twith\x1b[31m tab.png"
+    for text, reason in [
+        (b"", "Standard input is empty: - takes names of files and folders, one per line."),
+        (b"\n \r\n", "Standard input is empty"),
+        ((folder / "one.png").read_bytes(), "Standard input holds no text, as an image does: - takes names"),
+    ]:
+        code, out, err = predict_from_input(text)
+        assert (code, out) == (2, "")
+        assert reason in err
+        assert "Traceback" not in err
+
+
+def test_predict_opens_what_could_hold_code_when_it_is_trusted(
+    eyevsai_here: Eyevsai, trained: str, images: Path, workplace: Path
+) -> None:
+    eyevsai_here("export", "--run", trained, "--format", "pt2", "--output", str(workplace / "out"))
+    folder, picture = str(workplace / "out" / f"{MODEL}-1" / "pt2"), str(next((images / "down").iterdir()))
+    said = eyevsai_here("predict", folder, picture, code=2).stderr
+    assert "open it with predict --trusted" in said
+    assert eyevsai_here("predict", folder, picture, "--trusted").stdout.split("\t")[1] == "down"
+
+
 @pytest.fixture
 def server(eyevsai_here: Eyevsai, trained: str, workplace: Path) -> Iterator[str]:
     eyevsai_here("export", "--run", trained)
@@ -195,17 +240,28 @@ def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> 
     for found, expected in zip(answer["predictions"], classifier.predict_batch(pictures), strict=True):
         assert found["label"] == expected.label
         assert found["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    with Image.open(pictures[0]) as picture:
+        lists = np.asarray(picture.convert("RGB")).tolist()
+    code, pixels = ask(server, {"dataframe_records": [{"image": lists}]})
+    assert (code, pixels["predictions"][0]["label"]) == (200, answer["predictions"][0]["label"])
     for body, reason in [
         ({"dataframe_records": [{"image": str(pictures[0])}]}, "A served model takes no paths"),
         ({"dataframe_records": [{"image": "/etc/passwd"}]}, "A served model takes no paths"),
         ({"dataframe_records": [{"image": base64.b64encode(b"no image").decode()}]}, "not an image in a known format"),
         ({"dataframe_records": [{"picture": "AAAA"}]}, "missing inputs"),
+        ({"dataframe_records": [*records, {"image": "ä"}]}, "Record 4 of 4: The image 'ä' is not base64"),
+        ({"dataframe_records": [{"image": [[1, 2], [3]]}]}, "Record 1 of 1: An image is base64, or H lists of W lists"),
+        ({"dataframe_records": [{"image": [[[300, 0, 0]]]}]}, "from 0 to 255, not 300."),
+        ({"dataframe_records": [{"image": [[[0.5, 0.2, 1.9]]]}]}, "whole numbers from 0 to 255, not 0.5."),
+        ({"dataframe_records": [{"image": [[["a", "b", "c"]]]}]}, "not lists of something else"),
+        ({"inputs": {"image": [records[0]["image"]]}}, 'Each image is a record: {"dataframe_records"'),
         (b"{torn", "valid JSON"),
     ]:
         code, answer = ask(server, body)
         assert code == 400
         assert reason in answer["message"]
-        assert "Traceback" not in answer["message"]
+        assert "Traceback" not in json.dumps(answer)
+        assert str(ROOT) not in json.dumps(answer)
 
 
 def test_a_pruned_version_is_smaller_and_leaves(eyevsai_here: Eyevsai, trained: str) -> None:

@@ -58,6 +58,16 @@ def test_alpha_lies_over_white() -> None:
     assert (decode(encode(palette, transparency=0)) == 255).all()
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "F"])
+def test_a_large_image_is_converted_in_strips_of_the_same_pixels(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 37, 3), dtype=np.uint8))
+    image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else image
+    data = encode(image.convert(mode), "TIFF")
+    whole = decode(data)
+    monkeypatch.setattr("eyevsai.data.decode.STRIP_PIXELS", 300)  # 8 rows; of the last strip 5 are left
+    np.testing.assert_array_equal(decode(data), whole)
+
+
 def test_the_first_frame_of_an_animation() -> None:
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,32 @@ def test_a_prediction_below_the_threshold_is_unsure_on_wish(package: Path) -> No
         assert classifier.predict(image).label == said.label
 
 
+def test_images_are_read_one_after_another(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, alive, most = [draw_image(number % 3, number, 40 + number, 50) for number in range(150)], [], 0
+
+    def watched(content: bytes) -> np.ndarray:
+        nonlocal most
+        picture = pictures[len(alive)].copy()
+        alive.append(weakref.ref(picture))
+        most = max(most, sum(each() is not None for each in alive))
+        return picture
+
+    classifier, asked = eyevsai.load(str(package)), []
+    answer = classifier._model.predict_proba
+    expected = answer(pictures)
+    monkeypatch.setattr("eyevsai.serving.classifier.decode", watched)
+    monkeypatch.setattr(classifier._model, "predict_proba", lambda some: asked.append(len(some)) or answer(some))
+    said = classifier.predict_batch([b"image"] * len(pictures))
+    assert most <= 2  # the one that is resized, and the next
+    assert asked == [128, 22]  # of small squares
+    np.testing.assert_array_equal([list(each.probabilities.values()) for each in said], expected)  # to the bit
+    assert classifier.predict_batch([]) == []
+
+
 @pytest.mark.parametrize(
-    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), "nowhere.png", b"no image", 7], ids=str
+    "image",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "nowhere.png", b"no image", 7],
+    ids=str,
 )
 def test_what_is_no_image_is_said(package: Path, image: object) -> None:
     with pytest.raises(UserError):
@@ -74,6 +99,34 @@ def test_a_server_takes_no_paths(package: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(SERVED, "model")
     with pytest.raises(UserError, match="takes no paths"):
         read_cell(str(package / "MLmodel"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("ä", "'ä' is not base64"), ([[1, 2], [3]], "lists of unequal lengths"), ([[[256, 0, 0]]], "not 256."),
+        ([[[0, -1, 0]]], "not -1."), ([[[0.5, 0.2, 1.9]]], "not 0.5."), ([[[float("nan"), 0, 0]]], "not nan."),
+        ([[["a", "b", "c"]]], "lists of something else"), ([[[None, 0, 0]]], "lists of something else"),
+        ([[[True, True, True]]], "lists of something else"), ([[[10**30, 0, 0]]], "lists of something else"),
+        ([], "shape (0,)"), ([[1, 2, 3]], "shape (1, 3)"), ([[[[1, 2, 3]]]], "shape (1, 1, 1, 3)"),
+        (["AAAA"], '{"dataframe_records": [{"image": ...}, ...]}'), (None, "not null."), ({"a": 1}, 'not {"a": 1}.'),
+        ("AAAA", "not an image in a known format"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_that_is_no_image_is_said(package: Path, cell: object, reason: str) -> None:
+    good = [[[1, 2, 3]] * 4] * 4
+    with pytest.raises(UserError) as refused:
+        PyfuncModel(eyevsai.load(str(package))).predict(pd.DataFrame({"image": [good, cell, good]}))
+    assert str(refused.value).startswith("Record 2 of 3: ")
+    assert reason in str(refused.value)
+
+
+def test_lists_of_pixels_are_an_image(package: Path) -> None:
+    classifier, pixels = eyevsai.load(str(package)), draw_image(1, 3)
+    cells = [pixels.tolist(), pixels.astype(float).tolist()]
+    table = PyfuncModel(classifier).predict(pd.DataFrame({"image": cells}))
+    assert set(table["probability"]) == {classifier.predict(pixels).probability}
 
 
 def test_an_input_without_the_column_is_said(package: Path) -> None:
