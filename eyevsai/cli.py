@@ -204,4 +204,4 @@ def _refuse_extras(context: Any, given: dict[str, Any]) -> None:
     flag = next((extra for extra in context.args if extra.startswith("--") and names[extra] not in known), None)
     if flag is None:
         raise UserError(f"{context.args[0]!r} belongs to no flag. See `{context.command_path} --help`.")
-    raise config.unknown_setting(names[flag], family, variation, known, context.info_name)
+    raise config.unknown_setting(names[flag], family, known, context.info_name)

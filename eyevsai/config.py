@@ -113,10 +113,11 @@ def train_settings(family: str | None, variation: str | None) -> tuple[Setting, 
     return shared_settings() + settings_of(variation_of(family, variation)[1].settings)
 
 
-def compose_train(given: Mapping[str, Any]) -> TrainConfig:
+def compose_train(given: Mapping[str, Any], command: str = "train", others: Iterable[str] = ()) -> TrainConfig:
     """The configuration in which `given` values, by setting name, go before all defaults.
 
-    After them come environment variables, what suits the dataset, the preset, the family's defaults.
+    After them come environment variables, what suits the dataset, the preset, the family's defaults. `others` are the
+    settings that a `command` has besides these: one of them may be what a wrong name means.
 
     Raises:
         UserError: a name or a value that is not allowed.
@@ -124,10 +125,10 @@ def compose_train(given: Mapping[str, Any]) -> TrainConfig:
     choice = ModelChoice(**_pick(ModelChoice, given))
     variation, declared = variation_of(choice.model, choice.variation)
     data = compose_data(given)
-    known = {setting.name for setting in train_settings(choice.model, variation)}
+    known = [setting.name for setting in train_settings(choice.model, variation)]
     for name in given:
         if name not in known:
-            raise unknown_setting(name, choice.model, variation)
+            raise unknown_setting(name, choice.model, [*known, *sorted(others)], command)
     if choice.preset != ModelChoice().preset and choice.preset not in declared.presets:
         raise UserError(f"{choice.model}/{variation} has no --preset {choice.preset}: leave it out.")
     budget = dict(declared.presets.get(choice.preset, {}))
@@ -187,9 +188,7 @@ def refuse_unknown(given: Iterable[str], settings: Sequence[Setting], command: s
             raise UserError(f"There is no flag {_flag(name)} of {command}. {_hint(name, known, command)}")
 
 
-def unknown_setting(
-    name: str, family: str, variation: str | None, known: Iterable[str] | None = None, command: str = "train"
-) -> UserError:
+def unknown_setting(name: str, family: str, known: Iterable[str], command: str) -> UserError:
     """The error for a flag that this model has not: whose it is, or which of a command's `known` ones is nearest."""
     flag = _flag(name)
     for other in FAMILIES:
@@ -198,7 +197,6 @@ def unknown_setting(
                 return UserError(
                     f"{flag} is a setting of {other} ({form}), not of {family}. Add --model {other}, or leave it out."
                 )
-    known = known or [setting.name for setting in train_settings(family, variation)]
     return UserError(f"There is no flag {flag}. {_hint(name, known, f'{command} --model {family}')}")
 
 

@@ -45,7 +45,8 @@ def compose_tune(given: Mapping[str, Any]) -> TuneConfig:
     refuse_names_of_train(given)
     own = {setting.name for part in (TuneSettings, EngineSettings) for setting in settings_of(part)}
     rest = {name: value for name, value in given.items() if name not in own}
-    return TuneConfig(compose_train(rest), rest, compose(TuneSettings, given), compose(EngineSettings, given))
+    trials = compose_train(rest, "tune", own)
+    return TuneConfig(trials, rest, compose(TuneSettings, given), compose(EngineSettings, given))
 
 
 @dataclass(frozen=True)
