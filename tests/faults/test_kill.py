@@ -58,7 +58,9 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow) if name == "transfer, unfrozen" else name for name in OTHERS]
+)
 def test_row_1_another_family_is_gone_on_with(family: str, stripes: Path, template_store: Path, tmp_path: Path) -> None:
     settings = OTHERS[family]
     whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
@@ -67,6 +69,7 @@ def test_row_1_another_family_is_gone_on_with(family: str, stripes: Path, templa
     assert survives(place, f"kill:{STEPS + 3}", expected, was_killed, **settings)
 
 
+@pytest.mark.slow
 def test_row_1_frozen_features_that_are_gone_are_computed_as_they_were(
     stripes: Path, template_store: Path, tmp_path: Path
 ) -> None:

@@ -172,6 +172,7 @@ def test_row_13_artifacts_that_have_no_room_are_no_half_version(
     assert len(place.client.search_model_versions("name = 'stripes-deep_v1-standard'")) == 1
 
 
+@pytest.mark.slow
 def test_row_13_a_database_that_has_no_room_holds_nothing_up_and_is_told_later(
     tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
 ) -> None:

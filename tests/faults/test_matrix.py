@@ -47,6 +47,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.slow
 def test_row_15_a_crash_and_a_hang_leave_the_others_running(eyevsai: Eyevsai, workplace: Path, data: Path) -> None:
     command = ("train-all", "--models", "deep_v1", "--parallel-jobs", "2", *SMALL)
     faults = {"FAULT": "kill:2@bands-deep_v1-residual;hang:2@stripes-deep_v1-residual", "PYTHONPATH": PATH}

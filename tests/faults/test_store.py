@@ -122,6 +122,7 @@ def test_row_4_a_server_that_comes_back_has_every_point(
     assert client.get_model_version("stripes-deep_v1-standard", "1").status == "READY"
 
 
+@pytest.mark.slow
 def test_row_4_a_server_that_is_gone_for_good_is_said_and_synced_later(
     server: Server, tmp_path: Path, template_store: Path, stripes: Path
 ) -> None:
@@ -174,10 +175,11 @@ def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 BOTH = ("sqlite", "postgres")
+SLOWLY_BOTH = ("sqlite", pytest.param("postgres", marks=pytest.mark.slow))
 ROUNDS = [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 10))]
 
 
-@pytest.mark.parametrize("new_store", BOTH, indirect=True)
+@pytest.mark.parametrize("new_store", SLOWLY_BOTH, indirect=True)
 @pytest.mark.parametrize("round_", ROUNDS)
 def test_row_2_eight_start_on_a_store_that_does_not_exist(
     tmp_path: Path, stripes: Path, new_store: str, round_: int, record_property: Record
@@ -267,7 +269,7 @@ def test_row_6_many_jobs_make_one_experiment_at_the_same_moment(
             assert len(set(pool.map(find, range(8)))) == 1
 
 
-@pytest.mark.parametrize("new_store", BOTH, indirect=True)
+@pytest.mark.parametrize("new_store", SLOWLY_BOTH, indirect=True)
 def test_a_store_takes_all_that_an_imported_record_may_hold(eyevsai: Eyevsai, workplace: Path, new_store: str) -> None:
     longest = {"version": "v" * 60, "variation": "v" * 60, "dataset": "d/ :?é" + "d" * 54, "model_type": "m" * 60}
     params = {f"_setting-{number}. {'x' * 180}": "x" * 9000 for number in range(150)}

@@ -30,6 +30,7 @@ def test_a_study_shows_its_trials_under_it(
         assert not page.locator(".ag-row").get_by_text("trial").count()  # they lie under it
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_models_page_follows_promotions_rollbacks_and_cleanups(
     eyevsai_here: Eyevsai, workplace: Path, screenshots: Any

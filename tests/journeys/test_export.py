@@ -284,6 +284,7 @@ def test_a_pruned_version_is_smaller_and_leaves(eyevsai_here: Eyevsai, trained: 
     assert "no layer has 8 channels to lose" in said
 
 
+@pytest.mark.slow
 def test_the_best_of_each_dataset_are_packaged(
     mlflow_run: MlflowRun, eyevsai_here: Eyevsai, trained: str, images: Path, workplace: Path
 ) -> None:
@@ -384,6 +385,7 @@ def test_a_format_that_cannot_be_written_does_not_stop_the_others(
     assert artifacts(trained, "exports") == {"openvino", "pytorch"}
 
 
+@pytest.mark.slow
 def test_an_interrupted_export_ends_killed_and_keeps_only_what_is_whole(trained: str, workplace: Path) -> None:
     command = [sys.executable, "-m", "eyevsai", "export", "--run", trained, "--format", "onnx,onnx-int8,openvino,pt2"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -119,6 +119,7 @@ def test_trials_fail_one_by_one(eyevsai: Eyevsai, stripes: Path, tmp_path: Path)
     assert "another space" in eyevsai(*tune, "--dropout", "0.5", code=2).stderr
 
 
+@pytest.mark.slow
 def test_two_processes_are_killed_and_gone_on_with(eyevsai: Eyevsai, workplace: Path, stripes: Path) -> None:
     tune = ["tune", *flags(**{**DEEP, "epochs": 12}, data=stripes, n_trials=8, jobs=2, pruner="none")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -170,6 +171,7 @@ def test_a_trial_whose_run_had_ended_counts_when_the_study_is_ended(
     assert [run.info.status for run in study_and_trials()[1]] == ["FINISHED", "FINISHED"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="no ray: pip install -e '.[ray]'")
 def test_trials_run_on_a_ray_cluster(eyevsai: Eyevsai, stripes: Path) -> None:
     tune = ("tune", *flags(**{**DEEP, "epochs": 2}, data=stripes, n_trials=4, jobs=2, engine="ray", job_cpus=1))
