@@ -7,6 +7,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +104,8 @@ def _tensors(program: ExportedProgram) -> list[Any]:
 
 def _tensorflow() -> Any:
     """TensorFlow, without what its C++ parts announce on standard error, past Python, while they are loaded."""
+    with suppress(ImportError):  # torch loads it to trace a graph; loaded after TensorFlow it ends the process
+        import_module("triton")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     standard_error = os.dup(2)

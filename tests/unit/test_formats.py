@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.metadata import distributions, requires
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +159,16 @@ def test_fewer_bits_are_held_against_raw_images_too(learner: DeepV1Learner, corp
     assert failure.startswith("From raw images the export names the model's class for ")
 
 
+def test_of_tensorflow_only_the_build_for_cpus_is_installed() -> None:
+    """Two builds overwrite one another's files; a converter that asks for another would bring it along."""
+    found = {str(each.metadata["Name"]).lower().replace("_", "-") for each in distributions()}
+    assert {
+        name for name in found if name in ("tensorflow", "tensorflow-gpu", "tf-nightly", "intel-tensorflow")
+    } == set()
+    assert "tensorflow-cpu" in found
+    assert not any(re.match(r"(tensorflow|tf)\b(?!-cpu)", each) for each in requires("eyevsai") or ())
+
+
 def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, corpus: Corpus) -> None:
     class Tied(DeepV1Learner):
         def predict_proba(self, images: np.ndarray) -> np.ndarray:
@@ -278,6 +290,23 @@ def test_an_operation_that_tensorflow_is_not_told_is_named(learner: DeepV1Learne
     odd = Odd("standard", learner.settings, learner.classes, 0)
     with pytest.raises(UserError, match=r"operation special_erf\.default: use --format onnx"):
         TensorFlow().write(Source(odd, "0" * 64, None, lambda: np.zeros((1, SIDE, SIDE, 3), np.uint8)), tmp_path)
+
+
+TRACED_LATER = """
+import sys, torch
+from pathlib import Path
+from eyevsai.formats.formats import format_of
+try: format_of("tensorflow").open(Path(sys.argv[1]))
+except OSError: pass  # there is no such folder, but TensorFlow is loaded
+assert "tensorflow" in sys.modules
+torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+"""
+
+
+def test_a_graph_can_be_traced_after_tensorflow_was_loaded(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TRACED_LATER, str(tmp_path / "none")]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 SIGNALLED = """
