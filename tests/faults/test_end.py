@@ -160,6 +160,7 @@ def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(place: Pl
     assert ends["SIGINT"].end_time == 1_000
 
 
+@pytest.mark.slow
 def test_row_5_an_evaluation_that_is_ended_or_killed_says_so(place: Place) -> None:
     assert place.run(epochs=1, patience=0).returncode == 0
     (judged,) = place.run_ids()

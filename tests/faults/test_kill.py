@@ -59,7 +59,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=pytest.mark.slow) if name == "transfer, unfrozen" else name for name in OTHERS]
+    "family", [pytest.param(name, marks=pytest.mark.slow) if name.startswith("transfer") else name for name in OTHERS]
 )
 def test_row_1_another_family_is_gone_on_with(family: str, stripes: Path, template_store: Path, tmp_path: Path) -> None:
     settings = OTHERS[family]

@@ -157,6 +157,7 @@ def test_an_export_that_has_no_room_is_refused_before_it_begins(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_row_13_artifacts_that_have_no_room_are_no_half_version(
     tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
 ) -> None:

@@ -208,7 +208,7 @@ for number in range(int(sys.argv[1])):
 """
 
 
-@pytest.mark.parametrize("new_store", BOTH, indirect=True)
+@pytest.mark.parametrize("new_store", SLOWLY_BOTH, indirect=True)
 @pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_row_6_many_registrations_leave_no_gap(
     tmp_path: Path, new_store: str, count: int, monkeypatch: pytest.MonkeyPatch, record_property: Record
@@ -285,6 +285,7 @@ def test_a_store_takes_all_that_an_imported_record_may_hold(eyevsai: Eyevsai, wo
     assert again.endswith("0 imported, 1 were there already, 0 left out\n")
 
 
+@pytest.mark.slow
 def test_an_import_through_a_server_prints_nothing_but_json(eyevsai: Eyevsai, workplace: Path, server: Server) -> None:
     path = write_registry(workplace / "training_registry.json", make_record(1))
     done = json.loads(eyevsai("registry", "import", str(path), "--json", MLFLOW_TRACKING_URI=server.uri).stdout)

@@ -96,6 +96,7 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
             page.get_by_text(stage, exact=True).wait_for()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_run_shows_its_curves_pictures_and_tables(eyevsai_here: Eyevsai, workplace: Path, screenshots: Any) -> None:
     eyevsai_here("train", "--epochs", "2", "--width", "8")

@@ -119,6 +119,7 @@ def login_of(member: dict[str, str]) -> tuple[str, str]:
     return member["MLFLOW_TRACKING_USERNAME"], member["MLFLOW_TRACKING_PASSWORD"]
 
 
+@pytest.mark.slow
 def test_a_laptop_trains_and_another_predicts(
     team: Team, ada: dict[str, str], bob: dict[str, str], tmp_path: Path
 ) -> None:

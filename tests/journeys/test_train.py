@@ -69,6 +69,7 @@ def test_mlflow_run_trains_logs_and_registers(mlflow_run: MlflowRun, project: Pa
     load_in_a_fresh_process(project)
 
 
+@pytest.mark.slow
 def test_mlflow_run_trains_deep_v2_with_what_keeps_it_from_learning_by_heart(
     mlflow_run: MlflowRun, project: Path
 ) -> None:

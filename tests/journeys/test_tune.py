@@ -83,6 +83,7 @@ def test_trials_that_do_badly_are_given_up(eyevsai: Eyevsai, stripes: Path, tmp_
     assert parent.data.metrics["trials/pruned"] == len(pruned)
 
 
+@pytest.mark.slow
 def test_a_study_ends_when_one_is_good_enough_or_time_is_up(eyevsai: Eyevsai, stripes: Path) -> None:
     tune = ("tune", *flags(**FOREST, data=stripes, n_trials=5))
     assert "no trial was begun" in eyevsai(*tune, "--timeout", "0", code=1).stderr
@@ -90,6 +91,7 @@ def test_a_study_ends_when_one_is_good_enough_or_time_is_up(eyevsai: Eyevsai, st
     assert ": 5 complete" in eyevsai(*tune).stdout
 
 
+@pytest.mark.slow
 def test_row_11_the_same_seed_gives_the_same_study(eyevsai: Eyevsai, stripes: Path) -> None:
     tune = ("tune", *flags(**{**DEEP, "epochs": 2}, data=stripes, n_trials=4, pruner="none"))
     for name in ("first", "second"):
