@@ -15,7 +15,7 @@ from eyevsai.engines.settings import EngineSettings
 from eyevsai.errors import UserError
 from eyevsai.settings import Setting, Settings, settings_of
 from eyevsai.tuning.settings import TuneSettings
-from eyevsai.words import BOOL, SWITCHES, Asked, Command, Group, free_words
+from eyevsai.words import BOOL, SWITCHES, Command, Group, free_words
 
 S = TypeVar("S", bound=Settings)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -92,24 +92,19 @@ def with_flags(command: Callable[..., None], settings: Sequence[Setting]) -> Cal
 
 
 def finish(app: typer.Typer) -> None:
-    """Gives all commands and groups their switches, and lets them read words as `eyevsai.words` has it."""
-    top = app.registered_callback
-    app.callback(cls=Group, invoke_without_command=top is not None and bool(top.invoke_without_command))(
-        _with_switches(top.callback if top is not None and top.callback is not None else _nothing, hidden=True)
-    )
+    """Lets all commands and groups read words as `eyevsai.words` has it, and shows the switches in each one's help."""
+    app.info.cls = Group
     for info in app.registered_commands:
         if info.callback is not None:
-            info.callback, info.cls = _with_switches(info.callback), Command
+            info.callback, info.cls = _showing_switches(info.callback), Command
     for group in app.registered_groups:
         if group.typer_instance is not None:
             finish(group.typer_instance)
 
 
-def _nothing() -> None:
-    """What a group does before its commands."""
+def _showing_switches(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with flags for help and for shells: `Command` takes them out of a line before it is parsed."""
 
-
-def _with_switches(command: Callable[..., None], *, hidden: bool = False) -> Callable[..., None]:
     def switched(**values: Any) -> None:
         command(**{name: value for name, value in values.items() if name not in SWITCHES})
 
@@ -118,25 +113,11 @@ def _with_switches(command: Callable[..., None], *, hidden: bool = False) -> Cal
         for parameter in inspect.signature(command, eval_str=True).parameters.values()
     ]
     for name, text in SWITCHES.items():
-        option = typer.Option(
-            f"--{name}", help=text, rich_help_panel="Everywhere", callback=_asking(name), is_eager=True, hidden=hidden
-        )
-        annotation = Annotated[bool, option]
+        annotation = Annotated[bool, typer.Option(f"--{name}", help=text, rich_help_panel="Everywhere")]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation))
     switched.__name__, switched.__doc__ = command.__name__, command.__doc__
     switched.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return switched
-
-
-def _asking(switch: str) -> Callable[[typer.Context, bool], bool]:
-    """What turns a switch on before any other value is read, so that it holds for what is said of them."""
-
-    def ask(context: typer.Context, given: bool) -> bool:
-        if given:
-            context.ensure_object(Asked).ask(switch)
-        return given
-
-    return ask
 
 
 def pop_settings(cls: type[S], given: dict[str, Any]) -> S:

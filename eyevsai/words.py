@@ -22,7 +22,7 @@ SWITCHES = {
     "verbose": "Say more: what is read and written, where, and when.",
     "debug": "Show the traceback of an error.",
 }
-SWITCH_FLAGS = {f"--{name}" for name in SWITCHES}
+SWITCH_FLAGS = {f"--{name}": name for name in SWITCHES}
 BOOL = "BOOL"  # how help shows a setting that is true or false
 UsageError = cast(type[Exception], typer.BadParameter.__base__)  # Click's, which some versions of Typer bring along
 
@@ -71,12 +71,13 @@ def free_words(arguments: Sequence[str], taking: Collection[str]) -> Iterator[tu
         is_value = not is_value and hyphens(word) in taking
 
 
-def spell_out(arguments: Sequence[str], flags: Flags) -> list[str]:
-    """`--flip` as `--flip true`, `--no-flip` as `--flip false`, and `--debug true` of `mlflow run -P` as `--debug`.
+def spell_out(arguments: Sequence[str], flags: Flags) -> tuple[list[str], list[str]]:
+    """The words of a command line without its switches, and the switches that are on.
 
-    `--flip maybe` stays, which the setting refuses, but not `--force NAME` of a command that takes names.
+    `--flip` is spelled as `--flip true`, `--no-flip` as `--flip false`. `--flip maybe` stays, which the setting
+    refuses, but not `--force NAME` of a command that takes names. A switch may have a value: `--debug true`.
     """
-    rest, spelled = list(arguments), []
+    rest, spelled, switches = list(arguments), [], []
     while rest and rest[0] != "--" and (flags.goes_on or rest[0].startswith("-")):
         word = rest.pop(0)
         flag = hyphens(word)
@@ -85,7 +86,7 @@ def spell_out(arguments: Sequence[str], flags: Flags) -> list[str]:
             spelled += [word, *rest[:1]]
             del rest[:1]
         elif flag in SWITCH_FLAGS:
-            spelled += [flag] if not said or parse_bool(rest.pop(0)) else []
+            switches += [SWITCH_FLAGS[flag]] if not said or parse_bool(rest.pop(0)) else []
         elif flag in flags.booleans:
             has_value = said or (bool(rest) and not flags.takes_names and not rest[0].startswith("--"))
             spelled += [word, rest.pop(0) if has_value else "true"]
@@ -93,7 +94,7 @@ def spell_out(arguments: Sequence[str], flags: Flags) -> list[str]:
             spelled += ["--" + flag[5:], "false"]
         else:
             spelled.append(word)
-    return spelled + rest
+    return spelled + rest, switches
 
 
 class Command(TyperCommand):
@@ -104,7 +105,7 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Raises UserError for words that mean nothing here."""
         try:
-            rest = super().parse_args(ctx, spell_out(args, _flags_of(self)))
+            rest = super().parse_args(ctx, _read(ctx, args))
         except UsageError as error:
             raise explain(error, ctx) from error
         if rest and not ctx.ignore_unknown_options and not ctx.resilient_parsing:
@@ -119,12 +120,12 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Raises UserError for flags that mean nothing here."""
-        spelled = spell_out(args, _flags_of(self))
-        if set(spelled) <= SWITCH_FLAGS and not ctx.resilient_parsing:
+        words = _read(ctx, args)
+        if not words and not ctx.resilient_parsing:
             typer.echo(ctx.get_help())
             raise typer.Exit(2)
         try:
-            return super().parse_args(ctx, spelled)
+            return super().parse_args(ctx, words)
         except UsageError as error:
             raise explain(error, ctx) from error
 
@@ -146,13 +147,23 @@ def explain(error: Any, context: Any) -> UserError:
         lacks = "takes no value." if params[flag].is_flag else f"needs a value: {_help(params[flag])}"
         return UserError(f"{flag} {lacks} {see}")
     if flag is not None:
-        guess = nearest(flag.lstrip("-"), [opt.lstrip("-") for opt in params if opt.startswith("--")])
+        known = {opt.lstrip("-") for opt in params if opt.startswith("--")} | SWITCHES.keys()
+        guess = nearest(flag.lstrip("-"), sorted(known))
         return UserError(
             f"There is no flag {flag} of `{context.command_path}`. {f'Did you mean --{guess}?' if guess else see}"
         )
     if isinstance(error, typer.BadParameter) and error.param is not None and not error.message:
         return UserError(f"`{context.command_path}` lacks {_shown(error.param)}: {_help(error.param)} {see}")
     return UserError(f"{error.format_message()} {see}")
+
+
+def _read(context: Any, arguments: Sequence[str]) -> list[str]:
+    """The words for the parser; switches are turned on before it finds anything wrong, and hold for that too."""
+    words, switches = spell_out(arguments, _flags_of(context.command))
+    if not context.resilient_parsing:
+        for switch in switches:
+            context.ensure_object(Asked).ask(switch)
+    return words
 
 
 def _flags_of(command: Any) -> Flags:

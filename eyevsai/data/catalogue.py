@@ -12,6 +12,7 @@ from eyevsai.errors import UserError
 from eyevsai.names import choose
 
 EMBEDDED = "digits"
+LAYOUT = "A dataset is a folder with one folder of images per class."
 UNIONS = {"combined": ("pets", "street_foods", "instruments"), "combined_all": None}
 
 DESCRIPTIONS = {
@@ -62,9 +63,9 @@ def find_source(settings: DataSettings) -> Source:
     if settings.data is not None:
         folder = Path(settings.data).expanduser()
         if not folder.exists():
-            raise UserError(f"There is no folder {folder}. A dataset is a folder with one folder of images per class.")
+            raise UserError(f"There is no folder {folder}. {LAYOUT}")
         if not folder.is_dir():
-            raise UserError(f"{folder} is a file. A dataset is a folder with one folder of images per class.")
+            raise UserError(f"{folder} is a file. {LAYOUT}")
         return Source(folder.resolve().name, {folder.resolve().name: folder})
     if settings.dataset == EMBEDDED:
         from eyevsai.data.digits import write_digits

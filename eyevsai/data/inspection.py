@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.data.audit import Record, audit_files, is_misnamed
-from eyevsai.data.catalogue import Source
+from eyevsai.data.catalogue import LAYOUT, Source
 from eyevsai.data.duplicates import group_duplicates
 from eyevsai.data.index import File, index_files
 from eyevsai.errors import UserError
@@ -107,9 +107,7 @@ def inspect_source(source: Source, cache_root: Path) -> Inspection:
     """
     index = index_files(source)
     if not index.files:
-        raise UserError(
-            f"There are no images in {source.where}. A dataset is a folder with one folder of images per class."
-        )
+        raise UserError(f"There are no images in {source.where}. {LAYOUT}")
     records = audit_files(index.files, cache_root)
     good = [(file, record) for file, record in zip(index.files, records, strict=True) if not record.error]
     groups = group_duplicates([record for _, record in good])

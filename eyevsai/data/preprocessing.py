@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -78,6 +80,11 @@ class Preprocessing:
         side, (margin, _) = self.short_side_px, self.middle_of_square
         top, left = ((length - self.image_size) // 2 - margin for length in resized.shape[1:3])
         return resized[:, top : top + side, left : left + side]
+
+    def square_of(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """H,W,3 of any size -> s,s,3: one image, resized and squared."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
+        return np.ascontiguousarray(self.square(self.resize(pixels))[0].numpy())
 
     def normalize(self, crops: Tensor) -> Tensor:
         """N,S,S,3 uint8 -> N,3,S,S float32 with the declared mean and standard deviation."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from eyevsai.errors import UserError
+from eyevsai.models.transfer.settings import INTERPOLATIONS
 
 MOST_PX = 2048  # of the side of what a model sees
 AGAIN = "Export the model again."
@@ -54,7 +55,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "preprocessing.mean": (lambda value: _are_three(value, -math.inf), "a list of three numbers"),
     "preprocessing.std": (lambda value: _are_three(value, 0), "a list of three numbers above 0"),
-    "preprocessing.interpolation": (lambda value: value in ("bilinear", "bicubic"), "bilinear or bicubic"),
+    "preprocessing.interpolation": (lambda value: value in INTERPOLATIONS, " or ".join(INTERPOLATIONS)),
     "settings": (lambda value: isinstance(value, dict), "an object"),
     "threshold": (
         lambda value: value is None or (_is_number(value) and 0 <= value <= 1), "null or a number from 0 to 1"

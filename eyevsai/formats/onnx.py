@@ -40,7 +40,7 @@ class Onnx(Format):
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
         """See `Format.describe`."""
         assert isinstance(runtime, OnnxRuntime)
-        return runtime.known() | {"format": INT8 if runtime.is_quantized() else self.name}
+        return runtime.known() | {"format": INT8 if runtime.is_quantized() else Onnx.name}
 
 
 class OnnxRuntime:

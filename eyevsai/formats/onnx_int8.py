@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eyevsai.formats.format import Format, Pixels, Runtime, Source
-from eyevsai.formats.onnx import INT8, MODEL, Onnx, OnnxRuntime, to_onnx
+from eyevsai.formats.format import Pixels, Source
+from eyevsai.formats.onnx import INT8, MODEL, Onnx, to_onnx
 from eyevsai.formats.shortcut import with_shortcut
 from eyevsai.formats.tracing import INPUT, quietly
 
@@ -16,7 +16,7 @@ QUANTIZED = ["Conv", "Gemm", "Relu", "Clip"]
 AT_ONCE = 16
 
 
-class OnnxInt8(Format):
+class OnnxInt8(Onnx):
     """For networks; what each layer's numbers span is measured on train images."""
 
     name = INT8
@@ -40,15 +40,6 @@ class OnnxInt8(Format):
             )  # fmt: skip
         whole.unlink()
         folded.unlink()
-
-    def open(self, folder: Path) -> Runtime:
-        """See `Format.open`."""
-        return OnnxRuntime(folder / MODEL)
-
-    def describe(self, runtime: Runtime) -> Mapping[str, Any]:
-        """See `Format.describe`."""
-        assert isinstance(runtime, OnnxRuntime)
-        return runtime.known() | {"format": self.name if runtime.is_quantized() else Onnx.name}
 
 
 def _fold(source: Path, target: Path) -> None:

@@ -32,9 +32,8 @@ class OpenedExport:
         """N images uint8 RGB of any size -> N,C float32 probabilities."""
         found = [np.zeros((0, len(self.manifest["classes"])), dtype=np.float32)]
         for start in range(0, len(images), AT_ONCE):
-            some = [torch.from_numpy(np.ascontiguousarray(image))[None] for image in images[start : start + AT_ONCE]]
-            squares = [self.preprocessing.square(self.preprocessing.resize(image)) for image in some]
-            found.append(self._ask(torch.cat(squares).numpy()))
+            squares = [self.preprocessing.square_of(image) for image in images[start : start + AT_ONCE]]
+            found.append(self._ask(np.stack(squares)))
             if found[-1].shape[1:] != found[0].shape[1:]:
                 raise UserError(f"The export gives {found[-1].shape[1]} numbers for each image, but its {MANIFEST} "
                                 f"names {found[0].shape[1]} classes: one of the two was changed.")  # fmt: skip

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from eyevsai.data.decode import UndecodableImage, decode
 from eyevsai.data.index import SUFFIXES
@@ -88,8 +87,7 @@ class _Decoder:
             picture = decode(path)
         except (UndecodableImage, OSError) as error:
             return str(error)
-        resized = self.preprocessing.resize(torch.from_numpy(picture)[None])
-        return self.preprocessing.square(resized)[0].contiguous().numpy()
+        return self.preprocessing.square_of(picture)
 
 
 def _escaped(cell: str) -> str:

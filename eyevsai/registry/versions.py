@@ -237,9 +237,9 @@ def refuse_claimed(tracking_uri: str, uri: str) -> None:
 
 def tag_version(tracking_uri: str, version: Version, tags: Mapping[str, Any]) -> None:
     """Sets tags of a version; where it points at another one, of that one."""
-    told = tagging(version, tags)
+    client, told = MlflowClient(tracking_uri=tracking_uri), tagging(version, tags)
     for key, value in told["tags"].items():
-        MlflowClient(tracking_uri=tracking_uri).set_model_version_tag(told["name"], told["number"], key, value)
+        client.set_model_version_tag(told["name"], told["number"], key, value)
 
 
 def tagging(version: Version, tags: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from eyevsai.data.decode import decode
 from eyevsai.data.preprocessing import Preprocessing
@@ -89,15 +88,10 @@ class Classifier:
                             "then load it by its version.")  # fmt: skip
         least = (self.threshold or 0.0) if unsure else 0.0
         found: list[Prediction] = []
-        squares = map(self._square, images)
+        squares = (self._preprocessing.square_of(pixels_of(image)) for image in images)  # none is kept at its full size
         while some := list(islice(squares, AT_ONCE)):
             found += [self._prediction(row, least) for row in self._model.predict_proba(some)]
         return found
-
-    def _square(self, image: Image) -> npt.NDArray[np.uint8]:
-        """What the model sees of one image; at its full size it is not kept while others are read."""
-        pixels = torch.from_numpy(np.ascontiguousarray(pixels_of(image)))[None]
-        return self._preprocessing.square(self._preprocessing.resize(pixels))[0].contiguous().numpy()
 
     def _prediction(self, row: npt.NDArray[np.float32], least: float) -> Prediction:
         best = int(row.argmax())

@@ -234,11 +234,12 @@ def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:
     for text, spelled in {
         "--run-name --flip": "--run-name --flip", "--flip --run-name --resume-anyway": "--flip true --run-name "
         "--resume-anyway", "--no-flip": "--flip false", "--flip maybe": "--flip maybe", "--flip": "--flip true",
-        "--run-name --data --flip": "--run-name --data --flip true", "--debug true --quiet false": "--debug",
+        "--run-name --data --flip": "--run-name --data --flip true", "--debug true --quiet false": " | debug",
         "--run-name --debug true": "--run-name --debug true", "--run_name -- --flip": "--run_name -- --flip true",
         "--flip -- --flip --debug true": "--flip true -- --flip --debug true",
     }.items():  # fmt: skip
-        assert spell_out(text.split(), flags) == spelled.split()
+        words, _, switches = spelled.partition(" | ")
+        assert spell_out(text.split(), flags) == (words.split(), switches.split()), text
 
 
 @pytest.mark.parametrize("switch", ["--debug", "--quiet", "--verbose"])

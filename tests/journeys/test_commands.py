@@ -96,7 +96,8 @@ def test_a_mistake_is_told_by_its_value_and_what_to_do(eyevsai_here: Eyevsai, ty
 
 def test_switches_stand_before_and_behind_a_command(eyevsai_here: Eyevsai) -> None:
     for typed in ("--debug train --epochs 0", "train --epochs 0 --debug", "train --debug true --epochs 0",
-                  "--debug true train-all --epochs 0", "data --debug check none"):  # fmt: skip
+                  "--debug true train-all --epochs 0", "data --debug check none", "data check --nonsense --debug",
+                  "--debug nonsense"):  # fmt: skip
         with pytest.raises(UserError):
             main(typed.split())
     for typed in ("train --debug false --epochs 0", "--debug false data check none", "train --epochs 0"):
