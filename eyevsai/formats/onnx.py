@@ -40,7 +40,8 @@ class Onnx(Format):
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
         """See `Format.describe`."""
         assert isinstance(runtime, OnnxRuntime)
-        return runtime.known() | {"format": INT8 if runtime.is_quantized() else Onnx.name}
+        plain = Onnx.name if self.name == INT8 else self.name
+        return runtime.known() | {"format": INT8 if runtime.is_quantized() else plain}
 
 
 class OnnxRuntime:

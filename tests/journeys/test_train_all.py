@@ -37,7 +37,6 @@ def numbers(name: str) -> list[int]:
     return sorted(int(version.version) for version in MlflowClient().search_model_versions(f"name = '{name}'"))
 
 
-@pytest.mark.slow
 def test_mlflow_run_trains_all_tuned_judged_and_exported(
     mlflow_run: MlflowRun, eyevsai: Eyevsai, workplace: Path, data: Path
 ) -> None:
