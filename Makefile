@@ -1,21 +1,27 @@
 # make train: the main job, from a clean clone.  make test: what CI calls.  make check: lint, types, floors.
+# make test-fast: in 3 minutes, for each change.  make test: in 10.  make test-all: everything, for hours.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WAIT := @echo "Installing into $(VENV): it takes minutes, and pip says nothing until it is done."
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test test-all first-hour check format ui docs screenshots bench clean
+.PHONY: train test test-fast test-all first-hour check format ui docs screenshots bench clean
 
 train: $(VENV)/installed
 	eyevsai doctor --init
 	mlflow run . -e train -P model=deep_v1 --env-manager=local
 
+PYTEST := python -m pytest -n 2 --dist loadgroup
+
 test: $(VENV)/installed-dev
-	python -m pytest -n 2 --dist loadgroup -m "not slow"
+	HYPOTHESIS_PROFILE=ci $(PYTEST) -m "not slow"
+
+test-fast: $(VENV)/installed-dev
+	$(PYTEST) -m "not slow" tests/unit tests/golden tests/contract/test_learners.py
 
 test-all: $(VENV)/installed-dev
-	python -m pytest -n 2 --dist loadgroup
+	HYPOTHESIS_PROFILE=nightly $(PYTEST)
 
 first-hour: $(VENV)/installed-dev
 	EYEVSAI_FRESH=1 python -m pytest tests/journeys/test_pages.py -m slow -k first_hour -rP

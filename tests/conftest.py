@@ -6,19 +6,46 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
+from hypothesis import settings
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+from eyevsai.relocation import PLACES
+from tests.child_processes import (  # noqa: F401, hooks
+    pytest_configure,
+    pytest_runtest_call,
+    pytest_runtest_protocol,
+    pytest_runtest_teardown,
+    pytest_terminal_summary,
+)
+from tests.invoke import ROOT, invoke, invoke_entry_point, restored_process
+
 PHOTOS = Path(os.environ.get("EYEVSAI_PHOTOS", ROOT.parent / "shared" / "photos"))
+
+
+settings.register_profile("dev", max_examples=25, deadline=None)
+settings.register_profile("ci", deadline=None)
+settings.register_profile("nightly", max_examples=300, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that need PostgreSQL into one group: one worker starts one server."""
+    for item in items:
+        if "postgres" in getattr(item, "fixturenames", ()) or "postgresql" in item.name:
+            item.own_markers = [mark for mark in item.own_markers if mark.name != "xdist_group"]
+            item.add_marker(pytest.mark.xdist_group("postgres"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,7 +58,8 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    """Return the cache of all tests of a session, in all workers: pixels are decoded once."""
+    return once(tmp_path_factory, "cache", lambda folder: None)
 
 
 @pytest.fixture(autouse=True)
@@ -74,24 +102,102 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "stripes", {"across": 20, "down": 20, "wide": 20})
 
 
+def once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """Build a folder once per session, for all workers of pytest-xdist, and return it."""
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    root = factory.getbasetemp().parent if session else factory.getbasetemp()
+    folder = root / f"shared-{session or 'alone'}" / name
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (done := Path(f"{folder}.done")).exists():
+            folder.mkdir()
+            build(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose tables are there: the first migration takes seconds."""
-    folder = tmp_path_factory.mktemp("store")
-    code = "from eyevsai.store import open_store; open_store()"
-    env = os.environ | {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, check=True, capture_output=True)
-    return folder / "mlflow.db"
+    """Return a store whose tables exist: the first migration takes seconds."""
+
+    def build(folder: Path) -> None:
+        from eyevsai.store import open_store
+
+        with restored_process(folder, {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}):
+            open_store()
+
+    return once(tmp_path_factory, "store", build) / "mlflow.db"
 
 
 def copy_store(template: Path, folder: Path) -> None:
-    """Makes a fresh store in a folder."""
-    import sqlite3
-
+    """Copy the empty store into a folder."""
     shutil.copy(template, folder / "mlflow.db")
-    with sqlite3.connect(folder / "mlflow.db") as database:  # the template's own folder must not be written to
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
         database.execute("update experiments set artifact_location = ?", [str(folder / "mlruns" / "0")])
-    database.close()
+
+
+def move_paths(store: Path, before: Path, after: Path) -> None:
+    """Replace the folder in all artifact locations of a SQLite store: a copy must not write to its original."""
+    with closing(sqlite3.connect(store)) as database, database:
+        for table, column in PLACES:
+            database.execute(f"update {table} set {column} = replace({column}, ?, ?)", [str(before), str(after)])
+
+
+# Versions in the store of `trained_store`, by family; STRIPES are the images of its dataset.
+TRAINED = {
+    "deep_v1": "stripes-deep_v1-standard",
+    "deep_v2": "stripes-deep_v2-resnet",
+    "shallow": "stripes-shallow-svm_hog_lbp",
+    "transfer": "stripes-transfer-mobilenet_v2",
+}
+SMALL = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--tuned", "never")
+STRIPES = {"across": 40, "down": 40, "wide": 40}
+SETTINGS = {
+    "deep_v1": "--width 8 --epochs 8",
+    "deep_v2": "--variation resnet --width 8 --layers 1,1,1,1 --epochs 4",
+    "shallow": "--variation svm_hog_lbp",
+    "transfer": "--variation mobilenet_v2 --weights none --dense-units 16 --freeze-base-epochs 1 --fine-tune-epochs 1",
+}
+
+
+@pytest.fixture(scope="session")
+def trained_store(tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path) -> Path:
+    """Return a folder with a store of one version per family (TRAINED), not evaluated; never write to it.
+
+    Its images, STRIPES, are in `data/stripes`.
+    """
+
+    def build(folder: Path) -> None:
+        copy_store(template_store, folder)
+        images = write_images(folder / "data" / "stripes", STRIPES)
+        env = {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+            "EYEVSAI_CACHE": str(cache_root),
+            "EYEVSAI_STATE": str(folder / "state"),
+        }
+        for family, flags in SETTINGS.items():
+            small = SMALL if family != "shallow" else (*SMALL[:2], *SMALL[4:])
+            invoke(folder, "train", "--model", family, "--data", str(images), *small, *flags.split(), **env)
+
+    return once(tmp_path_factory, "trained", build)
+
+
+def copy_trained(trained: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy a folder with a store and its artifacts, make it the current folder, and return it."""
+    from mlflow.tracking._tracking_service import utils
+
+    shutil.copytree(trained, folder)
+    move_paths(folder / "mlflow.db", trained, folder)
+    utils._artifact_repos_cache.clear()  # by run id: it would lead to the files of another copy
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def trained(trained_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of `trained_store`, as the current folder: a module makes it its `workplace`."""
+    return copy_trained(trained_store, tmp_path / "project", monkeypatch)
 
 
 @pytest.fixture
@@ -108,37 +214,35 @@ Eyevsai = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def eyevsai(workplace: Path) -> Eyevsai:
-    """Runs `eyevsai ARGUMENTS` as a process in the workplace and returns what became of it."""
+    """Run `eyevsai ARGUMENTS` in the workplace, in this process."""
+    return partial(invoke, workplace)
+
+
+@pytest.fixture
+def eyevsai_process(workplace: Path) -> Eyevsai:
+    """The same as a process of its own: for what a process alone shows."""
     return eyevsai_in(workplace)
 
 
 @pytest.fixture
-def eyevsai_here(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Eyevsai:
-    """The same in this process, which has imported what it needs: for journeys of many commands."""
-    import torch
+def jobs_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have train-all make its jobs' calls in this process."""
+    from eyevsai.engines import engine
+    from eyevsai.jobs import train_all
+    from tests.in_process_engine import InProcessEngine
 
-    from eyevsai.cli import main
+    monkeypatch.setattr(train_all, "make_engine", lambda settings, at_once: InProcessEngine(at_once))
+    monkeypatch.setattr(engine, "POLL_S", 0.01)
 
-    def run(*arguments: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        capsys.readouterr()
-        returned, threads = 0, torch.get_num_threads()
-        with monkeypatch.context() as patch:
-            for name, value in env.items():
-                patch.setenv(name, value)
-            try:
-                main(arguments)
-            except SystemExit as end:
-                returned = int(end.code or 0)
-        torch.set_num_threads(threads)
-        said = capsys.readouterr()
-        assert code is None or returned == code, said.out + said.err
-        return subprocess.CompletedProcess(list(arguments), returned, said.out, said.err)
 
-    return run
+@pytest.fixture
+def entry_point(workplace: Path) -> Eyevsai:
+    """Do what `mlflow run . -e ENTRY -P name=value ...` does, in this process."""
+    return partial(invoke_entry_point, workplace)
 
 
 def eyevsai_in(folder: Path) -> Eyevsai:
-    """What runs `eyevsai ARGUMENTS` as a process in a folder."""
+    """Return a function that runs `eyevsai ARGUMENTS` as a process in `folder`."""
 
     def run(*arguments: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "eyevsai", *arguments]

@@ -17,6 +17,7 @@ from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.models.learner import FeatureLearner, Learner, MapLearner, build, load, save
 from eyevsai.settings import Settings, settings_of
 from tests.conftest import draw_image
+from tests.unit.large import no_large_init
 
 ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
 TINY = {"image_size": 32, "epochs": 2, "batch_size": 16, "device": "cpu", "precision": "float32", "width": 8,
@@ -40,10 +41,22 @@ class Fitted:
         self.learner.fit(self.data.train, self.data.valid, lambda epoch, row: self.rows.append((epoch, row)))
 
     def build(self, classes: tuple[str, ...]) -> Learner:
-        return build(self.family, self.variation, tiny(self.family, self.variation), classes, seed=0)
+        with no_large_init():
+            return build(self.family, self.variation, tiny(self.family, self.variation), classes, seed=0)
 
 
-@pytest.fixture(scope="module", params=ALL, ids=["/".join(pair) for pair in ALL])
+DEEPER = [("transfer", "resnet101"), ("transfer", "efficientnet_b1")]  # the code of resnet50 and efficientnet_b0
+PAIRS = [
+    pytest.param(
+        pair,
+        id="/".join(pair),
+        marks=[pytest.mark.xdist_group("/".join(pair)), *([pytest.mark.slow] if pair in DEEPER else [])],
+    )
+    for pair in ALL
+]
+
+
+@pytest.fixture(scope="module", params=PAIRS)
 def fitted(request: pytest.FixtureRequest, stripes: Path, cache_root: Path) -> Fitted:
     return Fitted(*request.param, stripes, cache_root)
 

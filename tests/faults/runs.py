@@ -12,16 +12,55 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import pytest
 import torch
 from mlflow import MlflowClient
 
+from eyevsai.errors import Terminated
 from eyevsai.run_folder import RunFolder
 from eyevsai.training.checkpoint import Checkpoints
-from tests.conftest import ROOT
+from eyevsai.training.loop import Trainer
+from tests.invoke import ROOT, invoke
 
 INJECT = Path(__file__).parent / "inject"
 NOT_COMPARED = ("system/", "images_per_s")
 EPOCHS, STEPS = 4, 6  # of 42 images in batches of 8
+
+
+class Killed(Exception):
+    """Stands for SIGKILL in this process: nothing of the run goes on after it."""
+
+
+def inject(patch: pytest.MonkeyPatch, fault: str) -> None:
+    """Inject a fault in this process.
+
+    `kill:N` raises Killed in the Nth step, `stop:N` Terminated, as SIGTERM does; `flip:N` flips a bit of the Nth
+    checkpoint and then raises Killed; `nan:N` and `inf:N` make the loss of the Nth step such a number.
+    """
+    kind, _, count = fault.partition(":")
+    backward, save, calls = Trainer._backward, Checkpoints.save, []
+
+    def fail_in_step(self: Trainer, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == int(count) and kind in ("kill", "stop"):
+            raise Killed if kind == "kill" else Terminated
+        logits, loss = backward(self, *arguments)
+        return logits, loss * float(kind) if len(calls) == int(count) else loss
+
+    def flip_after_save(self: Checkpoints, *arguments: Any) -> None:
+        calls.append(1)
+        save(self, *arguments)
+        if len(calls) == int(count):
+            path = max(self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+            raise Killed
+
+    if kind in ("kill", "stop", "nan", "inf"):
+        patch.setattr(Trainer, "_backward", fail_in_step)
+    elif kind == "flip":
+        patch.setattr(Checkpoints, "save", flip_after_save)
 
 
 @dataclass(frozen=True)
@@ -49,10 +88,9 @@ class Place:
     def environment(self, **env: str) -> dict[str, str]:
         """What such a process finds around it."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        store = f"sqlite:///{self.folder / 'mlflow.db'}"
         return os.environ | {
             "PATH": path, "PYTHONPATH": f"{INJECT}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "FAULT": "none",
-            "FAULT_KEEP": "1", "MLFLOW_TRACKING_URI": store, "EYEVSAI_STATE": str(self.folder / "state"),
+            "FAULT_KEEP": "1", "MLFLOW_TRACKING_URI": self.uri, "EYEVSAI_STATE": str(self.folder / "state"),
         } | env  # fmt: skip
 
     def command(self, **settings: Any) -> list[str]:
@@ -77,6 +115,18 @@ class Place:
             capture_output=True, text=True, timeout=280,
         )  # fmt: skip
 
+    def invoke(self, fault: str = "none", code: int | None = 0, **settings: Any) -> subprocess.CompletedProcess[str]:
+        """Run `eyevsai train` in this process; `fault` raises Killed where the one of a process kills it.
+
+        The run folder of a finished run is kept, as FAULT_KEEP keeps it.
+        """
+        environment = {"MLFLOW_TRACKING_URI": self.uri, "EYEVSAI_STATE": str(self.folder / "state")}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RunFolder, "delete", lambda folder: None)
+            inject(patch, fault)
+            words = self.command(**settings)[3:]
+            return invoke(self.folder, *words, code=code, **environment)
+
     def start(self, fault: str = "none", **settings: Any) -> subprocess.Popen[str]:
         """Starts a run in a session of its own."""
         return subprocess.Popen(
@@ -85,9 +135,14 @@ class Place:
         )  # fmt: skip
 
     @property
+    def uri(self) -> str:
+        """The URI of the store."""
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
     def client(self) -> MlflowClient:
         """A client of the store."""
-        return MlflowClient(tracking_uri=f"sqlite:///{self.folder / 'mlflow.db'}")
+        return MlflowClient(tracking_uri=self.uri)
 
     def run_ids(self) -> list[str]:
         """All runs, the newest first."""
@@ -117,10 +172,19 @@ def make_place(folder: Path, store: Path, data: Path, *, by_mlflow: bool = False
     return Place(folder, data, by_mlflow)
 
 
+def survives_here(place: Place, fault: str, expected: Outcome, **settings: Any) -> bool:
+    """Return True if a run with `fault` that is then resumed ends as one that never had it, all in this process."""
+    place.invoke(fault, code=1, **settings)
+    (run_id,) = place.run_ids()
+    place.invoke(resume=run_id)
+    assert place.run_ids() == [run_id]
+    return place.outcome(run_id).equals(expected)
+
+
 def survives(
     place: Place, fault: str, expected: Outcome, check: Callable[[Any], None] = lambda done: None, **settings: Any
 ) -> bool:
-    """Whether a run that has `fault` and is then gone on with ends as one that never had it."""
+    """Return True if a run that has `fault` and is then resumed ends as one that never had it."""
     killed = place.run(fault, **settings)
     check(killed)
     (run_id,) = place.run_ids()

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import signal
 import stat
 import struct
-import subprocess
-import sys
 import tarfile
-import time
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from eyevsai.data.unpacking import MAX_FILES, Refused, unpack
-from tests.conftest import ROOT, Eyevsai
+from tests.conftest import Eyevsai
+from tests.forks import fork_command
 from tests.publisher import Publisher, images_of, png, publishing, tar_of, zip_of
 
 GOOD = images_of({"set/bean": 4, "set/leek": 4})
 PATH = "/vegetables/archive.zip"
+pytestmark = pytest.mark.requirement(20)
 
 
 @pytest.fixture
@@ -116,12 +114,12 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_archive_leaves_nothing_and_a_retry_works(
-    kind: str, eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher
+    kind: str, eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
     make, reason = HOSTILE[kind]
     publisher.files[PATH] = make()
     before = sorted(workplace.rglob("*"))
-    said = eyevsai_here("data", "get", "vegetables", "--mirror", publisher.url, code=1).stderr
+    said = eyevsai("data", "get", "vegetables", "--mirror", publisher.url, code=1).stderr
     assert any(word in said for word in reason.split("|")), said
     assert "It was deleted; run the same command again" in said
     assert "\x1b" not in said
@@ -131,7 +129,7 @@ def test_a_hostile_archive_leaves_nothing_and_a_retry_works(
     assert new <= {"data", "data/.downloads", "data/.downloads/vegetables", "data/.downloads/vegetables.lock"}
     assert not list(Path("/tmp").glob("eyevsai-evil*"))
     publisher.files[PATH] = zip_of(GOOD)
-    assert "8 images in 2 classes" in eyevsai_here("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    assert "8 images in 2 classes" in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
 
 
 @pytest.mark.parametrize("kind", ["one large file", "a large file of another kind", "an endless header"])
@@ -145,9 +143,9 @@ def test_a_bomb_takes_no_memory(kind: str, tmp_path: Path) -> None:
     assert peak < 10 * 10**6
 
 
-def test_an_archive_of_ones_own_is_refused_and_kept(eyevsai_here: Eyevsai, workplace: Path) -> None:
+def test_an_archive_of_ones_own_is_refused_and_kept(eyevsai: Eyevsai, workplace: Path) -> None:
     (workplace / "mine.zip").write_bytes(zip_with("../../evil.png", stat.S_IFREG))
-    done = eyevsai_here("data", "get", "vegetables", "--from-archive", "mine.zip", code=2)
+    done = eyevsai("data", "get", "vegetables", "--from-archive", "mine.zip", code=2)
     assert "mine.zip is not unpacked: '../../evil.png' leads out of the folder" in done.stderr
     assert (workplace / "mine.zip").exists()
     assert not (workplace / "data" / "vegetables").exists()
@@ -172,11 +170,11 @@ def test_no_damage_to_an_archive_is_a_traceback_or_another_image(
 
 
 def test_a_wrong_checksum_is_refused_and_asked_for_again(
-    eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher
+    eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
     publisher.files["/pets/images.tar.gz"] = tar_of({"images/Pug_1.jpg": png(0, 0)})
     for _ in range(2):  # the published MD5 is that of the real archive
-        said = eyevsai_here("data", "get", "pets", "--mirror", publisher.url, code=1).stderr
+        said = eyevsai("data", "get", "pets", "--mirror", publisher.url, code=1).stderr
         assert "is not what was published" in said
         assert "5c4f3ee8e5d25df40f4fd59a7f44e54c" in said
     assert [asked for asked in publisher.asked if asked[0].startswith("/pets")] == [("/pets/images.tar.gz", None)] * 2
@@ -185,71 +183,63 @@ def test_a_wrong_checksum_is_refused_and_asked_for_again(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_download_is_gone_on_with(
-    number: signal.Signals, eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher
+    number: signal.Signals, eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
     publisher.files[PATH] = whole = zip_of(images_of({"set/bean": 20, "set/leek": 20}))
     publisher.hang_after = 100_000
-    command = [sys.executable, "-m", "eyevsai", "data", "get", "vegetables", "--mirror", publisher.url]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
+    child = fork_command(workplace, "data", "get", "vegetables", "--mirror", publisher.url)
     part = workplace / "data" / ".downloads" / "vegetables" / "archive.zip.unchecked.part"
-    while not (part.exists() and part.stat().st_size >= 64_000) and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    child.wait_until(lambda: part.exists() and part.stat().st_size >= 64_000)
+    code = child.end(number)
+    assert code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}[number]
+    said = child.out.read_text() + child.err.read_text()
     if number != signal.SIGKILL:
-        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
         assert "what was downloaded is kept" in said
     assert "Traceback" not in said
     assert {path.name for path in (workplace / "data").iterdir()} - {".downloads"} == set()
     there = part.stat().st_size
     publisher.hang_after = None
-    assert "40 images in 2 classes" in eyevsai_here("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    assert "40 images in 2 classes" in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
     assert publisher.asked[-1] == (PATH, f"bytes={there}-")
     assert 0 < there < len(whole)
 
 
 def test_an_interrupted_unpacking_leaves_no_half_dataset_and_needs_no_second_download(
-    eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher
+    eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
     image = png(0, 0)
     publisher.files[PATH] = zip_of({f"{label}/{number}.png": image for label in "ab" for number in range(1500)})
-    command = [sys.executable, "-m", "eyevsai", "data", "get", "vegetables", "--mirror", publisher.url]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    while not list(workplace.glob("data/.vegetables-*/*/*/*")) and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    child = fork_command(workplace, "data", "get", "vegetables", "--mirror", publisher.url)
+    child.wait_until(lambda: list(workplace.glob("data/.vegetables-*/*/*/*")))
+    assert child.end(signal.SIGINT) == 130
     assert {path.name for path in (workplace / "data").iterdir()} == {".downloads"}
     size = len(publisher.files[PATH])
-    assert "3000 images in 2 classes" in eyevsai_here("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    assert "3000 images in 2 classes" in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
     assert publisher.asked == [(PATH, None), (PATH, f"bytes={size}-")]
 
 
 def test_a_part_of_what_is_no_longer_published_is_not_gone_on_with(
-    eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher
+    eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
     part = workplace / "data" / ".downloads" / "vegetables" / "archive.zip.unchecked.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * (len(publisher.files[PATH]) + 1))
-    assert "8 images in 2 classes" in eyevsai_here("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    assert "8 images in 2 classes" in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
     assert [asked for _, asked in publisher.asked] == [f"bytes={len(publisher.files[PATH]) + 1}-", None]
 
 
-def test_two_at_once_do_not_meet(eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher) -> None:
+def test_two_at_once_do_not_meet(eyevsai: Eyevsai, workplace: Path, publisher: Publisher) -> None:
     publisher.hang_after = 1
-    command = [sys.executable, "-m", "eyevsai", "data", "get", "vegetables", "--mirror", publisher.url]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    while not publisher.asked and process.poll() is None:
-        time.sleep(0.05)
-    assert "Another process is getting vegetables" in eyevsai_here("data", "get", "vegetables", code=2).stderr
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    child = fork_command(workplace, "data", "get", "vegetables", "--mirror", publisher.url)
+    child.wait_until(lambda: publisher.asked)
+    assert "Another process is getting vegetables" in eyevsai("data", "get", "vegetables", code=2).stderr
+    assert child.end(signal.SIGINT) == 130
 
 
-def test_what_a_killed_process_left_is_swept_away(eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher) -> None:
+def test_what_a_killed_process_left_is_swept_away(eyevsai: Eyevsai, workplace: Path, publisher: Publisher) -> None:
     left = workplace / "data" / ".vegetables-half"
     left.mkdir(parents=True)
     (left / "000.png").write_bytes(b"half")
-    eyevsai_here("data", "get", "vegetables", "--mirror", publisher.url)
+    eyevsai("data", "get", "vegetables", "--mirror", publisher.url)
     assert not left.exists()
     assert {path.name for path in (workplace / "data").iterdir()} == {".downloads", "vegetables"}

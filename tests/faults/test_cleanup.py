@@ -1,4 +1,4 @@
-"""Row 8: cleanup beside promote and register, killed anywhere, without a store: what is needed stays, the rest goes."""
+"""Cleanup beside promote and register, killed anywhere, without a store: what is needed stays, the rest goes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.tracking._model_registry.client import ModelRegistryClient
 
 from eyevsai.errors import RunFailed, UserError
@@ -30,11 +31,11 @@ from eyevsai.registry.stages import DELETING, put
 from eyevsai.registry.versions import register
 from eyevsai.run_folder import RunFolder
 from eyevsai.store import open_store
-from tests.conftest import ROOT, create_database
-from tests.faults.runs import make_place
+from tests.conftest import ROOT, copy_store, create_database, move_paths, once
 from tests.faults.test_store import Server
+from tests.invoke import invoke, restored_process
 
-pytestmark = [pytest.mark.xdist_group("cleanup"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.requirement(8), pytest.mark.timeout(900)]
 Record = Callable[[str, object], None]
 NAME = ModelName("stripes", "deep_v1", "standard")
 MODEL = NAME.registered
@@ -45,14 +46,41 @@ STEPS = [  # of a deletion: it is killed before each of them, as often as each i
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """Import what a forked process would otherwise import each time."""
+    import mlflow.store.model_registry.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 @pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory, template_store: Path, stripes: Path) -> Path:
-    """The files of a real model, trained once."""
-    place = make_place(tmp_path_factory.mktemp("trained") / "place", template_store, stripes)
-    done = place.run(epochs=1)
-    assert done.returncode == 0, done.stderr
-    (model,) = (place.folder / "mlruns" / "0" / "models").iterdir()
-    return model / "artifacts"
+def package(trained_store: Path) -> Path:
+    """Return the files of a real model."""
+    with closing(sqlite3.connect(trained_store / "mlflow.db")) as database:
+        wanted = "select storage_location from model_versions where name = ?"
+        ((location,),) = database.execute(wanted, [MODEL])
+    return Path(location.removeprefix("file://"))
+
+
+@pytest.fixture(scope="session")
+def filled_store(tmp_path_factory: pytest.TempPathFactory, template_store: Path, package: Path) -> Path:
+    """Return a folder with a store that `fill` filled, and its state root; never write to it."""
+
+    def build(folder: Path) -> None:
+        copy_store(template_store, folder)
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        with restored_process(folder, {"MLFLOW_TRACKING_URI": uri}):
+            fill(uri, package, folder / "state")
+
+    return once(tmp_path_factory, "filled", build)
+
+
+@pytest.fixture
+def filled(workplace: Path, filled_store: Path) -> Path:
+    """Return the workplace with a copy of `filled_store`; this process has not opened it, so that it may fork."""
+    shutil.copytree(filled_store, workplace, dirs_exist_ok=True)
+    move_paths(workplace / "mlflow.db", filled_store, workplace)
+    return workplace
 
 
 def in_child(work: Callable[..., object], *arguments: object) -> int:
@@ -105,8 +133,12 @@ def clean(state: Path, **settings: Any) -> None:
     )
 
 
-def die_at(step: int, how: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)) -> None:
-    """Has this process call `how` just before it takes its `step`th step."""
+def die_at(
+    step: int,
+    how: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL),
+    replace: Callable[[Any, str, Any], None] = setattr,
+) -> None:
+    """Have this process call `how` just before it takes its `step`th step; `replace` is setattr or monkeypatch's."""
     taken = []
 
     def counted(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,7 +151,7 @@ def die_at(step: int, how: Callable[[], None] = lambda: os.kill(os.getpid(), sig
         return call
 
     for owner, name in STEPS:
-        setattr(owner, name, counted(getattr(owner, name)))
+        replace(owner, name, counted(getattr(owner, name)))
 
 
 def clean_and_die(step: int, state: Path) -> None:
@@ -164,12 +196,12 @@ def runs_in(folder: Path) -> dict[str, int]:
                                      "'active' group by status"))  # fmt: skip
 
 
+@pytest.mark.processes("SIGKILL at each of several steps: forks, which need no imports")
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 15])
-def test_row_8_killed_before_any_step_a_rerun_finishes(
-    workplace: Path, package: Path, every: int, record_property: Record, capfd: pytest.CaptureFixture[str]
+def test_cleanup_killed_before_any_step_is_finished_by_a_rerun(
+    filled: Path, every: int, record_property: Record, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
-    assert in_child(fill, uri, package, state) == 0
+    uri, workplace, state = os.environ["MLFLOW_TRACKING_URI"], filled, filled / "state"
     before = workplace.parent / f"{workplace.name}-before"
     shutil.copytree(workplace, before)
     tried = 0
@@ -195,9 +227,8 @@ def test_row_8_killed_before_any_step_a_rerun_finishes(
     assert tried > 20 // every
 
 
-def test_row_8_what_was_begun_is_finished_by_a_cleanup_of_another_kind(workplace: Path, package: Path) -> None:
-    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
-    assert in_child(fill, uri, package, state) == 0
+def test_deletion_that_was_begun_is_finished_by_a_cleanup_of_another_kind(filled: Path) -> None:
+    workplace, state = filled, filled / "state"
 
     def die_in_erase() -> None:
         deletion.Deletion._erase = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
@@ -206,7 +237,7 @@ def test_row_8_what_was_begun_is_finished_by_a_cleanup_of_another_kind(workplace
     assert in_child(die_in_erase) == -signal.SIGKILL
     assert versions_in(workplace) == [2, 5]
     assert runs_in(workplace) == {"FINISHED": 5, "FAILED": 1}
-    assert in_child(lambda: clean(state, cache=True)) == 0
+    clean(state, cache=True)
     assert runs_in(workplace) == {"FINISHED": 2, "FAILED": 1}
     assert orphaned_bytes(workplace, state) == 0
 
@@ -230,8 +261,45 @@ def register_more(uri: str, package: Path, state: Path, count: int) -> None:
         add(client, package, state)
 
 
-@pytest.mark.parametrize("seconds", [20, pytest.param(120, marks=pytest.mark.slow)])
-def test_row_8_beside_promotions_and_registrations(
+def use_at_random(uri: str, package: Path, state: Path, seconds: float) -> None:
+    """Promote and register in turn."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        promote_at_random(uri, int(end - time.monotonic()), 0.3)
+        register_more(uri, package, state, 1)
+
+
+def check_survivors(uri: str, folder: Path) -> None:
+    """Fail unless the newest versions and those with an alias are there and load, and no file is left over."""
+    numbers = versions_in(folder)
+    assert numbers[-3:] == list(range(numbers[-1] - 2, numbers[-1] + 1))
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        aliased = [row[0] for row in database.execute("select version from registered_model_aliases")]
+    assert aliased
+    assert set(aliased) <= set(numbers)
+    refuse_unloadable(uri)
+    assert orphaned_bytes(folder, folder / "state") == 0
+
+
+def test_cleanup_beside_promotions_and_registrations(filled: Path, package: Path) -> None:
+    uri, state = os.environ["MLFLOW_TRACKING_URI"], filled / "state"
+    if (child := os.fork()) == 0:
+        os._exit(in_child(use_at_random, uri, package, state, 4))
+    ended, cleanups = 0, 0
+    while not ended:
+        clean(state, keep=3)
+        cleanups += 1
+        ended, status = os.waitpid(child, os.WNOHANG)
+    assert status == 0
+    assert cleanups > 1
+    clean(state, keep=3)
+    check_survivors(uri, filled)
+    assert versions_in(filled)[-1] > 5  # it did register
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [20, 120])
+def test_cleanups_beside_several_that_promote_and_register(
     workplace: Path, package: Path, seconds: int, record_property: Record, capfd: pytest.CaptureFixture[str]
 ) -> None:
     uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
@@ -252,22 +320,12 @@ def test_row_8_beside_promotions_and_registrations(
         cleanups += 1
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert codes == [0, 0, 0], capfd.readouterr().err
-    numbers = versions_in(workplace)
-    assert numbers[-3:] == list(range(numbers[-1] - 2, numbers[-1] + 1))
-    with closing(sqlite3.connect(workplace / "mlflow.db")) as database:
-        aliased = [row[0] for row in database.execute("select version from registered_model_aliases")]
-    assert aliased
-    assert set(aliased) <= set(numbers)
-    assert in_child(refuse_unloadable, uri) == 0, capfd.readouterr().err
-    assert orphaned_bytes(workplace, state) == 0
+    assert in_child(check_survivors, uri, workplace) == 0, capfd.readouterr().err
     record_property("cleanups", cleanups)
 
 
-def test_row_8_of_two_cleanups_at_once_one_is_refused(
-    workplace: Path, package: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
-    assert in_child(fill, uri, package, state) == 0
+def test_of_two_cleanups_at_once_one_is_refused(filled: Path) -> None:
+    workplace, state = filled, filled / "state"
     reading, writing = os.pipe()
     if (first := os.fork()) == 0:
 
@@ -279,18 +337,17 @@ def test_row_8_of_two_cleanups_at_once_one_is_refused(
         clean(state, keep=1)
         os._exit(0)
     assert os.read(reading, 1) == b"1"
-    assert in_child(lambda: clean(state, keep=1)) == 2
-    assert "Another cleanup is at work" in capfd.readouterr().err
+    with pytest.raises(UserError, match="Another cleanup is at work"):
+        clean(state, keep=1)
     assert len(versions_in(workplace)) == 5
     os.kill(first, signal.SIGKILL)
     os.waitpid(first, 0)
-    assert in_child(lambda: clean(state, keep=1)) == 0  # a dead one is no obstacle
+    clean(state, keep=1)  # a dead one is no obstacle
     assert versions_in(workplace) == [2, 5]
 
 
-def test_row_8_an_alias_that_was_set_after_the_plan_is_seen(workplace: Path, package: Path) -> None:
-    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
-    fill(uri, package, state)
+def test_an_alias_that_was_set_after_the_plan_is_seen(filled: Path) -> None:
+    uri, workplace, state = os.environ["MLFLOW_TRACKING_URI"], filled, filled / "state"
     client = open_registry(uri)
     settings = CleanupSettings(keep=1, yes=True, state_root=str(state))
 
@@ -305,11 +362,10 @@ def test_row_8_an_alias_that_was_set_after_the_plan_is_seen(workplace: Path, pac
     refuse_unloadable(uri)
 
 
-def test_a_job_that_uses_a_version_protects_it_or_is_refused(workplace: Path, package: Path) -> None:
+def test_a_job_that_uses_a_version_protects_it_or_is_refused(filled: Path) -> None:
     from eyevsai.registry.versions import point_at, refuse_claimed
 
-    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
-    fill(uri, package, state)
+    uri, workplace, state = os.environ["MLFLOW_TRACKING_URI"], filled, filled / "state"
     client = open_registry(uri)
     job = client.create_run("0", tags={"job": "evaluate", "model_uri": f"models:/{MODEL}/3"}).info.run_id
     done = cleanup(CleanupSettings(keep=1, yes=True, state_root=str(state)), lambda plan: True)
@@ -325,11 +381,8 @@ def test_a_job_that_uses_a_version_protects_it_or_is_refused(workplace: Path, pa
         refuse_claimed(uri, f"models:/{MODEL}/1")
 
 
-def test_row_8_a_folder_that_cannot_be_erased_is_named_and_finished_later(
-    workplace: Path, package: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
-    fill(uri, package, state, 3)
+def test_a_folder_that_cannot_be_erased_is_named_and_finished_later(filled: Path) -> None:
+    uri, workplace, state = os.environ["MLFLOW_TRACKING_URI"], filled, filled / "state"
     mount = subprocess.run(["mount", "--version"], capture_output=True)
     number = "3"  # which nothing protects
     model_id = logged_model_of(open_registry(uri).get_model_version(MODEL, number).source)
@@ -352,8 +405,47 @@ def test_row_8_a_folder_that_cannot_be_erased_is_named_and_finished_later(
     assert orphaned_bytes(workplace, state) == 0
 
 
+def refused(*_: object, **__: object) -> None:
+    """Answer as a database in which nothing may be written."""
+    raise MlflowException("cannot execute INSERT in a read-only transaction\n[SQL: INSERT ...]")
+
+
+def test_a_store_that_cannot_be_written_is_said_and_left_as_it_is(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", refused)
+        with pytest.raises(
+            RunFailed, match=r"cannot be written.*read-only transaction\. The same command, typed again"
+        ):
+            clean(filled / "state", keep=1)
+    assert versions_in(filled) == [1, 2, 3, 4, 5]
+    assert runs_in(filled) == {"FINISHED": 5, "FAILED": 1}
+    assert invoke(filled, "cleanup", "--keep", "1", "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize("step", [3, 9])
+def test_a_store_that_goes_away_in_the_middle_is_said_and_a_rerun_finishes(
+    filled: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    state = filled / "state"
+
+    def go_away() -> None:
+        raise MlflowException("the connection is gone")
+
+    with monkeypatch.context() as patch:
+        die_at(step, go_away, patch.setattr)
+        with pytest.raises(RunFailed, match=r"stopped answering after 0 of 4 items: .*gone.* typed again, goes on"):
+            clean(state, keep=1, failed_runs=True)
+    clean(state, keep=1, failed_runs=True)
+    assert versions_in(filled) == [2, 5]
+    assert runs_in(filled) == {"FINISHED": 2}
+    assert orphaned_bytes(filled, state) == 0
+    refuse_unloadable(os.environ["MLFLOW_TRACKING_URI"])
+
+
 @pytest.mark.slow
-def test_row_8_a_store_that_is_read_only_is_said_and_left_as_it_is(
+def test_a_read_only_database_is_said_and_left_as_it_is(
     postgres: str, tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = create_database(postgres, f"cleanup_{time.monotonic_ns()}")
@@ -388,7 +480,7 @@ def server(tmp_path: Path, template_store: Path) -> Iterator[Server]:
 
 
 @pytest.mark.slow
-def test_row_8_a_server_that_goes_away_in_the_middle(
+def test_a_server_that_goes_away_in_the_middle(
     server: Server, tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)

@@ -39,6 +39,7 @@ def only_status(place: Place) -> str:
     return str(place.client.get_run(run_id).info.status)
 
 
+@pytest.mark.requirement(5)
 def test_a_rank_that_is_killed_ends_the_run_and_says_so(place: Place) -> None:
     job = place.start("slow", devices=2, epochs=1000, patience=0)
     wait_for_epoch(job)

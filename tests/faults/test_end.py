@@ -1,4 +1,4 @@
-"""Row 5: whatever ends a run, its status is true, and what can be gone on with is on disk."""
+"""Requirement 5: whatever ends a run, its status is true, and what can be gone on with is on disk."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from eyevsai.errors import Terminated
+from eyevsai.jobs.signals import ending_with_parent, stopping
 from eyevsai.run_folder import RunFolder
 from eyevsai.tracking.process import describe_process, has_died
 from eyevsai.tracking.sweep import sweep
 from eyevsai.training.checkpoint import Checkpoints
 from tests.faults.runs import Place
-
-pytestmark = pytest.mark.xdist_group("end")
+from tests.unit.forks import join_forks, start_fork
 
 
 def wait_for_epoch(job: subprocess.Popen[str]) -> None:
@@ -45,10 +46,11 @@ def end(place: Place, job: subprocess.Popen[str], *numbers: int) -> tuple[float,
     return time.monotonic() - began, said
 
 
+@pytest.mark.requirement(5)
 @pytest.mark.parametrize(("numbers", "code"), [
     ((signal.SIGTERM,), 143), ((signal.SIGINT, signal.SIGTERM, signal.SIGINT), 130),
 ])  # fmt: skip
-def test_row_5_a_signal_saves_the_step_and_ends_killed(place: Place, numbers: tuple[int, ...], code: int) -> None:
+def test_signal_saves_the_step_and_ends_the_run_killed(place: Place, numbers: tuple[int, ...], code: int) -> None:
     job = place.start("slow", epochs=1000, patience=0)
     seconds, said = end(place, job, *numbers)
     assert job.returncode == code, said
@@ -62,7 +64,8 @@ def test_row_5_a_signal_saves_the_step_and_ends_killed(place: Place, numbers: tu
     assert progress["steps"] > 0 or len(progress["rows"]) > 1
 
 
-def test_row_5_a_step_that_does_not_end_leaves_the_last_checkpoint(place: Place) -> None:
+@pytest.mark.requirement(5)
+def test_step_that_hangs_leaves_the_last_checkpoint(place: Place) -> None:
     job = place.start("hang:9", epochs=1000)
     wait_for_epoch(job)
     time.sleep(1.5)
@@ -78,8 +81,10 @@ def test_row_5_a_step_that_does_not_end_leaves_the_last_checkpoint(place: Place)
     assert (len(progress["rows"]), progress["steps"]) == (1, 0)
 
 
+@pytest.mark.requirement(5)
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [True], indirect=True)
-def test_row_5_a_trainer_ends_with_the_mlflow_run_above_it(place: Place) -> None:
+def test_trainer_ends_with_the_mlflow_run_above_it(place: Place) -> None:
     job = place.start("slow", epochs=1000, patience=0)
     wait_for_epoch(job)
     trainers = psutil.Process(job.pid).children(recursive=True)
@@ -92,7 +97,48 @@ def test_row_5_a_trainer_ends_with_the_mlflow_run_above_it(place: Place) -> None
     job.stdout.close()
 
 
-def test_row_5_the_next_start_marks_the_dead_and_leaves_the_living(place: Place) -> None:
+@pytest.mark.requirement(5)
+def test_stale_run_is_marked_failed_and_a_live_one_left_alone(place: Place) -> None:
+    client, gone = place.client, start_fork(int)
+    assert join_forks([gone]) == [0]
+    dead = describe_process() | {"pid": gone.pid}
+    tags = {"eyevsai": "1", "job": "train", "host": platform.node()}
+    live, stale = (client.create_run("0", tags=tags | {"process": json.dumps(process)}).info.run_id
+                   for process in (describe_process(), dead))  # fmt: skip
+    done = place.invoke(epochs=1)
+    assert f"Run {stale} was left RUNNING" in done.stderr
+    assert client.get_run(stale).info.status == "FAILED"
+    assert "sweep" in client.get_run(stale).data.tags["ended_by"]
+    assert client.get_run(live).info.status == "RUNNING"
+    assert "is alive" in place.invoke(resume=live, code=2).stderr
+
+
+@pytest.mark.requirement(5)
+@pytest.mark.processes("forks: the parent of a job dies")
+def test_job_ends_when_its_parent_dies() -> None:
+    reading, writing = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        if os.fork() == 0:
+            try:
+                with stopping(), ending_with_parent():
+                    os.write(writing, b"started ")
+                    time.sleep(20)
+            except Terminated:
+                os.write(writing, b"terminated")
+            finally:
+                os._exit(0)
+        time.sleep(1)
+        os._exit(0)
+    os.waitpid(middle, 0)
+    os.close(writing)
+    with open(reading) as stream:
+        assert stream.read() == "started terminated"
+
+
+@pytest.mark.requirement(5)
+@pytest.mark.slow
+def test_next_start_marks_a_killed_run_and_leaves_a_live_one(place: Place) -> None:
     dead, living = place.start("slow", epochs=1000, patience=0), place.start("slow", epochs=1000, patience=0)
     for job in (dead, living):
         wait_for_epoch(job)
@@ -117,6 +163,7 @@ def owner(place: Place, run_id: str) -> int:
     return int(json.loads(place.client.get_run(run_id).data.tags["process"])["pid"])
 
 
+@pytest.mark.requirement(5)
 @pytest.mark.parametrize(("changes", "beat_age_s", "died"), [
     ({}, None, False),
     ({"started": 1.0}, None, True),  # the number was given to another process
@@ -127,7 +174,7 @@ def owner(place: Place, run_id: str) -> int:
     ({"namespace": "another container"}, 1, False),
     ({"namespace": "another container"}, 3600, True),
 ])  # fmt: skip
-def test_row_5_who_has_died(tmp_path: Path, changes: dict, beat_age_s: float | None, died: bool) -> None:
+def test_stale_process_detection(tmp_path: Path, changes: dict, beat_age_s: float | None, died: bool) -> None:
     folder = RunFolder(tmp_path, "run")
     if beat_age_s is not None:
         folder.path.mkdir(parents=True)
@@ -160,8 +207,9 @@ def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(place: Pl
     assert ends["SIGINT"].end_time == 1_000
 
 
+@pytest.mark.requirement(5)
 @pytest.mark.slow
-def test_row_5_an_evaluation_that_is_ended_or_killed_says_so(place: Place) -> None:
+def test_interrupted_evaluation_ends_killed_or_is_marked_failed(place: Place) -> None:
     assert place.run(epochs=1, patience=0).returncode == 0
     (judged,) = place.run_ids()
     command = [sys.executable, "-m", "eyevsai", "evaluate", "--run", judged, "--corruption-images", "100000"]

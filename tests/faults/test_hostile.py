@@ -1,4 +1,4 @@
-"""Row 10: of a hostile model folder nothing runs, and the refusal says why."""
+"""Of a hostile model folder nothing runs, and the refusal says why."""
 
 from __future__ import annotations
 
@@ -147,8 +147,9 @@ def package(tmp_path_factory: pytest.TempPathFactory, stripes: Path, cache_root:
     return write_package(learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("own"), {})
 
 
+@pytest.mark.requirement(10)
 @pytest.mark.parametrize("spoil", HOSTILE, ids=lambda spoil: spoil.__name__)
-def test_row_10_a_hostile_folder_is_refused_and_nothing_of_it_runs(
+def test_a_hostile_folder_is_refused_and_nothing_of_it_runs(
     package: Path, tmp_path: Path, workplace: Path, eyevsai: Eyevsai, spoil: Callable[[Path, Path], None]
 ) -> None:
     folder, marker = tmp_path / "spoiled" / "package", tmp_path / "marker"

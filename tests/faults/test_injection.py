@@ -1,10 +1,11 @@
-"""Row 24: whatever a parameter says, it is data: nothing of it runs, and no name leads out of a folder."""
+"""Whatever a parameter says, it is data: nothing of it runs, and no name leads out of a folder."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -23,8 +24,9 @@ from eyevsai.config import train_settings
 from eyevsai.errors import UserError
 from eyevsai.settings import Setting, Settings, settings_of
 from eyevsai.words import Flags, spell_out
-from tests.conftest import ROOT, Eyevsai, write_images
-from tests.journeys.conftest import MlflowRun, bring_home
+from tests.conftest import ROOT, TRAINED, Eyevsai, copy_trained, write_images
+from tests.invoke import invoke
+from tests.journeys.conftest import MlflowRun
 
 MARKER = "injected"
 TEXTS = {
@@ -48,30 +50,41 @@ def found_markers(folder: Path) -> list[str]:
 
 @pytest.fixture
 def spy(tmp_path: Path) -> Path:
-    """A `python` that writes down what it was called with."""
+    """Return a `python` that writes down what it is called with: how many arguments, then each of them."""
     program = tmp_path / "bin" / "python"
     program.parent.mkdir()
-    program.write_text('#!/bin/sh\nprintf "%s\\0" "$@" > "$ARGUMENTS"\n')
+    program.write_text('#!/bin/sh\nprintf "%s\\0" $# "$@" >> "$ARGUMENTS"\n')
     program.chmod(0o755)
     return program
 
 
+def read_calls(written: str) -> list[list[str]]:
+    """Return the calls that the spy wrote down."""
+    words, calls = iter(written.split("\0")[:-1]), []
+    for count in words:
+        calls.append([next(words) for _ in range(int(count))])
+    return calls
+
+
+@pytest.mark.requirement(24)
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_row_24_every_parameter_of_the_project_is_one_argument(entry: str, spy: Path, tmp_path: Path) -> None:
+def test_every_parameter_of_the_project_is_one_argument(entry: str, spy: Path, tmp_path: Path) -> None:
     """MLflow's own command line, run by bash as MLflow runs it; `run_name` stands for all that is not declared."""
     place = tmp_path / "place"
     place.mkdir()
     env = {"PATH": f"{spy.parent}{os.pathsep}{os.environ['PATH']}", "ARGUMENTS": str(tmp_path / "arguments")}
     declared = ENTRIES[entry].parameters
+    commands, expected = list[str](), list[list[str]]()
     for name in (*declared, "run_name"):
         for text in (*TEXTS.values(), ALL):
-            command = ENTRIES[entry].compute_command({name: text}, None)
-            subprocess.run(["bash", "-c", command], cwd=place, env=env, check=True, timeout=10)
-            called = (tmp_path / "arguments").read_bytes().decode().split("\0")[:-1]
+            commands.append(ENTRIES[entry].compute_command({name: text}, None))
             values = {key: str(parameter.default) for key, parameter in declared.items()} | {name: text}
             flags = [f"--{key.replace('_', '-') if key in declared else key}" for key in values]
-            expected = [word for pair in zip(flags, values.values(), strict=True) for word in pair]
-            assert called == ["-m", f"entrypoints.{entry}", *expected]
+            words = [word for pair in zip(flags, values.values(), strict=True) for word in pair]
+            expected.append(["-m", f"entrypoints.{entry}", *words])
+    listed = "\0".join(commands)  # one process starts `bash -c COMMAND` for each
+    subprocess.run(["xargs", "-0", "-n1", "bash", "-c"], input=listed, cwd=place, env=env, check=True, text=True)
+    assert read_calls((tmp_path / "arguments").read_text()) == expected
     assert not list(place.iterdir())
     assert not found_markers(tmp_path)
 
@@ -82,7 +95,8 @@ def settings_classes(declared: type[Settings] = Settings) -> Iterator[type[Setti
         yield from settings_classes(each)
 
 
-def test_row_24_only_text_takes_texts(tmp_path: Path) -> None:
+@pytest.mark.requirement(24)
+def test_only_text_takes_texts() -> None:
     commands_of("train-all")  # which imports all that declares settings
     for setting in {setting for declared in settings_classes() for setting in settings_of(declared)}:
         if not takes_any_text(setting):
@@ -129,43 +143,30 @@ COMMANDS = {"data": "data get"}  # where the command is not called like its entr
 LONG = {"train-all", "tune", "describe", "evaluate", "export"}  # many flags of train, or many jobs that are done
 
 
-@pytest.fixture(scope="module")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path
-) -> Iterator[tuple[Path, str]]:
-    """A folder with a store in which one small model was trained, and its run."""
-    from eyevsai.api import train
-    from tests.conftest import copy_store
-
-    with pytest.MonkeyPatch.context() as patch:
-        place = tmp_path_factory.mktemp("trained") / "place"
-        place.mkdir()
-        copy_store(template_store, place)
-        write_images(place / "stripes", {"across": 20, "down": 20, "wide": 20})
-        patch.chdir(place)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
-        done = train(data="stripes", epochs=1, width=4, batch_size=16, image_size=32, threads=1,
-                     state_root=place / "state", cache_root=cache_root)  # fmt: skip
-        (place / "one.png").write_bytes((place / "stripes" / "wide" / "000.png").read_bytes())
-        yield place, done.run_id
+@pytest.fixture
+def place(trained_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with a copy of the store of `trained_store`, as the current folder."""
+    place = copy_trained(trained_store, tmp_path / "inner" / "place", monkeypatch)
+    write_images(place / "stripes", {"across": 10, "down": 10, "wide": 10})
+    shutil.copy(place / "stripes" / "wide" / "000.png", place / "one.png")
+    return place
 
 
+@pytest.mark.requirement(24)
 @pytest.mark.parametrize(
     "command", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in every_command()]
 )
-def test_row_24_every_flag_of_every_command_is_data(
-    command: str, trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eyevsai_here: Eyevsai
-) -> None:
-    place = bring_home(trained[0], tmp_path / "inner" / "place", monkeypatch)
+def test_every_flag_of_every_command_is_data(command: str, place: Path) -> None:
+    (version,) = MlflowClient().search_model_versions(f"name = '{TRAINED['deep_v1']}'")
     taken = socket.create_server(("127.0.0.1", 0))  # or a page would be served for good
-    words = {"RUN": trained[1], "MODEL": "models:/stripes-deep_v1-standard/1", "NAME": "stripes-deep_v1-standard",
+    words = {"RUN": version.run_id, "MODEL": "models:/stripes-deep_v1-standard/1", "NAME": "stripes-deep_v1-standard",
              "TAKEN": str(taken.getsockname()[1])}  # fmt: skip
     given = [words.get(word, word) for word in GIVEN.get(command, [])]
     for name, text in product(commands_of(command), (ALL, f"../{MARKER}")):
         if text != ALL and name in PATHS:
             continue
         for call in calls_with(text, name, given, commands_of(command)):
-            done = eyevsai_here(*command.split(), *call, code=None)
+            done = invoke(place, *command.split(), *call, code=None)
             said = done.stdout + done.stderr
             assert done.returncode in (0, 1, 2), said
             assert "defect of eyevsai" not in said, said
@@ -196,33 +197,62 @@ def test_every_place_of_an_argument_is_asked() -> None:
         assert [" ".join(call) for call in asked] == calls
 
 
-@pytest.mark.slow  # one process after another: a minute of a quiet machine
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_row_24_all_parameters_of_an_entry_point_at_once(entry: str, mlflow_run: MlflowRun, workplace: Path) -> None:
-    """Typed in a shell, through MLflow and its own shell: what comes out at the end is refused, and nothing ran."""
+def all_texts(entry: str) -> list[str]:
+    """Return `-P NAME=ALL` for each parameter of an entry point, declared or not."""
     flags = [name for name in commands_of(COMMANDS.get(entry, entry.replace("_", "-"))) if name.startswith("--")]
     names = {*ENTRIES[entry].parameters, *(flag.removeprefix("--").replace("-", "_") for flag in flags)}
-    said = mlflow_run(entry, *(word for name in sorted(names) for word in ("-P", f"{name}={ALL}")), code=1).stderr
+    return [word for name in sorted(names) for word in ("-P", f"{name}={ALL}")]
+
+
+def check_refusal(said: str, folder: Path) -> None:
+    """Fail unless a refusal is told in words and nothing of the texts ran."""
     assert "Error: " in said
     assert "defect of eyevsai" not in said
     assert "Traceback" not in said
-    assert not found_markers(workplace)
+    assert not found_markers(folder)
 
 
-def test_row_24_what_may_say_anything_says_it_in_the_run(mlflow_run: MlflowRun, workplace: Path) -> None:
-    """The same where no value is refused: folders and a run that are called so, from the shell to the version."""
-    folder = workplace / "data" / FOLDER
-    write_images(folder, {"across": 20, "down": 20, "wide": 20})
+@pytest.mark.requirement(24)
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_all_parameters_of_an_entry_point_at_once(entry: str, entry_point: Eyevsai, workplace: Path) -> None:
+    """The command line that MLflow computes, in this process: what comes out is refused, and nothing ran."""
+    check_refusal(entry_point(entry, *all_texts(entry), code=1).stderr, workplace)
+
+
+@pytest.mark.slow  # one process after another: a minute of a quiet machine
+@pytest.mark.requirement(24)
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_all_parameters_of_an_entry_point_at_once_by_mlflow_run(
+    entry: str, mlflow_run: MlflowRun, workplace: Path
+) -> None:
+    """The same through MLflow and its own shell."""
+    check_refusal(mlflow_run(entry, *all_texts(entry), code=1).stderr, workplace)
+
+
+def check_free_texts(run: Eyevsai, folder: Path) -> None:
+    """Train where no value is refused, with folders and a run that are called so, and look at the version's run."""
+    data = write_images(folder / "data" / FOLDER, {"across": 12, "down": 12, "wide": 12})
     places = {name: f"{FOLDER}-{name}" for name in ("state_root", "cache_root")}
-    given = {"data": folder, "run_name": ALL} | places | {
+    given = {"data": data, "run_name": ALL} | places | {
         flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(SMALL[::2], SMALL[1::2], strict=True)
     }  # fmt: skip
-    mlflow_run("train", *(word for name, value in given.items() for word in ("-P", f"{name}={value}")))
-    (run,) = MlflowClient().search_runs(["0"])
-    assert (run.info.status, run.info.run_name) == ("FINISHED", ALL)
-    assert shlex.split(run.data.params["data"]) == [str(folder)]  # MLflow logs it as it quoted it for its shell
-    assert all((workplace / place).is_dir() for place in places.values())
-    assert not found_markers(workplace)
+    run("train", *(word for name, value in given.items() for word in ("-P", f"{name}={value}")))
+    (logged,) = MlflowClient().search_runs(["0"])
+    assert (logged.info.status, logged.info.run_name) == ("FINISHED", ALL)
+    assert shlex.split(logged.data.params["data"]) == [str(data)]  # MLflow logs it as it quoted it for its shell
+    assert all((folder / place).is_dir() for place in places.values())
+    assert not found_markers(folder)
+
+
+@pytest.mark.requirement(24)
+def test_what_may_say_anything_says_it_in_the_run(entry_point: Eyevsai, workplace: Path) -> None:
+    check_free_texts(entry_point, workplace)
+
+
+@pytest.mark.slow
+@pytest.mark.requirement(24)
+def test_what_may_say_anything_says_it_in_the_run_by_mlflow_run(mlflow_run: MlflowRun, workplace: Path) -> None:
+    check_free_texts(mlflow_run, workplace)
 
 
 def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:
@@ -243,7 +273,7 @@ def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:
 
 
 @pytest.mark.parametrize("switch", ["--debug", "--quiet", "--verbose"])
-def test_a_switch_that_is_a_value_or_stands_behind_two_hyphens_is_data(eyevsai_here: Eyevsai, switch: str) -> None:
+def test_a_switch_that_is_a_value_or_stands_behind_two_hyphens_is_data(eyevsai: Eyevsai, switch: str) -> None:
     for call, said in {
         ("train", "--run-name", switch, "--epochs", "0"): "--epochs 0 is not allowed",
         ("train", "--run-name", "--model", switch, "false", "--epochs", "0"): "--epochs 0 is not allowed",
@@ -252,14 +282,10 @@ def test_a_switch_that_is_a_value_or_stands_behind_two_hyphens_is_data(eyevsai_h
         ("promote", "--version", "1", "--name", switch): f"There is no registered model '{switch}'",
         ("data", "check", "--", switch): f"There is no folder {switch}",
     }.items():
-        assert said in eyevsai_here(*call, code=2).stderr
+        assert said in eyevsai(*call, code=2).stderr
     assert "EYEVSAI_VERBOSITY" not in os.environ
 
 
-def test_a_version_remembers_a_reason_that_looks_like_a_switch(
-    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eyevsai_here: Eyevsai
-) -> None:
-    bring_home(trained[0], tmp_path / "inner" / "place", monkeypatch)
-    name = "stripes-deep_v1-standard"
-    eyevsai_here("registry", "pin", name, "1", "--reason", "--quiet")
-    assert json.loads(eyevsai_here("registry", "log", name, "--json").stdout)[-1]["reason"] == "--quiet"
+def test_a_version_remembers_a_reason_that_looks_like_a_switch(place: Path) -> None:
+    invoke(place, "registry", "pin", TRAINED["deep_v1"], "1", "--reason", "--quiet")
+    assert json.loads(invoke(place, "registry", "log", TRAINED["deep_v1"], "--json").stdout)[-1]["reason"] == "--quiet"

@@ -1,4 +1,4 @@
-"""Row 1: a run that is killed at any step, or in the middle of a save, goes on as if it had not been."""
+"""Requirement 1: a run that is killed at any step, or in the middle of a save, goes on as if it had not been."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.runs import EPOCHS, STEPS, Outcome, Place, make_place, survives
+from tests.faults.runs import EPOCHS, STEPS, Outcome, Place, make_place, survives, survives_here
 
-pytestmark = pytest.mark.xdist_group("kill")
+pytestmark = pytest.mark.xdist_group("kill")  # what they compare with is trained once
 
 
 @pytest.fixture(scope="module")
 def expected(stripes: Path, template_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """What a run leaves that nobody disturbs."""
     place = make_place(tmp_path_factory.mktemp("whole") / "place", template_store, stripes)
-    done = place.run()
-    assert done.returncode == 0, done.stderr
+    place.invoke()
     outcome = place.outcome(place.run_ids()[0])
     assert outcome.status == "FINISHED"
     assert [step for step, _ in outcome.metrics["valid/loss"]] == list(range(1, EPOCHS + 1))
@@ -43,7 +42,9 @@ ROUNDS = [(FAULTS[0], False), *((fault, number % 2 == 0) for number, fault in en
     [pytest.param(*each, marks=[pytest.mark.slow] if number else []) for number, each in enumerate(ROUNDS)],
     indirect=["place"],
 )
-def test_row_1_killed_and_gone_on_with(expected: Outcome, fault: str, place: Place) -> None:
+@pytest.mark.requirement(1)
+@pytest.mark.processes("one is killed, another resumes")
+def test_killed_run_resumes_bit_by_bit(expected: Outcome, fault: str, place: Place) -> None:
     assert survives(place, fault, expected, was_killed)
 
 
@@ -58,10 +59,19 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=pytest.mark.slow) if name.startswith("transfer") else name for name in OTHERS]
-)
-def test_row_1_another_family_is_gone_on_with(family: str, stripes: Path, template_store: Path, tmp_path: Path) -> None:
+@pytest.mark.requirement(1)
+@pytest.mark.parametrize("family", OTHERS)
+def test_another_family_resumes_bit_by_bit(family: str, stripes: Path, template_store: Path, tmp_path: Path) -> None:
+    settings = OTHERS[family]
+    whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
+    whole.invoke(**settings)
+    assert survives_here(place, f"kill:{STEPS + 3}", whole.outcome(whole.run_ids()[0]), **settings)
+
+
+@pytest.mark.requirement(1)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", OTHERS)
+def test_another_family_resumes_after_a_kill(family: str, stripes: Path, template_store: Path, tmp_path: Path) -> None:
     settings = OTHERS[family]
     whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
     assert whole.run(**settings).returncode == 0
@@ -69,10 +79,9 @@ def test_row_1_another_family_is_gone_on_with(family: str, stripes: Path, templa
     assert survives(place, f"kill:{STEPS + 3}", expected, was_killed, **settings)
 
 
+@pytest.mark.requirement(1)
 @pytest.mark.slow
-def test_row_1_frozen_features_that_are_gone_are_computed_as_they_were(
-    stripes: Path, template_store: Path, tmp_path: Path
-) -> None:
+def test_deleted_feature_cache_is_computed_again_on_resume(stripes: Path, template_store: Path, tmp_path: Path) -> None:
     settings = OTHERS["transfer, frozen"]
     whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
     caches = [tmp_path / "cache of whole", tmp_path / "cache of place"]
@@ -84,12 +93,23 @@ def test_row_1_frozen_features_that_are_gone_are_computed_as_they_were(
     assert place.outcome(run_id).equals(whole.outcome(whole.run_ids()[0]))
 
 
-def test_row_23_a_flipped_bit_is_found_and_the_checkpoint_before_taken(expected: Outcome, place: Place) -> None:
+@pytest.mark.requirement(23)
+def test_flipped_bit_in_a_checkpoint_is_found_and_the_one_before_is_used(expected: Outcome, place: Place) -> None:
+    place.invoke("flip:3", code=1)
+    (run_id,) = place.run_ids()
+    done = place.invoke(resume=run_id)
+    assert "is damaged" in done.stderr
+    assert "Going on in epoch 3" in done.stderr
+    assert place.outcome(run_id).equals(expected)
+
+
+@pytest.mark.requirement(23)
+@pytest.mark.slow
+def test_flipped_bit_is_found_after_a_kill(expected: Outcome, place: Place) -> None:
     was_killed(place.run("flip:3"))
     (run_id,) = place.run_ids()
     done = place.run(resume=run_id)
     assert "is damaged" in done.stderr
-    assert "Going on in epoch 3" in done.stderr
     assert place.outcome(run_id).equals(expected)
 
 

@@ -1,4 +1,4 @@
-"""Rows 12, 13 and 16: numbers, disk and memory that run out."""
+"""Requirements 12, 13 and 16: numbers, disk and memory that run out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,9 @@ import torch
 
 from eyevsai.run_folder import RunFolder
 from eyevsai.training.checkpoint import Checkpoints
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TRAINED, Eyevsai
 from tests.faults.runs import Place, make_place
 from tests.faults.test_end import wait_for_epoch
-
-pytestmark = pytest.mark.xdist_group("limits")
 
 SHORT_OF_MEMORY = """
 import json, resource, sys
@@ -56,30 +55,34 @@ def fit_within(spare_mib: int, stripes: Path, image_size: int = 128) -> dict:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_row_16_with_memory_a_batch_is_whole(stripes: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.requirement(16)
+def test_batch_is_whole_where_memory_suffices(stripes: Path) -> None:
     assert fit_within(8192, stripes)["accumulation"] == 1
 
 
+@pytest.mark.requirement(16)
 @pytest.mark.parametrize("spare_mib", [320, *(pytest.param(each, marks=pytest.mark.slow) for each in (360, 400, 440))])
-def test_row_16_short_of_memory_the_same_batch_is_computed_in_parts(stripes: Path, spare_mib: int) -> None:
+def test_batch_that_does_not_fit_is_computed_in_parts(stripes: Path, spare_mib: int) -> None:
     halved = fit_within(spare_mib, stripes)
     assert halved["accumulation"] in (2, 4, 8, 16), halved
 
 
-def test_row_16_a_step_that_never_fits_is_refused(stripes: Path) -> None:
+@pytest.mark.requirement(16)
+def test_step_that_never_fits_is_refused(stripes: Path) -> None:
     refused = fit_within(320, stripes, image_size=512)
     assert refused["error"] == "RunFailed", refused
     assert "Try a smaller --image-size" in refused["text"]
 
 
-@pytest.mark.parametrize("fault", ["nan:10", *(pytest.param(each, marks=pytest.mark.slow) for each in
-                                               ("inf:7", "nan:8", "inf:9", "inf:11", "nan:12"))])  # fmt: skip
-def test_row_12_what_is_no_number_leaves_the_last_good_checkpoint(
+@pytest.mark.requirement(12)
+@pytest.mark.parametrize("fault", ["nan:10", "inf:7", *(pytest.param(each, marks=pytest.mark.slow) for each in
+                                                        ("nan:8", "inf:9", "inf:11", "nan:12"))])  # fmt: skip
+def test_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     tmp_path: Path, template_store: Path, stripes: Path, fault: str
 ) -> None:
     place = make_place(tmp_path / "place", template_store, stripes)
-    done = place.run(fault)
-    assert done.returncode == 1
+    done = place.invoke(fault, code=1)
     assert "The update was not made" in done.stderr
     (run_id,) = place.run_ids()
     assert place.client.get_run(run_id).info.status == "FAILED"
@@ -101,6 +104,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.fixture
+def workplace(trained: Path) -> Path:
+    return trained
+
+
 def fill(folder: Path) -> Path:
     path = folder / "ballast"
     with open(path, "wb", buffering=0) as stream:
@@ -117,7 +125,9 @@ def sync(place: Place) -> None:
     assert synced.returncode == 0, synced.stdout + synced.stderr
 
 
-def test_row_13_a_full_disk_leaves_the_checkpoint_before(
+@pytest.mark.requirement(13)
+@pytest.mark.processes("the disk fills up beside a training, which is resumed")
+def test_full_disk_leaves_the_previous_checkpoint(
     tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
 ) -> None:
     place = make_place(tmp_path / "place", template_store, stripes)
@@ -143,22 +153,20 @@ def test_row_13_a_full_disk_leaves_the_checkpoint_before(
     assert len(place.client.get_metric_history(run_id, "valid/loss")) == 30
 
 
-def test_an_export_that_has_no_room_is_refused_before_it_begins(
-    tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
+@pytest.mark.requirement(13)
+def test_export_without_room_is_refused_before_it_starts(
+    trained: Path, eyevsai: Eyevsai, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = make_place(tmp_path / "place", template_store, stripes)
-    assert place.run(epochs=1).returncode == 0
-    command = [sys.executable, "-m", "eyevsai", "export", "--model-uri", "models:/stripes-deep_v1-standard/1"]
-    env = place.environment(TMPDIR=str(small_disk))
-    done = subprocess.run(command, cwd=place.folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    done = eyevsai("export", "--model-uri", f"models:/{TRAINED['deep_v1']}/1", code=2)
     assert f"built in {small_disk}" in done.stderr
     assert "Free some, or name another folder in TMPDIR." in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_row_13_artifacts_that_have_no_room_are_no_half_version(
+@pytest.mark.requirement(13)
+def test_artifacts_without_room_are_no_half_version(
     tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
 ) -> None:
     place: Place = make_place(tmp_path / "place", template_store, stripes)
@@ -174,7 +182,8 @@ def test_row_13_artifacts_that_have_no_room_are_no_half_version(
 
 
 @pytest.mark.slow
-def test_row_13_a_database_that_has_no_room_holds_nothing_up_and_is_told_later(
+@pytest.mark.requirement(13)
+def test_full_database_disk_delays_nothing_and_is_synced_later(
     tmp_path: Path, template_store: Path, stripes: Path, small_disk: Path
 ) -> None:
     place = make_place(tmp_path / "place", template_store, stripes)

@@ -1,4 +1,4 @@
-"""Row 15: of jobs side by side one crashes and one hangs; and a matrix that is itself killed."""
+"""Requirement 15: of jobs side by side one crashes and one hangs; and a matrix that is itself killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tests.conftest import ROOT, Eyevsai
-from tests.faults.runs import INJECT
+from tests.faults.runs import INJECT, inject
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -47,11 +47,14 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.requirement(15)
 @pytest.mark.slow
-def test_row_15_a_crash_and_a_hang_leave_the_others_running(eyevsai: Eyevsai, workplace: Path, data: Path) -> None:
+def test_crashed_and_hanging_jobs_leave_the_others_running(
+    eyevsai_process: Eyevsai, workplace: Path, data: Path
+) -> None:
     command = ("train-all", "--models", "deep_v1", "--parallel-jobs", "2", *SMALL)
     faults = {"FAULT": "kill:2@bands-deep_v1-residual;hang:2@stripes-deep_v1-residual", "PYTHONPATH": PATH}
-    failed = eyevsai(*command, "--job-timeout", "75", code=1, **faults)
+    failed = eyevsai_process(*command, "--job-timeout", "75", code=1, **faults)
     assert "2 of 4 jobs failed" in failed.stderr
     assert "- bands-deep_v1-residual: was killed by SIGKILL" in failed.stderr
     assert "- stripes-deep_v1-residual: took longer than 75 s" in failed.stderr
@@ -60,16 +63,33 @@ def test_row_15_a_crash_and_a_hang_leave_the_others_running(eyevsai: Eyevsai, wo
     assert {run.data.tags["variation"] for run in runs("train")} == {"standard"}
     (parent,) = runs("train_all", "FAILED")
     assert {run.data.tags["mlflow.parentRunId"] for run in runs("train")} == {parent.info.run_id}
-    again = json.loads(eyevsai(*command, "--json").stdout)
+    again = json.loads(eyevsai_process(*command, "--json").stdout)
     assert len(again["models"]) == 4
     assert len(runs("train")) == 4  # two of them now
     (second,) = runs("train_all")
     assert len([run for run in runs("train") if run.data.tags["mlflow.parentRunId"] == second.info.run_id]) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
-def test_a_matrix_that_ends_early_takes_its_jobs_with_it_and_goes_on_later(
-    eyevsai: Eyevsai, workplace: Path, data: Path, number: signal.Signals
+@pytest.mark.requirement(15)
+@pytest.mark.usefixtures("jobs_in_process")
+def test_interrupted_job_of_train_all_is_resumed(eyevsai: Eyevsai, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("train-all", "--models", "deep_v1/standard", "--datasets", "stripes", "--threads", "1", *SMALL)
+    with monkeypatch.context() as patch:
+        inject(patch, "stop:9")  # in the second epoch
+        eyevsai(*command, code=143)
+    (interrupted,), (_,) = runs("train", "KILLED"), runs("train_all", "KILLED")
+    eyevsai(*command)
+    (trained,) = MlflowClient().search_runs(["0"], "tags.job = 'train'")
+    assert (trained.info.run_id, trained.info.status) == (interrupted.info.run_id, "FINISHED")
+    (parent,) = runs("train_all")
+    assert trained.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+@pytest.mark.requirement(15)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_train_all_ends_its_jobs_and_resumes(
+    eyevsai_process: Eyevsai, workplace: Path, data: Path, number: signal.Signals
 ) -> None:
     command = ("train-all", "--models", "deep_v1/standard", "--datasets", "stripes", *SMALL)
     env = os.environ | {"FAULT": "hang:9", "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"}  # in the second epoch
@@ -86,7 +106,7 @@ def test_a_matrix_that_ends_early_takes_its_jobs_with_it_and_goes_on_later(
     while processes_of(workplace / "state"):
         assert time.monotonic() < until
         time.sleep(0.2)
-    eyevsai(*command)
+    eyevsai_process(*command)
     (trained,) = runs("train")
     assert len(MlflowClient().search_runs(["0"], "tags.job = 'train'")) == 1  # it was gone on with
     (parent,) = runs("train_all")

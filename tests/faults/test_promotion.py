@@ -1,4 +1,4 @@
-"""Row 7: several promote at once, one is killed, somebody clicks in MLflow's UI: one version is in Production."""
+"""Several promote at once, or by hand in MLflow's UI: one version is in Production."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai.registry.models import RegisteredModel, read_model
+from eyevsai.registry.models import RegisteredModel, open_registry, read_model
 from eyevsai.registry.stages import Holder, disagreements, holder_of, put, settle
 from eyevsai.store import open_store
-from tests.conftest import ROOT, create_database
+from tests.conftest import ROOT, copy_store, create_database
 
-pytestmark = pytest.mark.xdist_group("store")
 Record = Callable[[str, object], None]
 NAME, PROMOTERS = "many-deep_v1-standard", 4
 PROMOTE = """
@@ -37,9 +36,11 @@ STORES = ["sqlite", "postgresql+psycopg2", "postgresql+psycopg"]
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def store(request: pytest.FixtureRequest, tmp_path: Path, template_store: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URI of an empty store."""
     if request.param == "sqlite":
-        uri = f"sqlite:///{tmp_path / 'new.db'}"
+        copy_store(template_store, tmp_path)
+        uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     else:
         uri = create_database(request.getfixturevalue("postgres"), f"promotion_{time.monotonic_ns()}")
         uri = uri.replace("postgresql", request.param, 1)
@@ -68,21 +69,50 @@ def transition(client: MlflowClient, number: int, stage: str) -> None:
         client.transition_model_version_stage(NAME, str(number), stage)
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(150, marks=pytest.mark.slow)])
-def test_row_7_many_promote_at_once(store: str, client: MlflowClient, rounds: int, record_property: Record) -> None:
+def start_promoter(store: str, number: int) -> subprocess.Popen[str]:
+    """Start a process that promotes version `number` to each stage that it reads, and wait until it listens."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    jobs = [
-        subprocess.Popen([sys.executable, "-c", PROMOTE, store, str(number)], env=env, text=True,
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for number in range(1, PROMOTERS + 1)
-    ]  # fmt: skip
-    for job in jobs:
-        assert job.stdout.readline() == "ready\n", job.communicate()[1]
+    job = subprocess.Popen([sys.executable, "-c", PROMOTE, store, str(number)], env=env, text=True,
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    assert job.stdout is not None
+    assert job.stdout.readline() == "ready\n", job.communicate()[1]
+    return job
+
+
+def stage_of(turn: int, place: int) -> str:
+    """Return the stage that a promoter wants: every third turn some of them want Staging."""
+    return "staging" if turn % 3 == 2 and place % 2 else "production"
+
+
+@pytest.mark.requirement(7)
+@pytest.mark.parametrize("store", ["sqlite", "postgresql+psycopg", pytest.param(STORES[1], marks=pytest.mark.slow)],
+                         indirect=True)  # fmt: skip
+def test_two_processes_that_promote_leave_one_version_in_production(store: str, client: MlflowClient) -> None:
+    job, own = start_promoter(store, 1), open_registry(store)
+    held = []
+    for turn in range(12):
+        print(stage_of(turn, 1), file=job.stdin, flush=True)
+        put(own, NAME, stage_of(turn, 0), 2)
+        assert job.stdout.readline() == "done\n", job.communicate()[1]
+        model = read_model(client, NAME)
+        held.append((in_stage(model, "Production"), model.aliases["production"]))
+        assert disagreements(model) == []
+    job.communicate()
+    assert job.returncode == 0
+    assert [staged for staged, _ in held] == [[alias] for _, alias in held]
+
+
+@pytest.mark.requirement(7)
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [20, 150])
+def test_processes_that_promote_leave_one_version_in_production(
+    store: str, client: MlflowClient, rounds: int, record_property: Record
+) -> None:
+    jobs = [start_promoter(store, number) for number in range(1, PROMOTERS + 1)]
     held = []
     for number in range(rounds):
-        for place, job in enumerate(jobs):  # every third round some of them want Staging
-            job.stdin.write("staging\n" if number % 3 == 2 and place % 2 else "production\n")
-            job.stdin.flush()
+        for place, job in enumerate(jobs):
+            print(stage_of(number, place), file=job.stdin, flush=True)
         said = [job.stdout.readline() for job in jobs]
         failed = [job.communicate()[1] for job, line in zip(jobs, said, strict=True) if line != "done\n"]
         assert failed == []

@@ -1,8 +1,9 @@
-"""Rows 2, 4 and 6: a store that is not there yet, that goes away, and that many write to at once."""
+"""Requirements 2, 4 and 6: a store that is not there yet, that goes away, and that many write to at once."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -13,11 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from eyevsai.names import ModelName
+from eyevsai.registry.versions import register
 from eyevsai.run_folder import RunFolder
 from eyevsai.store import open_store
 from eyevsai.tracking.experiment import describe_experiment, find_experiment
@@ -25,8 +29,9 @@ from eyevsai.tracking.run import open_run
 from tests.conftest import ROOT, Eyevsai, create_database, find_port
 from tests.faults.runs import make_place
 from tests.original import make_record, write_registry
+from tests.unit.forks import join_forks, start_fork
 
-pytestmark = [pytest.mark.xdist_group("store"), pytest.mark.timeout(900)]  # an outage of five minutes is one
+pytestmark = [pytest.mark.timeout(900)]  # an outage of five minutes is one
 Record = Callable[[str, object], None]
 TINY = {"image_size": 32, "width": 4, "epochs": 1, "batch_size": 8, "head_units": 0}
 
@@ -90,11 +95,13 @@ def wait_for_line(job: subprocess.Popen[str], start: str) -> None:
             return
 
 
-OUTAGES = [10, pytest.param(300, marks=pytest.mark.slow)]
+OUTAGES = [5, *(pytest.param(seconds, marks=pytest.mark.slow) for seconds in (10, 300))]
 
 
+@pytest.mark.requirement(4)
+@pytest.mark.processes("a server is stopped and started again beside a training")
 @pytest.mark.parametrize("outage_s", OUTAGES)
-def test_row_4_a_server_that_comes_back_has_every_point(
+def test_server_has_every_point_after_an_outage(
     server: Server, tmp_path: Path, template_store: Path, stripes: Path, outage_s: int
 ) -> None:
     place = make_place(tmp_path / "place", template_store, stripes)
@@ -122,8 +129,9 @@ def test_row_4_a_server_that_comes_back_has_every_point(
     assert client.get_model_version("stripes-deep_v1-standard", "1").status == "READY"
 
 
+@pytest.mark.requirement(4)
 @pytest.mark.slow
-def test_row_4_a_server_that_is_gone_for_good_is_said_and_synced_later(
+def test_pending_writes_are_synced_after_a_server_was_gone_for_good(
     server: Server, tmp_path: Path, template_store: Path, stripes: Path
 ) -> None:
     place = make_place(tmp_path / "place", template_store, stripes)
@@ -176,12 +184,13 @@ def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 BOTH = ("sqlite", "postgres")
 SLOWLY_BOTH = ("sqlite", pytest.param("postgres", marks=pytest.mark.slow))
-ROUNDS = [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 10))]
 
 
-@pytest.mark.parametrize("new_store", SLOWLY_BOTH, indirect=True)
-@pytest.mark.parametrize("round_", ROUNDS)
-def test_row_2_eight_start_on_a_store_that_does_not_exist(
+@pytest.mark.requirement(2)
+@pytest.mark.slow
+@pytest.mark.parametrize("new_store", BOTH, indirect=True)
+@pytest.mark.parametrize("round_", range(10))
+def test_eight_trainings_start_on_a_store_that_does_not_exist(
     tmp_path: Path, stripes: Path, new_store: str, round_: int, record_property: Record
 ) -> None:
     failed = start_eight(new_store, tmp_path, stripes)
@@ -192,43 +201,66 @@ def test_row_2_eight_start_on_a_store_that_does_not_exist(
     assert sorted(int(version.version) for version in versions) == list(range(1, 9))
 
 
+def register_many(count: int, barrier: Barrier | None = None) -> None:
+    """Open the store and register versions of one model, once the others are there too."""
+    if barrier:
+        barrier.wait(60)
+    uri = open_store()
+    client, name = MlflowClient(), ModelName("many", "deep_v1", "standard")
+    for number in range(count):
+        run = client.create_run("0")
+        model = client.create_logged_model("0", "model", source_run_id=run.info.run_id)
+        client.finalize_logged_model(model.model_id, "READY")
+        register(uri, name, model.model_id, run.info.run_id, {"number": number})
+
+
 REGISTER = """
 import sys
-from pathlib import Path
-from mlflow import MlflowClient
-from eyevsai.names import ModelName
-from eyevsai.registry.versions import register
-client, name = MlflowClient(), ModelName("many", "deep_v1", "standard")
-uri = sys.argv[2]
-for number in range(int(sys.argv[1])):
-    run = client.create_run("0")
-    model = client.create_logged_model("0", "model", source_run_id=run.info.run_id)
-    client.finalize_logged_model(model.model_id, "READY")
-    register(uri, name, model.model_id, run.info.run_id, {"number": number})
+from tests.faults.test_store import register_many
+register_many(int(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize("new_store", SLOWLY_BOTH, indirect=True)
-@pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_row_6_many_registrations_leave_no_gap(
-    tmp_path: Path, new_store: str, count: int, monkeypatch: pytest.MonkeyPatch, record_property: Record
+def versions_of_many(uri: str) -> list[int]:
+    versions = MlflowClient(tracking_uri=uri).search_model_versions("name = 'many-deep_v1-standard'", max_results=1000)
+    return sorted(int(version.version) for version in versions)
+
+
+@pytest.mark.requirement(2)
+@pytest.mark.requirement(6)
+@pytest.mark.processes("eight forks race for a store that does not exist; they import nothing")
+@pytest.mark.parametrize("new_store", BOTH, indirect=True)
+def test_eight_forks_create_one_store_and_register_without_a_gap(
+    new_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store)
-    open_store()
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", REGISTER, str(count), new_store]
+    barrier = multiprocessing.get_context("fork").Barrier(8)
+    assert join_forks([start_fork(register_many, 3, barrier) for _ in range(8)]) == [0] * 8
+    assert versions_of_many(new_store) == list(range(1, 25))
+
+
+@pytest.mark.requirement(2)
+@pytest.mark.requirement(6)
+@pytest.mark.slow
+@pytest.mark.parametrize("new_store", BOTH, indirect=True)
+@pytest.mark.parametrize("count", [5, 50])
+def test_eight_processes_create_one_store_and_register_without_a_gap(
+    tmp_path: Path, new_store: str, count: int, record_property: Record
+) -> None:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": new_store}
+    command = [sys.executable, "-c", REGISTER, str(count)]
     jobs = [subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) for _ in range(8)]
     said = [job.communicate(timeout=500)[1] for job in jobs]
-    client = MlflowClient(tracking_uri=new_store)
-    versions = client.search_model_versions("name = 'many-deep_v1-standard'", max_results=1000)
+    numbers = versions_of_many(new_store)
     record_property("tried", 8 * count)
-    record_property("survived", len(versions))
+    record_property("survived", len(numbers))
     assert [job.returncode for job in jobs] == [0] * 8, said
-    assert sorted(int(version.version) for version in versions) == list(range(1, 8 * count + 1))
+    assert numbers == list(range(1, 8 * count + 1))
 
 
-@pytest.mark.parametrize("new_store", BOTH, indirect=True)
-def test_row_6_many_jobs_log_one_dataset_at_the_same_moment(
+@pytest.mark.requirement(6)
+@pytest.mark.parametrize("new_store", SLOWLY_BOTH, indirect=True)
+def test_many_runs_log_one_dataset_at_the_same_moment(
     tmp_path: Path, new_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store)
@@ -248,10 +280,9 @@ def test_row_6_many_jobs_log_one_dataset_at_the_same_moment(
         assert len(client.get_run(run.run_id).inputs.dataset_inputs) == 10
 
 
-@pytest.mark.parametrize("new_store", BOTH, indirect=True)
-def test_row_6_many_jobs_make_one_experiment_at_the_same_moment(
-    new_store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.requirement(6)
+@pytest.mark.parametrize("new_store", SLOWLY_BOTH, indirect=True)
+def test_many_jobs_create_one_experiment_at_the_same_moment(new_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store)
     open_store()
     barrier = threading.Barrier(8)
@@ -270,7 +301,9 @@ def test_row_6_many_jobs_make_one_experiment_at_the_same_moment(
 
 
 @pytest.mark.parametrize("new_store", SLOWLY_BOTH, indirect=True)
-def test_a_store_takes_all_that_an_imported_record_may_hold(eyevsai: Eyevsai, workplace: Path, new_store: str) -> None:
+def test_store_takes_the_longest_values_of_an_imported_record(
+    eyevsai: Eyevsai, workplace: Path, new_store: str
+) -> None:
     longest = {"version": "v" * 60, "variation": "v" * 60, "dataset": "d/ :?é" + "d" * 54, "model_type": "m" * 60}
     params = {f"_setting-{number}. {'x' * 180}": "x" * 9000 for number in range(150)}
     metrics = {f"{number}": 1e300 for number in range(1100)}

@@ -1,4 +1,4 @@
-"""Row 14: eight processes on one study, three of them killed; it goes on and has exactly what was asked for."""
+"""Requirement 14: eight processes on one study, three of them killed; it goes on and has exactly what was asked for."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from eyevsai.tuning.settings import TuneSettings
 from eyevsai.tuning.space import declared_space
 from eyevsai.tuning.study import Place, Study
 from tests.conftest import ROOT
+from tests.unit.forks import join_forks, start_fork
 
 SPACE = declared_space(SvmSettings, {}, None)
 TUNERS, KILLED = 8, 3
@@ -55,9 +56,31 @@ def tune(folder: Path, url: str | None, count: int, worker: int) -> None:
         study.tell(trial, 1 / (1 + values["C"]))
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(160, marks=pytest.mark.slow)])
+@pytest.mark.requirement(14)
+@pytest.mark.processes("one of several tuners is killed; they are forks, which import nothing")
 @pytest.mark.parametrize("storage", ["file", "sqlite"])
-def test_row_14_killed_tuners_lose_and_double_no_trial(tmp_path: Path, storage: str, count: int) -> None:
+def test_killed_fork_loses_and_doubles_no_trial(tmp_path: Path, storage: str) -> None:
+    url, count = f"sqlite:///{tmp_path}/studies.db" if storage == "sqlite" else None, 16
+    watched = open_study(tmp_path, url, count)
+    if url:
+        watched.storage.engine.dispose()  # no child may use a connection of its parent
+    tuners = [start_fork(tune, tmp_path, url, count, worker) for worker in range(3)]
+    deadline = time.monotonic() + 100
+    while sum(trial.state.is_finished() for trial in watched.trials()) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    tuners[0].kill()
+    assert join_forks(tuners) == [-9, 0, 0]
+    assert [trial.state.name for trial in watched.counted()] == ["COMPLETE"] * count
+    numbers = [trial.number for trial in watched.trials()]
+    assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.requirement(14)
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [40, 160])
+@pytest.mark.parametrize("storage", ["file", "sqlite"])
+def test_killed_tuners_lose_and_double_no_trial(tmp_path: Path, storage: str, count: int) -> None:
     url = f"sqlite:///{tmp_path}/studies.db" if storage == "sqlite" else ""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", TUNER, str(tmp_path), url, str(count)]

@@ -13,6 +13,7 @@ import torch
 
 from eyevsai.config import train_settings
 from eyevsai.data.dataset import load_dataset
+from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.models.learner import build
@@ -53,17 +54,24 @@ def untrained_loss(family: str, variation: str, cache_root: Path) -> float:
     return float(-np.log(own.astype(np.float64)).mean())
 
 
+@pytest.fixture(scope="module")
+def decoded(cache_root: Path) -> Path:
+    """The cache, with the digits in it."""
+    load_dataset(DataSettings(cache_root=str(cache_root)), seed=0).open(Preprocessing(32))
+    return cache_root
+
+
 @pytest.mark.parametrize(("family", "variation"), NETWORKS)
-def test_an_untrained_network_says_what_is_on_record(family: str, variation: str, cache_root: Path) -> None:
+def test_an_untrained_network_says_what_is_on_record(family: str, variation: str, decoded: Path) -> None:
     recorded = json.loads((HERE / "losses.json").read_text())["untrained"][f"{family}/{variation}"]
-    assert untrained_loss(family, variation, cache_root) == pytest.approx(recorded, rel=1e-4)
+    assert untrained_loss(family, variation, decoded) == pytest.approx(recorded, rel=1e-4)
 
 
 @pytest.mark.parametrize(("family", "variation"), TRAINED)
-def test_losses_are_those_on_record(family: str, variation: str, cache_root: Path) -> None:
+def test_losses_are_those_on_record(family: str, variation: str, decoded: Path) -> None:
     recorded = json.loads((HERE / "losses.json").read_text())["trained"][f"{family}/{variation}"]
     assert recorded[0][1] - recorded[-1][1] > 0.01  # a hundred times the tolerance
-    found = tiny_losses(family, variation, cache_root)
+    found = tiny_losses(family, variation, decoded)
     torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
 
 
@@ -78,8 +86,11 @@ def test_generated_files_are_up_to_date(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == render_files()[path]
 
 
-def test_help_imports_neither_torch_nor_mlflow() -> None:
-    code = "import sys; sys.argv = ['eyevsai', 'train', '--model', 'deep_v1', '--help']\nfrom eyevsai.cli import main\n"
+def test_the_api_and_help_import_nothing_heavy() -> None:
+    code = "import sys, eyevsai\nfrom eyevsai import train, tune, evaluate, compare, export, load, UserError\n"
+    code += "assert 'train' in dir(eyevsai)\nheavy = {'torch', 'mlflow', 'numpy', 'optuna'} & set(sys.modules)\n"
+    code += "assert not heavy, heavy\n"
+    code += "sys.argv = ['eyevsai', 'train', '--model', 'deep_v1', '--help']\nfrom eyevsai.cli import main\n"
     others = "{'eyevsai.models.transfer.settings', 'eyevsai.models.shallow.settings'}"  # nor what other models declare
     code += f"try:\n    main()\nfinally:\n    heavy = ({{'torch', 'mlflow', 'numpy'}} | {others}) & set(sys.modules)\n"
     code += "    assert not heavy, heavy"

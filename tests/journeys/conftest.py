@@ -13,23 +13,7 @@ from typing import Any
 
 import pytest
 
-from eyevsai.relocation import relocate
 from tests.conftest import ROOT
-
-
-def bring_home(trained: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of a folder with a store, in which its store is at home, as the current folder."""
-    shutil.copytree(trained, place)
-    moved = trained.with_name(f"{trained.name}-away")  # or artifacts would still be where the store says
-    trained.rename(moved)
-    try:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
-        relocate(place / "mlflow.db")
-    finally:
-        moved.rename(trained)
-    monkeypatch.chdir(place)
-    return place
-
 
 MlflowRun = Callable[..., "subprocess.CompletedProcess[str]"]
 QUICK = ("-P", "epochs=2", "-P", "width=8", "-P", "threads=1")
@@ -40,7 +24,7 @@ def project(workplace: Path) -> Path:
     for name in ("MLproject", "conda.yaml"):
         shutil.copy(ROOT / name, workplace)
     for name in ("eyevsai", "entrypoints"):
-        shutil.copytree(ROOT / name, workplace / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, workplace / name)  # with the bytecode, which is valid for the copies
     return workplace
 
 

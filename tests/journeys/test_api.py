@@ -16,7 +16,7 @@ import pytest
 import torch
 from mlflow.tracking import fluent as fluent_state
 
-import eyevsai
+import eyevsai as package
 from eyevsai import compare, evaluate, export, load, train, tune
 from eyevsai.errors import RunFailed, Terminated, UserError
 from tests.conftest import Eyevsai
@@ -141,7 +141,7 @@ def test_sigterm_is_passed_on_when_the_run_has_ended(
 
 
 def test_a_thread_trains_too(stripes: Path, workplace: Path) -> None:
-    done: list[eyevsai.Trained] = []
+    done: list[package.Trained] = []
     thread = threading.Thread(target=lambda: done.append(train(data=stripes, **SMALL)))
     thread.start()
     thread.join()
@@ -158,11 +158,11 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("command", "given"), [(name, each) for name in MISTAKES for each in MISTAKES[name]], ids=str)
-def test_a_mistake_is_said_as_the_command_says_it(command: str, given: dict[str, Any], eyevsai_here: Eyevsai) -> None:
+def test_a_mistake_is_said_as_the_command_says_it(command: str, given: dict[str, Any], eyevsai: Eyevsai) -> None:
     flags = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    said = eyevsai_here(command, *flags, code=2).stderr
+    said = eyevsai(command, *flags, code=2).stderr
     with pytest.raises(UserError) as caught:
-        getattr(eyevsai, command)(**given)
+        getattr(package, command)(**given)
     assert not isinstance(caught.value, RunFailed)
     assert f"Error: {caught.value}\n" in said
 

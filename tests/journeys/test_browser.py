@@ -1,4 +1,4 @@
-"""What a person sees in MLflow's UI, in a real browser."""
+"""What a person sees in MLflow's UI, in a real browser; `make test` opens one page, in test_ui.py."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mlflow import MlflowClient
 
 from tests.conftest import Eyevsai
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(400)
-def test_a_study_shows_its_trials_under_it(
-    eyevsai_here: Eyevsai, workplace: Path, stripes: Path, screenshots: Any
-) -> None:
+def test_a_study_shows_its_trials_under_it(eyevsai: Eyevsai, workplace: Path, stripes: Path, screenshots: Any) -> None:
     small = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
-    eyevsai_here("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1")
+    eyevsai("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1")
     parent = next(run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "tune")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
         screenshots.open_study(page, address, "tune stripes-shallow-rf_hog_lbp")
@@ -30,38 +30,37 @@ def test_a_study_shows_its_trials_under_it(
         assert not page.locator(".ag-row").get_by_text("trial").count()  # they lie under it
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_models_page_follows_promotions_rollbacks_and_cleanups(
-    eyevsai_here: Eyevsai, workplace: Path, screenshots: Any
+    eyevsai: Eyevsai, workplace: Path, screenshots: Any
 ) -> None:
     name, forced = "digits-deep_v1-standard", ("--force", "--reason", "to be looked at")
     for seed in ("0", "1", "2"):
-        eyevsai_here("train", "--epochs", "1", "--width", "8", "--seed", seed, "--tuned", "never")
+        eyevsai("train", "--epochs", "1", "--width", "8", "--seed", seed, "--tuned", "never")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
 
         def in_production() -> dict[str, bool]:
             rows = screenshots.open_model(page, address, name)
             return {row.split("\n")[0]: "@\xa0production" in row for row in rows}
 
-        eyevsai_here("promote", name, "--version", "1", *forced)
-        eyevsai_here("promote", name, "--version", "3", *forced)
+        eyevsai("promote", name, "--version", "1", *forced)
+        eyevsai("promote", name, "--version", "3", *forced)
         assert in_production() == {"Version 1": False, "Version 2": False, "Version 3": True}
-        eyevsai_here("rollback", name)
+        eyevsai("rollback", name)
         assert in_production() == {"Version 1": True, "Version 2": False, "Version 3": False}
-        eyevsai_here("cleanup", "--keep", "1", "--yes")
+        eyevsai("cleanup", "--keep", "1", "--yes")
         assert in_production() == {"Version 1": True, "Version 3": False}
 
 
 @pytest.mark.timeout(600)
 def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
-    eyevsai_here: Eyevsai, workplace: Path, screenshots: Any
+    eyevsai: Eyevsai, workplace: Path, screenshots: Any
 ) -> None:
     name = "digits-deep_v1-standard"
     for run_name, width in (("narrow", "8"), ("wide", "16")):
-        eyevsai_here("train", "--run-name", run_name, "--width", width, "--epochs", "2", "--tuned", "never")
+        eyevsai("train", "--run-name", run_name, "--width", width, "--epochs", "2", "--tuned", "never")
     wide, narrow = MlflowClient().search_runs(["0"])
-    eyevsai_here("promote", name, "--version", "1", "--force", "--reason", "the first")
+    eyevsai("promote", name, "--version", "1", "--force", "--reason", "the first")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
         runs = sorted((wide, narrow), key=lambda run: -run.data.metrics["best/accuracy"])  # as the list does
         rows = screenshots.compare_runs(page, address, [run.info.run_name for run in runs])
@@ -82,13 +81,13 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
         screenshots.give_alias(page, address, name, 2, "production")
         assert ["@\xa0production" in row for row in versions()] == [True, False]
 
-        status = json.loads(eyevsai_here("registry", "status", name, "--json", code=1).stdout)
+        status = json.loads(eyevsai("registry", "status", name, "--json", code=1).stdout)
         held = [(each["version"], each["stage"], each["by_hand"]) for each in status["versions"]]
         assert held == [(2, "production", True), (1, "", False)]
         assert "alias production is 2, stage Production 1; the alias was set by hand" in status["disagreements"][0]
-        eyevsai_here("registry", "settle", name)
-        eyevsai_here("registry", "status", name)  # nothing disagrees any more
-        log = json.loads(eyevsai_here("registry", "log", name, "--json").stdout)
+        eyevsai("registry", "settle", name)
+        eyevsai("registry", "status", name)  # nothing disagrees any more
+        log = json.loads(eyevsai("registry", "log", name, "--json").stdout)
         changes = [(each["action"], each["before"], each["after"]) for each in log]
         assert changes == [("promote", None, 1), ("found", 1, 2)]
         for number, stage in ((1, "Archived"), (2, "Production")):
@@ -96,12 +95,11 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
             page.get_by_text(stage, exact=True).wait_for()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_run_shows_its_curves_pictures_and_tables(eyevsai_here: Eyevsai, workplace: Path, screenshots: Any) -> None:
-    eyevsai_here("train", "--epochs", "2", "--width", "8")
+def test_a_run_shows_its_curves_pictures_and_tables(eyevsai: Eyevsai, workplace: Path, screenshots: Any) -> None:
+    eyevsai("train", "--epochs", "2", "--width", "8")
     (run,) = MlflowClient().search_runs(["0"])
-    eyevsai_here("evaluate", "--run", run.info.run_id, "--corruption-images", "0")
+    eyevsai("evaluate", "--run", run.info.run_id, "--corruption-images", "0")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
         screenshots.open_curves(page, address, run.info.run_id)
         assert page.get_by_text("digits-deep_v1-standard").count()

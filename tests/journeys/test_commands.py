@@ -14,6 +14,8 @@ from tests.conftest import Eyevsai, write_images
 
 ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
 
+LARGE = ("vgg16", "resnet101", "densenet121", "efficientnet_b1")  # the others of their kind are described as they are
+
 
 def test_list_describes_models_and_datasets(eyevsai: Eyevsai, tmp_path: Path) -> None:
     write_images(tmp_path / "root" / "beans", {"a": 3, "b": 3})
@@ -27,8 +29,11 @@ def test_list_describes_models_and_datasets(eyevsai: Eyevsai, tmp_path: Path) ->
     assert list(inventory["datasets"]) == ["digits", "beans", "beans_of_all_the_world", "combined_all"]
 
 
-def test_doctor_says_what_to_mend(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_doctor_has_nothing_to_mend(eyevsai: Eyevsai) -> None:
     assert "MEND" not in eyevsai("doctor").stdout
+
+
+def test_doctor_says_what_to_mend(eyevsai: Eyevsai, workplace: Path) -> None:
     with sqlite3.connect(workplace / "mlflow.db") as database:
         database.execute("update alembic_version set version_num = 'ffff00001111'")
     database.close()
@@ -88,24 +93,27 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
         ("--quiet list --verbose", "--quiet and --verbose contradict each other: leave one out."),
     ],
 )
-def test_a_mistake_is_told_by_its_value_and_what_to_do(eyevsai_here: Eyevsai, typed: str, said: str) -> None:
-    done = eyevsai_here(*shlex.split(typed), code=2)
+def test_a_mistake_is_told_by_its_value_and_what_to_do(eyevsai: Eyevsai, typed: str, said: str) -> None:
+    done = eyevsai(*shlex.split(typed), code=2)
     assert done.stderr.startswith(f"Error: {said}")
     assert done.stderr.count("\n") == 1
 
 
-def test_switches_stand_before_and_behind_a_command(eyevsai_here: Eyevsai) -> None:
+def test_switches_stand_before_and_behind_a_command(eyevsai: Eyevsai) -> None:
     for typed in ("--debug train --epochs 0", "train --epochs 0 --debug", "train --debug true --epochs 0",
                   "--debug true train-all --epochs 0", "data --debug check none", "data check --nonsense --debug",
                   "--debug nonsense"):  # fmt: skip
         with pytest.raises(UserError):
             main(typed.split())
     for typed in ("train --debug false --epochs 0", "--debug false data check none", "train --epochs 0"):
-        assert eyevsai_here(*typed.split(), code=2).stderr.startswith("Error: ")
-    assert "Commands" in eyevsai_here("--quiet", code=2).stdout
+        assert eyevsai(*typed.split(), code=2).stderr.startswith("Error: ")
+    assert "Commands" in eyevsai("--quiet", code=2).stdout
 
 
-@pytest.mark.parametrize(("family", "variation"), ALL)
+@pytest.mark.parametrize(
+    ("family", "variation"),
+    [pytest.param(*each, marks=[pytest.mark.slow] * (each[1] in LARGE)) for each in ALL],
+)
 def test_describe_says_what_a_model_is_made_of(eyevsai: Eyevsai, family: str, variation: str) -> None:
     command = ("describe", "--model", family, "--variation", variation, "--num-classes", "7")
     card = eyevsai(*command).stdout
@@ -120,6 +128,14 @@ def test_describe_says_what_a_model_is_made_of(eyevsai: Eyevsai, family: str, va
         smaller = json.loads(eyevsai(*command, "--json", "--image-size", "48").stdout)
         assert smaller["flops"] < described["flops"]
         assert smaller["parameters"] == described["parameters"]
+
+
+@pytest.mark.parametrize(("family", "variation"), ALL)
+def test_each_variation_is_explained(family: str, variation: str) -> None:
+    about = family_of(family).variations[variation]
+    assert about.papers
+    assert about.technical
+    assert about.simple
 
 
 def test_operations_are_counted_as_by_hand(eyevsai: Eyevsai) -> None:

@@ -14,8 +14,7 @@ from sklearn.metrics import accuracy_score, log_loss
 import eyevsai as package
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
-from tests.conftest import Eyevsai, write_images
-from tests.journeys.conftest import MlflowRun
+from tests.conftest import STRIPES, TRAINED, Eyevsai, write_images
 
 SMALL = (
     "--image-size",
@@ -31,16 +30,32 @@ SMALL = (
     "--tuned",
     "never",
 )
-COUNTS = {"across": 40, "down": 40, "wide": 40}
+COUNTS = STRIPES
+NAME = TRAINED["deep_v1"]
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("judged") / "stripes", COUNTS)
+@pytest.fixture
+def workplace(trained: Path) -> Path:
+    return trained
 
 
-def train(eyevsai_here: Eyevsai, data: Path, *flags: str) -> str:
-    eyevsai_here("train", "--data", str(data), *SMALL, *flags)
+@pytest.fixture
+def images(workplace: Path) -> Path:
+    return workplace / "data" / "stripes"
+
+
+@pytest.fixture
+def run_id(workplace: Path) -> str:
+    """Return the run of a deep_v1 model that was not evaluated."""
+    return run_of(NAME)
+
+
+def run_of(name: str) -> str:
+    return str(MlflowClient().get_model_version(name, "1").run_id)
+
+
+def train(eyevsai: Eyevsai, data: Path, *flags: str) -> str:
+    eyevsai("train", "--data", str(data), *SMALL, *flags)
     return runs_of("train")[0].info.run_id
 
 
@@ -56,9 +71,8 @@ def read(run_id: str, name: str) -> str:
     return Path(MlflowClient().download_artifacts(run_id, name)).read_text()
 
 
-def test_mlflow_run_judges_by_the_test_split(mlflow_run: MlflowRun, eyevsai_here: Eyevsai, images: Path) -> None:
-    run_id = train(eyevsai_here, images)
-    said = mlflow_run("evaluate", "-P", f"run={run_id}").stdout
+def test_entry_point_evaluates_on_the_test_split(entry_point: Eyevsai, run_id: str, images: Path) -> None:
+    said = entry_point("evaluate", "-P", f"run={run_id}").stdout
     assert f"run {run_id} has test_report.html" in said
     run, (call,) = MlflowClient().get_run(run_id), runs_of("evaluate")
     assert (run.info.status, call.info.status, call.data.tags["subject"]) == ("FINISHED", "FINISHED", run_id)
@@ -92,13 +106,12 @@ def test_mlflow_run_judges_by_the_test_split(mlflow_run: MlflowRun, eyevsai_here
 
 
 def test_a_version_is_judged_by_other_images_and_answers_only_when_it_is_sure(
-    eyevsai_here: Eyevsai, images: Path, tmp_path: Path
+    eyevsai: Eyevsai, run_id: str, images: Path, tmp_path: Path
 ) -> None:
-    run_id = train(eyevsai_here, images)
-    name, client = "stripes-deep_v1-standard", MlflowClient()
+    name, client = NAME, MlflowClient()
     client.set_registered_model_alias(name, "champion", "1")
     client.transition_model_version_stage(name, "1", "Production")
-    eyevsai_here(
+    eyevsai(
         "evaluate", "--model-uri", f"models:/{name}@champion", "--target-precision", "0.9", "--corruption-images", "0"
     )
     run = client.get_run(run_id)
@@ -114,35 +127,34 @@ def test_a_version_is_judged_by_other_images_and_answers_only_when_it_is_sure(
     uri = f"models:/{name}/Production"
     assert (
         "does not know these classes of the data: odd, quer"
-        in eyevsai_here("evaluate", "--model-uri", uri, "--data", str(others), code=2).stderr
+        in eyevsai("evaluate", "--model-uri", uri, "--data", str(others), code=2).stderr
     )
-    done = eyevsai_here("evaluate", "--model-uri", uri, "--data", str(others), "--map", str(mapped), "--json")
+    done = eyevsai("evaluate", "--model-uri", uri, "--data", str(others), "--map", str(mapped), "--json")
     found = json.loads(done.stdout)
     assert (found["images"], found["dataset"]) == (12, "others")
     assert "No image shows wide" in done.stderr
     other = client.get_run(found["run_id"])
     assert (other.data.tags["job"], other.data.tags["subject"]) == ("evaluate", run_id)
     assert other.data.metrics["test/accuracy"] == found["figures"]["accuracy"]
-    known = eyevsai_here("evaluate", "--run", run_id, "--data", str(images), "--corruption-images", "0").stderr
+    known = eyevsai("evaluate", "--run", run_id, "--data", str(images), "--corruption-images", "0").stderr
     assert "images were in the model's train split" in known
 
 
-def test_a_shallow_model_says_what_it_leans_on(eyevsai_here: Eyevsai, images: Path) -> None:
-    eyevsai_here("train", "--data", str(images), "--model", "shallow", "--image-size", "32", "--threads", "1")
-    run_id = runs_of("train")[0].info.run_id
-    eyevsai_here("evaluate", "--run", run_id, "--corruption-images", "8")
+def test_a_shallow_model_says_what_it_leans_on(eyevsai: Eyevsai, workplace: Path) -> None:
+    run_id = run_of(TRAINED["shallow"])
+    eyevsai("evaluate", "--run", run_id, "--corruption-images", "8")
     names = artifacts(run_id, "pictures")
     assert "pictures/test_importance.png" in names
     assert "pictures/test_grad_cam.png" not in names
     assert {"test/importance_hog", "test/importance_color"} <= MlflowClient().get_run(run_id).data.metrics.keys()
 
 
-def test_two_models_on_the_same_images(eyevsai_here: Eyevsai, images: Path, workplace: Path) -> None:
-    first, second = train(eyevsai_here, images), train(eyevsai_here, images, "--lr", "0.0001", "--epochs", "1")
-    assert f"eyevsai evaluate --run {first}" in eyevsai_here("compare", first, second, code=2).stderr
-    for run_id in (first, second):
-        eyevsai_here("evaluate", "--run", run_id, "--corruption-images", "0")
-    found = json.loads(eyevsai_here("compare", first, second, "--json").stdout)
+def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace: Path) -> None:
+    first, second = train(eyevsai, images), train(eyevsai, images, "--lr", "0.0001", "--epochs", "1")
+    assert f"eyevsai evaluate --run {first}" in eyevsai("compare", first, second, code=2).stderr
+    for each in (first, second):
+        eyevsai("evaluate", "--run", each, "--corruption-images", "0")
+    found = json.loads(eyevsai("compare", first, second, "--json").stdout)
     assert found["settings"] == {"lr": [0.003, 0.0001], "epochs": [8, 1]}
     accuracies = [model["figures"]["accuracy"] for model in found["models"]]
     (pair,) = found["pairs"]
@@ -150,51 +162,49 @@ def test_two_models_on_the_same_images(eyevsai_here: Eyevsai, images: Path, work
         (accuracies[0] - accuracies[1]) * found["images"]
     )
     assert pair["difference"]["only_first"] == len(pair["only_first"])
-    assert "McNemar's exact test" in eyevsai_here("compare", first, "models:/stripes-deep_v1-standard/2").stdout
+    assert "McNemar's exact test" in eyevsai("compare", first, f"models:/{NAME}/3").stdout
     page = (workplace / "comparison.html").read_text()
     assert page.count("data:image/jpeg") == min(12, len(pair["only_first"])) + min(12, len(pair["only_second"]))
     images.rename(images.with_name("moved"))
     try:
-        done = eyevsai_here("compare", first, second)
+        done = eyevsai("compare", first, second)
     finally:
         images.with_name("moved").rename(images)
     assert "comparison.html shows no images" in done.stderr
     assert "McNemar's exact test" in done.stdout
     assert "data:image" not in (workplace / "comparison.html").read_text()
-    third = train(eyevsai_here, images, "--seed", "5", "--epochs", "1")
-    eyevsai_here("evaluate", "--run", third, "--corruption-images", "0")
-    assert "not judged by the same images" in eyevsai_here("compare", first, third, code=2).stderr
-    assert "two runs" in eyevsai_here("compare", first, code=2).stderr
+    third = train(eyevsai, images, "--seed", "5", "--epochs", "1")
+    eyevsai("evaluate", "--run", third, "--corruption-images", "0")
+    assert "not judged by the same images" in eyevsai("compare", first, third, code=2).stderr
+    assert "two runs" in eyevsai("compare", first, code=2).stderr
 
 
-def test_a_split_that_is_not_the_runs_is_refused(eyevsai_here: Eyevsai, images: Path) -> None:
-    run_id, client = train(eyevsai_here, images, "--epochs", "1"), MlflowClient()
+def test_a_split_that_is_not_the_runs_is_refused(eyevsai: Eyevsai, run_id: str) -> None:
+    client = MlflowClient()
     table = read(run_id, "split.tsv")
     client.log_text(run_id, table.replace("\ntest\t", "\ntrain\t", 1), "split.tsv")
-    assert "split otherwise than when" in eyevsai_here("evaluate", "--run", run_id, code=2).stderr
+    assert "split otherwise than when" in eyevsai("evaluate", "--run", run_id, code=2).stderr
     client.log_text(run_id, table, "split.tsv")
-    eyevsai_here("evaluate", "--run", run_id, "--corruption-images", "0")
+    eyevsai("evaluate", "--run", run_id, "--corruption-images", "0")
 
 
-def test_a_corrupt_artifact_is_not_judged(eyevsai_here: Eyevsai, images: Path, workplace: Path) -> None:
-    run_id = train(eyevsai_here, images, "--epochs", "1")
-    (weights,) = workplace.rglob("artifacts/data/model/model.safetensors")
-    spoiled = bytearray(weights.read_bytes())
-    spoiled[-1] ^= 1
-    weights.write_bytes(spoiled)
-    done = eyevsai_here("evaluate", "--run", run_id, code=2)
+@pytest.mark.requirement(23)
+def test_a_corrupt_artifact_is_not_judged(eyevsai: Eyevsai, run_id: str, workplace: Path) -> None:
+    spoil(workplace, run_id)
+    done = eyevsai("evaluate", "--run", run_id, code=2)
     assert "its SHA-256 differs" in done.stderr
     assert not any(name.startswith("test/") for name in MlflowClient().get_run(run_id).data.metrics)
 
 
-def test_what_cannot_be_judged_is_told(eyevsai_here: Eyevsai, images: Path, tmp_path: Path) -> None:
-    run_id = train(eyevsai_here, images, "--test-fraction", "0")
-    name = "stripes-deep_v1-standard"
+@pytest.mark.processes("images are decoded in forks")
+def test_what_cannot_be_judged_is_told(eyevsai: Eyevsai, images: Path, workplace: Path, tmp_path: Path) -> None:
+    run_id = train(eyevsai, images, "--test-fraction", "0", "--epochs", "1")
+    name = NAME
     for flags, said in [
         (("--run", run_id), "The test split of stripes is empty"),
         (("--run", "nothing"), "There is no run nothing"),
         (("--run", MlflowClient().create_run("0").info.run_id), "has no model: it is RUNNING"),
-        (("--model-uri", f"models:/{name}/9"), "Versions of " + name + ": 1"),
+        (("--model-uri", f"models:/{name}/9"), "Versions of " + name + ": 1, 2"),
         (("--model-uri", f"models:/{name}@best"), "There is no models:/"),
         (("--model-uri", f"models:/{name}/Production"), "There is no models:/"),
         (("--model-uri", "models:/stripes-deep_v1-standart/1"), f"Did you mean '{name}'?"),
@@ -202,23 +212,26 @@ def test_what_cannot_be_judged_is_told(eyevsai_here: Eyevsai, images: Path, tmp_
         (("--run", run_id, "--data", str(tmp_path / "none")), "There is no folder"),
         ((), "Say which model"),
     ]:
-        done = eyevsai_here("evaluate", *flags, code=2)
+        done = eyevsai("evaluate", *flags, code=2)
         assert said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
     call = runs_of("evaluate")
     assert not call  # what is wrong is found before a run is made
 
     extra = write_images(tmp_path / "grown" / "stripes", COUNTS)
-    grown = train(eyevsai_here, extra)
+    grown = train(eyevsai, extra, "--epochs", "1")
     write_images(extra, {"across": 3}, start=300)
-    assert "are not those that" in eyevsai_here("evaluate", "--run", grown, code=2).stderr
-    (weights,) = (
-        Path(MlflowClient().get_run(grown).info.artifact_uri.removeprefix("file://"))
-        .parents[1]
-        .rglob(f"*{model_id(grown)}*/**/model.safetensors")
-    )
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert "SHA-256 differs" in eyevsai_here("evaluate", "--run", grown, "--data", str(images), code=2).stderr
+    assert "are not those that" in eyevsai("evaluate", "--run", grown, code=2).stderr
+    spoil(workplace, grown)
+    assert "SHA-256 differs" in eyevsai("evaluate", "--run", grown, "--data", str(images), code=2).stderr
+
+
+def spoil(workplace: Path, run_id: str) -> None:
+    """Flip a bit of a run's weights."""
+    (weights,) = workplace.rglob(f"{model_id(run_id)}/artifacts/data/model/model.safetensors")
+    spoiled = bytearray(weights.read_bytes())
+    spoiled[-1] ^= 1
+    weights.write_bytes(spoiled)
 
 
 def model_id(run_id: str) -> str:

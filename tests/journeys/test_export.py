@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import signal
@@ -28,22 +29,29 @@ import eyevsai as package
 from eyevsai.cli import main
 from eyevsai.formats.onnx import Onnx, OnnxRuntime
 from eyevsai.formats.openvino import OpenVino
-from tests.conftest import ROOT, Eyevsai, draw_image, write_images
+from eyevsai.tracking import lifetime, run
+from tests.conftest import ROOT, TRAINED, Eyevsai, copy_store, copy_trained, draw_image, write_images
 from tests.journeys.conftest import MlflowRun
 
 SMALL = ("--image-size", "32", "--batch-size", "8", "--epochs", "8", "--width", "8", "--threads", "1")
-MODEL, VERSION = "stripes-deep_v1-standard", "models:/stripes-deep_v1-standard/1"
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("leaving") / "stripes", {"across": 40, "down": 40, "wide": 40})
+MODEL, VERSION = TRAINED["deep_v1"], f"models:/{TRAINED['deep_v1']}/1"
 
 
 @pytest.fixture
-def trained(eyevsai_here: Eyevsai, images: Path) -> str:
-    eyevsai_here("train", "--data", str(images), *SMALL)
-    return runs_of("train")[0].info.run_id
+def workplace(trained_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of the trained store, as the current folder."""
+    return copy_trained(trained_store, tmp_path / "project", monkeypatch)
+
+
+@pytest.fixture
+def images(workplace: Path) -> Path:
+    return workplace / "data" / "stripes"
+
+
+@pytest.fixture
+def trained(workplace: Path) -> str:
+    """Return the run of VERSION."""
+    return str(MlflowClient().get_model_version(MODEL, "1").run_id)
 
 
 def runs_of(job: str) -> list[Run]:
@@ -58,13 +66,13 @@ def tags() -> dict[str, str]:
     return dict(MlflowClient().get_model_version(MODEL, "1").tags)
 
 
-def test_mlflow_run_exports_and_the_version_is_served_by_it(
-    mlflow_run: MlflowRun, trained: str, images: Path, workplace: Path
+def test_exported_version_is_served_by_its_onnx_file(
+    entry_point: Eyevsai, trained: str, images: Path, workplace: Path
 ) -> None:
     before = package.load(VERSION)
     picture = next((images / "down").iterdir())
     formats = "format=onnx,openvino,pytorch"
-    mlflow_run("export", "-P", f"model_uri={VERSION}", "-P", formats, "-P", f"output={workplace / 'out'}")
+    entry_point("export", "-P", f"model_uri={VERSION}", "-P", formats, "-P", f"output={workplace / 'out'}")
     (call,) = runs_of("export")
     assert (call.info.status, call.data.tags["subject"], call.data.tags["model_uri"]) == ("FINISHED", trained, VERSION)
     assert artifacts(trained, "exports") == {"onnx", "openvino", "pytorch"}
@@ -84,6 +92,7 @@ def test_mlflow_run_exports_and_the_version_is_served_by_it(
     assert table["probability"][0] == after.predict(picture).probability
 
 
+@pytest.mark.requirement(21)
 def test_an_export_that_says_something_else_is_refused(
     trained: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,7 +114,7 @@ def test_an_export_that_says_something_else_is_refused(
     assert package.load(VERSION).metadata["format"] is None
 
 
-def test_mistakes_are_said_before_anything_is_written(eyevsai_here: Eyevsai, trained: str, tmp_path: Path) -> None:
+def test_mistakes_are_said_before_anything_is_written(eyevsai: Eyevsai, trained: str, tmp_path: Path) -> None:
     (tmp_path / "out" / f"{MODEL}-1" / "onnx").mkdir(parents=True)
     for flags, reason in [
         (("--run", trained, "--format", "onxn"), "Did you mean 'onnx'?"),
@@ -114,20 +123,20 @@ def test_mistakes_are_said_before_anything_is_written(eyevsai_here: Eyevsai, tra
         (("--run", trained, "--output", str(tmp_path / "out")), "is there already"),
         (("--run", trained, "--parity-images", "0"), "--parity-images 0 is not allowed"),
     ]:
-        said = eyevsai_here("export", *flags, code=2).stderr
+        said = eyevsai("export", *flags, code=2).stderr
         assert reason in said
         assert "Traceback" not in said
     assert runs_of("export") == []
 
 
-def test_predict_says_what_files_show(eyevsai_here: Eyevsai, trained: str, images: Path, tmp_path: Path) -> None:
+def test_predict_says_what_files_show(eyevsai: Eyevsai, trained: str, images: Path, tmp_path: Path) -> None:
     del trained
     folder = tmp_path / "mixed"
     (folder / "deeper").mkdir(parents=True)
     for number in range(70):  # more than one process takes at a time
         Image.fromarray(draw_image(number % 3, number)).save(folder / "deeper" / f"{number:02d}.png")
     (folder / "broken.jpg").write_text("no image")
-    done = eyevsai_here("predict", VERSION, str(folder), "--json", "--top-k", "2", code=1)
+    done = eyevsai("predict", VERSION, str(folder), "--json", "--top-k", "2", code=1)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert answers[0] == {
         "image": str(folder / "broken.jpg"),
@@ -142,24 +151,24 @@ def test_predict_says_what_files_show(eyevsai_here: Eyevsai, trained: str, image
     assert len(answers) == 71
 
     picture = next((images / "wide").iterdir())
-    label, probability = eyevsai_here("predict", VERSION, str(picture)).stdout.strip().split("\t")[1:]
+    label, probability = eyevsai("predict", VERSION, str(picture)).stdout.strip().split("\t")[1:]
     assert (label, float(probability)) == ("wide", pytest.approx(classifier.predict(picture).probability, abs=1e-4))
-    assert "\tunsure\t" in eyevsai_here("predict", VERSION, str(picture), "--threshold", "1").stdout
-    assert "There is no image file or folder" in eyevsai_here("predict", VERSION, "nowhere.png", code=2).stderr
-    assert "An image's name is empty" in eyevsai_here("predict", VERSION, "", code=2).stderr  # not all that lies here
-    assert "The model's name is empty" in eyevsai_here("predict", "", str(picture), code=2).stderr
-    assert "Did you mean" in eyevsai_here("predict", "models:/stripes-deep_v1-standart/1", str(picture), code=2).stderr
+    assert "\tunsure\t" in eyevsai("predict", VERSION, str(picture), "--threshold", "1").stdout
+    assert "There is no image file or folder" in eyevsai("predict", VERSION, "nowhere.png", code=2).stderr
+    assert "An image's name is empty" in eyevsai("predict", VERSION, "", code=2).stderr  # not all that lies here
+    assert "The model's name is empty" in eyevsai("predict", "", str(picture), code=2).stderr
+    assert "Did you mean" in eyevsai("predict", "models:/stripes-deep_v1-standart/1", str(picture), code=2).stderr
 
 
-def predict_from_input(text: bytes) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "eyevsai", "predict", VERSION, "-"]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, input=text, capture_output=True, env=env, timeout=120, check=False)
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+class Input(io.TextIOWrapper):
+    """Standard input that is no terminal."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="utf-8")
 
 
 def test_predict_takes_names_from_standard_input(
-    eyevsai_here: Eyevsai, trained: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    eyevsai: Eyevsai, trained: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del trained
     folder = workplace / "some pictures"
@@ -167,12 +176,18 @@ def test_predict_takes_names_from_standard_input(
     for name in ("one.png", "näme\twith\x1b[31m tab.png"):
         Image.fromarray(draw_image(0, 1)).save(folder / name)
     monkeypatch.setenv("HOME", str(workplace))
+
+    def predict_from_input(text: bytes) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", Input(text))
+        done = eyevsai("predict", VERSION, "-", code=None)
+        return done.returncode, done.stdout, done.stderr
+
     said = predict_from_input(f"{folder}\r\n\r\n~/some pictures/one.png\r\n{folder}/none.png".encode())
     assert said[0] == 1, said[2]
     assert [line.split("\t")[0] for line in said[1].splitlines()] == [
         f"{folder}/näme\\twith\\x1b[31m tab.png", f"{folder}/one.png", f"{folder}/one.png", f"{folder}/none.png",
     ]  # fmt: skip
-    answers = eyevsai_here("predict", VERSION, str(folder), "--json").stdout.splitlines()
+    answers = eyevsai("predict", VERSION, str(folder), "--json").stdout.splitlines()
     assert json.loads(answers[0])["image"] == f"{folder}/näme\twith\x1b[31m tab.png"
     for text, reason in [
         (b"", "Standard input is empty: - takes names of files and folders, one per line."),
@@ -186,18 +201,18 @@ def test_predict_takes_names_from_standard_input(
 
 
 def test_predict_opens_what_could_hold_code_when_it_is_trusted(
-    eyevsai_here: Eyevsai, trained: str, images: Path, workplace: Path
+    eyevsai: Eyevsai, trained: str, images: Path, workplace: Path
 ) -> None:
-    eyevsai_here("export", "--run", trained, "--format", "pt2", "--output", str(workplace / "out"))
+    eyevsai("export", "--run", trained, "--format", "pt2", "--output", str(workplace / "out"))
     folder, picture = str(workplace / "out" / f"{MODEL}-1" / "pt2"), str(next((images / "down").iterdir()))
-    said = eyevsai_here("predict", folder, picture, code=2).stderr
+    said = eyevsai("predict", folder, picture, code=2).stderr
     assert "open it with predict --trusted" in said
-    assert eyevsai_here("predict", folder, picture, "--trusted").stdout.split("\t")[1] == "down"
+    assert eyevsai("predict", folder, picture, "--trusted").stdout.split("\t")[1] == "down"
 
 
 @pytest.fixture
-def server(eyevsai_here: Eyevsai, trained: str, workplace: Path) -> Iterator[str]:
-    eyevsai_here("export", "--run", trained)
+def server(eyevsai: Eyevsai, trained: str, workplace: Path) -> Iterator[str]:
+    eyevsai("export", "--run", trained)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -230,6 +245,7 @@ def ask(url: str, body: Any) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
+@pytest.mark.slow
 def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> None:
     pictures = [next((images / name).iterdir()) for name in ("across", "down", "wide")]
     records = [{"image": base64.b64encode(picture.read_bytes()).decode()} for picture in pictures]
@@ -264,33 +280,33 @@ def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> 
         assert str(ROOT) not in json.dumps(answer)
 
 
-def test_a_pruned_version_is_smaller_and_leaves(eyevsai_here: Eyevsai, trained: str) -> None:
-    done = eyevsai_here("export", "--run", trained, "--prune", "0.5", "--prune-epochs", "2")
+def test_a_pruned_version_is_smaller_and_leaves(eyevsai: Eyevsai, trained: str) -> None:
+    done = eyevsai("export", "--run", trained, "--prune", "0.5", "--prune-epochs", "2")
     assert f"models:/{MODEL}/2 is {VERSION} pruned" in done.stderr
     version = MlflowClient().get_model_version(MODEL, "2")
     assert version.tags["pruned_from"] == VERSION
     assert float(version.tags["prune.parameters_after"]) < 0.6 * float(version.tags["prune.parameters_before"])
     assert version.tags["export.onnx"] == "passed"
-    run = MlflowClient().get_run(version.run_id or "")
-    assert run.info.status == "FINISHED"
-    assert run.data.tags["job"] == "train"
-    assert len(MlflowClient().get_metric_history(run.info.run_id, "valid/accuracy")) == 2
+    pruned = MlflowClient().get_run(version.run_id or "")
+    assert pruned.info.status == "FINISHED"
+    assert pruned.data.tags["job"] == "train"
+    assert len(MlflowClient().get_metric_history(pruned.info.run_id, "valid/accuracy")) == 2
     for name in ("accuracy", "parameters", "mflops", "size_bytes", "images_per_s"):
-        assert {f"prune/{name}_before", f"prune/{name}_after"} <= run.data.metrics.keys()
+        assert {f"prune/{name}_before", f"prune/{name}_after"} <= pruned.data.metrics.keys()
     assert package.load(f"models:/{MODEL}/2").metadata["format"] == "onnx"
-    figures = json.loads(eyevsai_here("evaluate", "--model-uri", f"models:/{MODEL}/2", "--json").stdout)["figures"]
+    figures = json.loads(eyevsai("evaluate", "--model-uri", f"models:/{MODEL}/2", "--json").stdout)["figures"]
     assert 0 <= figures["accuracy"] <= 1
-    said = eyevsai_here("export", "--run", trained, "--prune", "0.01", code=2).stderr
+    said = eyevsai("export", "--run", trained, "--prune", "0.01", code=2).stderr
     assert "no layer has 8 channels to lose" in said
 
 
 @pytest.mark.slow
 def test_the_best_of_each_dataset_are_packaged(
-    mlflow_run: MlflowRun, eyevsai_here: Eyevsai, trained: str, images: Path, workplace: Path
+    mlflow_run: MlflowRun, eyevsai: Eyevsai, trained: str, images: Path, workplace: Path
 ) -> None:
     other = write_images(workplace / "others" / "spots", {"across": 20, "down": 20})
-    eyevsai_here("train", "--data", str(other), *SMALL)
-    eyevsai_here("train", "--data", str(images), "--model", "shallow", "--image-size", "32", "--threads", "1")
+    eyevsai("train", "--data", str(other), *SMALL)
+    eyevsai("train", "--data", str(images), "--model", "shallow", "--image-size", "32", "--threads", "1")
     client, shallow = MlflowClient(), "models:/stripes-shallow-svm_hog_lbp/1"
     worse = client.get_model_version("stripes-shallow-svm_hog_lbp", "1").run_id or ""
     client.log_metric(trained, "best/accuracy", 0.5)
@@ -312,14 +328,14 @@ def test_the_best_of_each_dataset_are_packaged(
     assert "deployment_info.json" in artifacts(call.info.run_id, "packages/game")
 
     client.log_metric(worse, "test/accuracy", 0.45)  # what was evaluated goes before what valid says
-    eyevsai_here("export", "--package", "other", "--per-dataset", "2")
+    eyevsai("export", "--package", "other", "--per-dataset", "2")
     models = json.loads((workplace / "other" / "deployment_info.json").read_text())["models"]
     assert [(model["model_uri"], model["metric"]) for model in models if model["dataset"] == "stripes"] == [
         (shallow, "test/accuracy"), (VERSION, "best/accuracy"),
     ]  # fmt: skip
     assert not [each for each in workplace.iterdir() if each.name.startswith(".other")]
     client.set_tag(worse, "fingerprint", "of images that are gone")
-    done = eyevsai_here("export", "--package", "third")
+    done = eyevsai("export", "--package", "third")
     assert "Left out: The images of stripes are not those" in done.stderr
     models = json.loads((workplace / "third" / "deployment_info.json").read_text())["models"]
     assert [model["model_uri"] for model in models if model["dataset"] == "stripes"] == [VERSION]
@@ -329,14 +345,42 @@ def test_the_best_of_each_dataset_are_packaged(
         (("--package", "x", "--run", trained), "--package finds the best models itself"),
         (("--package", "x", "--prune", "0.3"), "leave --package out"),
     ]:
-        said = eyevsai_here("export", *flags, code=2).stderr
+        said = eyevsai("export", *flags, code=2).stderr
         assert reason in said
         assert "Traceback" not in said
 
 
-def test_there_is_nothing_to_package(eyevsai_here: Eyevsai, workplace: Path) -> None:
-    assert "No model was trained in this store yet" in eyevsai_here("export", "--package", "game", code=2).stderr
+def test_there_is_nothing_to_package(eyevsai: Eyevsai, workplace: Path, template_store: Path) -> None:
+    copy_store(template_store, workplace)
+    assert "No model was trained in this store yet" in eyevsai("export", "--package", "game", code=2).stderr
     assert not (workplace / "game").exists()
+
+
+def test_interrupted_upload_leaves_the_version_as_it_was(
+    eyevsai: Eyevsai, trained: str, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is uploaded last; what is queued is flushed by sync."""
+    picture = str(next((images / "down").iterdir()))
+    before = eyevsai("predict", VERSION, picture, "--json").stdout
+    upload, uploads = MlflowClient.log_model_artifacts, []
+
+    def once(self: MlflowClient, model_id: str, folder: str) -> None:
+        if uploads:
+            raise ConnectionError("nobody answers")
+        uploads.append(folder)
+        upload(self, model_id, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_model_artifacts", once)
+        for module in (run, lifetime):
+            patch.setattr(module, "PATIENCE_S", 0.5)
+        assert "eyevsai sync" in eyevsai("export", "--run", trained, "--format", "onnx", code=3).stderr
+    assert "export.onnx" not in tags()
+    assert package.load(VERSION).metadata["format"] is None
+    assert eyevsai("predict", VERSION, picture, "--json").stdout == before
+    eyevsai("sync")
+    assert package.load(VERSION).metadata["format"] == "onnx"
+    assert tags()["export.onnx"] == "passed"
 
 
 KILLED_BEFORE_THE_MANIFEST = """
@@ -352,32 +396,33 @@ main(sys.argv[1:])
 """
 
 
-def test_a_killed_export_leaves_the_version_as_it_was(
-    eyevsai_here: Eyevsai, trained: str, images: Path, workplace: Path
+@pytest.mark.slow
+def test_killed_export_leaves_the_version_as_it_was(
+    eyevsai: Eyevsai, trained: str, images: Path, workplace: Path
 ) -> None:
     picture = str(next((images / "down").iterdir()))
-    before = eyevsai_here("predict", VERSION, picture, "--json").stdout
+    before = eyevsai("predict", VERSION, picture, "--json").stdout
     command = [sys.executable, "-c", KILLED_BEFORE_THE_MANIFEST, "export", "--run", trained, "--format", "onnx"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     assert subprocess.run(command, cwd=workplace, env=env, capture_output=True).returncode == -signal.SIGKILL
     assert "export.onnx" not in tags()
     assert package.load(VERSION).metadata["format"] is None
-    assert eyevsai_here("predict", VERSION, picture, "--json").stdout == before
+    assert eyevsai("predict", VERSION, picture, "--json").stdout == before
 
-    eyevsai_here("sync")
+    eyevsai("sync")
     assert package.load(VERSION).metadata["format"] == "onnx"
     assert tags()["export.onnx"] == "passed"
 
 
 def test_a_format_that_cannot_be_written_does_not_stop_the_others(
-    eyevsai_here: Eyevsai, trained: str, monkeypatch: pytest.MonkeyPatch
+    eyevsai: Eyevsai, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: OpenVino, source: object, folder: Path) -> None:
         raise RuntimeError("Check 'shape' failed")
 
-    eyevsai_here("export", "--run", trained, "--format", "openvino")
+    eyevsai("export", "--run", trained, "--format", "openvino")
     monkeypatch.setattr(OpenVino, "write", fail)
-    done = eyevsai_here("export", "--run", trained, "--format", "openvino,pytorch", code=1)
+    done = eyevsai("export", "--run", trained, "--format", "openvino,pytorch", code=1)
     assert f"{VERSION} as openvino is refused. It cannot be written: RuntimeError: Check 'shape' failed" in done.stderr
     assert f"An earlier one, which passed, stays: runs:/{trained}/exports/openvino" in done.stderr
     assert "Traceback" not in done.stderr
@@ -407,6 +452,7 @@ def test_an_interrupted_export_ends_killed_and_keeps_only_what_is_whole(trained:
     assert package.load(VERSION).metadata["format"] == "onnx"
 
 
+@pytest.mark.requirement(21)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("formats", "model"),
@@ -416,10 +462,10 @@ def test_an_interrupted_export_ends_killed_and_keeps_only_what_is_whole(trained:
         ("onnx,openvino", ("shallow",)),
     ],
 )
-def test_row_21_on_photographs(eyevsai_here: Eyevsai, photos: Path, formats: str, model: tuple[str, ...]) -> None:
-    eyevsai_here("train", "--dataset", "pets", "--image-size", "64", "--model", *model, EYEVSAI_DATA=str(photos))
-    (run,) = runs_of("train")
-    done = eyevsai_here("export", "--run", run.info.run_id, "--format", formats, "--json", EYEVSAI_DATA=str(photos))
+def test_exports_agree_on_photographs(eyevsai: Eyevsai, photos: Path, formats: str, model: tuple[str, ...]) -> None:
+    eyevsai("train", "--dataset", "pets", "--image-size", "64", "--model", *model, EYEVSAI_DATA=str(photos))
+    of_photographs = runs_of("train")[0].info.run_id
+    done = eyevsai("export", "--run", of_photographs, "--format", formats, "--json", EYEVSAI_DATA=str(photos))
     for exported in json.loads(done.stdout):
         assert exported["figures"]["images"] == 80
         assert exported["figures"]["top1_agreement"] >= 0.98

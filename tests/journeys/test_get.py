@@ -17,7 +17,6 @@ from tests.conftest import Eyevsai, find_port
 from tests.journeys.conftest import MlflowRun
 from tests.publisher import Publisher, images_of, png, publishing, tar_of, zip_of
 
-pytestmark = pytest.mark.xdist_group("get")
 FOODS, TUNES = "/nikolasgegenava/popular-street-foods", "/nikolasgegenava/music-instruments"
 BREEDS = ("Abyssinian", "american_bulldog")
 PETS = {f"images/{breed}_{number}.png": png(label, number)
@@ -61,10 +60,10 @@ def through_proxy(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_pets_are_class_folders_named_after_their_files(
-    eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher
+    eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
     publisher.cut_after = [3000]
-    done = eyevsai_here("data", "get", "pets")
+    done = eyevsai("data", "get", "pets")
     assert "pets: 20 images in 2 classes at " in done.stdout
     assert "has 2 classes, where its publisher names 37" in done.stderr
     assert "left out, being no images: 2 files" in done.stderr
@@ -73,71 +72,71 @@ def test_pets_are_class_folders_named_after_their_files(
     record = json.loads((workplace / "data" / "pets" / "dataset.json").read_text())
     assert record["classes"] == {"Abyssinian": 10, "american_bulldog": 10}
     assert record["archives"][0]["bytes"] == len(publisher.files["/pets/images.tar.gz"])
-    stats = json.loads(eyevsai_here("data", "stats", "--dataset", "pets", "--json").stdout)
+    stats = json.loads(eyevsai("data", "stats", "--dataset", "pets", "--json").stdout)
     assert stats["classes"] == record["classes"]
 
-    again = eyevsai_here("data", "get", "pets").stdout
+    again = eyevsai("data", "get", "pets").stdout
     assert "pets: there already: 20 images in 2 classes" in again
     assert len(publisher.asked) == 2
     next((workplace / "data" / "pets" / "Abyssinian").iterdir()).unlink()
-    assert "20 images were, 19 are there. --force" in eyevsai_here("data", "get", "pets").stderr
-    assert "pets: 20 images" in eyevsai_here("data", "get", "--force", "pets").stdout
+    assert "20 images were, 19 are there. --force" in eyevsai("data", "get", "pets").stderr
+    assert "pets: 20 images" in eyevsai("data", "get", "--force", "pets").stdout
 
 
-def test_pets_by_their_official_split(eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher) -> None:
-    said = eyevsai_here("data", "get", "--dataset", "pets", "--splits", "given").stdout
+def test_pets_by_their_official_split(eyevsai: Eyevsai, workplace: Path, publisher: Publisher) -> None:
+    said = eyevsai("data", "get", "--dataset", "pets", "--splits", "given").stdout
     assert "18 images in 2 classes (12 train, 6 test)" in said  # two images are in no list, as 41 of the real ones
     assert len(list((workplace / "data" / "pets" / "test" / "Abyssinian").iterdir())) == 3
 
 
 def test_vegetables_keep_their_splits_or_are_put_together(
-    eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher
+    eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
-    said = eyevsai_here("data", "get", "vegetables").stdout
+    said = eyevsai("data", "get", "vegetables").stdout
     assert "30 images in 2 classes" in said
     root = workplace / "data" / "vegetables"
     assert {path.name for path in root.iterdir()} == {"train", "valid", "test", "dataset.json"}
     assert json.loads((root / "dataset.json").read_text())["splits"] == {"train": 16, "valid": 6, "test": 8}
-    done = json.loads(eyevsai_here("data", "get", "vegetables", "--splits", "none", "--force", "--json").stdout)
+    done = json.loads(eyevsai("data", "get", "vegetables", "--splits", "none", "--force", "--json").stdout)
     assert done == [{"name": "vegetables", "folder": str(root), "images": 30, "splits": {}, "is_new": True,
                      "classes": {"Bean": 15, "Bitter_Gourd": 15}}]  # fmt: skip
     assert {path.name for path in root.iterdir()} == {"Bean", "Bitter_Gourd", "dataset.json"}
 
 
 def test_kaggle_is_asked_by_kagglehub(
-    eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    eyevsai: Eyevsai, workplace: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     through_proxy(publisher, monkeypatch)
-    done = eyevsai_here("data", "get", "street_foods")
+    done = eyevsai("data", "get", "street_foods")
     assert "left out, being no images: 1 files" in done.stderr
     assert "secret" not in done.stderr + done.stdout
     assert publisher.asked[0] == ("/api/v1/datasets.DatasetApiService/DownloadDataset", None)
     folders = {path.name for path in (workplace / "data" / "street_foods").iterdir() if path.is_dir()}
     assert folders == {"kebab_shish_kebab", "bánh_mì"}
     del publisher.files[TUNES]
-    said = eyevsai_here("data", "get", "instruments", code=1).stderr
+    said = eyevsai("data", "get", "instruments", code=1).stderr
     assert "Kaggle answers 403" in said
     assert "set KAGGLE_API_TOKEN" in said
 
 
-def test_a_union_is_trained_on_without_a_copy(eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher) -> None:
-    before = eyevsai_here("train", "--dataset", "combined", *TINY, code=2).stderr
+def test_a_union_is_trained_on_without_a_copy(eyevsai: Eyevsai, workplace: Path, publisher: Publisher) -> None:
+    before = eyevsai("train", "--dataset", "combined", *TINY, code=2).stderr
     assert "eyevsai data get combined" in before
-    done = eyevsai_here("data", "get", "combined").stdout
+    done = eyevsai("data", "get", "combined").stdout
     assert "combined: 6 classes, composed of these when it is read" in done
     folders = {path.name for path in (workplace / "data").iterdir() if path.is_dir()}
     assert folders == {".downloads", "pets", "street_foods", "instruments"}
-    assert "combined-deep_v1" in eyevsai_here("train", "--dataset", "combined", *TINY).stdout
-    assert "combined_all: 8 classes" in eyevsai_here("data", "get", "combined_all").stdout
+    assert "combined-deep_v1" in eyevsai("train", "--dataset", "combined", *TINY).stdout
+    assert "combined_all: 8 classes" in eyevsai("data", "get", "combined_all").stdout
 
 
 def test_without_network_each_part_says_what_to_do(
-    eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    eyevsai: Eyevsai, workplace: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EYEVSAI_MIRROR")
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{find_port()}")
-    said = eyevsai_here("data", "get", "combined_all", code=1).stderr
+    said = eyevsai("data", "get", "combined_all", code=1).stderr
     for name, page, file in (
         ("pets", "https://x/images.tar.gz", "images.tar.gz"),
         ("vegetables", "https://www.kaggle.com/datasets/misrakahmed/vegetable-image-dataset", "archive.zip"),
@@ -147,43 +146,55 @@ def test_without_network_each_part_says_what_to_do(
         assert f"Or download {page} with a browser, leave the file at data/.downloads/{name}/{file}" in said
     by_hand = workplace / "data" / ".downloads" / "instruments" / "archive.zip"
     by_hand.write_bytes(publisher.files[TUNES])
-    assert "8 images" in eyevsai_here("data", "get", "instruments").stdout
+    assert "8 images" in eyevsai("data", "get", "instruments").stdout
     assert by_hand.exists()  # what a person downloaded is not ours to delete
     (workplace / "mine.tar.gz").write_bytes(publisher.files["/pets/images.tar.gz"])
-    assert "20 images" in eyevsai_here("data", "get", "pets", "--from-archive", "mine.tar.gz").stdout
+    assert "20 images" in eyevsai("data", "get", "pets", "--from-archive", "mine.tar.gz").stdout
 
 
 def test_mistakes_are_told(
-    eyevsai_here: Eyevsai, workplace: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    eyevsai: Eyevsai, workplace: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "Name a dataset: pets, vegetables" in eyevsai_here("data", "get", code=2).stderr
-    assert "Did you mean 'vegetables'" in eyevsai_here("data", "get", "vegetable", code=2).stderr
-    assert "takes one of given, none" in eyevsai_here("data", "get", "pets", "--splits", "some", code=2).stderr
+    assert "Name a dataset: pets, vegetables" in eyevsai("data", "get", code=2).stderr
+    assert "Did you mean 'vegetables'" in eyevsai("data", "get", "vegetable", code=2).stderr
+    assert "takes one of given, none" in eyevsai("data", "get", "pets", "--splits", "some", code=2).stderr
     get = ("data", "get", "pets", "--from-archive")
-    assert "There is no file nowhere.zip" in eyevsai_here(*get, "nowhere.zip", code=2).stderr
+    assert "There is no file nowhere.zip" in eyevsai(*get, "nowhere.zip", code=2).stderr
     (workplace / "other.zip").write_bytes(b"PK")
-    assert "is not the published images.tar.gz" in eyevsai_here(*get, "other.zip", code=2).stderr
-    one = eyevsai_here("data", "get", "combined", "--from-archive", "other.zip", code=2).stderr
+    assert "is not the published images.tar.gz" in eyevsai(*get, "other.zip", code=2).stderr
+    one = eyevsai("data", "get", "combined", "--from-archive", "other.zip", code=2).stderr
     assert "made of pets, street_foods, instruments" in one
     (workplace / "data" / "vegetables" / "mine").mkdir(parents=True)
-    assert "vegetables: there already: 0 images" in eyevsai_here("data", "get", "vegetables").stdout
-    forced = eyevsai_here("data", "get", "vegetables", "--force", code=2).stderr
+    assert "vegetables: there already: 0 images" in eyevsai("data", "get", "vegetables").stdout
+    forced = eyevsai("data", "get", "vegetables", "--force", code=2).stderr
     assert "was not made by this command" in forced
-    assert "cannot be read or written" in eyevsai_here(*get[:3], "--data-root", "other.zip", code=1).stderr
-    gone = eyevsai_here("data", "get", "pets", EYEVSAI_MIRROR=f"{publisher.url}/nothing", code=1).stderr
+    assert "cannot be read or written" in eyevsai(*get[:3], "--data-root", "other.zip", code=1).stderr
+    gone = eyevsai("data", "get", "pets", EYEVSAI_MIRROR=f"{publisher.url}/nothing", code=1).stderr
     assert "the server answers 404" in gone
-    login = eyevsai_here("data", "get", "pets", EYEVSAI_MIRROR="http://me:password@127.0.0.1:9", code=1).stderr
+    login = eyevsai("data", "get", "pets", EYEVSAI_MIRROR="http://me:password@127.0.0.1:9", code=1).stderr
     assert "password" not in login
     with monkeypatch.context() as patch:
         patch.delenv("EYEVSAI_MIRROR")
         patch.setitem(sys.modules, "kagglehub", None)
-        without = eyevsai_here("data", "get", "instruments", code=2).stderr
+        without = eyevsai("data", "get", "instruments", code=2).stderr
     assert "eyevsai install data --run" in without
 
 
-def test_mlflow_run_gets_data(mlflow_run: MlflowRun, workplace: Path, publisher: Publisher) -> None:
-    said = mlflow_run("data", "-P", "dataset=vegetables", "-P", "splits=none").stdout
-    assert "vegetables: 30 images in 2 classes" in said
+def check_data_run() -> None:
+    """Fail unless the run of the entry point `data` says what was got."""
     (run,) = MlflowClient().search_runs(["0"])
     assert (run.info.status, run.data.tags["job"], run.data.tags["subject"]) == ("FINISHED", "data", "vegetables")
     assert run.data.params == {"dataset": "vegetables", "splits": "none"}
+
+
+def test_entry_point_gets_data(entry_point: Eyevsai, publisher: Publisher) -> None:
+    said = entry_point("data", "-P", "dataset=vegetables", "-P", "splits=none").stdout
+    assert "vegetables: 30 images in 2 classes" in said
+    check_data_run()
+
+
+@pytest.mark.slow
+def test_mlflow_run_gets_data(mlflow_run: MlflowRun, publisher: Publisher) -> None:
+    said = mlflow_run("data", "-P", "dataset=vegetables", "-P", "splits=none").stdout
+    assert "vegetables: 30 images in 2 classes" in said
+    check_data_run()

@@ -65,8 +65,8 @@ def contents() -> list[dict[str, Any]]:
     return sorted(found, key=lambda run: run["tags"]["imported"])
 
 
-def test_a_registry_becomes_runs_and_versions(eyevsai_here: Eyevsai, registry: Path) -> None:
-    said = eyevsai_here("registry", "import", str(registry)).stdout
+def test_a_registry_becomes_runs_and_versions(eyevsai: Eyevsai, registry: Path) -> None:
+    said = eyevsai("registry", "import", str(registry)).stdout
     assert "model_000000000002: models:/pets-deep_v2-resnet/2, run " in said
     assert "model_000000000004: a failed training, run " in said
     assert said.endswith("4 imported, 0 were there already, 0 left out\n")
@@ -83,7 +83,7 @@ def test_a_registry_becomes_runs_and_versions(eyevsai_here: Eyevsai, registry: P
     assert json.loads(Path(text).read_text()) == make_record(1)
 
     before = contents()
-    again = json.loads(eyevsai_here("registry", "import", str(registry), "--json").stdout)
+    again = json.loads(eyevsai("registry", "import", str(registry), "--json").stdout)
     assert again["written"] == []
     assert len(again["there"]) == 4
     assert contents() == before
@@ -94,7 +94,7 @@ PLACES = [("log_text", 2), ("create_model_version", 2), ("set_tag", 1)]
 
 @pytest.mark.parametrize(("method", "count"), PLACES)
 def test_an_import_that_was_killed_is_finished(
-    eyevsai_here: Eyevsai, registry: Path, workplace: Path, method: str, count: int
+    eyevsai: Eyevsai, registry: Path, workplace: Path, method: str, count: int
 ) -> None:
     command = [sys.executable, "-c", KILLED, str(registry), method, str(count)]
     killed = subprocess.run(command, cwd=workplace, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
@@ -102,14 +102,14 @@ def test_an_import_that_was_killed_is_finished(
     torn = contents()
     assert 0 < len(torn) < 4
     assert "version" not in torn[-1]["tags"]
-    done = json.loads(eyevsai_here("registry", "import", str(registry), "--json").stdout)
+    done = json.loads(eyevsai("registry", "import", str(registry), "--json").stdout)
     assert [each["model_id"] for each in done["written"]] == [f"model_{number:012x}" for number in range(len(torn), 5)]
     found = contents()
     assert [run["status"] for run in found] == ["FINISHED"] * 3 + ["FAILED"]
     assert [run["version"] is not None for run in found] == [True] * 3 + [False]
     assert [run["times"][1] for run in found] == [ENDED_MS] * 4
     assert all(set(run["history"]) == {1} and run["files"] == ["record.json"] for run in found)
-    eyevsai_here("registry", "import", str(registry))
+    eyevsai("registry", "import", str(registry))
     assert contents() == found
 
 
@@ -125,25 +125,25 @@ def test_two_imports_at_once_add_each_record_once(workplace: Path) -> None:
     assert len(contents()) == 30
 
 
-def test_an_imported_version_is_never_loaded(eyevsai_here: Eyevsai, registry: Path, stripes: Path) -> None:
-    eyevsai_here("registry", "import", str(registry))
+def test_an_imported_version_is_never_loaded(eyevsai: Eyevsai, registry: Path, stripes: Path) -> None:
+    eyevsai("registry", "import", str(registry))
     uri = "models:/pets-deep_v2-resnet/1"
     with pytest.raises(UserError, match="was imported"):
         package.load(uri)
     for command in (("predict", uri, str(stripes)), ("evaluate", "--model-uri", uri)):
-        said = eyevsai_here(*command, code=2).stderr
+        said = eyevsai(*command, code=2).stderr
         assert f"{uri} was imported" in said
         assert "train it again" in said
 
 
-def test_a_bad_record_is_left_out_and_said(eyevsai_here: Eyevsai, workplace: Path) -> None:
+def test_a_bad_record_is_left_out_and_said(eyevsai: Eyevsai, workplace: Path) -> None:
     path = write_registry(
         workplace / "training_registry.json",
         make_record(1, model_type="quantum", dataset="my pets"),
         make_record(2, model_type="quantum", dataset="my_pets"),
         make_record(3, best_validation_accuracy=float("nan")),
     )  # fmt: skip
-    said = eyevsai_here("registry", "import", str(path), code=1).stdout
+    said = eyevsai("registry", "import", str(path), code=1).stdout
     assert "quantum is no model of eyevsai: kept as it is" in said
     assert "model_000000000003 has best_validation_accuracy NaN, not a number from 0 to 1" in said
     assert "model_000000000002 cannot be registered. The registered model my_pets-quantum-resnet belongs to" in said
@@ -152,13 +152,13 @@ def test_a_bad_record_is_left_out_and_said(eyevsai_here: Eyevsai, workplace: Pat
     assert run["version"][0] == "my_pets-quantum-resnet"
     assert run["tags"]["dataset"] == "my pets"
     write_registry(path, make_record(3))
-    assert "1 imported" in eyevsai_here("registry", "import", str(path)).stdout
+    assert "1 imported" in eyevsai("registry", "import", str(path)).stdout
 
 
-def test_a_file_that_is_no_registry_adds_nothing(eyevsai_here: Eyevsai, workplace: Path) -> None:
+def test_a_file_that_is_no_registry_adds_nothing(eyevsai: Eyevsai, workplace: Path) -> None:
     path = workplace / "other.json"
-    assert "There is no file" in eyevsai_here("registry", "import", str(path), code=2).stderr
+    assert "There is no file" in eyevsai("registry", "import", str(path), code=2).stderr
     path.write_text("models:")
-    assert f"{path} is not JSON" in eyevsai_here("registry", "import", str(path), code=2).stderr
-    assert "holds no records" in eyevsai_here("registry", "import", str(write_registry(path))).stdout
+    assert f"{path} is not JSON" in eyevsai("registry", "import", str(path), code=2).stderr
+    assert "holds no records" in eyevsai("registry", "import", str(write_registry(path))).stdout
     assert contents() == []

@@ -45,6 +45,7 @@ def install(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Eyevsai:
     return lambda *names, code=0: run("install", *names, code=code, PYTHONPATH=str(checkout))
 
 
+@pytest.mark.processes("the package of another checkout")
 def test_an_extra_is_printed_and_then_installed(install: Eyevsai) -> None:
     said = install("stones").stdout.strip()
     assert said == f"{sys.executable} -m pip install 'pebble>=1,<2' 'nowhere; sys_platform == '\"'\"'none'\"'\"''"
@@ -54,6 +55,7 @@ def test_an_extra_is_printed_and_then_installed(install: Eyevsai) -> None:
     assert install("stones", "--run", "here").stdout.splitlines() == ["stones is installed.", "here is installed."]
 
 
+@pytest.mark.processes("the package of another checkout")
 def test_what_cannot_be_installed_or_is_not_known_is_said(install: Eyevsai) -> None:
     failed = install("gone", "--run", code=1).stderr
     assert "gone could not be installed: pip ended with exit code 1" in failed

@@ -12,32 +12,36 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
-from tests.conftest import Eyevsai, eyevsai_in, write_images
-from tests.journeys.conftest import MlflowRun, bring_home
+from tests.conftest import Eyevsai, copy_trained, move_paths, once, write_images
+from tests.invoke import invoke
 
-pytestmark = [pytest.mark.xdist_group("promote"), pytest.mark.timeout(600)]  # the first test trains three models
 NAME = "stripes-deep_v1-standard"
 SMALL = ("--image-size", "32", "--batch-size", "8", "--width", "8", "--threads", "1", "--tuned", "never")
 GOOD, BAD = ("--epochs", "8"), ("--epochs", "1", "--lr", "1e-5")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path) -> Path:
-    """A folder with a store of three versions: two good ones, which were judged, and a bad one, which was too."""
-    folder = tmp_path_factory.mktemp("promote")
-    images = write_images(folder / "data" / "stripes", {"across": 40, "down": 40, "wide": 40})
-    env = {"EYEVSAI_CACHE": str(cache_root), "EYEVSAI_STATE": str(folder / "state")}
-    call = eyevsai_in(folder)
-    for number, flags in enumerate((GOOD, (*GOOD, "--mixup", "0"), BAD), 1):
-        call("train", "--data", str(images), *SMALL, *flags, **env)
-        call("evaluate", "--model-uri", f"models:/{NAME}/{number}", "--corruption-images", "0", **env)
-    return folder
+@pytest.fixture(scope="session")
+def evaluated_store(tmp_path_factory: pytest.TempPathFactory, trained_store: Path, cache_root: Path) -> Path:
+    """Return a folder with a store of three versions: two good ones and a bad one, all evaluated."""
+
+    def build(folder: Path) -> None:
+        shutil.copytree(trained_store, folder, dirs_exist_ok=True)
+        move_paths(folder / "mlflow.db", trained_store, folder)
+        env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "EYEVSAI_CACHE": str(cache_root),
+               "EYEVSAI_STATE": str(folder / "state")}  # fmt: skip
+        for flags in ((*GOOD, "--mixup", "0"), BAD):
+            invoke(folder, "train", "--data", str(folder / "data" / "stripes"), *SMALL, *flags, **env)
+        for number in (1, 2, 3):
+            uri = f"models:/{NAME}/{number}"
+            invoke(folder, "evaluate", "--model-uri", uri, "--corruption-images", "0", **env)
+
+    return once(tmp_path_factory, "evaluated", build)
 
 
 @pytest.fixture
-def workplace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that folder, in which its store is at home."""
-    return bring_home(trained, tmp_path / "project", monkeypatch)
+def workplace(evaluated_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of that folder, as the current folder."""
+    return copy_trained(evaluated_store, tmp_path / "project", monkeypatch)
 
 
 def versions_in(stage: str) -> list[int]:
@@ -52,8 +56,8 @@ def log_of(eyevsai: Eyevsai) -> list[dict[str, object]]:
     return entries
 
 
-def test_mlflow_run_promotes_and_rollback_puts_back(mlflow_run: MlflowRun, eyevsai: Eyevsai, workplace: Path) -> None:
-    said = mlflow_run("promote", "-P", f"name={NAME}", "-P", "version=1", "-P", "reason=the first").stdout
+def test_entry_point_promotes_and_rollback_puts_back(entry_point: Eyevsai, eyevsai: Eyevsai, workplace: Path) -> None:
+    said = entry_point("promote", "-P", f"name={NAME}", "-P", "version=1", "-P", "reason=the first").stdout
     assert f"production: models:/{NAME}/1, before it nobody" in said
     (call,) = MlflowClient().search_runs(["0"], "tags.job = 'promote'")
     assert (call.info.status, call.data.tags["subject"]) == ("FINISHED", f"models:/{NAME}/1")
@@ -85,17 +89,17 @@ def test_mlflow_run_promotes_and_rollback_puts_back(mlflow_run: MlflowRun, eyevs
     assert "SHA-256" in refused
 
 
-def test_what_the_policy_is_against_is_not_promoted(eyevsai_here: Eyevsai, workplace: Path) -> None:
-    eyevsai_here("promote", NAME, "--version", "1")
-    said = eyevsai_here("promote", NAME, "--version", "3", code=1).stderr
+def test_what_the_policy_is_against_is_not_promoted(eyevsai: Eyevsai, workplace: Path) -> None:
+    eyevsai("promote", NAME, "--version", "1")
+    said = eyevsai("promote", NAME, "--version", "3", code=1).stderr
     assert f"models:/{NAME}/3 is worse: accuracy" in said
     assert "Nothing was changed. --force --reason TEXT goes past the policy" in said
     assert versions_in("Production") == [1]
-    assert "takes a --reason" in eyevsai_here("promote", NAME, "--version", "3", "--force", code=2).stderr
-    forced = eyevsai_here("promote", NAME, "--version", "3", "--force", "--reason", "a demonstration")
+    assert "takes a --reason" in eyevsai("promote", NAME, "--version", "3", "--force", code=2).stderr
+    forced = eyevsai("promote", NAME, "--version", "3", "--force", "--reason", "a demonstration")
     assert "forced  not worse" in forced.stdout
     assert versions_in("Production") == [3]
-    refusal, done = log_of(eyevsai_here)[-2:]
+    refusal, done = log_of(eyevsai)[-2:]
     assert (refusal["status"], refusal["refused"], refusal["forced"]) == ("FAILED", True, False)
     assert (done["status"], done["forced"], done["reason"]) == ("FINISHED", True, "a demonstration")
     run_id = str(done["run_id"])
@@ -104,112 +108,109 @@ def test_what_the_policy_is_against_is_not_promoted(eyevsai_here: Eyevsai, workp
     assert MlflowClient().get_run(run_id).data.metrics["accuracy_before"] > 0.6
 
 
-def test_a_policy_is_a_file_with_words_of_its_own_for_a_dataset(eyevsai_here: Eyevsai, workplace: Path) -> None:
+def test_a_policy_is_a_file_with_words_of_its_own_for_a_dataset(eyevsai: Eyevsai, workplace: Path) -> None:
     policy = workplace / "promotion.toml"  # what is taken by itself
     policy.write_text("floor = 0.1\nmax_size_mb = 100\n[datasets.stripes]\nmax_latency_ms = 0.0001\nexports = 'onnx'\n")
-    said = eyevsai_here("promote", NAME, "--version", "1", code=1).stderr
+    said = eyevsai("promote", NAME, "--version", "1", code=1).stderr
     assert "ms for one image, and the policy allows 0.0001" in said
     assert f"eyevsai export --model-uri models:/{NAME}/1 --format onnx" in said
     assert "floor" not in said
     policy.write_text("flor = 0.1\n")
-    assert "there is no 'flor' in a policy. Did you mean 'floor'?" in eyevsai_here(
+    assert "there is no 'flor' in a policy. Did you mean 'floor'?" in eyevsai(
         "promote", NAME, "--version", "1", code=2).stderr  # fmt: skip
     policy.write_text("floor = 2\n")
-    assert "promotion.toml: floor 2.0 is not allowed: it takes a value of 0 to 1." in eyevsai_here(
+    assert "promotion.toml: floor 2.0 is not allowed: it takes a value of 0 to 1." in eyevsai(
         "promote", NAME, "--version", "1", code=2).stderr  # fmt: skip
     policy.write_text("exports = 'onnx'\n")
-    eyevsai_here("export", "--model-uri", f"models:/{NAME}/1")
-    assert "exports agree: onnx" in eyevsai_here("promote", NAME, "--version", "1").stdout
+    eyevsai("export", "--model-uri", f"models:/{NAME}/1")
+    assert "exports agree: onnx" in eyevsai("promote", NAME, "--version", "1").stdout
 
 
+@pytest.mark.processes("images are decoded in forks")
 def test_a_version_that_was_not_judged_or_by_other_images_is_not_promoted(
-    eyevsai_here: Eyevsai, workplace: Path, tmp_path: Path
+    eyevsai: Eyevsai, workplace: Path, tmp_path: Path
 ) -> None:
     data = workplace / "data" / "stripes"
-    eyevsai_here("train", "--data", str(data), *SMALL, *GOOD)
-    said = eyevsai_here("promote", NAME, "--version", "4", code=1).stderr
+    eyevsai("train", "--data", str(data), *SMALL, *GOOD)
+    said = eyevsai("promote", NAME, "--version", "4", code=1).stderr
     assert f"was not evaluated: eyevsai evaluate --model-uri models:/{NAME}/4" in said
-    eyevsai_here("promote", NAME, "--version", "1")
+    eyevsai("promote", NAME, "--version", "1")
     more = tmp_path / "stripes"
     shutil.copytree(data, more)
     write_images(more, {"across": 10, "down": 10, "wide": 10}, start=100)
-    eyevsai_here("train", "--data", str(more), "--dataset", "stripes", *SMALL, *GOOD)
-    eyevsai_here("evaluate", "--model-uri", f"models:/{NAME}/5", "--corruption-images", "0")
-    said = eyevsai_here("promote", NAME, "--version", "5", code=1).stderr
+    eyevsai("train", "--data", str(more), "--dataset", "stripes", *SMALL, *GOOD)
+    eyevsai("evaluate", "--model-uri", f"models:/{NAME}/5", "--corruption-images", "0")
+    said = eyevsai("promote", NAME, "--version", "5", code=1).stderr
     assert "were not evaluated by the same images. Judge both by one folder" in said
     for number in (1, 5):
         uri = f"models:/{NAME}/{number}"
-        eyevsai_here("evaluate", "--model-uri", uri, "--data", str(more), "--corruption-images", "0")
-    assert "not worse" in eyevsai_here("promote", NAME, "--version", "5").stdout
+        eyevsai("evaluate", "--model-uri", uri, "--data", str(more), "--corruption-images", "0")
+    assert "not worse" in eyevsai("promote", NAME, "--version", "5").stdout
 
 
-def test_what_is_set_by_hand_counts_and_is_shown(eyevsai_here: Eyevsai, workplace: Path) -> None:
-    eyevsai_here("promote", NAME, "--version", "1")
+def test_what_is_set_by_hand_counts_and_is_shown(eyevsai: Eyevsai, workplace: Path) -> None:
+    eyevsai("promote", NAME, "--version", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         MlflowClient().transition_model_version_stage(NAME, "3", "Production")
-    status = json.loads(eyevsai_here("registry", "status", NAME, "--json", code=1).stdout)
+    status = json.loads(eyevsai("registry", "status", NAME, "--json", code=1).stdout)
     (held,) = [each for each in status["versions"] if each["stage"] == "production"]
     assert (held["version"], held["by_hand"]) == (3, True)
     assert f"eyevsai registry settle {NAME}" in status["disagreements"][0]
-    eyevsai_here("promote", NAME, "--version", "2")
-    assert [(each["action"], each["before"], each["after"]) for each in log_of(eyevsai_here)] == [
+    eyevsai("promote", NAME, "--version", "2")
+    assert [(each["action"], each["before"], each["after"]) for each in log_of(eyevsai)] == [
         ("promote", None, 1), ("found", 1, 3), ("promote", 3, 2)]  # fmt: skip
     assert versions_in("Production") == [2]
     MlflowClient().set_registered_model_alias(NAME, "production", "1")
-    assert "alias production is 1" in eyevsai_here("registry", "settle", NAME).stdout
+    assert "alias production is 1" in eyevsai("registry", "settle", NAME).stdout
     assert versions_in("Production") == [1]
-    assert "Nothing of" in eyevsai_here("registry", "settle", NAME).stdout
-    eyevsai_here("registry", "status")
+    assert "Nothing of" in eyevsai("registry", "settle", NAME).stdout
+    eyevsai("registry", "status")
 
 
-def test_the_log_knows_what_was_in_production_then(eyevsai_here: Eyevsai, workplace: Path) -> None:
-    eyevsai_here("promote", NAME, "--version", "1")
-    eyevsai_here("promote", NAME, "--version", "2")
-    assert "is in Production" in eyevsai_here("promote", NAME, "--version", "2", "--to", "staging", code=2).stderr
-    eyevsai_here("promote", NAME, "--version", "2", "--to", "archived", "--reason", "withdrawn")
+def test_the_log_knows_what_was_in_production_then(eyevsai: Eyevsai, workplace: Path) -> None:
+    eyevsai("promote", NAME, "--version", "1")
+    eyevsai("promote", NAME, "--version", "2")
+    assert "is in Production" in eyevsai("promote", NAME, "--version", "2", "--to", "staging", code=2).stderr
+    eyevsai("promote", NAME, "--version", "2", "--to", "archived", "--reason", "withdrawn")
     today = f"{datetime.now():%Y-%m-%d}"
-    held = json.loads(eyevsai_here("registry", "log", NAME, "--at", today, "--json").stdout)
+    held = json.loads(eyevsai("registry", "log", NAME, "--at", today, "--json").stdout)
     assert [each["version"] for each in held] == [1, 2, None]
     tomorrow = f"{datetime.now() + timedelta(days=1):%Y-%m-%d}"
-    assert "nobody" in eyevsai_here("registry", "log", NAME, "--at", tomorrow).stdout
-    assert "Nothing of" in eyevsai_here("registry", "log", NAME, "--at", "2020-03-03").stdout
-    assert "is no date" in eyevsai_here("registry", "log", NAME, "--at", "3 March", code=2).stderr
-    eyevsai_here("rollback", NAME)
+    assert "nobody" in eyevsai("registry", "log", NAME, "--at", tomorrow).stdout
+    assert "Nothing of" in eyevsai("registry", "log", NAME, "--at", "2020-03-03").stdout
+    assert "is no date" in eyevsai("registry", "log", NAME, "--at", "3 March", code=2).stderr
+    eyevsai("rollback", NAME)
     assert versions_in("Production") == [2]
 
 
-def test_the_best_of_a_dataset_has_a_name_of_its_own(eyevsai_here: Eyevsai, workplace: Path) -> None:
-    ranking = json.loads(eyevsai_here("registry", "best", "--dataset", "stripes", "--json").stdout)
-    assert [each["metric"] for each in ranking] == ["test/accuracy"] * 3
-    assert ranking[-1]["uri"] == f"models:/{NAME}/3"
-    said = eyevsai_here("registry", "best", "--dataset", "stripes", "--promote").stdout
+def test_the_best_of_a_dataset_has_a_name_of_its_own(eyevsai: Eyevsai, workplace: Path) -> None:
+    ranking = json.loads(eyevsai("registry", "best", "--dataset", "stripes", "--json").stdout)
+    evaluated = [each for each in ranking if each["metric"] == "test/accuracy"]  # the other families were not
+    assert {each["uri"] for each in evaluated} == {f"models:/{NAME}/{number}" for number in (1, 2, 3)}
+    assert evaluated[-1]["uri"] == f"models:/{NAME}/3"
+    said = eyevsai("registry", "best", "--dataset", "stripes", "--promote").stdout
     assert "production: models:/stripes/1, before it nobody" in said
     image = str(next((workplace / "data").rglob("*.png")))
-    assert eyevsai_here("predict", "models:/stripes@production", image).stdout == eyevsai_here(
+    assert eyevsai("predict", "models:/stripes@production", image).stdout == eyevsai(
         "predict", ranking[0]["uri"], image).stdout  # fmt: skip
-    said = eyevsai_here("registry", "best", "--dataset", "stripes", "--promote").stdout
+    said = eyevsai("registry", "best", "--dataset", "stripes", "--promote").stdout
     assert "production: models:/stripes/1" in said  # the same one again makes no version
-    eyevsai_here("export", "--model-uri", "models:/stripes@production")
-    _, number = ranking[0]["uri"].rsplit("/", 1)
-    assert MlflowClient().get_model_version(NAME, number).tags["export.onnx"] == "passed"
-    assert "There is no dataset with a trained model 'stripe'" in eyevsai_here(
+    eyevsai("export", "--model-uri", "models:/stripes@production")
+    name, number = ranking[0]["uri"].removeprefix("models:/").rsplit("/", 1)
+    assert MlflowClient().get_model_version(name, number).tags["export.onnx"] == "passed"
+    assert "There is no dataset with a trained model 'stripe'" in eyevsai(
         "registry", "best", "--dataset", "stripe", code=2).stderr  # fmt: skip
 
 
-def test_bad_input_is_said(eyevsai_here: Eyevsai, workplace: Path) -> None:
-    assert f"Did you mean '{NAME}'?" in eyevsai_here("promote", "stripes-deep_v1", "--version", "1", code=2).stderr
-    assert f"There is no models:/{NAME}/9. Versions of {NAME}: 1, 2, 3" in eyevsai_here(
+def test_bad_input_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
+    assert f"Did you mean '{NAME}'?" in eyevsai("promote", "stripes-deep_v1", "--version", "1", code=2).stderr
+    assert f"There is no models:/{NAME}/9. Versions of {NAME}: 1, 2, 3" in eyevsai(
         "promote", NAME, "--version", "9", code=2).stderr  # fmt: skip
-    assert "Say what to promote" in eyevsai_here("promote", NAME, code=2).stderr
-    assert (
-        "production, staging, archived"
-        in eyevsai_here("promote", NAME, "--version", "1", "--to", "live", code=2).stderr
-    )
+    assert "Say what to promote" in eyevsai("promote", NAME, code=2).stderr
+    assert "production, staging, archived" in eyevsai("promote", NAME, "--version", "1", "--to", "live", code=2).stderr
     MlflowClient().delete_model_version(NAME, "3")
-    assert f"There is no models:/{NAME}/3" in eyevsai_here("promote", NAME, "--version", "3", code=2).stderr
-    assert "was in production and is still there" in eyevsai_here("rollback", NAME, code=2).stderr
-    assert eyevsai_here("registry", "status", "nothing", code=2).stderr.startswith(
-        "Error: There is no registered model"
-    )
-    assert log_of(eyevsai_here) == []
+    assert f"There is no models:/{NAME}/3" in eyevsai("promote", NAME, "--version", "3", code=2).stderr
+    assert "was in production and is still there" in eyevsai("rollback", NAME, code=2).stderr
+    assert eyevsai("registry", "status", "nothing", code=2).stderr.startswith("Error: There is no registered model")
+    assert log_of(eyevsai) == []

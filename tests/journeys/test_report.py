@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import datetime, tzinfo
@@ -27,52 +24,41 @@ from eyevsai.jobs.report import write_reports
 from eyevsai.jobs.signals import JobStop
 from eyevsai.reports.game_backend import read_schema
 from eyevsai.reports.settings import ReportSettings
-from tests.conftest import ROOT, Eyevsai, copy_store, draw_image, write_images
-from tests.journeys.conftest import MlflowRun, bring_home
+from tests.conftest import Eyevsai, copy_store, copy_trained, draw_image, once, write_images
+from tests.invoke import invoke
 from tests.original import make_record, write_registry
 
-pytestmark = [pytest.mark.xdist_group("report"), pytest.mark.timeout(600)]
 DEEP, FOREST = "stripes-deep_v1-standard", "stripes-shallow-rf_hog_lbp"
 SMALL = ("--image-size", "32", "--threads", "1")
 KINDS = ("accuracy_heatmap", "performance_distribution", "top_models", "all_models_report", "summary_report",
          "all_models", "game_backend_report")  # fmt: skip
 
-ALL_IN_ONE = """  # a process that has imported what commands need: most of their time is that
-import json, sys
-from eyevsai.cli import main
-for command in json.loads(sys.argv[1]):
-    try:
-        main(command)
-    except SystemExit as end:
-        if end.code:
-            raise
-"""
 
+@pytest.fixture(scope="session")
+def reported_store(tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path) -> Path:
+    """Return a folder with a store of two models, of which one was evaluated and exported."""
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path) -> Path:
-    """A folder with a store of two models, of which one was judged and exported."""
-    folder = tmp_path_factory.mktemp("report")
-    copy_store(template_store, folder)
-    images = write_images(folder / "data" / "stripes", {"across": 40, "down": 40, "wide": 40})
-    forest = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5")
-    commands = [
-        ("train", "--data", str(images), *SMALL, "--batch-size", "8", "--width", "8", "--epochs", "8"),
-        ("evaluate", "--model-uri", f"models:/{DEEP}/1", "--corruption-images", "0"),
-        ("export", "--model-uri", f"models:/{DEEP}/1"),
-        ("train", "--data", str(images), *SMALL, *forest),
-    ]
-    env = {"EYEVSAI_CACHE": str(cache_root), "EYEVSAI_STATE": str(folder / "state"), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", ALL_IN_ONE, json.dumps(commands)], cwd=folder, env=os.environ | env,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    def build(folder: Path) -> None:
+        copy_store(template_store, folder)
+        images = write_images(folder / "data" / "stripes", {"across": 40, "down": 40, "wide": 40})
+        forest = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5")
+        env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "EYEVSAI_CACHE": str(cache_root),
+               "EYEVSAI_STATE": str(folder / "state")}  # fmt: skip
+        for command in [
+            ("train", "--data", str(images), *SMALL, "--batch-size", "8", "--width", "8", "--epochs", "8"),
+            ("evaluate", "--model-uri", f"models:/{DEEP}/1", "--corruption-images", "0"),
+            ("export", "--model-uri", f"models:/{DEEP}/1"),
+            ("train", "--data", str(images), *SMALL, *forest),
+        ]:
+            invoke(folder, *command, **env)
+
+    return once(tmp_path_factory, "reported", build)
 
 
 @pytest.fixture
-def workplace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that folder, in which its store is at home."""
-    return bring_home(trained, tmp_path / "project", monkeypatch)
+def workplace(reported_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of that folder, as the current folder."""
+    return copy_trained(reported_store, tmp_path / "project", monkeypatch)
 
 
 def read(folder: Path, kind: str) -> Any:
@@ -89,8 +75,8 @@ def entries_of(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {entry["model_key"]: entry for entry in entries}
 
 
-def test_mlflow_run_reports_and_a_backend_can_use_what_it_says(mlflow_run: MlflowRun, workplace: Path) -> None:
-    said = mlflow_run("report").stdout
+def test_entry_point_reports_what_a_backend_can_use(entry_point: Eyevsai, workplace: Path) -> None:
+    said = entry_point("report").stdout
     assert "2 models of 2 versions, 1 of them ready to be deployed" in said
     report = read(workplace / "reports", "game_backend_report")
     jsonschema.validate(report, read_schema())
@@ -121,8 +107,8 @@ def test_mlflow_run_reports_and_a_backend_can_use_what_it_says(mlflow_run: Mlflo
     assert len(logged) == len(KINDS)
 
 
-def test_tables_and_the_page_say_the_same(eyevsai_here: Eyevsai, workplace: Path) -> None:
-    done = json.loads(eyevsai_here("report", "--output", "out", "--json").stdout)
+def test_tables_and_the_page_say_the_same(eyevsai: Eyevsai, workplace: Path) -> None:
+    done = json.loads(eyevsai("report", "--output", "out", "--json").stdout)
     assert (done["models"], done["versions"], done["ready"], done["run_id"]) == (2, 2, 1, None)
     assert sorted(done["files"]) == sorted(KINDS)
     assert {path.name for path in workplace.iterdir() if path.name.startswith(".")} == set()
@@ -142,8 +128,8 @@ def test_tables_and_the_page_say_the_same(eyevsai_here: Eyevsai, workplace: Path
     assert not re.search(r"(src|href)=\"(?!data:|http://127\.0\.0\.1:5000)", page)
 
 
-def test_the_page_filters_and_sorts_in_a_browser(eyevsai_here: Eyevsai, workplace: Path, screenshots: Any) -> None:
-    done = json.loads(eyevsai_here("report", "--json").stdout)
+def test_the_page_filters_and_sorts_in_a_browser(eyevsai: Eyevsai, workplace: Path, screenshots: Any) -> None:
+    done = json.loads(eyevsai("report", "--json").stdout)
     with screenshots.browser_page() as page:
         page.goto(f"file://{workplace / done['files']['all_models']}")
         shown = page.locator("#models tbody tr:visible")
@@ -167,11 +153,11 @@ def test_the_page_filters_and_sorts_in_a_browser(eyevsai_here: Eyevsai, workplac
         assert names() == ["shallow/rf_hog_lbp", "deep_v1/standard"]
 
 
-def test_ready_follows_what_becomes_of_a_model(eyevsai_here: Eyevsai, workplace: Path) -> None:
+def test_ready_follows_what_becomes_of_a_model(eyevsai: Eyevsai, workplace: Path) -> None:
     client = MlflowClient()
 
     def lacks() -> str:
-        eyevsai_here("report")
+        eyevsai("report")
         entry = entries_of(read(workplace / "reports", "game_backend_report"))[DEEP]
         shutil.rmtree(workplace / "reports")
         assert entry["metadata"]["deployment_ready"] is entry["deployment_ready"]
@@ -186,39 +172,39 @@ def test_ready_follows_what_becomes_of_a_model(eyevsai_here: Eyevsai, workplace:
     policy = workplace / "policy.toml"
     policy.write_text("max_latency_ms = 0.0001")
     strictly = ("promote", DEEP, "--version", "1", "--policy", str(policy))
-    eyevsai_here(*strictly, code=1)
+    eyevsai(*strictly, code=1)
     assert "the gate before Production did not let it through" in lacks()
-    eyevsai_here(*strictly, "--force", "--reason", "for a day")
+    eyevsai(*strictly, "--force", "--reason", "for a day")
     assert "past the gate by --force" in lacks()
-    eyevsai_here("promote", DEEP, "--version", "1")
+    eyevsai("promote", DEEP, "--version", "1")
     assert lacks() == ""
     shutil.rmtree(next(workplace.rglob("exports/onnx")))
     assert "the files of its export as onnx are gone" in lacks()
 
 
-def test_versions_of_production_and_of_other_names(eyevsai_here: Eyevsai, workplace: Path) -> None:
+def test_versions_of_production_and_of_other_names(eyevsai: Eyevsai, workplace: Path) -> None:
     client = MlflowClient()
     run = client.get_model_version(DEEP, "1").run_id
     source = client.get_model_version(DEEP, "1").source
     client.create_model_version(DEEP, source, run, tags=client.get_model_version(DEEP, "1").tags)
-    eyevsai_here("registry", "best", "--dataset", "stripes", "--promote", "--force", "--reason", "it is the only one")
+    eyevsai("registry", "best", "--dataset", "stripes", "--promote", "--force", "--reason", "it is the only one")
     by_number = {each.number: each for each in read_candidates(str(client.tracking_uri)) if each.key == DEEP}
     assert set(by_number) == {1, 2}
-    eyevsai_here("report")
+    eyevsai("report")
     entries = entries_of(read(workplace / "reports", "game_backend_report"))
     assert set(entries) == {DEEP, FOREST}  # `stripes` is nobody's own
     assert (entries[DEEP]["version"], entries[DEEP]["chosen_because"]) == (
         "2", "it is the best of 2 versions by test accuracy")  # fmt: skip
-    eyevsai_here("promote", DEEP, "--version", "1")
+    eyevsai("promote", DEEP, "--version", "1")
     shutil.rmtree(workplace / "reports")
-    eyevsai_here("report")
+    eyevsai("report")
     entry = entries_of(read(workplace / "reports", "game_backend_report"))[DEEP]
     assert (entry["version"], entry["stage"], entry["chosen_because"]) == ("1", "production", "it is in Production")
 
 
-def test_what_was_imported_without_a_model_is_in_the_table_alone(eyevsai_here: Eyevsai, workplace: Path) -> None:
-    eyevsai_here("registry", "import", str(write_registry(workplace / "registry.json", make_record(1))))
-    eyevsai_here("report")
+def test_what_was_imported_without_a_model_is_in_the_table_alone(eyevsai: Eyevsai, workplace: Path) -> None:
+    eyevsai("registry", "import", str(write_registry(workplace / "registry.json", make_record(1))))
+    eyevsai("report")
     rows = {row["model_key"]: row for row in read(workplace / "reports", "all_models_report")}
     imported = rows["pets-deep_v2-resnet"]
     assert (imported["reported"], imported["model_path"]) == ("false", "")
@@ -266,9 +252,9 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_output_may_lead_to_another_filesystem(eyevsai_here: Eyevsai, workplace: Path, elsewhere: Path) -> None:
+def test_output_may_lead_to_another_filesystem(eyevsai: Eyevsai, workplace: Path, elsewhere: Path) -> None:
     (workplace / "out").symlink_to(elsewhere)
-    eyevsai_here("report", "--output", "out")
+    eyevsai("report", "--output", "out")
     assert len(read(elsewhere, "all_models_report")) == 2
     assert len(list(elsewhere.iterdir())) == len(KINDS)
     assert not list(workplace.glob(".*"))
@@ -303,19 +289,19 @@ def test_reports_of_the_same_second_stand_side_by_side(
     assert {path: path.read_bytes() for path in kept} == kept
 
 
-def test_bad_input_is_said_and_leaves_nothing(eyevsai_here: Eyevsai, workplace: Path, tmp_path: Path) -> None:
-    said = eyevsai_here("report", "--models", "deep_v3", code=2).stderr
+def test_bad_input_is_said_and_leaves_nothing(eyevsai: Eyevsai, workplace: Path, tmp_path: Path) -> None:
+    said = eyevsai("report", "--models", "deep_v3", code=2).stderr
     assert "There is no model 'deep_v3'. Did you mean 'deep_v" in said
-    assert "Did you mean 'deep_v1/standard'?" in eyevsai_here(
+    assert "Did you mean 'deep_v1/standard'?" in eyevsai(
         "report", "--models", "shallow,deep_v1/standart", code=2).stderr  # fmt: skip
-    assert "'stripe'. Did you mean 'stripes'?" in eyevsai_here("report", "--datasets", "stripe", code=2).stderr
-    said = eyevsai_here("report", "--models", "deep_v2", "--datasets", "stripes", code=2).stderr
+    assert "'stripe'. Did you mean 'stripes'?" in eyevsai("report", "--datasets", "stripe", code=2).stderr
+    said = eyevsai("report", "--models", "deep_v2", "--datasets", "stripes", code=2).stderr
     assert "eyevsai train --model deep_v2 --variation resnet --dataset stripes" in said
     (tmp_path / "file").write_text("")
-    assert "Choose another --output" in eyevsai_here("report", "--output", str(tmp_path / "file"), code=2).stderr
+    assert "Choose another --output" in eyevsai("report", "--output", str(tmp_path / "file"), code=2).stderr
     for model in MlflowClient().search_registered_models():
         MlflowClient().delete_registered_model(model.name)
-    said = eyevsai_here("report", "--datasets", "stripes", code=2).stderr
+    said = eyevsai("report", "--datasets", "stripes", code=2).stderr
     assert "No model is registered in this store yet" in said
     assert "eyevsai train" in said
     assert not list(workplace.glob("*reports*"))

@@ -15,16 +15,17 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
+from eyevsai.models.shallow.learner import ShallowLearner
 from tests.conftest import ROOT, Eyevsai, write_images
-from tests.journeys.conftest import MlflowRun
 from tests.journeys.test_train import artifacts, only_run
 
 FEW = ("--n-estimators", "10", "--threads", "1")
 
 
-def test_mlflow_run_trains_a_forest_on_digits(mlflow_run: MlflowRun) -> None:
+@pytest.mark.processes("images are decoded in forks")
+def test_forest_learns_digits(entry_point: Eyevsai) -> None:
     given = ("-P", "model=shallow", "-P", "variation=rf_hog_lbp", "-P", "n_estimators=30", "-P", "threads=1")
-    done = mlflow_run("train", *given)
+    done = entry_point("train", *given)
     assert "models:/digits-shallow-rf_hog_lbp/1" in done.stdout
     run, client = only_run(), MlflowClient()
     assert run.info.status == "FINISHED"
@@ -42,9 +43,10 @@ def test_mlflow_run_trains_a_forest_on_digits(mlflow_run: MlflowRun) -> None:
     assert classifier.predict(np.full((8, 8, 3), 255, dtype=np.uint8)).label in "0123456789"
 
 
+@pytest.mark.processes("images are decoded in forks")
 @pytest.mark.parametrize("variation", ["svm_hog_lbp", "rf_hog_lbp"])
 def test_photographs(eyevsai: Eyevsai, photos: Path, variation: str) -> None:
-    small = ("--image-size", "64", *(FEW if variation == "rf_hog_lbp" else ("--components", "40")))
+    small = ("--image-size", "64", *(FEW if variation == "rf_hog_lbp" else ("--components", "40", "--threads", "1")))
     done = eyevsai("train", "--model", "shallow", "--variation", variation, "--dataset", "vegetables", *small,
                    EYEVSAI_DATA=str(photos))  # fmt: skip
     assert f"models:/vegetables-shallow-{variation}/1" in done.stdout
@@ -59,6 +61,7 @@ def test_a_class_too_small_to_calibrate_is_told_before_a_run_is_made(eyevsai: Ey
     assert not MlflowClient().search_runs(["0"])
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_interrupted_ends_killed(workplace: Path) -> None:
     command = [sys.executable, "-m", "eyevsai", "train", "--model", "shallow", "--variation", "rf_hog_lbp",
                "--n-estimators", "5000", "--threads", "1"]  # fmt: skip
@@ -76,4 +79,16 @@ def test_a_fit_that_is_interrupted_ends_killed(workplace: Path) -> None:
     assert time.monotonic() - began < 10
     assert "Traceback" not in rest
     assert "--resume" not in rest
+    assert only_run().info.status == "KILLED"
+
+
+def test_interrupted_fit_ends_killed(eyevsai: Eyevsai, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(1)
+
+    monkeypatch.setattr(ShallowLearner, "fit", fit)
+    done = eyevsai("train", "--model", "shallow", "--variation", "rf_hog_lbp", "--threads", "1", code=143)
+    assert "Traceback" not in done.stderr
+    assert "--resume" not in done.stderr
     assert only_run().info.status == "KILLED"

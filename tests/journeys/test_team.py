@@ -1,13 +1,20 @@
-"""Team mode: the server of deploy/, whom it lets in, and what members do with it (row 25)."""
+"""Team mode: the server of deploy/, whom it lets in, and what members do with it.
+
+`make test` asks a server with the recipe's command, settings and login over SQLite and a folder; `make test-all` the
+recipe itself, with PostgreSQL and S3.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,22 +25,31 @@ from mlflow.exceptions import MlflowException
 
 from tests.conftest import ROOT
 from tests.faults.test_store import REGISTER, Record
-from tests.journeys.team import ADMIN, HOST, SECRETS, Team, create_team_database
+from tests.journeys.team import ADMIN, HOST, SECRETS, RecipeTeam, Team, create_team_database
 
-MISSING = [name for name in ("moto", "boto3", "flask_wtf", "psycopg") if find_spec(name) is None]
-pytestmark = [
-    pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: pip install -e '.[dev]'"),
-    pytest.mark.xdist_group("team"),
-    pytest.mark.timeout(900),
-]
+NEEDED = {"sqlite": ("flask_wtf",), "postgresql": ("moto", "boto3", "flask_wtf", "psycopg")}
+SQLITE, POSTGRESQL = "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)
+pytestmark = [pytest.mark.xdist_group("team"), pytest.mark.timeout(900)]
 CREATE, ARTIFACTS = "/api/2.0/mlflow/experiments/create", "/api/2.0/mlflow-artifacts/artifacts"
 LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 TRAIN = ("train", "--epochs", "1", "--width", "8", "--threads", "1")
 
 
-@pytest.fixture(scope="module")
-def team(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    team = Team(tmp_path_factory.mktemp("team"), create_team_database(postgres))
+@pytest.fixture(scope="module", params=[SQLITE, POSTGRESQL])
+def team(
+    request: pytest.FixtureRequest, template_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Team]:
+    """Start a server over a database of one of two kinds."""
+    if missing := [name for name in NEEDED[request.param] if find_spec(name) is None]:
+        pytest.skip(f"no {', '.join(missing)}: pip install -e '.[dev]'")
+    folder = tmp_path_factory.mktemp("team")
+    if request.param == "sqlite":
+        shutil.copy(template_store, folder / "mlflow.db")
+        with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+            database.execute("update experiments set artifact_location = 'mlflow-artifacts:/0'")
+        team = Team(folder, f"sqlite:///{folder / 'mlflow.db'}")
+    else:
+        team = RecipeTeam(folder, create_team_database(request.getfixturevalue("postgres")))
     try:
         team.start()
         yield team
@@ -56,14 +72,7 @@ def members(ada: dict[str, str], bob: dict[str, str]) -> list[dict[str, str]]:
     return [ada, bob]
 
 
-def on_laptop(folder: Path, member: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`eyevsai ARGUMENTS` on a machine that has nothing but an address and a login."""
-    folder.mkdir(exist_ok=True)
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "EYEVSAI_STATE": str(folder / "s")} | member
-    command = [sys.executable, "-m", "eyevsai", *arguments]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
-
-
+@pytest.mark.requirement(25)
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", CREATE), ("POST", "/api/2.0/mlflow/registered-models/create"), ("PUT", f"{ARTIFACTS}/0/file"),
@@ -71,24 +80,27 @@ def on_laptop(folder: Path, member: dict[str, str], *arguments: str) -> subproce
      ("GET", "/signup"), ("GET", "/openapi.json")],
 )  # fmt: skip
 @pytest.mark.parametrize("login", [None, ("admin", "password1234"), ("admin", "wrong"), ("nobody", "password1234")])
-def test_row_25_nobody_comes_in_without_a_login(team: Team, method: str, path: str, login: tuple[str, str]) -> None:
+def test_nobody_comes_in_without_a_login(team: Team, method: str, path: str, login: tuple[str, str]) -> None:
     assert team.ask(method, path, login, '{"name": "open"}')[0] == 401
 
 
+@pytest.mark.requirement(25)
 @pytest.mark.parametrize("path", ["/", CREATE, f"{ARTIFACTS}/0/file", "/api/2.0/mlflow/users/current"])
 @pytest.mark.parametrize("host", ["evil.example", f"{HOST}.evil.example", "127.0.0.1:1", "192.168.0.1"])
-def test_row_25_another_host_is_refused(team: Team, path: str, host: str) -> None:
+def test_another_host_is_refused(team: Team, path: str, host: str) -> None:
     assert team.ask("GET", path, ADMIN, Host=host)[0] == 403
 
 
+@pytest.mark.requirement(25)
 @pytest.mark.parametrize("origin", ["https://evil.example", f"https://{HOST}.evil.example", f"http://{HOST}", "null"])
-def test_row_25_another_page_cannot_write(team: Team, origin: str) -> None:
+def test_another_page_cannot_write(team: Team, origin: str) -> None:
     body = f'{{"name": "{origin}"}}'
     assert team.ask("POST", CREATE, ADMIN, body, Origin=origin)[0] == 403
     assert team.ask("PUT", f"{ARTIFACTS}/0/file", ADMIN, body, Origin=origin)[0] == 403
 
 
-def test_row_25_its_own_page_can_write(team: Team) -> None:
+@pytest.mark.requirement(25)
+def test_its_own_page_can_write(team: Team) -> None:
     assert team.ask("POST", CREATE, ADMIN, '{"name": "own page"}', Host=HOST, Origin=f"https://{HOST}")[0] == 200
 
 
@@ -96,9 +108,10 @@ TRAVERSALS = ["../file", "..%2ffile", "%2e%2e%2ffile", "0/../../file", "0/..%2f.
               "%2fetc%2fpasswd", "file:%2f%2f%2fetc%2fpasswd"]  # fmt: skip
 
 
+@pytest.mark.requirement(25)
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 @pytest.mark.parametrize("path", TRAVERSALS)
-def test_row_25_a_path_does_not_leave_its_folder(
+def test_a_path_does_not_leave_its_folder(
     team: Team, ada: dict[str, str], tmp_path: Path, method: str, path: str
 ) -> None:
     assert team.ask(method, f"{ARTIFACTS}/{path}", ADMIN, "out")[0] == 400
@@ -106,7 +119,8 @@ def test_row_25_a_path_does_not_leave_its_folder(
     assert team.ask(method, f"{ARTIFACTS}/{path}", None, "out")[0] == 401
 
 
-def test_row_25_artifacts_of_a_run_do_not_leave_its_folder(team: Team, ada: dict[str, str]) -> None:
+@pytest.mark.requirement(25)
+def test_artifacts_of_a_run_do_not_leave_its_folder(team: Team, ada: dict[str, str]) -> None:
     made = team.ask("POST", "/api/2.0/mlflow/runs/create", login_of(ada), '{"experiment_id": "0"}')
     run_id = json.loads(made[1])["run"]["info"]["run_id"]
     for path in ("../..", "%2e%2e/x", "/etc"):
@@ -120,19 +134,20 @@ def login_of(member: dict[str, str]) -> tuple[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("team", [POSTGRESQL], indirect=True)
 def test_a_laptop_trains_and_another_predicts(
     team: Team, ada: dict[str, str], bob: dict[str, str], tmp_path: Path
 ) -> None:
-    done = on_laptop(tmp_path / "ada", ada, *TRAIN)
+    done = team.on_laptop(tmp_path / "ada", ada, *TRAIN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"see it at {team.uri}" in done.stdout
     (uri,) = re.findall(r"^models:/digits-deep_v1-standard/\d+$", done.stdout, re.MULTILINE)
     image = tmp_path / "image.png"
     write_digit(image)
-    predicted = on_laptop(tmp_path / "bob", bob, "predict", uri, str(image))
+    predicted = team.on_laptop(tmp_path / "bob", bob, "predict", uri, str(image))
     assert predicted.returncode == 0, predicted.stderr
     assert predicted.stdout.startswith(str(image))
-    again = on_laptop(tmp_path / "bob", bob, *TRAIN, "--seed", "1")  # a version of a model that Ada made
+    again = team.on_laptop(tmp_path / "bob", bob, *TRAIN, "--seed", "1")  # a version of a model that Ada made
     assert again.returncode == 0, again.stderr
     assert int(uri.rpartition("/")[2]) + 1 == int(re.findall(r"standard/(\d+)", again.stdout)[0])
     number, forced = uri.rpartition("/")[2], ("--force", "--reason", "not judged here")
@@ -142,9 +157,9 @@ def test_a_laptop_trains_and_another_predicts(
         ("rollback", "digits-deep_v1-standard"),
         ("registry", "unpin", "digits-deep_v1-standard", number),
     ):
-        changed = on_laptop(tmp_path / "bob", bob, *given)  # by who has not made it
+        changed = team.on_laptop(tmp_path / "bob", bob, *given)  # by who has not made it
         assert changed.returncode == 0, changed.stderr
-    status = on_laptop(tmp_path / "ada", ada, "registry", "status", "digits-deep_v1-standard", "--json")
+    status = team.on_laptop(tmp_path / "ada", ada, "registry", "status", "digits-deep_v1-standard", "--json")
     (held,) = [each for each in json.loads(status.stdout)["versions"] if each["stage"] == "production"]
     assert str(held["version"]) == number
     with pytest.MonkeyPatch.context() as patch:
@@ -169,8 +184,10 @@ def write_digit(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.requirement(6)
+@pytest.mark.parametrize("team", [POSTGRESQL], indirect=True)
 @pytest.mark.parametrize("count", [5, 50])  # `make test` asks it of SQLite and PostgreSQL, in tests/faults
-def test_row_6_many_registrations_over_http_leave_no_gap(
+def test_many_registrations_over_http_leave_no_gap(
     team: Team, members: list[dict[str, str]], tmp_path: Path, count: int, record_property: Record
 ) -> None:
     before = len(versions_of(team, "many-deep_v1-standard"))
@@ -198,13 +215,15 @@ def versions_of(team: Team, name: str) -> list[ModelVersion]:
         return list(MlflowClient(tracking_uri=team.uri).search_model_versions(f"name = '{name}'", max_results=1000))
 
 
-def test_a_login_without_the_role_reads_and_is_told(team: Team, tmp_path: Path) -> None:
+def test_a_login_without_the_role_reads_and_is_told(team: Team, tmp_path: Path, stripes: Path) -> None:
     login = ("vera", "looks-and-leaves")
     body = json.dumps({"username": login[0], "password": login[1]})
     assert team.ask("POST", "/api/2.0/mlflow/users/create", ADMIN, body)[0] == 200
     assert team.ask("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0", login)[0] == 200
     vera = dict(zip(LOGIN, login, strict=True))
-    done = on_laptop(tmp_path / "vera", {"MLFLOW_TRACKING_URI": team.uri} | vera, *TRAIN)
+    done = team.on_laptop(
+        tmp_path / "vera", {"MLFLOW_TRACKING_URI": team.uri} | vera, *TRAIN, "--data", str(stripes), "--batch-size", "8"
+    )
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "may not write" in done.stderr
     assert "`member`" in done.stderr
@@ -225,25 +244,24 @@ def test_members_can_neither_delete_models_nor_make_logins(
 
 def test_a_login_is_renewed(team: Team) -> None:
     old = login_of(team.add_member("carl"))
-    member = str(ROOT / "deploy" / "member.py")
-    twice = team.run(member, "carl", check=False)
+    twice = team.run_member("carl")
     assert (twice.returncode, "--renew" in twice.stderr) == (2, True)
-    new = team.run(member, "carl", "--renew").stdout.split("PASSWORD=")[1].strip()
+    new = team.run_member("carl", "--renew").stdout.split("PASSWORD=")[1].strip()
     whoami = "/api/2.0/mlflow/users/current"
     assert team.ask("GET", whoami, ("carl", new))[0] == 200
     assert team.ask("GET", whoami, old)[0] == 401
 
 
 def test_a_login_is_asked_for_and_never_shown(team: Team, tmp_path: Path) -> None:
-    none = on_laptop(tmp_path / "eve", {"MLFLOW_TRACKING_URI": team.uri}, *TRAIN)
+    none = team.on_laptop(tmp_path / "eve", {"MLFLOW_TRACKING_URI": team.uri}, *TRAIN)
     assert (none.returncode, "does not know you" in none.stderr) == (2, True)
-    inside = on_laptop(tmp_path / "eve", {"MLFLOW_TRACKING_URI": team.uri.replace("//", "//eve:hunter2@")}, *TRAIN)
+    inside = team.on_laptop(tmp_path / "eve", {"MLFLOW_TRACKING_URI": team.uri.replace("//", "//eve:hunter2@")}, *TRAIN)
     assert (inside.returncode, "holds a login" in inside.stderr) == (2, True)
     assert "hunter2" not in inside.stdout + inside.stderr
 
 
 def test_the_admin_renews_its_own_password(team: Team) -> None:
-    new = team.run(str(ROOT / "deploy" / "member.py"), "admin", "--renew").stdout.split("PASSWORD=")[1].strip()
+    new = team.run_member("admin", "--renew").stdout.split("PASSWORD=")[1].strip()
     back = json.dumps({"username": "admin", "password": ADMIN[1], "current_password": new})
     assert team.ask("PATCH", "/api/2.0/mlflow/users/update-password", ("admin", new), back)[0] == 200
 
@@ -267,7 +285,7 @@ def readable(path: Path) -> bool:
         return False
 
 
-def test_the_admin_cleans_up_and_files_in_s3_go(
+def test_the_admin_cleans_up_and_files_go(
     team: Team, ada: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "cleaned-deep_v1-standard"
@@ -288,12 +306,12 @@ def test_the_admin_cleans_up_and_files_in_s3_go(
         client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id)
         owners.append({run.info.run_id, model.model_id})
     client.set_registered_model_alias(name, "production", "1")
-    refused = on_laptop(tmp_path / "ada", ada, "cleanup", "--keep", "1", "--yes")
+    refused = team.on_laptop(tmp_path / "ada", ada, "cleanup", "--keep", "1", "--yes")
     assert (refused.returncode, "Traceback" in refused.stderr) == (2, False), refused.stdout + refused.stderr
     assert "admin's" in refused.stderr
     assert not any("deleting" in tag for tag in client.get_registered_model(name).tags)  # or nobody could promote them
     assert len(versions_of(team, name)) == 3
-    done = on_laptop(tmp_path / "admin", admin, "cleanup", "--keep", "1", "--yes")
+    done = team.on_laptop(tmp_path / "admin", admin, "cleanup", "--keep", "1", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(int(version.version) for version in versions_of(team, name)) == [1, 3]
     files = [{owner for owner in set.union(*owners) if f"/{owner}/" in key} for key in team.list_files()]

@@ -18,7 +18,7 @@ from tests.journeys.conftest import QUICK, MlflowRun
 
 DIVERGE = ("--optimizer", "sgd", "--lr", "1", "--clip-norm", "0", "--weight-decay", "1", "--momentum", "0.999",
            "--warmup-epochs", "0", "--precision", "float32")  # fmt: skip
-TINY = ("--epochs", "1", "--width", "8")
+TINY = ("--epochs", "1", "--width", "8", "--threads", "1")
 
 
 def only_run():  # type: ignore[no-untyped-def]
@@ -30,6 +30,7 @@ def artifacts(run_id: str, path: str | None = None) -> set[str]:
     return {Path(entry.path).name for entry in MlflowClient().list_artifacts(run_id, path)}
 
 
+@pytest.mark.processes("`mlflow run`, and a process in which nothing can be unpickled")
 def test_mlflow_run_trains_logs_and_registers(mlflow_run: MlflowRun, project: Path) -> None:
     done = mlflow_run("train", "-P", "model=deep_v1", *QUICK, "-P", "flip=false", "-P", "label_smoothing=1e-1")
     assert "models:/digits-deep_v1-standard/1" in done.stdout
@@ -124,6 +125,7 @@ def test_a_failed_mlflow_run_ends_failed_and_registers_nothing(mlflow_run: Mlflo
     assert "training.log" in artifacts(only_run().info.run_id)
 
 
+@pytest.mark.slow
 def test_uv_makes_the_environment_from_conda_yaml(mlflow_run: MlflowRun, project: Path) -> None:
     """The same file, parsed by MLflow and built by uv, with the heavy packages lent by this environment."""
     light = ("typer", "rich", "filelock")
@@ -145,6 +147,7 @@ def test_uv_makes_the_environment_from_conda_yaml(mlflow_run: MlflowRun, project
     assert "digits" in only_run().info.run_name
 
 
+@pytest.mark.processes("images are decoded in forks")
 def test_a_folder_of_photographs(eyevsai: Eyevsai, photos: Path) -> None:
     done = eyevsai("train", "--dataset", "pets", *TINY, "--image-size", "32", EYEVSAI_DATA=str(photos))
     assert "models:/pets-deep_v1-standard/1" in done.stdout
@@ -156,14 +159,17 @@ def test_any_folder_and_the_other_variation(eyevsai: Eyevsai, stripes: Path) -> 
     assert MlflowClient().get_model_version("stripes-deep_v1-residual", "1").tags["image_size"] == "32"
 
 
+@pytest.mark.requirement(12)
 def test_a_nan_ends_the_run_failed(eyevsai: Eyevsai) -> None:
-    done = eyevsai("train", *DIVERGE, code=1)
+    done = eyevsai("train", *DIVERGE, "--threads", "1", code=1)
     assert "The update was not made" in done.stderr
     assert "Traceback" not in done.stderr
     assert only_run().info.status == "FAILED"
     assert not MlflowClient().search_registered_models()
 
 
+@pytest.mark.slow
+@pytest.mark.requirement(5)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupted_run_ends_killed(workplace: Path, number: int, code: int) -> None:
     command = [sys.executable, "-m", "eyevsai", "train", "--epochs", "1000", "--patience", "0"]

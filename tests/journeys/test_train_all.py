@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from torch import Tensor
 
+from eyevsai.models.deep_v1.network import Block
 from eyevsai.store import PARENT
 from tests.conftest import ROOT, Eyevsai
 from tests.journeys.conftest import MlflowRun
 
-pytestmark = [pytest.mark.xdist_group("train_all"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
@@ -37,12 +39,25 @@ def numbers(name: str) -> list[int]:
     return sorted(int(version.version) for version in MlflowClient().search_model_versions(f"name = '{name}'"))
 
 
-def test_mlflow_run_trains_all_tuned_judged_and_exported(
+@pytest.mark.usefixtures("jobs_in_process")
+def test_entry_point_trains_all_tuned_evaluated_and_exported(
+    entry_point: Eyevsai, eyevsai: Eyevsai, workplace: Path, data: Path
+) -> None:
+    train_all_and_check(entry_point, eyevsai, "deep_v1/standard", "deep_v1/residual")
+
+
+@pytest.mark.slow
+def test_mlflow_run_trains_all_in_processes(
     mlflow_run: MlflowRun, eyevsai: Eyevsai, workplace: Path, data: Path
 ) -> None:
-    given = {"models": "deep_v1/standard,shallow/rf_hog_lbp", "parallel_jobs": "2", "run_tuning": "true",
+    train_all_and_check(mlflow_run, eyevsai, "deep_v1/standard", "shallow/rf_hog_lbp")
+
+
+def train_all_and_check(mlflow_run: MlflowRun, eyevsai: Eyevsai, *models: str) -> None:
+    names = [f"stripes-{model.replace('/', '-')}" for model in models]
+    given = {"models": ",".join(models), "parallel_jobs": "2", "run_tuning": "true",
              "tuning_trials": "1", "epochs": "1", "width": "4", "image_size": "32", "batch_size": "8",
-             "n_estimators": "5", "export": "onnx"}  # fmt: skip
+             "threads": "1", "export": "onnx"}  # fmt: skip
     said = mlflow_run(
         "train_all", *(part for name, value in given.items() for part in ("-P", f"{name}={value}"))
     ).stdout
@@ -50,16 +65,16 @@ def test_mlflow_run_trains_all_tuned_judged_and_exported(
     (parent,) = runs("train_all")
     for job in ("tune", "train", "evaluate", "export"):
         assert {run.data.tags[PARENT] for run in runs(job)} == {parent.info.run_id}, job
-    assert {run.data.tags["model"] for run in runs("tune")} == {"deep_v1", "shallow"}
+    assert {f"{run.data.tags['model']}/{run.data.tags['variation']}" for run in runs("tune")} == set(models)
     studies = {run.info.run_id for run in runs("tune")}
     assert {run.data.tags[PARENT] for run in runs("trial")} == studies
     assert {run.data.tags["tuned_from"] for run in runs("train")} == studies
-    for name in ("stripes-deep_v1-standard", "stripes-shallow-rf_hog_lbp"):
+    for name in names:
         (version,) = MlflowClient().search_model_versions(f"name = '{name}'")
         assert version.tags["export.onnx"] == "passed"
         assert float(version.tags["test_accuracy"]) >= 0
     artifacts = {file.path for file in MlflowClient().list_artifacts(parent.info.run_id, "logs")}
-    assert artifacts == {"logs/stripes-deep_v1-standard.txt", "logs/stripes-shallow-rf_hog_lbp.txt"}
+    assert artifacts == {f"logs/{name}.txt" for name in names}
     assert parent.data.metrics["jobs/done"] == 2
     flags = [part for name, value in given.items() for part in (f"--{name}", value)]
     again = json.loads(eyevsai("train-all", *flags, "--json").stdout)
@@ -72,14 +87,41 @@ def test_mlflow_run_trains_all_tuned_judged_and_exported(
 
 
 @pytest.mark.slow
-def test_what_is_left_of_a_model_is_done_later(eyevsai_here: Eyevsai, workplace: Path, data: Path) -> None:
-    command = ("train-all", "--models", "shallow/rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
-    eyevsai_here(*command, "--evaluate", "false")
+@pytest.mark.usefixtures("jobs_in_process")
+def test_missing_steps_of_a_model_are_done_later(eyevsai: Eyevsai, workplace: Path, data: Path) -> None:
+    command = ("train-all", "--models", "shallow/rf_hog_lbp", "--n-estimators", "5", "--image-size", "32",
+               "--threads", "1")  # fmt: skip
+    eyevsai(*command, "--evaluate", "false")
     assert not runs("evaluate")
-    eyevsai_here(*command)
+    eyevsai(*command)
     assert (len(runs("evaluate")), len(runs("train"))) == (1, 1)
-    eyevsai_here(*command, "--export", "onnx")
+    eyevsai(*command, "--export", "onnx")
     assert (len(runs("export")), len(runs("evaluate")), len(runs("train"))) == (1, 1, 1)
+
+
+def fail_where_residual(block: Block, images: Tensor) -> Tensor:
+    """A block without its skip connection, which fails in the residual network."""
+    pooled: Tensor = block.end(block.body(images))
+    return pooled if block.skip is None else pooled * float("nan")
+
+
+@pytest.mark.requirement(15)
+@pytest.mark.usefixtures("jobs_in_process")
+def test_failed_job_is_named_and_leaves_the_others(
+    eyevsai: Eyevsai, workplace: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train-all", "--models", "deep_v1", "--image-size", "32", "--batch-size", "8", "--width", "4",
+               "--epochs", "1", "--evaluate", "false", "--threads", "1")  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(Block, "forward", fail_where_residual)
+        failed = eyevsai(*command, code=1)
+    assert "1 of 2 jobs failed" in failed.stderr
+    assert "- stripes-deep_v1-residual: " in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert {run.data.tags["variation"] for run in runs("train")} == {"standard"}
+    again = json.loads(eyevsai(*command, "--json").stdout)
+    assert len(again["models"]) == 2
+    assert sorted(run.data.tags["variation"] for run in runs("train")) == ["residual", "standard"]
 
 
 @pytest.mark.slow

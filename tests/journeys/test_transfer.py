@@ -26,10 +26,10 @@ def given(**settings: object) -> list[str]:
     return [part for name, value in (SHORT | settings).items() for part in ("-P", f"{name}={value}")]
 
 
-def test_mlflow_run_teaches_a_base_that_pip_brought(mlflow_run: MlflowRun, stripes: Path) -> None:
+def test_base_that_pip_brought_is_unfrozen_gradually(entry_point: Eyevsai, stripes: Path) -> None:
     pytest.importorskip(LITE_PACKAGE, reason="the extra [offline] is not installed")
     settings = given(model="transfer", variation="efficientnet_lite0", data=stripes, image_size=64)
-    assert "models:/stripes-transfer-efficientnet_lite0/1" in mlflow_run("train", *settings).stdout
+    assert "models:/stripes-transfer-efficientnet_lite0/1" in entry_point("train", *settings).stdout
     run, client = only_run(), MlflowClient()
     history = {name: [point.value for point in client.get_metric_history(run.info.run_id, name)]
                for name in ("unfrozen_stages", "trainable_parameters")}  # fmt: skip

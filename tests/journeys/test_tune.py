@@ -10,13 +10,14 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from eyevsai.tracking import lifetime
+from eyevsai.training.loop import Trainer
 from tests.conftest import ROOT, Eyevsai
-from tests.faults.runs import INJECT
-from tests.journeys.conftest import MlflowRun
 
 FOREST = {"model": "shallow", "variation": "rf_hog_lbp", "image_size": 32, "n_estimators": 5, "threads": 1}
 DEEP = {"model": "deep_v1", "image_size": 32, "width": 4, "epochs": 4, "batch_size": 16, "threads": 1, "head_units": 0}
@@ -33,13 +34,13 @@ def study_and_trials():  # type: ignore[no-untyped-def]
     return parents, sorted(trials, key=lambda run: int(run.data.tags["trial"]))
 
 
-def test_mlflow_run_tunes_and_train_takes_what_was_found(
-    mlflow_run: MlflowRun, stripes: Path, eyevsai: Eyevsai
+def test_tune_logs_a_study_and_train_takes_its_best_settings(
+    entry_point: Eyevsai, stripes: Path, eyevsai: Eyevsai
 ) -> None:
     given = [
         part for name, value in {**FOREST, "data": stripes, "n_trials": 3}.items() for part in ("-P", f"{name}={value}")
     ]
-    assert "study stripes-shallow-rf_hog_lbp: 3 complete" in mlflow_run("tune", *given).stdout
+    assert "study stripes-shallow-rf_hog_lbp: 3 complete" in entry_point("tune", *given).stdout
     (parent,), trials = study_and_trials()
     assert (parent.info.status, len(trials)) == ("FINISHED", 3)
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
@@ -91,9 +92,10 @@ def test_a_study_ends_when_one_is_good_enough_or_time_is_up(eyevsai: Eyevsai, st
     assert ": 5 complete" in eyevsai(*tune).stdout
 
 
+@pytest.mark.requirement(11)
 @pytest.mark.slow
-def test_row_11_the_same_seed_gives_the_same_study(eyevsai: Eyevsai, stripes: Path) -> None:
-    tune = ("tune", *flags(**{**DEEP, "epochs": 2}, data=stripes, n_trials=4, pruner="none"))
+def test_same_seed_gives_the_same_study(eyevsai: Eyevsai, stripes: Path) -> None:
+    tune = ("tune", *flags(**{**DEEP, "epochs": 1}, data=stripes, n_trials=4, pruner="none"))
     for name in ("first", "second"):
         eyevsai(*tune, "--study", name)
     eyevsai(*tune, "--study", "other", "--seed", "1")
@@ -122,7 +124,7 @@ def test_trials_fail_one_by_one(eyevsai: Eyevsai, stripes: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_two_processes_are_killed_and_gone_on_with(eyevsai: Eyevsai, workplace: Path, stripes: Path) -> None:
+def test_killed_study_of_two_processes_resumes(eyevsai_process: Eyevsai, workplace: Path, stripes: Path) -> None:
     tune = ["tune", *flags(**{**DEEP, "epochs": 12}, data=stripes, n_trials=8, jobs=2, pruner="none")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-m", "eyevsai", *tune], cwd=workplace, env=environment,
@@ -132,7 +134,7 @@ def test_two_processes_are_killed_and_gone_on_with(eyevsai: Eyevsai, workplace: 
         time.sleep(0.5)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    done = eyevsai(*tune)
+    done = eyevsai_process(*tune)
     assert "Going on with study" in done.stderr
     (parent,), trials = study_and_trials()
     assert parent.info.status == "FINISHED"
@@ -145,7 +147,8 @@ def test_two_processes_are_killed_and_gone_on_with(eyevsai: Eyevsai, workplace: 
     assert "8 complete" in done.stdout
 
 
-def test_a_study_ends_on_ctrl_c_and_the_trial_is_begun_again(workplace: Path, eyevsai: Eyevsai, stripes: Path) -> None:
+@pytest.mark.slow
+def test_interrupted_study_runs_its_trial_again_after_sigint(workplace: Path, eyevsai: Eyevsai, stripes: Path) -> None:
     tune = ["tune", *flags(**{**DEEP, "epochs": 60}, data=stripes, n_trials=2, pruner="none")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
@@ -162,22 +165,51 @@ def test_a_study_ends_on_ctrl_c_and_the_trial_is_begun_again(workplace: Path, ey
     assert "2 complete" in eyevsai(*tune).stdout
 
 
-def test_a_trial_whose_run_had_ended_counts_when_the_study_is_ended(
-    workplace: Path, eyevsai: Eyevsai, stripes: Path
+def test_interrupted_study_runs_its_trial_again(
+    eyevsai: Eyevsai, stripes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tune = ["tune", *flags(**{**DEEP, "epochs": 2}, data=stripes, n_trials=2, pruner="none")]
-    environment = os.environ | {"PYTHONPATH": f"{INJECT}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "FAULT": "end:1"}
-    ended = subprocess.run([sys.executable, "-m", "eyevsai", *tune], cwd=workplace, env=environment, check=False)
-    assert ended.returncode == 143
+    steps, step = [], Trainer._step
+
+    def interrupt(self: Trainer, *arguments: Any) -> None:
+        steps.append(1)
+        if len(steps) == 4:
+            signal.raise_signal(signal.SIGINT)
+        step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", interrupt)
+        eyevsai(*tune, code=130)
+    (parent,), trials = study_and_trials()
+    assert {run.info.status for run in (parent, *trials)} == {"KILLED"}
+    assert "2 complete" in eyevsai(*tune).stdout
+    assert [run.info.status for run in study_and_trials()[1]] == ["KILLED", "FINISHED", "FINISHED"]
+
+
+def test_trial_whose_run_had_ended_counts_when_the_study_is_interrupted(
+    eyevsai: Eyevsai, stripes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune = ["tune", *flags(**{**DEEP, "epochs": 1}, data=stripes, n_trials=2, pruner="none")]
+    ends, end = [], lifetime._end
+
+    def terminate(*arguments: Any) -> str:
+        ends.append(1)
+        if len(ends) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return end(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lifetime, "_end", terminate)
+        eyevsai(*tune, code=143)
     assert "2 complete" in eyevsai(*tune).stdout
     assert [run.info.status for run in study_and_trials()[1]] == ["FINISHED", "FINISHED"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="no ray: pip install -e '.[ray]'")
-def test_trials_run_on_a_ray_cluster(eyevsai: Eyevsai, stripes: Path) -> None:
+def test_trials_run_on_a_ray_cluster(eyevsai_process: Eyevsai, stripes: Path) -> None:
     tune = ("tune", *flags(**{**DEEP, "epochs": 2}, data=stripes, n_trials=4, jobs=2, engine="ray", job_cpus=1))
-    assert ": 4 complete" in eyevsai(*tune).stdout
+    assert ": 4 complete" in eyevsai_process(*tune).stdout
     (parent,), trials = study_and_trials()
     assert [run.info.status for run in (parent, *trials)] == ["FINISHED"] * 5
     assert parent.data.tags["process"] not in {run.data.tags["process"] for run in trials}  # which are Ray's

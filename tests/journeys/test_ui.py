@@ -1,4 +1,4 @@
-"""`eyevsai ui` as a real process: what answers over HTTP, which page a browser is given, how it ends."""
+"""`eyevsai ui`, once as a real process: what answers over HTTP, which page a browser is given, how it ends."""
 
 from __future__ import annotations
 
@@ -21,9 +21,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from eyevsai.tracking.experiment import ABOUT, NOTE, VIEW, describe_experiment, page_of_runs
-from tests.conftest import ROOT, Eyevsai, create_database, find_port
+from tests.conftest import ROOT, TRAINED, Eyevsai, create_database, find_port
+from tests.forks import Fork, fork_command
 
 Ui = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def workplace(trained: Path) -> Path:
+    """Return a folder whose store has a version of each family."""
+    return trained
 
 
 @pytest.fixture
@@ -59,6 +66,23 @@ def ui(workplace: Path) -> Iterator[Ui]:
         process.communicate()
 
 
+@pytest.fixture
+def studies(workplace: Path) -> Iterator[Callable[..., Fork]]:
+    """Start `eyevsai ui --optuna ...` in a fork and return it once it has said where it is."""
+    import optuna_dashboard  # noqa: F401, which the fork would import
+
+    begun: list[Fork] = []
+
+    def start(*arguments: str) -> Fork:
+        begun.append(fork_command(workplace, "ui", "--optuna", "--no-browser", *arguments))
+        begun[-1].wait_until(lambda: "Ctrl-C ends it" in begun[-1].out.read_text())
+        return begun[-1]
+
+    yield start
+    for fork in begun:
+        fork.kill()
+
+
 def get(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=20) as answer:
         text = answer.read().decode()
@@ -74,9 +98,10 @@ def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, st
     return process.returncode, said
 
 
+@pytest.mark.processes("the command and its server, a browser of the tests and Chromium")
 @pytest.mark.timeout(200)
 def test_mlflows_ui_is_opened_on_the_store_with_the_best_runs_first(
-    ui: Ui, eyevsai: Eyevsai, eyevsai_here: Eyevsai, browser: Path
+    ui: Ui, eyevsai: Eyevsai, browser: Path, request: pytest.FixtureRequest
 ) -> None:
     port = str(find_port())
     url = f"http://127.0.0.1:{port}"
@@ -88,22 +113,35 @@ def test_mlflows_ui_is_opened_on_the_store_with_the_best_runs_first(
     assert f"{url}/#/experiments/0/runs?" in browser.read_text()
     assert browser.read_text().strip().endswith(f"viewStateShareKey={VIEW.rpartition('.')[2]}")
 
-    taken = eyevsai_here("ui", "--port", port, code=2).stderr
+    taken = eyevsai("ui", "--port", port, code=2).stderr
     assert f"Port {port} is taken" in taken
     assert "--port " in taken.partition("such as")[2]
     browser.unlink()
     elsewhere = {"MLFLOW_TRACKING_URI": url}  # what was opened is a server, too
-    assert eyevsai_here("ui", "--no-browser", **elsewhere).stdout == f"MLflow's UI: {url}\n"
+    assert eyevsai("ui", "--no-browser", **elsewhere).stdout == f"MLflow's UI: {url}\n"
     assert not browser.exists()
     eyevsai("ui", **elsewhere)
     assert browser.read_text().strip() == url
-    assert "leave out --port" in eyevsai_here("ui", "--port", "5001", code=2, **elsewhere).stderr
+    assert "leave out --port" in eyevsai("ui", "--port", "5001", code=2, **elsewhere).stderr
 
-    assert end(process, signal.SIGINT) == (130, "")
+    try:
+        screenshots = request.getfixturevalue("screenshots")
+        with screenshots.browser_page() as page:
+            columns = screenshots.open_best(page, url)
+            assert {"best/accuracy", "dataset", "model", "variation"} <= set(columns)
+            assert page.get_by_text("Image classifiers by eyevsai").count()
+            for name in TRAINED.values():
+                assert page.locator(".ag-row").get_by_text(name).count()
+            (row,) = screenshots.open_model(page, url, TRAINED["deep_v1"])
+            assert row.startswith("Version 1\n")
+    finally:
+        assert end(process, signal.SIGINT) == (130, "")
 
 
-def test_the_studies_are_opened_in_optuna_dashboard(ui: Ui, eyevsai_here: Eyevsai, workplace: Path) -> None:
-    assert "There are no studies in" in eyevsai_here("ui", "--optuna", code=2).stderr
+def test_the_studies_are_opened_in_optuna_dashboard(
+    studies: Callable[..., Fork], eyevsai: Eyevsai, workplace: Path
+) -> None:
+    assert "There are no studies in" in eyevsai("ui", "--optuna", code=2).stderr
 
     def study(name: str, *values: float) -> None:
         (workplace / "studies").mkdir(exist_ok=True)
@@ -115,7 +153,7 @@ def test_the_studies_are_opened_in_optuna_dashboard(ui: Ui, eyevsai_here: Eyevsa
     study("beans-shallow-rf", 0.25, 0.5)
     study("beans-deep_v1-standard", 0.75)
     port = str(find_port())
-    process = ui("--optuna", "--no-browser", "--port", port)
+    fork = studies("--port", port)
     url = f"http://127.0.0.1:{port}/api/studies"
 
     def shown() -> dict[str, int]:
@@ -135,10 +173,11 @@ def test_the_studies_are_opened_in_optuna_dashboard(ui: Ui, eyevsai_here: Eyevsa
     urllib.request.urlopen(asked, timeout=20).close()
     journals = {path.stem: "looks good" in path.read_text() for path in (workplace / "studies").glob("*.journal")}
     assert journals == {"beans-shallow-rf": False, "beans-deep_v1-standard": False, "peas-shallow-rf": True}
-    assert end(process, signal.SIGTERM) == (143, "")
+    assert fork.end(signal.SIGTERM) == 143
+    assert not fork.err.read_text()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def storage(request: pytest.FixtureRequest, workplace: Path) -> str:
     """The URL of a database in which there are no studies."""
     if request.param == "sqlite":
@@ -146,24 +185,27 @@ def storage(request: pytest.FixtureRequest, workplace: Path) -> str:
     return create_database(request.getfixturevalue("postgres"), f"studies_{time.monotonic_ns()}")
 
 
-def test_studies_in_a_database_are_opened_too(ui: Ui, eyevsai_here: Eyevsai, stripes: Path, storage: str) -> None:
+def test_studies_in_a_database_are_opened_too(
+    studies: Callable[..., Fork], eyevsai: Eyevsai, stripes: Path, storage: str
+) -> None:
     small = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
-    eyevsai_here("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1", "--storage", storage)
+    eyevsai("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1", "--storage", storage)
     port = str(find_port())
-    process = ui("--optuna", "--no-browser", "--port", port, "--storage", storage)
+    fork = studies("--port", port, "--storage", storage)
     (study,) = get(f"http://127.0.0.1:{port}/api/studies")["study_summaries"]
     assert study["study_name"] == "stripes-shallow-rf_hog_lbp"
     trials = get(f"http://127.0.0.1:{port}/api/studies/{study['study_id']}?after=0")["trials"]
     assert [trial["state"] for trial in trials] == ["Complete", "Complete"]
-    assert end(process, signal.SIGINT) == (130, "")
+    assert fork.end(signal.SIGINT) == 130
+    assert not fork.err.read_text()
 
 
-def test_what_ui_cannot_do_is_said(eyevsai_here: Eyevsai, workplace: Path) -> None:
-    assert "add --optuna" in eyevsai_here("ui", "--storage", "sqlite:///a.db", code=2).stderr
-    assert "no database" in eyevsai_here("ui", "--optuna", "--storage", "sqlite:///none.db", code=2).stderr
+def test_what_ui_cannot_do_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
+    assert "add --optuna" in eyevsai("ui", "--storage", "sqlite:///a.db", code=2).stderr
+    assert "no database" in eyevsai("ui", "--optuna", "--storage", "sqlite:///none.db", code=2).stderr
     assert not (workplace / "none.db").exists()
-    assert "Nobody answers" in eyevsai_here("ui", code=2, MLFLOW_TRACKING_URI="http://127.0.0.1:1").stderr
-    assert "Nothing can listen at 192.0.2.1" in eyevsai_here("ui", "--host", "192.0.2.1", code=2).stderr
+    assert "Nobody answers" in eyevsai("ui", code=2, MLFLOW_TRACKING_URI="http://127.0.0.1:1").stderr
+    assert "Nothing can listen at 192.0.2.1" in eyevsai("ui", "--host", "192.0.2.1", code=2).stderr
 
 
 def test_what_a_person_says_of_an_experiment_stays(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from eyevsai.data import workers
 from eyevsai.data.audit import audit_files, examine
 from eyevsai.data.catalogue import Source
 from eyevsai.data.dataset import load_dataset
@@ -164,12 +166,13 @@ def test_an_image_in_two_given_splits_stays_in_the_more_careful_one(tmp_path: Pa
 def test_an_interrupted_audit_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from eyevsai.data import audit
 
-    files = index_files(Source("set", {"set": write_images(tmp_path / "set", {"a": 128, "b": 70})})).files
-    seen = tmp_path / "seen"  # a file, since files are examined in worker processes
+    monkeypatch.setattr(workers, "CHUNK", 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 0)  # no worker processes
+    files = index_files(Source("set", {"set": write_images(tmp_path / "set", {"a": 8, "b": 5})})).files
+    seen: list[Path] = []
 
     def note(path: Path) -> audit.Record:
-        with open(seen, "a") as stream:
-            stream.write(f"{path}\n")
+        seen.append(path)
         return examine(path)
 
     def stop_at_b(path: Path) -> audit.Record:
@@ -182,7 +185,7 @@ def test_an_interrupted_audit_goes_on_where_it_stopped(tmp_path: Path, monkeypat
         audit_files(files, tmp_path / "cache")
     monkeypatch.setattr(audit, "examine", note)
     audit_files(files, tmp_path / "cache")
-    assert sorted(seen.read_text().split()) == sorted(str(file.path) for file in files)
+    assert sorted(seen) == sorted(file.path for file in files)
 
 
 def test_what_could_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

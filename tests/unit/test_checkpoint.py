@@ -111,7 +111,8 @@ def test_two_are_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.new"))
 
 
-def test_row_23_every_flipped_bit_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.requirement(23)
+def test_every_flipped_bit_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     checkpoints = two_checkpoints(tmp_path)
     newest = json.loads((tmp_path / NEWEST).read_text())["body"]["file"]
     random.seed(0)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from eyevsai.engines.engine import State, Status, Task
+from eyevsai.engines import local
+from eyevsai.engines.engine import POLL_S, State, Status, Task
 from eyevsai.engines.local import LOG, LocalEngine
 from eyevsai.errors import RunFailed
 from eyevsai.stopping import Stop
@@ -22,6 +24,7 @@ CALLS = "tests.unit.calls"
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr("eyevsai.engines.engine.POLL_S", POLL_S / 5)
 
 
 def run(folder: Path, *tasks: Task, at_once: int = 4, stop: Stop | None = None) -> dict[str, Status]:
@@ -38,11 +41,20 @@ def are_gone(*pids: int) -> bool:
     return not [process for process in psutil.wait_procs(found, 5)[1] if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_results_and_failures_are_told_apart(tmp_path: Path) -> None:
-    ended = run(
-        tmp_path, task("two", "double", number=1), task("refused", "refuse", what="dog"), task("stumbled", "stumble"),
-        task("killed", "die", signal=int(signal.SIGKILL)), task("four", "double", number=2),
-    )  # fmt: skip
+@pytest.mark.processes("jobs end in each of the ways that a process can end, two at a time")
+def test_jobs_are_told_apart_by_their_ends_and_are_no_more_than_asked_for(tmp_path: Path) -> None:
+    most: list[int] = []
+
+    def watch(statuses: Mapping[str, Status]) -> None:
+        most.append(sum(status.state is State.RUNNING for status in statuses.values()))
+
+    tasks = [
+        task("two", "double", number=1), task("refused", "refuse", what="dog"), task("stumbled", "stumble"),
+        task("killed", "die", signal=int(signal.SIGKILL)), task("parent", "leave_child", seconds=60),
+        task("four", "double", number=2),
+    ]  # fmt: skip
+    ended = LocalEngine(2).run(tasks, tmp_path, watch, Stop())
+    assert max(most) == 2
     assert (ended["two"].value, ended["four"].value) == (2, 4)
     assert {name: status.state for name, status in ended.items() if status.state is State.FAILED}.keys() == {
         "refused", "stumbled", "killed"
@@ -51,33 +63,29 @@ def test_results_and_failures_are_told_apart(tmp_path: Path) -> None:
     assert ended["stumbled"].reason == "KeyError: 'missing'"
     assert ended["killed"].reason == "was killed by SIGKILL; it last said: the last words"
     assert (tmp_path / "two" / LOG).read_text() == "doubling\n"
-
-
-def test_no_more_run_at_once_than_asked_for(tmp_path: Path) -> None:
-    most = []
-
-    def watch(statuses: Mapping[str, Status]) -> None:
-        most.append(sum(status.state is State.RUNNING for status in statuses.values()))
-
-    LocalEngine(2).run([task(str(number), "double", number=number) for number in range(5)], tmp_path, watch, Stop())
-    assert max(most) == 2
-
-
-def test_what_a_job_leaves_running_ends_with_it(tmp_path: Path) -> None:
-    ended = run(tmp_path, task("parent", "leave_child", seconds=60))
     assert ended["parent"].state is State.DONE
-    assert are_gone(ended["parent"].value)
+    assert are_gone(ended["parent"].value)  # what a job leaves running ends with it
 
 
+@pytest.mark.processes("a job that is deaf to SIGTERM, its child, and a job beside them")
 def test_a_job_that_takes_too_long_is_ended_with_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eyevsai.engines.engine.ENDING_S", 2.0)
-    slow = task("slow", "sleep", timeout_s=15.0, seconds=600, file=str(tmp_path / "pids"), deaf=True)
+    pids, look = tmp_path / "pids", local._Process.look
+
+    def look_later(process: local._Process) -> Status:
+        """As if its time were up once it has begun."""
+        status = look(process)
+        began = pids.exists() and pids.read_text()
+        return replace(status, seconds=status.seconds + 600) if began else status
+
+    monkeypatch.setattr(local._Process, "look", look_later)
+    monkeypatch.setattr("eyevsai.engines.engine.ENDING_S", 1.0)
+    slow = task("slow", "sleep", timeout_s=500.0, seconds=900, file=str(pids), deaf=True)
     ended = run(tmp_path, slow, task("quick", "double", number=1))
-    assert (ended["slow"].state, ended["slow"].reason) == (State.FAILED, "took longer than 15 s")
+    assert (ended["slow"].state, ended["slow"].reason) == (State.FAILED, "took longer than 500 s")
     assert ended["quick"].value == 2
-    assert are_gone(*map(int, (tmp_path / "pids").read_text().split()))
+    assert are_gone(*map(int, pids.read_text().split()))
 
 
 def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
@@ -77,7 +77,6 @@ def test_a_tie_is_no_hit_among_the_first_five() -> None:
     assert score_all(sure, np.arange(60))["top5_accuracy"] == pytest.approx(5 / 60)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.3, 8.0))
 def test_a_temperature_never_makes_what_it_was_fitted_to_less_probable(seed: int, sharpness: float) -> None:
     probabilities, labels = draw_predictions(seed, count=60)
@@ -107,7 +106,6 @@ def test_the_calibration_error_by_hand() -> None:
     assert [(each.count, each.accuracy) for each in reliability(probabilities, labels)] == [(2, 1.0), (2, 0.5)]
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.3, 0.99))
 def test_a_threshold_keeps_its_promise_and_is_the_lowest_that_does(seed: int, precision: float) -> None:
     probabilities, labels = draw_predictions(seed, count=80)

@@ -14,6 +14,7 @@ from eyevsai.explanation.grad_cam import grad_cam
 from eyevsai.models.families import family_of
 from eyevsai.models.learner import MapLearner, build
 
+pytestmark = pytest.mark.xdist_group("grad_cam")  # one worker trains the learner
 SIDE, PATCH = 256, 160  # a patch several times what one place of the last map sees
 COLORS = {"blue": (30, 40, 230), "green": (40, 200, 40), "red": (230, 40, 30), "yellow": (220, 220, 40)}
 

@@ -3,72 +3,38 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eyevsai.config import compose_train
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
+from eyevsai.errors import Terminated, UserError
 from eyevsai.jobs.place import Place, compare_basis, find_place, take_size
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
+from eyevsai.stopping import Stop
 from eyevsai.training.batches import Batches, Part
+from eyevsai.training.checkpoint import Checkpoint
 from eyevsai.training.course import Course
 from eyevsai.training.device import check_devices
-from eyevsai.training.group import ALONE, Group
-from tests.conftest import ROOT, find_port, write_images
+from eyevsai.training.group import ALONE, Group, find_group
+from tests.conftest import find_port, write_images
+from tests.unit.forks import join_forks, start_fork
+
+pytestmark = pytest.mark.xdist_group("ranks")  # one worker starts the two ranks
 
 SETTINGS = DeepV1Settings(
     image_size=32, width=4, head_units=8, dropout=0.3, epochs=2, batch_size=12, precision="float32", device="cpu",
     class_weights=True, patience=0, warmup_epochs=0,
 )  # fmt: skip
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from safetensors.torch import save_file
-import torch
-from eyevsai.jobs.place import Place
-from eyevsai.config import TrainConfig, compose_train
-from eyevsai.training.checkpoint import Checkpoint
-from eyevsai.training.group import find_group
-from eyevsai.errors import Terminated
-from eyevsai.stopping import Stop
-from tests.unit.test_group import SETTINGS, fit, open_data
-
-rank, port, folder, cache, out = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
-place = Place(rank, 2, rank, 2, "127.0.0.1", port, keeps_store=rank == 0)
-place.join(compose_train({"threads": 1}), place.open_store(), str)
-group = find_group()
-tensors = {f"end.{name}": tensor for name, tensor in fit(open_data(Path(folder), Path(cache)), SETTINGS).items()}
-asked = []
-say = lambda rows: asked.extend(rows) or torch.tensor([[float(row), -row] for row in rows])
-tensors["predicted"] = group.predict(5, 2, say)
-tensors["asked"] = torch.tensor(asked)
-tensors["settled"] = torch.tensor(group.settle([float(rank), 7.0 - rank]))
-own = Checkpoint({"weight": torch.arange(3)}, {"step": 4}) if rank == 0 else None
-shared = group.share_checkpoint(own)
-assert shared.state == {"step": 4}
-tensors["shared"] = shared.tensors["weight"]
-stop = Stop()
-group.check(stop)
-stop.asked = KeyboardInterrupt() if rank == 1 else None
-try:
-    group.check(stop)
-except (KeyboardInterrupt, Terminated) as error:
-    tensors["ended"] = torch.tensor([isinstance(error, Terminated)])
-save_file(tensors, f"{out}/{rank}.safetensors")
-"""
 
 
 def open_data(folder: Path, cache_root: Path) -> Data:
@@ -89,6 +55,36 @@ def fit(data: Data, settings: DeepV1Settings, watch: Callable[[nn.Module], None]
     return states[-1]
 
 
+def take_part(rank: int, port: int, data: Data, out: Path) -> None:
+    """Do all that ranks do together, as one of two, and write down what it has in the end."""
+    place = Place(rank, 2, rank, 2, "127.0.0.1", port, keeps_store=rank == 0)
+    place.join(compose_train({"threads": 1}), place.open_store(), str)
+    group = find_group()
+    tensors = {f"end.{name}": tensor for name, tensor in fit(data, SETTINGS).items()}
+    asked: list[int] = []
+
+    def say(rows: Sequence[int]) -> Tensor:
+        asked.extend(rows)
+        return torch.tensor([[float(row), -row] for row in rows])
+
+    tensors["predicted"] = group.predict(5, 2, say)
+    tensors["asked"] = torch.tensor(asked)
+    tensors["settled"] = torch.tensor(group.settle([float(rank), 7.0 - rank]))
+    own = Checkpoint({"weight": torch.arange(3)}, {"step": 4}) if rank == 0 else None
+    shared = group.share_checkpoint(own)
+    assert shared is not None
+    assert shared.state == {"step": 4}
+    tensors["shared"] = shared.tensors["weight"]
+    stop = Stop()
+    group.check(stop)
+    stop.asked = KeyboardInterrupt() if rank == 1 else None
+    try:
+        group.check(stop)
+    except (KeyboardInterrupt, Terminated) as error:
+        tensors["ended"] = torch.tensor([isinstance(error, Terminated)])
+    save_file(tensors, out / f"{rank}.safetensors")
+
+
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Data:
     folder = write_images(tmp_path_factory.mktemp("uneven") / "set", {"across": 21, "down": 14, "wide": 12})
@@ -99,15 +95,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Data:
 def ranks(uneven: Data, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     """What each of two ranks has in the end."""
     out, port = tmp_path_factory.mktemp("ranks"), find_port()
-    (source,) = uneven.dataset.found.source.parts.values()
-    given = [str(port), str(source), str(uneven.dataset.cache_root), str(out)]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    jobs = [
-        subprocess.Popen([sys.executable, "-c", PROGRAM, str(rank), *given], env=env, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    said = [job.communicate(timeout=120)[1] for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0], said
+    assert join_forks([start_fork(take_part, rank, port, uneven, out) for rank in range(2)]) == [0, 0]
     return [load_file(out / f"{rank}.safetensors") for rank in range(2)]
 
 

@@ -159,7 +159,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(field=st.sampled_from(sorted(make_record(1))), value=VALUES)
 def test_whatever_stands_in_a_field_the_other_records_are_read(tmp_path: Path, field: str, value: Any) -> None:
     models = {"a": make_record(1), "b": make_record(2, **{field: value})}
@@ -172,7 +172,7 @@ def test_whatever_stands_in_a_field_the_other_records_are_read(tmp_path: Path, f
         assert all(isinstance(text, str) for text in (*record.run.params.values(), *record.run.tags.values()))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(VALUES)
 def test_any_json_is_a_registry_or_refused(tmp_path: Path, content: Any) -> None:
     (tmp_path / "registry.json").write_text(json.dumps(content))

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from eyevsai.data.decode import decode
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
-from tests.conftest import ROOT, write_images
+from tests.conftest import write_images
+from tests.unit.forks import join_forks, start_fork, wait_for_file
 
 
 def settings(folder: Path, cache: Path) -> DataSettings:
@@ -85,24 +84,40 @@ def test_caches_stay_below_their_limit_and_can_be_cleared(tmp_path: Path) -> Non
     assert cache.clear() == 0
 
 
+def build_and_add_up(folder: Path, cache: Path, out: Path, halfway: Path | None = None) -> None:
+    """Build a cache and write down the sum of its pixels; with `halfway`, go no further than ten images."""
+    from eyevsai.data import decode as module
+
+    decoded: list[object] = []
+
+    def stop_at_ten(content: object) -> object:
+        decoded.append(content)
+        if halfway and len(decoded) == 10:
+            halfway.touch()
+            time.sleep(60)
+        return decode(content)
+
+    module.decode = stop_at_ten  # in a fork
+    data = load_dataset(settings(folder, cache), 0).open(Preprocessing(64))
+    out.write_text(str(int(sum(data.pixels.image(row).sum() for row in range(30)))))
+
+
+@pytest.mark.processes("one process is killed while it builds what two others wait for")
 def test_two_builders_at_once_and_one_that_died(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "set", {"a": 30, "b": 30})
-    code = (
-        "import sys; from eyevsai.data.dataset import load_dataset; from eyevsai.data.preprocessing import *\n"
-        "from eyevsai.data.settings import DataSettings\n"
-        "data = load_dataset(DataSettings(data=sys.argv[1], cache_root=sys.argv[2]), 0).open(Preprocessing(64))\n"
-        "print(int(sum(data.pixels.image(row).sum() for row in range(60))))"
-    )
-    (tmp_path / "cache" / "pixels").mkdir(parents=True)
-    command = [sys.executable, "-c", code, str(folder), str(tmp_path / "cache")]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) for _ in range(3)]
-    jobs[0].send_signal(signal.SIGKILL)
-    sums = {job.communicate(timeout=120)[0] for job in jobs[1:]}
-    assert [job.returncode for job in jobs[1:]] == [0, 0]
-    assert len(sums) == 1
-    assert len(list((tmp_path / "cache" / "pixels").glob("*/cache.json"))) == 1
-    assert not list((tmp_path / "cache" / "pixels").glob(".building-*"))
+    folder, cache, halfway = write_images(tmp_path / "set", {"a": 15, "b": 15}), tmp_path / "cache", tmp_path / "ten"
+    load_dataset(settings(folder, cache), 0)
+    lost = start_fork(build_and_add_up, folder, cache, tmp_path / "0", halfway)
+    wait_for_file(halfway)
+    assert list((cache / "pixels").glob(".building-*"))
+    jobs = [start_fork(build_and_add_up, folder, cache, tmp_path / str(number)) for number in (1, 2)]
+    time.sleep(0.3)
+    lost.kill()
+    assert join_forks([lost, *jobs]) == [-signal.SIGKILL, 0, 0]
+    expected = load_dataset(settings(folder, tmp_path / "other"), 0).open(Preprocessing(64)).pixels
+    total = str(int(sum(expected.image(row).sum() for row in range(30))))
+    assert [(tmp_path / str(number)).read_text() for number in (1, 2)] == [total, total]
+    assert len(list((cache / "pixels").glob("*/cache.json"))) == 1
+    assert not list((cache / "pixels").glob(".building-*"))
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as reference
 
@@ -18,7 +18,6 @@ def image(height: int, width: int, seed: int = 0) -> torch.Tensor:
     )
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(32, 64))
 def test_the_short_side_is_fixed_and_a_second_resize_changes_nothing(height: int, width: int, size: int) -> None:
     preprocessing = Preprocessing(size)
@@ -62,6 +61,7 @@ def test_matrix_products_give_the_same_pixels(height: int, width: int, size: int
     assert torch.equal(Resizing(preprocessing)(source), preprocessing.crop(source))
 
 
+@pytest.mark.xdist_group("onnx")
 def test_a_runtime_without_float64_gives_the_same_pixels() -> None:
     openvino = pytest.importorskip("openvino", reason="no openvino: pip install -e '.[openvino]'")
     preprocessing, dynamic = Preprocessing(64), torch.export.Dim.DYNAMIC
@@ -79,7 +79,6 @@ def test_a_runtime_without_float64_gives_the_same_pixels() -> None:
         assert torch.equal(torch.from_numpy(pixels), preprocessing.crop(source)), (height, width)
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(32, 64))
 def test_matrix_products_give_the_same_pixels_of_any_size(height: int, width: int, size: int) -> None:
     source, preprocessing = image(height, width), Preprocessing(size)

@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
@@ -81,7 +81,6 @@ def test_few_models_have_levels_too(accuracies: list[float], levels: list[str]) 
     assert split_levels(accuracies) == levels
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(0, 1) | st.just(math.nan) | st.none(), min_size=1, max_size=15))
 def test_a_report_is_what_its_schema_says(accuracies: list[float | None]) -> None:
     metrics = [{} if value is None else {"test/accuracy": value} for value in accuracies]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
 from eyevsai.config import compose_train
+from eyevsai.data import workers
 from eyevsai.data.dataset import Data, Split, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.explanation.importance import permutation_importance
+from eyevsai.features.extractor import Extractor
 from eyevsai.models.shallow.calibration import fit_temperature
 from eyevsai.models.shallow.forest import read_forest
 from eyevsai.models.shallow.learner import ShallowLearner
@@ -77,6 +80,12 @@ def fitted(data: Callable[[int], Data], settings: ShallowSettings) -> ShallowLea
     return learner
 
 
+@pytest.fixture(scope="module")
+def tensors(data: Callable[[int], Data]) -> Callable[[ShallowSettings], dict[str, torch.Tensor]]:
+    """What is fitted with given settings, once for all tests that start from the same."""
+    return cache(lambda settings: fitted(data, settings).tensors())
+
+
 def test_every_setting_is_looked_at() -> None:
     declared = {setting.name for cls in (SvmSettings, ForestSettings) for setting in settings_of(cls)}
     assert set(CHANGES) | {"threads"} == declared
@@ -84,13 +93,15 @@ def test_every_setting_is_looked_at() -> None:
 
 @pytest.mark.parametrize("base", [SVM, FOREST], ids=["svm", "forest"])
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_changed_setting_changes_the_model(data: Callable[[int], Data], base: ShallowSettings, name: str) -> None:
+def test_a_changed_setting_changes_the_model(
+    tensors: Callable[[ShallowSettings], dict[str, torch.Tensor]], base: ShallowSettings, name: str
+) -> None:
     given, changed = CHANGES[name]
     known = {setting.name for setting in settings_of(type(base))}
     if name not in known:
         pytest.skip("a setting of the other variation")
     settings = replace(base, **{key: value for key, value in given.items() if key in known})
-    before, after = (fitted(data, each).tensors() for each in (settings, replace(settings, **{name: changed})))
+    before, after = (tensors(each) for each in (settings, replace(settings, **{name: changed})))
     same = all(before[key].shape == after[key].shape and torch.equal(before[key], after[key]) for key in before)
     if name == "standardize" and isinstance(base, ForestSettings):
         assert not torch.equal(before["projection.scale"], after["projection.scale"])
@@ -143,6 +154,7 @@ def inputs(request: pytest.FixtureRequest, cache_root: Path) -> tuple[np.ndarray
     return projection(train).numpy(), opened.train.labels.numpy(), projection(valid).numpy()
 
 
+@pytest.mark.xdist_group("inputs")  # one worker describes the photographs
 @pytest.mark.parametrize("kernel", ["linear", "rbf", "poly"])
 @pytest.mark.parametrize("num_classes", [2, 7])
 def test_machines_decide_as_scikit_learns(
@@ -169,6 +181,7 @@ def test_machines_decide_alike_where_there_is_no_float64() -> None:
     assert (machines.float()(others.float()) - exact).abs().max() <= 1e-5
 
 
+@pytest.mark.xdist_group("inputs")
 @pytest.mark.parametrize("max_depth", [1, 5, None])
 def test_a_forest_votes_as_scikit_learns(
     inputs: tuple[np.ndarray, np.ndarray, np.ndarray], max_depth: int | None
@@ -289,6 +302,26 @@ print(json.dumps([len(train), peak(resource.RUSAGE_SELF) - before - own, peak(re
 """
 
 
+def test_images_are_described_a_chunk_at_a_time(data: Callable[[int], Data], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    extract = Extractor.extract
+
+    def note(extractor: Extractor, crops: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(crops))
+        return extract(extractor, crops)
+
+    monkeypatch.setattr(workers, "CHUNK", 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 0)  # no worker processes
+    source = data(32)
+    learner = ShallowLearner("svm_hog_lbp", SVM, source.dataset.classes, 0)
+    whole = learner.extract(replace(source.train, cache=None))
+    monkeypatch.setattr(Extractor, "extract", note)
+    assert torch.equal(learner.extract(replace(source.train, cache=None)), whole)
+    assert max(sizes) <= 4
+    assert sum(sizes) == len(source.train) > 4
+
+
+@pytest.mark.slow
 def test_extraction_takes_no_more_memory_for_more_images(tmp_path: Path) -> None:
     peaks = []
     for count in (120, 1200):

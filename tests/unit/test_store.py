@@ -2,26 +2,30 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from eyevsai.errors import UserError
 from eyevsai.store import open_store, shown
-from tests.conftest import ROOT
+from tests.unit.forks import join_forks, start_fork
 
 
+def open_a_new_store(uri: str) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    assert open_store() == uri
+
+
+@pytest.mark.processes("a race for a store that is not there yet")
+@pytest.mark.requirement(2)
 def test_processes_that_start_together_share_one_fresh_store(tmp_path: Path) -> None:
-    env = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'new.db'}", "PYTHONPATH": str(ROOT)}
-    code = "from eyevsai.store import open_store; print(open_store())"
-    jobs = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    errors = [job.communicate(timeout=120)[1] for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0, 0], errors
+    import mlflow  # noqa: F401, once for all forks
+
+    uri = f"sqlite:///{tmp_path / 'new.db'}"
+    assert join_forks([start_fork(open_a_new_store, uri) for _ in range(3)]) == [0, 0, 0]
+    with sqlite3.connect(tmp_path / "new.db") as database:
+        assert database.execute("select count(*) from experiments").fetchone() == (1,)
+    database.close()
 
 
 @pytest.mark.parametrize(

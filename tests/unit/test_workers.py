@@ -59,6 +59,9 @@ def test_torchs_random_state_is_left_alone() -> None:
 def test_errors_arrive_as_they_were_raised() -> None:
     with pytest.raises(UserError, match=r"^number 100 is bad$"):
         list(map_chunks(fail_at_100, range(300), "Failing"))
+
+
+def test_an_error_of_the_system_keeps_its_number() -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         list(map_chunks(fill_the_disk, range(300), "Failing"))
     assert caught.value.errno == errno.ENOSPC

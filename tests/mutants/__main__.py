@@ -1,0 +1,162 @@
+"""Measure which single-line mutants `make test` kills.
+
+    python -m tests.mutants reach
+    python -m tests.mutants run [NUMBER ...]
+
+`reach` runs the suite once on a copy of the tree in which each line to mutate notes the running test, in its process
+and in those that it starts. `run` changes one line after another and runs the tests that reached it, the shortest
+first, with -x. `EYEVSAI_TREE=FOLDER` does both for another checkout, such as a worktree of an earlier commit.
+Results are in build/mutants/NAME of the current folder, where NAME is the tree's.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from tests.mutants.mutants import MUTANTS, Mutant
+
+HERE = Path(__file__).parent
+TREE = Path(os.environ.get("EYEVSAI_TREE", HERE.parents[1])).resolve()
+OUT = Path("build", "mutants", TREE.name).resolve()
+PYTEST = [sys.executable, "-m", "pytest", "-m", "not slow", "-n", "2", "--dist", "loadgroup", "-p", "plugin"]
+MUTANT_S = 600  # a run that takes longer has found the mutant: it hangs
+
+
+def main(arguments: list[str]) -> None:
+    """Do what the first word says: `reach` or `run`; numbers after `run` choose mutants."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    if arguments[:1] == ["reach"]:
+        reach()
+    elif arguments[:1] == ["run"]:
+        run([int(number) for number in arguments[1:]] or range(len(MUTANTS)))
+    else:
+        sys.exit(__doc__)
+
+
+def reach() -> None:
+    """Run the suite with probes; write the tests that reach each mutant, the shortest first."""
+    notes = OUT / "notes"
+    shutil.rmtree(notes, ignore_errors=True)
+    notes.mkdir()
+    tree = copy_tree()
+    by_path = defaultdict(list)
+    for number, mutant in enumerate(MUTANTS):
+        by_path[mutant.path].append((number, mutant))
+    for path, mutants in by_path.items():
+        lines = (tree / path).read_text(encoding="utf-8").split("\n")
+        places = sorted(((probe_line(tree, mutant), number) for number, mutant in mutants), reverse=True)
+        for place, number in places:
+            indent = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
+            lines.insert(place, f"{indent}{probe(notes / str(number))}")
+        (tree / path).write_text("\n".join(lines), encoding="utf-8")
+    log = OUT / "log.jsonl"
+    log.unlink(missing_ok=True)
+    subprocess.run(PYTEST, cwd=tree, env=environment(log), stdin=subprocess.DEVNULL)
+    seconds: dict[str, float] = defaultdict(float)
+    for row in map(json.loads, log.read_text().splitlines()):
+        seconds[row["test"].partition("@")[0]] += row["seconds"]
+    reached = {}
+    for number in range(len(MUTANTS)):
+        note = notes / str(number)
+        found = set(note.read_text().splitlines()) if note.exists() else set()
+        tests = {line.rpartition(" ")[0].partition("@")[0] for line in found} & seconds.keys()
+        reached[number] = sorted(tests, key=lambda test: seconds[test])
+    (OUT / "reached.json").write_text(json.dumps(reached, indent=1))
+    shutil.rmtree(tree)
+
+
+def run(numbers: list[int] | range) -> None:
+    """Run the tests that reach each mutant until one fails; print and keep a table."""
+    reached = json.loads((OUT / "reached.json").read_text())
+    results = OUT / "results.json"
+    table = json.loads(results.read_text()) if results.exists() else {}
+    for number in numbers:
+        mutant, tests = MUTANTS[number], reached[str(number)]
+        began, killer = time.monotonic(), None
+        if tests:
+            killer = run_mutant(mutant, tests)
+        row = {"promise": mutant.promise, "path": mutant.path, "tests": len(tests), "killed_by": killer,
+               "seconds": round(time.monotonic() - began)}  # fmt: skip
+        table[str(number)] = row
+        results.write_text(json.dumps(table, indent=1))
+        print(f"{number:2d} {'killed' if killer else 'SURVIVED':8} {row['seconds']:4d} s {len(tests):4d} tests  "
+              f"{mutant.promise}  [{killer or '-'}]", flush=True)  # fmt: skip
+
+
+def run_mutant(mutant: Mutant, tests: list[str]) -> str | None:
+    """Return the test that fails, or None."""
+    tree, log, names = copy_tree(), OUT / "mutant.jsonl", OUT / "tests.txt"
+    path = tree / mutant.path
+    lines = path.read_text(encoding="utf-8").split("\n")
+    place = find_line(lines, mutant)
+    lines[place] = lines[place].replace(mutant.old, mutant.new)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    names.write_text("\n".join(tests))
+    log.unlink(missing_ok=True)
+    try:
+        subprocess.run(
+            [*PYTEST, "-x", f"@{names}"], cwd=tree, env=environment(log), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=MUTANT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return "the time limit"
+    finally:
+        shutil.rmtree(tree)
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    if not rows:
+        return "collection"
+    return next((row["test"] for row in rows if row["outcome"] == "failed"), None)
+
+
+def copy_tree() -> Path:
+    """Return a copy of the tracked and untracked files of the tree."""
+    tree = OUT / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=TREE, capture_output=True, text=True)
+    for name in listed.stdout.splitlines():
+        if (TREE / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TREE / name, tree / name)
+    return tree
+
+
+def environment(log: Path) -> dict[str, str]:
+    """Return the environment of a run of pytest."""
+    photos = os.environ.get("EYEVSAI_PHOTOS", str(TREE.parent / "shared" / "photos"))
+    return os.environ | {"PYTHONPATH": str(HERE), "REACH_LOG": str(log), "EYEVSAI_PHOTOS": photos}
+
+
+def probe(note: Path) -> str:
+    """Return a statement that notes the running test."""
+    test = "__import__('os').environ.get('PYTEST_CURRENT_TEST', '?') + '\\n'"
+    return f"open({str(note)!r}, 'a').write({test})"
+
+
+def find_line(lines: list[str], mutant: Mutant) -> int:
+    """Return the index of the mutant's line."""
+    (place,) = [number for number, line in enumerate(lines) if mutant.old in line]
+    return place
+
+
+def probe_line(tree: Path, mutant: Mutant) -> int:
+    """Return the index of the line before which a probe is inserted: that of the statement around the mutant's line."""
+    text = (tree / mutant.path).read_text(encoding="utf-8")
+    line = find_line(text.split("\n"), mutant) + 1
+    statements = [
+        node for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno)
+    ]  # fmt: skip
+    innermost = max(statements, key=lambda node: node.lineno)
+    return innermost.lineno - 1
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
