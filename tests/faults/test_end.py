@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
 import pytest
 
 from eyevsai.errors import Terminated
-from eyevsai.jobs.signals import ending_with_parent, stopping
+from eyevsai.jobs import signals
+from eyevsai.jobs.signals import ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.run_folder import RunFolder
 from eyevsai.tracking.process import describe_process, has_died
 from eyevsai.tracking.sweep import sweep
@@ -115,13 +118,18 @@ def test_stale_run_is_marked_failed_and_a_live_one_left_alone(place: Place) -> N
 
 @pytest.mark.requirement(5)
 @pytest.mark.processes("forks: the parent of a job dies")
-def test_job_ends_when_its_parent_dies() -> None:
+@pytest.mark.parametrize("ending", [ending_with_parent, ending_with_mlflow_run])
+def test_job_ends_when_its_parent_dies(
+    monkeypatch: pytest.MonkeyPatch, ending: Callable[[], AbstractContextManager[None]]
+) -> None:
     reading, writing = os.pipe()
     middle = os.fork()
     if middle == 0:
+        parent, words = os.getpid(), ["python", "-m", "mlflow", "run", "."]
+        monkeypatch.setattr(signals, "_words", lambda process: words if process.pid == parent else [])
         if os.fork() == 0:
             try:
-                with stopping(), ending_with_parent():
+                with stopping(), ending():
                     os.write(writing, b"started ")
                     time.sleep(20)
             except Terminated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -15,27 +16,34 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
+from eyevsai.cli import main
 from eyevsai.errors import UserError
 from tests.conftest import ROOT, Eyevsai
 from tests.original import make_record, write_registry
 
 ENDED_MS = int(datetime(2025, 7, 5, 12, 20, 14, 886351).timestamp() * 1000)
 
-# The process kills itself before the Nth call of one of the client's methods: a SIGKILL at a place that is known.
-KILLED = """
-import os, signal, sys
-from mlflow import MlflowClient
-from eyevsai.cli import main
-path, method, count = sys.argv[1:]
-original, calls = getattr(MlflowClient, method), []
-def call(*arguments, **more):
-    calls.append(1)
-    if len(calls) == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*arguments, **more)
-setattr(MlflowClient, method, call)
-main(["registry", "import", path])
-"""
+
+def import_and_die(path: Path, method: str, count: int) -> int:
+    """Import in a fork that ends itself by SIGKILL before the Nth call of a client's method; return its exit code.
+
+    This process must not have opened the store.
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            original, calls = getattr(MlflowClient, method), itertools.count(1)
+
+            def call(*arguments: Any, **more: Any) -> Any:
+                if next(calls) == count:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*arguments, **more)
+
+            setattr(MlflowClient, method, call)
+            main(["registry", "import", str(path)])
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture
@@ -93,12 +101,8 @@ PLACES = [("log_text", 2), ("create_model_version", 2), ("set_tag", 1)]
 
 
 @pytest.mark.parametrize(("method", "count"), PLACES)
-def test_an_import_that_was_killed_is_finished(
-    eyevsai: Eyevsai, registry: Path, workplace: Path, method: str, count: int
-) -> None:
-    command = [sys.executable, "-c", KILLED, str(registry), method, str(count)]
-    killed = subprocess.run(command, cwd=workplace, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+def test_an_import_that_was_killed_is_finished(eyevsai: Eyevsai, registry: Path, method: str, count: int) -> None:
+    assert import_and_die(registry, method, count) == -signal.SIGKILL
     torn = contents()
     assert 0 < len(torn) < 4
     assert "version" not in torn[-1]["tags"]

@@ -48,6 +48,7 @@ def copies(image: Image.Image) -> list[Image.Image]:
     return [recompress(image, 40), recompress(image, 75), *resized, recompress(resized[0], 60)]
 
 
+@pytest.mark.requirement(3)
 def test_every_bad_file_is_named_once_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_images(tmp_path / "set", {"a": 30, "b": 30})
     (folder / "a" / "zero.png").write_bytes(b"")
@@ -63,6 +64,7 @@ def test_every_bad_file_is_named_once_and_left_out(tmp_path: Path, caplog: pytes
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.*")} == before
 
 
+@pytest.mark.requirement(3)
 def test_too_many_bad_files_are_refused_before_training(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 10, "b": 10})
     for number in range(2):
@@ -120,6 +122,7 @@ def test_equal_pixels_are_found_whatever_the_format(tmp_path: Path) -> None:
     assert group_duplicates(records) == [0, 0, 0]
 
 
+@pytest.mark.requirement(9)
 def test_near_duplicates_are_found_and_strangers_are_not(tmp_path: Path) -> None:
     originals = [scene(seed) for seed in range(120)]
     pictures = originals + [copy for image in originals[:20] for copy in copies(image)]
@@ -131,6 +134,7 @@ def test_near_duplicates_are_found_and_strangers_are_not(tmp_path: Path) -> None
     assert len(set(groups[:120])) >= 119
 
 
+@pytest.mark.requirement(9)
 def test_on_photographs_copies_are_found_and_strangers_are_not(photos: Path, tmp_path: Path) -> None:
     paths = sorted(photos.glob("*/*/*.jpg"))[::7]
     records = [examine(path) for path in paths]
@@ -146,6 +150,7 @@ def test_on_photographs_copies_are_found_and_strangers_are_not(photos: Path, tmp
     assert np.mean(found) >= 0.95
 
 
+@pytest.mark.requirement(9)
 def test_an_image_in_two_given_splits_stays_in_the_more_careful_one(tmp_path: Path) -> None:
     for name, start in (("train", 0), ("valid", 100), ("test", 200)):
         for label in "ab":

@@ -60,6 +60,7 @@ def fit(data: Data, settings: DeepV1Settings, checkpoints: Checkpoints | None = 
     {"mixup": 0.4, "cutmix": 1.0, "ema_decay": 0.9, "dropout_warmup_epochs": 3.0, "test_flips": True},
 ])  # fmt: skip
 @pytest.mark.parametrize("gently", [True, False])
+@pytest.mark.requirement(1)
 def test_a_resumed_run_is_bit_equal_to_one_that_was_never_interrupted(
     data: Data, tmp_path: Path, changes: dict, gently: bool
 ) -> None:

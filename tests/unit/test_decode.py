@@ -88,6 +88,7 @@ def test_a_torn_jpeg_is_refused() -> None:
         decode(data[: len(data) // 2])
 
 
+@pytest.mark.requirement(18)
 def test_a_bomb_is_refused_by_its_size() -> None:
     with pytest.raises(UndecodableImage, match="89 million"):
         decode(encode(Image.new("1", (10_000, 9_000))))

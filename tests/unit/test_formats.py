@@ -101,6 +101,7 @@ EXACT, STEPS, FEWER_BITS = ParityGate(1e-5, steps=False), ParityGate(1e-5, steps
         (EXACT, another_class, "From raw images"), (FEWER_BITS, another_class, "points fewer"),
     ],
 )  # fmt: skip
+@pytest.mark.requirement(21)
 def test_a_gate_refuses_what_does_not_agree(
     learner: DeepV1Learner, corpus: Corpus, gate: Gate, change: Callable[[np.ndarray], None], reason: str | None
 ) -> None:
@@ -232,6 +233,7 @@ def tear_the_manifest(folder: Path) -> None:
     [(flip_a_bit, "SHA-256 differs"), (add_a_file, "evil.py is not part"), (remove_a_file, "example.py is missing"),
      (link_out, "is not the file"), (rename_the_format, "os:system"), (tear_the_manifest, "cannot be read")],
 )  # fmt: skip
+@pytest.mark.requirement(23)
 def test_an_export_that_was_changed_is_not_opened(folder: Path, spoil: Callable[[Path], None], reason: str) -> None:
     eyevsai.load(str(folder / "model.onnx"))
     spoil(folder)
@@ -239,6 +241,7 @@ def test_an_export_that_was_changed_is_not_opened(folder: Path, spoil: Callable[
         eyevsai.load(str(folder))
 
 
+@pytest.mark.requirement(10)
 def test_what_can_hold_code_is_opened_only_on_trust(learner: DeepV1Learner, corpus: Corpus, tmp_path: Path) -> None:
     source = Source(learner, "0" * 64, None, lambda: corpus.resized)
     export("torchscript", source, corpus, tmp_path / "torchscript", "models:/a/1")

@@ -17,6 +17,7 @@ def source(folder: Path) -> Source:
     return Source(folder.name, {folder.name: folder})
 
 
+@pytest.mark.requirement(19)
 def test_each_file_once_sorted_hidden_and_loops_left_out(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"bánh mì": 3, "apple": 3})
     (folder / ".checkpoints").mkdir()
@@ -63,6 +64,7 @@ def test_unions_are_composed_when_read_and_keep_colliding_classes_apart(tmp_path
     ("counts", "message"),
     [({}, "There are no images"), ({"only": 5}, "only one class"), ({"a": 5, "b": 2, "c": 0}, r"b \(2\), c \(0\)")],
 )
+@pytest.mark.requirement(19)
 def test_what_cannot_be_learned_from_is_said(tmp_path: Path, counts: dict[str, int], message: str) -> None:
     folder = write_images(tmp_path / "set", counts)
     folder.mkdir(exist_ok=True)

@@ -287,6 +287,7 @@ class Hostile:
         return Path.touch, (Path("marker"),)
 
 
+@pytest.mark.requirement(10)
 def test_pickled_objects_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": Hostile()}, tmp_path / "hostile.pth")
