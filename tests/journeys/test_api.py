@@ -120,6 +120,7 @@ def test_an_interrupted_job_leaves_a_program_as_it_was(
     assert {number: signal.getsignal(number) for number in handlers} == handlers
     (run,) = mlflow.MlflowClient().search_runs(["0"])
     assert (run.info.status, run.data.tags["ended_by"]) == ("KILLED", "SIGINT")
+    assert not mlflow.MlflowClient().search_registered_models()
     done = train(data=stripes, resume="auto", **SMALL | {"epochs": 2})
     assert done.run_id == run.info.run_id
 

@@ -7,14 +7,15 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import mlflow.pyfunc
@@ -29,8 +30,9 @@ import eyevsai as package
 from eyevsai.cli import main
 from eyevsai.formats.onnx import Onnx, OnnxRuntime
 from eyevsai.formats.openvino import OpenVino
+from eyevsai.serving.pyfunc import SERVED
 from eyevsai.tracking import lifetime, run
-from tests.conftest import ROOT, TRAINED, Eyevsai, copy_store, copy_trained, draw_image, write_images
+from tests.conftest import ROOT, TRAINED, Eyevsai, copy_store, copy_trained, draw_image, find_port, write_images
 from tests.journeys.conftest import MlflowRun
 
 SMALL = ("--image-size", "32", "--batch-size", "8", "--epochs", "8", "--width", "8", "--threads", "1")
@@ -210,12 +212,40 @@ def test_predict_opens_what_could_hold_code_when_it_is_trusted(
     assert eyevsai("predict", folder, picture, "--trusted").stdout.split("\t")[1] == "down"
 
 
-@pytest.fixture
-def server(eyevsai: Eyevsai, trained: str, workplace: Path) -> Iterator[str]:
+@pytest.fixture(params=["in_thread", pytest.param("in_process", marks=pytest.mark.slow)])
+def server(
+    eyevsai: Eyevsai, trained: str, workplace: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """Serve VERSION by MLflow's scoring server, in a thread or as `mlflow models serve`; yield its URL."""
     eyevsai("export", "--run", trained)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    serve = serve_in_thread(monkeypatch) if request.param == "in_thread" else serve_in_process(workplace)
+    with serve as url:
+        yield url
+
+
+@contextmanager
+def serve_in_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    import uvicorn
+    from mlflow.pyfunc import scoring_server
+
+    monkeypatch.setenv(SERVED, VERSION)  # as `mlflow models serve` does
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    app, port = scoring_server.init(scoring_server.load_model_with_mlflow_config(VERSION)), find_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@contextmanager
+def serve_in_process(workplace: Path) -> Iterator[str]:
+    port = find_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", VERSION, "--env-manager", "local",
                "--port", str(port), "--workers", "1"]  # fmt: skip
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
@@ -245,7 +275,6 @@ def ask(url: str, body: Any) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
-@pytest.mark.slow
 def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> None:
     pictures = [next((images / name).iterdir()) for name in ("across", "down", "wide")]
     records = [{"image": base64.b64encode(picture.read_bytes()).decode()} for picture in pictures]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from eyevsai import extras
 from eyevsai.models.families import FAMILIES
-from tests.conftest import ROOT, Eyevsai, eyevsai_in
+from tests.conftest import ROOT, Eyevsai
 
 PYPROJECT = """
 [project]
@@ -24,28 +25,24 @@ gone = ["no-such-project-of-anyone"]
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "eyevsai", tmp_path / "eyevsai", ignore=shutil.ignore_patterns("__pycache__"))
+def install(eyevsai: Eyevsai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Eyevsai:
+    """`eyevsai install` of a checkout whose pip knows one wheel and installs into a folder of its own."""
+    assert extras.CHECKOUT == ROOT / "pyproject.toml"
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
-    return tmp_path
-
-
-@pytest.fixture
-def install(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Eyevsai:
-    """`eyevsai install` of that checkout, whose pip knows one wheel and installs into a folder of its own."""
+    monkeypatch.setattr(extras, "CHECKOUT", tmp_path / "pyproject.toml")
     wheel = "pebble-1.2-py3-none-any.whl"
-    with zipfile.ZipFile(checkout / wheel, "w") as archive:
+    with zipfile.ZipFile(tmp_path / wheel, "w") as archive:
         archive.writestr("pebble.py", "")
         archive.writestr("pebble-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: pebble\nVersion: 1.2\n")
         archive.writestr("pebble-1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr("pebble-1.2.dist-info/RECORD", "")
-    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(checkout), "PIP_TARGET": str(checkout)}.items():
+    target = tmp_path / "packages"
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_TARGET": str(target)}.items():
         monkeypatch.setenv(name, value)
-    run = eyevsai_in(checkout)
-    return lambda *names, code=0: run("install", *names, code=code, PYTHONPATH=str(checkout))
+    monkeypatch.syspath_prepend(target)
+    return partial(eyevsai, "install")
 
 
-@pytest.mark.processes("the package of another checkout")
 def test_an_extra_is_printed_and_then_installed(install: Eyevsai) -> None:
     said = install("stones").stdout.strip()
     assert said == f"{sys.executable} -m pip install 'pebble>=1,<2' 'nowhere; sys_platform == '\"'\"'none'\"'\"''"
@@ -55,7 +52,6 @@ def test_an_extra_is_printed_and_then_installed(install: Eyevsai) -> None:
     assert install("stones", "--run", "here").stdout.splitlines() == ["stones is installed.", "here is installed."]
 
 
-@pytest.mark.processes("the package of another checkout")
 def test_what_cannot_be_installed_or_is_not_known_is_said(install: Eyevsai) -> None:
     failed = install("gone", "--run", code=1).stderr
     assert "gone could not be installed: pip ended with exit code 1" in failed

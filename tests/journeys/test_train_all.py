@@ -16,9 +16,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from torch import Tensor
 
+from eyevsai.engines import engine
+from eyevsai.engines.engine import Job, State, Status, Task
+from eyevsai.engines.engines import make_engine
+from eyevsai.engines.local import LocalEngine
+from eyevsai.engines.settings import EngineSettings
+from eyevsai.jobs import train_all
 from eyevsai.models.deep_v1.network import Block
 from eyevsai.store import PARENT
 from tests.conftest import ROOT, Eyevsai
+from tests.in_process_engine import InProcessEngine
 from tests.journeys.conftest import MlflowRun
 
 pytestmark = pytest.mark.timeout(600)
@@ -82,8 +89,78 @@ def train_all_and_check(mlflow_run: MlflowRun, eyevsai: Eyevsai, *models: str) -
     assert len(runs("train")) == 2
     table = json.loads(Path(MlflowClient().download_artifacts(again["run_id"], "jobs.json")).read_text())
     assert [row[1] for row in table["data"]] == ["was done before"] * 2
+    flags += ["--models", models[0]]
     eyevsai("train-all", *flags, "--run-tuning", "false", "--export", "", "--force", "--auto-cleanup", "--keep", "1")
     assert numbers("stripes-deep_v1-standard") == [2]
+
+
+@pytest.mark.requirement(15)
+def test_train_all_trains_in_a_process(eyevsai: Eyevsai, workplace: Path, data: Path) -> None:
+    command = ("train-all", "--models", "deep_v1/standard", "--image-size", "32", "--batch-size", "8", "--width", "4",
+               "--epochs", "1", "--evaluate", "false", "--threads", "1")  # fmt: skip
+    assert "1 trained, 0 there before" in eyevsai(*command, PYTHONPATH=str(ROOT)).stdout
+    ((parent,), (trained,)) = runs("train_all"), runs("train")
+    assert trained.data.tags["process"] != parent.data.tags["process"]
+    logs = Path(MlflowClient().download_artifacts(parent.info.run_id, "logs"))
+    assert "epoch 1 of 1" in (logs / "stripes-deep_v1-standard.txt").read_text()
+
+
+class Hanging(Job):
+    """A job that goes on until it is asked to end."""
+
+    asked = False
+
+    def look(self) -> Status:
+        return Status(State.FAILED, reason="asked to end") if self.asked else Status(State.RUNNING, seconds=80.0)
+
+    def terminate(self) -> None:
+        self.asked = True
+
+    def kill(self) -> None:
+        pass
+
+    def wait(self, seconds: float) -> None:
+        pass
+
+
+class HangingEngine(InProcessEngine):
+    """Counts what it is given; the jobs of residual networks hang."""
+
+    def __init__(self, at_once: int) -> None:
+        super().__init__(at_once)
+        self.tasks: list[Task] = []
+
+    def begin(self, task: Task, folder: Path) -> Job:
+        self.tasks.append(task)
+        return Hanging(task) if "residual" in task.name else super().begin(task, folder)
+
+
+@pytest.mark.requirement(15)
+def test_job_that_hangs_is_ended_and_leaves_the_others(
+    eyevsai: Eyevsai, workplace: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[HangingEngine] = []
+
+    def make(settings: EngineSettings, at_once: int) -> HangingEngine:
+        assert type(make_engine(settings, at_once)) is LocalEngine
+        made.append(HangingEngine(at_once))
+        return made[-1]
+
+    monkeypatch.setattr(train_all, "make_engine", make)
+    monkeypatch.setattr(engine, "POLL_S", 0.01)
+    command = ("train-all", "--models", "deep_v1", "--image-size", "32", "--batch-size", "8", "--width", "4",
+               "--epochs", "1", "--evaluate", "false", "--threads", "1", "--parallel-jobs", "2", "--job-timeout", "75",
+               "--job-cpus", "3")  # fmt: skip
+    failed = eyevsai(*command, code=1)
+    assert "1 of 2 jobs failed" in failed.stderr
+    assert "- stripes-deep_v1-residual: took longer than 75 s" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    (used,) = made
+    assert used.at_once == 2
+    assert {(task.timeout_s, task.cpus) for task in used.tasks} == {(75.0, 3)}
+    assert {run.data.tags["variation"] for run in runs("train")} == {"standard"}
+    (parent,) = MlflowClient().search_runs(["0"], "tags.job = 'train_all'")
+    assert parent.info.status == "FAILED"
 
 
 @pytest.mark.slow
