@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from eyevsai.errors import UserError
 
 CONFIG, BASIS, HEARTBEAT, LOCK, LOG = "config.json", "basis.json", "heartbeat", "lock", "training.log"
 ASKED = "asked.json"  # the configuration without what a study found, by which a run is known again
+REJECTED = "rejected.json"  # the reason why the store rejected a write of the run
+TRASH = ".deleted-"  # begins the name of a folder that is being deleted
 RUNS = "runs"  # the folder of run folders below a state root
 MODEL_ID, VERSION_URI, STORE = "model_id.json", "version.json", "store.json"
 
@@ -50,8 +53,13 @@ class RunFolder:
             UserError: another process works on it, or the folder cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            return FileLock(self.path / LOCK).acquire(timeout=0)
+            while True:
+                self.path.mkdir(parents=True, exist_ok=True)
+                before = _identity(self.path / LOCK)
+                held = FileLock(self.path / LOCK).acquire(timeout=0)
+                if _identity(self.path / LOCK) == before:
+                    return held
+                held.lock.release()  # of a folder that its owner has just deleted: not the lock of the one here now
         except Timeout:
             raise UserError(f"Run {self.run_id} is alive: another process is working on it. Wait for it.") from None
         except OSError as error:
@@ -72,6 +80,10 @@ class RunFolder:
         except (OSError, ValueError):
             return None
 
+    def forget(self, name: str) -> None:
+        """Delete one of the folder's files, if it exists."""
+        (self.path / name).unlink(missing_ok=True)
+
     def beat(self) -> None:
         """Says that the process which works on the run is alive now."""
         with suppress(OSError):  # a heart that cannot be written must not end a run
@@ -84,15 +96,35 @@ class RunFolder:
         except OSError:
             return None
 
-    def delete(self) -> None:
-        """Removes the folder and all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    def delete(self) -> int:
+        """Delete the folder and return the bytes that were freed. Call it while `claim` is held.
+
+        The folder is renamed first: a process that claims the run next makes a new one and loses nothing of it.
+        """
+        freed = sum(path.lstat().st_size for path in self.path.rglob("*") if not path.is_dir())
+        trash = self.path.with_name(f"{TRASH}{self.run_id}.{uuid.uuid4().hex[:8]}")
+        try:
+            self.path.rename(trash)
+        except OSError:  # Windows renames no folder with an open file: its own lock cannot be deleted there either
+            trash = self.path
+        shutil.rmtree(trash, ignore_errors=True)
+        return freed
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return device and inode of a file, which is created if it does not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def check_root(root: Path) -> None:
-    """Raises UserError when no run folder can be made below `root`."""
+    """Raise UserError if no run folder can be created below `root`; delete what an interrupted deletion left there."""
     try:
         (root / RUNS).mkdir(parents=True, exist_ok=True)
+        for trash in (root / RUNS).glob(f"{TRASH}*"):
+            shutil.rmtree(trash, ignore_errors=True)
         with tempfile.NamedTemporaryFile(dir=root / RUNS):
             pass
     except OSError as error:
@@ -103,8 +135,15 @@ def run_folders(root: Path) -> list[RunFolder]:
     """All run folders below a state root, the one written to last first."""
     if not (root / RUNS).is_dir():
         return []
-    paths = sorted((root / RUNS).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [RunFolder(root, path.name) for path in paths if path.is_dir()]
+    paths = sorted((root / RUNS).iterdir(), key=_changed_at, reverse=True)
+    return [RunFolder(root, path.name) for path in paths if path.is_dir() and not path.name.startswith(TRASH)]
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # deleted since it was listed
+        return 0.0
 
 
 def describe_change(before: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -61,9 +61,15 @@ def _find_told(client: MlflowClient, name: ModelName, run_id: str, tags: Mapping
 
 
 def carry_out(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
-    """The spool's operation `version`: registers the logged model of a run."""
-    name = ModelName(**arguments["name"])
-    uri = register(client.tracking_uri, name, folder.read(MODEL_ID), folder.run_id, arguments["tags"])
+    """Queued operation `version`: register the logged model of a run.
+
+    Raises:
+        UserError: the model was not stored: a version without files would not load.
+    """
+    name, model_id = ModelName(**arguments["name"]), folder.read(MODEL_ID)
+    if model_id is None:
+        raise UserError(f"the model of run {folder.run_id} was not stored, so no version of {name} is registered")
+    uri = register(client.tracking_uri, name, model_id, folder.run_id, arguments["tags"])
     folder.write(VERSION_URI, uri)
 
 

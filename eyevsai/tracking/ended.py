@@ -38,11 +38,11 @@ def reopen_run(tracking_uri: str, run_id: str, state_root: Path, carriers: Mappi
             told = run.flush()
         finally:
             run.spool.close()
-    if not told:
-        raise Unsynced(f"What was found of run {run_id} is not all in the store, which does not answer. Later: "
-                       "eyevsai sync")  # fmt: skip
-    if known.info.status == "FINISHED":  # of another one the checkpoints lie there too
-        folder.delete()
+        if not told:
+            raise Unsynced(f"What was found of run {run_id} is not all in the store, which does not answer. Later: "
+                           "eyevsai sync")  # fmt: skip
+        if known.info.status == "FINISHED":  # of another one the checkpoints lie there too
+            folder.delete()
 
 
 def sync(tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], patience_s: float) -> int:
@@ -67,9 +67,9 @@ def sync(tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], 
             raise RunFailed(
                 f"The store refused what run {folder.run_id} left: {spool.refused_}. {folder.path} is kept."
             )
-    if not left and client.get_run(folder.run_id).info.status == "FINISHED":
-        folder.delete()
-    return left
+        if not left and client.get_run(folder.run_id).info.status == "FINISHED":
+            folder.delete()
+        return left
 
 
 def is_active(tracking_uri: str, run_id: str) -> bool:

@@ -22,13 +22,15 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import RunTag
 
-from eyevsai.errors import Pruned, RunFailed, Terminated
-from eyevsai.run_folder import STORE, RunFolder, check_root
+from eyevsai.errors import Pruned, RunFailed, Terminated, UserError
+from eyevsai.given_run import check_given
+from eyevsai.run_folder import REJECTED, STORE, RunFolder, check_root
 from eyevsai.stopping import Stop
 from eyevsai.store import identify_store, shown, telling_refusals
 from eyevsai.tracking.experiment import describe_experiment, find_experiment
+from eyevsai.tracking.marks import mark_run
 from eyevsai.tracking.monitor import start_monitor
-from eyevsai.tracking.operations import Carrier
+from eyevsai.tracking.operations import ERROR_LENGTH, Carrier
 from eyevsai.tracking.process import BEAT_EVERY_S, owner
 from eyevsai.tracking.results import PAUSED, read_seconds
 from eyevsai.tracking.run import PATIENCE_S, Run, Unsynced, now_ms, open_run
@@ -36,7 +38,6 @@ from eyevsai.tracking.run import PATIENCE_S, Run, Unsynced, now_ms, open_run
 log = logging.getLogger("eyevsai")
 
 INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its spool
-ERROR_LENGTH = 500  # of what a tag says of a failure
 ENDED_BY = "ended_by"  # the tag that says what ended an interrupted run
 RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
 GIVEN_BY_MLFLOW = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
@@ -70,19 +71,22 @@ def start_run(
         os.environ.setdefault(variable, value)
     check_root(state_root)  # before a run is made
     client = MlflowClient(tracking_uri=tracking_uri)
+    if given is not None:
+        check_given(client, given)
     own = {"eyevsai": "1", **tags, **owner()}
     with telling_refusals(tracking_uri):
         run_id = resumed or (_take_over(client, given, name, own) if given else create_run(client, name, own))
     folder = RunFolder(state_root, run_id)
     with folder.claim():
         folder.write(STORE, identify_store(tracking_uri))  # a cleanup takes nothing for an orphan of another store
+        mark_run(client, run_id)
         run = open_run(client, folder, carriers)
         log.debug("Run %s (%s) begins; what this machine keeps of it is in %s", run_id, name, folder.path)
         if resumed:
             _reopen(run, own, given)
         with _logging_to(folder.log), _beating(folder):
             yield from _ending_truly(run, stop or Stop())
-    folder.delete()  # only a finished run whose store knows all comes here
+        folder.delete()  # only a finished run whose store knows all comes here; inside the lock, or two could own it
 
 
 def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
@@ -107,7 +111,8 @@ def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
     except BaseException as error:
         said = shown(str(error))
         log.error("The run failed: %s", said)
-        with suppress(RunFailed):  # the disk of the spool may be what is full
+        run.spool.accept()  # a rejection of what was logged before does not keep the reason from being logged
+        with suppress(RunFailed):  # the disk of the queue may be what is full
             run.tags({"error": said[:ERROR_LENGTH]})
         raise
     finally:
@@ -118,10 +123,12 @@ def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
 
 
 def _end(run: Run, status: str, monitor: Any) -> str:
-    """Ends a run and says what the store could not be told; empty when it knows all."""
+    """End a run; return an error message if the store rejected writes or some are still pending, else "".
+
+    The queued end becomes FAILED where a write was rejected, whenever that turns out (`operations.end_run`).
+    """
     monitor.finish()
-    run.spool.refused_, refused = None, run.spool.refused_
-    status = "FAILED" if refused and status == "FINISHED" else status
+    run.spool.accept()
     try:
         run.spool.append("file", file=run.folder.log.name, artifact_folder=None)
         run.spool.append("end", status=status, time_ms=now_ms())
@@ -131,8 +138,8 @@ def _end(run: Run, status: str, monitor: Any) -> str:
     patience_s, at_most_s = (INTERRUPTED_S, INTERRUPTED_S) if status == "KILLED" else (PATIENCE_S, math.inf)
     left = run.spool.drain(patience_s, at_most_s)
     run.spool.close()
-    if refused:
-        return f"MLflow refused what was logged: {refused}"
+    if run.spool.refused_:
+        return f"MLflow rejected what was logged: {run.spool.refused_}"
     if not left:
         return ""
     said = f"{left} entries of run {run.run_id} are not in the store, which does not answer. Later: eyevsai sync"
@@ -148,7 +155,12 @@ def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> Non
 def _reopen(run: Run, tags: dict[str, Any], given: str | None) -> None:
     if run.spool.drain(PATIENCE_S):  # first: an end that was left unsaid must not come after the new beginning
         raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
-    known = run.client.get_run(run.run_id).data.tags
+    found = run.client.get_run(run.run_id)
+    if found.info.status == "FINISHED":  # by another process, between the search for it and the lock
+        run.folder.delete()
+        raise UserError(f"Run {run.run_id} has finished meanwhile: there is nothing to resume.")
+    known = found.data.tags
+    run.folder.forget(REJECTED)
     paused_s = time.time() - (run.folder.last_beat() or time.time())  # its end is when somebody noticed
     paused = {PAUSED: f"{read_seconds(known.get(PAUSED)) + max(paused_s, 0.0):.1f}"}
     _set_tags(run.client, run.run_id, tags | paused)  # before the status, or a sweep would see a dead owner

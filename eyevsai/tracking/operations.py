@@ -18,9 +18,11 @@ from mlflow.entities import (
     RunTag,
 )
 
-from eyevsai.run_folder import MODEL_ID, RunFolder
+from eyevsai.run_folder import MODEL_ID, REJECTED, RunFolder
+from eyevsai.tracking.marks import mark_model
 
 PARAMS_PER_CALL = 100
+ERROR_LENGTH = 500  # of what a tag says of a failure
 FILES, MODEL_FILES = "files", "model_files"  # where in a run folder they wait
 
 Carrier = Callable[[MlflowClient, RunFolder, dict[str, Any]], None]
@@ -66,6 +68,7 @@ def log_model(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]
     model = client.create_logged_model(
         arguments["experiment_id"], arguments["name"], source_run_id=folder.run_id, params=arguments["params"]
     )
+    mark_model(client, model)
     try:
         client.log_model_artifacts(model.model_id, str(folder.path / arguments["folder"]))
     except BaseException:
@@ -82,8 +85,12 @@ def log_model_files(client: MlflowClient, folder: RunFolder, arguments: dict[str
 
 
 def end_run(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
-    """Ends the run."""
-    client.set_terminated(folder.run_id, arguments["status"], arguments["time_ms"])
+    """End the run; one whose writes were rejected is never FINISHED."""
+    status, rejected = arguments["status"], folder.read(REJECTED)
+    if rejected is not None and status == "FINISHED":
+        status = "FAILED"
+        client.set_tag(folder.run_id, "error", f"MLflow rejected what was logged: {rejected}"[:ERROR_LENGTH])
+    client.set_terminated(folder.run_id, status, arguments["time_ms"])
 
 
 CARRIERS: dict[str, Carrier] = {

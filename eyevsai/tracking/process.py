@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from eyevsai.machine import boot_id, machine_id
 from eyevsai.run_folder import RunFolder
 
 BEAT_EVERY_S, SILENT_AFTER_S = 5.0, 60.0
@@ -20,7 +21,8 @@ def describe_process() -> dict[str, Any]:
     """This process, so that it can be told from a later one of the same number."""
     return {
         "host": platform.node(),
-        "boot": _read("/proc/sys/kernel/random/boot_id"),
+        "machine": machine_id(),
+        "boot": boot_id(),
         "namespace": _namespace(),
         "pid": os.getpid(),
         "started": psutil.Process().create_time(),
@@ -34,21 +36,23 @@ def owner() -> dict[str, str]:
 
 
 def has_died(text: str, folder: RunFolder) -> bool:
-    """Whether the process that a run's `process` tag describes has ended; False where that cannot be known.
+    """Return True if the process that a run's `process` tag describes has ended; False where that cannot be known.
 
-    A process of another host is never judged. One of another container, or from before this host was
-    started anew, whose number means nothing here, is judged by the heartbeat in its run folder.
+    A process of another host is never judged. Its number means something only on the same machine, since the same
+    start of it, in the same container. Where machine or start are unknown or differ, the heartbeat in the run folder
+    of this machine decides: hosts may share a name.
     """
     try:
         process = json.loads(text)
         here = describe_process()
         if process["host"] != here["host"]:
             return False
-        if process["boot"] != here["boot"] or process["namespace"] != here["namespace"]:
+        same = all(process.get(name) and process[name] == here[name] for name in ("machine", "boot"))
+        if not same or process["namespace"] != here["namespace"]:
             beat = folder.last_beat()
             return beat is not None and time.time() - beat > SILENT_AFTER_S
         return not _is_running(int(process["pid"]), float(process["started"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -65,12 +69,5 @@ def _is_running(pid: int, started: float) -> bool:
 def _namespace() -> str:
     try:
         return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
     except OSError:
         return ""

@@ -119,7 +119,7 @@ class Run:
         """
         left = self.spool.drain(PATIENCE_S)
         if self.spool.refused_ is not None:
-            raise RunFailed(f"MLflow refused what was logged: {self.spool.refused_}") from self.spool.refused_
+            raise RunFailed(f"MLflow rejected what was logged: {self.spool.refused_}") from self.spool.refused_
         return left == 0
 
     def kill(self) -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from eyevsai.contention import PATIENCE, is_contended
-from eyevsai.errors import RunFailed
+from eyevsai.errors import RunFailed, UserError
+from eyevsai.run_folder import REJECTED
 from eyevsai.store import shown
 
 log = logging.getLogger("eyevsai")
@@ -33,6 +33,8 @@ REFUSALS = {
     "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "BAD_REQUEST",
     "INVALID_STATE", "MALFORMED_REQUEST", "CUSTOMER_UNAUTHORIZED",
 }  # fmt: skip
+
+DEFECTS = (TypeError, AttributeError, NameError, LookupError, AssertionError)  # of our own code
 
 CarryOut = Callable[[str, dict[str, Any]], None]
 
@@ -49,6 +51,7 @@ class Spool:
         self.done_path = folder / DONE
         self.carry_out = carry_out
         self.refused_: Exception | None = None
+        self.accepts_ = False
         self.failing_since_: float | None = None
         self.changed_ = threading.Condition()
         self.closed_ = False
@@ -69,8 +72,8 @@ class Spool:
         Raises:
             RunFailed: the store refused an earlier operation, or this disk is full.
         """
-        if self.refused_ is not None:
-            raise RunFailed(f"MLflow refused what was logged: {self.refused_}") from self.refused_
+        if self.refused_ is not None and not self.accepts_:
+            raise RunFailed(f"MLflow rejected what was logged: {self.refused_}") from self.refused_
         line = json.dumps([kind, arguments]).encode() + b"\n"
         try:
             with self.changed_, open(self.path, "ab", buffering=0) as stream:
@@ -81,6 +84,10 @@ class Spool:
                 self.changed_.notify_all()
         except OSError as error:
             raise RunFailed(f"Cannot write {self.path}: {error.strerror or error}.") from error
+
+    def accept(self) -> None:
+        """Take operations from here on although the store rejected an earlier one: those that end the run."""
+        self.accepts_ = True
 
     def drain(self, patience_s: float, at_most_s: float = float("inf")) -> int:
         """Waits until all is carried out; gives up when the store failed for `patience_s` or after `at_most_s`.
@@ -134,7 +141,7 @@ class Spool:
                     self._wait(PATIENCE[overtaken])
                     overtaken += 1
                     continue
-                self.refused_ = self.refused_ or error
+                self._note_rejection(error)
             pause, overtaken = RETRY_AFTER_S, 0
             self._advance(len(line))
 
@@ -146,6 +153,14 @@ class Spool:
         with open(self.path, "rb") as stream:
             stream.seek(self.done_)
             return stream.readline()
+
+    def _note_rejection(self, error: Exception) -> None:
+        """Keep the first rejection: on disk too, since another process may apply the end of the run."""
+        if self.refused_ is None:
+            self.refused_ = error
+            with suppress(OSError):  # a full disk
+                path = self.path.with_name(REJECTED)
+                path.write_text(json.dumps(_first_line(error)), encoding="utf-8")
 
     def _note_failure(self, error: Exception) -> None:
         if self.failing_since_ is None:
@@ -174,7 +189,11 @@ def _first_line(error: Exception) -> str:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether trying again would change nothing: a store that can be reached said no."""
+    """Return True if a retry would change nothing: the store rejected the request, or our own code is wrong.
+
+    Everything else is retried: artifact stores raise exceptions of their own (botocore, google.api_core, azure.core),
+    and what is given up here is lost.
+    """
     if isinstance(error, MlflowException):
         return error.error_code in REFUSALS
-    return not isinstance(error, OSError | SQLAlchemyError)
+    return isinstance(error, (UserError, *DEFECTS)) and not isinstance(error, OSError)

@@ -91,7 +91,7 @@ def test_a_refusal_is_told_at_the_next_entry(tmp_path: Path) -> None:
     spool.start()
     spool.append("refused", number=1)
     assert spool.drain(5) == 0
-    with pytest.raises(RunFailed, match="MLflow refused"):
+    with pytest.raises(RunFailed, match="MLflow rejected"):
         spool.append("metrics", number=2)
 
 

@@ -56,7 +56,7 @@ def test_a_run_that_the_store_could_not_be_told_is_said_and_told_later(
 
 
 def test_what_the_store_refuses_ends_the_run_failed(workplace: Path) -> None:
-    with pytest.raises(RunFailed, match="refused"):
+    with pytest.raises(RunFailed, match="rejected"):
         log_a_little(os.environ["MLFLOW_TRACKING_URI"], workplace, tag="no good name!?")
     assert statuses() == ["FAILED"]
 

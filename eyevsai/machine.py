@@ -1,0 +1,38 @@
+"""Identity of this machine and of its current start."""
+
+from __future__ import annotations
+
+import uuid
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+MACHINE_ID_FILES = ("/etc/machine-id", "/var/lib/dbus/machine-id")
+BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+
+
+@cache
+def machine_id() -> str:
+    """Return what distinguishes this machine from others of its host name; empty if unknown."""
+    for path in MACHINE_ID_FILES:
+        if found := _read(path):
+            return found
+    node = uuid.getnode()
+    return "" if node >> 40 & 1 else f"{node:012x}"  # without a network card Python draws one at random
+
+
+@cache
+def boot_id() -> str:
+    """Return what distinguishes this start of the machine from others; empty if unknown."""
+    try:
+        return _read(BOOT_ID_FILE) or f"{psutil.boot_time():.0f}"
+    except (psutil.Error, OSError, RuntimeError):
+        return ""
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

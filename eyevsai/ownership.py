@@ -1,0 +1,47 @@
+"""Owner marks: the store that an artifact folder belongs to, written into the folder when it is created.
+
+A folder that a store does not know may belong to another store. Only a mark proves whose it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+MARK = ".eyevsai-owner.json"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The id of a store, the folder that was marked, and the run or logged model that it is of."""
+
+    store: str
+    location: str
+    name: str
+
+
+def write_mark(folder: Path, store: str) -> None:
+    """Mark the folder of a run or a logged model, which is created if it does not exist."""
+    with suppress(OSError):  # a folder without a mark is kept, so that a full disk does no harm here
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / f"{MARK}.new"
+        mark = Mark(store, str(folder.resolve()), folder.name)
+        new.write_text(json.dumps(asdict(mark)), encoding="utf-8")
+        new.replace(folder / MARK)
+
+
+def is_owned(folder: Path, stores: Collection[str]) -> bool:
+    """Return True if a mark proves that `folder` belongs to one of `stores`, by their ids.
+
+    A mark that was copied with its folder proves nothing while the folder that it names exists.
+    """
+    try:
+        mark = Mark(**json.loads((folder / MARK).read_text(encoding="utf-8")))
+        location = Path(mark.location)
+        in_place = location == folder.resolve() or not location.exists()
+        return mark.store in stores and mark.name == folder.name and in_place
+    except (OSError, ValueError, TypeError):
+        return False

@@ -1,0 +1,33 @@
+"""Owner marks of what runs write: see `eyevsai.ownership`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+
+from eyevsai.ownership import write_mark
+from eyevsai.store_id import ensure_store_id
+
+
+def mark_run(client: MlflowClient, run_id: str) -> None:
+    """Mark the artifact folder of a run, if a database keeps it and the folder is on this machine."""
+    info = client.get_run(run_id).info
+    _mark(client, info.artifact_uri, info.experiment_id)
+
+
+def mark_model(client: MlflowClient, model: LoggedModel) -> None:
+    """Mark the folder of a logged model, likewise."""
+    _mark(client, model.artifact_location, model.experiment_id)
+
+
+def _mark(client: MlflowClient, uri: str, experiment_id: str) -> None:
+    if client.tracking_uri.startswith("http") or not is_local_uri(uri):
+        return
+    store = ensure_store_id(client, str(experiment_id))
+    folder = Path(local_file_uri_to_path(uri))
+    if store is not None and folder.name == "artifacts":  # MLflow puts files one deeper than the folder of the id
+        write_mark(folder.parent, store)

@@ -1,0 +1,113 @@
+"""What the write queue retries, what it rejects, and what becomes of a run whose write was rejected."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+from eyevsai.errors import RunFailed
+from eyevsai.registry.versions import CARRIERS
+from eyevsai.run_folder import REJECTED, RunFolder
+from eyevsai.tracking import spool as module
+from eyevsai.tracking.lifetime import start_run
+from eyevsai.tracking.run import Unsynced
+from eyevsai.tracking.spool import Spool
+
+
+class EndpointConnectionError(Exception):
+    """As botocore's: it derives from Exception alone."""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_AFTER_S", 0.01)
+
+
+def test_unknown_error_of_an_artifact_store_is_retried(tmp_path: Path) -> None:
+    tries: list[str] = []
+
+    def flaky(kind: str, arguments: dict[str, Any]) -> None:
+        tries.append(kind)
+        if len(tries) < 4:
+            raise EndpointConnectionError("Could not connect to the endpoint URL")
+
+    queue = Spool(tmp_path, flaky)
+    queue.start()
+    queue.append("model", name="model")
+    assert queue.drain(5) == 0
+    assert queue.refused_ is None
+    assert tries == ["model"] * 4
+
+
+@pytest.mark.parametrize("error", [MlflowException("no", INVALID_PARAMETER_VALUE), TypeError("ours"), KeyError("x")])
+def test_rejection_and_own_defect_are_not_retried(tmp_path: Path, error: Exception) -> None:
+    def reject(kind: str, arguments: dict[str, Any]) -> None:
+        raise error
+
+    queue = Spool(tmp_path, reject)
+    queue.start()
+    queue.append("tags")
+    assert queue.drain(5) == 0
+    assert queue.refused_ is error
+    assert (tmp_path / REJECTED).is_file()
+
+
+def test_version_without_a_stored_model_is_never_registered(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+        raise MlflowException("the artifact store rejects it", INVALID_PARAMETER_VALUE)
+
+    uri = f"sqlite:///{workplace / 'mlflow.db'}"
+
+    def train() -> None:
+        carriers = {**CARRIERS, "model": refuse}
+        with start_run(uri, "run", {"job": "train"}, workplace / "state", carriers=carriers) as run:
+            run.spool.append("model")
+            run.operation("version", name={"dataset": "a", "model": "b", "variation": "c"}, tags={})
+
+    with pytest.raises((Unsynced, RunFailed), match="rejects it"):
+        train()
+    client = MlflowClient(tracking_uri=uri)
+    assert client.search_registered_models() == []
+    (found,) = client.search_runs(["0"])
+    assert found.info.status == "FAILED"
+    assert "rejects it" in found.data.tags["error"]
+
+
+def test_rejection_while_the_end_drains_leaves_the_run_failed(workplace: Path) -> None:
+    def refuse_late(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+        time.sleep(0.5)
+        raise MlflowException("too late", INVALID_PARAMETER_VALUE)
+
+    uri = f"sqlite:///{workplace / 'mlflow.db'}"
+    with (
+        pytest.raises((Unsynced, RunFailed), match="too late"),
+        start_run(uri, "run", {}, workplace / "state", carriers={"late": refuse_late}) as run,
+    ):
+        run.operation("late")
+    found = MlflowClient(tracking_uri=uri).get_run(run.run_id)
+    assert (found.info.status, "too late" in found.data.tags["error"]) == ("FAILED", True)
+    assert RunFolder(workplace / "state", run.run_id).path.is_dir()
+
+
+def test_reason_of_a_failure_is_logged_although_a_write_was_rejected(workplace: Path) -> None:
+    def refuse(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+        raise MlflowException("no", INVALID_PARAMETER_VALUE)
+
+    uri = f"sqlite:///{workplace / 'mlflow.db'}"
+
+    def fail() -> None:
+        with start_run(uri, "run", {}, workplace / "state", carriers={"no": refuse}) as run:
+            run.operation("no")
+            run.spool.drain(5)
+            raise ValueError("the real reason")
+
+    with pytest.raises(ValueError, match="the real reason"):
+        fail()
+    (found,) = MlflowClient(tracking_uri=uri).search_runs(["0"])
+    assert found.data.tags["error"] == "the real reason"
