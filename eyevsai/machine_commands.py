@@ -50,13 +50,19 @@ def doctor(
     relocate: Annotated[
         bool, typer.Option("--relocate", help="Mend the store of a project folder that was moved, after a copy.")
     ] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Give a copied store an identity of its own, by which it owns new files.")
+    ] = False,
     as_json: Json = False,
     **given: Any,
 ) -> None:
     """Check the environment and say what to mend."""
     start_logging()
+    from eyevsai.jobs import doctor as job
     from eyevsai.jobs.doctor import examine, relocate_store
 
+    if adopt:
+        print("The store has an identity of its own now." if job.adopt() else "The store was no copy: nothing changed.")
     if relocate:
         done = relocate_store()
         print(f"{done.paths} paths lead from {done.before} to {done.after} now; the store before is {done.backup}")

@@ -120,15 +120,19 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def check_root(root: Path) -> None:
-    """Raise UserError if no run folder can be created below `root`; delete what an interrupted deletion left there."""
+    """Raise UserError if no run folder can be created below `root`."""
     try:
         (root / RUNS).mkdir(parents=True, exist_ok=True)
-        for trash in (root / RUNS).glob(f"{TRASH}*"):
-            shutil.rmtree(trash, ignore_errors=True)
         with tempfile.NamedTemporaryFile(dir=root / RUNS):
             pass
     except OSError as error:
         raise UserError(f"Cannot write {root}: {error.strerror or error}. Choose another --state-root.") from error
+
+
+def finish_deletions(root: Path) -> None:
+    """Delete what interrupted deletions of run folders left below `root`."""
+    for trash in (root / RUNS).glob(f"{TRASH}*"):
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def run_folders(root: Path) -> list[RunFolder]:

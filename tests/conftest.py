@@ -22,6 +22,7 @@ from hypothesis import settings
 from PIL import Image
 
 from eyevsai.relocation import PLACES
+from eyevsai.store_id import STORE_PLACE
 from tests.child_processes import (  # noqa: F401, hooks
     pytest_configure,
     pytest_runtest_call,
@@ -141,6 +142,8 @@ def move_paths(store: Path, before: Path, after: Path) -> None:
     with closing(sqlite3.connect(store)) as database, database:
         for table, column in PLACES:
             database.execute(f"update {table} set {column} = replace({column}, ?, ?)", [str(before), str(after)])
+        moved = "update experiment_tags set value = replace(value, ?, ?) where key = ?"
+        database.execute(moved, [str(before), str(after), STORE_PLACE])  # a store of its own, no copy of another
 
 
 # Versions in the store of `trained_store`, by family; STRIPES are the images of its dataset.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,10 +46,17 @@ class Cleaned:
                 "freed_bytes": self.freed_bytes, "run_id": self.run_id}  # fmt: skip
 
 
-def cleanup(settings: CleanupSettings, agree: Callable[[Plan], bool], run_id: str | None = None) -> Cleaned:
-    """Plans, deletes what `agree` said yes to and what is still free by then, and writes it down.
+def cleanup(
+    settings: CleanupSettings, agree: Callable[[Plan], bool], run_id: str | None = None,
+    only: Collection[str] | None = None,
+) -> Cleaned:  # fmt: skip
+    """Plan, delete what `agree` said yes to and what is still free by then, and record it.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did.
+    Args:
+        settings: what is deleted.
+        agree: returns True if the plan is to be carried out.
+        run_id: the run that `mlflow run` made for this call, if one did.
+        only: names of the registered models whose versions may go; all by default.
 
     Raises:
         UserError: another cleanup is at work, the store cannot be written, or the server lets only its admin delete.
@@ -65,17 +72,17 @@ def cleanup(settings: CleanupSettings, agree: Callable[[Plan], bool], run_id: st
         client = open_registry(open_swept_store(Path(settings.state_root).expanduser()))
         try:
             tag_call(client, run_id, {"job": "cleanup"})
-            planned = make_plan(client, settings)
+            planned = make_plan(client, settings, only)
             if not agree(planned) or settings.dry_run or not (planned.items or _was_interrupted(client)):
                 return Cleaned(planned)
-            return _clean_up(client, settings, planned)
+            return _clean_up(client, settings, planned, only)
         except STORE_ERRORS as error:
             raise RunFailed(
                 f"The store cannot be written, or does not answer: {_first_line(error)}. {AGAIN}"
             ) from error
 
 
-def _clean_up(client: Client, settings: CleanupSettings, planned: Plan) -> Cleaned:
+def _clean_up(client: Client, settings: CleanupSettings, planned: Plan, only: Collection[str] | None) -> Cleaned:
     from eyevsai.registry.artifacts import Artifacts
     from eyevsai.registry.deletion import Deletion
     from eyevsai.registry.survey import FINISHED_BY, PLAN, Survey
@@ -83,7 +90,7 @@ def _clean_up(client: Client, settings: CleanupSettings, planned: Plan) -> Clean
     with _recording(client, planned) as record:
         artifacts = Artifacts(client)
         interrupted = _refuse_another(Survey(client, artifacts.experiment_ids), record.run_id)
-        plan = _still_free(client, settings, planned)
+        plan = _still_free(client, settings, planned, only)
         record.json(PLAN, plan.to_json())
         deletion = Deletion(client, artifacts, Path(settings.state_root).expanduser())
         try:
@@ -127,7 +134,7 @@ def _refuse_another(survey: Survey, own: str) -> list[str]:
     return [record.run_id for record in others]
 
 
-def _still_free(client: Client, settings: CleanupSettings, planned: Plan) -> Plan:
+def _still_free(client: Client, settings: CleanupSettings, planned: Plan, only: Collection[str] | None) -> Plan:
     """Of what was agreed to what may still go; claims that an interrupted cleanup left are taken back."""
     from eyevsai.registry.deletion import withdraw
     from eyevsai.registry.models import read_models
@@ -136,7 +143,7 @@ def _still_free(client: Client, settings: CleanupSettings, planned: Plan) -> Pla
     for model in read_models(client):
         if DELETING in model.tags:
             withdraw(client, model.name)
-    now = make_plan(client, settings)
+    now = make_plan(client, settings, only)
     agreed = {(item.what, item.versions, item.run_ids) for item in planned.items}
     free = tuple(item for item in now.items if (item.what, item.versions, item.run_ids) in agreed)
     left = {item.what for item in planned.items} - {item.what for item in free}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from eyevsai.registry.survey import Survey
 
 
-def make_plan(client: Client, settings: CleanupSettings) -> Plan:
-    """What the store, this machine's run folders and the cache have that may go, as it is now."""
+def make_plan(client: Client, settings: CleanupSettings, only: Collection[str] | None = None) -> Plan:
+    """Plan what of the store, this machine's run folders and the cache may go, as it is now.
+
+    `only` names the registered models whose versions may go; all by default.
+    """
     from eyevsai.registry.artifacts import Artifacts
-    from eyevsai.registry.cleanup import Plan, plan_failed, plan_versions
+    from eyevsai.registry.audit import read_logs
+    from eyevsai.registry.cleanup import Plan, plan_ended, plan_versions
     from eyevsai.registry.models import read_models
     from eyevsai.registry.orphans import plan_orphans
+    from eyevsai.registry.stages import rollback_targets
     from eyevsai.registry.survey import Survey, find_unfinished
 
     artifacts, state_root = Artifacts(client), Path(settings.state_root).expanduser()
@@ -35,19 +40,34 @@ def make_plan(client: Client, settings: CleanupSettings) -> Plan:
     plan = Plan(tuple(find_unfinished(client, survey, registered)))
     begun = {run_id for item in plan.items for run_id in item.run_ids}
     if settings.does("old_versions"):
-        plan += plan_versions(models, running, survey.pruned(), settings.num_kept)
+        logs = read_logs(client)
+        targets = {(model.name, number): stage for model in models
+                   for number, stage in rollback_targets(model, logs.get(model.name, [])).items()}  # fmt: skip
+        plan += plan_versions(models, running, survey.pruned(), settings.num_kept, targets=targets, only=only)
     if settings.does("failed_runs"):
-        failed = [run for run in survey.failed() if run.run_id not in begun]
-        here = {run.run_id for run in failed if RunFolder(state_root, run.run_id).checkpoints.is_dir()}
-        plan += plan_failed(failed, running, registered, here)
+        ended = [run for run in (*survey.failed(), *survey.killed()) if run.run_id not in begun]
+        here = {run.run_id for run in ended if RunFolder(state_root, run.run_id).checkpoints.is_dir()}
+        plan += plan_ended(ended, running, registered, here, days=settings.days, now_ms=int(time.time() * 1000))
     if settings.does("tuning"):
         plan += _plan_studies(client, survey, running, settings, begun)
+    plan = _without_undeletable(plan, client, artifacts, state_root)
     plan = _measure(plan, artifacts, survey, models, state_root)
     if settings.does("cache"):
         plan += _plan_cache(Path(settings.cache_root).expanduser())
     if settings.does("orphans"):
         plan += plan_orphans(client, artifacts, survey, models, state_root)
     return plan
+
+
+def _without_undeletable(plan: Plan, client: Client, artifacts: Artifacts, state_root: Path) -> Plan:
+    """Return the plan without the items that the deletion itself would keep: it must not promise more."""
+    from eyevsai.registry.cleanup import Plan
+    from eyevsai.registry.deletion import AT_ONCE, Deletion
+
+    deletion, why = Deletion(client, artifacts, state_root), dict[str, str]()
+    for start in range(0, len(plan.items), AT_ONCE):
+        why |= deletion.why_not(plan.items[start : start + AT_ONCE])
+    return Plan(tuple(item for item in plan.items if item.what not in why), {**plan.kept, **why})
 
 
 def _plan_studies(

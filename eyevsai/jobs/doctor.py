@@ -91,7 +91,26 @@ def _store(create: bool) -> Finding:
         store.open_store()
     except UserError as error:
         return Finding("store", False, str(error))
+    from eyevsai.registry.models import open_registry
+    from eyevsai.store_id import read_store_id
+
+    doubt = read_store_id(open_registry(uri)).doubt
+    if doubt:
+        return Finding("store", False, f"{store.shown(uri)}: {doubt}, so cleanup --orphans keeps all unknown files. "
+                                       "If it is a store of its own: eyevsai doctor --adopt")  # fmt: skip
     return Finding("store", True, store.shown(uri))
+
+
+def adopt() -> bool:
+    """Give a copied store an identity of its own; return False if its identity was in no doubt.
+
+    Raises:
+        UserError: the store cannot be opened or written.
+    """
+    from eyevsai.registry.models import open_registry
+    from eyevsai.store_id import adopt_store
+
+    return adopt_store(open_registry(store.open_store()))
 
 
 def relocate_store() -> Relocation:

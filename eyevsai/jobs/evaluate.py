@@ -73,7 +73,7 @@ def evaluate(
         title = f"evaluate {subject.run.name}"
         with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
             judgement = _judge(settings, subject, learner, judges)
-            findings = Findings(judgement, judges.dataset, judges.split, learner, subject.title)
+            findings = Findings(judgement, judges.dataset, judges.split, learner, subject.title, subject.weights)
             own = settings.data is None
             reopened = reopen_run(tracking_uri, subject.run.run_id, state_root, CARRIERS) if own else nullcontext(call)
             with reopened as run:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eyevsai.tracking.run import Run
 
 SHEET_SIZE, CAM_SIZE = 24, 12
+TEST_WEIGHTS = "test_weights"  # the tag of an evaluation: the SHA-256 of the weights that it is of
 PREDICTIONS = "tables/test_predictions.json"
 PREDICTION_COLUMNS = ("image", "sha256", "class", "predicted", "probability")
 
@@ -32,6 +33,7 @@ class Findings:
     split: Split
     learner: Learner
     title: str
+    weights: str  # SHA-256 of the model's weights, by which an evaluation belongs to a version
 
     @cached_property
     def figures(self) -> dict[str, float]:
@@ -58,7 +60,7 @@ class Findings:
         pictures = self.pictures()
         page = render_evaluation_page(self.title, self.dataset.name, judgement, self.figures, pictures)
         run.metrics({f"test/{name}": value for name, value in self.figures.items()})
-        run.tags({"test_dataset": self.dataset.name, "test_fingerprint": self.fingerprint})
+        run.tags({"test_dataset": self.dataset.name, "test_fingerprint": self.fingerprint, TEST_WEIGHTS: self.weights})
         by_class = [[name, *row.values()] for name, row in zip(classes, judgement.by_class(), strict=True)]
         run.table("tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class)
         run.table("tables/test_confusions.json", ("class", "predicted", "images"), judgement.confused())

@@ -13,6 +13,8 @@ from eyevsai.errors import UserError
 from eyevsai.evaluation.uncertainty import mcnemar
 from eyevsai.formats.formats import PASSED
 from eyevsai.jobs.compare import read_predictions
+from eyevsai.jobs.findings import TEST_WEIGHTS
+from eyevsai.models.learner import check_weights, read_card
 from eyevsai.registry.settings import Policy
 
 if TYPE_CHECKING:
@@ -63,16 +65,16 @@ def examine(tracking_uri: str, version: Version, held: Version | None, policy: P
 
     Without `held` and its figures a version is asked what it can be asked alone.
     """
-    loads, size_mb = _load(version)
+    loads, size_mb, weights = _load(version)
     checks = [loads, _check_exports(version, policy)]
     figures = {} if size_mb is None else {"size_mb": size_mb}
     if size_mb is not None and policy.max_size_mb is not None:
         checks.append(_at_most("size", size_mb, policy.max_size_mb, "MB", version.uri))
-    judgements = _judgements(tracking_uri, version)
+    judgements = _judgements(tracking_uri, version, weights)
     if not judgements:
         text = f"{version.uri} was not evaluated: eyevsai evaluate --model-uri {version.uri}"
         return Verdict((*checks, Check("evaluated", False, text)), figures)
-    of_held = _judgements(tracking_uri, held) if held else []
+    of_held = _judgements(tracking_uri, held, _weights_of(held)) if held else []
     ours, theirs = _common(judgements, of_held)
     value = ours.metrics[f"test/{policy.metric}"]
     figures |= {policy.metric: value, LATENCY: ours.metrics[f"test/{LATENCY}"]}
@@ -89,20 +91,35 @@ def examine(tracking_uri: str, version: Version, held: Version | None, policy: P
     return Verdict(tuple(checks), figures)
 
 
-def _load(version: Version) -> tuple[Check, float | None]:
-    """Whether the version's files are those that were written, and answer; and how large they are, in MB."""
+def _load(version: Version) -> tuple[Check, float | None, str | None]:
+    """Check that the version's files are those that were written, and that it answers.
+
+    Returns the check, the size of the files in MB, and the SHA-256 of the weights; None for what is unknown.
+    """
     from eyevsai.registry.artifacts import size_of
     from eyevsai.serving.classifier import open_model
     from eyevsai.serving.package import MODEL_FOLDER, fetch_package
 
     try:
         package = fetch_package(version.uri)
+        weights = check_weights(package / MODEL_FOLDER)  # served by an export, the model itself is not opened below
         answer = open_model(package / MODEL_FOLDER).predict(np.zeros(PROBE_SHAPE, np.uint8))
     except UserError as error:
-        return Check("loads", False, f"{version.uri} does not load: {error}"), None
+        return Check("loads", False, f"{version.uri} does not load: {error}"), None, None
+    size_mb = size_of(package) / 1e6
     if not abs(sum(answer.probabilities.values()) - 1) <= 1e-3:  # nor is NaN
-        return Check("loads", False, f"{version.uri} answers no probabilities."), size_of(package) / 1e6
-    return Check("loads", True, "it loads, its checksums hold, and it answers"), size_of(package) / 1e6
+        return Check("loads", False, f"{version.uri} answers no probabilities."), size_mb, weights
+    return Check("loads", True, "it loads, its checksums hold, and it answers"), size_mb, weights
+
+
+def _weights_of(version: Version) -> str | None:
+    """Return the SHA-256 of a version's weights, as its card says; None if it cannot be read."""
+    from eyevsai.serving.package import MODEL_FOLDER, fetch_package
+
+    try:
+        return str(read_card(fetch_package(version.uri) / MODEL_FOLDER)["sha256"])
+    except UserError:
+        return None
 
 
 def _check_exports(version: Version, policy: Policy) -> Check:
@@ -127,13 +144,15 @@ def _at_most(name: str, value: float, limit: float, unit: str, uri: str) -> Chec
     return Check(name, value <= limit, f"{name} is {said}" if value <= limit else f"{uri} takes {said}.")
 
 
-def _judgements(tracking_uri: str, version: Version) -> list[FoundRun]:
+def _judgements(tracking_uri: str, version: Version, weights: str | None) -> list[FoundRun]:
+    """Return the evaluations of a version: those of its run that are of its weights, as far as these are known."""
     from eyevsai.tracking.search import find_judgements, find_run
 
     try:
-        return find_judgements(tracking_uri, find_run(tracking_uri, version.run_id))
+        found = find_judgements(tracking_uri, find_run(tracking_uri, version.run_id))
     except UserError:  # its run is gone, and with it what was known
         return []
+    return [each for each in found if weights is None or each.tags.get(TEST_WEIGHTS) == weights]
 
 
 def _common(ours: list[FoundRun], theirs: list[FoundRun]) -> tuple[FoundRun, FoundRun | None]:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.jobs.change import Change, changing
 from eyevsai.jobs.gate import Check, Verdict, examine
 from eyevsai.registry.settings import Policy, PromoteSettings, read_policy
 from eyevsai.store import open_store, telling
-
-if TYPE_CHECKING:
-    from eyevsai.registry.audit import Entry
 
 log = logging.getLogger("eyevsai")
 
@@ -79,12 +75,12 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
         UserError: there is none before, or it does not load either.
         RunFailed: the store went away.
     """
-    from eyevsai.registry.audit import read_log
+    from eyevsai.registry.audit import find_before, read_log
 
     stage = "production"
     with changing(name, state_root) as change:
         current, there = change.held(stage), {version.number for version in change.model().versions}
-        target = _find_before(read_log(change.client, name), stage, current, there)
+        target = find_before(read_log(change.client, name), stage, current, there)
         if target is None:
             whose = "" if current is None else f" before {current}"
             raise UserError(f"The log knows no version of {name} that was in {stage}{whose} and is still there: "
@@ -161,15 +157,3 @@ def _refuse(verdict: Verdict, settings: PromoteSettings, uri: str) -> None:
         f"{uri} is not promoted:", *(f"- {refusal}" for refusal in verdict.refusals),
         "Nothing was changed. --force --reason TEXT goes past the policy, and is recorded.",
     ]))  # fmt: skip
-
-
-def _find_before(entries: Sequence[Entry], stage: str, current: int | None, there: set[int]) -> int | None:
-    """The version that held a stage before the current one; further back where that is gone."""
-    wanted = current
-    for entry in reversed([entry for entry in entries if entry.counts(stage) and entry.action != "rollback"]):
-        if entry.after != wanted:
-            continue
-        if entry.before is not None and entry.before in there and entry.before != current:
-            return entry.before
-        wanted = entry.before
-    return None

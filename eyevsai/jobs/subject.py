@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.data.dataset import SPLIT_TABLE, Dataset, load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
-from eyevsai.models.learner import Learner, load
+from eyevsai.models.learner import Learner, load, read_card
 
 if TYPE_CHECKING:
     from eyevsai.registry.versions import Version
@@ -43,6 +43,13 @@ class Subject:
     def seed(self) -> int:
         """The seed of its split and of its training."""
         return int(self.config["seed"])
+
+    @property
+    def weights(self) -> str:
+        """The SHA-256 of its weights."""
+        from eyevsai.serving.package import MODEL_FOLDER
+
+        return str(read_card(self.package / MODEL_FOLDER)["sha256"])
 
     def load(self) -> Learner:
         """The learner; its weights are held against their checksum."""

@@ -155,7 +155,8 @@ def _keep_logs(run: Run) -> None:
 
 def _clean_up(config: TrainAllConfig) -> None:
     kept = {"keep": config.matrix.keep, "yes": True, "state_root": str(config.state_root)}
-    done = cleanup(compose(CleanupSettings, kept), lambda _: True)
+    names = {cell.name.registered for cell in config.cells}
+    done = cleanup(compose(CleanupSettings, kept), lambda _: True, only=names)
     log.info("Cleanup: %d older versions deleted, %.1f MB freed", len(done.deleted), done.freed_bytes / 1e6)
 
 

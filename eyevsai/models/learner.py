@@ -184,6 +184,17 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def check_weights(folder: Path) -> str:
+    """Return the SHA-256 of the weights that `save` wrote into `folder`.
+
+    Raises:
+        UserError: the weights or the card are not the files that were saved.
+    """
+    digest = str(read_card(folder)["sha256"])
+    _check_weights(folder / WEIGHTS, digest)
+    return digest
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file

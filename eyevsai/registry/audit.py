@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from eyevsai.contention import insisting
+from eyevsai.given_run import check_given
 from eyevsai.registry.models import AT_ONCE
 from eyevsai.store import all_pages
 
@@ -102,31 +103,63 @@ def recording(client: MlflowClient, action: str, title: str, tags: Mapping[str, 
 
 
 def tag_call(client: MlflowClient, run_id: str | None, tags: Mapping[str, Any]) -> None:
-    """Says on the run that `mlflow run` made, if it did, what it was made for."""
+    """Tag the run that `mlflow run` created for this call, if it did.
+
+    Raises:
+        UserError: the run is not a fresh one of this call.
+    """
     if run_id is not None:
+        check_given(client, run_id)
         client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
 def read_log(client: MlflowClient, name: str) -> list[Entry]:
-    """What was done to a registered model, in the order in which it was done."""
+    """Return what was done to a registered model, in order of time."""
+    runs = _records(client, f"tags.`{MODEL}{name}` LIKE '%'")
+    return sorted((_entry(run, name) for run in runs), key=lambda entry: entry.time)
+
+
+def read_logs(client: MlflowClient) -> dict[str, list[Entry]]:
+    """Return what was done to each registered model, by its name, in order of time."""
+    found: dict[str, list[Entry]] = {}
+    for run in _records(client, ""):
+        for tag in run.data.tags:
+            if tag.startswith(MODEL):
+                found.setdefault(tag.removeprefix(MODEL), []).append(_entry(run, tag.removeprefix(MODEL)))
+    return {name: sorted(entries, key=lambda entry: entry.time) for name, entries in found.items()}
+
+
+def find_before(entries: Sequence[Entry], stage: str, current: int | None, there: Collection[int]) -> int | None:
+    """Return the version that `rollback` restores: that of a stage before `current`; further back if it is gone.
+
+    Args:
+        entries: the log of a registered model.
+        stage: `production` or `staging`.
+        current: the version that has the stage now.
+        there: the numbers of the versions that exist.
+    """
+    wanted = current
+    for entry in reversed([entry for entry in entries if entry.counts(stage) and entry.action != "rollback"]):
+        if entry.after != wanted:
+            continue
+        if entry.before is not None and entry.before in there and entry.before != current:
+            return entry.before
+        wanted = entry.before
+    return None
+
+
+def _records(client: MlflowClient, wanted: str) -> list[Run]:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return []
-    wanted, experiments = f"tags.`{MODEL}{name}` LIKE '%'", [experiment.experiment_id]
-    found = all_pages(
-        lambda token: client.search_runs(experiments, wanted, max_results=AT_ONCE, page_token=token)
-    )  # fmt: skip
-    return sorted((_entry(run, name) for run in found), key=lambda entry: entry.time)
+    ids = [experiment.experiment_id]
+    return list(all_pages(lambda token: client.search_runs(ids, wanted, max_results=AT_ONCE, page_token=token)))
 
 
 def read_promotions(client: MlflowClient) -> dict[tuple[str, int], Entry]:
     """The last attempt to give Production to each version that was done, or that the policy answered, by the version's
     name and number: one that ended before, by a signal or an outage, says nothing of the version."""
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        return {}
-    wanted, experiments = "tags.action = 'promote' and tags.stage = 'production'", [experiment.experiment_id]
-    runs = all_pages(lambda token: client.search_runs(experiments, wanted, max_results=AT_ONCE, page_token=token))
+    runs = _records(client, "tags.action = 'promote' and tags.stage = 'production'")
     entries = [
         (tag.removeprefix(MODEL), _entry(run, tag.removeprefix(MODEL)))
         for run in runs for tag in run.data.tags if tag.startswith(MODEL)

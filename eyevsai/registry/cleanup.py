@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from eyevsai.registry.audit import CLEANUP, MODEL
@@ -72,12 +73,20 @@ class Plan:
 
 
 def plan_versions(
-    models: Iterable[RegisteredModel], running: Sequence[KnownRun], pruned: Iterable[KnownRun], keep: int
-) -> Plan:
-    """The versions beyond the `keep` newest of each model that nothing speaks for, each with the run that it came from.
+    models: Sequence[RegisteredModel], running: Sequence[KnownRun], pruned: Iterable[KnownRun], keep: int,
+    *, targets: Mapping[Key, str] = MappingProxyType({}), only: Collection[str] | None = None,
+) -> Plan:  # fmt: skip
+    """Plan the deletion of versions beyond the `keep` newest of each model, each with the run that it came from.
 
-    `running` are all runs that are RUNNING; `pruned` those that made a smaller model of a version. Versions of one run
-    are one item, and the run stays when one of them does.
+    Versions of one run are one item, and the run stays when one of them does.
+
+    Args:
+        models: all registered models, those that eyevsai did not make included: their versions may need ours.
+        running: all runs that are RUNNING.
+        pruned: the runs that made a smaller model of a version.
+        keep: newest versions of each model that stay.
+        targets: the versions that a rollback would restore, with the stage.
+        only: names of the models whose versions may go; all by default.
     """
     ours = [model for model in models if DATASET in model.tags]
     versions = {(each.name, each.number): each for model in ours for each in model.versions}
@@ -85,9 +94,12 @@ def plan_versions(
     for model in ours:
         newest = {version.number for version in model.versions[-keep:]} if keep else set()
         for version in model.versions:
-            why = f"one of the {keep} newest" if version.number in newest else why_protected(version, used)
+            why = f"one of the {keep} newest" if version.number in newest else why_protected(version, used, targets)
+            if only is not None and model.name not in only:
+                why = why or "its model is none of this matrix"
             if why:
                 stays[version.name, version.number] = why
+    _add_copied(versions, stays, (each for model in models if DATASET not in model.tags for each in model.versions))
     _add_needed(versions, stays, {run.run_id: run.tags[PRUNED_FROM] for run in pruned})
     groups: dict[object, list[KnownVersion]] = {}
     for key in sorted(versions.keys() - stays.keys()):
@@ -95,6 +107,15 @@ def plan_versions(
     still = {versions[key].run_id for key in stays}
     items = (_version_item(group, keep, still) for group in groups.values())
     return Plan(tuple(items), {f"models:/{name}/{number}": stays[name, number] for name, number in sorted(stays)})
+
+
+def _add_copied(versions: Mapping[Key, KnownVersion], stays: dict[Key, str], copies: Iterable[KnownVersion]) -> None:
+    """Add the versions whose run or logged model a version of somebody's own registered model has, too."""
+    needed = {shared: copy.uri for copy in copies for shared in {copy.run_id, copy.model_id} - {""}}
+    for key, version in versions.items():
+        by = needed.get(version.run_id) or needed.get(version.model_id)
+        if by and key not in stays:
+            stays[key] = f"needed by {by}"
 
 
 def _version_item(group: Sequence[KnownVersion], keep: int, still: set[str]) -> Item:
@@ -106,14 +127,22 @@ def _version_item(group: Sequence[KnownVersion], keep: int, still: set[str]) -> 
     )  # fmt: skip
 
 
-def why_protected(version: KnownVersion, used: Mapping[str, str]) -> str | None:
-    """Why a version stays whatever its age; None when nothing speaks for it. `used` is what `in_use` found."""
+def why_protected(version: KnownVersion, used: Mapping[str, str], targets: Mapping[Key, str]) -> str | None:
+    """Return why a version stays whatever its age; None if nothing protects it.
+
+    Args:
+        version: the version.
+        used: the result of `in_use`.
+        targets: the versions that a rollback would restore, with the stage.
+    """
     if version.stage in STAGES.values():
         return f"in {version.stage}"
     if version.aliases:
         return f"has the alias {', '.join(version.aliases)}"
     if version.tags.get(PINNED):
         return f"pinned: {version.tags[PINNED]}"
+    if stage := targets.get((version.name, version.number)):
+        return f"rollback would restore it in {stage}"
     by = used.get(version.uri) or (used.get(version.run_id) if version.run_id else None)
     return f"in use by run {by}, which is RUNNING" if by else None
 
@@ -155,18 +184,32 @@ def _key(uri: str) -> Key | None:
     return (parts["name"], int(parts["version"])) if parts and parts["version"] else None
 
 
-def plan_failed(failed: Iterable[KnownRun], running: Sequence[KnownRun], registered: set[str], here: set[str]) -> Plan:
-    """The FAILED runs of which no version was `registered`. `here` are those that could be resumed on this machine."""
+def plan_ended(
+    ended: Iterable[KnownRun], running: Sequence[KnownRun], registered: Collection[str], here: Collection[str],
+    *, days: float, now_ms: int,
+) -> Plan:  # fmt: skip
+    """Plan the deletion of FAILED runs, and of KILLED ones that ended more than `days` ago, without a version.
+
+    Args:
+        ended: runs that are FAILED or KILLED.
+        running: all runs that are RUNNING.
+        registered: the ids of runs with a version.
+        here: the ids of runs with a checkpoint on this machine, which `--resume` could use.
+        days: the age from which KILLED runs go; a person may have interrupted a younger one to resume it.
+        now_ms: the current time in milliseconds since 1970.
+    """
     used, items, kept = in_use(running), [], {}
-    for run in failed:
-        if run.run_id in registered or run.tags.get("job") == "tune":  # a failed study goes on, and goes as a study
+    for run in ended:
+        if run.run_id in registered or run.tags.get("job") == "tune":  # a study goes as a study
             continue
         by = used.get(run.run_id) or used.get(run.tags.get(PARENT, ""))
         if by:
             kept[f"run {run.run_id}"] = f"in use by run {by}, which is RUNNING"
-            continue
-        why = "FAILED, but could be gone on with: --resume" if run.run_id in here else "FAILED"
-        items.append(Item(FAILED, f"run {run.run_id} ({run.name})", why, run_ids=(run.run_id,)))
+        elif run.status == "KILLED" and now_ms - run.ended_ms <= days * DAY_MS:
+            kept[f"run {run.run_id}"] = f"KILLED less than {days:g} days ago"
+        else:
+            why = f"{run.status}, but could be resumed: --resume" if run.run_id in here else run.status
+            items.append(Item(FAILED, f"run {run.run_id} ({run.name})", why, run_ids=(run.run_id,)))
     return Plan(tuple(items), kept)
 
 

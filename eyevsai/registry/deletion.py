@@ -19,9 +19,10 @@ from sqlalchemy import text
 from eyevsai.contention import insisting
 from eyevsai.errors import UserError
 from eyevsai.registry.artifacts import Artifacts, erase
+from eyevsai.registry.audit import read_log
 from eyevsai.registry.cleanup import Item, KnownRun, in_use, why_protected
 from eyevsai.registry.models import read_model
-from eyevsai.registry.stages import DELETING
+from eyevsai.registry.stages import DELETING, rollback_targets
 from eyevsai.registry.survey import Survey
 from eyevsai.run_folder import RunFolder
 
@@ -39,6 +40,16 @@ class Deletion:
         self.freed_bytes, self.deleted = 0, list[Item]()
         self.kept, self.failed = dict[str, str](), dict[str, str]()
         self.claimed_: set[str] = set()
+
+    def why_not(self, items: Sequence[Item]) -> dict[str, str]:
+        """Return, by item, why its files must not be deleted from here; an item without a reason is left out."""
+        before = dict(self.kept)
+        runs = self.survey.by_id(run_id for item in items for run_id in item.run_ids)
+        models = self._logged_models(items)
+        for item in items:
+            self._check(item, runs, models)
+        found, self.kept = self.kept, before
+        return {what: why for what, why in found.items() if what not in before}
 
     def delete(self, items: Sequence[Item]) -> None:
         """Deletes a batch, all but what somebody has begun to use since it was planned."""
@@ -96,11 +107,13 @@ class Deletion:
         free, registry = [], self.client._get_registry_client()  # MlflowClient reads the whole model at each deletion
         with one_transaction(registry.store):
             models = {name: read_model(self.client, name) for name in names}
+            targets = {(name, number): stage for name, model in models.items()
+                       for number, stage in rollback_targets(model, read_log(self.client, name)).items()}  # fmt: skip
             there = {(each.name, each.number): each for model in models.values() for each in model.versions}
             others = self._pointing(items)
             for item in items:
                 left = [there[key] for key in item.versions if key in there]
-                why = next((why for version in left if (why := why_protected(version, used))), None)
+                why = next((why for version in left if (why := why_protected(version, used, targets))), None)
                 why = why or next((f"needed by {others[run_id]}" for run_id in item.run_ids if run_id in others), None)
                 if why:
                     self.kept[item.what] = why
@@ -154,7 +167,7 @@ class Deletion:
         if not folder.path.is_dir():
             return 0
         with folder.claim():  # or a job that goes on with it would lose its checkpoints
-            return erase(folder.path)
+            return folder.delete()
 
     def _forget(self, items: Sequence[Item], runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]) -> None:
         """Deletes the rows of logged models and runs; a server lets us do no more than mark them as deleted."""

@@ -55,12 +55,16 @@ class CleanupSettings(Settings):
                                                       "given alone it means --old-versions."),
     ] = None  # fmt: skip
     old_versions: Annotated[bool, Doc("Older versions, with runs, logged models and files.")] = False
-    failed_runs: Annotated[bool, Doc("FAILED runs without a version, with their checkpoints.")] = False
+    failed_runs: Annotated[
+        bool, Doc("FAILED runs without a version, with their checkpoints, and KILLED ones older than --days.")
+    ] = False
     tuning: Annotated[bool, Doc("Studies that ended more than --days ago, with their trials.")] = False
     cache: Annotated[bool, Doc("Cached pixels and features; they are computed again when they are needed.")] = False
-    orphans: Annotated[bool, Doc("Files of runs and logged models that are gone.")] = False
+    orphans: Annotated[bool, Doc("Files that provably belong to this store and whose run or logged model is gone.")] = (
+        False
+    )
     all: Annotated[bool, Doc("All of these.")] = False
-    days: Annotated[float, Range(0.0, 36500.0), Doc("Age of the studies that go.")] = 7.0
+    days: Annotated[float, Range(0.0, 36500.0), Doc("Age of the studies and KILLED runs that go.")] = 7.0
     including_newest: Annotated[bool, Doc("Let --keep 0 delete the newest versions too.")] = False
     dry_run: Annotated[bool, Doc("Print what would be deleted, and delete nothing.")] = False
     yes: Annotated[bool, Doc("Do not ask.")] = False  # undeclared in MLproject: a key `yes` is true to YAML

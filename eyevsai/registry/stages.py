@@ -8,7 +8,7 @@ A tag of the model says what was last written here. What differs from it was set
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.contention import insisting
 from eyevsai.errors import UserError
+from eyevsai.registry.audit import Entry, find_before
 from eyevsai.registry.models import KnownVersion, RegisteredModel, read_model
 
 STAGES = {"production": "Production", "staging": "Staging"}  # by alias; of two the first counts
@@ -47,6 +48,13 @@ def holder_of(model: RegisteredModel, stage: str) -> Holder:
     if alias is not None and not staged:
         return Holder(None, "stage")
     return Holder(alias)
+
+
+def rollback_targets(model: RegisteredModel, entries: Sequence[Entry]) -> dict[int, str]:
+    """Return the versions that a rollback of each stage would restore, with the stage."""
+    there = {version.number for version in model.versions}
+    found = {find_before(entries, stage, holder_of(model, stage).version, there): stage for stage in reversed(STAGES)}
+    return {number: stage for number, stage in found.items() if number is not None}
 
 
 def stage_of(model: RegisteredModel, number: int) -> str | None:

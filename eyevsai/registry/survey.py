@@ -49,6 +49,11 @@ class Survey:
         """Our runs that FAILED."""
         return self._search("attributes.status = 'FAILED' and tags.eyevsai = '1'")
 
+    def killed(self) -> list[KnownRun]:
+        """Our runs that were interrupted; trials go with their study."""
+        found = self._search("attributes.status = 'KILLED' and tags.eyevsai = '1'")
+        return [run for run in found if run.tags.get("job") != "trial"]
+
     def studies(self) -> list[KnownRun]:
         """The runs of studies."""
         return self._search("tags.job = 'tune' and tags.eyevsai = '1'")
@@ -134,6 +139,12 @@ def find_unfinished(client: MlflowClient, survey: Survey, registered: set[str]) 
             what, why = f"run {left[-1].run_id} ({left[-1].name})", "an interrupted cleanup began with it"
             found[what] = Item(UNFINISHED, what, why, run_ids=tuple(run.run_id for run in left))
     return list(found.values())
+
+
+def ids_of_interrupted_cleanups(client: MlflowClient, survey: Survey) -> set[str]:
+    """Return the ids of runs and logged models that interrupted cleanups of this store set out to delete."""
+    items = [item for record in survey.cleanups() for item in _read_plan(client, record.run_id)]
+    return {each for item in items for each in (*item["run_ids"], *item["model_ids"])}
 
 
 def _read_plan(client: MlflowClient, run_id: str) -> list[dict[str, Any]]:

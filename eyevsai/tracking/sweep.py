@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as Entity
 
 from eyevsai.errors import UserError
-from eyevsai.run_folder import RunFolder
+from eyevsai.run_folder import RunFolder, finish_deletions
 from eyevsai.store import all_pages, list_experiments
 from eyevsai.tracking.ended import sync
 from eyevsai.tracking.lifetime import ENDED_BY, RESUMED
@@ -33,6 +33,7 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
     Interrupted runs over whose KILLED it wrote FAILED (docs/decisions/010-resume.md) are KILLED again.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
+    finish_deletions(state_root)
     swept = []
     for stub in _search(client, f"attributes.status = 'FINISHED' and tags.job = '{RESUMED}'"):
         if time.time() - stub.info.end_time / 1000 > SETTLED_AFTER_S:

@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
+from eyevsai.ownership import MARK, write_mark
 from eyevsai.registry.models import open_registry
 from tests.conftest import Eyevsai, copy_store, copy_trained, draw_image, once
 from tests.faults.runs import inject
@@ -78,14 +79,21 @@ def test_a_dry_run_lists_exactly_what_a_run_deletes(eyevsai: Eyevsai, workplace:
     client = MlflowClient()
     for run in client.search_runs(["0"], "tags.job = 'tune'"):
         client.set_terminated(run.info.run_id, "FINISHED", run.info.end_time - OLD_MS)
-    (workplace / "mlruns" / "0" / ("f" * 32)).mkdir()
-    (workplace / "mlruns" / "0" / ("f" * 32) / "left").write_bytes(b"x" * 12345)
+    (mark,) = {json.loads(path.read_text())["store"] for path in (workplace / "mlruns").rglob(MARK)}
+    for name in ("e" * 32, "f" * 32):
+        (workplace / "mlruns" / "0" / name).mkdir()
+        (workplace / "mlruns" / "0" / name / "left").write_bytes(b"x" * 12345)
+    write_mark(workplace / "mlruns" / "0" / ("f" * 32), mark)  # the other one could be another store's
     before = sum(path.stat().st_size for root in ("mlruns", "cache", "state", "studies")
                  for path in (workplace / root).rglob("*") if path.is_file())  # fmt: skip
     first = eyevsai("cleanup", "--all", "--keep", "1", "--dry-run").stdout
     assert len(numbers()) == 2
     plan = json.loads(eyevsai("cleanup", "--all", "--keep", "1", "--dry-run", "--json").stdout)["plan"]
     assert {item["kind"] for item in plan["items"]} == {"version", "failed run", "study", "cache", "orphan"}
+    assert [item["paths"] for item in plan["items"] if item["kind"] == "orphan"] == [
+        [str(workplace / "mlruns" / "0" / ("f" * 32))]
+    ]
+    assert "unknown, kept" in plan["kept"][str(workplace / "mlruns" / "0" / ("e" * 32))]
     assert [item["what"].split(" (")[0] for item in plan["items"] if item["kind"] == "study"] == ["study first"]
     said = eyevsai("cleanup", "--all", "--keep", "1", "--yes").stdout
     *listed, last = said.splitlines()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mlflow import MlflowClient
 
 from eyevsai.errors import UserError
 from eyevsai.registry.artifacts import Artifacts
-from eyevsai.registry.cleanup import KnownRun, plan_failed, plan_studies, plan_versions
+from eyevsai.registry.cleanup import KnownRun, plan_ended, plan_studies, plan_versions
 from eyevsai.registry.models import KnownVersion, RegisteredModel
 from eyevsai.registry.orphans import plan_orphans
 from eyevsai.registry.settings import CleanupSettings
@@ -126,7 +125,7 @@ def test_failed_runs_go_but_for_those_with_a_version_a_study_or_somebody_at_work
     failed = [run(name, "FAILED") for name in ("plain", "registered", "used", "resumable")]
     failed += [run("study", "FAILED", job="tune"), run("trial", "FAILED", **{"mlflow.parentRunId": "parent"})]
     running = [run("x", "RUNNING", subject="used"), run("parent", "RUNNING", job="tune")]
-    plan = plan_failed(failed, running, {"registered"}, {"resumable"})
+    plan = plan_ended(failed, running, {"registered"}, {"resumable"}, days=7, now_ms=0)
     assert [item.run_ids for item in plan.items] == [("plain",), ("resumable",)]
     assert "--resume" in plan.items[1].why
     assert set(plan.kept) == {"run used", "run trial"}
@@ -181,25 +180,6 @@ class TestPlaces:
             with pytest.raises(UserError, match="left alone"):
                 artifacts.check(f"{place}/artifacts", run_id)
 
-    def test_orphans_are_what_no_store_beside_them_knows(self, client: MlflowClient, workplace: Path) -> None:
-        root = workplace / "mlruns" / "0"
-        known, deleted = (client.create_run("0").info.run_id for _ in range(2))
-        client.delete_run(deleted)
-        model = client.create_logged_model("0", "model", source_run_id=known)
-        gone = client.create_logged_model("0", "model", source_run_id=known)
-        client.delete_logged_model(gone.model_id)
-        shutil.copy(workplace / "mlflow.db", workplace / "other.db")
-        others = MlflowClient(tracking_uri=f"sqlite:///{workplace / 'other.db'}").create_run("0").info.run_id
-        for name in (known, deleted, others, "f" * 32, f"models/{model.model_id}", f"models/{gone.model_id}",
-                     f"models/m-{'e' * 32}", "not-ours"):  # fmt: skip
-            (root / name / "artifacts").mkdir(parents=True)
-            (root / name / "artifacts" / "file").write_text("four")
-        artifacts = Artifacts(client)
-        plan = plan_orphans(client, artifacts, Survey(client, artifacts.experiment_ids), [], workplace / "state")
-        assert {item.paths[0] for item in plan.items} == {root / ("f" * 32), root / "models" / f"m-{'e' * 32}"}
-        assert plan.size_bytes == 8
-        assert list(plan.kept) == ["1 runs that were deleted in MLflow's UI"]
-
     def test_run_folders_of_another_store_are_left_alone(self, client: MlflowClient, workplace: Path) -> None:
         from eyevsai.run_folder import STORE, RunFolder
         from eyevsai.store import identify_store
@@ -238,8 +218,36 @@ def test_a_claim_speaks_of_versions(workplace: Path) -> None:
     assert client.get_registered_model("m").aliases == {"production": 2}
 
 
+def test_version_that_a_rollback_would_restore_stays() -> None:
+    plan = plan_versions([model(*map(version, (1, 2, 3, 4)))], [], [], 1, targets={(NAMES[0], 2): "production"})
+    assert plan.kept[f"models:/{NAMES[0]}/2"] == "rollback would restore it in production"
+    assert [item.versions for item in plan.items] == [((NAMES[0], 1),), ((NAMES[0], 3),)]
+
+
+def test_only_the_models_that_are_named_lose_versions() -> None:
+    other = version(8, "other", "pets"), version(9, "another", "pets")
+    plan = plan_versions([model(version(1), version(2)), model(*other)], [], [], 1, only={NAMES[0]})
+    assert [item.versions for item in plan.items] == [((NAMES[0], 1),)]
+    assert plan.kept["models:/pets/8"] == "its model is none of this matrix"
+
+
+def test_version_that_a_copy_in_somebodys_own_model_needs_stays() -> None:
+    copy = version(1, "run1", "live")
+    plan = plan_versions([model(version(1), version(2), version(3)), model(copy, owner="somebody")], [], [], 1)
+    assert plan.kept[f"models:/{NAMES[0]}/1"] == "needed by models:/live/1"
+    assert [item.versions for item in plan.items] == [((NAMES[0], 2),)]
+
+
+def test_killed_runs_go_when_they_are_old() -> None:
+    day = 86_400_000
+    runs = [replace(run(name, "KILLED"), ended_ms=ended * day) for name, ended in (("old", 0), ("young", 9))]
+    plan = plan_ended(runs, [], set(), {"old"}, days=7, now_ms=10 * day)
+    assert [(item.run_ids, item.why) for item in plan.items] == [(("old",), "KILLED, but could be resumed: --resume")]
+    assert list(plan.kept.values()) == ["KILLED less than 7 days ago"]
+
+
 def test_items_that_fell_out_of_a_plan_are_not_counted() -> None:
     plan = plan_versions([model(*map(version, (1, 2, 3)))], [], [], 1)
     sized = replace(plan, items=tuple(replace(item, size_bytes=5) for item in plan.items))
     assert sized.size_bytes == 10
-    assert (sized + plan_failed([run("x", "FAILED")], [], set(), set())).size_bytes == 10
+    assert (sized + plan_ended([run("x", "FAILED")], [], set(), set(), days=7, now_ms=0)).size_bytes == 10

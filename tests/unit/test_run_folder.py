@@ -12,7 +12,7 @@ import pytest
 
 from eyevsai import machine
 from eyevsai.errors import UserError
-from eyevsai.run_folder import LOCK, TRASH, RunFolder, check_root, run_folders
+from eyevsai.run_folder import LOCK, TRASH, RunFolder, finish_deletions, run_folders
 from eyevsai.tracking.process import describe_process, has_died
 
 
@@ -66,7 +66,7 @@ def test_interrupted_deletion_is_finished_later(tmp_path: Path) -> None:
     trash = tmp_path / "runs" / f"{TRASH}run.1234"
     trash.mkdir(parents=True)
     assert run_folders(tmp_path) == []
-    check_root(tmp_path)
+    finish_deletions(tmp_path)
     assert not trash.exists()
 
 

@@ -1,0 +1,153 @@
+"""Files are deleted only where they provably belong to the store: several stores share one artifact folder."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from eyevsai import ownership, store_id
+from eyevsai.ownership import MARK, is_owned, write_mark
+from eyevsai.registry.artifacts import Artifacts
+from eyevsai.registry.cleanup import Plan
+from eyevsai.registry.orphans import plan_orphans
+from eyevsai.registry.survey import Survey
+from eyevsai.store_id import adopt_store, ensure_store_id, read_store_id
+from eyevsai.tracking.marks import mark_model, mark_run
+
+
+def open_client(path: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{path}")
+
+
+def plan(client: MlflowClient, folder: Path) -> Plan:
+    artifacts = Artifacts(client)
+    return plan_orphans(client, artifacts, Survey(client, artifacts.experiment_ids), [], folder / "state")
+
+
+def add_run(client: MlflowClient) -> tuple[Path, Path]:
+    """A run and a logged model as training leaves them: their folders."""
+    run = client.create_run("0")
+    mark_run(client, run.info.run_id)
+    client.log_text(run.info.run_id, "four", "file.txt")
+    model = client.create_logged_model("0", "model", source_run_id=run.info.run_id)
+    mark_model(client, model)
+    return (Path(uri.removeprefix("file://")).parent for uri in (run.info.artifact_uri, model.artifact_location))
+
+
+def forget(store: Path, *folders: Path) -> None:
+    """Delete rows, as an interrupted `mlflow gc` does, and leave the files."""
+    with closing(sqlite3.connect(store)) as database, database:
+        for folder in folders:
+            database.execute("delete from runs where run_uuid = ?", [folder.name])
+            database.execute("delete from logged_models where model_id = ?", [folder.name])
+
+
+@pytest.fixture
+def client(workplace: Path) -> MlflowClient:
+    return open_client(workplace / "mlflow.db")
+
+
+def test_marked_folders_without_a_row_are_orphans(client: MlflowClient, workplace: Path) -> None:
+    kept, gone = (list(add_run(client)) for _ in range(2))
+    forget(workplace / "mlflow.db", *gone)
+    assert {item.paths[0] for item in plan(client, workplace).items} == set(gone)
+    assert all((folder / MARK).is_file() for folder in (*kept, *gone))
+
+
+def test_files_of_another_store_are_named_and_kept(client: MlflowClient, workplace: Path, template_store: Path) -> None:
+    shutil.copy(template_store, workplace / "b.sqlite")  # no *.db: nothing about its name says that it is a store
+    with closing(sqlite3.connect(workplace / "b.sqlite")) as database, database:
+        database.execute("update experiments set artifact_location = ?", [str(workplace / "mlruns" / "0")])
+    own, theirs = list(add_run(client)), list(add_run(open_client(workplace / "b.sqlite")))
+    found = plan(client, workplace)
+    assert found.items == ()
+    assert {name: why for name, why in found.kept.items() if name in map(str, theirs)} == {
+        str(folder): "unknown, kept: no mark says that it is this store's" for folder in theirs
+    }
+    assert not set(map(str, own)) & found.kept.keys()
+
+
+def test_runs_of_a_file_store_are_kept(client: MlflowClient, workplace: Path) -> None:
+    add_run(client)
+    folder = workplace / "mlruns" / "0" / ("f" * 32)
+    (folder / "artifacts").mkdir(parents=True)
+    (folder / "meta.yaml").write_text("run_id: " + "f" * 32)
+    found = plan(client, workplace)
+    assert found.items == ()
+    assert "unknown, kept" in found.kept[str(folder)]
+
+
+def test_copied_database_proves_nothing_until_it_is_adopted(client: MlflowClient, workplace: Path) -> None:
+    add_run(client)
+    shutil.copy(workplace / "mlflow.db", workplace / "copy.db")
+    later = list(add_run(client))  # which the copy does not know
+    copy = open_client(workplace / "copy.db")
+    assert f"a copy of the store at {workplace / 'mlflow.db'}" in read_store_id(copy).doubt
+    found = plan(copy, workplace)
+    assert found.items == ()
+    assert all("it is a copy of the store" in found.kept[str(folder)] for folder in later)
+    run = copy.create_run("0")
+    mark_run(copy, run.info.run_id)
+    assert not (workplace / "mlruns" / "0" / run.info.run_id / MARK).exists()
+    assert adopt_store(copy)
+    assert read_store_id(copy).doubt == ""
+    assert read_store_id(copy).ids != read_store_id(client).ids
+    assert not adopt_store(copy)
+    assert plan(copy, workplace).items == ()  # what the original marked stays the original's
+    orphan = list(add_run(copy))
+    forget(workplace / "copy.db", *orphan)
+    assert {item.paths[0] for item in plan(copy, workplace).items} == set(orphan)
+    assert plan(client, workplace).items == ()
+
+
+def test_moved_project_keeps_its_ownership(client: MlflowClient, workplace: Path, tmp_path: Path) -> None:
+    orphan = list(add_run(client))
+    forget(workplace / "mlflow.db", *orphan)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("mlflow.db", "mlruns"):
+        (workplace / name).rename(moved / name)
+    with closing(sqlite3.connect(moved / "mlflow.db")) as database, database:
+        database.execute("update experiments set artifact_location = ?", [str(moved / "mlruns" / "0")])
+    there = open_client(moved / "mlflow.db")
+    assert read_store_id(there).doubt == ""
+    assert {item.paths[0].name for item in plan(there, moved).items} == {folder.name for folder in orphan}
+
+
+def test_store_of_another_machine_is_in_doubt(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_store_id(client, "0")
+    for machine in ("another", ""):
+        monkeypatch.setattr(store_id, "machine_id", lambda machine=machine: machine)
+        assert read_store_id(client).doubt
+
+
+def test_copied_mark_proves_nothing_while_its_folder_exists(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / ("1" * 32)
+    write_mark(folder, "store")
+    copy = tmp_path / "b" / folder.name
+    shutil.copytree(folder, copy)
+    assert is_owned(folder, {"store"})
+    assert not is_owned(folder, {"other"})
+    assert not is_owned(copy, {"store"})
+    renamed = folder.rename(folder.with_name("2" * 32))
+    assert not is_owned(renamed, {"store"})
+    assert is_owned(copy, {"store"})  # its original was moved away
+    (copy / ownership.MARK).write_text("torn")
+    assert not is_owned(copy, {"store"})
+
+
+def test_addresses_of_one_postgresql_are_one_store(postgres: str) -> None:
+    from eyevsai.store import open_store  # noqa: F401
+    from tests.conftest import create_database
+
+    uri = create_database(postgres, "ownership")
+    drivers = [uri.replace("postgresql", name, 1) for name in ("postgresql+psycopg", "postgresql+psycopg2")]
+    places = [store_id._place_of(each) for each in (*drivers, drivers[0].replace("127.0.0.1", "localhost"))]
+    assert places[0] == places[1] == places[2]
+    other = create_database(postgres, "ownership_copy")
+    assert store_id._place_of(other.replace("postgresql", "postgresql+psycopg", 1)) != places[0]
