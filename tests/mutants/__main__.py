@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.mutants.mutants import MUTANTS, Mutant
@@ -26,8 +27,9 @@ from tests.mutants.mutants import MUTANTS, Mutant
 HERE = Path(__file__).parent
 TREE = Path(os.environ.get("EYEVSAI_TREE", HERE.parents[1])).resolve()
 OUT = Path("build", "mutants", TREE.name).resolve()
-PYTEST = [sys.executable, "-m", "pytest", "-m", "not slow", "-n", "2", "--dist", "loadgroup", "-p", "plugin"]
-MUTANT_S = 600  # a run that takes longer has found the mutant: it hangs
+PYTEST = [sys.executable, "-m", "pytest", "-m", "not slow", "-p", "plugin"]
+AT_ONCE = 2  # mutants, each in one process
+SLOWDOWN, SPARE_S = 4, 120  # a run that takes so much longer than its tests took has found the mutant: it hangs
 
 
 def main(arguments: list[str]) -> None:
@@ -46,7 +48,7 @@ def reach() -> None:
     notes = OUT / "notes"
     shutil.rmtree(notes, ignore_errors=True)
     notes.mkdir()
-    tree = copy_tree()
+    tree = copy_tree("tree")
     by_path = defaultdict(list)
     for number, mutant in enumerate(MUTANTS):
         by_path[mutant.path].append((number, mutant))
@@ -59,10 +61,10 @@ def reach() -> None:
         (tree / path).write_text("\n".join(lines), encoding="utf-8")
     log = OUT / "log.jsonl"
     log.unlink(missing_ok=True)
-    subprocess.run(PYTEST, cwd=tree, env=environment(log), stdin=subprocess.DEVNULL)
-    seconds: dict[str, float] = defaultdict(float)
-    for row in map(json.loads, log.read_text().splitlines()):
-        seconds[row["test"].partition("@")[0]] += row["seconds"]
+    subprocess.run(
+        [*PYTEST, "-n", "2", "--dist", "loadgroup"], cwd=tree, env=environment(log), stdin=subprocess.DEVNULL
+    )
+    seconds = read_seconds()
     reached = {}
     for number in range(len(MUTANTS)):
         note = notes / str(number)
@@ -75,25 +77,29 @@ def reach() -> None:
 
 def run(numbers: list[int] | range) -> None:
     """Run the tests that reach each mutant until one fails; print and keep a table."""
-    reached = json.loads((OUT / "reached.json").read_text())
+    reached, seconds = json.loads((OUT / "reached.json").read_text()), read_seconds()
     results = OUT / "results.json"
     table = json.loads(results.read_text()) if results.exists() else {}
-    for number in numbers:
-        mutant, tests = MUTANTS[number], reached[str(number)]
-        began, killer = time.monotonic(), None
-        if tests:
-            killer = run_mutant(mutant, tests)
-        row = {"promise": mutant.promise, "path": mutant.path, "tests": len(tests), "killed_by": killer,
-               "seconds": round(time.monotonic() - began)}  # fmt: skip
-        table[str(number)] = row
-        results.write_text(json.dumps(table, indent=1))
-        print(f"{number:2d} {'killed' if killer else 'SURVIVED':8} {row['seconds']:4d} s {len(tests):4d} tests  "
-              f"{mutant.promise}  [{killer or '-'}]", flush=True)  # fmt: skip
+
+    def try_one(number: int) -> tuple[int, dict[str, object]]:
+        mutant, tests, began = MUTANTS[number], reached[str(number)], time.monotonic()
+        limit_s = SPARE_S + SLOWDOWN * sum(seconds[test] for test in tests)
+        killer = run_mutant(number, mutant, tests, limit_s) if tests else None
+        return number, {"promise": mutant.promise, "path": mutant.path, "tests": len(tests), "killed_by": killer,
+                        "seconds": round(time.monotonic() - began)}  # fmt: skip
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for number, row in pool.map(try_one, numbers):
+            table[str(number)] = row
+            results.write_text(json.dumps(table, indent=1))
+            killer = row["killed_by"]
+            print(f"{number:2d} {'killed' if killer else 'SURVIVED':8} {row['seconds']:4d} s {row['tests']:4d} tests  "
+                  f"{row['promise']}  [{killer or '-'}]", flush=True)  # fmt: skip
 
 
-def run_mutant(mutant: Mutant, tests: list[str]) -> str | None:
+def run_mutant(number: int, mutant: Mutant, tests: list[str], limit_s: float) -> str | None:
     """Return the test that fails, or None."""
-    tree, log, names = copy_tree(), OUT / "mutant.jsonl", OUT / "tests.txt"
+    tree, log, names = copy_tree(f"tree-{number}"), OUT / f"{number}.jsonl", OUT / f"{number}.txt"
     path = tree / mutant.path
     lines = path.read_text(encoding="utf-8").split("\n")
     place = find_line(lines, mutant)
@@ -104,27 +110,35 @@ def run_mutant(mutant: Mutant, tests: list[str]) -> str | None:
     try:
         subprocess.run(
             [*PYTEST, "-x", f"@{names}"], cwd=tree, env=environment(log), stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=MUTANT_S,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=limit_s,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return "the time limit"
     finally:
-        shutil.rmtree(tree)
+        shutil.rmtree(tree, ignore_errors=True)
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     if not rows:
         return "collection"
     return next((row["test"] for row in rows if row["outcome"] == "failed"), None)
 
 
-def copy_tree() -> Path:
+def read_seconds() -> dict[str, float]:
+    """Return how long each test took with its fixtures, by its id without the group."""
+    seconds: dict[str, float] = defaultdict(float)
+    for row in map(json.loads, (OUT / "log.jsonl").read_text().splitlines()):
+        seconds[row["test"].partition("@")[0]] += row["seconds"]
+    return seconds
+
+
+def copy_tree(name: str) -> Path:
     """Return a copy of the tracked and untracked files of the tree."""
-    tree = OUT / "tree"
+    tree = OUT / name
     shutil.rmtree(tree, ignore_errors=True)
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=TREE, capture_output=True, text=True)
-    for name in listed.stdout.splitlines():
-        if (TREE / name).is_file():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(TREE / name, tree / name)
+    for file in listed.stdout.splitlines():
+        if (TREE / file).is_file():
+            (tree / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TREE / file, tree / file)
     return tree
 
 

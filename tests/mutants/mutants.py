@@ -113,7 +113,7 @@ MUTANTS = [
            'return Check(name, True, f"{name} is {said}")'),
     Mutant("promotion: a refused version stays where it is", "eyevsai/jobs/promote.py",
            "_refuse(verdict, settings, version.uri)", "pass"),
-    Mutant("rollback restores the version before", "eyevsai/jobs/promote.py",
+    Mutant("rollback restores the version before", "eyevsai/registry/audit.py",
            "if entry.before is not None and entry.before in there and entry.before != current:",
            "if entry.before is not None and entry.before in there:"),
     Mutant("train-all: a model that is done is not trained again", "eyevsai/jobs/train_all.py",
