@@ -1,59 +1,39 @@
-"""Commands in a fork of the test's process, which imports nothing anew: for signals and exit codes."""
+"""Forks of the test's process: they race and share, and have imported everything already."""
 
 from __future__ import annotations
 
-import os
-import signal
+import multiprocessing
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
+
+import torch
 
 
-@dataclass
-class Fork:
-    """A fork that runs a command, and the files of what it prints."""
-
-    pid: int
-    out: Path
-    err: Path
-    code: int | None = None  # once it has ended; negative for a signal that ended it
-
-    def wait_until(self, happened: Callable[[], object]) -> None:
-        """Wait for something that the command does; fail when it ends before."""
-        while not happened():
-            assert os.waitpid(self.pid, os.WNOHANG) == (0, 0), self.err.read_text()
-            time.sleep(0.01)
-
-    def end(self, number: signal.Signals) -> int:
-        """Send a signal; return the exit code, negative for a signal that ended it."""
-        os.kill(self.pid, number)
-        self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.code
-
-    def kill(self) -> None:
-        """End it if it runs."""
-        with suppress(ProcessLookupError, ChildProcessError):
-            if self.code is None:
-                self.end(signal.SIGKILL)
+def start_fork(function: Callable[..., None], *given: Any) -> BaseProcess:
+    """Start a call in a fork of this process; an exception makes its exit code 1."""
+    torch.set_num_threads(1)  # the threads of OpenMP do not survive a fork
+    fork = multiprocessing.get_context("fork").Process(target=function, args=given, daemon=True)
+    fork.start()
+    return fork
 
 
-def fork_command(folder: Path, *arguments: str) -> Fork:
-    """Run `eyevsai ARGUMENTS` in a fork; what it prints goes to two files in `folder`."""
-    from eyevsai.cli import main
+def join_forks(forks: Sequence[BaseProcess], seconds: float = 120.0) -> list[int | None]:
+    """Wait for the end of all, and return their exit codes; whoever takes longer is killed."""
+    deadline = time.monotonic() + seconds
+    for fork in forks:
+        fork.join(max(0.0, deadline - time.monotonic()))
+        if fork.is_alive():
+            fork.kill()
+            fork.join()
+    return [fork.exitcode for fork in forks]
 
-    out, err = folder / "fork.out", folder / "fork.err"
-    out.touch()
-    err.touch()
-    child = os.fork()
-    if child == 0:
-        code = 99
-        try:
-            with out.open("w") as stdout, err.open("w") as stderr, redirect_stdout(stdout), redirect_stderr(stderr):
-                main(arguments)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            os._exit(code)
-    return Fork(child, out, err)
+
+def wait_for_file(path: Path, seconds: float = 60.0) -> None:
+    """Wait until a fork has written a file."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"nobody wrote {path}"
+        time.sleep(0.01)

@@ -17,7 +17,7 @@ import pytest
 
 from eyevsai.data.unpacking import MAX_FILES, Refused, unpack
 from tests.conftest import Eyevsai
-from tests.forks import fork_command
+from tests.forked_commands import fork_command
 from tests.publisher import Publisher, images_of, png, publishing, tar_of, zip_of
 
 GOOD = images_of({"set/bean": 4, "set/leek": 4})

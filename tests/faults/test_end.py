@@ -24,7 +24,7 @@ from eyevsai.tracking.process import describe_process, has_died
 from eyevsai.tracking.sweep import sweep
 from eyevsai.training.checkpoint import Checkpoints
 from tests.faults.runs import Place
-from tests.unit.forks import join_forks, start_fork
+from tests.forks import join_forks, start_fork
 
 
 def wait_for_epoch(job: subprocess.Popen[str]) -> None:

@@ -28,8 +28,8 @@ from eyevsai.tracking.experiment import describe_experiment, find_experiment
 from eyevsai.tracking.run import open_run
 from tests.conftest import ROOT, Eyevsai, create_database, find_port
 from tests.faults.runs import make_place
+from tests.forks import join_forks, start_fork
 from tests.original import make_record, write_registry
-from tests.unit.forks import join_forks, start_fork
 
 pytestmark = [pytest.mark.timeout(900)]  # an outage of five minutes is one
 Record = Callable[[str, object], None]

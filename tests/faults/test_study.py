@@ -18,7 +18,7 @@ from eyevsai.tuning.settings import TuneSettings
 from eyevsai.tuning.space import declared_space
 from eyevsai.tuning.study import Place, Study
 from tests.conftest import ROOT
-from tests.unit.forks import join_forks, start_fork
+from tests.forks import join_forks, start_fork
 
 SPACE = declared_space(SvmSettings, {}, None)
 TUNERS, KILLED = 8, 3

@@ -22,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from eyevsai.tracking.experiment import ABOUT, NOTE, VIEW, describe_experiment, page_of_runs
 from tests.conftest import ROOT, TRAINED, Eyevsai, create_database, find_port
-from tests.forks import Fork, fork_command
+from tests.forked_commands import Fork, fork_command
 
 Ui = Callable[..., "subprocess.Popen[str]"]
 

@@ -27,7 +27,7 @@ from eyevsai.training.course import Course
 from eyevsai.training.device import check_devices
 from eyevsai.training.group import ALONE, Group, find_group
 from tests.conftest import find_port, write_images
-from tests.unit.forks import join_forks, start_fork
+from tests.forks import join_forks, start_fork
 
 pytestmark = pytest.mark.xdist_group("ranks")  # one worker starts the two ranks
 

@@ -16,7 +16,7 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from tests.conftest import write_images
-from tests.unit.forks import join_forks, start_fork, wait_for_file
+from tests.forks import join_forks, start_fork, wait_for_file
 
 
 def settings(folder: Path, cache: Path) -> DataSettings:

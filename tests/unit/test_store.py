@@ -8,7 +8,7 @@ import pytest
 
 from eyevsai.errors import UserError
 from eyevsai.store import open_store, shown
-from tests.unit.forks import join_forks, start_fork
+from tests.forks import join_forks, start_fork
 
 
 def open_a_new_store(uri: str) -> None:
