@@ -64,15 +64,25 @@ def reach() -> None:
     subprocess.run(
         [*PYTEST, "-n", "2", "--dist", "loadgroup"], cwd=tree, env=environment(log), stdin=subprocess.DEVNULL
     )
-    seconds = read_seconds()
-    reached = {}
+    write_reached(notes)
+    shutil.rmtree(tree)
+
+
+def write_reached(notes: Path) -> None:
+    """Write the tests that reached each mutant, the shortest first."""
+    seconds, reached = read_seconds(), {}
     for number in range(len(MUTANTS)):
         note = notes / str(number)
         found = set(note.read_text().splitlines()) if note.exists() else set()
-        tests = {line.rpartition(" ")[0].partition("@")[0] for line in found} & seconds.keys()
+        tests = {without_group(line.rpartition(" ")[0]) for line in found} & seconds.keys()
         reached[number] = sorted(tests, key=lambda test: seconds[test])
     (OUT / "reached.json").write_text(json.dumps(reached, indent=1))
-    shutil.rmtree(tree)
+
+
+def without_group(test: str) -> str:
+    """Return the id of a test without the group that pytest-xdist appends; parameters may hold an @, too."""
+    name, _, group = test.rpartition("@")
+    return name if name and "]" not in group else test
 
 
 def run(numbers: list[int] | range) -> None:
@@ -108,7 +118,7 @@ def run_mutant(number: int, mutant: Mutant, tests: list[str], limit_s: float) ->
     names.write_text("\n".join(tests))
     log.unlink(missing_ok=True)
     try:
-        subprocess.run(
+        done = subprocess.run(
             [*PYTEST, "-x", f"@{names}"], cwd=tree, env=environment(log), stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=limit_s,
         )  # fmt: skip
@@ -116,17 +126,19 @@ def run_mutant(number: int, mutant: Mutant, tests: list[str], limit_s: float) ->
         return "the time limit"
     finally:
         shutil.rmtree(tree, ignore_errors=True)
+    if done.returncode == 0:
+        return None
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    if not rows:
-        return "collection"
-    return next((row["test"] for row in rows if row["outcome"] == "failed"), None)
+    last = rows[-1]["test"] if rows else "the import of the tests"
+    failed = [row["test"] for row in rows if row["outcome"] == "failed"]
+    return failed[0] if failed else f"pytest ended with {done.returncode} after {last}"
 
 
 def read_seconds() -> dict[str, float]:
     """Return how long each test took with its fixtures, by its id without the group."""
     seconds: dict[str, float] = defaultdict(float)
     for row in map(json.loads, (OUT / "log.jsonl").read_text().splitlines()):
-        seconds[row["test"].partition("@")[0]] += row["seconds"]
+        seconds[without_group(row["test"])] += row["seconds"]
     return seconds
 
 

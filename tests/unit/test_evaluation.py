@@ -19,6 +19,7 @@ from eyevsai.evaluation.rejection import curve, find_threshold, select
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.evaluation.uncertainty import accuracy_interval, mcnemar
 from eyevsai.reports.comparison_table import print_comparison
+from eyevsai.reports.evaluation_page import render_evaluation_page
 from eyevsai.reports.evaluation_pictures import draw_classes
 from eyevsai.reports.pictures import draw_confusion
 from tests.conftest import draw_image
@@ -196,3 +197,13 @@ def test_a_comparison_on_the_terminal_shows_brackets(capsys: pytest.CaptureFixtu
     model = {"title": "models:/a/1", "interval": {"low": 0.1, "high": 0.2}, "figures": {}}
     print_comparison({"models": [model], "images": 3, "settings": {"data": ["/x/[/old]/y"]}, "pairs": []})
     assert "/x/[/old]/y" in capsys.readouterr().out
+
+
+def test_names_in_the_evaluation_page_are_escaped() -> None:
+    probabilities, labels = draw_predictions(7)
+    hostile = "<script>alert(1)</script>"
+    classes = (hostile, *"bcdefg")
+    judgement = Judgement(classes, labels, probabilities, probabilities, 0, {"images_per_s": 9.0}, {})
+    page = render_evaluation_page(hostile, hostile, judgement, judgement.figures(), {})
+    assert hostile not in page
+    assert page.count("&lt;script&gt;") >= 4  # title twice, dataset, class

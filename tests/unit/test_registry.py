@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.jobs.candidates import read_candidates, report_models
 from eyevsai.names import ModelName
-from eyevsai.registry.audit import MODEL, REFUSED, recording
+from eyevsai.registry.audit import MODEL, REFUSED, Entry, find_before, recording
 from eyevsai.registry.stages import put
 from eyevsai.registry.versions import check_name
 
@@ -114,3 +115,27 @@ def test_what_was_not_asked_for_is_not_read(workplace: Path, monkeypatch: pytest
     monkeypatch.setattr(search, "read_json", lambda uri, *asked: [read.append(asked[0]), original(uri, *asked)][1])
     assert set(classes_of("pets")) == {own}
     assert read == [MlflowClient().get_model_version("pets-deep_v1-standard", "1").run_id]
+
+
+def log_of(*changes: tuple[int | None, int | None]) -> list[Entry]:
+    """The log of a model whose versions were promoted one after another."""
+    begin = datetime(2026, 3, 3, tzinfo=UTC)
+    return [
+        Entry("r", begin + timedelta(days=day), "promote", "FINISHED", "ada", "", "production", before, after,
+              None, False, "")
+        for day, (before, after) in enumerate(changes)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "current", "there", "before"), [
+    ([(None, 1), (1, 2)], 2, {1, 2}, 1),
+    ([(None, 1), (1, 2), (2, 3)], 3, {1, 3}, 1),  # 2 was deleted
+    ([(None, 1), (1, 2), (2, 1)], 1, {1}, None),  # never the version itself
+    ([(None, 1), (1, 2), (2, None)], None, {1, 2}, 2),  # it was archived
+    ([(None, 1)], 1, {1}, None),
+])  # fmt: skip
+def test_rollback_restores_the_version_before(
+    changes: list[tuple[int | None, int | None]], current: int | None, there: set[int], before: int | None
+) -> None:
+    assert find_before(log_of(*changes), "production", current, there) == before
+    assert find_before(log_of(*changes), "staging", None, there) is None
