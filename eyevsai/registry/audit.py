@@ -14,9 +14,9 @@ from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from eyevsai.contention import insisting
-from eyevsai.given_run import check_given
 from eyevsai.registry.models import AT_ONCE
 from eyevsai.store import all_pages
+from eyevsai.store_given_run import check_given
 
 EXPERIMENT = "eyevsai-registry"
 ABOUT = "Each promotion, rollback and deletion: who, when, why, before and after. See: eyevsai registry log NAME"

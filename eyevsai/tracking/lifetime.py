@@ -23,10 +23,10 @@ from mlflow import MlflowClient
 from mlflow.entities import RunTag
 
 from eyevsai.errors import Pruned, RunFailed, Terminated, UserError
-from eyevsai.given_run import check_given
 from eyevsai.run_folder import REJECTED, STORE, RunFolder, check_root
 from eyevsai.stopping import Stop
 from eyevsai.store import identify_store, shown, telling_refusals
+from eyevsai.store_given_run import check_given
 from eyevsai.tracking.experiment import describe_experiment, find_experiment
 from eyevsai.tracking.marks import mark_run
 from eyevsai.tracking.monitor import start_monitor
