@@ -1,7 +1,7 @@
-"""Identity of a tracking store: a UUID kept in it, with the place of its database.
+"""Identity of a tracking store: a UUID kept in it, with what identifies its database.
 
-A copied database has the UUID of its original. It is told by its place: until `eyevsai doctor --adopt` gives it a UUID
-of its own, nothing proves which files belong to it.
+A copied database has the UUID of its original, but another inode, machine or database id. Until
+`eyevsai doctor --adopt` gives it a UUID of its own, nothing proves which files belong to it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -38,17 +37,17 @@ class StoreId:
 
 
 def read_store_id(client: MlflowClient) -> StoreId:
-    """Return the identity of a store. The place of a project that was moved is brought up to date."""
-    place, tagged = _place_of(client.tracking_uri), _tagged(client)
+    """Return the identity of a store; nothing is written."""
+    tagged = _tagged(client)
     ids = frozenset(tags[STORE_ID] for _, tags in tagged)
-    for experiment_id, tags in tagged:
+    if client.tracking_uri.startswith("http"):  # a server is the same store under each of its addresses
+        return StoreId(ids)
+    place = place_of(client.tracking_uri)
+    for _, tags in tagged:
         recorded = _parse(tags.get(STORE_PLACE, ""))
-        if recorded == place:
-            continue
-        if not _was_moved(recorded, place):
-            original = recorded.get("path") or "another server"
-            return StoreId(ids, f"it is a copy of the store at {original}")
-        insisting(partial(client.set_experiment_tag, experiment_id, STORE_PLACE, json.dumps(place)))
+        if not _is_same(recorded, place):
+            original = recorded.get("path") or recorded.get("server") or "an unknown place"
+            return StoreId(ids, f"its database is a copy of the one at {original}, or was restored from a copy")
     return StoreId(ids)
 
 
@@ -74,7 +73,8 @@ def adopt_store(client: MlflowClient) -> bool:
 
 def _write(client: MlflowClient, experiment_id: str) -> str:
     new = uuid.uuid4().hex
-    for name, value in ((STORE_PLACE, json.dumps(_place_of(client.tracking_uri))), (STORE_ID, new)):
+    # The UUID first: one without its place is in doubt, but the original's with the place of a copy would not be.
+    for name, value in ((STORE_ID, new), (STORE_PLACE, json.dumps(place_of(client.tracking_uri)))):
         insisting(partial(client.set_experiment_tag, experiment_id, name, value))
     return new
 
@@ -93,15 +93,13 @@ def _parse(text: str) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def _place_of(uri: str) -> dict[str, Any]:
-    """Return the place of a store's database: the same for each address of it, and another one for a copy."""
+def place_of(uri: str) -> dict[str, Any]:
+    """Return what identifies the database of a store: the same for each address of it, another one for a copy."""
     path = sqlite_path(uri)
     if path is not None:
-        return {"path": str(path.resolve()), "machine": machine_id()}
+        return {"path": str(path.resolve()), "inode": path.stat().st_ino, "machine": machine_id()}
     if uri.startswith("postgresql"):
         return _postgres_place(uri)
-    if uri.startswith(("http:", "https:")):
-        return {"server": "http"}  # its own store tells its place
     parts = urlsplit(shown(uri))
     return {"server": f"{parts.hostname}:{parts.port}{parts.path}"}
 
@@ -122,11 +120,8 @@ def _postgres_place(uri: str) -> dict[str, Any]:
         engine.dispose()
 
 
-def _was_moved(recorded: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
-    """Return True if a SQLite file was moved here: on this machine, and its former path no longer exists."""
-    before, now = recorded.get("path"), place.get("path")
-    same_machine = bool(place.get("machine")) and recorded.get("machine") == place.get("machine")
-    if not before or not now or not same_machine:
-        return False
-    former = Path(str(before))
-    return not former.exists() or (Path(str(now)).exists() and former.samefile(str(now)))
+def _is_same(recorded: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
+    """Return True if two places are of one database. A file that is moved keeps its inode, and a copy gets another."""
+    if "inode" in place:
+        return bool(place["machine"]) and all(recorded.get(name) == place[name] for name in ("inode", "machine"))
+    return recorded == place

@@ -3,6 +3,7 @@ and a PostgreSQL of the tests' own where the machine has one."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -22,7 +23,7 @@ from hypothesis import settings
 from PIL import Image
 
 from eyevsai.relocation import PLACES
-from eyevsai.store_id import STORE_PLACE
+from eyevsai.store_id import STORE_PLACE, place_of
 from tests.child_processes import (  # noqa: F401, hooks
     pytest_configure,
     pytest_runtest_call,
@@ -142,8 +143,8 @@ def move_paths(store: Path, before: Path, after: Path) -> None:
     with closing(sqlite3.connect(store)) as database, database:
         for table, column in PLACES:
             database.execute(f"update {table} set {column} = replace({column}, ?, ?)", [str(before), str(after)])
-        moved = "update experiment_tags set value = replace(value, ?, ?) where key = ?"
-        database.execute(moved, [str(before), str(after), STORE_PLACE])  # a store of its own, no copy of another
+        place = json.dumps(place_of(f"sqlite:///{store}"))  # a store of its own, no copy of another
+        database.execute("update experiment_tags set value = ? where key = ?", [place, STORE_PLACE])
 
 
 # Versions in the store of `trained_store`, by family; STRIPES are the images of its dataset.
@@ -153,13 +154,13 @@ TRAINED = {
     "shallow": "stripes-shallow-svm_hog_lbp",
     "transfer": "stripes-transfer-mobilenet_v2",
 }
-SMALL = ("--image-size", "32", "--batch-size", "8", "--threads", "1", "--tuned", "never")
 STRIPES = {"across": 40, "down": 40, "wide": 40}
 SETTINGS = {
-    "deep_v1": "--width 8 --epochs 8",
-    "deep_v2": "--variation resnet --width 8 --layers 1,1,1,1 --epochs 4",
+    "deep_v1": "--batch-size 8 --width 8 --epochs 8",
+    "deep_v2": "--variation resnet --batch-size 8 --width 8 --layers 1,1,1,1 --epochs 4",
     "shallow": "--variation svm_hog_lbp",
-    "transfer": "--variation mobilenet_v2 --weights none --dense-units 16 --freeze-base-epochs 1 --fine-tune-epochs 1",
+    "transfer": "--variation mobilenet_v2 --batch-size 8 --weights none --dense-units 16 --freeze-base-epochs 1 "
+    "--fine-tune-epochs 1",
 }
 
 
@@ -179,8 +180,8 @@ def trained_store(tmp_path_factory: pytest.TempPathFactory, template_store: Path
             "EYEVSAI_STATE": str(folder / "state"),
         }
         for family, flags in SETTINGS.items():
-            small = SMALL if family != "shallow" else (*SMALL[:2], *SMALL[4:])
-            invoke(folder, "train", "--model", family, "--data", str(images), *small, *flags.split(), **env)
+            small = f"--image-size 32 --threads 1 --tuned never {flags}".split()
+            invoke(folder, "train", "--model", family, "--data", str(images), *small, **env)
 
     return once(tmp_path_factory, "trained", build)
 

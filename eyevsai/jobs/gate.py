@@ -14,7 +14,7 @@ from eyevsai.evaluation.uncertainty import mcnemar
 from eyevsai.formats.formats import PASSED
 from eyevsai.jobs.compare import read_predictions
 from eyevsai.jobs.findings import TEST_WEIGHTS
-from eyevsai.models.learner import check_weights, read_card
+from eyevsai.models.learner import check_weights
 from eyevsai.registry.settings import Policy
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def examine(tracking_uri: str, version: Version, held: Version | None, policy: P
 
     Without `held` and its figures a version is asked what it can be asked alone.
     """
+    from eyevsai.registry.versions import WEIGHTS_SHA256
+
     loads, size_mb, weights = _load(version)
     checks = [loads, _check_exports(version, policy)]
     figures = {} if size_mb is None else {"size_mb": size_mb}
@@ -72,9 +74,10 @@ def examine(tracking_uri: str, version: Version, held: Version | None, policy: P
         checks.append(_at_most("size", size_mb, policy.max_size_mb, "MB", version.uri))
     judgements = _judgements(tracking_uri, version, weights)
     if not judgements:
-        text = f"{version.uri} was not evaluated: eyevsai evaluate --model-uri {version.uri}"
+        others = "" if weights is None else " with the weights that it has"
+        text = f"{version.uri} was not evaluated{others}: eyevsai evaluate --model-uri {version.uri}"
         return Verdict((*checks, Check("evaluated", False, text)), figures)
-    of_held = _judgements(tracking_uri, held, _weights_of(held)) if held else []
+    of_held = _judgements(tracking_uri, held, held.tags.get(WEIGHTS_SHA256)) if held else []
     ours, theirs = _common(judgements, of_held)
     value = ours.metrics[f"test/{policy.metric}"]
     figures |= {policy.metric: value, LATENCY: ours.metrics[f"test/{LATENCY}"]}
@@ -110,16 +113,6 @@ def _load(version: Version) -> tuple[Check, float | None, str | None]:
     if not abs(sum(answer.probabilities.values()) - 1) <= 1e-3:  # nor is NaN
         return Check("loads", False, f"{version.uri} answers no probabilities."), size_mb, weights
     return Check("loads", True, "it loads, its checksums hold, and it answers"), size_mb, weights
-
-
-def _weights_of(version: Version) -> str | None:
-    """Return the SHA-256 of a version's weights, as its card says; None if it cannot be read."""
-    from eyevsai.serving.package import MODEL_FOLDER, fetch_package
-
-    try:
-        return str(read_card(fetch_package(version.uri) / MODEL_FOLDER)["sha256"])
-    except UserError:
-        return None
 
 
 def _check_exports(version: Version, policy: Policy) -> Check:

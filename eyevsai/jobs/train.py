@@ -27,7 +27,7 @@ from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, w
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.jobs.subject import CONFIG
 from eyevsai.jobs.tuned import use_tuned
-from eyevsai.models.learner import FeatureLearner, Learner
+from eyevsai.models.learner import FeatureLearner, Learner, read_card
 from eyevsai.names import ModelName
 from eyevsai.run_folder import VERSION_URI
 from eyevsai.training.checkpoint import Checkpoints
@@ -242,9 +242,9 @@ class Session:
     def register(self, scores: dict[str, float]) -> str | None:
         """Logs the model, registers it as a version and returns its URI; None when the store does not answer."""
         from eyevsai.registry.artifacts import size_of
-        from eyevsai.registry.versions import REGISTERED_BY, SIZE
+        from eyevsai.registry.versions import REGISTERED_BY, SIZE, WEIGHTS_SHA256
         from eyevsai.reports.card import describe_model, describe_training, render_card
-        from eyevsai.serving.package import write_package
+        from eyevsai.serving.package import MODEL_FOLDER, write_package
 
         about: dict[str, Any] = {
             "run_id": self.run.run_id,
@@ -258,7 +258,8 @@ class Session:
         shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)  # of a start that was interrupted here
         package = write_package(self.learner, self.data.valid, self.run.folder.path / PACKAGE, about)
         self.run.model(package, "model", self.config.flat())
-        tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()}
+        weights = read_card(package / MODEL_FOLDER)["sha256"]
+        tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser(), WEIGHTS_SHA256: weights}
         self.run.operation("version", name=vars(self.name), tags={name: str(value) for name, value in tags.items()})
         model_uri: str | None = self.run.folder.read(VERSION_URI) if self.run.flush() else None
         if model_uri:

@@ -96,7 +96,7 @@ def plan_versions(
         for version in model.versions:
             why = f"one of the {keep} newest" if version.number in newest else why_protected(version, used, targets)
             if only is not None and model.name not in only:
-                why = why or "its model is none of this matrix"
+                why = why or "its model is not among those of this call"
             if why:
                 stays[version.name, version.number] = why
     _add_copied(versions, stays, (each for model in models if DATASET not in model.tags for each in model.versions))

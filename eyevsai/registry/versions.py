@@ -93,6 +93,7 @@ EXPORT = "export"  # begins the tags of a version that say how its exports fared
 THRESHOLD = "threshold"  # the tag of a version below whose value a prediction is unsure
 PINNED = "pinned"  # the tag of a version that no cleanup may delete
 SIZE, REGISTERED_BY, TESTED = "size_bytes", "registered_by", "test_accuracy"  # tags of a version
+WEIGHTS_SHA256 = "weights_sha256"  # the tag of a version: of its weights, by which evaluations belong to it
 PRUNED_FROM = "pruned_from"  # the tag of a version, and of its run, that says of which one it is a smaller form
 POINTS_AT = "points_at"  # the tag of a version that is another one's model under one more name, and says whose
 

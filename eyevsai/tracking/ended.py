@@ -65,7 +65,7 @@ def sync(tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], 
         spool.close()
         if spool.refused_ is not None:
             raise RunFailed(
-                f"The store refused what run {folder.run_id} left: {spool.refused_}. {folder.path} is kept."
+                f"The store rejected what run {folder.run_id} left: {spool.refused_}. {folder.path} is kept."
             )
         if not left and client.get_run(folder.run_id).info.status == "FINISHED":
             folder.delete()

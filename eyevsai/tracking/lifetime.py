@@ -71,7 +71,7 @@ def start_run(
         os.environ.setdefault(variable, value)
     check_root(state_root)  # before a run is made
     client = MlflowClient(tracking_uri=tracking_uri)
-    if given is not None:
+    if given is not None and given != resumed:
         check_given(client, given)
     own = {"eyevsai": "1", **tags, **owner()}
     with telling_refusals(tracking_uri):
@@ -157,6 +157,7 @@ def _reopen(run: Run, tags: dict[str, Any], given: str | None) -> None:
         raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
     found = run.client.get_run(run.run_id)
     if found.info.status == "FINISHED":  # by another process, between the search for it and the lock
+        run.spool.close()
         run.folder.delete()
         raise UserError(f"Run {run.run_id} has finished meanwhile: there is nothing to resume.")
     known = found.data.tags

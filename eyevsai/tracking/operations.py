@@ -68,8 +68,8 @@ def log_model(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]
     model = client.create_logged_model(
         arguments["experiment_id"], arguments["name"], source_run_id=folder.run_id, params=arguments["params"]
     )
-    mark_model(client, model)
     try:
+        mark_model(client, model)
         client.log_model_artifacts(model.model_id, str(folder.path / arguments["folder"]))
     except BaseException:
         client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)

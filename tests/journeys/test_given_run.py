@@ -74,7 +74,7 @@ def test_evaluation_of_other_weights_does_not_promote(eyevsai: Eyevsai, workplac
     other, first = client.get_model_version(NAME, "2"), client.get_model_version(NAME, "1")
     copied = client.create_model_version(NAME, other.source, first.run_id, tags=other.tags)
     refused = eyevsai("promote", NAME, "--version", str(copied.version), code=1)
-    assert f"models:/{NAME}/{copied.version} was not evaluated" in refused.stderr
+    assert f"models:/{NAME}/{copied.version} was not evaluated with the weights that it has" in refused.stderr
     eyevsai("promote", NAME, "--version", "1")
 
 

@@ -133,7 +133,7 @@ def test_a_version_that_was_not_judged_or_by_other_images_is_not_promoted(
     data = workplace / "data" / "stripes"
     eyevsai("train", "--data", str(data), *SMALL, *GOOD)
     said = eyevsai("promote", NAME, "--version", "4", code=1).stderr
-    assert f"was not evaluated: eyevsai evaluate --model-uri models:/{NAME}/4" in said
+    assert f"was not evaluated with the weights that it has: eyevsai evaluate --model-uri models:/{NAME}/4" in said
     eyevsai("promote", NAME, "--version", "1")
     more = tmp_path / "stripes"
     shutil.copytree(data, more)

@@ -228,7 +228,7 @@ def test_only_the_models_that_are_named_lose_versions() -> None:
     other = version(8, "other", "pets"), version(9, "another", "pets")
     plan = plan_versions([model(version(1), version(2)), model(*other)], [], [], 1, only={NAMES[0]})
     assert [item.versions for item in plan.items] == [((NAMES[0], 1),)]
-    assert plan.kept["models:/pets/8"] == "its model is none of this matrix"
+    assert plan.kept["models:/pets/8"] == "its model is not among those of this call"
 
 
 def test_version_that_a_copy_in_somebodys_own_model_needs_stays() -> None:

@@ -87,10 +87,10 @@ def test_copied_database_proves_nothing_until_it_is_adopted(client: MlflowClient
     shutil.copy(workplace / "mlflow.db", workplace / "copy.db")
     later = list(add_run(client))  # which the copy does not know
     copy = open_client(workplace / "copy.db")
-    assert f"a copy of the store at {workplace / 'mlflow.db'}" in read_store_id(copy).doubt
+    assert f"a copy of the one at {workplace / 'mlflow.db'}" in read_store_id(copy).doubt
     found = plan(copy, workplace)
     assert found.items == ()
-    assert all("it is a copy of the store" in found.kept[str(folder)] for folder in later)
+    assert all("its database is a copy" in found.kept[str(folder)] for folder in later)
     run = copy.create_run("0")
     mark_run(copy, run.info.run_id)
     assert not (workplace / "mlruns" / "0" / run.info.run_id / MARK).exists()
@@ -142,12 +142,63 @@ def test_copied_mark_proves_nothing_while_its_folder_exists(tmp_path: Path) -> N
 
 
 def test_addresses_of_one_postgresql_are_one_store(postgres: str) -> None:
-    from eyevsai.store import open_store  # noqa: F401
     from tests.conftest import create_database
 
     uri = create_database(postgres, "ownership")
     drivers = [uri.replace("postgresql", name, 1) for name in ("postgresql+psycopg", "postgresql+psycopg2")]
-    places = [store_id._place_of(each) for each in (*drivers, drivers[0].replace("127.0.0.1", "localhost"))]
+    places = [store_id.place_of(each) for each in (*drivers, drivers[0].replace("127.0.0.1", "localhost"))]
     assert places[0] == places[1] == places[2]
     other = create_database(postgres, "ownership_copy")
-    assert store_id._place_of(other.replace("postgresql", "postgresql+psycopg", 1)) != places[0]
+    assert store_id.place_of(other.replace("postgresql", "postgresql+psycopg", 1)) != places[0]
+
+
+def test_renamed_original_stays_the_owner_and_its_copy_does_not(client: MlflowClient, workplace: Path) -> None:
+    """After both, the former path is gone, and would speak for the copy as much as for the original."""
+    add_run(client)
+    shutil.copy(workplace / "mlflow.db", workplace / "copy.db")
+    (workplace / "mlflow.db").rename(workplace / "main.db")
+    assert read_store_id(open_client(workplace / "main.db")).doubt == ""
+    assert read_store_id(open_client(workplace / "copy.db")).doubt
+    shutil.copy(workplace / "main.db", workplace / "mlflow.db")  # at the path of the original
+    assert read_store_id(open_client(workplace / "mlflow.db")).doubt
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_linked_database_is_the_same_store(client: MlflowClient, workplace: Path, link: str) -> None:
+    add_run(client)
+    getattr(workplace / "linked.db", link)(workplace / "mlflow.db")
+    assert read_store_id(open_client(workplace / "linked.db")) == read_store_id(client)
+
+
+def test_interrupted_adoption_proves_nothing(
+    client: MlflowClient, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_run(client)
+    shutil.copy(workplace / "mlflow.db", workplace / "copy.db")
+    copy, write = open_client(workplace / "copy.db"), MlflowClient.set_experiment_tag
+    written: list[str] = []
+
+    def once(self: MlflowClient, *arguments: str) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(arguments[1])
+        write(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_experiment_tag", once)
+        with pytest.raises(KeyboardInterrupt):
+            adopt_store(copy)
+    assert read_store_id(copy).doubt
+    assert adopt_store(copy)
+    assert read_store_id(copy).doubt == ""
+
+
+def test_login_without_rights_identifies_postgresql_as_its_owner_does(postgres: str) -> None:
+    import psycopg
+
+    from tests.conftest import create_database
+
+    uri = create_database(postgres, "ownership_login").replace("postgresql", "postgresql+psycopg", 1)
+    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+        connection.execute("create role plain login")
+    assert store_id.place_of(uri.replace("eyevsai@", "plain@")) == store_id.place_of(uri)
