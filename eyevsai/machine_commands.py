@@ -62,7 +62,7 @@ def doctor(
     from eyevsai.jobs.doctor import examine, relocate_store
 
     if adopt:
-        print("The store has an identity of its own now." if job.adopt() else "The store was no copy: nothing changed.")
+        print(job.adopt())
     if relocate:
         done = relocate_store()
         print(f"{done.paths} paths lead from {done.before} to {done.after} now; the store before is {done.backup}")

@@ -38,10 +38,16 @@ def is_owned(folder: Path, stores: Collection[str]) -> bool:
 
     A mark that was copied with its folder proves nothing while the folder that it names exists.
     """
-    try:
-        mark = Mark(**json.loads((folder / MARK).read_text(encoding="utf-8")))
-        location = Path(mark.location)
-        in_place = location == folder.resolve() or not location.exists()
-        return mark.store in stores and mark.name == folder.name and in_place
-    except (OSError, ValueError, TypeError):
+    mark = read_mark(folder)
+    if mark is None or mark.store not in stores or mark.name != folder.name:
         return False
+    location = Path(mark.location)
+    return location == folder.resolve() or not location.exists()
+
+
+def read_mark(folder: Path) -> Mark | None:
+    """Return the mark of a folder; None if it has none that can be read."""
+    try:
+        return Mark(**json.loads((folder / MARK).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

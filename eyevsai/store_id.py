@@ -30,10 +30,14 @@ POSTGRES_PLACE = (
 
 @dataclass(frozen=True)
 class StoreId:
-    """The UUIDs of a store; `doubt` is the reason why they prove nothing, empty where they do."""
+    """The UUIDs of a store; `doubt` is the reason why they prove nothing, empty where they do.
+
+    `original` is the path of the SQLite file that had the UUIDs first, if the store is in doubt and there was one.
+    """
 
     ids: frozenset[str]
     doubt: str = ""
+    original: str | None = None
 
 
 def read_store_id(client: MlflowClient) -> StoreId:
@@ -46,8 +50,9 @@ def read_store_id(client: MlflowClient) -> StoreId:
     for _, tags in tagged:
         recorded = _parse(tags.get(STORE_PLACE, ""))
         if not _is_same(recorded, place):
-            original = recorded.get("path") or recorded.get("server") or "an unknown place"
-            return StoreId(ids, f"its database is a copy of the one at {original}, or was restored from a copy")
+            where = recorded.get("path") or recorded.get("server") or "an unknown place"
+            doubt = f"its database is a copy of the one at {where}, or was restored from a copy"
+            return StoreId(ids, doubt, recorded.get("path"))
     return StoreId(ids)
 
 
@@ -62,13 +67,14 @@ def ensure_store_id(client: MlflowClient, experiment_id: str) -> str | None:
     return None if found.doubt else min(found.ids)
 
 
-def adopt_store(client: MlflowClient) -> bool:
-    """Give a store whose identity is in doubt a UUID of its own; return False if there was no doubt."""
-    if not read_store_id(client).doubt:
-        return False
+def adopt_store(client: MlflowClient) -> StoreId | None:
+    """Give a store in doubt a UUID of its own; return its former identity, None if it was in no doubt."""
+    found = read_store_id(client)
+    if not found.doubt:
+        return None
     for experiment_id, _ in _tagged(client):
         _write(client, experiment_id)
-    return True
+    return found
 
 
 def _write(client: MlflowClient, experiment_id: str) -> str:

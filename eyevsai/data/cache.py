@@ -26,7 +26,8 @@ from eyevsai.errors import UserError
 
 log = logging.getLogger("eyevsai")
 
-KINDS = ("pixels", "features")
+PIXELS, FEATURES, MODELS = "pixels", "features", "models"
+KINDS = (PIXELS, FEATURES, MODELS)
 ABOUT, BUILDING = "cache.json", ".building-"
 WAIT_S = 1.0
 
@@ -35,10 +36,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cache:
-    """The entries under one root, which together stay below a limit."""
+    """The entries under one root, which together stay below a limit.
+
+    To stay below it, only entries of the kinds in `evicted` are deleted, those unused for longest first.
+    """
 
     root: Path
     limit_gb: float
+    evicted: tuple[str, ...] = KINDS
 
     def open(
         self,
@@ -47,11 +52,14 @@ class Cache:
         build: Callable[[Path], Mapping[str, Any]],
         read: Callable[[Path], T],
         check: Callable[[], None] = lambda: None,
+        *,
+        fresh: bool = False,
     ) -> T:
         """What `read` finds in the folder of the entry made from `made_from`; built where it is not there or damaged.
 
         `build` fills an empty folder and returns what `cache.json` is to say of it. Who else needs the
-        same entry at the same time waits for it, and calls `check` now and then.
+        same entry at the same time waits for it, and calls `check` now and then. With `fresh` the entry is built
+        again even if it is there.
 
         Raises:
             UserError: the cache cannot be written.
@@ -63,6 +71,8 @@ class Cache:
                 if folder.is_dir() and not _is_whole(folder):
                     log.warning("The cache %s is damaged: building it again.", folder)
                     shutil.rmtree(folder)
+                if fresh:
+                    shutil.rmtree(folder, ignore_errors=True)
                 log.debug("%s is %s", folder, "in the cache" if folder.is_dir() else "not in the cache: computing it")
                 if not folder.is_dir():
                     _build(folder, build)
@@ -92,7 +102,7 @@ class Cache:
         sizes = {path: _size(path) for path in self._entries()}
         excess = sum(sizes.values()) - self.limit_gb * 1e9
         for path in sizes:
-            if excess > 0 and path != keep:
+            if excess > 0 and path != keep and path.parent.name in self.evicted:
                 excess -= self._delete(path)
 
     def _delete(self, path: Path) -> int:
@@ -132,16 +142,24 @@ def _used_at(folder: Path) -> float:
 
 def _size(folder: Path) -> int:
     try:
-        return sum(path.stat().st_size for path in folder.iterdir())
+        return sum(path.stat().st_size for path in _files(folder).values())
     except OSError:
         return 0
 
 
+def _files(folder: Path) -> dict[str, Path]:
+    """The files of a folder by their relative paths, links included."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
 def _is_whole(folder: Path) -> bool:
-    """Whether each file is, byte by byte, what was written."""
+    """Return True if the files are, byte by byte, those that were written, no more and no fewer."""
     try:
         digests = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["sha256"]
-        return bool(digests) and all(hash_file(folder / Path(name).name) == digest for name, digest in digests.items())
+        files = _files(folder)
+        del files[ABOUT]
+        return bool(digests) and {name: hash_file(path) for name, path in files.items()} == digests
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -153,7 +171,7 @@ def _build(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> None:
     building = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         about = build(building)
-        digests = {path.name: hash_file(path) for path in sorted(building.iterdir())}
+        digests = {name: hash_file(path) for name, path in _files(building).items()}
         (building / ABOUT).write_text(json.dumps({**about, "sha256": digests}, indent=2), encoding="utf-8")
         building.rename(folder)
     finally:

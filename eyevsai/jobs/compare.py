@@ -21,6 +21,7 @@ from eyevsai.store import open_store
 
 if TYPE_CHECKING:
     from eyevsai.reports.comparison_page import Sample
+    from eyevsai.tracking.search import FoundRun
 
 log = logging.getLogger("eyevsai")
 
@@ -76,12 +77,13 @@ def compare(names: Sequence[str], page: Path) -> Comparison:
     subjects = [
         find_subject(tracking_uri, *((None, name) if name.startswith("models:/") else (name, None))) for name in names
     ]
-    predictions = [_predictions_of(subject) for subject in subjects]
+    judgements = [subject.judgement() for subject in subjects]
+    predictions = [_predictions_of(subject, judgement) for subject, judgement in zip(subjects, judgements, strict=True)]
     images = _common_images(subjects, predictions)
     correct = [np.array([rows[image][0] == rows[image][1] for image in images]) for rows in predictions]
     models = [
-        Compared(subject.run.run_id, subject.title, _figures(subject), accuracy_interval(right, subject.seed))
-        for subject, right in zip(subjects, correct, strict=True)
+        Compared(subject.run_id, subject.title, _figures(judgement), accuracy_interval(right, subject.seed))
+        for subject, judgement, right in zip(subjects, judgements, correct, strict=True)
     ]
     pairs = [
         _pair(images, models[0].title, other.title, correct[0], right)
@@ -105,10 +107,11 @@ def read_predictions(tracking_uri: str, run_id: str) -> Rows | None:
     return {f"{name} {digest}": (true, said) for name, digest, true, said, _ in table["data"]}
 
 
-def _predictions_of(subject: Subject) -> Rows:
-    found = read_predictions(subject.tracking_uri, subject.run.run_id)
+def _predictions_of(subject: Subject, judgement: FoundRun | None) -> Rows:
+    found = read_predictions(subject.tracking_uri, judgement.run_id) if judgement else None
     if found is None:
-        raise UserError(f"{subject.title} was not evaluated yet: eyevsai evaluate --run {subject.run.run_id}")
+        option = f"--run {subject.run_id}" if subject.run else f"--model-uri {subject.title}"
+        raise UserError(f"{subject.title} was not evaluated yet: eyevsai evaluate {option}")
     return found
 
 
@@ -124,8 +127,8 @@ def _common_images(subjects: Sequence[Subject], predictions: Sequence[Rows]) -> 
     return sorted(first)
 
 
-def _figures(subject: Subject) -> dict[str, float]:
-    found = {name.removeprefix("test/"): value for name, value in subject.run.metrics.items()
+def _figures(judgement: FoundRun | None) -> dict[str, float]:
+    found = {name.removeprefix("test/"): value for name, value in (judgement.metrics if judgement else {}).items()
              if name.startswith("test/")}  # fmt: skip
     return {name: found[name] for name in SHOWN if name in found}
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from eyevsai.data.dataset import SPLIT_TABLE, Dataset, Split, load_judges
+from eyevsai.data.dataset import Dataset, Split, load_judges
 from eyevsai.data.randomness import seed_for
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
@@ -52,7 +52,7 @@ class Evaluated:
 def evaluate(
     settings: EvaluateSettings, run_id: str | None = None, tags: Mapping[str, str] = MappingProxyType({})
 ) -> Evaluated:
-    """Judges a trained model and logs what was found: on its own run, or, by other data, on the call's own.
+    """Judges a trained model and logs what was found: on its own run; by other data, or if that is gone, on the call's.
 
     `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags` besides its own.
 
@@ -69,13 +69,14 @@ def evaluate(
         from eyevsai.registry.versions import CARRIERS
         from eyevsai.tracking.ended import reopen_run
 
-        about = {"job": "evaluate", "subject": subject.run.run_id, "model_uri": subject.title, **tags}
-        title = f"evaluate {subject.run.name}"
+        about = {"job": "evaluate", "subject": subject.run_id, "model_uri": subject.title, **tags}
+        title = f"evaluate {subject.name}"
         with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
             judgement = _judge(settings, subject, learner, judges)
-            findings = Findings(judgement, judges.dataset, judges.split, learner, subject.title, subject.weights)
             own = settings.data is None
-            reopened = reopen_run(tracking_uri, subject.run.run_id, state_root, CARRIERS) if own else nullcontext(call)
+            findings = Findings(judgement, judges.dataset, judges.split, learner, subject.title, subject.weights, own)
+            there = own and subject.run is not None
+            reopened = reopen_run(tracking_uri, subject.run_id, state_root, CARRIERS) if there else nullcontext(call)
             with reopened as run:
                 findings.log_to(run)
             _tell_version(subject, findings.figures, own=own)
@@ -147,9 +148,12 @@ def _map_classes(theirs: Sequence[str], known: Sequence[str], mapping: Mapping[s
 
 def _say_what_is_known(dataset: Dataset, subject: Subject) -> None:
     """Warns when images are among those that the model was trained on."""
-    from eyevsai.tracking.search import read_text
-
-    lines = (read_text(subject.tracking_uri, subject.run.run_id, SPLIT_TABLE) or "").splitlines()[1:]
+    table = subject.split_table()
+    if table is None:
+        log.warning("The list of images that %s was trained on is gone with its run: whether it is judged by images "
+                    "that it knows cannot be told.", subject.title)  # fmt: skip
+        return
+    lines = table.splitlines()[1:]
     learned = {line.rpartition("\t")[2] for line in lines if line.startswith("train\t")}
     count = sum(item.record.digest in learned for item in dataset.items)
     if count:

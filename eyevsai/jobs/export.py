@@ -7,12 +7,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from eyevsai.checksum import hash_file
 from eyevsai.data.dataset import Data
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.formats.exporting import export as export_one
@@ -27,6 +28,9 @@ from eyevsai.jobs.prune import prune
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.jobs.subject import Subject, find_subject
 from eyevsai.models.learner import Learner, read_card
+
+if TYPE_CHECKING:
+    from eyevsai.tracking.run import Run
 
 log = logging.getLogger("eyevsai")
 
@@ -69,11 +73,11 @@ def export(
             _find_formats(settings.format, subject.load())  # before epochs are spent
             subject = find_subject(tracking_uri, None, prune(subject, settings, stop))
         leaving = prepare(subject, settings, _find_output(settings, subject))
-        about = {"job": "export", "subject": subject.run.run_id, "model_uri": subject.title, **tags}
-        title = f"export {subject.run.name}"
+        about = {"job": "export", "subject": subject.run_id, "model_uri": subject.title, **tags}
+        title = f"export {subject.name}"
         with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
             call.params({name: value for name, value in vars(settings).items() if value is not None})
-            return leaving.export_all()
+            return leaving.export_all(call)
 
 
 @dataclass(frozen=True)
@@ -87,22 +91,23 @@ class Leaving:
     state_root: Path
     output: Path | None
 
-    def export_all(self) -> list[Exported]:
-        """Keeps what says the same as the model.
+    def export_all(self, call: Run) -> list[Exported]:
+        """Keep the exports that agree with the model on the run that trained it; on the run of the call if it is gone.
 
         Raises:
             RunFailed: the others' failures, in the end.
         """
-        done = [self.export(name) for name in self.names]
+        done = [self.export(name, call) for name in self.names]
         if failures := [failure for each in done for failure in each.verdict.failures]:
             raise RunFailed("\n".join(failures))
         return done
 
-    def export(self, name: str) -> Exported:
+    def export(self, name: str, call: Run) -> Exported:
         """Writes one export and holds it against the model; logs it and what was found."""
         from eyevsai.registry.artifacts import has_files, size_of
 
         subject, began = self.subject, time.monotonic()
+        keeper = subject.run_id if subject.run else call.run_id
         log.info(
             "Exporting %s as %s, format %d of %d", subject.title, name, self.names.index(name) + 1, len(self.names)
         )
@@ -110,14 +115,23 @@ class Leaving:
             folder = Path(place) / name
             verdict = self._write(name, folder)
             size_bytes = size_of(folder)
-            _log(name, subject, folder, verdict, self.state_root)
+            with self._reopened(call) as run:
+                _log(name, subject, folder, verdict, run)
             if not verdict.failures and self.output is not None:
                 _copy(folder, self.output / name)
-        uri = f"runs:/{subject.run.run_id}/{EXPORTS}/{name}"
+        uri = f"runs:/{keeper}/{EXPORTS}/{name}"
         failures = [f"{subject.title} as {name} is refused. {failure}" for failure in verdict.failures]
-        if failures and has_files(subject.tracking_uri, subject.run.run_id, f"{EXPORTS}/{name}"):
+        if failures and has_files(subject.tracking_uri, keeper, f"{EXPORTS}/{name}"):
             failures[-1] += f" An earlier one, which passed, stays: {uri}"
         return Exported(name, uri, Verdict(verdict.figures, failures), size_bytes, time.monotonic() - began)
+
+    def _reopened(self, call: Run) -> AbstractContextManager[Run]:
+        from eyevsai.registry.versions import CARRIERS
+        from eyevsai.tracking.ended import reopen_run
+
+        if self.subject.run is None:
+            return nullcontext(call)
+        return reopen_run(self.subject.tracking_uri, self.subject.run_id, self.state_root, CARRIERS)
 
     def _write(self, name: str, folder: Path) -> Verdict:
         try:
@@ -150,27 +164,28 @@ def prepare(subject: Subject, settings: ExportSettings, output: Path | None) -> 
     return Leaving(subject, names, source, corpus, Path(settings.state_root).expanduser(), output)
 
 
-def _log(name: str, subject: Subject, folder: Path, verdict: Verdict, state_root: Path) -> None:
-    """Logs an export that passed on the run that trained the model, and on its version how it fared.
+def _log(name: str, subject: Subject, folder: Path, verdict: Verdict, run: Run) -> None:
+    """Logs an export that passed on a run, and on the model's version how it fared.
 
     The one that a version is served by goes into the version, too.
     """
     from eyevsai.registry.artifacts import size_of
-    from eyevsai.registry.versions import CARRIERS, EXPORT, SIZE, tagging
+    from eyevsai.registry.versions import EXPORT, MANIFEST_SHA256, SIZE, WEIGHTS_SHA256, tagging
     from eyevsai.serving.package import EXPORT_FOLDER, SERVED
-    from eyevsai.tracking.ended import reopen_run
 
     told = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.figures.items()}
-    told[f"{EXPORT}.{name}"] = REFUSED if verdict.failures else PASSED
-    with reopen_run(subject.tracking_uri, subject.run.run_id, state_root, CARRIERS) as run:
-        if not verdict.failures:
-            run.files(f"{EXPORTS}/{name}", folder)
-        if not verdict.failures and name == SERVED and subject.run.model_uri is not None:
-            package = subject.package
-            told[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_of(folder))
-            run.model_files(subject.run.model_uri.removeprefix("models:/"), folder, EXPORT_FOLDER, last=MANIFEST)
-        if subject.version is not None:
-            run.operation("version_tags", **tagging(subject.version, told))
+    told |= {f"{EXPORT}.{name}": REFUSED if verdict.failures else PASSED,
+             f"{EXPORT}.{name}.{WEIGHTS_SHA256}": subject.weights}  # fmt: skip
+    if not verdict.failures:
+        told[f"{EXPORT}.{name}.{MANIFEST_SHA256}"] = hash_file(folder / MANIFEST)
+        run.files(f"{EXPORTS}/{name}", folder)
+    model_id = subject.model_id
+    if not verdict.failures and name == SERVED and model_id is not None:
+        package = subject.package
+        told[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_of(folder))
+        run.model_files(model_id, folder, EXPORT_FOLDER, last=MANIFEST)
+    if subject.version is not None:
+        run.operation("version_tags", **tagging(subject.version, told))
 
 
 def _copy(folder: Path, target: Path) -> None:

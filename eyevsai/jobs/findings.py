@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SHEET_SIZE, CAM_SIZE = 24, 12
 TEST_WEIGHTS = "test_weights"  # the tag of an evaluation: the SHA-256 of the weights that it is of
+OWN_SPLIT = "own_test_split"  # the tag of an evaluation: True if it is by the model's own test split
 PREDICTIONS = "tables/test_predictions.json"
 PREDICTION_COLUMNS = ("image", "sha256", "class", "predicted", "probability")
 
@@ -34,6 +35,7 @@ class Findings:
     learner: Learner
     title: str
     weights: str  # SHA-256 of the model's weights, by which an evaluation belongs to a version
+    own: bool  # whether the images are the model's own test split
 
     @cached_property
     def figures(self) -> dict[str, float]:
@@ -60,7 +62,8 @@ class Findings:
         pictures = self.pictures()
         page = render_evaluation_page(self.title, self.dataset.name, judgement, self.figures, pictures)
         run.metrics({f"test/{name}": value for name, value in self.figures.items()})
-        run.tags({"test_dataset": self.dataset.name, "test_fingerprint": self.fingerprint, TEST_WEIGHTS: self.weights})
+        about = {"test_dataset": self.dataset.name, "test_fingerprint": self.fingerprint}
+        run.tags(about | {TEST_WEIGHTS: self.weights, OWN_SPLIT: self.own})
         by_class = [[name, *row.values()] for name, row in zip(classes, judgement.by_class(), strict=True)]
         run.table("tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class)
         run.table("tables/test_confusions.json", ("class", "predicted", "images"), judgement.confused())

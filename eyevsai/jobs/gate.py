@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eyevsai.checksum import hash_file
 from eyevsai.errors import UserError
 from eyevsai.evaluation.uncertainty import mcnemar
 from eyevsai.formats.formats import PASSED
+from eyevsai.formats.manifest import MANIFEST
 from eyevsai.jobs.compare import read_predictions
 from eyevsai.jobs.findings import TEST_WEIGHTS
 from eyevsai.models.learner import check_weights
@@ -40,6 +44,7 @@ class Verdict:
 
     checks: tuple[Check, ...]
     figures: Mapping[str, float]
+    weights: str | None  # SHA-256 of the weights that were examined; None if the version does not load
 
     @property
     def refusals(self) -> list[str]:
@@ -48,7 +53,8 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"checks": [vars(check) for check in self.checks], "figures": dict(self.figures)}
+        checks = [vars(check) for check in self.checks]
+        return {"checks": checks, "figures": dict(self.figures), "weights_sha256": self.weights}
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def examine(tracking_uri: str, version: Version, held: Version | None, policy: P
     """
     from eyevsai.registry.versions import WEIGHTS_SHA256
 
-    loads, size_mb, weights = _load(version)
+    loads, size_mb, weights = _load(tracking_uri, version)
     checks = [loads, _check_exports(version, policy)]
     figures = {} if size_mb is None else {"size_mb": size_mb}
     if size_mb is not None and policy.max_size_mb is not None:
@@ -76,7 +82,7 @@ def examine(tracking_uri: str, version: Version, held: Version | None, policy: P
     if not judgements:
         others = "" if weights is None else " with the weights that it has"
         text = f"{version.uri} was not evaluated{others}: eyevsai evaluate --model-uri {version.uri}"
-        return Verdict((*checks, Check("evaluated", False, text)), figures)
+        return Verdict((*checks, Check("evaluated", False, text)), figures, weights)
     of_held = _judgements(tracking_uri, held, held.tags.get(WEIGHTS_SHA256)) if held else []
     ours, theirs = _common(judgements, of_held)
     value = ours.metrics[f"test/{policy.metric}"]
@@ -91,11 +97,11 @@ def examine(tracking_uri: str, version: Version, held: Version | None, policy: P
         chance = partial(_chance, tracking_uri, ours.run_id, theirs.run_id)
         other = _Other(held.uri, value, figures[f"{policy.metric}_before"])
         checks.append(_check_not_worse(policy, version.uri, other, chance))
-    return Verdict(tuple(checks), figures)
+    return Verdict(tuple(checks), figures, weights)
 
 
-def _load(version: Version) -> tuple[Check, float | None, str | None]:
-    """Check that the version's files are those that were written, and that it answers.
+def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str | None]:
+    """Check that the version's files are those that were registered, and that it answers.
 
     Returns the check, the size of the files in MB, and the SHA-256 of the weights; None for what is unknown.
     """
@@ -104,21 +110,47 @@ def _load(version: Version) -> tuple[Check, float | None, str | None]:
     from eyevsai.serving.package import MODEL_FOLDER, fetch_package
 
     try:
-        package = fetch_package(version.uri)
-        weights = check_weights(package / MODEL_FOLDER)  # served by an export, the model itself is not opened below
+        package = fetch_package(version.uri, fresh=True)  # the store's own files, not a copy that was fetched before
+        weights, which = _check_files(tracking_uri, version, package)
         answer = open_model(package / MODEL_FOLDER).predict(np.zeros(PROBE_SHAPE, np.uint8))
     except UserError as error:
         return Check("loads", False, f"{version.uri} does not load: {error}"), None, None
     size_mb = size_of(package) / 1e6
     if not abs(sum(answer.probabilities.values()) - 1) <= 1e-3:  # nor is NaN
         return Check("loads", False, f"{version.uri} answers no probabilities."), size_mb, weights
-    return Check("loads", True, "it loads, its checksums hold, and it answers"), size_mb, weights
+    return Check("loads", True, f"it loads, the checksums of {which} hold, and it answers"), size_mb, weights
+
+
+def _check_files(tracking_uri: str, version: Version, package: Path) -> tuple[str, str]:
+    """Return the SHA-256 of the weights, and which files were compared with the checksums in the registry.
+
+    Raises:
+        UserError: a file is not the one that was registered or exported.
+    """
+    from eyevsai.registry.versions import EXPORT, FILES_SHA256, MANIFEST_SHA256, tag_values
+    from eyevsai.serving.package import EXPORT_FOLDER, MODEL_FOLDER, SERVED, check_files
+
+    weights = check_weights(package / MODEL_FOLDER)
+    manifest = package / EXPORT_FOLDER / MANIFEST
+    expected = tag_values(tracking_uri, version.run_id, f"{EXPORT}.{SERVED}.{MANIFEST_SHA256}")
+    if manifest.is_file() and expected and hash_file(manifest) not in expected:
+        raise UserError(f"{manifest} was changed since it was exported (SHA-256). Export the model again.")
+    if FILES_SHA256 not in version.tags:
+        return weights, "its weights"  # registered before the registry had the others'
+    try:
+        expected_files = dict(json.loads(version.tags[FILES_SHA256]))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the tag {FILES_SHA256} of {version.uri} was changed: it is no JSON object.") from error
+    check_files(package, expected_files)
+    return weights, "all its files"
 
 
 def _check_exports(version: Version, policy: Policy) -> Check:
-    from eyevsai.registry.versions import exports_of
+    from eyevsai.registry.versions import EXPORT, WEIGHTS_SHA256, exports_of
 
-    fared = exports_of(version.tags)
+    weights = version.tags.get(WEIGHTS_SHA256)
+    fared = {name: how for name, how in exports_of(version.tags).items()
+             if version.tags.get(f"{EXPORT}.{name}.{WEIGHTS_SHA256}", weights) == weights}  # fmt: skip
     if policy.exports is not None:
         wanted = [name.strip() for name in policy.exports.split(",") if name.strip()]
         if lacking := [name for name in wanted if fared.get(name) != PASSED]:
@@ -139,12 +171,9 @@ def _at_most(name: str, value: float, limit: float, unit: str, uri: str) -> Chec
 
 def _judgements(tracking_uri: str, version: Version, weights: str | None) -> list[FoundRun]:
     """Return the evaluations of a version: those of its run that are of its weights, as far as these are known."""
-    from eyevsai.tracking.search import find_judgements, find_run
+    from eyevsai.tracking.search import find_judgements
 
-    try:
-        found = find_judgements(tracking_uri, find_run(tracking_uri, version.run_id))
-    except UserError:  # its run is gone, and with it what was known
-        return []
+    found = find_judgements(tracking_uri, version.run_id)
     return [each for each in found if weights is None or each.tags.get(TEST_WEIGHTS) == weights]
 
 

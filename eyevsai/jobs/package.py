@@ -59,7 +59,7 @@ def package(settings: ExportSettings, run_id: str | None = None) -> Packaged:
             tags, title = {"job": "export", "package": name}, f"package {name}"
             with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
                 call.params({name: value for name, value in vars(settings).items() if value is not None})
-                models = [_describe(run, each, each.export_all()) for run, each in leaving]
+                models = [_describe(run, each, each.export_all(call)) for run, each in leaving]
                 _finish(building, target, models)
                 call.files(f"{PACKAGES}/{name}", target)
         return Packaged(target, call.run_id, models)

@@ -45,6 +45,7 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
     """
     from eyevsai.registry.audit import REFUSED, tag_call
     from eyevsai.registry.stages import ARCHIVED
+    from eyevsai.registry.versions import WEIGHTS_SHA256
 
     number, stage = int(settings.version or 0), settings.to
     with changing(str(settings.name), Path(settings.state_root), run_id) as change:
@@ -60,6 +61,7 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
         with change.recording("promote", f"{change.name} {number} to {stage}", about) as record:
             verdict = _examine(change, stage, number, policy)
             record.tags({REFUSED: bool(verdict.refusals)})  # which FAILED does not say: Ctrl-C ends a record so, too
+            record.tags({WEIGHTS_SHA256: verdict.weights})
             record.json(GATE, verdict.to_json())
             record.metrics(verdict.figures)
             _refuse(verdict, settings, version.uri)
@@ -76,6 +78,7 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
         RunFailed: the store went away.
     """
     from eyevsai.registry.audit import find_before, read_log
+    from eyevsai.registry.versions import WEIGHTS_SHA256
 
     stage = "production"
     with changing(name, state_root) as change:
@@ -88,6 +91,7 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
         about = {"stage": stage, "after": target, "reason": reason}
         with change.recording("rollback", f"{name} back to {target}", about) as record:
             verdict = examine(change.tracking_uri, change.version(target), None, Policy())
+            record.tags({WEIGHTS_SHA256: verdict.weights})
             record.json(GATE, verdict.to_json())
             record.metrics(verdict.figures)
             loads = verdict.checks[0]

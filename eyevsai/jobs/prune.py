@@ -53,7 +53,7 @@ def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
     name = ModelName(dataset.name, learner.family, learner.variation)
     tags = {"job": "train", **vars(name), PRUNED_FROM: subject.title}
     state_root = Path(settings.state_root).expanduser()
-    title = f"{subject.run.name} pruned by {settings.prune:g}"
+    title = f"{subject.name} pruned by {settings.prune:g}"
     with start_job(stop, subject.tracking_uri, title, tags, state_root, given=None) as run:
         session = Session(config, learner, data, name, run)
         session.log_start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import logging
 import shutil
 import threading
@@ -25,7 +26,7 @@ from eyevsai.jobs.opening import log_input, open_swept_store, start_job
 from eyevsai.jobs.place import Place, take_size
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
-from eyevsai.jobs.subject import CONFIG
+from eyevsai.jobs.subject import CONFIG, describe_origin
 from eyevsai.jobs.tuned import use_tuned
 from eyevsai.models.learner import FeatureLearner, Learner, read_card
 from eyevsai.names import ModelName
@@ -242,9 +243,9 @@ class Session:
     def register(self, scores: dict[str, float]) -> str | None:
         """Logs the model, registers it as a version and returns its URI; None when the store does not answer."""
         from eyevsai.registry.artifacts import size_of
-        from eyevsai.registry.versions import REGISTERED_BY, SIZE, WEIGHTS_SHA256
+        from eyevsai.registry.versions import FILES_SHA256, REGISTERED_BY, SIZE, WEIGHTS_SHA256
         from eyevsai.reports.card import describe_model, describe_training, render_card
-        from eyevsai.serving.package import MODEL_FOLDER, write_package
+        from eyevsai.serving.package import MODEL_FOLDER, hash_package, write_package
 
         about: dict[str, Any] = {
             "run_id": self.run.run_id,
@@ -256,10 +257,12 @@ class Session:
         described = render_card(describe_model(self.learner), describe_training(self.data.dataset, scores))
         self.run.text("model_card.md", described)
         shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)  # of a start that was interrupted here
-        package = write_package(self.learner, self.data.valid, self.run.folder.path / PACKAGE, about)
+        metadata = about | describe_origin(self.config.flat(), self.data.dataset)
+        package = write_package(self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata)
         self.run.model(package, "model", self.config.flat())
         weights = read_card(package / MODEL_FOLDER)["sha256"]
-        tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser(), WEIGHTS_SHA256: weights}
+        digests = {WEIGHTS_SHA256: weights, FILES_SHA256: json.dumps(hash_package(package))}
+        tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()} | digests
         self.run.operation("version", name=vars(self.name), tags={name: str(value) for name, value in tags.items()})
         model_uri: str | None = self.run.folder.read(VERSION_URI) if self.run.flush() else None
         if model_uri:

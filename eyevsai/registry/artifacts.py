@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -13,7 +14,9 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from eyevsai.errors import UserError
+from eyevsai.ownership import read_mark, write_mark
 from eyevsai.store import list_experiments
+from eyevsai.store_id import StoreId
 
 MODELS = "models"  # the folder of logged models below an experiment's location
 
@@ -34,16 +37,36 @@ class Artifacts:
         folders = (root / name for root in self.roots for name in names)
         return [folder for folder in folders if folder.is_dir()]
 
-    def check(self, uri: str, name: str) -> None:
+    def check(self, uri: str, name: str, store: StoreId) -> None:
         """Raises UserError when files cannot be erased from here without a risk for others'."""
+        if store.doubt:
+            raise UserError(f"its files may be the original's: {store.doubt}. If it is a store of its own: "
+                            "eyevsai doctor --adopt")  # fmt: skip
         if not is_local_uri(uri):
             return
         folder = _folder(uri)
+        mark = read_mark(folder)
+        if mark is not None and mark.store not in store.ids:
+            raise UserError(f"{folder} is marked as another store's: it is left alone.")
         root = next((root for root in self.roots if _is_below(folder, root)), None)
         if root is None or folder.name != name:
             raise UserError(f"{folder} is no folder of {name} below the artifacts of this store: it is left alone.")
         if self.tracking_uri.startswith("http") and not root.is_dir():
             raise UserError(f"{root} is on the server's machine: clean up there.")
+
+    def take_over(self, names: Collection[str], former: Collection[str], store: str) -> int:
+        """Mark the local folders of runs and logged models that have a mark of a `former` store as those of `store`.
+
+        Returns the number of folders.
+        """
+        folders = [root / name for root in self.roots for name in names] + [
+            root / MODELS / name for root in self.roots for name in names
+        ]
+        marked = [(folder, read_mark(folder)) for folder in folders]
+        own = [folder for folder, mark in marked if mark is not None and mark.store in former]
+        for folder in own:
+            write_mark(folder, store)
+        return len(own)
 
     def erase(self, uri: str) -> int:
         """Deletes what lies at a location that `check` passed; returns the bytes that were freed."""
@@ -72,7 +95,7 @@ def locate(tracking_uri: str, uri: str) -> tuple[str | None, bool]:
     None is no reason to worry where a server names a folder of its own, or files lie elsewhere.
     """
     folder = Path(local_file_uri_to_path(uri)).absolute() if is_local_uri(uri) else None
-    if folder is not None and folder.is_dir():
+    if folder is not None and folder.is_dir() and any(folder.iterdir()):
         return str(folder), False
     return None, folder is not None and not tracking_uri.startswith("http")
 

@@ -25,6 +25,7 @@ from eyevsai.registry.models import read_model
 from eyevsai.registry.stages import DELETING, rollback_targets
 from eyevsai.registry.survey import Survey
 from eyevsai.run_folder import RunFolder
+from eyevsai.store_id import read_store_id
 
 AT_ONCE = 50  # items, in one transaction of the database
 MISSING = "RESOURCE_DOES_NOT_EXIST"
@@ -36,7 +37,7 @@ class Deletion:
 
     def __init__(self, client: MlflowClient, artifacts: Artifacts, state_root: Path) -> None:
         self.client, self.artifacts, self.state_root = client, artifacts, state_root
-        self.survey = Survey(client, artifacts.experiment_ids)
+        self.survey, self.store_id = Survey(client, artifacts.experiment_ids), read_store_id(client)
         self.freed_bytes, self.deleted = 0, list[Item]()
         self.kept, self.failed = dict[str, str](), dict[str, str]()
         self.claimed_: set[str] = set()
@@ -81,9 +82,9 @@ class Deletion:
         try:
             for owner in (*item.run_ids, *item.model_ids):
                 if owner in runs:
-                    self.artifacts.check(runs[owner].artifact_uri, owner)
+                    self.artifacts.check(runs[owner].artifact_uri, owner, self.store_id)
                 for model in models.get(owner, ()):
-                    self.artifacts.check(model.artifact_location, model.model_id)
+                    self.artifacts.check(model.artifact_location, model.model_id, self.store_id)
         except UserError as error:
             self.kept[item.what] = str(error)
             return False

@@ -94,6 +94,8 @@ THRESHOLD = "threshold"  # the tag of a version below whose value a prediction i
 PINNED = "pinned"  # the tag of a version that no cleanup may delete
 SIZE, REGISTERED_BY, TESTED = "size_bytes", "registered_by", "test_accuracy"  # tags of a version
 WEIGHTS_SHA256 = "weights_sha256"  # the tag of a version: of its weights, by which evaluations belong to it
+MANIFEST_SHA256 = "manifest_sha256"  # ends the tag of a version: of an export's manifest, which has its files'
+FILES_SHA256 = "files_sha256"  # the tag of a version: JSON, of each file that it was registered with
 PRUNED_FROM = "pruned_from"  # the tag of a version, and of its run, that says of which one it is a smaller form
 POINTS_AT = "points_at"  # the tag of a version that is another one's model under one more name, and says whose
 
@@ -179,12 +181,29 @@ def find_location(client: MlflowClient, name: str, number: int) -> str:
     return str(client.get_model_version_download_uri(name, str(number)))
 
 
+def model_id_of(tracking_uri: str, version: Version) -> str | None:
+    """Return the id of the logged model that a version leads to, also by way of the version that it is a copy of."""
+    from eyevsai.registry.models import logged_model_of
+
+    client, uri, seen = MlflowClient(tracking_uri=tracking_uri), version.uri, set[str]()
+    while (parts := URI.fullmatch(uri)) and parts["version"] and uri not in seen:
+        seen.add(uri)
+        uri = str(client.get_model_version(parts["name"], parts["version"]).source)
+    return logged_model_of(uri) or None
+
+
 def version_of_run(tracking_uri: str, run_id: str) -> Version | None:
     """The newest version that was registered of a run's model; None when there is none."""
     found = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
     own = [version for version in found if POINTS_AT not in version.tags]
     newest = max(own, key=lambda version: int(version.version), default=None)
     return None if newest is None else Version(newest.name, str(newest.version), run_id, dict(newest.tags))
+
+
+def tag_values(tracking_uri: str, run_id: str, tag: str) -> set[str]:
+    """Return the values of a tag of all versions of a run: copies of a version share its files, but not later tags."""
+    found = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
+    return {version.tags[tag] for version in found if tag in version.tags}
 
 
 def versions_by_run(tracking_uri: str) -> dict[str, Version]:

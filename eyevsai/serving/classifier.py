@@ -19,7 +19,8 @@ from eyevsai.formats.formats import EXPORTS
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.opening import OpenedExport, open_export
 from eyevsai.models.learner import Images, Learner, load, read_card
-from eyevsai.serving.package import EXPORT_FOLDER, MODEL_FOLDER, check_package, fetch_artifacts, fetch_package
+from eyevsai.serving.fetching import fetch_artifacts
+from eyevsai.serving.package import EXPORT_FOLDER, MODEL_FOLDER, check_package, fetch_package
 from eyevsai.training.inference import BATCH
 
 ABOUT = ("family", "variation", "classes", "preprocessing", "settings", "format")

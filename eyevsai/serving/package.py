@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eyevsai.checksum import hash_file
 from eyevsai.data.dataset import Split
 from eyevsai.errors import UserError
 from eyevsai.formats.exporting import EXAMPLE
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.onnx import MODEL
 from eyevsai.models.learner import CARD, WEIGHTS, Learner, save
+from eyevsai.serving.fetching import fetch_artifacts
 from eyevsai.version import VERSION
 
 LOADER = "eyevsai.serving.pyfunc"
@@ -53,15 +56,17 @@ def write_package(learner: Learner, example: Split, folder: Path, metadata: dict
     return folder / "package"
 
 
-def fetch_package(uri: str) -> Path:
+def fetch_package(uri: str, *, fresh: bool = False) -> Path:
     """The model folder of `models:/...` or `runs:/...`, fetched from the store if need be, and checked.
+
+    With `fresh`, files of a remote store are downloaded even if the cache has them.
 
     Raises:
         UserError: it cannot be had, or is not what eyevsai writes.
     """
     from eyevsai.tracking.past import RECORD
 
-    folder = fetch_artifacts(uri)
+    folder = fetch_artifacts(uri, fresh=fresh)
     if (folder / RECORD).is_file() and not (folder / "MLmodel").is_file():
         raise UserError(f"{uri} was imported: the store has the record of its training but no model. The original's "
                         "is a pickle, which eyevsai never opens: train it again.")  # fmt: skip
@@ -69,22 +74,35 @@ def fetch_package(uri: str) -> Path:
     return folder
 
 
-def fetch_artifacts(uri: str) -> Path:
-    """What lies at `models:/...` or `runs:/...`, fetched from the store if need be.
+def hash_package(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a model folder, except exports, whose manifest has them, and MLflow's notes.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: a file cannot be read.
     """
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    from eyevsai.store import open_store, shown
-
-    store = open_store()
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store))
-    except (MlflowException, OSError) as error:
-        raise UserError(f"Cannot load {uri} from the store {shown(store)}: {shown(str(error))}") from error
+        return {name: hash_file(path) for name, path in files.items() if not _is_added_later(name)}
+    except OSError as error:
+        raise UserError(f"Cannot read {error.filename}: {error.strerror}.") from error
+
+
+def check_files(folder: Path, expected: Mapping[str, str]) -> None:
+    """Verify that the files of a model folder are those that `hash_package` saw.
+
+    Raises:
+        UserError: one was changed, is missing or was added.
+    """
+    found = hash_package(folder)
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            how = "is missing" if name not in found else "was added" if name not in expected else "was changed"
+            raise UserError(f"{folder / name} {how} since the version was registered (SHA-256). "
+                            "Restore it from a backup, or train the model again.")  # fmt: skip
+
+
+def _is_added_later(name: str) -> bool:
+    return name == "registered_model_meta" or name.startswith(f"{EXPORT_FOLDER}/")
 
 
 def check_package(folder: Path) -> None:
@@ -100,7 +118,7 @@ def check_package(folder: Path) -> None:
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or (not path.is_dir() and name not in ALLOWED):
             raise UserError(f"{folder} is refused: {name} is not part of an eyevsai model. Nothing in it was run.")
-    flavors = _read_flavors(folder)
+    flavors = _read_entry(folder, "flavors")
     described = flavors.get("python_function")
     loader = described.get("loader_module") if isinstance(described, dict) else None
     if set(flavors) != {"python_function"} or loader != LOADER:
@@ -109,12 +127,17 @@ def check_package(folder: Path) -> None:
         raise UserError(f"{folder} is refused: its MLmodel names code or data of its own.")
 
 
-def _read_flavors(folder: Path) -> dict[str, Any]:
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Return what `write_package` was given as `metadata`."""
+    return _read_entry(folder, "metadata")
+
+
+def _read_entry(folder: Path, name: str) -> dict[str, Any]:
     import yaml
 
     try:
         described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-        return dict(described["flavors"])
+        return dict(described[name])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is no model folder: its MLmodel cannot be read ({error}).") from error
 

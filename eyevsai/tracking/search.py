@@ -55,12 +55,19 @@ def find_run(tracking_uri: str, run_id: str) -> FoundRun:
     return _describe(run)
 
 
-def find_judgements(tracking_uri: str, run: FoundRun) -> list[FoundRun]:
-    """What judged a model: the run that trained it, once it was evaluated by its own test split, then evaluations by
-    other data, newest first. Each has `test/` metrics, the tag `test_fingerprint` and a table of predictions."""
-    wanted = (f"tags.job = 'evaluate' and tags.subject = '{run.run_id}' and tags.test_fingerprint LIKE '%' and "
+def find_judgements(tracking_uri: str, run_id: str) -> list[FoundRun]:
+    """Return what judged the model of a run, whether or not the run is still there.
+
+    The run itself comes first, if its model was evaluated by its own test split; then other evaluations, newest first.
+    Each has `test/` metrics, the tag `test_fingerprint` and a table of predictions.
+    """
+    wanted = (f"tags.job = 'evaluate' and tags.subject = '{run_id}' and tags.test_fingerprint LIKE '%' and "
               "attributes.status = 'FINISHED'")  # fmt: skip
-    return [each for each in (run, *_find_all(tracking_uri, wanted)) if "test_fingerprint" in each.tags]
+    try:
+        own = [find_run(tracking_uri, run_id)]
+    except UserError:
+        own = []
+    return [each for each in (*own, *_find_all(tracking_uri, wanted)) if "test_fingerprint" in each.tags]
 
 
 def find_trained(tracking_uri: str) -> list[FoundRun]:

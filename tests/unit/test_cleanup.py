@@ -18,6 +18,7 @@ from eyevsai.registry.models import KnownVersion, RegisteredModel
 from eyevsai.registry.orphans import plan_orphans
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.survey import Survey
+from eyevsai.store_id import StoreId
 
 NAMES = ("pets-deep_v1-standard", "pets-deep_v2-resnet", "pets")
 STAGES = ("None", "None", "None", "Archived", "Staging", "Production")
@@ -173,12 +174,12 @@ class TestPlaces:
         root = workplace / "mlruns" / "0"
         (workplace / "elsewhere" / run_id / "artifacts").mkdir(parents=True)
         root.mkdir(parents=True)
-        artifacts.check(f"{root / run_id}/artifacts", run_id)
+        artifacts.check(f"{root / run_id}/artifacts", run_id, StoreId(frozenset()))
         (root / "linked").symlink_to(workplace / "elsewhere")
         for place in (workplace / "elsewhere" / run_id, root, root / ".." / ".." / "elsewhere" / run_id,
                       root / "linked" / run_id, root / "other"):  # fmt: skip
             with pytest.raises(UserError, match="left alone"):
-                artifacts.check(f"{place}/artifacts", run_id)
+                artifacts.check(f"{place}/artifacts", run_id, StoreId(frozenset()))
 
     def test_run_folders_of_another_store_are_left_alone(self, client: MlflowClient, workplace: Path) -> None:
         from eyevsai.run_folder import STORE, RunFolder

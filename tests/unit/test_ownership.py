@@ -11,9 +11,11 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai import ownership, store_id
+from eyevsai.jobs.doctor import adopt
 from eyevsai.ownership import MARK, is_owned, write_mark
 from eyevsai.registry.artifacts import Artifacts
-from eyevsai.registry.cleanup import Plan
+from eyevsai.registry.cleanup import Item, Plan
+from eyevsai.registry.deletion import Deletion
 from eyevsai.registry.orphans import plan_orphans
 from eyevsai.registry.survey import Survey
 from eyevsai.store_id import adopt_store, ensure_store_id, read_store_id
@@ -45,6 +47,12 @@ def forget(store: Path, *folders: Path) -> None:
         for folder in folders:
             database.execute("delete from runs where run_uuid = ?", [folder.name])
             database.execute("delete from logged_models where model_id = ?", [folder.name])
+
+
+def adopt_at(path: Path) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+        return adopt()
 
 
 @pytest.fixture
@@ -103,6 +111,33 @@ def test_copied_database_proves_nothing_until_it_is_adopted(client: MlflowClient
     forget(workplace / "copy.db", *orphan)
     assert {item.paths[0] for item in plan(copy, workplace).items} == set(orphan)
     assert plan(client, workplace).items == ()
+
+
+def test_copy_deletes_no_files_of_its_original(client: MlflowClient, workplace: Path) -> None:
+    folders = list(add_run(client))
+    run_id = folders[0].name
+    shutil.copy(workplace / "mlflow.db", workplace / "copy.db")
+    item = Item("run", f"run {run_id}", "", run_ids=(run_id,))
+
+    def why_not(store: str) -> str:
+        opened = open_client(workplace / store)
+        return Deletion(opened, Artifacts(opened), workplace / "state").why_not([item]).get(item.what, "")
+
+    assert why_not("mlflow.db") == ""
+    assert "its files may be the original's: its database is a copy of" in why_not("copy.db")
+    assert "files of runs from before the copy stay the original's" in adopt_at(workplace / "copy.db")
+    assert why_not("copy.db") == f"{folders[0]} is marked as another store's: it is left alone."
+    assert why_not("mlflow.db") == ""
+
+
+def test_restored_database_owns_the_files_once_it_is_adopted(client: MlflowClient, workplace: Path) -> None:
+    folders = list(add_run(client))
+    shutil.copy(workplace / "mlflow.db", workplace / "backup.db")
+    (workplace / "mlflow.db").unlink()
+    assert read_store_id(open_client(workplace / "backup.db")).doubt
+    assert "owns 2 folders of runs and models of the original" in adopt_at(workplace / "backup.db")
+    forget(workplace / "backup.db", *folders)
+    assert {item.paths[0] for item in plan(open_client(workplace / "backup.db"), workplace).items} == set(folders)
 
 
 def test_moved_project_keeps_its_ownership(client: MlflowClient, workplace: Path, tmp_path: Path) -> None:

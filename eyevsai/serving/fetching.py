@@ -1,0 +1,127 @@
+"""Artifacts of runs and of registered versions on this machine: where they lie, or a copy in the cache."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.config import compose_data
+from eyevsai.data.cache import MODELS, Cache
+from eyevsai.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+log = logging.getLogger("eyevsai")
+
+FETCHED = "artifacts"  # the folder in an entry of the cache, beside its checksums
+
+
+def fetch_artifacts(uri: str, *, fresh: bool = False) -> Path:
+    """Return the local file or folder of `models:/...` or `runs:/...`.
+
+    Artifacts of a local disk are returned where they lie. Others are downloaded into the cache, where they are found
+    again by their location, which holds the id of the model or run, and by the names and sizes of the files. The
+    checksums of the copy are verified each time.
+
+    Args:
+        uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/m-ID` or `runs:/RUN/PATH`.
+        fresh: download them even if they are in the cache, for instance to verify the store's own files.
+
+    Raises:
+        UserError: the store does not have them, or does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.utils.file_utils import local_file_uri_to_path
+    from mlflow.utils.uri import is_local_uri
+
+    from eyevsai.store import open_store, shown
+
+    store = open_store()
+    try:
+        location, path = _resolve(store, uri)
+        if is_local_uri(location):
+            there = Path(local_file_uri_to_path(location)) / path
+            if not there.exists() or (there.is_dir() and not any(there.iterdir())):
+                raise _gone(uri, str(there), server=store.startswith("http"))
+            return there
+        repository = get_artifact_repository(location, tracking_uri=store)
+        files = sorted(_list_files(repository, path))
+        if not files:
+            raise _gone(uri, f"{shown(location)}/{path}".rstrip("/"))
+        return _fetch(repository, path, f"{shown(store)} {shown(location)} {path} {files}", fresh=fresh)
+    except (MlflowException, OSError) as error:
+        raise UserError(f"Cannot load {uri} from the store {shown(store)}: {shown(str(error))}") from error
+
+
+def _resolve(store: str, uri: str) -> tuple[str, str]:
+    """Return the location of a model or run in the artifact store, and the path below it."""
+    from mlflow import MlflowClient
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+    from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
+
+    if uri.startswith("models:"):
+        root, path = ModelsArtifactRepository.split_models_uri(uri)
+        return str(ModelsArtifactRepository.get_underlying_uri(root)), path
+    client = MlflowClient(tracking_uri=store)
+    run_id, path = RunsArtifactRepository.parse_runs_uri(uri)
+    run = client.get_run(run_id)
+    name, _, rest = (path or "").partition("/")
+    for output in run.outputs.model_outputs if run.outputs else []:
+        model = client.get_logged_model(output.model_id)
+        if model.name == name:  # MLflow shows a logged model as a folder of its run
+            return str(model.artifact_location), rest
+    return str(run.info.artifact_uri), path or ""
+
+
+def _list_files(repository: ArtifactRepository, path: str) -> Iterator[tuple[str, int]]:
+    """Yield the path and the size, in bytes, of each file below a path."""
+    for info in repository.list_artifacts(path or None):
+        if info.is_dir:
+            yield from _list_files(repository, info.path)
+        else:
+            yield info.path, int(info.file_size or 0)
+
+
+def _fetch(repository: ArtifactRepository, path: str, key: str, *, fresh: bool) -> Path:
+    def build(folder: Path) -> dict[str, Any]:
+        (folder / FETCHED).mkdir()
+        try:
+            repository.download_artifacts(path, str(folder / FETCHED))
+        except OSError as error:  # of the network; those of the cache are told by the cache
+            raise UserError(f"The download of {repository.artifact_uri} failed: {error}") from error
+        return {"location": repository.artifact_uri, "path": path}
+
+    settings = compose_data({})
+    root = Path(settings.cache_root).expanduser()
+    if not _can_write(root / MODELS):
+        log.info("%s cannot be written: the model is fetched for this process only.", root)
+        folder = Path(tempfile.mkdtemp(prefix="eyevsai-model-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        build(folder)
+        return folder / FETCHED / path
+    cache = Cache(root, settings.cache_limit_gb, evicted=(MODELS,))  # pixels may be kept under a higher limit
+    return cache.open(MODELS, key, build, lambda entry: entry / FETCHED / path, fresh=fresh)
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _gone(uri: str, where: str, *, server: bool = False) -> UserError:
+    other = " If they lie on the server's machine: start it with `mlflow server --serve-artifacts`." if server else ""
+    return UserError(
+        f"The files of {uri} are gone: {where} is empty or does not exist.{other} Restore them from a backup, "
+        "or train the model again."
+    )
