@@ -6,7 +6,7 @@ that say where they are: what is listed can be loaded, and what is left over can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,19 +44,17 @@ class Deletion:
 
     def why_not(self, items: Sequence[Item]) -> dict[str, str]:
         """Return, by item, why its files must not be deleted from here; an item without a reason is left out."""
-        before = dict(self.kept)
-        runs = self.survey.by_id(run_id for item in items for run_id in item.run_ids)
-        models = self._logged_models(items)
-        for item in items:
-            self._check(item, runs, models)
-        found, self.kept = self.kept, before
-        return {what: why for what, why in found.items() if what not in before}
+        places = self.survey.locations(run_id for item in items for run_id in item.run_ids)
+        for model_id in (model_id for item in items for model_id in item.model_ids):
+            with _tolerating():
+                places[model_id] = [(model_id, self.client.get_logged_model(model_id).artifact_location)]
+        return {item.what: why for item in items if (why := self._why_not(item, places))}
 
     def delete(self, items: Sequence[Item]) -> None:
         """Deletes a batch, all but what somebody has begun to use since it was planned."""
         runs = self.survey.by_id(run_id for item in items for run_id in item.run_ids)
         models = self._logged_models(items)
-        sound = [item for item in items if self._check(item, runs, models)]
+        sound = self._sound(items, runs, models)
         free = [item for item in self._delete_versions(sound) if self._begin(item, runs)]
         erased = [item for item in free if self._erase(item, runs, models)]
         self._forget(erased, runs, models)
@@ -77,18 +75,26 @@ class Deletion:
                 found[model_id] = [self.client.get_logged_model(model_id)]
         return found
 
-    def _check(self, item: Item, runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]) -> bool:
-        """Whether all files of an item lie where they should, before anything of it is deleted."""
+    def _sound(
+        self, items: Sequence[Item], runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]
+    ) -> list[Item]:
+        """The items of which all files lie where they should, before anything is deleted."""
+        places = {owner: [(owner, run.artifact_uri)] for owner, run in runs.items()}
+        for owner, logged in models.items():
+            places.setdefault(owner, []).extend((model.model_id, model.artifact_location) for model in logged)
+        found = {item.what: why for item in items if (why := self._why_not(item, places))}
+        self.kept |= found
+        return [item for item in items if item.what not in found]
+
+    def _why_not(self, item: Item, places: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+        """Return why the files of an item must not be deleted from here; empty if they may be."""
         try:
             for owner in (*item.run_ids, *item.model_ids):
-                if owner in runs:
-                    self.artifacts.check(runs[owner].artifact_uri, owner, self.store_id)
-                for model in models.get(owner, ()):
-                    self.artifacts.check(model.artifact_location, model.model_id, self.store_id)
+                for name, uri in places.get(owner, ()):
+                    self.artifacts.check(uri, name, self.store_id)
         except UserError as error:
-            self.kept[item.what] = str(error)
-            return False
-        return True
+            return str(error)
+        return ""
 
     def _delete_versions(self, items: Sequence[Item]) -> list[Item]:
         """Deletes versions of a batch; returns the items that have none left."""
