@@ -3,6 +3,7 @@
 import sys
 
 from eyevsai.cli import main
+from eyevsai.flags import drop_empty
 
 if __name__ == "__main__":
-    main(["data", "get", *sys.argv[1:]])
+    main(["data", "get", *drop_empty("data", sys.argv[1:])])

@@ -3,6 +3,7 @@
 import sys
 
 from eyevsai.cli import main
+from eyevsai.flags import drop_empty
 
 if __name__ == "__main__":
-    main(["evaluate", *sys.argv[1:]])
+    main(["evaluate", *drop_empty("evaluate", sys.argv[1:])])

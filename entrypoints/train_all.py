@@ -3,6 +3,7 @@
 import sys
 
 from eyevsai.cli import main
+from eyevsai.flags import drop_empty
 
 if __name__ == "__main__":
-    main(["train-all", *sys.argv[1:]])
+    main(["train-all", *drop_empty("train_all", sys.argv[1:])])

@@ -66,8 +66,8 @@ class TunedSettings(Settings):
     PANEL: ClassVar[str] = "Model"
 
     tuned: Annotated[
-        str, Doc("auto: the best settings of the newest finished study of this model and dataset, if any; never; or a "
-                 "study by its name or run id. Flags go before them."),
+        str, Doc("auto: the settings of the newest study of this model and dataset that is better than the defaults "
+                 "after 10 complete trials of half the epochs; never; or a study by name or run id. Flags go first."),
     ] = AUTO_TUNED  # fmt: skip
 
 

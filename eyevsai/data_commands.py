@@ -24,7 +24,9 @@ def build_app() -> typer.Typer:
     """The group of commands."""
     app = typer.Typer(help="Get a dataset, look at it, or clear the cache.")
     app.command(name="get")(with_flags(get, settings_of(GetSettings)))
-    flags = pick_settings(DataSettings, "dataset", "data_root", "cache_root")
+    flags = pick_settings(
+        DataSettings, "dataset", "data_root", "labels", "groups", "duplicates", "bit_depth", "cache_root"
+    )
     app.command(name="check")(with_flags(check, (*flags, *settings_of(CheckPage))))
     app.command(name="stats")(with_flags(stats, flags))
     app.command(name="cache")(with_flags(cache, pick_settings(DataSettings, "cache_root")))
@@ -74,15 +76,22 @@ def check(
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        print(f"{report['images']} images in {len(found.classes)} classes; {len(found.bad)} bad, "
-              f"{len(found.misnamed)} misnamed; {len(report['duplicates'])} groups of duplicates, "
-              f"{len(found.left_out)} left out")  # fmt: skip
+        print(found.describe_classes())
+        groups, pairs = len(report["duplicates"]), len(found.conflicts)
+        print(f"{len(found.bad)} bad, {len(found.misnamed)} misnamed; {groups} groups of duplicates, "
+              f"{len(found.left_out)} left out; {pairs} pairs alike in two classes")  # fmt: skip
+        if report["not_used"]:
+            print(f"not used: {report['not_used']}")
+        for note in found.notes:
+            print(note)
         for file, record in found.bad:
             print(f"bad        {file.path}: {record.error}")
         for file, record in found.misnamed:
             print(f"misnamed   {file.path} is {record.kind}")
         for group in report["duplicates"]:
             print(f"{'equal     ' if group['exact'] else 'alike     '} {'  '.join(group['images'])}")
+        for one, other in report["conflicts"]:
+            print(f"conflict   {one}  {other}")
         print(f"See {page}")
     if found.bad:
         raise typer.Exit(1)

@@ -11,11 +11,16 @@ import typer
 from eyevsai import config
 from eyevsai.completion import completer_of
 from eyevsai.data.catalogue import PRESETS
-from eyevsai.engines.settings import EngineSettings
+from eyevsai.data.settings import GetSettings
+from eyevsai.engines.settings import EngineSettings, TrainAllSettings
 from eyevsai.errors import UserError
+from eyevsai.evaluation.settings import EvaluateSettings
+from eyevsai.formats.settings import ExportSettings
+from eyevsai.registry.settings import CleanupSettings, PromoteSettings
+from eyevsai.reports.settings import ReportSettings
 from eyevsai.settings import Setting, Settings, settings_of
 from eyevsai.tuning.settings import TuneSettings
-from eyevsai.words import BOOL, SWITCHES, Command, Group, free_words
+from eyevsai.words import BOOL, SWITCHES, Command, Group, free_words, hyphens
 
 S = TypeVar("S", bound=Settings)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -75,7 +80,7 @@ def with_flags(command: Callable[..., None], settings: Sequence[Setting]) -> Cal
     names = {setting.name for setting in settings}
     for setting in settings:
         option = typer.Option(
-            setting.flag, parser=setting.parse, metavar=_metavar(setting), help=_help(setting),
+            setting.flag, parser=_parser_of(setting), metavar=_metavar(setting), help=_help(setting),
             show_default=False, rich_help_panel=setting.panel, autocompletion=completer_of(setting),
         )  # fmt: skip
         annotation = Annotated[Any, option]
@@ -89,6 +94,41 @@ def with_flags(command: Callable[..., None], settings: Sequence[Setting]) -> Cal
     flagged.__name__, flagged.__doc__ = command.__name__, command.__doc__
     flagged.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return flagged
+
+
+def _parser_of(setting: Setting) -> Callable[[str], Any]:
+    """Return the parser of a flag: that of its setting, but for text that is empty where that means nothing."""
+
+    def parse(text: str) -> Any:
+        if text == "" and setting.refuses_empty:
+            raise setting.error_of_empty()
+        return setting.parse(text)
+
+    return parse
+
+
+def entry_points() -> dict[str, tuple[Setting, ...]]:
+    """Return the settings of each entry point of MLproject, which declares those that are marked as parameters."""
+    train = config.shared_settings()
+    declared: dict[str, type[Settings]] = {
+        "evaluate": EvaluateSettings, "export": ExportSettings, "promote": PromoteSettings,
+        "cleanup": CleanupSettings, "train_all": TrainAllSettings, "report": ReportSettings, "data": GetSettings,
+    }  # fmt: skip
+    trained = {"train": train, "tune": (*train, *settings_of(TuneSettings))}
+    return trained | {name: settings_of(part) for name, part in declared.items()}
+
+
+def drop_empty(entry: str, arguments: Sequence[str]) -> list[str]:
+    """Return the words of an entry point without its empty parameters: `mlflow run` passes those that were left out."""
+    optional = {each.flag for each in entry_points()[entry] if each.parameter and each.default is None}
+    words, place = list[str](), 0
+    while place < len(arguments):
+        if hyphens(arguments[place]) in optional and list(arguments[place + 1 : place + 2]) == [""]:
+            place += 2
+        else:
+            words.append(arguments[place])
+            place += 1
+    return words
 
 
 def finish(app: typer.Typer) -> None:

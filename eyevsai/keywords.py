@@ -20,11 +20,18 @@ class TrialKeywords(TypedDict, total=False):
     dataset: Text
     data: Text | None
     data_root: Text
+    dataset_name: Text | None
+    labels: Text | None
+    groups: Text | None
+    duplicates: Literal["near", "exact", "off"]
+    bit_depth: Literal["auto", "8", "10", "12", "14", "16", "float1", "float255"]
+    class_change: bool
     cache_root: Text
     max_bad_fraction: float
     cache_limit_gb: float
     valid_fraction: float
     test_fraction: float
+    split_seed: int
     seed: int
     run_name: Text | None
     state_root: Text

@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai import config
-from eyevsai.data.settings import GetSettings
-from eyevsai.engines.settings import EngineSettings, TrainAllSettings
+from eyevsai.engines.settings import EngineSettings
 from eyevsai.evaluation.settings import EvaluateSettings
+from eyevsai.flags import entry_points
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.models.family import Family
-from eyevsai.registry.settings import CleanupSettings, PromoteSettings
-from eyevsai.reports.settings import ReportSettings
 from eyevsai.settings import Choice, Setting, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
@@ -56,12 +54,7 @@ Text = str | os.PathLike[str]
 
 def render_mlproject() -> str:
     """The text of MLproject: of each entry point the settings that are marked as parameters."""
-    train = config.shared_settings()
-    entries = _entry("train", train) + _entry("tune", (*train, *settings_of(TuneSettings)))
-    entries += _entry("evaluate", settings_of(EvaluateSettings)) + _entry("export", settings_of(ExportSettings))
-    entries += _entry("promote", settings_of(PromoteSettings)) + _entry("cleanup", settings_of(CleanupSettings))
-    entries += _entry("train_all", settings_of(TrainAllSettings))
-    entries += _entry("report", settings_of(ReportSettings)) + _entry("data", settings_of(GetSettings))
+    entries = "".join(_entry(name, settings) for name, settings in entry_points().items())
     return HEADER + "name: eyevsai\n\nconda_env: conda.yaml\n\nentry_points:\n" + entries
 
 

@@ -23,6 +23,7 @@ Version = Annotated[int, argument(*pick_settings(PromoteSettings, "version"), "V
 Reason = Annotated[str | None, typer.Option(help="Why, for those who read the log.")]
 ORIGINAL = Setting("path", str, False, None, "The original's training_registry.json.", "Registry")
 STATE = pick_settings(PromoteSettings, "state_root")
+OF_BEST = ("policy", "force", "class_change", "reason", "state_root")  # settings of promote that `best` takes
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,7 +39,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(help="What is in Production, what was, and why.")
     app.command()(status)
     app.command()(log)
-    app.command()(with_flags(best, pick_settings(PromoteSettings, "policy", "force", "reason", "state_root")))
+    app.command()(with_flags(best, pick_settings(PromoteSettings, *OF_BEST)))
     app.command()(with_flags(settle, STATE))
     app.command()(with_flags(pin, STATE))
     app.command()(with_flags(unpin, STATE))
@@ -180,7 +181,8 @@ def best(
     from eyevsai.jobs.registry import find_best, promote_best
 
     if make:
-        settings = {"policy": None, "force": False, "reason": None, "state_root": str(_state_root(given))} | given
+        settings = {"policy": None, "force": False, "class_change": False, "reason": None} | given
+        settings["state_root"] = str(_state_root(given))
         _print_promoted(promote_best(dataset, **settings), as_json)
         return
     ranking = find_best(dataset)

@@ -108,6 +108,15 @@ class Setting:
         """The command-line spelling: `--weight-decay`."""
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def refuses_empty(self) -> bool:
+        """True for text that has no default: an empty value is a variable of a script that was not set."""
+        return self.type is str and self.optional and self.default is None
+
+    def error_of_empty(self, called: str | None = None) -> UserError:
+        """Return the error for an empty value."""
+        return UserError(f"{called or self.flag} is empty. Give it a value, or leave it out.")
+
     def parse(self, text: str, called: str | None = None) -> Any:
         """The value that `text` stands for; `called` is how it is typed where that is not by the flag.
 
@@ -125,6 +134,8 @@ class Setting:
 
     def adopt(self, value: Any) -> Any:
         """A value that a program gave, as plain values: numpy's numbers, whole ones where others go, paths for text."""
+        if value == "" and self.refuses_empty:
+            raise self.error_of_empty()
         item = getattr(value, "item", None)
         value = item() if callable(item) and getattr(value, "ndim", 0) == 0 else value
         if self.type is str and isinstance(value, os.PathLike):
@@ -147,7 +158,7 @@ class Setting:
         if isinstance(value, str) and not _is_clean(value):
             raise UserError(f"{called} {value!r} is no text: it holds the character 0, or bytes that are not UTF-8.")
         if value == "":  # a folder of this name would be the current one
-            raise UserError(f"{called} is empty. Give it a value, or leave it out.")
+            raise self.error_of_empty(called)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ log = logging.getLogger("eyevsai")
 
 STUDIES = "studies"
 PARENT = "mlflow.parentRunId"  # the tag by which MLflow shows a run under another one
+COMPLETE_TRIALS, MIN_COMPLETE = "complete_trials", 10  # the tag of a study, and how many make one that train takes
+CLASSES_SHA256 = "classes_sha256"  # the tag with the hash of a class list: of versions, registered models and studies
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 REACH_S = 10.0  # that a server has for its first answer
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

@@ -1,6 +1,6 @@
 """What is in each file: does it decode, what does it show, is it what its name says.
 
-A file is decoded once and remembered by its path, size and time of change, so that a second look
+A file is decoded once and remembered by its path, inode, size and times of change, so that a second look
 at a dataset only asks the file system.
 """
 
@@ -19,16 +19,21 @@ import numpy as np
 
 from eyevsai.checksum import hash_file
 from eyevsai.data import decode
+from eyevsai.data.cache import LEDGERS
 from eyevsai.data.index import File
 from eyevsai.errors import UserError
 
-VERSION = 1
+VERSION = 2
 MIN_SIDE_PX = 32  # below it, images of one kind are too alike for a perceptual hash to tell apart
 MIN_CONTRAST = 4.0  # standard deviation of grey levels; a plain area has no structure to hash
 HASH_SIDE = 16
+JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
 SUFFIXES_OF = {
-    "JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}, "BMP": {".bmp"}, "GIF": {".gif"},
-    "WEBP": {".webp"}, "TIFF": {".tif", ".tiff"},
+    "JPEG": JPEG, "MPO": JPEG | {".mpo"}, "PNG": {".png", ".apng"}, "BMP": {".bmp"}, "DIB": {".dib", ".bmp"},
+    "GIF": {".gif"}, "WEBP": {".webp"}, "TIFF": {".tif", ".tiff"}, "AVIF": {".avif", ".avifs"},
+    "JPEG2000": {".jp2", ".j2k", ".jpx", ".jpf"}, "PPM": {".ppm", ".pgm", ".pbm", ".pnm", ".pfm"}, "ICO": {".ico"},
+    "ICNS": {".icns"}, "TGA": {".tga"}, "PCX": {".pcx"}, "DDS": {".dds"}, "PSD": {".psd"}, "QOI": {".qoi"},
+    "SGI": {".sgi"}, "HEIF": {".heic", ".heif"},
 }  # fmt: skip
 
 
@@ -37,7 +42,8 @@ class Record:
     """What was found in one file; `error` is the reason why it cannot be used, if it cannot.
 
     `pixels` is the SHA-256 of the decoded picture, `signature` its perceptual hash (Zauner 2010,
-    256 bits as hexadecimal text), absent for small and plain images.
+    256 bits as hexadecimal text), absent for small and plain images. `top`, `is_float` and `typical` are the range
+    of an image with more than 8 bits: see `decode.Range`.
     """
 
     digest: str
@@ -47,6 +53,14 @@ class Record:
     height: int = 0
     kind: str = ""
     error: str = ""
+    top: float = 0.0
+    is_float: bool = False
+    typical: float = 0.0
+
+    @property
+    def range(self) -> decode.Range:
+        """The range of the image."""
+        return decode.Range(self.top, self.is_float, self.typical)
 
 
 def audit_files(files: Sequence[File], cache_root: Path) -> list[Record]:
@@ -59,7 +73,7 @@ def audit_files(files: Sequence[File], cache_root: Path) -> list[Record]:
         UserError: the cache folder cannot be written.
     """
     folders = sorted({file.path.parent for file in files})
-    ledgers = {folder: cache_root / "audit" / f"v{VERSION}.{decode.VERSION}-{_key(folder)}.json" for folder in folders}
+    ledgers = {folder: _ledger_of(folder, cache_root) for folder in folders}
     known = {folder: _read_ledger(path) for folder, path in ledgers.items()}
     new = [file for file in files if _mark(file) not in known[file.path.parent]]
     new.sort(key=lambda file: file.path.parent)
@@ -68,6 +82,11 @@ def audit_files(files: Sequence[File], cache_root: Path) -> list[Record]:
         known[folder] |= {_mark(file): next(examined) for file in group}
         _write_ledger(ledgers[folder], known[folder])
     return [known[file.path.parent][_mark(file)] for file in files]
+
+
+def forget(folder: Path, cache_root: Path) -> None:
+    """Delete the ledger of a folder, in which a file is not what it was."""
+    _ledger_of(folder, cache_root).unlink(missing_ok=True)
 
 
 def is_misnamed(file: File, record: Record) -> bool:
@@ -81,13 +100,16 @@ def examine(path: Path) -> Record:
         digest = hash_file(path)
         if path.stat().st_size == 0:
             return Record(digest, error="the file is empty")
-        picture, kind = decode.decode_with_kind(path)
+        decoded = decode.decode_fully(path)
     except OSError as error:
         return Record("", error=f"cannot be read: {error.strerror or error}")
     except decode.UndecodableImage as error:
         return Record(digest, error=str(error).removeprefix(f"{path} "))
-    height, width = picture.shape[:2]
-    return Record(digest, hash_pixels(picture), _signature(picture), width, height, kind)
+    height, width = decoded.pixels.shape[:2]
+    pixels = decoded.levels or hash_pixels(decoded.pixels)  # levels: two dark images may look black, and not be equal
+    found = decoded.range
+    return Record(digest, pixels, _signature(decoded.pixels), width, height, decoded.kind, "",
+                  found.top, found.is_float, found.typical)  # fmt: skip
 
 
 def hash_pixels(picture: decode.Array) -> str:
@@ -122,13 +144,14 @@ def _examine_chunk(files: Sequence[File]) -> list[Record]:
     return [examine(file.path) for file in files]
 
 
-def _key(folder: Path) -> str:
-    return hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:24]
+def _ledger_of(folder: Path, cache_root: Path) -> Path:
+    key = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:24]
+    return cache_root / LEDGERS / f"v{VERSION}.{decode.VERSION}-{key}.json"
 
 
 def _mark(file: File) -> str:
     """What tells one state of a file from another within its folder."""
-    return f"{file.path.name}|{file.size_bytes}|{file.mtime_ns}"
+    return f"{file.path.name}|{file.size_bytes}|{file.mtime_ns}|{file.ctime_ns}|{file.inode}"
 
 
 def _read_ledger(path: Path) -> dict[str, Record]:

@@ -28,6 +28,7 @@ log = logging.getLogger("eyevsai")
 
 PIXELS, FEATURES, MODELS = "pixels", "features", "models"
 KINDS = (PIXELS, FEATURES, MODELS)
+LEDGERS = "audit"  # the folder of what is known of files that were checked
 ABOUT, BUILDING = "cache.json", ".building-"
 WAIT_S = 1.0
 
@@ -85,12 +86,15 @@ class Cache:
             ) from error
 
     def size_bytes(self) -> int:
-        """What all entries take together."""
-        return sum(map(_size, self._entries()))
+        """What all entries and ledgers take together."""
+        return sum(map(_size, [*self._entries(), self.root / LEDGERS]))
 
     def clear(self) -> int:
-        """Deletes all entries that no running build holds and returns the freed bytes."""
-        return sum(map(self._delete, self._entries()))
+        """Deletes ledgers of checked files, and all entries that no running build holds; returns the freed bytes."""
+        ledgers = self.root / LEDGERS
+        freed = _size(ledgers)
+        shutil.rmtree(ledgers, ignore_errors=True)
+        return freed + sum(map(self._delete, self._entries()))
 
     def _entries(self) -> list[Path]:
         """Folders of entries, those unused for longest first."""

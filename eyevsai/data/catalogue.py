@@ -36,10 +36,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset's name and the folders it is composed of when read, by the name of each part."""
+    """A dataset's name and the folders it is composed of when read, by the name of each part.
+
+    `labels` is the path of a label table, `groups` says which images belong together: see `DataSettings`.
+    """
 
     name: str
     parts: Mapping[str, Path] = field(default_factory=dict)
+    labels: str | None = None
+    groups: str | None = None
 
     @property
     def where(self) -> str:
@@ -60,6 +65,16 @@ def find_source(settings: DataSettings) -> Source:
     Raises:
         UserError: no such dataset or folder, naming the nearest.
     """
+    found = _find_folders(settings)
+    if settings.labels is not None and len(found.parts) > 1:
+        raise UserError(f"{found.name} is a union of {len(found.parts)} datasets, which --labels cannot name. Give one "
+                        "folder with --data.")  # fmt: skip
+    name = settings.dataset_name or found.name
+    folders = list(found.parts.values())
+    return Source(name, {name: folders[0]} if len(folders) == 1 else found.parts, settings.labels, settings.groups)
+
+
+def _find_folders(settings: DataSettings) -> Source:
     if settings.data is not None:
         folder = Path(settings.data).expanduser()
         if not folder.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,17 +162,17 @@ class Data:
         return Split(self.pixels, rows, labels, self.dataset.cache)
 
 
-def load_dataset(settings: DataSettings, seed: int) -> Dataset:
+def load_dataset(settings: DataSettings) -> Dataset:
     """Index, audit and split of the dataset that `settings` name.
 
     Raises:
         UserError: whatever about the data a person must mend before training.
     """
     cache_root = Path(settings.cache_root).expanduser()
-    found = inspect_source(find_source(settings), cache_root)
+    found = inspect_source(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
     refuse_unusable(found, settings.max_bad_fraction)
-    _say_what_was_found(found)
-    split_names = split_items(found.items, seed, settings.valid_fraction, settings.test_fraction)
+    split_names = split_items(found.items, settings.split_seed, settings.valid_fraction, settings.test_fraction)
+    _say_what_was_found(found, split_names)
     _check_splits(found, split_names)
     log.debug("%s has %d images in use, of %s", found.source.name, len(found.items), found.source.where)
     return Dataset(found, split_names, found.fingerprint(), cache_root, settings.cache_limit_gb)
@@ -184,8 +185,9 @@ def load_judges(settings: DataSettings) -> Dataset:
         UserError: there is no image, or too many are bad.
     """
     cache_root = Path(settings.cache_root).expanduser()
-    found = inspect_source(find_source(settings), cache_root)
+    found = inspect_source(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
     refuse_bad(found, settings.max_bad_fraction)
+    _say_how_it_was_read(found)
     return Dataset(found, [TEST] * len(found.items), found.fingerprint(), cache_root, settings.cache_limit_gb)
 
 
@@ -194,14 +196,35 @@ def _check_splits(found: Inspection, split_names: Sequence[str]) -> None:
     if missing := sorted(set(found.classes) - in_train):
         raise UserError(f"These classes of {found.source.name} have no image in train: {', '.join(missing)}.")
     if VALID not in split_names:
-        raise UserError(f"The valid split of {found.source.name} is empty. Put images into its folder.")
+        groups = len({item.group for item in found.items})
+        raise UserError(f"No image of {found.source.name} is left for the valid split: its {len(found.items)} images "
+                        f"are {groups} groups, which stay whole. Add images, or change --groups or "
+                        "--duplicates.")  # fmt: skip
 
 
-def _say_what_was_found(found: Inspection) -> None:
-    if found.bad:
-        log.warning("%d bad files are left out; data_report.json names them.", len(found.bad))
-    if found.left_out:
-        log.warning("%d copies of images of another split are left out of train or valid.", len(found.left_out))
-    conflicting = sum(len({item.label for item in members}) > 1 for members in found.duplicates())
-    if conflicting:
-        log.warning("%d images stand in two classes or more; data_report.json names them.", conflicting)
+def _say_how_it_was_read(found: Inspection) -> None:
+    if unused := found.describe_unused():
+        log.warning("not used: %s", unused)
+    for note in found.notes:
+        log.warning("%s", note)
+
+
+def _say_what_was_found(found: Inspection, split_names: Sequence[str]) -> None:
+    log.info("%s: %s", found.source.name, found.describe_classes())
+    counts = Counter(split_names)
+    log.info("split: %s", ", ".join(f"{name} {counts[name]}" for name in (TRAIN, VALID, TEST) if counts[name]))
+    _say_how_it_was_read(found)
+    of_group: dict[str, set[str]] = {}
+    for item, split in zip(found.items, split_names, strict=True):
+        if item.file.group is not None:
+            of_group.setdefault(f"{item.name.partition('/')[0]}/{item.file.group}", set()).add(split)
+    if torn := sorted(group for group, splits in of_group.items() if len(splits) > 1):
+        log.warning("%d groups stand in two given splits or more, such as %s.", len(torn), torn[0])
+    for name in (VALID, TEST):
+        labels = {item.label for item, split in zip(found.items, split_names, strict=True) if split == name}
+        if labels and (without := sorted(set(found.classes) - labels)):
+            log.warning("These classes have no %s images: %s", name, ", ".join(without[:10]))
+    copies = [members for members in found.duplicates() if len({item.label for item in members}) > 1]
+    if copies or found.conflicts:
+        images = sum(map(len, copies)) + 2 * len(found.conflicts)
+        log.warning("%d images stand in two classes or more; data_report.json names them.", images)

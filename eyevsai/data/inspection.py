@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eyevsai.data.audit import Record, audit_files, is_misnamed
-from eyevsai.data.catalogue import LAYOUT, Source
-from eyevsai.data.duplicates import group_duplicates
+from eyevsai.data.cache import LEDGERS
+from eyevsai.data.catalogue import Source
+from eyevsai.data.decode import Depth, decode, find_depth, named_depth
+from eyevsai.data.duplicates import VERSION, Found, candidates, find_duplicates, make_thumbnail
+from eyevsai.data.folders import LAYOUTS, Unused, describe_unused
 from eyevsai.data.index import File, index_files
 from eyevsai.errors import UserError
 
+log = logging.getLogger("eyevsai")
+
 MIN_IMAGES = 3  # one for each of train, valid and test
 SHOWN = 10
+DARK = 0.1  # of white: an image whose largest value is below it looks black
 GIVEN_ORDER = ("test", "valid", "train")  # who keeps an image that stands in two given splits
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image that is used. Images of one `group` show the same and share a split."""
+    """One image that is used. Images of one `copy` show the same; those of one `group` share a split."""
 
     file: File
     record: Record
     group: int
+    copy: int = -1
 
     @property
     def name(self) -> str:
@@ -49,6 +60,11 @@ class Inspection:
     records: list[Record]
     items: list[Item]
     left_out: list[Item]  # copies of an image that another given split keeps
+    depth: Depth = field(default_factory=Depth)
+    unused: list[Unused] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    conflicts: list[tuple[Item, Item]] = field(default_factory=list)  # alike, and of two classes
+    sequences: list[list[Item]] = field(default_factory=list)  # alike, and too many to be copies
 
     @property
     def bad(self) -> list[tuple[File, Record]]:
@@ -70,13 +86,26 @@ class Inspection:
         """Groups of two images or more that show the same, those that were left out too."""
         groups: dict[int, list[Item]] = {}
         for item in [*self.items, *self.left_out]:
-            groups.setdefault(item.group, []).append(item)
+            groups.setdefault(item.copy, []).append(item)
         return [members for members in groups.values() if len(members) > 1]
 
     def fingerprint(self) -> str:
         """SHA-256 over name, class, split and content of each image in use: equal means the same dataset."""
         lines = (f"{i.name}\0{i.label}\0{i.file.split}\0{i.record.digest}\n" for i in self.items)
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def describe_classes(self) -> str:
+        """`120 images in 2 classes: cat (60), dog (60)`: the first ten classes."""
+        counts = self.counts
+        shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:SHOWN])
+        more = f", and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
+        return f"{len(self.items)} images in {len(counts)} classes: {shown}{more}"
+
+    def describe_unused(self) -> str:
+        """Files that are not read, by reason; empty if all are."""
+        left = [Unused(item.file.path, "that are copies of images of another split") for item in self.left_out]
+        bad = [Unused(file.path, "that do not decode") for file, _ in self.bad]
+        return describe_unused([*self.unused, *bad, *left])
 
     def report(self) -> dict[str, Any]:
         """What was found, as plain values."""
@@ -96,24 +125,134 @@ class Inspection:
                 for members in self.duplicates()
             ],
             "left_out": [item.name for item in self.left_out],
+            "left_out_by_class": dict(sorted(Counter(item.label for item in self.left_out).items())),
+            "conflicts": [[one.name, other.name] for one, other in self.conflicts],
+            "sequences": [
+                {
+                    "images": len(members),
+                    "classes": sorted({item.label for item in members}),
+                    "example": members[0].name,
+                }
+                for members in self.sequences
+            ],
+            "not_used": self.describe_unused(),
+            "notes": self.notes,
+            "bit_depth": asdict(self.depth) if any(record.top for record in self.records) else None,
         }
 
 
-def inspect_source(source: Source, cache_root: Path) -> Inspection:
+def inspect_source(source: Source, cache_root: Path, duplicates: str = "near", bit_depth: str = "auto") -> Inspection:
     """Index, audit and duplicates of a dataset, however many of its files are bad.
+
+    Args:
+        source: the folders, and the label table if there is one.
+        cache_root: where what was found is kept for the next look.
+        duplicates: `near`, `exact` or `off`: see `find_duplicates`.
+        bit_depth: `auto` or a depth of `DataSettings`, for images with more than 8 bits.
 
     Raises:
         UserError: there are no images.
     """
     index = index_files(source)
     if not index.files:
-        raise UserError(f"There are no images in {source.where}. {LAYOUT}")
+        raise UserError(f"There are no images in {source.where}. {LAYOUTS}.")
     records = audit_files(index.files, cache_root)
+    depth = find_depth(record.range for record in records) if bit_depth == "auto" else named_depth(bit_depth)
     good = [(file, record) for file, record in zip(index.files, records, strict=True) if not record.error]
-    groups = group_duplicates([record for _, record in good])
-    items = [Item(file, record, group) for (file, record), group in zip(good, groups, strict=True)]
+    found = _find_duplicates(good, depth, cache_root, duplicates)
+    groups = _join_groups([file for file, _ in good], found.groups)
+    items = [Item(*pair, group, copy) for pair, group, copy in zip(good, groups, found.groups, strict=True)]
     kept, left_out = _part_given_splits(items)
-    return Inspection(source, index.classes, index.files, records, kept, left_out)
+    notes = [*index.notes, *_describe_depth(records, depth), *_describe_sequences(items, found)]
+    return Inspection(
+        source, index.classes, index.files, records, kept, left_out, depth, index.unused, notes,
+        [(items[one], items[other]) for one, other in found.conflicts],
+        [[items[place] for place in places] for places in found.sequences],
+    )  # fmt: skip
+
+
+def _find_duplicates(good: Sequence[tuple[File, Record]], depth: Depth, cache_root: Path, mode: str) -> Found:
+    """Duplicates among good images; those of an equal dataset are remembered."""
+    records, labels = [record for _, record in good], [file.label for file, _ in good]
+    lines = (f"{record.pixels} {record.signature} {label}\n" for record, label in zip(records, labels, strict=True))
+    key = hashlib.sha256(f"{VERSION} {mode} {depth}\n{''.join(lines)}".encode("utf-8", "surrogateescape")).hexdigest()
+    path = cache_root / LEDGERS / f"duplicates-{key[:24]}.json"
+    try:
+        return Found(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        pass
+    places = candidates(records) if mode == "near" else []
+    thumbnails = dict(zip(places, _thumbnails([good[place][0] for place in places], depth), strict=True))
+    found = find_duplicates(records, labels, thumbnails.__getitem__, mode)
+    if thumbnails:  # else there is nothing that it took long to find
+        with suppress(OSError):  # they are found again next time
+            new = path.with_suffix(f".{os.getpid()}.new")
+            new.write_text(json.dumps(asdict(found)), encoding="utf-8")
+            new.replace(path)
+    return found
+
+
+def _thumbnails(files: Sequence[File], depth: Depth) -> list[Any]:
+    if not files:
+        return []
+    from eyevsai.data.workers import map_chunks  # imports torch, which a second look does without
+
+    return [each for chunk in map_chunks(_Thumbnails(depth), files, "Comparing images") for each in chunk]
+
+
+@dataclass(frozen=True)
+class _Thumbnails:
+    """Makes thumbnails, in a worker."""
+
+    depth: Depth
+
+    def __call__(self, files: Sequence[File]) -> list[Any]:
+        return [make_thumbnail(decode(file.path, self.depth)) for file in files]
+
+
+def _join_groups(files: Sequence[File], copies: Sequence[int]) -> list[int]:
+    """The group of each image: copies, and what `File.group` puts together, transitively."""
+    parent = list(range(len(files)))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    first: dict[str, int] = {}
+    for place, (file, copy) in enumerate(zip(files, copies, strict=True)):
+        others = [copy]
+        if file.group is not None:
+            part = file.name.partition("/")[0]
+            others.append(first.setdefault(f"{part}/{file.group}", place))
+        for other in others:
+            one, two = sorted((root(place), root(other)))
+            parent[two] = one
+    return [root(place) for place in range(len(files))]
+
+
+def _describe_depth(records: Sequence[Record], depth: Depth) -> list[str]:
+    deep = [record for record in records if record.top > 0]
+    if not deep:
+        return []
+    whites = {f"{depth.float_top:g} (float)" if record.is_float else f"{depth.integer_top:g}" for record in deep}
+    notes = [f"{len(deep)} images have more than 8 bits: {', '.join(sorted(whites))} is white (--bit-depth)"]
+    dark = [
+        record for record in deep if record.top < DARK * (depth.float_top if record.is_float else depth.integer_top)
+    ]
+    if len(dark) > len(deep) / 2:
+        notes.append(f"{len(dark)} of these are nearly black: is it another --bit-depth?")
+    return notes
+
+
+def _describe_sequences(items: Sequence[Item], found: Found) -> list[str]:
+    notes = []
+    for places in found.sequences:
+        labels = ", ".join(sorted({items[place].label for place in places})[:3])
+        notes.append(f"{len(places)} images of {labels} look like frames of one scene, such as "
+                     f"{items[places[0]].name}: --groups keeps those that belong together in one split")  # fmt: skip
+    return notes
 
 
 def refuse_bad(found: Inspection, max_bad_fraction: float) -> None:
@@ -148,11 +287,11 @@ def _part_given_splits(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     for item in items:
         if item.file.split is not None:
             rank = GIVEN_ORDER.index(item.file.split)
-            keeper[item.group] = min(rank, keeper.get(item.group, rank))
+            keeper[item.copy] = min(rank, keeper.get(item.copy, rank))
     kept: list[Item] = []
     left_out: list[Item] = []
     for item in items:
         split = item.file.split
-        wanted = split is None or GIVEN_ORDER.index(split) == keeper[item.group]
+        wanted = split is None or GIVEN_ORDER.index(split) == keeper[item.copy]
         (kept if wanted else left_out).append(item)
     return kept, left_out

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.data.catalogue import Source
-from eyevsai.data.index import SUFFIXES, index_files
+from eyevsai.data.files import SUFFIXES
+from eyevsai.data.index import index_files
 from eyevsai.errors import UserError
 
 RECORD = "dataset.json"  # beside the class folders, where nothing but folders is read

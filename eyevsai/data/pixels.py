@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from eyevsai.data import decode
+from eyevsai.data.audit import forget
 from eyevsai.data.cache import Cache
 from eyevsai.data.inspection import Item
 from eyevsai.data.preprocessing import VERSION, Preprocessing
@@ -54,11 +55,12 @@ def load_pixels(cache: Cache, items: Sequence[Item], fingerprint: str, preproces
         UserError: an image that changed since it was indexed, or a cache that cannot be written.
     """
     key = f"{fingerprint}/{decode.VERSION}.{VERSION}/{preprocessing.interpolation}/{preprocessing.short_side_px}"
+    key += "" if preprocessing.depth is None else f"/{preprocessing.depth}"
 
     def _build(folder: Path) -> dict[str, Any]:
         shapes = [preprocessing.resized_shape(item.record.height, item.record.width) for item in items]
         np.save(folder / SHAPES, np.array(shapes, dtype=np.int32), allow_pickle=False)
-        _write_pixels(items, shapes, preprocessing, folder / FLAT)
+        _write_pixels(items, shapes, _Writer(folder / FLAT, preprocessing, cache.root))
         return {"images": len(items), "preprocessing": preprocessing.to_json()}
 
     return cache.open("pixels", key, _build, lambda folder: _open(folder, key))
@@ -71,15 +73,13 @@ def _open(folder: Path, key: str) -> Pixels:
     return Pixels(flat, shapes, np.concatenate([[0], np.cumsum(sizes)[:-1]]), key)
 
 
-def _write_pixels(
-    items: Sequence[Item], shapes: Sequence[tuple[int, int]], preprocessing: Preprocessing, path: Path
-) -> None:
+def _write_pixels(items: Sequence[Item], shapes: Sequence[tuple[int, int]], writer: _Writer) -> None:
     """All images into one file, each worker writing its own at the place where they belong."""
     ends = np.cumsum([3 * height * width for height, width in shapes], dtype=np.int64).tolist()
-    with open(path, "wb") as file:
+    with open(writer.path, "wb") as file:
         file.truncate(ends[-1])
     places = list(zip(items, [0, *ends], strict=False))
-    for _ in map_chunks(_Writer(path, preprocessing), places, "Decoding images"):
+    for _ in map_chunks(writer, places, "Decoding images"):
         pass
 
 
@@ -89,15 +89,19 @@ class _Writer:
 
     path: Path
     preprocessing: Preprocessing
+    cache_root: Path
 
     def __call__(self, places: Sequence[tuple[Item, int]]) -> None:
         with open(self.path, "r+b") as file:
             file.seek(places[0][1])
             # Decoding several before resizing them is a fifth faster: each finds its code in the CPU's caches.
             for items in _group_by_pixels(item for item, _ in places):
-                for picture in [decode.decode(_read_unchanged(item)) for item in items]:
+                for picture in self._decode(items):
                     image = self.preprocessing.resize(torch.from_numpy(picture)[None])[0]
                     file.write(image.contiguous().numpy().data)
+
+    def _decode(self, items: Sequence[Item]) -> list[decode.Array]:
+        return [decode.decode(_read_unchanged(item, self.cache_root), self.preprocessing.depth) for item in items]
 
 
 def _group_by_pixels(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -114,7 +118,7 @@ def _group_by_pixels(items: Iterable[Item]) -> Iterator[list[Item]]:
     yield group
 
 
-def _read_unchanged(item: Item) -> bytes:
+def _read_unchanged(item: Item, cache_root: Path) -> bytes:
     try:
         content = item.file.path.read_bytes()
     except OSError as error:
@@ -122,5 +126,6 @@ def _read_unchanged(item: Item) -> bytes:
             f"{item.file.path} cannot be read any more: {error.strerror}. Run the command again."
         ) from error
     if hashlib.sha256(content).hexdigest() != item.record.digest:
+        forget(item.file.path.parent, cache_root)  # or the next run would find the same
         raise UserError(f"{item.file.path} changed while the dataset was being read. Run the command again.")
     return content

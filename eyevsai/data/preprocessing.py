@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from eyevsai.data.decode import Depth
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MARGIN = 1.15  # the short side is kept this much longer than the crop, as room for random crops
 MAX_ASPECT = 2
@@ -27,6 +29,7 @@ class Preprocessing:
     mean: tuple[float, ...] = field(default=IMAGENET_MEAN)
     std: tuple[float, ...] = field(default=IMAGENET_STD)
     interpolation: str = "bilinear"
+    depth: Depth | None = None  # of images with more than 8 bits; None: each by its own values, as older models do
 
     @property
     def short_side_px(self) -> int:
@@ -47,7 +50,8 @@ class Preprocessing:
     def from_json(cls, values: dict[str, Any]) -> Preprocessing:
         """The inverse of `to_json`."""
         mean, std = tuple(values["mean"]), tuple(values["std"])
-        return cls(values["image_size"], mean, std, values["interpolation"])
+        depth = values.get("depth")
+        return cls(values["image_size"], mean, std, values["interpolation"], Depth(**depth) if depth else None)
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that `resize` gives to an image of `height` x `width`."""

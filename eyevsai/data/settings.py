@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from eyevsai.settings import CACHE_ROOT, STATE_ROOT, Choice, Doc, Env, Parameter, Range, Search, Settings
 
+DEPTHS = ("8", "10", "12", "14", "16", "float1", "float255")  # of images with more than 8 bits
 DataRoot = Annotated[str, Env("EYEVSAI_DATA"), Doc("Folder in which each folder is a dataset by its name.")]
 
 
@@ -19,6 +20,31 @@ class DataSettings(Settings):
     dataset: Annotated[str, Parameter(), Doc("A dataset by name: see `eyevsai list`.")] = "digits"
     data: Annotated[str | None, Parameter(), Doc("Any folder of class folders; goes before --dataset.")] = None
     data_root: DataRoot = "data"
+    dataset_name: Annotated[
+        str | None, Doc("Name of the dataset in runs and registered models; that of its folder by default.")
+    ] = None
+    labels: Annotated[
+        str | None,
+        Doc("CSV table with a path or id, a label and, if wished, a split of each image; folders are no classes then."),
+    ] = None
+    groups: Annotated[
+        str | None,
+        Doc(
+            "Keeps images of a video, patient or object in one split: a regular expression over paths, or a column "
+            "of --labels."
+        ),
+    ] = None
+    duplicates: Annotated[
+        str, Choice(("near", "exact", "off")),
+        Doc("Copies share a split: near finds resized and recompressed ones, exact only equal pixels."),
+    ] = "near"  # fmt: skip
+    bit_depth: Annotated[
+        str, Choice(("auto", *DEPTHS)),
+        Doc("Range of images with more than 8 bits: of 8 to 16 bits, float up to 1 or 255; auto asks the data."),
+    ] = "auto"  # fmt: skip
+    class_change: Annotated[
+        bool, Doc("Train although classes were added or removed since the newest version of the registered model.")
+    ] = False
     cache_root: Annotated[
         str, Env("EYEVSAI_CACHE"), Doc("Folder for decoded pixels, features and the embedded dataset.")
     ] = CACHE_ROOT
@@ -32,6 +58,7 @@ class DataSettings(Settings):
         0.15
     )
     test_fraction: Annotated[float, Range(0.0, 0.4), Doc("Share of each class that is kept for the final test.")] = 0.15
+    split_seed: Annotated[int, Range(0, 2**31 - 1), Doc("Seed of the split; runs of several --seed share it.")] = 0
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ def split_items(items: Sequence[Item], seed: int, valid_fraction: float, test_fr
 
     Splits that the dataset gives are kept; a split it does not give is taken out of train. In a union each part is
     asked for itself: that one of them gives a test split takes none from the classes of the others.
-    Each group of duplicates is ranked in its class by a hash of (seed, content), which does not
-    depend on the other groups. Test is taken from one end and valid from the other, so that adding
-    k files moves each of the two boundaries past at most k other groups. Each split that is asked
-    for gets at least one group of a class that has one to spare.
+    Each group is ranked in its class by a hash of (seed, content), which does not depend on the other groups. Test
+    is taken from one end and valid from the other, group by group, as many images as their share: a group that has
+    more images than are still to be taken is passed over. So a file that is added moves few others. Each split that
+    is asked for gets at least one group of a class that has one to spare, the smallest if all have too many images.
     """
     given: dict[str, set[str | None]] = {}
     for item in items:
@@ -34,15 +34,38 @@ def split_items(items: Sequence[Item], seed: int, valid_fraction: float, test_fr
     for members in classes.values():
         there = given[_part(items[members[0][0]])]
         ranked = sorted(members, key=lambda rows: _rank(seed, [items[row] for row in rows]))
-        for name, fraction in ((TEST, test_fraction), (VALID, valid_fraction)):
-            if name in there or fraction == 0:
-                continue
-            count = min(max(1, round(fraction * len(members))), len(ranked) - 1)
-            cut = count if name == TEST else len(ranked) - count
-            taken, ranked = (ranked[:cut], ranked[cut:]) if name == TEST else (ranked[cut:], ranked[:cut])
+        shares = {TEST: test_fraction, VALID: valid_fraction}
+        asked = [name for name, fraction in shares.items() if name not in there and fraction > 0]
+        for number, name in enumerate(asked, start=1):
+            order = ranked if name == TEST else ranked[::-1]
+            wanted = max(1, round(shares[name] * sum(map(len, members))))
+            taken = _take(order, wanted, spared=1 + len(asked) - number)
+            first = {rows[0] for rows in taken}
+            ranked = [rows for rows in ranked if rows[0] not in first]
             for row in (row for rows in taken for row in rows):
                 chosen[row] = name
     return chosen
+
+
+def _take(groups: Sequence[list[int]], wanted: int, spared: int) -> list[list[int]]:
+    """The first groups that together have at most `wanted` images, and one more if that comes closer.
+
+    `spared` groups are left, if there are as many.
+    """
+    taken, left = list[list[int]](), wanted
+    for rows in groups:
+        if len(rows) <= left and len(taken) + spared < len(groups):
+            taken.append(rows)
+            left -= len(rows)
+        if not left:
+            return taken
+    first = {rows[0] for rows in taken}
+    closer = [rows for rows in groups if rows[0] not in first and len(rows) < 2 * left]
+    if closer and len(taken) + spared < len(groups):
+        taken.append(closer[0])
+    if not taken and len(groups) > 1:
+        taken.append(min(groups, key=len))
+    return taken
 
 
 def _part(item: Item) -> str:

@@ -12,6 +12,7 @@ from eyevsai.formats.parity import AccuracyGate, Corpus, Gate, ParityGate, Verdi
 from eyevsai.models.families import variation_of
 
 EXAMPLE = "example.py"
+IMPORT, BEGIN = "from decode import decode\n", "here = "  # in an example, in place of the code itself
 
 
 def export(name: str, source: Source, corpus: Corpus, folder: Path, model_uri: str) -> Verdict:
@@ -22,11 +23,18 @@ def export(name: str, source: Source, corpus: Corpus, folder: Path, model_uri: s
     form = format_of(name)
     folder.mkdir(parents=True)
     form.write(source, folder)
-    verdict = gate_of(form, source).judge(form.open(folder), corpus)
-    example = resources.files("eyevsai.formats") / "examples" / f"{form.example or name}.py"
-    (folder / EXAMPLE).write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
+    verdict = gate_of(form, source).judge(form.open_written(folder), corpus)
+    (folder / EXAMPLE).write_text(_compose_example(form.example or name), encoding="utf-8")
     write_manifest(folder, name, source, verdict, model_uri)
     return verdict
+
+
+def _compose_example(name: str) -> str:
+    """The example of a format in one file: with how images are decoded, which is the same for all."""
+    folder = resources.files("eyevsai.formats") / "examples"
+    example, decode = ((folder / f"{each}.py").read_text(encoding="utf-8") for each in (name, "decode"))
+    _, _, body = decode.partition('"""\n\n')
+    return example.replace(IMPORT, "").replace(BEGIN, f"{body}\n\n{BEGIN}", 1)
 
 
 def gate_of(form: Format, source: Source) -> Gate:

@@ -87,6 +87,13 @@ class Format(ABC):
     def open(self, folder: Path) -> Runtime:
         """What was written, ready to predict with as many threads as torch has in this process."""
 
+    def open_written(self, folder: Path) -> Runtime:
+        """Open the export that `write` has just put into a folder of this process, for the parity check.
+
+        Only here may code of the export run: nobody else has written into the folder.
+        """
+        return self.open(folder)
+
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
         """What the exported files themselves say of fields of the manifest; nothing in most formats."""
         del runtime

@@ -23,6 +23,7 @@ class OnnxInt8(Onnx):
     example = "onnx"
     networks_only = True
     points = 1.0
+    agreement = 0.97
 
     def write(self, source: Source, folder: Path) -> None:
         """See `Format.write`."""

@@ -42,6 +42,15 @@ class PyTorch(Format):
         learner.load_tensors({name: state[name] for name in learner.tensors()})
         return LearnerRuntime(learner)
 
+    def open_written(self, folder: Path) -> Runtime:
+        """Run `network.py`, which users get, so that the parity check measures that file.
+
+        Raises:
+            UserError: the safetensors file, the card or `model.pth` cannot be opened.
+        """
+        self.open(folder)
+        return NetworkRuntime(folder)
+
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
         """See `Format.describe`; a card lies beside the weights."""
         assert isinstance(runtime, LearnerRuntime)
@@ -89,3 +98,23 @@ class LearnerRuntime:
     def predict_proba(self, images: Pixels) -> Probabilities:
         """See `Runtime.predict_proba`."""
         return self.learner.predict_proba(images)
+
+
+class NetworkRuntime:
+    """An exported `network.py` with the state dict beside it, executed without an entry in `sys.modules`."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+
+        path = folder / NETWORK
+        self.names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), self.names)  # written by this process
+        self.state = torch.load(folder / MODEL, weights_only=True)
+
+    def predict_proba(self, images: Pixels) -> Probabilities:
+        """Return N,C float32 probabilities of N,H,W,3 uint8 images."""
+        import torch
+
+        with torch.inference_mode():
+            found: Probabilities = self.names["predict_proba"](self.state, torch.from_numpy(images)).numpy()
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,8 +93,14 @@ class Change:
                 how = f"the {by_hand[stage]} was set by hand, or " if by_hand[stage] else ""
                 self._write_down(stage, known, held, f"found: {how}by a command that was interrupted")
 
-    def hand_over(self, record: Record, stage: str, number: int, reason: str | None) -> int | None:
-        """Gives a stage to a version and ends the record, whatever signal comes; returns who held it before."""
+    def hand_over(
+        self, record: Record, stage: str, number: int, reason: str | None, classes: Sequence[str] | None
+    ) -> int | None:
+        """Gives a stage to a version and ends the record, whatever signal comes; returns who held it before.
+
+        The registered model records the version's `classes` as those that were promoted to the stage.
+        """
+        from eyevsai.registry.classes import record_classes, stage_prefix
         from eyevsai.registry.stages import put
 
         with self.stop.deferring():
@@ -104,6 +110,8 @@ class Change:
             record.tags({"before": before})
             record.finish()
             self.say_since_when(stage, before, number, reason)
+            if classes and self.held(stage) == number:  # and nobody else has promoted another one meanwhile
+                record_classes(self.client, self.name, classes, stage_prefix(stage))
         return before
 
     def say_since_when(self, stage: str, before: int | None, after: int | None, reason: str | None) -> None:

@@ -122,7 +122,7 @@ def _common_images(subjects: Sequence[Subject], predictions: Sequence[Rows]) -> 
         if set(rows) != first:
             raise UserError(
                 f"{subject.title} and {subjects[0].title} were not judged by the same images ({len(first & set(rows))} "
-                "are): models of one dataset and one --seed can be compared."
+                "are): models of one dataset and one --split-seed can be compared."
             )
     return sorted(first)
 

@@ -32,8 +32,9 @@ def draw_corpus(subject: Subject, learner: Learner, data: Data, count: int) -> C
     places = draw(len(data.test), count, subject.seed, "parity")
     items = [data.dataset.items[data.test.rows[place]] for place in places]
     resized = squares(data.test, places, learner)
+    depth = learner.preprocessing.depth
     return Corpus(
-        learner, [item.name for item in items], resized, lambda: (decode(item.file.path) for item in items),
+        learner, [item.name for item in items], resized, lambda: (decode(item.file.path, depth) for item in items),
         lambda: _batches(data.test, learner),
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ def check_data(settings: DataSettings, page: Path) -> Inspection:
     """
     from eyevsai.reports.data_page import render_data_page
 
-    found = inspect_source(find_source(settings), Path(settings.cache_root).expanduser())
+    found = _inspect(settings)
     try:
         page.write_text(render_data_page(found), encoding="utf-8")
     except OSError as error:
@@ -32,7 +32,7 @@ def describe_data(settings: DataSettings) -> dict[str, Any]:
     """Numbers about a dataset: images by class and format, sizes in pixels and bytes, imbalance."""
     import numpy as np
 
-    found = inspect_source(find_source(settings), Path(settings.cache_root).expanduser())
+    found = _inspect(settings)
     counts = list(found.counts.values())
     described: dict[str, Any] = {"dataset": found.source.name, "images": len(found.items), "classes": found.counts}
     if not found.items:
@@ -45,6 +45,11 @@ def describe_data(settings: DataSettings) -> dict[str, Any]:
         "imbalance": max(counts) / max(1, min(counts)),
         **{f"{name}_px": [int(np.percentile(side, q)) for q in (0, 50, 100)] for name, side in sides.items()},
     }
+
+
+def _inspect(settings: DataSettings) -> Inspection:
+    cache_root = Path(settings.cache_root).expanduser()
+    return inspect_source(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
 
 
 def cache_bytes(cache_root: Path) -> int:

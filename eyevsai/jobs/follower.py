@@ -84,7 +84,7 @@ def _prepare(config: TrainConfig, place: Place) -> tuple[Learner, Data]:
     model = config.model
     assert isinstance(model.settings, TrainingSettings)
     check_devices(place.local_size, find_device(model.settings.device))
-    return prepare_learner(config, load_dataset(config.data, config.run.seed))
+    return prepare_learner(config, load_dataset(config.data))
 
 
 def _keep_silent(epoch: int, row: dict[str, float]) -> None:

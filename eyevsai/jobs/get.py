@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from eyevsai.checksum import hash_file
 from eyevsai.data.catalogue import UNIONS, Source
 from eyevsai.data.download import Location, download, hash_md5
-from eyevsai.data.index import SUFFIXES, index_files
+from eyevsai.data.files import SUFFIXES
+from eyevsai.data.index import index_files
 from eyevsai.data.kaggle import check_kagglehub, locate_dataset
 from eyevsai.data.layout import lay_out, place_by_folder, place_by_name, read_official, read_record, write_record
 from eyevsai.data.published import PUBLISHED, Archive, Published, parts_of

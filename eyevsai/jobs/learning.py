@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import Data, Dataset
 from eyevsai.models.learner import Learner, build
@@ -11,5 +13,6 @@ def prepare_learner(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Dat
     """The learner and its data, checked against each other."""
     model = config.model
     learner = build(model.family, model.variation, model.settings, dataset.classes, config.run.seed)
+    learner.preprocessing = replace(learner.preprocessing, depth=dataset.found.depth)
     learner.prepare(dataset.labels_of("train"))
     return learner, dataset.open(learner.preprocessing)

@@ -15,6 +15,7 @@ from eyevsai.data.catalogue import EMBEDDED, UNIONS, list_datasets
 from eyevsai.data.dataset import load_dataset
 from eyevsai.engines.settings import TrainAllSettings
 from eyevsai.errors import UserError
+from eyevsai.jobs.classes import check_classes
 from eyevsai.jobs.resume import hash_code
 from eyevsai.jobs.tuned import use_tuned
 from eyevsai.models.families import FAMILIES, choose_models
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("eyevsai")
 
 RECIPE = "recipe"  # the tag of a run that says what it was made of: settings, data and code
-PLACES = ("data_root", "cache_root", "state_root", "run_name", "checkpoint_every_s")  # which change no result
+PLACES = (  # settings that change no result
+    "data_root", "cache_root", "state_root", "run_name", "checkpoint_every_s", "class_change",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ def compose_cells(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[
     """
     models = choose_models(",".join(FAMILIES) if settings.models is None else settings.models)
     datasets = _find_datasets(settings.datasets, given)
+    if given.get("dataset_name") and len(datasets) > 1:
+        raise UserError(f"--dataset-name {given['dataset_name']} cannot name {len(datasets)} datasets: "
+                        f"{', '.join(datasets)}. Choose one of them with --datasets.")  # fmt: skip
     own = {pair: {setting.name for setting in train_settings(*pair)} for pair in models}
     for name in given:
         if not any(name in known for known in own.values()):
@@ -73,7 +79,8 @@ def compose_cells(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[
         for model, variation in models:
             kept = {name: value for name, value in given.items() if name in own[model, variation]}
             kept |= {"model": model, "variation": variation, "dataset": dataset}
-            cells.append(Cell(ModelName(dataset, model, variation), kept, compose_train(kept)))
+            called = ModelName(given.get("dataset_name") or dataset, model, variation)
+            cells.append(Cell(called, kept, compose_train(kept)))
     _refuse_same_names(cells)
     return cells
 
@@ -82,18 +89,22 @@ def find_recipes(cells: Iterable[Cell], trials: int, tracking_uri: str) -> dict[
     """What the result of each cell is a function of; `trials` of a study come first, or none.
 
     Raises:
-        UserError: the images of a dataset cannot be learned from, or there is no such study.
+        UserError: the images of a dataset cannot be learned from, its classes are not those of its registered models,
+            or there is no such study.
     """
-    code, fingerprints, recipes = hash_code(), dict[str, str](), dict[ModelName, Recipe]()
+    code, read, recipes = hash_code(), dict[str, tuple[str, tuple[str, ...]]](), dict[ModelName, Recipe]()
     for cell in cells:
         dataset, config, study = cell.name.dataset, cell.config, None
-        if dataset not in fingerprints:
+        if dataset not in read:
             log.info("Reading %s", dataset)
-            fingerprints[dataset] = load_dataset(config.data, config.run.seed).fingerprint
+            found = load_dataset(config.data)
+            read[dataset] = found.fingerprint, tuple(found.classes)
+        fingerprint, classes = read[dataset]
+        check_classes(tracking_uri, cell.name, classes, consented=config.data.class_change)
         if not trials:
-            config, study = use_tuned(config, cell.name, tracking_uri)
+            config, study = use_tuned(config, cell.name, tracking_uri, classes)
         flat = {name: value for name, value in config.flat().items() if name not in PLACES}
-        about = {**flat, "trials": trials, "fingerprint": fingerprints[dataset], "code": code}
+        about = {**flat, "trials": trials, "fingerprint": fingerprint, "code": code}
         checksum = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         recipes[cell.name] = Recipe(checksum, study or NEVER_TUNED)
     return recipes

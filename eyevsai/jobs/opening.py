@@ -30,7 +30,7 @@ def open_swept_store(state_root: Path) -> str:
 @contextmanager
 def start_job(
     stop: JobStop, tracking_uri: str, title: str, tags: Mapping[str, str], state_root: Path,
-    *, given: str | None, resumed: str | None = None,
+    *, given: str | None, resumed: str | None = None, extends: bool = False,
 ) -> Iterator[Run]:  # fmt: skip
     """The run of a job, which ends as the block ends; see `start_run`.
 
@@ -46,7 +46,15 @@ def start_job(
         with stop.deferring():
             run = stack.enter_context(
                 start_run(
-                    tracking_uri, title, tags, state_root, given=given, resumed=resumed, carriers=CARRIERS, stop=stop
+                    tracking_uri,
+                    title,
+                    tags,
+                    state_root,
+                    given=given,
+                    resumed=resumed,
+                    extends=extends,
+                    carriers=CARRIERS,
+                    stop=stop,
                 )
             )
             stop.at_timeout = run.kill

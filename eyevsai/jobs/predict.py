@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from eyevsai.data.decode import UndecodableImage, decode
-from eyevsai.data.index import SUFFIXES
+from eyevsai.data.files import is_image, walk, why_no_image
+from eyevsai.data.folders import Unused, describe_unused
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.workers import map_chunks
 from eyevsai.errors import UserError
 from eyevsai.serving.classifier import UNSURE, Prediction, load_classifier
+
+log = logging.getLogger("eyevsai")
 
 STANDARD_INPUT = "-"
 
@@ -84,7 +88,7 @@ class _Decoder:
 
     def _decode(self, path: Path) -> npt.NDArray[np.uint8] | str:
         try:
-            picture = decode(path)
+            picture = decode(path, self.preprocessing.depth)
         except (UndecodableImage, OSError) as error:
             return str(error)
         return self.preprocessing.square_of(picture)
@@ -113,9 +117,13 @@ def _find_images(given: Sequence[str]) -> list[Path]:
 def _images_at(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+    files = sorted(each for each, _ in walk(path))
+    inside = [each for each in files if is_image(each)]
+    others = [Unused(each, why_no_image(each)) for each in files if not is_image(each)]
     if not inside:
-        raise UserError(f"{path} holds no image: files end with {', '.join(sorted(SUFFIXES))}.")
+        raise UserError(f"{path} holds no image. Not used: {describe_unused(others) or 'nothing is in it'}.")
+    if others:
+        log.warning("not used: %s", describe_unused(others))
     return inside
 
 

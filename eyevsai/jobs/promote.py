@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eyevsai.errors import RunFailed, UserError
 from eyevsai.jobs.change import Change, changing
+from eyevsai.jobs.classes import CHECK, compare_with_stage
 from eyevsai.jobs.gate import Check, Verdict, examine
 from eyevsai.registry.settings import Policy, PromoteSettings, read_policy
 from eyevsai.store import open_store, telling
@@ -60,13 +61,15 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
         about = {"stage": stage, "after": number, "reason": settings.reason}
         with change.recording("promote", f"{change.name} {number} to {stage}", about) as record:
             verdict = _examine(change, stage, number, policy)
+            classes = compare_with_stage(change, stage, number)
+            verdict = replace(verdict, checks=(*verdict.checks, classes.check(consented=settings.class_change)))
             record.tags({REFUSED: bool(verdict.refusals)})  # which FAILED does not say: Ctrl-C ends a record so, too
             record.tags({WEIGHTS_SHA256: verdict.weights})
             record.json(GATE, verdict.to_json())
             record.metrics(verdict.figures)
             _refuse(verdict, settings, version.uri)
-            record.tags({"forced": bool(verdict.refusals)})
-            before = change.hand_over(record, stage, number, settings.reason)
+            record.tags({"forced": bool(verdict.refusals), **classes.difference.tags()})
+            before = change.hand_over(record, stage, number, settings.reason, classes.classes)
         return Promoted(change.name, stage, before, number, verdict.checks, record.run_id)
 
 
@@ -97,7 +100,11 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
             loads = verdict.checks[0]
             if not loads.ok:
                 raise UserError(f"{loads.text} Promote another one: eyevsai registry status {name}")
-            before = change.hand_over(record, stage, target, reason)
+            classes = compare_with_stage(change, stage, target)
+            if not classes.difference.is_empty:
+                log.warning("%s has other classes than %s has had: %s", classes.uri, stage, classes.difference)
+                record.tags(classes.difference.tags())
+            before = change.hand_over(record, stage, target, reason, classes.classes)
         return Promoted(name, stage, before, target, verdict.checks[:1], record.run_id)
 
 
@@ -151,13 +158,13 @@ def _archive(change: Change, number: int, reason: str | None) -> Promoted:
 
 
 def _refuse(verdict: Verdict, settings: PromoteSettings, uri: str) -> None:
-    if not verdict.refusals:
-        return
-    if settings.force:
-        for refusal in verdict.refusals:
-            log.warning("Forced: %s", refusal)
-        return
-    raise RunFailed("\n".join([
-        f"{uri} is not promoted:", *(f"- {refusal}" for refusal in verdict.refusals),
-        "Nothing was changed. --force --reason TEXT goes past the policy, and is recorded.",
-    ]))  # fmt: skip
+    """Raises RunFailed for what the policy is against, unless it is forced, and for other classes in any case."""
+    failed = [check for check in verdict.checks if not check.ok]
+    forced = [check for check in failed if settings.force and check.name != CHECK]
+    for check in forced:
+        log.warning("Forced: %s", check.text)
+    if left := [check for check in failed if check not in forced]:
+        by_policy = any(check.name != CHECK for check in left)
+        hint = " --force --reason TEXT goes past the policy, and is recorded." if by_policy else ""
+        refusals = "\n".join(f"- {check.text}" for check in left)
+        raise RunFailed(f"{uri} is not promoted:\n{refusals}\nNothing was changed.{hint}")

@@ -61,7 +61,7 @@ def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
         scores = session.evaluate()
         figures = _compare(before, learner, data.valid)
         run.metrics({f"{PRUNE}/{name}": value for name, value in figures.items()})
-        uri = session.register(scores)
+        uri = session.register(scores, checks_classes=False)  # those of the version that was named
     if uri is None:
         raise RunFailed(f"Run {run.run_id} has the pruned model, but the store took no version of it. Export it with "
                         f"--run {run.run_id} once the store answers.")  # fmt: skip

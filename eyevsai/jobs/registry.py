@@ -155,7 +155,9 @@ def find_best(dataset: str) -> list[Contender]:
     ]
 
 
-def promote_best(dataset: str, policy: str | None, state_root: str, *, force: bool, reason: str | None) -> Promoted:
+def promote_best(
+    dataset: str, policy: str | None, state_root: str, *, force: bool, class_change: bool, reason: str | None
+) -> Promoted:
     """Makes the best model of a dataset a version of the registered model that is called like the dataset, and gives it
     Production there, past the same gate as any other.
 
@@ -171,7 +173,13 @@ def promote_best(dataset: str, policy: str | None, state_root: str, *, force: bo
     if not ranking:
         raise UserError(f"No trained model of {dataset} is registered: eyevsai train --dataset {dataset}")
     asked = PromoteSettings(
-        name=dataset, version=1, policy=policy, force=force, reason=reason, state_root=state_root
+        name=dataset,
+        version=1,
+        policy=policy,
+        force=force,
+        class_change=class_change,
+        reason=reason,
+        state_root=state_root,
     )  # which asks for a reason before anything is made
     with telling(tracking_uri, f"Making a version of {dataset}"):
         name, version = point_at(tracking_uri, dataset, ranking[0].uri)

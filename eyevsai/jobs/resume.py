@@ -55,11 +55,13 @@ def restore_config(config: TrainConfig, folder: RunFolder) -> TrainConfig:
     saved: dict[str, Any] = folder.read(CONFIG)
     begun = compose_train({name: value for name, value in saved.items() if value is not None})
     fresh = compose_train({"model": config.model.family})
+    used = ("state_root", "class_change")  # as they are given now
     for name, value in config.flat().items():
-        if name != "state_root" and value != begun.flat().get(name) and value != fresh.flat().get(name):
+        if name not in used and value != begun.flat().get(name) and value != fresh.flat().get(name):
             log.warning("--%s %s is not used: a resumed run keeps its settings.", name.replace("_", "-"), value)
     here = replace(begun.run, state_root=config.run.state_root)  # where the checkpoint was found
-    return replace(begun, run=here, resume=config.resume)
+    data = replace(begun.data, class_change=begun.data.class_change or config.data.class_change)
+    return replace(begun, run=here, data=data, resume=config.resume)
 
 
 def write_basis(config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder) -> None:

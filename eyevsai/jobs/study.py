@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.config import TrainConfig, compose, compose_train, refuse_names_of_train
 from eyevsai.data.dataset import Dataset, load_dataset
 from eyevsai.engines.settings import EngineSettings
+from eyevsai.jobs.classes import check_classes
 from eyevsai.jobs.opening import open_swept_store
+from eyevsai.jobs.tuned import spell_changes
 from eyevsai.models.learner import build
 from eyevsai.names import ModelName
 from eyevsai.settings import settings_of
@@ -19,6 +22,8 @@ from eyevsai.tuning.settings import JOURNAL, TuneSettings
 
 if TYPE_CHECKING:
     from eyevsai.tuning.study import Study
+
+log = logging.getLogger("eyevsai")
 
 
 @dataclass(frozen=True)
@@ -70,22 +75,26 @@ def open_study(config: TuneConfig) -> OpenStudy:
     Raises:
         UserError: whatever a person must mend before trials are run.
     """
-    dataset = load_dataset(config.trials.data, config.trials.run.seed)
+    dataset = load_dataset(config.trials.data)
     model = config.trials.model
     learner = build(model.family, model.variation, model.settings, dataset.classes, config.trials.run.seed)
     learner.prepare(dataset.labels_of("train"))
     tracking_uri = open_swept_store(config.state_root)
+    own = ModelName(dataset.name, model.family, model.variation)
+    check_classes(tracking_uri, own, dataset.classes, consented=config.trials.data.class_change)
     from eyevsai.tuning.space import declared_space
     from eyevsai.tuning.study import Place, Study
 
     space = declared_space(type(model.settings), config.given, config.tuning.space)
-    name = config.tuning.study or ModelName(dataset.name, model.family, model.variation).registered
+    name = config.tuning.study or own.registered
     folder = studies_folder(tracking_uri, config.state_root)
     place = Place(config.tuning.storage, folder / f"{name}{JOURNAL}")
     study = Study(name, place, config.tuning, space, getattr(model.settings, "epochs", 1))
     about = {"model": f"{model.family}/{model.variation}", "preset": model.preset, "data": dataset.fingerprint,
              "seed": config.trials.run.seed}  # fmt: skip
     study.begin({**space.describe(), **about})
+    if moved := study.enqueue_defaults(model.settings):
+        log.info("Trial 0 takes the defaults, but those outside the space: %s", spell_changes(moved))
     return OpenStudy(config, study, dataset, tracking_uri)
 
 

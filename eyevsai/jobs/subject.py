@@ -127,8 +127,9 @@ class Subject:
         """
         known = {field.name for field in fields(DataSettings)}
         given = {name: value for name, value in self.config.items() if name in known}
+        given.setdefault("split_seed", self.seed)  # which runs before --split-seed split by
         settings = DataSettings(**given | {name: value for name, value in places.items() if value is not None})
-        dataset = load_dataset(settings, self.seed)
+        dataset = load_dataset(settings)
         if dataset.fingerprint != self._fingerprint():
             raise UserError(
                 f"The images of {dataset.name} are not those that {self.title} learned from: by today's split it could "

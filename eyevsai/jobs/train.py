@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import SPLIT_TABLE, Data, Split, load_dataset
 from eyevsai.data.workers import IMPORTING
+from eyevsai.jobs.classes import check_classes
 from eyevsai.jobs.epochs import EpochLog
 from eyevsai.jobs.learning import prepare_learner
 from eyevsai.jobs.meeting import meeting
@@ -27,7 +28,7 @@ from eyevsai.jobs.place import Place, take_size
 from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, write_basis
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.jobs.subject import CONFIG, describe_origin
-from eyevsai.jobs.tuned import use_tuned
+from eyevsai.jobs.tuned import describe_tuned, use_tuned
 from eyevsai.models.learner import FeatureLearner, Learner, read_card
 from eyevsai.names import ModelName
 from eyevsai.run_folder import VERSION_URI
@@ -86,12 +87,13 @@ def train(
         if resumed:
             config = restore_config(config, resumed)
         met = stack.enter_context(meeting(config, place))
-        dataset = load_dataset(config.data, config.run.seed)
+        dataset = load_dataset(config.data)
         importing.join()
         tracking_uri = tracking_uri or open_swept_store(_state_root(config))
         name, study = ModelName(dataset.name, config.model.family, config.model.variation), None
+        check_classes(tracking_uri, name, dataset.classes, consented=config.data.class_change)
         if not resumed:
-            config, study = use_tuned(config, name, tracking_uri)
+            config, study = use_tuned(config, name, tracking_uri, dataset.classes)
         learner, data = prepare_learner(config, dataset)
         if resumed:
             check_basis(dataset, learner.preprocessing, resumed, anyway=config.resume.resume_anyway)
@@ -109,7 +111,7 @@ def _work(session: Session, stop: JobStop, began: float, *, study: str | None, r
     else:
         session.log_start()
         if study:
-            run.tags({"tuned_from": study})
+            run.tags({"tuned_from": study, "tuned_settings": describe_tuned(config)})
         write_basis(config, data.dataset, learner.preprocessing, run.folder)
     checkpoints = Checkpoints(run.folder.checkpoints, config.run.checkpoint_every_s, stop)
     learner.fit(data.train, data.valid, session.log_epoch, checkpoints)
@@ -174,7 +176,7 @@ class Session:
         known = {"parameters": parameters} if parameters else {}  # not before a shallow one is fitted
         self.run.tags({**compute, "fingerprint": dataset.fingerprint, **known})
         self._log_dataset()
-        log.info("%s: %d classes, %d train and %d valid images", dataset.name, len(dataset.classes),
+        log.debug("%s: %d classes, %d train and %d valid images", dataset.name, len(dataset.classes),
                  len(self.data.train), len(self.data.valid))  # fmt: skip
         size = f"{parameters:,} parameters; " if parameters else ""
         log.info("%s/%s: %s%s", self.learner.family, self.learner.variation, size,
@@ -240,9 +242,13 @@ class Session:
         self.run.metrics({f"importance/{name}": value for name, value in found.items()})
         self.run.picture("pictures/importance.png", draw_importance(found, "valid"))
 
-    def register(self, scores: dict[str, float]) -> str | None:
-        """Logs the model, registers it as a version and returns its URI; None when the store does not answer."""
+    def register(self, scores: dict[str, float], *, checks_classes: bool = True) -> str | None:
+        """Logs the model, registers it as a version and returns its URI; None when the store does not answer.
+
+        Without `checks_classes` the version may have other classes than the registered model, which keeps its list.
+        """
         from eyevsai.registry.artifacts import size_of
+        from eyevsai.registry.classes import VERSION_TAG, class_tags
         from eyevsai.registry.versions import FILES_SHA256, REGISTERED_BY, SIZE, WEIGHTS_SHA256
         from eyevsai.reports.card import describe_model, describe_training, render_card
         from eyevsai.serving.package import MODEL_FOLDER, hash_package, write_package
@@ -262,8 +268,13 @@ class Session:
         self.run.model(package, "model", self.config.flat())
         weights = read_card(package / MODEL_FOLDER)["sha256"]
         digests = {WEIGHTS_SHA256: weights, FILES_SHA256: json.dumps(hash_package(package))}
+        classes = list(self.data.dataset.classes)
         tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()} | digests
-        self.run.operation("version", name=vars(self.name), tags={name: str(value) for name, value in tags.items()})
+        tags |= class_tags(classes, longest=VERSION_TAG)
+        self.run.operation(
+            "version", name=vars(self.name), tags={name: str(value) for name, value in tags.items()},
+            classes=classes if checks_classes else None, class_change=self.config.data.class_change,
+        )  # fmt: skip
         model_uri: str | None = self.run.folder.read(VERSION_URI) if self.run.flush() else None
         if model_uri:
             log.info("Registered %s with valid accuracy %.4f", model_uri, scores["accuracy"])

@@ -22,7 +22,7 @@ from eyevsai.tracking.lifetime import start_run
 from eyevsai.tracking.process import describe_process, has_died
 from eyevsai.tracking.run import Run, Unsynced
 from eyevsai.training.checkpoint import Checkpoints
-from eyevsai.tuning.study import RUN_ID, Trial
+from eyevsai.tuning.study import DEFAULTS, EPOCHS, RUN_ID, SETTINGS, Trial
 
 log = logging.getLogger("eyevsai")
 
@@ -129,8 +129,9 @@ class Trials:
     def _evaluate(self, trial: Trial) -> float:
         """The highest valid accuracy of the epochs of one trial."""
         values = self.study.space.suggest(trial, self.config.trials.model.settings)
-        trial.set_user_attr("settings", values)
+        trial.set_user_attr(SETTINGS, values)
         config = trial_config(self.config, values)
+        trial.set_user_attr(EPOCHS, getattr(config.model.settings, "epochs", None))
         tags = {"job": "trial", PARENT: self.parent, "study": self.study.name, "trial": trial.number,
                 **vars(self.opened.name)}  # fmt: skip
         title = f"trial {trial.number} {self.study.name}"
@@ -151,13 +152,17 @@ class Trials:
 
 
 def _reporting(run: Run, trial: Trial, accuracies: list[float]) -> Callable[[int, dict[str, float]], None]:
-    """What a learner tells of its epochs: to the run, to the study, and whether to go on."""
+    """What a learner tells of its epochs: to the run, to the study, and whether to go on.
+
+    The trial with the defaults always goes on: without its result nothing can be compared to it.
+    """
+    is_kept = DEFAULTS in trial.user_attrs
 
     def _on_epoch(epoch: int, row: dict[str, float]) -> None:
         run.metrics(row, step=epoch)
         accuracies.append(row["valid/accuracy"])
         trial.report(row["valid/accuracy"], epoch)
-        if trial.should_prune():
+        if trial.should_prune() and not is_kept:
             raise Pruned(f"pruned after epoch {epoch}")
 
     return _on_epoch

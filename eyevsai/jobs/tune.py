@@ -17,6 +17,8 @@ from eyevsai.evaluation.scores import VALID_ACCURACY
 from eyevsai.jobs.opening import log_input, start_job
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.jobs.study import OpenStudy, TuneConfig, compose_tune, open_study
+from eyevsai.registry.classes import hash_classes
+from eyevsai.store import CLASSES_SHA256, COMPLETE_TRIALS
 from eyevsai.tuning.settings import TuneSettings
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ log = logging.getLogger("eyevsai")
 
 WORK = "eyevsai.jobs.tune:run_trials"
 REPORT_EVERY_S = 30.0
+DEFAULT_ACCURACY = "trials/default_accuracy"  # valid accuracy of the trial with the defaults
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def tune(config: TuneConfig, run_id: str | None = None, tags: Mapping[str, str] 
             best = opened.study.refuse_failure()
             report.refresh()
             states, accuracy = report.states(), best.value or 0.0
-            log.info("Best of %d trials: valid accuracy %.4f in trial %d", sum(states.values()), accuracy, best.number)
+            log.info("Best of %d trials: valid accuracy %.4f in trial %d%s",
+                     sum(states.values()), accuracy, best.number, _tell_defaults(opened.study))  # fmt: skip
             found = dict(best.user_attrs["settings"])
             return Tuned(run.run_id, opened.study.name, found, accuracy, states, time.monotonic() - began)
 
@@ -76,11 +80,14 @@ def _start(opened: OpenStudy, stop: JobStop, run_id: str | None, told: Mapping[s
     config, study = opened.config, opened.study
     before = study.parent if study.parent and is_active(opened.tracking_uri, study.parent) else None
     tags = {"job": "tune", "study": study.name, **vars(opened.name), "preset": config.trials.model.preset,
-            "fingerprint": opened.dataset.fingerprint, **told}  # fmt: skip
+            "fingerprint": opened.dataset.fingerprint, CLASSES_SHA256: hash_classes(opened.dataset.classes),
+            **told}  # fmt: skip
     title = config.trials.run.run_name or f"tune {study.name}"
-    with start_job(stop, opened.tracking_uri, title, tags, config.state_root, given=run_id, resumed=before) as run:
+    with start_job(
+        stop, opened.tracking_uri, title, tags, config.state_root, given=run_id, resumed=before, extends=True
+    ) as run:
         if before:
-            log.info("Going on with study %s, which has %d trials.", study.name, len(study.counted()))
+            log.info("Going on with study %s, which has %d trials.", study.name, len(study.begun()))
         else:
             study.parent = run.run_id
             run.params({**config.trials.flat(), **asdict(config.tuning)})
@@ -98,7 +105,7 @@ class _Report:
 
     def states(self) -> dict[str, int]:
         """How many trials ended in which way."""
-        names = [trial.state.name.lower() for trial in self.study.counted()]
+        names = [trial.state.name.lower() for trial in self.study.begun()]
         return {name: names.count(name) for name in sorted(set(names))}
 
     def refresh_now_and_then(self) -> None:
@@ -116,14 +123,26 @@ class _Report:
             return
         self.shown_ = ended
         states = {f"trials/{name}": count for name, count in self.states().items()}
-        best = self.study.best()
-        self.run.metrics({**states, **({VALID_ACCURACY: best.value or 0.0} if best else {})}, step=ended)
+        best, defaults = self.study.best(), self.study.defaults()
+        known = {VALID_ACCURACY: best, DEFAULT_ACCURACY: defaults}
+        values = {name: trial.value for name, trial in known.items() if trial and trial.value is not None}
+        self.run.metrics({**states, **values}, step=ended)
         self.run.table("trials.json", *tabulate(self.study.counted()))
         if best is not None:
-            self.run.json("best.json", describe_best(best))
+            described = describe_best(self.study, best)
+            self.run.json("best.json", described)
+            self.run.tags({COMPLETE_TRIALS: described["complete"]})
             for name, figure in draw_study(self.study.study).items():
                 self.run.picture(f"pictures/{name}.png", figure, tight=True)
             self.run.text("study.html", render_page(self.study.study))
+
+
+def _tell_defaults(study: Study) -> str:
+    """Return the result of the trial with the defaults for the line about the best one; empty if it has none."""
+    defaults = study.defaults()
+    if defaults is None or defaults.value is None:
+        return ""
+    return f"; the defaults (trial {defaults.number}): {defaults.value:.4f}"
 
 
 def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: JobStop) -> None:

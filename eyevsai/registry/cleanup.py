@@ -12,7 +12,7 @@ from eyevsai.registry.audit import CLEANUP, MODEL
 from eyevsai.registry.models import KnownVersion, RegisteredModel
 from eyevsai.registry.stages import STAGES
 from eyevsai.registry.versions import PINNED, POINTS_AT, PRUNED_FROM, URI
-from eyevsai.store import PARENT
+from eyevsai.store import CLASSES_SHA256, COMPLETE_TRIALS, MIN_COMPLETE, PARENT
 
 Key = tuple[str, int]  # name and number of a version
 VERSION, FAILED, STUDY, CACHE, ORPHAN, UNFINISHED = "version", "failed run", "study", "cache", "orphan", "unfinished"
@@ -225,12 +225,16 @@ def plan_studies(
     for study in sorted(studies, key=lambda study: study.ended_ms):
         if study.status == "FINISHED":
             newest[_about(study)] = study
+    proven = {_about(study): study for study in sorted(studies, key=lambda study: study.ended_ms)
+              if study.status == "FINISHED" and int(study.tags.get(COMPLETE_TRIALS, "0")) >= MIN_COMPLETE}  # fmt: skip
     for study in studies:
         what = f"study {study.tags.get('study', study.name)} (run {study.run_id})"
         if by := used.get(study.run_id):
             kept[what] = f"in use by run {by}, which is RUNNING"
         elif study is newest.get(_about(study)):
             kept[what] = "the newest finished study of its model and dataset: train takes its settings"
+        elif study is proven.get(_about(study)):
+            kept[what] = f"the newest with {MIN_COMPLETE} complete trials of its model and dataset: train may take it"
         elif now_ms - study.ended_ms <= days * DAY_MS:
             kept[what] = f"ended less than {days:g} days ago"
         else:
@@ -242,4 +246,4 @@ def plan_studies(
 
 
 def _about(study: KnownRun) -> tuple[str | None, ...]:
-    return tuple(study.tags.get(name) for name in (DATASET, "model", "variation"))
+    return tuple(study.tags.get(name) for name in (DATASET, "model", "variation", CLASSES_SHA256))

@@ -77,6 +77,17 @@ def read_model(client: MlflowClient, name: str) -> RegisteredModel:
     return _join(found, _all_versions(client, f"name = '{name}'"))
 
 
+def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """Return the registered model of this name; None if there is none."""
+    try:
+        found = client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return _join(found, _all_versions(client, f"name = '{name}'"))
+
+
 def read_models(client: MlflowClient) -> list[RegisteredModel]:
     """All registered models, by name; two questions, however many there are."""
     versions: dict[str, list[ModelVersion]] = {}

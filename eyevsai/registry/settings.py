@@ -30,6 +30,9 @@ class PromoteSettings(Settings):
         str | None, Doc(f"TOML file of what is asked of a version; {POLICY} here, if there is one, by default.")
     ] = None
     force: Annotated[bool, Doc("Promote although the policy says no; takes a --reason, and is recorded.")] = False
+    class_change: Annotated[
+        bool, Doc("Promote although the classes differ from those that the stage has had; is recorded.")
+    ] = False
     reason: Annotated[str | None, Parameter(), Doc("Why, for those who read the log.")] = None
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")

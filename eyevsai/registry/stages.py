@@ -7,6 +7,7 @@ A tag of the model says what was last written here. What differs from it was set
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,12 @@ def rollback_targets(model: RegisteredModel, entries: Sequence[Entry]) -> dict[i
 def stage_of(model: RegisteredModel, number: int) -> str | None:
     """The stage that a version holds; None when it holds none."""
     return next((stage for stage in STAGES if holder_of(model, stage).version == number), None)
+
+
+def stage_of_uri(uri: str) -> str | None:
+    """Return the stage that `models:/NAME@ALIAS` or `models:/NAME/STAGE` names; None if it names none."""
+    named = re.split("[@/]", uri)[-1]
+    return next((alias for alias, title in STAGES.items() if named in (alias, title)), None)
 
 
 def disagreements(model: RegisteredModel) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,28 +15,45 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
 from eyevsai.names import ModelName, choose, registered_name
+from eyevsai.registry.classes import ADDED, check_change, class_tags, record_classes, recorded_classes
 from eyevsai.run_folder import MODEL_ID, VERSION_URI, RunFolder
 
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says of what is not there
 VERSION = "version"  # the tag of a run that holds the URI of its version
 
 
-def register(tracking_uri: str, name: ModelName, model_id: str | None, run_id: str, tags: Mapping[str, Any]) -> str:
-    """Registers a logged model as the next version under its name and returns `models:/NAME/VERSION`.
+def register(
+    tracking_uri: str, name: ModelName, model_id: str | None, run_id: str, tags: Mapping[str, Any],
+    *, classes: Sequence[str] | None = None, class_change: bool = False,
+) -> str:  # fmt: skip
+    """Register a logged model as the next version under its name and return `models:/NAME/VERSION`.
 
     The run is tagged with it. Without a logged model the version leads to the run's artifacts.
 
+    Args:
+        tracking_uri: the store.
+        name: what the registered model is named after.
+        model_id: of the logged model.
+        run_id: the run that trained it.
+        tags: of the version.
+        classes: the class list that the registered model has from now on; None leaves it as it is.
+        class_change: consent to another list than the one it has; the difference becomes tags of the version.
+
     Raises:
-        UserError: another dataset's name is written the same way.
+        UserError: another dataset's name is written the same way, or the classes differ and nobody consented.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    if not _make_model(client, name.registered, vars(name)):
+    if not _make_model(client, name.registered, vars(name) | (class_tags(classes) if classes else {})):
         check_name(tracking_uri, name)
     texts = {key: str(value) for key, value in tags.items()}
     version = _find_told(client, name, run_id, texts)
     if version is None:
+        difference = _check_classes(client, name, classes, consented=class_change)
         source = f"models:/{model_id}" if model_id else client.get_run(run_id).info.artifact_uri
-        version = client.create_model_version(name.registered, source, run_id, tags=texts, model_id=model_id)
+        told = texts | difference
+        version = client.create_model_version(name.registered, source, run_id, tags=told, model_id=model_id)
+    if classes and ADDED in version.tags:  # after the version exists: a retry finds it, and not a changed list
+        record_classes(client, name.registered, classes)
     uri = f"models:/{name.registered}/{version.version}"
     client.set_tag(run_id, VERSION, uri)
     return uri
@@ -51,6 +68,24 @@ def _make_model(client: MlflowClient, name: str, tags: dict[str, str]) -> bool:
             raise
         return False
     return True
+
+
+def _check_classes(
+    client: MlflowClient, name: ModelName, classes: Sequence[str] | None, *, consented: bool
+) -> dict[str, str]:
+    """Return the tags with the difference between a new class list and the one that the registered model has.
+
+    A model that has none yet gets this one.
+    """
+    from eyevsai.registry.models import read_model
+
+    if not classes:
+        return {}
+    recorded = recorded_classes(read_model(client, name.registered))
+    if recorded is None:
+        record_classes(client, name.registered, classes)
+        return {}
+    return check_change(name, recorded, classes, consented=consented).tags()
 
 
 def _find_told(client: MlflowClient, name: ModelName, run_id: str, tags: Mapping[str, str]) -> ModelVersion | None:
@@ -69,7 +104,10 @@ def carry_out(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]
     name, model_id = ModelName(**arguments["name"]), folder.read(MODEL_ID)
     if model_id is None:
         raise UserError(f"the model of run {folder.run_id} was not stored, so no version of {name} is registered")
-    uri = register(client.tracking_uri, name, model_id, folder.run_id, arguments["tags"])
+    classes, consented = arguments.get("classes"), bool(arguments.get("class_change"))
+    uri = register(
+        client.tracking_uri, name, model_id, folder.run_id, arguments["tags"], classes=classes, class_change=consented
+    )
     folder.write(VERSION_URI, uri)
 
 

@@ -16,9 +16,9 @@ MAX_GROUPS_SHOWN = 100
 
 
 def render_data_page(found: Inspection) -> str:
-    """Counts by class, sizes, bad and misnamed files, duplicates with pictures, and a sheet of samples."""
+    """Counts by class, sizes, files that are not used, duplicates and conflicts with pictures, and samples."""
     environment = Environment(loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined)
-    environment.filters["thumbnail"] = lambda item: encode_thumbnail(decode(item.file.path))
+    environment.filters["thumbnail"] = lambda item: encode_thumbnail(decode(item.file.path, found.depth))
     samples: dict[str, list[Item]] = {label: [] for label in found.classes[:MAX_CLASSES_SHOWN]}
     for item in found.items:
         if len(samples.get(item.label, [None] * SAMPLES_PER_CLASS)) < SAMPLES_PER_CLASS:
@@ -31,7 +31,11 @@ def render_data_page(found: Inspection) -> str:
         most=max(counts, default=0),
         imbalance=max(counts) / max(1, min(counts)) if counts else 0,
         sizes=_describe_sizes(found.items),
+        not_used=found.describe_unused().split("; ") if found.describe_unused() else [],
+        left_out=found.report()["left_out_by_class"],
         duplicates=found.duplicates()[:MAX_GROUPS_SHOWN],
+        conflicts=found.conflicts[:MAX_GROUPS_SHOWN],
+        sequences=found.sequences[:MAX_GROUPS_SHOWN],
         num_duplicates=len(found.duplicates()),
         samples=samples,
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from eyevsai.data.decode import decode
+from eyevsai.data.decode import Depth, decode
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.errors import UserError
 from eyevsai.formats.formats import EXPORTS
@@ -22,6 +23,11 @@ from eyevsai.models.learner import Images, Learner, load, read_card
 from eyevsai.serving.fetching import fetch_artifacts
 from eyevsai.serving.package import EXPORT_FOLDER, MODEL_FOLDER, check_package, fetch_package
 from eyevsai.training.inference import BATCH
+
+if TYPE_CHECKING:
+    from eyevsai.registry.versions import Version
+
+log = logging.getLogger("eyevsai")
 
 ABOUT = ("family", "variation", "classes", "preprocessing", "settings", "format")
 EXPORT_URI = re.compile(rf"runs:/[0-9a-f]{{32}}/{EXPORTS}/[a-z0-9-]+")
@@ -70,6 +76,11 @@ class Classifier:
         """Family, variation, classes, preprocessing, settings, format and threshold, as plain values."""
         return {**self._about, "threshold": self.threshold}
 
+    @property
+    def depth(self) -> Depth | None:
+        """The range of images with more than 8 bits that it was trained on; None in models from before it was kept."""
+        return self._preprocessing.depth
+
     def predict(self, image: Image, *, unsure: bool = False) -> Prediction:
         """The prediction for one image; see `predict_batch`."""
         return self.predict_batch([image], unsure=unsure)[0]
@@ -89,7 +100,8 @@ class Classifier:
                             "then load it by its version.")  # fmt: skip
         least = (self.threshold or 0.0) if unsure else 0.0
         found: list[Prediction] = []
-        squares = (self._preprocessing.square_of(pixels_of(image)) for image in images)  # none is kept at its full size
+        pictures = (pixels_of(image, self.depth) for image in images)  # none is kept at its full size
+        squares = map(self._preprocessing.square_of, pictures)
         while some := list(islice(squares, AT_ONCE)):
             found += [self._prediction(row, least) for row in self._model.predict_proba(some)]
         return found
@@ -104,7 +116,7 @@ def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
     """See `eyevsai.load`."""
     if not uri:  # which would be the current folder
         raise UserError("The model's name is empty: give a folder, models:/NAME/VERSION or models:/NAME@ALIAS.")
-    path, threshold = Path(uri).expanduser(), None
+    path, version = Path(uri).expanduser(), None
     if path.is_file() and (path.parent / MANIFEST).is_file():
         path = path.parent
     if path.is_dir() and (path / MANIFEST).is_file():
@@ -114,10 +126,13 @@ def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
     elif EXPORT_URI.fullmatch(uri):
         return _of_export(open_export(fetch_artifacts(uri), trusted=trusted))
     elif uri.startswith(("models:/", "runs:/")):
-        threshold, path = _kept_threshold(uri), fetch_package(uri)
+        version, path = _find_version(uri), fetch_package(uri)
     else:
         raise UserError(f"There is no model {uri}. Give a folder, models:/NAME/VERSION or models:/NAME@ALIAS.")
-    return open_model(path / MODEL_FOLDER, threshold)
+    classifier = open_model(path / MODEL_FOLDER, version.threshold if version else None)
+    if version is not None:
+        _warn_of_other_classes(uri, version, classifier.classes)
+    return classifier
 
 
 def open_model(folder: Path, threshold: float | None = None) -> Classifier:
@@ -149,22 +164,46 @@ def _of_export(export: OpenedExport, threshold: float | None = None) -> Classifi
     return Classifier(export, about, export.manifest["threshold"] if threshold is None else threshold)
 
 
-def _kept_threshold(uri: str) -> float | None:
-    """The threshold that an evaluation kept with a registered version."""
+def _find_version(uri: str) -> Version | None:
+    """Return the registered version that a URI names; None if it names something else."""
     from eyevsai.registry.versions import URI, find_version
     from eyevsai.store import open_store
 
-    return find_version(open_store(), uri).threshold if URI.fullmatch(uri) else None
+    return find_version(open_store(), uri) if URI.fullmatch(uri) else None
 
 
-def pixels_of(image: Image) -> npt.NDArray[np.uint8]:
+def _warn_of_other_classes(uri: str, version: Version, classes: Sequence[str]) -> None:
+    """Log a warning if `uri` names a stage whose version has other classes than were promoted to it.
+
+    Its alias or stage was set by hand then: a promotion asks for consent.
+    """
+    from eyevsai.registry.classes import compare_classes, hash_classes, recorded_classes, stage_prefix
+    from eyevsai.registry.models import find_model, open_registry
+    from eyevsai.registry.stages import stage_of_uri
+    from eyevsai.store import CLASSES_SHA256, open_store
+
+    stage = stage_of_uri(uri)
+    model = find_model(open_registry(open_store()), version.name) if stage else None
+    if stage is None or model is None:
+        return
+    promoted = model.tags.get(f"{stage_prefix(stage)}{CLASSES_SHA256}")
+    if promoted in (None, "", hash_classes(classes)):
+        return
+    recorded = recorded_classes(model, stage_prefix(stage))
+    how = f": {compare_classes(recorded, classes)}" if recorded is not None else ""
+    log.warning("%s is version %s, whose classes differ from those that were promoted%s. Nobody accepted them: the "
+                "alias or the stage was set by hand. Accept them with: eyevsai promote %s --version %s --to %s "
+                "--class-change true", uri, version.number, how, version.name, version.number, stage)  # fmt: skip
+
+
+def pixels_of(image: Image, depth: Depth | None = None) -> npt.NDArray[np.uint8]:
     """An image, decoded; raises UserError, see `Classifier.predict_batch`."""
     if isinstance(image, bytes):
-        return decode(image)
+        return decode(image, depth)
     if isinstance(image, str | Path):
         if not Path(image).is_file():
             raise UserError(f"There is no image file {image}.")
-        return decode(Path(image))
+        return decode(Path(image), depth)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
         shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UserError(f"An image is a path, bytes, or an array H,W,3 of uint8, not {shape}.")

@@ -53,17 +53,16 @@ class PyfuncModel:
         columns = getattr(model_input, "columns", ())
         if COLUMN not in columns:
             raise UserError(f"The input is a table with a column {COLUMN!r}; this one has {list(columns)}.")
-        predictions = self.classifier.predict_batch(_read_cells(list(model_input[COLUMN])))
+        predictions = self.classifier.predict_batch(self._read_cells(list(model_input[COLUMN])))
         return pd.DataFrame([vars(prediction) for prediction in predictions], index=model_input.index)
 
-
-def _read_cells(cells: Sequence[Any]) -> Iterator[npt.NDArray[np.uint8]]:
-    """The images of a column, each decoded when it is asked for."""
-    for number, cell in enumerate(cells, 1):
-        try:
-            yield pixels_of(read_cell(cell))
-        except UserError as error:
-            raise UserError(f"Record {number} of {len(cells)}: {error}") from error
+    def _read_cells(self, cells: Sequence[Any]) -> Iterator[npt.NDArray[np.uint8]]:
+        """The images of a column, each decoded when it is asked for."""
+        for number, cell in enumerate(cells, 1):
+            try:
+                yield pixels_of(read_cell(cell), self.classifier.depth)
+            except UserError as error:
+                raise UserError(f"Record {number} of {len(cells)}: {error}") from error
 
 
 def read_cell(cell: Any) -> Image:

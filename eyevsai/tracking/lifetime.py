@@ -53,13 +53,15 @@ def start_run(
     *,
     given: str | None = None,
     resumed: str | None = None,
+    extends: bool = False,
     carriers: Mapping[str, Carrier] = MappingProxyType({}),
     stop: Stop | None = None,
 ) -> Iterator[Run]:
     """A run that ends as the block ends: FINISHED, KILLED when it was interrupted, else FAILED.
 
     `given` is the run that `mlflow run` made for this call: it is taken over instead of making another.
-    `resumed` is an earlier run to go on with; then the given one only says so, and `sweep` deletes it later.
+    `resumed` is an earlier run to go on with; then the given one only says so, and `sweep` deletes it later. One that
+    has finished is refused unless this one `extends` it, as more trials extend a study.
     `carriers` carry out operations of other rooms. While a run ends, `stop` waits.
 
     Raises:
@@ -83,7 +85,7 @@ def start_run(
         run = open_run(client, folder, carriers)
         log.debug("Run %s (%s) begins; what this machine keeps of it is in %s", run_id, name, folder.path)
         if resumed:
-            _reopen(run, own, given)
+            _reopen(run, own, given, extends=extends)
         with _logging_to(folder.log), _beating(folder):
             yield from _ending_truly(run, stop or Stop())
         folder.delete()  # only a finished run whose store knows all comes here; inside the lock, or two could own it
@@ -152,11 +154,11 @@ def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> Non
     client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
-def _reopen(run: Run, tags: dict[str, Any], given: str | None) -> None:
+def _reopen(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool) -> None:
     if run.spool.drain(PATIENCE_S):  # first: an end that was left unsaid must not come after the new beginning
         raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
     found = run.client.get_run(run.run_id)
-    if found.info.status == "FINISHED":  # by another process, between the search for it and the lock
+    if found.info.status == "FINISHED" and not extends:  # by another process, between the search for it and the lock
         run.spool.close()
         run.folder.delete()
         raise UserError(f"Run {run.run_id} has finished meanwhile: there is nothing to resume.")

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
 from eyevsai.evaluation.scores import SCORES
-from eyevsai.store import all_pages, list_experiments
+from eyevsai.store import CLASSES_SHA256, all_pages, list_experiments
 
 CLASSES = "classes.json"  # the artifact of a training run that names its classes
 IMPORTED = "imported"  # the tag of a run that another registry knew first: its name there
@@ -102,8 +102,14 @@ def _describe(run: Run) -> FoundRun:
     return FoundRun(info.run_id, info.run_name or "", info.status, data.tags, data.params, data.metrics, uri)
 
 
-def find_study(tracking_uri: str, tags: Mapping[str, str], wanted: str | None) -> str | None:
-    """The run of the newest finished study with these tags; with `wanted`, the one of that name or run id."""
+def find_study(
+    tracking_uri: str, tags: Mapping[str, str], wanted: str | None, classes_sha256: str | None = None
+) -> str | None:
+    """Return the run of the newest finished study with these tags; with `wanted`, the one of that name or run id.
+
+    With `classes_sha256`, studies of another class list are skipped, unless the run id names one. Studies of earlier
+    versions do not record theirs, and are not skipped.
+    """
     client = MlflowClient(tracking_uri=tracking_uri)
     conditions = {"job": "tune", **tags}
     if wanted is not None:
@@ -119,7 +125,8 @@ def find_study(tracking_uri: str, tags: Mapping[str, str], wanted: str | None) -
     runs = all_pages(
         lambda token: client.search_runs(experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token)
     )
-    return next((run.info.run_id for run in runs if _has(run.data.tags, conditions)), None)
+    found = (run for run in runs if _has(run.data.tags, conditions) and has_classes(run.data.tags, classes_sha256))
+    return next((run.info.run_id for run in found), None)
 
 
 def read_text(tracking_uri: str, run_id: str, name: str) -> str | None:
@@ -147,6 +154,11 @@ def _compare(value: str) -> str:
     if "\\" in value or ("'" in value and '"' in value):
         return "!= ''"
     return f'= "{value}"' if "'" in value else f"= '{value}'"
+
+
+def has_classes(tags: Mapping[str, str], classes_sha256: str | None) -> bool:
+    """Return True unless tags record another class list."""
+    return classes_sha256 is None or tags.get(CLASSES_SHA256, classes_sha256) == classes_sha256
 
 
 def _has(known: Mapping[str, str], tags: Mapping[str, str]) -> bool:

@@ -9,24 +9,37 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from eyevsai.tuning.study import ERROR, RUN_ID
+from eyevsai.tuning.study import EPOCHS, ERROR, RUN_ID, SETTINGS, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SETTINGS = "settings"  # the attribute of a trial that has all that was chosen for it
 TARGET = "valid accuracy"
 MIN_FOR_IMPORTANCE = 4  # trials; of fewer nothing can be said
 
 
-def describe_best(best: FrozenTrial) -> dict[str, Any]:
-    """The best trial's settings, value and run."""
+def describe_best(study: Study, best: FrozenTrial) -> dict[str, Any]:
+    """Return the best trial's settings, value and run, and what tells whether the study is worth more than defaults.
+
+    `epochs` are those configured, None for a model without; `defaults` is None for a study that was begun without.
+    """
+    defaults = study.defaults()
     return {
         "trial": best.number,
         "run_id": best.user_attrs.get(RUN_ID),
         "accuracy": best.value,
+        "epochs": best.user_attrs.get(EPOCHS),
         "settings": best.user_attrs[SETTINGS],
+        "searched": list(study.space.dimensions),
+        "complete": sum(trial.state is TrialState.COMPLETE for trial in study.counted()),
+        "defaults": _describe_defaults(defaults) if defaults else None,
     }
+
+
+def _describe_defaults(trial: FrozenTrial) -> dict[str, Any]:
+    accuracy = trial.value if trial.state is TrialState.COMPLETE else None
+    return {"trial": trial.number, "state": trial.state.name.lower(), "accuracy": accuracy,
+            "epochs": trial.user_attrs.get(EPOCHS)}  # fmt: skip
 
 
 def tabulate(trials: Sequence[FrozenTrial]) -> tuple[list[str], list[list[Any]]]:

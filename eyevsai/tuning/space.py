@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,23 @@ class Dimension:
         values = [low * (high / low) ** share if self.space.log else low + (high - low) * share for share in shares]
         return sorted({round(value) for value in values}) if self.setting.type is int else values
 
+    def nearest(self, value: Any) -> Any:
+        """Return the value of this dimension that is nearest to `value`: itself, if the dimension contains it.
+
+        Where nothing is near, as for text that is not among the options, it is the middle one of `points`.
+        """
+        if isinstance(self.space, Range) and _is_number(value):
+            return self.setting.type(min(max(value, self.space.low), self.space.high))
+        if isinstance(self.space, Choice) and value in self.space:
+            return value
+        numbers = [option for option in self.points if _is_number(option)]
+        if not (_is_number(value) and numbers):
+            return self.points[len(self.points) // 2]
+        ranges = (self.setting.search, self.setting.allowed)
+        is_log = any(isinstance(each, Range) and each.log for each in ranges) and min(value, *numbers) > 0
+        scale: Callable[[float], float] = math.log if is_log else float
+        return min(numbers, key=lambda option: abs(scale(option) - scale(value)))
+
     def describe(self) -> Any:
         """Plain values that tell this dimension from another."""
         return list(self.space.options) if isinstance(self.space, Choice) else vars(self.space)
@@ -65,11 +82,22 @@ class Space:
 
     def suggest(self, trial: Trial, defaults: Settings) -> dict[str, Any]:
         """The settings of one trial; those that matter only beside a value that was not chosen are left alone."""
+        return self._choose(defaults, lambda dimension: _suggest(trial, dimension))
+
+    def nearest(self, defaults: Settings) -> dict[str, Any]:
+        """Return the point of the space that is nearest to `defaults`, without the settings that are fixed.
+
+        Settings that matter only beside a value that it does not have are left out, as in a trial.
+        """
+        chosen = self._choose(defaults, lambda dimension: dimension.nearest(getattr(defaults, dimension.setting.name)))
+        return {name: value for name, value in chosen.items() if name in self.dimensions}
+
+    def _choose(self, defaults: Settings, choose: Callable[[Dimension], Any]) -> dict[str, Any]:
         chosen = dict(self.fixed)
         for name, dimension in self.dimensions.items():
             when = dimension.setting.when
             if when is None or chosen.get(when.name, getattr(defaults, when.name)) in when.values:
-                chosen[name] = _suggest(trial, dimension)
+                chosen[name] = choose(dimension)
         return chosen
 
     def grid(self) -> dict[str, list[Any]]:
@@ -114,6 +142,10 @@ def declared_space(declared: type[Settings], given: Mapping[str, Any], path: str
 def _dependants_last(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
     free = {name: each for name, each in dimensions.items() if each.setting.when is None}
     return free | {name: each for name, each in dimensions.items() if name not in free}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _suggest(trial: Trial, dimension: Dimension) -> Any:

@@ -16,8 +16,6 @@ from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, GridSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -25,7 +23,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from eyevsai.data.randomness import seed_for
 from eyevsai.errors import Pruned, RunFailed, UserError
 from eyevsai.run_folder import describe_change
+from eyevsai.settings import Settings
 from eyevsai.store import shown
+from eyevsai.tuning.samplers import make_pruner, make_sampler
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.tuning.space import Space
 
@@ -34,8 +34,9 @@ log = logging.getLogger("eyevsai")
 __all__ = ["Place", "Study", "Trial"]
 
 BASIS, PARENT, PROCESS, LEFT_OUT, ERROR, RUN_ID = "basis", "parent", "process", "left_out", "error", "run_id"
-MIN_EPOCHS = 3  # of a trial, for anything to be gained by giving it up
-STARTUP_TRIALS = 5  # that the median pruner lets run
+DEFAULTS = "defaults"  # the attribute of the trial that has the defaults, to which others are compared
+SETTINGS, EPOCHS = "settings", "epochs"  # attributes of a trial: all that was chosen for it, its configured epochs
+FIXED = "fixed_params"  # Optuna's name for the parameters of a trial that was queued
 NAMELESS_S = 15.0  # after which a trial that names no process is taken for one whose process died before it could
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -94,7 +95,7 @@ class Study:
         self.settings = settings
         self.space = space
         self.storage = place.open()
-        self.pruner = _make_pruner(settings.pruner, epochs)
+        self.pruner = make_pruner(settings.pruner, epochs)
         self._nameless_since: dict[int, float] = {}  # by number, on this process' own clock: hosts may disagree
         self.study = optuna.create_study(
             study_name=name, storage=self.storage, direction="maximize", load_if_exists=True, pruner=self.pruner
@@ -116,6 +117,21 @@ class Study:
             raise UserError(f"There is a study {self.name} of another space: {change}. Bring it back, or start another "
                             f"with --study {self.name}-{number}.")  # fmt: skip
 
+    def enqueue_defaults(self, defaults: Settings) -> dict[str, tuple[Any, Any]]:
+        """Queue the defaults as the first trial, unless the study has trials already; again if they were lost.
+
+        Returns:
+            The settings whose default is outside the space: the default, and the nearest value, which is queued.
+        """
+        trials = self.trials()
+        are_lost = self.defaults() is None and any(DEFAULTS in trial.user_attrs for trial in trials)
+        if trials and not are_lost:
+            return {}
+        values = self.space.nearest(defaults)
+        self.study.enqueue_trial(values, user_attrs={DEFAULTS: True})
+        wanted = {name: getattr(defaults, name) for name in values}
+        return {name: (wanted[name], value) for name, value in values.items() if value != wanted[name]}
+
     @property
     def parent(self) -> str | None:
         """The run of the whole study; None until one was made."""
@@ -131,9 +147,13 @@ class Study:
         if self.num_left() <= 0:
             return None
         started = len(self.trials())
-        self.study.sampler = self._make_sampler(seed_for(seed + worker, "sampler", started) % 2**32)
+        drawn = seed_for(seed + worker, "sampler", started) % 2**32
+        self.study.sampler = make_sampler(self.settings, self.space, drawn)
         trial = self.study.ask()
         trial.set_user_attr(PROCESS, process)
+        if self._repeats_defaults(trial):
+            self._leave_out(trial, "another process queued the defaults too")
+            return self.ask(seed, worker, process)
         # Two processes may ask at the same time: of all that count, those with the lowest numbers are taken, the
         # waiting ones included, since another process may be taking one of them just now.
         if sum(other.number < trial.number for other in self.counted()) >= self.settings.n_trials:
@@ -150,7 +170,7 @@ class Study:
             self.study.tell(trial, state=TrialState.FAIL)
         elif isinstance(outcome, BaseException):  # a signal: the trial is begun again when the study is gone on with
             self._leave_out(trial, "interrupted")
-            self.study.enqueue_trial(trial.params)
+            self._begin_again(trial)
         else:
             self.study.tell(trial, outcome)
 
@@ -176,7 +196,7 @@ class Study:
                 self.study.tell(trial.number, state=TrialState.FAIL)
             except (ValueError, RuntimeError):  # another process swept it at the same time
                 continue
-            self.study.enqueue_trial(trial.params)
+            self._begin_again(trial)
             swept += 1
         return swept
 
@@ -188,20 +208,26 @@ class Study:
         """The trials that the study is made of: not those whose process died, which were begun again."""
         return [trial for trial in self.trials() if LEFT_OUT not in trial.user_attrs]
 
+    def begun(self) -> list[FrozenTrial]:
+        """Return the trials that are counted, without those that are only queued."""
+        return [trial for trial in self.counted() if trial.state is not TrialState.WAITING]
+
     def num_left(self) -> int:
         """How many trials are still to be begun."""
-        begun = sum(trial.state is not TrialState.WAITING for trial in self.counted())
-        return self.settings.n_trials - begun
+        return self.settings.n_trials - len(self.begun())
 
     def is_done(self) -> bool:
         """Whether all trials have ended."""
-        return self.num_left() <= 0 and all(trial.state.is_finished() for trial in self.counted()
-                                            if trial.state is not TrialState.WAITING)  # fmt: skip
+        return self.num_left() <= 0 and all(trial.state.is_finished() for trial in self.begun())
 
     def best(self) -> FrozenTrial | None:
         """The trial with the highest value; the first of equal ones."""
         complete = [trial for trial in self.counted() if trial.state is TrialState.COMPLETE]
         return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+
+    def defaults(self) -> FrozenTrial | None:
+        """Return the trial with the defaults; None if the study was begun by a version that queued none."""
+        return next((trial for trial in self.counted() if DEFAULTS in trial.user_attrs), None)
 
     def refuse_failure(self) -> FrozenTrial:
         """The best trial.
@@ -211,34 +237,25 @@ class Study:
         """
         best = self.best()
         if best is None:
-            reasons = Counter(trial.user_attrs.get(ERROR, "pruned") for trial in self.counted())
+            begun = self.begun()
+            reasons = Counter(trial.user_attrs.get(ERROR, "pruned") for trial in begun)
             (reason, count), *_ = reasons.most_common(1) or [("no trial was begun", 0)]
-            raise RunFailed(f"No trial of study {self.name} has a result. {count} of {len(self.counted())}: {reason}")
+            raise RunFailed(f"No trial of study {self.name} has a result. {count} of {len(begun)}: {reason}")
         return best
+
+    def _repeats_defaults(self, trial: Trial) -> bool:
+        """Return True if the trial has the defaults, and one before it, too: two processes began the study at once."""
+        if DEFAULTS not in trial.user_attrs:
+            return False
+        first = self.defaults()
+        return first is not None and first.number < trial.number
+
+    def _begin_again(self, trial: Trial | FrozenTrial) -> None:
+        """Queue a trial again: what was chosen for it, and what it was to have if nothing was chosen yet."""
+        lost = self.storage.get_trial(trial._trial_id)
+        marks = {DEFAULTS: True} if DEFAULTS in lost.user_attrs else None
+        self.study.enqueue_trial({**lost.system_attrs.get(FIXED, {}), **lost.params}, user_attrs=marks)
 
     def _leave_out(self, trial: Trial, why: str) -> None:
         trial.set_user_attr(LEFT_OUT, why)
         self.study.tell(trial, state=TrialState.FAIL)
-
-    def _make_sampler(self, seed: int) -> BaseSampler:
-        """A sampler whose draws depend on how many trials there are, so that a study gone on with repeats none."""
-        kind = self.settings.sampler
-        if kind == "tpe":
-            return TPESampler(seed=seed, constant_liar=self.settings.jobs > 1)
-        if kind == "gp":
-            return GPSampler(seed=seed)
-        if kind == "cmaes":
-            return CmaEsSampler(seed=seed)
-        if kind == "grid":
-            return GridSampler(self.space.grid(), seed=0)
-        return RandomSampler(seed=seed)
-
-
-def _make_pruner(kind: str, epochs: int) -> BasePruner:
-    if epochs < MIN_EPOCHS:
-        return NopPruner()
-    if kind == "hyperband":
-        return HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=max(1, epochs), reduction_factor=3)
-    if kind == "median":
-        return MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=epochs // 5)
-    return NopPruner()

@@ -69,7 +69,7 @@ class Leaving:
     """A fitted learner, what its exports are held against, and each export, made when it is first asked for."""
 
     def __init__(self, pair: tuple[str, str], source: Path, cache: Path, folder: Path) -> None:
-        dataset = load_dataset(DataSettings(data=str(source), cache_root=str(cache)), seed=0)
+        dataset = load_dataset(DataSettings(data=str(source), cache_root=str(cache)))
         self.learner = build(*pair, tiny(*pair), dataset.classes, seed=0)
         self.learner.prepare(dataset.labels_of("train"))
         data: Data = dataset.open(self.learner.preprocessing)

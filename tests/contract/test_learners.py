@@ -33,7 +33,7 @@ def tiny(family: str, variation: str) -> Settings:
 class Fitted:
     def __init__(self, family: str, variation: str, source: Path, cache: Path) -> None:
         self.family, self.variation = family, variation
-        dataset = load_dataset(DataSettings(data=str(source), cache_root=str(cache)), seed=0)
+        dataset = load_dataset(DataSettings(data=str(source), cache_root=str(cache)))
         self.learner = self.build(dataset.classes)
         self.learner.prepare(dataset.labels_of("train"))
         self.data: Data = dataset.open(self.learner.preprocessing)

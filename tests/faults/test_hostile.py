@@ -141,7 +141,7 @@ HOSTILE: dict[Callable[[Path, Path], None], str] = {
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory, stripes: Path, cache_root: Path) -> Path:
-    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)), seed=0)
+    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
     settings = family_of("deep_v1").variations["standard"].settings(image_size=32, width=4)
     learner = build("deep_v1", "standard", settings, dataset.classes, seed=0)
     return write_package(learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("own"), {})

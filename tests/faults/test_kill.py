@@ -119,12 +119,15 @@ def test_auto_knows_a_run_again_whose_settings_a_study_found(
 ) -> None:
     place = make_place(tmp_path / "place", template_store, stripes)
     train = place.command()
-    tune = [*train[:3], "tune", *train[4:], "--n-trials", "1"]
+    (place.folder / "space.toml").write_text("lr = 0.01\n")
+    tune = [*train[:3], "tune", *train[4:], "--n-trials", "1", "--space", "space.toml", "--study", "small"]
     subprocess.run(tune, cwd=place.folder, env=place.environment(), check=True, capture_output=True, timeout=280)
     before = set(place.run_ids())
-    was_killed(place.run(FAULTS[0]))
-    done = place.run(resume="auto")
+    was_killed(place.run(FAULTS[0], tuned="small"))
+    done = place.run(resume="auto", tuned="small")
     assert done.returncode == 0, done.stderr
     (run_id,) = set(place.run_ids()) - before
     assert place.outcome(run_id).status == "FINISHED"
-    assert place.client.get_run(run_id).data.tags["tuned_from"] in before
+    run = place.client.get_run(run_id)
+    assert run.data.tags["tuned_from"] in before
+    assert run.data.tags["tuned_settings"] == "lr 0.003 -> 0.01"

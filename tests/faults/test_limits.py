@@ -30,7 +30,7 @@ from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 
 spare, side = int(sys.argv[1]), int(sys.argv[3])
-dataset = load_dataset(DataSettings(data=sys.argv[2]), 0)
+dataset = load_dataset(DataSettings(data=sys.argv[2]))
 settings = DeepV1Settings(epochs=1, image_size=side, width=32, batch_size=32, precision="float32", threads=1)
 learner = DeepV1Learner("standard", settings, dataset.classes, 0)
 data = dataset.open(learner.preprocessing)

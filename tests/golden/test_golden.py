@@ -36,7 +36,7 @@ def tiny_losses(family: str, variation: str, cache_root: Path) -> list[list[floa
         optimizer="sgd", lr=1e-3,  # Adam divides by tiny gradients, and so makes much of how a CPU rounds
     )  # fmt: skip
     torch.set_num_threads(1)
-    dataset = load_dataset(DataSettings(cache_root=str(cache_root)), seed=0)
+    dataset = load_dataset(DataSettings(cache_root=str(cache_root)))
     learner = build(family, variation, settings, dataset.classes, seed=0)
     data = dataset.open(learner.preprocessing)
     losses: list[list[float]] = []
@@ -47,7 +47,7 @@ def tiny_losses(family: str, variation: str, cache_root: Path) -> list[list[floa
 def untrained_loss(family: str, variation: str, cache_root: Path) -> float:
     """Mean negative log likelihood of digits' valid split by a network as it is built from seed 0."""
     settings = family_of(family).variations[variation].settings(image_size=32, width=8, device="cpu")
-    dataset = load_dataset(DataSettings(cache_root=str(cache_root)), seed=0)
+    dataset = load_dataset(DataSettings(cache_root=str(cache_root)))
     learner = build(family, variation, settings, dataset.classes, seed=0)
     valid = dataset.open(learner.preprocessing).valid
     own = learner.predict_proba(valid.arrays())[range(len(valid)), valid.labels.numpy()]
@@ -57,7 +57,7 @@ def untrained_loss(family: str, variation: str, cache_root: Path) -> float:
 @pytest.fixture(scope="module")
 def decoded(cache_root: Path) -> Path:
     """The cache, with the digits in it."""
-    load_dataset(DataSettings(cache_root=str(cache_root)), seed=0).open(Preprocessing(32))
+    load_dataset(DataSettings(cache_root=str(cache_root))).open(Preprocessing(32))
     return cache_root
 
 

@@ -97,7 +97,7 @@ def test_a_program_does_what_commands_do(stripes: Path, workplace: Path, capfd: 
 def test_a_study_a_comparison_and_a_package(stripes: Path, workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     found = tune(data=stripes, n_trials=1, **SMALL)
     assert found.states == {"complete": 1}
-    trained = train(data=stripes, **SMALL)
+    trained = train(data=stripes, tuned=found.run_id, **SMALL)
     assert mlflow.MlflowClient().get_run(trained.run_id).data.tags["tuned_from"] == found.run_id
     other = train(data=stripes, tuned="never", **SMALL | {"epochs": 2})
     for each in (trained, other):

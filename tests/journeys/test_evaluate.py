@@ -78,7 +78,7 @@ def test_entry_point_evaluates_on_the_test_split(entry_point: Eyevsai, run_id: s
     assert (run.info.status, call.info.status, call.data.tags["subject"]) == ("FINISHED", "FINISHED", run_id)
     assert not any(name.startswith("test/") for name in call.data.metrics)
 
-    dataset = load_dataset(DataSettings(data=str(images), cache_root=run.data.params["cache_root"]), 0)
+    dataset = load_dataset(DataSettings(data=str(images), cache_root=run.data.params["cache_root"]))
     items = [item for item, split in zip(dataset.items, dataset.split_names, strict=True) if split == "test"]
     model = package.load(f"models:/{run.data.tags['version'].removeprefix('models:/')}")
     predictions = model.predict_batch([item.file.path for item in items])
@@ -173,7 +173,7 @@ def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace
     assert "comparison.html shows no images" in done.stderr
     assert "McNemar's exact test" in done.stdout
     assert "data:image" not in (workplace / "comparison.html").read_text()
-    third = train(eyevsai, images, "--seed", "5", "--epochs", "1")
+    third = train(eyevsai, images, "--split-seed", "5", "--epochs", "1")
     eyevsai("evaluate", "--run", third, "--corruption-images", "0")
     assert "not judged by the same images" in eyevsai("compare", first, third, code=2).stderr
     assert "two runs" in eyevsai("compare", first, code=2).stderr

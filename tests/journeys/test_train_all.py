@@ -89,8 +89,9 @@ def train_all_and_check(mlflow_run: MlflowRun, eyevsai: Eyevsai, *models: str) -
     assert len(runs("train")) == 2
     table = json.loads(Path(MlflowClient().download_artifacts(again["run_id"], "jobs.json")).read_text())
     assert [row[1] for row in table["data"]] == ["was done before"] * 2
-    flags += ["--models", models[0]]
-    eyevsai("train-all", *flags, "--run-tuning", "false", "--export", "", "--force", "--auto-cleanup", "--keep", "1")
+    at = flags.index("--export")
+    flags = [*flags[:at], *flags[at + 2 :], "--models", models[0]]
+    eyevsai("train-all", *flags, "--run-tuning", "false", "--force", "--auto-cleanup", "--keep", "1")
     assert numbers("stripes-deep_v1-standard") == [2]
 
 

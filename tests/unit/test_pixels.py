@@ -25,7 +25,7 @@ def settings(folder: Path, cache: Path) -> DataSettings:
 
 def test_the_cache_holds_what_decoding_and_resizing_give(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 5, "b": 5})
-    dataset = load_dataset(settings(folder, tmp_path / "cache"), seed=0)
+    dataset = load_dataset(settings(folder, tmp_path / "cache"))
     preprocessing = Preprocessing(32)
     data = dataset.open(preprocessing)
     for row, item in enumerate(dataset.items):
@@ -36,7 +36,7 @@ def test_the_cache_holds_what_decoding_and_resizing_give(tmp_path: Path) -> None
 
 def test_a_second_reading_opens_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
-    dataset = load_dataset(settings(folder, tmp_path / "cache"), seed=0)
+    dataset = load_dataset(settings(folder, tmp_path / "cache"))
     first = dataset.open(Preprocessing(32)).pixels.image(0)
     for item in dataset.items:
         item.file.path.unlink()
@@ -45,14 +45,14 @@ def test_a_second_reading_opens_no_image(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_cache_of_another_size_is_another_cache(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
-    dataset = load_dataset(settings(folder, tmp_path / "cache"), seed=0)
+    dataset = load_dataset(settings(folder, tmp_path / "cache"))
     assert min(dataset.open(Preprocessing(32)).pixels.image(0).shape[:2]) == 37
     assert min(dataset.open(Preprocessing(64)).pixels.image(0).shape[:2]) == 74
 
 
 def test_an_image_that_changed_under_a_running_job_is_named(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
-    dataset = load_dataset(settings(folder, tmp_path / "cache"), seed=0)
+    dataset = load_dataset(settings(folder, tmp_path / "cache"))
     (folder / "a" / "001.png").write_bytes((folder / "b" / "001.png").read_bytes())
     with pytest.raises(UserError, match=r"001\.png changed"):
         dataset.open(Preprocessing(32))
@@ -61,7 +61,7 @@ def test_an_image_that_changed_under_a_running_job_is_named(tmp_path: Path) -> N
 
 def test_a_torn_cache_is_found_and_built_again(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
-    dataset = load_dataset(settings(folder, tmp_path / "cache"), seed=0)
+    dataset = load_dataset(settings(folder, tmp_path / "cache"))
     expected = dataset.open(Preprocessing(32)).pixels.image(3)
     (path,) = (tmp_path / "cache" / "pixels").glob("*/pixels.u8")
     for damage in (lambda data: data[: len(data) // 2], lambda data: data[:-1] + bytes([data[-1] ^ 1])):
@@ -71,7 +71,7 @@ def test_a_torn_cache_is_found_and_built_again(tmp_path: Path) -> None:
 
 def test_caches_stay_below_their_limit_and_can_be_cleared(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
-    dataset = load_dataset(settings(folder, tmp_path / "cache"), seed=0)
+    dataset = load_dataset(settings(folder, tmp_path / "cache"))
     kept = dataset.open(Preprocessing(32))
     before = kept.pixels.image(0)
     for size in (40, 48):
@@ -90,22 +90,22 @@ def build_and_add_up(folder: Path, cache: Path, out: Path, halfway: Path | None 
 
     decoded: list[object] = []
 
-    def stop_at_ten(content: object) -> object:
+    def stop_at_ten(content: object, depth: object) -> object:
         decoded.append(content)
         if halfway and len(decoded) == 10:
             halfway.touch()
             time.sleep(60)
-        return decode(content)
+        return decode(content, depth)
 
     module.decode = stop_at_ten  # in a fork
-    data = load_dataset(settings(folder, cache), 0).open(Preprocessing(64))
+    data = load_dataset(settings(folder, cache)).open(Preprocessing(64))
     out.write_text(str(int(sum(data.pixels.image(row).sum() for row in range(30)))))
 
 
 @pytest.mark.processes("one process is killed while it builds what two others wait for")
 def test_two_builders_at_once_and_one_that_died(tmp_path: Path) -> None:
     folder, cache, halfway = write_images(tmp_path / "set", {"a": 15, "b": 15}), tmp_path / "cache", tmp_path / "ten"
-    load_dataset(settings(folder, cache), 0)
+    load_dataset(settings(folder, cache))
     lost = start_fork(build_and_add_up, folder, cache, tmp_path / "0", halfway)
     wait_for_file(halfway)
     assert list((cache / "pixels").glob(".building-*"))
@@ -113,7 +113,7 @@ def test_two_builders_at_once_and_one_that_died(tmp_path: Path) -> None:
     time.sleep(0.3)
     lost.kill()
     assert join_forks([lost, *jobs]) == [-signal.SIGKILL, 0, 0]
-    expected = load_dataset(settings(folder, tmp_path / "other"), 0).open(Preprocessing(64)).pixels
+    expected = load_dataset(settings(folder, tmp_path / "other")).open(Preprocessing(64)).pixels
     total = str(int(sum(expected.image(row).sum() for row in range(30))))
     assert [(tmp_path / str(number)).read_text() for number in (1, 2)] == [total, total]
     assert len(list((cache / "pixels").glob("*/cache.json"))) == 1
@@ -124,7 +124,7 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Choose another --cache-root"):
-        load_dataset(settings(folder, tmp_path / "file"), seed=0)
-    dataset = load_dataset(settings(folder, tmp_path / "cache"), seed=0)
+        load_dataset(settings(folder, tmp_path / "file"))
+    dataset = load_dataset(settings(folder, tmp_path / "cache"))
     with pytest.raises(UserError, match="Choose another --cache-root"):
         replace(dataset, cache_root=tmp_path / "file").open(Preprocessing(32))

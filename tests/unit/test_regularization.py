@@ -32,7 +32,7 @@ LABELS = torch.arange(8)
 @pytest.fixture(scope="module")
 def data(stripes: Path, cache_root: Path) -> Data:
     settings = DataSettings(data=str(stripes), cache_root=str(cache_root))
-    return load_dataset(settings, seed=0).open(Preprocessing(32))
+    return load_dataset(settings).open(Preprocessing(32))
 
 
 def mixed(seed: int, **settings: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -251,7 +251,7 @@ def test_a_run_says_of_which_datasets_its_own_is_composed(workplace: Path, cache
     union = DataSettings(dataset="combined_all", data_root=str(workplace / "root"), cache_root=str(cache_root))
     uri = os.environ["MLFLOW_TRACKING_URI"]
     with start_run(uri, "union", {}, workplace / "state") as run:
-        log_input(run, load_dataset(union, 0))
+        log_input(run, load_dataset(union))
         run.metrics({"best/accuracy": 0.5, "best/loss": 2.0}, step=1)
         run.metrics({"best/accuracy": 0.75}, step=2)
     assert result_of(uri, run.run_id).parts == ("beans", "pets")

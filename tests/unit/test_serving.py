@@ -23,7 +23,7 @@ from tests.conftest import draw_image
 
 @pytest.fixture(scope="module")
 def made(stripes: Path, cache_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)), seed=0)
+    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), dataset.classes, 0)
     return write_package(learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("made"), {})
 
@@ -66,7 +66,7 @@ def test_a_prediction_below_the_threshold_is_unsure_on_wish(package: Path) -> No
 def test_images_are_read_one_after_another(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures, alive, most = [draw_image(number % 3, number, 40 + number, 50) for number in range(150)], [], 0
 
-    def watched(content: bytes) -> np.ndarray:
+    def watched(content: bytes, depth: object) -> np.ndarray:
         nonlocal most
         picture = pictures[len(alive)].copy()
         alive.append(weakref.ref(picture))

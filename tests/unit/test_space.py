@@ -85,6 +85,43 @@ def test_a_file_narrows_and_fixes(tmp_path: Path) -> None:
     assert all(isinstance(values["head_units"], int) and 8 <= values["head_units"] <= 64 for values in drawn)
 
 
+@pytest.mark.parametrize(("family", "variation"), ALL)
+def test_defaults_are_a_point_of_the_space(family: str, variation: str) -> None:
+    defaults = family_of(family).variations[variation].settings()
+    near = declared_space(type(defaults), {}, None).nearest(defaults)
+    assert near
+    assert near == {name: getattr(defaults, name) for name in near}
+    assert "degree" not in near  # which matters beside a kernel that is not the default
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "nearest"),
+    [
+        ("lr = {low = 1e-2, high = 1e-1}", "lr", 1e-2),
+        ("lr = [1e-6, 3e-2]", "lr", 3e-2),  # by factors
+        ("dropout = [0.0, 0.45]", "dropout", 0.0),
+        ("width = [4, 8]", "width", 8),
+        ("head_units = {low = 8, high = 64}", "head_units", 64),
+        ("optimizer = ['sgd', 'adam']", "optimizer", "adam"),
+        ("policy = ['trivial', 'rand']", "policy", "rand"),
+    ],
+)
+def test_a_default_outside_the_space_is_moved_into_it(tmp_path: Path, text: str, setting: str, nearest: Any) -> None:
+    space = from_file(tmp_path, text, batch_size=16)
+    near = space.nearest(DeepV1Settings(batch_size=16))
+    assert (near[setting], type(near[setting])) == (nearest, type(nearest))
+    assert "batch_size" not in near
+    others = {name: value for name, value in near.items() if name != setting}
+    assert others == {name: getattr(DeepV1Settings(), name) for name in others}
+
+
+def test_what_the_nearest_value_calls_for_is_there_too(tmp_path: Path) -> None:
+    space = from_file(tmp_path, "kernel = ['poly']\ngamma = {low = 1e-4, high = 1e-1}\n", SvmSettings)
+    near = space.nearest(SvmSettings())
+    assert (near["kernel"], near["degree"]) == ("poly", 3)
+    assert 1e-4 < near["gamma"] < 1e-1  # none by default
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
@@ -74,3 +75,27 @@ def test_a_part_of_a_union_that_gives_splits_takes_none_from_the_others() -> Non
         ("whole", {"train": 28, "valid": 6, "test": 6}),
     ):
         assert Counter(split for name, split in splits.items() if name.startswith(label)) == counts
+
+
+def test_shares_are_counted_in_images_and_groups_kept_whole() -> None:
+    burst = [replace(item, group=-1) for item in make_items(60)]
+    for seed in range(20):
+        splits = split_items(burst + make_items(40, start=60), seed, 0.15, 0.15)
+        assert Counter(splits) == {"train": 70, "valid": 15, "test": 15}
+        assert set(splits[:60]) == {"train"}
+
+
+@given(st.lists(st.integers(1, 12), min_size=3, max_size=60), st.integers(0, 5))
+def test_no_split_has_more_than_its_share_of_groups_of_any_size(sizes: list[int], seed: int) -> None:
+    items = [replace(item, group=number) for number, size in enumerate(sizes)
+             for item in make_items(size, start=100 * number, group_of=size)]  # fmt: skip
+    found = Counter(split_items(items, seed, 0.15, 0.15))
+    assert max(found["valid"], found["test"]) <= max(2 * round(0.15 * len(items)), *sizes)
+    assert min(found["train"], found["valid"], found["test"]) >= 1
+
+
+@given(st.integers(3, 60), st.integers(1, 9), st.integers(1, 10), st.integers(0, 3))
+def test_added_images_move_few_groups(groups: int, size: int, added: int, seed: int) -> None:
+    before = by_name(make_items(groups * size, group_of=size), seed)
+    after = by_name(make_items(groups * size, group_of=size) + make_items(added, start=100_000), seed)
+    assert sum(before[name] != after[name] for name in before) <= 2 * (added + 2 * size)

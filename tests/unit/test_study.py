@@ -33,7 +33,7 @@ def work(study: Study, at_most: int = 1000, seed: int = 0) -> list[dict[str, Any
     """Values that are higher for a weight of errors near 10."""
     drawn = []
     while at_most and (trial := study.ask(seed, 0, "process")) is not None:
-        values = SPACE.suggest(trial, SvmSettings())
+        values = study.space.suggest(trial, SvmSettings())
         trial.set_user_attr("settings", values)
         study.tell(trial, 1 / (1 + abs(values["C"] - 10)))
         drawn.append(values)
@@ -51,6 +51,75 @@ def test_every_sampler_draws_as_many_trials_as_were_asked_for(tmp_path: Path, sa
     assert best is not None
     assert best.value == max(trial.value for trial in study.counted())
     assert len({values["C"] for values in drawn}) > 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes", "grid"])
+def test_the_first_trial_has_the_defaults(tmp_path: Path, sampler: str) -> None:
+    study = open_study(tmp_path, sampler=sampler, n_trials=4)
+    assert study.enqueue_defaults(SvmSettings()) == {}
+    drawn = work(study, at_most=2)
+    again = open_study(tmp_path, sampler=sampler, n_trials=4)
+    assert again.enqueue_defaults(SvmSettings()) == {}
+    drawn += work(again)
+    defaults = {"reduction": "pca", "components": 300, "C": 3.0, "kernel": "rbf"}
+    assert [values == defaults for values in drawn] == [True, False, False, False]
+    first, best = again.defaults(), again.best()
+    assert first is not None
+    assert best is not None
+    assert (first.number, first.params, len(again.counted())) == (0, defaults, 4)
+    described = describe_best(again, best)
+    told = {"trial": 0, "state": "complete", "accuracy": 1 / 8, "epochs": None}
+    assert (described["complete"], described["defaults"]) == (4, told)
+    assert set(described["searched"]) == {"reduction", "components", "C", "kernel", "degree"}
+
+
+def test_a_grid_is_searched_to_its_end_after_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text("C = [1.0, 10.0, 100.0]\nkernel = 'linear'\nreduction = 'none'\n")
+    space = declared_space(SvmSettings, {}, str(path))
+    settings = TuneSettings(sampler="grid", n_trials=4)
+    study = Study("grid", Place(None, tmp_path / "studies.journal"), settings, space, 1)
+    assert study.enqueue_defaults(SvmSettings()) == {"C": (3.0, 1.0)}
+    drawn = [values["C"] for values in work(study)]
+    assert (drawn[0], set(drawn[1:])) == (1.0, {1.0, 10.0, 100.0})
+
+
+def test_defaults_that_were_lost_are_begun_again(tmp_path: Path) -> None:
+    study = open_study(tmp_path, n_trials=3)
+    study.enqueue_defaults(SvmSettings())
+    interrupted = study.ask(0, 0, "p")
+    assert interrupted is not None
+    study.tell(interrupted, KeyboardInterrupt())  # before anything was chosen for it
+    assert study.ask(0, 0, "dead") is not None
+    assert study.sweep(lambda process, run_id: process == "dead", no_result) == 1
+    drawn = work(study)
+    assert (len(drawn), drawn[0]["C"], drawn[0]["components"]) == (3, 3.0, 300)
+    defaults = study.defaults()
+    assert defaults is not None
+    assert defaults.number == 2
+
+
+def test_defaults_whose_process_died_before_they_were_queued_again_are_queued(tmp_path: Path) -> None:
+    study = open_study(tmp_path, n_trials=2)
+    study.enqueue_defaults(SvmSettings())
+    assert study.ask(0, 0, "p") is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study.study, "enqueue_trial", lambda *_, **__: None)
+        assert study.sweep(lambda process, run_id: True, no_result) == 1
+    again = open_study(tmp_path, n_trials=2)
+    again.enqueue_defaults(SvmSettings())
+    assert [values["C"] == 3.0 for values in work(again)] == [True, False]
+
+
+def test_defaults_that_two_processes_queued_run_once(tmp_path: Path) -> None:
+    study, other = open_study(tmp_path, n_trials=3), open_study(tmp_path, n_trials=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(other, "trials", list)  # it looked before the first queued its own
+        for each in (study, other):
+            each.enqueue_defaults(SvmSettings())
+    drawn = work(study)
+    assert [values["C"] == 3.0 for values in drawn] == [True, False, False]
+    assert len(study.counted()) == 3
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -176,7 +245,7 @@ def test_what_a_study_found_is_drawn_and_told(tmp_path: Path) -> None:
     work(study)
     best = study.best()
     assert best is not None
-    assert describe_best(best)["settings"]["C"] == pytest.approx(best.params["C"])
+    assert describe_best(study, best)["settings"]["C"] == pytest.approx(best.params["C"])
     drawn = draw_study(study.study)
     assert not pyplot.get_fignums()  # which would keep them
     assert set(drawn) == {"optimization_history", "parallel_coordinate", "slice", "param_importances"}

@@ -43,7 +43,7 @@ TINY: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def data(stripes: Path, cache_root: Path) -> Data:
     settings = DataSettings(data=str(stripes), cache_root=str(cache_root))
-    return load_dataset(settings, seed=0).open(Preprocessing(32))
+    return load_dataset(settings).open(Preprocessing(32))
 
 
 def make(variation: str = "mobilenet_v2", seed: int = 0, **settings: Any) -> TransferLearner:
@@ -143,7 +143,7 @@ def test_frozen_features_are_computed_once_for_all_seeds(
     stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = DataSettings(data=str(stripes), cache_root=str(tmp_path))  # a cache in which no other test has features
-    data = load_dataset(alone, seed=0).open(Preprocessing(32))
+    data = load_dataset(alone).open(Preprocessing(32))
     learner = make()
     fit(learner, data)
     states = learner.network.stages.state_dict()
@@ -398,7 +398,7 @@ def test_what_cannot_be_is_said(given: dict[str, str], message: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("variation", [name for name in VARIATIONS if name not in ("mobilenet_v2", LITE)])
 def test_a_base_from_nothing_learns_32_images_by_heart(variation: str, stripes: Path, tmp_path: Path) -> None:
-    data = load_dataset(DataSettings(data=str(stripes), cache_root=str(tmp_path)), seed=0).open(Preprocessing(32))
+    data = load_dataset(DataSettings(data=str(stripes), cache_root=str(tmp_path))).open(Preprocessing(32))
     few = replace(data.train, rows=data.train.rows[:32], labels=data.train.labels[:32])
     plain = {"crop_scale": 1.0, "flip": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
     learner = make(variation, freeze_base_epochs=0, fine_tune_epochs=80, unfreeze_stages=5, stage_lr_decay=1.0,

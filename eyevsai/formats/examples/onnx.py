@@ -4,13 +4,14 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from decode import decode
 
 here = Path(__file__).parent
-classes = json.loads((here / "manifest.json").read_text("utf-8"))["classes"]
-image = np.array(ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB"))  # any height and width
+manifest = json.loads((here / "manifest.json").read_text("utf-8"))
+depth = manifest["preprocessing"]["depth"] or {"integer_top": 65535.0, "float_top": 1.0}
+classes = manifest["classes"]
+image = decode(sys.argv[1], depth)  # H,W,3 uint8 RGB of any height and width
 session = onnxruntime.InferenceSession(here / "model.onnx")
 (probabilities,) = session.run(None, {"images": image[None]})
 for number in probabilities[0].argsort()[::-1][:5]:

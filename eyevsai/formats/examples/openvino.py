@@ -4,13 +4,14 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import openvino
-from PIL import Image, ImageOps
+from decode import decode
 
 here = Path(__file__).parent
-classes = json.loads((here / "manifest.json").read_text("utf-8"))["classes"]
-image = np.array(ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB"))  # any height and width
+manifest = json.loads((here / "manifest.json").read_text("utf-8"))
+depth = manifest["preprocessing"]["depth"] or {"integer_top": 65535.0, "float_top": 1.0}
+classes = manifest["classes"]
+image = decode(sys.argv[1], depth)  # H,W,3 uint8 RGB of any height and width
 hints = {"INFERENCE_PRECISION_HINT": "f32"}  # by itself OpenVINO takes bfloat16 where the processor has it
 model = openvino.Core().compile_model(here / "model.xml", "CPU", hints)
 probabilities = model([image[None]])[0]

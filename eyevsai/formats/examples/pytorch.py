@@ -4,14 +4,15 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
+from decode import decode
 from network import predict_proba  # the file beside this one
-from PIL import Image, ImageOps
 
 here = Path(__file__).parent
-classes = json.loads((here / "manifest.json").read_text("utf-8"))["classes"]
-image = np.array(ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB"))  # any height and width
+manifest = json.loads((here / "manifest.json").read_text("utf-8"))
+depth = manifest["preprocessing"]["depth"] or {"integer_top": 65535.0, "float_top": 1.0}
+classes = manifest["classes"]
+image = decode(sys.argv[1], depth)  # H,W,3 uint8 RGB of any height and width
 state = torch.load(here / "model.pth", weights_only=True)
 with torch.inference_mode():
     probabilities = predict_proba(state, torch.from_numpy(image[None])).numpy()

@@ -1,0 +1,103 @@
+"""Files in folders: which belong to the system, which are images, and how links are followed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from eyevsai.errors import UserError
+
+# Suffixes of the formats that are decoded. A file with another one is an image if its content is.
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif",
+    ".avifs", ".jp2", ".j2k", ".jpx", ".jpf", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".mpo", ".ico", ".icns", ".tga",
+    ".pcx", ".dds", ".psd", ".qoi", ".sgi",
+})  # fmt: skip
+# Suffixes of files that are no images, which are not opened to find that out.
+OTHER_SUFFIXES = frozenset({
+    ".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".rst", ".html",
+    ".htm", ".css", ".js", ".py", ".ipynb", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".zip", ".gz", ".tar",
+    ".bz2", ".xz", ".7z", ".rar", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mp3", ".wav", ".npy", ".npz",
+    ".pt", ".pth", ".h5", ".mat", ".parquet", ".pkl", ".db", ".log", ".exe", ".svg", ".eps", ".ps",
+})  # fmt: skip
+SYSTEM_NAMES = frozenset({
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin",
+    "system volume information", "lost+found", "icon\r",
+})  # fmt: skip
+SAVED_PAGE = "_files"  # ends the folder that a browser saves beside a page
+
+
+def is_system(name: str) -> bool:
+    """Return True for what a system leaves in folders: hidden files, thumbnails, metadata."""
+    return name.startswith(".") or name.casefold() in SYSTEM_NAMES
+
+
+def is_system_folder(name: str) -> bool:
+    """Return True for folders that no dataset is read from: those of the system, and those saved with a web page."""
+    return is_system(name) or name.casefold().endswith(SAVED_PAGE)
+
+
+def scan(folder: Path) -> dict[str, os.DirEntry[str]]:
+    """Return what lies in a folder, by name, sorted; without files of the system.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"Cannot read the folder {folder}: {error.strerror}. Mend its permissions.") from error
+    return {entry.name: entry for entry in entries if not is_system(entry.name)}
+
+
+def subfolders(folder: Path) -> dict[str, Path]:
+    """Return the folders in a folder, by name, sorted, links to folders included."""
+    return {name: Path(entry.path) for name, entry in scan(folder).items()
+            if not is_system_folder(name) and entry.is_dir()}  # fmt: skip
+
+
+def walk(folder: Path, root: Path | None = None) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield each file below a folder with its state, sorted; links are followed, except in circles.
+
+    A file that is linked twice is yielded twice. Links to nothing, and to folders between `root` and `folder`, are left
+    out.
+    """
+    above = [folder.parents[number] for number in range(len(folder.relative_to(root).parts))] if root else []
+    yield from _walk(folder, tuple(_identify(each.stat()) for each in above))
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, os.stat_result]]:
+    identity = _identify(folder.stat())
+    if identity in above:
+        return
+    for name, entry in scan(folder).items():
+        try:
+            status = entry.stat()
+            is_folder = entry.is_dir()
+        except OSError:  # a link to nothing
+            continue
+        if not is_folder:
+            if entry.is_file():  # and no socket or device
+                yield Path(entry.path), status
+        elif not is_system_folder(name):
+            yield from _walk(Path(entry.path), (*above, identity))
+
+
+def _identify(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def is_image(path: Path) -> bool:
+    """Return True if the suffix, or the content of a file with an unknown suffix, is that of an image."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES or suffix in OTHER_SUFFIXES:
+        return suffix in SUFFIXES
+    from eyevsai.data.decode import identify
+
+    return identify(path) != ""
+
+
+def why_no_image(path: Path) -> str:
+    """Return why a file is not read, in words that follow a number of files."""
+    return "that are no images" if path.suffix.lower() in OTHER_SUFFIXES else "that do not decode"

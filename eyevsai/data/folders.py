@@ -1,0 +1,239 @@
+"""Layouts of a dataset: a folder for each class, or a folder for each split with the classes in it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eyevsai.data.files import is_image, scan, subfolders, walk
+from eyevsai.errors import UserError
+
+TRAIN, VALID, TEST = "train", "valid", "test"
+SPLITS = {
+    "train": TRAIN, "training": TRAIN, "val": VALID, "valid": VALID, "validation": VALID, "dev": VALID, "eval": VALID,
+    "test": TEST, "testing": TEST, "holdout": TEST,
+}  # fmt: skip
+IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos"})
+ANNOTATIONS = frozenset({
+    "annotations", "annotation", "annots", "annot", "masks", "mask", "labels", "label", "segmentation",
+    "segmentations", "segmentationclass", "segmentationobject", "trimaps", "ground_truth", "groundtruth", "gt", "xml",
+    "xmls", "bbox", "bboxes", "json", "metadata", "imagesets", "attributes", "parts",
+})  # fmt: skip
+FILLERS = IMAGES | {"set", "data", "dataset", "split", "folder"}
+LAYOUTS = (
+    "A dataset is a folder with a folder of images per class, or with the folders train, valid and test that have "
+    "these, or a folder of images with --labels FILE.csv"
+)
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """The folder of a class. `split` is None where the layout gives none."""
+
+    split: str | None
+    label: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Unused:
+    """A file that is not read, and why, in words that follow a number of files."""
+
+    path: Path
+    reason: str
+
+
+@dataclass
+class Layout:
+    """How a folder is read: its classes, what of it is not read, and what to tell about that."""
+
+    classes: list[ClassFolder] = field(default_factory=list)
+    unused: list[Unused] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_layout(root: Path) -> Layout:
+    """Recognise the layout of a dataset.
+
+    Raises:
+        UserError: it has none that is known, or one that can be read in two ways.
+    """
+    layout, folder = Layout(), root
+    while (inner := _wrapped(folder)) is not None:
+        layout.unused += _files_in(folder, root)
+        layout.notes.append(f"{inner.name}/ is the only folder in {folder.name}/: its folders are read")
+        folder = inner
+    folders = subfolders(folder)
+    layout.unused += _files_in(folder, root)
+    splits = _find_splits(folder, folders)
+    if splits is None:
+        folders = _without_annotations(layout, folder, folders)
+        splits = _find_splits(folder, folders) if set(folders) != set(subfolders(folder)) else None
+    if splits is None:
+        layout.classes = [ClassFolder(None, normalize(name), path) for name, path in folders.items()]
+    else:
+        _read_splits(layout, folder, splits, folders)
+    _refuse_twins(layout, root)
+    labels = {each.label for each in layout.classes}
+    flat = all(each.path.name.casefold() in IMAGES and not subfolders(each.path) for each in layout.classes)
+    if not labels or (len(labels) == 1 and (flat or list_tables(folder))):
+        _refuse_flat(root, folder)
+    return layout
+
+
+def normalize(name: str) -> str:
+    """Return the name of a class: in NFC, so that both spellings of an umlaut are one, without spaces around it."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a folder is called like, such as `Training`, `test_images` or `val2017`; else None."""
+    words = re.split(r"[\W_]+", re.sub(r"\d+$", "", name.casefold()))
+    left = [word for word in words if word and word not in FILLERS]
+    return SPLITS.get(left[0]) if len(left) == 1 else None
+
+
+def list_tables(folder: Path) -> list[str]:
+    """Return the names of tables in a folder that may have labels."""
+    return [name for name in scan(folder) if Path(name).suffix.lower() in (".csv", ".tsv")]
+
+
+def _wrapped(folder: Path) -> Path | None:
+    """Return the only folder in a folder, if it holds folders and is neither a split nor a class."""
+    inner = _only_folder(folder)
+    return None if inner is None or split_of(inner.name) or _has_images(folder) else inner
+
+
+def _only_folder(folder: Path) -> Path | None:
+    """Return the only folder in a folder, if it holds folders and no images."""
+    folders = list(subfolders(folder).values())
+    return folders[0] if len(folders) == 1 and subfolders(folders[0]) and not _has_images(folders[0]) else None
+
+
+def _find_splits(folder: Path, folders: dict[str, Path]) -> dict[str, str] | None:
+    """Return the split that each folder is, by its name; None where the folders are classes.
+
+    Raises:
+        UserError: two folders are one split, or the folders of splits have no classes.
+    """
+    found = {name: split for name in folders if (split := split_of(name))}
+    others = [name for name in folders if name not in found]
+    with_classes = [name for name in found if subfolders(folders[name])]
+    if not found or (TRAIN not in found.values() and others):
+        return None
+    if not with_classes:
+        only_one_class = len(found) == 1 and others and not {name.casefold() for name in others} <= ANNOTATIONS | IMAGES
+        if only_one_class:  # such as train beside bus and car
+            return None
+        _refuse_flat(folder, folder)
+    if TRAIN in found.values() and not any(found[name] == TRAIN for name in with_classes):
+        if others:
+            return None
+        _refuse_flat(folder, folder)
+    for split in set(found.values()):
+        twins = [name for name in with_classes if found[name] == split]
+        if len(twins) > 1:
+            raise UserError(f"{folder} has {' and '.join(f'{name}/' for name in twins)}, which are both the {split} "
+                            "split. Put their images into one of them, or move one away.")  # fmt: skip
+    return found
+
+
+def _read_splits(layout: Layout, folder: Path, splits: dict[str, str], folders: dict[str, Path]) -> None:
+    for name, split in splits.items():
+        path = folders[name]
+        while (inner := _only_folder(path)) is not None:  # such as training_set/training_set
+            layout.unused += _files_in(path, folder)
+            path = inner
+        classes = _without_annotations(layout, path, subfolders(path))
+        layout.unused += _files_in(path, folder)
+        layout.classes += [ClassFolder(split, normalize(label), path) for label, path in classes.items()]
+    known = {each.label.casefold() for each in layout.classes if each.split == TRAIN}
+    for name, path in folders.items():
+        if name in splits:
+            continue
+        shared = sorted(label for label in subfolders(path) if normalize(label).casefold() in known)
+        if shared:
+            raise UserError(f"{path} is no split, but has folders of classes of the train split: {shared[0]}/. Name it "
+                            "like a split (train, valid, test), or move it away.")  # fmt: skip
+        layout.unused += [Unused(file, f"in {name}/, which is no split") for file, _ in walk(path)]
+
+
+def _without_annotations(layout: Layout, folder: Path, folders: dict[str, Path]) -> dict[str, Path]:
+    """Return the folders of classes: those in `images/`, if the others are of annotations.
+
+    Raises:
+        UserError: the folder has images and annotations, and no classes.
+    """
+    pictures = [name for name in folders if name.casefold() in IMAGES]
+    others = [name for name in folders if name not in pictures]
+    if not pictures or not others or not {name.casefold() for name in others} <= ANNOTATIONS:
+        return folders
+    inner = subfolders(folders[pictures[0]])
+    if len(pictures) > 1 or not inner or _has_images(folders[pictures[0]]):
+        names = ", ".join(f"{name}/" for name in folders)
+        raise UserError(f"{folder} has {names}: images and their annotations, not a folder for each class. "
+                        f"{LAYOUTS}.{_hint(folder)}")  # fmt: skip
+    for name in others:
+        layout.unused += [Unused(file, f"in {name}/, which has annotations") for file, _ in walk(folders[name])]
+    layout.unused += _files_in(folders[pictures[0]], folder)
+    layout.notes.append(f"{pictures[0]}/ holds the classes, {', '.join(f'{name}/' for name in others)} is not read")
+    return inner
+
+
+def _has_images(folder: Path) -> bool:
+    return any(entry.is_file() and is_image(Path(entry.path)) for entry in scan(folder).values())
+
+
+def _files_in(folder: Path, root: Path) -> list[Unused]:
+    """Return the files that lie directly in a folder, outside of the folders of classes; tables are no surprise."""
+    where = "in the root" if folder == root else f"in {folder.relative_to(root).as_posix()}/"
+    paths = [Path(entry.path) for entry in scan(folder).values() if entry.is_file()]
+    return [Unused(path, f"{where}, outside of the folders of classes") for path in paths if is_image(path)]
+
+
+def _refuse_twins(layout: Layout, root: Path) -> None:
+    spelt: dict[str, str] = {}
+    for each in layout.classes:
+        other = spelt.setdefault(each.label.casefold(), each.label)
+        if other != each.label:
+            raise UserError(f"{root} has the classes {other} and {each.label}, which differ in capitals only. Rename "
+                            "one of the folders.")  # fmt: skip
+
+
+def _refuse_flat(root: Path, folder: Path) -> None:
+    """Raises UserError for images that lie in no folder of a class."""
+    pictures = sum(is_image(path) for path, _ in walk(folder))
+    if not pictures:
+        raise UserError(f"There are no images in {root}. {LAYOUTS}.{_hint(folder)}")
+    flat = [f"{name}/" for name, path in subfolders(folder).items() if _has_images(path)]
+    where = f"in {', '.join(flat)}" if flat else "in it"
+    raise UserError(f"{folder} has {pictures} images {where}, but no folder for each class. {LAYOUTS}.{_hint(folder)}")
+
+
+def _hint(folder: Path) -> str:
+    tables = [name for place in (folder, folder.parent) for name in list_tables(place)]
+    return f" There is a table: --labels {tables[0]}" if tables else ""
+
+
+def describe_unused(unused: Iterable[Unused]) -> str:
+    """Return `20 files in the root (a.jpg, b.jpg, c.jpg, ...)`, by reason; empty if all files are read."""
+    by_reason: dict[str, list[Path]] = {}
+    for each in unused:
+        by_reason.setdefault(each.reason, []).append(each.path)
+    told = []
+    for reason, paths in by_reason.items():
+        names = ", ".join(path.name for path in paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
+        told.append(f"{len(paths)} {_singular(reason, len(paths))} ({names})")
+    return "; ".join(told)
+
+
+def _singular(reason: str, count: int) -> str:
+    if count != 1:
+        return f"files {reason}"
+    for plural, singular in (("do not", "does not"), ("are copies", "is a copy"), ("are no images", "is no image")):
+        reason = reason.replace(plural, singular)
+    return f"file {reason}"

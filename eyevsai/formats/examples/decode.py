@@ -1,0 +1,27 @@
+"""How an image is read: the part of each example that is the same for all runtimes."""
+
+import numpy as np
+from PIL import Image
+
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation -> Image.Transpose
+
+
+def decode(path, depth):
+    """Read an image as training did: upright, alpha over white, more than 8 bits scaled to 0..255 by `depth`."""
+    image = Image.open(path)
+    image.load()
+    try:
+        turn = TURNS.get(image.getexif().get(0x0112))
+    except Exception:  # a broken EXIF block
+        turn = None
+    if turn is not None:
+        image = image.transpose(Image.Transpose(turn))
+    if image.mode.startswith("I") or image.mode == "F":
+        white = depth["float_top" if image.mode == "F" else "integer_top"]
+        levels = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=white, neginf=0.0)
+        grey = np.clip(np.round(levels * (255.0 / white)), 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,233 @@
+"""Layouts of datasets are recognised as people mean them; what is not read is named."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from eyevsai.data.catalogue import Source
+from eyevsai.data.folders import describe_unused
+from eyevsai.data.index import Index, index_files
+from eyevsai.errors import UserError
+from tests.conftest import draw_image
+
+
+def fill(folder: Path, count: int = 2, start: int = 0) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(start, start + count):
+        Image.fromarray(draw_image(number, number)).save(folder / f"{number}.png")
+    return folder
+
+
+def read(folder: Path, labels: str | None = None, groups: str | None = None) -> Index:
+    return index_files(Source("set", {"set": folder}, labels, groups))
+
+
+def shares(index: Index) -> dict[tuple[str | None, str], int]:
+    return dict(Counter((file.split, file.label) for file in index.files))
+
+
+@pytest.mark.parametrize("names", [
+    {"Training": "train", "Testing": "test"}, {"TRAIN": "train", "Val": "valid", "holdout": "test"},
+    {"train": "train", "dev": "valid"}, {"train": "train", "eval": "valid", "test": "test"},
+    {"train": "train", "validation": "valid"}, {"train": "train"}, {"training_set": "train", "test_set": "test"},
+    {"train_images": "train", "val-data": "valid"}, {"train2017": "train", "val2017": "valid"},
+])  # fmt: skip
+@pytest.mark.parametrize("wrapper", ["", "data", "data/inner"])
+def test_folders_of_splits_are_recognised(tmp_path: Path, names: dict[str, str], wrapper: str) -> None:
+    for name in names:
+        for label in ("cat", "dog"):
+            fill(tmp_path / wrapper / name / label)
+    index = read(tmp_path)
+    assert shares(index) == {(split, label): 2 for split in names.values() for label in ("cat", "dog")}
+    assert index.classes == ["cat", "dog"]
+
+
+def test_a_folder_around_the_classes_of_a_split_is_opened(tmp_path: Path) -> None:
+    for split in ("training_set", "test_set"):
+        for label in ("cats", "dogs"):
+            fill(tmp_path / split / split / label)
+    assert shares(read(tmp_path)) == {
+        ("train", "cats"): 2, ("train", "dogs"): 2, ("test", "cats"): 2, ("test", "dogs"): 2,
+    }  # fmt: skip
+
+
+def test_names_in_a_table_are_relative_to_it_too(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 4)
+    fill(tmp_path / "test", 4)
+    rows = [f"{number}.png,{('cat', 'dog')[number % 2]}\n" for number in range(4)]
+    (tmp_path / "test" / "metadata.csv").write_text("file_name,label\n" + "".join(rows))
+    index = read(tmp_path, "test/metadata.csv")
+    assert {(file.split, file.path.parent.name) for file in index.files} == {("test", "test")}
+
+
+@pytest.mark.parametrize("other", ["unlabeled", "extra", "sample_submission"])
+def test_a_folder_beside_train_that_is_no_split_is_named(tmp_path: Path, other: str) -> None:
+    for label in ("cat", "dog"):
+        fill(tmp_path / "train" / label)
+    fill(tmp_path / other, 5)
+    index = read(tmp_path)
+    assert shares(index) == {("train", "cat"): 2, ("train", "dog"): 2}
+    assert f"5 files in {other}/, which is no split" in describe_unused(index.unused)
+
+
+def test_a_class_that_is_called_like_a_split_is_a_class(tmp_path: Path) -> None:
+    for label in ("bus", "car", "train"):
+        fill(tmp_path / label)
+    assert read(tmp_path).classes == ["bus", "car", "train"]
+
+
+@pytest.mark.parametrize(("folders", "text"), [
+    (["train/cat", "train/dog", "val/cat", "valid/dog"], "has val/ and valid/, which are both the valid split"),
+    (["train/cat", "train/dog", "test/cat", "Test/dog"], "has Test/ and test/, which are both the test split"),
+    (["train", "test"], "no folder for each class"), (["train"], "no folder for each class"),
+    (["train", "val", "test"], "no folder for each class"),
+    (["images", "annotations"], "images and their annotations"), (["images", "masks"], "images and their annotations"),
+    (["JPEGImages", "SegmentationClass/x", "annotations"], "images and their annotations"),
+    (["images/train", "images/val", "labels/train"], "no folder for each class"),
+    (["train/images", "train/labels", "valid/images", "valid/labels"], "images and their annotations"),
+    (["train/cat", "train/dog", "more/cat"], "is no split, but has folders of classes of the train split: cat/"),
+    (["Cat", "cat", "dog"], "has the classes Cat and cat, which differ in capitals only"),
+    (["train/Cat", "test/cat", "train/dog"], "differ in capitals only"),
+    ([""], "no folder for each class"), (["train_images", "test_images"], "no folder for each class"),
+    (["images"], "no folder for each class"), (["train/images", "test/images"], "no folder for each class"),
+])  # fmt: skip
+def test_what_can_be_read_in_two_ways_is_refused(tmp_path: Path, folders: list[str], text: str) -> None:
+    for number, name in enumerate(folders):
+        fill(tmp_path / name, start=10 * number)
+    with pytest.raises(UserError, match=re.escape(text)):
+        read(tmp_path)
+
+
+def test_a_table_beside_flat_splits_is_named_and_read(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 4)
+    fill(tmp_path / "test", 3)
+    rows = [f"{number},{('cat', 'dog')[number % 2]}\n" for number in range(4)]
+    (tmp_path / "train.csv").write_text("id,label\n" + "".join(rows))
+    with pytest.raises(UserError, match=r"There is a table: --labels train.csv"):
+        read(tmp_path)
+    index = read(tmp_path, "train.csv")
+    assert shares(index) == {("train", "cat"): 2, ("train", "dog"): 2}
+    assert {file.path.parent.name for file in index.files} == {"train"}
+    assert "3 files without a row in train.csv" in describe_unused(index.unused)
+
+
+@pytest.mark.parametrize(("header", "row"), [
+    ("path,label,split", "images/{n}.png,{label},{split}"), ("filename;class;set", "{n}.png;{label};{split}"),
+    ("image_id\tbreed\tsubset", "{n}\t{label}\t{split}"),
+    ("Image, Category ,Split", "images\\{n}.png, {label} ,{split}"),
+    ("\ufeffid,label,split", "{n},{label},{split}"),
+])  # fmt: skip
+def test_label_tables_of_common_forms(tmp_path: Path, header: str, row: str) -> None:
+    fill(tmp_path / "images", 6)
+    splits = ("train", "Train", "val", "validation", "test", "TEST")
+    rows = [row.format(n=n, label=("cat", "dog")[n % 2], split=splits[n]) for n in range(6)]
+    (tmp_path / "labels.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    assert shares(read(tmp_path, str(tmp_path / "labels.csv"))) == {
+        ("train", "cat"): 1, ("train", "dog"): 1, ("valid", "cat"): 1, ("valid", "dog"): 1, ("test", "cat"): 1,
+        ("test", "dog"): 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "text"), [
+    ("id,label\n../secret,cat\n", "'../secret' leaves the folder of the dataset"),
+    ("id,label\n/etc/passwd,cat\n", "leaves the folder of the dataset"),
+    ("id,label\n0,cat\n0,dog\n", "has two rows, 'cat' and 'dog'"), ("id,label\n99,cat\n", "no row names an image"),
+    ("id,split\n0,train\n", "has no column for labels"), ("what,label\n0,cat\n", "has no column for paths"),
+    ("id,label,split\n0,cat,nowhere\n", "'nowhere' is no split"), ("", "has no rows"),
+    ("id,label\n0,cat\n1,Cat\n", "differ in capitals only"),
+])  # fmt: skip
+def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, content: str, text: str) -> None:
+    fill(tmp_path / "images", 3)
+    (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(UserError, match=re.escape(text)):
+        read(tmp_path, "labels.csv")
+
+
+def test_rows_without_a_file_or_a_label_are_named(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 3)
+    (tmp_path / "labels.csv").write_text("id,label\n0,cat\n1,dog\n2,\n7,cat\n")
+    assert read(tmp_path, "labels.csv").notes == [
+        "1 row of labels.csv without a file (7)", "1 row of labels.csv without a label (2)",
+    ]  # fmt: skip
+
+
+def test_groups_come_from_names_or_from_a_column(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    for label in ("cat", "dog"):
+        for video in ("v1", "v2"):
+            fill(folder / label / video)
+    found = read(folder, groups=r"(v\d)/")
+    assert Counter(file.group for file in found.files) == {"v1": 4, "v2": 4}
+    with pytest.raises(UserError, match="matches no file"):
+        read(folder, groups="nothing")
+    with pytest.raises(UserError, match="is no regular expression"):
+        read(folder, groups="(")
+    fill(tmp_path / "flat", 4)
+    (tmp_path / "flat" / "labels.csv").write_text("id,label,patient\n0,cat,a\n1,cat,a\n2,dog,b\n3,dog,\n")
+    found = read(tmp_path / "flat", "labels.csv", "patient")
+    assert [file.group for file in found.files] == ["a", "a", "b", None]
+
+
+def test_images_are_known_by_their_content_and_system_files_ignored(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        fill(tmp_path / label)
+    image = Image.fromarray(draw_image(0, 0))
+    for suffix, kind in {"jfif": "JPEG", "jpe": "JPEG", "avif": "AVIF", "jp2": "JPEG2000", "ppm": "PPM", "": "PNG",
+                         "dat": "WEBP"}.items():  # fmt: skip
+        image.save(tmp_path / "dog" / f"image.{suffix}".rstrip("."), kind)
+    (tmp_path / "dog" / "movie.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
+    (tmp_path / "dog" / "notes.txt").write_text("no image")
+    (tmp_path / "dog" / "page.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    for name in ("Thumbs.db", ".DS_Store", "._0.png", "desktop.ini"):
+        (tmp_path / "dog" / name).write_bytes((tmp_path / "dog" / "0.png").read_bytes())
+    for name in ("__MACOSX", "@eaDir", ".ipynb_checkpoints", "page_files"):
+        fill(tmp_path / name)
+        fill(tmp_path / "dog" / name)
+    fill(tmp_path, 3)
+    index = read(tmp_path)
+    assert shares(index) == {(None, "cat"): 2, (None, "dog"): 9}
+    told = describe_unused(index.unused)
+    assert "3 files in the root" in told
+    assert "1 file that does not decode (movie.heic)" in told
+    assert "2 files that are no images (notes.txt, page.eps)" in told
+
+
+def test_links_are_files_like_others(tmp_path: Path) -> None:
+    first = fill(tmp_path / "set" / "train" / "cat")
+    fill(tmp_path / "set" / "train" / "dog", start=10)
+    for label in ("cat", "dog"):
+        (tmp_path / "set" / "val" / label).mkdir(parents=True)
+    (tmp_path / "set" / "val" / "cat" / "0.png").hardlink_to(first / "0.png")
+    (tmp_path / "set" / "val" / "dog" / "1.png").symlink_to(first / "1.png")
+    (tmp_path / "set" / "train" / "dog" / "again").symlink_to(first)
+    (tmp_path / "set" / "train" / "dog" / "loop").symlink_to(tmp_path / "set")
+    assert shares(read(tmp_path / "set")) == {
+        ("train", "cat"): 2, ("train", "dog"): 4, ("valid", "cat"): 1, ("valid", "dog"): 1,
+    }  # fmt: skip
+
+
+def test_soft_linked_class_folders_are_read(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        fill(tmp_path / "elsewhere" / label)
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / label).symlink_to(tmp_path / "elsewhere" / label)
+    assert shares(read(tmp_path / "set")) == {(None, "cat"): 2, (None, "dog"): 2}
+
+
+def test_spellings_of_one_name_are_one_class(tmp_path: Path) -> None:
+    fill(tmp_path / "train" / unicodedata.normalize("NFC", "café"))
+    fill(tmp_path / "train" / unicodedata.normalize("NFD", "café"), start=5)
+    fill(tmp_path / "test" / unicodedata.normalize("NFD", "café"), start=9)
+    fill(tmp_path / "train" / "tea ")
+    fill(tmp_path / "test" / "tea", start=9)
+    index = read(tmp_path)
+    assert shares(index) == {("train", "café"): 4, ("test", "café"): 2, ("train", "tea"): 2, ("test", "tea"): 2}
+    assert any("are one class, 'café'" in note for note in index.notes)
+    assert os.listdir(tmp_path / "train")
