@@ -215,6 +215,7 @@ def _join_groups(files: Sequence[File], copies: Sequence[int]) -> list[int]:
     parent = list(range(len(files)))
 
     def root(place: int) -> int:
+        """Return the first member of a place's group."""
         while parent[place] != place:
             parent[place] = parent[parent[place]]
             place = parent[place]

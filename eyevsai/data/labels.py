@@ -127,6 +127,11 @@ class _Finder:
         self.names = frozenset(names)
 
     def find(self, cell: str, split: str | None, number: int) -> str | None:
+        """Return the path of the file that a cell means; None if there is none.
+
+        Raises:
+            UserError: it leaves the folder of the dataset, or may mean two files.
+        """
         key = os.path.normpath(cell.replace("\\", "/"))
         if key.startswith("..") or Path(key).is_absolute():
             raise UserError(f"{self.table}, row {number}: {cell!r} leaves the folder of the dataset. Write the path "

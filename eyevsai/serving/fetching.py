@@ -92,6 +92,7 @@ def _list_files(repository: ArtifactRepository, path: str) -> Iterator[tuple[str
 
 def _fetch(repository: ArtifactRepository, path: str, key: str, *, fresh: bool) -> Path:
     def build(folder: Path) -> dict[str, Any]:
+        """Download into an empty folder."""
         (folder / FETCHED).mkdir()
         try:
             repository.download_artifacts(path, str(folder / FETCHED))

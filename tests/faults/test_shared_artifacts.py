@@ -59,6 +59,7 @@ class SharedArtifacts(RuleBasedStateMachine):
     template: ClassVar[Path]  # an empty store
     package: ClassVar[Path]  # the files of a model
     postgres: ClassVar[str | None] = None  # in which the second store is; None for SQLite
+    loaded: ClassVar[int] = 0  # versions that were loaded and found whole, in all examples
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,6 +201,7 @@ class SharedArtifacts(RuleBasedStateMachine):
         for store in (A, B) if B in self.uris else ():
             for version in self.versions(store):
                 check_weights(fetch_package(version.uri) / MODEL_FOLDER)
+                type(self).loaded += 1
 
     @invariant()
     def files_of_others_are_there(self) -> None:
@@ -241,13 +243,16 @@ def test_all_that_another_store_deletes_is_its_own(machine: type[SharedArtifacts
 
 def test_two_sqlite_stores_that_share_artifacts(machine: type[SharedArtifacts]) -> None:
     play(machine, examples=8, steps=15)
+    assert machine.loaded > 100
 
 
 def test_sqlite_and_postgresql_that_share_artifacts(machine: type[SharedArtifacts], postgres: str) -> None:
     machine.postgres = postgres
     play(machine, examples=3, steps=12)
+    assert machine.loaded > 30
 
 
 @pytest.mark.slow
 def test_two_sqlite_stores_that_share_artifacts_for_long(machine: type[SharedArtifacts]) -> None:
     play(machine, examples=60, steps=40)
+    assert machine.loaded > 1000

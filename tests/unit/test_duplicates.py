@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.data import SIMILAR_SETS, _copies, count_false, describe, draw_camera, find
+from benchmarks.similar import SIMILAR_SETS, copies, count_false, describe, draw_camera, find
 from eyevsai.data.audit import Record
 from eyevsai.data.duplicates import MAX_COPIES, SIDE, Found, Thumbnail, candidates, find_duplicates, make_thumbnail
 
@@ -52,7 +52,7 @@ def test_similar_images_that_are_no_copies_are_not_grouped(draw: Callable[..., o
 @pytest.mark.requirement(9)
 def test_copies_are_found_and_strangers_are_not() -> None:
     originals = [scene(seed) for seed in range(120)]
-    found, _ = find(described(originals + [copy for image in originals[:20] for copy in _copies(image)]))
+    found, _ = find(described(originals + [copy for image in originals[:20] for copy in copies(image)]))
     matches = [found.groups[120 + 6 * place + copy] == place for place in range(20) for copy in range(6)]
     assert np.mean(matches) >= 0.95
     assert len(set(found.groups[:120])) == 120
@@ -62,7 +62,7 @@ def test_copies_are_found_and_strangers_are_not() -> None:
 def test_copies_are_found_beside_a_sequence() -> None:
     frames = [describe(label, picture) for label, picture in draw_camera(60)]
     pictures = [scene(seed) for seed in range(10)]
-    found, _ = find(frames + described([copy for picture in pictures for copy in (picture, _copies(picture)[0])]))
+    found, _ = find(frames + described([copy for picture in pictures for copy in (picture, copies(picture)[0])]))
     assert found.groups == [*range(60), *(place for place in range(60, 80, 2) for _ in range(2))]
     assert found.sequences == [list(range(60))]
 
@@ -99,7 +99,7 @@ def test_a_moved_or_enlarged_picture_is_no_copy(step: int) -> None:
 
 def test_near_duplicates_of_two_classes_are_reported_and_not_grouped() -> None:
     picture = scene(0)
-    images = described([scene(1), picture, *_copies(picture)[:2]], ["cat", "cat", "dog", "cat"])
+    images = described([scene(1), picture, *copies(picture)[:2]], ["cat", "cat", "dog", "cat"])
     found, _ = find(images)
     assert found.groups == [0, 1, 2, 1]
     assert found.conflicts == [(1, 2), (2, 3)]
@@ -107,7 +107,7 @@ def test_near_duplicates_of_two_classes_are_reported_and_not_grouped() -> None:
 
 def test_equal_pixels_are_grouped_across_classes() -> None:
     picture = scene(0)
-    images = described([picture, picture, _copies(picture)[0]], ["cat", "dog", "cat"])
+    images = described([picture, picture, copies(picture)[0]], ["cat", "dog", "cat"])
     found, _ = find(images)
     assert found.groups == [0, 0, 2]  # a group of cats and dogs takes in no near-duplicate
     assert found.conflicts == [(1, 2)]
@@ -123,7 +123,7 @@ def test_small_images_are_grouped_by_pixels_only(mode: str) -> None:
 
 def test_modes() -> None:
     picture = scene(0)
-    images = described([picture, picture, _copies(picture)[0]])
+    images = described([picture, picture, copies(picture)[0]])
     assert find(images, "off")[0].groups == [0, 1, 2]
     assert find(images, "exact")[0].groups == [0, 0, 2]
     assert find(images, "near")[0].groups == [0, 0, 0]
@@ -142,7 +142,7 @@ def test_a_sequence_is_reported_with_the_equal_images_in_it() -> None:
 
 def test_thumbnails_are_made_once_and_for_candidates_only() -> None:
     picture = scene(0)
-    images = described([scene(1), picture, picture, *_copies(picture), scene(2)])
+    images = described([scene(1), picture, picture, *copies(picture), scene(2)])
     labels, records, thumbnails = zip(*images, strict=True)
     calls: list[int] = []
     find_duplicates(records, labels, lambda place: calls.append(place) or thumbnails[place])  # type: ignore[func-returns-value]

@@ -1,0 +1,167 @@
+"""Sets of images for `duplicates`: copies of a picture, and pictures that are alike and no copies."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+
+def describe(label: str, picture):  # type: ignore[no-untyped-def]
+    """Return label, record and thumbnail of a decoded picture, H,W,3 uint8."""
+    from eyevsai.data.audit import Record, _signature, hash_pixels
+    from eyevsai.data.duplicates import make_thumbnail
+
+    pixels = hash_pixels(picture)
+    record = Record(pixels, pixels, _signature(picture), picture.shape[1], picture.shape[0])
+    return label, record, make_thumbnail(picture)
+
+
+def find(described, mode: str = "near"):  # type: ignore[no-untyped-def]
+    """Return the duplicates among described pictures, and the seconds that it took to find them."""
+    from eyevsai.data.duplicates import find_duplicates
+
+    labels, records, thumbnails = zip(*described, strict=True)
+    began = time.perf_counter()
+    result = find_duplicates(records, labels, lambda place: thumbnails[place], mode)
+    return result, time.perf_counter() - began
+
+
+def count_false(described, found) -> int:  # type: ignore[no-untyped-def]
+    """Return how many images are grouped with one that they do not equal."""
+    return len({record.pixels for _, record, _ in described}) - len(set(found.groups))
+
+
+def copies(image):  # type: ignore[no-untyped-def]
+    """Return six copies of a picture, resized and recompressed."""
+    from PIL import Image
+
+    resized = [image.resize((round(image.width * s), round(image.height * s)), 1) for s in (0.5, 0.75, 1.6)]
+    recompressed = [(image, 40), (image, 70), (resized[0], 60)]
+    worse = [Image.fromarray(_compress(picture, quality)) for picture, quality in recompressed]
+    return [*worse[:2], *resized, worse[2]]
+
+
+Labelled = Iterator[tuple[str, Any]]  # class and H,W,3 uint8
+
+
+def _compress(image, quality: int):  # type: ignore[no-untyped-def]
+    import numpy as np
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def draw_camera(count: int = 500) -> Labelled:
+    """Frames of one scene with changing light and noise; a scratch tells `defect` from `good`."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    scene = np.random.default_rng(5).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    scene = np.asarray(Image.fromarray(scene).resize((256, 256), 3))
+    for number in range(count):
+        random = np.random.default_rng(1000 + number)
+        light, noise = random.uniform(0.9, 1.1), random.normal(0, 6, (256, 256, 3))
+        frame = Image.fromarray((scene * light + noise).clip(0, 255).astype(np.uint8))
+        if number % 2:
+            x, y = random.integers(60, 180, 2)
+            ImageDraw.Draw(frame).line([x, y, x + 30, y + 20], fill=(255, 255, 255), width=4)
+        yield ("defect" if number % 2 else "good"), _compress(frame, 92)
+
+
+def draw_pan(step: int, smoothness: float, count: int = 500) -> Labelled:
+    """Frames of 192 px, each `step` px further across a picture with the spectrum of photographs: 1 / f^smoothness."""
+    import numpy as np
+    from PIL import Image
+
+    height, width = 256, 192 + count * step
+    rows, columns = np.meshgrid(np.fft.fftfreq(height), np.fft.rfftfreq(width), indexing="ij")
+    frequency = np.maximum(np.hypot(rows, columns), 1 / height)
+    random = np.random.default_rng(7)
+    spectra = random.normal(size=(2, 3, *frequency.shape)) / frequency**smoothness
+    large = np.fft.irfft2(spectra[0] + 1j * spectra[1], (height, width)).transpose(1, 2, 0)
+    large = (128 + 50 * (large - large.mean()) / large.std()).clip(0, 255).astype(np.uint8)
+    for number in range(count):
+        frame = large[20:212, number * step : number * step + 192]
+        yield ("late" if number >= count // 2 else "early"), _compress(Image.fromarray(frame), 90)
+
+
+def draw_icons(count: int = 500, side: int = 256) -> Labelled:
+    """One frame around small glyphs of 5 x 5 squares, all different."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    for number in range(count):
+        image = Image.new("RGB", (side, side), (240, 240, 240))
+        draw = ImageDraw.Draw(image)
+        edge = side // 20
+        box = (edge, edge, side - edge, side - edge)
+        draw.rounded_rectangle(box, side // 8, fill=(40, 90, 160), outline=(10, 20, 40), width=edge)
+        code = (number * 2_654_435_761) % 2**25
+        square, start = side // 32, side // 2 - 5 * (side // 32) // 2
+        for bit in range(25):
+            if code >> bit & 1:
+                x, y = start + bit % 5 * square, start + bit // 5 * square
+                draw.rectangle((x, y, x + square - 1, y + square - 1), fill=(250, 210, 60))
+        yield f"glyph_{number % 10}", np.asarray(image)
+
+
+def draw_colours(count: int = 500, classes: int = 5) -> Labelled:
+    """One texture in the hue of each class, with some spread and noise."""
+    import colorsys
+
+    import numpy as np
+    from PIL import Image
+
+    cells = np.random.default_rng(3).integers(0, 255, (12, 12), dtype=np.uint8)
+    texture = np.asarray(Image.fromarray(cells).resize((128, 128), 3))[..., None] / 255
+    for number in range(count):
+        random = np.random.default_rng(3000 + number)
+        hue = (number % classes / classes + random.normal(0, 0.01)) % 1
+        picture = 255 * (0.35 + 0.65 * texture) * np.array(colorsys.hsv_to_rgb(hue, 0.7, 0.9))
+        yield f"hue_{number % classes}", (picture + random.normal(0, 2, (128, 128, 3))).clip(0, 255).astype(np.uint8)
+
+
+def draw_characters(count: int = 744, side: int = 64) -> Labelled:
+    """Letters and digits in nine fonts, in many sizes and places."""
+    import string
+
+    import matplotlib
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    names = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "DejaVuSans-Oblique", "STIXGeneral",
+             "cmr10", "cmss10", "")  # fmt: skip
+    characters = string.ascii_letters + string.digits
+    for number in range(count):
+        random = np.random.default_rng(4000 + number)
+        size = side * random.uniform(0.45, 0.7)
+        name = names[number // len(characters) % len(names)]
+        font = ImageFont.truetype(str(folder / f"{name}.ttf"), size) if name else ImageFont.load_default(size)
+        image = Image.new("RGB", (side, side), "white")
+        place = side / 2 + random.uniform(-0.06, 0.06, 2) * side
+        character = characters[number % len(characters)]
+        ImageDraw.Draw(image).text(tuple(place), character, font=font, fill="black", anchor="mm")
+        yield character, np.asarray(image)
+
+
+# Images that resemble each other and are no copies. Each takes the number of images.
+SIMILAR_SETS: dict[str, Callable[..., Labelled]] = {
+    "fixed camera": draw_camera,
+    "slow pan, smooth": partial(draw_pan, 1, 1.7),
+    "slow pan": partial(draw_pan, 1, 1.3),
+    "pan, smooth": partial(draw_pan, 2, 1.7),
+    "pan": partial(draw_pan, 2, 1.3),
+    "icons, 256 px": draw_icons,
+    "icons, 96 px": partial(draw_icons, side=96),
+    "colours": draw_colours,
+    "colours, 25 classes": partial(draw_colours, classes=25),
+    "characters, 64 px": draw_characters,
+    "characters, 128 px": partial(draw_characters, side=128),
+}
