@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ log = logging.getLogger("eyevsai")
 
 MIN_IMAGES = 3  # one for each of train, valid and test
 SHOWN = 10
+MIN_NEAR, MAX_NEAR = 2, 0.1  # images of a class of a given split, and their share, that may be near copies
 DARK = 0.1  # of white: an image whose largest value is below it looks black
 GIVEN_ORDER = ("test", "valid", "train")  # who keeps an image that stands in two given splits
 
@@ -162,8 +163,8 @@ def inspect_source(source: Source, cache_root: Path, duplicates: str = "near", b
     found = _find_duplicates(good, depth, cache_root, duplicates)
     groups = _join_groups([file for file, _ in good], found.groups)
     items = [Item(*pair, group, copy) for pair, group, copy in zip(good, groups, found.groups, strict=True)]
-    kept, left_out = _part_given_splits(items)
-    notes = [*index.notes, *_describe_depth(records, depth), *_describe_sequences(items, found)]
+    kept, left_out, spared = _part_given_splits(items)
+    notes = [*index.notes, *_describe_depth(records, depth), *_describe_sequences(items, found), *spared]
     return Inspection(
         source, index.classes, index.files, records, kept, left_out, depth, index.unused, notes,
         [(items[one], items[other]) for one, other in found.conflicts],
@@ -282,17 +283,39 @@ def refuse_unusable(found: Inspection, max_bad_fraction: float) -> None:
         raise UserError(f"There is only one class in {where}: {found.classes[0]}. A classifier needs two or more.")
 
 
-def _part_given_splits(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """Of images that stand in two given splits, those of the more careful split are kept."""
-    keeper: dict[int, int] = {}
+def _part_given_splits(items: Sequence[Item]) -> tuple[list[Item], list[Item], list[str]]:
+    """Part the images that stand in two given splits: those of the more careful split are kept, the others left out.
+
+    Of near copies no more than `MAX_NEAR` of a class of a split are left out: more are frames of the same scenes, which
+    a note says.
+
+    Returns the images that are kept, those that are left out, and notes.
+    """
+    keeper, pixels = dict[int, int](), dict[int, set[str]]()
     for item in items:
         if item.file.split is not None:
             rank = GIVEN_ORDER.index(item.file.split)
-            keeper[item.copy] = min(rank, keeper.get(item.copy, rank))
-    kept: list[Item] = []
-    left_out: list[Item] = []
+            if rank < keeper.get(item.copy, len(GIVEN_ORDER)):
+                keeper[item.copy], pixels[item.copy] = rank, set()
+            if rank == keeper[item.copy]:
+                pixels[item.copy].add(item.record.pixels)
+    sizes = Counter((item.file.split, item.label) for item in items)
+    near: dict[tuple[str | None, str], list[Item]] = {}
     for item in items:
-        split = item.file.split
-        wanted = split is None or GIVEN_ORDER.index(split) == keeper[item.copy]
-        (kept if wanted else left_out).append(item)
-    return kept, left_out
+        if _is_second(item, keeper) and item.record.pixels not in pixels[item.copy]:
+            near.setdefault((item.file.split, item.label), []).append(item)
+    spared = {key: found for key, found in near.items() if len(found) > max(MIN_NEAR, MAX_NEAR * sizes[key])}
+    stay = {item.name for found in spared.values() for item in found}
+    left_out = [item for item in items if _is_second(item, keeper) and item.name not in stay]
+    gone = {item.name for item in left_out}
+    notes = []
+    for (split, label), found in spared.items():
+        notes.append(f"{len(found)} {split} images of {label} resemble images of another split, such as "
+                     f"{found[0].name}: they are too many to be copies and stay. If they are frames of the same "
+                     "scenes, figures are too good")  # fmt: skip
+    return [item for item in items if item.name not in gone], left_out, notes
+
+
+def _is_second(item: Item, keeper: Mapping[int, int]) -> bool:
+    """Return True if a more careful given split has a copy of an image."""
+    return item.file.split is not None and GIVEN_ORDER.index(item.file.split) != keeper[item.copy]

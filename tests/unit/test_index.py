@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from eyevsai.data.catalogue import Source, find_source, list_datasets
 from eyevsai.data.dataset import load_dataset
@@ -10,7 +12,7 @@ from eyevsai.data.index import index_files
 from eyevsai.data.inspection import inspect_source, refuse_unusable
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
-from tests.conftest import write_images
+from tests.conftest import draw_image, write_images
 
 
 def source(folder: Path) -> Source:
@@ -121,3 +123,20 @@ def test_one_photograph_in_two_classes_is_a_conflict(tmp_path: Path) -> None:
     (folder / "b" / "linked.png").hardlink_to(sorted((folder / "a").iterdir())[0])
     found = load_dataset(DataSettings(data=str(folder), cache_root=str(tmp_path / "cache"))).found
     assert [{item.label for item in members} for members in found.duplicates()] == [{"a", "b"}]
+
+
+@pytest.mark.parametrize(("cameras", "left_out"), [(1, 2), (6, 0)])
+def test_frames_of_scenes_that_two_given_splits_share_stay(tmp_path: Path, cameras: int, left_out: int) -> None:
+    """A few near copies are left out of train; many are frames of the same scenes."""
+    for split, start in (("train", 0), ("test", 100)):
+        write_images(tmp_path / "set" / split, {"a": 12, "b": 24}, start)
+    for camera in range(cameras):
+        scene = np.asarray(Image.fromarray(draw_image(camera, 5000 + camera, 24)).resize((200, 200), 3))
+        for frame in range(4):
+            noise = np.random.default_rng(10 * camera + frame).normal(0, 4, scene.shape)
+            split = ("train", "test")[frame % 2]
+            path = tmp_path / "set" / split / "a" / f"camera_{camera}_{frame}.png"
+            Image.fromarray((scene + noise).clip(0, 255).astype(np.uint8)).save(path)
+    found = load_dataset(DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache"))).found
+    assert len(found.left_out) == left_out
+    assert any("too many to be copies and stay" in note for note in found.notes) == (left_out == 0)
