@@ -83,7 +83,7 @@ def _index_table(source: Source) -> Index:
     there = {path.relative_to(folder).as_posix(): (path, status) for path, status in walk(folder)}
     images = {name: found for name, found in there.items() if is_image(found[0])}
     column = source.groups
-    table = read_labels(table_path, sorted(images), column, _base_of(table_path, folder))
+    table = read_labels(table_path, sorted(images), column, folder)
     in_table = _is_column(column, table)
     group_of = (lambda name: table.rows[name].group) if in_table else _grouping(column)
     files = list[File]()
@@ -109,14 +109,6 @@ def _find_table(given: Path, folder: Path) -> Path:
         if path.is_file():
             return path
     raise UserError(f"There is no table {given}, here or in {folder}: --labels takes a CSV file.")
-
-
-def _base_of(table: Path, folder: Path) -> str:
-    """The folder of a table relative to that of the dataset; empty if it lies elsewhere."""
-    try:
-        return table.resolve().parent.relative_to(folder.resolve()).as_posix()
-    except ValueError:
-        return ""
 
 
 def _is_column(groups: str | None, table: Table) -> bool:

@@ -36,14 +36,14 @@ class Table:
     notes: Sequence[str]
 
 
-def read_labels(path: Path, names: Sequence[str], group_column: str | None, base: str = "") -> Table:
+def read_labels(path: Path, names: Sequence[str], group_column: str | None, folder: Path) -> Table:
     """Read a label table.
 
     Args:
         path: the CSV or TSV file; its first row names the columns.
         names: the paths of the dataset's files, relative to its folder, with forward slashes.
         group_column: the column that says which images belong together, if one does.
-        base: the folder of the table, relative to that of the dataset, if it lies there.
+        folder: that of the dataset.
 
     Raises:
         UserError: the table cannot be read, lacks a column, leaves the folder, names one file twice with different
@@ -54,7 +54,7 @@ def read_labels(path: Path, names: Sequence[str], group_column: str | None, base
     of_path, of_label = (_find(path, header, columns, wanted) for wanted in (PATHS, LABELS))
     of_split = next((columns[name] for name in SPLIT_COLUMNS if name in columns), None)
     of_group = columns.get(group_column.strip().casefold()) if group_column is not None else None
-    finder, rows = _Finder(names, path, base), dict[str, Row]()
+    finder, rows = _Finder(names, path, folder), dict[str, Row]()
     unlabeled, missing = list[str](), list[str]()
     for number, line in enumerate(lines, start=2):
         cells = [*line, *[""] * (len(header) - len(line))]
@@ -118,8 +118,10 @@ def _split(path: Path, number: int, cell: str) -> str | None:
 class _Finder:
     """Finds the file that a cell of a table means: by its path, its name, or either without the suffix."""
 
-    def __init__(self, names: Sequence[str], table: Path, base: str) -> None:
-        self.table, self.base, self.by_key = table, base, dict[str, list[str]]()
+    def __init__(self, names: Sequence[str], table: Path, folder: Path) -> None:
+        self.table, self.folder, self.by_key = table, folder.resolve(), dict[str, list[str]]()
+        beside = table.resolve().parent
+        self.base = beside.relative_to(self.folder).as_posix() if beside.is_relative_to(self.folder) else ""
         for name in names:
             pure = PurePosixPath(name)
             for key in {name, str(pure.with_suffix("")), pure.name, pure.stem}:
@@ -133,11 +135,13 @@ class _Finder:
             UserError: it leaves the folder of the dataset, or may mean two files.
         """
         key = os.path.normpath(cell.replace("\\", "/"))
+        if Path(key).is_absolute() and Path(key).is_relative_to(self.folder):
+            key = Path(key).relative_to(self.folder).as_posix()
         if key.startswith("..") or Path(key).is_absolute():
             raise UserError(f"{self.table}, row {number}: {cell!r} leaves the folder of the dataset. Write the path "
                             "relative to that.")  # fmt: skip
         beside = os.path.normpath(os.path.join(self.base, key))
-        for exact in (key, beside):
+        for exact in (key, beside, key.removeprefix(f"{self.folder.name}/")):
             if exact in self.names:
                 return exact
         found = self.by_key.get(beside) or self.by_key.get(key, [])

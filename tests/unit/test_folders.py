@@ -135,6 +135,14 @@ def test_label_tables_of_common_forms(tmp_path: Path, header: str, row: str) -> 
     }  # fmt: skip
 
 
+def test_paths_in_a_table_may_be_absolute_or_begin_with_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "birds"
+    fill(folder / "images", 4)
+    rows = [f"{folder / 'images' / '0.png'},a", "birds/images/1.png,a", "./images/2.png,b", '"images/3.png","b"']
+    (tmp_path / "labels.csv").write_bytes("\r\n".join(["path,label", *rows, ""]).encode())
+    assert shares(read(folder, str(tmp_path / "labels.csv"))) == {(None, "a"): 2, (None, "b"): 2}
+
+
 @pytest.mark.parametrize(("content", "text"), [
     ("id,label\n../secret,cat\n", "'../secret' leaves the folder of the dataset"),
     ("id,label\n/etc/passwd,cat\n", "leaves the folder of the dataset"),
