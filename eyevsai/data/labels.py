@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -92,8 +94,11 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
         raise UserError(f"Cannot read --labels {path}: {why}.") from error
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    rows = csv.reader(text.splitlines(), delimiter=delimiter)
-    lines = [row for row in rows if any(cell.strip() for cell in row)]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        lines = [row for row in rows if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise UserError(f"Cannot read --labels {path}: it is no CSV table ({error}).") from error
     if len(lines) < 2:
         raise UserError(f"--labels {path} has no rows. It takes a header with a column for paths and one for labels.")
     return lines[0], lines[1:]
@@ -125,8 +130,8 @@ class _Finder:
         for name in names:
             pure = PurePosixPath(name)
             for key in {name, str(pure.with_suffix("")), pure.name, pure.stem}:
-                self.by_key.setdefault(key, []).append(name)
-        self.names = frozenset(names)
+                self.by_key.setdefault(_nfc(key), []).append(name)
+        self.names = {_nfc(name): name for name in names}
 
     def find(self, cell: str, split: str | None, number: int) -> str | None:
         """Return the path of the file that a cell means; None if there is none.
@@ -134,16 +139,16 @@ class _Finder:
         Raises:
             UserError: it leaves the folder of the dataset, or may mean two files.
         """
-        key = os.path.normpath(cell.replace("\\", "/"))
+        key = _nfc(os.path.normpath(cell.replace("\\", "/")))
         if Path(key).is_absolute() and Path(key).is_relative_to(self.folder):
             key = Path(key).relative_to(self.folder).as_posix()
-        if key.startswith("..") or Path(key).is_absolute():
+        if key == ".." or key.startswith("../") or Path(key).is_absolute():
             raise UserError(f"{self.table}, row {number}: {cell!r} leaves the folder of the dataset. Write the path "
                             "relative to that.")  # fmt: skip
         beside = os.path.normpath(os.path.join(self.base, key))
         for exact in (key, beside, key.removeprefix(f"{self.folder.name}/")):
             if exact in self.names:
-                return exact
+                return self.names[exact]
         found = self.by_key.get(beside) or self.by_key.get(key, [])
         if len(found) > 1:
             found = list(self._nearest(found, split)) or found
@@ -159,6 +164,10 @@ class _Finder:
             folders = PurePosixPath(name).parts[:-1]
             if self.table.stem in folders or (wanted and wanted in map(split_of, folders)):
                 yield name
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _some(cells: Sequence[str]) -> str:

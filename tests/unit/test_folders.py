@@ -143,6 +143,15 @@ def test_paths_in_a_table_may_be_absolute_or_begin_with_the_folder(tmp_path: Pat
     assert shares(read(folder, str(tmp_path / "labels.csv"))) == {(None, "a"): 2, (None, "b"): 2}
 
 
+def test_names_in_a_table_are_compared_in_nfc(tmp_path: Path) -> None:
+    for number, form in enumerate(("NFC", "NFD")):
+        name = unicodedata.normalize(form, f"café{number}.png")
+        Image.fromarray(draw_image(number, number)).save(tmp_path / name)
+    rows = [f"{unicodedata.normalize(form, f'café{number}')},a{number}" for number, form in enumerate(("NFD", "NFC"))]
+    (tmp_path / "labels.csv").write_text("\n".join(["id,label", *rows]), encoding="utf-8")
+    assert shares(read(tmp_path, "labels.csv")) == {(None, "a0"): 1, (None, "a1"): 1}
+
+
 @pytest.mark.parametrize(("content", "text"), [
     ("id,label\n../secret,cat\n", "'../secret' leaves the folder of the dataset"),
     ("id,label\n/etc/passwd,cat\n", "leaves the folder of the dataset"),
