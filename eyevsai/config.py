@@ -37,7 +37,9 @@ class RunSettings(Settings):
 
     PANEL: ClassVar[str] = "Run"
 
-    seed: Annotated[int, Range(0, 2**31 - 1), Parameter(), Doc("Seed of the split and of every random draw.")] = 0
+    seed: Annotated[
+        int, Range(0, 2**31 - 1), Parameter(), Doc("Seed of every random draw but the split: see --split-seed.")
+    ] = 0
     run_name: Annotated[str | None, Doc("Name of the run; dataset, model and variation by default.")] = None
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")

@@ -23,7 +23,7 @@ from eyevsai.data.cache import LEDGERS
 from eyevsai.data.index import File
 from eyevsai.errors import UserError
 
-VERSION = 2
+VERSION = 3
 MIN_SIDE_PX = 32  # below it, images of one kind are too alike for a perceptual hash to tell apart
 MIN_CONTRAST = 4.0  # standard deviation of grey levels; a plain area has no structure to hash
 HASH_SIDE = 16
@@ -42,8 +42,8 @@ class Record:
     """What was found in one file; `error` is the reason why it cannot be used, if it cannot.
 
     `pixels` is the SHA-256 of the decoded picture, `signature` its perceptual hash (Zauner 2010,
-    256 bits as hexadecimal text), absent for small and plain images. `top`, `is_float` and `typical` are the range
-    of an image with more than 8 bits: see `decode.Range`.
+    256 bits as hexadecimal text), absent for small and plain images. `top`, `is_float`, `typical` and `low` are the
+    range of an image with more than 8 bits: see `decode.Range`.
     """
 
     digest: str
@@ -56,11 +56,12 @@ class Record:
     top: float = 0.0
     is_float: bool = False
     typical: float = 0.0
+    low: float = 0.0
 
     @property
     def range(self) -> decode.Range:
         """The range of the image."""
-        return decode.Range(self.top, self.is_float, self.typical)
+        return decode.Range(self.top, self.is_float, self.typical, self.low)
 
 
 def audit_files(files: Sequence[File], cache_root: Path) -> list[Record]:
@@ -109,7 +110,7 @@ def examine(path: Path) -> Record:
     pixels = decoded.levels or hash_pixels(decoded.pixels)  # levels: two dark images may look black, and not be equal
     found = decoded.range
     return Record(digest, pixels, _signature(decoded.pixels), width, height, decoded.kind, "",
-                  found.top, found.is_float, found.typical)  # fmt: skip
+                  found.top, found.is_float, found.typical, found.low)  # fmt: skip
 
 
 def hash_pixels(picture: decode.Array) -> str:

@@ -224,7 +224,6 @@ def _say_what_was_found(found: Inspection, split_names: Sequence[str]) -> None:
         labels = {item.label for item, split in zip(found.items, split_names, strict=True) if split == name}
         if labels and (without := sorted(set(found.classes) - labels)):
             log.warning("These classes have no %s images: %s", name, ", ".join(without[:10]))
-    copies = [members for members in found.duplicates() if len({item.label for item in members}) > 1]
-    if copies or found.conflicts:
-        images = sum(map(len, copies)) + 2 * len(found.conflicts)
-        log.warning("%d images stand in two classes or more; data_report.json names them.", images)
+    if found.conflicts:
+        images = len({item.name for pair in found.conflicts for item in pair})
+        log.warning("%d images stand in two classes or more, or look alike there; data_report.json names them.", images)

@@ -33,6 +33,7 @@ Array = npt.NDArray[np.uint8]
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "MPO", "ICO", "ICNS", "TGA",
            "PCX", "DDS", "PSD", "QOI", "SGI", "HEIF")  # fmt: skip
 ORIENTATION = 0x0112  # the tag of EXIF
+PHOTOMETRIC = 0x0106  # the tag of TIFF, of which 0 means that 0 is white
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -52,12 +53,14 @@ class Depth:
 class Range:
     """The largest value of an image with more than 8 bits, as it is in the file; 0 for an image of 8 bits.
 
-    `is_float` is true for floating-point numbers, of which `typical` is the 99.5th percentile of the finite ones.
+    `is_float` is true for floating-point numbers, of which `typical` is the 99.5th percentile of the finite ones. `low`
+    is the smallest value, or 0: what lies below becomes black.
     """
 
     top: float = 0.0
     is_float: bool = False
     typical: float = 0.0
+    low: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,10 @@ def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
                 raise UndecodableImage(f"{name} has {image.width} x {image.height} pixels; the limit is 89 million.")
             turned = _turn(image)
             found, levels = _measure(turned)
-            return Decoded(_to_rgb(turned, found, depth), image.format or "", found, levels)
+            pixels = _to_rgb(turned, found, depth)
+            if levels and _is_white_zero(image):
+                np.subtract(255, pixels, out=pixels)
+            return Decoded(pixels, image.format or "", found, levels)
     except UndecodableImage:
         raise
     except Image.DecompressionBombError as error:  # Pillow refuses still larger ones before we can
@@ -127,6 +133,11 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+def _is_white_zero(image: Image.Image) -> bool:
+    """Return True for a TIFF file in which 0 is white; Pillow turns those of 8 bits itself."""
+    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+
+
 def _turn(image: Image.Image) -> Image.Image:
     """The image as its EXIF tag of orientation says, whatever else in its EXIF block is broken."""
     image.load()
@@ -147,18 +158,19 @@ def _measure(image: Image.Image) -> tuple[Range, str]:
     is_float = image.mode == "F"
     if not is_float and not image.mode.startswith("I"):
         return Range(), ""
-    digest, top = hashlib.sha256(f"{image.mode} {image.size}".encode()), 0.0
+    digest, top, low = hashlib.sha256(f"{image.mode} {image.size}".encode()), 0.0, 0.0
     every = max(1, image.width * image.height // SAMPLED)
     sampled = []
     for _, strip in _strips(image):
         levels = np.ascontiguousarray(strip).ravel()
         digest.update(levels.data)
         finite = levels[np.isfinite(levels)] if is_float else levels
-        top = max(top, float(finite.max(initial=0)))
+        top, low = max(top, float(finite.max(initial=0))), min(low, float(finite.min(initial=0)))
         if is_float:
             sampled.append(finite[::every])
     values = np.concatenate(sampled) if sampled else np.zeros(0)
-    return Range(top, is_float, float(np.percentile(values, 99.5)) if values.size else 0.0), digest.hexdigest()
+    typical = float(np.percentile(values, 99.5)) if values.size else 0.0
+    return Range(top, is_float, typical, low), digest.hexdigest()
 
 
 def _to_rgb(image: Image.Image, found: Range, depth: Depth | None) -> Array:

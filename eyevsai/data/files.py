@@ -52,9 +52,26 @@ def scan(folder: Path) -> dict[str, os.DirEntry[str]]:
 
 
 def subfolders(folder: Path) -> dict[str, Path]:
-    """Return the folders in a folder, by name, sorted, links to folders included."""
-    return {name: Path(entry.path) for name, entry in scan(folder).items()
-            if not is_system_folder(name) and entry.is_dir()}  # fmt: skip
+    """Return the folders in a folder, by name, sorted, links to folders included.
+
+    Raises:
+        UserError: a name is not UTF-8.
+    """
+    found = {name: Path(entry.path) for name, entry in scan(folder).items()
+             if not is_system_folder(name) and entry.is_dir()}  # fmt: skip
+    if odd := next((name for name in found if not is_text(name)), None):
+        raise UserError(f"The name of the folder {escape(odd)} in {escape(str(folder))} is not UTF-8. Rename it.")
+    return found
+
+
+def is_text(name: str) -> bool:
+    """Return True if a name is UTF-8 on the disk."""
+    return name.isascii() or not any(0xDC80 <= ord(character) <= 0xDCFF for character in name)
+
+
+def escape(name: str) -> str:
+    """Return a name as it can be printed, whatever its bytes are."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def walk(folder: Path, root: Path | None = None) -> Iterator[tuple[Path, os.stat_result]]:
@@ -90,6 +107,8 @@ def _identify(status: os.stat_result) -> tuple[int, int]:
 
 def is_image(path: Path) -> bool:
     """Return True if the suffix, or the content of a file with an unknown suffix, is that of an image."""
+    if not is_text(str(path)):
+        return False
     suffix = path.suffix.lower()
     if suffix in SUFFIXES or suffix in OTHER_SUFFIXES:
         return suffix in SUFFIXES
@@ -100,4 +119,6 @@ def is_image(path: Path) -> bool:
 
 def why_no_image(path: Path) -> str:
     """Return why a file is not read, in words that follow a number of files."""
+    if not is_text(str(path)):
+        return "with a name that is not UTF-8"
     return "that are no images" if path.suffix.lower() in OTHER_SUFFIXES else "that do not decode"

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eyevsai.data.files import is_image, scan, subfolders, walk
+from eyevsai.data.files import escape, is_image, scan, subfolders, walk
 from eyevsai.errors import UserError
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = {
-    "train": TRAIN, "training": TRAIN, "val": VALID, "valid": VALID, "validation": VALID, "dev": VALID, "eval": VALID,
-    "test": TEST, "testing": TEST, "holdout": TEST,
+    "train": TRAIN, "training": TRAIN, "trainval": TRAIN, "val": VALID, "valid": VALID, "validation": VALID,
+    "dev": VALID, "eval": VALID, "test": TEST, "testing": TEST, "holdout": TEST,
 }  # fmt: skip
 IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos"})
 ANNOTATIONS = frozenset({
@@ -75,6 +75,7 @@ def read_layout(root: Path) -> Layout:
         splits = _find_splits(folder, folders) if set(folders) != set(subfolders(folder)) else None
     if splits is None:
         layout.classes = [ClassFolder(None, normalize(name), path) for name, path in folders.items()]
+        _look_inside(layout, folder)
     else:
         _read_splits(layout, folder, splits, folders)
     _refuse_twins(layout, root)
@@ -92,9 +93,27 @@ def normalize(name: str) -> str:
 
 def split_of(name: str) -> str | None:
     """Return the split that a folder is called like, such as `Training`, `test_images` or `val2017`; else None."""
+    words = _words(name)
+    return SPLITS.get(words[0]) if len(words) == 1 else None
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name, without numbers and words such as `images`."""
     words = re.split(r"[\W_]+", re.sub(r"\d+$", "", name.casefold()))
-    left = [word for word in words if word and word not in FILLERS]
-    return SPLITS.get(left[0]) if len(left) == 1 else None
+    return [word for word in words if word and word not in FILLERS and not word.isdigit()]
+
+
+def _find_named_alike(names: Iterable[str]) -> dict[str, str]:
+    """Return the splits of folders called alike but for the split, such as `seg_train` and `seg_test`."""
+    by_rest: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in names:
+        words = _words(name)
+        splits = [word for word in words if word in SPLITS]
+        if len(splits) == 1:
+            rest = tuple(word for word in words if word not in SPLITS)
+            by_rest.setdefault(rest, {})[name] = SPLITS[splits[0]]
+    alike = (found for found in by_rest.values() if TRAIN in found.values() and len(set(found.values())) > 1)
+    return next(alike, {})
 
 
 def list_tables(folder: Path) -> list[str]:
@@ -114,13 +133,37 @@ def _only_folder(folder: Path) -> Path | None:
     return folders[0] if len(folders) == 1 and subfolders(folders[0]) and not _has_images(folders[0]) else None
 
 
+def _look_inside(layout: Layout, folder: Path) -> None:
+    """Note folders of classes that hold the same folders, which may be splits.
+
+    Raises:
+        UserError: they hold splits.
+    """
+    inside = {each.label: sorted(subfolders(each.path)) for each in layout.classes}
+    names = [label for label, inner in inside.items() if len(inner) > 1 and all(map(split_of, inner))]
+    if names:
+        splits = inside[names[0]]
+        raise UserError(f"{folder / names[0]} has {', '.join(f'{name}/' for name in splits)}: the splits are inside of "
+                        f"the classes. Put the classes into the splits ({splits[0]}/{names[0]}/), or name them in a "
+                        "table with --labels.")  # fmt: skip
+    by_content: dict[tuple[str, ...], list[str]] = {}
+    for label, inner in inside.items():
+        if len(inner) > 1:
+            by_content.setdefault(tuple(inner), []).append(label)
+    for content, labels in by_content.items():
+        if len(labels) > 1:
+            first, shown = ", ".join(f"{name}/" for name in labels[:SHOWN]), ", ".join(content[:SHOWN])
+            layout.notes.append(f"{first} hold the same folders ({shown}) and are read as one class each: if they are "
+                                "splits, name them train, valid and test")  # fmt: skip
+
+
 def _find_splits(folder: Path, folders: dict[str, Path]) -> dict[str, str] | None:
     """Return the split that each folder is, by its name; None where the folders are classes.
 
     Raises:
         UserError: two folders are one split, or the folders of splits have no classes.
     """
-    found = {name: split for name in folders if (split := split_of(name))}
+    found = {name: split for name in folders if (split := split_of(name))} or _find_named_alike(folders)
     others = [name for name in folders if name not in found]
     with_classes = [name for name in found if subfolders(folders[name])]
     if not found or (TRAIN not in found.values() and others):
@@ -152,6 +195,12 @@ def _read_splits(layout: Layout, folder: Path, splits: dict[str, str], folders: 
         layout.unused += _files_in(path, folder)
         layout.classes += [ClassFolder(split, normalize(label), path) for label, path in classes.items()]
     known = {each.label.casefold() for each in layout.classes if each.split == TRAIN}
+    for name, split in splits.items():
+        own = [each for each in layout.classes if each.split == split]
+        if known and split != TRAIN and len(own) == 1 and own[0].label.casefold() not in known:  # images without labels
+            layout.classes.remove(own[0])
+            layout.unused += [Unused(file, f"in {name}/, without a folder of a class of train")
+                              for file, _ in walk(own[0].path)]  # fmt: skip
     for name, path in folders.items():
         if name in splits:
             continue
@@ -226,7 +275,7 @@ def describe_unused(unused: Iterable[Unused]) -> str:
         by_reason.setdefault(each.reason, []).append(each.path)
     told = []
     for reason, paths in by_reason.items():
-        names = ", ".join(path.name for path in paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
+        names = ", ".join(escape(path.name) for path in paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
         told.append(f"{len(paths)} {_singular(reason, len(paths))} ({names})")
     return "; ".join(told)
 

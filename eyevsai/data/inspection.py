@@ -167,7 +167,7 @@ def inspect_source(source: Source, cache_root: Path, duplicates: str = "near", b
     notes = [*index.notes, *_describe_depth(records, depth), *_describe_sequences(items, found), *spared]
     return Inspection(
         source, index.classes, index.files, records, kept, left_out, depth, index.unused, notes,
-        [(items[one], items[other]) for one, other in found.conflicts],
+        [*_equal_in_two_classes(items), *((items[one], items[other]) for one, other in found.conflicts)],
         [[items[place] for place in places] for places in found.sequences],
     )  # fmt: skip
 
@@ -211,6 +211,18 @@ class _Thumbnails:
         return [make_thumbnail(decode(file.path, self.depth)) for file in files]
 
 
+def _equal_in_two_classes(items: Sequence[Item]) -> list[tuple[Item, Item]]:
+    """Pairs of images with equal pixels and two labels: the first image of the pixels, and that of each other label."""
+    first, seen, pairs = dict[str, Item](), set[tuple[str, str]](), list[tuple[Item, Item]]()
+    for item in items:
+        pixels, label = item.record.pixels, item.label
+        one = first.setdefault(pixels, item)
+        if label != one.label and (pixels, label) not in seen and one.copy == item.copy:
+            seen.add((pixels, label))
+            pairs.append((one, item))
+    return pairs
+
+
 def _join_groups(files: Sequence[File], copies: Sequence[int]) -> list[int]:
     """The group of each image: copies, and what `File.group` puts together, transitively."""
     parent = list(range(len(files)))
@@ -235,7 +247,7 @@ def _join_groups(files: Sequence[File], copies: Sequence[int]) -> list[int]:
 
 
 def _describe_depth(records: Sequence[Record], depth: Depth) -> list[str]:
-    deep = [record for record in records if record.top > 0]
+    deep = [record for record in records if record.top > 0 or record.low < 0]
     if not deep:
         return []
     whites = {f"{depth.float_top:g} (float)" if record.is_float else f"{depth.integer_top:g}" for record in deep}
@@ -243,6 +255,8 @@ def _describe_depth(records: Sequence[Record], depth: Depth) -> list[str]:
     dark = [
         record for record in deep if record.top < DARK * (depth.float_top if record.is_float else depth.integer_top)
     ]
+    if below := sum(record.low < 0 for record in deep):
+        notes.append(f"{below} of these have values below 0, which become black: shift them before")
     if len(dark) > len(deep) / 2:
         notes.append(f"{len(dark)} of these are nearly black: is it another --bit-depth?")
     return notes

@@ -190,3 +190,16 @@ def test_exported_examples_decode_as_the_product_does(name: str, depth: Depth) -
     example = runpy.run_path(str(Path(formats.__file__).parent / "examples" / "decode.py"))
     found = example["decode"](io.BytesIO(AWKWARD[name]), vars(depth))
     np.testing.assert_array_equal(found, decode(AWKWARD[name], depth))
+
+
+def test_a_deep_tiff_in_which_0_is_white_is_turned() -> None:
+    values = np.arange(0, 60_000, 1000, dtype=np.uint16).reshape(6, 10)
+    white = encode(Image.fromarray(values), "TIFF", tiffinfo={0x0106: 0})
+    if Image.open(io.BytesIO(white)).tag_v2[0x0106] != 0:
+        white = white.replace(struct.pack("<HHIHH", 0x0106, 3, 1, 1, 0), struct.pack("<HHIHH", 0x0106, 3, 1, 0, 0))
+    found = decode(white, Depth())
+    np.testing.assert_array_equal(found, 255 - decode(grey(values, np.uint16), Depth()))
+
+
+def test_values_below_zero_are_known() -> None:
+    assert decode_fully(grey([[-5.0, 1.0]], np.float32)).range.low == -5.0

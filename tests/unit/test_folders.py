@@ -37,7 +37,9 @@ def shares(index: Index) -> dict[tuple[str | None, str], int]:
     {"Training": "train", "Testing": "test"}, {"TRAIN": "train", "Val": "valid", "holdout": "test"},
     {"train": "train", "dev": "valid"}, {"train": "train", "eval": "valid", "test": "test"},
     {"train": "train", "validation": "valid"}, {"train": "train"}, {"training_set": "train", "test_set": "test"},
-    {"train_images": "train", "val-data": "valid"}, {"train2017": "train", "val2017": "valid"},
+    {"seg_train": "train", "seg_test": "test"}, {"1_train": "train", "2_val": "valid", "3_test": "test"},
+    {"trainval": "train", "test": "test"}, {"train_images": "train", "val-data": "valid"},
+    {"train2017": "train", "val2017": "valid"},
 ])  # fmt: skip
 @pytest.mark.parametrize("wrapper", ["", "data", "data/inner"])
 def test_folders_of_splits_are_recognised(tmp_path: Path, names: dict[str, str], wrapper: str) -> None:
@@ -56,6 +58,24 @@ def test_a_folder_around_the_classes_of_a_split_is_opened(tmp_path: Path) -> Non
     assert shares(read(tmp_path)) == {
         ("train", "cats"): 2, ("train", "dogs"): 2, ("test", "cats"): 2, ("test", "dogs"): 2,
     }  # fmt: skip
+
+
+def test_folders_that_may_be_splits_are_noted(tmp_path: Path) -> None:
+    for fold in ("fold0", "fold1"):
+        for label in ("cat", "dog"):
+            fill(tmp_path / fold / label)
+    (note,) = read(tmp_path).notes
+    assert note.startswith("fold0/, fold1/ hold the same folders (cat, dog) and are read as one class each")
+
+
+def test_names_that_are_not_utf_8_are_told(tmp_path: Path) -> None:
+    fill(tmp_path / "cat")
+    fill(tmp_path / "dog")
+    (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / os.fsdecode(b"\xe9.png"))
+    assert "1 file with a name that is not UTF-8 (\\xe9.png)" in describe_unused(read(tmp_path).unused)
+    fill(tmp_path / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match="is not UTF-8"):
+        read(tmp_path)
 
 
 def test_names_in_a_table_are_relative_to_it_too(tmp_path: Path) -> None:
@@ -95,6 +115,7 @@ def test_a_class_that_is_called_like_a_split_is_a_class(tmp_path: Path) -> None:
     (["train/cat", "train/dog", "more/cat"], "is no split, but has folders of classes of the train split: cat/"),
     (["Cat", "cat", "dog"], "has the classes Cat and cat, which differ in capitals only"),
     (["train/Cat", "test/cat", "train/dog"], "differ in capitals only"),
+    (["cat/train", "cat/test", "dog/train", "dog/test"], "the splits are inside of the classes"),
     ([""], "no folder for each class"), (["train_images", "test_images"], "no folder for each class"),
     (["images"], "no folder for each class"), (["train/images", "test/images"], "no folder for each class"),
 ])  # fmt: skip

@@ -10,6 +10,7 @@ def decode(path, depth):
     """Read an image as training did: upright, alpha over white, more than 8 bits scaled to 0..255 by `depth`."""
     image = Image.open(path)
     image.load()
+    white_is_zero = getattr(image, "tag_v2", {}).get(0x0106) == 0
     try:
         turn = TURNS.get(image.getexif().get(0x0112))
     except Exception:  # a broken EXIF block
@@ -20,6 +21,8 @@ def decode(path, depth):
         white = depth["float_top" if image.mode == "F" else "integer_top"]
         levels = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=white, neginf=0.0)
         grey = np.clip(np.round(levels * (255.0 / white)), 0, 255).astype(np.uint8)
+        if white_is_zero:
+            grey = 255 - grey
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
