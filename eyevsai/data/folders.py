@@ -20,7 +20,7 @@ IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", 
 ANNOTATIONS = frozenset({
     "annotations", "annotation", "annots", "annot", "masks", "mask", "labels", "label", "segmentation",
     "segmentations", "segmentationclass", "segmentationobject", "trimaps", "ground_truth", "groundtruth", "gt", "xml",
-    "xmls", "bbox", "bboxes", "json", "metadata", "imagesets", "attributes", "parts",
+    "xmls", "bbox", "bboxes", "json", "meta", "metadata", "imagesets", "attributes", "parts",
 })  # fmt: skip
 FILLERS = IMAGES | {"set", "data", "dataset", "split", "folder"}
 LAYOUTS = (
