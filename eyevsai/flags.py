@@ -100,6 +100,7 @@ def _parser_of(setting: Setting) -> Callable[[str], Any]:
     """Return the parser of a flag: that of its setting, but for text that is empty where that means nothing."""
 
     def parse(text: str) -> Any:
+        """Return the value that `text` stands for."""
         if text == "" and setting.refuses_empty:
             raise setting.error_of_empty()
         return setting.parse(text)

@@ -131,6 +131,22 @@ def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "store", build) / "mlflow.db"
 
 
+TINY = (
+    *("--epochs", "1", "--width", "4", "--image-size", "32", "--batch-size", "8", "--threads", "1"),
+    *("--tuned", "never"),
+)  # of `train`, for a model that is trained in a second
+
+
+def draw_scene(seed: int, side: int = 128) -> Image.Image:
+    """Draw a picture with large and small structures, as photographs have, and unlike any of another seed."""
+    random = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize((side, side), 3))
+        for cells in (3, 6, 12)
+    ]
+    return Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
+
+
 def copy_store(template: Path, folder: Path) -> None:
     """Copy the empty store into a folder."""
     shutil.copy(template, folder / "mlflow.db")
@@ -184,6 +200,18 @@ def trained_store(tmp_path_factory: pytest.TempPathFactory, template_store: Path
             invoke(folder, "train", "--model", family, "--data", str(images), *small, **env)
 
     return once(tmp_path_factory, "trained", build)
+
+
+def extend_trained(trained: Path, cache_root: Path, folder: Path) -> Callable[..., object]:
+    """Copy a folder with a store and its artifacts; return a function that runs `eyevsai ARGUMENTS` there."""
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
+    move_paths(folder / "mlflow.db", trained, folder)
+    env = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "EYEVSAI_CACHE": str(cache_root),
+        "EYEVSAI_STATE": str(folder / "state"),
+    }
+    return partial(invoke, folder, **env)
 
 
 def copy_trained(trained: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eyevsai.data.folders import LAYOUT
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.names import choose
 
 EMBEDDED = "digits"
-LAYOUT = "A dataset is a folder with one folder of images per class."
 UNIONS = {"combined": ("pets", "street_foods", "instruments"), "combined_all": None}
 
 DESCRIPTIONS = {
@@ -78,9 +78,9 @@ def _find_folders(settings: DataSettings) -> Source:
     if settings.data is not None:
         folder = Path(settings.data).expanduser()
         if not folder.exists():
-            raise UserError(f"There is no folder {folder}. {LAYOUT}")
+            raise UserError(f"There is no folder {folder}. {LAYOUT}.")
         if not folder.is_dir():
-            raise UserError(f"{folder} is a file. {LAYOUT}")
+            raise UserError(f"{folder} is a file. {LAYOUT}.")
         return Source(folder.resolve().name, {folder.resolve().name: folder})
     if settings.dataset == EMBEDDED:
         from eyevsai.data.digits import write_digits

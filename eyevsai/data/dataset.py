@@ -18,11 +18,12 @@ from torch import Tensor
 
 from eyevsai.data.cache import Cache
 from eyevsai.data.catalogue import find_source
+from eyevsai.data.folders import TEST, TRAIN, VALID
 from eyevsai.data.inspection import Inspection, Item, inspect_source, refuse_bad, refuse_unusable
 from eyevsai.data.pixels import Pixels, load_pixels
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.data.split import TEST, TRAIN, VALID, split_items
+from eyevsai.data.split import split_items
 from eyevsai.errors import UserError
 
 log = logging.getLogger("eyevsai")

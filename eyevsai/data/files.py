@@ -33,9 +33,9 @@ def is_system(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
-def is_system_folder(name: str) -> bool:
-    """Return True for folders that no dataset is read from: those of the system, and those saved with a web page."""
-    return is_system(name) or name.casefold().endswith(SAVED_PAGE)
+def is_saved_page(name: str) -> bool:
+    """Return True for a folder that a browser saves beside a web page; no dataset is read from it."""
+    return name.casefold().endswith(SAVED_PAGE)
 
 
 def scan(folder: Path) -> dict[str, os.DirEntry[str]]:
@@ -58,7 +58,7 @@ def subfolders(folder: Path) -> dict[str, Path]:
         UserError: a name is not UTF-8.
     """
     found = {name: Path(entry.path) for name, entry in scan(folder).items()
-             if not is_system_folder(name) and entry.is_dir()}  # fmt: skip
+             if not is_saved_page(name) and entry.is_dir()}  # fmt: skip
     if odd := next((name for name in found if not is_text(name)), None):
         raise UserError(f"The name of the folder {escape(odd)} in {escape(str(folder))} is not UTF-8. Rename it.")
     return found
@@ -74,17 +74,19 @@ def escape(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def walk(folder: Path, root: Path | None = None) -> Iterator[tuple[Path, os.stat_result]]:
+def walk(
+    folder: Path, root: Path | None = None, pages: list[Path] | None = None
+) -> Iterator[tuple[Path, os.stat_result]]:
     """Yield each file below a folder with its state, sorted; links are followed, except in circles.
 
     A file that is linked twice is yielded twice. Links to nothing, and to folders between `root` and `folder`, are left
-    out.
+    out. Folders that were saved with a web page are not entered, and are appended to `pages`.
     """
     above = [folder.parents[number] for number in range(len(folder.relative_to(root).parts))] if root else []
-    yield from _walk(folder, tuple(_identify(each.stat()) for each in above))
+    yield from _walk(folder, tuple(_identify(each.stat()) for each in above), pages if pages is not None else [])
 
 
-def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, os.stat_result]]:
+def _walk(folder: Path, above: tuple[tuple[int, int], ...], pages: list[Path]) -> Iterator[tuple[Path, os.stat_result]]:
     identity = _identify(folder.stat())
     if identity in above:
         return
@@ -97,8 +99,10 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Pa
         if not is_folder:
             if entry.is_file():  # and no socket or device
                 yield Path(entry.path), status
-        elif not is_system_folder(name):
-            yield from _walk(Path(entry.path), (*above, identity))
+        elif is_saved_page(name):
+            pages.append(Path(entry.path))
+        else:
+            yield from _walk(Path(entry.path), (*above, identity), pages)
 
 
 def _identify(status: os.stat_result) -> tuple[int, int]:
@@ -107,18 +111,11 @@ def _identify(status: os.stat_result) -> tuple[int, int]:
 
 def is_image(path: Path) -> bool:
     """Return True if the suffix, or the content of a file with an unknown suffix, is that of an image."""
-    if not is_text(str(path)):
-        return False
     suffix = path.suffix.lower()
-    if suffix in SUFFIXES or suffix in OTHER_SUFFIXES:
-        return suffix in SUFFIXES
+    if not is_text(str(path)) or suffix in OTHER_SUFFIXES:
+        return False
+    if suffix in SUFFIXES:
+        return True
     from eyevsai.data.decode import identify
 
     return identify(path) != ""
-
-
-def why_no_image(path: Path) -> str:
-    """Return why a file is not read, in words that follow a number of files."""
-    if not is_text(str(path)):
-        return "with a name that is not UTF-8"
-    return "that are no images" if path.suffix.lower() in OTHER_SUFFIXES else "that do not decode"

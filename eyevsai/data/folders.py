@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eyevsai.data.files import escape, is_image, scan, subfolders, walk
+from eyevsai.data.files import OTHER_SUFFIXES, is_image, is_saved_page, scan, subfolders, walk
+from eyevsai.data.unused import Unused, unused_pages
 from eyevsai.errors import UserError
 
 TRAIN, VALID, TEST = "train", "valid", "test"
@@ -23,7 +24,7 @@ ANNOTATIONS = frozenset({
     "xmls", "bbox", "bboxes", "json", "meta", "metadata", "imagesets", "attributes", "parts",
 })  # fmt: skip
 FILLERS = IMAGES | {"set", "data", "dataset", "split", "folder"}
-LAYOUTS = (
+LAYOUT = (
     "A dataset is a folder with a folder of images per class, or with the folders train, valid and test that have "
     "these, or a folder of images with --labels FILE.csv"
 )
@@ -37,14 +38,6 @@ class ClassFolder:
     split: str | None
     label: str
     path: Path
-
-
-@dataclass(frozen=True)
-class Unused:
-    """A file that is not read, and why, in words that follow a number of files."""
-
-    path: Path
-    reason: str
 
 
 @dataclass
@@ -78,8 +71,8 @@ def read_layout(root: Path) -> Layout:
         _look_inside(layout, folder)
     else:
         _read_splits(layout, folder, splits, folders)
-    _refuse_twins(layout, root)
     labels = {each.label for each in layout.classes}
+    refuse_twins(sorted(labels), root)
     flat = all(each.path.name.casefold() in IMAGES and not subfolders(each.path) for each in layout.classes)
     if not labels or (len(labels) == 1 and (flat or list_tables(folder))):
         _refuse_flat(root, folder)
@@ -225,7 +218,7 @@ def _without_annotations(layout: Layout, folder: Path, folders: dict[str, Path])
     if len(pictures) > 1 or not inner or _has_images(folders[pictures[0]]):
         names = ", ".join(f"{name}/" for name in folders)
         raise UserError(f"{folder} has {names}: images and their annotations, not a folder for each class. "
-                        f"{LAYOUTS}.{_hint(folder)}")  # fmt: skip
+                        f"{LAYOUT}.{_hint(folder)}")  # fmt: skip
     for name in others:
         layout.unused += [Unused(file, f"in {name}/, which has annotations") for file, _ in walk(folders[name])]
     layout.unused += _files_in(folders[pictures[0]], folder)
@@ -238,51 +231,39 @@ def _has_images(folder: Path) -> bool:
 
 
 def _files_in(folder: Path, root: Path) -> list[Unused]:
-    """Return the files that lie directly in a folder, outside of the folders of classes; tables are no surprise."""
+    """Return the files directly in a folder, outside of the folders of classes, without those of other kinds (.csv)."""
     where = "in the root" if folder == root else f"in {folder.relative_to(root).as_posix()}/"
-    paths = [Path(entry.path) for entry in scan(folder).values() if entry.is_file()]
-    return [Unused(path, f"{where}, outside of the folders of classes") for path in paths if is_image(path)]
+    entries = scan(folder).values()
+    paths = [Path(entry.path) for entry in entries if entry.is_file()]
+    pages = [Path(entry.path) for entry in entries if is_saved_page(entry.name) and entry.is_dir()]
+    loose = [path for path in paths if path.suffix.lower() not in OTHER_SUFFIXES]
+    return [Unused(path, f"{where}, outside of the folders of classes") for path in loose] + unused_pages(pages)
 
 
-def _refuse_twins(layout: Layout, root: Path) -> None:
+def refuse_twins(labels: Iterable[str], where: Path) -> None:
+    """Refuse classes that differ in capitals only.
+
+    Raises:
+        UserError: naming two of them.
+    """
     spelt: dict[str, str] = {}
-    for each in layout.classes:
-        other = spelt.setdefault(each.label.casefold(), each.label)
-        if other != each.label:
-            raise UserError(f"{root} has the classes {other} and {each.label}, which differ in capitals only. Rename "
-                            "one of the folders.")  # fmt: skip
+    for label in labels:
+        other = spelt.setdefault(label.casefold(), label)
+        if other != label:
+            raise UserError(f"{where} has the classes {other} and {label}, which differ in capitals only. Write them "
+                            "alike.")  # fmt: skip
 
 
 def _refuse_flat(root: Path, folder: Path) -> None:
     """Raises UserError for images that lie in no folder of a class."""
     pictures = sum(is_image(path) for path, _ in walk(folder))
     if not pictures:
-        raise UserError(f"There are no images in {root}. {LAYOUTS}.{_hint(folder)}")
+        raise UserError(f"There are no images in {root}. {LAYOUT}.{_hint(folder)}")
     flat = [f"{name}/" for name, path in subfolders(folder).items() if _has_images(path)]
     where = f"in {', '.join(flat)}" if flat else "in it"
-    raise UserError(f"{folder} has {pictures} images {where}, but no folder for each class. {LAYOUTS}.{_hint(folder)}")
+    raise UserError(f"{folder} has {pictures} images {where}, but no folder for each class. {LAYOUT}.{_hint(folder)}")
 
 
 def _hint(folder: Path) -> str:
     tables = [name for place in (folder, folder.parent) for name in list_tables(place)]
     return f" There is a table: --labels {tables[0]}" if tables else ""
-
-
-def describe_unused(unused: Iterable[Unused]) -> str:
-    """Return `20 files in the root (a.jpg, b.jpg, c.jpg, ...)`, by reason; empty if all files are read."""
-    by_reason: dict[str, list[Path]] = {}
-    for each in unused:
-        by_reason.setdefault(each.reason, []).append(each.path)
-    told = []
-    for reason, paths in by_reason.items():
-        names = ", ".join(escape(path.name) for path in paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
-        told.append(f"{len(paths)} {_singular(reason, len(paths))} ({names})")
-    return "; ".join(told)
-
-
-def _singular(reason: str, count: int) -> str:
-    if count != 1:
-        return f"files {reason}"
-    for plural, singular in (("do not", "does not"), ("are copies", "is a copy"), ("are no images", "is no image")):
-        reason = reason.replace(plural, singular)
-    return f"file {reason}"

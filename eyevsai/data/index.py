@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from eyevsai.data.catalogue import Source
-from eyevsai.data.files import is_image, walk, why_no_image
-from eyevsai.data.folders import Unused, read_layout, split_of
+from eyevsai.data.files import is_image, walk
+from eyevsai.data.folders import Layout, read_layout, refuse_twins, split_of
 from eyevsai.data.labels import Table, read_labels
+from eyevsai.data.unused import Unused, unused_pages, why_no_image
 from eyevsai.errors import UserError
 
 
@@ -53,54 +54,61 @@ def index_files(source: Source) -> Index:
     for part, layout in layouts.items():
         for each in layout.classes:
             owners.setdefault(each.label, set()).add(part)
-    group_of = _grouping(source.groups)
-    files, classes = list[File](), set[str]()
-    unused = [each for layout in layouts.values() for each in layout.unused]
-    notes = [note for layout in layouts.values() for note in layout.notes]
-    for part, layout in layouts.items():
-        spelt: dict[tuple[str | None, str], list[str]] = {}
-        for each in layout.classes:
-            full = f"{each.label} ({part})" if len(owners[each.label]) > 1 else each.label
-            classes.add(full)
-            spelt.setdefault((each.split, full), []).append(each.path.name)
-            for path, status in walk(each.path, source.parts[part]):
-                if not is_image(path):
-                    unused.append(Unused(path, why_no_image(path)))
-                    continue
-                relative = path.relative_to(source.parts[part]).as_posix()
-                file = _file(path, f"{part}/{relative}", full, each.split, status)
-                files.append(replace(file, group=group_of(relative)))
-        notes += [f"the folders {', '.join(map(repr, names))} are one class, {label!r}"
-                  for (_, label), names in spelt.items() if len(names) > 1]  # fmt: skip
+    shared = {label for label, parts in owners.items() if len(parts) > 1}
+    found = [_index_part(source, part, layout, shared) for part, layout in layouts.items()]
+    files = sorted((file for index in found for file in index.files), key=lambda file: file.name)
     _check_groups(source.groups, files)
-    return Index(sorted(files, key=lambda file: file.name), sorted(classes), unused, notes)
+    classes = sorted({label for index in found for label in index.classes})
+    unused = [each for index in found for each in index.unused]
+    return Index(files, classes, unused, [note for index in found for note in index.notes])
+
+
+def _index_part(source: Source, part: str, layout: Layout, shared: Collection[str]) -> Index:
+    """The files of one part; its name is added to those of classes that are `shared` with other parts."""
+    root, group_of = source.parts[part], _grouping(source.groups)
+    files, unused, pages = list[File](), list(layout.unused), list[Path]()
+    spelt: dict[tuple[str | None, str], list[str]] = {}
+    for each in layout.classes:
+        label = f"{each.label} ({part})" if each.label in shared else each.label
+        spelt.setdefault((each.split, label), []).append(each.path.name)
+        for path, status in walk(each.path, root, pages):
+            if not is_image(path):
+                unused.append(why_no_image(path))
+                continue
+            relative = path.relative_to(root).as_posix()
+            file = _file(path, f"{part}/{relative}", label, each.split, status)
+            files.append(replace(file, group=group_of(relative)))
+    merged = [f"the folders {', '.join(map(repr, names))} are one class, {label!r}"
+              for (_, label), names in spelt.items() if len(names) > 1]  # fmt: skip
+    classes = sorted({label for _, label in spelt})
+    return Index(files, classes, [*unused, *unused_pages(pages)], [*layout.notes, *merged])
 
 
 def _index_table(source: Source) -> Index:
     """The files that a table names, wherever they lie in the folder."""
     ((part, folder),) = source.parts.items()
     table_path = _find_table(Path(source.labels or "").expanduser(), folder)
-    there = {path.relative_to(folder).as_posix(): (path, status) for path, status in walk(folder)}
-    images = {name: found for name, found in there.items() if is_image(found[0])}
+    images, unused, pages = dict[str, tuple[Path, os.stat_result]](), list[Unused](), list[Path]()
+    for path, status in walk(folder, pages=pages):
+        if is_image(path):
+            images[path.relative_to(folder).as_posix()] = path, status
+        elif path.resolve() != table_path.resolve():
+            unused.append(why_no_image(path))
     column = source.groups
     table = read_labels(table_path, sorted(images), column, folder)
     in_table = _is_column(column, table)
     group_of = (lambda name: table.rows[name].group) if in_table else _grouping(column)
     files = list[File]()
-    for name, row in sorted(table.rows.items()):
+    for name, row in sorted(table.rows.items()):  # which sorts files by name, too
         path, status = images[name]
         split = row.split or (split_of(name.partition("/")[0]) if "/" in name else None)
         files.append(replace(_file(path, f"{part}/{name}", row.label, split, status), group=group_of(name)))
     _check_groups(None if in_table else column, files)
-    unused = [Unused(images[name][0], f"without a row in {table_path.name}")
-              for name in images if name not in table.rows]  # fmt: skip
+    unused += [Unused(path, f"without a row in {table_path.name}")
+               for name, (path, _) in images.items() if name not in table.rows]  # fmt: skip
     classes = sorted({row.label for row in table.rows.values()})
-    spelt: dict[str, str] = {}
-    for label in classes:
-        if (other := spelt.setdefault(label.casefold(), label)) != label:
-            raise UserError(f"{table_path} has the classes {other} and {label}, which differ in capitals only. Write "
-                            "them alike.")  # fmt: skip
-    return Index(sorted(files, key=lambda file: file.name), classes, unused, list(table.notes))
+    refuse_twins(classes, table_path)
+    return Index(files, classes, [*unused, *unused_pages(pages)], list(table.notes))
 
 
 def _find_table(given: Path, folder: Path) -> Path:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eyevsai.data.audit import Record, audit_files, is_misnamed
-from eyevsai.data.cache import LEDGERS
 from eyevsai.data.catalogue import Source
-from eyevsai.data.decode import Depth, decode, find_depth, named_depth
-from eyevsai.data.duplicates import VERSION, Found, candidates, find_duplicates, make_thumbnail
-from eyevsai.data.folders import LAYOUTS, Unused, describe_unused
+from eyevsai.data.copies import find_copies, join_groups
+from eyevsai.data.decode import Depth, find_depth, named_depth
+from eyevsai.data.duplicates import Found
+from eyevsai.data.folders import LAYOUT
+from eyevsai.data.given_splits import part_given_splits
 from eyevsai.data.index import File, index_files
+from eyevsai.data.unused import Unused, describe_unused
 from eyevsai.errors import UserError
-
-log = logging.getLogger("eyevsai")
 
 MIN_IMAGES = 3  # one for each of train, valid and test
 SHOWN = 10
-MIN_NEAR, MAX_NEAR = 2, 0.1  # images of a class of a given split, and their share, that may be near copies
 DARK = 0.1  # of white: an image whose largest value is below it looks black
-GIVEN_ORDER = ("test", "valid", "train")  # who keeps an image that stands in two given splits
 
 
 @dataclass(frozen=True)
@@ -83,6 +77,11 @@ class Inspection:
         counted = Counter(item.label for item in self.items)
         return {label: counted[label] for label in self.classes}
 
+    @property
+    def left_out_by_class(self) -> dict[str, int]:
+        """Images that were left out, by class."""
+        return dict(sorted(Counter(item.label for item in self.left_out).items()))
+
     def duplicates(self) -> list[list[Item]]:
         """Groups of two images or more that show the same, those that were left out too."""
         groups: dict[int, list[Item]] = {}
@@ -126,7 +125,7 @@ class Inspection:
                 for members in self.duplicates()
             ],
             "left_out": [item.name for item in self.left_out],
-            "left_out_by_class": dict(sorted(Counter(item.label for item in self.left_out).items())),
+            "left_out_by_class": self.left_out_by_class,
             "conflicts": [[one.name, other.name] for one, other in self.conflicts],
             "sequences": [
                 {
@@ -156,59 +155,20 @@ def inspect_source(source: Source, cache_root: Path, duplicates: str = "near", b
     """
     index = index_files(source)
     if not index.files:
-        raise UserError(f"There are no images in {source.where}. {LAYOUTS}.")
+        raise UserError(f"There are no images in {source.where}. {LAYOUT}.")
     records = audit_files(index.files, cache_root)
     depth = find_depth(record.range for record in records) if bit_depth == "auto" else named_depth(bit_depth)
     good = [(file, record) for file, record in zip(index.files, records, strict=True) if not record.error]
-    found = _find_duplicates(good, depth, cache_root, duplicates)
-    groups = _join_groups([file for file, _ in good], found.groups)
+    found = find_copies(good, depth, cache_root, duplicates)
+    groups = join_groups([file for file, _ in good], found.groups)
     items = [Item(*pair, group, copy) for pair, group, copy in zip(good, groups, found.groups, strict=True)]
-    kept, left_out, spared = _part_given_splits(items)
+    kept, left_out, spared = part_given_splits(items)
     notes = [*index.notes, *_describe_depth(records, depth), *_describe_sequences(items, found), *spared]
     return Inspection(
         source, index.classes, index.files, records, kept, left_out, depth, index.unused, notes,
         [*_equal_in_two_classes(items), *((items[one], items[other]) for one, other in found.conflicts)],
         [[items[place] for place in places] for places in found.sequences],
     )  # fmt: skip
-
-
-def _find_duplicates(good: Sequence[tuple[File, Record]], depth: Depth, cache_root: Path, mode: str) -> Found:
-    """Duplicates among good images; those of an equal dataset are remembered."""
-    records, labels = [record for _, record in good], [file.label for file, _ in good]
-    lines = (f"{record.pixels} {record.signature} {label}\n" for record, label in zip(records, labels, strict=True))
-    key = hashlib.sha256(f"{VERSION} {mode} {depth}\n{''.join(lines)}".encode("utf-8", "surrogateescape")).hexdigest()
-    path = cache_root / LEDGERS / f"duplicates-{key[:24]}.json"
-    try:
-        return Found(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        pass
-    places = candidates(records) if mode == "near" else []
-    thumbnails = dict(zip(places, _thumbnails([good[place][0] for place in places], depth), strict=True))
-    found = find_duplicates(records, labels, thumbnails.__getitem__, mode)
-    if thumbnails:  # else there is nothing that it took long to find
-        with suppress(OSError):  # they are found again next time
-            new = path.with_suffix(f".{os.getpid()}.new")
-            new.write_text(json.dumps(asdict(found)), encoding="utf-8")
-            new.replace(path)
-    return found
-
-
-def _thumbnails(files: Sequence[File], depth: Depth) -> list[Any]:
-    if not files:
-        return []
-    from eyevsai.data.workers import map_chunks  # imports torch, which a second look does without
-
-    return [each for chunk in map_chunks(_Thumbnails(depth), files, "Comparing images") for each in chunk]
-
-
-@dataclass(frozen=True)
-class _Thumbnails:
-    """Makes thumbnails, in a worker."""
-
-    depth: Depth
-
-    def __call__(self, files: Sequence[File]) -> list[Any]:
-        return [make_thumbnail(decode(file.path, self.depth)) for file in files]
 
 
 def _equal_in_two_classes(items: Sequence[Item]) -> list[tuple[Item, Item]]:
@@ -223,29 +183,6 @@ def _equal_in_two_classes(items: Sequence[Item]) -> list[tuple[Item, Item]]:
     return pairs
 
 
-def _join_groups(files: Sequence[File], copies: Sequence[int]) -> list[int]:
-    """The group of each image: copies, and what `File.group` puts together, transitively."""
-    parent = list(range(len(files)))
-
-    def root(place: int) -> int:
-        """Return the first member of a place's group."""
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
-    first: dict[str, int] = {}
-    for place, (file, copy) in enumerate(zip(files, copies, strict=True)):
-        others = [copy]
-        if file.group is not None:
-            part = file.name.partition("/")[0]
-            others.append(first.setdefault(f"{part}/{file.group}", place))
-        for other in others:
-            one, two = sorted((root(place), root(other)))
-            parent[two] = one
-    return [root(place) for place in range(len(files))]
-
-
 def _describe_depth(records: Sequence[Record], depth: Depth) -> list[str]:
     deep = [record for record in records if record.top > 0 or record.low < 0]
     if not deep:
@@ -256,7 +193,7 @@ def _describe_depth(records: Sequence[Record], depth: Depth) -> list[str]:
         record for record in deep if record.top < DARK * (depth.float_top if record.is_float else depth.integer_top)
     ]
     if below := sum(record.low < 0 for record in deep):
-        notes.append(f"{below} of these have values below 0, which become black: shift them before")
+        notes.append(f"{below} of these have values below 0, which become black: add an offset to the files")
     if len(dark) > len(deep) / 2:
         notes.append(f"{len(dark)} of these are nearly black: is it another --bit-depth?")
     return notes
@@ -295,41 +232,3 @@ def refuse_unusable(found: Inspection, max_bad_fraction: float) -> None:
         )
     if len(found.classes) < 2:
         raise UserError(f"There is only one class in {where}: {found.classes[0]}. A classifier needs two or more.")
-
-
-def _part_given_splits(items: Sequence[Item]) -> tuple[list[Item], list[Item], list[str]]:
-    """Part the images that stand in two given splits: those of the more careful split are kept, the others left out.
-
-    Of near copies no more than `MAX_NEAR` of a class of a split are left out: more are frames of the same scenes, which
-    a note says.
-
-    Returns the images that are kept, those that are left out, and notes.
-    """
-    keeper, pixels = dict[int, int](), dict[int, set[str]]()
-    for item in items:
-        if item.file.split is not None:
-            rank = GIVEN_ORDER.index(item.file.split)
-            if rank < keeper.get(item.copy, len(GIVEN_ORDER)):
-                keeper[item.copy], pixels[item.copy] = rank, set()
-            if rank == keeper[item.copy]:
-                pixels[item.copy].add(item.record.pixels)
-    sizes = Counter((item.file.split, item.label) for item in items)
-    near: dict[tuple[str | None, str], list[Item]] = {}
-    for item in items:
-        if _is_second(item, keeper) and item.record.pixels not in pixels[item.copy]:
-            near.setdefault((item.file.split, item.label), []).append(item)
-    spared = {key: found for key, found in near.items() if len(found) > max(MIN_NEAR, MAX_NEAR * sizes[key])}
-    stay = {item.name for found in spared.values() for item in found}
-    left_out = [item for item in items if _is_second(item, keeper) and item.name not in stay]
-    gone = {item.name for item in left_out}
-    notes = []
-    for (split, label), found in spared.items():
-        notes.append(f"{len(found)} {split} images of {label} resemble images of another split, such as "
-                     f"{found[0].name}: they are too many to be copies and stay. If they are frames of the same "
-                     "scenes, figures are too good")  # fmt: skip
-    return [item for item in items if item.name not in gone], left_out, notes
-
-
-def _is_second(item: Item, keeper: Mapping[int, int]) -> bool:
-    """Return True if a more careful given split has a copy of an image."""
-    return item.file.split is not None and GIVEN_ORDER.index(item.file.split) != keeper[item.copy]

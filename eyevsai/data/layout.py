@@ -43,13 +43,8 @@ def name_class(folder: str) -> str:
 
 
 def place_by_folder(unpacked: Path) -> Iterator[Placed]:
-    """Images by their folders, as training reads them, below the folders around it all."""
-    top = unpacked
-    while len(inner := [path for path in top.iterdir() if path.is_dir()]) == 1 and any(
-        path.is_dir() for path in inner[0].iterdir()
-    ):
-        top = inner[0]
-    for file in index_files(Source(top.name, {top.name: top})).files:
+    """Images by their folders, as training reads them."""
+    for file in index_files(Source(unpacked.name, {unpacked.name: unpacked})).files:
         yield Placed(file.path, name_class(file.label), file.split)
 
 

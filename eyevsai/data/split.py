@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from eyevsai.data.folders import TEST, TRAIN, VALID
 from eyevsai.data.inspection import Item
-
-TRAIN, VALID, TEST = "train", "valid", "test"
 
 
 def split_items(items: Sequence[Item], seed: int, valid_fraction: float, test_fraction: float) -> list[str]:

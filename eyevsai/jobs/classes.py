@@ -46,7 +46,7 @@ def check_classes(tracking_uri: str, name: ModelName, classes: Sequence[str], *,
             registered model belongs to another dataset.
     """
     from eyevsai.registry.models import find_model, open_registry
-    from eyevsai.registry.versions import check_name
+    from eyevsai.registry.registration import check_name
 
     with telling(tracking_uri, f"Reading {name.registered}"):
         check_name(tracking_uri, name)

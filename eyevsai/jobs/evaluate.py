@@ -66,7 +66,7 @@ def evaluate(
         subject = find_subject(tracking_uri, settings.run, settings.model_uri)
         learner = subject.load()
         judges = _find_judges(settings, subject, learner)
-        from eyevsai.registry.versions import CARRIERS
+        from eyevsai.registry.registration import CARRIERS
         from eyevsai.tracking.ended import reopen_run
 
         about = {"job": "evaluate", "subject": subject.run_id, "model_uri": subject.title, **tags}

@@ -126,7 +126,7 @@ class Leaving:
         return Exported(name, uri, Verdict(verdict.figures, failures), size_bytes, time.monotonic() - began)
 
     def _reopened(self, call: Run) -> AbstractContextManager[Run]:
-        from eyevsai.registry.versions import CARRIERS
+        from eyevsai.registry.registration import CARRIERS
         from eyevsai.tracking.ended import reopen_run
 
         if self.subject.run is None:

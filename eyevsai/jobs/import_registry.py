@@ -72,7 +72,7 @@ def import_registry(path: Path) -> Imported:
 
 def _write(tracking_uri: str, record: Record, begun: str | None, done: Imported) -> None:
     """Writes the run, then the version; the version's URI on the run is the last thing to be written."""
-    from eyevsai.registry.versions import check_name, register
+    from eyevsai.registry.registration import check_name, register
     from eyevsai.tracking.past import write_past_run
 
     with telling(tracking_uri, f"Importing record {record.model_id}"):

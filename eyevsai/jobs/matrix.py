@@ -112,7 +112,8 @@ def find_recipes(cells: Iterable[Cell], trials: int, tracking_uri: str) -> dict[
 
 def find_before(tracking_uri: str, recipe: str, state_root: Path) -> Before:
     """What the store and this machine have of a recipe."""
-    from eyevsai.registry.versions import VERSION, find_version
+    from eyevsai.registry.registration import VERSION
+    from eyevsai.registry.versions import find_version
     from eyevsai.tracking.ended import why_not_resumable
     from eyevsai.tracking.search import find_tagged
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def open_swept_store(state_root: Path) -> str:
     """The store's URI, after what ended runs of this machine left unsaid was said."""
     tracking_uri = open_store()
-    from eyevsai.registry.versions import CARRIERS
+    from eyevsai.registry.registration import CARRIERS
     from eyevsai.tracking.sweep import sweep
 
     with telling_refusals(tracking_uri):
@@ -39,7 +39,8 @@ def start_job(
     Raises:
         UserError: the version that the job is about is being deleted.
     """
-    from eyevsai.registry.versions import CARRIERS, PRUNED_FROM, refuse_claimed
+    from eyevsai.registry.registration import CARRIERS
+    from eyevsai.registry.versions import PRUNED_FROM, refuse_claimed
     from eyevsai.tracking.lifetime import start_run
 
     with ExitStack() as stack:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from eyevsai.data.decode import UndecodableImage, decode
-from eyevsai.data.files import is_image, walk, why_no_image
-from eyevsai.data.folders import Unused, describe_unused
+from eyevsai.data.files import is_image, walk
 from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.unused import Unused, describe_unused, unused_pages, why_no_image
 from eyevsai.data.workers import map_chunks
 from eyevsai.errors import UserError
 from eyevsai.serving.classifier import UNSURE, Prediction, load_classifier
@@ -117,14 +117,18 @@ def _find_images(given: Sequence[str]) -> list[Path]:
 def _images_at(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(each for each, _ in walk(path))
-    inside = [each for each in files if is_image(each)]
-    others = [Unused(each, why_no_image(each)) for each in files if not is_image(each)]
+    inside, others, pages = list[Path](), list[Unused](), list[Path]()
+    for each, _ in walk(path, pages=pages):
+        if is_image(each):
+            inside.append(each)
+        else:
+            others.append(why_no_image(each))
+    unused = describe_unused([*others, *unused_pages(pages)])
     if not inside:
-        raise UserError(f"{path} holds no image. Not used: {describe_unused(others) or 'nothing is in it'}.")
-    if others:
-        log.warning("not used: %s", describe_unused(others))
-    return inside
+        raise UserError(f"{path} holds no image. Not used: {unused or 'nothing is in it'}.")
+    if unused:
+        log.warning("not used: %s", unused)
+    return sorted(inside)
 
 
 def _read_names() -> list[Path]:

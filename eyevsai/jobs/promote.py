@@ -63,8 +63,8 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
             verdict = _examine(change, stage, number, policy)
             classes = compare_with_stage(change, stage, number)
             verdict = replace(verdict, checks=(*verdict.checks, classes.check(consented=settings.class_change)))
-            record.tags({REFUSED: bool(verdict.refusals)})  # which FAILED does not say: Ctrl-C ends a record so, too
-            record.tags({WEIGHTS_SHA256: verdict.weights})
+            # REFUSED, which FAILED does not say: Ctrl-C ends a record so, too
+            record.tags({REFUSED: bool(verdict.refusals), WEIGHTS_SHA256: verdict.weights})
             record.json(GATE, verdict.to_json())
             record.metrics(verdict.figures)
             _refuse(verdict, settings, version.uri)

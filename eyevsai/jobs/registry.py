@@ -166,7 +166,7 @@ def promote_best(
         RunFailed: the policy is against it.
     """
     from eyevsai.jobs.promote import promote  # brings torch, which a list of versions needs not wait for
-    from eyevsai.registry.versions import point_at
+    from eyevsai.registry.registration import point_at
 
     tracking_uri = open_store()
     ranking = find_best(dataset)

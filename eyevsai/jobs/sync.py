@@ -21,7 +21,7 @@ def sync_all(state_root: Path) -> dict[str, int]:
         UserError: the store cannot be opened.
     """
     tracking_uri = open_store()
-    from eyevsai.registry.versions import CARRIERS
+    from eyevsai.registry.registration import CARRIERS
     from eyevsai.tracking.ended import sync
 
     left = {}

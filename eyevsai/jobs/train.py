@@ -133,7 +133,7 @@ class Origin:
 @contextmanager
 def _start(config: TrainConfig, name: ModelName, tracking_uri: str, stop: JobStop, origin: Origin) -> Iterator[Run]:
     """The run of this job, which ends as the block ends."""
-    from eyevsai.registry.versions import check_name
+    from eyevsai.registry.registration import check_name
 
     check_name(tracking_uri, name)
     title, tags = config.run.run_name or str(name), {"job": "train", **vars(name), **origin.tags}
@@ -176,8 +176,6 @@ class Session:
         known = {"parameters": parameters} if parameters else {}  # not before a shallow one is fitted
         self.run.tags({**compute, "fingerprint": dataset.fingerprint, **known})
         self._log_dataset()
-        log.debug("%s: %d classes, %d train and %d valid images", dataset.name, len(dataset.classes),
-                 len(self.data.train), len(self.data.valid))  # fmt: skip
         size = f"{parameters:,} parameters; " if parameters else ""
         log.info("%s/%s: %s%s", self.learner.family, self.learner.variation, size,
                  ", ".join(f"{key} {value}" for key, value in compute.items()))  # fmt: skip

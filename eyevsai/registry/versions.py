@@ -2,131 +2,20 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
-from eyevsai.names import ModelName, choose, registered_name
-from eyevsai.registry.classes import ADDED, check_change, class_tags, record_classes, recorded_classes
-from eyevsai.run_folder import MODEL_ID, VERSION_URI, RunFolder
+from eyevsai.names import choose
+from eyevsai.run_folder import RunFolder
 
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says of what is not there
-VERSION = "version"  # the tag of a run that holds the URI of its version
-
-
-def register(
-    tracking_uri: str, name: ModelName, model_id: str | None, run_id: str, tags: Mapping[str, Any],
-    *, classes: Sequence[str] | None = None, class_change: bool = False,
-) -> str:  # fmt: skip
-    """Register a logged model as the next version under its name and return `models:/NAME/VERSION`.
-
-    The run is tagged with it. Without a logged model the version leads to the run's artifacts.
-
-    Args:
-        tracking_uri: the store.
-        name: what the registered model is named after.
-        model_id: of the logged model.
-        run_id: the run that trained it.
-        tags: of the version.
-        classes: the class list that the registered model has from now on; None leaves it as it is.
-        class_change: consent to another list than the one it has; the difference becomes tags of the version.
-
-    Raises:
-        UserError: another dataset's name is written the same way, or the classes differ and nobody consented.
-    """
-    client = MlflowClient(tracking_uri=tracking_uri)
-    if not _make_model(client, name.registered, vars(name) | (class_tags(classes) if classes else {})):
-        check_name(tracking_uri, name)
-    texts = {key: str(value) for key, value in tags.items()}
-    version = _find_told(client, name, run_id, texts)
-    if version is None:
-        difference = _check_classes(client, name, classes, consented=class_change)
-        source = f"models:/{model_id}" if model_id else client.get_run(run_id).info.artifact_uri
-        told = texts | difference
-        version = client.create_model_version(name.registered, source, run_id, tags=told, model_id=model_id)
-    if classes and ADDED in version.tags:  # after the version exists: a retry finds it, and not a changed list
-        record_classes(client, name.registered, classes)
-    uri = f"models:/{name.registered}/{version.version}"
-    client.set_tag(run_id, VERSION, uri)
-    return uri
-
-
-def _make_model(client: MlflowClient, name: str, tags: dict[str, str]) -> bool:
-    """Makes a registered model; False when there is one of this name."""
-    try:
-        client.create_registered_model(name, tags=tags)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return False
-    return True
-
-
-def _check_classes(
-    client: MlflowClient, name: ModelName, classes: Sequence[str] | None, *, consented: bool
-) -> dict[str, str]:
-    """Return the tags with the difference between a new class list and the one that the registered model has.
-
-    A model that has none yet gets this one.
-    """
-    from eyevsai.registry.models import read_model
-
-    if not classes:
-        return {}
-    recorded = recorded_classes(read_model(client, name.registered))
-    if recorded is None:
-        record_classes(client, name.registered, classes)
-        return {}
-    return check_change(name, recorded, classes, consented=consented).tags()
-
-
-def _find_told(client: MlflowClient, name: ModelName, run_id: str, tags: Mapping[str, str]) -> ModelVersion | None:
-    """The version that a run registered before it was interrupted."""
-    of_run = client.search_model_versions(f"run_id = '{run_id}'")
-    told = (each for each in of_run if each.name == name.registered and each.tags.items() >= tags.items())
-    return next(told, None)
-
-
-def carry_out(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
-    """Queued operation `version`: register the logged model of a run.
-
-    Raises:
-        UserError: the model was not stored: a version without files would not load.
-    """
-    name, model_id = ModelName(**arguments["name"]), folder.read(MODEL_ID)
-    if model_id is None:
-        raise UserError(f"the model of run {folder.run_id} was not stored, so no version of {name} is registered")
-    classes, consented = arguments.get("classes"), bool(arguments.get("class_change"))
-    uri = register(
-        client.tracking_uri, name, model_id, folder.run_id, arguments["tags"], classes=classes, class_change=consented
-    )
-    folder.write(VERSION_URI, uri)
-
-
-def check_name(tracking_uri: str, name: ModelName) -> None:
-    """Raises UserError when the registered model of this name belongs to another dataset."""
-    client = MlflowClient(tracking_uri=tracking_uri)
-    try:
-        owner = client.get_registered_model(name.registered).tags.get("dataset", name.dataset)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return
-    if owner != name.dataset:
-        raise UserError(
-            f"The registered model {name.registered} belongs to the dataset {owner!r}, whose name is written "
-            f"like {name.dataset!r} in a registry. Rename one of the two folders."
-        )
-
-
 EXPORT = "export"  # begins the tags of a version that say how its exports fared
 THRESHOLD = "threshold"  # the tag of a version below whose value a prediction is unsure
 PINNED = "pinned"  # the tag of a version that no cleanup may delete
@@ -256,33 +145,6 @@ def versions_by_run(tracking_uri: str) -> dict[str, Version]:
     return found
 
 
-def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
-    """Makes the model of a version one of the registered model that is called like its dataset; returns name, number.
-
-    The newest one that points there already is taken.
-    """
-    from eyevsai.registry.models import logged_model_of, open_registry, read_model
-
-    client, name = open_registry(tracking_uri), registered_name(dataset)
-    original = find_version(tracking_uri, uri)
-    _make_model(client, name, {"dataset": dataset})
-    model = read_model(client, name)
-    if model.tags.get("dataset") != dataset or "variation" in model.tags:
-        raise UserError(f"The registered model {name} is not the one of the dataset {dataset!r}, whose name is written "
-                        "like it in a registry. Rename the folder of the dataset.")  # fmt: skip
-    if there := [each.number for each in model.versions if each.tags.get(POINTS_AT) == uri]:
-        return name, there[-1]
-    source = str(client.get_model_version(original.name, original.number).source)
-    told = {POINTS_AT: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}  # the rest is read over there
-    version = client.create_model_version(name, source, original.run_id, tags=told, model_id=logged_model_of(source))
-    try:
-        refuse_claimed(tracking_uri, uri)
-    except UserError:
-        client.delete_model_version(name, version.version)
-        raise
-    return name, int(version.version)
-
-
 def refuse_claimed(tracking_uri: str, uri: str) -> None:
     """Raises UserError when a cleanup deletes, or has deleted, the version that `uri` names, if it names one.
 
@@ -318,6 +180,3 @@ def carry_out_tags(client: MlflowClient, _: RunFolder, arguments: dict[str, Any]
     from eyevsai.registry.models import tag_if_there
 
     tag_if_there(client, arguments["name"], int(arguments["number"]), arguments["tags"])
-
-
-CARRIERS = {"version": carry_out, "version_tags": carry_out_tags}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, GridSampler, RandomSampler, TPESampler
 
@@ -20,8 +18,7 @@ class _Grid(GridSampler):
     Optuna's ends the loop of `Study.optimize`, which does not exist here, and fails after a trial that was queued.
     """
 
-    def after_trial(self, *_: Any) -> None:
-        """Ends nothing."""
+    after_trial = BaseSampler.after_trial
 
 
 def make_sampler(settings: TuneSettings, space: Space, seed: int) -> BaseSampler:

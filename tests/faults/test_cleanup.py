@@ -26,9 +26,9 @@ from eyevsai.jobs.cleanup import cleanup
 from eyevsai.names import ModelName
 from eyevsai.registry import artifacts, deletion
 from eyevsai.registry.models import logged_model_of, open_registry, read_models
+from eyevsai.registry.registration import register
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.stages import DELETING, put
-from eyevsai.registry.versions import register
 from eyevsai.run_folder import RunFolder
 from eyevsai.store import open_store
 from tests.conftest import ROOT, copy_store, create_database, move_paths, once
@@ -363,7 +363,8 @@ def test_an_alias_that_was_set_after_the_plan_is_seen(filled: Path) -> None:
 
 
 def test_a_job_that_uses_a_version_protects_it_or_is_refused(filled: Path) -> None:
-    from eyevsai.registry.versions import point_at, refuse_claimed
+    from eyevsai.registry.registration import point_at
+    from eyevsai.registry.versions import refuse_claimed
 
     uri, workplace, state = os.environ["MLFLOW_TRACKING_URI"], filled, filled / "state"
     client = open_registry(uri)

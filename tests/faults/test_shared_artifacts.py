@@ -35,8 +35,8 @@ from eyevsai.jobs.promote import promote, rollback
 from eyevsai.models.learner import check_weights
 from eyevsai.names import ModelName
 from eyevsai.registry.models import KnownVersion, read_models
+from eyevsai.registry.registration import CARRIERS
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
-from eyevsai.registry.versions import CARRIERS
 from eyevsai.serving.package import MODEL_FOLDER, fetch_package
 from eyevsai.store import open_store
 from eyevsai.tracking.lifetime import start_run

@@ -21,7 +21,7 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.names import ModelName
-from eyevsai.registry.versions import register
+from eyevsai.registry.registration import register
 from eyevsai.run_folder import RunFolder
 from eyevsai.store import open_store
 from eyevsai.tracking.experiment import describe_experiment, find_experiment

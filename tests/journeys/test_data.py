@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import eyevsai as eyevsai_package
-from tests.conftest import Eyevsai, draw_image, write_images
+from tests.conftest import TINY, Eyevsai, draw_image, write_images
 
 
 def test_data_check_names_what_is_wrong_and_writes_a_page(eyevsai: Eyevsai, workplace: Path) -> None:
@@ -59,22 +59,6 @@ def test_mistakes_are_told(eyevsai: Eyevsai, workplace: Path) -> None:
     assert "There is no folder nowhere" in eyevsai("data", "stats", "nowhere", code=2).stderr
     (workplace / "file").write_text("")
     assert "is a file" in eyevsai("data", "check", "file", code=2).stderr
-
-
-TINY = (
-    "--epochs",
-    "1",
-    "--width",
-    "4",
-    "--image-size",
-    "32",
-    "--batch-size",
-    "8",
-    "--threads",
-    "1",
-    "--tuned",
-    "never",
-)
 
 
 def test_train_and_check_name_what_is_not_used(eyevsai: Eyevsai, workplace: Path) -> None:

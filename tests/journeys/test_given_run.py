@@ -7,23 +7,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import TRAINED, Eyevsai
+from tests.conftest import TINY, TRAINED, Eyevsai
 
 NAME = TRAINED["deep_v1"]
-TINY = (
-    "--epochs",
-    "1",
-    "--width",
-    "4",
-    "--image-size",
-    "32",
-    "--batch-size",
-    "8",
-    "--threads",
-    "1",
-    "--tuned",
-    "never",
-)
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import TRAINED, Eyevsai, copy_trained, move_paths, once
-from tests.invoke import invoke
+from tests.conftest import TRAINED, Eyevsai, copy_trained, extend_trained, once
 from tests.mlflow_gc import collect_garbage
 
 NAME = TRAINED["deep_v1"]
@@ -122,12 +121,9 @@ def exported_store(tmp_path_factory: pytest.TempPathFactory, trained_store: Path
     """Return a folder with a store whose version was evaluated and exported as ONNX."""
 
     def build(folder: Path) -> None:
-        shutil.copytree(trained_store, folder, dirs_exist_ok=True)
-        move_paths(folder / "mlflow.db", trained_store, folder)
-        env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "EYEVSAI_CACHE": str(cache_root),
-               "EYEVSAI_STATE": str(folder / "state")}  # fmt: skip
-        invoke(folder, "evaluate", "--model-uri", URI, *FAST, **env)
-        invoke(folder, "export", "--model-uri", URI, **env)
+        run = extend_trained(trained_store, cache_root, folder)
+        run("evaluate", "--model-uri", URI, *FAST)
+        run("export", "--model-uri", URI)
 
     return once(tmp_path_factory, "exported", build)
 

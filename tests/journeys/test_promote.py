@@ -12,8 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
-from tests.conftest import Eyevsai, copy_trained, move_paths, once, write_images
-from tests.invoke import invoke
+from tests.conftest import Eyevsai, copy_trained, extend_trained, once, write_images
 
 NAME = "stripes-deep_v1-standard"
 SMALL = ("--image-size", "32", "--batch-size", "8", "--width", "8", "--threads", "1", "--tuned", "never")
@@ -25,15 +24,11 @@ def evaluated_store(tmp_path_factory: pytest.TempPathFactory, trained_store: Pat
     """Return a folder with a store of three versions: two good ones and a bad one, all evaluated."""
 
     def build(folder: Path) -> None:
-        shutil.copytree(trained_store, folder, dirs_exist_ok=True)
-        move_paths(folder / "mlflow.db", trained_store, folder)
-        env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "EYEVSAI_CACHE": str(cache_root),
-               "EYEVSAI_STATE": str(folder / "state")}  # fmt: skip
+        run = extend_trained(trained_store, cache_root, folder)
         for flags in ((*GOOD, "--mixup", "0"), BAD):
-            invoke(folder, "train", "--data", str(folder / "data" / "stripes"), *SMALL, *flags, **env)
+            run("train", "--data", str(folder / "data" / "stripes"), *SMALL, *flags)
         for number in (1, 2, 3):
-            uri = f"models:/{NAME}/{number}"
-            invoke(folder, "evaluate", "--model-uri", uri, "--corruption-images", "0", **env)
+            run("evaluate", "--model-uri", f"models:/{NAME}/{number}", "--corruption-images", "0")
 
     return once(tmp_path_factory, "evaluated", build)
 

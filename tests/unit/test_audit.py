@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.similar import copies
 from eyevsai.data import workers
 from eyevsai.data.audit import audit_files, examine
 from eyevsai.data.catalogue import Source
@@ -20,34 +20,11 @@ from eyevsai.data.index import index_files
 from eyevsai.data.inspection import inspect_source
 from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
-from tests.conftest import draw_image, write_images
+from tests.conftest import draw_image, draw_scene, write_images
 
 
 def settings(folder: Path, tmp_path: Path, **changes: float) -> DataSettings:
     return DataSettings(data=str(folder), cache_root=str(tmp_path / "cache"), **changes)
-
-
-def scene(seed: int, side: int = 128) -> Image.Image:
-    """A picture with large and small structures, as photographs have, and unlike any of another seed."""
-    random = np.random.default_rng(seed)
-    layers = [
-        np.asarray(Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize((side, side), 3))
-        for cells in (3, 6, 12)
-    ]
-    return Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
-
-
-def copies(image: Image.Image) -> list[Image.Image]:
-    """What happens to a picture on its way through the web: recompressed, resized, both."""
-
-    def recompress(picture: Image.Image, quality: int) -> Image.Image:
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality)
-        return Image.open(buffer).convert("RGB")
-
-    width, height = image.size
-    resized = [image.resize((round(width * scale), round(height * scale)), 1) for scale in (0.5, 0.75, 1.5)]
-    return [recompress(image, 40), recompress(image, 75), *resized, recompress(resized[0], 60)]
 
 
 @pytest.mark.requirement(3)
@@ -132,18 +109,6 @@ def test_equal_pixels_are_found_whatever_the_format(tmp_path: Path) -> None:
 
 
 @pytest.mark.requirement(9)
-def test_near_duplicates_are_found_and_strangers_are_not(tmp_path: Path) -> None:
-    originals = [scene(seed) for seed in range(120)]
-    pictures = originals + [copy for image in originals[:20] for copy in copies(image)]
-    for number, picture in enumerate(pictures):
-        picture.save(tmp_path / f"{number:04d}.png")
-    groups = find_groups(sorted(tmp_path.iterdir()))
-    found = [groups[120 + 6 * place + copy] == groups[place] for place in range(20) for copy in range(6)]
-    assert np.mean(found) >= 0.95
-    assert len(set(groups[:120])) >= 119
-
-
-@pytest.mark.requirement(9)
 def test_on_photographs_copies_are_found_and_strangers_are_not(photos: Path, tmp_path: Path) -> None:
     paths = sorted(photos.glob("*/*/*.jpg"))[::7]
     flagged = len(paths) - len(set(find_groups(paths)))
@@ -165,10 +130,10 @@ def test_an_image_in_two_given_splits_stays_in_the_more_careful_one(tmp_path: Pa
         for label in "ab":
             (tmp_path / "set" / name / label).mkdir(parents=True)
             for number in range(6):
-                scene(start + number + (label == "b") * 50).save(tmp_path / "set" / name / label / f"{number}.png")
-    scene(200).save(tmp_path / "set" / "train" / "a" / "leak.bmp")
-    copies(scene(201))[0].save(tmp_path / "set" / "valid" / "a" / "near.png")
-    scene(100).save(tmp_path / "set" / "train" / "a" / "other.png")
+                draw_scene(start + number + (label == "b") * 50).save(tmp_path / "set" / name / label / f"{number}.png")
+    draw_scene(200).save(tmp_path / "set" / "train" / "a" / "leak.bmp")
+    copies(draw_scene(201))[0].save(tmp_path / "set" / "valid" / "a" / "near.png")
+    draw_scene(100).save(tmp_path / "set" / "train" / "a" / "other.png")
     found = inspect_source(Source("set", {"set": tmp_path / "set"}), tmp_path / "cache")
     assert found.report()["left_out"] == ["set/train/a/leak.bmp", "set/train/a/other.png", "set/valid/a/near.png"]
     splits: dict[int, set[str | None]] = {}

@@ -25,7 +25,7 @@ from eyevsai.registry.classes import (
     recorded_classes,
 )
 from eyevsai.registry.models import find_model
-from eyevsai.registry.versions import register
+from eyevsai.registry.registration import register
 from eyevsai.store import CLASSES_SHA256
 from eyevsai.tracking.search import find_study
 

@@ -10,18 +10,9 @@ from PIL import Image
 from benchmarks.similar import SIMILAR_SETS, copies, count_false, describe, draw_camera, find
 from eyevsai.data.audit import Record
 from eyevsai.data.duplicates import MAX_COPIES, SIDE, Found, Thumbnail, candidates, find_duplicates, make_thumbnail
+from tests.conftest import draw_scene
 
 Described = tuple[str, Record, Thumbnail]
-
-
-def scene(seed: int, side: int = 128) -> Image.Image:
-    """Draw a picture with large and small structures, as photographs have, and unlike any of another seed."""
-    random = np.random.default_rng(seed)
-    layers = [
-        np.asarray(Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize((side, side), 3))
-        for cells in (3, 6, 12)
-    ]
-    return Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
 
 
 def described(images: Sequence[Image.Image], labels: str | Sequence[str] = "a") -> list[Described]:
@@ -51,7 +42,7 @@ def test_similar_images_that_are_no_copies_are_not_grouped(draw: Callable[..., o
 
 @pytest.mark.requirement(9)
 def test_copies_are_found_and_strangers_are_not() -> None:
-    originals = [scene(seed) for seed in range(120)]
+    originals = [draw_scene(seed) for seed in range(120)]
     found, _ = find(described(originals + [copy for image in originals[:20] for copy in copies(image)]))
     matches = [found.groups[120 + 6 * place + copy] == place for place in range(20) for copy in range(6)]
     assert np.mean(matches) >= 0.95
@@ -61,14 +52,14 @@ def test_copies_are_found_and_strangers_are_not() -> None:
 
 def test_copies_are_found_beside_a_sequence() -> None:
     frames = [describe(label, picture) for label, picture in draw_camera(60)]
-    pictures = [scene(seed) for seed in range(10)]
+    pictures = [draw_scene(seed) for seed in range(10)]
     found, _ = find(frames + described([copy for picture in pictures for copy in (picture, copies(picture)[0])]))
     assert found.groups == [*range(60), *(place for place in range(60, 80, 2) for _ in range(2))]
     assert found.sequences == [list(range(60))]
 
 
 def test_a_copy_is_found_in_other_light_and_not_in_other_colours() -> None:
-    picture = scene(0)
+    picture = draw_scene(0)
     darker = Image.fromarray((np.asarray(picture) * 0.8 + 10).astype(np.uint8))
     turned = Image.fromarray(np.asarray(picture)[..., [1, 2, 0]])
     warmer = Image.fromarray((np.asarray(picture) * [1.0, 0.8, 0.6]).astype(np.uint8))
@@ -78,35 +69,35 @@ def test_a_copy_is_found_in_other_light_and_not_in_other_colours() -> None:
 
 @pytest.mark.parametrize("levels", list(permutations([0, 12, 24])))
 def test_copies_are_not_chained(levels: tuple[int, ...]) -> None:
-    found, _ = find(described([with_patch(scene(0), level) for level in levels]))
+    found, _ = find(described([with_patch(draw_scene(0), level) for level in levels]))
     assert grouped(found) == [2]
     first, last = levels.index(0), levels.index(24)
     assert found.groups[first] != found.groups[last]
 
 
 def test_a_small_change_in_one_place_is_no_copy() -> None:
-    found, _ = find(described([scene(0), with_patch(scene(0), 40)]))
+    found, _ = find(described([draw_scene(0), with_patch(draw_scene(0), 40)]))
     assert found.groups == [0, 1]
 
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_moved_or_enlarged_picture_is_no_copy(step: int) -> None:
-    large = scene(0, 160)
+    large = draw_scene(0, 160)
     boxes = [(0, 0, 128, 128), (step, 0, 128 + step, 128), (step, step, 128 - step, 128 - step)]
     found, _ = find(described([large.resize((128, 128), 2, box) for box in boxes]))
     assert found.groups == [0, 1, 2]
 
 
 def test_near_duplicates_of_two_classes_are_reported_and_not_grouped() -> None:
-    picture = scene(0)
-    images = described([scene(1), picture, *copies(picture)[:2]], ["cat", "cat", "dog", "cat"])
+    picture = draw_scene(0)
+    images = described([draw_scene(1), picture, *copies(picture)[:2]], ["cat", "cat", "dog", "cat"])
     found, _ = find(images)
     assert found.groups == [0, 1, 2, 1]
     assert found.conflicts == [(1, 2), (2, 3)]
 
 
 def test_equal_pixels_are_grouped_across_classes() -> None:
-    picture = scene(0)
+    picture = draw_scene(0)
     images = described([picture, picture, copies(picture)[0]], ["cat", "dog", "cat"])
     found, _ = find(images)
     assert found.groups == [0, 0, 2]  # a group of cats and dogs takes in no near-duplicate
@@ -115,14 +106,14 @@ def test_equal_pixels_are_grouped_across_classes() -> None:
 
 @pytest.mark.parametrize("mode", ["exact", "near"])
 def test_small_images_are_grouped_by_pixels_only(mode: str) -> None:
-    small = [scene(seed).resize((16, 16)) for seed in (0, 1, 0)]
+    small = [draw_scene(seed).resize((16, 16)) for seed in (0, 1, 0)]
     images = described([*small, Image.fromarray(np.asarray(small[0]) ^ 1)])
     found, _ = find(images, mode)
     assert found == Found([0, 1, 0, 3], [], [])
 
 
 def test_modes() -> None:
-    picture = scene(0)
+    picture = draw_scene(0)
     images = described([picture, picture, copies(picture)[0]])
     assert find(images, "off")[0].groups == [0, 1, 2]
     assert find(images, "exact")[0].groups == [0, 0, 2]
@@ -141,8 +132,8 @@ def test_a_sequence_is_reported_with_the_equal_images_in_it() -> None:
 
 
 def test_thumbnails_are_made_once_and_for_candidates_only() -> None:
-    picture = scene(0)
-    images = described([scene(1), picture, picture, *copies(picture), scene(2)])
+    picture = draw_scene(0)
+    images = described([draw_scene(1), picture, picture, *copies(picture), draw_scene(2)])
     labels, records, thumbnails = zip(*images, strict=True)
     calls: list[int] = []
     find_duplicates(records, labels, lambda place: calls.append(place) or thumbnails[place])  # type: ignore[func-returns-value]
@@ -151,9 +142,9 @@ def test_thumbnails_are_made_once_and_for_candidates_only() -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_images(count: int) -> None:
-    records = [image[1] for image in described([scene(0)] * count)]
+    records = [image[1] for image in described([draw_scene(0)] * count)]
     assert candidates(records) == []
-    assert find_duplicates(records, ["a"] * count, lambda place: make_thumbnail(np.asarray(scene(0)))).groups == [
+    assert find_duplicates(records, ["a"] * count, lambda place: make_thumbnail(np.asarray(draw_scene(0)))).groups == [
         *range(count)
     ]
 

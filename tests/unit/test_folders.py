@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from eyevsai.data.catalogue import Source
-from eyevsai.data.folders import describe_unused
 from eyevsai.data.index import Index, index_files
+from eyevsai.data.unused import describe_unused
 from eyevsai.errors import UserError
 from tests.conftest import draw_image
 
@@ -235,6 +235,7 @@ def test_images_are_known_by_their_content_and_system_files_ignored(tmp_path: Pa
     assert "3 files in the root" in told
     assert "1 file that does not decode (movie.heic)" in told
     assert "2 files that are no images (notes.txt, page.eps)" in told
+    assert "4 files in page_files/, which a browser saves with a page" in told
 
 
 def test_links_are_files_like_others(tmp_path: Path) -> None:
@@ -249,6 +250,26 @@ def test_links_are_files_like_others(tmp_path: Path) -> None:
     assert shares(read(tmp_path / "set")) == {
         ("train", "cat"): 2, ("train", "dog"): 4, ("valid", "cat"): 1, ("valid", "dog"): 1,
     }  # fmt: skip
+
+
+def test_files_of_unknown_kinds_in_the_root_are_named(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        fill(tmp_path / label)
+    for name in ("a.heic", "b.heic", "LICENSE", "README.md"):
+        (tmp_path / name).write_bytes(b"no image")
+    assert "3 files in the root, outside of the folders of classes (LICENSE, a.heic, b.heic)" in describe_unused(
+        read(tmp_path).unused
+    )
+
+
+def test_files_that_a_table_cannot_use_are_named(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 3)
+    (tmp_path / "images" / "a.heic").write_bytes(b"no image")
+    (tmp_path / "labels.csv").write_text("id,label\n0,cat\n1,dog\na.heic,cat\n")
+    index = read(tmp_path, "labels.csv")
+    told = describe_unused(index.unused)
+    assert told == "1 file that does not decode (a.heic); 1 file without a row in labels.csv (2.png)"
+    assert index.notes == ["1 row of labels.csv without a file (a.heic)"]
 
 
 def test_soft_linked_class_folders_are_read(tmp_path: Path) -> None:

@@ -128,3 +128,39 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     dataset = load_dataset(settings(folder, tmp_path / "cache"))
     with pytest.raises(UserError, match="Choose another --cache-root"):
         replace(dataset, cache_root=tmp_path / "file").open(Preprocessing(32))
+
+
+def test_only_kinds_that_may_be_evicted_make_room(tmp_path: Path) -> None:
+    """Fetched models make room for each other, and not for pixels, which may be kept under a higher limit."""
+
+    def build(folder: Path) -> dict[str, object]:
+        (folder / "nested").mkdir()
+        (folder / "nested" / "file").write_bytes(bytes(40_000))
+        return {}
+
+    def keep(kind: str, name: str, *evicted: str) -> Path:
+        cache = Cache(tmp_path, limit_gb=1e-4, evicted=evicted)
+        return cache.open(kind, name, build, lambda folder: folder)
+
+    pixels = keep("pixels", "a", "pixels")
+    first, second, third = (keep("models", name, "models") for name in "abc")
+    assert [folder.is_dir() for folder in (pixels, first, second, third)] == [True, False, False, True]
+
+
+def test_a_file_in_a_folder_of_an_entry_is_verified(tmp_path: Path) -> None:
+    built = []
+
+    def build(folder: Path) -> dict[str, object]:
+        built.append(folder)
+        (folder / "nested").mkdir()
+        (folder / "nested" / "file").write_bytes(b"whole")
+        return {}
+
+    cache = Cache(tmp_path, 1.0)
+    entry = cache.open("models", "a", build, lambda folder: folder)
+    for damage in (lambda: (entry / "nested" / "file").write_bytes(b"torn!"), lambda: (entry / "more").touch()):
+        damage()
+        assert (cache.open("models", "a", build, lambda folder: folder) / "nested" / "file").read_bytes() == b"whole"
+    assert len(built) == 3
+    cache.open("models", "a", build, lambda folder: folder, fresh=True)
+    assert len(built) == 4

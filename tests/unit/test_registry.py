@@ -13,8 +13,8 @@ from eyevsai.errors import RunFailed, UserError
 from eyevsai.jobs.candidates import read_candidates, report_models
 from eyevsai.names import ModelName
 from eyevsai.registry.audit import MODEL, REFUSED, Entry, find_before, recording
+from eyevsai.registry.registration import check_name
 from eyevsai.registry.stages import put
-from eyevsai.registry.versions import check_name
 
 
 def test_two_datasets_that_are_written_alike_are_told_apart(workplace: Path) -> None:

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from eyevsai.errors import RunFailed
-from eyevsai.registry.versions import CARRIERS
+from eyevsai.registry.registration import CARRIERS
 from eyevsai.run_folder import REJECTED, RunFolder
 from eyevsai.tracking import spool as module
 from eyevsai.tracking.lifetime import start_run
