@@ -125,6 +125,11 @@ class Dataset:
         ]
         return "split\tclass\timage\tsha256\n" + "".join(lines)
 
+    @property
+    def split_sha256(self) -> str:
+        """SHA-256 of the split table: equal means the same images in the same splits."""
+        return hashlib.sha256(self.split_table().encode()).hexdigest()
+
     def open(self, preprocessing: Preprocessing) -> Data:
         """The dataset with its pixels resized for `preprocessing`, from the cache or into it.
 
@@ -227,4 +232,5 @@ def _say_what_was_found(found: Inspection, split_names: Sequence[str]) -> None:
             log.warning("These classes have no %s images: %s", name, ", ".join(without[:10]))
     if found.conflicts:
         images = len({item.name for pair in found.conflicts for item in pair})
-        log.warning("%d images stand in two classes or more, or look alike there; data_report.json names them.", images)
+        log.warning("%d images stand in two classes or more, or look alike there: `eyevsai data check` names them.",
+                    images)  # fmt: skip

@@ -91,7 +91,7 @@ def open_study(config: TuneConfig) -> OpenStudy:
     place = Place(config.tuning.storage, folder / f"{name}{JOURNAL}")
     study = Study(name, place, config.tuning, space, getattr(model.settings, "epochs", 1))
     about = {"model": f"{model.family}/{model.variation}", "preset": model.preset, "data": dataset.fingerprint,
-             "seed": config.trials.run.seed}  # fmt: skip
+             "split": dataset.split_sha256, "seed": config.trials.run.seed}  # fmt: skip
     study.begin({**space.describe(), **about})
     if moved := study.enqueue_defaults(model.settings):
         log.info("Trial 0 takes the defaults, but those outside the space: %s", spell_changes(moved))

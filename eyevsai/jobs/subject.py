@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -37,8 +36,7 @@ class Origin:
 
 def describe_origin(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     """Return the entry of a package's metadata that `read_origin` reads."""
-    split = hashlib.sha256(dataset.split_table().encode()).hexdigest()
-    origin = {"config": dict(config), "fingerprint": dataset.fingerprint, "split_sha256": split}
+    origin = {"config": dict(config), "fingerprint": dataset.fingerprint, "split_sha256": dataset.split_sha256}
     return {ORIGIN: json.loads(json.dumps(origin))}
 
 
@@ -78,7 +76,7 @@ class Subject:
 
     @property
     def seed(self) -> int:
-        """The seed of its split and of its training."""
+        """The seed of its training."""
         return int(self.config["seed"])
 
     @property
@@ -154,7 +152,7 @@ class Subject:
         if table is not None:
             return table == dataset.split_table()
         origin = read_origin(self.package)
-        return origin is None or origin.split_sha256 == hashlib.sha256(dataset.split_table().encode()).hexdigest()
+        return origin is None or origin.split_sha256 == dataset.split_sha256
 
 
 def find_subject(tracking_uri: str, run_id: str | None, model_uri: str | None) -> Subject:

@@ -171,6 +171,7 @@ def test_trials_fail_one_by_one(eyevsai: Eyevsai, stripes: Path, tmp_path: Path)
     assert {run.info.status for run in (parent, *trials)} == {"FAILED"}
     assert all("--trial-timeout" in run.data.tags["error"] for run in trials)
     assert "another space" in eyevsai(*tune, "--dropout", "0.5", code=2).stderr
+    assert "1 changed (split)" in eyevsai(*tune, "--split-seed", "1", code=2).stderr
 
 
 @pytest.mark.slow
