@@ -13,7 +13,7 @@ SHOWN = 3  # names of files for each reason
 
 @dataclass(frozen=True)
 class Unused:
-    """A file that is not read, and why, in words that follow a number of files."""
+    """A file that is not read. `reason` completes `8 files ...`: `that do not decode`."""
 
     path: Path
     reason: str
