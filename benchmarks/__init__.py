@@ -1,1 +1,3 @@
-"""Speed, memory and accuracy as ratios against a peer or a limit, measured in one run of one command."""
+"""Speed, memory and accuracy as ratios against a peer or a limit, measured in one run of one
+command.
+"""

@@ -1,4 +1,5 @@
-"""`eyevsai train` at its defaults: each family on the 60-class union of the photographs, and transfer on pets.
+"""`eyevsai train` at its defaults: each family on the 60-class union of the photographs, and
+transfer on pets.
 
 Best valid accuracy and the minutes of the whole command, on two cores, each with its limit.
 `EYEVSAI_MODELS=shallow python -m benchmarks accuracy` measures one family.
@@ -34,13 +35,30 @@ class Row:
     flags: Sequence[str] = ()
 
     def run(self) -> tuple[float, float]:
-        """Best valid accuracy and minutes of one training in a folder of its own, with a cache of its own."""
-        command = [sys.executable, "-m", "eyevsai", "train", "--model", self.model, "--variation", self.variation,
-                   "--dataset", self.dataset, "--data-root", str(PHOTOS.resolve()), *self.flags]  # fmt: skip
+        """Best valid accuracy and minutes of one training in a folder of its own, with a cache of
+        its own.
+        """
+        command = [
+            sys.executable,
+            "-m",
+            "eyevsai",
+            "train",
+            "--model",
+            self.model,
+            "--variation",
+            self.variation,
+            "--dataset",
+            self.dataset,
+            "--data-root",
+            str(PHOTOS.resolve()),
+            *self.flags,
+        ]
         with tempfile.TemporaryDirectory() as folder:
             env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "EYEVSAI_CACHE": f"{folder}/cache"}
             began = time.perf_counter()
-            done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                command, cwd=folder, env=env, capture_output=True, text=True, check=True
+            )
             minutes = (time.perf_counter() - began) / 60
         return float(re.search(r"valid accuracy ([\d.]+)", done.stdout)[1]), minutes  # type: ignore[index]
 
@@ -68,5 +86,8 @@ def main() -> None:
     for row in ROWS:
         if row.model in wanted:
             accuracy, minutes = row.run()
-            print(f"{row.dataset:<14}{row.model}/{row.variation:<20}valid accuracy {accuracy:.4f} "
-                  f"(limit {row.accuracy})   {minutes:.1f} min (limit {row.minutes:.0f})", flush=True)  # fmt: skip
+            print(
+                f"{row.dataset:<14}{row.model}/{row.variation:<20}valid accuracy {accuracy:.4f} "
+                f"(limit {row.accuracy})   {minutes:.1f} min (limit {row.minutes:.0f})",
+                flush=True,
+            )

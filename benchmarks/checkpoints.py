@@ -1,6 +1,8 @@
-"""What checkpoints cost: the share of an epoch of deep_v1, at its defaults on the 60-class union, that saving takes.
+"""What checkpoints cost: the share of an epoch of deep_v1, at its defaults on the 60-class union,
+that saving takes.
 
-Bytes are flushed to the disk of the current folder. The median over the epochs after the first. Limit: 3 %.
+Bytes are flushed to the disk of the current folder. The median over the epochs after the first.
+Limit: 3 %.
 """
 
 from __future__ import annotations
@@ -38,10 +40,16 @@ def main() -> None:
     ends: list[float] = []
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         learner.fit(
-            data.train, data.valid, lambda epoch, row: ends.append(time.perf_counter()), Timed(Path(folder), EVERY_S)
+            data.train,
+            data.valid,
+            lambda epoch, row: ends.append(time.perf_counter()),
+            Timed(Path(folder), EVERY_S),
         )
         size = max(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
     epochs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
     epoch, save = statistics.median(epochs), statistics.median(saves[1:])
-    print(f"an epoch takes {epoch:.2f} s, of which its checkpoint of {size / 1e6:.1f} MB {1000 * save:.0f} ms")
+    print(
+        f"an epoch takes {epoch:.2f} s, of which its checkpoint of {size / 1e6:.1f} MB "
+        f"{1000 * save:.0f} ms"
+    )
     print(f"share of an epoch  {save / epoch:.2%}   (limit 3 %)")

@@ -1,12 +1,15 @@
 """Reading datasets: how fast, how true, and how it grows.
 
 speed       the first and the second look at the photographs: limits 20 s and 1 s
-decoding    building the pixel cache against plain Pillow, which decodes and resizes to the same size on
+decoding    building the pixel cache against plain Pillow, which decodes and resizes to the same
+size on
             two processes: at least 90 %
-duplicates  resized and recompressed copies of 600 photographs found among all: at least 95 %, with at
-            most 0.1 % of photographs grouped without copies, in less than 1 s; no image grouped in sets of
-            similar images that are no copies: camera frames, icons, colours, characters
-growth      index, cache and one epoch over 1 k to 80 k images: time per image and peak memory stay flat
+duplicates  resized and recompressed copies of 600 photographs found among all: at least 95 %, with
+at
+            most 0.1 % of photographs grouped without copies, in less than 1 s; no image grouped in
+            sets of similar images that are no copies: camera frames, icons, colours, characters
+growth      index, cache and one epoch over 1 k to 80 k images: time per image and peak memory stay
+flat
 
 EYEVSAI_BENCHMARK_PARTS="decoding growth" runs only those.
 """
@@ -49,7 +52,10 @@ def speed() -> None:
             began = time.perf_counter()
             dataset = load_dataset(_photos(cache))
             seconds = time.perf_counter() - began
-            print(f"{name:<12} {len(dataset.items)} photographs in {seconds:5.2f} s   (limit {limit} s)")
+            print(
+                f"{name:<12} {len(dataset.items)} photographs in {seconds:5.2f} s   (limit "
+                f"{limit} s)"
+            )
 
 
 def plain_resize(path: str) -> bytes:
@@ -106,19 +112,28 @@ def duplicates() -> None:
     print(f"{len(made)} copies: {found:.2%} found   (limit 95 %)")
     alone, seconds = find(photographs)
     flagged = count_false(photographs, alone)
-    print(f"{len(paths)} photographs: {flagged} = {flagged / len(paths):.3%} grouped, "
-          f"{len(alone.conflicts)} conflicts   (limit 0.1 %)")  # fmt: skip
-    print(f"{len(paths)} photographs: grouped in {seconds:.2f} s with thumbnails at hand   (limit 1 s)")
+    print(
+        f"{len(paths)} photographs: {flagged} = {flagged / len(paths):.3%} grouped, "
+        f"{len(alone.conflicts)} conflicts   (limit 0.1 %)"
+    )
+    print(
+        f"{len(paths)} photographs: grouped in {seconds:.2f} s with thumbnails at hand   (limit "
+        "1 s)"
+    )
     for name, draw in SIMILAR_SETS.items():
         described = [describe(label, picture) for label, picture in draw()]
         result, seconds = find(described)
-        print(f"{name:<20}{len(described):>5} images: {count_false(described, result)} grouped, "
-              f"{len(result.conflicts)} conflicts, sequences of {[len(s) for s in result.sequences]}, "
-              f"{seconds:.2f} s   (limit 0 grouped)")  # fmt: skip
+        print(
+            f"{name:<20}{len(described):>5} images: {count_false(described, result)} grouped, "
+            f"{len(result.conflicts)} conflicts, sequences of "
+            f"{[len(s) for s in result.sequences]}, "
+            f"{seconds:.2f} s   (limit 0 grouped)"
+        )
 
 
 def grow(folder: str, cache: str) -> None:
-    """One measurement of `growth`, in a process of its own: prints seconds and its peak of memory in MiB.
+    """One measurement of `growth`, in a process of its own: prints seconds and its peak of memory
+    in MiB.
 
     Memory is what the process has for itself: the pages of the mapped pixel cache are the kernel's.
     """
@@ -139,7 +154,9 @@ def grow(folder: str, cache: str) -> None:
     times = [time.perf_counter()]
     dataset = load_dataset(_settings(cache, data=folder))
     times.append(time.perf_counter())
-    learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=8, epochs=1), dataset.classes, 0)
+    learner = DeepV1Learner(
+        "standard", DeepV1Settings(image_size=32, width=8, epochs=1), dataset.classes, 0
+    )
     data = dataset.open(learner.preprocessing)
     times.append(time.perf_counter())
     learner.fit(data.train, data.valid, lambda epoch, row: None)
@@ -150,7 +167,10 @@ def grow(folder: str, cache: str) -> None:
 
 
 def growth() -> None:
-    print(f"{'images':>8}{'index ms':>10}{'cache ms':>10}{'epoch ms':>10}{'peak MiB':>10}   (ms per image)")
+    print(
+        f"{'images':>8}{'index ms':>10}{'cache ms':>10}{'epoch ms':>10}{'peak MiB':>10}   (ms "
+        "per image)"
+    )
     paths = sorted(PHOTOS.glob("*/*/*.jpg"))
     for count in GROWTH:
         with tempfile.TemporaryDirectory() as name:
@@ -161,13 +181,22 @@ def growth() -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _vary(source, target, number)
             code = f"from benchmarks.data import grow; grow({str(folder)!r}, {name + '/cache'!r})"
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            )
         *seconds, peak = json.loads(done.stdout.splitlines()[-1])
-        print(f"{count:>8}" + "".join(f"{1000 * s / count:>10.2f}" for s in seconds) + f"{peak:>10.0f}", flush=True)
+        print(
+            f"{count:>8}"
+            + "".join(f"{1000 * s / count:>10.2f}" for s in seconds)
+            + f"{peak:>10.0f}",
+            flush=True,
+        )
 
 
 def _vary(source: Path, target: Path, number: int) -> None:
-    """A copy that is another picture: two photographs laid over each other, and a crop that moves."""
+    """A copy that is another picture: two photographs laid over each other, and a crop that
+    moves.
+    """
     from PIL import Image
 
     with Image.open(source) as image:

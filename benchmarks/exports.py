@@ -1,10 +1,11 @@
 """Images per second of eager PyTorch in float32 and of each export, and how long exporting takes.
 
-Batches of 16. Eager is the network alone, as PyTorch computes it by itself: float32, NCHW, no gradients, from a tensor
-that lies ready; the learner and the exports are asked by eyevsai for resized images, as `predict` asks them. In turns,
-medians. Limits: onnx, by which a version is served, and openvino at least 1.8 x eager, openvino-bf16 3 x on a
-CPU with AVX512-BF16, onnx-int8 1.5 x onnx. deep_v1 at 128 px leaves as onnx within 40 s and in all formats within 4
-minutes, gates included; shallow reads and classifies at least 400 JPEG files a second through ONNX, for which
+Batches of 16. Eager is the network alone, as PyTorch computes it by itself: float32, NCHW, no
+gradients, from a tensor that lies ready; the learner and the exports are asked by eyevsai for
+resized images, as `predict` asks them. In turns, medians. Limits: onnx, by which a version is
+served, and openvino at least 1.8 x eager, openvino-bf16 3 x on a CPU with AVX512-BF16, onnx-int8
+1.5 x onnx. deep_v1 at 128 px leaves as onnx within 40 s and in all formats within 4 minutes, gates
+included; shallow reads and classifies at least 400 JPEG files a second through ONNX, for which
 photographs are needed.
 """
 
@@ -22,7 +23,11 @@ import numpy as np
 from benchmarks.photographs import are_missing, load_union
 
 BATCH, ROUNDS = 16, 7
-NETWORKS = [("transfer", "resnet50", 224), ("transfer", "mobilenet_v2", 224), ("deep_v1", "standard", 128)]
+NETWORKS = [
+    ("transfer", "resnet50", 224),
+    ("transfer", "mobilenet_v2", 224),
+    ("deep_v1", "standard", 128),
+]
 TIMED = ("onnx", "onnx-int8", "openvino", "openvino-bf16", "pt2", "torchscript", "tensorflow")
 LEAST_S = 0.5  # of a turn
 
@@ -34,7 +39,9 @@ def _source(family: str, variation: str, size: int):  # type: ignore[no-untyped-
 
     settings: Any = family_of(family).variations[variation].settings
     own = {"weights": "none"} if family == "transfer" else {}
-    learner = build(family, variation, settings(image_size=size, **own), tuple(map(str, range(60))), seed=0)
+    learner = build(
+        family, variation, settings(image_size=size, **own), tuple(map(str, range(60))), seed=0
+    )
     side = learner.preprocessing.short_side_px
     images = np.random.default_rng(0).integers(0, 256, (4 * BATCH, side, side, 3), dtype=np.uint8)
     return Source(learner, "0" * 64, None, lambda: images)
@@ -75,8 +82,9 @@ def measure_speed(family: str, variation: str, size: int) -> None:
     about = {"classes": learner.classes, "preprocessing": learner.preprocessing.to_json()}
     with tempfile.TemporaryDirectory() as place:
         works: dict[str, Callable[[], object]] = {
-            "eager": _eager(source), "learner": lambda: learner.predict_proba(list(images))
-        }  # fmt: skip
+            "eager": _eager(source),
+            "learner": lambda: learner.predict_proba(list(images)),
+        }
         for name in TIMED:
             folder = Path(place) / name
             folder.mkdir()
@@ -93,13 +101,18 @@ def measure_speed(family: str, variation: str, size: int) -> None:
     median = {name: statistics.median(values) for name, values in rates.items()}
     print(f"{family}/{variation} at {size} px", flush=True)
     for name, rate in median.items():
-        print(f"  {name:<15}{rate:8.1f} images/s   {rate / median['eager']:5.2f} x eager   "
-              f"({min(rates[name]):.1f} to {max(rates[name]):.1f})", flush=True)  # fmt: skip
+        print(
+            f"  {name:<15}{rate:8.1f} images/s   {rate / median['eager']:5.2f} x eager   "
+            f"({min(rates[name]):.1f} to {max(rates[name]):.1f})",
+            flush=True,
+        )
     print(f"  onnx-int8 / onnx {median['onnx-int8'] / median['onnx']:.2f}")
 
 
 def measure_exporting() -> None:
-    """Seconds of each export of deep_v1 at 128 px with its gate on 200 images, raw ones of 500 x 375 pixels."""
+    """Seconds of each export of deep_v1 at 128 px with its gate on 200 images, raw ones of 500 x
+    375 pixels.
+    """
     from eyevsai.formats.exporting import export
     from eyevsai.formats.formats import FORMATS
     from eyevsai.formats.parity import Corpus
@@ -110,7 +123,11 @@ def measure_exporting() -> None:
     raw = [random.integers(0, 256, (375, 500, 3), dtype=np.uint8) for _ in range(200)]
     labels = source.learner.predict_proba(list(squares)).argmax(1)
     corpus = Corpus(
-        source.learner, [str(number) for number in range(200)], squares, lambda: raw, lambda: [(squares, labels)]
+        source.learner,
+        [str(number) for number in range(200)],
+        squares,
+        lambda: raw,
+        lambda: [(squares, labels)],
     )
     whole = 0.0
     with tempfile.TemporaryDirectory() as place:
@@ -119,12 +136,17 @@ def measure_exporting() -> None:
             export(name, source, corpus, Path(place) / name, "models:/benchmark/1")
             took = time.perf_counter() - began
             whole += took
-            print(f"  {name:<15}{took:6.1f} s{'   (limit 40 s)' if name == 'onnx' else ''}", flush=True)
+            print(
+                f"  {name:<15}{took:6.1f} s{'   (limit 40 s)' if name == 'onnx' else ''}",
+                flush=True,
+            )
     print(f"  all formats    {whole:6.1f} s   (limit 240 s)")
 
 
 def measure_shallow() -> None:
-    """JPEG files a second through the ONNX export of svm_hog_lbp, fitted to the union of the photographs."""
+    """JPEG files a second through the ONNX export of svm_hog_lbp, fitted to the union of the
+    photographs.
+    """
     from eyevsai.formats.exporting import export
     from eyevsai.formats.format import Source
     from eyevsai.formats.parity import Corpus
@@ -137,19 +159,39 @@ def measure_shallow() -> None:
     learner = build("shallow", "svm_hog_lbp", settings, dataset.classes, seed=0)
     data = dataset.open(learner.preprocessing)
     learner.fit(data.train, data.valid, lambda epoch, row: None)
-    files = [str(item.file.path) for item in dataset.items if item.file.path.suffix.lower() in (".jpg", ".jpeg")]
-    squares = np.stack([learner.preprocessing.square(image[None])[0].numpy() for image in data.test.images(range(32))])
-    corpus = Corpus(learner, [str(number) for number in range(32)], squares, lambda: squares, lambda: [])
+    files = [
+        str(item.file.path)
+        for item in dataset.items
+        if item.file.path.suffix.lower() in (".jpg", ".jpeg")
+    ]
+    squares = np.stack(
+        [
+            learner.preprocessing.square(image[None])[0].numpy()
+            for image in data.test.images(range(32))
+        ]
+    )
+    corpus = Corpus(
+        learner, [str(number) for number in range(32)], squares, lambda: squares, lambda: []
+    )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "onnx"
-        export("onnx", Source(learner, "0" * 64, None, lambda: squares), corpus, folder, "models:/benchmark/1")
+        export(
+            "onnx",
+            Source(learner, "0" * 64, None, lambda: squares),
+            corpus,
+            folder,
+            "models:/benchmark/1",
+        )
         rates = []
         for _ in range(3):
             began = time.perf_counter()
             count = sum(1 for _ in predict(str(folder), files, 1, None))
             rates.append(count / (time.perf_counter() - began))
-    print(f"shallow/svm_hog_lbp, {len(files)} JPEG files through ONNX: {statistics.median(rates):.0f} images/s "
-          f"({', '.join(f'{rate:.0f}' for rate in rates)}; limit 400)")  # fmt: skip
+    print(
+        f"shallow/svm_hog_lbp, {len(files)} JPEG files through ONNX: "
+        f"{statistics.median(rates):.0f} images/s "
+        f"({', '.join(f'{rate:.0f}' for rate in rates)}; limit 400)"
+    )
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Faults at full size, those of runs that are killed among them: row, tried, survived.
 
-Most rows are the tests that bear their number, the slow ones too, each injecting its fault for real; a test counts
-as one trial where it does not say how many it made. `python -m benchmarks faults` takes about an hour;
-`EYEVSAI_ROWS=1,5 python -m benchmarks faults` measures some.
+Most rows are the tests that bear their number, the slow ones too, each injecting its fault for
+real; a test counts as one trial where it does not say how many it made. `python -m benchmarks
+faults` takes about an hour; `EYEVSAI_ROWS=1,5 python -m benchmarks faults` measures some.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ Outcome = tuple[int, int]  # tried, survived
 
 
 def row_1() -> Outcome:
-    """Kills of deep_v1 at random steps, every fourth torn in the middle of a save, half of them under `mlflow run`.
+    """Kills of deep_v1 at random steps, every fourth torn in the middle of a save, half of them
+    under `mlflow run`.
 
     Each run is gone on with and must end as the run that nobody disturbed, bit by bit.
     """
@@ -77,7 +78,9 @@ def row_3() -> Outcome:
 
 
 def row_9() -> Outcome:
-    """Photographs of which each stands in train and, as an equal copy, in test: none is left in both."""
+    """Photographs of which each stands in train and, as an equal copy, in test: none is left in
+    both.
+    """
     from eyevsai.data.catalogue import Source
     from eyevsai.data.inspection import inspect_source
 
@@ -96,7 +99,9 @@ def row_9() -> Outcome:
 
 
 def row_19() -> Outcome:
-    """Ten thousand non-ASCII names, hidden folders and a loop: each file once, within two seconds."""
+    """Ten thousand non-ASCII names, hidden folders and a loop: each file once, within two
+    seconds.
+    """
     from eyevsai.data.catalogue import Source
     from eyevsai.data.index import index_files
 
@@ -110,13 +115,23 @@ def row_19() -> Outcome:
         began = time.perf_counter()
         files = index_files(Source("set", {"set": Path(name)})).files
         seconds = time.perf_counter() - began
-    return NAMES, len({file.path for file in files}) if seconds < NAMES_LIMIT_S and len(files) == NAMES else 0
+    return NAMES, len({file.path for file in files}) if seconds < NAMES_LIMIT_S and len(
+        files
+    ) == NAMES else 0
 
 
 def tests_of(row: int) -> Outcome:
     """The tests that are named after `row`, slow ones too."""
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
-        command = [sys.executable, "-m", "pytest", "tests", "-k", f"row_{row}_", f"--junitxml={report.name}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "tests",
+            "-k",
+            f"row_{row}_",
+            f"--junitxml={report.name}",
+        ]
         subprocess.run(command, cwd=ROOT, stdout=sys.stderr)
         cases = ElementTree.parse(report.name).iter("testcase")
         outcomes = [_outcome(case) for case in cases if case.find("skipped") is None]
@@ -133,14 +148,21 @@ def _outcome(case: ElementTree.Element) -> Outcome:
 
 
 def main() -> None:
-    rows: dict[int, Callable[[], Outcome]] = {row: lambda row=row: tests_of(row)  # type: ignore[misc]
-                                              for row in (2, 4, 5, 6, 12, 13, 16, 18, 23, 25)}  # fmt: skip
+    rows: dict[int, Callable[[], Outcome]] = {
+        row: lambda row=row: tests_of(row)  # type: ignore[misc]
+        for row in (2, 4, 5, 6, 12, 13, 16, 18, 23, 25)
+    }
     rows |= {1: row_1, 3: row_3, 19: row_19}
     if PHOTOS.is_dir():
         rows[9] = row_9
-    wanted = [int(row) for row in os.environ.get("EYEVSAI_ROWS", "").split(",") if row] or sorted(rows)
+    wanted = [int(row) for row in os.environ.get("EYEVSAI_ROWS", "").split(",") if row] or sorted(
+        rows
+    )
     if unknown := [row for row in wanted if row not in rows]:
-        raise SystemExit(f"Row {unknown[0]} cannot be measured here; these can: {', '.join(map(str, sorted(rows)))}.")
+        raise SystemExit(
+            f"Row {unknown[0]} cannot be measured here; these can: "
+            f"{', '.join(map(str, sorted(rows)))}."
+        )
     print(f"{'row':<6}{'tried':>8}{'survived':>10}")
     for row in wanted:
         tried, survived = rows[row]()

@@ -1,4 +1,5 @@
-"""Handcrafted features at 128 px from the pixel cache, all together, against scikit-image's on the same two processes.
+"""Handcrafted features at 128 px from the pixel cache, all together, against scikit-image's on the
+same two processes.
 
 Limits: 1,500 images/s on two cores, and 8 times scikit-image. In turns; the median of the rounds.
 """
@@ -32,13 +33,20 @@ class Peer:
             hog(crop, 9, (16, 16), (2, 2), channel_axis=-1)
             grey = np.asarray(Image.fromarray(crop).convert("L"))
             hsv = rgb2hsv(crop.astype(np.float64))
-            codes = [local_binary_pattern(grey, count, radius, "uniform") for count, radius in ((8, 1), (16, 2))]
-            for rows in np.array_split(np.arange(128), 4):  # the finest grid; coarser ones add it up
+            codes = [
+                local_binary_pattern(grey, count, radius, "uniform")
+                for count, radius in ((8, 1), (16, 2))
+            ]
+            for rows in np.array_split(
+                np.arange(128), 4
+            ):  # the finest grid; coarser ones add it up
                 for columns in np.array_split(np.arange(128), 4):
                     part = np.ix_(rows, columns)
                     for code, bins in zip(codes, (10, 18), strict=True):
                         np.bincount(code[part].astype(np.int64).ravel(), minlength=bins)
-                    np.histogramdd(hsv[part].reshape(-1, 3), bins=(8, 3, 3), range=((0, 1), (0, 1), (0, 255)))
+                    np.histogramdd(
+                        hsv[part].reshape(-1, 3), bins=(8, 3, 3), range=((0, 1), (0, 1), (0, 255))
+                    )
         return len(places)
 
 
@@ -51,7 +59,9 @@ def main() -> None:
 
     dataset = load_union()
     learner = ShallowLearner("svm_hog_lbp", SvmSettings(), dataset.classes, 0)
-    train = replace(dataset.open(learner.preprocessing).train, cache=None)  # else features come out of it
+    train = replace(
+        dataset.open(learner.preprocessing).train, cache=None
+    )  # else features come out of it
     ours, theirs = [], []
     for _ in range(ROUNDS):
         began = time.perf_counter()
@@ -61,6 +71,9 @@ def main() -> None:
         list(map_chunks(Peer(train, learner.preprocessing), range(PEER_IMAGES), "scikit-image"))
         theirs.append(PEER_IMAGES / (time.perf_counter() - began))
     for name, rates in (("eyevsai", ours), ("scikit-image", theirs)):
-        print(f"{name:<14}{statistics.median(rates):8.0f} images/s   ({', '.join(f'{rate:.0f}' for rate in rates)})")
+        print(
+            f"{name:<14}{statistics.median(rates):8.0f} images/s   "
+            f"({', '.join(f'{rate:.0f}' for rate in rates)})"
+        )
     ratio = statistics.median(ours) / statistics.median(theirs)
     print(f"eyevsai / scikit-image   {ratio:.1f}   (limits 8, and 1,500 images/s)")

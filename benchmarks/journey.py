@@ -19,7 +19,18 @@ ROOT = Path(__file__).parents[1]
 
 
 def run_project(folder: Path, *extras: str) -> tuple[float, str]:
-    command = [sys.executable, "-m", "mlflow", "run", ".", "-e", "train", "-P", "model=deep_v1", "--env-manager=local"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "run",
+        ".",
+        "-e",
+        "train",
+        "-P",
+        "model=deep_v1",
+        "--env-manager=local",
+    ]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = os.environ | {"PATH": path, "EYEVSAI_CACHE": str(folder / "cache")}
     began = time.perf_counter()
@@ -39,7 +50,10 @@ def main() -> None:
             shutil.copytree(ROOT / part, folder / part)
         began = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "eyevsai", "doctor", "--init"], cwd=folder, check=True, capture_output=True
+            [sys.executable, "-m", "eyevsai", "doctor", "--init"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
         )
         created = time.perf_counter() - began
         seconds, output = run_project(folder)
@@ -48,6 +62,9 @@ def main() -> None:
         rate = float(re.search(r"images_per_s ([\d.]+)", output)[1])  # type: ignore[index]
         epoch = 1259 / rate
     print(f"store creation         {created:5.1f} s")
-    print(f"whole run              {seconds:5.1f} s   (with store creation {created + seconds:.1f} s; limit 60 s)")
+    print(
+        f"whole run              {seconds:5.1f} s   (with store creation "
+        f"{created + seconds:.1f} s; limit 60 s)"
+    )
     print(f"best valid accuracy    {accuracy:.4f}  (limit 0.985)")
     print(f"start and end of a run {short - epoch:5.1f} s   (limit 20 s)")

@@ -1,7 +1,8 @@
-"""What `--memory-efficient` saves: the peak memory of training steps at the same effective batch size.
+"""What `--memory-efficient` saves: the peak memory of training steps at the same effective batch
+size.
 
-Each in a process of its own: the peak during three steps less what the process had before, by Linux, whose getrusage
-would count what the parent had. Limit: a half.
+Each in a process of its own: the peak during three steps less what the process had before, by
+Linux, whose getrusage would count what the parent had. Limit: a half.
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-CASES = (("deep_v1", "residual"), ("deep_v2", "resnet"), ("deep_v2", "densenet"), ("deep_v2", "hybrid"))
+CASES = (
+    ("deep_v1", "residual"),
+    ("deep_v2", "resnet"),
+    ("deep_v2", "densenet"),
+    ("deep_v2", "hybrid"),
+)
 MEASURE = """
 import re, sys
 from pathlib import Path
@@ -46,5 +52,9 @@ def peak_mib(family: str, variation: str, *, efficient: bool) -> float:
 def main() -> None:
     for family, variation in CASES:
         whole, saved = (peak_mib(family, variation, efficient=each) for each in (False, True))
-        print(f"{family}/{variation:<10}{whole:>8.0f} MiB, memory-efficient {saved:>6.0f} MiB: {saved / whole:.2f}   "
-              "(limit 0.50)", flush=True)  # fmt: skip
+        print(
+            f"{family}/{variation:<10}{whole:>8.0f} MiB, memory-efficient {saved:>6.0f} MiB: "
+            f"{saved / whole:.2f}   "
+            "(limit 0.50)",
+            flush=True,
+        )

@@ -1,7 +1,9 @@
-"""Each torch variation at its CPU preset: parameters, operations, images per second in training and prediction.
+"""Each torch variation at its CPU preset: parameters, operations, images per second in training and
+prediction.
 
-`plain` is the same network in a float32 NCHW loop on one batch in memory; limit: eyevsai's own step, augmentation
-aside, at least twice as fast on a CPU with AVX512-BF16. Step by step in turns; medians, for the ratio of the turns'.
+`plain` is the same network in a float32 NCHW loop on one batch in memory; limit: eyevsai's own
+step, augmentation aside, at least twice as fast on a CPU with AVX512-BF16. Step by step in turns;
+medians, for the ratio of the turns'.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def measure(family: str, variation: str) -> str:
     images = torch.randn(BATCH, 3, size, size)
     labels = torch.randint(0, 60, (BATCH,))
     step = _step(learner, images.contiguous(memory_format=torch.channels_last), labels, precision)
-    plain = _step(build(family, variation, settings, learner.classes, seed=0), images, labels, torch.float32)
+    plain = _step(
+        build(family, variation, settings, learner.classes, seed=0), images, labels, torch.float32
+    )
     pixels = torch.randint(0, 256, (BATCH, size, size, 3), dtype=torch.uint8).numpy()
     rates: dict[str, list[float]] = {"ours": [], "plain": [], "predict": []}
     works: dict[str, Callable[[], object]]
@@ -43,9 +47,15 @@ def measure(family: str, variation: str) -> str:
             work()
             rates[name].append(BATCH / (time.perf_counter() - began))
     median = {name: statistics.median(values) for name, values in rates.items()}
-    about = f"{family}/{variation:<10}{size:>4} px{anatomy.parameters:>12,}{(anatomy.flops or 0) / 1e6:>10.1f}"
-    ratio = statistics.median(ours / plain for ours, plain in zip(rates["ours"], rates["plain"], strict=True))
-    return f"{about}{median['ours']:>9.1f}{median['plain']:>9.1f}{ratio:>7.2f}{median['predict']:>9.1f}"
+    about = (
+        f"{family}/{variation:<10}{size:>4} "
+        f"px{anatomy.parameters:>12,}{(anatomy.flops or 0) / 1e6:>10.1f}"
+    )
+    ratio = statistics.median(
+        ours / plain for ours, plain in zip(rates["ours"], rates["plain"], strict=True)
+    )
+    rates_text = f"{median['ours']:>9.1f}{median['plain']:>9.1f}{ratio:>7.2f}"
+    return f"{about}{rates_text}{median['predict']:>9.1f}"
 
 
 def _step(learner, images, labels, precision) -> Callable[[], None]:  # type: ignore[no-untyped-def]
@@ -53,7 +63,11 @@ def _step(learner, images, labels, precision) -> Callable[[], None]:  # type: ig
 
     from eyevsai.training.optimizer import build_optimizer
 
-    layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    layout = (
+        torch.channels_last
+        if images.is_contiguous(memory_format=torch.channels_last)
+        else torch.contiguous_format
+    )
     network = learner.network.to(memory_format=layout).train()
     optimizer = build_optimizer([network], learner.settings)
 
@@ -72,7 +86,9 @@ def main() -> None:
     from eyevsai.models.families import family_of
 
     heads = ("parameters", "MFLOPs", "train/s", "plain/s", "ratio", "predict/s")
-    print(f"{'':<25}{heads[0]:>12}{heads[1]:>10}{heads[2]:>9}{heads[3]:>9}{heads[4]:>7}{heads[5]:>9}")
+    print(
+        f"{'':<25}{heads[0]:>12}{heads[1]:>10}{heads[2]:>9}{heads[3]:>9}{heads[4]:>7}{heads[5]:>9}"
+    )
     for family in FAMILIES:
         for variation in family_of(family).variations:
             print(measure(family, variation), flush=True)

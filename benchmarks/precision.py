@@ -1,4 +1,5 @@
-"""bfloat16 against float32: deep_v1 at 64 px on the 60-class union, the same seeds, the difference pair by pair.
+"""bfloat16 against float32: deep_v1 at 64 px on the 60-class union, the same seeds, the difference
+pair by pair.
 
 Limit: the mean difference of best valid accuracy over three seeds is within 1.5 points.
 """
@@ -32,5 +33,8 @@ def main() -> None:
     for seed in SEEDS:
         accuracy = {name: best_accuracy(name, seed) for name in ("bfloat16", "float32")}
         differences.append(100 * (accuracy["bfloat16"] - accuracy["float32"]))
-        print(f"seed {seed}: bfloat16 {accuracy['bfloat16']:.4f}, float32 {accuracy['float32']:.4f}", flush=True)
+        print(
+            f"seed {seed}: bfloat16 {accuracy['bfloat16']:.4f}, float32 {accuracy['float32']:.4f}",
+            flush=True,
+        )
     print(f"mean difference {statistics.mean(differences):+.2f} points   (limit 1.5 either way)")

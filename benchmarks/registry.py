@@ -1,8 +1,10 @@
-"""The registry when it is large: 1,000 runs and 2,000 versions, in SQLite and, where it is installed, in PostgreSQL.
+"""The registry when it is large: 1,000 runs and 2,000 versions, in SQLite and, where it is
+installed, in PostgreSQL.
 
-Limits: `registry status` 3 s; `promote` beside the evaluation of its gate, which finds no files here, 2 s; the plan of
-a cleanup 5 s; deletion of versions, with runs, logged models and files, 50 a second. Imports are not counted. Runs have
-as many settings, metrics and tags as those of `train`; files are tiny. REGISTRY_RUNS=100 makes a smaller store.
+Limits: `registry status` 3 s; `promote` beside the evaluation of its gate, which finds no files
+    here, 2 s; the plan of a cleanup 5 s; deletion of versions, with runs, logged models and files,
+    50 a second. Imports are not counted. Runs have as many settings, metrics and tags as those of
+    `train`; files are tiny. REGISTRY_RUNS=100 makes a smaller store.
 """
 
 from __future__ import annotations
@@ -27,9 +29,13 @@ def fill(uri: str, folder: Path) -> None:
     from mlflow.entities import Metric, Param, RunTag
 
     client = MlflowClient(tracking_uri=uri)
-    experiment_id = client.create_experiment("registry", artifact_location=str(folder / "mlruns" / "registry"))
+    experiment_id = client.create_experiment(
+        "registry", artifact_location=str(folder / "mlruns" / "registry")
+    )
     params = {f"setting_{number}": str(number) for number in range(60)} | {"variation": "standard"}
-    metrics = [Metric(f"metric_{number}", 0.5, 1, step) for number in range(20) for step in range(5)]
+    metrics = [
+        Metric(f"metric_{number}", 0.5, 1, step) for number in range(20) for step in range(5)
+    ]
     for number in range(MODELS):
         name = {"dataset": "pets", "model": "deep_v1", "variation": str(number)}
         client.create_registered_model(name_of(number), tags=name)
@@ -40,11 +46,17 @@ def fill(uri: str, folder: Path) -> None:
         client.set_terminated(run.info.run_id)
         _write_files(run.info.artifact_uri)
         for _ in range(VERSIONS):
-            model = client.create_logged_model(experiment_id, source_run_id=run.info.run_id, params=params)
+            model = client.create_logged_model(
+                experiment_id, source_run_id=run.info.run_id, params=params
+            )
             _write_files(model.artifact_location)
             client.finalize_logged_model(model.model_id, "READY")
-            client.create_model_version(name_of(number), f"models:/{model.model_id}", run.info.run_id,
-                                        tags={f"tag_{tag}": "of a version" for tag in range(12)})  # fmt: skip
+            client.create_model_version(
+                name_of(number),
+                f"models:/{model.model_id}",
+                run.info.run_id,
+                tags={f"tag_{tag}": "of a version" for tag in range(12)},
+            )
 
 
 def name_of(number: int) -> str:
@@ -70,13 +82,24 @@ def measure(uri: str) -> None:
     from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 
     client, state_root = open_registry(uri), str(Path.cwd() / "state")
-    promote(PromoteSettings(name=name_of(1), version=1, force=True, reason="imports", state_root=state_root))
+    promote(
+        PromoteSettings(
+            name=name_of(1), version=1, force=True, reason="imports", state_root=state_root
+        )
+    )
     print(f"  registry status       {_timed(lambda: read_status(None)):6.2f} s   (limit 3 s)")
-    forced = PromoteSettings(name=name_of(0), version=1, force=True, reason="it has no files", state_root=state_root)
+    forced = PromoteSettings(
+        name=name_of(0), version=1, force=True, reason="it has no files", state_root=state_root
+    )
     print(f"  promote, its gate apart {_timed(lambda: promote(forced)):4.2f} s   (limit 2 s)")
     settings = CleanupSettings(keep=3, yes=True, state_root=state_root)
-    everything = CleanupSettings(all=True, state_root=state_root, cache_root=str(Path.cwd() / "cache"))
-    print(f"  plan of a cleanup     {_timed(lambda: make_plan(client, settings)):6.2f} s   (limit 5 s)")
+    everything = CleanupSettings(
+        all=True, state_root=state_root, cache_root=str(Path.cwd() / "cache")
+    )
+    print(
+        f"  plan of a cleanup     {_timed(lambda: make_plan(client, settings)):6.2f} s   (limit "
+        "5 s)"
+    )
     print(f"  plan of --all         {_timed(lambda: make_plan(client, everything)):6.2f} s")
     took: list[float] = []
     original = deletion.Deletion.delete
@@ -89,7 +112,10 @@ def measure(uri: str) -> None:
     done = cleanup(settings, lambda plan: True)
     versions = sum(len(item.versions) for item in done.deleted)
     print(f"  deletion              {versions / sum(took):6.0f} versions/s   (limit 50)")
-    print(f"  whole cleanup         {time.perf_counter() - began:6.1f} s for {versions} versions in two plans and all")
+    print(
+        f"  whole cleanup         {time.perf_counter() - began:6.1f} s for {versions} versions "
+        "in two plans and all"
+    )
 
 
 def _timed(action: Callable[[], object]) -> float:

@@ -32,8 +32,14 @@ def judge(uri: str) -> None:
     experiments = [each.experiment_id for each in list_experiments(client)]
     runs = all_pages(lambda token: client.search_runs(experiments, page_token=token))
     for number, run in enumerate(runs):
-        scores = {"best/accuracy": 0.5, "test/accuracy": 0.1 + 0.8 * number / RUNS, "test/latency_ms": 2.0}
-        client.log_batch(run.info.run_id, [Metric(name, value, 1, 0) for name, value in scores.items()])
+        scores = {
+            "best/accuracy": 0.5,
+            "test/accuracy": 0.1 + 0.8 * number / RUNS,
+            "test/latency_ms": 2.0,
+        }
+        client.log_batch(
+            run.info.run_id, [Metric(name, value, 1, 0) for name, value in scores.items()]
+        )
         folder = Path(run.info.artifact_uri.removeprefix("file://"))
         (folder / "classes.json").write_text(json.dumps(CLASSES))
         (folder / "exports" / "onnx").mkdir(parents=True)
@@ -48,7 +54,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
-        env = os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(Path(__file__).parents[1])}
+        env = os.environ | {
+            "MLFLOW_TRACKING_URI": uri,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        }
         os.environ["MLFLOW_TRACKING_URI"] = uri
         open_store()
         fill(uri, Path(folder))
@@ -57,15 +66,24 @@ def main() -> None:
         for _ in range(TURNS):
             began, before = time.perf_counter(), _work_of_children()
             command = [sys.executable, "-m", "eyevsai", "report", "--json"]
-            done = subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True, text=True)
+            done = subprocess.run(
+                command, cwd=folder, env=env, check=True, capture_output=True, text=True
+            )
             took.append(time.perf_counter() - began)
             worked.append(_work_of_children() - before)
         said = json.loads(done.stdout)
-        assert (said["models"], said["versions"]) == (len({name_of(n) for n in range(RUNS)}), RUNS * VERSIONS)
-        print(f"{said['models']} models, {RUNS} runs, {said['versions']} versions, {said['ready']} models ready")
+        assert (said["models"], said["versions"]) == (
+            len({name_of(n) for n in range(RUNS)}),
+            RUNS * VERSIONS,
+        )
+        print(
+            f"{said['models']} models, {RUNS} runs, {said['versions']} versions, "
+            f"{said['ready']} models ready"
+        )
         print(
             f"  eyevsai report        {sorted(took)[TURNS // 2]:6.2f} s   (limit {LIMIT_S} s; "
-            f"{', '.join(f'{each:.2f}' for each in took)}; of the processor {sorted(worked)[TURNS // 2]:.2f} s)"
+            f"{', '.join(f'{each:.2f}' for each in took)}; of the processor "
+            f"{sorted(worked)[TURNS // 2]:.2f} s)"
         )
 
 

@@ -1,4 +1,6 @@
-"""Sets of images for `duplicates`: copies of a picture, and pictures that are alike and no copies."""
+"""Sets of images for `duplicates`: copies of a picture, and pictures that are alike and no
+copies.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def copies(image):  # type: ignore[no-untyped-def]
     """Return six copies of a picture, resized and recompressed."""
     from PIL import Image
 
-    resized = [image.resize((round(image.width * s), round(image.height * s)), 1) for s in (0.5, 0.75, 1.6)]
+    resized = [
+        image.resize((round(image.width * s), round(image.height * s)), 1) for s in (0.5, 0.75, 1.6)
+    ]
     recompressed = [(image, 40), (image, 70), (resized[0], 60)]
     worse = [Image.fromarray(_compress(picture, quality)) for picture, quality in recompressed]
     return [*worse[:2], *resized, worse[2]]
@@ -75,7 +79,9 @@ def draw_camera(count: int = 500) -> Labelled:
 
 
 def draw_pan(step: int, smoothness: float, count: int = 500) -> Labelled:
-    """Frames of 192 px, each `step` px further across a picture with the spectrum of photographs: 1 / f^smoothness."""
+    """Frames of 192 px, each `step` px further across a picture with the spectrum of photographs: 1
+    / f^smoothness.
+    """
     import numpy as np
     from PIL import Image
 
@@ -124,7 +130,10 @@ def draw_colours(count: int = 500, classes: int = 5) -> Labelled:
         random = np.random.default_rng(3000 + number)
         hue = (number % classes / classes + random.normal(0, 0.01)) % 1
         picture = 255 * (0.35 + 0.65 * texture) * np.array(colorsys.hsv_to_rgb(hue, 0.7, 0.9))
-        yield f"hue_{number % classes}", (picture + random.normal(0, 2, (128, 128, 3))).clip(0, 255).astype(np.uint8)
+        yield (
+            f"hue_{number % classes}",
+            (picture + random.normal(0, 2, (128, 128, 3))).clip(0, 255).astype(np.uint8),
+        )
 
 
 def draw_characters(count: int = 744, side: int = 64) -> Labelled:
@@ -136,14 +145,27 @@ def draw_characters(count: int = 744, side: int = 64) -> Labelled:
     from PIL import Image, ImageDraw, ImageFont
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    names = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "DejaVuSans-Oblique", "STIXGeneral",
-             "cmr10", "cmss10", "")  # fmt: skip
+    names = (
+        "DejaVuSans",
+        "DejaVuSans-Bold",
+        "DejaVuSerif",
+        "DejaVuSansMono",
+        "DejaVuSans-Oblique",
+        "STIXGeneral",
+        "cmr10",
+        "cmss10",
+        "",
+    )
     characters = string.ascii_letters + string.digits
     for number in range(count):
         random = np.random.default_rng(4000 + number)
         size = side * random.uniform(0.45, 0.7)
         name = names[number // len(characters) % len(names)]
-        font = ImageFont.truetype(str(folder / f"{name}.ttf"), size) if name else ImageFont.load_default(size)
+        font = (
+            ImageFont.truetype(str(folder / f"{name}.ttf"), size)
+            if name
+            else ImageFont.load_default(size)
+        )
         image = Image.new("RGB", (side, side), "white")
         place = side / 2 + random.uniform(-0.06, 0.06, 2) * side
         character = characters[number % len(characters)]

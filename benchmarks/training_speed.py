@@ -25,11 +25,15 @@ def _learner(classes: tuple[str, ...]):  # type: ignore[no-untyped-def]
     from eyevsai.models.deep_v1.network import DeepV1Learner
     from eyevsai.models.deep_v1.settings import DeepV1Settings
 
-    return DeepV1Learner("standard", DeepV1Settings(image_size=SIZE, batch_size=BATCH, epochs=2), classes, 0)
+    return DeepV1Learner(
+        "standard", DeepV1Settings(image_size=SIZE, batch_size=BATCH, epochs=2), classes, 0
+    )
 
 
 def ours() -> float:
-    """Images per second of the train pass of the second epoch, as the run logs it; the first one warms up."""
+    """Images per second of the train pass of the second epoch, as the run logs it; the first one
+    warms up.
+    """
     dataset = load_union()
     learner = _learner(dataset.classes)
     data = dataset.open(learner.preprocessing)
@@ -76,18 +80,29 @@ def stock() -> float:
     from torchvision import datasets
     from torchvision.transforms import v2
 
-    transform = v2.Compose([
-        v2.RandomResizedCrop(SIZE, scale=(0.5, 1.0)), v2.RandomHorizontalFlip(), v2.ColorJitter(0.3, 0.3, 0.3),
-        v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    ])  # fmt: skip
-    sets = [datasets.ImageFolder(str(folder), transform) for folder in sorted(PHOTOS.iterdir()) if folder.is_dir()]
+    transform = v2.Compose(
+        [
+            v2.RandomResizedCrop(SIZE, scale=(0.5, 1.0)),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(0.3, 0.3, 0.3),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    sets = [
+        datasets.ImageFolder(str(folder), transform)
+        for folder in sorted(PHOTOS.iterdir())
+        if folder.is_dir()
+    ]
     union: torch.utils.data.Dataset[object] = torch.utils.data.ConcatDataset(sets)
     network = _learner(tuple(map(str, range(60)))).network
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     network.train()
     seen, began = 0, 0.0
-    for number, (images, labels) in enumerate(torch.utils.data.DataLoader(union, BATCH, shuffle=True, num_workers=2)):
+    for number, (images, labels) in enumerate(
+        torch.utils.data.DataLoader(union, BATCH, shuffle=True, num_workers=2)
+    ):
         if number == 3:  # workers are up, caches are warm
             began = time.perf_counter()
         optimizer.zero_grad()
@@ -108,10 +123,15 @@ def main() -> None:
     for _ in range(ROUNDS):
         for name in loops:
             code = f"from benchmarks.training_speed import {name}; print({name}())"
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            )
             rates[name].append(float(done.stdout.split()[-1]))
     median = {name: statistics.median(values) for name, values in rates.items()}
     for name, values in rates.items():
-        print(f"{name:<6} {median[name]:7.1f} images/s   ({', '.join(f'{value:.1f}' for value in values)})")
+        print(
+            f"{name:<6} {median[name]:7.1f} images/s   "
+            f"({', '.join(f'{value:.1f}' for value in values)})"
+        )
     print(f"ours / bare   {median['ours'] / median['bare']:.2f}   (limit 0.90)")
     print(f"ours / stock  {median['ours'] / median['stock']:.2f}   (limit 2.5 with AVX512-BF16)")

@@ -1,7 +1,9 @@
-"""Eight trials of the forest on the 60-class union, against one description of the images and the same eight fits.
+"""Eight trials of the forest on the 60-class union, against one description of the images and the
+same eight fits.
 
-Limit: 1.1 times as long, from the beginning of the first trial to the end of the last. `EYEVSAI_VARIATION=svm_hog_lbp`
-asks it of the kernel machines, some of whose fits take a quarter of an hour.
+Limit: 1.1 times as long, from the beginning of the first trial to the end of the last.
+    `EYEVSAI_VARIATION=svm_hog_lbp` asks it of the kernel machines, some of whose fits take a
+    quarter of an hour.
 """
 
 from __future__ import annotations
@@ -23,8 +25,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         variation = os.environ.get("EYEVSAI_VARIATION", "rf_hog_lbp")
-        given = {"model": "shallow", "variation": variation, "dataset": "combined_all", "data_root": photos,
-                 "cache_root": f"{folder}/cache", "state_root": f"{folder}/state", "n_trials": TRIALS}  # fmt: skip
+        given = {
+            "model": "shallow",
+            "variation": variation,
+            "dataset": "combined_all",
+            "data_root": photos,
+            "cache_root": f"{folder}/cache",
+            "state_root": f"{folder}/state",
+            "n_trials": TRIALS,
+        }
         from eyevsai.jobs.study import compose_tune, open_study
         from eyevsai.jobs.tune import tune
         from eyevsai.models.learner import build
@@ -52,5 +61,7 @@ def main() -> None:
             start = time.perf_counter()
             learner.fit(data.train, data.valid, lambda epoch, row: None)
             theirs += time.perf_counter() - start
-    print(f"{TRIALS} trials {ours:.1f} s   one description and {TRIALS} fits {theirs:.1f} s   "
-          f"ratio {ours / theirs:.2f} (limit 1.1)")  # fmt: skip
+    print(
+        f"{TRIALS} trials {ours:.1f} s   one description and {TRIALS} fits {theirs:.1f} s   "
+        f"ratio {ours / theirs:.2f} (limit 1.1)"
+    )

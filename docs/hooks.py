@@ -1,7 +1,9 @@
-"""Leads the repository's Markdown into one site: README and pages beside docs/ are pages too, and links stay right.
+"""Leads the repository's Markdown into one site: README and pages beside docs/ are pages too, and
+links stay right.
 
-In the repository a link leads from file to file, so that it works where code is read; here each becomes a link between
-pages. A link to a file that is no page, such as a script, becomes plain text.
+In the repository a link leads from file to file, so that it works where code is read; here each
+becomes a link between pages. A link to a file that is no page, such as a script, becomes plain
+text.
 """
 
 from __future__ import annotations
@@ -16,13 +18,21 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", "benchmarks/RESULTS.md")
+OUTSIDE = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "deploy/README.md",
+    "benchmarks/RESULTS.md",
+)
 LINK = re.compile(r"(?P<bang>!?)\[(?P<text>[^\]]+)\]\((?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Navigation by the repository's paths becomes navigation by the site's."""
-    config.nav = [{title: _entry(path) for title, path in item.items()} for item in config.nav or []]
+    config.nav = [
+        {title: _entry(path) for title, path in item.items()} for item in config.nav or []
+    ]
     return config
 
 
@@ -56,5 +66,7 @@ def _entry(path: str) -> Any:
 
 
 def _page(path: str) -> str:
-    """Where a file of the repository lies in the site: README is the first page, docs/ the site's root."""
+    """Where a file of the repository lies in the site: README is the first page, docs/ the site's
+    root.
+    """
     return "index.md" if path == "README.md" else path.removeprefix("docs/")

@@ -1,4 +1,5 @@
-"""Takes the pictures of README and docs: trains on digits, opens runs and models in MLflow's UI, in headless Chromium.
+"""Takes the pictures of README and docs: trains on digits, opens runs and models in MLflow's UI, in
+headless Chromium.
 
 python docs/screenshots.py            into docs/images/
 """
@@ -23,13 +24,21 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 MODEL = "digits-deep_v1-standard"  # is the name of the run, too
-CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-                  "--disable-sync", "--no-first-run"]  # fmt: skip
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 
 def find_chromium() -> str | None:
     """Debian's Chromium, or another one on the path."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
 
 
 @contextmanager
@@ -42,7 +51,9 @@ def mlflow_ui(folder: Path) -> Iterator[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     env["PYTHONPATH"] = str(ROOT)
     with (folder / "ui.log").open("w") as output:
-        server = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True)
+        server = subprocess.Popen(
+            command, cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True
+        )
         try:
             _wait_for(f"http://127.0.0.1:{port}/health", server)
             yield f"http://127.0.0.1:{port}"
@@ -73,7 +84,9 @@ def browser_page() -> Iterator[Page]:
 
 def open_curves(page: Page, address: str, run_id: str) -> None:
     """The metrics page of a run, once its charts are drawn."""
-    page.goto(f"{address}/#/experiments/0/runs/{run_id}/model-metrics?workflowType=machine_learning")
+    page.goto(
+        f"{address}/#/experiments/0/runs/{run_id}/model-metrics?workflowType=machine_learning"
+    )
     page.get_by_placeholder("Search metric charts").fill("(train|valid)/")
     page.locator("svg.main-svg").nth(3).wait_for(timeout=60_000)
     _close_assistant(page)
@@ -92,14 +105,20 @@ def open_study(page: Page, address: str, name: str) -> None:
 def open_best(page: Page, address: str, experiment_id: str = "0") -> list[str]:
     """The view that `eyevsai ui` opens, once its rows are drawn; the names of its columns."""
     page.goto("about:blank")
-    page.goto(f"{address}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=eyevsai")
+    page.goto(
+        f"{address}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=eyevsai"
+    )
     page.locator(".ag-row .ag-cell[col-id*='best/accuracy']").first.wait_for(timeout=60_000)
     _close_assistant(page)
-    return [text.strip() for text in page.locator(".ag-header-cell").all_inner_texts() if text.strip()]
+    return [
+        text.strip() for text in page.locator(".ag-header-cell").all_inner_texts() if text.strip()
+    ]
 
 
 def compare_runs(page: Page, address: str, names: Sequence[str]) -> list[list[str]]:
-    """Ticks runs in the list, presses Compare; the rows of the page that tell the runs apart, a cell for each run."""
+    """Ticks runs in the list, presses Compare; the rows of the page that tell the runs apart, a
+    cell for each run.
+    """
     open_best(page, address)
     for name in names:
         row = page.get_by_role("row").filter(has=page.get_by_text(name, exact=True))
@@ -111,10 +130,16 @@ def compare_runs(page: Page, address: str, names: Sequence[str]) -> list[list[st
     for what in ("Parameters", "Metrics"):
         page.get_by_label(f"{what} - Show diff only").click()
     page.get_by_role("link", name="best/accuracy").wait_for()
-    tables = [[cell.strip() for cell in row.split("\t")] for row in page.locator("tr").all_inner_texts()]
-    metrics: dict[str, list[str]] = {}  # MLflow draws them as cells, of which those at one height are a row
+    tables = [
+        [cell.strip() for cell in row.split("\t")] for row in page.locator("tr").all_inner_texts()
+    ]
+    metrics: dict[
+        str, list[str]
+    ] = {}  # MLflow draws them as cells, of which those at one height are a row
     cells = page.get_by_role("grid").locator("[role=rowgroup] > div")
-    for top, text in cells.evaluate_all("cells => cells.map(cell => [cell.style.top, cell.innerText])"):
+    for top, text in cells.evaluate_all(
+        "cells => cells.map(cell => [cell.style.top, cell.innerText])"
+    ):
         metrics.setdefault(top, []).append(text)
     return [*tables, *metrics.values()]
 
@@ -122,10 +147,13 @@ def compare_runs(page: Page, address: str, names: Sequence[str]) -> list[list[st
 def open_picture(page: Page, address: str, run_id: str, name: str) -> None:
     """A picture among a run's artifacts, once it is loaded."""
     page.goto("about:blank")  # a change of the address behind # alone would keep the page before it
-    page.goto(f"{address}/#/experiments/0/runs/{run_id}/artifacts/pictures/{name}?workflowType=machine_learning")
+    page.goto(
+        f"{address}/#/experiments/0/runs/{run_id}/artifacts/pictures/{name}?workflowType=machine_learning"
+    )
     page.get_by_text(f"pictures/{name}").first.wait_for(timeout=60_000)
     page.wait_for_function(
-        "[...document.images].some(image => image.naturalWidth > 300 && image.complete)", timeout=60_000
+        "[...document.images].some(image => image.naturalWidth > 300 && image.complete)",
+        timeout=60_000,
     )
     _close_assistant(page)
 
@@ -133,18 +161,26 @@ def open_picture(page: Page, address: str, run_id: str, name: str) -> None:
 def open_table(page: Page, address: str, run_id: str, name: str) -> None:
     """A table among a run's artifacts, once its rows are drawn."""
     page.goto("about:blank")
-    page.goto(f"{address}/#/experiments/0/runs/{run_id}/artifacts/tables/{name}?workflowType=machine_learning")
+    page.goto(
+        f"{address}/#/experiments/0/runs/{run_id}/artifacts/tables/{name}?workflowType=machine_learning"
+    )
     page.get_by_role("cell").first.wait_for(timeout=60_000)
     _close_assistant(page)
 
 
 def open_model(page: Page, address: str, name: str) -> list[str]:
-    """The page of a registered model, once its versions are drawn; the text of each version's row."""
+    """The page of a registered model, once its versions are drawn; the text of each version's
+    row.
+    """
     page.goto("about:blank")
     page.goto(f"{address}/#/models/{name}?workflowType=machine_learning")
     page.get_by_text("Version ", exact=False).first.wait_for(timeout=60_000)
     _close_assistant(page)
-    return [text for row in page.get_by_role("row").all() if (text := row.inner_text()).startswith("Version ")]
+    return [
+        text
+        for row in page.get_by_role("row").all()
+        if (text := row.inner_text()).startswith("Version ")
+    ]
 
 
 def open_version(page: Page, address: str, name: str, version: int) -> None:
@@ -180,10 +216,29 @@ def main() -> None:
         command = [sys.executable, "-m", "eyevsai"]
         run = partial(subprocess.run, cwd=name, env=env, check=True, capture_output=True, text=True)
         done = run([*command, "train"])
-        run_id = next(line.split()[1].rstrip(";") for line in done.stdout.splitlines() if line.startswith("run "))
+        run_id = next(
+            line.split()[1].rstrip(";")
+            for line in done.stdout.splitlines()
+            if line.startswith("run ")
+        )
         run([*command, "evaluate", "--run", run_id, "--corruption-images", "0"])
-        run([*command, "tune", "--model", "shallow", "--variation", "rf_hog_lbp", "--n-trials", "4"])
-        run([*command, "train", "--run-name", "narrow", "--epochs", "5", "--width", "8", "--tuned", "never"])
+        run(
+            [*command, "tune", "--model", "shallow", "--variation", "rf_hog_lbp", "--n-trials", "4"]
+        )
+        run(
+            [
+                *command,
+                "train",
+                "--run-name",
+                "narrow",
+                "--epochs",
+                "5",
+                "--width",
+                "8",
+                "--tuned",
+                "never",
+            ]
+        )
         run([*command, "promote", MODEL, "--version", "1", "--reason", "the first"])
         with mlflow_ui(Path(name)) as address, browser_page() as page:
             page.set_viewport_size({"width": 1440, "height": 1060})  # four charts
@@ -195,15 +250,22 @@ def main() -> None:
             open_table(page, address, run_id, "test_classes.json")
             page.screenshot(path=IMAGES / "table.png")
             open_study(page, address, "tune digits-shallow-rf_hog_lbp")
-            page.screenshot(path=IMAGES / "study.png", clip={"x": 0, "y": 0, "width": 1440, "height": 550})
+            page.screenshot(
+                path=IMAGES / "study.png", clip={"x": 0, "y": 0, "width": 1440, "height": 550}
+            )
             page.set_viewport_size({"width": 1440, "height": 1094})  # with the first six metrics
             compare_runs(page, address, (MODEL, "narrow"))
             page.screenshot(path=IMAGES / "comparison.png")
             page.set_viewport_size({"width": 1440, "height": 900})
             open_model(page, address, MODEL)
-            page.get_by_role("button", name="Tags", exact=True).click()  # of the model, above its versions
+            page.get_by_role(
+                "button", name="Tags", exact=True
+            ).click()  # of the model, above its versions
             page.screenshot(path=IMAGES / "versions.png")
-    print(f"wrote curves.png, pictures.png, table.png, study.png, comparison.png and versions.png into {IMAGES}")
+    print(
+        "wrote curves.png, pictures.png, table.png, study.png, comparison.png and versions.png "
+        f"into {IMAGES}"
+    )
 
 
 if __name__ == "__main__":

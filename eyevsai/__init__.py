@@ -26,30 +26,59 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 __all__ = [
-    "Classifier", "Comparison", "Evaluated", "Exported", "Packaged", "Prediction", "RunFailed", "Trained", "Tuned",
-    "UserError", "__version__", "compare", "evaluate", "export", "load", "train", "tune",
-]  # fmt: skip
+    "Classifier",
+    "Comparison",
+    "Evaluated",
+    "Exported",
+    "Packaged",
+    "Prediction",
+    "RunFailed",
+    "Trained",
+    "Tuned",
+    "UserError",
+    "__version__",
+    "compare",
+    "evaluate",
+    "export",
+    "load",
+    "train",
+    "tune",
+]
 
 _PLACES = {  # imported when they are asked for: `import eyevsai` loads neither torch nor mlflow
-    "Classifier": "serving.classifier", "Prediction": "serving.classifier",
-    "RunFailed": "errors", "UserError": "errors",
-    "Trained": "jobs.train", "Tuned": "jobs.tune", "Evaluated": "jobs.evaluate", "Comparison": "jobs.compare",
-    "Exported": "jobs.export", "Packaged": "jobs.package",
-    "train": "api", "tune": "api", "evaluate": "api", "compare": "api", "export": "api",
-}  # fmt: skip
+    "Classifier": "serving.classifier",
+    "Prediction": "serving.classifier",
+    "RunFailed": "errors",
+    "UserError": "errors",
+    "Trained": "jobs.train",
+    "Tuned": "jobs.tune",
+    "Evaluated": "jobs.evaluate",
+    "Comparison": "jobs.compare",
+    "Exported": "jobs.export",
+    "Packaged": "jobs.package",
+    "train": "api",
+    "tune": "api",
+    "evaluate": "api",
+    "compare": "api",
+    "export": "api",
+}
 
 
 def load(uri: str, *, trusted: bool = False) -> Classifier:
-    """The classifier at a model URI (`models:/name/7`, `models:/name@alias`), of an export, or in a folder of either.
+    """The classifier at a model URI (`models:/name/7`, `models:/name@alias`), of an export, or in a
+    folder of either.
 
-    Exports as pt2, torchscript and tensorflow can hold code, and are opened only if they are `trusted`.
+    Exports as pt2, torchscript and tensorflow can hold code, and are opened only if they are
+    `trusted`.
 
         eyevsai.load("models:/digits-deep_v1-standard/1").predict("seven.png").top(3)
 
     Raises:
         eyevsai.errors.UserError: nothing is there, or it is not a model that eyevsai wrote.
     """
-    from eyevsai.serving.classifier import load_classifier  # torch and mlflow load only when asked for
+    from eyevsai.serving.classifier import (
+        load_classifier,
+    )  # torch and mlflow load only when asked for
 
     return load_classifier(uri, trusted=trusted)
 

@@ -1,8 +1,10 @@
-"""The commands as functions, for programs and notebooks: `from eyevsai import train, tune, evaluate, compare, export`.
+"""The commands as functions, for programs and notebooks: `from eyevsai import train, tune,
+evaluate, compare, export`.
 
-Each takes its command's settings by keyword, checks them alike, raises its errors, and returns what its job does. What
-jobs tell of themselves goes to the logger `eyevsai`, and to standard error unless the caller shows that logger; nothing
-is printed. The process is the caller's: signal handlers, torch's threads and MLflow's variables are as before after it.
+Each takes its command's settings by keyword, checks them alike, raises its errors, and returns what
+its job does. What jobs tell of themselves goes to the logger `eyevsai`, and to standard error
+unless the caller shows that logger; nothing is printed. The process is the caller's: signal
+handlers, torch's threads and MLflow's variables are as before after it.
 """
 
 from __future__ import annotations
@@ -39,24 +41,31 @@ if TYPE_CHECKING:
 
 
 def train(**settings: Unpack[TrainKeywords]) -> Trained:
-    """Trains a model, logs the run and registers a version, as `eyevsai train` does with flags of the same names.
+    """Trains a model, logs the run and registers a version, as `eyevsai train` does with flags of
+    the same names.
 
         trained = eyevsai.train(model="deep_v1", dataset="digits", epochs=3, lr=1e-3)
-        trained.model_uri, trained.scores["accuracy"]      # 'models:/digits-deep_v1-standard/1', 0.93
+        trained.model_uri, trained.scores["accuracy"]      # 'models:/digits-deep_v1-standard/1',
+        0.93
 
     `eyevsai train --model deep_v1 --help` says what the settings of a model mean.
 
     Raises:
-        UserError: a setting, data or a store that a person must mend; RunFailed: a loss that became NaN.
-        KeyboardInterrupt: after the run ended as KILLED with a checkpoint; go on with train(resume=RUN_ID).
+        UserError: a setting, data or a store that a person must mend; RunFailed: a loss that became
+            NaN.
+        KeyboardInterrupt: after the run ended as KILLED with a checkpoint; go on with
+            train(resume=RUN_ID).
     """
     with _in_the_callers_process():
         composed = config.compose_train(config.adopt(settings, _settings_of_train(settings)))
         from eyevsai.jobs.place import find_place
 
         if find_place() is not None:
-            raise UserError("torchrun started this process as one of several. Call train with devices=N in one process "
-                            "instead, or let torchrun start the command: torchrun ... -m eyevsai train")  # fmt: skip
+            raise UserError(
+                "torchrun started this process as one of several. Call train with devices=N in "
+                "one process "
+                "instead, or let torchrun start the command: torchrun ... -m eyevsai train"
+            )
         from eyevsai.jobs.train import train as job
 
         return job(composed)
@@ -67,12 +76,14 @@ def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
 
         tuned = eyevsai.tune(model="deep_v1", dataset="digits", epochs=3, n_trials=5)
         tuned.settings, tuned.accuracy
-        eyevsai.train(model="deep_v1", dataset="digits", epochs=30)      # with tuned.settings, unless tuned="never"
+        eyevsai.train(model="deep_v1", dataset="digits", epochs=30)      # with tuned.settings,
+        unless tuned="never"
 
     What is given here, no trial changes. A study of the same name is gone on with.
 
     Raises:
-        UserError: a setting, data or a store that a person must mend; RunFailed: no trial had a result.
+        UserError: a setting, data or a store that a person must mend; RunFailed: no trial had a
+            result.
         KeyboardInterrupt: after the trial's run ended; the same call goes on with the study.
     """
     with _in_the_callers_process():
@@ -87,8 +98,8 @@ def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
 def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
     """Judges a trained model by images that it has not seen, as `eyevsai evaluate` does.
 
-        judged = eyevsai.evaluate(model_uri="models:/digits-deep_v1-standard/1")      # or run=trained.run_id
-        judged.figures["accuracy"], judged.figures["accuracy_low"]
+        judged = eyevsai.evaluate(model_uri="models:/digits-deep_v1-standard/1")      # or
+        run=trained.run_id judged.figures["accuracy"], judged.figures["accuracy_low"]
 
     Raises:
         UserError: a setting, a model, data or a store that a person must mend.
@@ -101,8 +112,8 @@ def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
 
 
 def compare(*models: str, page: str | os.PathLike[str] = "comparison.html") -> Comparison:
-    """Holds evaluated models against each other, as `eyevsai compare` does: run ids or model URIs, and where the page
-    is written; the others are held against the first.
+    """Holds evaluated models against each other, as `eyevsai compare` does: run ids or model URIs,
+    and where the page is written; the others are held against the first.
 
         compared = eyevsai.compare(first.run_id, "models:/digits-shallow-rf_hog_lbp/1")
         compared.settings, compared.pairs[0].difference.p_value
@@ -121,7 +132,8 @@ def export(**settings: Unpack[ExportKeywords]) -> list[Exported]: ...
 @overload
 def export(**settings: Unpack[PackageKeywords]) -> Packaged: ...
 def export(**settings: Any) -> list[Exported] | Packaged:
-    """Writes a trained model as files for other runtimes, as `eyevsai export` does; with `package`, the best models.
+    """Writes a trained model as files for other runtimes, as `eyevsai export` does; with `package`,
+    the best models.
 
         for each in eyevsai.export(run=trained.run_id, format="onnx,openvino", output="exports"):
             print(each.format, each.uri, each.size_bytes, each.verdict.figures)
@@ -143,10 +155,14 @@ def export(**settings: Any) -> list[Exported] | Packaged:
 
 
 def _settings_of_train(given: Any) -> tuple[Setting, ...]:
-    """The settings that a call's model and variation bring with them; a wrong one is said by whoever composes."""
+    """The settings that a call's model and variation bring with them; a wrong one is said by
+    whoever composes.
+    """
     try:
         variation = given.get("variation")
-        return config.train_settings(str(given.get("model", config.ModelChoice().model)), variation and str(variation))
+        return config.train_settings(
+            str(given.get("model", config.ModelChoice().model)), variation and str(variation)
+        )
     except UserError:
         return config.shared_settings()
 

@@ -11,7 +11,14 @@ from typing import Annotated, Any
 import typer
 
 import eyevsai
-from eyevsai import config, data_commands, machine_commands, matrix_commands, model_commands, registry_commands
+from eyevsai import (
+    config,
+    data_commands,
+    machine_commands,
+    matrix_commands,
+    model_commands,
+    registry_commands,
+)
 from eyevsai.completion import completed_words
 from eyevsai.console import say_where, start_logging
 from eyevsai.data.settings import DataSettings
@@ -35,7 +42,9 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command line and exits with its code: 0 done, 1 failed, 2 a mistake in what was asked."""
+    """Runs one command line and exits with its code: 0 done, 1 failed, 2 a mistake in what was
+    asked.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     asked = Asked()
     try:
@@ -47,13 +56,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Terminated as error:
         sys.exit(error.exit_code)
     except MemoryError as error:
-        _fail(RunFailed(f"Out of memory {error}. Try a smaller --batch-size or --image-size."), 1, asked.debug)
+        _fail(
+            RunFailed(f"Out of memory {error}. Try a smaller --batch-size or --image-size."),
+            1,
+            asked.debug,
+        )
     except Exception as error:
         if asked.debug:
             raise
         if refused := refused_path(error):
             _fail(refused, refused.exit_code, asked.debug)
-        _fail(error, 1, asked.debug, hint=" This is a defect of eyevsai: run again with --debug and report it.")
+        _fail(
+            error,
+            1,
+            asked.debug,
+            hint=" This is a defect of eyevsai: run again with --debug and report it.",
+        )
 
 
 def _fail(error: Exception, code: int, debug: bool, hint: str = "") -> None:
@@ -67,29 +85,37 @@ def _fail(error: Exception, code: int, debug: bool, hint: str = "") -> None:
 def build_app(arguments: list[str]) -> typer.Typer:
     """The application for one command line; a command's flags depend on the model that it names."""
     app = typer.Typer(
-        add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+        add_completion=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
         help="Image classifiers that are tuned, trained, exported and looked after with MLflow.",
         context_settings={"token_normalize_func": hyphens},
         epilog="Every command takes --quiet, --verbose and --debug.",
-    )  # fmt: skip
+    )
     app.callback(invoke_without_command=True)(_version)
     settings = settings_of_command(arguments)
     lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
     app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(train, settings))
-    app.command(context_settings=lenient, rich_help_panel="Jobs")(with_flags(tune, tune_settings(settings)))
+    app.command(context_settings=lenient, rich_help_panel="Jobs")(
+        with_flags(tune, tune_settings(settings))
+    )
     matrix_commands.add_to(app, arguments)
     model_commands.add_to(app)
     registry_commands.add_to(app)
     app.command(hidden=True)(work)
     app.command(name="list")(with_flags(list_all, pick_settings(DataSettings, "data_root")))
-    app.command(context_settings=lenient)(with_flags(describe, (*settings_of(DescribeSettings), *settings)))
+    app.command(context_settings=lenient)(
+        with_flags(describe, (*settings_of(DescribeSettings), *settings))
+    )
     machine_commands.add_to(app)
     app.add_typer(data_commands.build_app(), name="data")
     finish(app)
     return app
 
 
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     if version:
         print(f"eyevsai {eyevsai.__version__}")
         raise typer.Exit
@@ -118,7 +144,8 @@ def train(context: typer.Context, **given: Any) -> None:
     scores = done.scores
     print(
         f"{done.model_uri or 'no version yet'}\n"
-        f"valid accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, in {done.seconds:.0f} s\n"
+        f"valid accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, in "
+        f"{done.seconds:.0f} s\n"
         f"run {done.run_id}; {say_where()}"
     )
 
@@ -162,25 +189,30 @@ def list_all(as_json: Json = False, **given: Any) -> None:
         print(json.dumps(inventory, indent=2, ensure_ascii=False))
         return
     models, datasets = inventory["models"], inventory["datasets"]
-    width = 2 + max(map(len, (*datasets, *(name for about in models.values() for name in about["variations"]))))
+    width = 2 + max(
+        map(len, (*datasets, *(name for about in models.values() for name in about["variations"])))
+    )
     for family, about in models.items():
         print(f"{family}: {about['title']}")
         for variation, described in about["variations"].items():
-            print(f"  {variation:<{width}}{described['technical']}\n  {'':<{width}}{described['simple']}")
+            print(
+                f"  {variation:<{width}}{described['technical']}\n  "
+                f"{'':<{width}}{described['simple']}"
+            )
     print("datasets:")
     for name, description in datasets.items():
         print(f"  {name:<{width}}{description}")
 
 
-def describe(
-    context: typer.Context,
-    as_json: Json = False,
-    **given: Any,
-) -> None:
-    """Say what a model is made of: layers, parameters, operations and papers. Takes the flags of train."""
+def describe(context: typer.Context, as_json: Json = False, **given: Any) -> None:
+    """Say what a model is made of: layers, parameters, operations and papers. Takes the flags of
+    train.
+    """
     _refuse_extras(context, given)
     num_classes = pop_settings(DescribeSettings, given).num_classes
-    own = {} if "dataset" in given else {"data": "any"}  # the family's own defaults, not those that suit the digits
+    own = (
+        {} if "dataset" in given else {"data": "any"}
+    )  # the family's own defaults, not those that suit the digits
     composed = config.compose_train(own | given).model
     from eyevsai.jobs.describe import describe as job
     from eyevsai.reports.card import render_card
@@ -194,14 +226,21 @@ def _data_root(given: dict[str, Any]) -> Path:
 
 
 def _refuse_extras(context: Any, given: dict[str, Any]) -> None:
-    """Refuses what the parser could not use: flags of other models, flags of none, words without a flag."""
+    """Refuses what the parser could not use: flags of other models, flags of none, words without a
+    flag.
+    """
     if not context.args:
         return
     family, variation = given.get("model", config.ModelChoice().model), given.get("variation")
     variation, _ = variation_of(family, variation)  # a wrong model is the first thing to say
     known = [param.name for param in context.command.params]
     names = {extra: extra.lstrip("-").partition("=")[0].replace("-", "_") for extra in context.args}
-    flag = next((extra for extra in context.args if extra.startswith("--") and names[extra] not in known), None)
+    flag = next(
+        (extra for extra in context.args if extra.startswith("--") and names[extra] not in known),
+        None,
+    )
     if flag is None:
-        raise UserError(f"{context.args[0]!r} belongs to no flag. See `{context.command_path} --help`.")
+        raise UserError(
+            f"{context.args[0]!r} belongs to no flag. See `{context.command_path} --help`."
+        )
     raise config.unknown_setting(names[flag], family, known, context.info_name)

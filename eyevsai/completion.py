@@ -1,4 +1,6 @@
-"""What a shell completes a flag's value to, from what is quickly read: no torch, no mlflow, no store."""
+"""What a shell completes a flag's value to, from what is quickly read: no torch, no mlflow, no
+store.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from eyevsai.formats.formats import ALL, FORMATS
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.settings import Choice, Setting
 
-Values = Callable[[dict[str, Any]], Iterable[str]]  # of a flag, by the values of those typed before it
+Values = Callable[
+    [dict[str, Any]], Iterable[str]
+]  # of a flag, by the values of those typed before it
 Completer = Callable[[typer.Context, str], list[str]]
 
 
@@ -46,7 +50,11 @@ def completer(values: Values, *, listed: bool = False) -> Completer:
     def _complete(context: typer.Context, incomplete: str) -> list[str]:
         before, comma, begun = incomplete.rpartition(",") if listed else ("", "", incomplete)
         try:
-            return [f"{before}{comma}{value}" for value in values(context.params) if value.startswith(begun)]
+            return [
+                f"{before}{comma}{value}"
+                for value in values(context.params)
+                if value.startswith(begun)
+            ]
         except (UserError, OSError):  # of what was typed before; the command says it
             return []
 
@@ -58,11 +66,16 @@ def _variations(given: dict[str, Any]) -> Iterable[str]:
 
 
 def _models(_: dict[str, Any]) -> Iterable[str]:
-    return [*FAMILIES, *(f"{family}/{name}" for family in FAMILIES for name in family_of(family).variations)]
+    return [
+        *FAMILIES,
+        *(f"{family}/{name}" for family in FAMILIES for name in family_of(family).variations),
+    ]
 
 
 def _datasets(given: dict[str, Any]) -> Iterable[str]:
-    root = config.compose_data({"data_root": given["data_root"]} if given.get("data_root") else {}).data_root
+    root = config.compose_data(
+        {"data_root": given["data_root"]} if given.get("data_root") else {}
+    ).data_root
     return list_datasets(Path(root).expanduser())
 
 

@@ -12,10 +12,26 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.errors import UserError
 from eyevsai.models.families import FAMILIES, family_of, variation_of
 from eyevsai.names import nearest
-from eyevsai.settings import STATE_ROOT, Choice, Doc, Env, Parameter, Range, Setting, Settings, settings_of
+from eyevsai.settings import (
+    STATE_ROOT,
+    Choice,
+    Doc,
+    Env,
+    Parameter,
+    Range,
+    Setting,
+    Settings,
+    settings_of,
+)
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
-OF_TRAIN = ("resume", "resume_anyway", "tuned", "checkpoint_every_s", "devices")  # what `tune` has no use for
+OF_TRAIN = (
+    "resume",
+    "resume_anyway",
+    "tuned",
+    "checkpoint_every_s",
+    "devices",
+)  # what `tune` has no use for
 
 
 @dataclass(frozen=True)
@@ -27,7 +43,9 @@ class ModelChoice(Settings):
     model: Annotated[str, Parameter(), Doc("Family of models: see `eyevsai list`.")] = "deep_v1"
     variation: Annotated[str | None, Doc("Form of the family; its first one by default.")] = None
     preset: Annotated[
-        str, Choice(("cpu", "gpu")), Doc("Budget that the family's defaults are chosen for; flags go before it.")
+        str,
+        Choice(("cpu", "gpu")),
+        Doc("Budget that the family's defaults are chosen for; flags go before it."),
     ] = "cpu"
 
 
@@ -38,14 +56,21 @@ class RunSettings(Settings):
     PANEL: ClassVar[str] = "Run"
 
     seed: Annotated[
-        int, Range(0, 2**31 - 1), Parameter(), Doc("Seed of every random draw but the split: see --split-seed.")
+        int,
+        Range(0, 2**31 - 1),
+        Parameter(),
+        Doc("Seed of every random draw but the split: see --split-seed."),
     ] = 0
-    run_name: Annotated[str | None, Doc("Name of the run; dataset, model and variation by default.")] = None
+    run_name: Annotated[
+        str | None, Doc("Name of the run; dataset, model and variation by default.")
+    ] = None
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
     ] = STATE_ROOT
     checkpoint_every_s: Annotated[
-        float, Range(0.0, 1e9), Doc("Seconds between checkpoints within an epoch; the end of an epoch is always one.")
+        float,
+        Range(0.0, 1e9),
+        Doc("Seconds between checkpoints within an epoch; the end of an epoch is always one."),
     ] = 300.0
 
 
@@ -56,9 +81,15 @@ class ResumeSettings(Settings):
     PANEL: ClassVar[str] = "Run"
 
     resume: Annotated[
-        str | None, Doc("Id of a run to go on with, or auto: the last one on this machine with these settings, if any.")
+        str | None,
+        Doc(
+            "Id of a run to go on with, or auto: the last one on this machine with these "
+            "settings, if any."
+        ),
     ] = None
-    resume_anyway: Annotated[bool, Doc("Go on although data or code changed since the run began.")] = False
+    resume_anyway: Annotated[
+        bool, Doc("Go on although data or code changed since the run began.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -68,9 +99,14 @@ class TunedSettings(Settings):
     PANEL: ClassVar[str] = "Model"
 
     tuned: Annotated[
-        str, Doc("auto: the settings of the newest study of this model and dataset that is better than the defaults "
-                 "after 10 complete trials of half the epochs; never; or a study by name or run id. Flags go first."),
-    ] = AUTO_TUNED  # fmt: skip
+        str,
+        Doc(
+            "auto: the settings of the newest study of this model and dataset that is better "
+            "than the defaults "
+            "after 10 complete trials of half the epochs; never; or a study by name or run id. "
+            "Flags go first."
+        ),
+    ] = AUTO_TUNED
 
 
 @dataclass(frozen=True)
@@ -93,33 +129,46 @@ class TrainConfig:
     resume: ResumeSettings = ResumeSettings()
     tuned: TunedSettings = TunedSettings()
     given: frozenset[str] = frozenset()  # names of the settings that were typed
-    untuned: TrainConfig | None = None  # what it was before a study's settings took the place of defaults
+    untuned: TrainConfig | None = (
+        None  # what it was before a study's settings took the place of defaults
+    )
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name, as it is logged."""
-        chosen = {"model": self.model.family, "variation": self.model.variation, "preset": self.model.preset}
+        chosen = {
+            "model": self.model.family,
+            "variation": self.model.variation,
+            "preset": self.model.preset,
+        }
         return chosen | asdict(self.data) | asdict(self.run) | asdict(self.model.settings)
 
 
 def shared_settings() -> tuple[Setting, ...]:
     """The settings of `train` that are the same for every model."""
     return tuple(
-        s for part in (ModelChoice, TunedSettings, DataSettings, RunSettings, ResumeSettings) for s in settings_of(part)
+        s
+        for part in (ModelChoice, TunedSettings, DataSettings, RunSettings, ResumeSettings)
+        for s in settings_of(part)
     )
 
 
 def train_settings(family: str | None, variation: str | None) -> tuple[Setting, ...]:
-    """All settings of `train` for one model; without one, those that the default model does not declare for itself."""
+    """All settings of `train` for one model; without one, those that the default model does not
+    declare for itself.
+    """
     if family is None:
         return shared_settings() + _common_settings()
     return shared_settings() + settings_of(variation_of(family, variation)[1].settings)
 
 
-def compose_train(given: Mapping[str, Any], command: str = "train", others: Iterable[str] = ()) -> TrainConfig:
+def compose_train(
+    given: Mapping[str, Any], command: str = "train", others: Iterable[str] = ()
+) -> TrainConfig:
     """The configuration in which `given` values, by setting name, go before all defaults.
 
-    After them come environment variables, what suits the dataset, the preset, the family's defaults. `others` are the
-    settings that a `command` has besides these: one of them may be what a wrong name means.
+    After them come environment variables, what suits the dataset, the preset, the family's
+    defaults. `others` are the settings that a `command` has besides these: one of them may be what
+    a wrong name means.
 
     Raises:
         UserError: a name or a value that is not allowed.
@@ -132,20 +181,27 @@ def compose_train(given: Mapping[str, Any], command: str = "train", others: Iter
         if name not in known:
             raise unknown_setting(name, choice.model, [*known, *sorted(others)], command)
     if choice.preset != ModelChoice().preset and choice.preset not in declared.presets:
-        raise UserError(f"{choice.model}/{variation} has no --preset {choice.preset}: leave it out.")
+        raise UserError(
+            f"{choice.model}/{variation} has no --preset {choice.preset}: leave it out."
+        )
     budget = dict(declared.presets.get(choice.preset, {}))
     preset = {} if data.data is not None else dict(PRESETS.get(data.dataset, {}))
     suited = {name: value for name, value in (budget | preset).items() if name in known}
     settings = declared.settings(**suited | _pick(declared.settings, given))
     return TrainConfig(
-        ModelConfig(choice.model, variation, choice.preset, settings), data,
-        compose_run(given), ResumeSettings(**_pick(ResumeSettings, given)),
-        TunedSettings(**_pick(TunedSettings, given)), frozenset(given),
-    )  # fmt: skip
+        ModelConfig(choice.model, variation, choice.preset, settings),
+        data,
+        compose_run(given),
+        ResumeSettings(**_pick(ResumeSettings, given)),
+        TunedSettings(**_pick(TunedSettings, given)),
+        frozenset(given),
+    )
 
 
 def take_run_id() -> str | None:
-    """The run that `mlflow run` made for this process; forgotten here, so that no child takes it too."""
+    """The run that `mlflow run` made for this process; forgotten here, so that no child takes it
+    too.
+    """
     return os.environ.pop("MLFLOW_RUN_ID", None)
 
 
@@ -168,18 +224,26 @@ def compose(cls: type[S], given: Mapping[str, Any]) -> S:
 
 
 def adopt(given: Mapping[str, Any], settings: Sequence[Setting]) -> dict[str, Any]:
-    """Values that a program gave, by setting name, as these settings take them; those of others stay as they are."""
+    """Values that a program gave, by setting name, as these settings take them; those of others
+    stay as they are.
+    """
     known = {setting.name: setting for setting in settings}
-    return {name: known[name].adopt(value) if name in known else value for name, value in given.items()}
+    return {
+        name: known[name].adopt(value) if name in known else value for name, value in given.items()
+    }
 
 
 def refuse_names_of_train(given: Iterable[str]) -> None:
     """Raises UserError for settings of `train` that a study has no use for."""
     for name in given:
         if name in OF_TRAIN:
-            raise UserError(f"{_flag(name)} is a flag of train. A study goes on by itself when tune is started again "
-                            "with the same --study; its trials keep no checkpoints, and each has one device: several "
-                            "run at once with --jobs.")  # fmt: skip
+            raise UserError(
+                f"{_flag(name)} is a flag of train. A study goes on by itself when tune is "
+                "started again "
+                "with the same --study; its trials keep no checkpoints, and each has one "
+                "device: several "
+                "run at once with --jobs."
+            )
 
 
 def refuse_unknown(given: Iterable[str], settings: Sequence[Setting], command: str) -> None:
@@ -187,19 +251,28 @@ def refuse_unknown(given: Iterable[str], settings: Sequence[Setting], command: s
     known = [setting.name for setting in settings]
     for name in given:
         if name not in known:
-            raise UserError(f"There is no flag {_flag(name)} of {command}. {_hint(name, known, command)}")
+            raise UserError(
+                f"There is no flag {_flag(name)} of {command}. {_hint(name, known, command)}"
+            )
 
 
 def unknown_setting(name: str, family: str, known: Iterable[str], command: str) -> UserError:
-    """The error for a flag that this model has not: whose it is, or which of a command's `known` ones is nearest."""
+    """The error for a flag that this model has not: whose it is, or which of a command's `known`
+    ones is nearest.
+    """
     flag = _flag(name)
     for other in FAMILIES:
         for form, declared in family_of(other).variations.items():
-            if other != family and name in {setting.name for setting in settings_of(declared.settings)}:
+            if other != family and name in {
+                setting.name for setting in settings_of(declared.settings)
+            }:
                 return UserError(
-                    f"{flag} is a setting of {other} ({form}), not of {family}. Add --model {other}, or leave it out."
+                    f"{flag} is a setting of {other} ({form}), not of {family}. Add --model "
+                    f"{other}, or leave it out."
                 )
-    return UserError(f"There is no flag {flag}. {_hint(name, known, f'{command} --model {family}')}")
+    return UserError(
+        f"There is no flag {flag}. {_hint(name, known, f'{command} --model {family}')}"
+    )
 
 
 def _hint(name: str, known: Iterable[str], command: str) -> str:
@@ -225,4 +298,6 @@ def _pick(cls: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
 def _common_settings() -> tuple[Setting, ...]:
     """What the default model takes and does not declare for itself."""
     family = ModelChoice().model
-    return tuple(s for s in settings_of(variation_of(family, None)[1].settings) if s.panel != family)
+    return tuple(
+        s for s in settings_of(variation_of(family, None)[1].settings) if s.panel != family
+    )

@@ -54,8 +54,9 @@ def start_logging() -> None:
 
 @contextmanager
 def showing_lines() -> Iterator[None]:
-    """The same for a while, in a process that is somebody else's: what they configured of the logger `eyevsai` holds,
-    and where they show its lines already, nothing is added."""
+    """The same for a while, in a process that is somebody else's: what they configured of the
+    logger `eyevsai` holds, and where they show its lines already, nothing is added.
+    """
     if logger.hasHandlers() and logger.isEnabledFor(logging.INFO):
         yield
         return
@@ -74,8 +75,12 @@ def showing_lines() -> Iterator[None]:
 def hush_mlflow() -> None:
     """Leaves standard output to whoever reads it, and spares people what they cannot use."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "INFO" if is_verbose() else "WARNING")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is --json's where there is a server
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for files of a few lines
+    os.environ.setdefault(
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"
+    )  # which is --json's where there is a server
+    os.environ.setdefault(
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"
+    )  # for files of a few lines
 
 
 def say_where() -> str:
@@ -86,5 +91,7 @@ def say_where() -> str:
 
 def _lines() -> logging.Handler:
     handler = _Handler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s" if is_verbose() else "%(message)s", "%H:%M:%S"))
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(message)s" if is_verbose() else "%(message)s", "%H:%M:%S")
+    )
     return handler

@@ -1,4 +1,6 @@
-"""What several processes write at once: whoever came second asks again, since what it wants is there by then."""
+"""What several processes write at once: whoever came second asks again, since what it wants is
+there by then.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,25 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-PATIENCE = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds between attempts at what others are writing too
+PATIENCE = (
+    0.05,
+    0.1,
+    0.2,
+    0.4,
+    0.8,
+    1.6,
+    3.2,
+)  # seconds between attempts at what others are writing too
 SAID = (  # what databases say of a row that another process writes, or wrote first
-    "database is locked", "deadlock detected", "could not serialize", "UNIQUE constraint", "duplicate key",
-    "expected to update", "Deadlock found", "Duplicate entry",
-)  # fmt: skip
+    "database is locked",
+    "deadlock detected",
+    "could not serialize",
+    "UNIQUE constraint",
+    "duplicate key",
+    "expected to update",
+    "Deadlock found",
+    "Duplicate entry",
+)
 T = TypeVar("T")
 
 

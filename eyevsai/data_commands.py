@@ -25,7 +25,14 @@ def build_app() -> typer.Typer:
     app = typer.Typer(help="Get a dataset, look at it, or clear the cache.")
     app.command(name="get")(with_flags(get, settings_of(GetSettings)))
     flags = pick_settings(
-        DataSettings, "dataset", "data_root", "labels", "groups", "duplicates", "bit_depth", "cache_root"
+        DataSettings,
+        "dataset",
+        "data_root",
+        "labels",
+        "groups",
+        "duplicates",
+        "bit_depth",
+        "cache_root",
     )
     app.command(name="check")(with_flags(check, (*flags, *settings_of(CheckPage))))
     app.command(name="stats")(with_flags(stats, flags))
@@ -38,10 +45,12 @@ def get(
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Get a published dataset, checked and laid out as class folders: pets, vegetables, street_foods, instruments.
+    """Get a published dataset, checked and laid out as class folders: pets, vegetables,
+    street_foods, instruments.
 
-    combined is the first, third and fourth of them, combined_all all four. What is there already is left alone, a
-    download that was interrupted goes on, and without network you are told what to download by hand.
+    combined is the first, third and fourth of them, combined_all all four. What is there already is
+    left alone, a download that was interrupted goes on, and without network you are told what to
+    download by hand.
     """
     settings = config.compose(GetSettings, merge_named(name, given, "dataset"))
     start_logging()
@@ -53,20 +62,20 @@ def get(
         return
     for part in got:
         splits = ", ".join(f"{count} {split}" for split, count in part.splits.items())
-        print(f"{part.name}: {'' if part.is_new else 'there already: '}{part.images} images in {len(part.classes)} "
-              f"classes{f' ({splits})' if splits else ''} at {part.folder}")  # fmt: skip
+        print(
+            f"{part.name}: {'' if part.is_new else 'there already: '}{part.images} images in "
+            f"{len(part.classes)} "
+            f"classes{f' ({splits})' if splits else ''} at {part.folder}"
+        )
     if len(got) > 1:
         print(
-            f"{settings.dataset}: {sum(len(part.classes) for part in got)} classes, composed of these when it is read"
+            f"{settings.dataset}: {sum(len(part.classes) for part in got)} classes, composed of "
+            "these when it is read"
         )
     print(f"Next: eyevsai train --dataset {settings.dataset}")
 
 
-def check(
-    folder: Folder = None,
-    as_json: Json = False,
-    **given: Any,
-) -> None:
+def check(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
     """Look at every file: bad ones, duplicates, classes. Exit code 1 when files are bad."""
     from eyevsai.jobs.data import check_data
 
@@ -78,8 +87,10 @@ def check(
     else:
         print(found.describe_classes())
         groups, pairs = len(report["duplicates"]), len(found.conflicts)
-        print(f"{len(found.bad)} bad, {len(found.misnamed)} misnamed; {groups} groups of duplicates, "
-              f"{len(found.left_out)} left out; {pairs} pairs alike in two classes")  # fmt: skip
+        print(
+            f"{len(found.bad)} bad, {len(found.misnamed)} misnamed; {groups} groups of duplicates, "
+            f"{len(found.left_out)} left out; {pairs} pairs alike in two classes"
+        )
         if report["not_used"]:
             print(f"not used: {report['not_used']}")
         for note in found.notes:
@@ -89,7 +100,9 @@ def check(
         for file, record in found.misnamed:
             print(f"misnamed   {file.path} is {record.kind}")
         for group in report["duplicates"]:
-            print(f"{'equal     ' if group['exact'] else 'alike     '} {'  '.join(group['images'])}")
+            print(
+                f"{'equal     ' if group['exact'] else 'alike     '} {'  '.join(group['images'])}"
+            )
         for one, other in report["conflicts"]:
             print(f"conflict   {one}  {other}")
         print(f"See {page}")
@@ -128,6 +141,9 @@ def cache(
 
 def _data_settings(folder: str | None, given: dict[str, Any]) -> DataSettings:
     if (folder is None) == ("dataset" not in given):
-        raise UserError("Name a folder, or a dataset with --dataset. One of them. Known datasets: `eyevsai list`.")
+        raise UserError(
+            "Name a folder, or a dataset with --dataset. One of them. Known datasets: `eyevsai "
+            "list`."
+        )
     start_logging()
     return config.compose_data(given | {"data": folder})

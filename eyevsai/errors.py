@@ -2,7 +2,13 @@
 
 import errno
 
-REFUSALS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)  # what no code can mend
+REFUSALS = (
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+)  # what no code can mend
 
 
 class UserError(Exception):
@@ -32,5 +38,6 @@ def refused_path(error: Exception) -> UserError | None:
     if not isinstance(error, OSError) or error.filename is None or error.errno not in REFUSALS:
         return None
     return UserError(
-        f"Cannot use {error.filename}: {error.strerror}. Check the path, and who may read and write there."
+        f"Cannot use {error.filename}: {error.strerror}. Check the path, and who may read and "
+        "write there."
     )

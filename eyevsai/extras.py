@@ -1,4 +1,6 @@
-"""Extras: packages that some commands need and the base install lacks, as the project's own metadata lists them."""
+"""Extras: packages that some commands need and the base install lacks, as the project's own
+metadata lists them.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,13 @@ CHECKOUT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def missing_extra(what: str, extra: str) -> UserError:
-    """What every command says that needs an extra which is not installed; `what` begins the sentence."""
-    return UserError(f"{what} needs the extra {extra}, which is not installed. Get it with: {install_command(extra)}")
+    """What every command says that needs an extra which is not installed; `what` begins the
+    sentence.
+    """
+    return UserError(
+        f"{what} needs the extra {extra}, which is not installed. Get it with: "
+        f"{install_command(extra)}"
+    )
 
 
 def install_command(extra: str) -> str:
@@ -25,7 +32,8 @@ def install_command(extra: str) -> str:
 def read_extras() -> dict[str, tuple[str, ...]]:
     """The requirements of each extra, as pip takes them.
 
-    In a checkout pyproject.toml is asked: the metadata of an editable install are of the day when it was installed.
+    In a checkout pyproject.toml is asked: the metadata of an editable install are of the day when
+    it was installed.
     """
     if CHECKOUT.is_file():
         project = tomllib.loads(CHECKOUT.read_text(encoding="utf-8")).get("project", {})
@@ -47,7 +55,9 @@ def is_installed(requirement: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return wanted.specifier.contains(found.version, prereleases=True) and all(
-        is_installed(each) for extra in wanted.extras for each in _requirements_of(extra, wanted.name)
+        is_installed(each)
+        for extra in wanted.extras
+        for each in _requirements_of(extra, wanted.name)
     )
 
 
@@ -58,7 +68,11 @@ def _requirements_of(extra: str, project: str = PROJECT) -> tuple[str, ...]:
     found = []
     for requirement in map(Requirement, metadata.requires(project) or ()):
         marker = requirement.marker
-        if marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
+        if (
+            marker is not None
+            and marker.evaluate({"extra": extra})
+            and not marker.evaluate({"extra": ""})
+        ):
             requirement.marker = None
             found.append(str(requirement))
     return tuple(found)

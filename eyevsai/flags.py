@@ -34,15 +34,20 @@ def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
     model, variation = _peek(arguments, "model"), _peek(arguments, "variation") or None
     helping = "--help" in arguments
     try:
-        return config.train_settings(model or (None if helping else config.ModelChoice().model), variation)
+        return config.train_settings(
+            model or (None if helping else config.ModelChoice().model), variation
+        )
     except UserError:
         return config.shared_settings()
 
 
 def tune_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
     """The settings of `tune` for a model whose settings of `train` are given."""
-    return (*(setting for setting in settings if setting.name not in config.OF_TRAIN),
-            *settings_of(TuneSettings), *settings_of(EngineSettings))  # fmt: skip
+    return (
+        *(setting for setting in settings if setting.name not in config.OF_TRAIN),
+        *settings_of(TuneSettings),
+        *settings_of(EngineSettings),
+    )
 
 
 def refuse_flags_of_train(arguments: Sequence[str]) -> None:
@@ -80,16 +85,29 @@ def with_flags(command: Callable[..., None], settings: Sequence[Setting]) -> Cal
     names = {setting.name for setting in settings}
     for setting in settings:
         option = typer.Option(
-            setting.flag, parser=_parser_of(setting), metavar=_metavar(setting), help=_help(setting),
-            show_default=False, rich_help_panel=setting.panel, autocompletion=completer_of(setting),
-        )  # fmt: skip
+            setting.flag,
+            parser=_parser_of(setting),
+            metavar=_metavar(setting),
+            help=_help(setting),
+            show_default=False,
+            rich_help_panel=setting.panel,
+            autocompletion=completer_of(setting),
+        )
         annotation = Annotated[Any, option]
         parameters.append(
-            inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            inspect.Parameter(
+                setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+            )
         )
 
     def flagged(**values: Any) -> None:
-        command(**{name: value for name, value in values.items() if name not in names or value is not None})
+        command(
+            **{
+                name: value
+                for name, value in values.items()
+                if name not in names or value is not None
+            }
+        )
 
     flagged.__name__, flagged.__doc__ = command.__name__, command.__doc__
     flagged.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -97,7 +115,9 @@ def with_flags(command: Callable[..., None], settings: Sequence[Setting]) -> Cal
 
 
 def _parser_of(setting: Setting) -> Callable[[str], Any]:
-    """Return the parser of a flag: that of its setting, but for text that is empty where that means nothing."""
+    """Return the parser of a flag: that of its setting, but for text that is empty where that means
+    nothing.
+    """
 
     def parse(text: str) -> Any:
         """Return the value that `text` stands for."""
@@ -109,19 +129,30 @@ def _parser_of(setting: Setting) -> Callable[[str], Any]:
 
 
 def entry_points() -> dict[str, tuple[Setting, ...]]:
-    """Return the settings of each entry point of MLproject, which declares those that are marked as parameters."""
+    """Return the settings of each entry point of MLproject, which declares those that are marked as
+    parameters.
+    """
     train = config.shared_settings()
     declared: dict[str, type[Settings]] = {
-        "evaluate": EvaluateSettings, "export": ExportSettings, "promote": PromoteSettings,
-        "cleanup": CleanupSettings, "train_all": TrainAllSettings, "report": ReportSettings, "data": GetSettings,
-    }  # fmt: skip
+        "evaluate": EvaluateSettings,
+        "export": ExportSettings,
+        "promote": PromoteSettings,
+        "cleanup": CleanupSettings,
+        "train_all": TrainAllSettings,
+        "report": ReportSettings,
+        "data": GetSettings,
+    }
     trained = {"train": train, "tune": (*train, *settings_of(TuneSettings))}
     return trained | {name: settings_of(part) for name, part in declared.items()}
 
 
 def drop_empty(entry: str, arguments: Sequence[str]) -> list[str]:
-    """Return the words of an entry point without its empty parameters: `mlflow run` passes those that were left out."""
-    optional = {each.flag for each in entry_points()[entry] if each.parameter and each.default is None}
+    """Return the words of an entry point without its empty parameters: `mlflow run` passes those
+    that were left out.
+    """
+    optional = {
+        each.flag for each in entry_points()[entry] if each.parameter and each.default is None
+    }
     words, place = list[str](), 0
     while place < len(arguments):
         if hyphens(arguments[place]) in optional and list(arguments[place + 1 : place + 2]) == [""]:
@@ -133,7 +164,9 @@ def drop_empty(entry: str, arguments: Sequence[str]) -> list[str]:
 
 
 def finish(app: typer.Typer) -> None:
-    """Lets all commands and groups read words as `eyevsai.words` has it, and shows the switches in each one's help."""
+    """Lets all commands and groups read words as `eyevsai.words` has it, and shows the switches in
+    each one's help.
+    """
     app.info.cls = Group
     for info in app.registered_commands:
         if info.callback is not None:
@@ -144,7 +177,9 @@ def finish(app: typer.Typer) -> None:
 
 
 def _showing_switches(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` with flags for help and for shells: `Command` takes them out of a line before it is parsed."""
+    """`command` with flags for help and for shells: `Command` takes them out of a line before it is
+    parsed.
+    """
 
     def switched(**values: Any) -> None:
         command(**{name: value for name, value in values.items() if name not in SWITCHES})
@@ -154,8 +189,14 @@ def _showing_switches(command: Callable[..., None]) -> Callable[..., None]:
         for parameter in inspect.signature(command, eval_str=True).parameters.values()
     ]
     for name, text in SWITCHES.items():
-        annotation = Annotated[bool, typer.Option(f"--{name}", help=text, rich_help_panel="Everywhere")]
-        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation))
+        annotation = Annotated[
+            bool, typer.Option(f"--{name}", help=text, rich_help_panel="Everywhere")
+        ]
+        parameters.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation
+            )
+        )
     switched.__name__, switched.__doc__ = command.__name__, command.__doc__
     switched.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return switched
@@ -176,13 +217,17 @@ def merge_named(word: str | None, given: dict[str, Any], name: str) -> dict[str,
     if word is None:
         return given
     if given.get(name, word) != word:
-        raise UserError(f"{word!r} and --{name} {given[name]!r} contradict each other: leave one out.")
+        raise UserError(
+            f"{word!r} and --{name} {given[name]!r} contradict each other: leave one out."
+        )
     return given | {name: word}
 
 
 def argument(setting: Setting, name: str, text: str = "") -> Any:
     """A value of `setting` that is typed without its flag, and is called `name`."""
-    return typer.Argument(metavar=name, parser=lambda word: setting.parse(word, name), help=text or setting.doc)
+    return typer.Argument(
+        metavar=name, parser=lambda word: setting.parse(word, name), help=text or setting.doc
+    )
 
 
 def _metavar(setting: Setting) -> str:
@@ -193,7 +238,11 @@ def _help(setting: Setting) -> str:
     notes = [str(setting.allowed)] if setting.allowed else []
     notes += [f"env {setting.env}"] if setting.env else []
     notes += [] if setting.default is None else [f"default {_word(setting.default)}"]
-    notes += [f"{name}: {_word(preset[setting.name])}" for name, preset in PRESETS.items() if setting.name in preset]
+    notes += [
+        f"{name}: {_word(preset[setting.name])}"
+        for name, preset in PRESETS.items()
+        if setting.name in preset
+    ]
     return f"{setting.doc} ({'; '.join(notes)})" if notes else setting.doc
 
 

@@ -1,4 +1,6 @@
-"""The keywords of the API, for editors and type checkers; `eyevsai train --model M --help` explains them.
+"""The keywords of the API, for editors and type checkers.
+
+`eyevsai train --model M --help` explains them.
 
 Written by `python -m eyevsai.project`; change the declarations, not this file.
 """

@@ -46,12 +46,21 @@ def _installable(_: dict[str, Any]) -> list[str]:
 
 
 def doctor(
-    init: Annotated[bool, typer.Option("--init", help="Create the store if there is none.")] = False,
+    init: Annotated[
+        bool, typer.Option("--init", help="Create the store if there is none.")
+    ] = False,
     relocate: Annotated[
-        bool, typer.Option("--relocate", help="Mend the store of a project folder that was moved, after a copy.")
+        bool,
+        typer.Option(
+            "--relocate", help="Mend the store of a project folder that was moved, after a copy."
+        ),
     ] = False,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="Give a copied store an identity of its own, by which it owns new files.")
+        bool,
+        typer.Option(
+            "--adopt",
+            help="Give a copied store an identity of its own, by which it owns new files.",
+        ),
     ] = False,
     as_json: Json = False,
     **given: Any,
@@ -65,7 +74,10 @@ def doctor(
         print(job.adopt())
     if relocate:
         done = relocate_store()
-        print(f"{done.paths} paths lead from {done.before} to {done.after} now; the store before is {done.backup}")
+        print(
+            f"{done.paths} paths lead from {done.before} to {done.after} now; the store before "
+            f"is {done.backup}"
+        )
     findings = examine(Path(config.compose_data(given).data_root).expanduser(), create_store=init)
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
@@ -79,11 +91,19 @@ def doctor(
 def install(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FAMILY|EXTRA...", help="What is to be used.", autocompletion=completer(_installable)),
+        typer.Argument(
+            metavar="FAMILY|EXTRA...",
+            help="What is to be used.",
+            autocompletion=completer(_installable),
+        ),
     ] = None,
-    run: Annotated[bool, typer.Option("--run", help="Run the command, in this Python's environment.")] = False,
+    run: Annotated[
+        bool, typer.Option("--run", help="Run the command, in this Python's environment.")
+    ] = False,
 ) -> None:
-    """Print the pip command that brings what a family or an extra needs, or run it; without a name, list the extras."""
+    """Print the pip command that brings what a family or an extra needs, or run it; without a name,
+    list the extras.
+    """
     from eyevsai.jobs import install as job
 
     if not names:
@@ -93,7 +113,10 @@ def install(
         return
     extras, sentences = job.choose_extras(names)
     lacking = [extra for extra in extras if not extra.is_installed]
-    for sentence in (*sentences, *(f"{extra.name} is installed." for extra in extras if extra.is_installed)):
+    for sentence in (
+        *sentences,
+        *(f"{extra.name} is installed." for extra in extras if extra.is_installed),
+    ):
         print(sentence)
     if lacking and run:
         job.install(lacking)
@@ -103,13 +126,20 @@ def install(
 
 
 def ui(
-    host: Annotated[str | None, typer.Option(help="Address to listen at; by default only this machine's own.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen at; by default only this machine's own.")
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
-    optuna: Annotated[bool, typer.Option("--optuna", help="Show studies, in optuna-dashboard.")] = False,
-    storage: Annotated[str | None, typer.Option(help="Database URL of the studies, as --storage of tune.")] = None,
+    optuna: Annotated[
+        bool, typer.Option("--optuna", help="Show studies, in optuna-dashboard.")
+    ] = False,
+    storage: Annotated[
+        str | None, typer.Option(help="Database URL of the studies, as --storage of tune.")
+    ] = None,
     **given: Any,
 ) -> None:
-    """Open MLflow's UI on the store, with the best runs first; with --optuna, optuna-dashboard on the studies.
+    """Open MLflow's UI on the store, with the best runs first; with --optuna, optuna-dashboard on
+    the studies.
 
     Where a server keeps the store, it is that server's page which is opened.
     """
@@ -128,8 +158,11 @@ def ui(
         job.show_store(window, verbose=is_verbose())
         return
     if port is not None or host is not None:
-        raise UserError(f"The store is kept by the server at {server}, which has its own address: leave out --port "
-                        "and --host.")  # fmt: skip
+        raise UserError(
+            f"The store is kept by the server at {server}, which has its own address: leave out "
+            "--port "
+            "and --host."
+        )
     print(f"MLflow's UI: {server}")
     job.open_browser(server, browser)
 

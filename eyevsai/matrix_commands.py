@@ -17,24 +17,40 @@ from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.settings import Setting, settings_of
 from eyevsai.words import hyphens
 
-OF_ONE = ("model", "variation", "dataset", "data", "run_name", "resume", "resume_anyway")  # settings of train
+OF_ONE = (
+    "model",
+    "variation",
+    "dataset",
+    "data",
+    "run_name",
+    "resume",
+    "resume_anyway",
+)  # settings of train
 
 
 def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
-    """The settings of the command, if a command line may be its own: reading them all takes time."""
+    """The settings of the command, if a command line may be its own: reading them all takes
+    time.
+    """
     return _settings() if "train-all" in map(hyphens, arguments) else ()
 
 
 def add_to(app: typer.Typer, arguments: Sequence[str]) -> None:
-    """Adds the command to the application; its flags, which all families declare, are read for its own line alone."""
-    app.command(name="train-all", rich_help_panel="Jobs")(with_flags(train_all, settings_of_command(arguments)))
+    """Adds the command to the application; its flags, which all families declare, are read for its
+    own line alone.
+    """
+    app.command(name="train-all", rich_help_panel="Jobs")(
+        with_flags(train_all, settings_of_command(arguments))
+    )
 
 
 def train_all(as_json: Json = False, **given: Any) -> None:
-    """Train every model on every dataset, or those that are named, side by side; each is a run under one parent.
+    """Train every model on every dataset, or those that are named, side by side; each is a run
+    under one parent.
 
-    What was done before with the same settings, data and code is not done again. Takes the flags of train, for all
-    models that have them. Exit code 1 when a job failed; the others are done all the same.
+    What was done before with the same settings, data and code is not done again. Takes the flags of
+    train, for all models that have them. Exit code 1 when a job failed; the others are done all the
+    same.
     """
     matrix = config.compose(TrainAllSettings, given)
     if matrix.generate_reports_only:
@@ -47,16 +63,26 @@ def train_all(as_json: Json = False, **given: Any) -> None:
     from eyevsai.jobs.train_all import train_all as job
 
     done = job(composed, config.take_run_id())
-    models = {**done.before, **{name: status.value["model_uri"] for name, status in done.jobs.items()}}
+    models = {
+        **done.before,
+        **{name: status.value["model_uri"] for name, status in done.jobs.items()},
+    }
     if as_json:
         reports = {name: str(path) for name, path in done.reports.items()}
-        about = {"run_id": done.run_id, "models": models, "reports": reports, "seconds": done.seconds}
+        about = {
+            "run_id": done.run_id,
+            "models": models,
+            "reports": reports,
+            "seconds": done.seconds,
+        }
         print(json.dumps(about, indent=2))
         return
     for uri in models.values():
         print(uri)
-    print(f"{len(done.jobs)} trained, {len(done.before)} there before, in {done.seconds:.0f} s\n"
-          f"run {done.run_id}; {say_where()}")  # fmt: skip
+    print(
+        f"{len(done.jobs)} trained, {len(done.before)} there before, in {done.seconds:.0f} s\n"
+        f"run {done.run_id}; {say_where()}"
+    )
 
 
 def _report(matrix: TrainAllSettings, as_json: bool) -> None:
@@ -65,11 +91,18 @@ def _report(matrix: TrainAllSettings, as_json: bool) -> None:
 
 
 def _settings() -> tuple[Setting, ...]:
-    """The command's own settings, and of those of train, whichever model has them, all that many may share."""
-    families = [form.settings for family in FAMILIES for form in family_of(family).variations.values()]
+    """The command's own settings, and of those of train, whichever model has them, all that many
+    may share.
+    """
+    families = [
+        form.settings for family in FAMILIES for form in family_of(family).variations.values()
+    ]
     own = (*settings_of(TrainAllSettings), *settings_of(EngineSettings))
     found = {setting.name: setting for setting in own}
-    for setting in (*config.shared_settings(), *(each for declared in families for each in settings_of(declared))):
+    for setting in (
+        *config.shared_settings(),
+        *(each for declared in families for each in settings_of(declared)),
+    ):
         if setting.name not in OF_ONE:
             found.setdefault(setting.name, setting)
     return tuple(found.values())

@@ -28,7 +28,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(as_json: Json = False, **given: Any) -> None:
-    """Judge a trained model by images that it has not seen, and log figures, pictures and a report."""
+    """Judge a trained model by images that it has not seen, and log figures, pictures and a
+    report.
+    """
     settings = config.compose(EvaluateSettings, given)
     start_logging()
     from eyevsai.jobs.evaluate import evaluate as job
@@ -40,19 +42,26 @@ def evaluate(as_json: Json = False, **given: Any) -> None:
     found = done.figures
     print(
         f"{done.subject} on {done.images} images of {done.dataset}\n"
-        f"accuracy {found['accuracy']:.4f} ({found['accuracy_low']:.4f} to {found['accuracy_high']:.4f}), "
+        f"accuracy {found['accuracy']:.4f} ({found['accuracy_low']:.4f} to "
+        f"{found['accuracy_high']:.4f}), "
         f"loss {found['loss']:.4f}, calibration error {found['ece']:.4f}\n"
-        f"{found['images_per_s']:.0f} images/s, {found['latency_ms']:.1f} ms for one; in {done.seconds:.0f} s\n"
+        f"{found['images_per_s']:.0f} images/s, {found['latency_ms']:.1f} ms for one; in "
+        f"{done.seconds:.0f} s\n"
         f"run {done.run_id} has test_report.html; {say_where()}"
     )
 
 
 def compare(
-    models: Annotated[list[str], typer.Argument(help="Run ids or model URIs; the others are held against the first.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Run ids or model URIs; the others are held against the first."),
+    ],
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Hold evaluated models against each other: settings, figures, and the images that only one has right."""
+    """Hold evaluated models against each other: settings, figures, and the images that only one has
+    right.
+    """
     page = Path(config.compose(ComparisonPage, given).page)
     start_logging()
     from eyevsai.jobs.compare import compare as job
@@ -68,7 +77,9 @@ def compare(
 
 
 def export(as_json: Json = False, **given: Any) -> None:
-    """Write a trained model as files for other runtimes; what does not say the same as the model is refused."""
+    """Write a trained model as files for other runtimes; what does not say the same as the model is
+    refused.
+    """
     settings = config.compose(ExportSettings, given)
     start_logging()
     if settings.package is not None:
@@ -82,7 +93,10 @@ def export(as_json: Json = False, **given: Any) -> None:
         return
     for each in done:
         figures = ", ".join(f"{name} {value:.3g}" for name, value in each.verdict.figures.items())
-        print(f"{each.format}: {each.uri}, {each.size_bytes / 1e6:.1f} MB, in {each.seconds:.0f} s\n  {figures}")
+        print(
+            f"{each.format}: {each.uri}, {each.size_bytes / 1e6:.1f} MB, in {each.seconds:.0f} "
+            f"s\n  {figures}"
+        )
 
 
 def _package(settings: ExportSettings, as_json: bool) -> None:
@@ -93,20 +107,28 @@ def _package(settings: ExportSettings, as_json: bool) -> None:
         print(json.dumps({**vars(done), "folder": str(done.folder)}, indent=2))
         return
     for model in done.models:
-        print(f"{model['dataset']}: {model['model_uri']}, {model['metric']} {model['accuracy']:.4f}, as "
-              f"{', '.join(model['formats'])}")  # fmt: skip
+        print(
+            f"{model['dataset']}: {model['model_uri']}, {model['metric']} "
+            f"{model['accuracy']:.4f}, as "
+            f"{', '.join(model['formats'])}"
+        )
     print(f"See {done.folder}; it is logged on run {done.run_id}")
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A model URI, or the folder or file of a model or an export.")],
+    model: Annotated[
+        str, typer.Argument(help="A model URI, or the folder or file of a model or an export.")
+    ],
     images: Annotated[
-        list[str], typer.Argument(help="Image files, folders, or - for their names from standard input.")
+        list[str],
+        typer.Argument(help="Image files, folders, or - for their names from standard input."),
     ],
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Say what images show: a table, or with --json a line for each image. Exit code 1 when one cannot be read."""
+    """Say what images show: a table, or with --json a line for each image. Exit code 1 when one
+    cannot be read.
+    """
     settings = config.compose(PredictSettings, given)
     start_logging()
     from eyevsai.jobs.predict import predict as job
@@ -123,7 +145,9 @@ def predict(
 
 
 def report(as_json: Json = False, **given: Any) -> None:
-    """Write all models into tables, pictures, a page to read, and the file that a game's backend reads."""
+    """Write all models into tables, pictures, a page to read, and the file that a game's backend
+    reads.
+    """
     settings = config.compose(ReportSettings, given)
     start_logging()
     from eyevsai.jobs.report import report as job
@@ -132,6 +156,9 @@ def report(as_json: Json = False, **given: Any) -> None:
     if as_json:
         print(json.dumps(done.to_json(), indent=2))
         return
-    print(f"{done.models} models of {done.versions} versions, {done.ready} of them ready to be deployed")
+    print(
+        f"{done.models} models of {done.versions} versions, {done.ready} of them ready to be "
+        "deployed"
+    )
     for path in done.files.values():
         print(path)

@@ -63,5 +63,7 @@ class ModelName:
 
 
 def registered_name(name: str) -> str:
-    """What a registered model may be called that is named after `name`: other characters become `_`."""
+    """What a registered model may be called that is named after `name`: other characters become
+    `_`.
+    """
     return "".join(character if re.match(REGISTERED, character) else "_" for character in name)

@@ -1,4 +1,5 @@
-"""Owner marks: the store that an artifact folder belongs to, written into the folder when it is created.
+"""Owner marks: the store that an artifact folder belongs to, written into the folder when it is
+created.
 
 A folder that a store does not know may belong to another store. Only a mark proves whose it is.
 """
@@ -25,7 +26,9 @@ class Mark:
 
 def write_mark(folder: Path, store: str) -> None:
     """Mark the folder of a run or a logged model, which is created if it does not exist."""
-    with suppress(OSError):  # a folder without a mark is kept, so that a full disk does no harm here
+    with suppress(
+        OSError
+    ):  # a folder without a mark is kept, so that a full disk does no harm here
         folder.mkdir(parents=True, exist_ok=True)
         new = folder / f"{MARK}.new"
         mark = Mark(store, str(folder.resolve()), folder.name)

@@ -36,8 +36,14 @@ def track(steps: Iterable[T], label: str, *, total: int, unit: int = 1) -> Itera
         now = time.monotonic()
         if now - last >= LINE_EVERY_S:
             last, rate = now, done / (now - began)
-            log.info("%s: %d of %d, %s/s, %s left", label, done, total, _spell_rate(rate),
-                     spell_seconds((total - done) / rate))  # fmt: skip
+            log.info(
+                "%s: %d of %d, %s/s, %s left",
+                label,
+                done,
+                total,
+                _spell_rate(rate),
+                spell_seconds((total - done) / rate),
+            )
 
 
 class Pace:
@@ -51,10 +57,16 @@ class Pace:
         self.ends.append(time.monotonic())
 
     def left(self, steps: float) -> str:
-        """How long `steps` more will take: `, about 40 s left`; empty when there are none, or nothing is known."""
+        """How long `steps` more will take: `, about 40 s left`; empty when there are none, or
+        nothing is known.
+        """
         if steps <= 0 or len(self.ends) < 2:
             return ""
-        return f", about {spell_seconds(steps * (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1))} left"
+        return (
+            ", about "
+            f"{spell_seconds(steps * (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1))} "
+            "left"
+        )
 
 
 def spell_seconds(seconds: float) -> str:
@@ -71,10 +83,21 @@ def _spell_rate(rate: float) -> str:
 
 def _bar(steps: Iterable[T], label: str, total: int, unit: int) -> Iterator[T]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _rate_column(),
-               TimeRemainingColumn())  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _rate_column(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=total)
         for step in steps:

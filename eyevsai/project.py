@@ -1,4 +1,5 @@
-"""Writes MLproject, conda.yaml, docs/families.md and the API's keywords from the declarations, none of them by hand.
+"""Writes MLproject, conda.yaml, docs/families.md and the API's keywords from the declarations, none
+of them by hand.
 
 python -m eyevsai.project           write all
 python -m eyevsai.project --check   say which differ; exit code 1 when one does
@@ -29,8 +30,8 @@ HEADER = f"# {WRITTEN}\n"
 CONDA_EXTRAS = ("tensorflow", "openvino", "offline", "data")
 ABOUT_FAMILIES = """# The families
 
-A family is a way of telling images apart, and a variation is one form of it. `--model` names the family, `--variation`
-the variation; without `--variation` the first is taken.
+A family is a way of telling images apart, and a variation is one form of it. `--model` names the
+family, `--variation` the variation; without `--variation` the first is taken.
 
 ```console
 $ eyevsai list                                            # what is below, in the terminal
@@ -38,7 +39,9 @@ $ eyevsai describe --model deep_v2 --variation hybrid     # layers, parameters, 
 $ eyevsai train --model deep_v2 --help                    # what can be set
 ```
 """
-KEYWORDS = '''"""The keywords of the API, for editors and type checkers; `eyevsai train --model M --help` explains them.
+KEYWORDS = '''"""The keywords of the API, for editors and type checkers.
+
+`eyevsai train --model M --help` explains them.
 
 Written by `python -m eyevsai.project`; change the declarations, not this file.
 """
@@ -65,7 +68,9 @@ def render_conda(pyproject: dict[str, Any]) -> str:
     folder, and the entry points run from the project's root.
     """
     project = pyproject["project"]
-    pins = project["dependencies"] + [pin for extra in CONDA_EXTRAS for pin in project["optional-dependencies"][extra]]
+    pins = project["dependencies"] + [
+        pin for extra in CONDA_EXTRAS for pin in project["optional-dependencies"][extra]
+    ]
     lines = "".join(f'      - "{pin}"\n' for pin in pins)
     python = pyproject["tool"]["eyevsai"]["conda-python"]
     head = f"name: eyevsai\nchannels:\n  - conda-forge\ndependencies:\n  - python={python}\n"
@@ -74,25 +79,42 @@ def render_conda(pyproject: dict[str, Any]) -> str:
 
 def render_families() -> str:
     """The page that describes families and variations twice: for anyone, and for engineers."""
-    return f"<!-- {WRITTEN} -->\n\n{ABOUT_FAMILIES}" + "".join(_describe(family_of(name)) for name in FAMILIES)
+    return f"<!-- {WRITTEN} -->\n\n{ABOUT_FAMILIES}" + "".join(
+        _describe(family_of(name)) for name in FAMILIES
+    )
 
 
 def render_keywords() -> str:
-    """The text of eyevsai/keywords.py: the settings of each function of the API by name and type."""
-    models = [form.settings for family in FAMILIES for form in family_of(family).variations.values()]
-    train = [*config.shared_settings(), *(each for declared in models for each in settings_of(declared))]
+    """The text of eyevsai/keywords.py: the settings of each function of the API by name and
+    type.
+    """
+    models = [
+        form.settings for family in FAMILIES for form in family_of(family).variations.values()
+    ]
+    train = [
+        *config.shared_settings(),
+        *(each for declared in models for each in settings_of(declared)),
+    ]
     own = [setting for setting in train if setting.name in config.OF_TRAIN]
     trials = [setting for setting in train if setting.name not in config.OF_TRAIN]
     export = [setting for setting in settings_of(ExportSettings) if setting.name != "package"]
     tune = [*settings_of(TuneSettings), *settings_of(EngineSettings)]
-    return KEYWORDS + "".join([
-        _keywords("TrialKeywords", "What trials and trainings have in common.", trials),
-        _keywords("TrainKeywords", "Of `train`; those of a family are for its models alone.", own, "TrialKeywords"),
-        _keywords("TuneKeywords", "Of `tune`.", tune, "TrialKeywords"),
-        _keywords("EvaluateKeywords", "Of `evaluate`.", settings_of(EvaluateSettings)),
-        _keywords("ExportKeywords", "Of `export`.", export),
-        _keywords("PackageKeywords", "Of a package.", (), "ExportKeywords") + "    package: Required[str]\n",
-    ])  # fmt: skip
+    return KEYWORDS + "".join(
+        [
+            _keywords("TrialKeywords", "What trials and trainings have in common.", trials),
+            _keywords(
+                "TrainKeywords",
+                "Of `train`; those of a family are for its models alone.",
+                own,
+                "TrialKeywords",
+            ),
+            _keywords("TuneKeywords", "Of `tune`.", tune, "TrialKeywords"),
+            _keywords("EvaluateKeywords", "Of `evaluate`.", settings_of(EvaluateSettings)),
+            _keywords("ExportKeywords", "Of `export`.", export),
+            _keywords("PackageKeywords", "Of a package.", (), "ExportKeywords")
+            + "    package: Required[str]\n",
+        ]
+    )
 
 
 def _keywords(name: str, doc: str, settings: Iterable[Setting], base: str = "TypedDict") -> str:
@@ -126,10 +148,16 @@ def render_files() -> dict[Path, str]:
 def _describe(family: Family) -> str:
     text = f"\n## `{family.name}`: {family.title[0].lower()}{family.title[1:]}\n\n"
     text += "| variation | for anyone |\n|---|---|\n"
-    text += "".join(f"| `{name}` | {each.title}. {each.simple} |\n" for name, each in family.variations.items())
+    text += "".join(
+        f"| `{name}` | {each.title}. {each.simple} |\n" for name, each in family.variations.items()
+    )
     text += "\nFor engineers:\n\n"
     for name, each in family.variations.items():
-        text += f"- **`{name}`**: {each.technical}" + "".join(f"\n    - {paper}" for paper in each.papers) + "\n"
+        text += (
+            f"- **`{name}`**: {each.technical}"
+            + "".join(f"\n    - {paper}" for paper in each.papers)
+            + "\n"
+        )
     return text
 
 
@@ -137,10 +165,13 @@ def _entry(name: str, settings: tuple[Setting, ...]) -> str:
     declared = [setting for setting in settings if setting.parameter]
     types = {int: "float", float: "float"}
     lines = "".join(
-        f"      {s.name}: {{type: {types.get(s.type, 'string')}, default: {_yaml(s.default)}}}\n" for s in declared
+        f"      {s.name}: {{type: {types.get(s.type, 'string')}, default: {_yaml(s.default)}}}\n"
+        for s in declared
     )
     flags = " ".join(f"{setting.flag} {{{setting.name}}}" for setting in declared)
-    return f'  {name}:\n    parameters:\n{lines}    command: "python -m entrypoints.{name} {flags}"\n'
+    return (
+        f'  {name}:\n    parameters:\n{lines}    command: "python -m entrypoints.{name} {flags}"\n'
+    )
 
 
 def _yaml(value: object) -> str:
@@ -149,10 +180,17 @@ def _yaml(value: object) -> str:
 
 def main() -> int:
     """Writes the files, or with --check says which differ; returns the exit code."""
-    stale = [path for path, text in render_files().items() if not path.exists() or path.read_text("utf-8") != text]
+    stale = [
+        path
+        for path, text in render_files().items()
+        if not path.exists() or path.read_text("utf-8") != text
+    ]
     for path in stale:
         if "--check" in sys.argv:
-            print(f"{path.name} differs from the declarations: run python -m eyevsai.project", file=sys.stderr)
+            print(
+                f"{path.name} differs from the declarations: run python -m eyevsai.project",
+                file=sys.stderr,
+            )
         else:
             path.write_text(render_files()[path], encoding="utf-8")
             print(f"wrote {path.name}")

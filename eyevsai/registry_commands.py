@@ -17,13 +17,24 @@ from eyevsai.flags import Json, argument, merge_named, pick_settings, with_flags
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.settings import Setting, settings_of, spell_flags
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Registered model, as `eyevsai registry status` lists it.")]
-Promoted = Annotated[str | None, argument(*pick_settings(PromoteSettings, "name"), "NAME", "The same as --name.")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Registered model, as `eyevsai registry status` lists it."),
+]
+Promoted = Annotated[
+    str | None, argument(*pick_settings(PromoteSettings, "name"), "NAME", "The same as --name.")
+]
 Version = Annotated[int, argument(*pick_settings(PromoteSettings, "version"), "VERSION")]
 Reason = Annotated[str | None, typer.Option(help="Why, for those who read the log.")]
 ORIGINAL = Setting("path", str, False, None, "The original's training_registry.json.", "Registry")
 STATE = pick_settings(PromoteSettings, "state_root")
-OF_BEST = ("policy", "force", "class_change", "reason", "state_root")  # settings of promote that `best` takes
+OF_BEST = (
+    "policy",
+    "force",
+    "class_change",
+    "reason",
+    "state_root",
+)  # settings of promote that `best` takes
 
 
 def add_to(app: typer.Typer) -> None:
@@ -47,11 +58,7 @@ def build_app() -> typer.Typer:
     return app
 
 
-def promote(
-    registered: Promoted = None,
-    as_json: Json = False,
-    **given: Any,
-) -> None:
+def promote(registered: Promoted = None, as_json: Json = False, **given: Any) -> None:
     """Give Production or Staging to a version, once it has passed what the policy asks."""
     settings = config.compose(PromoteSettings, merge_named(registered, given, "name"))
     start_logging()
@@ -61,7 +68,9 @@ def promote(
 
 
 def rollback(name: Name, reason: Reason = None, as_json: Json = False, **given: Any) -> None:
-    """Put back the version that was in Production before, even when the one that is there cannot load."""
+    """Put back the version that was in Production before, even when the one that is there cannot
+    load.
+    """
     start_logging()
     from eyevsai.jobs.promote import rollback as job
 
@@ -83,10 +92,11 @@ def _print_promoted(done: Any, as_json: bool) -> None:
 
 
 def cleanup(as_json: Json = False, **given: Any) -> None:
-    """Delete old versions, failed runs, old studies, the cache and left-overs, with all their files.
+    """Delete old versions, failed runs, old studies, the cache and left-overs, with all their
+    files.
 
-    Prints what goes and asks, unless --yes. What is in Production or Staging, has an alias, is pinned, in use or
-    needed by another version stays; --verbose says of each why.
+    Prints what goes and asks, unless --yes. What is in Production or Staging, has an alias, is
+    pinned, in use or needed by another version stays; --verbose says of each why.
     """
     settings = config.compose(CleanupSettings, given)
     start_logging()
@@ -96,8 +106,11 @@ def cleanup(as_json: Json = False, **given: Any) -> None:
     if as_json:
         print(json.dumps(done.to_json(), indent=2, ensure_ascii=False))
     elif done.run_id is not None:
-        print(f"deleted {len(done.deleted)} of {len(done.plan.items)} items, freed {done.freed_bytes:,} bytes; "
-              f"written down in run {done.run_id}")  # fmt: skip
+        print(
+            f"deleted {len(done.deleted)} of {len(done.plan.items)} items, freed "
+            f"{done.freed_bytes:,} bytes; "
+            f"written down in run {done.run_id}"
+        )
 
 
 def _agree(settings: CleanupSettings, plan: Any, as_json: bool) -> bool:
@@ -109,18 +122,31 @@ def _agree(settings: CleanupSettings, plan: Any, as_json: bool) -> bool:
     if settings.yes or settings.dry_run or not plan.items:
         return True
     if as_json or not sys.stdin.isatty():
-        typed = {setting.name: getattr(settings, setting.name) for setting in settings_of(CleanupSettings)}
-        changed = {setting.name: typed[setting.name] for setting in settings_of(CleanupSettings)
-                   if typed[setting.name] != setting.default}  # fmt: skip
-        raise UserError(f"Nothing was deleted. If that is what you want: eyevsai cleanup {spell_flags(changed)} --yes")
+        typed = {
+            setting.name: getattr(settings, setting.name)
+            for setting in settings_of(CleanupSettings)
+        }
+        changed = {
+            setting.name: typed[setting.name]
+            for setting in settings_of(CleanupSettings)
+            if typed[setting.name] != setting.default
+        }
+        raise UserError(
+            "Nothing was deleted. If that is what you want: eyevsai cleanup "
+            f"{spell_flags(changed)} --yes"
+        )
     return typer.confirm(f"Delete {len(plan.items)} items?")
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(help="One registered model; all by default.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One registered model; all by default.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List versions with stages, aliases, figures and who promoted them. Exit code 1 when something disagrees."""
+    """List versions with stages, aliases, figures and who promoted them. Exit code 1 when something
+    disagrees.
+    """
     start_logging()
     from eyevsai.jobs.registry import read_status
 
@@ -139,17 +165,23 @@ def status(
 
 def log(
     name: Name,
-    at: Annotated[str | None, typer.Option(help="Only what was in Production on that day, or at that time.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Only what was in Production on that day, or at that time.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List who promoted, rolled back or deleted what, when and why; with --at, what was in Production then."""
+    """List who promoted, rolled back or deleted what, when and why; with --at, what was in
+    Production then.
+    """
     start_logging()
     from eyevsai.jobs.registry import held_at, read_entries
 
     entries = read_entries(name)
     if at is not None:
-        held = [{"since": since.isoformat(timespec="seconds"), "version": version}
-                for since, version in held_at(entries, at)]  # fmt: skip
+        held = [
+            {"since": since.isoformat(timespec="seconds"), "version": version}
+            for since, version in held_at(entries, at)
+        ]
         print(json.dumps(held, indent=2) if as_json else _held(name, at, held))
         return
     if as_json:
@@ -161,22 +193,37 @@ def log(
 
 
 def _held(name: str, at: str, held: list[dict[str, Any]]) -> str:
-    lines = [f"since {each['since']}  {'nobody' if each['version'] is None else 'models:/' + name}"
-             f"{'' if each['version'] is None else '/' + str(each['version'])}" for each in held]  # fmt: skip
-    return "\n".join(lines) or f"Nothing of {name} was in Production by {at}, as far as the log goes back."
+    lines = [
+        f"since {each['since']}  {'nobody' if each['version'] is None else 'models:/' + name}"
+        f"{'' if each['version'] is None else '/' + str(each['version'])}"
+        for each in held
+    ]
+    return (
+        "\n".join(lines)
+        or f"Nothing of {name} was in Production by {at}, as far as the log goes back."
+    )
 
 
 def best(
     dataset: Annotated[
-        str, typer.Option(help="A dataset that models were trained on.", autocompletion=COMPLETERS["dataset"])
+        str,
+        typer.Option(
+            help="A dataset that models were trained on.", autocompletion=COMPLETERS["dataset"]
+        ),
     ],
     make: Annotated[
-        bool, typer.Option("--promote", help="Register the best under the dataset's own name, and promote it there.")
+        bool,
+        typer.Option(
+            "--promote",
+            help="Register the best under the dataset's own name, and promote it there.",
+        ),
     ] = False,
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Rank the models of a dataset across families; with --promote, make models:/DATASET@production the best."""
+    """Rank the models of a dataset across families; with --promote, make models:/DATASET@production
+    the best.
+    """
     start_logging()
     from eyevsai.jobs.registry import find_best, promote_best
 
@@ -191,7 +238,10 @@ def best(
         return
     for place, each in enumerate(ranking, 1):
         print(f"{place:>3}  {each.uri:<40}  {each.metric} {each.accuracy:.4f}")
-    print(f"Make the first models:/{dataset}@production with: eyevsai registry best --dataset {dataset} --promote")
+    print(
+        f"Make the first models:/{dataset}@production with: eyevsai registry best --dataset "
+        f"{dataset} --promote"
+    )
 
 
 def settle(name: Name, **given: Any) -> None:
@@ -214,15 +264,21 @@ def unpin(name: Name, version: Version, reason: Reason = None, **given: Any) -> 
     print(f"models:/{name}/{version} is not pinned any more")
 
 
-def _pin(name: str, version: int, reason: str | None, given: dict[str, Any], *, pinned: bool) -> None:
+def _pin(
+    name: str, version: int, reason: str | None, given: dict[str, Any], *, pinned: bool
+) -> None:
     start_logging()
     from eyevsai.jobs.promote import pin as job
 
     job(name, version, _state_root(given), pinned=pinned, reason=reason)
 
 
-def import_registry(path: Annotated[str, argument(ORIGINAL, "FILE")], as_json: Json = False) -> None:
-    """Write what the original's registry knew as runs and versions, once. Exit code 1 when records are left out."""
+def import_registry(
+    path: Annotated[str, argument(ORIGINAL, "FILE")], as_json: Json = False
+) -> None:
+    """Write what the original's registry knew as runs and versions, once. Exit code 1 when records
+    are left out.
+    """
     start_logging()
     from eyevsai.jobs.import_registry import import_registry as job
 
@@ -238,7 +294,10 @@ def import_registry(path: Annotated[str, argument(ORIGINAL, "FILE")], as_json: J
             print(f"left out: {bad.record} {bad.reason}")
         if not (done.written or done.there or done.left_out):
             print(f"{path} holds no records")
-        print(f"{len(done.written)} imported, {len(done.there)} were there already, {len(done.left_out)} left out")
+        print(
+            f"{len(done.written)} imported, {len(done.there)} were there already, "
+            f"{len(done.left_out)} left out"
+        )
     if done.left_out:
         raise typer.Exit(1)
 

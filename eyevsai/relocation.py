@@ -34,10 +34,13 @@ class Relocation:
 def find_moved_from(store: Path) -> Path | None:
     """The folder from which the store was moved here with its artifacts; None when all is well.
 
-    That is one in which an experiment's artifacts are said to be and are not, while they lie beside the store.
+    That is one in which an experiment's artifacts are said to be and are not, while they lie beside
+    the store.
     """
     with closing(_open(store)) as database:
-        values = [value for (value,) in database.execute("select artifact_location from experiments")]
+        values = [
+            value for (value,) in database.execute("select artifact_location from experiments")
+        ]
     for place in filter(None, map(_local, values)):
         root, found, name = str(place).rpartition(f"/{ARTIFACTS}/")
         if found and not place.exists() and (store.parent / ARTIFACTS / name).is_dir():
@@ -46,7 +49,8 @@ def find_moved_from(store: Path) -> Path | None:
 
 
 def relocate(store: Path) -> Relocation:
-    """Leads all paths into the folder from which the store was moved to the one in which it lies now.
+    """Leads all paths into the folder from which the store was moved to the one in which it lies
+    now.
 
     The store is copied first; all paths change or none.
 
@@ -57,12 +61,17 @@ def relocate(store: Path) -> Relocation:
     try:
         before = find_moved_from(store)
         if before is None:
-            raise UserError(f"{store} was not moved: its artifacts are where it says. There is nothing to mend.")
+            raise UserError(
+                f"{store} was not moved: its artifacts are where it says. There is nothing to mend."
+            )
         with closing(_open(store)) as database:
             with closing(sqlite3.connect(backup)) as copy:
                 database.backup(copy)
             with database:
-                paths = sum(_replace(database, table, column, before, store.parent) for table, column in PLACES)
+                paths = sum(
+                    _replace(database, table, column, before, store.parent)
+                    for table, column in PLACES
+                )
     except (sqlite3.Error, OSError) as error:
         raise UserError(f"{store} cannot be mended: {error}. Nothing in it was changed.") from error
     return Relocation(before, store.parent, paths, backup)
@@ -82,12 +91,18 @@ def _local(value: str | None) -> Path | None:
     return Path(unquote(parts.path) if parts.scheme else value)
 
 
-def _replace(database: sqlite3.Connection, table: str, column: str, before: Path, after: Path) -> int:
+def _replace(
+    database: sqlite3.Connection, table: str, column: str, before: Path, after: Path
+) -> int:
     changed = 0
-    for old, new in ((str(before), str(after)), (f"file://{quote(str(before))}", f"file://{quote(str(after))}")):
+    for old, new in (
+        (str(before), str(after)),
+        (f"file://{quote(str(before))}", f"file://{quote(str(after))}"),
+    ):
         start = f"{old}/{ARTIFACTS}/"
         cursor = database.execute(
-            f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
+            f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, "
+            "?) = ?",
             (f"{new}/{ARTIFACTS}/", len(start) + 1, len(start), start),
         )
         changed += cursor.rowcount

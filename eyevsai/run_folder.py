@@ -1,4 +1,6 @@
-"""What this machine keeps of a run until it is finished: its configuration, its data and code, its checkpoints."""
+"""What this machine keeps of a run until it is finished: its configuration, its data and code, its
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from filelock import FileLock, Timeout
 
 from eyevsai.errors import UserError
 
-CONFIG, BASIS, HEARTBEAT, LOCK, LOG = "config.json", "basis.json", "heartbeat", "lock", "training.log"
+CONFIG, BASIS, HEARTBEAT, LOCK, LOG = (
+    "config.json",
+    "basis.json",
+    "heartbeat",
+    "lock",
+    "training.log",
+)
 ASKED = "asked.json"  # the configuration without what a study found, by which a run is known again
 REJECTED = "rejected.json"  # the reason why the store rejected a write of the run
 TRASH = ".deleted-"  # begins the name of a folder that is being deleted
@@ -59,9 +67,12 @@ class RunFolder:
                 held = FileLock(self.path / LOCK).acquire(timeout=0)
                 if _identity(self.path / LOCK) == before:
                     return held
-                held.lock.release()  # of a folder that its owner has just deleted: not the lock of the one here now
+                # of a folder that its owner has just deleted: not the lock of the one here now
+                held.lock.release()
         except Timeout:
-            raise UserError(f"Run {self.run_id} is alive: another process is working on it. Wait for it.") from None
+            raise UserError(
+                f"Run {self.run_id} is alive: another process is working on it. Wait for it."
+            ) from None
         except OSError as error:
             raise UserError(
                 f"Cannot write {self.path}: {error.strerror or error}. Choose another --state-root."
@@ -99,13 +110,15 @@ class RunFolder:
     def delete(self) -> int:
         """Delete the folder and return the bytes that were freed. Call it while `claim` is held.
 
-        The folder is renamed first: a process that claims the run next makes a new one and loses nothing of it.
+        The folder is renamed first: a process that claims the run next makes a new one and loses
+        nothing of it.
         """
         freed = sum(path.lstat().st_size for path in self.path.rglob("*") if not path.is_dir())
         trash = self.path.with_name(f"{TRASH}{self.run_id}.{uuid.uuid4().hex[:8]}")
         try:
             self.path.rename(trash)
-        except OSError:  # Windows renames no folder with an open file: its own lock cannot be deleted there either
+        # Windows renames no folder with an open file: its own lock cannot be deleted there either
+        except OSError:
             trash = self.path
         shutil.rmtree(trash, ignore_errors=True)
         return freed
@@ -126,7 +139,9 @@ def check_root(root: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=root / RUNS):
             pass
     except OSError as error:
-        raise UserError(f"Cannot write {root}: {error.strerror or error}. Choose another --state-root.") from error
+        raise UserError(
+            f"Cannot write {root}: {error.strerror or error}. Choose another --state-root."
+        ) from error
 
 
 def finish_deletions(root: Path) -> None:
@@ -140,7 +155,11 @@ def run_folders(root: Path) -> list[RunFolder]:
     if not (root / RUNS).is_dir():
         return []
     paths = sorted((root / RUNS).iterdir(), key=_changed_at, reverse=True)
-    return [RunFolder(root, path.name) for path in paths if path.is_dir() and not path.name.startswith(TRASH)]
+    return [
+        RunFolder(root, path.name)
+        for path in paths
+        if path.is_dir() and not path.name.startswith(TRASH)
+    ]
 
 
 def _changed_at(path: Path) -> float:

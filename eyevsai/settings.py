@@ -21,7 +21,10 @@ from typing import Any, ClassVar
 
 from eyevsai.errors import UserError
 
-STATE_ROOT, CACHE_ROOT = "~/.local/state/eyevsai", "~/.cache/eyevsai"  # what this machine keeps of its own
+STATE_ROOT, CACHE_ROOT = (
+    "~/.local/state/eyevsai",
+    "~/.cache/eyevsai",
+)  # what this machine keeps of its own
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -37,7 +40,9 @@ class Range:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return " to ".join(str(end) if isinstance(end, int) else f"{end:g}" for end in (self.low, self.high))
+        return " to ".join(
+            str(end) if isinstance(end, int) else f"{end:g}" for end in (self.low, self.high)
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,9 @@ class Search:
 
 @dataclass(frozen=True)
 class When:
-    """A setting that matters only while another has one of some values; tuning leaves it alone otherwise."""
+    """A setting that matters only while another has one of some values; tuning leaves it alone
+    otherwise.
+    """
 
     name: str
     values: tuple[Any, ...]
@@ -84,7 +91,9 @@ class Env:
 
 @dataclass(frozen=True)
 class Parameter:
-    """Marks a setting that MLproject declares: never tuned, with the same default for every model."""
+    """Marks a setting that MLproject declares: never tuned, with the same default for every
+    model.
+    """
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,9 @@ class Setting:
 
     @property
     def refuses_empty(self) -> bool:
-        """True for text that has no default: an empty value is a variable of a script that was not set."""
+        """True for text that has no default: an empty value is a variable of a script that was not
+        set.
+        """
         return self.type is str and self.optional and self.default is None
 
     def error_of_empty(self, called: str | None = None) -> UserError:
@@ -118,7 +129,8 @@ class Setting:
         return UserError(f"{called or self.flag} is empty. Give it a value, or leave it out.")
 
     def parse(self, text: str, called: str | None = None) -> Any:
-        """The value that `text` stands for; `called` is how it is typed where that is not by the flag.
+        """The value that `text` stands for; `called` is how it is typed where that is not by the
+        flag.
 
         Raises:
             UserError: when the text is no value of this setting's type, or is not allowed.
@@ -128,12 +140,16 @@ class Setting:
         try:
             value = _PARSERS[self.type](text)
         except ValueError:
-            raise UserError(f"{called or self.flag} takes {_KINDS[self.type]}, not {text!r}.") from None
+            raise UserError(
+                f"{called or self.flag} takes {_KINDS[self.type]}, not {text!r}."
+            ) from None
         self.check(value, called)
         return value
 
     def adopt(self, value: Any) -> Any:
-        """A value that a program gave, as plain values: numpy's numbers, whole ones where others go, paths for text."""
+        """A value that a program gave, as plain values: numpy's numbers, whole ones where others
+        go, paths for text.
+        """
         if value == "" and self.refuses_empty:
             raise self.error_of_empty()
         item = getattr(value, "item", None)
@@ -154,9 +170,14 @@ class Setting:
             raise UserError(f"{called} takes {_KINDS[self.type]}, not {value!r}.")
         if self.allowed is not None and value not in self.allowed:
             wanted_text = "one of" if isinstance(self.allowed, Choice) else "a value of"
-            raise UserError(f"{called} {_shown(value)} is not allowed: it takes {wanted_text} {self.allowed}.")
+            raise UserError(
+                f"{called} {_shown(value)} is not allowed: it takes {wanted_text} {self.allowed}."
+            )
         if isinstance(value, str) and not _is_clean(value):
-            raise UserError(f"{called} {value!r} is no text: it holds the character 0, or bytes that are not UTF-8.")
+            raise UserError(
+                f"{called} {value!r} is no text: it holds the character 0, or bytes that are "
+                "not UTF-8."
+            )
         if value == "":  # a folder of this name would be the current one
             raise self.error_of_empty(called)
 
@@ -166,7 +187,9 @@ class Settings:
     """Base of every settings dataclass: an object that exists is a valid one."""
 
     PANEL: ClassVar[str] = "Settings"
-    NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset()  # inherited settings that tuning leaves alone here
+    NOT_SEARCHED: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # inherited settings that tuning leaves alone here
 
     def __post_init__(self) -> None:
         for setting in settings_of(type(self)):
@@ -188,7 +211,9 @@ def _shown(value: Any) -> str:
 def spell_flags(values: Mapping[str, Any]) -> str:
     """Settings as a person types them: `--lr 0.001 --max-depth ''`."""
     texts = {name: "" if value is None else str(value) for name, value in values.items()}
-    return " ".join(f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items())
+    return " ".join(
+        f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items()
+    )
 
 
 def parse_bool(text: str) -> bool:
@@ -239,7 +264,14 @@ def _read(cls: type, field: dataclasses.Field[Any]) -> Setting:
         doc=next(mark.text for mark in marks if isinstance(mark, Doc)),
         panel=first.PANEL,
         allowed=next((mark for mark in marks if isinstance(mark, Range | Choice)), None),
-        search=next((mark.space for mark in marks if isinstance(mark, Search) and field.name not in left_alone), None),
+        search=next(
+            (
+                mark.space
+                for mark in marks
+                if isinstance(mark, Search) and field.name not in left_alone
+            ),
+            None,
+        ),
         when=next((mark for mark in marks if isinstance(mark, When)), None),
         env=next((mark.name for mark in marks if isinstance(mark, Env)), None),
         parameter=any(isinstance(mark, Parameter) for mark in marks),

@@ -1,4 +1,6 @@
-"""How a job that was asked to end comes to an end: at once, or where its work can be picked up again."""
+"""How a job that was asked to end comes to an end: at once, or where its work can be picked up
+again.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class Stop:
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """A block that is not torn: a wish to end waits for the next `check`, at the latest for its end."""
+        """A block that is not torn: a wish to end waits for the next `check`, at the latest for its
+        end.
+        """
         before, self.is_deferred = self.is_deferred, True
         try:
             yield

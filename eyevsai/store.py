@@ -31,8 +31,12 @@ log = logging.getLogger("eyevsai")
 
 STUDIES = "studies"
 PARENT = "mlflow.parentRunId"  # the tag by which MLflow shows a run under another one
-COMPLETE_TRIALS, MIN_COMPLETE = "complete_trials", 10  # the tag of a study, and how many make one that train takes
-CLASSES_SHA256 = "classes_sha256"  # the tag with the hash of a class list: of versions, registered models and studies
+COMPLETE_TRIALS, MIN_COMPLETE = (
+    "complete_trials",
+    10,
+)  # the tag of a study, and how many make one that train takes
+# the tag with the hash of a class list: of versions, registered models and studies
+CLASSES_SHA256 = "classes_sha256"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 REACH_S = 10.0  # that a server has for its first answer
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -64,7 +68,8 @@ def open_store() -> str:
 
 
 def reach_server(uri: str) -> None:
-    """One attempt at the server: MLflow's own first question would be asked for four minutes, in silence.
+    """One attempt at the server: MLflow's own first question would be asked for four minutes, in
+    silence.
 
     Raises:
         UserError: nobody answers, or the address holds a login.
@@ -74,21 +79,31 @@ def reach_server(uri: str) -> None:
     from mlflow.utils.rest_utils import http_request
 
     if "@" in urlsplit(uri).netloc:  # MLflow prints the address at the end of each run
-        raise UserError(f"The address {shown(uri)} holds a login, which would be shown. Set {LOGIN} instead.")
+        raise UserError(
+            f"The address {shown(uri)} holds a login, which would be shown. Set {LOGIN} instead."
+        )
     try:
         http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=REACH_S)
     except MlflowException as error:
-        why = shown(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]  # the innermost of the errors in it
-        raise UserError(f"Nobody answers at {shown(uri)}: {why}. "
-                        "Is the server running there, and MLFLOW_TRACKING_URI right?") from error  # fmt: skip
+        why = (
+            shown(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]
+        )  # the innermost of the errors in it
+        raise UserError(
+            f"Nobody answers at {shown(uri)}: {why}. "
+            "Is the server running there, and MLFLOW_TRACKING_URI right?"
+        ) from error
 
 
 def refuse_moved(uri: str) -> None:
-    """Raises UserError when a SQLite store was moved with its artifacts: MLflow would look where they were."""
+    """Raises UserError when a SQLite store was moved with its artifacts: MLflow would look where
+    they were.
+    """
     path = sqlite_path(uri)
     if path is not None and (before := find_moved_from(path)):
-        raise UserError(f"The store {path} was moved here from {before}, where it looks for artifacts. "
-                        "Mend it, after a copy, with: eyevsai doctor --relocate")  # fmt: skip
+        raise UserError(
+            f"The store {path} was moved here from {before}, where it looks for artifacts. "
+            "Mend it, after a copy, with: eyevsai doctor --relocate"
+        )
 
 
 def find_store() -> str:
@@ -113,7 +128,9 @@ def identify_store(uri: str) -> str:
 
 
 def studies_folder(uri: str, state_root: Path) -> Path:
-    """Where studies are kept unless --storage says otherwise: beside a SQLite store, else on this machine."""
+    """Where studies are kept unless --storage says otherwise: beside a SQLite store, else on this
+    machine.
+    """
     path = sqlite_path(uri)
     return (path.parent if path else state_root) / STUDIES
 
@@ -128,7 +145,9 @@ def telling_refusals(uri: str) -> Iterator[None]:
     except MlflowException as error:
         if error.error_code != "PERMISSION_DENIED":
             raise
-        raise UserError(f"Your login may not write to {shown(uri)}. Ask its admin for the role `member`.") from error
+        raise UserError(
+            f"Your login may not write to {shown(uri)}. Ask its admin for the role `member`."
+        ) from error
 
 
 @contextmanager
@@ -147,8 +166,12 @@ def telling(uri: str, what: str) -> Iterator[None]:
         except (MlflowException, OSError) as error:
             if getattr(error, "error_code", "") == "PERMISSION_DENIED":
                 raise
-            said = shown(" ".join(str(error).split()) or type(error).__name__)  # a database says it in its second line
-            raise RunFailed(f"{what} failed. The store says: {said[:300]}. Try again: what is there stays.") from error
+            said = shown(
+                " ".join(str(error).split()) or type(error).__name__
+            )  # a database says it in its second line
+            raise RunFailed(
+                f"{what} failed. The store says: {said[:300]}. Try again: what is there stays."
+            ) from error
 
 
 def all_pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
@@ -163,7 +186,9 @@ def all_pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
 
 
 def list_experiments(client: MlflowClient, *, deleted: bool = False) -> list[Experiment]:
-    """All experiments of a store, with `deleted` also those that were deleted; MLflow itself answers page by page."""
+    """All experiments of a store, with `deleted` also those that were deleted; MLflow itself
+    answers page by page.
+    """
     from mlflow.entities import ViewType
 
     view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
@@ -179,7 +204,9 @@ def lock_store(uri: str, suffix: str = "lock") -> FileLock:
     path = sqlite_path(uri)
     if path is None:
         name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        return FileLock(Path(tempfile.gettempdir()) / f"eyevsai-{getpass.getuser()}-{name}.{suffix}")
+        return FileLock(
+            Path(tempfile.gettempdir()) / f"eyevsai-{getpass.getuser()}-{name}.{suffix}"
+        )
     try:
         with open(f"{path}.{suffix}", "a"), open(path, "ab") if path.exists() else nullcontext():
             pass
@@ -234,8 +261,12 @@ def _driver_error(uri: str, driver: str) -> UserError:
         return missing_extra(f"The store {shown(uri)}", "postgres")
     hint = ""
     if uri.startswith("postgresql:"):  # SQLAlchemy 2.0 means psycopg2 by it, which no extra brings
-        hint = f" Or begin its address with postgresql+psycopg:, after {install_command('postgres')}"
-    return UserError(f"The store {shown(uri)} needs the Python package {driver}: pip install {driver}.{hint}")
+        hint = (
+            f" Or begin its address with postgresql+psycopg:, after {install_command('postgres')}"
+        )
+    return UserError(
+        f"The store {shown(uri)} needs the Python package {driver}: pip install {driver}.{hint}"
+    )
 
 
 def _store_error(uri: str, reason: str) -> UserError:
@@ -243,7 +274,9 @@ def _store_error(uri: str, reason: str) -> UserError:
 
     revision = re.search(r"found version (\w+)", reason)
     if revision is None:
-        return UserError(f"The store {shown(uri)} cannot be opened: {shown(reason.splitlines()[0])[:300]}")
+        return UserError(
+            f"The store {shown(uri)} cannot be opened: {shown(reason.splitlines()[0])[:300]}"
+        )
     if revision[1] in _known_revisions():
         return UserError(
             f"The store {shown(uri)} is of an older MLflow than {mlflow.__version__}. "
@@ -251,7 +284,8 @@ def _store_error(uri: str, reason: str) -> UserError:
         )
     return UserError(
         f"The store {shown(uri)} was made by a newer MLflow than {mlflow.__version__} "
-        f"(its schema is {revision[1]}). Upgrade MLflow here, or name another store with MLFLOW_TRACKING_URI."
+        f"(its schema is {revision[1]}). Upgrade MLflow here, or name another store with "
+        "MLFLOW_TRACKING_URI."
     )
 
 

@@ -17,7 +17,8 @@ def check_given(client: MlflowClient, run_id: str) -> None:
     """Refuse a run that was not created for this call: its content must not be overwritten.
 
     Raises:
-        UserError: the run does not exist, has ended, is another call's, or was not created by `mlflow run`.
+        UserError: the run does not exist, has ended, is another call's, or was not created by
+            `mlflow run`.
     """
     from mlflow.exceptions import MlflowException
 
@@ -33,12 +34,17 @@ def check_given(client: MlflowClient, run_id: str) -> None:
         raise _refusal(run_id, f"is {run.info.status}")
     if job := run.data.tags.get("job"):
         raise _refusal(run_id, f"belongs to another call ({job})")
-    if ENTRY_POINT not in run.data.tags or run.data.metrics or client.search_model_versions(f"run_id = '{run_id}'"):
+    if (
+        ENTRY_POINT not in run.data.tags
+        or run.data.metrics
+        or client.search_model_versions(f"run_id = '{run_id}'")
+    ):
         raise _refusal(run_id, "was not created by `mlflow run` for this call")
 
 
 def _refusal(run_id: str, why: str) -> UserError:
     return UserError(
-        f"{VARIABLE} names run {run_id}, which {why}. Nothing was logged. A new run is created without it: "
+        f"{VARIABLE} names run {run_id}, which {why}. Nothing was logged. A new run is created "
+        "without it: "
         f"unset {VARIABLE}"
     )

@@ -32,7 +32,8 @@ POSTGRES_PLACE = (
 class StoreId:
     """The UUIDs of a store; `doubt` is the reason why they prove nothing, empty where they do.
 
-    `original` is the path of the SQLite file that had the UUIDs first, if the store is in doubt and there was one.
+    `original` is the path of the SQLite file that had the UUIDs first, if the store is in doubt and
+    there was one.
     """
 
     ids: frozenset[str]
@@ -44,7 +45,9 @@ def read_store_id(client: MlflowClient) -> StoreId:
     """Return the identity of a store; nothing is written."""
     tagged = _tagged(client)
     ids = frozenset(tags[STORE_ID] for _, tags in tagged)
-    if client.tracking_uri.startswith("http"):  # a server is the same store under each of its addresses
+    if client.tracking_uri.startswith(
+        "http"
+    ):  # a server is the same store under each of its addresses
         return StoreId(ids)
     place = place_of(client.tracking_uri)
     for _, tags in tagged:
@@ -57,7 +60,9 @@ def read_store_id(client: MlflowClient) -> StoreId:
 
 
 def ensure_store_id(client: MlflowClient, experiment_id: str) -> str | None:
-    """Return the UUID of a store for the mark of a new folder, created if there is none; None in doubt."""
+    """Return the UUID of a store for the mark of a new folder, created if there is none; None in
+    doubt.
+    """
     found = read_store_id(client)
     if not found.ids:
         with lock_store(client.tracking_uri, "id.lock"):
@@ -68,7 +73,9 @@ def ensure_store_id(client: MlflowClient, experiment_id: str) -> str | None:
 
 
 def adopt_store(client: MlflowClient) -> StoreId | None:
-    """Give a store in doubt a UUID of its own; return its former identity, None if it was in no doubt."""
+    """Give a store in doubt a UUID of its own; return its former identity, None if it was in no
+    doubt.
+    """
     found = read_store_id(client)
     if not found.doubt:
         return None
@@ -79,7 +86,8 @@ def adopt_store(client: MlflowClient) -> StoreId | None:
 
 def _write(client: MlflowClient, experiment_id: str) -> str:
     new = uuid.uuid4().hex
-    # The UUID first: one without its place is in doubt, but the original's with the place of a copy would not be.
+    # The UUID first: one without its place is in doubt, but the original's with the place of a copy
+    # would not be.
     for name, value in ((STORE_ID, new), (STORE_PLACE, json.dumps(place_of(client.tracking_uri)))):
         insisting(partial(client.set_experiment_tag, experiment_id, name, value))
     return new
@@ -100,7 +108,9 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def place_of(uri: str) -> dict[str, Any]:
-    """Return what identifies the database of a store: the same for each address of it, another one for a copy."""
+    """Return what identifies the database of a store: the same for each address of it, another one
+    for a copy.
+    """
     path = sqlite_path(uri)
     if path is not None:
         return {"path": str(path.resolve()), "inode": path.stat().st_ino, "machine": machine_id()}
@@ -127,7 +137,11 @@ def _postgres_place(uri: str) -> dict[str, Any]:
 
 
 def _is_same(recorded: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
-    """Return True if two places are of one database. A file that is moved keeps its inode, and a copy gets another."""
+    """Return True if two places are of one database. A file that is moved keeps its inode, and a
+    copy gets another.
+    """
     if "inode" in place:
-        return bool(place["machine"]) and all(recorded.get(name) == place[name] for name in ("inode", "machine"))
+        return bool(place["machine"]) and all(
+            recorded.get(name) == place[name] for name in ("inode", "machine")
+        )
     return recorded == place

@@ -21,4 +21,6 @@ def read_toml(path: str | Path, what: str, line: str) -> dict[str, Any]:
         why = error.strerror or str(error)
     except ValueError as error:  # of TOML, or of UTF-8
         why = f"it is not TOML: {error}"
-    raise UserError(f"{what} {path} cannot be read: {why}. It takes a text file with lines such as {line}")
+    raise UserError(
+        f"{what} {path} cannot be read: {why}. It takes a text file with lines such as {line}"
+    )

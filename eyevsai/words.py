@@ -1,6 +1,8 @@
-"""What people type, read as they mean it: which words are flags, which are data, what to say of one that is neither.
+"""What people type, read as they mean it: which words are flags, which are data, what to say of one
+that is neither.
 
-A word that is the value of the flag before it, or that stands after `--`, is data, whatever it looks like.
+A word that is the value of the flag before it, or that stands after `--`, is data, whatever it
+looks like.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ SWITCHES = {
 }
 SWITCH_FLAGS = {f"--{name}": name for name in SWITCHES}
 BOOL = "BOOL"  # how help shows a setting that is true or false
-UsageError = cast(type[Exception], typer.BadParameter.__base__)  # Click's, which some versions of Typer bring along
+UsageError = cast(
+    type[Exception], typer.BadParameter.__base__
+)  # Click's, which some versions of Typer bring along
 
 
 @dataclass
@@ -74,8 +78,9 @@ def free_words(arguments: Sequence[str], taking: Collection[str]) -> Iterator[tu
 def spell_out(arguments: Sequence[str], flags: Flags) -> tuple[list[str], list[str]]:
     """The words of a command line without its switches, and the switches that are on.
 
-    `--flip` is spelled as `--flip true`, `--no-flip` as `--flip false`. `--flip maybe` stays, which the setting
-    refuses, but not `--force NAME` of a command that takes names. A switch may have a value: `--debug true`.
+    `--flip` is spelled as `--flip true`, `--no-flip` as `--flip false`. `--flip maybe` stays, which
+    the setting refuses, but not `--force NAME` of a command that takes names. A switch may have a
+    value: `--debug true`.
     """
     rest, spelled, switches = list(arguments), [], []
     while rest and rest[0] != "--" and (flags.goes_on or rest[0].startswith("-")):
@@ -88,7 +93,9 @@ def spell_out(arguments: Sequence[str], flags: Flags) -> tuple[list[str], list[s
         elif flag in SWITCH_FLAGS:
             switches += [SWITCH_FLAGS[flag]] if not said or parse_bool(rest.pop(0)) else []
         elif flag in flags.booleans:
-            has_value = said or (bool(rest) and not flags.takes_names and not rest[0].startswith("--"))
+            has_value = said or (
+                bool(rest) and not flags.takes_names and not rest[0].startswith("--")
+            )
             spelled += [word, rest.pop(0) if has_value else "true"]
         elif flag.startswith("--no-") and "--" + flag[5:] in flags.booleans:
             spelled += ["--" + flag[5:], "false"]
@@ -98,9 +105,13 @@ def spell_out(arguments: Sequence[str], flags: Flags) -> tuple[list[str], list[s
 
 
 class Command(TyperCommand):
-    """A command that reads words as they are meant, and says of one that it cannot use what to do instead."""
+    """A command that reads words as they are meant, and says of one that it cannot use what to do
+    instead.
+    """
 
-    allow_extra_args = True  # so that they are refused below; a command that ignores unknown flags does it itself
+    allow_extra_args = (
+        True  # so that they are refused below; a command that ignores unknown flags does it itself
+    )
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Raises UserError for words that mean nothing here."""
@@ -109,9 +120,14 @@ class Command(TyperCommand):
         except UsageError as error:
             raise explain(error, ctx) from error
         if rest and not ctx.ignore_unknown_options and not ctx.resilient_parsing:
-            names = " ".join(_shown(param) for param in self.params if param.param_type_name == "argument")
+            names = " ".join(
+                _shown(param) for param in self.params if param.param_type_name == "argument"
+            )
             takes = f"takes {names} and flags" if names else "takes flags only"
-            raise UserError(f"{rest[0]!r} is too much: `{ctx.command_path}` {takes}. See `{ctx.command_path} --help`.")
+            raise UserError(
+                f"{rest[0]!r} is too much: `{ctx.command_path}` {takes}. See "
+                f"`{ctx.command_path} --help`."
+            )
         return rest
 
 
@@ -140,25 +156,35 @@ class Group(TyperGroup):
 def explain(error: Any, context: Any) -> UserError:
     """What the parser found wrong, in words for people."""
     see = f"See `{context.command_path} --help`."
-    params = {opt: param for param in context.command.get_params(context)
-              for opt in (*param.opts, *param.secondary_opts)}  # fmt: skip
+    params = {
+        opt: param
+        for param in context.command.get_params(context)
+        for opt in (*param.opts, *param.secondary_opts)
+    }
     flag = getattr(error, "option_name", None)
     if flag in params:
-        lacks = "takes no value." if params[flag].is_flag else f"needs a value: {_help(params[flag])}"
+        lacks = (
+            "takes no value." if params[flag].is_flag else f"needs a value: {_help(params[flag])}"
+        )
         return UserError(f"{flag} {lacks} {see}")
     if flag is not None:
         known = {opt.lstrip("-") for opt in params if opt.startswith("--")} | SWITCHES.keys()
         guess = nearest(flag.lstrip("-"), sorted(known))
         return UserError(
-            f"There is no flag {flag} of `{context.command_path}`. {f'Did you mean --{guess}?' if guess else see}"
+            f"There is no flag {flag} of `{context.command_path}`. "
+            f"{f'Did you mean --{guess}?' if guess else see}"
         )
     if isinstance(error, typer.BadParameter) and error.param is not None and not error.message:
-        return UserError(f"`{context.command_path}` lacks {_shown(error.param)}: {_help(error.param)} {see}")
+        return UserError(
+            f"`{context.command_path}` lacks {_shown(error.param)}: {_help(error.param)} {see}"
+        )
     return UserError(f"{error.format_message()} {see}")
 
 
 def _read(context: Any, arguments: Sequence[str]) -> list[str]:
-    """The words for the parser; switches are turned on before it finds anything wrong, and hold for that too."""
+    """The words for the parser; switches are turned on before it finds anything wrong, and hold for
+    that too.
+    """
     words, switches = spell_out(arguments, _flags_of(context.command))
     if not context.resilient_parsing:
         for switch in switches:
@@ -173,13 +199,16 @@ def _flags_of(command: Any) -> Flags:
     return Flags(
         {flag for option in options if option.metavar != BOOL for flag in option.opts},
         {flag for option in options if option.metavar == BOOL for flag in option.opts},
-        takes_names=is_group or bool(arguments), goes_on=not is_group,
-    )  # fmt: skip
+        takes_names=is_group or bool(arguments),
+        goes_on=not is_group,
+    )
 
 
 def _shown(param: Any) -> str:
     """A parameter as a person types it."""
-    return str(param.opts[0] if param.param_type_name == "option" else param.metavar or param.name.upper())
+    return str(
+        param.opts[0] if param.param_type_name == "option" else param.metavar or param.name.upper()
+    )
 
 
 def _help(param: Any) -> str:

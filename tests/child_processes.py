@@ -1,8 +1,9 @@
 """Guard and report of the suite: which tests start processes, and which take long.
 
-A test starts a process only for what a process alone shows: signals, exit codes after a kill, import isolation, races,
-`mlflow run` itself. During its call phase (fixtures excluded) a test without the marker `slow` fails when it starts
-more than one, unless `@pytest.mark.processes("why")` says why.
+A test starts a process only for what a process alone shows: signals, exit codes after a kill,
+import isolation, races, `mlflow run` itself. During its call phase (fixtures excluded) a test
+without the marker `slow` fails when it starts more than one, unless `@pytest.mark.processes("why")`
+says why.
 """
 
 from __future__ import annotations
@@ -18,10 +19,20 @@ import psutil
 import pytest
 
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn")
-CHEAP = {"git", "xargs", "mount", "umount", "fc-list", "uname", "ldconfig"}  # no interpreter: they end in milliseconds
+CHEAP = {
+    "git",
+    "xargs",
+    "mount",
+    "umount",
+    "fc-list",
+    "uname",
+    "ldconfig",
+}  # no interpreter: they end in milliseconds
 LONG_S = 10.0  # of CPU time
 
-started: list[str] | None = None  # programs that the running test has started; None outside of a call phase
+started: list[str] | None = (
+    None  # programs that the running test has started; None outside of a call phase
+)
 owner = os.getpid()
 
 
@@ -35,7 +46,9 @@ def note_start(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def note_spawn(path: Any, arguments: Any, passfds: Any) -> int:
-    """Note what multiprocessing's `spawn` and `forkserver` start, for which there is no audit event."""
+    """Note what multiprocessing's `spawn` and `forkserver` start, for which there is no audit
+    event.
+    """
     if started is not None and b"resource_tracker" not in b" ".join(map(os.fsencode, arguments)):
         started.append("multiprocessing")
     return int(spawn(path, arguments, passfds))
@@ -72,11 +85,14 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     finally:
         programs, started = started, None
         if programs:
-            item.user_properties.append(("programs", len([name for name in programs if name not in STARTS])))
+            item.user_properties.append(
+                ("programs", len([name for name in programs if name not in STARTS]))
+            )
     allowed = item.get_closest_marker("slow") or item.get_closest_marker("processes")
     if len(programs) > 1 and not allowed:
         pytest.fail(
-            f"The test started {len(programs)} processes ({', '.join(programs[:5])}). Call the command with the "
+            f"The test started {len(programs)} processes ({', '.join(programs[:5])}). Call the "
+            "command with the "
             'fixture `eyevsai`, or mark the test with @pytest.mark.processes("why").',
             pytrace=False,
         )
@@ -110,7 +126,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             if getattr(report, "when", "") == "teardown" and "cpu_s" in properties:
                 starting += properties.get("programs", 0) > 0
                 total += properties["cpu_s"]
-                long += [(properties["cpu_s"], report.nodeid)] if properties["cpu_s"] > LONG_S else []
+                long += (
+                    [(properties["cpu_s"], report.nodeid)] if properties["cpu_s"] > LONG_S else []
+                )
     if starting or long:
         terminalreporter.section("processes and long tests")
     if starting:

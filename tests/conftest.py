@@ -1,5 +1,6 @@
-"""What the tests share: small image folders made here, a store made once, the real photographs if present,
-and a PostgreSQL of the tests' own where the machine has one."""
+"""What the tests share: small image folders made here, a store made once, the real photographs if
+present, and a PostgreSQL of the tests' own where the machine has one.
+"""
 
 from __future__ import annotations
 
@@ -94,14 +95,18 @@ def write_images(folder: Path, counts: dict[str, int], start: int = 0) -> Path:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(start, start + count):
             size = (40 + number % 3 * 10, 32 + number % 2 * 8)
-            Image.fromarray(draw_image(label, number, *size)).save(folder / name / f"{number:03d}.png")
+            Image.fromarray(draw_image(label, number, *size)).save(
+                folder / name / f"{number:03d}.png"
+            )
     return folder
 
 
 @pytest.fixture(scope="session")
 def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of three classes, 20 images each."""
-    return write_images(tmp_path_factory.mktemp("data") / "stripes", {"across": 20, "down": 20, "wide": 20})
+    return write_images(
+        tmp_path_factory.mktemp("data") / "stripes", {"across": 20, "down": 20, "wide": 20}
+    )
 
 
 def once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
@@ -138,10 +143,16 @@ TINY = (
 
 
 def draw_scene(seed: int, side: int = 128) -> Image.Image:
-    """Draw a picture with large and small structures, as photographs have, and unlike any of another seed."""
+    """Draw a picture with large and small structures, as photographs have, and unlike any of
+    another seed.
+    """
     random = np.random.default_rng(seed)
     layers = [
-        np.asarray(Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize((side, side), 3))
+        np.asarray(
+            Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize(
+                (side, side), 3
+            )
+        )
         for cells in (3, 6, 12)
     ]
     return Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
@@ -151,14 +162,20 @@ def copy_store(template: Path, folder: Path) -> None:
     """Copy the empty store into a folder."""
     shutil.copy(template, folder / "mlflow.db")
     with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
-        database.execute("update experiments set artifact_location = ?", [str(folder / "mlruns" / "0")])
+        database.execute(
+            "update experiments set artifact_location = ?", [str(folder / "mlruns" / "0")]
+        )
 
 
 def move_paths(store: Path, before: Path, after: Path) -> None:
-    """Replace the folder in all artifact locations of a SQLite store: a copy must not write to its original."""
+    """Replace the folder in all artifact locations of a SQLite store: a copy must not write to its
+    original.
+    """
     with closing(sqlite3.connect(store)) as database, database:
         for table, column in PLACES:
-            database.execute(f"update {table} set {column} = replace({column}, ?, ?)", [str(before), str(after)])
+            database.execute(
+                f"update {table} set {column} = replace({column}, ?, ?)", [str(before), str(after)]
+            )
         place = json.dumps(place_of(f"sqlite:///{store}"))  # a store of its own, no copy of another
         database.execute("update experiment_tags set value = ? where key = ?", [place, STORE_PLACE])
 
@@ -175,14 +192,18 @@ SETTINGS = {
     "deep_v1": "--batch-size 8 --width 8 --epochs 8",
     "deep_v2": "--variation resnet --batch-size 8 --width 8 --layers 1,1,1,1 --epochs 4",
     "shallow": "--variation svm_hog_lbp",
-    "transfer": "--variation mobilenet_v2 --batch-size 8 --weights none --dense-units 16 --freeze-base-epochs 1 "
+    "transfer": "--variation mobilenet_v2 --batch-size 8 --weights none --dense-units 16 "
+    "--freeze-base-epochs 1 "
     "--fine-tune-epochs 1",
 }
 
 
 @pytest.fixture(scope="session")
-def trained_store(tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path) -> Path:
-    """Return a folder with a store of one version per family (TRAINED), not evaluated; never write to it.
+def trained_store(
+    tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path
+) -> Path:
+    """Return a folder with a store of one version per family (TRAINED), not evaluated; never write
+    to it.
 
     Its images, STRIPES, are in `data/stripes`.
     """
@@ -203,7 +224,9 @@ def trained_store(tmp_path_factory: pytest.TempPathFactory, template_store: Path
 
 
 def extend_trained(trained: Path, cache_root: Path, folder: Path) -> Callable[..., object]:
-    """Copy a folder with a store and its artifacts; return a function that runs `eyevsai ARGUMENTS` there."""
+    """Copy a folder with a store and its artifacts; return a function that runs `eyevsai ARGUMENTS`
+    there.
+    """
     shutil.copytree(trained, folder, dirs_exist_ok=True)
     move_paths(folder / "mlflow.db", trained, folder)
     env = {
@@ -228,7 +251,9 @@ def copy_trained(trained: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def trained(trained_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of `trained_store`, as the current folder: a module makes it its `workplace`."""
+    """Return a copy of `trained_store`, as the current folder: a module makes it its
+    `workplace`.
+    """
     return copy_trained(trained_store, tmp_path / "project", monkeypatch)
 
 
@@ -263,7 +288,9 @@ def jobs_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from eyevsai.jobs import train_all
     from tests.in_process_engine import InProcessEngine
 
-    monkeypatch.setattr(train_all, "make_engine", lambda settings, at_once: InProcessEngine(at_once))
+    monkeypatch.setattr(
+        train_all, "make_engine", lambda settings, at_once: InProcessEngine(at_once)
+    )
     monkeypatch.setattr(engine, "POLL_S", 0.01)
 
 
@@ -278,8 +305,12 @@ def eyevsai_in(folder: Path) -> Eyevsai:
 
     def run(*arguments: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "eyevsai", *arguments]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | env
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=300)
+        environment = (
+            os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | env
+        )
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=folder, timeout=300
+        )
         assert code is None or done.returncode == code, done.stdout + done.stderr
         return done
 
@@ -311,7 +342,9 @@ def find_postgres() -> list[Path]:
 def start_postgres() -> Iterator[str]:
     """A server of one's own; its URI, without a database."""
     binaries = find_postgres()
-    folder = Path(tempfile.mkdtemp(prefix="eyevsai-postgres-"))  # pytest's own folders are closed to other users
+    folder = Path(
+        tempfile.mkdtemp(prefix="eyevsai-postgres-")
+    )  # pytest's own folders are closed to other users
     user = None
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         user = "postgres"
@@ -329,7 +362,10 @@ def start_postgres() -> Iterator[str]:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    data, options = str(folder / "data"), f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=300"
+    data, options = (
+        str(folder / "data"),
+        f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=300",
+    )
     command("initdb", "-D", data, "-A", "trust", "-U", "eyevsai", "--no-sync")
     command("pg_ctl", "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
     yield f"postgresql://eyevsai@127.0.0.1:{port}"

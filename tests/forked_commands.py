@@ -1,4 +1,6 @@
-"""Commands in a fork of the test's process, which imports nothing anew: for signals and exit codes."""
+"""Commands in a fork of the test's process, which imports nothing anew: for signals and exit
+codes.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,12 @@ def fork_command(folder: Path, *arguments: str) -> Fork:
     if child == 0:
         code = 99
         try:
-            with out.open("w") as stdout, err.open("w") as stderr, redirect_stdout(stdout), redirect_stderr(stderr):
+            with (
+                out.open("w") as stdout,
+                err.open("w") as stderr,
+                redirect_stdout(stdout),
+                redirect_stderr(stderr),
+            ):
                 main(arguments)
         except SystemExit as end:
             code = int(end.code or 0)

@@ -11,12 +11,18 @@ from eyevsai.engines.local import LOG
 
 
 class InProcessEngine(Engine):
-    """Takes the place of LocalEngine, whose processes have tests of their own in tests/unit/test_engines.py."""
+    """Takes the place of LocalEngine, whose processes have tests of their own in
+    tests/unit/test_engines.py.
+    """
 
     def begin(self, task: Task, folder: Path) -> Job:
         """Make the call, and keep its output as LocalEngine does."""
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / LOG, "w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        with (
+            open(folder / LOG, "w", encoding="utf-8") as log,
+            redirect_stdout(log),
+            redirect_stderr(log),
+        ):
             return _Done(task, make_call(task.call, task.given))
 
 

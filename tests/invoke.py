@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def restored_process(folder: Path, env: dict[str, str]) -> Iterator[None]:
-    """Change the folder and the environment; restore them, the logger and torch's threads at the end."""
+    """Change the folder and the environment; restore them, the logger and torch's threads at the
+    end.
+    """
     import torch
 
     logger = logging.getLogger("eyevsai")
@@ -40,8 +42,12 @@ def restored_process(folder: Path, env: dict[str, str]) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def invoke(folder: Path, *arguments: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run `eyevsai ARGUMENTS` in `folder`, in this process; check the exit code unless `code` is None."""
+def invoke(
+    folder: Path, *arguments: str, code: int | None = 0, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `eyevsai ARGUMENTS` in `folder`, in this process; check the exit code unless `code` is
+    None.
+    """
     from eyevsai.cli import main
 
     out, err, returned = io.StringIO(), io.StringIO(), 0
@@ -50,7 +56,9 @@ def invoke(folder: Path, *arguments: str, code: int | None = 0, **env: str) -> s
             main(arguments)
         except SystemExit as end:
             returned = int(end.code or 0)
-    assert code is None or returned == code, f"exit code {returned}\n{out.getvalue()}{err.getvalue()}"
+    assert code is None or returned == code, (
+        f"exit code {returned}\n{out.getvalue()}{err.getvalue()}"
+    )
     return subprocess.CompletedProcess(list(arguments), returned, out.getvalue(), err.getvalue())
 
 
@@ -59,7 +67,8 @@ def invoke_entry_point(
 ) -> subprocess.CompletedProcess[str]:
     """Do what `mlflow run . -e ENTRY ARGUMENTS` does, in this process.
 
-    MLflow creates the run, computes the command and sets the run's status, by the functions that `mlflow run` calls.
+    MLflow creates the run, computes the command and sets the run's status, by the functions that
+    `mlflow run` calls.
 
     Args:
         folder: the current folder of the command.
@@ -76,13 +85,19 @@ def invoke_entry_point(
     with restored_process(folder, env):
         experiment = MlflowClient().get_experiment(os.environ.get("MLFLOW_EXPERIMENT_ID", "0"))
         run = utils._create_run(str(ROOT), experiment.experiment_id, str(ROOT), None, entry, given)
-        command = _project_spec.load_project(str(ROOT)).get_entry_point(entry).compute_command(given, None)
+        command = (
+            _project_spec.load_project(str(ROOT))
+            .get_entry_point(entry)
+            .compute_command(given, None)
+        )
         os.environ.update(utils.get_run_env_vars(run.info.run_id, experiment.experiment_id))
         _, _, module, *words = shlex.split(command)
         done = _run_module(module, words)
     if MlflowClient().get_run(run.info.run_id).info.status == "RUNNING":
         MlflowClient().set_terminated(run.info.run_id, "FAILED" if done.returncode else "FINISHED")
-    assert bool(done.returncode) == bool(code), f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+    assert bool(done.returncode) == bool(code), (
+        f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+    )
     return done
 
 

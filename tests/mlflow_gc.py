@@ -1,4 +1,6 @@
-"""`mlflow gc` in this process: it keeps the store that it opened first, and changes the tracking URI."""
+"""`mlflow gc` in this process: it keeps the store that it opened first, and changes the tracking
+URI.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from mlflow.server import handlers
 
 
 def collect_garbage(run_ids: Sequence[str] = ()) -> None:
-    """Do what `mlflow gc` does for the store of MLFLOW_TRACKING_URI; by default to all runs that were deleted."""
+    """Do what `mlflow gc` does for the store of MLFLOW_TRACKING_URI; by default to all runs that
+    were deleted.
+    """
     uri = MlflowClient().tracking_uri
     environment = dict(os.environ)
     chosen = ["--run-ids", ",".join(run_ids)] if run_ids else []

@@ -1,4 +1,6 @@
-"""A publisher of datasets on this machine: archives made here, served with ranges, cut off when a test wants it."""
+"""A publisher of datasets on this machine: archives made here, served with ranges, cut off when a
+test wants it.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,11 @@ def png(label: int, number: int) -> bytes:
 
 def images_of(folders: Mapping[str, int], start: int = 0) -> dict[str, bytes]:
     """Images by path, as many below each folder as is said."""
-    return {f"{folder}/{number:03d}.png": png(label + start, number)
-            for label, (folder, count) in enumerate(folders.items()) for number in range(count)}  # fmt: skip
+    return {
+        f"{folder}/{number:03d}.png": png(label + start, number)
+        for label, (folder, count) in enumerate(folders.items())
+        for number in range(count)
+    }
 
 
 def zip_of(files: Mapping[str, bytes]) -> bytes:
@@ -57,14 +62,18 @@ class Publisher:
 
     files: dict[str, bytes]
     url: str = ""
-    cut_after: list[int] = field(default_factory=list)  # bytes of the body after which the next answers break off
+    cut_after: list[int] = field(
+        default_factory=list
+    )  # bytes of the body after which the next answers break off
     hang_after: int | None = None  # bytes after which an answer waits for ever
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and range
 
 
 @contextmanager
 def publishing(files: Mapping[str, bytes]) -> Iterator[Publisher]:
-    """Serves files; and, as Kaggle does, sends whoever asks its API for `owner/name` on to the file of that name."""
+    """Serves files; and, as Kaggle does, sends whoever asks its API for `owner/name` on to the file
+    of that name.
+    """
     publisher = Publisher(dict(files))
 
     class Handler(BaseHTTPRequestHandler):
@@ -103,7 +112,9 @@ def publishing(files: Mapping[str, bytes]) -> Iterator[Publisher]:
             if asked:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             self.send_header("Content-Length", str(len(body) - start))
-            if self.headers.get("Proxy-Connection") or self.path.startswith("http"):  # as Google's storage does
+            if self.headers.get("Proxy-Connection") or self.path.startswith(
+                "http"
+            ):  # as Google's storage does
                 md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
                 self.send_header("x-goog-hash", f"crc32c=AAAAAA==,md5={md5}")
             self.end_headers()
@@ -117,7 +128,9 @@ def publishing(files: Mapping[str, bytes]) -> Iterator[Publisher]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
-        def handle_error(self, *_: object) -> None:  # a client that hangs up, as those that are killed do
+        def handle_error(
+            self, *_: object
+        ) -> None:  # a client that hangs up, as those that are killed do
             pass
 
     server = Server(("127.0.0.1", 0), Handler)

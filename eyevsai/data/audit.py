@@ -1,7 +1,7 @@
 """What is in each file: does it decode, what does it show, is it what its name says.
 
-A file is decoded once and remembered by its path, inode, size and times of change, so that a second look
-at a dataset only asks the file system.
+A file is decoded once and remembered by its path, inode, size and times of change, so that a second
+look at a dataset only asks the file system.
 """
 
 from __future__ import annotations
@@ -29,12 +29,27 @@ MIN_CONTRAST = 4.0  # standard deviation of grey levels; a plain area has no str
 HASH_SIDE = 16
 JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
 SUFFIXES_OF = {
-    "JPEG": JPEG, "MPO": JPEG | {".mpo"}, "PNG": {".png", ".apng"}, "BMP": {".bmp"}, "DIB": {".dib", ".bmp"},
-    "GIF": {".gif"}, "WEBP": {".webp"}, "TIFF": {".tif", ".tiff"}, "AVIF": {".avif", ".avifs"},
-    "JPEG2000": {".jp2", ".j2k", ".jpx", ".jpf"}, "PPM": {".ppm", ".pgm", ".pbm", ".pnm", ".pfm"}, "ICO": {".ico"},
-    "ICNS": {".icns"}, "TGA": {".tga"}, "PCX": {".pcx"}, "DDS": {".dds"}, "PSD": {".psd"}, "QOI": {".qoi"},
-    "SGI": {".sgi"}, "HEIF": {".heic", ".heif"},
-}  # fmt: skip
+    "JPEG": JPEG,
+    "MPO": JPEG | {".mpo"},
+    "PNG": {".png", ".apng"},
+    "BMP": {".bmp"},
+    "DIB": {".dib", ".bmp"},
+    "GIF": {".gif"},
+    "WEBP": {".webp"},
+    "TIFF": {".tif", ".tiff"},
+    "AVIF": {".avif", ".avifs"},
+    "JPEG2000": {".jp2", ".j2k", ".jpx", ".jpf"},
+    "PPM": {".ppm", ".pgm", ".pbm", ".pnm", ".pfm"},
+    "ICO": {".ico"},
+    "ICNS": {".icns"},
+    "TGA": {".tga"},
+    "PCX": {".pcx"},
+    "DDS": {".dds"},
+    "PSD": {".psd"},
+    "QOI": {".qoi"},
+    "SGI": {".sgi"},
+    "HEIF": {".heic", ".heif"},
+}
 
 
 @dataclass(frozen=True)
@@ -42,8 +57,8 @@ class Record:
     """What was found in one file; `error` is the reason why it cannot be used, if it cannot.
 
     `pixels` is the SHA-256 of the decoded picture, `signature` its perceptual hash (Zauner 2010,
-    256 bits as hexadecimal text), absent for small and plain images. `top`, `is_float`, `typical` and `low` are the
-    range of an image with more than 8 bits: see `decode.Range`.
+    256 bits as hexadecimal text), absent for small and plain images. `top`, `is_float`, `typical`
+    and `low` are the range of an image with more than 8 bits: see `decode.Range`.
     """
 
     digest: str
@@ -107,10 +122,23 @@ def examine(path: Path) -> Record:
     except decode.UndecodableImage as error:
         return Record(digest, error=str(error).removeprefix(f"{path} "))
     height, width = decoded.pixels.shape[:2]
-    pixels = decoded.levels or hash_pixels(decoded.pixels)  # levels: two dark images may look black, and not be equal
+    pixels = decoded.levels or hash_pixels(
+        decoded.pixels
+    )  # levels: two dark images may look black, and not be equal
     found = decoded.range
-    return Record(digest, pixels, _signature(decoded.pixels), width, height, decoded.kind, "",
-                  found.top, found.is_float, found.typical, found.low)  # fmt: skip
+    return Record(
+        digest,
+        pixels,
+        _signature(decoded.pixels),
+        width,
+        height,
+        decoded.kind,
+        "",
+        found.top,
+        found.is_float,
+        found.typical,
+        found.low,
+    )
 
 
 def hash_pixels(picture: decode.Array) -> str:
@@ -167,9 +195,15 @@ def _read_ledger(path: Path) -> dict[str, Record]:
 def _write_ledger(path: Path, records: dict[str, Record]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as stream:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, delete=False, encoding="utf-8"
+        ) as stream:
             # What could not be read may be readable next time, with no sign of it in size or time.
-            json.dump({mark: astuple(record) for mark, record in records.items() if record.digest}, stream)
+            json.dump(
+                {mark: astuple(record) for mark, record in records.items() if record.digest}, stream
+            )
         Path(stream.name).replace(path)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror or error}. Choose another --cache-root.") from error
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}. Choose another --cache-root."
+        ) from error

@@ -29,7 +29,8 @@ def augment(
     *,
     rows: slice = slice(None),
 ) -> Tensor:
-    """Images H,W,3 uint8 of any sizes -> a normalised batch N,3,S,S float32 on `device`; of `rows` alone, if given.
+    """Images H,W,3 uint8 of any sizes -> a normalised batch N,3,S,S float32 on `device`; of `rows`
+    alone, if given.
 
     What is drawn for an image is the same whichever rows are asked for.
     """
@@ -41,14 +42,20 @@ def augment(
     places = _draw_places(sizes, size, settings, generator)[rows].to(device)
     grid = _draw_grid(places, sizes[rows].to(device), frame.shape[1:3], size)
     planes = frame.permute(0, 3, 1, 2).to(torch.float32)
-    batch = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    batch = functional.grid_sample(
+        planes, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
     batch = _recolor(batch, preprocessing, _draw_factors(len(images), settings, generator)[rows])
     if settings.erasing:
-        batch.masked_fill_(_draw_rectangles(len(images), size, settings.erasing, generator)[rows].to(device), 0.0)
+        batch.masked_fill_(
+            _draw_rectangles(len(images), size, settings.erasing, generator)[rows].to(device), 0.0
+        )
     return batch
 
 
-def _apply_policy(images: Sequence[Tensor], policy: str, generator: torch.Generator) -> list[Tensor]:
+def _apply_policy(
+    images: Sequence[Tensor], policy: str, generator: torch.Generator
+) -> list[Tensor]:
     """torchvision's policy on each image; it draws from the global generator, which is put back."""
     from torchvision.transforms import v2
 
@@ -59,10 +66,15 @@ def _apply_policy(images: Sequence[Tensor], policy: str, generator: torch.Genera
 
 
 def _draw_rectangles(count: int, size: int, share: float, generator: torch.Generator) -> Tensor:
-    """N,1,S,S bool: of a `share` of the images one rectangle of 2 to 33 % of the area, as in Zhong et al. 2020."""
+    """N,1,S,S bool: of a `share` of the images one rectangle of 2 to 33 % of the area, as in Zhong
+    et al. 2020.
+    """
     area = _uniform(count, 0.02, 0.33, generator) * size**2
     ratio = torch.exp(_uniform(count, -1, 1, generator) * math.log(3.3))
-    height, width = torch.sqrt(area / ratio).clamp(max=size), torch.sqrt(area * ratio).clamp(max=size)
+    height, width = (
+        torch.sqrt(area / ratio).clamp(max=size),
+        torch.sqrt(area * ratio).clamp(max=size),
+    )
     top = torch.rand(count, generator=generator) * (size - height)
     left = torch.rand(count, generator=generator) * (size - width)
     chosen = torch.rand(count, generator=generator) < share
@@ -73,7 +85,9 @@ def _draw_rectangles(count: int, size: int, share: float, generator: torch.Gener
 
 
 def _stack(images: Sequence[Tensor], rows: slice) -> Tensor:
-    """Some images in the top left corners of one N,H,W,3 tensor that is as large as the largest of all."""
+    """Some images in the top left corners of one N,H,W,3 tensor that is as large as the largest of
+    all.
+    """
     height = max(image.shape[0] for image in images)
     width = max(image.shape[1] for image in images)
     frame = torch.zeros((len(images[rows]), height, width, 3), dtype=torch.uint8)
@@ -86,7 +100,9 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator) ->
     return torch.rand(count, generator=generator) * (high - low) + low
 
 
-def _draw_places(sizes: Tensor, size: int, settings: AugmentationSettings, generator: torch.Generator) -> Tensor:
+def _draw_places(
+    sizes: Tensor, size: int, settings: AugmentationSettings, generator: torch.Generator
+) -> Tensor:
     """N,2,3 affine maps from the output square [-1,1] to places in pixels of each image.
 
     The crop follows Szegedy et al. 2015: a random share of the area, a random aspect ratio and a
@@ -117,12 +133,16 @@ def _draw_places(sizes: Tensor, size: int, settings: AugmentationSettings, gener
 
 
 def _draw_grid(places: Tensor, sizes: Tensor, frame: torch.Size, size: int) -> Tensor:
-    """N,S,S,2 places to sample, in the [-1,1] of the frame and never outside the image that lies in it."""
+    """N,S,S,2 places to sample, in the [-1,1] of the frame and never outside the image that lies in
+    it.
+    """
     extent = torch.tensor([frame[1], frame[0]], dtype=places.dtype, device=places.device)  # x, y
     scaled = places * (2 / extent).view(1, 2, 1)
     scaled[:, :, 2] -= 1
     grid = functional.affine_grid(scaled, [len(places), 3, size, size], align_corners=False)
-    first = (1 / extent - 1).view(1, 1, 1, 2)  # the centre of the first pixel, and that of each image's last one
+    first = (1 / extent - 1).view(
+        1, 1, 1, 2
+    )  # the centre of the first pixel, and that of each image's last one
     last = ((2 * sizes.flip(1) - 1) / extent - 1).view(-1, 1, 1, 2)
     return torch.clamp(grid, first, last)
 
@@ -130,11 +150,15 @@ def _draw_grid(places: Tensor, sizes: Tensor, frame: torch.Size, size: int) -> T
 def _draw_factors(count: int, settings: AugmentationSettings, generator: torch.Generator) -> Tensor:
     """N,3 factors of brightness, contrast and saturation."""
     spreads = (settings.brightness, settings.contrast, settings.saturation)
-    return torch.stack([_uniform(count, 1 - spread, 1 + spread, generator) for spread in spreads], dim=1)
+    return torch.stack(
+        [_uniform(count, 1 - spread, 1 + spread, generator) for spread in spreads], dim=1
+    )
 
 
 def _recolor(batch: Tensor, preprocessing: Preprocessing, factors: Tensor) -> Tensor:
-    """Colour jitter by N,3 factors and normalisation of N,3,S,S float32 in 0..255, as one affine map of colours."""
+    """Colour jitter by N,3 factors and normalisation of N,3,S,S float32 in 0..255, as one affine
+    map of colours.
+    """
     device = batch.device
     brightness, contrast, saturation = factors.to(device)[:, :, None, None].unbind(1)
     grey = torch.tensor(GREY, device=device)

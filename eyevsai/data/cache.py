@@ -1,4 +1,5 @@
-"""The cache: what takes long to compute and is needed again, in folders that are whole or not there at all.
+"""The cache: what takes long to compute and is needed again, in folders that are whole or not there
+at all.
 
 An entry is a folder named by what it was made from. It is built under a lock and another name, then
 renamed, so that a build that died leaves nothing that could be taken for an entry; its `cache.json`
@@ -39,7 +40,8 @@ T = TypeVar("T")
 class Cache:
     """The entries under one root, which together stay below a limit.
 
-    To stay below it, only entries of the kinds in `evicted` are deleted, those unused for longest first.
+    To stay below it, only entries of the kinds in `evicted` are deleted, those unused for longest
+    first.
     """
 
     root: Path
@@ -56,11 +58,12 @@ class Cache:
         *,
         fresh: bool = False,
     ) -> T:
-        """What `read` finds in the folder of the entry made from `made_from`; built where it is not there or damaged.
+        """What `read` finds in the folder of the entry made from `made_from`; built where it is not
+        there or damaged.
 
-        `build` fills an empty folder and returns what `cache.json` is to say of it. Who else needs the
-        same entry at the same time waits for it, and calls `check` now and then. With `fresh` the entry is built
-        again even if it is there.
+        `build` fills an empty folder and returns what `cache.json` is to say of it. Who else needs
+        the same entry at the same time waits for it, and calls `check` now and then. With `fresh`
+        the entry is built again even if it is there.
 
         Raises:
             UserError: the cache cannot be written.
@@ -74,7 +77,11 @@ class Cache:
                     shutil.rmtree(folder)
                 if fresh:
                     shutil.rmtree(folder, ignore_errors=True)
-                log.debug("%s is %s", folder, "in the cache" if folder.is_dir() else "not in the cache: computing it")
+                log.debug(
+                    "%s is %s",
+                    folder,
+                    "in the cache" if folder.is_dir() else "not in the cache: computing it",
+                )
                 if not folder.is_dir():
                     _build(folder, build)
                     self._shrink(keep=folder)
@@ -82,7 +89,8 @@ class Cache:
                 return read(folder)
         except OSError as error:
             raise UserError(
-                f"Cannot write the cache {folder}: {error.strerror or error}. Choose another --cache-root."
+                f"Cannot write the cache {folder}: {error.strerror or error}. Choose another "
+                "--cache-root."
             ) from error
 
     def size_bytes(self) -> int:
@@ -90,7 +98,9 @@ class Cache:
         return sum(map(_size, [*self._entries(), self.root / LEDGERS]))
 
     def clear(self) -> int:
-        """Deletes ledgers of checked files, and all entries that no running build holds; returns the freed bytes."""
+        """Deletes ledgers of checked files, and all entries that no running build holds; returns
+        the freed bytes.
+        """
         ledgers = self.root / LEDGERS
         freed = _size(ledgers)
         shutil.rmtree(ledgers, ignore_errors=True)
@@ -100,7 +110,9 @@ class Cache:
         """Folders of entries, those unused for longest first."""
         kinds = [self.root / kind for kind in KINDS if (self.root / kind).is_dir()]
         folders = [path for kind in kinds for path in kind.iterdir() if path.is_dir()]
-        return sorted((path for path in folders if not path.name.startswith(BUILDING)), key=_used_at)
+        return sorted(
+            (path for path in folders if not path.name.startswith(BUILDING)), key=_used_at
+        )
 
     def _shrink(self, keep: Path) -> None:
         sizes = {path: _size(path) for path in self._entries()}
@@ -111,10 +123,13 @@ class Cache:
 
     def _delete(self, path: Path) -> int:
         try:
-            with FileLock(f"{path}.lock", timeout=0):  # a process that has the map open keeps reading it
+            with FileLock(
+                f"{path}.lock", timeout=0
+            ):  # a process that has the map open keeps reading it
                 freed = _size(path)
                 shutil.rmtree(path, ignore_errors=True)
-        except Timeout:  # somebody builds or checks it; waiting here, with a lock of our own, could wait for ever
+        # somebody builds or checks it; waiting here, with a lock of our own, could wait for ever
+        except Timeout:
             return 0
         return freed
 
@@ -170,13 +185,17 @@ def _is_whole(folder: Path) -> bool:
 
 def _build(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> None:
     prefix = f"{BUILDING}{folder.name}-"
-    for abandoned in folder.parent.glob(f"{prefix}*"):  # the lock is ours: whoever built there is dead
+    for abandoned in folder.parent.glob(
+        f"{prefix}*"
+    ):  # the lock is ours: whoever built there is dead
         shutil.rmtree(abandoned, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         about = build(building)
         digests = {name: hash_file(path) for name, path in _files(building).items()}
-        (building / ABOUT).write_text(json.dumps({**about, "sha256": digests}, indent=2), encoding="utf-8")
+        (building / ABOUT).write_text(
+            json.dumps({**about, "sha256": digests}, indent=2), encoding="utf-8"
+        )
         building.rename(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -28,17 +28,23 @@ DESCRIPTIONS = {
 # What suits one dataset better than a family's default; a flag still goes before it.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "digits": {
-        "image_size": 32, "epochs": 30, "patience": 8,
-        "flip": False, "rotation": 10.0, "crop_scale": 0.7, "erasing": 0.0,
-    },
-}  # fmt: skip
+        "image_size": 32,
+        "epochs": 30,
+        "patience": 8,
+        "flip": False,
+        "rotation": 10.0,
+        "crop_scale": 0.7,
+        "erasing": 0.0,
+    }
+}
 
 
 @dataclass(frozen=True)
 class Source:
     """A dataset's name and the folders it is composed of when read, by the name of each part.
 
-    `labels` is the path of a label table, `groups` says which images belong together: see `DataSettings`.
+    `labels` is the path of a label table, `groups` says which images belong together: see
+    `DataSettings`.
     """
 
     name: str
@@ -53,10 +59,17 @@ class Source:
 
 
 def list_datasets(root: Path) -> dict[str, str]:
-    """Each dataset's name and description: the embedded one, the folders under `root`, their unions."""
+    """Each dataset's name and description: the embedded one, the folders under `root`, their
+    unions.
+    """
     folders = list(_folders(root))
-    unions = [name for name, parts in UNIONS.items() if folders and set(parts or ()) <= set(folders)]
-    return {name: DESCRIPTIONS.get(name, f"Folder {root / name}.") for name in [EMBEDDED, *folders, *unions]}
+    unions = [
+        name for name, parts in UNIONS.items() if folders and set(parts or ()) <= set(folders)
+    ]
+    return {
+        name: DESCRIPTIONS.get(name, f"Folder {root / name}.")
+        for name in [EMBEDDED, *folders, *unions]
+    }
 
 
 def find_source(settings: DataSettings) -> Source:
@@ -67,11 +80,19 @@ def find_source(settings: DataSettings) -> Source:
     """
     found = _find_folders(settings)
     if settings.labels is not None and len(found.parts) > 1:
-        raise UserError(f"{found.name} is a union of {len(found.parts)} datasets, which --labels cannot name. Give one "
-                        "folder with --data.")  # fmt: skip
+        raise UserError(
+            f"{found.name} is a union of {len(found.parts)} datasets, which --labels cannot "
+            "name. Give one "
+            "folder with --data."
+        )
     name = settings.dataset_name or found.name
     folders = list(found.parts.values())
-    return Source(name, {name: folders[0]} if len(folders) == 1 else found.parts, settings.labels, settings.groups)
+    return Source(
+        name,
+        {name: folders[0]} if len(folders) == 1 else found.parts,
+        settings.labels,
+        settings.groups,
+    )
 
 
 def _find_folders(settings: DataSettings) -> Source:
@@ -99,14 +120,16 @@ def _source_under_root(name: str, root: Path) -> Source:
         except UserError as error:
             hint = f" Get it: `eyevsai data get {name}`." if name in DESCRIPTIONS else ""
             raise UserError(
-                f"{error} Datasets are the folders under {root}: set --data-root or EYEVSAI_DATA.{hint}"
+                f"{error} Datasets are the folders under {root}: set --data-root or "
+                f"EYEVSAI_DATA.{hint}"
             ) from None
     wanted = UNIONS[name] or tuple(folders)
     missing = [part for part in wanted if part not in folders]
     if missing or not wanted:
         lacking = ", ".join(missing) or "any dataset"
         raise UserError(
-            f"{name} needs {lacking} under {root}: set --data-root or EYEVSAI_DATA, or run `eyevsai data get {name}`."
+            f"{name} needs {lacking} under {root}: set --data-root or EYEVSAI_DATA, or run "
+            f"`eyevsai data get {name}`."
         )
     return Source(name, {part: folders[part] for part in wanted})
 
@@ -115,4 +138,6 @@ def _folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         return {}
     entries = sorted(root.iterdir(), key=lambda entry: entry.name)
-    return {entry.name: entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+    return {
+        entry.name: entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")
+    }

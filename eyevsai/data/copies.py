@@ -18,8 +18,11 @@ from eyevsai.data.duplicates import VERSION, Found, candidates, find_duplicates,
 from eyevsai.data.index import File
 
 
-def find_copies(good: Sequence[tuple[File, Record]], depth: Depth, cache_root: Path, mode: str) -> Found:
-    """Find duplicates among files that decode; the result for an equal dataset is read from the cache.
+def find_copies(
+    good: Sequence[tuple[File, Record]], depth: Depth, cache_root: Path, mode: str
+) -> Found:
+    """Find duplicates among files that decode; the result for an equal dataset is read from the
+    cache.
 
     Args:
         good: files with their records.
@@ -28,15 +31,22 @@ def find_copies(good: Sequence[tuple[File, Record]], depth: Depth, cache_root: P
         mode: `near`, `exact` or `off`: see `find_duplicates`.
     """
     records, labels = [record for _, record in good], [file.label for file, _ in good]
-    lines = (f"{record.pixels} {record.signature} {label}\n" for record, label in zip(records, labels, strict=True))
-    key = hashlib.sha256(f"{VERSION} {mode} {depth}\n{''.join(lines)}".encode("utf-8", "surrogateescape")).hexdigest()
+    lines = (
+        f"{record.pixels} {record.signature} {label}\n"
+        for record, label in zip(records, labels, strict=True)
+    )
+    key = hashlib.sha256(
+        f"{VERSION} {mode} {depth}\n{''.join(lines)}".encode("utf-8", "surrogateescape")
+    ).hexdigest()
     path = cache_root / LEDGERS / f"duplicates-{key[:24]}.json"
     try:
         return Found(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         pass
     places = candidates(records) if mode == "near" else []
-    thumbnails = dict(zip(places, _thumbnails([good[place][0] for place in places], depth), strict=True))
+    thumbnails = dict(
+        zip(places, _thumbnails([good[place][0] for place in places], depth), strict=True)
+    )
     found = find_duplicates(records, labels, thumbnails.__getitem__, mode)
     if thumbnails:  # else there is nothing that it took long to find
         with suppress(OSError):  # they are found again next time
@@ -51,7 +61,11 @@ def _thumbnails(files: Sequence[File], depth: Depth) -> list[Any]:
         return []
     from eyevsai.data.workers import map_chunks  # imports torch, which a second look does without
 
-    return [each for chunk in map_chunks(_Thumbnails(depth), files, "Comparing images") for each in chunk]
+    return [
+        each
+        for chunk in map_chunks(_Thumbnails(depth), files, "Comparing images")
+        for each in chunk
+    ]
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,8 @@ class _Thumbnails:
 
 
 def join_groups(files: Sequence[File], copies: Sequence[int]) -> list[int]:
-    """Return the group of each file: copies and files of one `File.group` are together, transitively.
+    """Return the group of each file: copies and files of one `File.group` are together,
+    transitively.
 
     Args:
         files: of all parts of a dataset; groups of two parts are kept apart.
@@ -80,8 +95,14 @@ def join_groups(files: Sequence[File], copies: Sequence[int]) -> list[int]:
     first: dict[tuple[str, str], int] = {}
     ends = list(copies)
     for place, file in enumerate(files):
-        ends.append(place if file.group is None else first.setdefault((file.name.partition("/")[0], file.group), place))
+        ends.append(
+            place
+            if file.group is None
+            else first.setdefault((file.name.partition("/")[0], file.group), place)
+        )
     places = np.tile(np.arange(len(files)), 2)
-    links = coo_array((np.ones(len(ends), np.int8), (places, np.array(ends))), (len(files), len(files)))
+    links = coo_array(
+        (np.ones(len(ends), np.int8), (places, np.array(ends))), (len(files), len(files))
+    )
     _, labels = connected_components(links, directed=False)
     return [int(label) for label in labels]

@@ -46,18 +46,27 @@ class Split:
     @property
     def key(self) -> str:
         """Which images these are, in which order, decoded and resized how."""
-        return f"{self.pixels.key}/{hashlib.sha256(json.dumps(list(self.rows)).encode()).hexdigest()}"
+        return (
+            f"{self.pixels.key}/{hashlib.sha256(json.dumps(list(self.rows)).encode()).hexdigest()}"
+        )
 
     def images(self, places: Sequence[int] | None = None) -> Iterator[Tensor]:
         """The images at `places` of this split (all by default), each H,W,3 uint8."""
         for place in range(len(self)) if places is None else places:
             yield self.pixels.image(self.rows[place])
 
-    def derive(self, made_from: str, compute: Callable[[], Tensor], check: Callable[[], None] = lambda: None) -> Tensor:
-        """N,D float32 numbers about these images, a row each, out of the cache or, once computed, into it.
+    def derive(
+        self,
+        made_from: str,
+        compute: Callable[[], Tensor],
+        check: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        """N,D float32 numbers about these images, a row each, out of the cache or, once computed,
+        into it.
 
-        `made_from` says all that they depend on besides the images; `check` is called while another process
-        computes the same. What lies in the cache is read as it is needed, not held in memory.
+        `made_from` says all that they depend on besides the images; `check` is called while another
+        process computes the same. What lies in the cache is read as it is needed, not held in
+        memory.
 
         Raises:
             UserError: the cache cannot be written.
@@ -73,7 +82,9 @@ class Split:
         def _read(folder: Path) -> Tensor:
             return torch.from_numpy(np.load(folder / DERIVED, mmap_mode="c", allow_pickle=False))
 
-        return self.cache.open("features", f"{self.key}/{torch.__version__}/{made_from}", _build, _read, check)
+        return self.cache.open(
+            "features", f"{self.key}/{torch.__version__}/{made_from}", _build, _read, check
+        )
 
     def arrays(self, places: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:
         """The same as `images`, as a list of arrays."""
@@ -115,7 +126,11 @@ class Dataset:
 
     def labels_of(self, split: str) -> list[str]:
         """The class of each image of one split."""
-        return [item.label for item, name in zip(self.items, self.split_names, strict=True) if name == split]
+        return [
+            item.label
+            for item, name in zip(self.items, self.split_names, strict=True)
+            if name == split
+        ]
 
     def split_table(self) -> str:
         """Split, class, name and SHA-256 of each image, a line each, with tabs between."""
@@ -164,7 +179,9 @@ class Data:
     def _split(self, name: str) -> Split:
         rows = [row for row, split in enumerate(self.dataset.split_names) if split == name]
         number = {label: index for index, label in enumerate(self.dataset.classes)}
-        labels = torch.tensor([number[self.dataset.items[row].label] for row in rows], dtype=torch.int64)
+        labels = torch.tensor(
+            [number[self.dataset.items[row].label] for row in rows], dtype=torch.int64
+        )
         return Split(self.pixels, rows, labels, self.dataset.cache)
 
 
@@ -175,12 +192,18 @@ def load_dataset(settings: DataSettings) -> Dataset:
         UserError: whatever about the data a person must mend before training.
     """
     cache_root = Path(settings.cache_root).expanduser()
-    found = inspect_source(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
+    found = inspect_source(
+        find_source(settings), cache_root, settings.duplicates, settings.bit_depth
+    )
     refuse_unusable(found, settings.max_bad_fraction)
-    split_names = split_items(found.items, settings.split_seed, settings.valid_fraction, settings.test_fraction)
+    split_names = split_items(
+        found.items, settings.split_seed, settings.valid_fraction, settings.test_fraction
+    )
     _say_what_was_found(found, split_names)
     _check_splits(found, split_names)
-    log.debug("%s has %d images in use, of %s", found.source.name, len(found.items), found.source.where)
+    log.debug(
+        "%s has %d images in use, of %s", found.source.name, len(found.items), found.source.where
+    )
     return Dataset(found, split_names, found.fingerprint(), cache_root, settings.cache_limit_gb)
 
 
@@ -191,21 +214,32 @@ def load_judges(settings: DataSettings) -> Dataset:
         UserError: there is no image, or too many are bad.
     """
     cache_root = Path(settings.cache_root).expanduser()
-    found = inspect_source(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
+    found = inspect_source(
+        find_source(settings), cache_root, settings.duplicates, settings.bit_depth
+    )
     refuse_bad(found, settings.max_bad_fraction)
     _say_how_it_was_read(found)
-    return Dataset(found, [TEST] * len(found.items), found.fingerprint(), cache_root, settings.cache_limit_gb)
+    return Dataset(
+        found, [TEST] * len(found.items), found.fingerprint(), cache_root, settings.cache_limit_gb
+    )
 
 
 def _check_splits(found: Inspection, split_names: Sequence[str]) -> None:
-    in_train = {item.label for item, split in zip(found.items, split_names, strict=True) if split == TRAIN}
+    in_train = {
+        item.label for item, split in zip(found.items, split_names, strict=True) if split == TRAIN
+    }
     if missing := sorted(set(found.classes) - in_train):
-        raise UserError(f"These classes of {found.source.name} have no image in train: {', '.join(missing)}.")
+        raise UserError(
+            f"These classes of {found.source.name} have no image in train: {', '.join(missing)}."
+        )
     if VALID not in split_names:
         groups = len({item.group for item in found.items})
-        raise UserError(f"No image of {found.source.name} is left for the valid split: its {len(found.items)} images "
-                        f"are {groups} groups, which stay whole. Add images, or change --groups or "
-                        "--duplicates.")  # fmt: skip
+        raise UserError(
+            f"No image of {found.source.name} is left for the valid split: its "
+            f"{len(found.items)} images "
+            f"are {groups} groups, which stay whole. Add images, or change --groups or "
+            "--duplicates."
+        )
 
 
 def _say_how_it_was_read(found: Inspection) -> None:
@@ -218,19 +252,31 @@ def _say_how_it_was_read(found: Inspection) -> None:
 def _say_what_was_found(found: Inspection, split_names: Sequence[str]) -> None:
     log.info("%s: %s", found.source.name, found.describe_classes())
     counts = Counter(split_names)
-    log.info("split: %s", ", ".join(f"{name} {counts[name]}" for name in (TRAIN, VALID, TEST) if counts[name]))
+    log.info(
+        "split: %s",
+        ", ".join(f"{name} {counts[name]}" for name in (TRAIN, VALID, TEST) if counts[name]),
+    )
     _say_how_it_was_read(found)
     of_group: dict[str, set[str]] = {}
     for item, split in zip(found.items, split_names, strict=True):
         if item.file.group is not None:
-            of_group.setdefault(f"{item.name.partition('/')[0]}/{item.file.group}", set()).add(split)
+            of_group.setdefault(f"{item.name.partition('/')[0]}/{item.file.group}", set()).add(
+                split
+            )
     if torn := sorted(group for group, splits in of_group.items() if len(splits) > 1):
         log.warning("%d groups stand in two given splits or more, such as %s.", len(torn), torn[0])
     for name in (VALID, TEST):
-        labels = {item.label for item, split in zip(found.items, split_names, strict=True) if split == name}
+        labels = {
+            item.label
+            for item, split in zip(found.items, split_names, strict=True)
+            if split == name
+        }
         if labels and (without := sorted(set(found.classes) - labels)):
             log.warning("These classes have no %s images: %s", name, ", ".join(without[:10]))
     if found.conflicts:
         images = len({item.name for pair in found.conflicts for item in pair})
-        log.warning("%d images stand in two classes or more, or look alike there: `eyevsai data check` names them.",
-                    images)  # fmt: skip
+        log.warning(
+            "%d images stand in two classes or more, or look alike there: `eyevsai data check` "
+            "names them.",
+            images,
+        )

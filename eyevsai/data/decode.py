@@ -23,27 +23,54 @@ MAX_PIXELS = 89_000_000
 STRIP_PIXELS = 1_000_000  # converted at a time
 SAMPLED = 1_000_000  # values of which the typical one is taken
 
-# Pillow warns of what it mends or guesses in damaged files; what cannot be used is said by an error.
+# Pillow warns of what it mends or guesses in damaged files; what cannot be used is said by an
+# error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 Array = npt.NDArray[np.uint8]
 
 # Formats of pixels. Others of Pillow's start programs (EPS), or take any file for theirs.
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "MPO", "ICO", "ICNS", "TGA",
-           "PCX", "DDS", "PSD", "QOI", "SGI", "HEIF")  # fmt: skip
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "DIB",
+    "GIF",
+    "WEBP",
+    "TIFF",
+    "AVIF",
+    "JPEG2000",
+    "PPM",
+    "MPO",
+    "ICO",
+    "ICNS",
+    "TGA",
+    "PCX",
+    "DDS",
+    "PSD",
+    "QOI",
+    "SGI",
+    "HEIF",
+)
 ORIENTATION = 0x0112  # the tag of EXIF
 PHOTOMETRIC = 0x0106  # the tag of TIFF, of which 0 means that 0 is white
 TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class Depth:
-    """The values that are white in images with more than 8 bits: of whole numbers, and of floating-point numbers."""
+    """The values that are white in images with more than 8 bits: of whole numbers, and of
+    floating-point numbers.
+    """
 
     integer_top: float = 65535.0
     float_top: float = 1.0
@@ -51,10 +78,11 @@ class Depth:
 
 @dataclass(frozen=True)
 class Range:
-    """The largest value of an image with more than 8 bits, as it is in the file; 0 for an image of 8 bits.
+    """The largest value of an image with more than 8 bits, as it is in the file; 0 for an image of
+    8 bits.
 
-    `is_float` is true for floating-point numbers, of which `typical` is the 99.5th percentile of the finite ones. `low`
-    is the smallest value, or 0: what lies below becomes black.
+    `is_float` is true for floating-point numbers, of which `typical` is the 99.5th percentile of
+    the finite ones. `low` is the smallest value, or 0: what lies below becomes black.
     """
 
     top: float = 0.0
@@ -67,7 +95,8 @@ class Range:
 class Decoded:
     """A decoded image: H,W,3 uint8, the format of its content, such as JPEG, and its range.
 
-    `levels` is the SHA-256 of the values of an image with more than 8 bits, before they are scaled; else empty.
+    `levels` is the SHA-256 of the values of an image with more than 8 bits, before they are scaled;
+    else empty.
     """
 
     pixels: Array
@@ -97,7 +126,9 @@ def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
     try:
         with _open(source) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UndecodableImage(f"{name} has {image.width} x {image.height} pixels; the limit is 89 million.")
+                raise UndecodableImage(
+                    f"{name} has {image.width} x {image.height} pixels; the limit is 89 million."
+                )
             turned = _turn(image)
             found, levels = _measure(turned)
             pixels = _to_rgb(turned, found, depth)
@@ -107,7 +138,9 @@ def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
     except UndecodableImage:
         raise
     except Image.DecompressionBombError as error:  # Pillow refuses still larger ones before we can
-        raise UndecodableImage(f"{name} has too many pixels; the limit is 89 million ({error}).") from None
+        raise UndecodableImage(
+            f"{name} has too many pixels; the limit is 89 million ({error})."
+        ) from None
     except UnidentifiedImageError:
         raise UndecodableImage(f"{name} is not an image in a known format.") from None
     except Exception as error:  # Pillow's decoders raise of every kind on hostile bytes
@@ -115,7 +148,9 @@ def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
 
 
 def identify(path: Path) -> str:
-    """The format of a file by its first bytes, such as JPEG; empty where it is no image. Nothing is decoded."""
+    """The format of a file by its first bytes, such as JPEG; empty where it is no image. Nothing is
+    decoded.
+    """
     try:
         with _open(path) as image:
             return image.format or ""
@@ -124,7 +159,9 @@ def identify(path: Path) -> str:
 
 
 def _open(source: Path | bytes) -> Image.Image:
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats())
+    return Image.open(
+        io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()
+    )
 
 
 @functools.cache
@@ -190,7 +227,9 @@ def _white(found: Range, depth: Depth | None) -> float:
     """The value of white: that of the depth, or one that suits the image alone."""
     if depth is not None:
         return depth.float_top if found.is_float else depth.integer_top
-    return find_depth([found]).float_top if found.is_float else 65535.0 if found.top > 255 else 255.0
+    return (
+        find_depth([found]).float_top if found.is_float else 65535.0 if found.top > 255 else 255.0
+    )
 
 
 BITS = (8, 10, 12, 14, 16)
@@ -198,7 +237,9 @@ OVERSHOOT = 1.01  # of floating-point numbers beyond their range, by interpolati
 
 
 def find_depth(ranges: Iterable[Range]) -> Depth:
-    """The range of a dataset: the smallest of 8 to 16 bits, or for floats of 1 and those, that holds its values."""
+    """The range of a dataset: the smallest of 8 to 16 bits, or for floats of 1 and those, that
+    holds its values.
+    """
     found = list(ranges)
     integers = [each.top for each in found if not each.is_float and each.top > 0]
     floats = [each.typical for each in found if each.is_float and each.typical > 0]
@@ -221,7 +262,9 @@ def _top_of(value: float) -> float:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The image in parts of full width, each with where it begins: a large one is never copied as a whole."""
+    """The image in parts of full width, each with where it begins: a large one is never copied as a
+    whole.
+    """
     rows = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
@@ -240,7 +283,9 @@ def _deep_grey(white: float) -> Callable[[Image.Image], Array]:
     """Greys of more than 8 bits, scaled to 8; Pillow's own conversion would clip them to white."""
 
     def convert(strip: Image.Image) -> Array:
-        levels = np.nan_to_num(np.asarray(strip).astype(np.float64), nan=0.0, posinf=white, neginf=0.0)
+        levels = np.nan_to_num(
+            np.asarray(strip).astype(np.float64), nan=0.0, posinf=white, neginf=0.0
+        )
         return np.clip(np.round(levels * (255.0 / white)), 0, 255).astype(np.uint8)[:, :, None]
 
     return convert

@@ -24,7 +24,9 @@ def write_digits(cache_root: Path) -> Path:
         cache_root.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=".digits-", dir=cache_root))
     except OSError as error:
-        raise UserError(f"Cannot write to {cache_root}: {error.strerror}. Choose another --cache-root.") from error
+        raise UserError(
+            f"Cannot write to {cache_root}: {error.strerror}. Choose another --cache-root."
+        ) from error
     try:
         _write_images(building)
         building.rename(folder)

@@ -1,4 +1,6 @@
-"""One file from the network: what came is kept when the connection breaks, and the rest is asked for."""
+"""One file from the network: what came is kept when the connection breaks, and the rest is asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,11 @@ class Location:
 
 
 def download(locate: Callable[[], Location], folder: Path, file: str) -> Path:
-    """Fetches a file into `folder` and returns its path, which ends in `.part`: it is ours, whole and checked.
+    """Fetches a file into `folder` and returns its path, which ends in `.part`: it is ours, whole
+    and checked.
 
-    What an earlier call left there is gone on with by a range request, as it is when the connection breaks as long as
-    something came since the last time.
+    What an earlier call left there is gone on with by a range request, as it is when the connection
+    breaks as long as something came since the last time.
 
     Raises:
         RunFailed: no connection, an answer that is an error, or another checksum than was promised.
@@ -51,18 +54,26 @@ def download(locate: Callable[[], Location], folder: Path, file: str) -> Path:
         before = _bytes_in(folder, file)
         try:
             location = locate()
-            part = folder / f"{file}.{location.md5 or 'unchecked'}.part"  # what changed since is another file
+            part = (
+                folder / f"{file}.{location.md5 or 'unchecked'}.part"
+            )  # what changed since is another file
             _go_on(location.url, part, file)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             if _bytes_in(folder, file) <= before:
                 raise RunFailed(f"{file} cannot be downloaded: {_reason(error)}.") from error
-            log.info("%s: the connection broke after %s; going on", file, megabytes(_bytes_in(folder, file)))
+            log.info(
+                "%s: the connection broke after %s; going on",
+                file,
+                megabytes(_bytes_in(folder, file)),
+            )
             time.sleep(PAUSE_S)
             continue
         if location.md5 is not None and hash_md5(part) != location.md5:
             part.unlink()
-            raise RunFailed(f"{file} is not what was published, or was damaged on its way: its MD5 is not "
-                            f"{location.md5}. It was deleted; run the same command again.")  # fmt: skip
+            raise RunFailed(
+                f"{file} is not what was published, or was damaged on its way: its MD5 is not "
+                f"{location.md5}. It was deleted; run the same command again."
+            )
         return part
 
 
@@ -101,9 +112,16 @@ def _go_on(url: str, part: Path, file: str) -> None:
         there = there if goes_on else 0
         left = int(response.headers.get("Content-Length", 0))
         _check_size(there + left, left, part, file)
-        log.info("%s: %s%s", file, megabytes(there + left), f", of which {megabytes(there)} are here" if there else "")
+        log.info(
+            "%s: %s%s",
+            file,
+            megabytes(there + left),
+            f", of which {megabytes(there)} are here" if there else "",
+        )
         with open(part, "ab" if goes_on else "wb") as stream:
-            for _ in track(_receive(response, stream, there), f"{file}, kB", total=left // 1000, unit=64):
+            for _ in track(
+                _receive(response, stream, there), f"{file}, kB", total=left // 1000, unit=64
+            ):
                 pass
 
 
@@ -111,7 +129,9 @@ def _receive(response: requests.Response, stream: IO[bytes], there: int) -> Iter
     while block := response.raw.read(BLOCK_BYTES, decode_content=False):
         there += len(block)
         if there > MAX_BYTES:
-            raise RunFailed(f"The server sends more than {megabytes(MAX_BYTES)}: this is no dataset.")
+            raise RunFailed(
+                f"The server sends more than {megabytes(MAX_BYTES)}: this is no dataset."
+            )
         stream.write(block)
         yield
 
@@ -121,13 +141,18 @@ def _check_size(size_bytes: int, left: int, part: Path, file: str) -> None:
     if size_bytes > MAX_BYTES:
         raise RunFailed(f"{file} has {megabytes(size_bytes)}: this is no dataset.")
     if left > free:
-        raise RunFailed(f"{file} needs {megabytes(left)} and {part.parent} has {megabytes(free)} left. Make room, or "
-                        "choose another --data-root.")  # fmt: skip
+        raise RunFailed(
+            f"{file} needs {megabytes(left)} and {part.parent} has {megabytes(free)} left. Make "
+            "room, or "
+            "choose another --data-root."
+        )
 
 
 def _range_of(response: requests.Response) -> tuple[int | None, int | None]:
     """First byte and size of the whole, from `bytes 5-9/10` or `bytes */10`."""
-    span, _, size = response.headers.get("Content-Range", "").removeprefix("bytes").strip().partition("/")
+    span, _, size = (
+        response.headers.get("Content-Range", "").removeprefix("bytes").strip().partition("/")
+    )
     first = span.partition("-")[0]
     return (int(first) if first.isdigit() else None), (int(size) if size.isdigit() else None)
 
@@ -136,7 +161,11 @@ def _reason(error: Exception) -> str:
     """What went wrong, without the URL, which may be signed."""
     import requests
 
-    if isinstance(error, requests.HTTPError) and error.response is not None and not error.response.ok:
+    if (
+        isinstance(error, requests.HTTPError)
+        and error.response is not None
+        and not error.response.ok
+    ):
         return f"the server answers {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.Timeout):
         return "the server does not answer"

@@ -1,4 +1,6 @@
-"""Layouts of a dataset: a folder for each class, or a folder for each split with the classes in it."""
+"""Layouts of a dataset: a folder for each class, or a folder for each split with the classes in
+it.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,53 @@ from eyevsai.errors import UserError
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = {
-    "train": TRAIN, "training": TRAIN, "trainval": TRAIN, "val": VALID, "valid": VALID, "validation": VALID,
-    "dev": VALID, "eval": VALID, "test": TEST, "testing": TEST, "holdout": TEST,
-}  # fmt: skip
+    "train": TRAIN,
+    "training": TRAIN,
+    "trainval": TRAIN,
+    "val": VALID,
+    "valid": VALID,
+    "validation": VALID,
+    "dev": VALID,
+    "eval": VALID,
+    "test": TEST,
+    "testing": TEST,
+    "holdout": TEST,
+}
 IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos"})
-ANNOTATIONS = frozenset({
-    "annotations", "annotation", "annots", "annot", "masks", "mask", "labels", "label", "segmentation",
-    "segmentations", "segmentationclass", "segmentationobject", "trimaps", "ground_truth", "groundtruth", "gt", "xml",
-    "xmls", "bbox", "bboxes", "json", "meta", "metadata", "imagesets", "attributes", "parts",
-})  # fmt: skip
+ANNOTATIONS = frozenset(
+    {
+        "annotations",
+        "annotation",
+        "annots",
+        "annot",
+        "masks",
+        "mask",
+        "labels",
+        "label",
+        "segmentation",
+        "segmentations",
+        "segmentationclass",
+        "segmentationobject",
+        "trimaps",
+        "ground_truth",
+        "groundtruth",
+        "gt",
+        "xml",
+        "xmls",
+        "bbox",
+        "bboxes",
+        "json",
+        "meta",
+        "metadata",
+        "imagesets",
+        "attributes",
+        "parts",
+    }
+)
 FILLERS = IMAGES | {"set", "data", "dataset", "split", "folder"}
 LAYOUT = (
-    "A dataset is a folder with a folder of images per class, or with the folders train, valid and test that have "
+    "A dataset is a folder with a folder of images per class, or with the folders train, valid "
+    "and test that have "
     "these, or a folder of images with --labels FILE.csv"
 )
 SHOWN = 3
@@ -58,7 +95,9 @@ def read_layout(root: Path) -> Layout:
     layout, folder = Layout(), root
     while (inner := _wrapped(folder)) is not None:
         layout.unused += _files_in(folder, root)
-        layout.notes.append(f"{inner.name}/ is the only folder in {folder.name}/: its folders are read")
+        layout.notes.append(
+            f"{inner.name}/ is the only folder in {folder.name}/: its folders are read"
+        )
         folder = inner
     folders = subfolders(folder)
     layout.unused += _files_in(folder, root)
@@ -67,25 +106,33 @@ def read_layout(root: Path) -> Layout:
         folders = _without_annotations(layout, folder, folders)
         splits = _find_splits(folder, folders) if set(folders) != set(subfolders(folder)) else None
     if splits is None:
-        layout.classes = [ClassFolder(None, normalize(name), path) for name, path in folders.items()]
+        layout.classes = [
+            ClassFolder(None, normalize(name), path) for name, path in folders.items()
+        ]
         _look_inside(layout, folder)
     else:
         _read_splits(layout, folder, splits, folders)
     labels = {each.label for each in layout.classes}
     refuse_twins(sorted(labels), root)
-    flat = all(each.path.name.casefold() in IMAGES and not subfolders(each.path) for each in layout.classes)
+    flat = all(
+        each.path.name.casefold() in IMAGES and not subfolders(each.path) for each in layout.classes
+    )
     if not labels or (len(labels) == 1 and (flat or list_tables(folder))):
         _refuse_flat(root, folder)
     return layout
 
 
 def normalize(name: str) -> str:
-    """Return the name of a class: in NFC, so that both spellings of an umlaut are one, without spaces around it."""
+    """Return the name of a class: in NFC, so that both spellings of an umlaut are one, without
+    spaces around it.
+    """
     return unicodedata.normalize("NFC", name).strip()
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a folder is called like, such as `Training`, `test_images` or `val2017`; else None."""
+    """Return the split that a folder is called like, such as `Training`, `test_images` or
+    `val2017`; else None.
+    """
     words = _words(name)
     return SPLITS.get(words[0]) if len(words) == 1 else None
 
@@ -97,7 +144,9 @@ def _words(name: str) -> list[str]:
 
 
 def _find_named_alike(names: Iterable[str]) -> dict[str, str]:
-    """Return the splits of folders called alike but for the split, such as `seg_train` and `seg_test`."""
+    """Return the splits of folders called alike but for the split, such as `seg_train` and
+    `seg_test`.
+    """
     by_rest: dict[tuple[str, ...], dict[str, str]] = {}
     for name in names:
         words = _words(name)
@@ -105,7 +154,11 @@ def _find_named_alike(names: Iterable[str]) -> dict[str, str]:
         if len(splits) == 1:
             rest = tuple(word for word in words if word not in SPLITS)
             by_rest.setdefault(rest, {})[name] = SPLITS[splits[0]]
-    alike = (found for found in by_rest.values() if TRAIN in found.values() and len(set(found.values())) > 1)
+    alike = (
+        found
+        for found in by_rest.values()
+        if TRAIN in found.values() and len(set(found.values())) > 1
+    )
     return next(alike, {})
 
 
@@ -115,7 +168,9 @@ def list_tables(folder: Path) -> list[str]:
 
 
 def _wrapped(folder: Path) -> Path | None:
-    """Return the only folder in a folder, if it holds folders and is neither a split nor a class."""
+    """Return the only folder in a folder, if it holds folders and is neither a split nor a
+    class.
+    """
     inner = _only_folder(folder)
     return None if inner is None or split_of(inner.name) or _has_images(folder) else inner
 
@@ -123,7 +178,11 @@ def _wrapped(folder: Path) -> Path | None:
 def _only_folder(folder: Path) -> Path | None:
     """Return the only folder in a folder, if it holds folders and no images."""
     folders = list(subfolders(folder).values())
-    return folders[0] if len(folders) == 1 and subfolders(folders[0]) and not _has_images(folders[0]) else None
+    return (
+        folders[0]
+        if len(folders) == 1 and subfolders(folders[0]) and not _has_images(folders[0])
+        else None
+    )
 
 
 def _look_inside(layout: Layout, folder: Path) -> None:
@@ -133,21 +192,33 @@ def _look_inside(layout: Layout, folder: Path) -> None:
         UserError: they hold splits.
     """
     inside = {each.label: sorted(subfolders(each.path)) for each in layout.classes}
-    names = [label for label, inner in inside.items() if len(inner) > 1 and all(map(split_of, inner))]
+    names = [
+        label for label, inner in inside.items() if len(inner) > 1 and all(map(split_of, inner))
+    ]
     if names:
         splits = inside[names[0]]
-        raise UserError(f"{folder / names[0]} has {', '.join(f'{name}/' for name in splits)}: the splits are inside of "
-                        f"the classes. Put the classes into the splits ({splits[0]}/{names[0]}/), or name them in a "
-                        "table with --labels.")  # fmt: skip
+        raise UserError(
+            f"{folder / names[0]} has {', '.join(f'{name}/' for name in splits)}: the splits "
+            "are inside of "
+            f"the classes. Put the classes into the splits ({splits[0]}/{names[0]}/), or name "
+            "them in a "
+            "table with --labels."
+        )
     by_content: dict[tuple[str, ...], list[str]] = {}
     for label, inner in inside.items():
         if len(inner) > 1:
             by_content.setdefault(tuple(inner), []).append(label)
     for content, labels in by_content.items():
         if len(labels) > 1:
-            first, shown = ", ".join(f"{name}/" for name in labels[:SHOWN]), ", ".join(content[:SHOWN])
-            layout.notes.append(f"{first} hold the same folders ({shown}) and are read as one class each: if they are "
-                                "splits, name them train, valid and test")  # fmt: skip
+            first, shown = (
+                ", ".join(f"{name}/" for name in labels[:SHOWN]),
+                ", ".join(content[:SHOWN]),
+            )
+            layout.notes.append(
+                f"{first} hold the same folders ({shown}) and are read as one class each: if "
+                "they are "
+                "splits, name them train, valid and test"
+            )
 
 
 def _find_splits(folder: Path, folders: dict[str, Path]) -> dict[str, str] | None:
@@ -156,13 +227,19 @@ def _find_splits(folder: Path, folders: dict[str, Path]) -> dict[str, str] | Non
     Raises:
         UserError: two folders are one split, or the folders of splits have no classes.
     """
-    found = {name: split for name in folders if (split := split_of(name))} or _find_named_alike(folders)
+    found = {name: split for name in folders if (split := split_of(name))} or _find_named_alike(
+        folders
+    )
     others = [name for name in folders if name not in found]
     with_classes = [name for name in found if subfolders(folders[name])]
     if not found or (TRAIN not in found.values() and others):
         return None
     if not with_classes:
-        only_one_class = len(found) == 1 and others and not {name.casefold() for name in others} <= ANNOTATIONS | IMAGES
+        only_one_class = (
+            len(found) == 1
+            and others
+            and not {name.casefold() for name in others} <= ANNOTATIONS | IMAGES
+        )
         if only_one_class:  # such as train beside bus and car
             return None
         _refuse_flat(folder, folder)
@@ -173,12 +250,17 @@ def _find_splits(folder: Path, folders: dict[str, Path]) -> dict[str, str] | Non
     for split in set(found.values()):
         twins = [name for name in with_classes if found[name] == split]
         if len(twins) > 1:
-            raise UserError(f"{folder} has {' and '.join(f'{name}/' for name in twins)}, which are both the {split} "
-                            "split. Put their images into one of them, or move one away.")  # fmt: skip
+            raise UserError(
+                f"{folder} has {' and '.join(f'{name}/' for name in twins)}, which are both the "
+                f"{split} "
+                "split. Put their images into one of them, or move one away."
+            )
     return found
 
 
-def _read_splits(layout: Layout, folder: Path, splits: dict[str, str], folders: dict[str, Path]) -> None:
+def _read_splits(
+    layout: Layout, folder: Path, splits: dict[str, str], folders: dict[str, Path]
+) -> None:
     for name, split in splits.items():
         path = folders[name]
         while (inner := _only_folder(path)) is not None:  # such as training_set/training_set
@@ -186,21 +268,30 @@ def _read_splits(layout: Layout, folder: Path, splits: dict[str, str], folders: 
             path = inner
         classes = _without_annotations(layout, path, subfolders(path))
         layout.unused += _files_in(path, folder)
-        layout.classes += [ClassFolder(split, normalize(label), path) for label, path in classes.items()]
+        layout.classes += [
+            ClassFolder(split, normalize(label), path) for label, path in classes.items()
+        ]
     known = {each.label.casefold() for each in layout.classes if each.split == TRAIN}
     for name, split in splits.items():
         own = [each for each in layout.classes if each.split == split]
-        if known and split != TRAIN and len(own) == 1 and own[0].label.casefold() not in known:  # images without labels
+        if (
+            known and split != TRAIN and len(own) == 1 and own[0].label.casefold() not in known
+        ):  # images without labels
             layout.classes.remove(own[0])
-            layout.unused += [Unused(file, f"in {name}/, without a folder of a class of train")
-                              for file, _ in walk(own[0].path)]  # fmt: skip
+            layout.unused += [
+                Unused(file, f"in {name}/, without a folder of a class of train")
+                for file, _ in walk(own[0].path)
+            ]
     for name, path in folders.items():
         if name in splits:
             continue
         shared = sorted(label for label in subfolders(path) if normalize(label).casefold() in known)
         if shared:
-            raise UserError(f"{path} is no split, but has folders of classes of the train split: {shared[0]}/. Name it "
-                            "like a split (train, valid, test), or move it away.")  # fmt: skip
+            raise UserError(
+                f"{path} is no split, but has folders of classes of the train split: "
+                f"{shared[0]}/. Name it "
+                "like a split (train, valid, test), or move it away."
+            )
         layout.unused += [Unused(file, f"in {name}/, which is no split") for file, _ in walk(path)]
 
 
@@ -217,12 +308,18 @@ def _without_annotations(layout: Layout, folder: Path, folders: dict[str, Path])
     inner = subfolders(folders[pictures[0]])
     if len(pictures) > 1 or not inner or _has_images(folders[pictures[0]]):
         names = ", ".join(f"{name}/" for name in folders)
-        raise UserError(f"{folder} has {names}: images and their annotations, not a folder for each class. "
-                        f"{LAYOUT}.{_hint(folder)}")  # fmt: skip
+        raise UserError(
+            f"{folder} has {names}: images and their annotations, not a folder for each class. "
+            f"{LAYOUT}.{_hint(folder)}"
+        )
     for name in others:
-        layout.unused += [Unused(file, f"in {name}/, which has annotations") for file, _ in walk(folders[name])]
+        layout.unused += [
+            Unused(file, f"in {name}/, which has annotations") for file, _ in walk(folders[name])
+        ]
     layout.unused += _files_in(folders[pictures[0]], folder)
-    layout.notes.append(f"{pictures[0]}/ holds the classes, {', '.join(f'{name}/' for name in others)} is not read")
+    layout.notes.append(
+        f"{pictures[0]}/ holds the classes, {', '.join(f'{name}/' for name in others)} is not read"
+    )
     return inner
 
 
@@ -231,13 +328,17 @@ def _has_images(folder: Path) -> bool:
 
 
 def _files_in(folder: Path, root: Path) -> list[Unused]:
-    """Return the files directly in a folder, outside of the folders of classes, without those of other kinds (.csv)."""
+    """Return the files directly in a folder, outside of the folders of classes, without those of
+    other kinds (.csv).
+    """
     where = "in the root" if folder == root else f"in {folder.relative_to(root).as_posix()}/"
     entries = scan(folder).values()
     paths = [Path(entry.path) for entry in entries if entry.is_file()]
     pages = [Path(entry.path) for entry in entries if is_saved_page(entry.name) and entry.is_dir()]
     loose = [path for path in paths if path.suffix.lower() not in OTHER_SUFFIXES]
-    return [Unused(path, f"{where}, outside of the folders of classes") for path in loose] + unused_pages(pages)
+    return [
+        Unused(path, f"{where}, outside of the folders of classes") for path in loose
+    ] + unused_pages(pages)
 
 
 def refuse_twins(labels: Iterable[str], where: Path) -> None:
@@ -250,8 +351,11 @@ def refuse_twins(labels: Iterable[str], where: Path) -> None:
     for label in labels:
         other = spelt.setdefault(label.casefold(), label)
         if other != label:
-            raise UserError(f"{where} has the classes {other} and {label}, which differ in capitals only. Write them "
-                            "alike.")  # fmt: skip
+            raise UserError(
+                f"{where} has the classes {other} and {label}, which differ in capitals only. "
+                "Write them "
+                "alike."
+            )
 
 
 def _refuse_flat(root: Path, folder: Path) -> None:
@@ -261,7 +365,10 @@ def _refuse_flat(root: Path, folder: Path) -> None:
         raise UserError(f"There are no images in {root}. {LAYOUT}.{_hint(folder)}")
     flat = [f"{name}/" for name, path in subfolders(folder).items() if _has_images(path)]
     where = f"in {', '.join(flat)}" if flat else "in it"
-    raise UserError(f"{folder} has {pictures} images {where}, but no folder for each class. {LAYOUT}.{_hint(folder)}")
+    raise UserError(
+        f"{folder} has {pictures} images {where}, but no folder for each class. "
+        f"{LAYOUT}.{_hint(folder)}"
+    )
 
 
 def _hint(folder: Path) -> str:

@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from eyevsai.data.inspection import Item
 
 GIVEN_ORDER = (TEST, VALID, TRAIN)  # the first of them that has an image keeps it
-MIN_NEAR, MAX_NEAR = 2, 0.1  # images of a class of a given split, and their share, that may be near copies
+MIN_NEAR, MAX_NEAR = (
+    2,
+    0.1,
+)  # images of a class of a given split, and their share, that may be near copies
 
 
 def part_given_splits(items: Sequence[Item]) -> tuple[list[Item], list[Item], list[str]]:
-    """Part the images that stand in two given splits: those of the more careful split are kept, the others left out.
+    """Part the images that stand in two given splits: those of the more careful split are kept, the
+    others left out.
 
-    Of near copies no more than `MAX_NEAR` of a class of a split are left out: more are frames of the same scenes, which
-    a note says.
+    Of near copies no more than `MAX_NEAR` of a class of a split are left out: more are frames of
+    the same scenes, which a note says.
 
     Returns the images that are kept, those that are left out, and notes.
     """
@@ -36,15 +40,22 @@ def part_given_splits(items: Sequence[Item]) -> tuple[list[Item], list[Item], li
     for item in items:
         if _is_second(item, keeper) and item.record.pixels not in pixels[item.copy]:
             near.setdefault((item.file.split, item.label), []).append(item)
-    spared = {key: found for key, found in near.items() if len(found) > max(MIN_NEAR, MAX_NEAR * sizes[key])}
+    spared = {
+        key: found
+        for key, found in near.items()
+        if len(found) > max(MIN_NEAR, MAX_NEAR * sizes[key])
+    }
     stay = {item.name for found in spared.values() for item in found}
     left_out = [item for item in items if _is_second(item, keeper) and item.name not in stay]
     gone = {item.name for item in left_out}
     notes = []
     for (split, label), found in spared.items():
-        notes.append(f"{len(found)} {split} images of {label} resemble images of another split, such as "
-                     f"{found[0].name}: they are too many to be copies and stay. If they are frames of the same "
-                     "scenes, test figures are too high")  # fmt: skip
+        notes.append(
+            f"{len(found)} {split} images of {label} resemble images of another split, such as "
+            f"{found[0].name}: they are too many to be copies and stay. If they are frames of "
+            "the same "
+            "scenes, test figures are too high"
+        )
     return [item for item in items if item.name not in gone], left_out, notes
 
 

@@ -1,4 +1,6 @@
-"""The image files of a dataset, sorted, with the class and, where given, the split and the group of each."""
+"""The image files of a dataset, sorted, with the class and, where given, the split and the group of
+each.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from eyevsai.errors import UserError
 
 @dataclass(frozen=True)
 class File:
-    """One image file. `split` is None where the dataset's layout gives none, `group` where it belongs to none."""
+    """One image file. `split` is None where the dataset's layout gives none, `group` where it
+    belongs to none.
+    """
 
     path: Path
     name: str  # part/relative path, with forward slashes: stable between machines
@@ -64,7 +68,9 @@ def index_files(source: Source) -> Index:
 
 
 def _index_part(source: Source, part: str, layout: Layout, shared: Collection[str]) -> Index:
-    """The files of one part; its name is added to those of classes that are `shared` with other parts."""
+    """The files of one part; its name is added to those of classes that are `shared` with other
+    parts.
+    """
     root, group_of = source.parts[part], _grouping(source.groups)
     files, unused, pages = list[File](), list(layout.unused), list[Path]()
     spelt: dict[tuple[str | None, str], list[str]] = {}
@@ -78,8 +84,11 @@ def _index_part(source: Source, part: str, layout: Layout, shared: Collection[st
             relative = path.relative_to(root).as_posix()
             file = _file(path, f"{part}/{relative}", label, each.split, status)
             files.append(replace(file, group=group_of(relative)))
-    merged = [f"the folders {', '.join(map(repr, names))} are one class, {label!r}"
-              for (_, label), names in spelt.items() if len(names) > 1]  # fmt: skip
+    merged = [
+        f"the folders {', '.join(map(repr, names))} are one class, {label!r}"
+        for (_, label), names in spelt.items()
+        if len(names) > 1
+    ]
     classes = sorted({label for _, label in spelt})
     return Index(files, classes, [*unused, *unused_pages(pages)], [*layout.notes, *merged])
 
@@ -102,17 +111,24 @@ def _index_table(source: Source) -> Index:
     for name, row in sorted(table.rows.items()):  # which sorts files by name, too
         path, status = images[name]
         split = row.split or (split_of(name.partition("/")[0]) if "/" in name else None)
-        files.append(replace(_file(path, f"{part}/{name}", row.label, split, status), group=group_of(name)))
+        files.append(
+            replace(_file(path, f"{part}/{name}", row.label, split, status), group=group_of(name))
+        )
     _check_groups(None if in_table else column, files)
-    unused += [Unused(path, f"without a row in {table_path.name}")
-               for name, (path, _) in images.items() if name not in table.rows]  # fmt: skip
+    unused += [
+        Unused(path, f"without a row in {table_path.name}")
+        for name, (path, _) in images.items()
+        if name not in table.rows
+    ]
     classes = sorted({row.label for row in table.rows.values()})
     refuse_twins(classes, table_path)
     return Index(files, classes, [*unused, *unused_pages(pages)], list(table.notes))
 
 
 def _find_table(given: Path, folder: Path) -> Path:
-    """The table at a path that is relative to the current folder, or else to that of the dataset."""
+    """The table at a path that is relative to the current folder, or else to that of the
+    dataset.
+    """
     for path in (given, folder / given):
         if path.is_file():
             return path
@@ -146,5 +162,8 @@ def _grouping(groups: str | None) -> Callable[[str], str | None]:
 
 def _check_groups(groups: str | None, files: list[File]) -> None:
     if groups is not None and files and not any(file.group for file in files):
-        raise UserError(f"--groups {groups} matches no file, such as {files[0].name.partition('/')[2]}. It is a "
-                        "regular expression over paths, or a column of --labels.")  # fmt: skip
+        raise UserError(
+            f"--groups {groups} matches no file, such as {files[0].name.partition('/')[2]}. It "
+            "is a "
+            "regular expression over paths, or a column of --labels."
+        )

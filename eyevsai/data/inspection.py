@@ -1,4 +1,6 @@
-"""From files to the images that are used: the bad ones left out and named, duplicates put together."""
+"""From files to the images that are used: the bad ones left out and named, duplicates put
+together.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ DARK = 0.1  # of white: an image whose largest value is below it looks black
 
 @dataclass(frozen=True)
 class Item:
-    """One image that is used. Images of one `copy` show the same; those of one `group` share a split."""
+    """One image that is used. Images of one `copy` show the same; those of one `group` share a
+    split.
+    """
 
     file: File
     record: Record
@@ -64,12 +68,20 @@ class Inspection:
     @property
     def bad(self) -> list[tuple[File, Record]]:
         """Files that cannot be used, with the reason in their record."""
-        return [(file, record) for file, record in zip(self.files, self.records, strict=True) if record.error]
+        return [
+            (file, record)
+            for file, record in zip(self.files, self.records, strict=True)
+            if record.error
+        ]
 
     @property
     def misnamed(self) -> list[tuple[File, Record]]:
         """Files that decode and are of another format than their name says."""
-        return [(f, record) for f, record in zip(self.files, self.records, strict=True) if is_misnamed(f, record)]
+        return [
+            (f, record)
+            for f, record in zip(self.files, self.records, strict=True)
+            if is_misnamed(f, record)
+        ]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -90,7 +102,9 @@ class Inspection:
         return [members for members in groups.values() if len(members) > 1]
 
     def fingerprint(self) -> str:
-        """SHA-256 over name, class, split and content of each image in use: equal means the same dataset."""
+        """SHA-256 over name, class, split and content of each image in use: equal means the same
+        dataset.
+        """
         lines = (f"{i.name}\0{i.label}\0{i.file.split}\0{i.record.digest}\n" for i in self.items)
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -103,7 +117,10 @@ class Inspection:
 
     def describe_unused(self) -> str:
         """Files that are not read, by reason; empty if all are."""
-        left = [Unused(item.file.path, "that are copies of images of another split") for item in self.left_out]
+        left = [
+            Unused(item.file.path, "that are copies of images of another split")
+            for item in self.left_out
+        ]
         bad = [Unused(file.path, "that do not decode") for file, _ in self.bad]
         return describe_unused([*self.unused, *bad, *left])
 
@@ -115,7 +132,9 @@ class Inspection:
             "images": len(self.items),
             "classes": self.counts,
             "bad": [{"image": file.name, "reason": record.error} for file, record in self.bad],
-            "misnamed": [{"image": file.name, "format": record.kind} for file, record in self.misnamed],
+            "misnamed": [
+                {"image": file.name, "format": record.kind} for file, record in self.misnamed
+            ],
             "duplicates": [
                 {
                     "images": [item.name for item in members],
@@ -141,7 +160,9 @@ class Inspection:
         }
 
 
-def inspect_source(source: Source, cache_root: Path, duplicates: str = "near", bit_depth: str = "auto") -> Inspection:
+def inspect_source(
+    source: Source, cache_root: Path, duplicates: str = "near", bit_depth: str = "auto"
+) -> Inspection:
     """Index, audit and duplicates of a dataset, however many of its files are bad.
 
     Args:
@@ -157,22 +178,51 @@ def inspect_source(source: Source, cache_root: Path, duplicates: str = "near", b
     if not index.files:
         raise UserError(f"There are no images in {source.where}. {LAYOUT}.")
     records = audit_files(index.files, cache_root)
-    depth = find_depth(record.range for record in records) if bit_depth == "auto" else named_depth(bit_depth)
-    good = [(file, record) for file, record in zip(index.files, records, strict=True) if not record.error]
+    depth = (
+        find_depth(record.range for record in records)
+        if bit_depth == "auto"
+        else named_depth(bit_depth)
+    )
+    good = [
+        (file, record)
+        for file, record in zip(index.files, records, strict=True)
+        if not record.error
+    ]
     found = find_copies(good, depth, cache_root, duplicates)
     groups = join_groups([file for file, _ in good], found.groups)
-    items = [Item(*pair, group, copy) for pair, group, copy in zip(good, groups, found.groups, strict=True)]
+    items = [
+        Item(*pair, group, copy)
+        for pair, group, copy in zip(good, groups, found.groups, strict=True)
+    ]
     kept, left_out, spared = part_given_splits(items)
-    notes = [*index.notes, *_describe_depth(records, depth), *_describe_sequences(items, found), *spared]
+    notes = [
+        *index.notes,
+        *_describe_depth(records, depth),
+        *_describe_sequences(items, found),
+        *spared,
+    ]
     return Inspection(
-        source, index.classes, index.files, records, kept, left_out, depth, index.unused, notes,
-        [*_equal_in_two_classes(items), *((items[one], items[other]) for one, other in found.conflicts)],
+        source,
+        index.classes,
+        index.files,
+        records,
+        kept,
+        left_out,
+        depth,
+        index.unused,
+        notes,
+        [
+            *_equal_in_two_classes(items),
+            *((items[one], items[other]) for one, other in found.conflicts),
+        ],
         [[items[place] for place in places] for places in found.sequences],
-    )  # fmt: skip
+    )
 
 
 def _equal_in_two_classes(items: Sequence[Item]) -> list[tuple[Item, Item]]:
-    """Pairs of images with equal pixels and two labels: the first image of the pixels, and that of each other label."""
+    """Pairs of images with equal pixels and two labels: the first image of the pixels, and that of
+    each other label.
+    """
     first, seen, pairs = dict[str, Item](), set[tuple[str, str]](), list[tuple[Item, Item]]()
     for item in items:
         pixels, label = item.record.pixels, item.label
@@ -187,13 +237,23 @@ def _describe_depth(records: Sequence[Record], depth: Depth) -> list[str]:
     deep = [record for record in records if record.top > 0 or record.low < 0]
     if not deep:
         return []
-    whites = {f"{depth.float_top:g} (float)" if record.is_float else f"{depth.integer_top:g}" for record in deep}
-    notes = [f"{len(deep)} images have more than 8 bits: {', '.join(sorted(whites))} is white (--bit-depth)"]
+    whites = {
+        f"{depth.float_top:g} (float)" if record.is_float else f"{depth.integer_top:g}"
+        for record in deep
+    }
+    notes = [
+        f"{len(deep)} images have more than 8 bits: {', '.join(sorted(whites))} is white "
+        "(--bit-depth)"
+    ]
     dark = [
-        record for record in deep if record.top < DARK * (depth.float_top if record.is_float else depth.integer_top)
+        record
+        for record in deep
+        if record.top < DARK * (depth.float_top if record.is_float else depth.integer_top)
     ]
     if below := sum(record.low < 0 for record in deep):
-        notes.append(f"{below} of these have values below 0, which become black: add an offset to the files")
+        notes.append(
+            f"{below} of these have values below 0, which become black: add an offset to the files"
+        )
     if len(dark) > len(deep) / 2:
         notes.append(f"{len(dark)} of these are nearly black: is it another --bit-depth?")
     return notes
@@ -203,8 +263,10 @@ def _describe_sequences(items: Sequence[Item], found: Found) -> list[str]:
     notes = []
     for places in found.sequences:
         labels = ", ".join(sorted({items[place].label for place in places})[:3])
-        notes.append(f"{len(places)} images of {labels} look like frames of one scene, such as "
-                     f"{items[places[0]].name}: --groups keeps those that belong together in one split")  # fmt: skip
+        notes.append(
+            f"{len(places)} images of {labels} look like frames of one scene, such as "
+            f"{items[places[0]].name}: --groups keeps those that belong together in one split"
+        )
     return notes
 
 
@@ -215,8 +277,10 @@ def refuse_bad(found: Inspection, max_bad_fraction: float) -> None:
         listed = "".join(f"\n  {file.path}: {record.error}" for file, record in found.bad[:SHOWN])
         more = f"\n  and {len(found.bad) - SHOWN} more" if len(found.bad) > SHOWN else ""
         raise UserError(
-            f"{len(found.bad)} of {len(found.files)} images in {where} cannot be used, more than --max-bad-fraction "
-            f"{max_bad_fraction:g} allows. Mend or remove them; `eyevsai data check` shows all.{listed}{more}"
+            f"{len(found.bad)} of {len(found.files)} images in {where} cannot be used, more "
+            "than --max-bad-fraction "
+            f"{max_bad_fraction:g} allows. Mend or remove them; `eyevsai data check` shows "
+            f"all.{listed}{more}"
         )
 
 
@@ -227,8 +291,12 @@ def refuse_unusable(found: Inspection, max_bad_fraction: float) -> None:
     small = [f"{label} ({count})" for label, count in found.counts.items() if count < MIN_IMAGES]
     if small:
         raise UserError(
-            f"Each class needs at least {MIN_IMAGES} images; too few in {where}: {', '.join(small[:SHOWN])}. "
+            f"Each class needs at least {MIN_IMAGES} images; too few in {where}: "
+            f"{', '.join(small[:SHOWN])}. "
             "Add images or remove the folder."
         )
     if len(found.classes) < 2:
-        raise UserError(f"There is only one class in {where}: {found.classes[0]}. A classifier needs two or more.")
+        raise UserError(
+            f"There is only one class in {where}: {found.classes[0]}. A classifier needs two or "
+            "more."
+        )

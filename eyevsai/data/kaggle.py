@@ -1,7 +1,7 @@
 """Where Kaggle keeps a dataset, asked by kagglehub, which knows the API and a person's credentials.
 
-The file itself is downloaded and unpacked here: kagglehub unpacks whatever size an archive has, and leaves a second
-copy of everything in its own cache.
+The file itself is downloaded and unpacked here: kagglehub unpacks whatever size an archive has, and
+leaves a second copy of everything in its own cache.
 """
 
 from __future__ import annotations
@@ -52,8 +52,11 @@ def locate_dataset(handle: str) -> Location:
         except requests.HTTPError as error:
             if error.response is None or error.response.status_code not in REFUSALS:
                 raise
-            raise RunFailed(f"Kaggle answers {error.response.status_code}: it wants to know who you are. Make a token "
-                            "at https://www.kaggle.com/settings and set KAGGLE_API_TOKEN.") from error  # fmt: skip
+            raise RunFailed(
+                f"Kaggle answers {error.response.status_code}: it wants to know who you are. "
+                "Make a token "
+                "at https://www.kaggle.com/settings and set KAGGLE_API_TOKEN."
+            ) from error
 
 
 def _hex(checksum: str | None) -> str | None:

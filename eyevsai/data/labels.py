@@ -13,9 +13,39 @@ from pathlib import Path, PurePosixPath
 from eyevsai.data.folders import SPLITS, normalize, split_of
 from eyevsai.errors import UserError
 
-PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "imagepath",
-         "image_name", "image_file", "img", "img_path", "id", "image_id", "imageid", "name", "photo", "x")  # fmt: skip
-LABELS = ("label", "class", "class_name", "classname", "category", "target", "species", "breed", "labels", "y")
+PATHS = (
+    "path",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "image",
+    "image_path",
+    "imagepath",
+    "image_name",
+    "image_file",
+    "img",
+    "img_path",
+    "id",
+    "image_id",
+    "imageid",
+    "name",
+    "photo",
+    "x",
+)
+LABELS = (
+    "label",
+    "class",
+    "class_name",
+    "classname",
+    "category",
+    "target",
+    "species",
+    "breed",
+    "labels",
+    "y",
+)
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "fold", "usage")
 SHOWN = 3
 
@@ -31,7 +61,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a table by the path of their file, relative to the dataset; and what of it was not used."""
+    """The rows of a table by the path of their file, relative to the dataset; and what of it was
+    not used.
+    """
 
     rows: Mapping[str, Row]
     columns: Sequence[str]
@@ -48,7 +80,8 @@ def read_labels(path: Path, names: Sequence[str], group_column: str | None, fold
         folder: that of the dataset.
 
     Raises:
-        UserError: the table cannot be read, lacks a column, leaves the folder, names one file twice with different
+        UserError: the table cannot be read, lacks a column, leaves the folder, names one file twice
+            with different
             labels, or names a file that cannot be told from another.
     """
     header, lines = _read(path)
@@ -70,19 +103,29 @@ def read_labels(path: Path, names: Sequence[str], group_column: str | None, fold
         elif not label:
             unlabeled.append(cell)
         else:
-            row = Row(label, split, cells[of_group].strip() or None if of_group is not None else None)
+            row = Row(
+                label, split, cells[of_group].strip() or None if of_group is not None else None
+            )
             if rows.setdefault(found, row) != row:
-                raise UserError(f"{path}, row {number}: {found} has two rows, {rows[found].label!r} and {label!r}. An "
-                                "image has one label and one split: remove one of the rows.")  # fmt: skip
+                raise UserError(
+                    f"{path}, row {number}: {found} has two rows, {rows[found].label!r} and "
+                    f"{label!r}. An "
+                    "image has one label and one split: remove one of the rows."
+                )
     if not rows:
         example = f", such as {missing[0]!r}" if missing else ""
         takes = names[0] if names else "images/a.jpg"
-        raise UserError(f"{path}: no row names an image of the dataset{example}. The column {header[of_path]!r} takes "
-                        f"paths relative to its folder, such as {takes!r}.")  # fmt: skip
+        raise UserError(
+            f"{path}: no row names an image of the dataset{example}. The column "
+            f"{header[of_path]!r} takes "
+            f"paths relative to its folder, such as {takes!r}."
+        )
     notes = [
-        f"{len(cells)} {'row' if len(cells) == 1 else 'rows'} of {path.name} {what} ({_some(cells)})"
-        for cells, what in ((missing, "without a file"), (unlabeled, "without a label")) if cells
-    ]  # fmt: skip
+        f"{len(cells)} {'row' if len(cells) == 1 else 'rows'} of {path.name} {what} "
+        f"({_some(cells)})"
+        for cells, what in ((missing, "without a file"), (unlabeled, "without a label"))
+        if cells
+    ]
     return Table(rows, [name.strip() for name in header], notes)
 
 
@@ -100,33 +143,46 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     except csv.Error as error:
         raise UserError(f"Cannot read --labels {path}: it is no CSV table ({error}).") from error
     if len(lines) < 2:
-        raise UserError(f"--labels {path} has no rows. It takes a header with a column for paths and one for labels.")
+        raise UserError(
+            f"--labels {path} has no rows. It takes a header with a column for paths and one "
+            "for labels."
+        )
     return lines[0], lines[1:]
 
 
-def _find(path: Path, header: Sequence[str], columns: Mapping[str, int], wanted: Sequence[str]) -> int:
+def _find(
+    path: Path, header: Sequence[str], columns: Mapping[str, int], wanted: Sequence[str]
+) -> int:
     for name in wanted:
         if name in columns:
             return columns[name]
     what = "paths" if wanted is PATHS else "labels"
-    raise UserError(f"--labels {path} has no column for {what}: it has {', '.join(header)}. Name one of them "
-                    f"{', '.join(wanted[:5])} or the like.")  # fmt: skip
+    raise UserError(
+        f"--labels {path} has no column for {what}: it has {', '.join(header)}. Name one of them "
+        f"{', '.join(wanted[:5])} or the like."
+    )
 
 
 def _split(path: Path, number: int, cell: str) -> str | None:
     name = cell.strip().casefold()
     if name and name not in SPLITS:
-        raise UserError(f"{path}, row {number}: {cell.strip()!r} is no split. It takes train, valid or test.")
+        raise UserError(
+            f"{path}, row {number}: {cell.strip()!r} is no split. It takes train, valid or test."
+        )
     return SPLITS[name] if name else None
 
 
 class _Finder:
-    """Finds the file that a cell of a table means: by its path, its name, or either without the suffix."""
+    """Finds the file that a cell of a table means: by its path, its name, or either without the
+    suffix.
+    """
 
     def __init__(self, names: Sequence[str], table: Path, folder: Path) -> None:
         self.table, self.folder, self.by_key = table, folder.resolve(), dict[str, list[str]]()
         beside = table.resolve().parent
-        self.base = beside.relative_to(self.folder).as_posix() if beside.is_relative_to(self.folder) else ""
+        self.base = (
+            beside.relative_to(self.folder).as_posix() if beside.is_relative_to(self.folder) else ""
+        )
         for name in names:
             pure = PurePosixPath(name)
             for key in {name, str(pure.with_suffix("")), pure.name, pure.stem}:
@@ -143,8 +199,11 @@ class _Finder:
         if Path(key).is_absolute() and Path(key).is_relative_to(self.folder):
             key = Path(key).relative_to(self.folder).as_posix()
         if key == ".." or key.startswith("../") or Path(key).is_absolute():
-            raise UserError(f"{self.table}, row {number}: {cell!r} leaves the folder of the dataset. Write the path "
-                            "relative to that.")  # fmt: skip
+            raise UserError(
+                f"{self.table}, row {number}: {cell!r} leaves the folder of the dataset. Write "
+                "the path "
+                "relative to that."
+            )
         beside = os.path.normpath(os.path.join(self.base, key))
         for exact in (key, beside, key.removeprefix(f"{self.folder.name}/")):
             if exact in self.names:
@@ -153,12 +212,17 @@ class _Finder:
         if len(found) > 1:
             found = list(self._nearest(found, split)) or found
         if len(found) > 1:
-            raise UserError(f"{self.table}, row {number}: {cell!r} may be {found[0]} or {found[1]}. Write the path "
-                            "relative to the folder of the dataset.")  # fmt: skip
+            raise UserError(
+                f"{self.table}, row {number}: {cell!r} may be {found[0]} or {found[1]}. Write "
+                "the path "
+                "relative to the folder of the dataset."
+            )
         return found[0] if found else None
 
     def _nearest(self, found: Sequence[str], split: str | None) -> Iterator[str]:
-        """Yield the files in the folder of the row's split, or in the one that is named like the table."""
+        """Yield the files in the folder of the row's split, or in the one that is named like the
+        table.
+        """
         wanted = split or split_of(self.table.stem)
         for name in found:
             folders = PurePosixPath(name).parts[:-1]

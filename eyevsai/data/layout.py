@@ -1,4 +1,6 @@
-"""From the files of an unpacked archive to the class folders that a dataset is read from, and a record of them."""
+"""From the files of an unpacked archive to the class folders that a dataset is read from, and a
+record of them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ class Placed:
 
 
 def name_class(folder: str) -> str:
-    """What a class is called whose folder an archive has: `kebab (shish kebab)` becomes `kebab_shish_kebab`.
+    """What a class is called whose folder an archive has: `kebab (shish kebab)` becomes
+    `kebab_shish_kebab`.
 
     Raises:
         UserError: nothing is left of the name.
@@ -49,10 +52,17 @@ def place_by_folder(unpacked: Path) -> Iterator[Placed]:
 
 
 def place_by_name(unpacked: Path, splits: Mapping[str, str] | None) -> Iterator[Placed]:
-    """Images by their names, such as `Abyssinian_12.jpg`; where `splits` are given, those that it lists by stem."""
+    """Images by their names, such as `Abyssinian_12.jpg`; where `splits` are given, those that it
+    lists by stem.
+    """
     for path in sorted(unpacked.rglob("*")):
         label, underscore, _ = path.stem.rpartition("_")
-        if path.is_file() and path.suffix.lower() in SUFFIXES and underscore and (not splits or path.stem in splits):
+        if (
+            path.is_file()
+            and path.suffix.lower() in SUFFIXES
+            and underscore
+            and (not splits or path.stem in splits)
+        ):
             yield Placed(path, name_class(label), splits[path.stem] if splits else None)
 
 
@@ -66,14 +76,19 @@ def read_official(unpacked: Path) -> dict[str, str]:
     for file, split in OFFICIAL.items():
         path = next(unpacked.rglob(f"{file}.txt"), None)
         if path is None:
-            raise UserError(f"The annotations hold no {file}.txt: they are not those of Oxford-IIIT Pet.")
+            raise UserError(
+                f"The annotations hold no {file}.txt: they are not those of Oxford-IIIT Pet."
+            )
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        splits |= {line.split()[0]: split for line in lines if line.strip() and not line.startswith("#")}
+        splits |= {
+            line.split()[0]: split for line in lines if line.strip() and not line.startswith("#")
+        }
     return splits
 
 
 def lay_out(placed: Iterable[Placed], target: Path, *, keep_splits: bool) -> dict[str, Any]:
-    """Moves images into class folders of `target`, below folders of splits if those are kept; returns the counts.
+    """Moves images into class folders of `target`, below folders of splits if those are kept;
+    returns the counts.
 
     Raises:
         UserError: fewer than two classes.
@@ -90,7 +105,11 @@ def lay_out(placed: Iterable[Placed], target: Path, *, keep_splits: bool) -> dic
             splits[split] += 1
     if len(classes) < 2:
         raise UserError("There are no folders of images in it, one for each class.")
-    return {"classes": dict(sorted(classes.items())), "splits": dict(splits), "images": classes.total()}
+    return {
+        "classes": dict(sorted(classes.items())),
+        "splits": dict(splits),
+        "images": classes.total(),
+    }
 
 
 def _free_name(folder: Path, path: Path) -> Path:
@@ -103,7 +122,9 @@ def _free_name(folder: Path, path: Path) -> Path:
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Leaves a record in a dataset."""
-    (folder / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(
+        json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -112,4 +133,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and {"classes", "splits", "images"} <= record.keys() else None
+    return (
+        record
+        if isinstance(record, dict) and {"classes", "splits", "images"} <= record.keys()
+        else None
+    )

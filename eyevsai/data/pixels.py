@@ -45,20 +45,27 @@ class Pixels:
         """One image, H,W,3 uint8; a copy, since the map is read-only."""
         height, width = self.shapes[row]
         start = self.offsets[row]
-        return torch.from_numpy(self.flat[start : start + 3 * height * width].reshape(height, width, 3).copy())
+        return torch.from_numpy(
+            self.flat[start : start + 3 * height * width].reshape(height, width, 3).copy()
+        )
 
 
-def load_pixels(cache: Cache, items: Sequence[Item], fingerprint: str, preprocessing: Preprocessing) -> Pixels:
+def load_pixels(
+    cache: Cache, items: Sequence[Item], fingerprint: str, preprocessing: Preprocessing
+) -> Pixels:
     """The pixels of `items`, in order; decoded where the cache has them not.
 
     Raises:
         UserError: an image that changed since it was indexed, or a cache that cannot be written.
     """
-    key = f"{fingerprint}/{decode.VERSION}.{VERSION}/{preprocessing.interpolation}/{preprocessing.short_side_px}"
+    size = f"{preprocessing.interpolation}/{preprocessing.short_side_px}"
+    key = f"{fingerprint}/{decode.VERSION}.{VERSION}/{size}"
     key += "" if preprocessing.depth is None else f"/{preprocessing.depth}"
 
     def _build(folder: Path) -> dict[str, Any]:
-        shapes = [preprocessing.resized_shape(item.record.height, item.record.width) for item in items]
+        shapes = [
+            preprocessing.resized_shape(item.record.height, item.record.width) for item in items
+        ]
         np.save(folder / SHAPES, np.array(shapes, dtype=np.int32), allow_pickle=False)
         _write_pixels(items, shapes, _Writer(folder / FLAT, preprocessing, cache.root))
         return {"images": len(items), "preprocessing": preprocessing.to_json()}
@@ -73,7 +80,9 @@ def _open(folder: Path, key: str) -> Pixels:
     return Pixels(flat, shapes, np.concatenate([[0], np.cumsum(sizes)[:-1]]), key)
 
 
-def _write_pixels(items: Sequence[Item], shapes: Sequence[tuple[int, int]], writer: _Writer) -> None:
+def _write_pixels(
+    items: Sequence[Item], shapes: Sequence[tuple[int, int]], writer: _Writer
+) -> None:
     """All images into one file, each worker writing its own at the place where they belong."""
     ends = np.cumsum([3 * height * width for height, width in shapes], dtype=np.int64).tolist()
     with open(writer.path, "wb") as file:
@@ -94,14 +103,18 @@ class _Writer:
     def __call__(self, places: Sequence[tuple[Item, int]]) -> None:
         with open(self.path, "r+b") as file:
             file.seek(places[0][1])
-            # Decoding several before resizing them is a fifth faster: each finds its code in the CPU's caches.
+            # Decoding several before resizing them is a fifth faster: each finds its code in the
+            # CPU's caches.
             for items in _group_by_pixels(item for item, _ in places):
                 for picture in self._decode(items):
                     image = self.preprocessing.resize(torch.from_numpy(picture)[None])[0]
                     file.write(image.contiguous().numpy().data)
 
     def _decode(self, items: Sequence[Item]) -> list[decode.Array]:
-        return [decode.decode(_read_unchanged(item, self.cache_root), self.preprocessing.depth) for item in items]
+        return [
+            decode.decode(_read_unchanged(item, self.cache_root), self.preprocessing.depth)
+            for item in items
+        ]
 
 
 def _group_by_pixels(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -127,5 +140,7 @@ def _read_unchanged(item: Item, cache_root: Path) -> bytes:
         ) from error
     if hashlib.sha256(content).hexdigest() != item.record.digest:
         forget(item.file.path.parent, cache_root)  # or the next run would find the same
-        raise UserError(f"{item.file.path} changed while the dataset was being read. Run the command again.")
+        raise UserError(
+            f"{item.file.path} changed while the dataset was being read. Run the command again."
+        )
     return content

@@ -23,13 +23,17 @@ VERSION = 3  # goes into the key of the pixel cache: raise it when any resized p
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the short side, cut out the centre, normalise; declared once and saved with the model."""
+    """Resize the short side, cut out the centre, normalise; declared once and saved with the
+    model.
+    """
 
     image_size: int
     mean: tuple[float, ...] = field(default=IMAGENET_MEAN)
     std: tuple[float, ...] = field(default=IMAGENET_STD)
     interpolation: str = "bilinear"
-    depth: Depth | None = None  # of images with more than 8 bits; None: each by its own values, as older models do
+    depth: Depth | None = (
+        None  # of images with more than 8 bits; None: each by its own values, as older models do
+    )
 
     @property
     def short_side_px(self) -> int:
@@ -51,28 +55,39 @@ class Preprocessing:
         """The inverse of `to_json`."""
         mean, std = tuple(values["mean"]), tuple(values["std"])
         depth = values.get("depth")
-        return cls(values["image_size"], mean, std, values["interpolation"], Depth(**depth) if depth else None)
+        return cls(
+            values["image_size"],
+            mean,
+            std,
+            values["interpolation"],
+            Depth(**depth) if depth else None,
+        )
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that `resize` gives to an image of `height` x `width`."""
         height, width = _within_aspect(height, width)
-        resized = (round(Fraction(side * self.short_side_px, min(height, width))) for side in (height, width))
+        resized = (
+            round(Fraction(side * self.short_side_px, min(height, width)))
+            for side in (height, width)
+        )
         high, wide = (max(self.short_side_px, side) for side in resized)
         return high, wide
 
     def resize(self, images: Tensor) -> Tensor:
         """N,H,W,3 uint8 of any size -> N,h,w,3 uint8 with short side `short_side_px`.
 
-        Aspect is kept up to 2:1; of a longer image the middle is taken. Antialiased, bilinear or bicubic, in torch's
-        fixed-point arithmetic (docs/decisions/009-resize.md). An image that has the size already comes
-        back unchanged.
+        Aspect is kept up to 2:1; of a longer image the middle is taken. Antialiased, bilinear or
+        bicubic, in torch's fixed-point arithmetic (docs/decisions/009-resize.md). An image that has
+        the size already comes back unchanged.
         """
         images = crop_center(images, *_within_aspect(*images.shape[1:3]))
         size = self.resized_shape(*images.shape[1:3])
         if size == images.shape[1:3]:
             return images
         planes = images.permute(0, 3, 1, 2)
-        resized = functional.interpolate(planes, size, mode=self.interpolation, antialias=True, align_corners=False)
+        resized = functional.interpolate(
+            planes, size, mode=self.interpolation, antialias=True, align_corners=False
+        )
         return resized.permute(0, 2, 3, 1)
 
     def crop(self, images: Tensor) -> Tensor:
@@ -80,7 +95,9 @@ class Preprocessing:
         return crop_center(self.resize(images), self.image_size, self.image_size)
 
     def square(self, resized: Tensor) -> Tensor:
-        """N,h,w,3 as `resize` gives them -> N,s,s,3 with s the short side: of one size, and of the same `crop`."""
+        """N,h,w,3 as `resize` gives them -> N,s,s,3 with s the short side: of one size, and of the
+        same `crop`.
+        """
         side, (margin, _) = self.short_side_px, self.middle_of_square
         top, left = ((length - self.image_size) // 2 - margin for length in resized.shape[1:3])
         return resized[:, top : top + side, left : left + side]
@@ -93,7 +110,9 @@ class Preprocessing:
     def normalize(self, crops: Tensor) -> Tensor:
         """N,S,S,3 uint8 -> N,3,S,S float32 with the declared mean and standard deviation."""
         scale = 1 / (255 * torch.tensor(self.std, device=crops.device))
-        shift = -torch.tensor(self.mean, device=crops.device) / torch.tensor(self.std, device=crops.device)
+        shift = -torch.tensor(self.mean, device=crops.device) / torch.tensor(
+            self.std, device=crops.device
+        )
         return torch.addcmul(shift, crops.to(torch.float32), scale).permute(0, 3, 1, 2)
 
 

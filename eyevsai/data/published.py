@@ -1,4 +1,6 @@
-"""The datasets that `eyevsai data get` fetches: where their publishers keep them, and what is in them."""
+"""The datasets that `eyevsai data get` fetches: where their publishers keep them, and what is in
+them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ KAGGLE = "https://www.kaggle.com/datasets"
 
 @dataclass(frozen=True)
 class Archive:
-    """A file of a publisher. One that lies at Kaggle has a handle, is asked for by kagglehub, and brings its MD5."""
+    """A file of a publisher. One that lies at Kaggle has a handle, is asked for by kagglehub, and
+    brings its MD5.
+    """
 
     file: str  # as a browser saves it; a mirror has it under NAME/ by the same name
     page: str  # where a person downloads it
@@ -28,7 +32,9 @@ class Published:
     name: str
     images: Archive
     num_classes: int  # that its publisher names
-    splits: Archive | None = None  # lists of the official split, where the folders of `images` do not say it
+    splits: Archive | None = (
+        None  # lists of the official split, where the folders of `images` do not say it
+    )
 
 
 def _kaggle(name: str, handle: str, num_classes: int) -> Published:
@@ -40,7 +46,9 @@ PUBLISHED: Mapping[str, Published] = {
         "pets",
         Archive("images.tar.gz", f"{OXFORD}/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
         37,
-        Archive("annotations.tar.gz", f"{OXFORD}/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
+        Archive(
+            "annotations.tar.gz", f"{OXFORD}/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"
+        ),
     ),
     "vegetables": _kaggle("vegetables", "misrakahmed/vegetable-image-dataset", 15),
     "street_foods": _kaggle("street_foods", "nikolasgegenava/popular-street-foods", 20),

@@ -1,4 +1,6 @@
-"""`Preprocessing.crop` as matrix products, for graphs that leave torch: the same pixels from images of any size."""
+"""`Preprocessing.crop` as matrix products, for graphs that leave torch: the same pixels from images
+of any size.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,10 @@ CUBIC = -0.5  # the sharpness of torch's antialiased bicubic filter (Keys 1981)
 class Resizing(nn.Module):
     """N,H,W,3 uint8 of any size -> N,S,S,3 uint8; see docs/decisions/009-resize.md.
 
-    torch's fixed-point weights are whole numbers, and so is all that is computed here: of numbers below 2 ** 24, which
-    float32 adds and multiplies exactly, since some runtimes have nothing else. Only bicubic weights are not whole
-    before they are rounded; they are computed in float64, where a runtime has it.
+    torch's fixed-point weights are whole numbers, and so is all that is computed here: of numbers
+    below 2 ** 24, which float32 adds and multiplies exactly, since some runtimes have nothing else.
+    Only bicubic weights are not whole before they are rounded; they are computed in float64, where
+    a runtime has it.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
@@ -42,14 +45,18 @@ class Resizing(nn.Module):
     def _weights(self, images: Tensor, axis: int, short: Tensor) -> Weights:
         """What each of L pixels along an axis of the image gives to each of the S of the crop.
 
-        Rows of the whole resized image are computed, up to the most that it can have: the largest weight of all decides
-        how many bits are kept.
+        Rows of the whole resized image are computed, up to the most that it can have: the largest
+        weight of all decides how many bits are kept.
         """
         length = _number(images.shape[axis], images)
         used = torch.minimum(length, MAX_ASPECT * short)
         first = torch.floor((length - used) / 2)  # of an image that is too long, the middle
-        after = torch.maximum(_round_quotient(used * self.short_px, short), torch.full_like(used, self.short_px))
-        places = torch.arange(MAX_ASPECT * self.short_px, dtype=torch.float32, device=images.device)[:, None]
+        after = torch.maximum(
+            _round_quotient(used * self.short_px, short), torch.full_like(used, self.short_px)
+        )
+        places = torch.arange(
+            MAX_ASPECT * self.short_px, dtype=torch.float32, device=images.device
+        )[:, None]
         pixels = torch.arange(images.shape[axis], dtype=torch.float32, device=images.device) - first
         inside = (pixels >= 0) & (pixels < used) & (places < after)
         distance = (2 * pixels + 1) * after - (2 * places + 1) * used
@@ -60,7 +67,9 @@ class Resizing(nn.Module):
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights S,L float32 as multiples of 1 / `unit`, which is a power of two; `inverse` is that 1 / `unit`."""
+    """Weights S,L float32 as multiples of 1 / `unit`, which is a power of two; `inverse` is that 1
+    / `unit`.
+    """
 
     multiples: Tensor
     unit: Tensor
@@ -71,11 +80,15 @@ class Weights:
         return Weights(self.multiples.index_select(0, rows), self.unit, self.inverse)
 
     def sum_up(self, multiply: Callable[[Tensor], Tensor]) -> Tensor:
-        """The sums that `multiply` makes with weights, as levels of 0..255: in two parts, of eight bits each."""
+        """The sums that `multiply` makes with weights, as levels of 0..255: in two parts, of eight
+        bits each.
+        """
         high = torch.floor(self.multiples / BYTE)
         low = multiply(self.multiples - BYTE * high)
         sums = multiply(high) + torch.floor(low / BYTE)
-        return torch.clamp(torch.floor((sums + self.unit / (2 * BYTE)) * (self.inverse * BYTE)), 0, BYTE - 1)
+        return torch.clamp(
+            torch.floor((sums + self.unit / (2 * BYTE)) * (self.inverse * BYTE)), 0, BYTE - 1
+        )
 
 
 def _number(size: int, like: Tensor) -> Tensor:
@@ -122,9 +135,14 @@ def _cubic(distance: Tensor, reach: Tensor, inside: Tensor) -> Weights:
 
 
 def _find_unit(largest: Tensor) -> tuple[Tensor, Tensor]:
-    """The power of two for as many bits as keep the largest weight in 16, and its inverse, neither of them computed."""
+    """The power of two for as many bits as keep the largest weight in 16, and its inverse, neither
+    of them computed.
+    """
     powers = [2.0**bits for bits in range(BITS + 1)]
-    units, inverses = (torch.tensor(each, device=largest.device) for each in (powers, [1 / power for power in powers]))
+    units, inverses = (
+        torch.tensor(each, device=largest.device)
+        for each in (powers, [1 / power for power in powers])
+    )
     fits = torch.floor(largest * units + 0.5) < LARGEST
     ones = torch.ones_like(units)
     return torch.where(fits, units, ones).max(), torch.where(fits, inverses, ones).min()

@@ -9,15 +9,18 @@ from eyevsai.data.folders import TEST, TRAIN, VALID
 from eyevsai.data.inspection import Item
 
 
-def split_items(items: Sequence[Item], seed: int, valid_fraction: float, test_fraction: float) -> list[str]:
+def split_items(
+    items: Sequence[Item], seed: int, valid_fraction: float, test_fraction: float
+) -> list[str]:
     """The split of each item: `train`, `valid` or `test`, stratified by class, groups kept whole.
 
-    Splits that the dataset gives are kept; a split it does not give is taken out of train. In a union each part is
-    asked for itself: that one of them gives a test split takes none from the classes of the others.
-    Each group is ranked in its class by a hash of (seed, content), which does not depend on the other groups. Test
-    is taken from one end and valid from the other, group by group, as many images as their share: a group that has
-    more images than are still to be taken is passed over. So a file that is added moves few others. Each split that
-    is asked for gets at least one group of a class that has one to spare, the smallest if all have too many images.
+    Splits that the dataset gives are kept; a split it does not give is taken out of train. In a
+    union each part is asked for itself: that one of them gives a test split takes none from the
+    classes of the others. Each group is ranked in its class by a hash of (seed, content), which
+    does not depend on the other groups. Test is taken from one end and valid from the other, group
+    by group, as many images as their share: a group that has more images than are still to be taken
+    is passed over. So a file that is added moves few others. Each split that is asked for gets at
+    least one group of a class that has one to spare, the smallest if all have too many images.
     """
     given: dict[str, set[str | None]] = {}
     for item in items:
@@ -47,7 +50,8 @@ def split_items(items: Sequence[Item], seed: int, valid_fraction: float, test_fr
 
 
 def _take(groups: Sequence[list[int]], wanted: int, spared: int) -> list[list[int]]:
-    """The first groups that together have at most `wanted` images, and one more if that comes closer.
+    """The first groups that together have at most `wanted` images, and one more if that comes
+    closer.
 
     `spared` groups are left, if there are as many.
     """

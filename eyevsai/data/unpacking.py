@@ -1,7 +1,9 @@
-"""Archives of strangers: only plain files leave one, into one folder, and never more than a dataset can have.
+"""Archives of strangers: only plain files leave one, into one folder, and never more than a dataset
+can have.
 
-An archive is refused as a whole at the first thing in it that no dataset needs: a name that leads elsewhere, a link, a
-device, a file twice, more than there may be. Python's own filters allow links and any size.
+An archive is refused as a whole at the first thing in it that no dataset needs: a name that leads
+elsewhere, a link, a device, a file twice, more than there may be. Python's own filters allow links
+and any size.
 """
 
 from __future__ import annotations
@@ -27,13 +29,22 @@ MAX_FILES = 100_000
 MAX_FILE_BYTES = 100 * 10**6  # of one that is unpacked
 MAX_BYTES = 20 * 10**9
 MAX_RATIO, RATIO_FROM_BYTES = 50, 50 * 10**6  # images hardly shrink, and few that do are no danger
-MAX_HEADER_BYTES = 2**20  # tarfile reads the extended header of a member into memory, however long it is
+MAX_HEADER_BYTES = (
+    2**20
+)  # tarfile reads the extended header of a member into memory, however long it is
 UTF_8 = 0x800  # in a zip: says how a name is encoded
 ENCRYPTED = 0x1
 DAMAGE = (
-    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error, EOFError, ValueError,
-    OverflowError, RuntimeError,
-)  # fmt: skip
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +62,11 @@ class Refused(UserError):
 
 
 def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
-    """Writes the files of a .zip or .tar.gz that have one of `suffixes` below `folder`; returns how many it left out.
+    """Writes the files of a .zip or .tar.gz that have one of `suffixes` below `folder`; returns how
+    many it left out.
 
-    Hidden files are left out too. What was written before an archive is refused stays: `folder` is to be thrown away.
+    Hidden files are left out too. What was written before an archive is refused stays: `folder` is
+    to be thrown away.
 
     Raises:
         Refused: the archive is damaged, or no dataset.
@@ -67,8 +80,12 @@ def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
                 parts = _parts(archive, member)
                 total += member.size_bytes
                 if count > MAX_FILES or total > largest:
-                    raise _refuse(archive, f"it holds more than {MAX_FILES:,} files" if count > MAX_FILES else
-                                  f"it swells to more than {largest / 1e6:,.0f} MB")  # fmt: skip
+                    raise _refuse(
+                        archive,
+                        f"it holds more than {MAX_FILES:,} files"
+                        if count > MAX_FILES
+                        else f"it swells to more than {largest / 1e6:,.0f} MB",
+                    )
                 if member.kind == "folder":
                     continue
                 if not _is_wanted(parts, suffixes):
@@ -79,9 +96,13 @@ def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
                 written.add(parts)
                 _write(archive, member, folder.joinpath(*parts))
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise _refuse(archive, f"two names in it are one: {Path(str(error.filename)).name!r}") from error
+        raise _refuse(
+            archive, f"two names in it are one: {Path(str(error.filename)).name!r}"
+        ) from error
     except DAMAGE as error:
-        raise _refuse(archive, f"it is damaged or not complete ({error or type(error).__name__})") from error
+        raise _refuse(
+            archive, f"it is damaged or not complete ({error or type(error).__name__})"
+        ) from error
     return left_out
 
 
@@ -95,7 +116,9 @@ def _is_wanted(parts: tuple[str, ...], suffixes: Collection[str]) -> bool:
 
 
 def _parts(archive: Path, member: Member) -> tuple[str, ...]:
-    """The names of the folders and the file that a member's name is made of, which leads nowhere else."""
+    """The names of the folders and the file that a member's name is made of, which leads nowhere
+    else.
+    """
     name = member.name.replace("\\", "/")
     if member.kind not in ("file", "folder"):
         raise _refuse(archive, f"{member.name!r} is {member.kind}")
@@ -104,7 +127,9 @@ def _parts(archive: Path, member: Member) -> tuple[str, ...]:
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in parts:
         raise _refuse(archive, f"{member.name!r} leads out of the folder")
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name) or (member.kind == "file" and not parts):
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name) or (
+        member.kind == "file" and not parts
+    ):
         raise _refuse(archive, f"{member.name!r} is no name of a file")
     return parts
 
@@ -162,15 +187,27 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 
 def _tar_members(archive: Path) -> Iterator[Member]:
-    kinds = {tarfile.REGTYPE: "file", tarfile.AREGTYPE: "file", tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "a link",
-             tarfile.LNKTYPE: "a link", tarfile.GNUTYPE_SPARSE: "a sparse file"}  # fmt: skip
+    kinds = {
+        tarfile.REGTYPE: "file",
+        tarfile.AREGTYPE: "file",
+        tarfile.DIRTYPE: "folder",
+        tarfile.SYMTYPE: "a link",
+        tarfile.LNKTYPE: "a link",
+        tarfile.GNUTYPE_SPARSE: "a sparse file",
+    }
     with gzip.open(archive) as unzipped:
         stream = _Bounded(unzipped)
         with tarfile.open(fileobj=stream, mode="r:") as opened:
             for info in opened:
-                kind = "a sparse file" if info.issparse() else kinds.get(info.type, "a device or a pipe")
+                kind = (
+                    "a sparse file"
+                    if info.issparse()
+                    else kinds.get(info.type, "a device or a pipe")
+                )
                 yield Member(info.name, info.size, kind, partial(opened.extractfile, info))
-        if stream.read(MAX_HEADER_BYTES).strip(b"\0") or stream.read(1):  # to the checksum at the end
+        if stream.read(MAX_HEADER_BYTES).strip(b"\0") or stream.read(
+            1
+        ):  # to the checksum at the end
             raise EOFError("something follows its end")
 
 

@@ -21,25 +21,35 @@ class Unused:
 
 def unused_pages(pages: Iterable[Path]) -> list[Unused]:
     """Return the files in folders that were saved with a web page."""
-    return [Unused(path, f"in {escape(page.name)}/, which a browser saves with a page")
-            for page in pages for path, _ in walk(page)]  # fmt: skip
+    return [
+        Unused(path, f"in {escape(page.name)}/, which a browser saves with a page")
+        for page in pages
+        for path, _ in walk(page)
+    ]
 
 
 def why_no_image(path: Path) -> Unused:
     """Return a file that is no image, with the reason."""
     if not is_text(str(path)):
         return Unused(path, "with a name that is not UTF-8")
-    return Unused(path, "that are no images" if path.suffix.lower() in OTHER_SUFFIXES else "that do not decode")
+    return Unused(
+        path,
+        "that are no images" if path.suffix.lower() in OTHER_SUFFIXES else "that do not decode",
+    )
 
 
 def describe_unused(unused: Iterable[Unused]) -> str:
-    """Return `20 files in the root (a.jpg, b.jpg, c.jpg, ...)`, by reason; empty if all files are read."""
+    """Return `20 files in the root (a.jpg, b.jpg, c.jpg, ...)`, by reason; empty if all files are
+    read.
+    """
     by_reason: dict[str, list[Path]] = {}
     for each in unused:
         by_reason.setdefault(each.reason, []).append(each.path)
     told = []
     for reason, paths in by_reason.items():
-        names = ", ".join(escape(path.name) for path in paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
+        names = ", ".join(escape(path.name) for path in paths[:SHOWN]) + (
+            ", ..." if len(paths) > SHOWN else ""
+        )
         told.append(f"{len(paths)} {_singular(reason, len(paths))} ({names})")
     return "; ".join(told)
 
@@ -47,6 +57,10 @@ def describe_unused(unused: Iterable[Unused]) -> str:
 def _singular(reason: str, count: int) -> str:
     if count != 1:
         return f"files {reason}"
-    for plural, singular in (("do not", "does not"), ("are copies", "is a copy"), ("are no images", "is no image")):
+    for plural, singular in (
+        ("do not", "does not"),
+        ("are copies", "is a copy"),
+        ("are no images", "is no image"),
+    ):
         reason = reason.replace(plural, singular)
     return f"file {reason}"

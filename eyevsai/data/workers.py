@@ -36,21 +36,26 @@ class _Chunks(Dataset[Any], Generic[S, T]):
             raise IndexError(number)
         try:
             return self.task(self.items[number * CHUNK : (number + 1) * CHUNK])
-        except (UserError, OSError) as error:  # handed over as it is; the loader would rewrite its message
+        except (
+            UserError,
+            OSError,
+        ) as error:  # handed over as it is; the loader would rewrite its message
             return error
 
 
 def map_chunks(task: Callable[[Sequence[S]], T], items: Sequence[S], label: str) -> Iterator[T]:
     """`task` of every 64 items, in order, computed in as many processes as torch has threads here.
 
-    `task` is a function of a module or a dataclass with `__call__`: where a system cannot fork, it is
-    sent to the workers. A set of up to 64 items is done without any.
+    `task` is a function of a module or a dataclass with `__call__`: where a system cannot fork, it
+    is sent to the workers. A set of up to 64 items is done without any.
 
     Raises:
         UserError or OSError: what the first failing task raised, or that a worker died.
     """
     chunks = _Chunks(task, items)
-    for thread in threading.enumerate():  # a module that is half imported at a fork stays locked in the worker
+    for thread in (
+        threading.enumerate()
+    ):  # a module that is half imported at a fork stays locked in the worker
         if thread.name == IMPORTING:
             thread.join()
     workers = min(torch.get_num_threads(), len(chunks)) if len(chunks) > 1 else 0
@@ -76,7 +81,9 @@ def _alive(loader: DataLoader[Any]) -> Iterator[Any]:
         except StopIteration:
             return
         except RuntimeError as error:
-            raise UserError(f"A process that read images ended before its time ({error}). Is memory short?") from error
+            raise UserError(
+                f"A process that read images ended before its time ({error}). Is memory short?"
+            ) from error
 
 
 def _as_it_is(outcome: T) -> T:
@@ -84,4 +91,6 @@ def _as_it_is(outcome: T) -> T:
 
 
 def _start(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all processes; the parent ends its workers

@@ -21,15 +21,19 @@ from eyevsai.stopping import Stop
 log = logging.getLogger("eyevsai")
 
 POLL_S = 0.5
-ENDING_S = 12.0  # that a job has which took too long: for its step, its checkpoint and the end of its run
-STOPPING_S = 7.0  # that all have when their caller is asked to end, which has a second more and must see them gone
+ENDING_S = (
+    12.0  # that a job has which took too long: for its step, its checkpoint and the end of its run
+)
+# that all have when their caller is asked to end, which has a second more and must see them gone
+STOPPING_S = 7.0
 
 
 @dataclass(frozen=True)
 class Task:
     """A call that can be made in another process.
 
-    `call` is a function of ours as "module:function". It takes `given`, plain values, and returns plain values.
+    `call` is a function of ours as "module:function". It takes `given`, plain values, and returns
+    plain values.
     """
 
     name: str  # [A-Za-z0-9_.-]
@@ -114,10 +118,14 @@ class Engine(ABC):
     def __init__(self, at_once: int) -> None:
         self.at_once = at_once
 
-    def run(self, tasks: Sequence[Task], folder: Path, watch: Watch, stop: Stop) -> dict[str, Status]:
-        """The end of each task by its name. `watch` is told now and then how all stand; `folder` is for local files.
+    def run(
+        self, tasks: Sequence[Task], folder: Path, watch: Watch, stop: Stop
+    ) -> dict[str, Status]:
+        """The end of each task by its name. `watch` is told now and then how all stand; `folder` is
+        for local files.
 
-        When `stop` is asked for, or anything is raised here, tasks are asked to end and none outlives the call.
+        When `stop` is asked for, or anything is raised here, tasks are asked to end and none
+        outlives the call.
 
         Raises:
             UserError: the engine cannot be used.
@@ -132,7 +140,9 @@ class Engine(ABC):
                         task = waiting.popleft()
                         running[task.name] = self.begin(task, folder / task.name)
                     statuses |= {name: job.status() for name, job in running.items()}
-                    running = {name: job for name, job in running.items() if not statuses[name].has_ended}
+                    running = {
+                        name: job for name, job in running.items() if not statuses[name].has_ended
+                    }
                     watch(statuses)
                     stop.check()
                     time.sleep(POLL_S)

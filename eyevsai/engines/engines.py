@@ -9,7 +9,8 @@ from eyevsai.engines.settings import LOCAL, EngineSettings
 
 
 def make_engine(settings: EngineSettings, at_once: int, *, quiet: bool = True) -> Engine:
-    """The engine that was chosen, for so many tasks at a time; `quiet` ones keep what they say in files.
+    """The engine that was chosen, for so many tasks at a time; `quiet` ones keep what they say in
+    files.
 
     Raises:
         UserError: it needs an extra that is not installed, or does not answer.
@@ -24,7 +25,9 @@ def make_engine(settings: EngineSettings, at_once: int, *, quiet: bool = True) -
 
 
 def count_cpus(settings: EngineSettings, at_once: int) -> int:
-    """The cores of each task: as many as were asked for, or its share of those that this process may use."""
+    """The cores of each task: as many as were asked for, or its share of those that this process
+    may use.
+    """
     return settings.job_cpus or max(1, count_cores() // at_once)
 
 

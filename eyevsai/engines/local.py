@@ -39,15 +39,24 @@ class _Process(Job):
         super().__init__(task)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULT).unlink(missing_ok=True)
-        (folder / TASK).write_text(json.dumps({"call": task.call, "given": dict(task.given)}), encoding="utf-8")
+        (folder / TASK).write_text(
+            json.dumps({"call": task.call, "given": dict(task.given)}), encoding="utf-8"
+        )
         self.folder, self.began_at = folder, time.monotonic()
-        log.debug("%s begins in a process of its own, which says what it does in %s", task.name, folder / LOG)
+        log.debug(
+            "%s begins in a process of its own, which says what it does in %s",
+            task.name,
+            folder / LOG,
+        )
         with open(folder / LOG, "w", encoding="utf-8") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "eyevsai", "work", str(folder)], stdin=subprocess.DEVNULL,
-                stdout=said if quiet else None, stderr=said if quiet else None,
-                env={**os.environ, "OMP_NUM_THREADS": str(task.cpus)}, start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, "-m", "eyevsai", "work", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=said if quiet else None,
+                stderr=said if quiet else None,
+                env={**os.environ, "OMP_NUM_THREADS": str(task.cpus)},
+                start_new_session=True,
+            )
 
     def look(self) -> Status:
         """See `Job.look`."""
@@ -84,14 +93,20 @@ class _Process(Job):
 
     def _describe_end(self) -> str:
         code = self.process.returncode
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = (
+            f"was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended with exit code {code}"
+        )
         said = (self.folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line for line in reversed(said) if line.strip()), "")
         return f"{how}; it last said: {last[:300]}" if last else how
 
 
 def work(folder: Path) -> int:
-    """Makes the call that a task's folder describes and leaves there what came of it; returns the exit code."""
+    """Makes the call that a task's folder describes and leaves there what came of it; returns the
+    exit code.
+    """
     task = json.loads((folder / TASK).read_text(encoding="utf-8"))
     result = make_call(task["call"], task["given"])
     new = folder / f"{RESULT}.new"

@@ -1,4 +1,6 @@
-"""A Ray cluster (Moritz et al. 2018): one that runs already, or one that is started here for the time being."""
+"""A Ray cluster (Moritz et al. 2018): one that runs already, or one that is started here for the
+time being.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class RayEngine(Engine):
         """See `Engine.opened`: the connection to the cluster."""
         import ray
 
-        with redirect_stdout(sys.stderr):  # where Ray says that a machine was lost, which is no part of our answer
+        with redirect_stdout(
+            sys.stderr
+        ):  # where Ray says that a machine was lost, which is no part of our answer
             try:
                 self._connect(tasks)
                 _refuse_store_of_one_machine()
@@ -62,14 +66,25 @@ class RayEngine(Engine):
     def _connect(self, tasks: Sequence[Task]) -> None:
         import ray
 
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or what is run here is told to Ray's makers
-        here = {"num_cpus": self.at_once * max((task.cpus for task in tasks), default=1), "include_dashboard": False}
+        os.environ.setdefault(
+            "RAY_USAGE_STATS_ENABLED", "0"
+        )  # or what is run here is told to Ray's makers
+        here = {
+            "num_cpus": self.at_once * max((task.cpus for task in tasks), default=1),
+            "include_dashboard": False,
+        }
         chosen = here if self.address is None else {"address": self.address}
         try:
-            ray.init(**chosen, runtime_env={"py_modules": [str(PACKAGE)]}, log_to_driver=False,
-                     logging_level=logging.ERROR)  # fmt: skip
+            ray.init(
+                **chosen,
+                runtime_env={"py_modules": [str(PACKAGE)]},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise _no_cluster(self.address or "this machine", str(error).splitlines()[0][:200]) from error
+            raise _no_cluster(
+                self.address or "this machine", str(error).splitlines()[0][:200]
+            ) from error
 
 
 def _reach(address: str) -> None:
@@ -84,8 +99,10 @@ def _reach(address: str) -> None:
 
 
 def _no_cluster(where: str, why: str) -> UserError:
-    return UserError(f"There is no Ray cluster at {where} ({why}). Start one with `ray start --head`, or leave "
-                     "--ray-address out to have one here for the time being.")  # fmt: skip
+    return UserError(
+        f"There is no Ray cluster at {where} ({why}). Start one with `ray start --head`, or leave "
+        "--ray-address out to have one here for the time being."
+    )
 
 
 class _Call(Job):
@@ -96,10 +113,18 @@ class _Call(Job):
 
         super().__init__(task)
         self.clock = clock
-        environment = {name: value for name, value in os.environ.items() if name.startswith(SHIPPED)}
-        work = ray.remote(max_calls=1)(_work).options(  # one call of a process, so that none finds another's state
-            name=task.name, num_cpus=task.cpus, num_gpus=task.gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"
-        )  # fmt: skip
+        environment = {
+            name: value for name, value in os.environ.items() if name.startswith(SHIPPED)
+        }
+        work = ray.remote(max_calls=1)(
+            _work
+        ).options(  # one call of a process, so that none finds another's state
+            name=task.name,
+            num_cpus=task.cpus,
+            num_gpus=task.gpus,
+            max_retries=RETRIES,
+            scheduling_strategy="SPREAD",
+        )
         self.reference = work.remote(task, environment, str(Path.cwd()), clock)
 
     def look(self) -> Status:
@@ -113,7 +138,9 @@ class _Call(Job):
         try:
             result = ray.get(self.reference)
         except (ray.exceptions.RayError, KeyboardInterrupt) as error:
-            return Status(State.FAILED, took_s, reason=f"was lost by Ray: {str(error).splitlines()[0][:300]}")
+            return Status(
+                State.FAILED, took_s, reason=f"was lost by Ray: {str(error).splitlines()[0][:300]}"
+            )
         if "value" in result:
             return Status(State.DONE, took_s, result["value"])
         return Status(State.FAILED, took_s, reason=result["reason"])
@@ -140,7 +167,9 @@ class _Call(Job):
         import ray
 
         try:
-            seconds: float | None = ray.get(self.clock.seconds.remote(self.task.name), timeout=CLOCK_S)
+            seconds: float | None = ray.get(
+                self.clock.seconds.remote(self.task.name), timeout=CLOCK_S
+            )
         except ray.exceptions.RayError:  # its machine is gone; it begins again on another one
             return None
         return seconds
@@ -162,7 +191,9 @@ class _Clock:
 
 
 def _work(task: Task, environment: Mapping[str, str], folder: str, clock: Any) -> dict[str, Any]:
-    """What Ray runs elsewhere. Variables come as a value, since Ray shows those of a `runtime_env` to everybody."""
+    """What Ray runs elsewhere. Variables come as a value, since Ray shows those of a `runtime_env`
+    to everybody.
+    """
     import ray
 
     from eyevsai.console import start_logging
@@ -185,6 +216,7 @@ def _refuse_store_of_one_machine() -> None:
     others = {node["NodeManagerAddress"] for node in nodes if node["Alive"]} - {here}
     if others and find_store().startswith("sqlite:"):
         raise UserError(
-            f"The cluster has other machines ({', '.join(sorted(others)[:3])}), which do not see the SQLite store of "
+            f"The cluster has other machines ({', '.join(sorted(others)[:3])}), which do not "
+            "see the SQLite store of "
             "this one. Set MLFLOW_TRACKING_URI to a server: docs/team.md."
         )

@@ -1,4 +1,6 @@
-"""Images as bad cameras and bad copies make them (Hendrycks & Dietterich 2019): what accuracy falls to."""
+"""Images as bad cameras and bad copies make them (Hendrycks & Dietterich 2019): what accuracy falls
+to.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ BRIGHTNESS = (0.15, 0.3, 0.45)  # of full scale, added or taken away
 
 
 def _blur(image: Pixels, level: int, _random: np.random.Generator) -> Pixels:
-    blurred = Image.fromarray(image).filter(ImageFilter.GaussianBlur(BLUR[level] * min(image.shape[:2])))
+    blurred = Image.fromarray(image).filter(
+        ImageFilter.GaussianBlur(BLUR[level] * min(image.shape[:2]))
+    )
     return np.array(blurred)  # one that can be written: torch warns of others
 
 
@@ -42,10 +46,15 @@ def _to_bytes(values: npt.NDArray[np.float64]) -> Pixels:
 
 
 CORRUPTIONS: dict[str, Callable[[Pixels, int, np.random.Generator], Pixels]] = {
-    "blur": _blur, "noise": _noise, "jpeg": _jpeg, "brightness": _brightness,
-}  # fmt: skip
+    "blur": _blur,
+    "noise": _noise,
+    "jpeg": _jpeg,
+    "brightness": _brightness,
+}
 
 
 def corrupt(image: Pixels, kind: str, severity: int, seed: int) -> Pixels:
-    """H,W,3 uint8 -> the same shape, spoiled; `severity` is 1, 2 or 3, and what is random comes from `seed`."""
+    """H,W,3 uint8 -> the same shape, spoiled; `severity` is 1, 2 or 3, and what is random comes
+    from `seed`.
+    """
     return CORRUPTIONS[kind](image, severity - 1, np.random.default_rng(seed))

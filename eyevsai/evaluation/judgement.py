@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from eyevsai.evaluation.calibration import Bin, calibration_error, reliability, temper
-from eyevsai.evaluation.metrics import Labels, Probabilities, confusion, score, score_all, score_classes
+from eyevsai.evaluation.metrics import (
+    Labels,
+    Probabilities,
+    confusion,
+    score,
+    score_all,
+    score_classes,
+)
 from eyevsai.evaluation.rejection import Selection
 from eyevsai.evaluation.uncertainty import Interval, accuracy_interval
 
@@ -26,7 +33,9 @@ class Judgement:
     uncalibrated: Probabilities
     seed: int
     speed: Mapping[str, float] = field(default_factory=dict)
-    corrupted: Mapping[str, list[float]] = field(default_factory=dict)  # accuracy by kind, at severity 0, 1, 2 and 3
+    corrupted: Mapping[str, list[float]] = field(
+        default_factory=dict
+    )  # accuracy by kind, at severity 0, 1, 2 and 3
     selection: Selection | None = None
 
     @property
@@ -57,10 +66,17 @@ class Judgement:
             "uncalibrated_loss": score(self.uncalibrated, self.labels)["loss"],
         }
         for kind, accuracies in self.corrupted.items():
-            found |= {f"{kind}_{severity}": accuracy for severity, accuracy in enumerate(accuracies) if severity}
+            found |= {
+                f"{kind}_{severity}": accuracy
+                for severity, accuracy in enumerate(accuracies)
+                if severity
+            }
         if self.selection is not None:
-            found |= {"threshold": self.selection.threshold, "coverage": self.selection.coverage,
-                      "answered_accuracy": self.selection.precision}  # fmt: skip
+            found |= {
+                "threshold": self.selection.threshold,
+                "coverage": self.selection.coverage,
+                "answered_accuracy": self.selection.precision,
+            }
         return found | dict(self.speed)
 
     def bins(self, *, calibrated: bool) -> list[Bin]:
@@ -76,13 +92,20 @@ class Judgement:
         return score_classes(self.probabilities, self.labels)
 
     def confused(self, count: int = PAIRS) -> list[tuple[str, str, int]]:
-        """At most `count` pairs of classes, true and predicted, that are taken for each other most often."""
+        """At most `count` pairs of classes, true and predicted, that are taken for each other most
+        often.
+        """
         matrix = self.matrix()
         np.fill_diagonal(matrix, 0)
         order = np.argsort(-matrix, axis=None, kind="stable")[:count]
-        pairs = [(int(place) // len(self.classes), int(place) % len(self.classes)) for place in order]
-        return [(self.classes[true], self.classes[said], int(matrix[true, said]))
-                for true, said in pairs if matrix[true, said]]  # fmt: skip
+        pairs = [
+            (int(place) // len(self.classes), int(place) % len(self.classes)) for place in order
+        ]
+        return [
+            (self.classes[true], self.classes[said], int(matrix[true, said]))
+            for true, said in pairs
+            if matrix[true, said]
+        ]
 
 
 def before_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:

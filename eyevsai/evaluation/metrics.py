@@ -15,7 +15,8 @@ TOP = 5
 def score(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     """accuracy, top5_accuracy, balanced_accuracy, macro_f1 and loss (mean negative log likelihood).
 
-    Classes that no label names are left out of balanced_accuracy, those that no prediction names either of macro_f1.
+    Classes that no label names are left out of balanced_accuracy, those that no prediction names
+    either of macro_f1.
     """
     predicted = probabilities.argmax(axis=1)
     num_classes = probabilities.shape[1]
@@ -23,7 +24,9 @@ def score(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     return {
         "accuracy": float(metrics.accuracy_score(labels, predicted)),
         "top5_accuracy": _top5_accuracy(probabilities, labels),
-        "balanced_accuracy": float(metrics.recall_score(labels, predicted, average="macro", labels=np.unique(labels))),
+        "balanced_accuracy": float(
+            metrics.recall_score(labels, predicted, average="macro", labels=np.unique(labels))
+        ),
         "macro_f1": float(metrics.f1_score(labels, predicted, average="macro", zero_division=0.0)),
         "loss": float(metrics.log_loss(labels, _normalize(probabilities), labels=classes)),
     }
@@ -40,13 +43,17 @@ def _top5_accuracy(probabilities: Probabilities, labels: Labels) -> float:
     num_classes = probabilities.shape[1]
     if num_classes <= TOP:
         return 1.0
-    return float(metrics.top_k_accuracy_score(labels, probabilities, k=TOP, labels=np.arange(num_classes)))
+    return float(
+        metrics.top_k_accuracy_score(labels, probabilities, k=TOP, labels=np.arange(num_classes))
+    )
 
 
 def score_all(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
-    """What `score` gives, and weighted_f1, brier, and the areas under ROC and precision-recall curves.
+    """What `score` gives, and weighted_f1, brier, and the areas under ROC and precision-recall
+    curves.
 
-    Areas are means over the classes, each against all others; classes that no label names are left out of them.
+    Areas are means over the classes, each against all others; classes that no label names are left
+    out of them.
     """
     truth = np.eye(probabilities.shape[1])[labels]
     present = np.unique(labels)
@@ -59,7 +66,9 @@ def score_all(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     }
     predicted = probabilities.argmax(axis=1)
     return score(probabilities, labels) | {
-        "weighted_f1": float(metrics.f1_score(labels, predicted, average="weighted", zero_division=0.0)),
+        "weighted_f1": float(
+            metrics.f1_score(labels, predicted, average="weighted", zero_division=0.0)
+        ),
         "brier": float(((exact - truth) ** 2).sum(axis=1).mean()),
         **{name: float(np.mean(values)) for name, values in areas.items() if values},
     }
@@ -78,5 +87,7 @@ def score_classes(probabilities: Probabilities, labels: Labels) -> list[dict[str
 def confusion(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.int64]:
     """C,C counts; rows are the true classes, columns the predicted ones."""
     classes = np.arange(probabilities.shape[1])
-    matrix: npt.NDArray[np.int64] = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), labels=classes)
+    matrix: npt.NDArray[np.int64] = metrics.confusion_matrix(
+        labels, probabilities.argmax(axis=1), labels=classes
+    )
     return matrix

@@ -12,7 +12,9 @@ from eyevsai.evaluation.metrics import Labels, Probabilities
 
 @dataclass(frozen=True)
 class Selection:
-    """What is answered when only predictions of at least `threshold` are: which share, and how much of it is right."""
+    """What is answered when only predictions of at least `threshold` are: which share, and how much
+    of it is right.
+    """
 
     threshold: float
     coverage: float
@@ -20,13 +22,19 @@ class Selection:
 
 
 def select(probabilities: Probabilities, labels: Labels, threshold: float) -> Selection:
-    """Coverage and precision at a threshold of confidence; precision 1 where nothing is answered."""
+    """Coverage and precision at a threshold of confidence; precision 1 where nothing is
+    answered.
+    """
     answered = probabilities.max(axis=1) >= threshold
     correct = (probabilities.argmax(axis=1) == labels)[answered]
-    return Selection(threshold, float(answered.mean()), float(correct.mean()) if len(correct) else 1.0)
+    return Selection(
+        threshold, float(answered.mean()), float(correct.mean()) if len(correct) else 1.0
+    )
 
 
-def curve(probabilities: Probabilities, labels: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def curve(
+    probabilities: Probabilities, labels: Labels
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Coverage and precision when the most confident 1, 2, ... N predictions are answered."""
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     correct = (probabilities.argmax(axis=1) == labels)[order]
@@ -35,7 +43,9 @@ def curve(probabilities: Probabilities, labels: Labels) -> tuple[npt.NDArray[np.
 
 
 def find_threshold(probabilities: Probabilities, labels: Labels, precision: float) -> float | None:
-    """The lowest threshold above which at least `precision` of the predictions are right; None when there is none."""
+    """The lowest threshold above which at least `precision` of the predictions are right; None when
+    there is none.
+    """
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     _, precisions = curve(probabilities, labels)

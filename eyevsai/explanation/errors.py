@@ -25,4 +25,6 @@ def worst_mistakes(probabilities: Probabilities, labels: Labels, count: int) -> 
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     ranked = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
-    return [Mistake(int(i), int(predicted[i]), int(labels[i]), float(confidence[i])) for i in ranked]
+    return [
+        Mistake(int(i), int(predicted[i]), int(labels[i]), float(confidence[i])) for i in ranked
+    ]

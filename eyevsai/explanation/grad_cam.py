@@ -17,7 +17,8 @@ from eyevsai.training.inference import evaluating
 def grad_cam(
     learner: MapLearner, images: Sequence[npt.NDArray[np.uint8]], classes: Sequence[int]
 ) -> npt.NDArray[np.float32]:
-    """N images uint8 RGB and a class for each -> N,S,S float32 of 0 to 1: how much each place speaks for that class.
+    """N images uint8 RGB and a class for each -> N,S,S float32 of 0 to 1: how much each place
+    speaks for that class.
 
     The map that the network averages over places is weighed by the gradient of the class's logit.
     """
@@ -25,7 +26,9 @@ def grad_cam(
     heat = [_look(learner, image, number) for image, number in zip(images, classes, strict=True)]
     if not heat:
         return np.zeros((0, size, size), dtype=np.float32)
-    whole = functional.interpolate(torch.stack(heat)[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
+    whole = functional.interpolate(
+        torch.stack(heat)[:, None], (size, size), mode="bilinear", align_corners=False
+    )[:, 0]
     highest = whole.amax((1, 2), keepdim=True)
     found: npt.NDArray[np.float32] = torch.where(highest > 0, whole / highest, whole).numpy()
     return found
@@ -36,7 +39,9 @@ def _look(learner: MapLearner, image: npt.NDArray[np.uint8], number: int) -> Ten
     kept: list[Tensor] = []
 
     def _keep(_pool: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        kept.append(inputs[0].detach().requires_grad_())  # a leaf: nothing before it needs a gradient
+        kept.append(
+            inputs[0].detach().requires_grad_()
+        )  # a leaf: nothing before it needs a gradient
         return (kept[0],)
 
     hook = learner.pool().register_forward_pre_hook(_keep)

@@ -15,7 +15,9 @@ REPEATS = 5
 def permutation_importance(
     learner: FeatureLearner, features: npt.NDArray[np.float32], labels: Labels, seed: int
 ) -> dict[str, float]:
-    """How much accuracy falls, on average, when a group of columns of N,D features is shuffled between images."""
+    """How much accuracy falls, on average, when a group of columns of N,D features is shuffled
+    between images.
+    """
     whole = _accuracy(learner, features, labels)
     importance = {}
     for name, columns in learner.feature_groups().items():

@@ -15,7 +15,9 @@ from eyevsai.features.settings import FeatureSettings
 CIRCLES = {"8": ((8, 1),), "16": ((16, 2),), "both": ((8, 1), (16, 2))}  # neighbours and radius
 LUMA = (19595, 38470, 7471)  # ITU-R BT.601 in 65536ths, as Pillow rounds it
 VERSION = 2  # goes into the key of cached features: raise it when any of them changes
-BATCH = 4  # images at a time: few enough that what is computed of them stays in the caches of a core
+BATCH = (
+    4  # images at a time: few enough that what is computed of them stays in the caches of a core
+)
 
 
 class Extractor(nn.Module):
@@ -29,7 +31,9 @@ class Extractor(nn.Module):
             self.hog = Hog(size_px, settings.hog_orientations, settings.hog_cells)
         if "lbp" in settings.groups:
             circles = CIRCLES[settings.lbp_neighbours]
-            self.lbp = nn.ModuleList(Lbp(size_px, count, radius, levels) for count, radius in circles)
+            self.lbp = nn.ModuleList(
+                Lbp(size_px, count, radius, levels) for count, radius in circles
+            )
         if "color" in settings.groups:
             self.color = ColorHistogram(size_px, settings.color_hues, settings.color_tones, levels)
         self.groups: dict[str, slice] = {}
@@ -44,9 +48,15 @@ class Extractor(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """N,S,S,3 uint8 -> N,D float32."""
-        channels = crops.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).unbind()
+        channels = (
+            crops.permute(3, 0, 1, 2)
+            .to(torch.float32, memory_format=torch.contiguous_format)
+            .unbind()
+        )
         grey = grey_levels(*channels)
-        return torch.cat([self._describe(name, channels, grey) for name in self.settings.groups], dim=1)
+        return torch.cat(
+            [self._describe(name, channels, grey) for name in self.settings.groups], dim=1
+        )
 
     @torch.inference_mode()
     def extract(self, crops: Tensor) -> Tensor:
@@ -59,7 +69,9 @@ class Extractor(nn.Module):
             gradients: Tensor = self.hog(channels if self.settings.hog_color else [grey])
             return gradients
         shares: Tensor = (
-            self.color(*channels) if name == "color" else torch.cat([circle(grey) for circle in self.lbp], dim=1)
+            self.color(*channels)
+            if name == "color"
+            else torch.cat([circle(grey) for circle in self.lbp], dim=1)
         )
         return torch.sqrt(shares) if self.settings.square_root else shares
 
@@ -69,6 +81,10 @@ class Extractor(nn.Module):
 
 
 def grey_levels(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
-    """Three times N,S,S float32, whole numbers in 0..255 -> N,S,S float32: Pillow's grey, whole numbers too."""
-    weighted = torch.add(torch.add(red * LUMA[0], green, alpha=LUMA[1]), blue, alpha=LUMA[2])  # below 2**24: exact
+    """Three times N,S,S float32, whole numbers in 0..255 -> N,S,S float32: Pillow's grey, whole
+    numbers too.
+    """
+    weighted = torch.add(
+        torch.add(red * LUMA[0], green, alpha=LUMA[1]), blue, alpha=LUMA[2]
+    )  # below 2**24: exact
     return weighted.add_(2**15).mul_(2**-16).floor_()

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class RegionHistogram(nn.Module):
     """How much of each bin lies in each region of a grid over an image.
 
-    Adding votes up one pixel after another takes as long as three additions of whole images, so it is
-    done once, not once for each bin.
+    Adding votes up one pixel after another takes as long as three additions of whole images, so it
+    is done once, not once for each bin.
     """
 
     def __init__(self, side_px: int, regions: int, bins: int) -> None:
@@ -19,9 +19,13 @@ class RegionHistogram(nn.Module):
         self.rows = self.columns = regions
         self.area = region_px**2
         self.bins = bins
-        row, column = torch.arange(side_px)[:, None] // region_px, torch.arange(side_px) // region_px
+        row, column = (
+            torch.arange(side_px)[:, None] // region_px,
+            torch.arange(side_px) // region_px,
+        )
         region = row * self.columns + column
-        # what no whole region reaches, at the lower and right border, is counted in one that is left out
+        # what no whole region reaches, at the lower and right border, is counted in one that is
+        # left out
         region[(row >= self.rows) | (column >= self.columns)] = self.rows * self.columns
         self.register_buffer("first_bins", (region * bins).flatten(), persistent=False)
 
@@ -32,8 +36,14 @@ class RegionHistogram(nn.Module):
         """
         first: Tensor = self.first_bins  # type: ignore[assignment]
         places = bins.flatten(1).add_(first)
-        weights = torch.ones((), device=bins.device).expand_as(places) if votes is None else votes.flatten(1)
-        sums = torch.zeros(bins.shape[0], (self.rows * self.columns + 1) * self.bins, device=bins.device)
+        weights = (
+            torch.ones((), device=bins.device).expand_as(places)
+            if votes is None
+            else votes.flatten(1)
+        )
+        sums = torch.zeros(
+            bins.shape[0], (self.rows * self.columns + 1) * self.bins, device=bins.device
+        )
         sums = sums.scatter_add(1, places, weights)[:, : -self.bins]
         return sums.view(-1, self.rows, self.columns, self.bins) / self.area
 
@@ -48,7 +58,9 @@ class Pyramid(nn.Module):
         self.dimensions = bins * sum(4**level for level in range(levels))
 
     def forward(self, bins: Tensor) -> Tensor:
-        """N,S,S int64 -> N,D float32: the shares of all regions, coarse grids first, each adding up to 1."""
+        """N,S,S int64 -> N,D float32: the shares of all regions, coarse grids first, each adding up
+        to 1.
+        """
         finest = self.histogram(bins).permute(0, 3, 1, 2)
         grids = [finest]
         for _ in range(1, self.levels):

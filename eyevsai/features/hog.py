@@ -1,4 +1,6 @@
-"""Histograms of oriented gradients (Dalal & Triggs 2005), as `skimage.feature.hog` computes them."""
+"""Histograms of oriented gradients (Dalal & Triggs 2005), as `skimage.feature.hog` computes
+them.
+"""
 
 from __future__ import annotations
 
@@ -31,24 +33,35 @@ class Hog(nn.Module):
     def forward(self, channels: Sequence[Tensor]) -> Tensor:
         """Channels N,S,S float32, whole numbers in 0..255, one or several -> N,D float32."""
         rows, columns, squares = _steepest(channels)
-        places = torch.add(columns, rows, alpha=SPAN).add_(STEEPEST * SPAN + STEEPEST).to(torch.int32)
+        places = (
+            torch.add(columns, rows, alpha=SPAN).add_(STEEPEST * SPAN + STEEPEST).to(torch.int32)
+        )
         bin_of_gradient: Tensor = self.bin_of_gradient  # type: ignore[assignment]
         bins = bin_of_gradient.index_select(0, places.flatten()).to(torch.int64).view_as(rows)
         return _normalize_blocks(self.histogram(bins, torch.sqrt(squares))).flatten(1)
 
 
 def _bins_of_gradients(orientations: int) -> Tensor:
-    """SPAN * SPAN int8: the bin of the unsigned orientation of each gradient that 8-bit pixels can have.
+    """SPAN * SPAN int8: the bin of the unsigned orientation of each gradient that 8-bit pixels can
+    have.
 
-    A table, since single precision puts some on the other side of a border, and an arc tangent takes longer.
+    A table, since single precision puts some on the other side of a border, and an arc tangent
+    takes longer.
     """
     steps = torch.arange(-STEEPEST, STEEPEST + 1, dtype=torch.float64)
     angles = torch.rad2deg(torch.atan2(steps[:, None], steps[None])) % 180
-    return torch.floor(angles / (180 / orientations)).clamp(max=orientations - 1).to(torch.int8).flatten()
+    return (
+        torch.floor(angles / (180 / orientations))
+        .clamp(max=orientations - 1)
+        .to(torch.int8)
+        .flatten()
+    )
 
 
 def _gradient(channel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """N,S,S -> central differences along rows and columns, 0 at the borders, and the square of their length."""
+    """N,S,S -> central differences along rows and columns, 0 at the borders, and the square of
+    their length.
+    """
     border = torch.zeros_like(channel[:, :1])
     rows = torch.cat([border, channel[:, 2:] - channel[:, :-2], border], dim=1)
     columns = nn.functional.pad(channel[:, :, 2:] - channel[:, :, :-2], (1, 1))
@@ -56,11 +69,15 @@ def _gradient(channel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _steepest(channels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient, N,S,S each, of the channel in which it is longest, the first of equal ones, and its square."""
+    """The gradient, N,S,S each, of the channel in which it is longest, the first of equal ones, and
+    its square.
+    """
     rows, columns, squares = _gradient(channels[0])
     for channel in channels[1:]:
         other_rows, other_columns, other_squares = _gradient(channel)
-        longer = other_squares.clone().gt_(squares)  # 0 or 1 in float32: of whole numbers that selects exactly
+        longer = other_squares.clone().gt_(
+            squares
+        )  # 0 or 1 in float32: of whole numbers that selects exactly
         rows.addcmul_(longer, other_rows.sub_(rows))
         columns.addcmul_(longer, other_columns.sub_(columns))
         squares = torch.maximum(squares, other_squares)
@@ -68,7 +85,9 @@ def _steepest(channels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _normalize_blocks(cells: Tensor) -> Tensor:
-    """N,c,c,O -> N,c-1,c-1,2,2,O: blocks of 2 x 2 cells, each of length 1 after clipping (L2-Hys, Lowe 2004)."""
+    """N,c,c,O -> N,c-1,c-1,2,2,O: blocks of 2 x 2 cells, each of length 1 after clipping (L2-Hys,
+    Lowe 2004).
+    """
     upper = torch.stack([cells[:, :-1, :-1], cells[:, :-1, 1:]], dim=3)
     lower = torch.stack([cells[:, 1:, :-1], cells[:, 1:, 1:]], dim=3)
     blocks = torch.stack([upper, lower], dim=3)

@@ -15,8 +15,9 @@ DECIMALS = 5  # to which scikit-image rounds the places of neighbours
 class Lbp(nn.Module):
     """Each pixel's neighbours on a circle, as darker than itself or not.
 
-    A pattern with at most two changes around the circle has the number of neighbours that are not darker
-    as its code, every other pattern `neighbours` + 1: the codes are the same however the image is turned.
+    A pattern with at most two changes around the circle has the number of neighbours that are not
+    darker as its code, every other pattern `neighbours` + 1: the codes are the same however the
+    image is turned.
     """
 
     def __init__(self, size_px: int, neighbours: int, radius: int, levels: int) -> None:
@@ -28,31 +29,52 @@ class Lbp(nn.Module):
         self.register_buffer("code_of_pattern", _codes_of_patterns(neighbours), persistent=False)
 
     def forward(self, grey: Tensor) -> Tensor:
-        """N,S,S float32 in 0..255 -> N,D float32: the share of each code in each region of the interior."""
+        """N,S,S float32 in 0..255 -> N,D float32: the share of each code in each region of the
+        interior.
+        """
         shares: Tensor = self.pyramid(self.codes(grey))
         return shares
 
     def codes(self, grey: Tensor) -> Tensor:
-        """N,S,S float32 -> N,S-2r,S-2r int64: the codes of the pixels whose whole circle lies in the image."""
+        """N,S,S float32 -> N,S-2r,S-2r int64: the codes of the pixels whose whole circle lies in
+        the image.
+        """
         center = self._shift(grey, 0, 0)
-        between = {column: self._between_columns(grey, column) for row, column in self.places if row % 1 and column % 1}
+        between = {
+            column: self._between_columns(grey, column)
+            for row, column in self.places
+            if row % 1 and column % 1
+        }
         pattern = torch.zeros_like(center)  # a number with one bit for each neighbour
         for number, (row, column) in enumerate(self.places):
-            neighbour = self._shift(grey, int(row), int(column)).clone() if row % 1 == 0 == column % 1 else (
-                self._between_rows(between[column], row))  # fmt: skip
+            neighbour = (
+                self._shift(grey, int(row), int(column)).clone()
+                if row % 1 == 0 == column % 1
+                else (self._between_rows(between[column], row))
+            )
             pattern.add_(neighbour.ge_(center), alpha=2**number)
         code_of_pattern: Tensor = self.code_of_pattern  # type: ignore[assignment]
         codes = code_of_pattern.index_select(0, pattern.to(torch.int32).flatten())
         return codes.to(torch.int64).view_as(pattern)
 
     def _shift(self, grey: Tensor, row: int, column: int) -> Tensor:
-        margin, height, width = self.margin, grey.shape[1] - 2 * self.margin, grey.shape[2] - 2 * self.margin
-        return grey[:, margin + row : margin + row + height, margin + column : margin + column + width]
+        margin, height, width = (
+            self.margin,
+            grey.shape[1] - 2 * self.margin,
+            grey.shape[2] - 2 * self.margin,
+        )
+        return grey[
+            :, margin + row : margin + row + height, margin + column : margin + column + width
+        ]
 
     def _between_columns(self, grey: Tensor, column: float) -> Tensor:
-        """N,S,S -> N,S,S-2r: all rows of what lies at `column` from each pixel; several neighbours share it."""
+        """N,S,S -> N,S,S-2r: all rows of what lies at `column` from each pixel; several neighbours
+        share it.
+        """
         left, width = self.margin + math.floor(column), grey.shape[2] - 2 * self.margin
-        return _between(grey[:, :, left : left + width], grey[:, :, left + 1 : left + 1 + width], column % 1)
+        return _between(
+            grey[:, :, left : left + width], grey[:, :, left + 1 : left + 1 + width], column % 1
+        )
 
     def _between_rows(self, lines: Tensor, row: float) -> Tensor:
         """N,S,S-2r -> N,S-2r,S-2r: what lies at `row` from each pixel."""
@@ -61,7 +83,9 @@ class Lbp(nn.Module):
 
 
 def _between(near: Tensor, far: Tensor, share: float) -> Tensor:
-    """What lies between two, one rounding at a time: lerp's fused ones fall to the other side of a tie elsewhere."""
+    """What lies between two, one rounding at a time: lerp's fused ones fall to the other side of a
+    tie elsewhere.
+    """
     if share > 0.5:
         near, far, share = far, near, 1 - share
     return (far - near).mul_(share).add_(near)

@@ -1,7 +1,7 @@
 """torch's operations in TensorFlow's: what a traced graph needs to be computed there.
 
-Values are laid out as in torch, N,C,H,W. Around convolutions and pooling, which TensorFlow computes on a CPU as N,H,W,C
-only, they are turned.
+Values are laid out as in torch, N,C,H,W. Around convolutions and pooling, which TensorFlow computes
+on a CPU as N,H,W,C only, they are turned.
 """
 
 from __future__ import annotations
@@ -14,19 +14,30 @@ import torch
 
 from eyevsai.errors import UserError
 
-TYPES = {torch.float32: tf.float32, torch.float64: tf.float64, torch.int64: tf.int64, torch.int32: tf.int32,
-         torch.uint8: tf.uint8, torch.bool: tf.bool, torch.int8: tf.int8}  # fmt: skip
+TYPES = {
+    torch.float32: tf.float32,
+    torch.float64: tf.float64,
+    torch.int64: tf.int64,
+    torch.int32: tf.int32,
+    torch.uint8: tf.uint8,
+    torch.bool: tf.bool,
+    torch.int8: tf.int8,
+}
 
 Tensor = Any  # TensorFlow has no types of its own that mypy can read
 
 
 def unknown(operation: str) -> UserError:
     """The error for what is not known here."""
-    return UserError(f"--format tensorflow does not know torch's operation {operation}: use --format onnx.")
+    return UserError(
+        f"--format tensorflow does not know torch's operation {operation}: use --format onnx."
+    )
 
 
 def alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Two numbers or tensors in one type, by torch's rule: what has no axes takes the type of what has some."""
+    """Two numbers or tensors in one type, by torch's rule: what has no axes takes the type of what
+    has some.
+    """
     if not (tf.is_tensor(first) or tf.is_tensor(second)):
         return first, second
     ranks = [each.shape.rank if tf.is_tensor(each) else -1 for each in (first, second)]
@@ -65,21 +76,27 @@ def convolve(images: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: 
             inside = tf.pad(inside, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
         if depthwise and groups > 1:
             each = tf.transpose(kernel, (0, 1, 3, 2))
-            return tf.nn.depthwise_conv2d(inside, each, (1, *strides, 1), "VALID", dilations=dilations)
+            return tf.nn.depthwise_conv2d(
+                inside, each, (1, *strides, 1), "VALID", dilations=dilations
+            )
         return tf.nn.conv2d(inside, kernel, strides, "VALID", dilations=dilations)
 
     found = _inside_out(_compute, images)
     return found if bias is None else found + tf.reshape(bias, (1, -1, 1, 1))
 
 
-def normalize_batch(images: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, *rest: Any) -> Tensor:
+def normalize_batch(
+    images: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, *rest: Any
+) -> Tensor:
     """`aten.batch_norm` as it predicts; rest: training, momentum, eps, cudnn."""
     scale = weight * tf.math.rsqrt(variance + rest[2])
     along = (1, -1, *(1 for _ in range(images.shape.rank - 2)))
     return images * tf.reshape(scale, along) + tf.reshape(bias - mean * scale, along)
 
 
-def normalize_groups(images: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, *_: Any) -> Tensor:
+def normalize_groups(
+    images: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, *_: Any
+) -> Tensor:
     """`aten.group_norm`."""
     shape = tf.shape(images)
     grouped = tf.reshape(images, (shape[0], groups, -1))
@@ -88,10 +105,13 @@ def normalize_groups(images: Tensor, groups: int, weight: Tensor, bias: Tensor, 
     return normal * tf.reshape(weight, (1, -1, 1, 1)) + tf.reshape(bias, (1, -1, 1, 1))
 
 
-def pool(kind: str, images: Tensor, size: Any, stride: Any = (), padding: Any = 0, *rest: Any) -> Tensor:
+def pool(
+    kind: str, images: Tensor, size: Any, stride: Any = (), padding: Any = 0, *rest: Any
+) -> Tensor:
     """`aten.max_pool2d` and `aten.avg_pool2d`, whose averages leave padding out.
 
-    rest: of the first dilation and ceil_mode, of the second ceil_mode, count_include_pad and divisor.
+    rest: of the first dilation and ceil_mode, of the second ceil_mode, count_include_pad and
+        divisor.
     """
     sizes, (rows, columns) = _pairs(size), _pairs(padding)
     strides = _pairs(stride) if stride else sizes
@@ -101,21 +121,33 @@ def pool(kind: str, images: Tensor, size: Any, stride: Any = (), padding: Any = 
 
     def _compute(inside: Tensor) -> Tensor:
         margins = []
-        for axis, (length, step, margin) in enumerate(zip(sizes, strides, (rows, columns), strict=True)):
+        for axis, (length, step, margin) in enumerate(
+            zip(sizes, strides, (rows, columns), strict=True)
+        ):
             over = inside.shape[axis + 1] + 2 * margin - length
             margins.append((margin, margin + (-over % step if ceil else 0)))
         if not any(map(any, margins)):
             return tf.nn.pool(inside, sizes, kind, strides, "VALID")
         around = ((0, 0), *margins, (0, 0))
         if kind == "MAX":
-            return tf.nn.pool(tf.pad(inside, around, constant_values=inside.dtype.min), sizes, kind, strides, "VALID")
+            return tf.nn.pool(
+                tf.pad(inside, around, constant_values=inside.dtype.min),
+                sizes,
+                kind,
+                strides,
+                "VALID",
+            )
         sums = tf.nn.pool(tf.pad(inside, around), sizes, kind, strides, "VALID")
-        return sums / tf.nn.pool(tf.pad(tf.ones_like(inside), around), sizes, kind, strides, "VALID")
+        return sums / tf.nn.pool(
+            tf.pad(tf.ones_like(inside), around), sizes, kind, strides, "VALID"
+        )
 
     return _inside_out(_compute, images)
 
 
-def pad(values: Tensor, margins: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+def pad(
+    values: Tensor, margins: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Tensor:
     """`aten.pad`: margins from the last axis on."""
     if mode != "constant":
         raise unknown(f"pad with mode {mode}")
@@ -124,9 +156,13 @@ def pad(values: Tensor, margins: Sequence[int], mode: str = "constant", value: f
     return tf.pad(values, whole, constant_values=value or 0)
 
 
-def sum_over(values: Tensor, axes: Sequence[int], keepdim: bool = False, dtype: Any = None) -> Tensor:
+def sum_over(
+    values: Tensor, axes: Sequence[int], keepdim: bool = False, dtype: Any = None
+) -> Tensor:
     """`aten.sum`."""
-    return tf.reduce_sum(values if dtype is None else tf.cast(values, TYPES[dtype]), axes, keepdims=keepdim)
+    return tf.reduce_sum(
+        values if dtype is None else tf.cast(values, TYPES[dtype]), axes, keepdims=keepdim
+    )
 
 
 def flatten(values: Tensor, start: int = 0, end: int = -1) -> Tensor:
@@ -141,7 +177,9 @@ def unflatten(values: Tensor, axis: int, sizes: Sequence[int]) -> Tensor:
     """`aten.unflatten`."""
     axis %= values.shape.rank
     shape = tf.shape(values)
-    return tf.reshape(values, tf.concat([shape[:axis], tf.stack(list(sizes)), shape[axis + 1 :]], 0))
+    return tf.reshape(
+        values, tf.concat([shape[:axis], tf.stack(list(sizes)), shape[axis + 1 :]], 0)
+    )
 
 
 def clamp(values: Tensor, low: Any = None, high: Any = None) -> Tensor:
@@ -186,7 +224,9 @@ def _same(values: Tensor, *_: Any, **__: Any) -> Tensor:
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "sym_size.int": lambda values, axis: tf.shape(values)[axis],
-    "add.Tensor": lambda first, second, alpha=1: tf.add(*alike(first, second if alpha == 1 else second * alpha)),
+    "add.Tensor": lambda first, second, alpha=1: tf.add(
+        *alike(first, second if alpha == 1 else second * alpha)
+    ),
     "sub.Tensor": _binary(tf.subtract),
     "mul.Tensor": _binary(tf.multiply),
     "div.Tensor": _binary(tf.divide),
@@ -218,7 +258,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "ones.default": lambda size, dtype=torch.float32, **_: tf.ones(size, TYPES[dtype]),
     "ones_like.default": lambda values, **_: tf.ones_like(values),
     "zeros_like.default": lambda values, **_: tf.zeros_like(values),
-    "full_like.default": lambda values, fill, **_: tf.cast(tf.fill(tf.shape(values), fill), values.dtype),
+    "full_like.default": lambda values, fill, **_: tf.cast(
+        tf.fill(tf.shape(values), fill), values.dtype
+    ),
     "arange.default": arrange,
     "permute.default": tf.transpose,
     "numpy_T.default": tf.transpose,

@@ -1,4 +1,6 @@
-"""One export from beginning to end: written, opened again, held against its model, and described."""
+"""One export from beginning to end: written, opened again, held against its model, and
+described.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,15 @@ from eyevsai.formats.parity import AccuracyGate, Corpus, Gate, ParityGate, Verdi
 from eyevsai.models.families import variation_of
 
 EXAMPLE = "example.py"
-IMPORT, BEGIN = "from decode import decode\n", "here = "  # in an example, in place of the code itself
+IMPORT, BEGIN = (
+    "from decode import decode\n",
+    "here = ",
+)  # in an example, in place of the code itself
 
 
 def export(name: str, source: Source, corpus: Corpus, folder: Path, model_uri: str) -> Verdict:
-    """Writes an export into `folder`, which is made; with failures in the verdict it is one to throw away.
+    """Writes an export into `folder`, which is made; with failures in the verdict it is one to
+    throw away.
 
     `Format.check` has been asked before.
     """
@@ -30,9 +36,13 @@ def export(name: str, source: Source, corpus: Corpus, folder: Path, model_uri: s
 
 
 def _compose_example(name: str) -> str:
-    """The example of a format in one file: with how images are decoded, which is the same for all."""
+    """The example of a format in one file: with how images are decoded, which is the same for
+    all.
+    """
     folder = resources.files("eyevsai.formats") / "examples"
-    example, decode = ((folder / f"{each}.py").read_text(encoding="utf-8") for each in (name, "decode"))
+    example, decode = (
+        (folder / f"{each}.py").read_text(encoding="utf-8") for each in (name, "decode")
+    )
     _, _, body = decode.partition('"""\n\n')
     return example.replace(IMPORT, "").replace(BEGIN, f"{body}\n\n{BEGIN}", 1)
 
@@ -42,4 +52,6 @@ def gate_of(form: Format, source: Source) -> Gate:
     if form.points is not None:
         return AccuracyGate(form.points, form.agreement)
     learner = source.learner
-    return ParityGate(form.tolerance, steps=variation_of(learner.family, learner.variation)[1].decides_by_steps)
+    return ParityGate(
+        form.tolerance, steps=variation_of(learner.family, learner.variation)[1].decides_by_steps
+    )

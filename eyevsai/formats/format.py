@@ -35,7 +35,9 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """What leaves: a model, where it answers, and train images by which a format may choose its numbers."""
+    """What leaves: a model, where it answers, and train images by which a format may choose its
+    numbers.
+    """
 
     learner: Learner
     weights_sha256: str  # of the file that the learner was loaded from
@@ -44,7 +46,9 @@ class Source:
 
     @cached_property
     def program(self) -> ExportedProgram:
-        """The learner's graph as torch.export sees it; traced once, whatever the number of formats."""
+        """The learner's graph as torch.export sees it; traced once, whatever the number of
+        formats.
+        """
         return trace(self.learner)
 
     @cached_property
@@ -54,9 +58,11 @@ class Source:
 
 
 class Format(ABC):
-    """A kind of export: its files are written into a folder, and opened there without eyevsai's networks.
+    """A kind of export: its files are written into a folder, and opened there without eyevsai's
+    networks.
 
-    A graph takes raw images, N,H,W,3 uint8 of any size, and resizes, normalises and classifies them.
+    A graph takes raw images, N,H,W,3 uint8 of any size, and resizes, normalises and classifies
+    them.
     """
 
     name: ClassVar[str]
@@ -65,13 +71,20 @@ class Format(ABC):
     extra: ClassVar[tuple[str, str] | None] = None  # of pyproject, and the module that it brings
     can_hold_code: ClassVar[bool] = False  # that runs as somebody else's file is opened
     tolerance: ClassVar[float] = 1e-5  # of a probability, from the same resized pixels
-    points: ClassVar[float | None] = None  # of accuracy, that a format may lose which computes in fewer bits
-    agreement: ClassVar[float] = 0.0  # the share of images for which such a format has to name the model's class
+    points: ClassVar[float | None] = (
+        None  # of accuracy, that a format may lose which computes in fewer bits
+    )
+    agreement: ClassVar[float] = (
+        0.0  # the share of images for which such a format has to name the model's class
+    )
 
     def check(self, learner: Learner) -> None:
         """Raises UserError when the learner cannot leave in this format, or on this machine."""
         if self.networks_only and not isinstance(learner, NetworkModel):
-            raise UserError(f"{learner.family} has no network, which --format {self.name} is for: use --format onnx.")
+            raise UserError(
+                f"{learner.family} has no network, which --format {self.name} is for: use "
+                "--format onnx."
+            )
         self.check_installed()
 
     def check_installed(self) -> None:
@@ -88,13 +101,16 @@ class Format(ABC):
         """What was written, ready to predict with as many threads as torch has in this process."""
 
     def open_written(self, folder: Path) -> Runtime:
-        """Open the export that `write` has just put into a folder of this process, for the parity check.
+        """Open the export that `write` has just put into a folder of this process, for the parity
+        check.
 
         Only here may code of the export run: nobody else has written into the folder.
         """
         return self.open(folder)
 
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
-        """What the exported files themselves say of fields of the manifest; nothing in most formats."""
+        """What the exported files themselves say of fields of the manifest; nothing in most
+        formats.
+        """
         del runtime
         return {}

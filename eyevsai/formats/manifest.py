@@ -1,4 +1,6 @@
-"""`manifest.json`: what an export is, where it comes from, how well it agrees, and the SHA-256 of each of its files."""
+"""`manifest.json`: what an export is, where it comes from, how well it agrees, and the SHA-256 of
+each of its files.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ MANIFEST = "manifest.json"
 RUNTIMES = ("torch", "onnx", "onnxruntime", "openvino", "tensorflow-cpu")
 
 
-def write_manifest(folder: Path, name: str, source: Source, verdict: Verdict, model_uri: str) -> dict[str, Any]:
+def write_manifest(
+    folder: Path, name: str, source: Source, verdict: Verdict, model_uri: str
+) -> dict[str, Any]:
     """Writes the manifest of the export of format `name` that lies in `folder`, and returns it."""
     learner = source.learner
     manifest = {
@@ -37,7 +41,9 @@ def write_manifest(folder: Path, name: str, source: Source, verdict: Verdict, mo
         "versions": {"eyevsai": VERSION, **_installed()},
         "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in _files(folder)},
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(
+        json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return manifest
 
 
@@ -50,10 +56,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{folder} holds no export: {MANIFEST} cannot be read ({error}).") from error
+        raise UserError(
+            f"{folder} holds no export: {MANIFEST} cannot be read ({error})."
+        ) from error
     check_fields(manifest, str(folder / MANIFEST))
     if manifest["format"] not in FORMATS:
-        raise UserError(f"{folder} holds no export that this eyevsai knows: its format is {manifest['format']!r}.")
+        raise UserError(
+            f"{folder} holds no export that this eyevsai knows: its format is "
+            f"{manifest['format']!r}."
+        )
     files: Mapping[str, str] = manifest["files"]
     there = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     if strange := sorted(there.keys() ^ files.keys()):
@@ -61,23 +72,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is refused: {strange[0]} {what}. Nothing in it was opened.")
     for name, path in there.items():
         if path.is_symlink() or hash_file(path) != files[name]:
-            raise UserError(f"{path} is not the file that was exported: its SHA-256 differs. Export it again.")
+            raise UserError(
+                f"{path} is not the file that was exported: its SHA-256 differs. Export it again."
+            )
     return manifest
 
 
 def check_agreement(folder: Path, manifest: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raises UserError when the manifest says something else than what the exported file itself is `known` to say."""
+    """Raises UserError when the manifest says something else than what the exported file itself is
+    `known` to say.
+    """
     for name, value in known.items():
         if manifest[name] != json.loads(json.dumps(value)):  # in which a tuple is a list
             raise UserError(
-                f"{folder / MANIFEST} says {name} {manifest[name]!r:.80}, but the exported file itself says "
+                f"{folder / MANIFEST} says {name} {manifest[name]!r:.80}, but the exported file "
+                "itself says "
                 f"{value!r:.80}: one of the two was changed. {AGAIN}"
             )
 
 
 def _files(folder: Path) -> list[Path]:
     """All files but the manifest, and but what Python leaves behind where an example was run."""
-    there = [path for path in sorted(folder.rglob("*")) if not path.is_dir() and path.name != MANIFEST]
+    there = [
+        path for path in sorted(folder.rglob("*")) if not path.is_dir() and path.name != MANIFEST
+    ]
     return [path for path in there if path.parent.name != "__pycache__"]
 
 

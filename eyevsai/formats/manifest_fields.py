@@ -14,7 +14,9 @@ AGAIN = "Export the model again."
 
 
 def check_fields(manifest: Any, place: str) -> None:
-    """Raises UserError, naming the field, when a manifest lacks one that opening needs, or has it of another kind."""
+    """Raises UserError, naming the field, when a manifest lacks one that opening needs, or has it
+    of another kind.
+    """
     for name, (is_right, expected) in FIELDS.items():
         value = manifest
         for part in name.split("."):
@@ -34,11 +36,20 @@ def _is_number(value: Any) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_text, value)) and len(set(value)) == len(value)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(map(_is_text, value))
+        and len(set(value)) == len(value)
+    )
 
 
 def _are_three(value: Any, least: float) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(_is_number(each) and each > least for each in value)
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(_is_number(each) and each > least for each in value)
+    )
 
 
 def _are_sums(value: Any) -> bool:
@@ -51,14 +62,19 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "variation": (_is_text, "the name of a variation"),
     "classes": (_are_names, "a list of names, each once"),
     "preprocessing.image_size": (
-        lambda value: type(value) is int and 1 <= value <= MOST_PX, f"a whole number from 1 to {MOST_PX}"
+        lambda value: type(value) is int and 1 <= value <= MOST_PX,
+        f"a whole number from 1 to {MOST_PX}",
     ),
     "preprocessing.mean": (lambda value: _are_three(value, -math.inf), "a list of three numbers"),
     "preprocessing.std": (lambda value: _are_three(value, 0), "a list of three numbers above 0"),
-    "preprocessing.interpolation": (lambda value: value in INTERPOLATIONS, " or ".join(INTERPOLATIONS)),
+    "preprocessing.interpolation": (
+        lambda value: value in INTERPOLATIONS,
+        " or ".join(INTERPOLATIONS),
+    ),
     "settings": (lambda value: isinstance(value, dict), "an object"),
     "threshold": (
-        lambda value: value is None or (_is_number(value) and 0 <= value <= 1), "null or a number from 0 to 1"
+        lambda value: value is None or (_is_number(value) and 0 <= value <= 1),
+        "null or a number from 0 to 1",
     ),
     "files": (_are_sums, "an object from the name of each file to its SHA-256"),
-}  # fmt: skip
+}

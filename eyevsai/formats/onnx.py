@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 MODEL = "model.onnx"
 INT8 = "onnx-int8"  # the name of the format of a file that was quantised
 QUANTIZER = "onnx.quantize"  # what it names itself in the files that it makes
-KNOWN = ("classes", "preprocessing", "threshold", "family", "variation")  # of the manifest, in a file's metadata
+KNOWN = (
+    "classes",
+    "preprocessing",
+    "threshold",
+    "family",
+    "variation",
+)  # of the manifest, in a file's metadata
 CPU = ("CPUExecutionProvider",)
 
 
@@ -53,9 +59,12 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that spin while they wait take the cores from the processes that decode the next images.
+        # Threads that spin while they wait take the cores from the processes that decode the next
+        # images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors; it warns of what an exporter does, not of what a person can mend
+        options.log_severity_level = (
+            3  # errors; it warns of what an exporter does, not of what a person can mend
+        )
         self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
 
     def predict_proba(self, images: Pixels) -> Probabilities:
@@ -79,7 +88,16 @@ def to_onnx(source: Source) -> onnx.ModelProto:
     import onnx
 
     learner = source.learner
-    values = (learner.classes, learner.preprocessing.to_json(), source.threshold, learner.family, learner.variation)
-    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in zip(KNOWN, values, strict=True)}
+    values = (
+        learner.classes,
+        learner.preprocessing.to_json(),
+        source.threshold,
+        learner.family,
+        learner.variation,
+    )
+    texts = {
+        name: json.dumps(value, ensure_ascii=False)
+        for name, value in zip(KNOWN, values, strict=True)
+    }
     onnx.helper.set_model_props(source.onnx, texts)
     return source.onnx

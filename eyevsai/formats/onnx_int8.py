@@ -1,4 +1,6 @@
-"""ONNX in whole numbers: weights and activations of convolutions in eight bits (Jacob et al. 2018)."""
+"""ONNX in whole numbers: weights and activations of convolutions in eight bits (Jacob et al.
+2018).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from eyevsai.formats.onnx import INT8, MODEL, Onnx, to_onnx
 from eyevsai.formats.shortcut import with_shortcut
 from eyevsai.formats.tracing import INPUT, quietly
 
-# Resizing and softmax stay as they are; an activation that did too would have to be converted to and fro.
+# Resizing and softmax stay as they are; an activation that did too would have to be converted to
+# and fro.
 QUANTIZED = ["Conv", "Gemm", "Relu", "Clip"]
 AT_ONCE = 16
 
@@ -35,16 +38,23 @@ class OnnxInt8(Onnx):
         _fold(whole, folded)
         with quietly():
             quantize_static(
-                folded, folder / MODEL, _Reader(source.calibration()), quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=QUANTIZED, per_channel=True, activation_type=QuantType.QUInt8,
+                folded,
+                folder / MODEL,
+                _Reader(source.calibration()),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=QUANTIZED,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-            )  # fmt: skip
+            )
         whole.unlink()
         folded.unlink()
 
 
 def _fold(source: Path, target: Path) -> None:
-    """Writes the graph with normalisation folded into convolutions, so that there is one thing to quantise."""
+    """Writes the graph with normalisation folded into convolutions, so that there is one thing to
+    quantise.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -58,7 +68,9 @@ class _Reader:
     """Gives the quantiser its images."""
 
     def __init__(self, images: Pixels) -> None:
-        self.batches: Iterator[Pixels] = (images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE))
+        self.batches: Iterator[Pixels] = (
+            images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)
+        )
 
     def get_next(self) -> dict[str, Any] | None:
         """The next batch, or None after the last."""

@@ -21,7 +21,9 @@ AT_ONCE = 16  # images for which what is computed stays in the caches of a CPU
 
 
 class OpenedExport:
-    """Images are resized here, as in training, so that they make batches; the export's own resize leaves them alone."""
+    """Images are resized here, as in training, so that they make batches; the export's own resize
+    leaves them alone.
+    """
 
     def __init__(self, manifest: Mapping[str, Any], runtime: Runtime) -> None:
         self.manifest, self.runtime = manifest, runtime
@@ -32,26 +34,36 @@ class OpenedExport:
         """N images uint8 RGB of any size -> N,C float32 probabilities."""
         found = [np.zeros((0, len(self.manifest["classes"])), dtype=np.float32)]
         for start in range(0, len(images), AT_ONCE):
-            squares = [self.preprocessing.square_of(image) for image in images[start : start + AT_ONCE]]
+            squares = [
+                self.preprocessing.square_of(image) for image in images[start : start + AT_ONCE]
+            ]
             found.append(self._ask(np.stack(squares)))
             if found[-1].shape[1:] != found[0].shape[1:]:
-                raise UserError(f"The export gives {found[-1].shape[1]} numbers for each image, but its {MANIFEST} "
-                                f"names {found[0].shape[1]} classes: one of the two was changed.")  # fmt: skip
+                raise UserError(
+                    f"The export gives {found[-1].shape[1]} numbers for each image, but its "
+                    f"{MANIFEST} "
+                    f"names {found[0].shape[1]} classes: one of the two was changed."
+                )
         return np.concatenate(found)
 
     def _ask(self, squares: Pixels) -> Probabilities:
         try:
             return self.runtime.predict_proba(squares)
-        except Exception as error:  # each runtime has errors of its own, and some find a bad file only now
+        except (
+            Exception
+        ) as error:  # each runtime has errors of its own, and some find a bad file only now
             said = str(error).strip().partition("\n")[0]
-            raise UserError(f"The {self.manifest.get('format')} export cannot be computed: {said}") from error
+            raise UserError(
+                f"The {self.manifest.get('format')} export cannot be computed: {said}"
+            ) from error
 
 
 def open_export(folder: Path, *, trusted: bool = False) -> OpenedExport:
     """The export that `folder` holds, its files held against their checksums.
 
     Raises:
-        UserError: it holds none, one that was changed, one whose runtime is not installed, or, unless `trusted`, one
+        UserError: it holds none, one that was changed, one whose runtime is not installed, or,
+            unless `trusted`, one
             that could run code as it is opened.
     """
     manifest = read_manifest(folder)
@@ -59,8 +71,10 @@ def open_export(folder: Path, *, trusted: bool = False) -> OpenedExport:
     form.check_installed()
     if form.can_hold_code and not trusted:
         raise UserError(
-            f"{folder} is a {form.name} export, in which code can be hidden that runs as it is opened or asked. If you "
-            "made it yourself, open it with predict --trusted, or in Python with eyevsai.load(..., trusted=True); else "
+            f"{folder} is a {form.name} export, in which code can be hidden that runs as it is "
+            "opened or asked. If you "
+            "made it yourself, open it with predict --trusted, or in Python with "
+            "eyevsai.load(..., trusted=True); else "
             "take the onnx export, which holds none."
         )
     try:
@@ -69,6 +83,10 @@ def open_export(folder: Path, *, trusted: bool = False) -> OpenedExport:
         return OpenedExport(manifest, runtime)
     except UserError:
         raise
-    except Exception as error:  # each runtime has errors of its own for a file that is none of its own
+    except (
+        Exception
+    ) as error:  # each runtime has errors of its own for a file that is none of its own
         said = str(error).strip().partition("\n")[0]
-        raise UserError(f"{folder} holds no {form.name} export that can be opened: {said}") from error
+        raise UserError(
+            f"{folder} holds no {form.name} export that can be opened: {said}"
+        ) from error

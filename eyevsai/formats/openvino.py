@@ -22,7 +22,9 @@ SHORT_SIDE = ["eyevsai", "short_side_px"]  # where a model file says what size i
 
 
 class OpenVino(Format):
-    """For every family. OpenVINO takes bfloat16 by itself where the processor has it, unless told otherwise."""
+    """For every family. OpenVINO takes bfloat16 by itself where the processor has it, unless told
+    otherwise.
+    """
 
     name = "openvino"
     extra = ("openvino", "openvino")
@@ -53,8 +55,9 @@ class OpenVinoBfloat16(OpenVino):
 class OpenVinoRuntime:
     """A model of which each thread has requests of its own.
 
-    Images that are resized already go past its resize, which costs more than a small network. That is done here and not
-    by a branch in the file: behind one, OpenVINO 2026 answers wrongly once the number of images has changed.
+    Images that are resized already go past its resize, which costs more than a small network. That
+    is done here and not by a branch in the file: behind one, OpenVINO 2026 answers wrongly once the
+    number of images has changed.
     """
 
     def __init__(self, path: Path, precision: str) -> None:
@@ -62,11 +65,14 @@ class OpenVinoRuntime:
         import torch
 
         self.path = path
-        self.short_side_px = int(openvino.Core().read_model(path).get_rt_info(SHORT_SIDE).astype(str))
+        self.short_side_px = int(
+            openvino.Core().read_model(path).get_rt_info(SHORT_SIDE).astype(str)
+        )
         self.config = {
-            "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }  # fmt: skip
+        }
         self.compiling = threading.Lock()
         self.compiled: dict[bool, openvino.CompiledModel] = {}
         self.own = threading.local()
@@ -91,8 +97,10 @@ class OpenVinoRuntime:
     def _compile(self, resized: bool) -> openvino.CompiledModel:
         with self.compiling:
             if resized not in self.compiled:
-                # OpenVINO 2026 gives the thread that compiles a stack for signals. Of two models that go, the second
-                # puts back that of the first, which is gone: in the main thread the next signal would end the process.
+                # OpenVINO 2026 gives the thread that compiles a stack for signals. Of two models
+                # that go, the second
+                # puts back that of the first, which is gone: in the main thread the next signal
+                # would end the process.
                 with ThreadPoolExecutor(1) as pool:
                     self.compiled[resized] = pool.submit(self._compile_here, resized).result()
             return self.compiled[resized]
@@ -112,6 +120,8 @@ def _from_crops(model: openvino.Model) -> openvino.Model:
     outputs = [output for operation in model.get_ordered_ops() for output in operation.outputs()]
     crops = next(output for output in outputs if CROPS in output.get_names())
     given = openvino.opset13.parameter(crops.get_partial_shape(), crops.get_element_type())
-    for taker in crops.get_target_inputs() | model.input(0).get_target_inputs():  # of images: how many they are
+    for taker in (
+        crops.get_target_inputs() | model.input(0).get_target_inputs()
+    ):  # of images: how many they are
         taker.replace_source_output(given.output(0))
     return openvino.Model(model.get_results(), [given])

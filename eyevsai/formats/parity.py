@@ -21,13 +21,21 @@ BATCHES = (1, 7, 32)
 
 @dataclass(frozen=True)
 class Corpus:
-    """A model and images of its test split, by which its exports are held against it; it is asked once for all."""
+    """A model and images of its test split, by which its exports are held against it; it is asked
+    once for all.
+    """
 
     learner: Learner
     names: Sequence[str]
-    resized: Pixels  # N,s,s,3 with s the short side after resizing: a graph resizes these to themselves
-    raw: Callable[[], Iterable[npt.NDArray[np.uint8]]]  # the same images as they were decoded, one after another
-    test: Callable[[], Iterable[tuple[Pixels, Labels]]]  # the whole test split, resized, a batch after another
+    resized: (
+        Pixels  # N,s,s,3 with s the short side after resizing: a graph resizes these to themselves
+    )
+    raw: Callable[
+        [], Iterable[npt.NDArray[np.uint8]]
+    ]  # the same images as they were decoded, one after another
+    test: Callable[
+        [], Iterable[tuple[Pixels, Labels]]
+    ]  # the whole test split, resized, a batch after another
 
     @cached_property
     def expected(self) -> Probabilities:
@@ -42,7 +50,9 @@ class Corpus:
     @cached_property
     def answers(self) -> npt.NDArray[np.intp]:
         """The class that it gives to each image of `test`."""
-        return np.concatenate([self.learner.predict_proba(images).argmax(1) for images, _ in self.test()])
+        return np.concatenate(
+            [self.learner.predict_proba(images).argmax(1) for images, _ in self.test()]
+        )
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How far two rows of probabilities may lie apart: most of them, and all; and how many agree on the class."""
+    """How far two rows of probabilities may lie apart: most of them, and all; and how many agree on
+    the class.
+    """
 
     most: float
     every: float
@@ -74,65 +86,92 @@ class Gate(ABC):
 class ParityGate(Gate):
     """An export has to give the model's probabilities, in batches of any size.
 
-    `tolerance` is for the same resized pixels. A model that decides by steps, as trees do, may fall on another side of
-    one for few images. From raw images, resizing is the export's own, and a pixel may differ by one level.
+    `tolerance` is for the same resized pixels. A model that decides by steps, as trees do, may fall
+    on another side of one for few images. From raw images, resizing is the export's own, and a
+    pixel may differ by one level.
     """
 
     RAW: ClassVar[Bounds] = Bounds(most=1e-3, every=1e-2, agreement=0.999)
     STEPS: ClassVar[float] = 0.02
 
     def __init__(self, tolerance: float, *, steps: bool) -> None:
-        self.resized = Bounds(tolerance, self.STEPS if steps else tolerance, share=0.99 if steps else 1.0)
+        self.resized = Bounds(
+            tolerance, self.STEPS if steps else tolerance, share=0.99 if steps else 1.0
+        )
 
     def judge(self, runtime: Runtime, corpus: Corpus) -> Verdict:
         """See `Gate.judge`."""
         verdict = Verdict({"images": len(corpus.names)})
         for batch in BATCHES:
             found = np.concatenate(list(_predict(runtime, corpus.resized, batch)))
-            compared = f"From the same resized pixels, in batches of {batch}", "", corpus.expected, found
+            compared = (
+                f"From the same resized pixels, in batches of {batch}",
+                "",
+                corpus.expected,
+                found,
+            )
             _hold(verdict, corpus, compared, self.resized)
             if verdict.failures:  # of another size they would say the same again
                 break
         _hold(
-            verdict, corpus, ("From raw images", "raw_", corpus.raw_expected, _predict_raw(runtime, corpus)), self.RAW
+            verdict,
+            corpus,
+            ("From raw images", "raw_", corpus.raw_expected, _predict_raw(runtime, corpus)),
+            self.RAW,
         )
         return verdict
 
 
 class AccuracyGate(Gate):
-    """An export that computes in fewer bits has to be right about as often as the model, and to agree with it.
+    """An export that computes in fewer bits has to be right about as often as the model, and to
+    agree with it.
 
     So it does from raw images, which such a format may resize in fewer bits, too.
     """
 
-    RAW_LOSS: ClassVar[float] = 0.05  # of agreement: few of 200 images may flip, and not a tenth of them
+    RAW_LOSS: ClassVar[float] = (
+        0.05  # of agreement: few of 200 images may flip, and not a tenth of them
+    )
 
     def __init__(self, points: float, agreement: float) -> None:
         self.points, self.agreement = points, agreement
 
     def judge(self, runtime: Runtime, corpus: Corpus) -> Verdict:
         """See `Gate.judge`."""
-        said = [(runtime.predict_proba(images).argmax(1), labels) for images, labels in corpus.test()]
+        said = [
+            (runtime.predict_proba(images).argmax(1), labels) for images, labels in corpus.test()
+        ]
         found, labels = (np.concatenate(part) for part in zip(*said, strict=True))
         expected = corpus.answers
         raw = _predict_raw(runtime, corpus).argmax(1) == corpus.raw_expected.argmax(1)
         before, after = (float((answers == labels).mean()) for answers in (expected, found))
         figures = {
-            "images": len(labels), "model_accuracy": before, "accuracy": after,
-            "top1_agreement": float((expected == found).mean()), "raw_images": len(raw),
+            "images": len(labels),
+            "model_accuracy": before,
+            "accuracy": after,
+            "top1_agreement": float((expected == found).mean()),
+            "raw_images": len(raw),
             "raw_top1_agreement": float(raw.mean()),
-        }  # fmt: skip
+        }
         failures = []
         if 100 * (before - after) > self.points + 1e-9:
-            failures.append(f"The export is right on {after:.2%} of {len(found)} test images, the model on "
-                            f"{before:.2%}: more than {self.points:g} points fewer.")  # fmt: skip
+            failures.append(
+                f"The export is right on {after:.2%} of {len(found)} test images, the model on "
+                f"{before:.2%}: more than {self.points:g} points fewer."
+            )
         if figures["top1_agreement"] < self.agreement:
-            failures.append(f"The export names the model's class for {figures['top1_agreement']:.2%} of {len(found)} "
-                            f"test images; {self.agreement:.0%} are wanted.")  # fmt: skip
+            failures.append(
+                f"The export names the model's class for {figures['top1_agreement']:.2%} of "
+                f"{len(found)} "
+                f"test images; {self.agreement:.0%} are wanted."
+            )
         wanted = max(self.agreement, figures["top1_agreement"] - self.RAW_LOSS)
         if figures["raw_top1_agreement"] < wanted:
-            failures.append(f"From raw images the export names the model's class for {raw.mean():.2%} of {len(raw)}; "
-                            f"{wanted:.1%} are wanted.")  # fmt: skip
+            failures.append(
+                f"From raw images the export names the model's class for {raw.mean():.2%} of "
+                f"{len(raw)}; "
+                f"{wanted:.1%} are wanted."
+            )
         return Verdict(figures, failures)
 
 
@@ -148,39 +187,55 @@ def _predict_raw(runtime: Runtime, corpus: Corpus) -> Probabilities:
 
 
 def _hold(
-    verdict: Verdict, corpus: Corpus, compared: tuple[str, str, Probabilities, Probabilities],
+    verdict: Verdict,
+    corpus: Corpus,
+    compared: tuple[str, str, Probabilities, Probabilities],
     bounds: Bounds,
-) -> None:  # fmt: skip
-    """Adds failures of two tables of probabilities and their figures, of which the worst stays; prefix their names."""
+) -> None:
+    """Adds failures of two tables of probabilities and their figures, of which the worst stays;
+    prefix their names.
+    """
     title, prefix, expected, found = compared
     if found.shape != expected.shape:
-        verdict.failures.append(f"{title}, the export answers with a table of {found.shape}, the model of "
-                                f"{expected.shape}.")  # fmt: skip
+        verdict.failures.append(
+            f"{title}, the export answers with a table of {found.shape}, the model of "
+            f"{expected.shape}."
+        )
         return
     apart = _apart(expected, found)
     largest = apart.max(1)
     within = float((largest <= bounds.most).mean())
     agreement = float(_agree(expected, found, bounds.most).mean())
     measured = (
-        (max, "max_difference", float(largest.max())), (min, "share_within", within),
+        (max, "max_difference", float(largest.max())),
+        (min, "share_within", within),
         (min, "top1_agreement", agreement),
-    )  # fmt: skip
+    )
     for worse, figure, value in measured:
         known = verdict.figures.get(f"{prefix}{figure}", value)
         verdict.figures[f"{prefix}{figure}"] = worse(known, value)
     row = int(largest.argmax())
     column = int(apart[row].argmax())
-    where = (f"; {corpus.names[row]} parts most: {corpus.learner.classes[column]} is {expected[row, column]:.6f} in "
-             f"the model and {found[row, column]:.6f} in the export.")  # fmt: skip
+    where = (
+        f"; {corpus.names[row]} parts most: {corpus.learner.classes[column]} is "
+        f"{expected[row, column]:.6f} in "
+        f"the model and {found[row, column]:.6f} in the export."
+    )
     if largest.max() > bounds.every:
-        verdict.failures.append(f"{title}, probabilities lie up to {largest.max():.2g} apart ({bounds.every:g} is "
-                                f"allowed){where}")  # fmt: skip
+        verdict.failures.append(
+            f"{title}, probabilities lie up to {largest.max():.2g} apart ({bounds.every:g} is "
+            f"allowed){where}"
+        )
     elif within < bounds.share:
-        verdict.failures.append(f"{title}, {within:.1%} of the images are within {bounds.most:g} "
-                                f"({bounds.share:.0%} are wanted){where}")  # fmt: skip
+        verdict.failures.append(
+            f"{title}, {within:.1%} of the images are within {bounds.most:g} "
+            f"({bounds.share:.0%} are wanted){where}"
+        )
     if agreement < bounds.agreement:
-        verdict.failures.append(f"{title}, {agreement:.2%} of the images are given the model's class "
-                                f"({bounds.agreement:.1%} are wanted){where}")  # fmt: skip
+        verdict.failures.append(
+            f"{title}, {agreement:.2%} of the images are given the model's class "
+            f"({bounds.agreement:.1%} are wanted){where}"
+        )
 
 
 def _apart(expected: Probabilities, found: Probabilities) -> npt.NDArray[np.float64]:
@@ -191,5 +246,7 @@ def _apart(expected: Probabilities, found: Probabilities) -> npt.NDArray[np.floa
 def _agree(expected: Probabilities, found: Probabilities, tie: float) -> npt.NDArray[np.bool_]:
     """N: whether the export's class is the model's, or one that the model holds for as probable."""
     chosen = found.argmax(1)
-    agree: npt.NDArray[np.bool_] = expected.max(1) - expected[np.arange(len(expected)), chosen] <= tie
+    agree: npt.NDArray[np.bool_] = (
+        expected.max(1) - expected[np.arange(len(expected)), chosen] <= tie
+    )
     return agree

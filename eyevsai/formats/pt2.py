@@ -46,5 +46,7 @@ class TorchRuntime:
         import torch
 
         with torch.inference_mode():
-            found: Probabilities = self.module(torch.from_numpy(np.ascontiguousarray(images))).numpy()  # type: ignore[operator]
+            found: Probabilities = self.module(
+                torch.from_numpy(np.ascontiguousarray(images))
+            ).numpy()  # type: ignore[operator]
         return found

@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 MODEL, NETWORK = "model.pth", "network.py"
-NAMES = {"device": "from torch import device", "inf": "from math import inf", "nan": "from math import nan"}
+NAMES = {
+    "device": "from torch import device",
+    "inf": "from math import inf",
+    "nan": "from math import nan",
+}
 
 
 class PyTorch(Format):
-    """For networks: `model.pth` opens with `weights_only=True`; safetensors and a card in JSON lie beside it."""
+    """For networks: `model.pth` opens with `weights_only=True`; safetensors and a card in JSON lie
+    beside it.
+    """
 
     name = "pytorch"
     networks_only = True
@@ -34,7 +40,9 @@ class PyTorch(Format):
         (folder / NETWORK).write_text(render_network(program, list(learned)), encoding="utf-8")
 
     def open(self, folder: Path) -> Runtime:
-        """See `Format.open`. `network.py` is run by those who want it: nothing that lies in a folder is run here."""
+        """See `Format.open`. `network.py` is run by those who want it: nothing that lies in a
+        folder is run here.
+        """
         import torch
 
         learner = load(folder)
@@ -56,17 +64,23 @@ class PyTorch(Format):
         assert isinstance(runtime, LearnerRuntime)
         learner = runtime.learner
         return {
-            "classes": learner.classes, "preprocessing": learner.preprocessing.to_json(), "family": learner.family,
+            "classes": learner.classes,
+            "preprocessing": learner.preprocessing.to_json(),
+            "family": learner.family,
             "variation": learner.variation,
-        }  # fmt: skip
+        }
 
 
 def render_network(program: ExportedProgram, learned: Sequence[str]) -> str:
-    """A Python file with one function from a state dict and images to probabilities, which needs torch alone.
+    """A Python file with one function from a state dict and images to probabilities, which needs
+    torch alone.
 
-    Of the tensors that the graph takes, those that are `learned` have their names in the learner, others their own.
+    Of the tensors that the graph takes, those that are `learned` have their names in the learner,
+    others their own.
     """
-    taken = [str(spec.target) for spec in program.graph_signature.input_specs if spec.target is not None]
+    taken = [
+        str(spec.target) for spec in program.graph_signature.input_specs if spec.target is not None
+    ]
     outside = next(name for name in taken if name.endswith(learned[0])).removesuffix(learned[0])
     code = program.graph_module.graph.python_code("self")
     known = {name: value for name, value in code.globals.items() if name in NAMES}
@@ -81,7 +95,10 @@ WEIGHTS = (
 
 
 def predict_proba(state, images):
-    """What torch.load("{MODEL}", weights_only=True) gives, and N,H,W,3 uint8 -> N,C float32 probabilities."""
+    """Probabilities (N,C float32) of images (N,H,W,3 uint8).
+
+    `state` is what torch.load("{MODEL}", weights_only=True) gives.
+    """
     return forward(None, *(state[name] for name in WEIGHTS), images)[0]
 
 
@@ -101,14 +118,18 @@ class LearnerRuntime:
 
 
 class NetworkRuntime:
-    """An exported `network.py` with the state dict beside it, executed without an entry in `sys.modules`."""
+    """An exported `network.py` with the state dict beside it, executed without an entry in
+    `sys.modules`.
+    """
 
     def __init__(self, folder: Path) -> None:
         import torch
 
         path = folder / NETWORK
         self.names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), self.names)  # written by this process
+        exec(
+            compile(path.read_text(encoding="utf-8"), str(path), "exec"), self.names
+        )  # written by this process
         self.state = torch.load(folder / MODEL, weights_only=True)
 
     def predict_proba(self, images: Pixels) -> Probabilities:
@@ -116,5 +137,7 @@ class NetworkRuntime:
         import torch
 
         with torch.inference_mode():
-            found: Probabilities = self.names["predict_proba"](self.state, torch.from_numpy(images)).numpy()
+            found: Probabilities = self.names["predict_proba"](
+                self.state, torch.from_numpy(images)
+            ).numpy()
         return found

@@ -19,25 +19,41 @@ class ExportSettings(SubjectSettings):
     PANEL: ClassVar[str] = "Export"
 
     format: Annotated[
-        str, Parameter(), Doc(f"Formats with commas: {', '.join(FORMATS)}; or {ALL}: those that the model has.")
+        str,
+        Parameter(),
+        Doc(f"Formats with commas: {', '.join(FORMATS)}; or {ALL}: those that the model has."),
     ] = "onnx"
     output: Annotated[
-        str | None, Doc("Folder for copies of the exports; they lie with the run's artifacts in any case.")
+        str | None,
+        Doc("Folder for copies of the exports; they lie with the run's artifacts in any case."),
     ] = None
     package: Annotated[
         str | None,
-        Doc("Instead of one model: the best of each dataset, by test/accuracy or else best/accuracy, in a folder of "
-            "this name."),
-    ] = None  # fmt: skip
-    per_dataset: Annotated[int, Range(1, 1000), Doc("--package: how many models of each dataset it holds.")] = 1
+        Doc(
+            "Instead of one model: the best of each dataset, by test/accuracy or else "
+            "best/accuracy, in a folder of "
+            "this name."
+        ),
+    ] = None
+    per_dataset: Annotated[
+        int, Range(1, 1000), Doc("--package: how many models of each dataset it holds.")
+    ] = 1
     prune: Annotated[
-        float, Range(0.0, 0.9),
-        Doc("First take this share of each layer's channels away, train for --prune-epochs, and register that as a new "
-            "version, which is exported then (Fang et al. 2023)."),
-    ] = 0.0  # fmt: skip
-    prune_epochs: Annotated[int, Range(1, 10_000), Doc("--prune: passes over the training images.")] = 10
+        float,
+        Range(0.0, 0.9),
+        Doc(
+            "First take this share of each layer's channels away, train for --prune-epochs, and "
+            "register that as a new "
+            "version, which is exported then (Fang et al. 2023)."
+        ),
+    ] = 0.0
+    prune_epochs: Annotated[
+        int, Range(1, 10_000), Doc("--prune: passes over the training images.")
+    ] = 10
     parity_images: Annotated[
-        int, Range(1, 1_000_000), Doc("Images of the test split, drawn by seed, that an export is held against.")
+        int,
+        Range(1, 1_000_000),
+        Doc("Images of the test split, drawn by seed, that an export is held against."),
     ] = 200
     calibration_images: Annotated[
         int,
@@ -48,9 +64,12 @@ class ExportSettings(SubjectSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         names_of(self.format)
-        if self.package is not None and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", self.package):
+        if self.package is not None and not re.fullmatch(
+            r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", self.package
+        ):
             raise UserError(
-                f"--package {self.package!r} is no name for a folder: it has letters, digits, _, - and dots."
+                f"--package {self.package!r} is no name for a folder: it has letters, digits, "
+                "_, - and dots."
             )
 
     def check_subject(self) -> None:
@@ -60,4 +79,7 @@ class ExportSettings(SubjectSettings):
         elif self.prune:
             raise UserError("--prune makes a new version of one model: leave --package out.")
         elif self.run is not None or self.model_uri is not None:
-            raise UserError("--package finds the best models itself: leave --run and --model-uri out, or --package.")
+            raise UserError(
+                "--package finds the best models itself: leave --run and --model-uri out, or "
+                "--package."
+            )

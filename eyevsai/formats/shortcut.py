@@ -1,4 +1,6 @@
-"""A way past an ONNX graph's resize, for images that have the size already: it costs more than a small network."""
+"""A way past an ONNX graph's resize, for images that have the size already: it costs more than a
+small network.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ WHOLE = "resized_crops"
 
 
 def with_shortcut(model: ModelProto, preprocessing: Preprocessing) -> ModelProto:
-    """The same graph, in which squares of `short_side_px` are cropped at once. It says of them what it said before."""
+    """The same graph, in which squares of `short_side_px` are cropped at once. It says of them what
+    it said before.
+    """
     import onnx
 
     found = onnx.ModelProto()
@@ -25,10 +29,12 @@ def with_shortcut(model: ModelProto, preprocessing: Preprocessing) -> ModelProto
     resize = onnx.helper.make_graph(inside, "resize", [], [_crops(WHOLE, preprocessing)])
     choose = onnx.helper.make_node(
         "If", ["has_size"], [CROPS], then_branch=_crop(preprocessing), else_branch=resize
-    )  # fmt: skip
+    )
     first = next(place for place, node in enumerate(others) if CROPS in node.input)
     del found.graph.node[:]
-    found.graph.node.extend([*others[:first], *_has_size(preprocessing, found.graph), choose, *others[first:]])
+    found.graph.node.extend(
+        [*others[:first], *_has_size(preprocessing, found.graph), choose, *others[first:]]
+    )
     return found
 
 
@@ -36,7 +42,9 @@ def _has_size(preprocessing: Preprocessing, graph: GraphProto) -> list[NodeProto
     """Nodes that compute `has_size`: whether images are squares of the short side."""
     from onnx import TensorProto, helper
 
-    graph.initializer.append(helper.make_tensor("square", TensorProto.INT64, [2], [preprocessing.short_side_px] * 2))
+    graph.initializer.append(
+        helper.make_tensor("square", TensorProto.INT64, [2], [preprocessing.short_side_px] * 2)
+    )
     return [
         helper.make_node("Shape", [INPUT], ["sides"], start=1, end=3),
         helper.make_node("Equal", ["sides", "square"], ["same"]),
@@ -53,9 +61,15 @@ def _crop(preprocessing: Preprocessing) -> GraphProto:
     begin, end = preprocessing.middle_of_square
     numbers = {"begins": [begin] * 2, "ends": [end] * 2, "axes": [1, 2]}
     return helper.make_graph(
-        [helper.make_node("Slice", [INPUT, *numbers], ["middle"])], "crop", [], [_crops("middle", preprocessing)],
-        [helper.make_tensor(name, TensorProto.INT64, [2], values) for name, values in numbers.items()],
-    )  # fmt: skip
+        [helper.make_node("Slice", [INPUT, *numbers], ["middle"])],
+        "crop",
+        [],
+        [_crops("middle", preprocessing)],
+        [
+            helper.make_tensor(name, TensorProto.INT64, [2], values)
+            for name, values in numbers.items()
+        ],
+    )
 
 
 def _crops(name: str, preprocessing: Preprocessing) -> ValueInfoProto:

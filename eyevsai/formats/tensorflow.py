@@ -40,7 +40,9 @@ class TensorFlow(Format):
         tf = _tensorflow()
         program = source.program
         module = tf.Module()
-        module.tensors = [tf.Variable(tensor.numpy(), trainable=False) for tensor in _tensors(program)]
+        module.tensors = [
+            tf.Variable(tensor.numpy(), trainable=False) for tensor in _tensors(program)
+        ]
 
         def predict(images: Any) -> Mapping[str, Any]:
             return {OUTPUT: compute(program, module.tensors, images)}
@@ -65,7 +67,9 @@ class TensorFlowRuntime:
 
     def predict_proba(self, images: Pixels) -> Probabilities:
         """See `Runtime.predict_proba`."""
-        found: Probabilities = self.signature(**{INPUT: self.constant(np.ascontiguousarray(images))})[OUTPUT].numpy()
+        found: Probabilities = self.signature(
+            **{INPUT: self.constant(np.ascontiguousarray(images))}
+        )[OUTPUT].numpy()
         return found
 
 
@@ -92,19 +96,29 @@ def compute(program: ExportedProgram, tensors: list[Any], images: Any) -> Any:
             name = IN_PLACE.sub(".", str(node.target).removeprefix("aten."))
             if name not in OPERATIONS:
                 raise unknown(name)
-            values[node] = OPERATIONS[name](*map_arg(node.args, values.get), **map_arg(node.kwargs, values.get))
+            values[node] = OPERATIONS[name](
+                *map_arg(node.args, values.get), **map_arg(node.kwargs, values.get)
+            )
     raise TypeError("a graph without an output")
 
 
 def _tensors(program: ExportedProgram) -> list[Any]:
     """The tensors that the graph takes before its images, in order."""
     known = {**program.state_dict, **program.constants}
-    return [known[spec.target].detach() for spec in program.graph_signature.input_specs if spec.target is not None]
+    return [
+        known[spec.target].detach()
+        for spec in program.graph_signature.input_specs
+        if spec.target is not None
+    ]
 
 
 def _tensorflow() -> Any:
-    """TensorFlow, without what its C++ parts announce on standard error, past Python, while they are loaded."""
-    with suppress(ImportError):  # torch loads it to trace a graph; loaded after TensorFlow it ends the process
+    """TensorFlow, without what its C++ parts announce on standard error, past Python, while they
+    are loaded.
+    """
+    with suppress(
+        ImportError
+    ):  # torch loads it to trace a graph; loaded after TensorFlow it ends the process
         import_module("triton")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()

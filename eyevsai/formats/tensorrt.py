@@ -23,26 +23,38 @@ TRTEXEC = {"min": "minShapes", "opt": "optShapes", "max": "maxShapes"}
 
 
 class TensorRt(Onnx):
-    """For networks: an ONNX file and the settings by which ONNX Runtime, or trtexec, builds an engine of it."""
+    """For networks: an ONNX file and the settings by which ONNX Runtime, or trtexec, builds an
+    engine of it.
+    """
 
     name = "tensorrt"
     networks_only = True
 
     def write(self, source: Source, folder: Path) -> None:
         """See `Format.write`; says what cannot be tried on this machine."""
-        onnx.save(to_onnx(source), folder / MODEL)  # without a branch, of which an engine may not be made
+        onnx.save(
+            to_onnx(source), folder / MODEL
+        )  # without a branch, of which an engine may not be made
         if not is_here():
-            log.warning("There is no TensorRT here: the engine is built where it first runs, and what is compared with "
-                        "the model is the ONNX file on the CPU.")  # fmt: skip
+            log.warning(
+                "There is no TensorRT here: the engine is built where it first runs, and what "
+                "is compared with "
+                "the model is the ONNX file on the CPU."
+            )
         shapes = {name: "x".join(map(str, shape)) for name, shape in SHAPES.items()}
         flags = [f"--{TRTEXEC[name]}={INPUT}:{shape}" for name, shape in shapes.items()]
         keeping = {"trt_engine_cache_enable": True}  # and where: see the example
-        settings = {"onnxruntime": provider_options() | keeping, "trtexec": ["trtexec", f"--onnx={MODEL}", *flags]}
+        settings = {
+            "onnxruntime": provider_options() | keeping,
+            "trtexec": ["trtexec", f"--onnx={MODEL}", *flags],
+        }
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def open(self, folder: Path) -> Runtime:
         """See `Format.open`; on the CPU where there is no TensorRT."""
-        providers = ((PROVIDER, provider_options()), "CUDAExecutionProvider", *CPU) if is_here() else CPU
+        providers = (
+            ((PROVIDER, provider_options()), "CUDAExecutionProvider", *CPU) if is_here() else CPU
+        )
         return OnnxRuntime(folder / MODEL, providers)
 
 
@@ -53,5 +65,8 @@ def is_here() -> bool:
 
 def provider_options() -> dict[str, Any]:
     """What ONNX Runtime's TensorRT provider is told: the sizes that images may have."""
-    shapes = {f"trt_profile_{name}_shapes": f"{INPUT}:{'x'.join(map(str, shape))}" for name, shape in SHAPES.items()}
+    shapes = {
+        f"trt_profile_{name}_shapes": f"{INPUT}:{'x'.join(map(str, shape))}"
+        for name, shape in SHAPES.items()
+    }
     return {**shapes, "trt_fp16_enable": False}

@@ -23,7 +23,9 @@ class TorchScript(Format):
         import torch
 
         with quietly(), torch.no_grad():
-            traced = torch.jit.trace(source.learner.graph(), torch.zeros(EXAMPLE, dtype=torch.uint8), check_trace=False)
+            traced = torch.jit.trace(
+                source.learner.graph(), torch.zeros(EXAMPLE, dtype=torch.uint8), check_trace=False
+            )
             traced.save(str(folder / MODEL))
 
     def open(self, folder: Path) -> Runtime:

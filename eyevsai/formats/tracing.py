@@ -29,20 +29,29 @@ def trace(learner: Learner) -> ExportedProgram:
     """From N,H,W,3 uint8 to N,C float32, with N, H and W free."""
     free = {axis: Dim(name, min=1) for axis, name in enumerate(FREE)}
     with quietly(), torch.no_grad():
-        return torch.export.export(learner.graph(), (torch.zeros(EXAMPLE, dtype=torch.uint8),), dynamic_shapes=(free,))
+        return torch.export.export(
+            learner.graph(), (torch.zeros(EXAMPLE, dtype=torch.uint8),), dynamic_shapes=(free,)
+        )
 
 
 def convert(program: ExportedProgram) -> ModelProto:
     """A traced graph as ONNX.
 
-    The names of nodes that resize begin with RESIZING; what they make of images, for all others, is called CROPS.
+    The names of nodes that resize begin with RESIZING; what they make of images, for all others, is
+    called CROPS.
 
     Raises:
         ValueError: they share something else with the rest of the graph.
     """
     with quietly():
         converted = torch.onnx.export(
-            program, (), dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+            program,
+            (),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
         )
     if converted is None:  # only where a file name is given
         raise TypeError("torch.onnx.export gave no program")
@@ -51,7 +60,9 @@ def convert(program: ExportedProgram) -> ModelProto:
     for node in proto.graph.node:  # where each was written, on this machine: nobody else's matter
         del node.metadata_props[:]
         node.doc_string = ""
-    del proto.graph.value_info[:]  # what lies between input and output is for whoever opens the file to find
+    del proto.graph.value_info[
+        :
+    ]  # what lies between input and output is for whoever opens the file to find
     for value, names in ((proto.graph.input[0], FREE), (proto.graph.output[0], FREE[:1])):
         for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
             dimension.dim_param = name
@@ -63,12 +74,17 @@ def _name_crops(graph: GraphProto) -> None:
         if any(note.key == SCOPES and "'resizing'" in note.value for note in node.metadata_props):
             node.name = f"{RESIZING}{node.name}"
     inside, others = split_nodes(graph)
-    (found,) = {name for node in inside for name in node.output} & {name for node in others for name in node.input}
-    shape = next(value.type.tensor_type.shape.dim for value in graph.value_info if value.name == found)
+    (found,) = {name for node in inside for name in node.output} & {
+        name for node in others for name in node.input
+    }
+    shape = next(
+        value.type.tensor_type.shape.dim for value in graph.value_info if value.name == found
+    )
     if shape[1].dim_value != CHANNELS:
         _rename(graph, found, CROPS)
         return
-    # The exporter joined the permutation at the end of resizing with one after it, so that channels come first here.
+    # The exporter joined the permutation at the end of resizing with one after it, so that channels
+    # come first here.
     _rename(graph, found, FIRST)
     for node in others:
         node.input[:] = [f"{CROPS}_{FIRST}" if name == FIRST else name for name in node.input]

@@ -1,4 +1,6 @@
-"""What is shown of many jobs while they run: a live table, or lines in a log, and the same on their run."""
+"""What is shown of many jobs while they run: a live table, or lines in a log, and the same on their
+run.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ LOOK_EVERY_S, LINE_EVERY_S = 3.0, 30.0
 
 
 class Board:
-    """Shows how jobs stand. Epochs and accuracies are those that the store knows, on whatever machine a job runs."""
+    """Shows how jobs stand. Epochs and accuracies are those that the store knows, on whatever
+    machine a job runs.
+    """
 
     def __init__(self, run: Run, tracking_uri: str, before: Mapping[str, str]) -> None:
         self.run, self.tracking_uri, self.before = run, tracking_uri, before
@@ -41,7 +45,9 @@ class Board:
             from rich.console import Console
             from rich.live import Live
 
-            self.live_ = self.stack_.enter_context(Live(console=Console(stderr=True), refresh_per_second=2))
+            self.live_ = self.stack_.enter_context(
+                Live(console=Console(stderr=True), refresh_per_second=2)
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,7 +72,9 @@ class Board:
         """A row for each job, those that were done before first."""
         rows = [JobRow(name, BEFORE, uri, 0.0) for name, uri in self.before.items()]
         for name, status in statuses.items():
-            detail = status.reason or (self.details_.get(name, "") if status.state is State.RUNNING else "")
+            detail = status.reason or (
+                self.details_.get(name, "") if status.state is State.RUNNING else ""
+            )
             if status.state is State.DONE:
                 detail = str(status.value["model_uri"])
             rows.append(JobRow(name, str(status.state), detail, status.seconds))
@@ -75,13 +83,19 @@ class Board:
     def _find_changed(self, statuses: Mapping[str, Status]) -> set[str]:
         states = {name: status.state for name, status in statuses.items()}
         before, self.states_ = self.states_ or {}, states
-        return {name for name, state in states.items() if before.get(name, State.QUEUED) is not state}
+        return {
+            name for name, state in states.items() if before.get(name, State.QUEUED) is not state
+        }
 
     def _look(self) -> dict[str, str]:
         from eyevsai.tracking.children import find_running
 
         found = find_running(self.tracking_uri, self.run.run_id)
-        return {ModelName(*child.name).registered: _describe(child) for child in found if all(child.name)}
+        return {
+            ModelName(*child.name).registered: _describe(child)
+            for child in found
+            if all(child.name)
+        }
 
     def _say(self, rows: Sequence[JobRow], changed: set[str], now: float) -> None:
         due = now - self.said_at_ >= LINE_EVERY_S
@@ -94,8 +108,11 @@ class Board:
         counts = Counter(status.state for status in statuses.values())
         ended = counts[State.DONE] + counts[State.FAILED]
         self.run.metrics({f"jobs/{state}": counts[state] for state in State}, step=ended)
-        self.run.table("jobs.json", ("job", "state", "detail", "seconds"),
-                       [(row.name, row.state, row.detail, round(row.seconds)) for row in rows])  # fmt: skip
+        self.run.table(
+            "jobs.json",
+            ("job", "state", "detail", "seconds"),
+            [(row.name, row.state, row.detail, round(row.seconds)) for row in rows],
+        )
 
 
 def _describe(child: Child) -> str:

@@ -1,4 +1,6 @@
-"""Hidden folders that are written first, so that nothing half-written is ever found where it belongs."""
+"""Hidden folders that are written first, so that nothing half-written is ever found where it
+belongs.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from eyevsai.errors import UserError
 
 @contextmanager
 def building_beside(target: Path) -> Iterator[Path]:
-    """A folder beside `target`, whose content is moved there when all is done; it is gone in the end.
+    """A folder beside `target`, whose content is moved there when all is done; it is gone in the
+    end.
 
     Raises:
         UserError: nothing can be written there.
@@ -23,7 +26,9 @@ def building_beside(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise UserError(f"Cannot write to {target.parent}: {error.strerror}. Choose another --output.") from error
+        raise UserError(
+            f"Cannot write to {target.parent}: {error.strerror}. Choose another --output."
+        ) from error
     try:
         yield building
     finally:
@@ -32,10 +37,12 @@ def building_beside(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def building_inside(target: Path, begun: datetime) -> Iterator[tuple[Path, str]]:
-    """A folder in `target`, out of which files are moved there when all are done, and the date that names these: that
-    of `begun`, or of the first second after it that no other file there is named after. It is gone in the end.
+    """A folder in `target`, out of which files are moved there when all are done, and the date that
+    names these: that of `begun`, or of the first second after it that no other file there is named
+    after. It is gone in the end.
 
-    Inside, since `target` may be a link to another filesystem, or a mount point, whose parent takes no files.
+    Inside, since `target` may be a link to another filesystem, or a mount point, whose parent takes
+    no files.
 
     Raises:
         UserError: nothing can be written there.
@@ -44,7 +51,9 @@ def building_inside(target: Path, begun: datetime) -> Iterator[tuple[Path, str]]
         target.mkdir(parents=True, exist_ok=True)
         building, date = _claim(target, begun)
     except OSError as error:
-        raise UserError(f"Cannot write to {target}: {error.strerror}. Choose another --output.") from error
+        raise UserError(
+            f"Cannot write to {target}: {error.strerror}. Choose another --output."
+        ) from error
     try:
         yield building, date
     finally:
@@ -61,6 +70,8 @@ def _claim(target: Path, begun: datetime) -> tuple[Path, str]:
             building.mkdir()
         except FileExistsError:
             continue
-        if not any(target.glob(f"*_{date}.*")):  # asked after: who claimed it before has moved all files by now
+        if not any(
+            target.glob(f"*_{date}.*")
+        ):  # asked after: who claimed it before has moved all files by now
             return building, date
         building.rmdir()

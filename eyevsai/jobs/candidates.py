@@ -1,4 +1,6 @@
-"""The versions of registered models with all that a report says of them, read from the store at once."""
+"""The versions of registered models with all that a report says of them, read from the store at
+once.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +24,39 @@ NAMED = ("dataset", "model", "variation")  # the tags of a registered model that
 
 
 def read_candidates(tracking_uri: str) -> list[Candidate]:
-    """Every version that a training registered; what points at another one's model, as `registry best` makes it, is
-    none of its own."""
+    """Every version that a training registered; what points at another one's model, as `registry
+    best` makes it, is none of its own.
+    """
     from eyevsai.registry.audit import read_promotions
     from eyevsai.registry.models import open_registry, read_models
     from eyevsai.tracking.results import read_results
 
     client = open_registry(tracking_uri)
     models = [model for model in read_models(client) if all(model.tags.get(name) for name in NAMED)]
-    runs = read_results(tracking_uri, (each.run_id for model in models for each in model.versions if each.run_id))
+    runs = read_results(
+        tracking_uri, (each.run_id for model in models for each in model.versions if each.run_id)
+    )
     promotions = read_promotions(client)
     return [
-        _describe(tracking_uri, model, each, runs.get(each.run_id), promotions.get((each.name, each.number)))
-        for model in models for each in model.versions
-    ]  # fmt: skip
+        _describe(
+            tracking_uri,
+            model,
+            each,
+            runs.get(each.run_id),
+            promotions.get((each.name, each.number)),
+        )
+        for model in models
+        for each in model.versions
+    ]
 
 
 def report_models(
     tracking_uri: str, candidates: Iterable[Candidate], everything: Iterable[Candidate]
 ) -> list[Reported]:
-    """The version that stands for each model of `candidates`, which are all versions of some models, beside what the
-    newest one of its dataset knows, whichever model of `everything` that is of."""
+    """The version that stands for each model of `candidates`, which are all versions of some
+    models, beside what the newest one of its dataset knows, whichever model of `everything` that is
+    of.
+    """
     from eyevsai.registry.artifacts import locate
     from eyevsai.registry.models import open_registry
     from eyevsai.registry.versions import find_location
@@ -50,31 +64,46 @@ def report_models(
     client, chosen = open_registry(tracking_uri), choose_versions(candidates)
     classes = Classes(tracking_uri)
     newest: dict[str, tuple[str, ...]] = {version.dataset: () for version, _ in chosen.values()}
-    for each in sorted(everything, key=lambda each: (each.registered_ms, each.number), reverse=True):
-        if each.has_model and newest.get(each.dataset) == ():  # what does not say what it knows is passed over
+    for each in sorted(
+        everything, key=lambda each: (each.registered_ms, each.number), reverse=True
+    ):
+        if (
+            each.has_model and newest.get(each.dataset) == ()
+        ):  # what does not say what it knows is passed over
             newest[each.dataset] = classes.read(each)
     for version, _ in chosen.values():
         classes.read(version)
     return [
-        Reported(version, why, classes.of(version), newest[version.dataset],
-                 *locate(tracking_uri, find_location(client, version.key, version.number)))
+        Reported(
+            version,
+            why,
+            classes.of(version),
+            newest[version.dataset],
+            *locate(tracking_uri, find_location(client, version.key, version.number)),
+        )
         for version, why in chosen.values()
-    ]  # fmt: skip
+    ]
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes that versions know; of those that learned from the same data one run is read that says them."""
+    """The classes that versions know; of those that learned from the same data one run is read that
+    says them.
+    """
 
     tracking_uri: str
     of_data: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
 
     def read(self, version: Candidate) -> tuple[str, ...]:
-        """Asks the version's run where nothing is known yet; a run that does not say leaves it to the next one."""
+        """Asks the version's run where nothing is known yet; a run that does not say leaves it to
+        the next one.
+        """
         from eyevsai.tracking.search import CLASSES, read_json
 
         if version.experiment_id and not self.of(version):
-            self.of_data[_data_of(version)] = tuple(read_json(self.tracking_uri, version.run_id, CLASSES) or ())
+            self.of_data[_data_of(version)] = tuple(
+                read_json(self.tracking_uri, version.run_id, CLASSES) or ()
+            )
         return self.of(version)
 
     def of(self, version: Candidate) -> tuple[str, ...]:
@@ -87,7 +116,11 @@ def _data_of(version: Candidate) -> tuple[str, str]:
 
 
 def _describe(
-    tracking_uri: str, model: RegisteredModel, version: KnownVersion, run: Result | None, promotion: Entry | None
+    tracking_uri: str,
+    model: RegisteredModel,
+    version: KnownVersion,
+    run: Result | None,
+    promotion: Entry | None,
 ) -> Candidate:
     from eyevsai.registry.stages import stage_of
     from eyevsai.registry.versions import SIZE, THRESHOLD
@@ -95,36 +128,59 @@ def _describe(
 
     tags, dataset = version.tags, model.tags["dataset"]
     return Candidate(
-        key=version.name, dataset=dataset, family=model.tags["model"], variation=model.tags["variation"],
-        number=version.number, run_id=version.run_id, experiment_id=run.experiment_id if run else "",
-        fingerprint=tags.get("fingerprint", ""), parts=run.parts if run else (),
-        registered_ms=version.created_ms, stage=stage_of(model, version.number) or "",
-        has_model=IMPORTED not in tags and model.tags["model"] in FAMILIES, took_s=run.took_s if run else None,
-        metrics=finite(run.metrics if run else _metrics_of(tags)), exports=_read_exports(tracking_uri, version, run),
+        key=version.name,
+        dataset=dataset,
+        family=model.tags["model"],
+        variation=model.tags["variation"],
+        number=version.number,
+        run_id=version.run_id,
+        experiment_id=run.experiment_id if run else "",
+        fingerprint=tags.get("fingerprint", ""),
+        parts=run.parts if run else (),
+        registered_ms=version.created_ms,
+        stage=stage_of(model, version.number) or "",
+        has_model=IMPORTED not in tags and model.tags["model"] in FAMILIES,
+        took_s=run.took_s if run else None,
+        metrics=finite(run.metrics if run else _metrics_of(tags)),
+        exports=_read_exports(tracking_uri, version, run),
         objections=_objections(promotion),
-        size_bytes=read_whole(tags.get(SIZE)), parameters=read_whole(tags.get("parameters")),
-        image_size=read_whole(tags.get("image_size")), threshold=read_number(tags.get(THRESHOLD)),
-    )  # fmt: skip
+        size_bytes=read_whole(tags.get(SIZE)),
+        parameters=read_whole(tags.get("parameters")),
+        image_size=read_whole(tags.get("image_size")),
+        threshold=read_number(tags.get(THRESHOLD)),
+    )
 
 
 def _metrics_of(tags: Mapping[str, str]) -> dict[str, float]:
     """What a version says itself of how good it is."""
     from eyevsai.registry.versions import TESTED
 
-    known = {TEST_ACCURACY: read_number(tags.get(TESTED)), VALID_ACCURACY: read_number(tags.get("accuracy"))}
+    known = {
+        TEST_ACCURACY: read_number(tags.get(TESTED)),
+        VALID_ACCURACY: read_number(tags.get("accuracy")),
+    }
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _read_exports(tracking_uri: str, version: KnownVersion, run: Result | None) -> dict[str, Export]:
+def _read_exports(
+    tracking_uri: str, version: KnownVersion, run: Result | None
+) -> dict[str, Export]:
     from eyevsai.registry.artifacts import locate
     from eyevsai.registry.versions import EXPORT, exports_of
 
     found = {}
     for name, how in exports_of(version.tags).items():
         begin = f"{EXPORT}.{name}."
-        figures = {tag.removeprefix(begin): value for tag, text in version.tags.items()
-                   if tag.startswith(begin) and (value := read_number(text)) is not None}  # fmt: skip
-        where = locate(tracking_uri, f"{run.artifact_uri}/{EXPORTS}/{name}") if run and how == PASSED else (None, False)
+        figures = {
+            tag.removeprefix(begin): value
+            for tag, text in version.tags.items()
+            if tag.startswith(begin) and (value := read_number(text)) is not None
+        }
+        where = (
+            locate(tracking_uri, f"{run.artifact_uri}/{EXPORTS}/{name}")
+            if run and how == PASSED
+            else (None, False)
+        )
         found[name] = Export(how, f"runs:/{version.run_id}/{EXPORTS}/{name}", *where, figures)
     return found
 
@@ -136,4 +192,6 @@ def _objections(promotion: Entry | None) -> tuple[str, ...]:
     day = f"on {promotion.time:%Y-%m-%d}, see run {promotion.run_id}"
     if promotion.forced and promotion.status == "FINISHED":
         return (f"it was promoted past the gate by --force {day}",)
-    return (f"the gate before Production did not let it through {day}",) if promotion.refused else ()
+    return (
+        (f"the gate before Production did not let it through {day}",) if promotion.refused else ()
+    )

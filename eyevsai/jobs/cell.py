@@ -1,4 +1,6 @@
-"""One model on one dataset, from its settings to a version that was judged and exported: the job of a matrix."""
+"""One model on one dataset, from its settings to a version that was judged and exported: the job of
+a matrix.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,9 @@ CALL = "eyevsai.jobs.cell:run_cell"
 def run_cell(given: Mapping[str, Any]) -> dict[str, Any]:
     """Does what is left to do of a cell; the version's URI.
 
-    `given` has the settings of `train`, the `parent` run and the `recipe`; with `trials`, a study of that many comes
-    first. What the store or this machine has of the recipe is gone on with unless `force` is true. `evaluate` and
-    `formats` say what is done with the version.
+    `given` has the settings of `train`, the `parent` run and the `recipe`; with `trials`, a study
+    of that many comes first. What the store or this machine has of the recipe is gone on with
+    unless `force` is true. `evaluate` and `formats` say what is done with the version.
     """
     settings, tags = given["train"], {PARENT: given["parent"]}
     with ending_with_parent():
@@ -54,9 +56,15 @@ def _train(given: Mapping[str, Any], interrupted: str | None) -> str:
         settings["resume"] = interrupted
     elif given["trials"]:
         trials = {name: value for name, value in settings.items() if name not in OF_TRAIN}
-        found = tune(compose_tune({**trials, "n_trials": given["trials"], "study": given["study"]}), tags=parent)
+        found = tune(
+            compose_tune({**trials, "n_trials": given["trials"], "study": given["study"]}),
+            tags=parent,
+        )
         settings["tuned"] = found.run_id
     done = train(compose_train(settings), tags={**parent, RECIPE: given["recipe"]})
     if done.model_uri is None:
-        raise RunFailed(f"Run {done.run_id} has no version yet, since the store does not answer. Later: eyevsai sync")
+        raise RunFailed(
+            f"Run {done.run_id} has no version yet, since the store does not answer. Later: "
+            "eyevsai sync"
+        )
     return done.model_uri

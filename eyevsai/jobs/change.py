@@ -1,4 +1,6 @@
-"""A change to a registered model: begun by taking over what was done by hand, written down, not torn by signals."""
+"""A change to a registered model: begun by taking over what was done by hand, written down, not
+torn by signals.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def changing(name: str, state_root: Path, run_id: str | None = None) -> Iterator[Change]:
-    """The change of one registered model; `run_id` is the run that `mlflow run` made for it, if one did.
+    """The change of one registered model; `run_id` is the run that `mlflow run` made for it, if one
+    did.
 
     Raises:
         UserError: there is no such model, or the server refuses the login.
@@ -66,7 +69,9 @@ class Change:
 
         return holder_of(self.model(), stage).version
 
-    def recording(self, action: str, title: str, about: Mapping[str, Any]) -> AbstractContextManager[Record]:
+    def recording(
+        self, action: str, title: str, about: Mapping[str, Any]
+    ) -> AbstractContextManager[Record]:
         """A record of what the block does."""
         from eyevsai.registry.audit import MODEL, recording
         from eyevsai.tracking.process import owner
@@ -76,7 +81,9 @@ class Change:
         return recording(self.client, action, title, tags)
 
     def take_over(self) -> None:
-        """Follows what was set by hand, and writes down what the log lacks: that, and what a killed command did."""
+        """Follows what was set by hand, and writes down what the log lacks: that, and what a killed
+        command did.
+        """
         from eyevsai.registry.audit import read_log
         from eyevsai.registry.stages import STAGES, adopt, holder_of
 
@@ -91,14 +98,23 @@ class Change:
             known = next((entry.after for entry in reversed(entries) if entry.counts(stage)), None)
             if held != known:
                 how = f"the {by_hand[stage]} was set by hand, or " if by_hand[stage] else ""
-                self._write_down(stage, known, held, f"found: {how}by a command that was interrupted")
+                self._write_down(
+                    stage, known, held, f"found: {how}by a command that was interrupted"
+                )
 
     def hand_over(
-        self, record: Record, stage: str, number: int, reason: str | None, classes: Sequence[str] | None
+        self,
+        record: Record,
+        stage: str,
+        number: int,
+        reason: str | None,
+        classes: Sequence[str] | None,
     ) -> int | None:
-        """Gives a stage to a version and ends the record, whatever signal comes; returns who held it before.
+        """Gives a stage to a version and ends the record, whatever signal comes; returns who held
+        it before.
 
-        The registered model records the version's `classes` as those that were promoted to the stage.
+        The registered model records the version's `classes` as those that were promoted to the
+        stage.
         """
         from eyevsai.registry.classes import record_classes, stage_prefix
         from eyevsai.registry.stages import put
@@ -110,12 +126,18 @@ class Change:
             record.tags({"before": before})
             record.finish()
             self.say_since_when(stage, before, number, reason)
-            if classes and self.held(stage) == number:  # and nobody else has promoted another one meanwhile
+            if (
+                classes and self.held(stage) == number
+            ):  # and nobody else has promoted another one meanwhile
                 record_classes(self.client, self.name, classes, stage_prefix(stage))
         return before
 
-    def say_since_when(self, stage: str, before: int | None, after: int | None, reason: str | None) -> None:
-        """Tags of two versions: since when one holds a stage, by whom and why, and until when the other did."""
+    def say_since_when(
+        self, stage: str, before: int | None, after: int | None, reason: str | None
+    ) -> None:
+        """Tags of two versions: since when one holds a stage, by whom and why, and until when the
+        other did.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if after is not None:
             told = {"at": now, "by": getpass.getuser(), "reason": reason or "", "until": ""}

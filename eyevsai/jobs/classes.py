@@ -1,4 +1,6 @@
-"""Class lists that are compared before a model is trained or tuned, and before a version gets a stage."""
+"""Class lists that are compared before a model is trained or tuned, and before a version gets a
+stage.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,14 @@ log = logging.getLogger("eyevsai")
 CHECK = "classes"  # the name of the promotion check that --force does not go past
 
 
-def check_classes(tracking_uri: str, name: ModelName, classes: Sequence[str], *, consented: bool) -> None:
-    """Compare a dataset's classes with those of the registered model that would get a version of it.
+def check_classes(
+    tracking_uri: str, name: ModelName, classes: Sequence[str], *, consented: bool
+) -> None:
+    """Compare a dataset's classes with those of the registered model that would get a version of
+    it.
 
-    A registered model without a record of its classes gets that of its newest version, where it can be found.
+    A registered model without a record of its classes gets that of its newest version, where it can
+    be found.
 
     Args:
         tracking_uri: the store.
@@ -42,7 +48,8 @@ def check_classes(tracking_uri: str, name: ModelName, classes: Sequence[str], *,
         consented: accept a difference, as `--class-change` does.
 
     Raises:
-        UserError: fewer than half of the recorded classes remain, there is a difference and no consent, or the
+        UserError: fewer than half of the recorded classes remain, there is a difference and no
+            consent, or the
             registered model belongs to another dataset.
     """
     from eyevsai.registry.models import find_model, open_registry
@@ -60,13 +67,19 @@ def check_classes(tracking_uri: str, name: ModelName, classes: Sequence[str], *,
             recorded = find_classes(tracking_uri, newest.tags, newest.run_id, newest.uri)
             if recorded is not None:
                 record_classes(client, name.registered, recorded)
-    change = None if recorded is None else check_change(name, recorded, classes, consented=consented)
+    change = (
+        None if recorded is None else check_change(name, recorded, classes, consented=consented)
+    )
     if change is not None and not change.is_empty:
         log.info("The classes of %s change: %s", name.registered, change)
 
 
-def find_classes(tracking_uri: str, tags: Mapping[str, str], run_id: str, uri: str) -> tuple[str, ...] | None:
-    """Return the class list of a version from its tags, else its run, else its files; None if none of them has it."""
+def find_classes(
+    tracking_uri: str, tags: Mapping[str, str], run_id: str, uri: str
+) -> tuple[str, ...] | None:
+    """Return the class list of a version from its tags, else its run, else its files; None if none
+    of them has it.
+    """
     from eyevsai.registry.models import STORE_ERRORS
     from eyevsai.serving.package import MODEL_FOLDER, fetch_package
     from eyevsai.tracking.search import CLASSES, read_json
@@ -87,7 +100,9 @@ def find_classes(tracking_uri: str, tags: Mapping[str, str], run_id: str, uri: s
 
 @dataclass(frozen=True)
 class StageClasses:
-    """The classes of a version, None if unknown, and their difference from those that its stage has had so far."""
+    """The classes of a version, None if unknown, and their difference from those that its stage has
+    had so far.
+    """
 
     uri: str
     stage: str
@@ -100,14 +115,21 @@ class StageClasses:
             return Check(CHECK, True, f"no other classes than {self.stage} has had")
         if consented:
             return Check(CHECK, True, f"other classes, as --class-change says: {self.difference}")
-        text = f"{self.uri} has other classes than {self.stage} has had: {self.difference}. Programs that load "
+        text = (
+            f"{self.uri} has other classes than {self.stage} has had: {self.difference}. "
+            "Programs that load "
+        )
         return Check(
-            CHECK, False, f"{text}{self.stage} would get them. If they can take that, add --class-change true."
+            CHECK,
+            False,
+            f"{text}{self.stage} would get them. If they can take that, add --class-change true.",
         )
 
 
 def compare_with_stage(change: Change, stage: str, number: int) -> StageClasses:
-    """Compare the classes of a version with those that were last promoted to a stage, or that its version has now."""
+    """Compare the classes of a version with those that were last promoted to a stage, or that its
+    version has now.
+    """
     version, tracking_uri = change.version(number), change.tracking_uri
     classes = find_classes(tracking_uri, version.tags, version.run_id, version.uri)
     served = recorded_classes(change.model(), stage_prefix(stage))

@@ -33,7 +33,9 @@ AGAIN = "The same command, typed again, goes on."
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What was planned, and what became of it; `run_id` is the record, None when nothing was begun."""
+    """What was planned, and what became of it; `run_id` is the record, None when nothing was
+    begun.
+    """
 
     plan: Plan
     deleted: Sequence[Item] = ()
@@ -42,14 +44,20 @@ class Cleaned:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"plan": self.plan.to_json(), "deleted": [item.what for item in self.deleted],
-                "freed_bytes": self.freed_bytes, "run_id": self.run_id}  # fmt: skip
+        return {
+            "plan": self.plan.to_json(),
+            "deleted": [item.what for item in self.deleted],
+            "freed_bytes": self.freed_bytes,
+            "run_id": self.run_id,
+        }
 
 
 def cleanup(
-    settings: CleanupSettings, agree: Callable[[Plan], bool], run_id: str | None = None,
+    settings: CleanupSettings,
+    agree: Callable[[Plan], bool],
+    run_id: str | None = None,
     only: Collection[str] | None = None,
-) -> Cleaned:  # fmt: skip
+) -> Cleaned:
     """Plan, delete what `agree` said yes to and what is still free by then, and record it.
 
     Args:
@@ -59,7 +67,8 @@ def cleanup(
         only: names of the registered models whose versions may go; all by default.
 
     Raises:
-        UserError: another cleanup is at work, the store cannot be written, or the server lets only its admin delete.
+        UserError: another cleanup is at work, the store cannot be written, or the server lets only
+            its admin delete.
         RunFailed: something could not be deleted; a rerun goes on with it.
     """
     from eyevsai.registry.audit import tag_call
@@ -73,7 +82,11 @@ def cleanup(
         try:
             tag_call(client, run_id, {"job": "cleanup"})
             planned = make_plan(client, settings, only)
-            if not agree(planned) or settings.dry_run or not (planned.items or _was_interrupted(client)):
+            if (
+                not agree(planned)
+                or settings.dry_run
+                or not (planned.items or _was_interrupted(client))
+            ):
                 return Cleaned(planned)
             return _clean_up(client, settings, planned, only)
         except STORE_ERRORS as error:
@@ -82,7 +95,9 @@ def cleanup(
             ) from error
 
 
-def _clean_up(client: Client, settings: CleanupSettings, planned: Plan, only: Collection[str] | None) -> Cleaned:
+def _clean_up(
+    client: Client, settings: CleanupSettings, planned: Plan, only: Collection[str] | None
+) -> Cleaned:
     from eyevsai.registry.artifacts import Artifacts
     from eyevsai.registry.deletion import Deletion
     from eyevsai.registry.survey import FINISHED_BY, PLAN, Survey
@@ -108,7 +123,9 @@ def _recording(client: Client, plan: Plan) -> Any:
 
     planned = {f"{MODEL}{name}": numbers for name, numbers in _by_model(plan.items).items()}
     title = f"cleanup of {len(plan.items)} items"
-    return recording(client, CLEANUP, title, {**owner(), **planned, "reason": f"{plan.size_bytes / 1e6:.1f} MB"})
+    return recording(
+        client, CLEANUP, title, {**owner(), **planned, "reason": f"{plan.size_bytes / 1e6:.1f} MB"}
+    )
 
 
 def _was_interrupted(client: Client) -> bool:
@@ -122,20 +139,26 @@ def _refuse_another(survey: Survey, own: str) -> list[str]:
     """The records of cleanups that were interrupted.
 
     Raises:
-        UserError: one is at work. Each writes its record before it looks, so that of two one at least sees the other.
+        UserError: one is at work. Each writes its record before it looks, so that of two one at
+            least sees the other.
     """
     others = [record for record in survey.cleanups() if record.run_id != own]
     for record in others:
         if record.status == "RUNNING":
             raise UserError(
-                f"Another cleanup is at work on {record.tags.get('host')} (run {record.run_id}): wait for it. If that "
+                f"Another cleanup is at work on {record.tags.get('host')} (run "
+                f"{record.run_id}): wait for it. If that "
                 f"machine is gone for good: mlflow runs delete --run-id {record.run_id}"
             )
     return [record.run_id for record in others]
 
 
-def _still_free(client: Client, settings: CleanupSettings, planned: Plan, only: Collection[str] | None) -> Plan:
-    """Of what was agreed to what may still go; claims that an interrupted cleanup left are taken back."""
+def _still_free(
+    client: Client, settings: CleanupSettings, planned: Plan, only: Collection[str] | None
+) -> Plan:
+    """Of what was agreed to what may still go; claims that an interrupted cleanup left are taken
+    back.
+    """
     from eyevsai.registry.deletion import withdraw
     from eyevsai.registry.models import read_models
     from eyevsai.registry.stages import DELETING
@@ -167,10 +190,15 @@ def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
         if getattr(error, "error_code", "") == "PERMISSION_DENIED":
             deletion.release()
             uri = shown(deletion.client.tracking_uri)
-            raise UserError(f"Your login may not delete versions and runs on {uri}: a cleanup there is its admin's. "
-                            "Nothing more was deleted.") from error  # fmt: skip
+            raise UserError(
+                f"Your login may not delete versions and runs on {uri}: a cleanup there is its "
+                "admin's. "
+                "Nothing more was deleted."
+            ) from error
         done = f"{len(deletion.deleted)} of {len(items)} items"
-        raise RunFailed(f"The store stopped answering after {done}: {_first_line(error)}. {AGAIN}") from error
+        raise RunFailed(
+            f"The store stopped answering after {done}: {_first_line(error)}. {AGAIN}"
+        ) from error
     for item in items:
         if item.kind == CACHE:
             deletion.freed_bytes += Cache(item.paths[0], limit_gb=0.0).clear()
@@ -178,8 +206,14 @@ def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
     for what, why in deletion.kept.items():
         log.warning("%s stays: %s", what, why)
     if deletion.failed:
-        raise RunFailed("\n".join([*(f"{what} is deleted in part: {why}" for what, why in deletion.failed.items()),
-                                   f"Mend that. {AGAIN}"]))  # fmt: skip
+        raise RunFailed(
+            "\n".join(
+                [
+                    *(f"{what} is deleted in part: {why}" for what, why in deletion.failed.items()),
+                    f"Mend that. {AGAIN}",
+                ]
+            )
+        )
 
 
 def _tell(record: Record, deletion: Deletion) -> None:

@@ -1,4 +1,6 @@
-"""What a cleanup would delete now, read from the store, this machine's run folders and the cache."""
+"""What a cleanup would delete now, read from the store, this machine's run folders and the
+cache.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from eyevsai.registry.survey import Survey
 
 
-def make_plan(client: Client, settings: CleanupSettings, only: Collection[str] | None = None) -> Plan:
+def make_plan(
+    client: Client, settings: CleanupSettings, only: Collection[str] | None = None
+) -> Plan:
     """Plan what of the store, this machine's run folders and the cache may go, as it is now.
 
     `only` names the registered models whose versions may go; all by default.
@@ -36,18 +40,30 @@ def make_plan(client: Client, settings: CleanupSettings, only: Collection[str] |
 
     artifacts, state_root = Artifacts(client), Path(settings.state_root).expanduser()
     survey, models = Survey(client, artifacts.experiment_ids), read_models(client)
-    running, registered = survey.running(), {version.run_id for model in models for version in model.versions}
+    running, registered = (
+        survey.running(),
+        {version.run_id for model in models for version in model.versions},
+    )
     plan = Plan(tuple(find_unfinished(client, survey, registered)))
     begun = {run_id for item in plan.items for run_id in item.run_ids}
     if settings.does("old_versions"):
         logs = read_logs(client)
-        targets = {(model.name, number): stage for model in models
-                   for number, stage in rollback_targets(model, logs.get(model.name, [])).items()}  # fmt: skip
-        plan += plan_versions(models, running, survey.pruned(), settings.num_kept, targets=targets, only=only)
+        targets = {
+            (model.name, number): stage
+            for model in models
+            for number, stage in rollback_targets(model, logs.get(model.name, [])).items()
+        }
+        plan += plan_versions(
+            models, running, survey.pruned(), settings.num_kept, targets=targets, only=only
+        )
     if settings.does("failed_runs"):
         ended = [run for run in (*survey.failed(), *survey.killed()) if run.run_id not in begun]
-        here = {run.run_id for run in ended if RunFolder(state_root, run.run_id).checkpoints.is_dir()}
-        plan += plan_ended(ended, running, registered, here, days=settings.days, now_ms=int(time.time() * 1000))
+        here = {
+            run.run_id for run in ended if RunFolder(state_root, run.run_id).checkpoints.is_dir()
+        }
+        plan += plan_ended(
+            ended, running, registered, here, days=settings.days, now_ms=int(time.time() * 1000)
+        )
     if settings.does("tuning"):
         plan += _plan_studies(client, survey, running, settings, begun)
     plan = _without_undeletable(plan, client, artifacts, state_root)
@@ -59,8 +75,12 @@ def make_plan(client: Client, settings: CleanupSettings, only: Collection[str] |
     return plan
 
 
-def _without_undeletable(plan: Plan, client: Client, artifacts: Artifacts, state_root: Path) -> Plan:
-    """Return the plan without the items that the deletion itself would keep: it must not promise more."""
+def _without_undeletable(
+    plan: Plan, client: Client, artifacts: Artifacts, state_root: Path
+) -> Plan:
+    """Return the plan without the items that the deletion itself would keep: it must not promise
+    more.
+    """
     from eyevsai.registry.cleanup import Plan
     from eyevsai.registry.deletion import AT_ONCE, Deletion
 
@@ -71,7 +91,11 @@ def _without_undeletable(plan: Plan, client: Client, artifacts: Artifacts, state
 
 
 def _plan_studies(
-    client: Client, survey: Survey, running: list[KnownRun], settings: CleanupSettings, begun: set[str]
+    client: Client,
+    survey: Survey,
+    running: list[KnownRun],
+    settings: CleanupSettings,
+    begun: set[str],
 ) -> Plan:
     from eyevsai.registry.cleanup import plan_studies
 
@@ -85,7 +109,11 @@ def _plan_studies(
     items = []
     for item in plan.items:
         name = names[item.run_ids[-1]]
-        own = [] if name in staying else [folder / f"{name}{JOURNAL}", folder / f"{name}{JOURNAL}.flock"]
+        own = (
+            []
+            if name in staying
+            else [folder / f"{name}{JOURNAL}", folder / f"{name}{JOURNAL}.flock"]
+        )
         items.append(replace(item, paths=tuple(path for path in own if path.is_file())))
     return replace(plan, items=tuple(items))
 
@@ -94,14 +122,22 @@ def _plan_cache(root: Path) -> Plan:
     from eyevsai.registry.cleanup import CACHE, Item, Plan
 
     size_bytes = Cache(root, limit_gb=0.0).size_bytes()
-    item = Item(CACHE, str(root), "computed again when it is needed", paths=(root,), size_bytes=size_bytes)
+    item = Item(
+        CACHE, str(root), "computed again when it is needed", paths=(root,), size_bytes=size_bytes
+    )
     return Plan((item,) if size_bytes else ())
 
 
 def _measure(
-    plan: Plan, artifacts: Artifacts, survey: Survey, models: Sequence[RegisteredModel], state_root: Path
+    plan: Plan,
+    artifacts: Artifacts,
+    survey: Survey,
+    models: Sequence[RegisteredModel],
+    state_root: Path,
 ) -> Plan:
-    """The plan with the sizes of its items; of what does not lie on this machine, as its versions say."""
+    """The plan with the sizes of its items; of what does not lie on this machine, as its versions
+    say.
+    """
     from eyevsai.registry.artifacts import size_of
     from eyevsai.registry.versions import SIZE
 
@@ -116,9 +152,20 @@ def _measure(
         own = [versions[key] for key in item.versions]
         paths = list(item.paths)
         for run_id in item.run_ids:
-            ids = {version.model_id for version in own if version.model_id} | logged.get(run_id, set())
-            paths += [RunFolder(state_root, run_id).path, *artifacts.folders_of(run_id, tuple(sorted(ids)))]
-        told = sum(int(version.tags.get(SIZE, 0)) for version in own) if item.run_ids and not artifacts.roots else 0
+            ids = {version.model_id for version in own if version.model_id} | logged.get(
+                run_id, set()
+            )
+            paths += [
+                RunFolder(state_root, run_id).path,
+                *artifacts.folders_of(run_id, tuple(sorted(ids))),
+            ]
+        told = (
+            sum(int(version.tags.get(SIZE, 0)) for version in own)
+            if item.run_ids and not artifacts.roots
+            else 0
+        )
         return told + sum(size_of(path) for path in paths)
 
-    return replace(plan, items=tuple(replace(item, size_bytes=measure(item)) for item in plan.items))
+    return replace(
+        plan, items=tuple(replace(item, size_bytes=measure(item)) for item in plan.items)
+    )

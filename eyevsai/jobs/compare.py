@@ -66,23 +66,38 @@ class Comparison:
 
 
 def compare(names: Sequence[str], page: Path) -> Comparison:
-    """Compares the models of runs or `models:/` URIs, which were evaluated before; the first against each other one.
+    """Compares the models of runs or `models:/` URIs, which were evaluated before; the first
+    against each other one.
 
     Raises:
         UserError: one of them cannot be found, was not evaluated, or was judged by other images.
     """
     if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError(f"compare takes two runs or model URIs or more, each once, not: {' '.join(map(repr, names))}.")
+        raise UserError(
+            "compare takes two runs or model URIs or more, each once, not: "
+            f"{' '.join(map(repr, names))}."
+        )
     tracking_uri = open_store()
     subjects = [
-        find_subject(tracking_uri, *((None, name) if name.startswith("models:/") else (name, None))) for name in names
+        find_subject(tracking_uri, *((None, name) if name.startswith("models:/") else (name, None)))
+        for name in names
     ]
     judgements = [subject.judgement() for subject in subjects]
-    predictions = [_predictions_of(subject, judgement) for subject, judgement in zip(subjects, judgements, strict=True)]
+    predictions = [
+        _predictions_of(subject, judgement)
+        for subject, judgement in zip(subjects, judgements, strict=True)
+    ]
     images = _common_images(subjects, predictions)
-    correct = [np.array([rows[image][0] == rows[image][1] for image in images]) for rows in predictions]
+    correct = [
+        np.array([rows[image][0] == rows[image][1] for image in images]) for rows in predictions
+    ]
     models = [
-        Compared(subject.run_id, subject.title, _figures(judgement), accuracy_interval(right, subject.seed))
+        Compared(
+            subject.run_id,
+            subject.title,
+            _figures(judgement),
+            accuracy_interval(right, subject.seed),
+        )
         for subject, judgement, right in zip(subjects, judgements, correct, strict=True)
     ]
     pairs = [
@@ -121,20 +136,28 @@ def _common_images(subjects: Sequence[Subject], predictions: Sequence[Rows]) -> 
     for subject, rows in zip(subjects, predictions, strict=True):
         if set(rows) != first:
             raise UserError(
-                f"{subject.title} and {subjects[0].title} were not judged by the same images ({len(first & set(rows))} "
+                f"{subject.title} and {subjects[0].title} were not judged by the same images "
+                f"({len(first & set(rows))} "
                 "are): models of one dataset and one --split-seed can be compared."
             )
     return sorted(first)
 
 
 def _figures(judgement: FoundRun | None) -> dict[str, float]:
-    found = {name.removeprefix("test/"): value for name, value in (judgement.metrics if judgement else {}).items()
-             if name.startswith("test/")}  # fmt: skip
+    found = {
+        name.removeprefix("test/"): value
+        for name, value in (judgement.metrics if judgement else {}).items()
+        if name.startswith("test/")
+    }
     return {name: found[name] for name in SHOWN if name in found}
 
 
 def _pair(
-    images: Sequence[str], first: str, second: str, right: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]
+    images: Sequence[str],
+    first: str,
+    second: str,
+    right: npt.NDArray[np.bool_],
+    other: npt.NDArray[np.bool_],
 ) -> Pair:
     names = [image.rpartition(" ")[0] for image in images]
     only_first = [names[place] for place in np.flatnonzero(right & ~other)]
@@ -146,12 +169,15 @@ def _differing(subjects: Sequence[Subject]) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for subject in subjects for name in subject.config)
     values = {name: [subject.config.get(name) for subject in subjects] for name in names}
     return {
-        name: each for name, each in values.items()
+        name: each
+        for name, each in values.items()
         if name not in UNEQUAL_BY_NATURE and len({json.dumps(value) for value in each}) > 1
-    }  # fmt: skip
+    }
 
 
-def _write_page(page: Path, comparison: Comparison, subjects: Sequence[Subject], predictions: Sequence[Rows]) -> None:
+def _write_page(
+    page: Path, comparison: Comparison, subjects: Sequence[Subject], predictions: Sequence[Rows]
+) -> None:
     from eyevsai.reports.comparison_page import Sample, render_comparison_page
 
     try:
@@ -167,7 +193,9 @@ def _write_page(page: Path, comparison: Comparison, subjects: Sequence[Subject],
     sheets = []
     for pair, others in zip(comparison.pairs, predictions[1:], strict=True):
         chosen = [pair.only_first[:SAMPLES], pair.only_second[:SAMPLES]]
-        sheets.append([[sample(name, predictions[0], others) for name in names] for names in chosen if items])
+        sheets.append(
+            [[sample(name, predictions[0], others) for name in names] for names in chosen if items]
+        )
     try:
         page.write_text(render_comparison_page(comparison.to_json(), sheets), encoding="utf-8")
     except OSError as error:

@@ -1,4 +1,6 @@
-"""The images by which an export is held against its model, and by which a format chooses its numbers."""
+"""The images by which an export is held against its model, and by which a format chooses its
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +29,22 @@ def draw_corpus(subject: Subject, learner: Learner, data: Data, count: int) -> C
         UserError: the test split is empty.
     """
     if not len(data.test):
-        raise UserError(f"The test split of {data.dataset.name} is empty, and an export is held against its model by "
-                        "test images. Train with a --test-fraction above 0.")  # fmt: skip
+        raise UserError(
+            f"The test split of {data.dataset.name} is empty, and an export is held against its "
+            "model by "
+            "test images. Train with a --test-fraction above 0."
+        )
     places = draw(len(data.test), count, subject.seed, "parity")
     items = [data.dataset.items[data.test.rows[place]] for place in places]
     resized = squares(data.test, places, learner)
     depth = learner.preprocessing.depth
     return Corpus(
-        learner, [item.name for item in items], resized, lambda: (decode(item.file.path, depth) for item in items),
+        learner,
+        [item.name for item in items],
+        resized,
+        lambda: (decode(item.file.path, depth) for item in items),
         lambda: _batches(data.test, learner),
-    )  # fmt: skip
+    )
 
 
 def _batches(split: Split, learner: Learner) -> Iterator[tuple[Pixels, Labels]]:
@@ -53,4 +61,6 @@ def draw(total: int, count: int, seed: int, purpose: str) -> list[int]:
 
 def squares(split: Split, places: list[int], learner: Learner) -> Pixels:
     """N,s,s,3: the middle of resized images, of one size so that they make batches."""
-    return np.stack([learner.preprocessing.square(image[None])[0].numpy() for image in split.images(places)])
+    return np.stack(
+        [learner.preprocessing.square(image[None])[0].numpy() for image in split.images(places)]
+    )

@@ -34,22 +34,34 @@ def describe_data(settings: DataSettings) -> dict[str, Any]:
 
     found = _inspect(settings)
     counts = list(found.counts.values())
-    described: dict[str, Any] = {"dataset": found.source.name, "images": len(found.items), "classes": found.counts}
+    described: dict[str, Any] = {
+        "dataset": found.source.name,
+        "images": len(found.items),
+        "classes": found.counts,
+    }
     if not found.items:
         return described
     kinds = [item.record.kind for item in found.items]
-    sides = {"width": [i.record.width for i in found.items], "height": [i.record.height for i in found.items]}
+    sides = {
+        "width": [i.record.width for i in found.items],
+        "height": [i.record.height for i in found.items],
+    }
     return described | {
         "formats": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
         "bytes": sum(item.file.size_bytes for item in found.items),
         "imbalance": max(counts) / max(1, min(counts)),
-        **{f"{name}_px": [int(np.percentile(side, q)) for q in (0, 50, 100)] for name, side in sides.items()},
+        **{
+            f"{name}_px": [int(np.percentile(side, q)) for q in (0, 50, 100)]
+            for name, side in sides.items()
+        },
     }
 
 
 def _inspect(settings: DataSettings) -> Inspection:
     cache_root = Path(settings.cache_root).expanduser()
-    return inspect_source(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
+    return inspect_source(
+        find_source(settings), cache_root, settings.duplicates, settings.bit_depth
+    )
 
 
 def cache_bytes(cache_root: Path) -> int:

@@ -29,7 +29,9 @@ class Finding:
 
 
 def examine(data_root: Path, *, create_store: bool) -> list[Finding]:
-    """Looks at Python, packages, compute, disk, datasets and the store, which is created if wished."""
+    """Looks at Python, packages, compute, disk, datasets and the store, which is created if
+    wished.
+    """
     return [_python(), _packages(), _compute(), _disk(), _data(data_root), *_store(create_store)]
 
 
@@ -63,7 +65,9 @@ def _compute() -> Finding:
     precision = str(find_precision("auto", device)).removeprefix("torch.")
     cores = count_cores()
     return Finding(
-        "compute", True, f"{kind}, training in {precision}, {torch.get_num_threads()} threads on {cores} cores"
+        "compute",
+        True,
+        f"{kind}, training in {precision}, {torch.get_num_threads()} threads on {cores} cores",
     )
 
 
@@ -79,14 +83,22 @@ def _data(root: Path) -> Finding:
     names = ", ".join(list_datasets(root))
     if root.is_dir():
         return Finding("data", True, f"{names} (data root {root})")
-    return Finding("data", True, f"{names}; no folder {root} with your own: set --data-root or EYEVSAI_DATA")
+    return Finding(
+        "data", True, f"{names}; no folder {root} with your own: set --data-root or EYEVSAI_DATA"
+    )
 
 
 def _store(create: bool) -> list[Finding]:
     uri = store.find_store()
     path = store.sqlite_path(uri)
     if not create and path is not None and not path.exists():
-        return [Finding("store", True, f"none yet at {path}; the first job creates it, or: eyevsai doctor --init")]
+        return [
+            Finding(
+                "store",
+                True,
+                f"none yet at {path}; the first job creates it, or: eyevsai doctor --init",
+            )
+        ]
     try:
         store.open_store()
     except UserError as error:
@@ -96,8 +108,10 @@ def _store(create: bool) -> list[Finding]:
 
     doubt = read_store_id(open_registry(uri)).doubt
     if doubt:
-        text = (f"{store.shown(uri)}: {doubt}, so cleanup --orphans keeps all unknown files. "
-                "If it is a store of its own: eyevsai doctor --adopt")  # fmt: skip
+        text = (
+            f"{store.shown(uri)}: {doubt}, so cleanup --orphans keeps all unknown files. "
+            "If it is a store of its own: eyevsai doctor --adopt"
+        )
         return [Finding("store", False, text), _versions(uri)]
     return [Finding("store", True, store.shown(uri)), _versions(uri)]
 
@@ -109,21 +123,29 @@ def _versions(uri: str) -> Finding:
     from eyevsai.registry.versions import find_location
 
     client = open_registry(uri)
-    used = [version for model in read_models(client) for version in model.versions
-            if version.aliases or version.stage in ("Production", "Staging")]  # fmt: skip
+    used = [
+        version
+        for model in read_models(client)
+        for version in model.versions
+        if version.aliases or version.stage in ("Production", "Staging")
+    ]
     places = {version.uri: find_location(client, version.name, version.number) for version in used}
     gone = [f"{name} ({place})" for name, place in places.items() if locate(uri, place)[1]]
     if gone:
-        return Finding("versions", False, f"the files of {', '.join(gone)} are gone: restore them from a backup, or "
-                                          "promote another version")  # fmt: skip
+        return Finding(
+            "versions",
+            False,
+            f"the files of {', '.join(gone)} are gone: restore them from a backup, or "
+            "promote another version",
+        )
     return Finding("versions", True, f"{len(used)} with a stage or an alias; their files are there")
 
 
 def adopt() -> str:
     """Give a copied store an identity of its own; return what was done, in a sentence.
 
-    If the original database is gone, the files that this store names become its own. While it is there, they stay the
-    original's: this store reads them, and deletes none of them.
+    If the original database is gone, the files that this store names become its own. While it is
+    there, they stay the original's: this store reads them, and deletes none of them.
 
     Raises:
         UserError: the store cannot be opened or written.
@@ -139,13 +161,26 @@ def adopt() -> str:
         return "The store was no copy: nothing changed."
     original = Path(former.original) if former.original else None
     here = store.sqlite_path(client.tracking_uri)
-    if original is not None and original.exists() and not (here is not None and here.resolve() == original):
-        return (f"The store has an identity of its own now. The original, {original}, is there: files of runs from "
-                "before the copy stay the original's, and no cleanup of this store deletes them.")  # fmt: skip
+    if (
+        original is not None
+        and original.exists()
+        and not (here is not None and here.resolve() == original)
+    ):
+        return (
+            f"The store has an identity of its own now. The original, {original}, is there: "
+            "files of runs from "
+            "before the copy stay the original's, and no cleanup of this store deletes them."
+        )
     artifacts = Artifacts(client)
     known = Survey(client, artifacts.experiment_ids).everything()
-    count = artifacts.take_over([*known.runs, *known.models], former.ids, min(read_store_id(client).ids))
-    return f"The store has an identity of its own now, and owns {count} folders of runs and models of the original."
+    count = artifacts.take_over(
+        [*known.runs, *known.models], former.ids, min(read_store_id(client).ids)
+    )
+    return (
+        f"The store has an identity of its own now, and owns {count} folders of runs and "
+        "models "
+        "of the original."
+    )
 
 
 def relocate_store() -> Relocation:
@@ -157,5 +192,8 @@ def relocate_store() -> Relocation:
     uri = store.find_store()
     path = store.sqlite_path(uri)
     if path is None:
-        raise UserError(f"The store {store.shown(uri)} does not lie in a project folder: there is nothing to relocate.")
+        raise UserError(
+            f"The store {store.shown(uri)} does not lie in a project folder: there is nothing "
+            "to relocate."
+        )
     return relocate(path)

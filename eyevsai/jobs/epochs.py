@@ -13,7 +13,9 @@ log = logging.getLogger("eyevsai")
 
 
 class EpochLog:
-    """Says how good an epoch was, which is the best so far, how fast it went and how long the others may take."""
+    """Says how good an epoch was, which is the best so far, how fast it went and how long the
+    others may take.
+    """
 
     def __init__(self, num_epochs: int) -> None:
         self.num_epochs = num_epochs
@@ -25,12 +27,24 @@ class EpochLog:
         epoch, row = len(rows), rows[-1]
         best = max(range(epoch), key=lambda place: rank(rows[place]))
         which = (
-            "the best so far" if best == epoch - 1 else f"best {rows[best]['valid/accuracy']:.4f} in epoch {best + 1}"
+            "the best so far"
+            if best == epoch - 1
+            else f"best {rows[best]['valid/accuracy']:.4f} in epoch {best + 1}"
         )
         speed = f", {row['images_per_s']:,.0f} images/s" if "images_per_s" in row else ""
         log.info(
-            "epoch %d of %d  valid accuracy %.4f (%s), loss %.4f; train accuracy %.4f, loss %.4f%s%s",
-            epoch, self.num_epochs, row["valid/accuracy"], which, row["valid/loss"], row["train/accuracy"],
-            row["train/loss"], speed, self.pace_.left(self.num_epochs - epoch),
-        )  # fmt: skip
-        log.debug("epoch %d: %s", epoch, "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+            "epoch %d of %d  valid accuracy %.4f (%s), loss %.4f; train accuracy %.4f, loss "
+            "%.4f%s%s",
+            epoch,
+            self.num_epochs,
+            row["valid/accuracy"],
+            which,
+            row["valid/loss"],
+            row["train/accuracy"],
+            row["train/loss"],
+            speed,
+            self.pace_.left(self.num_epochs - epoch),
+        )
+        log.debug(
+            "epoch %d: %s", epoch, "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+        )

@@ -50,11 +50,15 @@ class Evaluated:
 
 
 def evaluate(
-    settings: EvaluateSettings, run_id: str | None = None, tags: Mapping[str, str] = MappingProxyType({})
+    settings: EvaluateSettings,
+    run_id: str | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Evaluated:
-    """Judges a trained model and logs what was found: on its own run; by other data, or if that is gone, on the call's.
+    """Judges a trained model and logs what was found: on its own run; by other data, or if that is
+    gone, on the call's.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags` besides its own.
+    `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags`
+    besides its own.
 
     Raises:
         UserError: something a person must mend.
@@ -74,16 +78,37 @@ def evaluate(
         with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
             judgement = _judge(settings, subject, learner, judges)
             own = settings.data is None
-            findings = Findings(judgement, judges.dataset, judges.split, learner, subject.title, subject.weights, own)
+            findings = Findings(
+                judgement,
+                judges.dataset,
+                judges.split,
+                learner,
+                subject.title,
+                subject.weights,
+                own,
+            )
             there = own and subject.run is not None
-            reopened = reopen_run(tracking_uri, subject.run_id, state_root, CARRIERS) if there else nullcontext(call)
+            reopened = (
+                reopen_run(tracking_uri, subject.run_id, state_root, CARRIERS)
+                if there
+                else nullcontext(call)
+            )
             with reopened as run:
                 findings.log_to(run)
             _tell_version(subject, findings.figures, own=own)
             _keep_threshold(subject, judgement, settings)
-            call.params({name: value for name, value in vars(settings).items() if value is not None})
+            call.params(
+                {name: value for name, value in vars(settings).items() if value is not None}
+            )
         figures, dataset = findings.figures, judges.dataset
-        return Evaluated(subject.title, run.run_id, dataset.name, len(judges.split), figures, time.monotonic() - began)
+        return Evaluated(
+            subject.title,
+            run.run_id,
+            dataset.name,
+            len(judges.split),
+            figures,
+            time.monotonic() - began,
+        )
 
 
 @dataclass(frozen=True)
@@ -101,8 +126,11 @@ def _find_judges(settings: EvaluateSettings, subject: Subject, learner: Learner)
         dataset = subject.load_dataset(**places)
         data = dataset.open(learner.preprocessing)
         if not len(data.test):
-            raise UserError(f"The test split of {dataset.name} is empty: the model was trained with --test-fraction 0. "
-                            "Judge it by other images with --data FOLDER.")  # fmt: skip
+            raise UserError(
+                f"The test split of {dataset.name} is empty: the model was trained with "
+                "--test-fraction 0. "
+                "Judge it by other images with --data FOLDER."
+            )
         return Judges(dataset, data.test, data.valid)
     cache_root = settings.cache_root or str(subject.config["cache_root"])
     dataset = load_judges(DataSettings(data=settings.data, cache_root=cache_root))
@@ -124,11 +152,16 @@ def _read_map(path: str | None) -> dict[str, str]:
     read = read_toml(path, "--map", '"their name" = "the model\'s name"')
     wrong = [name for name, value in read.items() if not isinstance(value, str)]
     if wrong:
-        raise UserError(f'--map {path}: {wrong[0]} is no text. It has lines like "their name" = "the model\'s name".')
+        raise UserError(
+            f'--map {path}: {wrong[0]} is no text. It has lines like "their name" = "the '
+            "model's name\"."
+        )
     return read
 
 
-def _map_classes(theirs: Sequence[str], known: Sequence[str], mapping: Mapping[str, str], title: str) -> dict[str, str]:
+def _map_classes(
+    theirs: Sequence[str], known: Sequence[str], mapping: Mapping[str, str], title: str
+) -> dict[str, str]:
     """The model's name of each class of the data; empty for those that are left out."""
     names = {name: mapping.get(name, name) for name in theirs}
     if strange := [name for name in mapping if name not in theirs]:
@@ -137,7 +170,8 @@ def _map_classes(theirs: Sequence[str], known: Sequence[str], mapping: Mapping[s
     if unknown:
         raise UserError(
             f"{title} does not know these classes of the data: {', '.join(unknown[:10])}. It knows "
-            f"{', '.join(list(known)[:10])}{', ...' if len(known) > 10 else ''}. Name them with --map FILE.toml."
+            f"{', '.join(list(known)[:10])}{', ...' if len(known) > 10 else ''}. Name them with "
+            "--map FILE.toml."
         )
     if not any(names.values()):
         raise UserError("--map leaves all classes of the data out.")
@@ -150,18 +184,27 @@ def _say_what_is_known(dataset: Dataset, subject: Subject) -> None:
     """Warns when images are among those that the model was trained on."""
     table = subject.split_table()
     if table is None:
-        log.warning("The list of images that %s was trained on is gone with its run: whether it is judged by images "
-                    "that it knows cannot be told.", subject.title)  # fmt: skip
+        log.warning(
+            "The list of images that %s was trained on is gone with its run: whether it is "
+            "judged by images "
+            "that it knows cannot be told.",
+            subject.title,
+        )
         return
     lines = table.splitlines()[1:]
     learned = {line.rpartition("\t")[2] for line in lines if line.startswith("train\t")}
     count = sum(item.record.digest in learned for item in dataset.items)
     if count:
-        log.warning("%d of %d images were in the model's train split: it is judged by what it knows.",
-                    count, len(dataset.items))  # fmt: skip
+        log.warning(
+            "%d of %d images were in the model's train split: it is judged by what it knows.",
+            count,
+            len(dataset.items),
+        )
 
 
-def _judge(settings: EvaluateSettings, subject: Subject, learner: Learner, judges: Judges) -> Judgement:
+def _judge(
+    settings: EvaluateSettings, subject: Subject, learner: Learner, judges: Judges
+) -> Judgement:
     images, labels = judges.split.arrays(), judges.split.labels.numpy()
     began = time.perf_counter()
     probabilities = _predict(learner, images, "Predicting")
@@ -171,20 +214,28 @@ def _judge(settings: EvaluateSettings, subject: Subject, learner: Learner, judge
         valid = _predict(learner, judges.valid.arrays(), "Predicting valid")
         threshold = find_threshold(valid, judges.valid.labels.numpy(), settings.target_precision)
         if threshold is None:
-            raise UserError(f"No confidence makes {settings.target_precision:g} of the valid images right. "
-                            "Ask for less with --target-precision.")  # fmt: skip
+            raise UserError(
+                f"No confidence makes {settings.target_precision:g} of the valid images right. "
+                "Ask for less with --target-precision."
+            )
         selection = select(probabilities, labels, threshold)
     return Judgement(
-        classes=learner.classes, labels=labels, probabilities=probabilities,
-        uncalibrated=before_temperature(probabilities, learner.temperature), seed=subject.seed,
+        classes=learner.classes,
+        labels=labels,
+        probabilities=probabilities,
+        uncalibrated=before_temperature(probabilities, learner.temperature),
+        seed=subject.seed,
         speed=_time(learner, images) | {"images_per_s": rate},
-        corrupted=_corrupt(settings, subject, learner, images, labels), selection=selection,
-    )  # fmt: skip
+        corrupted=_corrupt(settings, subject, learner, images, labels),
+        selection=selection,
+    )
 
 
 def _predict(learner: Learner, images: Images, what: str) -> Probabilities:
     parts = track(range(0, len(images), AT_ONCE), what, total=len(images), unit=AT_ONCE)
-    return np.concatenate([learner.predict_proba(images[start : start + AT_ONCE]) for start in parts])
+    return np.concatenate(
+        [learner.predict_proba(images[start : start + AT_ONCE]) for start in parts]
+    )
 
 
 def _time(learner: Learner, images: Images) -> dict[str, float]:
@@ -198,12 +249,18 @@ def _time(learner: Learner, images: Images) -> dict[str, float]:
         began = time.perf_counter()
         learner.predict_proba([image])
         took.append(1000 * (time.perf_counter() - began))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
     return {"latency_ms": statistics.median(took), "peak_memory_mib": peak}
 
 
 def _corrupt(
-    settings: EvaluateSettings, subject: Subject, learner: Learner, images: Images, labels: npt.NDArray[np.int64]
+    settings: EvaluateSettings,
+    subject: Subject,
+    learner: Learner,
+    images: Images,
+    labels: npt.NDArray[np.int64],
 ) -> dict[str, list[float]]:
     """Accuracy by kind of corruption: of the images as they are, then at each severity."""
     count = min(settings.corruption_images, len(images))
@@ -217,9 +274,17 @@ def _corrupt(
     for kind in track(CORRUPTIONS, "Corrupting", total=len(CORRUPTIONS)):
         accuracies = [whole]
         for severity in SEVERITIES:
-            seeds = [seed_for(subject.seed, "corruptions", kind, severity, place) for place in range(count)]
-            spoiled = [corrupt(image, kind, severity, seed) for image, seed in zip(some, seeds, strict=True)]
-            accuracies.append(float((learner.predict_proba(spoiled).argmax(axis=1) == truth).mean()))
+            seeds = [
+                seed_for(subject.seed, "corruptions", kind, severity, place)
+                for place in range(count)
+            ]
+            spoiled = [
+                corrupt(image, kind, severity, seed)
+                for image, seed in zip(some, seeds, strict=True)
+            ]
+            accuracies.append(
+                float((learner.predict_proba(spoiled).argmax(axis=1) == truth).mean())
+            )
         found[kind] = accuracies
     return found
 

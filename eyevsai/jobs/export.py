@@ -1,4 +1,6 @@
-"""export: a trained model as files for other runtimes, each held against the model before it leaves."""
+"""export: a trained model as files for other runtimes, each held against the model before it
+leaves.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("eyevsai")
 
-COPIES, ROOM_BYTES = 4, 16_000_000  # of the weights, while whole numbers are fitted to them; and for all else
+COPIES, ROOM_BYTES = (
+    4,
+    16_000_000,
+)  # of the weights, while whole numbers are fitted to them; and for all else
 
 
 @dataclass(frozen=True)
@@ -49,16 +54,25 @@ class Exported:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        about = {"format": self.format, "uri": self.uri, "size_bytes": self.size_bytes, "seconds": self.seconds}
+        about = {
+            "format": self.format,
+            "uri": self.uri,
+            "size_bytes": self.size_bytes,
+            "seconds": self.seconds,
+        }
         return about | {"figures": self.verdict.figures}
 
 
 def export(
-    settings: ExportSettings, run_id: str | None = None, tags: Mapping[str, str] = MappingProxyType({})
+    settings: ExportSettings,
+    run_id: str | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Exported]:
-    """Exports a trained model, logs what passed on the run that trained it, and says on its version how all fared.
+    """Exports a trained model, logs what passed on the run that trained it, and says on its version
+    how all fared.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags` besides its own.
+    `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags`
+    besides its own.
 
     Raises:
         UserError: something a person must mend.
@@ -76,13 +90,17 @@ def export(
         about = {"job": "export", "subject": subject.run_id, "model_uri": subject.title, **tags}
         title = f"export {subject.name}"
         with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
-            call.params({name: value for name, value in vars(settings).items() if value is not None})
+            call.params(
+                {name: value for name, value in vars(settings).items() if value is not None}
+            )
             return leaving.export_all(call)
 
 
 @dataclass(frozen=True)
 class Leaving:
-    """A model that is about to leave in some formats, what they are held against, and where copies of them go."""
+    """A model that is about to leave in some formats, what they are held against, and where copies
+    of them go.
+    """
 
     subject: Subject
     names: list[str]
@@ -92,7 +110,8 @@ class Leaving:
     output: Path | None
 
     def export_all(self, call: Run) -> list[Exported]:
-        """Keep the exports that agree with the model on the run that trained it; on the run of the call if it is gone.
+        """Keep the exports that agree with the model on the run that trained it; on the run of the
+        call if it is gone.
 
         Raises:
             RunFailed: the others' failures, in the end.
@@ -109,7 +128,11 @@ class Leaving:
         subject, began = self.subject, time.monotonic()
         keeper = subject.run_id if subject.run else call.run_id
         log.info(
-            "Exporting %s as %s, format %d of %d", subject.title, name, self.names.index(name) + 1, len(self.names)
+            "Exporting %s as %s, format %d of %d",
+            subject.title,
+            name,
+            self.names.index(name) + 1,
+            len(self.names),
         )
         with tempfile.TemporaryDirectory(prefix="eyevsai-export-") as place:
             folder = Path(place) / name
@@ -120,10 +143,14 @@ class Leaving:
             if not verdict.failures and self.output is not None:
                 _copy(folder, self.output / name)
         uri = f"runs:/{keeper}/{EXPORTS}/{name}"
-        failures = [f"{subject.title} as {name} is refused. {failure}" for failure in verdict.failures]
+        failures = [
+            f"{subject.title} as {name} is refused. {failure}" for failure in verdict.failures
+        ]
         if failures and has_files(subject.tracking_uri, keeper, f"{EXPORTS}/{name}"):
             failures[-1] += f" An earlier one, which passed, stays: {uri}"
-        return Exported(name, uri, Verdict(verdict.figures, failures), size_bytes, time.monotonic() - began)
+        return Exported(
+            name, uri, Verdict(verdict.figures, failures), size_bytes, time.monotonic() - began
+        )
 
     def _reopened(self, call: Run) -> AbstractContextManager[Run]:
         from eyevsai.registry.registration import CARRIERS
@@ -137,17 +164,22 @@ class Leaving:
         try:
             return export_one(name, self.source, self.corpus, folder, self.subject.title)
         except OSError as error:
-            raise RunFailed(f"Cannot write {folder}: {error.strerror or error}. Nothing was kept.") from error
+            raise RunFailed(
+                f"Cannot write {folder}: {error.strerror or error}. Nothing was kept."
+            ) from error
         except MemoryError:
             raise
-        except Exception as error:  # each exporter has errors of its own; the other formats may do without it
+        except (
+            Exception
+        ) as error:  # each exporter has errors of its own; the other formats may do without it
             log.debug("Writing %s failed", name, exc_info=True)
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             return Verdict({}, [f"It cannot be written: {kind}{error}"])
 
 
 def prepare(subject: Subject, settings: ExportSettings, output: Path | None) -> Leaving:
-    """All that an export needs, found and checked before anything is written but the folder `output`.
+    """All that an export needs, found and checked before anything is written but the folder
+    `output`.
 
     Raises:
         UserError: a format that cannot be had, no room, or the model's data are not what they were.
@@ -174,8 +206,10 @@ def _log(name: str, subject: Subject, folder: Path, verdict: Verdict, run: Run) 
     from eyevsai.serving.package import EXPORT_FOLDER, SERVED
 
     told = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.figures.items()}
-    told |= {f"{EXPORT}.{name}": REFUSED if verdict.failures else PASSED,
-             f"{EXPORT}.{name}.{WEIGHTS_SHA256}": subject.weights}  # fmt: skip
+    told |= {
+        f"{EXPORT}.{name}": REFUSED if verdict.failures else PASSED,
+        f"{EXPORT}.{name}.{WEIGHTS_SHA256}": subject.weights,
+    }
     if not verdict.failures:
         told[f"{EXPORT}.{name}.{MANIFEST_SHA256}"] = hash_file(folder / MANIFEST)
         run.files(f"{EXPORTS}/{name}", folder)
@@ -192,11 +226,14 @@ def _copy(folder: Path, target: Path) -> None:
     try:
         shutil.copytree(folder, target)
     except OSError as error:
-        raise RunFailed(f"The export is logged, but its copy {target} cannot be written: {error}") from error
+        raise RunFailed(
+            f"The export is logged, but its copy {target} cannot be written: {error}"
+        ) from error
 
 
 def _find_formats(text: str, learner: Learner) -> list[str]:
-    """The formats that were asked for; of `all` those that the model has and this machine can write.
+    """The formats that were asked for; of `all` those that the model has and this machine can
+    write.
 
     Raises:
         UserError: one that was named cannot be had.
@@ -222,23 +259,34 @@ def _find_output(settings: ExportSettings, subject: Subject) -> Path | None:
 
 def _make_output(output: Path, names: list[str]) -> None:
     if there := [name for name in names if (output / name).exists()]:
-        raise UserError(f"{output / there[0]} is there already. Name another --output, or move it away.")
+        raise UserError(
+            f"{output / there[0]} is there already. Name another --output, or move it away."
+        )
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot write to {output}: {error.strerror}. Choose another --output.") from error
+        raise UserError(
+            f"Cannot write to {output}: {error.strerror}. Choose another --output."
+        ) from error
 
 
 def _check_room(weights_bytes: int) -> None:
-    """Raises UserError when exports have no room where they are built: libraries say of a full disk what they like."""
+    """Raises UserError when exports have no room where they are built: libraries say of a full disk
+    what they like.
+    """
     folder = Path(tempfile.gettempdir())
     needed, free = ROOM_BYTES + COPIES * weights_bytes, shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(f"An export is built in {folder} and takes up to {needed / 1e6:.0f} MB; {free / 1e6:.0f} MB "
-                        "are left there. Free some, or name another folder in TMPDIR.")  # fmt: skip
+        raise UserError(
+            f"An export is built in {folder} and takes up to {needed / 1e6:.0f} MB; "
+            f"{free / 1e6:.0f} MB "
+            "are left there. Free some, or name another folder in TMPDIR."
+        )
 
 
-def _find_source(subject: Subject, learner: Learner, data: Data, settings: ExportSettings) -> Source:
+def _find_source(
+    subject: Subject, learner: Learner, data: Data, settings: ExportSettings
+) -> Source:
     from eyevsai.serving.package import MODEL_FOLDER
 
     card = read_card(subject.package / MODEL_FOLDER)
@@ -247,4 +295,6 @@ def _find_source(subject: Subject, learner: Learner, data: Data, settings: Expor
         places = draw(len(data.train), settings.calibration_images, subject.seed, "calibration")
         return squares(data.train, places, learner)
 
-    return Source(learner, card["sha256"], subject.version.threshold if subject.version else None, calibration)
+    return Source(
+        learner, card["sha256"], subject.version.threshold if subject.version else None, calibration
+    )

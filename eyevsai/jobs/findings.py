@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 SHEET_SIZE, CAM_SIZE = 24, 12
 TEST_WEIGHTS = "test_weights"  # the tag of an evaluation: the SHA-256 of the weights that it is of
-OWN_SPLIT = "own_test_split"  # the tag of an evaluation: True if it is by the model's own test split
+OWN_SPLIT = (
+    "own_test_split"  # the tag of an evaluation: True if it is by the model's own test split
+)
 PREDICTIONS = "tables/test_predictions.json"
 PREDICTION_COLUMNS = ("image", "sha256", "class", "predicted", "probability")
 
@@ -46,13 +48,17 @@ class Findings:
 
     @cached_property
     def importance(self) -> dict[str, float] | None:
-        """How much accuracy falls without each group of features; None for models that have no such groups."""
+        """How much accuracy falls without each group of features; None for models that have no such
+        groups.
+        """
         if not isinstance(self.learner, FeatureLearner):
             return None
         from eyevsai.explanation.importance import permutation_importance
 
         features = self.learner.features(self.split.arrays())
-        return permutation_importance(self.learner, features, self.judgement.labels, self.judgement.seed)
+        return permutation_importance(
+            self.learner, features, self.judgement.labels, self.judgement.seed
+        )
 
     def log_to(self, run: Run) -> None:
         """Logs everything on a run, under the name of the test split."""
@@ -60,13 +66,21 @@ class Findings:
 
         judgement, classes = self.judgement, self.judgement.classes
         pictures = self.pictures()
-        page = render_evaluation_page(self.title, self.dataset.name, judgement, self.figures, pictures)
+        page = render_evaluation_page(
+            self.title, self.dataset.name, judgement, self.figures, pictures
+        )
         run.metrics({f"test/{name}": value for name, value in self.figures.items()})
         about = {"test_dataset": self.dataset.name, "test_fingerprint": self.fingerprint}
         run.tags(about | {TEST_WEIGHTS: self.weights, OWN_SPLIT: self.own})
-        by_class = [[name, *row.values()] for name, row in zip(classes, judgement.by_class(), strict=True)]
-        run.table("tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class)
-        run.table("tables/test_confusions.json", ("class", "predicted", "images"), judgement.confused())
+        by_class = [
+            [name, *row.values()] for name, row in zip(classes, judgement.by_class(), strict=True)
+        ]
+        run.table(
+            "tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class
+        )
+        run.table(
+            "tables/test_confusions.json", ("class", "predicted", "images"), judgement.confused()
+        )
         run.table(PREDICTIONS, PREDICTION_COLUMNS, self.predictions())
         for name, figure in pictures.items():
             run.picture(f"pictures/test_{name}.png", figure)
@@ -74,18 +88,35 @@ class Findings:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the images that judged it and of what they show: two judgements with one can be compared."""
+        """SHA-256 of the images that judged it and of what they show: two judgements with one can
+        be compared.
+        """
         shown = zip(self.split.rows, self.judgement.labels, strict=True)
-        lines = sorted(f"{self.dataset.items[row].record.digest} {self.judgement.classes[true]}" for row, true in shown)
+        lines = sorted(
+            f"{self.dataset.items[row].record.digest} {self.judgement.classes[true]}"
+            for row, true in shown
+        )
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def predictions(self) -> list[list[object]]:
         """A row for each image: `PREDICTION_COLUMNS`."""
         judgement = self.judgement
         items = [self.dataset.items[row] for row in self.split.rows]
-        columns = zip(items, judgement.labels, judgement.predicted, judgement.probabilities.max(axis=1), strict=True)
+        columns = zip(
+            items,
+            judgement.labels,
+            judgement.predicted,
+            judgement.probabilities.max(axis=1),
+            strict=True,
+        )
         return [
-            [item.name, item.record.digest, judgement.classes[true], judgement.classes[said], float(probability)]
+            [
+                item.name,
+                item.record.digest,
+                judgement.classes[true],
+                judgement.classes[said],
+                float(probability),
+            ]
             for item, true, said, probability in columns
         ]
 
@@ -100,7 +131,9 @@ class Findings:
         found = {
             "confusion_matrix": draw_confusion(judgement.matrix(), classes),
             "classes": draw.draw_classes(judgement.by_class(), classes),
-            "reliability": draw.draw_reliability(judgement.bins(calibrated=False), judgement.bins(calibrated=True)),
+            "reliability": draw.draw_reliability(
+                judgement.bins(calibrated=False), judgement.bins(calibrated=True)
+            ),
             "coverage": draw.draw_coverage(judgement),
             "worst_errors": draw_mistakes(mistakes, images, classes),
         }
@@ -113,19 +146,29 @@ class Findings:
         return found
 
     def _draw_cams(self, learner: MapLearner) -> Figure:
-        """Half of the sheet shows what was most surely wrong, half images that are drawn by seed."""
+        """Half of the sheet shows what was most surely wrong, half images that are drawn by
+        seed.
+        """
         import numpy as np
 
         from eyevsai.explanation.grad_cam import grad_cam
         from eyevsai.reports.evaluation_pictures import draw_cams
 
         judgement = self.judgement
-        wrong = [mistake.place for mistake in worst_mistakes(judgement.probabilities, judgement.labels, CAM_SIZE // 2)]
+        wrong = [
+            mistake.place
+            for mistake in worst_mistakes(judgement.probabilities, judgement.labels, CAM_SIZE // 2)
+        ]
         others = np.setdiff1d(np.arange(len(self.split)), wrong)
         drawn = np.random.default_rng(seed_for(judgement.seed, "grad_cam")).permutation(others)
         places = [*wrong, *map(int, drawn[: CAM_SIZE - len(wrong)])]
         images, said = self.split.arrays(places), judgement.predicted[places]
-        crops = [learner.preprocessing.crop(image[None])[0].numpy() for image in self.split.images(places)]
-        names = [(judgement.classes[one], judgement.classes[true])
-                 for one, true in zip(said, judgement.labels[places], strict=True)]  # fmt: skip
+        crops = [
+            learner.preprocessing.crop(image[None])[0].numpy()
+            for image in self.split.images(places)
+        ]
+        names = [
+            (judgement.classes[one], judgement.classes[true])
+            for one, true in zip(said, judgement.labels[places], strict=True)
+        ]
         return draw_cams(crops, grad_cam(learner, images, list(map(int, said))), names)

@@ -34,7 +34,9 @@ def follow(config: TrainConfig, place: Place) -> None:
     Raises:
         SystemExit: the run ended before its time; rank 0 is told why and says so.
     """
-    logging.getLogger("eyevsai").setLevel(logging.CRITICAL)  # rank 0 tells all that there is to tell
+    logging.getLogger("eyevsai").setLevel(
+        logging.CRITICAL
+    )  # rank 0 tells all that there is to tell
     with stopping() as stop, ending_with_parent(_give_up):
         if place.is_left_behind:  # while this process was importing
             _give_up()
@@ -57,7 +59,9 @@ def follow(config: TrainConfig, place: Place) -> None:
 
 
 def _give_up() -> None:
-    os._exit(RankLost.exit_code)  # there is nothing to save, and the main thread may wait for what does not come
+    os._exit(
+        RankLost.exit_code
+    )  # there is nothing to save, and the main thread may wait for what does not come
 
 
 def _follow(config: TrainConfig, place: Place, store: Store, stop: Stop) -> None:
@@ -75,8 +79,12 @@ def _follow(config: TrainConfig, place: Place, store: Store, stop: Stop) -> None
 def _adopt(flat: dict[str, Any], own: TrainConfig) -> TrainConfig:
     """Rank 0's configuration, with the places where this machine keeps its data."""
     settled = compose_train({name: value for name, value in flat.items() if value is not None})
-    data = replace(settled.data, data_root=own.data.data_root, cache_root=own.data.cache_root,
-                   data=own.data.data or settled.data.data)  # fmt: skip
+    data = replace(
+        settled.data,
+        data_root=own.data.data_root,
+        cache_root=own.data.cache_root,
+        data=own.data.data or settled.data.data,
+    )
     return replace(settled, data=data)
 
 

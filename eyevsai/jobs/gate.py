@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from eyevsai.registry.versions import Version
     from eyevsai.tracking.search import FoundRun
 
-PROBE_SHAPE = (97, 131, 3)  # of an image that a version has to answer, of no size that networks like
+PROBE_SHAPE = (
+    97,
+    131,
+    3,
+)  # of an image that a version has to answer, of no size that networks like
 LATENCY = "latency_ms"
 
 
@@ -44,7 +48,9 @@ class Verdict:
 
     checks: tuple[Check, ...]
     figures: Mapping[str, float]
-    weights: str | None  # SHA-256 of the weights that were examined; None if the version does not load
+    weights: (
+        str | None
+    )  # SHA-256 of the weights that were examined; None if the version does not load
 
     @property
     def refusals(self) -> list[str]:
@@ -67,7 +73,8 @@ class _Other:
 
 
 def examine(tracking_uri: str, version: Version, held: Version | None, policy: Policy) -> Verdict:
-    """Asks a version all that a policy wants, in comparison with the one that holds the stage now, if any does.
+    """Asks a version all that a policy wants, in comparison with the one that holds the stage now,
+    if any does.
 
     Without `held` and its figures a version is asked what it can be asked alone.
     """
@@ -81,7 +88,9 @@ def examine(tracking_uri: str, version: Version, held: Version | None, policy: P
     judgements = _judgements(tracking_uri, version, weights)
     if not judgements:
         others = "" if weights is None else " with the weights that it has"
-        text = f"{version.uri} was not evaluated{others}: eyevsai evaluate --model-uri {version.uri}"
+        text = (
+            f"{version.uri} was not evaluated{others}: eyevsai evaluate --model-uri {version.uri}"
+        )
         return Verdict((*checks, Check("evaluated", False, text)), figures, weights)
     of_held = _judgements(tracking_uri, held, held.tags.get(WEIGHTS_SHA256)) if held else []
     ours, theirs = _common(judgements, of_held)
@@ -89,7 +98,11 @@ def examine(tracking_uri: str, version: Version, held: Version | None, policy: P
     figures |= {policy.metric: value, LATENCY: ours.metrics[f"test/{LATENCY}"]}
     checks.append(_check_floor(version, policy, value))
     if policy.max_latency_ms is not None:
-        checks.append(_at_most("latency", figures[LATENCY], policy.max_latency_ms, "ms for one image", version.uri))
+        checks.append(
+            _at_most(
+                "latency", figures[LATENCY], policy.max_latency_ms, "ms for one image", version.uri
+            )
+        )
     if held is not None and theirs is None:
         checks.append(_not_comparable(version, held, judged=bool(of_held)))
     elif held is not None and theirs is not None:
@@ -103,14 +116,17 @@ def examine(tracking_uri: str, version: Version, held: Version | None, policy: P
 def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str | None]:
     """Check that the version's files are those that were registered, and that it answers.
 
-    Returns the check, the size of the files in MB, and the SHA-256 of the weights; None for what is unknown.
+    Returns the check, the size of the files in MB, and the SHA-256 of the weights; None for what is
+    unknown.
     """
     from eyevsai.registry.artifacts import size_of
     from eyevsai.serving.classifier import open_model
     from eyevsai.serving.package import MODEL_FOLDER, fetch_package
 
     try:
-        package = fetch_package(version.uri, fresh=True)  # the store's own files, not a copy that was fetched before
+        package = fetch_package(
+            version.uri, fresh=True
+        )  # the store's own files, not a copy that was fetched before
         weights, which = _check_files(tracking_uri, version, package)
         answer = open_model(package / MODEL_FOLDER).predict(np.zeros(PROBE_SHAPE, np.uint8))
     except UserError as error:
@@ -118,11 +134,16 @@ def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str
     size_mb = size_of(package) / 1e6
     if not abs(sum(answer.probabilities.values()) - 1) <= 1e-3:  # nor is NaN
         return Check("loads", False, f"{version.uri} answers no probabilities."), size_mb, weights
-    return Check("loads", True, f"it loads, the checksums of {which} hold, and it answers"), size_mb, weights
+    return (
+        Check("loads", True, f"it loads, the checksums of {which} hold, and it answers"),
+        size_mb,
+        weights,
+    )
 
 
 def _check_files(tracking_uri: str, version: Version, package: Path) -> tuple[str, str]:
-    """Return the SHA-256 of the weights, and which files were compared with the checksums in the registry.
+    """Return the SHA-256 of the weights, and which files were compared with the checksums in the
+    registry.
 
     Raises:
         UserError: a file is not the one that was registered or exported.
@@ -134,13 +155,17 @@ def _check_files(tracking_uri: str, version: Version, package: Path) -> tuple[st
     manifest = package / EXPORT_FOLDER / MANIFEST
     expected = tag_values(tracking_uri, version.run_id, f"{EXPORT}.{SERVED}.{MANIFEST_SHA256}")
     if manifest.is_file() and expected and hash_file(manifest) not in expected:
-        raise UserError(f"{manifest} was changed since it was exported (SHA-256). Export the model again.")
+        raise UserError(
+            f"{manifest} was changed since it was exported (SHA-256). Export the model again."
+        )
     if FILES_SHA256 not in version.tags:
         return weights, "its weights"  # registered before the registry had the others'
     try:
         expected_files = dict(json.loads(version.tags[FILES_SHA256]))
     except (ValueError, TypeError) as error:
-        raise UserError(f"the tag {FILES_SHA256} of {version.uri} was changed: it is no JSON object.") from error
+        raise UserError(
+            f"the tag {FILES_SHA256} of {version.uri} was changed: it is no JSON object."
+        ) from error
     check_files(package, expected_files)
     return weights, "all its files"
 
@@ -149,28 +174,45 @@ def _check_exports(version: Version, policy: Policy) -> Check:
     from eyevsai.registry.versions import EXPORT, WEIGHTS_SHA256, exports_of
 
     weights = version.tags.get(WEIGHTS_SHA256)
-    fared = {name: how for name, how in exports_of(version.tags).items()
-             if version.tags.get(f"{EXPORT}.{name}.{WEIGHTS_SHA256}", weights) == weights}  # fmt: skip
+    fared = {
+        name: how
+        for name, how in exports_of(version.tags).items()
+        if version.tags.get(f"{EXPORT}.{name}.{WEIGHTS_SHA256}", weights) == weights
+    }
     if policy.exports is not None:
         wanted = [name.strip() for name in policy.exports.split(",") if name.strip()]
         if lacking := [name for name in wanted if fared.get(name) != PASSED]:
             command = f"eyevsai export --model-uri {version.uri} --format {','.join(lacking)}"
-            text = f"{version.uri} has no export as {', '.join(lacking)} that says what it says: {command}"
+            text = (
+                f"{version.uri} has no export as {', '.join(lacking)} that says what it says: "
+                f"{command}"
+            )
             return Check("exports", False, text)
         return Check("exports", True, f"exports agree: {', '.join(wanted)}")
     if refused := [name for name, how in fared.items() if how != PASSED]:
-        why = "such exports do not say what it says. Name the formats that matter as `exports` in the policy."
+        why = (
+            "such exports do not say what it says. Name the formats that matter as `exports` in "
+            "the policy."
+        )
         return Check("exports", False, f"{version.uri} was refused as {', '.join(refused)}: {why}")
-    return Check("exports", True, f"exports agree: {', '.join(fared)}" if fared else "nothing was exported yet")
+    return Check(
+        "exports",
+        True,
+        f"exports agree: {', '.join(fared)}" if fared else "nothing was exported yet",
+    )
 
 
 def _at_most(name: str, value: float, limit: float, unit: str, uri: str) -> Check:
     said = f"{value:.3g} {unit}, and the policy allows {limit:g}"
-    return Check(name, value <= limit, f"{name} is {said}" if value <= limit else f"{uri} takes {said}.")
+    return Check(
+        name, value <= limit, f"{name} is {said}" if value <= limit else f"{uri} takes {said}."
+    )
 
 
 def _judgements(tracking_uri: str, version: Version, weights: str | None) -> list[FoundRun]:
-    """Return the evaluations of a version: those of its run that are of its weights, as far as these are known."""
+    """Return the evaluations of a version: those of its run that are of its weights, as far as
+    these are known.
+    """
     from eyevsai.tracking.search import find_judgements
 
     found = find_judgements(tracking_uri, version.run_id)
@@ -188,34 +230,60 @@ def _common(ours: list[FoundRun], theirs: list[FoundRun]) -> tuple[FoundRun, Fou
 
 def _check_floor(version: Version, policy: Policy, value: float) -> Check:
     said = f"{policy.metric} is {value:.4f}, and the policy asks for {policy.floor:.4f}"
-    return Check("floor", value >= policy.floor, said if value >= policy.floor else f"{version.uri}: {said}.")
+    return Check(
+        "floor", value >= policy.floor, said if value >= policy.floor else f"{version.uri}: {said}."
+    )
 
 
 def _not_comparable(version: Version, held: Version, *, judged: bool) -> Check:
     if not judged:
         command = f"eyevsai evaluate --model-uri {held.uri}"
-        return Check("same data", False, f"{held.uri}, which is there now, was not evaluated: {command}")
-    both = " and ".join(f"eyevsai evaluate --model-uri {uri} --data FOLDER" for uri in (version.uri, held.uri))
-    text = f"{version.uri} and {held.uri}, which is there now, were not evaluated by the same images. Judge both by "
+        return Check(
+            "same data", False, f"{held.uri}, which is there now, was not evaluated: {command}"
+        )
+    both = " and ".join(
+        f"eyevsai evaluate --model-uri {uri} --data FOLDER" for uri in (version.uri, held.uri)
+    )
+    text = (
+        f"{version.uri} and {held.uri}, which is there now, were not evaluated by the same "
+        "images. Judge both by "
+    )
     return Check("same data", False, f"{text}one folder: {both}")
 
 
-def _check_not_worse(policy: Policy, uri: str, other: _Other, chance: Callable[[], float | None]) -> Check:
-    loss, said = other.value - other.ours, f"{policy.metric} {other.ours:.4f} against {other.value:.4f} of {other.uri}"
+def _check_not_worse(
+    policy: Policy, uri: str, other: _Other, chance: Callable[[], float | None]
+) -> Check:
+    loss, said = (
+        other.value - other.ours,
+        f"{policy.metric} {other.ours:.4f} against {other.value:.4f} of {other.uri}",
+    )
     if loss > policy.tolerance:
-        return Check("not worse", False, f"{uri} is worse: {said}; the policy tolerates {policy.tolerance:g}.")
+        return Check(
+            "not worse",
+            False,
+            f"{uri} is worse: {said}; the policy tolerates {policy.tolerance:g}.",
+        )
     if loss <= 0 or policy.metric != "accuracy" or (p_value := chance()) is None:
         return Check("not worse", True, said)
     if p_value < policy.significance:
-        return Check("not worse", False, f"{uri} is worse: {said}, and chance explains that with {p_value:.3g} only "
-                                         f"(McNemar), less than {policy.significance:g}.")  # fmt: skip
+        return Check(
+            "not worse",
+            False,
+            f"{uri} is worse: {said}, and chance explains that with {p_value:.3g} only "
+            f"(McNemar), less than {policy.significance:g}.",
+        )
     return Check("not worse", True, f"{said}: no more than chance")
 
 
 def _chance(tracking_uri: str, ours: str, theirs: str) -> float | None:
-    """How likely two models that are equally good differ as much on these images; None without predictions of both."""
+    """How likely two models that are equally good differ as much on these images; None without
+    predictions of both.
+    """
     first, second = read_predictions(tracking_uri, ours), read_predictions(tracking_uri, theirs)
     if not first or not second or (images := sorted(first.keys() & second.keys())) == []:
         return None
-    right = [np.array([rows[image][0] == rows[image][1] for image in images]) for rows in (first, second)]
+    right = [
+        np.array([rows[image][0] == rows[image][1] for image in images]) for rows in (first, second)
+    ]
     return mcnemar(right[0], right[1]).p_value

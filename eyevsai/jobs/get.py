@@ -1,4 +1,6 @@
-"""data get: a published dataset, downloaded, checked, unpacked and laid out as class folders, or not there at all."""
+"""data get: a published dataset, downloaded, checked, unpacked and laid out as class folders, or
+not there at all.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ from eyevsai.data.download import Location, download, hash_md5
 from eyevsai.data.files import SUFFIXES
 from eyevsai.data.index import index_files
 from eyevsai.data.kaggle import check_kagglehub, locate_dataset
-from eyevsai.data.layout import lay_out, place_by_folder, place_by_name, read_official, read_record, write_record
+from eyevsai.data.layout import (
+    lay_out,
+    place_by_folder,
+    place_by_name,
+    read_official,
+    read_record,
+    write_record,
+)
 from eyevsai.data.published import PUBLISHED, Archive, Published, parts_of
 from eyevsai.data.settings import GetSettings
 from eyevsai.data.unpacking import Refused, unpack
@@ -54,12 +63,15 @@ class Got:
 
 
 def get_data(settings: GetSettings, run_id: str | None = None) -> list[Got]:
-    """Gets a dataset, or the parts of a union, of which training composes it; what is there already stays.
+    """Gets a dataset, or the parts of a union, of which training composes it; what is there already
+    stays.
 
-    Writes the call down on the run that `mlflow run` made for it, if one did. One part that fails leaves the others.
+    Writes the call down on the run that `mlflow run` made for it, if one did. One part that fails
+    leaves the others.
 
     Raises:
-        UserError: no such dataset, an archive that is none, or a part of this program that is not installed.
+        UserError: no such dataset, an archive that is none, or a part of this program that is not
+            installed.
         RunFailed: what cannot be downloaded or written, with what to do by hand.
     """
     if settings.dataset is None:
@@ -80,7 +92,9 @@ def get_data(settings: GetSettings, run_id: str | None = None) -> list[Got]:
 def _get_all(name: str, settings: GetSettings, stop: Stop) -> list[Got]:
     parts = parts_of(name)
     if settings.from_archive is not None and len(parts) > 1:
-        raise UserError(f"{name} is made of {', '.join(parts)}: get each with an --from-archive of its own.")
+        raise UserError(
+            f"{name} is made of {', '.join(parts)}: get each with an --from-archive of its own."
+        )
     got: list[Got] = []
     failures: list[UserError] = []
     for part in parts:
@@ -112,7 +126,9 @@ def _look(published: Published, target: Path, *, force: bool) -> Got | None:
         if target.is_dir() and not any(target.iterdir()):
             return None
         if force:
-            raise UserError(f"{target} was not made by this command and is not replaced. Move it away first.")
+            raise UserError(
+                f"{target} was not made by this command and is not replaced. Move it away first."
+            )
         record = {"splits": {}}
     elif force:
         return None
@@ -121,14 +137,21 @@ def _look(published: Published, target: Path, *, force: bool) -> Got | None:
     for file in index.files:
         classes[file.label] += 1
     if record.get("classes", classes) != classes:
-        log.warning("%s is not what was got: %d images were, %d are there. --force gets it again.", target,
-                    record["images"], len(index.files))  # fmt: skip
+        log.warning(
+            "%s is not what was got: %d images were, %d are there. --force gets it again.",
+            target,
+            record["images"],
+            len(index.files),
+        )
     return Got(published.name, target, len(index.files), classes, record["splits"], is_new=False)
 
 
 def _fetch(published: Published, settings: GetSettings, target: Path, stop: Stop) -> Got:
     wants_official = settings.splits == "given" and published.splits is not None
-    wanted = [published.images, *([published.splits] if wants_official and published.splits else [])]
+    wanted = [
+        published.images,
+        *([published.splits] if wants_official and published.splits else []),
+    ]
     downloads = Path(settings.data_root).expanduser() / DOWNLOADS / published.name
     downloads.mkdir(parents=True, exist_ok=True)
     paths = [_find(published, archive, settings, downloads) for archive in wanted]
@@ -144,21 +167,33 @@ def _fetch(published: Published, settings: GetSettings, target: Path, stop: Stop
         if published.splits is None:
             placed = place_by_folder(images)
         else:
-            placed = place_by_name(images, read_official(building / published.splits.file) if wants_official else None)
+            placed = place_by_name(
+                images, read_official(building / published.splits.file) if wants_official else None
+            )
         new = building / "dataset"
         counts = lay_out(placed, new, keep_splits=settings.splits != "none")
-        archives = [{"url": archive.page, "bytes": path.stat().st_size, "sha256": hash_file(path)}
-                    for archive, path in zip(wanted, paths, strict=True)]  # fmt: skip
-        about = {"name": published.name, "archives": archives, "eyevsai": VERSION,
-                 "got": datetime.now().astimezone().isoformat(timespec="seconds")}  # fmt: skip
+        archives = [
+            {"url": archive.page, "bytes": path.stat().st_size, "sha256": hash_file(path)}
+            for archive, path in zip(wanted, paths, strict=True)
+        ]
+        about = {
+            "name": published.name,
+            "archives": archives,
+            "eyevsai": VERSION,
+            "got": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
         write_record(new, about | counts)
         with stop.deferring():
             _put(new, target, building / "before")
     for path in downloads.glob("*.part"):
         path.unlink()
     if len(counts["classes"]) != published.num_classes:
-        log.warning("%s has %d classes, where its publisher names %d.", published.name, len(counts["classes"]),
-                    published.num_classes)  # fmt: skip
+        log.warning(
+            "%s has %d classes, where its publisher names %d.",
+            published.name,
+            len(counts["classes"]),
+            published.num_classes,
+        )
     return Got(published.name, target, is_new=True, **counts)
 
 
@@ -172,17 +207,29 @@ def _find(published: Published, archive: Archive, settings: GetSettings, downloa
     if by_hand.is_file():
         log.info("taking %s, which is here", by_hand)
         if archive.md5 is not None and hash_md5(by_hand) != archive.md5:
-            raise UserError(f"{by_hand} is not the published {archive.file}, whose MD5 is {archive.md5}: it is damaged "
-                            "or not complete. Download it again.")  # fmt: skip
+            raise UserError(
+                f"{by_hand} is not the published {archive.file}, whose MD5 is {archive.md5}: it "
+                "is damaged "
+                "or not complete. Download it again."
+            )
         return by_hand
 
     def _locate() -> Location:
         if settings.mirror is not None:
-            return Location(f"{settings.mirror.rstrip('/')}/{published.name}/{archive.file}", archive.md5)
-        return locate_dataset(archive.handle) if archive.handle else Location(archive.page, archive.md5)
+            return Location(
+                f"{settings.mirror.rstrip('/')}/{published.name}/{archive.file}", archive.md5
+            )
+        return (
+            locate_dataset(archive.handle)
+            if archive.handle
+            else Location(archive.page, archive.md5)
+        )
 
-    what_else = (f"Or download {archive.page} with a browser, leave the file at {by_hand}, and run the same command "
-                 f"again{'; or name it with --from-archive' if archive is published.images else ''}.")  # fmt: skip
+    what_else = (
+        f"Or download {archive.page} with a browser, leave the file at {by_hand}, and run the "
+        "same command "
+        f"again{'; or name it with --from-archive' if archive is published.images else ''}."
+    )
     publisher = shown(settings.mirror) if settings.mirror else archive.page
     log.info("downloading %s of %s from %s", archive.file, published.name, publisher)
     try:
@@ -197,7 +244,9 @@ def _find(published: Published, archive: Archive, settings: GetSettings, downloa
 
 
 def _put(new: Path, target: Path, before: Path) -> None:
-    """Moves a finished folder to `target`; what was there goes to `before`, and comes back if that fails."""
+    """Moves a finished folder to `target`; what was there goes to `before`, and comes back if that
+    fails.
+    """
     if target.exists():
         target.rename(before)
     try:
@@ -210,14 +259,18 @@ def _put(new: Path, target: Path, before: Path) -> None:
 
 @contextmanager
 def _deleting_refused(path: Path) -> Iterator[None]:
-    """Deletes an archive of our own that cannot be unpacked, so that the next call downloads it anew."""
+    """Deletes an archive of our own that cannot be unpacked, so that the next call downloads it
+    anew.
+    """
     try:
         yield
     except Refused as error:
         if path.suffix != ".part":
             raise
         path.unlink()
-        raise RunFailed(f"{error} It was deleted; run the same command again to download it anew.") from error
+        raise RunFailed(
+            f"{error} It was deleted; run the same command again to download it anew."
+        ) from error
 
 
 @contextmanager
@@ -228,7 +281,9 @@ def _locked(path: Path, name: str) -> Iterator[None]:
         with FileLock(path, timeout=0):
             yield
     except Timeout:
-        raise UserError(f"Another process is getting {name} right now. Wait until it is done.") from None
+        raise UserError(
+            f"Another process is getting {name} right now. Wait until it is done."
+        ) from None
 
 
 @contextmanager
@@ -236,5 +291,8 @@ def _telling_disk(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFailed(f"{error.filename or root} cannot be read or written: {error.strerror or error}. Mend that, "
-                        "make room, or choose another --data-root.") from error  # fmt: skip
+        raise RunFailed(
+            f"{error.filename or root} cannot be read or written: {error.strerror or error}. "
+            "Mend that, "
+            "make room, or choose another --data-root."
+        ) from error

@@ -33,7 +33,9 @@ class Imported:
     written: list[Written] = field(default_factory=list)
     there: list[str] = field(default_factory=list)  # model_ids that were in the store before
     left_out: list[LeftOut] = field(default_factory=list)
-    unknown_types: list[str] = field(default_factory=list)  # kept as they are, for they are no family of ours
+    unknown_types: list[str] = field(
+        default_factory=list
+    )  # kept as they are, for they are no family of ours
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -41,10 +43,11 @@ class Imported:
 
 
 def import_registry(path: Path) -> Imported:
-    """Writes each record of the original's training_registry.json as a run, and as a version if it has a model.
+    """Writes each record of the original's training_registry.json as a run, and as a version if it
+    has a model.
 
-    What is there already stays as it is, so importing again adds nothing, and finishes an import that was killed.
-    The model files are pickles, which are neither opened nor copied.
+    What is there already stays as it is, so importing again adds nothing, and finishes an import
+    that was killed. The model files are pickles, which are neither opened nor copied.
 
     Raises:
         UserError: the file is no registry.
@@ -71,7 +74,9 @@ def import_registry(path: Path) -> Imported:
 
 
 def _write(tracking_uri: str, record: Record, begun: str | None, done: Imported) -> None:
-    """Writes the run, then the version; the version's URI on the run is the last thing to be written."""
+    """Writes the run, then the version; the version's URI on the run is the last thing to be
+    written.
+    """
     from eyevsai.registry.registration import check_name, register
     from eyevsai.tracking.past import write_past_run
 

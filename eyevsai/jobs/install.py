@@ -38,7 +38,9 @@ def choose_extras(names: Sequence[str]) -> tuple[list[Extra], list[str]]:
     """
     extras = {extra.name: extra for extra in list_extras()}
     named = dict.fromkeys(choose("family or extra", name, [*FAMILIES, *extras]) for name in names)
-    return [extras[name] for name in named if name in extras], [_describe(name) for name in named if name in FAMILIES]
+    return [extras[name] for name in named if name in extras], [
+        _describe(name) for name in named if name in FAMILIES
+    ]
 
 
 def pip_command(extras: Sequence[Extra]) -> list[str]:
@@ -66,10 +68,15 @@ def install(extras: Sequence[Extra]) -> None:
     lacking = [pin for extra in extras for pin in extra.requirements if not is_installed(pin)]
     if code or lacking:
         names = ", ".join(extra.name for extra in extras)
-        raise RunFailed(f"{names} could not be installed: pip ended with exit code {code}; what it said stands above. "
-                        f"Lacking: {', '.join(lacking) or 'nothing'}.")  # fmt: skip
+        raise RunFailed(
+            f"{names} could not be installed: pip ended with exit code {code}; what it said "
+            "stands above. "
+            f"Lacking: {', '.join(lacking) or 'nothing'}."
+        )
 
 
 def _describe(family: str) -> str:
-    wishes = [f"{gain}: {install_command(extra)}" for extra, gain in family_of(family).extras.items()]
+    wishes = [
+        f"{gain}: {install_command(extra)}" for extra, gain in family_of(family).extras.items()
+    ]
     return " ".join([f"{family} needs no extra.", *wishes])

@@ -16,7 +16,11 @@ def list_inventory(data_root: Path) -> dict[str, Any]:
             name: {
                 "title": family_of(name).title,
                 "variations": {
-                    variation: {"title": about.title, "technical": about.technical, "simple": about.simple}
+                    variation: {
+                        "title": about.title,
+                        "technical": about.technical,
+                        "simple": about.simple,
+                    }
                     for variation, about in family_of(name).variations.items()
                 },
             }

@@ -1,4 +1,6 @@
-"""Models x variations x datasets, as the training runs that are wanted, and which of them were done before."""
+"""Models x variations x datasets, as the training runs that are wanted, and which of them were done
+before.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,20 @@ log = logging.getLogger("eyevsai")
 
 RECIPE = "recipe"  # the tag of a run that says what it was made of: settings, data and code
 PLACES = (  # settings that change no result
-    "data_root", "cache_root", "state_root", "run_name", "checkpoint_every_s", "class_change",
-)  # fmt: skip
+    "data_root",
+    "cache_root",
+    "state_root",
+    "run_name",
+    "checkpoint_every_s",
+    "class_change",
+)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model on one dataset: the settings of its training that were given, and what they amount to."""
+    """One model on one dataset: the settings of its training that were given, and what they amount
+    to.
+    """
 
     name: ModelName
     given: Mapping[str, Any]
@@ -44,7 +53,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checksum of settings, data and code, and the study that settings are taken from without one of its own."""
+    """A checksum of settings, data and code, and the study that settings are taken from without one
+    of its own.
+    """
 
     checksum: str
     tuned: str
@@ -62,18 +73,23 @@ def compose_cells(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[
     """The cells of a matrix; each takes those of the `given` settings of train that its model has.
 
     Raises:
-        UserError: an unknown model, variation or dataset, naming the nearest, or a setting that none of the models has.
+        UserError: an unknown model, variation or dataset, naming the nearest, or a setting that
+            none of the models has.
     """
     models = choose_models(",".join(FAMILIES) if settings.models is None else settings.models)
     datasets = _find_datasets(settings.datasets, given)
     if given.get("dataset_name") and len(datasets) > 1:
-        raise UserError(f"--dataset-name {given['dataset_name']} cannot name {len(datasets)} datasets: "
-                        f"{', '.join(datasets)}. Choose one of them with --datasets.")  # fmt: skip
+        raise UserError(
+            f"--dataset-name {given['dataset_name']} cannot name {len(datasets)} datasets: "
+            f"{', '.join(datasets)}. Choose one of them with --datasets."
+        )
     own = {pair: {setting.name for setting in train_settings(*pair)} for pair in models}
     for name in given:
         if not any(name in known for known in own.values()):
             chosen = ", ".join(f"{model}/{variation}" for model, variation in models)
-            raise UserError(f"--{name.replace('_', '-')} is a setting of none of the chosen models: {chosen}.")
+            raise UserError(
+                f"--{name.replace('_', '-')} is a setting of none of the chosen models: {chosen}."
+            )
     cells = []
     for dataset in datasets:
         for model, variation in models:
@@ -89,10 +105,15 @@ def find_recipes(cells: Iterable[Cell], trials: int, tracking_uri: str) -> dict[
     """What the result of each cell is a function of; `trials` of a study come first, or none.
 
     Raises:
-        UserError: the images of a dataset cannot be learned from, its classes are not those of its registered models,
+        UserError: the images of a dataset cannot be learned from, its classes are not those of its
+            registered models,
             or there is no such study.
     """
-    code, read, recipes = hash_code(), dict[str, tuple[str, tuple[str, ...]]](), dict[ModelName, Recipe]()
+    code, read, recipes = (
+        hash_code(),
+        dict[str, tuple[str, tuple[str, ...]]](),
+        dict[ModelName, Recipe](),
+    )
     for cell in cells:
         dataset, config, study = cell.name.dataset, cell.config, None
         if dataset not in read:
@@ -142,5 +163,8 @@ def _refuse_same_names(cells: Iterable[Cell]) -> None:
     for cell in cells:
         other = by_name.setdefault(cell.name.registered, cell.name)
         if other != cell.name:
-            raise UserError(f"The models of the datasets {other.dataset!r} and {cell.name.dataset!r} would have one "
-                            f"name, {cell.name.registered}. Rename one of the two folders.")  # fmt: skip
+            raise UserError(
+                f"The models of the datasets {other.dataset!r} and {cell.name.dataset!r} would "
+                "have one "
+                f"name, {cell.name.registered}. Rename one of the two folders."
+            )

@@ -1,7 +1,8 @@
-"""Rank 0 of a run of several processes: it starts the others, knows how they ended, and leaves none behind.
+"""Rank 0 of a run of several processes: it starts the others, knows how they ended, and leaves none
+behind.
 
-It is the process that a person or `mlflow run` started, and has the store, the run, the checkpoints and the signals as
-a run of one process has. See docs/decisions/023-devices.md.
+It is the process that a person or `mlflow run` started, and has the store, the run, the checkpoints
+and the signals as a run of one process has. See docs/decisions/023-devices.md.
 """
 
 from __future__ import annotations
@@ -96,7 +97,11 @@ class Meeting:
                     return self._read(f"{WORDS}/{rank}")
         for rank, process in self.processes.items():
             if (code := process.poll()) is not None:
-                how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                how = (
+                    f"was ended by {signal.Signals(-code).name}"
+                    if code < 0
+                    else f"ended with exit code {code}"
+                )
                 return f"Rank {rank} (process {process.pid}) {how}."
         return ""
 
@@ -105,7 +110,8 @@ class Meeting:
 def meeting(config: TrainConfig, place: Place | None) -> Iterator[Meeting | None]:
     """The meeting of a run of which this process is rank 0; None where it is alone.
 
-    The other processes of this machine are started here, unless torchrun did, and are no more when the block has ended.
+    The other processes of this machine are started here, unless torchrun did, and are no more when
+    the block has ended.
 
     Raises:
         UserError: this machine has fewer devices, or a run to go on with had another number.
@@ -113,8 +119,11 @@ def meeting(config: TrainConfig, place: Place | None) -> Iterator[Meeting | None
     settings = config.model.settings
     size = settings.devices if isinstance(settings, TrainingSettings) else 1
     if place is not None and place.size != size:
-        raise UserError(f"The run began with --devices {size}, and torchrun started {place.size} processes. Only as "
-                        "many go on with it exactly.")  # fmt: skip
+        raise UserError(
+            f"The run began with --devices {size}, and torchrun started {place.size} processes. "
+            "Only as "
+            "many go on with it exactly."
+        )
     if not isinstance(settings, TrainingSettings) or size == 1:
         yield None
         return
@@ -132,7 +141,9 @@ def meeting(config: TrainConfig, place: Place | None) -> Iterator[Meeting | None
 
 
 def _start(config: TrainConfig, size: int) -> Meeting:
-    """The other processes of a run on this machine: they import what they need while this one reads images."""
+    """The other processes of a run on this machine: they import what they need while this one reads
+    images.
+    """
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else's network, either
     own = Place(0, size, 0, size, HERE, 0, keeps_store=True, launcher=os.getpid())
@@ -143,7 +154,9 @@ def _start(config: TrainConfig, size: int) -> Meeting:
     for rank in range(1, size):
         env = os.environ | replace(own, rank=rank, local_rank=rank).variables()
         met.processes[rank] = subprocess.Popen(
-            [sys.executable, "-m", "eyevsai", "train", *roots], env=env, stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "eyevsai", "train", *roots],
+            env=env,
+            stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for rank 0, which tells the others
-        )  # fmt: skip
+        )
     return met

@@ -1,4 +1,6 @@
-"""What every job that makes runs begins with: a store in order, and in each run what it learns from."""
+"""What every job that makes runs begins with: a store in order, and in each run what it learns
+from.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,16 @@ def open_swept_store(state_root: Path) -> str:
 
 @contextmanager
 def start_job(
-    stop: JobStop, tracking_uri: str, title: str, tags: Mapping[str, str], state_root: Path,
-    *, given: str | None, resumed: str | None = None, extends: bool = False,
-) -> Iterator[Run]:  # fmt: skip
+    stop: JobStop,
+    tracking_uri: str,
+    title: str,
+    tags: Mapping[str, str],
+    state_root: Path,
+    *,
+    given: str | None,
+    resumed: str | None = None,
+    extends: bool = False,
+) -> Iterator[Run]:
     """The run of a job, which ends as the block ends; see `start_run`.
 
     A signal that comes while the run is made waits until there is something to end.

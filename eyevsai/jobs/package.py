@@ -40,7 +40,8 @@ class Packaged:
 
 
 def package(settings: ExportSettings, run_id: str | None = None) -> Packaged:
-    """Exports the best models of each dataset, and writes them with what is known of them into one folder.
+    """Exports the best models of each dataset, and writes them with what is known of them into one
+    folder.
 
     `run_id` is the run that `mlflow run` made for this call, if one did.
 
@@ -53,19 +54,25 @@ def package(settings: ExportSettings, run_id: str | None = None) -> Packaged:
         tracking_uri = open_swept_store(state_root)
         target = Path(settings.output or ".").expanduser() / name
         if target.exists():
-            raise UserError(f"{target} is there already. Name another --package or --output, or move it away.")
+            raise UserError(
+                f"{target} is there already. Name another --package or --output, or move it away."
+            )
         with building_beside(target) as building:
             leaving = list(_choose(tracking_uri, settings, building))
             tags, title = {"job": "export", "package": name}, f"package {name}"
             with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
-                call.params({name: value for name, value in vars(settings).items() if value is not None})
+                call.params(
+                    {name: value for name, value in vars(settings).items() if value is not None}
+                )
                 models = [_describe(run, each, each.export_all(call)) for run, each in leaving]
                 _finish(building, target, models)
                 call.files(f"{PACKAGES}/{name}", target)
         return Packaged(target, call.run_id, models)
 
 
-def _choose(tracking_uri: str, settings: ExportSettings, building: Path) -> Iterator[tuple[FoundRun, Leaving]]:
+def _choose(
+    tracking_uri: str, settings: ExportSettings, building: Path
+) -> Iterator[tuple[FoundRun, Leaving]]:
     """The best runs of each dataset whose models can leave; why a better one cannot is said.
 
     Raises:
@@ -78,7 +85,10 @@ def _choose(tracking_uri: str, settings: ExportSettings, building: Path) -> Iter
         if "dataset" in run.tags:
             of_datasets[run.tags["dataset"]].append(run)
     if not of_datasets:
-        raise UserError("No model was trained in this store yet, so there is nothing to package. Train one first.")
+        raise UserError(
+            "No model was trained in this store yet, so there is nothing to package. Train one "
+            "first."
+        )
     for _, runs in sorted(of_datasets.items()):
         left, refused = settings.per_dataset, list[UserError]()
         for run in sorted(runs, key=lambda run: (SCORES.index(run.score[0]), -run.score[1])):
@@ -111,31 +121,60 @@ def _describe(run: FoundRun, leaving: Leaving, exported: list[Exported]) -> dict
     metric, value = run.score
     learner, place = leaving.source.learner, leaving.subject.folder_name
     return {
-        "dataset": run.tags["dataset"], "model": learner.family, "variation": learner.variation,
-        "model_uri": leaving.subject.title, "run_id": run.run_id, "metric": metric, "accuracy": value,
-        "classes": list(learner.classes), "input": "N,H,W,3 uint8 RGB of any size",
+        "dataset": run.tags["dataset"],
+        "model": learner.family,
+        "variation": learner.variation,
+        "model_uri": leaving.subject.title,
+        "run_id": run.run_id,
+        "metric": metric,
+        "accuracy": value,
+        "classes": list(learner.classes),
+        "input": "N,H,W,3 uint8 RGB of any size",
         "parameters": learner.num_parameters(),
         "formats": {
-            each.format: {"folder": f"{place}/{each.format}", "size_bytes": each.size_bytes,
-                          "figures": each.verdict.figures}
+            each.format: {
+                "folder": f"{place}/{each.format}",
+                "size_bytes": each.size_bytes,
+                "figures": each.verdict.figures,
+            }
             for each in exported
         },
-    }  # fmt: skip
+    }
 
 
 def _write_info(folder: Path, name: str, models: list[dict[str, Any]]) -> None:
     made = datetime.now(UTC).isoformat(timespec="seconds")
     info = {"package": name, "created": made, "eyevsai": VERSION, "models": models}
-    (folder / INFO).write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / INFO).write_text(
+        json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     rows = [
-        f"| {model['dataset']} | {model['model']}/{model['variation']} | {model['accuracy']:.4f} ({model['metric']}) | "
-        f"{len(model['classes'])} | " + ", ".join(f"`{each['folder']}`" for each in model["formats"].values()) + " |"
+        f"| {model['dataset']} | {model['model']}/{model['variation']} | "
+        f"{model['accuracy']:.4f} ({model['metric']}) | "
+        f"{len(model['classes'])} | "
+        + ", ".join(f"`{each['folder']}`" for each in model["formats"].values())
+        + " |"
         for model in models
     ]
-    (folder / README).write_text("\n".join([
-        f"# {name}", "", f"Made by eyevsai {VERSION} on {made}. Each folder holds a model, `manifest.json` with its "
-        "classes and the SHA-256 of its files, and `example.py`, for that format's runtime, numpy and Pillow:", "",
-        "    python example.py IMAGE", "",
-        "| dataset | model | accuracy | classes | folders |", "|---|---|---|---|---|", *rows, "",
-        f"`{INFO}` says the same for programs.", "",
-    ]), encoding="utf-8")  # fmt: skip
+    (folder / README).write_text(
+        "\n".join(
+            [
+                f"# {name}",
+                "",
+                f"Made by eyevsai {VERSION} on {made}. Each folder holds a model, "
+                "`manifest.json` with its "
+                "classes and the SHA-256 of its files, and `example.py`, for that format's "
+                "runtime, numpy and Pillow:",
+                "",
+                "    python example.py IMAGE",
+                "",
+                "| dataset | model | accuracy | classes | folders |",
+                "|---|---|---|---|---|",
+                *rows,
+                "",
+                f"`{INFO}` says the same for programs.",
+                "",
+            ]
+        ),
+        encoding="utf-8",
+    )

@@ -1,6 +1,7 @@
 """Which of the processes of a run this one is, and where they meet before they are a group.
 
-All variables but one are torchrun's, whether torchrun set them or rank 0, which starts the others of one machine.
+All variables but one are torchrun's, whether torchrun set them or rank 0, which starts the others
+of one machine.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from eyevsai.training.device import take_share
 from eyevsai.training.group import Ranks, join
 from eyevsai.training.settings import TrainingSettings
 
-CONFIG, READY, WORDS = "config", "ready", "words"  # what ranks leave at the store; the last two with their number
+CONFIG, READY, WORDS = (
+    "config",
+    "ready",
+    "words",
+)  # what ranks leave at the store; the last two with their number
 LAUNCHER = "EYEVSAI_LAUNCHER"
 POLL_S = 0.05
 MEET = timedelta(minutes=5)
@@ -49,10 +54,14 @@ class Place:
     def variables(self) -> dict[str, str]:
         """The environment that says so."""
         return {
-            "RANK": str(self.rank), "WORLD_SIZE": str(self.size), "LOCAL_RANK": str(self.local_rank),
-            "LOCAL_WORLD_SIZE": str(self.local_size), "MASTER_ADDR": self.address, "MASTER_PORT": str(self.port),
+            "RANK": str(self.rank),
+            "WORLD_SIZE": str(self.size),
+            "LOCAL_RANK": str(self.local_rank),
+            "LOCAL_WORLD_SIZE": str(self.local_size),
+            "MASTER_ADDR": self.address,
+            "MASTER_PORT": str(self.port),
             LAUNCHER: str(self.launcher or ""),
-        }  # fmt: skip
+        }
 
     @property
     def is_left_behind(self) -> bool:
@@ -62,15 +71,27 @@ class Place:
     def open_port(self) -> TCPStore:
         """The server or client of the store; that of rank 0 finds itself a port if it was given 0.
 
-        torch's server listens to every network. Where all ranks are on this machine it is given a socket of this
-        machine's own instead.
+        torch's server listens to every network. Where all ranks are on this machine it is given a
+        socket of this machine's own instead.
         """
         if not (self.keeps_store and self.launcher):
-            return TCPStore(self.address, self.port, is_master=self.keeps_store, wait_for_workers=False, timeout=MEET,
-                            multi_tenant=True)  # fmt: skip
+            return TCPStore(
+                self.address,
+                self.port,
+                is_master=self.keeps_store,
+                wait_for_workers=False,
+                timeout=MEET,
+                multi_tenant=True,
+            )
         with socket.create_server((self.address, 0)) as listening:
-            return TCPStore(self.address, listening.getsockname()[1], is_master=True, wait_for_workers=False,
-                            timeout=MEET, master_listen_fd=listening.detach())  # fmt: skip
+            return TCPStore(
+                self.address,
+                listening.getsockname()[1],
+                is_master=True,
+                wait_for_workers=False,
+                timeout=MEET,
+                master_listen_fd=listening.detach(),
+            )
 
     def open_store(self) -> Store:
         """Where ranks leave what others are to know."""
@@ -79,7 +100,9 @@ class Place:
     def join(self, config: TrainConfig, store: Store, explain: Callable[[Exception], str]) -> None:
         """Takes this process's share of the machine and joins the group."""
         assert isinstance(config.model.settings, TrainingSettings)
-        each_has_own = self.launcher is None and "OMP_NUM_THREADS" in os.environ  # as torchrun means it
+        each_has_own = (
+            self.launcher is None and "OMP_NUM_THREADS" in os.environ
+        )  # as torchrun means it
         take_share(self.local_rank, 1 if each_has_own else self.local_size, config.model.settings)
         join(Ranks(self.rank, self.size, PrefixStore("group", store), explain))
 
@@ -96,9 +119,16 @@ def find_place() -> Place | None:
         return None
     keeps_store = rank == 0 and given.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     return Place(
-        rank, size, int(given.get("LOCAL_RANK", rank)), int(given.get("LOCAL_WORLD_SIZE", size)), address, port,
-        keeps_store, given.get("TORCHELASTIC_RESTART_COUNT", "0"), int(given.get(LAUNCHER) or 0) or None,
-    )  # fmt: skip
+        rank,
+        size,
+        int(given.get("LOCAL_RANK", rank)),
+        int(given.get("LOCAL_WORLD_SIZE", size)),
+        address,
+        port,
+        keeps_store,
+        given.get("TORCHELASTIC_RESTART_COUNT", "0"),
+        int(given.get(LAUNCHER) or 0) or None,
+    )
 
 
 def take_size(config: TrainConfig, place: Place | None) -> TrainConfig:
@@ -111,22 +141,34 @@ def take_size(config: TrainConfig, place: Place | None) -> TrainConfig:
         return config
     settings = config.model.settings
     if not isinstance(settings, TrainingSettings):
-        raise UserError(f"{config.model.family} is no network, and one process fits it: start it without torchrun.")
+        raise UserError(
+            f"{config.model.family} is no network, and one process fits it: start it without "
+            "torchrun."
+        )
     if settings.devices not in (1, place.size):
-        raise UserError(f"--devices {settings.devices}, but torchrun started {place.size} processes. Leave --devices "
-                        "out, or start as many.")  # fmt: skip
-    return replace(config, model=replace(config.model, settings=replace(settings, devices=place.size)))
+        raise UserError(
+            f"--devices {settings.devices}, but torchrun started {place.size} processes. Leave "
+            "--devices "
+            "out, or start as many."
+        )
+    return replace(
+        config, model=replace(config.model, settings=replace(settings, devices=place.size))
+    )
 
 
 def digest_basis(dataset: Dataset, learner: Learner) -> dict[str, str]:
-    """SHA-256 of each thing that has to be the same for all ranks before the first step, besides the settings."""
+    """SHA-256 of each thing that has to be the same for all ranks before the first step, besides
+    the settings.
+    """
     basis = describe_basis(dataset, learner.preprocessing)
     digests = {kind: json.dumps(values, sort_keys=True).encode() for kind, values in basis.items()}
     weights = hashlib.sha256()
     for name, tensor in learner.tensors().items():
         weights.update(name.encode())
         weights.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return {kind: hashlib.sha256(text).hexdigest() for kind, text in digests.items()} | {"weights": weights.hexdigest()}
+    return {kind: hashlib.sha256(text).hexdigest() for kind, text in digests.items()} | {
+        "weights": weights.hexdigest()
+    }
 
 
 def compare_basis(wanted: Mapping[str, str], own: Mapping[str, str]) -> None:

@@ -46,7 +46,9 @@ class Answer:
             cells = [str(self.path), f"bad: {self.error}"]
         else:
             cells = [str(self.path), *([UNSURE] if self.label == UNSURE else [])]
-            cells += [cell for name, probability in self.top for cell in (name, f"{probability:.4f}")]
+            cells += [
+                cell for name, probability in self.top for cell in (name, f"{probability:.4f}")
+            ]
         return "\t".join(map(_escaped, cells))
 
 
@@ -70,7 +72,11 @@ def predict(
         good = [picture for picture in pictures if not isinstance(picture, str)]
         said = iter(classifier.predict_batch(good, unsure=classifier.threshold is not None))
         for path, picture in zip(some, pictures, strict=True):
-            yield Answer(path, None, [], picture) if isinstance(picture, str) else _answer(path, next(said), top_k)
+            yield (
+                Answer(path, None, [], picture)
+                if isinstance(picture, str)
+                else _answer(path, next(said), top_k)
+            )
 
 
 def _answer(path: Path, prediction: Prediction, top_k: int) -> Answer:
@@ -95,15 +101,22 @@ class _Decoder:
 
 
 def _escaped(cell: str) -> str:
-    """A tab or a line's end in a name would look like those of the table, and other controls reach the terminal."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in cell)
+    """A tab or a line's end in a name would look like those of the table, and other controls reach
+    the terminal.
+    """
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in cell
+    )
 
 
 def _find_images(given: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for name in given:
         if not name:  # which would be the current folder
-            raise UserError("An image's name is empty: give a file, a folder, or - for names from standard input.")
+            raise UserError(
+                "An image's name is empty: give a file, a folder, or - for names from standard "
+                "input."
+            )
         path = _path_of(name)
         if name == STANDARD_INPUT:
             found += [image for line in _read_names() for image in _images_at(line)]

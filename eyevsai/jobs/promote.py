@@ -1,4 +1,6 @@
-"""promote, rollback, settle, pin: which version is in Production, changed with care and written down."""
+"""promote, rollback, settle, pin: which version is in Production, changed with care and written
+down.
+"""
 
 from __future__ import annotations
 
@@ -57,12 +59,16 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
         dataset = version.tags.get("dataset") or change.model().tags.get("dataset", "")
         policy = read_policy(settings.policy, dataset)
         if stage == "staging" and change.held("production") == number:
-            raise UserError(f"{version.uri} is in Production. Promote another one there first, or archive it.")
+            raise UserError(
+                f"{version.uri} is in Production. Promote another one there first, or archive it."
+            )
         about = {"stage": stage, "after": number, "reason": settings.reason}
         with change.recording("promote", f"{change.name} {number} to {stage}", about) as record:
             verdict = _examine(change, stage, number, policy)
             classes = compare_with_stage(change, stage, number)
-            verdict = replace(verdict, checks=(*verdict.checks, classes.check(consented=settings.class_change)))
+            verdict = replace(
+                verdict, checks=(*verdict.checks, classes.check(consented=settings.class_change))
+            )
             # REFUSED, which FAILED does not say: Ctrl-C ends a record so, too
             record.tags({REFUSED: bool(verdict.refusals), WEIGHTS_SHA256: verdict.weights})
             record.json(GATE, verdict.to_json())
@@ -74,7 +80,8 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
 
 
 def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
-    """Puts back the version that held Production before, whether or not the one that holds it now can load.
+    """Puts back the version that held Production before, whether or not the one that holds it now
+    can load.
 
     Raises:
         UserError: there is none before, or it does not load either.
@@ -89,8 +96,11 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
         target = find_before(read_log(change.client, name), stage, current, there)
         if target is None:
             whose = "" if current is None else f" before {current}"
-            raise UserError(f"The log knows no version of {name} that was in {stage}{whose} and is still there: "
-                            f"eyevsai registry log {name}")  # fmt: skip
+            raise UserError(
+                f"The log knows no version of {name} that was in {stage}{whose} and is still "
+                "there: "
+                f"eyevsai registry log {name}"
+            )
         about = {"stage": stage, "after": target, "reason": reason}
         with change.recording("rollback", f"{name} back to {target}", about) as record:
             verdict = examine(change.tracking_uri, change.version(target), None, Policy())
@@ -102,7 +112,12 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
                 raise UserError(f"{loads.text} Promote another one: eyevsai registry status {name}")
             classes = compare_with_stage(change, stage, target)
             if not classes.difference.is_empty:
-                log.warning("%s has other classes than %s has had: %s", classes.uri, stage, classes.difference)
+                log.warning(
+                    "%s has other classes than %s has had: %s",
+                    classes.uri,
+                    stage,
+                    classes.difference,
+                )
                 record.tags(classes.difference.tags())
             before = change.hand_over(record, stage, target, reason, classes.classes)
         return Promoted(name, stage, before, target, verdict.checks[:1], record.run_id)
@@ -127,12 +142,16 @@ def pin(name: str, version: int, state_root: Path, *, pinned: bool, reason: str 
     with changing(name, state_root) as change:
         change.version(version)
         action = "pin" if pinned else "unpin"
-        with change.recording(action, f"{action} {name} {version}", {"after": version, "reason": reason}):
+        with change.recording(
+            action, f"{action} {name} {version}", {"after": version, "reason": reason}
+        ):
             change.tag(version, {PINNED: (reason or "yes") if pinned else ""})
 
 
 def _examine(change: Change, stage: str, number: int, policy: Policy) -> Verdict:
-    """The verdict on a version beside the one that holds the stage, asked again where that changes meanwhile."""
+    """The verdict on a version beside the one that holds the stage, asked again where that changes
+    meanwhile.
+    """
     before = change.held(stage)
     while True:
         other = None if before is None or before == number else change.version(before)
@@ -158,7 +177,9 @@ def _archive(change: Change, number: int, reason: str | None) -> Promoted:
 
 
 def _refuse(verdict: Verdict, settings: PromoteSettings, uri: str) -> None:
-    """Raises RunFailed for what the policy is against, unless it is forced, and for other classes in any case."""
+    """Raises RunFailed for what the policy is against, unless it is forced, and for other classes
+    in any case.
+    """
     failed = [check for check in verdict.checks if not check.ok]
     forced = [check for check in failed if settings.force and check.name != CHECK]
     for check in forced:

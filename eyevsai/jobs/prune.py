@@ -25,12 +25,15 @@ from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
 
 log = logging.getLogger("eyevsai")
 
-PRUNE = "prune"  # begins the metrics of a run, and the tags of a version, that say what pruning changed
+PRUNE = (
+    "prune"  # begins the metrics of a run, and the tags of a version, that say what pruning changed
+)
 TIMED, TURNS = 64, 7  # images that are predicted at once, and how often
 
 
 def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
-    """Prunes a model's network, trains what is left, and registers it; returns the URI of the new version.
+    """Prunes a model's network, trains what is left, and registers it; returns the URI of the new
+    version.
 
     Raises:
         UserError: the model has no network, or none that could lose as much.
@@ -44,7 +47,9 @@ def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
         raise UserError(f"{learner.family} has no network, which --prune is for: leave it out.")
     dataset = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root)
     data = dataset.open(learner.preprocessing)
-    config = compose_train({name: value for name, value in subject.config.items() if value is not None})
+    config = compose_train(
+        {name: value for name, value in subject.config.items() if value is not None}
+    )
     assert isinstance(config.model.settings, NetworkSettings | UnfreezingSettings)
     recovering = config.model.settings.to_recover(settings.prune_epochs)
     config = replace(config, model=replace(config.model, settings=recovering))
@@ -63,8 +68,11 @@ def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
         run.metrics({f"{PRUNE}/{name}": value for name, value in figures.items()})
         uri = session.register(scores, checks_classes=False)  # those of the version that was named
     if uri is None:
-        raise RunFailed(f"Run {run.run_id} has the pruned model, but the store took no version of it. Export it with "
-                        f"--run {run.run_id} once the store answers.")  # fmt: skip
+        raise RunFailed(
+            f"Run {run.run_id} has the pruned model, but the store took no version of it. "
+            "Export it with "
+            f"--run {run.run_id} once the store answers."
+        )
     _tell(subject, uri, figures)
     return uri
 
@@ -80,7 +88,9 @@ def _compare(before: Learner, after: Learner, valid: Split) -> dict[str, float]:
             f"accuracy_{when}": float((learner.predict_proba(pixels).argmax(1) == labels).mean()),
             f"parameters_{when}": learner.num_parameters(),
             f"mflops_{when}": (learner.anatomy().flops or 0) / 1e6,
-            f"size_bytes_{when}": sum(tensor.numel() * tensor.element_size() for tensor in learner.tensors().values()),
+            f"size_bytes_{when}": sum(
+                tensor.numel() * tensor.element_size() for tensor in learner.tensors().values()
+            ),
         }
     return figures | _time(before, after, [pixels[place % len(pixels)] for place in range(TIMED)])
 
@@ -93,17 +103,29 @@ def _time(before: Learner, after: Learner, images: list[np.ndarray]) -> dict[str
             began = time.perf_counter()
             learner.predict_proba(images)
             took[when].append(time.perf_counter() - began)
-    return {f"images_per_s_{when}": TIMED / statistics.median(seconds) for when, seconds in took.items()}
+    return {
+        f"images_per_s_{when}": TIMED / statistics.median(seconds) for when, seconds in took.items()
+    }
 
 
 def _tell(subject: Subject, uri: str, figures: dict[str, float]) -> None:
     from eyevsai.registry.versions import PRUNED_FROM, find_version, tag_version
 
     told = {f"{PRUNE}.{name}": f"{value:.6g}" for name, value in figures.items()}
-    tag_version(subject.tracking_uri, find_version(subject.tracking_uri, uri), told | {PRUNED_FROM: subject.title})
+    tag_version(
+        subject.tracking_uri,
+        find_version(subject.tracking_uri, uri),
+        told | {PRUNED_FROM: subject.title},
+    )
     log.info(
-        "%s is %s pruned: valid accuracy %.4f -> %.4f, %.2f -> %.2f million parameters, %.0f -> %.0f images/s",
-        uri, subject.title, figures["accuracy_before"], figures["accuracy_after"],
-        figures["parameters_before"] / 1e6, figures["parameters_after"] / 1e6,
-        figures["images_per_s_before"], figures["images_per_s_after"],
-    )  # fmt: skip
+        "%s is %s pruned: valid accuracy %.4f -> %.4f, %.2f -> %.2f million parameters, %.0f -> "
+        "%.0f images/s",
+        uri,
+        subject.title,
+        figures["accuracy_before"],
+        figures["accuracy_after"],
+        figures["parameters_before"] / 1e6,
+        figures["parameters_after"] / 1e6,
+        figures["images_per_s_before"],
+        figures["images_per_s_after"],
+    )

@@ -20,23 +20,47 @@ from eyevsai.names import ModelName
 if TYPE_CHECKING:
     from eyevsai.tracking.past import PastRun
 
-TEXTS = ("model_id", "model_type", "variation", "dataset", "version", "registered_at", "training_status")
-ACCURACY, SECONDS = "best_validation_accuracy", "training_time_seconds"  # null where the original did not know
+TEXTS = (
+    "model_id",
+    "model_type",
+    "variation",
+    "dataset",
+    "version",
+    "registered_at",
+    "training_status",
+)
+ACCURACY, SECONDS = (
+    "best_validation_accuracy",
+    "training_time_seconds",
+)  # null where the original did not know
 KEPT = (
-    "session_id", "export_status", "production_ready", "gpu_used", "cuda_version", "pytorch_version", "notes", "tags",
-)  # fmt: skip
+    "session_id",
+    "export_status",
+    "production_ready",
+    "gpu_used",
+    "cuda_version",
+    "pytorch_version",
+    "notes",
+    "tags",
+)
 STATUSES = {"completed": "FINISHED", "failed": "FAILED"}
 TEXT_LENGTH = 60  # four of them fit into the 250 characters that PostgreSQL keeps of a run's name
 TAG_LENGTH = 5000  # the record itself has all of it
 LONGEST_S = 10_000_000.0
 EARLIEST = datetime(2000, 1, 1).astimezone()
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}")  # what MLflow takes as the name of a parameter or a metric
-DIGITS = 18  # of whole numbers that are kept as such; longer ones are no numbers that a training has
+NAME = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}"
+)  # what MLflow takes as the name of a parameter or a metric
+DIGITS = (
+    18  # of whole numbers that are kept as such; longer ones are no numbers that a training has
+)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One model of the original, as a run and the tags of a version; a failed training gets no version."""
+    """One model of the original, as a run and the tags of a version; a failed training gets no
+    version.
+    """
 
     model_id: str
     name: ModelName
@@ -72,7 +96,11 @@ def read_records(path: Path) -> tuple[list[Record], list[LeftOut]]:
     counts = Counter(record.model_id for record in records)
     for model_id, count in counts.items():
         if count > 1:
-            left_out.append(LeftOut(model_id, f"is the model_id of {count} records: leave the right one in the file"))
+            left_out.append(
+                LeftOut(
+                    model_id, f"is the model_id of {count} records: leave the right one in the file"
+                )
+            )
     return [record for record in records if counts[record.model_id] == 1], left_out
 
 
@@ -86,16 +114,27 @@ class _Object(dict[str, Any]):
 
 def _read_models(path: Path) -> list[tuple[str, Any]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Object, parse_int=_read_int)
+        content = json.loads(
+            path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Object, parse_int=_read_int
+        )
     except FileNotFoundError:
-        raise UserError(f"There is no file {path}. Give the original's training_registry.json.") from None
+        raise UserError(
+            f"There is no file {path}. Give the original's training_registry.json."
+        ) from None
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}. Give the original's training_registry.json.") from error
+        raise UserError(
+            f"Cannot read {path}: {error.strerror}. Give the original's training_registry.json."
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}). Give the original's training_registry.json.") from error
+        raise UserError(
+            f"{path} is not JSON ({error}). Give the original's training_registry.json."
+        ) from error
     models = content.get("models") if isinstance(content, dict) else None
     if not isinstance(models, _Object):
-        raise UserError(f"{path} is no registry: it has no 'models'. Give the original's training_registry.json.")
+        raise UserError(
+            f"{path} is no registry: it has no 'models'. Give the original's "
+            "training_registry.json."
+        )
     return models.pairs
 
 
@@ -116,16 +155,24 @@ def parse_record(content: Any) -> Record:
         raise UserError(f"is {_shown(content)}, not an object")
     if missing := [name for name in (*TEXTS, ACCURACY, SECONDS) if name not in content]:
         raise UserError(f"lacks {', '.join(missing)}")
-    model_id, model_type, variation, dataset, version, _, _ = (_find_text(content, name) for name in TEXTS)
+    model_id, model_type, variation, dataset, version, _, _ = (
+        _find_text(content, name) for name in TEXTS
+    )
     name = ModelName(dataset, _find_family(model_type), variation)
     accuracy = _find_number(content, ACCURACY, 1.0)
     started_ms, ended_ms = _find_times(content)
     origin = {IMPORTED: model_id, "original_version": version, "files": _join(_find_files(content))}
     kept = {name: _join(content[name]) for name in KEPT if content.get(name) not in (None, "", [])}
     run = PastRun(
-        f"{name} {version}", _find_status(content), started_ms, ended_ms, _find_params(content),
-        _find_metrics(content, accuracy), {"job": "import", **vars(name), **origin, **kept}, _write(content),
-    )  # fmt: skip
+        f"{name} {version}",
+        _find_status(content),
+        started_ms,
+        ended_ms,
+        _find_params(content),
+        _find_metrics(content, accuracy),
+        {"job": "import", **vars(name), **origin, **kept},
+        _write(content),
+    )
     known = {} if accuracy is None else {"accuracy": f"{accuracy:.4f}"}
     return Record(model_id, name, run, {**origin, **known})
 
@@ -138,7 +185,9 @@ def _find_text(content: Mapping[str, Any], name: str) -> str:
 
 
 def _find_family(model_type: str) -> str:
-    """The original writes `deep-v1` in some places and `deep_v1` in others; a type that is none of ours stays."""
+    """The original writes `deep-v1` in some places and `deep_v1` in others; a type that is none of
+    ours stays.
+    """
     family = model_type.lower().replace("-", "_")
     return family if family in FAMILIES else model_type
 
@@ -164,41 +213,59 @@ def _is_number(value: Any) -> bool:
 
 
 def _find_times(content: Mapping[str, Any]) -> tuple[int, int]:
-    """When the training began and ended, in ms: the original registers a model at its end, in local time."""
+    """When the training began and ended, in ms: the original registers a model at its end, in local
+    time.
+    """
     written, latest = content["registered_at"], datetime.now().astimezone() + timedelta(days=1)
     try:
         ended = datetime.fromisoformat(written).astimezone()
     except (ValueError, OverflowError):
-        raise UserError(f"has registered_at {_shown(written)}, not a time such as 2025-07-05T12:20:14") from None
+        raise UserError(
+            f"has registered_at {_shown(written)}, not a time such as 2025-07-05T12:20:14"
+        ) from None
     if not EARLIEST <= ended <= latest:
-        raise UserError(f"has registered_at {_shown(written)}, not a time from {EARLIEST.year} until now")
+        raise UserError(
+            f"has registered_at {_shown(written)}, not a time from {EARLIEST.year} until now"
+        )
     ended_ms, seconds = int(ended.timestamp() * 1000), _find_number(content, SECONDS, LONGEST_S)
     return ended_ms - int((seconds or 0.0) * 1000), ended_ms
 
 
 def _find_params(content: Mapping[str, Any]) -> dict[str, str]:
-    field = "hyperparameters" if content.get("final_hyperparameters") is None else "final_hyperparameters"
+    field = (
+        "hyperparameters"
+        if content.get("final_hyperparameters") is None
+        else "final_hyperparameters"
+    )
     settings = _find_object(content, field)
     _check_names(field, settings)
     return {name: "" if value is None else str(value) for name, value in settings.items()}
 
 
 def _find_metrics(content: Mapping[str, Any], accuracy: float | None) -> dict[str, float]:
-    """The accuracy under our name, the others under theirs; a metric that is a text stays in the record alone."""
-    metrics = {name: value for name, value in _find_object(content, "metrics").items() if _is_number(value)}
+    """The accuracy under our name, the others under theirs; a metric that is a text stays in the
+    record alone.
+    """
+    metrics = {
+        name: value for name, value in _find_object(content, "metrics").items() if _is_number(value)
+    }
     _check_names("metrics", metrics)
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise UserError(f"has metric {name} {_shown(value)}, not a finite number")
     ours = {} if accuracy is None else {VALID_ACCURACY: accuracy}
-    return ours | {f"imported/{name}": float(value) for name, value in metrics.items() if name != ACCURACY}
+    return ours | {
+        f"imported/{name}": float(value) for name, value in metrics.items() if name != ACCURACY
+    }
 
 
 def _find_files(content: Mapping[str, Any]) -> list[str]:
     """Names of the files that the original saw in the model's folder."""
     kinds = _find_object(content, "model_files")
     try:
-        there = [each["path"] for files in kinds.values() for each in files if each.get("exists", True)]
+        there = [
+            each["path"] for files in kinds.values() for each in files if each.get("exists", True)
+        ]
         return sorted({PurePosixPath(path).name for path in there})
     except (TypeError, KeyError, AttributeError):
         raise UserError("has model_files that are not lists of objects with a path") from None

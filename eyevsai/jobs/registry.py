@@ -43,7 +43,11 @@ def read_status(name: str | None) -> Status:
         client = open_registry(tracking_uri)
         models = read_models(client) if name is None else [read_model(client, name)]
         tags = partial(_tags_of, tracking_uri)
-        rows = [_describe(model, each, tags(each)) for model in models for each in reversed(model.versions)]
+        rows = [
+            _describe(model, each, tags(each))
+            for model in models
+            for each in reversed(model.versions)
+        ]
     return Status(rows, [found for model in models for found in disagreements(model)])
 
 
@@ -51,29 +55,47 @@ def _tags_of(tracking_uri: str, version: KnownVersion) -> Mapping[str, str]:
     """What a version says; one that points at another says what that one does, too."""
     from eyevsai.registry.versions import POINTS_AT, find_version
 
-    return find_version(tracking_uri, version.uri).tags if POINTS_AT in version.tags else version.tags
+    return (
+        find_version(tracking_uri, version.uri).tags if POINTS_AT in version.tags else version.tags
+    )
 
 
-def _describe(model: RegisteredModel, version: KnownVersion, tags: Mapping[str, str]) -> dict[str, Any]:
+def _describe(
+    model: RegisteredModel, version: KnownVersion, tags: Mapping[str, str]
+) -> dict[str, Any]:
     from eyevsai.registry.stages import holder_of, stage_of
     from eyevsai.registry.versions import PINNED, POINTS_AT, REGISTERED_BY, SIZE, TESTED, exports_of
 
     stage = stage_of(model, version.number)
     archived = "archived" if version.stage == "Archived" else ""
     return {
-        "name": version.name, "version": version.number, "stage": stage or archived, "mlflow_stage": version.stage,
-        "by_hand": stage is not None and holder_of(model, stage).by_hand is not None, "aliases": list(version.aliases),
-        "accuracy": read_number(tags.get(TESTED)), "valid_accuracy": read_number(tags.get("accuracy")),
-        "exports": exports_of(tags), "size_bytes": read_whole(tags.get(SIZE)),
-        "pinned": tags.get(PINNED) or None, "points_at": tags.get(POINTS_AT), "run_id": version.run_id,
-        "registered": datetime.fromtimestamp(version.created_ms / 1000).astimezone().isoformat(timespec="seconds"),
-        "registered_by": tags.get(REGISTERED_BY), "promoted": tags.get(f"{stage}.at"),
-        "promoted_by": tags.get(f"{stage}.by"), "reason": tags.get(f"{stage}.reason"),
-    }  # fmt: skip
+        "name": version.name,
+        "version": version.number,
+        "stage": stage or archived,
+        "mlflow_stage": version.stage,
+        "by_hand": stage is not None and holder_of(model, stage).by_hand is not None,
+        "aliases": list(version.aliases),
+        "accuracy": read_number(tags.get(TESTED)),
+        "valid_accuracy": read_number(tags.get("accuracy")),
+        "exports": exports_of(tags),
+        "size_bytes": read_whole(tags.get(SIZE)),
+        "pinned": tags.get(PINNED) or None,
+        "points_at": tags.get(POINTS_AT),
+        "run_id": version.run_id,
+        "registered": datetime.fromtimestamp(version.created_ms / 1000)
+        .astimezone()
+        .isoformat(timespec="seconds"),
+        "registered_by": tags.get(REGISTERED_BY),
+        "promoted": tags.get(f"{stage}.at"),
+        "promoted_by": tags.get(f"{stage}.by"),
+        "reason": tags.get(f"{stage}.reason"),
+    }
 
 
 def read_number(text: str | None) -> float | None:
-    """The finite number that a tag holds; None where it holds none, as somebody may write there in MLflow's UI."""
+    """The finite number that a tag holds; None where it holds none, as somebody may write there in
+    MLflow's UI.
+    """
     try:
         value = math.nan if text is None else float(text)
     except ValueError:
@@ -105,8 +127,11 @@ def read_entries(name: str) -> list[Entry]:
     return found
 
 
-def held_at(entries: Sequence[Entry], when: str, stage: str = "production") -> list[tuple[datetime, int | None]]:
-    """Which versions held a stage at a time, or on a day, and since when: the one at its beginning, then each change.
+def held_at(
+    entries: Sequence[Entry], when: str, stage: str = "production"
+) -> list[tuple[datetime, int | None]]:
+    """Which versions held a stage at a time, or on a day, and since when: the one at its beginning,
+    then each change.
 
     Raises:
         UserError: `when` is no date.
@@ -114,12 +139,17 @@ def held_at(entries: Sequence[Entry], when: str, stage: str = "production") -> l
     try:
         given = datetime.fromisoformat(when)
     except ValueError as error:
-        raise UserError(f"--at {when!r} is no date: write 2026-03-03, or 2026-03-03T14:20.") from error
+        raise UserError(
+            f"--at {when!r} is no date: write 2026-03-03, or 2026-03-03T14:20."
+        ) from error
     begin, is_day = given.astimezone(), len(when) <= len("2026-03-03")
     end = (given + timedelta(days=1)).astimezone() if is_day else begin
     done = [entry for entry in entries if entry.counts(stage) and entry.time <= end]
     before = [entry for entry in done if entry.time <= begin]
-    return [(entry.time, entry.after) for entry in (*before[-1:], *(entry for entry in done if entry.time > begin))]
+    return [
+        (entry.time, entry.after)
+        for entry in (*before[-1:], *(entry for entry in done if entry.time > begin))
+    ]
 
 
 @dataclass(frozen=True)
@@ -134,7 +164,8 @@ class Contender:
 
 
 def find_best(dataset: str) -> list[Contender]:
-    """The registered models of a dataset across families, the best first: by test accuracy, else by valid accuracy.
+    """The registered models of a dataset across families, the best first: by test accuracy, else by
+    valid accuracy.
 
     Raises:
         UserError: none was trained on it.
@@ -145,33 +176,48 @@ def find_best(dataset: str) -> list[Contender]:
     tracking_uri = open_store()
     with telling(tracking_uri, "Reading the registry"):
         trained, versions = find_trained(tracking_uri), versions_by_run(tracking_uri)
-    choose("dataset with a trained model", dataset, sorted({run.tags.get("dataset", "") for run in trained} - {""}))
+    choose(
+        "dataset with a trained model",
+        dataset,
+        sorted({run.tags.get("dataset", "") for run in trained} - {""}),
+    )
     ranked = sorted(
         (run for run in trained if run.tags.get("dataset") == dataset and run.run_id in versions),
         key=lambda run: (SCORES.index(run.score[0]), -run.score[1]),
     )
     return [
-        Contender(versions[run.run_id].uri, run.run_id, *run.score, run.tags.get("fingerprint", "")) for run in ranked
+        Contender(versions[run.run_id].uri, run.run_id, *run.score, run.tags.get("fingerprint", ""))
+        for run in ranked
     ]
 
 
 def promote_best(
-    dataset: str, policy: str | None, state_root: str, *, force: bool, class_change: bool, reason: str | None
+    dataset: str,
+    policy: str | None,
+    state_root: str,
+    *,
+    force: bool,
+    class_change: bool,
+    reason: str | None,
 ) -> Promoted:
-    """Makes the best model of a dataset a version of the registered model that is called like the dataset, and gives it
-    Production there, past the same gate as any other.
+    """Makes the best model of a dataset a version of the registered model that is called like the
+    dataset, and gives it Production there, past the same gate as any other.
 
     Raises:
         UserError: there is no registered version of it.
         RunFailed: the policy is against it.
     """
-    from eyevsai.jobs.promote import promote  # brings torch, which a list of versions needs not wait for
+    from eyevsai.jobs.promote import (
+        promote,
+    )  # brings torch, which a list of versions needs not wait for
     from eyevsai.registry.registration import point_at
 
     tracking_uri = open_store()
     ranking = find_best(dataset)
     if not ranking:
-        raise UserError(f"No trained model of {dataset} is registered: eyevsai train --dataset {dataset}")
+        raise UserError(
+            f"No trained model of {dataset} is registered: eyevsai train --dataset {dataset}"
+        )
     asked = PromoteSettings(
         name=dataset,
         version=1,

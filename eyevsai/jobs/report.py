@@ -1,4 +1,6 @@
-"""report: all models of a store in tables, pictures, a page, and the file that a game's backend reads."""
+"""report: all models of a store in tables, pictures, a page, and the file that a game's backend
+reads.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ class Report:
 
 
 def report(settings: ReportSettings, run_id: str | None = None) -> Report:
-    """Reports the models of the store; logs the files too on the run that `mlflow run` made for this call, if one did.
+    """Reports the models of the store; logs the files too on the run that `mlflow run` made for
+    this call, if one did.
 
     Raises:
         UserError: nothing was trained yet, or something else that a person must mend.
@@ -56,13 +59,18 @@ def report(settings: ReportSettings, run_id: str | None = None) -> Report:
     with stopping() as stop, ending_with_mlflow_run():
         state_root = Path(settings.state_root).expanduser()
         tracking_uri = open_swept_store(state_root)
-        with start_job(stop, tracking_uri, "report", {"job": "report"}, state_root, given=run_id) as call:
-            call.params({name: value for name, value in vars(settings).items() if value is not None})
+        with start_job(
+            stop, tracking_uri, "report", {"job": "report"}, state_root, given=run_id
+        ) as call:
+            call.params(
+                {name: value for name, value in vars(settings).items() if value is not None}
+            )
             return write_reports(settings, tracking_uri, call)
 
 
 def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None = None) -> Report:
-    """Writes all files into `settings.output`, or none; logs them as artifacts of `run`, if there is one.
+    """Writes all files into `settings.output`, or none; logs them as artifacts of `run`, if there
+    is one.
 
     Raises:
         UserError: a model or a dataset that is not known, nothing to report, or nowhere to write.
@@ -99,19 +107,29 @@ def _select(candidates: list[Candidate], settings: ReportSettings) -> list[Candi
         known = sorted({each.dataset for each in candidates})
         datasets = choose_listed("dataset with a trained model", settings.datasets, known)
     found = [
-        each for each in candidates
-        if (kinds is None or (each.family, each.variation) in kinds) and (datasets is None or each.dataset in datasets)
-    ]  # fmt: skip
+        each
+        for each in candidates
+        if (kinds is None or (each.family, each.variation) in kinds)
+        and (datasets is None or each.dataset in datasets)
+    ]
     if found:
         return found
     flags = f" --model {kinds[0][0]} --variation {kinds[0][1]}" if kinds else ""
     flags += f" --dataset {datasets[0]}" if datasets else ""
-    what = "No model is registered in this store yet" if not candidates else "No model that was asked for is registered"
+    what = (
+        "No model is registered in this store yet"
+        if not candidates
+        else "No model that was asked for is registered"
+    )
     raise UserError(f"{what}, so there is nothing to report. Train one first: eyevsai train{flags}")
 
 
-def _draw(candidates: list[Candidate], models: list[Reported], tracking_uri: str, generated: str) -> dict[str, bytes]:
-    """What each file of a report holds, by its name without a date; the one that a backend reads is the last."""
+def _draw(
+    candidates: list[Candidate], models: list[Reported], tracking_uri: str, generated: str
+) -> dict[str, bytes]:
+    """What each file of a report holds, by its name without a date; the one that a backend reads is
+    the last.
+    """
     from eyevsai.reports.game_backend import build_game_report
     from eyevsai.reports.overview import list_versions, summarize, write_csv
     from eyevsai.reports.overview_page import render_overview_page
@@ -119,13 +137,17 @@ def _draw(candidates: list[Candidate], models: list[Reported], tracking_uri: str
     from eyevsai.reports.thumbnail import draw_png
 
     summary = summarize(candidates, models, generated)
-    pictures = {name: draw_png(figure) for name, figure in draw_overview([each.version for each in models]).items()}
+    pictures = {
+        name: draw_png(figure)
+        for name, figure in draw_overview([each.version for each in models]).items()
+    }
     address = tracking_uri.rstrip("/") if tracking_uri.startswith("http") else UI
     texts = {
-        f"{CSV}.csv": write_csv(list_versions(candidates, models)), f"{SUMMARY}.json": _to_json(summary),
+        f"{CSV}.csv": write_csv(list_versions(candidates, models)),
+        f"{SUMMARY}.json": _to_json(summary),
         f"{PAGE}.html": render_overview_page(models, summary, pictures, address),
         f"{GAME}.json": _to_json(build_game_report(models, generated)),
-    }  # fmt: skip
+    }
     contents = {f"{name}.png": content for name, content in pictures.items()}
     return contents | {name: text.encode() for name, text in texts.items()}
 
@@ -139,7 +161,9 @@ def _write(folder: Path, contents: Mapping[str, bytes], date: str) -> dict[str, 
             files[kind] = folder / f"{kind}_{date}.{suffix}"
             files[kind].write_bytes(content)
     except OSError as error:
-        raise RunFailed(f"Cannot write to {folder.parent}: {error.strerror or error}. Nothing was kept.") from error
+        raise RunFailed(
+            f"Cannot write to {folder.parent}: {error.strerror or error}. Nothing was kept."
+        ) from error
     return files
 
 
@@ -148,7 +172,9 @@ def _to_json(content: dict[str, Any]) -> str:
 
 
 def _move(files: dict[str, Path], output: Path) -> None:
-    """Moves files to where they belong, and where none of their names is taken: all of them, or none."""
+    """Moves files to where they belong, and where none of their names is taken: all of them, or
+    none.
+    """
     moved = list[Path]()
     try:
         for path in files.values():
@@ -156,4 +182,6 @@ def _move(files: dict[str, Path], output: Path) -> None:
     except OSError as error:
         for path in moved:
             path.unlink(missing_ok=True)
-        raise UserError(f"Cannot write to {output}: {error.strerror}. Choose another --output.") from error
+        raise UserError(
+            f"Cannot write to {output}: {error.strerror}. Choose another --output."
+        ) from error

@@ -20,7 +20,12 @@ from eyevsai.version import VERSION
 log = logging.getLogger("eyevsai")
 
 AUTO = "auto"
-SUBJECTS = {"data": "images", "preprocessing": "values", "code": "files of eyevsai", "packages": "packages"}
+SUBJECTS = {
+    "data": "images",
+    "preprocessing": "values",
+    "code": "files of eyevsai",
+    "packages": "packages",
+}
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -40,11 +45,17 @@ def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunFolder | None
         if reason := why_not_resumable(tracking_uri, folder):
             raise UserError(reason)
         if folder.read(CONFIG) is None or not any(folder.checkpoints.glob("*.json")):
-            raise UserError(f"Run {wanted} has no checkpoint on this machine (looked in {folder.path}).")
+            raise UserError(
+                f"Run {wanted} has no checkpoint on this machine (looked in {folder.path})."
+            )
         return folder
     for folder in run_folders(root):
         same = folder.read(ASKED) == _plain_values(config)
-        if same and any(folder.checkpoints.glob("*.json")) and not why_not_resumable(tracking_uri, folder):
+        if (
+            same
+            and any(folder.checkpoints.glob("*.json"))
+            and not why_not_resumable(tracking_uri, folder)
+        ):
             return folder
     log.info("No interrupted run with these settings on this machine: starting a new one.")
     return None
@@ -58,21 +69,31 @@ def restore_config(config: TrainConfig, folder: RunFolder) -> TrainConfig:
     used = ("state_root", "class_change")  # as they are given now
     for name, value in config.flat().items():
         if name not in used and value != begun.flat().get(name) and value != fresh.flat().get(name):
-            log.warning("--%s %s is not used: a resumed run keeps its settings.", name.replace("_", "-"), value)
+            log.warning(
+                "--%s %s is not used: a resumed run keeps its settings.",
+                name.replace("_", "-"),
+                value,
+            )
     here = replace(begun.run, state_root=config.run.state_root)  # where the checkpoint was found
     data = replace(begun.data, class_change=begun.data.class_change or config.data.class_change)
     return replace(begun, run=here, data=data, resume=config.resume)
 
 
-def write_basis(config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder) -> None:
+def write_basis(
+    config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder
+) -> None:
     """Keeps what a resumed run is held against: settings, data, their preprocessing, and code."""
     folder.write(CONFIG, _plain_values(config))
     folder.write(ASKED, _plain_values(config.untuned or config))
     folder.write(BASIS, describe_basis(dataset, preprocessing))
 
 
-def check_basis(dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder, *, anyway: bool) -> None:
-    """Raises UserError when data, preprocessing or code are not those that the run began with, unless `anyway`."""
+def check_basis(
+    dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder, *, anyway: bool
+) -> None:
+    """Raises UserError when data, preprocessing or code are not those that the run began with,
+    unless `anyway`.
+    """
     before = folder.read(BASIS) or {}
     for kind, now in describe_basis(dataset, preprocessing).items():
         subject = SUBJECTS[kind]
@@ -89,13 +110,23 @@ def check_basis(dataset: Dataset, preprocessing: Preprocessing, folder: RunFolde
 
 def hash_code() -> dict[str, str]:
     """The checksum of each file of the package."""
-    return {path.relative_to(PACKAGE).as_posix(): hash_file(path)[:16] for path in sorted(PACKAGE.rglob("*.py"))}
+    return {
+        path.relative_to(PACKAGE).as_posix(): hash_file(path)[:16]
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
 def describe_basis(dataset: Dataset, preprocessing: Preprocessing) -> dict[str, dict[str, str]]:
-    """Checksums of all that a run depends on besides its settings: data, their preprocessing, code and packages."""
+    """Checksums of all that a run depends on besides its settings: data, their preprocessing, code
+    and packages.
+    """
     prepared = {name: str(value) for name, value in preprocessing.to_json().items()}
-    return {"data": _checksums(dataset), "preprocessing": prepared, "code": hash_code(), "packages": _packages()}
+    return {
+        "data": _checksums(dataset),
+        "preprocessing": prepared,
+        "code": hash_code(),
+        "packages": _packages(),
+    }
 
 
 def _packages() -> dict[str, str]:

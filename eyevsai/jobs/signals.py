@@ -17,7 +17,9 @@ from eyevsai.stopping import Stop
 if TYPE_CHECKING:
     import psutil
 
-GRACE_S = 8.0  # for the step, the checkpoint and the end of the run; then the last checkpoint stands
+GRACE_S = (
+    8.0  # for the step, the checkpoint and the end of the run; then the last checkpoint stands
+)
 END_S = 1.5
 WATCH_EVERY_S = 1.0
 EXIT_CODES = {signal.SIGTERM: Terminated.exit_code, signal.SIGINT: 130}
@@ -28,7 +30,9 @@ OUTLIVED = ContextVar("OUTLIVED", default=False)
 
 @contextmanager
 def outliving_jobs() -> Iterator[None]:
-    """Jobs inside the block end without their process, which is somebody's program or notebook and not a command."""
+    """Jobs inside the block end without their process, which is somebody's program or notebook and
+    not a command.
+    """
     before = OUTLIVED.set(True)
     try:
         yield
@@ -54,23 +58,33 @@ class JobStop(Stop):
             return
         self.asked = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
         if number == signal.SIGTERM or not self.outlived:
-            self.timer_ = threading.Timer(GRACE_S, self._give_up, [EXIT_CODES[signal.Signals(number)]])
+            self.timer_ = threading.Timer(
+                GRACE_S, self._give_up, [EXIT_CODES[signal.Signals(number)]]
+            )
             self.timer_.daemon = True
             self.timer_.start()
         if not self.is_deferred:
             raise self.asked
 
     def _give_up(self, exit_code: int) -> None:
-        ending = threading.Thread(target=self.at_timeout, daemon=True)  # a server that is gone must not hold us
+        ending = threading.Thread(
+            target=self.at_timeout, daemon=True
+        )  # a server that is gone must not hold us
         ending.start()
         ending.join(END_S)
-        print("Interrupted in the middle of a step: the last checkpoint stands.", file=sys.stderr, flush=True)
+        print(
+            "Interrupted in the middle of a step: the last checkpoint stands.",
+            file=sys.stderr,
+            flush=True,
+        )
         os._exit(exit_code)
 
 
 @contextmanager
 def stopping() -> Iterator[JobStop]:
-    """Inside the block SIGTERM raises Terminated and SIGINT KeyboardInterrupt, where the work can bear it."""
+    """Inside the block SIGTERM raises Terminated and SIGINT KeyboardInterrupt, where the work can
+    bear it.
+    """
     stop = JobStop(outlived=OUTLIVED.get())
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -82,8 +96,11 @@ def stopping() -> Iterator[JobStop]:
         if stop.timer_ is not None:
             stop.timer_.cancel()
         for number, handler in before.items():
-            # a process that was asked to end is ending: no further signal is to tear what is left of it
-            signal.signal(number, handler if stop.asked is None or stop.outlived else signal.SIG_IGN)
+            # a process that was asked to end is ending: no further signal is to tear what is left
+            # of it
+            signal.signal(
+                number, handler if stop.asked is None or stop.outlived else signal.SIG_IGN
+            )
 
 
 def _terminate() -> None:
@@ -111,7 +128,9 @@ def ending_with_mlflow_run() -> Iterator[None]:
 
 @contextmanager
 def ending_with_parent(end: Callable[[], None] = _terminate) -> Iterator[None]:
-    """Inside the block `end` is called, which by default sends SIGTERM, when the process that started this one dies."""
+    """Inside the block `end` is called, which by default sends SIGTERM, when the process that
+    started this one dies.
+    """
     import psutil
 
     with _ending_with([psutil.Process(os.getppid())], end):
@@ -119,7 +138,9 @@ def ending_with_parent(end: Callable[[], None] = _terminate) -> Iterator[None]:
 
 
 @contextmanager
-def _ending_with(above: Sequence[psutil.Process], end: Callable[[], None] = _terminate) -> Iterator[None]:
+def _ending_with(
+    above: Sequence[psutil.Process], end: Callable[[], None] = _terminate
+) -> Iterator[None]:
     done = threading.Event()
 
     def _watch() -> None:

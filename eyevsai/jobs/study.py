@@ -1,4 +1,6 @@
-"""The study that a command line means: its configuration, its space, its data and where it is kept."""
+"""The study that a command line means: its configuration, its space, its data and where it is
+kept.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ log = logging.getLogger("eyevsai")
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """All that `tune` needs to know. `given` are the settings of trials that were typed: no trial changes them."""
+    """All that `tune` needs to know. `given` are the settings of trials that were typed: no trial
+    changes them.
+    """
 
     trials: TrainConfig
     given: Mapping[str, Any]
@@ -66,7 +70,9 @@ class OpenStudy:
     @property
     def name(self) -> ModelName:
         """What its models are named after."""
-        return ModelName(self.dataset.name, self.config.trials.model.family, self.config.trials.model.variation)
+        return ModelName(
+            self.dataset.name, self.config.trials.model.family, self.config.trials.model.variation
+        )
 
 
 def open_study(config: TuneConfig) -> OpenStudy:
@@ -77,7 +83,9 @@ def open_study(config: TuneConfig) -> OpenStudy:
     """
     dataset = load_dataset(config.trials.data)
     model = config.trials.model
-    learner = build(model.family, model.variation, model.settings, dataset.classes, config.trials.run.seed)
+    learner = build(
+        model.family, model.variation, model.settings, dataset.classes, config.trials.run.seed
+    )
     learner.prepare(dataset.labels_of("train"))
     tracking_uri = open_swept_store(config.state_root)
     own = ModelName(dataset.name, model.family, model.variation)
@@ -90,11 +98,18 @@ def open_study(config: TuneConfig) -> OpenStudy:
     folder = studies_folder(tracking_uri, config.state_root)
     place = Place(config.tuning.storage, folder / f"{name}{JOURNAL}")
     study = Study(name, place, config.tuning, space, getattr(model.settings, "epochs", 1))
-    about = {"model": f"{model.family}/{model.variation}", "preset": model.preset, "data": dataset.fingerprint,
-             "split": dataset.split_sha256, "seed": config.trials.run.seed}  # fmt: skip
+    about = {
+        "model": f"{model.family}/{model.variation}",
+        "preset": model.preset,
+        "data": dataset.fingerprint,
+        "split": dataset.split_sha256,
+        "seed": config.trials.run.seed,
+    }
     study.begin({**space.describe(), **about})
     if moved := study.enqueue_defaults(model.settings):
-        log.info("Trial 0 takes the defaults, but those outside the space: %s", spell_changes(moved))
+        log.info(
+            "Trial 0 takes the defaults, but those outside the space: %s", spell_changes(moved)
+        )
     return OpenStudy(config, study, dataset, tracking_uri)
 
 

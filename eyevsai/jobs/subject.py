@@ -1,4 +1,6 @@
-"""What a job is about: a trained model, found by its run or its version, with all that its run logged of it."""
+"""What a job is about: a trained model, found by its run or its version, with all that its run
+logged of it.
+"""
 
 from __future__ import annotations
 
@@ -36,21 +38,33 @@ class Origin:
 
 def describe_origin(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     """Return the entry of a package's metadata that `read_origin` reads."""
-    origin = {"config": dict(config), "fingerprint": dataset.fingerprint, "split_sha256": dataset.split_sha256}
+    origin = {
+        "config": dict(config),
+        "fingerprint": dataset.fingerprint,
+        "split_sha256": dataset.split_sha256,
+    }
     return {ORIGIN: json.loads(json.dumps(origin))}
 
 
 def read_origin(package: Path) -> Origin | None:
-    """Return what a package carries of its training run; None if it was written before packages carried it."""
+    """Return what a package carries of its training run; None if it was written before packages
+    carried it.
+    """
     from eyevsai.serving.package import read_metadata
 
     found = read_metadata(package).get(ORIGIN)
-    return None if found is None else Origin(found["config"], found["fingerprint"], found["split_sha256"])
+    return (
+        None
+        if found is None
+        else Origin(found["config"], found["fingerprint"], found["split_sha256"])
+    )
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model: a registered version, or the model of a run. The run of a version may be gone."""
+    """A trained model: a registered version, or the model of a run. The run of a version may be
+    gone.
+    """
 
     run_id: str
     run: FoundRun | None
@@ -72,7 +86,11 @@ class Subject:
     @property
     def folder_name(self) -> str:
         """`pets-deep_v2-resnet-7`, or the run's id: what a folder of its exports is called."""
-        return self.version.uri.removeprefix("models:/").replace("/", "-") if self.version else self.run_id
+        return (
+            self.version.uri.removeprefix("models:/").replace("/", "-")
+            if self.version
+            else self.run_id
+        )
 
     @property
     def seed(self) -> int:
@@ -108,17 +126,23 @@ class Subject:
         return read_text(self.tracking_uri, self.run_id, SPLIT_TABLE) if self.run else None
 
     def judgement(self) -> FoundRun | None:
-        """The run that holds its evaluation by its own test split: its own, or one of a later call if that is gone."""
+        """The run that holds its evaluation by its own test split: its own, or one of a later call
+        if that is gone.
+        """
         from eyevsai.tracking.search import find_judgements
 
         if self.run is not None:
             return self.run
-        own = (each for each in find_judgements(self.tracking_uri, self.run_id)
-               if each.tags.get(TEST_WEIGHTS) == self.weights and each.tags.get(OWN_SPLIT) == "True")  # fmt: skip
+        own = (
+            each
+            for each in find_judgements(self.tracking_uri, self.run_id)
+            if each.tags.get(TEST_WEIGHTS) == self.weights and each.tags.get(OWN_SPLIT) == "True"
+        )
         return next(own, None)
 
     def load_dataset(self, **places: str | None) -> Dataset:
-        """The data that the model learned from, shared out as they were then; `places` are folders that moved.
+        """The data that the model learned from, shared out as they were then; `places` are folders
+        that moved.
 
         Raises:
             UserError: they are not there, or are not what they were.
@@ -126,17 +150,23 @@ class Subject:
         known = {field.name for field in fields(DataSettings)}
         given = {name: value for name, value in self.config.items() if name in known}
         given.setdefault("split_seed", self.seed)  # which runs before --split-seed split by
-        settings = DataSettings(**given | {name: value for name, value in places.items() if value is not None})
+        settings = DataSettings(
+            **given | {name: value for name, value in places.items() if value is not None}
+        )
         dataset = load_dataset(settings)
         if dataset.fingerprint != self._fingerprint():
             raise UserError(
-                f"The images of {dataset.name} are not those that {self.title} learned from: by today's split it could "
-                "be judged by images that it knows. Bring them back, or judge it by others with --data FOLDER."
+                f"The images of {dataset.name} are not those that {self.title} learned from: by "
+                "today's split it could "
+                "be judged by images that it knows. Bring them back, or judge it by others with "
+                "--data FOLDER."
             )
         if not self._is_split_as_then(dataset):
             raise UserError(
-                f"Today the images of {dataset.name} are split otherwise than when {self.title} learned from them, by "
-                "another version of Pillow or of eyevsai: it could be judged by images that it knows. Judge it where "
+                f"Today the images of {dataset.name} are split otherwise than when {self.title} "
+                "learned from them, by "
+                "another version of Pillow or of eyevsai: it could be judged by images that it "
+                "knows. Judge it where "
                 "it was trained, or by others with --data FOLDER."
             )
         return dataset
@@ -158,10 +188,12 @@ class Subject:
 def find_subject(tracking_uri: str, run_id: str | None, model_uri: str | None) -> Subject:
     """The model of a run, or of a version.
 
-    The run of a version may have been deleted: a version carries what it takes to evaluate and export it.
+    The run of a version may have been deleted: a version carries what it takes to evaluate and
+    export it.
 
     Raises:
-        UserError: there is no such run or version, it has no model, or its folder holds what eyevsai does not write.
+        UserError: there is no such run or version, it has no model, or its folder holds what
+            eyevsai does not write.
     """
     from eyevsai.registry.versions import find_version, version_of_run
     from eyevsai.serving.package import fetch_package
@@ -170,7 +202,9 @@ def find_subject(tracking_uri: str, run_id: str | None, model_uri: str | None) -
     version = find_version(tracking_uri, model_uri) if model_uri else None
     found_id = version.run_id if version else str(run_id)
     if version is not None and not found_id:
-        raise UserError(f"{version.uri} was registered without a run, so eyevsai knows nothing of its data.")
+        raise UserError(
+            f"{version.uri} was registered without a run, so eyevsai knows nothing of its data."
+        )
     try:
         run = find_run(tracking_uri, found_id)
     except UserError:
@@ -180,14 +214,23 @@ def find_subject(tracking_uri: str, run_id: str | None, model_uri: str | None) -
     version = version or version_of_run(tracking_uri, found_id)
     uri = version.uri if version else run.model_uri
     if uri is None:
-        why = f"it is {run.status}" if run.status != "FINISHED" else f"it is of job {run.tags.get('job', 'unknown')}"
-        raise UserError(f"Run {found_id} has no model: {why}. Name a finished training run; `eyevsai ui` shows them.")
+        why = (
+            f"it is {run.status}"
+            if run.status != "FINISHED"
+            else f"it is of job {run.tags.get('job', 'unknown')}"
+        )
+        raise UserError(
+            f"Run {found_id} has no model: {why}. Name a finished training run; `eyevsai ui` "
+            "shows them."
+        )
     package = fetch_package(uri)
     config = read_json(tracking_uri, found_id, CONFIG)
     if config is None and version is not None:
         config = getattr(read_origin(package), "config", None)
     if config is None:
-        raise UserError(f"Run {found_id} has no {CONFIG}: eyevsai did not train it, or its files were deleted.")
+        raise UserError(
+            f"Run {found_id} has no {CONFIG}: eyevsai did not train it, or its files were deleted."
+        )
     return Subject(found_id, run, version, package, config, tracking_uri)
 
 
@@ -197,8 +240,15 @@ def _find_without_run(tracking_uri: str, version: Version) -> Subject:
     package = fetch_package(version.uri)
     origin = read_origin(package)
     if origin is None:
-        raise UserError(f"Run {version.run_id} of {version.uri} is gone, and the version is older than those that "
-                        "carry their settings. If it was deleted in MLflow's UI: mlflow runs restore --run-id "
-                        f"{version.run_id}")  # fmt: skip
-    log.info("Run %s of %s is gone: what the version carries is used instead.", version.run_id, version.uri)
+        raise UserError(
+            f"Run {version.run_id} of {version.uri} is gone, and the version is older than "
+            "those that "
+            "carry their settings. If it was deleted in MLflow's UI: mlflow runs restore --run-id "
+            f"{version.run_id}"
+        )
+    log.info(
+        "Run %s of %s is gone: what the version carries is used instead.",
+        version.run_id,
+        version.uri,
+    )
     return Subject(version.run_id, None, version, package, origin.config, tracking_uri)

@@ -55,14 +55,16 @@ class Trained:
 
 
 def train(
-    config: TrainConfig, run_id: str | None = None, place: Place | None = None,
+    config: TrainConfig,
+    run_id: str | None = None,
+    place: Place | None = None,
     tags: Mapping[str, str] = MappingProxyType({}),
-) -> Trained:  # fmt: skip
+) -> Trained:
     """Trains one model, logs the run and registers a version.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did; `place` is this process's among those that
-    torchrun started, if it did; the run gets `tags` besides its own. What is wrong with the data, the settings or the
-    store is found before a run is made.
+    `run_id` is the run that `mlflow run` made for this call, if one did; `place` is this process's
+    among those that torchrun started, if it did; the run gets `tags` besides its own. What is wrong
+    with the data, the settings or the store is found before a run is made.
 
     Raises:
         UserError: something a person must mend, or (RunFailed) a loss that became NaN.
@@ -81,7 +83,8 @@ def train(
         importing.start()
         config, tracking_uri, resumed = take_size(config, place), None, None
         if config.resume.resume:
-            importing.join()  # two threads that import one package at once can each find it half made
+            # two threads that import one package at once can each find it half made
+            importing.join()
             tracking_uri = open_swept_store(_state_root(config))  # a run to go on with may be done
             resumed = find_interrupted(config, tracking_uri)
         if resumed:
@@ -99,11 +102,25 @@ def train(
             check_basis(dataset, learner.preprocessing, resumed, anyway=config.resume.resume_anyway)
         if met:
             met.join(config, dataset, learner)
-        with _start(config, name, tracking_uri, stop, Origin(run_id, resumed.run_id if resumed else None, tags)) as run:
-            return _work(Session(config, learner, data, name, run), stop, began, study=study, resumed=bool(resumed))
+        with _start(
+            config,
+            name,
+            tracking_uri,
+            stop,
+            Origin(run_id, resumed.run_id if resumed else None, tags),
+        ) as run:
+            return _work(
+                Session(config, learner, data, name, run),
+                stop,
+                began,
+                study=study,
+                resumed=bool(resumed),
+            )
 
 
-def _work(session: Session, stop: JobStop, began: float, *, study: str | None, resumed: bool) -> Trained:
+def _work(
+    session: Session, stop: JobStop, began: float, *, study: str | None, resumed: bool
+) -> Trained:
     """All that is done inside the run."""
     config, run, data, learner = session.config, session.run, session.data, session.learner
     if resumed:
@@ -122,8 +139,9 @@ def _work(session: Session, stop: JobStop, began: float, *, study: str | None, r
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run comes from: made by `mlflow run` for this call, an earlier one to go on with, or neither; and what
-    the caller says of it."""
+    """Where a run comes from: made by `mlflow run` for this call, an earlier one to go on with, or
+    neither; and what the caller says of it.
+    """
 
     given: str | None
     resumed: str | None
@@ -131,14 +149,18 @@ class Origin:
 
 
 @contextmanager
-def _start(config: TrainConfig, name: ModelName, tracking_uri: str, stop: JobStop, origin: Origin) -> Iterator[Run]:
+def _start(
+    config: TrainConfig, name: ModelName, tracking_uri: str, stop: JobStop, origin: Origin
+) -> Iterator[Run]:
     """The run of this job, which ends as the block ends."""
     from eyevsai.registry.registration import check_name
 
     check_name(tracking_uri, name)
     title, tags = config.run.run_name or str(name), {"job": "train", **vars(name), **origin.tags}
     state_root = _state_root(config)
-    with start_job(stop, tracking_uri, title, tags, state_root, given=origin.given, resumed=origin.resumed) as run:
+    with start_job(
+        stop, tracking_uri, title, tags, state_root, given=origin.given, resumed=origin.resumed
+    ) as run:
         yield run
 
 
@@ -173,12 +195,19 @@ class Session:
         if commit := environment["git"].get("commit"):
             self.run.tags({"mlflow.source.git.commit": commit})
         parameters = self.learner.num_parameters()
-        known = {"parameters": parameters} if parameters else {}  # not before a shallow one is fitted
+        known = (
+            {"parameters": parameters} if parameters else {}
+        )  # not before a shallow one is fitted
         self.run.tags({**compute, "fingerprint": dataset.fingerprint, **known})
         self._log_dataset()
         size = f"{parameters:,} parameters; " if parameters else ""
-        log.info("%s/%s: %s%s", self.learner.family, self.learner.variation, size,
-                 ", ".join(f"{key} {value}" for key, value in compute.items()))  # fmt: skip
+        log.info(
+            "%s/%s: %s%s",
+            self.learner.family,
+            self.learner.variation,
+            size,
+            ", ".join(f"{key} {value}" for key, value in compute.items()),
+        )
 
     def _log_dataset(self) -> None:
         from eyevsai.tracking.search import CLASSES
@@ -198,7 +227,9 @@ class Session:
         self.epoch_log.tell(self.rows)
 
     def evaluate(self) -> dict[str, float]:
-        """Scores of the best weights on valid, with pictures; `best/...` is what a run table sorts by."""
+        """Scores of the best weights on valid, with pictures; `best/...` is what a run table sorts
+        by.
+        """
         from eyevsai.evaluation.calibration import calibration_error, fit_temperature, temper
         from eyevsai.evaluation.metrics import confusion, score
         from eyevsai.explanation.errors import worst_mistakes
@@ -210,20 +241,27 @@ class Session:
         scores = score(probabilities, labels)
         self.learner.temperature = fit_temperature(probabilities, labels)
         calibrated = temper(probabilities, self.learner.temperature)
-        self.run.metrics({
-            "calibration/temperature": self.learner.temperature,
-            "calibration/loss": score(calibrated, labels)["loss"],
-            "calibration/uncalibrated_ece": calibration_error(probabilities, labels),
-            "calibration/ece": calibration_error(calibrated, labels),
-        })  # fmt: skip
+        self.run.metrics(
+            {
+                "calibration/temperature": self.learner.temperature,
+                "calibration/loss": score(calibrated, labels)["loss"],
+                "calibration/uncalibrated_ece": calibration_error(probabilities, labels),
+                "calibration/ece": calibration_error(calibrated, labels),
+            }
+        )
         ranks = [rank(row) for row in self.rows]
         best_epoch = ranks.index(max(ranks)) + 1
         self.run.tags({"parameters": self.learner.num_parameters()})
-        self.run.metrics({f"best/{name}": value for name, value in scores.items()} | {"best/epoch": best_epoch})
+        self.run.metrics(
+            {f"best/{name}": value for name, value in scores.items()} | {"best/epoch": best_epoch}
+        )
         mistakes = worst_mistakes(probabilities, labels, SHEET_SIZE)
         images = valid.arrays([mistake.place for mistake in mistakes])
         self.run.picture("pictures/curves.png", draw_curves(self.rows, best_epoch))
-        self.run.picture("pictures/confusion_matrix.png", draw_confusion(confusion(probabilities, labels), classes))
+        self.run.picture(
+            "pictures/confusion_matrix.png",
+            draw_confusion(confusion(probabilities, labels), classes),
+        )
         self.run.picture("pictures/worst_errors.png", draw_mistakes(mistakes, images, classes))
         if isinstance(self.learner, FeatureLearner):
             self._explain(self.learner, valid)
@@ -241,9 +279,11 @@ class Session:
         self.run.picture("pictures/importance.png", draw_importance(found, "valid"))
 
     def register(self, scores: dict[str, float], *, checks_classes: bool = True) -> str | None:
-        """Logs the model, registers it as a version and returns its URI; None when the store does not answer.
+        """Logs the model, registers it as a version and returns its URI; None when the store does
+        not answer.
 
-        Without `checks_classes` the version may have other classes than the registered model, which keeps its list.
+        Without `checks_classes` the version may have other classes than the registered model, which
+        keeps its list.
         """
         from eyevsai.registry.artifacts import size_of
         from eyevsai.registry.classes import VERSION_TAG, class_tags
@@ -258,11 +298,17 @@ class Session:
             "parameters": self.learner.num_parameters(),
             "image_size": self.learner.preprocessing.image_size,
         }
-        described = render_card(describe_model(self.learner), describe_training(self.data.dataset, scores))
+        described = render_card(
+            describe_model(self.learner), describe_training(self.data.dataset, scores)
+        )
         self.run.text("model_card.md", described)
-        shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)  # of a start that was interrupted here
+        shutil.rmtree(
+            self.run.folder.path / PACKAGE, ignore_errors=True
+        )  # of a start that was interrupted here
         metadata = about | describe_origin(self.config.flat(), self.data.dataset)
-        package = write_package(self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata)
+        package = write_package(
+            self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata
+        )
         self.run.model(package, "model", self.config.flat())
         weights = read_card(package / MODEL_FOLDER)["sha256"]
         digests = {WEIGHTS_SHA256: weights, FILES_SHA256: json.dumps(hash_package(package))}
@@ -270,9 +316,12 @@ class Session:
         tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()} | digests
         tags |= class_tags(classes, longest=VERSION_TAG)
         self.run.operation(
-            "version", name=vars(self.name), tags={name: str(value) for name, value in tags.items()},
-            classes=classes if checks_classes else None, class_change=self.config.data.class_change,
-        )  # fmt: skip
+            "version",
+            name=vars(self.name),
+            tags={name: str(value) for name, value in tags.items()},
+            classes=classes if checks_classes else None,
+            class_change=self.config.data.class_change,
+        )
         model_uri: str | None = self.run.folder.read(VERSION_URI) if self.run.flush() else None
         if model_uri:
             log.info("Registered %s with valid accuracy %.4f", model_uri, scores["accuracy"])

@@ -38,7 +38,9 @@ JOBS = "jobs"  # the part of the run folder that local jobs have
 
 @dataclass(frozen=True)
 class TrainAllConfig:
-    """All that `train_all` needs to know. `given` are the settings of train that were typed, for all models."""
+    """All that `train_all` needs to know. `given` are the settings of train that were typed, for
+    all models.
+    """
 
     matrix: TrainAllSettings
     engine: EngineSettings
@@ -58,7 +60,9 @@ class TrainAllConfig:
 
 @dataclass(frozen=True)
 class TrainedAll:
-    """What became of a matrix: how each of its jobs ended, the versions that were there before, and the reports."""
+    """What became of a matrix: how each of its jobs ended, the versions that were there before, and
+    the reports.
+    """
 
     run_id: str
     jobs: Mapping[str, Status]
@@ -73,7 +77,9 @@ def compose_train_all(given: Mapping[str, Any]) -> TrainAllConfig:
     Raises:
         UserError: a name or a value that is not allowed, or a list that names what is not there.
     """
-    own = {setting.name for part in (TrainAllSettings, EngineSettings) for setting in settings_of(part)}
+    own = {
+        setting.name for part in (TrainAllSettings, EngineSettings) for setting in settings_of(part)
+    }
     rest = {name: value for name, value in given.items() if name not in own}
     matrix = compose(TrainAllSettings, given)
     if matrix.export is not None:
@@ -98,7 +104,10 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> TrainedAll:
         tracking_uri = open_swept_store(config.state_root)
         recipes = find_recipes(config.cells, config.trials, tracking_uri)
         count = len(config.cells)
-        title, tags = f"train {count} models" if count > 1 else "train 1 model", {"job": "train_all"}
+        title, tags = (
+            f"train {count} models" if count > 1 else "train 1 model",
+            {"job": "train_all"},
+        )
         with start_job(stop, tracking_uri, title, tags, config.state_root, given=run_id) as run:
             run.params({**config.given, **vars(config.matrix), **vars(config.engine)})
             tasks, before = _find_work(config, tracking_uri, recipes, run.run_id)
@@ -121,22 +130,42 @@ def _find_work(
     tasks, done = [], {}
     for cell in config.cells:
         recipe = recipes[cell.name]
-        before = Before() if config.matrix.force else find_before(tracking_uri, recipe.checksum, config.state_root)
+        before = (
+            Before()
+            if config.matrix.force
+            else find_before(tracking_uri, recipe.checksum, config.state_root)
+        )
         left = _what_is_left(config.matrix, before)
         if before.version and not any(left.values()):
             done[cell.name.registered] = before.version.uri
             continue
         settings = {**cell.given, "tuned": recipe.tuned}
-        given = {"train": settings, "parent": parent, "recipe": recipe.checksum, "trials": config.trials,
-                 "study": f"{cell.name.registered}-{recipe.checksum[:8]}", "force": config.matrix.force,
-                 **left}  # fmt: skip
-        tasks.append(Task(cell.name.registered, CALL, given, count_cpus(config.engine, config.matrix.parallel_jobs),
-                          config.engine.job_gpus, config.matrix.job_timeout))  # fmt: skip
+        given = {
+            "train": settings,
+            "parent": parent,
+            "recipe": recipe.checksum,
+            "trials": config.trials,
+            "study": f"{cell.name.registered}-{recipe.checksum[:8]}",
+            "force": config.matrix.force,
+            **left,
+        }
+        tasks.append(
+            Task(
+                cell.name.registered,
+                CALL,
+                given,
+                count_cpus(config.engine, config.matrix.parallel_jobs),
+                config.engine.job_gpus,
+                config.matrix.job_timeout,
+            )
+        )
     return tasks, done
 
 
 def _what_is_left(matrix: TrainAllSettings, before: Before) -> dict[str, Any]:
-    """Whether a model is still to be evaluated, and the formats that it is still to be exported in."""
+    """Whether a model is still to be evaluated, and the formats that it is still to be exported
+    in.
+    """
     from eyevsai.registry.versions import TESTED, exports_of
 
     tags = before.version.tags if before.version else {}
@@ -157,14 +186,22 @@ def _clean_up(config: TrainAllConfig) -> None:
     kept = {"keep": config.matrix.keep, "yes": True, "state_root": str(config.state_root)}
     names = {cell.name.registered for cell in config.cells}
     done = cleanup(compose(CleanupSettings, kept), lambda _: True, only=names)
-    log.info("Cleanup: %d older versions deleted, %.1f MB freed", len(done.deleted), done.freed_bytes / 1e6)
+    log.info(
+        "Cleanup: %d older versions deleted, %.1f MB freed",
+        len(done.deleted),
+        done.freed_bytes / 1e6,
+    )
 
 
-def _report(config: TrainAllConfig, tracking_uri: str, run: Run, *, done: Sequence[str]) -> Mapping[str, Path]:
+def _report(
+    config: TrainAllConfig, tracking_uri: str, run: Run, *, done: Sequence[str]
+) -> Mapping[str, Path]:
     """Reports on all models of the store; there is nothing to say when no job left one."""
     if not done:
         return {}
-    return write_reports(compose(ReportSettings, {"output": config.matrix.output}), tracking_uri, run).files
+    return write_reports(
+        compose(ReportSettings, {"output": config.matrix.output}), tracking_uri, run
+    ).files
 
 
 def _done(jobs: Mapping[str, Status]) -> list[str]:
@@ -175,5 +212,8 @@ def _refuse_failures(jobs: Mapping[str, Status], total: int) -> None:
     failed = {name: status.reason for name, status in jobs.items() if status.state is State.FAILED}
     if failed:
         lines = "\n".join(f"- {name}: {reason}" for name, reason in failed.items())
-        raise RunFailed(f"{len(failed)} of {total} jobs failed:\n{lines}\nThe same command, typed again, does what is "
-                        "missing.")  # fmt: skip
+        raise RunFailed(
+            f"{len(failed)} of {total} jobs failed:\n{lines}\nThe same command, typed again, "
+            "does what is "
+            "missing."
+        )

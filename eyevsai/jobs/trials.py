@@ -109,7 +109,9 @@ class Trials:
 
     def _tell(self, trial: Trial, outcome: float | BaseException) -> None:
         if isinstance(outcome, KeyboardInterrupt | Terminated):
-            found = self._result(trial.user_attrs.get(RUN_ID, ""))  # its run may have ended before the signal came
+            found = self._result(
+                trial.user_attrs.get(RUN_ID, "")
+            )  # its run may have ended before the signal came
             outcome = outcome if found is None else found
         self.study.tell(trial, outcome)
         if isinstance(outcome, Exception) and not isinstance(outcome, UserError | Pruned):
@@ -120,11 +122,22 @@ class Trials:
     def _say(self, trial: Trial, outcome: float | Exception) -> None:
         """How a trial ended, which is the best so far, and how long the study may still take."""
         self.pace.step()
-        came = f"valid accuracy {outcome:.4f}" if isinstance(outcome, float) else str(outcome) or "failed"
+        came = (
+            f"valid accuracy {outcome:.4f}"
+            if isinstance(outcome, float)
+            else str(outcome) or "failed"
+        )
         best, left = self.study.best(), self.study.num_left()
         shown = f" (best {best.value:.4f} in trial {best.number})" if best else ""
-        log.info("Trial %d: %s%s; %d of %d to go%s", trial.number, came, shown, left, self.config.tuning.n_trials,
-                 self.pace.left(left / self.config.tuning.jobs))  # fmt: skip
+        log.info(
+            "Trial %d: %s%s; %d of %d to go%s",
+            trial.number,
+            came,
+            shown,
+            left,
+            self.config.tuning.n_trials,
+            self.pace.left(left / self.config.tuning.jobs),
+        )
 
     def _evaluate(self, trial: Trial) -> float:
         """The highest valid accuracy of the epochs of one trial."""
@@ -132,26 +145,40 @@ class Trials:
         trial.set_user_attr(SETTINGS, values)
         config = trial_config(self.config, values)
         trial.set_user_attr(EPOCHS, getattr(config.model.settings, "epochs", None))
-        tags = {"job": "trial", PARENT: self.parent, "study": self.study.name, "trial": trial.number,
-                **vars(self.opened.name)}  # fmt: skip
+        tags = {
+            "job": "trial",
+            PARENT: self.parent,
+            "study": self.study.name,
+            "trial": trial.number,
+            **vars(self.opened.name),
+        }
         title = f"trial {trial.number} {self.study.name}"
         accuracies: list[float] = []
         stop = TrialStop(self.stop, self.config.tuning.trial_timeout)
         try:
-            with start_run(self.opened.tracking_uri, title, tags, self.config.state_root, stop=self.stop) as run:
+            with start_run(
+                self.opened.tracking_uri, title, tags, self.config.state_root, stop=self.stop
+            ) as run:
                 trial.set_user_attr(RUN_ID, run.run_id)
                 run.params(config.flat())
                 run.json("config.json", config.flat())
                 log_input(run, self.dataset)
                 learner, data = prepare_learner(config, self.dataset)
-                learner.fit(data.train, data.valid, _reporting(run, trial, accuracies), Checkpoints(stop=stop))
+                learner.fit(
+                    data.train,
+                    data.valid,
+                    _reporting(run, trial, accuracies),
+                    Checkpoints(stop=stop),
+                )
                 run.metrics({VALID_ACCURACY: max(accuracies)})
         except Unsynced as error:  # the trial is done all the same
             log.warning("%s", error)
         return max(accuracies)
 
 
-def _reporting(run: Run, trial: Trial, accuracies: list[float]) -> Callable[[int, dict[str, float]], None]:
+def _reporting(
+    run: Run, trial: Trial, accuracies: list[float]
+) -> Callable[[int, dict[str, float]], None]:
     """What a learner tells of its epochs: to the run, to the study, and whether to go on.
 
     The trial with the defaults always goes on: without its result nothing can be compared to it.

@@ -44,10 +44,13 @@ class Tuned:
     seconds: float
 
 
-def tune(config: TuneConfig, run_id: str | None = None, tags: Mapping[str, str] = MappingProxyType({})) -> Tuned:
+def tune(
+    config: TuneConfig, run_id: str | None = None, tags: Mapping[str, str] = MappingProxyType({})
+) -> Tuned:
     """Runs the trials that a study still lacks, and logs what was found.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did; the study's run gets `tags` besides its own.
+    `run_id` is the run that `mlflow run` made for this call, if one did; the study's run gets
+    `tags` besides its own.
 
     Raises:
         UserError: something a person must mend, or (RunFailed) no trial had a result.
@@ -66,25 +69,47 @@ def tune(config: TuneConfig, run_id: str | None = None, tags: Mapping[str, str] 
             best = opened.study.refuse_failure()
             report.refresh()
             states, accuracy = report.states(), best.value or 0.0
-            log.info("Best of %d trials: valid accuracy %.4f in trial %d%s",
-                     sum(states.values()), accuracy, best.number, _tell_defaults(opened.study))  # fmt: skip
+            log.info(
+                "Best of %d trials: valid accuracy %.4f in trial %d%s",
+                sum(states.values()),
+                accuracy,
+                best.number,
+                _tell_defaults(opened.study),
+            )
             found = dict(best.user_attrs["settings"])
-            return Tuned(run.run_id, opened.study.name, found, accuracy, states, time.monotonic() - began)
+            return Tuned(
+                run.run_id, opened.study.name, found, accuracy, states, time.monotonic() - began
+            )
 
 
 @contextmanager
-def _start(opened: OpenStudy, stop: JobStop, run_id: str | None, told: Mapping[str, str]) -> Iterator[Run]:
+def _start(
+    opened: OpenStudy, stop: JobStop, run_id: str | None, told: Mapping[str, str]
+) -> Iterator[Run]:
     """The study's run: a new one, or that of an earlier call for the same study."""
     from eyevsai.tracking.ended import is_active
 
     config, study = opened.config, opened.study
     before = study.parent if study.parent and is_active(opened.tracking_uri, study.parent) else None
-    tags = {"job": "tune", "study": study.name, **vars(opened.name), "preset": config.trials.model.preset,
-            "fingerprint": opened.dataset.fingerprint, CLASSES_SHA256: hash_classes(opened.dataset.classes),
-            **told}  # fmt: skip
+    tags = {
+        "job": "tune",
+        "study": study.name,
+        **vars(opened.name),
+        "preset": config.trials.model.preset,
+        "fingerprint": opened.dataset.fingerprint,
+        CLASSES_SHA256: hash_classes(opened.dataset.classes),
+        **told,
+    }
     title = config.trials.run.run_name or f"tune {study.name}"
     with start_job(
-        stop, opened.tracking_uri, title, tags, config.state_root, given=run_id, resumed=before, extends=True
+        stop,
+        opened.tracking_uri,
+        title,
+        tags,
+        config.state_root,
+        given=run_id,
+        resumed=before,
+        extends=True,
     ) as run:
         if before:
             log.info("Going on with study %s, which has %d trials.", study.name, len(study.begun()))
@@ -125,7 +150,9 @@ class _Report:
         states = {f"trials/{name}": count for name, count in self.states().items()}
         best, defaults = self.study.best(), self.study.defaults()
         known = {VALID_ACCURACY: best, DEFAULT_ACCURACY: defaults}
-        values = {name: trial.value for name, trial in known.items() if trial and trial.value is not None}
+        values = {
+            name: trial.value for name, trial in known.items() if trial and trial.value is not None
+        }
         self.run.metrics({**states, **values}, step=ended)
         self.run.table("trials.json", *tabulate(self.study.counted()))
         if best is not None:
@@ -138,7 +165,9 @@ class _Report:
 
 
 def _tell_defaults(study: Study) -> str:
-    """Return the result of the trial with the defaults for the line about the best one; empty if it has none."""
+    """Return the result of the trial with the defaults for the line about the best one; empty if it
+    has none.
+    """
     defaults = study.defaults()
     if defaults is None or defaults.value is None:
         return ""
@@ -148,14 +177,25 @@ def _tell_defaults(study: Study) -> str:
 def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: JobStop) -> None:
     """Runs trials in processes until the study is done; ends them when this one is asked to end."""
     jobs, threads = config.tuning.jobs, count_cpus(config.engine, config.tuning.jobs)
-    task = {"given": {**config.given, **_plain(config.tuning)}, "parent": run.run_id, "threads": threads}
-    tasks = [Task(f"worker-{number}", WORK, {**task, "worker": number}, threads, config.engine.job_gpus)
-             for number in range(jobs)]  # fmt: skip
+    task = {
+        "given": {**config.given, **_plain(config.tuning)},
+        "parent": run.run_id,
+        "threads": threads,
+    }
+    tasks = [
+        Task(f"worker-{number}", WORK, {**task, "worker": number}, threads, config.engine.job_gpus)
+        for number in range(jobs)
+    ]
     engine = make_engine(config.engine, jobs, quiet=False)
-    ended = engine.run(tasks, run.folder.path / "workers", lambda _: report.refresh_now_and_then(), stop)
+    ended = engine.run(
+        tasks, run.folder.path / "workers", lambda _: report.refresh_now_and_then(), stop
+    )
     if all(status.state is State.FAILED for status in ended.values()):
-        raise RunFailed(f"All processes of the study ended early ({next(iter(ended.values())).reason}). What they said "
-                        "stands above; start tune again to go on.")  # fmt: skip
+        raise RunFailed(
+            f"All processes of the study ended early ({next(iter(ended.values())).reason}). "
+            "What they said "
+            "stands above; start tune again to go on."
+        )
 
 
 def _plain(settings: TuneSettings) -> dict[str, Any]:

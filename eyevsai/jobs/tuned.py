@@ -18,7 +18,9 @@ log = logging.getLogger("eyevsai")
 
 BEST = "best.json"
 MAX_FACTOR = 2  # by which training may have more epochs than the trials of such a study
-LENGTHS = frozenset({"epochs", "freeze_base_epochs", "fine_tune_epochs"})  # settings that tell how long a trial is
+LENGTHS = frozenset(
+    {"epochs", "freeze_base_epochs", "fine_tune_epochs"}
+)  # settings that tell how long a trial is
 UNCHANGED = "no setting changes"
 
 
@@ -48,10 +50,12 @@ class _About:
 def use_tuned(
     config: TrainConfig, name: ModelName, tracking_uri: str, classes: Sequence[str] | None = None
 ) -> tuple[TrainConfig, str | None]:
-    """The configuration with the best settings of a study in place of defaults, and the study's run.
+    """The configuration with the best settings of a study in place of defaults, and the study's
+    run.
 
-    What was given on the command line stays. A study that is named is always used; otherwise it is the newest finished
-    one to which there are no objections (`find_objections`), if any. Studies of other `classes` are not considered.
+    What was given on the command line stays. A study that is named is always used; otherwise it is
+    the newest finished one to which there are no objections (`find_objections`), if any. Studies of
+    other `classes` are not considered.
 
     Raises:
         UserError: the study that was named is not there, has found nothing, or is of another model.
@@ -65,8 +69,12 @@ def use_tuned(
     found = _find_named(wanted, about, tracking_uri)
     settings = apply_best(config, found.best)
     if objections := find_objections(found.best, config.model.settings, settings):
-        log.warning("Study %s is used because --tuned names it; --tuned %s would not use it: %s.",
-                    found.study, AUTO_TUNED, "; ".join(objections))  # fmt: skip
+        log.warning(
+            "Study %s is used because --tuned names it; --tuned %s would not use it: %s.",
+            found.study,
+            AUTO_TUNED,
+            "; ".join(objections),
+        )
     return _use(config, found, settings)
 
 
@@ -74,18 +82,26 @@ def describe_tuned(config: TrainConfig) -> str:
     """Return the settings that a study changed, as one line."""
     before = config.untuned or config
     old, new = asdict(before.model.settings), asdict(config.model.settings)
-    return spell_changes({name: (old[name], new[name]) for name in new if old[name] != new[name]}) or UNCHANGED
+    return (
+        spell_changes({name: (old[name], new[name]) for name in new if old[name] != new[name]})
+        or UNCHANGED
+    )
 
 
 def spell_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """Return settings, old and new values as `lr 0.003 -> 0.01123, width 32 -> 48`: numbers have four digits."""
-    return ", ".join(f"{name} {_spell(old)} -> {_spell(new)}" for name, (old, new) in changes.items())
+    """Return settings, old and new values as `lr 0.003 -> 0.01123, width 32 -> 48`: numbers have
+    four digits.
+    """
+    return ", ".join(
+        f"{name} {_spell(old)} -> {_spell(new)}" for name, (old, new) in changes.items()
+    )
 
 
 def apply_best(config: TrainConfig, best: Mapping[str, Any]) -> Settings:
     """Return a model's settings with those of a study's best trial in place of defaults.
 
-    Flags stay. So do epochs that the study did not search: they were given to `tune` to make trials short.
+    Flags stay. So do epochs that the study did not search: they were given to `tune` to make trials
+    short.
 
     Raises:
         UserError: the study's settings and the flags do not go together.
@@ -93,13 +109,17 @@ def apply_best(config: TrainConfig, best: Mapping[str, Any]) -> Settings:
     known = {setting.name: setting.search for setting in settings_of(type(config.model.settings))}
     by_default = [name for name, search in known.items() if search]
     searched = best.get("searched", by_default)  # earlier versions did not write it
-    values = {name: value for name, value in best["settings"].items()
-              if name in known and name not in config.given and (name in searched or name not in LENGTHS)}  # fmt: skip
+    values = {
+        name: value
+        for name, value in best["settings"].items()
+        if name in known and name not in config.given and (name in searched or name not in LENGTHS)
+    }
     return replace(config.model.settings, **values)
 
 
 def find_objections(best: Mapping[str, Any], plain: Settings, tuned: Settings) -> list[str]:
-    """Return why a study's best trial is no proof that its settings are better than the defaults; empty if it is.
+    """Return why a study's best trial is no proof that its settings are better than the defaults;
+    empty if it is.
 
     Args:
         best: what `tune` wrote about the best trial and the one with the defaults.
@@ -108,23 +128,39 @@ def find_objections(best: Mapping[str, Any], plain: Settings, tuned: Settings) -
     """
     defaults = best.get("defaults")
     if defaults is None:
-        return ["none of its trials is known to have the defaults, since it was begun by an earlier version"]
+        return [
+            "none of its trials is known to have the defaults, since it was begun by an earlier "
+            "version"
+        ]
     found = []
     if best["complete"] < MIN_COMPLETE:
-        found.append(f"it has {_count(best['complete'], 'complete trial')} of the {MIN_COMPLETE} that are needed")
+        found.append(
+            f"it has {_count(best['complete'], 'complete trial')} of the {MIN_COMPLETE} that "
+            "are needed"
+        )
     for trained, wanted in ((best["epochs"], _epochs(tuned)), (defaults["epochs"], _epochs(plain))):
         if (trained or 0) * MAX_FACTOR < wanted:
-            found.append(f"its trials have {_count(trained or 0, 'epoch')}, less than half of the {wanted} of training")
+            found.append(
+                f"its trials have {_count(trained or 0, 'epoch')}, less than half of the "
+                f"{wanted} of training"
+            )
             break
     if defaults["accuracy"] is None:
-        found.append(f"its trial {defaults['trial']}, which has the defaults, has no result ({defaults['state']})")
+        found.append(
+            f"its trial {defaults['trial']}, which has the defaults, has no result "
+            f"({defaults['state']})"
+        )
     elif best["accuracy"] <= defaults["accuracy"]:
-        found.append(f"its best valid accuracy {best['accuracy']:.4f} is not above that of the defaults, "
-                     f"{defaults['accuracy']:.4f} (trial {defaults['trial']})")  # fmt: skip
+        found.append(
+            f"its best valid accuracy {best['accuracy']:.4f} is not above that of the defaults, "
+            f"{defaults['accuracy']:.4f} (trial {defaults['trial']})"
+        )
     return found
 
 
-def _use_newest(config: TrainConfig, about: _About, tracking_uri: str) -> tuple[TrainConfig, str | None]:
+def _use_newest(
+    config: TrainConfig, about: _About, tracking_uri: str
+) -> tuple[TrainConfig, str | None]:
     """Use the newest finished study without objections; log those to the newest of all."""
     from eyevsai.tracking.search import find_tagged, has_classes, read_json
 
@@ -132,7 +168,11 @@ def _use_newest(config: TrainConfig, about: _About, tracking_uri: str) -> tuple[
     for run in find_tagged(tracking_uri, {"job": "tune", **about.tags}):
         if run.status != "FINISHED" or not has_classes(run.tags, about.classes_sha256):
             continue
-        found = _Found(run.run_id, run.tags.get("study", run.run_id), read_json(tracking_uri, run.run_id, BEST) or {})
+        found = _Found(
+            run.run_id,
+            run.tags.get("study", run.run_id),
+            read_json(tracking_uri, run.run_id, BEST) or {},
+        )
         settings, objections = _examine(config, found.best)
         if settings is not None and not objections:
             used = found, settings
@@ -165,11 +205,14 @@ def _find_named(wanted: str, about: _About, tracking_uri: str) -> _Found:
     run_id = find_study(tracking_uri, about.tags, wanted, about.classes_sha256)
     if run_id is None:
         raise UserError(
-            f"There is no finished study or run {wanted} of {about.name}. `eyevsai ui` shows those that are there."
+            f"There is no finished study or run {wanted} of {about.name}. `eyevsai ui` shows "
+            "those that are there."
         )
     best = read_json(tracking_uri, run_id, BEST)
     if best is None:
-        raise UserError(f"The study in run {run_id} has no {BEST}. Take --tuned {NEVER_TUNED}, or tune again.")
+        raise UserError(
+            f"The study in run {run_id} has no {BEST}. Take --tuned {NEVER_TUNED}, or tune again."
+        )
     return _Found(run_id, find_run(tracking_uri, run_id).tags.get("study", run_id), best)
 
 
@@ -181,8 +224,14 @@ def _use(config: TrainConfig, found: _Found, settings: Settings) -> tuple[TrainC
     known.append(f"valid accuracy {found.best['accuracy']:.4f}")
     if defaults.get("accuracy") is not None:
         known.append(f"defaults {defaults['accuracy']:.4f}")
-    log.info("Settings of study %s (run %s; %s): %s. --tuned %s keeps the defaults.",
-             found.study, found.run_id, ", ".join(known), describe_tuned(tuned), NEVER_TUNED)  # fmt: skip
+    log.info(
+        "Settings of study %s (run %s; %s): %s. --tuned %s keeps the defaults.",
+        found.study,
+        found.run_id,
+        ", ".join(known),
+        describe_tuned(tuned),
+        NEVER_TUNED,
+    )
     return tuned, found.run_id
 
 

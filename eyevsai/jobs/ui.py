@@ -25,7 +25,11 @@ from eyevsai.store import find_store, open_store, reach_server, shown, sqlite_pa
 START_S, END_S, ASK_EVERY_S = 120.0, 4.0, 0.2
 SAID_LINES = 20  # of what the UI said, when it ends by itself
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-DISPLAYS = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")  # one of which is set where Linux can show a browser
+DISPLAYS = (
+    "BROWSER",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+)  # one of which is set where Linux can show a browser
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,11 @@ class Window:
             socket.create_server((self.host, self.port), family=family).close()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise UserError(f"Port {self.port} is taken by another program, maybe by another eyevsai ui. "
-                                "Choose one with --port, such as "
-                                f"--port {_free_port(self.host, family)}.") from error  # fmt: skip
+                raise UserError(
+                    f"Port {self.port} is taken by another program, maybe by another eyevsai ui. "
+                    "Choose one with --port, such as "
+                    f"--port {_free_port(self.host, family)}."
+                ) from error
             why = str(error.strerror or error).partition(" (while")[0]  # Python repeats the address
             raise UserError(
                 f"Nothing can listen at {self.host}:{self.port}: {why}. Check --host and --port."
@@ -61,7 +67,10 @@ class Window:
         """Says where something is shown, and opens a browser there."""
         print(f"{what}: {self.url}")
         if self.host not in LOOPBACK:
-            print(f"Whoever reaches {self.host}:{self.port} sees and changes everything in it: there is no login.")
+            print(
+                f"Whoever reaches {self.host}:{self.port} sees and changes everything in it: "
+                "there is no login."
+            )
         print("Ctrl-C ends it.", flush=True)
         open_browser(self.url + page, self.browser)
 
@@ -73,7 +82,9 @@ def open_browser(url: str, wanted: bool) -> None:
 
 
 def find_server() -> str | None:
-    """The address of the server that keeps the store, once it has answered; None for a store of another kind."""
+    """The address of the server that keeps the store, once it has answered; None for a store of
+    another kind.
+    """
     uri = find_store()
     if not uri.startswith("http"):
         return None
@@ -101,16 +112,21 @@ def show_store(window: Window, *, verbose: bool) -> None:
 
 
 def show_studies(window: Window, storage: str | None, state_root: Path) -> None:
-    """Serves optuna-dashboard over the studies beside the store, or in a database, until this process is asked to end.
+    """Serves optuna-dashboard over the studies beside the store, or in a database, until this
+    process is asked to end.
 
     Raises:
-        UserError: there are none, or the address cannot be used, or optuna-dashboard is not installed.
+        UserError: there are none, or the address cannot be used, or optuna-dashboard is not
+            installed.
     """
     folder = studies_folder(find_store(), state_root)
     window.check()
     from eyevsai.tuning.dashboard import serving_studies
 
-    with _stopping_at_hangup(), serving_studies(folder, storage, window.host, window.port) as server:
+    with (
+        _stopping_at_hangup(),
+        serving_studies(folder, storage, window.host, window.port) as server,
+    ):
         window.show(f"The studies in {shown(storage) if storage else folder}")
         server.serve_forever()
 
@@ -126,19 +142,36 @@ def _stopping_at_hangup() -> Iterator[None]:
 
 
 @contextmanager
-def _mlflow_ui(uri: str, window: Window, verbose: bool) -> Iterator[tuple[subprocess.Popen[str], deque[str]]]:
-    """MLflow's UI as a process, the first of a session, which ends with the block; and the last lines that it says."""
+def _mlflow_ui(
+    uri: str, window: Window, verbose: bool
+) -> Iterator[tuple[subprocess.Popen[str], deque[str]]]:
+    """MLflow's UI as a process, the first of a session, which ends with the block; and the last
+    lines that it says.
+    """
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", window.host]
     command += ["--port", str(window.port)]
-    if (path := sqlite_path(uri)) is not None:  # where an experiment that is made in the UI keeps its files
+    if (
+        path := sqlite_path(uri)
+    ) is not None:  # where an experiment that is made in the UI keeps its files
         command += ["--default-artifact-root", str(path.parent / "mlruns")]
-    # the address as a variable, since others see a command line; workers for what no classifier needs take 0.6 GB
-    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    # the address as a variable, since others see a command line; workers for what no classifier
+    # needs take 0.6 GB
+    env = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": uri,
+    }
     said: deque[str] = deque(maxlen=SAID_LINES)
     process = subprocess.Popen(
-        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", start_new_session=True,
-    )  # fmt: skip
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
     try:
         threading.Thread(target=_listen, args=(process, said, verbose), daemon=True).start()
         yield process, said
@@ -162,7 +195,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _wait_for(url: str, process: subprocess.Popen[str], said: deque[str]) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads back to this machine
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({})
+    )  # no proxy leads back to this machine
     end = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < end:
         with suppress(OSError), opener.open(url, timeout=2):

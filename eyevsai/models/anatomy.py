@@ -25,8 +25,8 @@ class Layer:
 class Anatomy:
     """The parts of a model in the order in which an image passes them.
 
-    `flops` counts the floating-point operations of one image, a multiplication and its addition as two;
-    None where that says nothing.
+    `flops` counts the floating-point operations of one image, a multiplication and its addition as
+    two; None where that says nothing.
     """
 
     layers: list[Layer]
@@ -41,7 +41,11 @@ def examine_network(network: nn.Module, image_size: int) -> Anatomy:
 
     layers: dict[str, Layer] = {}
     training, device = network.training, next(network.parameters()).device
-    named = [(name, module) for name, module in network.named_modules() if name and name.count(".") < DEPTH]
+    named = [
+        (name, module)
+        for name, module in network.named_modules()
+        if name and name.count(".") < DEPTH
+    ]
     hooks = [module.register_forward_hook(_note(name, layers)) for name, module in named]
     network.eval()
     try:

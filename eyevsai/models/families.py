@@ -38,13 +38,16 @@ def variation_of(family: str, name: str | None) -> tuple[str, Variation]:
     elif name not in variations:
         owners = [other for other in FAMILIES if name in family_of(other).variations]
         if owners:
-            raise UserError(f"{name!r} is a variation of {owners[0]}, not of {family}: add --model {owners[0]}.")
+            raise UserError(
+                f"{name!r} is a variation of {owners[0]}, not of {family}: add --model {owners[0]}."
+            )
         choose(f"{family} variation", name, variations)
     return name, variations[name]
 
 
 def choose_models(text: str) -> list[tuple[str, str]]:
-    """Family and variation of all models that a list such as `deep_v1,deep_v2/resnet` names, in the table's order.
+    """Family and variation of all models that a list such as `deep_v1,deep_v2/resnet` names, in the
+    table's order.
 
     Raises:
         UserError: one is not known; the message names the nearest.

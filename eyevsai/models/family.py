@@ -19,16 +19,22 @@ class Variation:
     settings: type[Settings]
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by budget
     papers: tuple[str, ...] = ()
-    decides_by_steps: bool = False  # as trees do: where a number falls on another side, the answer jumps
+    decides_by_steps: bool = (
+        False  # as trees do: where a number falls on another side, the answer jumps
+    )
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family; its first variation is the default. `learner` is `module:class`, imported when built."""
+    """A family; its first variation is the default. `learner` is `module:class`, imported when
+    built.
+    """
 
     name: str
     title: str
     learner: str
     variations: Mapping[str, Variation]
     framework: str = "pytorch"  # that fits it; whatever that is, what is kept are tensors
-    extras: Mapping[str, str] = field(default_factory=dict)  # of this project, which it can do without, and their gain
+    extras: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of this project, which it can do without, and their gain

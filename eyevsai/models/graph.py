@@ -1,4 +1,6 @@
-"""A whole classifier as one torch module, from raw pixels to probabilities: what leaves for other runtimes."""
+"""A whole classifier as one torch module, from raw pixels to probabilities: what leaves for other
+runtimes.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from eyevsai.data.resizing import Resizing
 
 
 class Graph(nn.Module):
-    """From N,H,W,3 uint8 of one size, any one, to N,C float32 probabilities; `classify` takes crops N,S,S,3 uint8."""
+    """From N,H,W,3 uint8 of one size, any one, to N,C float32 probabilities; `classify` takes crops
+    N,S,S,3 uint8.
+    """
 
     def __init__(self, preprocessing: Preprocessing, classify: nn.Module) -> None:
         super().__init__()

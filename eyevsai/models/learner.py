@@ -38,30 +38,39 @@ class Learner(Protocol):
     settings: Settings
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    temperature: float  # divides the logarithms of what is said; 1 until it is fitted to held-out images
+    temperature: (
+        float  # divides the logarithms of what is said; 1 until it is fitted to held-out images
+    )
     pruned: float  # the share of each layer's channels that was taken away; 0 when none was
 
     def prepare(self, train_labels: Sequence[str]) -> None:
-        """Gets ready to learn from images of these classes; `preprocessing` is settled from then on.
+        """Gets ready to learn from images of these classes; `preprocessing` is settled from then
+        on.
 
         Raises:
-            UserError: these settings cannot learn from them, or what learning begins with cannot be had.
+            UserError: these settings cannot learn from them, or what learning begins with cannot be
+                had.
         """
 
     def compute(self) -> dict[str, str]:
         """What will compute: device, precision and threads."""
 
-    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None) -> None:
-        """Learns from `train`; calls `on_epoch(epoch, row)` after each pass, once if there are no passes.
+    def fit(
+        self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
+    ) -> None:
+        """Learns from `train`; calls `on_epoch(epoch, row)` after each pass, once if there are no
+        passes.
 
-        A family that learns in passes goes on from the last of `checkpoints` and saves its own there.
+        A family that learns in passes goes on from the last of `checkpoints` and saves its own
+        there.
         """
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
         """N images uint8 RGB of any size -> N,C float32 probabilities, computed in float32."""
 
     def graph(self) -> nn.Module:
-        """A module from N,H,W,3 uint8 of one size, any, to N,C float32 probabilities; on the CPU, to predict with.
+        """A module from N,H,W,3 uint8 of one size, any, to N,C float32 probabilities; on the CPU,
+        to predict with.
 
         What is done with it leaves the learner as it was.
         """
@@ -101,7 +110,9 @@ class NetworkModel(Learner, Protocol):
     seed: int  # of every random draw while it learns
 
     def prune(self, share: float) -> None:
-        """Takes the least `share` of each layer's channels away; raises UserError where there are none to lose."""
+        """Takes the least `share` of each layer's channels away; raises UserError where there are
+        none to lose.
+        """
 
 
 @runtime_checkable
@@ -112,19 +123,28 @@ class MapLearner(NetworkModel, Protocol):
         """The layer that averages the map, N,K,h,w."""
 
 
-def build(family: str, variation: str, settings: Settings, classes: Sequence[str], seed: int) -> Learner:
+def build(
+    family: str, variation: str, settings: Settings, classes: Sequence[str], seed: int
+) -> Learner:
     """A new learner, its initial weights drawn from `seed`."""
     module, _, name = family_of(family).learner.partition(":")
-    learner: Learner = getattr(import_module(module), name)(variation, settings, tuple(classes), seed)
+    learner: Learner = getattr(import_module(module), name)(
+        variation, settings, tuple(classes), seed
+    )
     return learner
 
 
 def save(learner: Learner, folder: Path) -> None:
-    """Writes `model.safetensors` and `model.json` into `folder`, which is made if it is not there."""
+    """Writes `model.safetensors` and `model.json` into `folder`, which is made if it is not
+    there.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous().cpu() for name, tensor in learner.tensors().items()}, folder / WEIGHTS)
+    save_file(
+        {name: tensor.contiguous().cpu() for name, tensor in learner.tensors().items()},
+        folder / WEIGHTS,
+    )
     card = {
         "format": FORMAT,
         "family": learner.family,
@@ -136,7 +156,9 @@ def save(learner: Learner, folder: Path) -> None:
         "pruned": learner.pruned,
         "sha256": hash_file(folder / WEIGHTS),
     }
-    (folder / CARD).write_text(json.dumps(seal(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(
+        json.dumps(seal(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def seal(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +183,9 @@ def load(folder: Path) -> Learner:
         learner.temperature = float(card.get("temperature", 1.0))
         learner.pruned = float(card.get("pruned", 0.0))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder} holds no eyevsai model: {CARD} does not say what one is ({error}).") from error
+        raise UserError(
+            f"{folder} holds no eyevsai model: {CARD} does not say what one is ({error})."
+        ) from error
     learner.load_tensors(_read_weights(folder / WEIGHTS))
     return learner
 
@@ -176,11 +200,17 @@ def read_card(folder: Path) -> dict[str, Any]:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
         newer = card["format"] > FORMAT
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} holds no eyevsai model: {CARD} cannot be read ({error}).") from error
+        raise UserError(
+            f"{folder} holds no eyevsai model: {CARD} cannot be read ({error})."
+        ) from error
     if newer:
-        raise UserError(f"{folder} was saved by a newer eyevsai (format {card['format']}). Upgrade eyevsai.")
+        raise UserError(
+            f"{folder} was saved by a newer eyevsai (format {card['format']}). Upgrade eyevsai."
+        )
     if card["format"] >= SEALED and card != seal(card):
-        raise UserError(f"{folder / CARD} is not the file that was saved: its SHA-256 differs. Fetch it again.")
+        raise UserError(
+            f"{folder / CARD} is not the file that was saved: its SHA-256 differs. Fetch it again."
+        )
     return card
 
 
@@ -211,4 +241,6 @@ def _check_weights(path: Path, expected: str) -> None:
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
     if found != expected:
-        raise UserError(f"{path} is not the file that was saved: its SHA-256 differs. Fetch it again.")
+        raise UserError(
+            f"{path} is not the file that was saved: its SHA-256 differs. Fetch it again."
+        )

@@ -33,7 +33,9 @@ class NetworkLearner:
 
     family: ClassVar[str]
 
-    def __init__(self, variation: str, settings: TrainingSettings, classes: tuple[str, ...], seed: int) -> None:
+    def __init__(
+        self, variation: str, settings: TrainingSettings, classes: tuple[str, ...], seed: int
+    ) -> None:
         self.variation = variation
         self.settings = settings
         self.classes = classes
@@ -47,16 +49,26 @@ class NetworkLearner:
         self.network = self._lay_out(network)
 
     def _lay_out(self, network: nn.Module) -> nn.Module:
-        """What an image gives depends, to the last bit, on how weights lie in memory: as in training, always."""
-        return network.to(memory_format=torch.channels_last if self.settings.channels_last else torch.contiguous_format)
+        """What an image gives depends, to the last bit, on how weights lie in memory: as in
+        training, always.
+        """
+        return network.to(
+            memory_format=torch.channels_last
+            if self.settings.channels_last
+            else torch.contiguous_format
+        )
 
     def build_network(self) -> nn.Module:
         """N,3,S,S float32 -> N,C logits, freshly initialised."""
         raise TypeError(f"{type(self).__name__} must say how its network is built")
 
-    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None) -> None:
+    def fit(
+        self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
+    ) -> None:
         """See `Learner.fit`; raises what `Trainer.fit` raises."""
-        Trainer(self.course(), self.settings, self.preprocessing, self.seed).fit(train, valid, on_epoch, checkpoints)
+        Trainer(self.course(), self.settings, self.preprocessing, self.seed).fit(
+            train, valid, on_epoch, checkpoints
+        )
 
     def course(self) -> Course:
         """What of the network is trained when."""
@@ -73,13 +85,17 @@ class NetworkLearner:
 
     def graph(self) -> nn.Module:
         """See `Learner.graph`."""
-        network = predictor(copy.deepcopy(self.network).cpu().eval(), test_flips=self.settings.test_flips)
+        network = predictor(
+            copy.deepcopy(self.network).cpu().eval(), test_flips=self.settings.test_flips
+        )
         classify = Classification(network, self.preprocessing, self.temperature)
         return Graph(self.preprocessing, classify).eval()
 
     def pool(self) -> nn.Module:
         """The layer that averages the last map over places."""
-        *_, last = (layer for layer in self.network.modules() if isinstance(layer, nn.AdaptiveAvgPool2d))
+        *_, last = (
+            layer for layer in self.network.modules() if isinstance(layer, nn.AdaptiveAvgPool2d)
+        )
         return last
 
     def prepare(self, train_labels: Sequence[str]) -> None:
@@ -114,7 +130,9 @@ class NetworkLearner:
                 self.network = self._lay_out(self.network)
             self.network.load_state_dict(tensors)
         except (RuntimeError, KeyError, ValueError) as error:
-            raise UserError(f"The saved weights do not fit {self.family}/{self.variation}: {error}") from error
+            raise UserError(
+                f"The saved weights do not fit {self.family}/{self.variation}: {error}"
+            ) from error
         self.network.eval()
 
     def prune(self, share: float) -> None:
@@ -128,7 +146,9 @@ class NetworkLearner:
 class Classification(nn.Module):
     """From crops N,S,S,3 uint8 to N,C float32 probabilities."""
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, temperature: float) -> None:
+    def __init__(
+        self, network: nn.Module, preprocessing: Preprocessing, temperature: float
+    ) -> None:
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing

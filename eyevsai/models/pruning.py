@@ -1,4 +1,6 @@
-"""Structured pruning: whole channels go, with all that depends on them (Fang et al. 2023, DepGraph)."""
+"""Structured pruning: whole channels go, with all that depends on them (Fang et al. 2023,
+DepGraph).
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,14 @@ EIGHT = 8  # channels stay a multiple of it, which a CPU's instructions take at 
 
 @runtime_checkable
 class ChannelWise(Protocol):
-    """A module that gives as many channels as it is given, and whose inside torch's graph does not show."""
+    """A module that gives as many channels as it is given, and whose inside torch's graph does not
+    show.
+    """
 
     def channel_layers(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """The layers that take its channels, and those that give them; a normalisation is among the latter."""
+        """The layers that take its channels, and those that give them; a normalisation is among the
+        latter.
+        """
 
 
 def check_installed() -> None:
@@ -31,7 +37,8 @@ def check_installed() -> None:
 
 
 def prune(network: nn.Module, share: float, image_size: int) -> None:
-    """Takes the least `share` of each layer's channels away, by the size of their weights; the classes stay.
+    """Takes the least `share` of each layer's channels away, by the size of their weights; the
+    classes stay.
 
     Raises:
         UserError: every layer is too small to lose eight channels.
@@ -40,14 +47,18 @@ def prune(network: nn.Module, share: float, image_size: int) -> None:
 
     class _Rounding(torch_pruning.pruner.BasePruner):  # type: ignore[misc]
         def _round_to(self, lost: int, channels: int, unit: int) -> int:
-            """Keeps more than asked, not fewer: its own way takes all that is below a multiple, or nothing at all."""
+            """Keeps more than asked, not fewer: its own way takes all that is below a multiple, or
+            nothing at all.
+            """
             return max(channels - math.ceil((channels - lost) / unit) * unit, 0)
 
     before = sum(weight.numel() for weight in network.parameters())
     *_, classifier = (module for module in network.modules() if isinstance(module, nn.Linear))
     leaves = {type(module) for module in network.modules() if isinstance(module, ChannelWise)}
     gradients = [weight.requires_grad for weight in network.parameters()]
-    network.eval().requires_grad_(True)  # the graph of dependent channels is read off the gradient's
+    network.eval().requires_grad_(
+        True
+    )  # the graph of dependent channels is read off the gradient's
     pruner = _Rounding(
         network,
         torch.zeros(1, 3, image_size, image_size),
@@ -62,11 +73,15 @@ def prune(network: nn.Module, share: float, image_size: int) -> None:
     for weight, wanted in zip(network.parameters(), gradients, strict=True):
         weight.requires_grad_(wanted)
     if sum(weight.numel() for weight in network.parameters()) == before:
-        raise UserError(f"Nothing can be taken away with --prune {share:g}: no layer has {EIGHT} channels to lose.")
+        raise UserError(
+            f"Nothing can be taken away with --prune {share:g}: no layer has {EIGHT} channels "
+            "to lose."
+        )
 
 
 def fit_shapes(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Makes a network's layers as large as those that `tensors` were taken from, which lost channels.
+    """Makes a network's layers as large as those that `tensors` were taken from, which lost
+    channels.
 
     Raises:
         KeyError: a layer has no tensors.
@@ -85,7 +100,9 @@ def fit_shapes(network: nn.Module, tensors: dict[str, Tensor]) -> None:
         for kind in (module._parameters, module._buffers):
             for short, tensor in kind.items():
                 if tensor is not None:
-                    tensor.data = tensor.new_empty(tensors[f"{name}.{short}" if name else short].shape)
+                    tensor.data = tensor.new_empty(
+                        tensors[f"{name}.{short}" if name else short].shape
+                    )
 
 
 def _pruner_of_leaves() -> object:

@@ -28,7 +28,9 @@ class Artifacts:
         self.tracking_uri = client.tracking_uri
         experiments = list_experiments(client, deleted=True)
         self.experiment_ids = [experiment.experiment_id for experiment in experiments]
-        local = {each.artifact_location for each in experiments if is_local_uri(each.artifact_location)}
+        local = {
+            each.artifact_location for each in experiments if is_local_uri(each.artifact_location)
+        }
         self.roots = sorted(Path(local_file_uri_to_path(location)) for location in local)
 
     def folders_of(self, run_id: str, model_ids: tuple[str, ...] = ()) -> list[Path]:
@@ -40,8 +42,10 @@ class Artifacts:
     def check(self, uri: str, name: str, store: StoreId) -> None:
         """Raises UserError when files cannot be erased from here without a risk for others'."""
         if store.doubt:
-            raise UserError(f"its files may be the original's: {store.doubt}. If it is a store of its own: "
-                            "eyevsai doctor --adopt")  # fmt: skip
+            raise UserError(
+                f"its files may be the original's: {store.doubt}. If it is a store of its own: "
+                "eyevsai doctor --adopt"
+            )
         if not is_local_uri(uri):
             return
         folder = _folder(uri)
@@ -50,12 +54,16 @@ class Artifacts:
             raise UserError(f"{folder} is marked as another store's: it is left alone.")
         root = next((root for root in self.roots if _is_below(folder, root)), None)
         if root is None or folder.name != name:
-            raise UserError(f"{folder} is no folder of {name} below the artifacts of this store: it is left alone.")
+            raise UserError(
+                f"{folder} is no folder of {name} below the artifacts of this store: it is left "
+                "alone."
+            )
         if self.tracking_uri.startswith("http") and not root.is_dir():
             raise UserError(f"{root} is on the server's machine: clean up there.")
 
     def take_over(self, names: Collection[str], former: Collection[str], store: str) -> int:
-        """Mark the local folders of runs and logged models that have a mark of a `former` store as those of `store`.
+        """Mark the local folders of runs and logged models that have a mark of a `former` store as
+        those of `store`.
 
         Returns the number of folders.
         """
@@ -69,7 +77,9 @@ class Artifacts:
         return len(own)
 
     def erase(self, uri: str) -> int:
-        """Deletes what lies at a location that `check` passed; returns the bytes that were freed."""
+        """Deletes what lies at a location that `check` passed; returns the bytes that were
+        freed.
+        """
         if is_local_uri(uri):
             return erase(_folder(uri))
         repository = get_artifact_repository(uri, tracking_uri=self.tracking_uri)
@@ -90,7 +100,8 @@ def has_files(tracking_uri: str, run_id: str, folder: str) -> bool:
 
 
 def locate(tracking_uri: str, uri: str) -> tuple[str | None, bool]:
-    """The folder of this machine that an artifact location names, and whether it is not where it ought to be.
+    """The folder of this machine that an artifact location names, and whether it is not where it
+    ought to be.
 
     None is no reason to worry where a server names a folder of its own, or files lie elsewhere.
     """
@@ -120,8 +131,12 @@ def size_of(path: Path) -> int:
         if not path.is_dir() or path.is_symlink():
             return path.lstat().st_size
         with os.scandir(path) as entries:
-            return sum(size_of(Path(entry.path)) if entry.is_dir(follow_symlinks=False)
-                       else entry.stat(follow_symlinks=False).st_size for entry in entries)  # fmt: skip
+            return sum(
+                size_of(Path(entry.path))
+                if entry.is_dir(follow_symlinks=False)
+                else entry.stat(follow_symlinks=False).st_size
+                for entry in entries
+            )
     except OSError:  # gone, just now
         return 0
 
@@ -139,4 +154,7 @@ def _is_below(folder: Path, root: Path) -> bool:
 
 def _listed(repository: ArtifactRepository, folder: str | None) -> int:
     found = repository.list_artifacts(folder)
-    return sum(_listed(repository, each.path) if each.is_dir else int(each.file_size or 0) for each in found)
+    return sum(
+        _listed(repository, each.path) if each.is_dir else int(each.file_size or 0)
+        for each in found
+    )

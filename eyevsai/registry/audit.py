@@ -19,7 +19,10 @@ from eyevsai.store import all_pages
 from eyevsai.store_given_run import check_given
 
 EXPERIMENT = "eyevsai-registry"
-ABOUT = "Each promotion, rollback and deletion: who, when, why, before and after. See: eyevsai registry log NAME"
+ABOUT = (
+    "Each promotion, rollback and deletion: who, when, why, before and after. See: eyevsai "
+    "registry log NAME"
+)
 MODEL = "model."  # begins a tag for each registered model that a call was about
 CLEANUP = "cleanup"  # the action of a record that says what is deleted
 REFUSED = "refused"  # the tag of a record that says whether the policy was against it
@@ -40,7 +43,9 @@ class Entry:
     stage: str
     before: int | None
     after: int | None
-    refused: bool | None  # by the policy, whatever came of it then; None where it was not asked, or did not answer
+    refused: (
+        bool | None
+    )  # by the policy, whatever came of it then; None where it was not asked, or did not answer
     forced: bool
     versions: str  # of this model, that the call was about
 
@@ -63,7 +68,11 @@ class Record:
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Says more of the call."""
-        told = [RunTag(name, str(value)[:TAG_LENGTH]) for name, value in values.items() if value is not None]
+        told = [
+            RunTag(name, str(value)[:TAG_LENGTH])
+            for name, value in values.items()
+            if value is not None
+        ]
         insisting(lambda: self.client.log_batch(self.run_id, tags=told))
 
     def metrics(self, values: Mapping[str, float]) -> None:
@@ -84,11 +93,22 @@ class Record:
 
 
 @contextmanager
-def recording(client: MlflowClient, action: str, title: str, tags: Mapping[str, Any]) -> Iterator[Record]:
+def recording(
+    client: MlflowClient, action: str, title: str, tags: Mapping[str, Any]
+) -> Iterator[Record]:
     """A record that ends as the block ends: FINISHED, or FAILED with the error."""
-    origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "eyevsai", "mlflow.source.type": "LOCAL",
-              "job": "registry", "action": action}  # fmt: skip
-    told = {name: str(value)[:TAG_LENGTH] for name, value in (origin | dict(tags)).items() if value is not None}
+    origin = {
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": "eyevsai",
+        "mlflow.source.type": "LOCAL",
+        "job": "registry",
+        "action": action,
+    }
+    told = {
+        name: str(value)[:TAG_LENGTH]
+        for name, value in (origin | dict(tags)).items()
+        if value is not None
+    }
     experiment_id = _experiment(client)
     run = insisting(lambda: client.create_run(experiment_id, tags=told, run_name=title))
     record = Record(client, run.info.run_id)
@@ -97,7 +117,11 @@ def recording(client: MlflowClient, action: str, title: str, tags: Mapping[str, 
     except BaseException as error:
         with suppress(MlflowException):  # a store that is away hears it from the next sweep
             record.tags({"error": str(error) or type(error).__name__})
-            insisting(lambda: client.set_terminated(record.run_id, "FINISHED" if record.is_done else "FAILED"))
+            insisting(
+                lambda: client.set_terminated(
+                    record.run_id, "FINISHED" if record.is_done else "FAILED"
+                )
+            )
         raise
     record.finish()
 
@@ -125,12 +149,17 @@ def read_logs(client: MlflowClient) -> dict[str, list[Entry]]:
     for run in _records(client, ""):
         for tag in run.data.tags:
             if tag.startswith(MODEL):
-                found.setdefault(tag.removeprefix(MODEL), []).append(_entry(run, tag.removeprefix(MODEL)))
+                found.setdefault(tag.removeprefix(MODEL), []).append(
+                    _entry(run, tag.removeprefix(MODEL))
+                )
     return {name: sorted(entries, key=lambda entry: entry.time) for name, entries in found.items()}
 
 
-def find_before(entries: Sequence[Entry], stage: str, current: int | None, there: Collection[int]) -> int | None:
-    """Return the version that `rollback` restores: that of a stage before `current`; further back if it is gone.
+def find_before(
+    entries: Sequence[Entry], stage: str, current: int | None, there: Collection[int]
+) -> int | None:
+    """Return the version that `rollback` restores: that of a stage before `current`; further back
+    if it is gone.
 
     Args:
         entries: the log of a registered model.
@@ -139,7 +168,9 @@ def find_before(entries: Sequence[Entry], stage: str, current: int | None, there
         there: the numbers of the versions that exist.
     """
     wanted = current
-    for entry in reversed([entry for entry in entries if entry.counts(stage) and entry.action != "rollback"]):
+    for entry in reversed(
+        [entry for entry in entries if entry.counts(stage) and entry.action != "rollback"]
+    ):
         if entry.after != wanted:
             continue
         if entry.before is not None and entry.before in there and entry.before != current:
@@ -153,17 +184,25 @@ def _records(client: MlflowClient, wanted: str) -> list[Run]:
     if experiment is None:
         return []
     ids = [experiment.experiment_id]
-    return list(all_pages(lambda token: client.search_runs(ids, wanted, max_results=AT_ONCE, page_token=token)))
+    return list(
+        all_pages(
+            lambda token: client.search_runs(ids, wanted, max_results=AT_ONCE, page_token=token)
+        )
+    )
 
 
 def read_promotions(client: MlflowClient) -> dict[tuple[str, int], Entry]:
-    """The last attempt to give Production to each version that was done, or that the policy answered, by the version's
-    name and number: one that ended before, by a signal or an outage, says nothing of the version."""
+    """The last attempt to give Production to each version that was done, or that the policy
+    answered, by the version's name and number: one that ended before, by a signal or an outage,
+    says nothing of the version.
+    """
     runs = _records(client, "tags.action = 'promote' and tags.stage = 'production'")
     entries = [
         (tag.removeprefix(MODEL), _entry(run, tag.removeprefix(MODEL)))
-        for run in runs for tag in run.data.tags if tag.startswith(MODEL)
-    ]  # fmt: skip
+        for run in runs
+        for tag in run.data.tags
+        if tag.startswith(MODEL)
+    ]
     ordered = sorted(entries, key=lambda pair: pair[1].time)
     told = [pair for pair in ordered if pair[1].status == "FINISHED" or pair[1].refused is not None]
     return {(name, entry.after): entry for name, entry in told if entry.after is not None}
@@ -172,11 +211,19 @@ def read_promotions(client: MlflowClient) -> dict[tuple[str, int], Entry]:
 def _entry(run: Run, name: str) -> Entry:
     tags = run.data.tags
     return Entry(
-        run.info.run_id, datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000).astimezone(),
-        tags.get("action", ""), run.info.status, tags.get("mlflow.user", ""), tags.get("reason", ""),
-        tags.get("stage", ""), _number(tags.get("before")), _number(tags.get("after")),
-        ANSWERS.get(tags.get(REFUSED, "")), tags.get("forced") == "True", tags.get(f"{MODEL}{name}", ""),
-    )  # fmt: skip
+        run.info.run_id,
+        datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000).astimezone(),
+        tags.get("action", ""),
+        run.info.status,
+        tags.get("mlflow.user", ""),
+        tags.get("reason", ""),
+        tags.get("stage", ""),
+        _number(tags.get("before")),
+        _number(tags.get("after")),
+        ANSWERS.get(tags.get(REFUSED, "")),
+        tags.get("forced") == "True",
+        tags.get(f"{MODEL}{name}", ""),
+    )
 
 
 def _number(text: str | None) -> int | None:
@@ -186,7 +233,9 @@ def _number(text: str | None) -> int | None:
 def _experiment(client: MlflowClient) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
-        if found.lifecycle_stage != "active":  # somebody deleted it in the UI; what it says is still wanted
+        if (
+            found.lifecycle_stage != "active"
+        ):  # somebody deleted it in the UI; what it says is still wanted
             client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
     try:

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
     from eyevsai.registry.models import RegisteredModel
 
-CLASSES = "classes"  # the tag of a version or a registered model with its list; CLASSES_SHA256 is that with the hash
-ADDED, REMOVED = "classes_added", "classes_removed"  # tags of a version or of a promotion that changed the list
+# the tag of a version or a registered model with its list; CLASSES_SHA256 is that with the hash
+CLASSES = "classes"
+ADDED, REMOVED = (
+    "classes_added",
+    "classes_removed",
+)  # tags of a version or of a promotion that changed the list
 MODEL_TAG, VERSION_TAG = 5000, 100_000  # characters that MLflow's database keeps of such a tag
 LEAST_SHARED = 0.5  # share of the recorded classes; below it a dataset is taken for another one
 SHOWN = 8  # classes that a message names
@@ -28,7 +32,9 @@ SHOWN = 8  # classes that a message names
 
 @dataclass(frozen=True)
 class ClassChange:
-    """Difference between a recorded class list and a new one; `shared` is the share of recorded classes that remain."""
+    """Difference between a recorded class list and a new one; `shared` is the share of recorded
+    classes that remain.
+    """
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -46,7 +52,9 @@ class ClassChange:
     def tags(self) -> dict[str, str]:
         """Return the tags that record the difference; none if there is no difference."""
         parts = ((ADDED, self.added), (REMOVED, self.removed))
-        return {} if self.is_empty else {tag: _spell(classes)[:VERSION_TAG] for tag, classes in parts}
+        return (
+            {} if self.is_empty else {tag: _spell(classes)[:VERSION_TAG] for tag, classes in parts}
+        )
 
 
 def compare_classes(recorded: Sequence[str], new: Sequence[str]) -> ClassChange:
@@ -61,8 +69,12 @@ def hash_classes(classes: Iterable[str]) -> str:
     return hashlib.sha256(_spell(sorted(classes)).encode()).hexdigest()
 
 
-def class_tags(classes: Sequence[str], prefix: str = "", *, longest: int = MODEL_TAG) -> dict[str, str]:
-    """Return the tags that record a class list: its hash, and the list itself, empty if it is longer than a tag."""
+def class_tags(
+    classes: Sequence[str], prefix: str = "", *, longest: int = MODEL_TAG
+) -> dict[str, str]:
+    """Return the tags that record a class list: its hash, and the list itself, empty if it is
+    longer than a tag.
+    """
     text = _spell(classes)
     return {
         f"{prefix}{CLASSES}": text if len(text) <= longest else "",
@@ -71,7 +83,9 @@ def class_tags(classes: Sequence[str], prefix: str = "", *, longest: int = MODEL
 
 
 def read_classes(tags: Mapping[str, str], prefix: str = "") -> tuple[str, ...] | None:
-    """Return the class list that tags record; None if there is none, or if it does not match its hash."""
+    """Return the class list that tags record; None if there is none, or if it does not match its
+    hash.
+    """
     try:
         found = tuple(map(str, json.loads(tags.get(f"{prefix}{CLASSES}", ""))))
     except (ValueError, TypeError):
@@ -80,46 +94,66 @@ def read_classes(tags: Mapping[str, str], prefix: str = "") -> tuple[str, ...] |
 
 
 def recorded_classes(model: RegisteredModel, prefix: str = "") -> tuple[str, ...] | None:
-    """Return the class list that a registered model records, or one of its stages; None if that is unknown.
+    """Return the class list that a registered model records, or one of its stages; None if that is
+    unknown.
 
     A list that is too long for a tag of the model is read from a version that has it.
     """
     found, digest = read_classes(model.tags, prefix), model.tags.get(f"{prefix}{CLASSES_SHA256}")
     if found is None and digest:
-        same = (version.tags for version in reversed(model.versions) if version.tags.get(CLASSES_SHA256) == digest)
+        same = (
+            version.tags
+            for version in reversed(model.versions)
+            if version.tags.get(CLASSES_SHA256) == digest
+        )
         found = next(filter(None, map(read_classes, same)), None)
     return found
 
 
-def record_classes(client: MlflowClient, name: str, classes: Sequence[str], prefix: str = "") -> None:
-    """Set the class list that a registered model has, or, by the prefix of its tags, one of its stages."""
+def record_classes(
+    client: MlflowClient, name: str, classes: Sequence[str], prefix: str = ""
+) -> None:
+    """Set the class list that a registered model has, or, by the prefix of its tags, one of its
+    stages.
+    """
     for tag, value in class_tags(classes, prefix).items():
         insisting(partial(client.set_registered_model_tag, name, tag, value))
 
 
 def stage_prefix(stage: str) -> str:
-    """Return the beginning of a registered model's tags with the classes that were promoted to a stage."""
+    """Return the beginning of a registered model's tags with the classes that were promoted to a
+    stage.
+    """
     return f"{stage}."
 
 
-def check_change(name: ModelName, recorded: Sequence[str], new: Sequence[str], *, consented: bool) -> ClassChange:
-    """Return the difference between the classes of a registered model and those of its next version.
+def check_change(
+    name: ModelName, recorded: Sequence[str], new: Sequence[str], *, consented: bool
+) -> ClassChange:
+    """Return the difference between the classes of a registered model and those of its next
+    version.
 
     Raises:
-        UserError: fewer than half of the recorded classes remain, or there is a difference and no consent.
+        UserError: fewer than half of the recorded classes remain, or there is a difference and no
+            consent.
     """
     change = compare_classes(recorded, new)
     if change.shared < LEAST_SHARED:
         remain = len(set(recorded)) - len(change.removed)
         raise UserError(
-            f"The dataset {name.dataset} cannot be a new version of {name.registered}: it has {remain} of the "
-            f"{len(set(recorded))} classes of that model ({name_some(recorded)}), and the classes {name_some(new)}. If "
-            "it is another dataset in a folder of the same name, give it a name of its own with --dataset-name NAME."
+            f"The dataset {name.dataset} cannot be a new version of {name.registered}: it has "
+            f"{remain} of the "
+            f"{len(set(recorded))} classes of that model ({name_some(recorded)}), and the "
+            f"classes {name_some(new)}. If "
+            "it is another dataset in a folder of the same name, give it a name of its own with "
+            "--dataset-name NAME."
         )
     if not change.is_empty and not consented:
         raise UserError(
-            f"The classes of {name.dataset} differ from those of the newest version of {name.registered}: {change}. "
-            "To train a version with other classes, add --class-change true; if it is another dataset, add "
+            f"The classes of {name.dataset} differ from those of the newest version of "
+            f"{name.registered}: {change}. "
+            "To train a version with other classes, add --class-change true; if it is another "
+            "dataset, add "
             "--dataset-name NAME."
         )
     return change

@@ -1,4 +1,6 @@
-"""What may be deleted, and why the rest stays: from what was read to a plan, without asking a store anything."""
+"""What may be deleted, and why the rest stays: from what was read to a plan, without asking a store
+anything.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ from eyevsai.registry.versions import PINNED, POINTS_AT, PRUNED_FROM, URI
 from eyevsai.store import CLASSES_SHA256, COMPLETE_TRIALS, MIN_COMPLETE, PARENT
 
 Key = tuple[str, int]  # name and number of a version
-VERSION, FAILED, STUDY, CACHE, ORPHAN, UNFINISHED = "version", "failed run", "study", "cache", "orphan", "unfinished"
+VERSION, FAILED, STUDY, CACHE, ORPHAN, UNFINISHED = (
+    "version",
+    "failed run",
+    "study",
+    "cache",
+    "orphan",
+    "unfinished",
+)
 DATASET = "dataset"  # the tag that eyevsai's own registered models have
 DAY_MS = 86_400_000
 
@@ -35,7 +44,9 @@ class KnownRun:
 
 @dataclass(frozen=True)
 class Item:
-    """What is deleted together: versions first, then of each run its logged models, its files, and itself."""
+    """What is deleted together: versions first, then of each run its logged models, its files, and
+    itself.
+    """
 
     kind: str
     what: str
@@ -48,8 +59,10 @@ class Item:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return vars(self) | {"versions": [f"models:/{name}/{number}" for name, number in self.versions],
-                             "paths": [str(path) for path in self.paths]}  # fmt: skip
+        return vars(self) | {
+            "versions": [f"models:/{name}/{number}" for name, number in self.versions],
+            "paths": [str(path) for path in self.paths],
+        }
 
 
 @dataclass(frozen=True)
@@ -69,19 +82,30 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"bytes": self.size_bytes, "items": [item.to_json() for item in self.items], "kept": dict(self.kept)}
+        return {
+            "bytes": self.size_bytes,
+            "items": [item.to_json() for item in self.items],
+            "kept": dict(self.kept),
+        }
 
 
 def plan_versions(
-    models: Sequence[RegisteredModel], running: Sequence[KnownRun], pruned: Iterable[KnownRun], keep: int,
-    *, targets: Mapping[Key, str] = MappingProxyType({}), only: Collection[str] | None = None,
-) -> Plan:  # fmt: skip
-    """Plan the deletion of versions beyond the `keep` newest of each model, each with the run that it came from.
+    models: Sequence[RegisteredModel],
+    running: Sequence[KnownRun],
+    pruned: Iterable[KnownRun],
+    keep: int,
+    *,
+    targets: Mapping[Key, str] = MappingProxyType({}),
+    only: Collection[str] | None = None,
+) -> Plan:
+    """Plan the deletion of versions beyond the `keep` newest of each model, each with the run that
+    it came from.
 
     Versions of one run are one item, and the run stays when one of them does.
 
     Args:
-        models: all registered models, those that eyevsai did not make included: their versions may need ours.
+        models: all registered models, those that eyevsai did not make included: their versions may
+            need ours.
         running: all runs that are RUNNING.
         pruned: the runs that made a smaller model of a version.
         keep: newest versions of each model that stay.
@@ -94,23 +118,38 @@ def plan_versions(
     for model in ours:
         newest = {version.number for version in model.versions[-keep:]} if keep else set()
         for version in model.versions:
-            why = f"one of the {keep} newest" if version.number in newest else why_protected(version, used, targets)
+            why = (
+                f"one of the {keep} newest"
+                if version.number in newest
+                else why_protected(version, used, targets)
+            )
             if only is not None and model.name not in only:
                 why = why or "its model is not among those of this call"
             if why:
                 stays[version.name, version.number] = why
-    _add_copied(versions, stays, (each for model in models if DATASET not in model.tags for each in model.versions))
+    _add_copied(
+        versions,
+        stays,
+        (each for model in models if DATASET not in model.tags for each in model.versions),
+    )
     _add_needed(versions, stays, {run.run_id: run.tags[PRUNED_FROM] for run in pruned})
     groups: dict[object, list[KnownVersion]] = {}
     for key in sorted(versions.keys() - stays.keys()):
         groups.setdefault(versions[key].run_id or key, []).append(versions[key])
     still = {versions[key].run_id for key in stays}
     items = (_version_item(group, keep, still) for group in groups.values())
-    return Plan(tuple(items), {f"models:/{name}/{number}": stays[name, number] for name, number in sorted(stays)})
+    return Plan(
+        tuple(items),
+        {f"models:/{name}/{number}": stays[name, number] for name, number in sorted(stays)},
+    )
 
 
-def _add_copied(versions: Mapping[Key, KnownVersion], stays: dict[Key, str], copies: Iterable[KnownVersion]) -> None:
-    """Add the versions whose run or logged model a version of somebody's own registered model has, too."""
+def _add_copied(
+    versions: Mapping[Key, KnownVersion], stays: dict[Key, str], copies: Iterable[KnownVersion]
+) -> None:
+    """Add the versions whose run or logged model a version of somebody's own registered model has,
+    too.
+    """
     needed = {shared: copy.uri for copy in copies for shared in {copy.run_id, copy.model_id} - {""}}
     for key, version in versions.items():
         by = needed.get(version.run_id) or needed.get(version.model_id)
@@ -122,12 +161,17 @@ def _version_item(group: Sequence[KnownVersion], keep: int, still: set[str]) -> 
     run_id = group[0].run_id
     names = ", ".join(sorted({version.name for version in group}))
     return Item(
-        VERSION, ", ".join(version.uri for version in group), f"older than the {keep} newest of {names}",
-        tuple((version.name, version.number) for version in group), (run_id,) if run_id and run_id not in still else (),
-    )  # fmt: skip
+        VERSION,
+        ", ".join(version.uri for version in group),
+        f"older than the {keep} newest of {names}",
+        tuple((version.name, version.number) for version in group),
+        (run_id,) if run_id and run_id not in still else (),
+    )
 
 
-def why_protected(version: KnownVersion, used: Mapping[str, str], targets: Mapping[Key, str]) -> str | None:
+def why_protected(
+    version: KnownVersion, used: Mapping[str, str], targets: Mapping[Key, str]
+) -> str | None:
     """Return why a version stays whatever its age; None if nothing protects it.
 
     Args:
@@ -154,13 +198,18 @@ def in_use(running: Iterable[KnownRun]) -> dict[str, str]:
         if run.tags.get("action") == CLEANUP:  # it says which versions it deletes
             continue
         named = [run.tags.get(name, "") for name in ("subject", "model_uri", PRUNED_FROM, PARENT)]
-        named += [f"models:/{name.removeprefix(MODEL)}/{number}" for name, number in run.tags.items()
-                  if name.startswith(MODEL)]  # fmt: skip
+        named += [
+            f"models:/{name.removeprefix(MODEL)}/{number}"
+            for name, number in run.tags.items()
+            if name.startswith(MODEL)
+        ]
         used |= {each: run.run_id for each in (run.run_id, *named) if each}
     return used
 
 
-def _add_needed(versions: Mapping[Key, KnownVersion], stays: dict[Key, str], pruned: Mapping[str, str]) -> None:
+def _add_needed(
+    versions: Mapping[Key, KnownVersion], stays: dict[Key, str], pruned: Mapping[str, str]
+) -> None:
     """Adds to what stays what that needs, and so on until nothing more is needed."""
     by_run: dict[str, list[Key]] = {}  # and by logged model
     for each, version in versions.items():
@@ -169,10 +218,15 @@ def _add_needed(versions: Mapping[Key, KnownVersion], stays: dict[Key, str], pru
     waiting = list(stays)
     while waiting:
         needing = versions[waiting.pop()]
-        needed = [_key(needing.tags.get(POINTS_AT, "")), _key(needing.tags.get(PRUNED_FROM, "")),
-                  _key(pruned.get(needing.run_id, ""))]  # fmt: skip
+        needed = [
+            _key(needing.tags.get(POINTS_AT, "")),
+            _key(needing.tags.get(PRUNED_FROM, "")),
+            _key(pruned.get(needing.run_id, "")),
+        ]
         sharing = [*by_run.get(needing.run_id, ()), *by_run.get(needing.model_id, ())]
-        needed += [other for other in sharing if POINTS_AT not in versions[other].tags]  # a pointer owns nothing
+        needed += [
+            other for other in sharing if POINTS_AT not in versions[other].tags
+        ]  # a pointer owns nothing
         for key in filter(None, needed):
             if key in versions and key not in stays:
                 stays[key] = f"needed by {needing.uri}"
@@ -185,17 +239,24 @@ def _key(uri: str) -> Key | None:
 
 
 def plan_ended(
-    ended: Iterable[KnownRun], running: Sequence[KnownRun], registered: Collection[str], here: Collection[str],
-    *, days: float, now_ms: int,
-) -> Plan:  # fmt: skip
-    """Plan the deletion of FAILED runs, and of KILLED ones that ended more than `days` ago, without a version.
+    ended: Iterable[KnownRun],
+    running: Sequence[KnownRun],
+    registered: Collection[str],
+    here: Collection[str],
+    *,
+    days: float,
+    now_ms: int,
+) -> Plan:
+    """Plan the deletion of FAILED runs, and of KILLED ones that ended more than `days` ago, without
+    a version.
 
     Args:
         ended: runs that are FAILED or KILLED.
         running: all runs that are RUNNING.
         registered: the ids of runs with a version.
         here: the ids of runs with a checkpoint on this machine, which `--resume` could use.
-        days: the age from which KILLED runs go; a person may have interrupted a younger one to resume it.
+        days: the age from which KILLED runs go; a person may have interrupted a younger one to
+            resume it.
         now_ms: the current time in milliseconds since 1970.
     """
     used, items, kept = in_use(running), [], {}
@@ -208,15 +269,25 @@ def plan_ended(
         elif run.status == "KILLED" and now_ms - run.ended_ms <= days * DAY_MS:
             kept[f"run {run.run_id}"] = f"KILLED less than {days:g} days ago"
         else:
-            why = f"{run.status}, but could be resumed: --resume" if run.run_id in here else run.status
+            why = (
+                f"{run.status}, but could be resumed: --resume"
+                if run.run_id in here
+                else run.status
+            )
             items.append(Item(FAILED, f"run {run.run_id} ({run.name})", why, run_ids=(run.run_id,)))
     return Plan(tuple(items), kept)
 
 
 def plan_studies(
-    studies: Sequence[KnownRun], trials: Iterable[KnownRun], running: Sequence[KnownRun], days: float, now_ms: int
+    studies: Sequence[KnownRun],
+    trials: Iterable[KnownRun],
+    running: Sequence[KnownRun],
+    days: float,
+    now_ms: int,
 ) -> Plan:
-    """Studies that ended more than `days` ago, with their trials, but for those whose best settings train takes."""
+    """Studies that ended more than `days` ago, with their trials, but for those whose best settings
+    train takes.
+    """
     used, items, kept = in_use(running), [], {}
     of_study: dict[str, list[str]] = {}
     for trial in trials:
@@ -225,16 +296,24 @@ def plan_studies(
     for study in sorted(studies, key=lambda study: study.ended_ms):
         if study.status == "FINISHED":
             newest[_about(study)] = study
-    proven = {_about(study): study for study in sorted(studies, key=lambda study: study.ended_ms)
-              if study.status == "FINISHED" and int(study.tags.get(COMPLETE_TRIALS, "0")) >= MIN_COMPLETE}  # fmt: skip
+    proven = {
+        _about(study): study
+        for study in sorted(studies, key=lambda study: study.ended_ms)
+        if study.status == "FINISHED" and int(study.tags.get(COMPLETE_TRIALS, "0")) >= MIN_COMPLETE
+    }
     for study in studies:
         what = f"study {study.tags.get('study', study.name)} (run {study.run_id})"
         if by := used.get(study.run_id):
             kept[what] = f"in use by run {by}, which is RUNNING"
         elif study is newest.get(_about(study)):
-            kept[what] = "the newest finished study of its model and dataset: train takes its settings"
+            kept[what] = (
+                "the newest finished study of its model and dataset: train takes its settings"
+            )
         elif study is proven.get(_about(study)):
-            kept[what] = f"the newest with {MIN_COMPLETE} complete trials of its model and dataset: train may take it"
+            kept[what] = (
+                f"the newest with {MIN_COMPLETE} complete trials of its model and dataset: "
+                "train may take it"
+            )
         elif now_ms - study.ended_ms <= days * DAY_MS:
             kept[what] = f"ended less than {days:g} days ago"
         else:

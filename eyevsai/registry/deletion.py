@@ -1,7 +1,9 @@
-"""Deleting versions with their runs, logged models and files, so that a kill at any point is finished by a rerun.
+"""Deleting versions with their runs, logged models and files, so that a kill at any point is
+finished by a rerun.
 
-The record of a cleanup says first what it sets out to delete. Then versions go before files, and files before the rows
-that say where they are: what is listed can be loaded, and what is left over can be found.
+The record of a cleanup says first what it sets out to delete. Then versions go before files, and
+files before the rows that say where they are: what is listed can be loaded, and what is left over
+can be found.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 class Deletion:
-    """What one cleanup deletes. `kept` says why an item that was planned stayed, `failed` what could not be erased."""
+    """What one cleanup deletes. `kept` says why an item that was planned stayed, `failed` what
+    could not be erased.
+    """
 
     def __init__(self, client: MlflowClient, artifacts: Artifacts, state_root: Path) -> None:
         self.client, self.artifacts, self.state_root = client, artifacts, state_root
@@ -43,11 +47,15 @@ class Deletion:
         self.claimed_: set[str] = set()
 
     def why_not(self, items: Sequence[Item]) -> dict[str, str]:
-        """Return, by item, why its files must not be deleted from here; an item without a reason is left out."""
+        """Return, by item, why its files must not be deleted from here; an item without a reason is
+        left out.
+        """
         places = self.survey.locations(run_id for item in items for run_id in item.run_ids)
         for model_id in (model_id for item in items for model_id in item.model_ids):
             with _tolerating():
-                places[model_id] = [(model_id, self.client.get_logged_model(model_id).artifact_location)]
+                places[model_id] = [
+                    (model_id, self.client.get_logged_model(model_id).artifact_location)
+                ]
         return {item.what: why for item in items if (why := self._why_not(item, places))}
 
     def delete(self, items: Sequence[Item]) -> None:
@@ -81,7 +89,9 @@ class Deletion:
         """The items of which all files lie where they should, before anything is deleted."""
         places = {owner: [(owner, run.artifact_uri)] for owner, run in runs.items()}
         for owner, logged in models.items():
-            places.setdefault(owner, []).extend((model.model_id, model.artifact_location) for model in logged)
+            places.setdefault(owner, []).extend(
+                (model.model_id, model.artifact_location) for model in logged
+            )
         found = {item.what: why for item in items if (why := self._why_not(item, places))}
         self.kept |= found
         return [item for item in items if item.what not in found]
@@ -107,21 +117,41 @@ class Deletion:
         for name, numbers in by_name.items():
             claim(self.client, name, numbers)
         self.claimed_ |= by_name.keys()
-        used = in_use(self.survey.running())  # asked after: either we see a job, or the job sees our claim
+        used = in_use(
+            self.survey.running()
+        )  # asked after: either we see a job, or the job sees our claim
         return insisting(lambda: self._delete_free(items, by_name, used))
 
-    def _delete_free(self, items: Sequence[Item], names: Iterable[str], used: dict[str, str]) -> list[Item]:
-        free, registry = [], self.client._get_registry_client()  # MlflowClient reads the whole model at each deletion
+    def _delete_free(
+        self, items: Sequence[Item], names: Iterable[str], used: dict[str, str]
+    ) -> list[Item]:
+        free, registry = (
+            [],
+            self.client._get_registry_client(),
+        )  # MlflowClient reads the whole model at each deletion
         with one_transaction(registry.store):
             models = {name: read_model(self.client, name) for name in names}
-            targets = {(name, number): stage for name, model in models.items()
-                       for number, stage in rollback_targets(model, read_log(self.client, name)).items()}  # fmt: skip
-            there = {(each.name, each.number): each for model in models.values() for each in model.versions}
+            targets = {
+                (name, number): stage
+                for name, model in models.items()
+                for number, stage in rollback_targets(model, read_log(self.client, name)).items()
+            }
+            there = {
+                (each.name, each.number): each
+                for model in models.values()
+                for each in model.versions
+            }
             others = self._pointing(items)
             for item in items:
                 left = [there[key] for key in item.versions if key in there]
-                why = next((why for version in left if (why := why_protected(version, used, targets))), None)
-                why = why or next((f"needed by {others[run_id]}" for run_id in item.run_ids if run_id in others), None)
+                why = next(
+                    (why for version in left if (why := why_protected(version, used, targets))),
+                    None,
+                )
+                why = why or next(
+                    (f"needed by {others[run_id]}" for run_id in item.run_ids if run_id in others),
+                    None,
+                )
                 if why:
                     self.kept[item.what] = why
                     continue
@@ -131,17 +161,26 @@ class Deletion:
         return free
 
     def _pointing(self, items: Iterable[Item]) -> dict[str, str]:
-        """The versions that runs of the batch have besides those that are deleted: registered since it was planned."""
+        """The versions that runs of the batch have besides those that are deleted: registered since
+        it was planned.
+        """
         planned = {key for item in items for key in item.versions}
-        run_ids = ", ".join(f"'{run_id}'" for item in items if item.versions for run_id in item.run_ids)
+        run_ids = ", ".join(
+            f"'{run_id}'" for item in items if item.versions for run_id in item.run_ids
+        )
         if not run_ids:
             return {}
         found = self.client.search_model_versions(f"run_id IN ({run_ids})", max_results=1000)
-        return {str(each.run_id): f"models:/{each.name}/{each.version}" for each in found
-                if (each.name, int(each.version)) not in planned}  # fmt: skip
+        return {
+            str(each.run_id): f"models:/{each.name}/{each.version}"
+            for each in found
+            if (each.name, int(each.version)) not in planned
+        }
 
     def _begin(self, item: Item, runs: dict[str, KnownRun]) -> bool:
-        """Marks a run that no version's absence gives away as begun; False when somebody goes on with it."""
+        """Marks a run that no version's absence gives away as begun; False when somebody goes on
+        with it.
+        """
         if item.versions or not item.run_ids or item.run_ids[-1] not in runs:
             return True
         run_id = item.run_ids[-1]
@@ -153,7 +192,9 @@ class Deletion:
         self.kept[item.what] = "it is RUNNING again, or gone"
         return False
 
-    def _erase(self, item: Item, runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]) -> bool:
+    def _erase(
+        self, item: Item, runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]
+    ) -> bool:
         """Deletes all files of an item; what could not be is left to the next cleanup."""
         try:
             for run_id in item.run_ids:
@@ -176,8 +217,12 @@ class Deletion:
         with folder.claim():  # or a job that goes on with it would lose its checkpoints
             return folder.delete()
 
-    def _forget(self, items: Sequence[Item], runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]) -> None:
-        """Deletes the rows of logged models and runs; a server lets us do no more than mark them as deleted."""
+    def _forget(
+        self, items: Sequence[Item], runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]
+    ) -> None:
+        """Deletes the rows of logged models and runs; a server lets us do no more than mark them as
+        deleted.
+        """
         owners = [owner for item in items for owner in (*item.run_ids, *item.model_ids)]
         store: Any = self.client._tracking_client.store
         hard = hasattr(store, "_hard_delete_run")
@@ -197,7 +242,9 @@ class Deletion:
 
 
 def claim(client: MlflowClient, name: str, numbers: Iterable[int]) -> None:
-    """Says that versions are about to be deleted, so that nobody promotes them or begins to use them."""
+    """Says that versions are about to be deleted, so that nobody promotes them or begins to use
+    them.
+    """
     told = " ".join(map(str, sorted(numbers)))
     insisting(lambda: client.set_registered_model_tag(name, DELETING, told))
 
@@ -227,8 +274,9 @@ def _tolerating() -> Iterator[None]:
 def one_transaction(store: Any) -> Iterator[None]:
     """Calls of a database store inside the block are one transaction: all of them happen, or none.
 
-    Each of MLflow's calls is a transaction of its own, which takes a disk longer than all else that it does. In SQLite
-    nobody else writes during the block, so that what is read in it stays true. Other stores go on call by call.
+    Each of MLflow's calls is a transaction of its own, which takes a disk longer than all else that
+    it does. In SQLite nobody else writes during the block, so that what is read in it stays true.
+    Other stores go on call by call.
     """
     make = getattr(store, "ManagedSessionMaker", None)
     if make is None:

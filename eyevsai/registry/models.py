@@ -21,7 +21,11 @@ from eyevsai.store import all_pages
 Client = MlflowClient
 LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
 AT_ONCE = 1000  # of one answer
-STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or cannot be written
+STORE_ERRORS = (
+    MlflowException,
+    SQLAlchemyError,
+    OSError,
+)  # of a store that is away, or cannot be written
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,9 @@ def read_model(client: MlflowClient, name: str) -> RegisteredModel:
         UserError: there is none; the nearest is named.
     """
     if not re.fullmatch(f"{REGISTERED}+", name):
-        raise UserError(f"{name!r} is no name of a model here: these have letters, digits and _ . - in it.")
+        raise UserError(
+            f"{name!r} is no name of a model here: these have letters, digits and _ . - in it."
+        )
     try:
         found = client.get_registered_model(name)
     except MlflowException as error:
@@ -94,7 +100,8 @@ def read_models(client: MlflowClient) -> list[RegisteredModel]:
     for version in _all_versions(client, None):
         versions.setdefault(version.name, []).append(version)
     return sorted(
-        (_join(found, versions.get(found.name, ())) for found in _all_models(client)), key=lambda model: model.name
+        (_join(found, versions.get(found.name, ())) for found in _all_models(client)),
+        key=lambda model: model.name,
     )
 
 
@@ -115,11 +122,15 @@ def logged_model_of(source: str | None) -> str:
 
 
 def _all_models(client: MlflowClient) -> Iterator[Entity]:
-    return all_pages(lambda token: client.search_registered_models(max_results=AT_ONCE, page_token=token))
+    return all_pages(
+        lambda token: client.search_registered_models(max_results=AT_ONCE, page_token=token)
+    )
 
 
 def _all_versions(client: MlflowClient, wanted: str | None) -> Iterator[ModelVersion]:
-    return all_pages(lambda token: client.search_model_versions(wanted, max_results=AT_ONCE, page_token=token))
+    return all_pages(
+        lambda token: client.search_model_versions(wanted, max_results=AT_ONCE, page_token=token)
+    )
 
 
 def _join(found: Entity, versions: Iterable[ModelVersion]) -> RegisteredModel:
@@ -129,12 +140,21 @@ def _join(found: Entity, versions: Iterable[ModelVersion]) -> RegisteredModel:
         of_version[number] = (*of_version.get(number, ()), alias)
     known = (
         KnownVersion(
-            each.name, int(each.version), each.run_id or "", logged_model_of(each.source), each.current_stage or "None",
-            of_version.get(int(each.version), ()), dict(each.tags), int(each.creation_timestamp or 0),
+            each.name,
+            int(each.version),
+            each.run_id or "",
+            logged_model_of(each.source),
+            each.current_stage or "None",
+            of_version.get(int(each.version), ()),
+            dict(each.tags),
+            int(each.creation_timestamp or 0),
             int(each.last_updated_timestamp or 0),
         )
         for each in versions
-    )  # fmt: skip
+    )
     return RegisteredModel(
-        found.name, dict(found.tags), aliases, tuple(sorted(known, key=lambda version: version.number))
+        found.name,
+        dict(found.tags),
+        aliases,
+        tuple(sorted(known, key=lambda version: version.number)),
     )

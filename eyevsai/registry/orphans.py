@@ -22,27 +22,48 @@ OURS = "variation"  # the parameter that logged models of eyevsai have
 
 
 def plan_orphans(
-    client: MlflowClient, artifacts: Artifacts, survey: Survey, models: Iterable[RegisteredModel], state_root: Path
+    client: MlflowClient,
+    artifacts: Artifacts,
+    survey: Survey,
+    models: Iterable[RegisteredModel],
+    state_root: Path,
 ) -> Plan:
     """Plan the deletion of files whose run or logged model this store no longer has.
 
-    A folder that the store does not know is deleted only if that is proven: by its owner mark, or by the plan of an
-    interrupted cleanup of this store. All other unknown folders are kept and named. What was deleted in MLflow's UI
-    is still known, until `mlflow gc`, and is no orphan.
+    A folder that the store does not know is deleted only if that is proven: by its owner mark, or
+    by the plan of an interrupted cleanup of this store. All other unknown folders are kept and
+    named. What was deleted in MLflow's UI is still known, until `mlflow gc`, and is no orphan.
     """
-    folders = list(_artifact_folders(artifacts))  # listed before the store is asked: what is new by then is known
+    folders = list(
+        _artifact_folders(artifacts)
+    )  # listed before the store is asked: what is new by then is known
     here = [folder for folder in run_folders(state_root) if RUN.fullmatch(folder.run_id)]
     there = survey.everything()
     known = there.runs.keys() | there.models.keys() | there.deleted_models
     plan = _plan_folders(client, survey, [path for path in folders if path.name not in known])
     registered = {version.model_id for model in models for version in model.versions}
-    alone = (each for each, run_id in there.models.items() if run_id not in there.runs and each not in registered)
-    items = list(filter(None, (_logged_model_item(client, artifacts, model_id) for model_id in sorted(alone))))
+    alone = (
+        each
+        for each, run_id in there.models.items()
+        if run_id not in there.runs and each not in registered
+    )
+    items = list(
+        filter(
+            None, (_logged_model_item(client, artifacts, model_id) for model_id in sorted(alone))
+        )
+    )
     store = identify_store(client.tracking_uri)
-    items += [_run_folder_item(folder) for folder in here
-              if folder.run_id not in there.runs and folder.read(STORE) == store]  # fmt: skip
+    items += [
+        _run_folder_item(folder)
+        for folder in here
+        if folder.run_id not in there.runs and folder.read(STORE) == store
+    ]
     deleted = sum(there.runs.values())
-    kept = {f"{deleted} runs that were deleted in MLflow's UI": "mlflow gc frees them"} if deleted else {}
+    kept = (
+        {f"{deleted} runs that were deleted in MLflow's UI": "mlflow gc frees them"}
+        if deleted
+        else {}
+    )
     return plan + Plan(tuple(items), kept)
 
 
@@ -51,31 +72,61 @@ def _logged_model_item(client: MlflowClient, artifacts: Artifacts, model_id: str
     model = client.get_logged_model(model_id)
     if OURS not in (model.params or {}):
         return None
-    return Item(ORPHAN, f"logged model {model_id}", "neither its run nor a version is there", model_ids=(model_id,),
-                size_bytes=artifacts.size_of(model.artifact_location))  # fmt: skip
+    return Item(
+        ORPHAN,
+        f"logged model {model_id}",
+        "neither its run nor a version is there",
+        model_ids=(model_id,),
+        size_bytes=artifacts.size_of(model.artifact_location),
+    )
 
 
 def _run_folder_item(folder: RunFolder) -> Item:
-    return Item(ORPHAN, str(folder.path), "its run is gone", run_ids=(folder.run_id,), size_bytes=size_of(folder.path))
+    return Item(
+        ORPHAN,
+        str(folder.path),
+        "its run is gone",
+        run_ids=(folder.run_id,),
+        size_bytes=size_of(folder.path),
+    )
 
 
 def _artifact_folders(artifacts: Artifacts) -> Iterator[Path]:
     for root in artifacts.roots:
         for parent, pattern in ((root, RUN), (root / MODELS, MODEL)):
             if parent.is_dir():
-                yield from (path for path in sorted(parent.iterdir()) if pattern.fullmatch(path.name)
-                            and path.is_dir() and not path.is_symlink())  # fmt: skip
+                yield from (
+                    path
+                    for path in sorted(parent.iterdir())
+                    if pattern.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+                )
 
 
 def _plan_folders(client: MlflowClient, survey: Survey, unknown: list[Path]) -> Plan:
     """Plan the deletion of unknown folders that provably belong to this store; name the others."""
-    if not unknown or client.tracking_uri.startswith("http"):  # a server does not say what was deleted softly
+    if not unknown or client.tracking_uri.startswith(
+        "http"
+    ):  # a server does not say what was deleted softly
         return Plan()
     store, begun = read_store_id(client), ids_of_interrupted_cleanups(client, survey)
-    proven = [path for path in unknown if not store.doubt and (path.name in begun or is_owned(path, store.ids))]
-    why = f"unknown, kept: {store.doubt}" if store.doubt else "unknown, kept: no mark says that it is this store's"
+    proven = [
+        path
+        for path in unknown
+        if not store.doubt and (path.name in begun or is_owned(path, store.ids))
+    ]
+    why = (
+        f"unknown, kept: {store.doubt}"
+        if store.doubt
+        else "unknown, kept: no mark says that it is this store's"
+    )
     items = (
-        Item(ORPHAN, str(path), "its run or logged model is gone from this store", paths=(path,),
-             size_bytes=size_of(path)) for path in proven
-    )  # fmt: skip
+        Item(
+            ORPHAN,
+            str(path),
+            "its run or logged model is gone from this store",
+            paths=(path,),
+            size_bytes=size_of(path),
+        )
+        for path in proven
+    )
     return Plan(tuple(items), {str(path): why for path in unknown if path not in proven})

@@ -12,18 +12,36 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.errors import UserError
 from eyevsai.names import ModelName, registered_name
-from eyevsai.registry.classes import ADDED, check_change, class_tags, record_classes, recorded_classes
+from eyevsai.registry.classes import (
+    ADDED,
+    check_change,
+    class_tags,
+    record_classes,
+    recorded_classes,
+)
 from eyevsai.registry.models import logged_model_of, open_registry, read_model
-from eyevsai.registry.versions import POINTS_AT, REGISTERED_BY, carry_out_tags, find_version, refuse_claimed
+from eyevsai.registry.versions import (
+    POINTS_AT,
+    REGISTERED_BY,
+    carry_out_tags,
+    find_version,
+    refuse_claimed,
+)
 from eyevsai.run_folder import MODEL_ID, VERSION_URI, RunFolder
 
 VERSION = "version"  # the tag of a run that holds the URI of its version
 
 
 def register(
-    tracking_uri: str, name: ModelName, model_id: str | None, run_id: str, tags: Mapping[str, Any],
-    *, classes: Sequence[str] | None = None, class_change: bool = False,
-) -> str:  # fmt: skip
+    tracking_uri: str,
+    name: ModelName,
+    model_id: str | None,
+    run_id: str,
+    tags: Mapping[str, Any],
+    *,
+    classes: Sequence[str] | None = None,
+    class_change: bool = False,
+) -> str:
     """Register a logged model as the next version under its name and return `models:/NAME/VERSION`.
 
     The run is tagged with it. Without a logged model the version leads to the run's artifacts.
@@ -35,13 +53,17 @@ def register(
         run_id: the run that trained it.
         tags: of the version.
         classes: the class list that the registered model has from now on; None leaves it as it is.
-        class_change: consent to another list than the one it has; the difference becomes tags of the version.
+        class_change: consent to another list than the one it has; the difference becomes tags of
+            the version.
 
     Raises:
-        UserError: another dataset's name is written the same way, or the classes differ and nobody consented.
+        UserError: another dataset's name is written the same way, or the classes differ and nobody
+            consented.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    if not _make_model(client, name.registered, vars(name) | (class_tags(classes) if classes else {})):
+    if not _make_model(
+        client, name.registered, vars(name) | (class_tags(classes) if classes else {})
+    ):
         check_name(tracking_uri, name)
     texts = {key: str(value) for key, value in tags.items()}
     version = _find_told(client, name, run_id, texts)
@@ -49,8 +71,12 @@ def register(
         difference = _check_classes(client, name, classes, consented=class_change)
         source = f"models:/{model_id}" if model_id else client.get_run(run_id).info.artifact_uri
         told = texts | difference
-        version = client.create_model_version(name.registered, source, run_id, tags=told, model_id=model_id)
-    if classes and ADDED in version.tags:  # after the version exists: a retry finds it, and not a changed list
+        version = client.create_model_version(
+            name.registered, source, run_id, tags=told, model_id=model_id
+        )
+    if (
+        classes and ADDED in version.tags
+    ):  # after the version exists: a retry finds it, and not a changed list
         record_classes(client, name.registered, classes)
     uri = f"models:/{name.registered}/{version.version}"
     client.set_tag(run_id, VERSION, uri)
@@ -71,7 +97,8 @@ def _make_model(client: MlflowClient, name: str, tags: dict[str, str]) -> bool:
 def _check_classes(
     client: MlflowClient, name: ModelName, classes: Sequence[str] | None, *, consented: bool
 ) -> dict[str, str]:
-    """Return the tags with the difference between a new class list and the one that the registered model has.
+    """Return the tags with the difference between a new class list and the one that the registered
+    model has.
 
     A model that has none yet gets this one.
     """
@@ -84,10 +111,16 @@ def _check_classes(
     return check_change(name, recorded, classes, consented=consented).tags()
 
 
-def _find_told(client: MlflowClient, name: ModelName, run_id: str, tags: Mapping[str, str]) -> ModelVersion | None:
+def _find_told(
+    client: MlflowClient, name: ModelName, run_id: str, tags: Mapping[str, str]
+) -> ModelVersion | None:
     """The version that a run registered before it was interrupted."""
     of_run = client.search_model_versions(f"run_id = '{run_id}'")
-    told = (each for each in of_run if each.name == name.registered and each.tags.items() >= tags.items())
+    told = (
+        each
+        for each in of_run
+        if each.name == name.registered and each.tags.items() >= tags.items()
+    )
     return next(told, None)
 
 
@@ -99,10 +132,19 @@ def carry_out(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]
     """
     name, model_id = ModelName(**arguments["name"]), folder.read(MODEL_ID)
     if model_id is None:
-        raise UserError(f"the model of run {folder.run_id} was not stored, so no version of {name} is registered")
+        raise UserError(
+            f"the model of run {folder.run_id} was not stored, so no version of {name} is "
+            "registered"
+        )
     classes, consented = arguments.get("classes"), bool(arguments.get("class_change"))
     uri = register(
-        client.tracking_uri, name, model_id, folder.run_id, arguments["tags"], classes=classes, class_change=consented
+        client.tracking_uri,
+        name,
+        model_id,
+        folder.run_id,
+        arguments["tags"],
+        classes=classes,
+        class_change=consented,
     )
     folder.write(VERSION_URI, uri)
 
@@ -118,13 +160,15 @@ def check_name(tracking_uri: str, name: ModelName) -> None:
         return
     if owner != name.dataset:
         raise UserError(
-            f"The registered model {name.registered} belongs to the dataset {owner!r}, whose name is written "
+            f"The registered model {name.registered} belongs to the dataset {owner!r}, whose "
+            "name is written "
             f"like {name.dataset!r} in a registry. Rename one of the two folders."
         )
 
 
 def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
-    """Makes the model of a version one of the registered model that is called like its dataset; returns name, number.
+    """Makes the model of a version one of the registered model that is called like its dataset;
+    returns name, number.
 
     The newest one that points there already is taken.
     """
@@ -133,13 +177,22 @@ def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
     _make_model(client, name, {"dataset": dataset})
     model = read_model(client, name)
     if model.tags.get("dataset") != dataset or "variation" in model.tags:
-        raise UserError(f"The registered model {name} is not the one of the dataset {dataset!r}, whose name is written "
-                        "like it in a registry. Rename the folder of the dataset.")  # fmt: skip
+        raise UserError(
+            f"The registered model {name} is not the one of the dataset {dataset!r}, whose name "
+            "is written "
+            "like it in a registry. Rename the folder of the dataset."
+        )
     if there := [each.number for each in model.versions if each.tags.get(POINTS_AT) == uri]:
         return name, there[-1]
     source = str(client.get_model_version(original.name, original.number).source)
-    told = {POINTS_AT: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}  # the rest is read over there
-    version = client.create_model_version(name, source, original.run_id, tags=told, model_id=logged_model_of(source))
+    told = {
+        POINTS_AT: uri,
+        "dataset": dataset,
+        REGISTERED_BY: getpass.getuser(),
+    }  # the rest is read over there
+    version = client.create_model_version(
+        name, source, original.run_id, tags=told, model_id=logged_model_of(source)
+    )
     try:
         refuse_claimed(tracking_uri, uri)
     except UserError:

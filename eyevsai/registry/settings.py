@@ -1,4 +1,6 @@
-"""What a person may say about promotions and cleanups, and the policy that a promotion is held to."""
+"""What a person may say about promotions and cleanups, and the policy that a promotion is held
+to.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,17 @@ from typing import Annotated, Any, ClassVar
 
 from eyevsai.errors import UserError
 from eyevsai.names import nearest
-from eyevsai.settings import CACHE_ROOT, STATE_ROOT, Choice, Doc, Env, Parameter, Range, Settings, settings_of
+from eyevsai.settings import (
+    CACHE_ROOT,
+    STATE_ROOT,
+    Choice,
+    Doc,
+    Env,
+    Parameter,
+    Range,
+    Settings,
+    settings_of,
+)
 from eyevsai.toml_file import read_toml
 
 POLICY, DATASETS = "promotion.toml", "datasets"
@@ -23,20 +35,32 @@ class PromoteSettings(Settings):
 
     PANEL: ClassVar[str] = "Promotion"
 
-    name: Annotated[str | None, Parameter(), Doc("Registered model, as in `eyevsai registry status`.")] = None
-    version: Annotated[int | None, Range(1, 10**9), Parameter(), Doc("Number of the version.")] = None
-    to: Annotated[str, Choice(("production", "staging", "archived")), Parameter(), Doc("Where it goes.")] = "production"
-    policy: Annotated[
-        str | None, Doc(f"TOML file of what is asked of a version; {POLICY} here, if there is one, by default.")
+    name: Annotated[
+        str | None, Parameter(), Doc("Registered model, as in `eyevsai registry status`.")
     ] = None
-    force: Annotated[bool, Doc("Promote although the policy says no; takes a --reason, and is recorded.")] = False
+    version: Annotated[int | None, Range(1, 10**9), Parameter(), Doc("Number of the version.")] = (
+        None
+    )
+    to: Annotated[
+        str, Choice(("production", "staging", "archived")), Parameter(), Doc("Where it goes.")
+    ] = "production"
+    policy: Annotated[
+        str | None,
+        Doc(
+            f"TOML file of what is asked of a version; {POLICY} here, if there is one, by default."
+        ),
+    ] = None
+    force: Annotated[
+        bool, Doc("Promote although the policy says no; takes a --reason, and is recorded.")
+    ] = False
     class_change: Annotated[
-        bool, Doc("Promote although the classes differ from those that the stage has had; is recorded.")
+        bool,
+        Doc("Promote although the classes differ from those that the stage has had; is recorded."),
     ] = False
     reason: Annotated[str | None, Parameter(), Doc("Why, for those who read the log.")] = None
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
-    ] = STATE_ROOT  # fmt: skip
+    ] = STATE_ROOT
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +68,10 @@ class PromoteSettings(Settings):
             call = f"eyevsai promote {self.name or 'NAME'} --version {self.version or 'NUMBER'}"
             raise UserError(f"Say what to promote: {call}. See: eyevsai registry status")
         if self.force and not (self.reason or "").strip():
-            raise UserError("--force goes past the policy, so it takes a --reason for those who read the log later.")
+            raise UserError(
+                "--force goes past the policy, so it takes a --reason for those who read the "
+                "log later."
+            )
 
 
 @dataclass(frozen=True)
@@ -54,23 +81,42 @@ class CleanupSettings(Settings):
     PANEL: ClassVar[str] = "Cleanup"
 
     keep: Annotated[
-        int | None, Range(0, 10**6), Parameter(), Doc(f"Newest versions of each model that stay, {KEPT} by default; "
-                                                      "given alone it means --old-versions."),
-    ] = None  # fmt: skip
-    old_versions: Annotated[bool, Doc("Older versions, with runs, logged models and files.")] = False
-    failed_runs: Annotated[
-        bool, Doc("FAILED runs without a version, with their checkpoints, and KILLED ones older than --days.")
-    ] = False
-    tuning: Annotated[bool, Doc("Studies that ended more than --days ago, with their trials.")] = False
-    cache: Annotated[bool, Doc("Cached pixels and features; they are computed again when they are needed.")] = False
-    orphans: Annotated[bool, Doc("Files that provably belong to this store and whose run or logged model is gone.")] = (
+        int | None,
+        Range(0, 10**6),
+        Parameter(),
+        Doc(
+            f"Newest versions of each model that stay, {KEPT} by default; "
+            "given alone it means --old-versions."
+        ),
+    ] = None
+    old_versions: Annotated[bool, Doc("Older versions, with runs, logged models and files.")] = (
         False
     )
+    failed_runs: Annotated[
+        bool,
+        Doc(
+            "FAILED runs without a version, with their checkpoints, and KILLED ones older than "
+            "--days."
+        ),
+    ] = False
+    tuning: Annotated[bool, Doc("Studies that ended more than --days ago, with their trials.")] = (
+        False
+    )
+    cache: Annotated[
+        bool, Doc("Cached pixels and features; they are computed again when they are needed.")
+    ] = False
+    orphans: Annotated[
+        bool, Doc("Files that provably belong to this store and whose run or logged model is gone.")
+    ] = False
     all: Annotated[bool, Doc("All of these.")] = False
-    days: Annotated[float, Range(0.0, 36500.0), Doc("Age of the studies and KILLED runs that go.")] = 7.0
+    days: Annotated[
+        float, Range(0.0, 36500.0), Doc("Age of the studies and KILLED runs that go.")
+    ] = 7.0
     including_newest: Annotated[bool, Doc("Let --keep 0 delete the newest versions too.")] = False
     dry_run: Annotated[bool, Doc("Print what would be deleted, and delete nothing.")] = False
-    yes: Annotated[bool, Doc("Do not ask.")] = False  # undeclared in MLproject: a key `yes` is true to YAML
+    yes: Annotated[bool, Doc("Do not ask.")] = (
+        False  # undeclared in MLproject: a key `yes` is true to YAML
+    )
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
     ] = STATE_ROOT
@@ -80,11 +126,16 @@ class CleanupSettings(Settings):
         super().__post_init__()
         if not any(self.does(kind) for kind in CLEANED):
             flags = ", ".join(f"--{kind.replace('_', '-')}" for kind in CLEANED)
-            raise UserError(f"Say what to clean up: {flags}, or --all; --keep {KEPT} means --old-versions. "
-                            "--dry-run shows what would go.")  # fmt: skip
+            raise UserError(
+                f"Say what to clean up: {flags}, or --all; --keep {KEPT} means --old-versions. "
+                "--dry-run shows what would go."
+            )
         if self.keep == 0 and not self.including_newest:
-            raise UserError("--keep 0 keeps no version of any model but those in use, pinned, aliased or in a stage. "
-                            "If that is meant, add --including-newest.")  # fmt: skip
+            raise UserError(
+                "--keep 0 keeps no version of any model but those in use, pinned, aliased or in "
+                "a stage. "
+                "If that is meant, add --including-newest."
+            )
 
     def does(self, kind: str) -> bool:
         """Whether one of the kinds in `CLEANED` was asked for."""
@@ -104,18 +155,34 @@ class Policy(Settings):
     PANEL: ClassVar[str] = "Policy"
 
     metric: Annotated[
-        str, Choice(("accuracy", "macro_f1", "top5_accuracy")), Doc("The figure on the test split that counts.")
+        str,
+        Choice(("accuracy", "macro_f1", "top5_accuracy")),
+        Doc("The figure on the test split that counts."),
     ] = "accuracy"
     floor: Annotated[float, Range(0.0, 1.0), Doc("The least that it may be.")] = 0.0
-    tolerance: Annotated[float, Range(0.0, 1.0), Doc("How much less than in Production it may be.")] = 0.01
+    tolerance: Annotated[
+        float, Range(0.0, 1.0), Doc("How much less than in Production it may be.")
+    ] = 0.01
     significance: Annotated[
-        float, Range(0.0, 1.0),
-        Doc("A smaller loss than that is refused too where chance explains it with less than this (McNemar 1947)."),
-    ] = 0.05  # fmt: skip
-    max_latency_ms: Annotated[float | None, Range(0.0, 1e9), Doc("For one image, as its evaluation measured.")] = None
-    max_size_mb: Annotated[float | None, Range(0.0, 1e9), Doc("Of all files of the version.")] = None
+        float,
+        Range(0.0, 1.0),
+        Doc(
+            "A smaller loss than that is refused too where chance explains it with less than "
+            "this (McNemar 1947)."
+        ),
+    ] = 0.05
+    max_latency_ms: Annotated[
+        float | None, Range(0.0, 1e9), Doc("For one image, as its evaluation measured.")
+    ] = None
+    max_size_mb: Annotated[float | None, Range(0.0, 1e9), Doc("Of all files of the version.")] = (
+        None
+    )
     exports: Annotated[
-        str | None, Doc("Formats, with commas, that it must have been exported in; none that was refused by default.")
+        str | None,
+        Doc(
+            "Formats, with commas, that it must have been exported in; none that was refused by "
+            "default."
+        ),
     ] = None
 
 
@@ -141,8 +208,11 @@ def _parsed(said: Mapping[str, Any], file: Path) -> dict[str, Any]:
     for name, value in said.items():
         if name not in known:
             guess = nearest(name, known)
-            raise UserError(f"{file}: there is no {name!r} in a policy. {f'Did you mean {guess!r}? ' if guess else ''}"
-                            f"It has {', '.join(known)}.")  # fmt: skip
+            raise UserError(
+                f"{file}: there is no {name!r} in a policy. "
+                f"{f'Did you mean {guess!r}? ' if guess else ''}"
+                f"It has {', '.join(known)}."
+            )
         if isinstance(value, dict | list):
             raise UserError(f"{file}: {name} is one value, not {value!r}.")
     try:

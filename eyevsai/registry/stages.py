@@ -1,8 +1,9 @@
 """Which version is in Production or in Staging.
 
-MLflow keeps a stage with each version, so two can be in Production; an alias is one row of the model, and points at one
-version only. So the alias is the truth: it is set first, and stages are led after it until it has not moved meanwhile.
-A tag of the model says what was last written here. What differs from it was set by hand, in MLflow's UI, and counts.
+MLflow keeps a stage with each version, so two can be in Production; an alias is one row of the
+model, and points at one version only. So the alias is the truth: it is set first, and stages are
+led after it until it has not moved meanwhile. A tag of the model says what was last written here.
+What differs from it was set by hand, in MLflow's UI, and counts.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from eyevsai.registry.models import KnownVersion, RegisteredModel, read_model
 STAGES = {"production": "Production", "staging": "Staging"}  # by alias; of two the first counts
 ARCHIVED = "archived"
 NOBODY = ""
-DELETING = "eyevsai.deleting"  # the tag of a model that names versions about to be deleted, and of such a run
+# the tag of a model that names versions about to be deleted, and of such a run
+DELETING = "eyevsai.deleting"
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The version that a stage belongs to, None for nobody; `by_hand`: the alias or the stage was set by hand."""
+    """The version that a stage belongs to, None for nobody; `by_hand`: the alias or the stage was
+    set by hand.
+    """
 
     version: int | None
     by_hand: str | None = None
@@ -37,7 +41,9 @@ class Holder:
 
 def holder_of(model: RegisteredModel, stage: str) -> Holder:
     """Who holds `production` or `staging`; a version with both aliases is in Production."""
-    if stage != "production" and model.aliases.get(stage) == model.aliases.get("production", NOBODY):
+    if stage != "production" and model.aliases.get(stage) == model.aliases.get(
+        "production", NOBODY
+    ):
         return Holder(None)
     alias, known = model.aliases.get(stage), written(model, stage)
     staged = [version for version in model.versions if version.stage == STAGES[stage]]
@@ -54,7 +60,10 @@ def holder_of(model: RegisteredModel, stage: str) -> Holder:
 def rollback_targets(model: RegisteredModel, entries: Sequence[Entry]) -> dict[int, str]:
     """Return the versions that a rollback of each stage would restore, with the stage."""
     there = {version.number for version in model.versions}
-    found = {find_before(entries, stage, holder_of(model, stage).version, there): stage for stage in reversed(STAGES)}
+    found = {
+        find_before(entries, stage, holder_of(model, stage).version, there): stage
+        for stage in reversed(STAGES)
+    }
     return {number: stage for number, stage in found.items() if number is not None}
 
 
@@ -64,7 +73,9 @@ def stage_of(model: RegisteredModel, number: int) -> str | None:
 
 
 def stage_of_uri(uri: str) -> str | None:
-    """Return the stage that `models:/NAME@ALIAS` or `models:/NAME/STAGE` names; None if it names none."""
+    """Return the stage that `models:/NAME@ALIAS` or `models:/NAME/STAGE` names; None if it names
+    none.
+    """
     named = re.split("[@/]", uri)[-1]
     return next((alias for alias, title in STAGES.items() if named in (alias, title)), None)
 
@@ -76,16 +87,21 @@ def disagreements(model: RegisteredModel) -> list[str]:
         holder, alias = holder_of(model, stage), model.aliases.get(stage)
         if holder.by_hand is None:
             continue
-        staged = ", ".join(str(version.number) for version in model.versions if version.stage == title) or "none"
+        staged = (
+            ", ".join(str(version.number) for version in model.versions if version.stage == title)
+            or "none"
+        )
         found.append(
-            f"{model.name}: alias {stage} is {alias or 'none'}, stage {title} {staged}; the {holder.by_hand} was set "
+            f"{model.name}: alias {stage} is {alias or 'none'}, stage {title} {staged}; the "
+            f"{holder.by_hand} was set "
             f"by hand and counts. Lead the other after it: eyevsai registry settle {model.name}"
         )
     return found
 
 
 def put(client: MlflowClient, name: str, stage: str, version: int | None) -> int | None:
-    """Gives a stage to one version, or to nobody, whatever others do at the same time; returns who had it.
+    """Gives a stage to one version, or to nobody, whatever others do at the same time; returns who
+    had it.
 
     Raises:
         UserError: the version is gone, or about to go; who had the stage has it again.
@@ -96,9 +112,13 @@ def put(client: MlflowClient, name: str, stage: str, version: int | None) -> int
     else:
         _set_alias(client, name, stage, version)
         model = read_model(client, name)  # asked after: of this and a cleanup, one sees the other
-        if version in claimed(model.tags) or version not in {each.number for each in model.versions}:
+        if version in claimed(model.tags) or version not in {
+            each.number for each in model.versions
+        }:
             put(client, name, stage, None if before == version else before)
-            raise UserError(f"models:/{name}/{version} is being deleted by a cleanup. Choose another version.")
+            raise UserError(
+                f"models:/{name}/{version} is being deleted by a cleanup. Choose another version."
+            )
     settle(client, name)
     return before
 
@@ -111,7 +131,8 @@ def claimed(tags: Mapping[str, str]) -> frozenset[int]:
 def settle(client: MlflowClient, name: str) -> None:
     """Leads stages after aliases until no alias has moved meanwhile.
 
-    All stages each time: of two who settle different ones, the second may have taken a version from the first.
+    All stages each time: of two who settle different ones, the second may have taken a version from
+    the first.
     """
     model = read_model(client, name)
     while True:
@@ -124,7 +145,9 @@ def settle(client: MlflowClient, name: str) -> None:
             if model.tags.get(_tag(stage), NOBODY) != told:
                 insisting(partial(client.set_registered_model_tag, name, _tag(stage), told))
         before, model = model, read_model(client, name)
-        if model.aliases == before.aliases and all(_due_stage(model, each) == each.stage for each in model.versions):
+        if model.aliases == before.aliases and all(
+            _due_stage(model, each) == each.stage for each in model.versions
+        ):
             return
 
 
@@ -143,7 +166,10 @@ def adopt(client: MlflowClient, model: RegisteredModel) -> None:
 
 def _due_stage(model: RegisteredModel, version: KnownVersion) -> str:
     """The stage that a version ought to have by the aliases of its model."""
-    held = next((title for stage, title in STAGES.items() if model.aliases.get(stage) == version.number), None)
+    held = next(
+        (title for stage, title in STAGES.items() if model.aliases.get(stage) == version.number),
+        None,
+    )
     return held or ("Archived" if version.stage in STAGES.values() else version.stage)
 
 
@@ -171,7 +197,9 @@ def _transition(client: MlflowClient, name: str, version: int, stage: str) -> No
             warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out of MLflow
             insisting(lambda: client.transition_model_version_stage(name, str(version), stage))
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # deleted meanwhile: the next look at the model says so
+        if (
+            error.error_code != "RESOURCE_DOES_NOT_EXIST"
+        ):  # deleted meanwhile: the next look at the model says so
             raise
 
 

@@ -1,4 +1,6 @@
-"""What a cleanup has to know of a store's runs, asked for by their state, so that the others are not read."""
+"""What a cleanup has to know of a store's runs, asked for by their state, so that the others are
+not read.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,16 @@ from eyevsai.registry.versions import PRUNED_FROM
 from eyevsai.store import PARENT, all_pages
 
 PLAN = "plan.json"  # the artifact of a record that says what it set out to delete
-FINISHED_BY = "finished_by"  # the tag of an interrupted cleanup's record: the record of the one that finished it
+# the tag of an interrupted cleanup's record: the record of the one that finished it
+FINISHED_BY = "finished_by"
 IDS_AT_ONCE = 200  # in one question
 
 
 @dataclass(frozen=True)
 class Everything:
-    """What there is, by id: of runs whether they were deleted softly, of logged models the run that they came from."""
+    """What there is, by id: of runs whether they were deleted softly, of logged models the run that
+    they came from.
+    """
 
     runs: Mapping[str, bool]
     models: Mapping[str, str]
@@ -64,19 +69,30 @@ class Survey:
 
     def trials(self, study_ids: Iterable[str]) -> list[KnownRun]:
         """The runs of studies' trials."""
-        return [trial for study_id in study_ids for trial in self._search(f"tags.`{PARENT}` = '{study_id}'")]
+        return [
+            trial
+            for study_id in study_ids
+            for trial in self._search(f"tags.`{PARENT}` = '{study_id}'")
+        ]
 
     def by_id(self, run_ids: Iterable[str]) -> dict[str, KnownRun]:
         """The runs of these ids that are there, deleted ones included."""
-        found = (self._search(f"attributes.run_id IN ({ids})", ViewType.ALL) for ids in _chunks(run_ids))
+        found = (
+            self._search(f"attributes.run_id IN ({ids})", ViewType.ALL) for ids in _chunks(run_ids)
+        )
         return {run.run_id: run for runs in found for run in runs}
 
     def logged_models(self, run_ids: Iterable[str]) -> list[LoggedModel]:
         """The logged models of these runs; those that were deleted are not found."""
-        return [model for ids in _chunks(run_ids) for model in self._search_models(f"source_run_id IN ({ids})")]
+        return [
+            model
+            for ids in _chunks(run_ids)
+            for model in self._search_models(f"source_run_id IN ({ids})")
+        ]
 
     def locations(self, run_ids: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-        """Return id and location of each run and of its logged models, by run. Of a database nothing else is read.
+        """Return id and location of each run and of its logged models, by run. Of a database
+        nothing else is read.
 
         Runs that do not exist are left out.
         """
@@ -86,28 +102,45 @@ class Survey:
             for run in self.by_id(ids).values():
                 found.setdefault(run.run_id, []).append((run.run_id, run.artifact_uri))
             for model in self.logged_models(ids):
-                found.setdefault(str(model.source_run_id), []).append((model.model_id, model.artifact_location))
+                found.setdefault(str(model.source_run_id), []).append(
+                    (model.model_id, model.artifact_location)
+                )
             return found
-        of_model = (SqlLoggedModel.source_run_id, SqlLoggedModel.model_id, SqlLoggedModel.artifact_location)
+        of_model = (
+            SqlLoggedModel.source_run_id,
+            SqlLoggedModel.model_id,
+            SqlLoggedModel.artifact_location,
+        )
         with store.ManagedSessionMaker() as session:
             for start in range(0, len(ids), IDS_AT_ONCE):
                 some = ids[start : start + IDS_AT_ONCE]
                 runs = session.query(SqlRun.run_uuid, SqlRun.run_uuid, SqlRun.artifact_uri)
                 models = session.query(*of_model).filter(SqlLoggedModel.lifecycle_stage == "active")
-                for owner, name, uri in (*runs.filter(SqlRun.run_uuid.in_(some)).all(),
-                                         *models.filter(SqlLoggedModel.source_run_id.in_(some)).all()):  # fmt: skip
+                for owner, name, uri in (
+                    *runs.filter(SqlRun.run_uuid.in_(some)).all(),
+                    *models.filter(SqlLoggedModel.source_run_id.in_(some)).all(),
+                ):
                     found.setdefault(owner, []).append((name, uri))
         return found
 
     def everything(self) -> Everything:
-        """All runs and logged models; of a database their names alone are read, which takes a tenth of the time."""
+        """All runs and logged models; of a database their names alone are read, which takes a tenth
+        of the time.
+        """
         store: Any = self.client._tracking_client.store
         if not hasattr(store, "ManagedSessionMaker"):
             runs = {run.run_id: run.deleted for run in self._search("", ViewType.ALL)}
-            return Everything(runs, {model.model_id: model.source_run_id or "" for model in self._search_models(None)})
+            return Everything(
+                runs,
+                {model.model_id: model.source_run_id or "" for model in self._search_models(None)},
+            )
         with store.ManagedSessionMaker() as session:
             stages = dict(session.query(SqlRun.run_uuid, SqlRun.lifecycle_stage).all())
-            columns = (SqlLoggedModel.model_id, SqlLoggedModel.source_run_id, SqlLoggedModel.lifecycle_stage)
+            columns = (
+                SqlLoggedModel.model_id,
+                SqlLoggedModel.source_run_id,
+                SqlLoggedModel.lifecycle_stage,
+            )
             models = list(session.query(*columns).all())
         return Everything(
             {run_id: stage != "active" for run_id, stage in stages.items()},
@@ -116,7 +149,9 @@ class Survey:
         )
 
     def cleanups(self) -> list[KnownRun]:
-        """The records of cleanups that did not end well, or not yet; those that were finished later are left out."""
+        """The records of cleanups that did not end well, or not yet; those that were finished later
+        are left out.
+        """
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             return []
@@ -126,9 +161,10 @@ class Survey:
 
     def _search(self, wanted: str, view: int = ViewType.ACTIVE_ONLY) -> list[KnownRun]:
         ids, search = list(self.experiment_ids), self.client.search_runs
-        return [_describe(run) for run in all_pages(
-            lambda token: search(ids, wanted, view, AT_ONCE, page_token=token)
-        )]  # fmt: skip
+        return [
+            _describe(run)
+            for run in all_pages(lambda token: search(ids, wanted, view, AT_ONCE, page_token=token))
+        ]
 
     def _search_models(self, wanted: str | None) -> Iterator[LoggedModel]:
         ids, search = list(self.experiment_ids), self.client.search_logged_models
@@ -137,8 +173,15 @@ class Survey:
 
 def _describe(run: Run) -> KnownRun:
     info = run.info
-    return KnownRun(info.run_id, info.run_name or "", info.status, run.data.tags, info.end_time or info.start_time or 0,
-                    info.artifact_uri, info.lifecycle_stage != "active")  # fmt: skip
+    return KnownRun(
+        info.run_id,
+        info.run_name or "",
+        info.status,
+        run.data.tags,
+        info.end_time or info.start_time or 0,
+        info.artifact_uri,
+        info.lifecycle_stage != "active",
+    )
 
 
 def _chunks(ids: Iterable[str]) -> Iterator[str]:
@@ -148,7 +191,8 @@ def _chunks(ids: Iterable[str]) -> Iterator[str]:
 
 
 def find_unfinished(client: MlflowClient, survey: Survey, registered: set[str]) -> list[Item]:
-    """What interrupted cleanups began to delete: runs that lost their versions, or that carry the tag of it.
+    """What interrupted cleanups began to delete: runs that lost their versions, or that carry the
+    tag of it.
 
     `registered` are the runs that have a version.
     """
@@ -156,17 +200,26 @@ def find_unfinished(client: MlflowClient, survey: Survey, registered: set[str]) 
     there = survey.by_id(run_id for item in set_out for run_id in item["run_ids"])
     found: dict[str, Item] = {}
     for item in set_out:
-        left = [there[run_id] for run_id in item["run_ids"] if run_id in there and not there[run_id].deleted]
+        left = [
+            there[run_id]
+            for run_id in item["run_ids"]
+            if run_id in there and not there[run_id].deleted
+        ]
         if not left or any(run.run_id in registered or run.status == "RUNNING" for run in left):
             continue  # somebody registered it again, or goes on with it
         if item["versions"] or DELETING in left[-1].tags:
-            what, why = f"run {left[-1].run_id} ({left[-1].name})", "an interrupted cleanup began with it"
+            what, why = (
+                f"run {left[-1].run_id} ({left[-1].name})",
+                "an interrupted cleanup began with it",
+            )
             found[what] = Item(UNFINISHED, what, why, run_ids=tuple(run.run_id for run in left))
     return list(found.values())
 
 
 def ids_of_interrupted_cleanups(client: MlflowClient, survey: Survey) -> set[str]:
-    """Return the ids of runs and logged models that interrupted cleanups of this store set out to delete."""
+    """Return the ids of runs and logged models that interrupted cleanups of this store set out to
+    delete.
+    """
     items = [item for record in survey.cleanups() for item in _read_plan(client, record.run_id)]
     return {each for item in items for each in (*item["run_ids"], *item["model_ids"])}
 

@@ -15,18 +15,31 @@ from eyevsai.errors import UserError
 from eyevsai.names import choose
 from eyevsai.run_folder import RunFolder
 
-MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says of what is not there
+MISSING = (
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_PARAMETER_VALUE",
+)  # what MLflow says of what is not there
 EXPORT = "export"  # begins the tags of a version that say how its exports fared
 THRESHOLD = "threshold"  # the tag of a version below whose value a prediction is unsure
 PINNED = "pinned"  # the tag of a version that no cleanup may delete
 SIZE, REGISTERED_BY, TESTED = "size_bytes", "registered_by", "test_accuracy"  # tags of a version
-WEIGHTS_SHA256 = "weights_sha256"  # the tag of a version: of its weights, by which evaluations belong to it
-MANIFEST_SHA256 = "manifest_sha256"  # ends the tag of a version: of an export's manifest, which has its files'
-FILES_SHA256 = "files_sha256"  # the tag of a version: JSON, of each file that it was registered with
-PRUNED_FROM = "pruned_from"  # the tag of a version, and of its run, that says of which one it is a smaller form
-POINTS_AT = "points_at"  # the tag of a version that is another one's model under one more name, and says whose
+WEIGHTS_SHA256 = (
+    "weights_sha256"  # the tag of a version: of its weights, by which evaluations belong to it
+)
+MANIFEST_SHA256 = (
+    "manifest_sha256"  # ends the tag of a version: of an export's manifest, which has its files'
+)
+FILES_SHA256 = (
+    "files_sha256"  # the tag of a version: JSON, of each file that it was registered with
+)
+# the tag of a version, and of its run, that says of which one it is a smaller form
+PRUNED_FROM = "pruned_from"
+# the tag of a version that is another one's model under one more name, and says whose
+POINTS_AT = "points_at"
 
-URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|/(?P<stage>[A-Za-z]+)|@(?P<alias>[^/@]+))")
+URI = re.compile(
+    r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|/(?P<stage>[A-Za-z]+)|@(?P<alias>[^/@]+))"
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,11 @@ class Version:
 
 def exports_of(tags: Mapping[str, str]) -> dict[str, str]:
     """How a version's exports fared, `passed` or `refused`, by format."""
-    pairs = ((name.removeprefix(f"{EXPORT}."), how) for name, how in tags.items() if name.startswith(f"{EXPORT}."))
+    pairs = (
+        (name.removeprefix(f"{EXPORT}."), how)
+        for name, how in tags.items()
+        if name.startswith(f"{EXPORT}.")
+    )
     return {name: how for name, how in pairs if "." not in name}
 
 
@@ -69,8 +86,10 @@ def find_version(tracking_uri: str, uri: str) -> Version:
     """
     parts = URI.fullmatch(uri)
     if parts is None:
-        raise UserError(f"{uri} names no version. It is models:/NAME/VERSION, models:/NAME/Production or "
-                        "models:/NAME@ALIAS.")  # fmt: skip
+        raise UserError(
+            f"{uri} names no version. It is models:/NAME/VERSION, models:/NAME/Production or "
+            "models:/NAME@ALIAS."
+        )
     client, name = MlflowClient(tracking_uri=tracking_uri), parts["name"]
     try:
         if parts["version"]:
@@ -79,16 +98,29 @@ def find_version(tracking_uri: str, uri: str) -> Version:
             found = client.get_model_version_by_alias(name, parts["alias"])
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out of MLflow
+                warnings.simplefilter(
+                    "ignore", FutureWarning
+                )  # stages are on their way out of MLflow
                 (found,) = client.get_latest_versions(name, [parts["stage"]])
     except (MlflowException, ValueError) as error:
         if getattr(error, "error_code", MISSING[0]) not in MISSING:
             raise
-        choose("registered model", name, [model.name for model in client.search_registered_models(max_results=1000)])
-        there = sorted({int(each.version) for each in client.search_model_versions(f"name = '{name}'")})
-        raise UserError(f"There is no {uri}. Versions of {name}: {', '.join(map(str, there)) or 'none'}; `eyevsai ui` "
-                        "shows their stages and aliases.") from error  # fmt: skip
-    return _with_original(client, Version(found.name, str(found.version), found.run_id or "", dict(found.tags)))
+        choose(
+            "registered model",
+            name,
+            [model.name for model in client.search_registered_models(max_results=1000)],
+        )
+        there = sorted(
+            {int(each.version) for each in client.search_model_versions(f"name = '{name}'")}
+        )
+        raise UserError(
+            f"There is no {uri}. Versions of {name}: {', '.join(map(str, there)) or 'none'}; "
+            "`eyevsai ui` "
+            "shows their stages and aliases."
+        ) from error
+    return _with_original(
+        client, Version(found.name, str(found.version), found.run_id or "", dict(found.tags))
+    )
 
 
 def _with_original(client: MlflowClient, version: Version) -> Version:
@@ -109,7 +141,9 @@ def find_location(client: MlflowClient, name: str, number: int) -> str:
 
 
 def model_id_of(tracking_uri: str, version: Version) -> str | None:
-    """Return the id of the logged model that a version leads to, also by way of the version that it is a copy of."""
+    """Return the id of the logged model that a version leads to, also by way of the version that it
+    is a copy of.
+    """
     from eyevsai.registry.models import logged_model_of
 
     client, uri, seen = MlflowClient(tracking_uri=tracking_uri), version.uri, set[str]()
@@ -124,17 +158,25 @@ def version_of_run(tracking_uri: str, run_id: str) -> Version | None:
     found = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
     own = [version for version in found if POINTS_AT not in version.tags]
     newest = max(own, key=lambda version: int(version.version), default=None)
-    return None if newest is None else Version(newest.name, str(newest.version), run_id, dict(newest.tags))
+    return (
+        None
+        if newest is None
+        else Version(newest.name, str(newest.version), run_id, dict(newest.tags))
+    )
 
 
 def tag_values(tracking_uri: str, run_id: str, tag: str) -> set[str]:
-    """Return the values of a tag of all versions of a run: copies of a version share its files, but not later tags."""
+    """Return the values of a tag of all versions of a run: copies of a version share its files, but
+    not later tags.
+    """
     found = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
     return {version.tags[tag] for version in found if tag in version.tags}
 
 
 def versions_by_run(tracking_uri: str) -> dict[str, Version]:
-    """The newest version of each run's model, under the name by which it was registered when it was trained."""
+    """The newest version of each run's model, under the name by which it was registered when it was
+    trained.
+    """
     from eyevsai.registry.models import open_registry, read_models
 
     found = {}
@@ -146,9 +188,11 @@ def versions_by_run(tracking_uri: str) -> dict[str, Version]:
 
 
 def refuse_claimed(tracking_uri: str, uri: str) -> None:
-    """Raises UserError when a cleanup deletes, or has deleted, the version that `uri` names, if it names one.
+    """Raises UserError when a cleanup deletes, or has deleted, the version that `uri` names, if it
+    names one.
 
-    Asked once a run says that it uses the version: either the cleanup sees that run, or this sees its claim.
+    Asked once a run says that it uses the version: either the cleanup sees that run, or this sees
+    its claim.
     """
     from eyevsai.registry.stages import claimed
 
@@ -169,10 +213,16 @@ def tag_version(tracking_uri: str, version: Version, tags: Mapping[str, Any]) ->
 
 
 def tagging(version: Version, tags: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as arguments of the spool's operation `version_tags`, which comes after all that was logged before."""
+    """The same as arguments of the spool's operation `version_tags`, which comes after all that was
+    logged before.
+    """
     parts = URI.fullmatch(version.original)
     name, number = (parts["name"], parts["version"]) if parts else (version.name, version.number)
-    return {"name": name, "number": number, "tags": {key: str(value) for key, value in tags.items()}}
+    return {
+        "name": name,
+        "number": number,
+        "tags": {key: str(value) for key, value in tags.items()},
+    }
 
 
 def carry_out_tags(client: MlflowClient, _: RunFolder, arguments: dict[str, Any]) -> None:

@@ -1,4 +1,6 @@
-"""Versions of registered models as a report sees them, as plain values; and which one of a model stands for it."""
+"""Versions of registered models as a report sees them, as plain values; and which one of a model
+stands for it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ MATTER = ("test/", "best/", "calibration/")  # how the metrics begin that a repo
 
 @dataclass(frozen=True)
 class Export:
-    """How a version fared in a format, and where what passed lies; `folder` is None where that is not this machine."""
+    """How a version fared in a format, and where what passed lies; `folder` is None where that is
+    not this machine.
+    """
 
     how: str
     uri: str
@@ -79,7 +83,11 @@ class Candidate:
     @property
     def about(self) -> Variation | None:
         """What its family declares of it; None for a kind that only another registry knew."""
-        return family_of(self.family).variations.get(self.variation) if self.family in FAMILIES else None
+        return (
+            family_of(self.family).variations.get(self.variation)
+            if self.family in FAMILIES
+            else None
+        )
 
     @property
     def title(self) -> str:
@@ -94,7 +102,11 @@ class Candidate:
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics that a report shows; NaN and infinity are no JSON."""
-    return {name: value for name, value in metrics.items() if name.startswith(MATTER) and math.isfinite(value)}
+    return {
+        name: value
+        for name, value in metrics.items()
+        if name.startswith(MATTER) and math.isfinite(value)
+    }
 
 
 def rank(version: Candidate) -> tuple[float, str]:
@@ -103,7 +115,8 @@ def rank(version: Candidate) -> tuple[float, str]:
 
 
 def choose_versions(candidates: Iterable[Candidate]) -> dict[str, tuple[Candidate, str]]:
-    """For each registered model the version that stands for it, and why: the one in Production, else the best one.
+    """For each registered model the version that stands for it, and why: the one in Production,
+    else the best one.
 
     A version whose model is not in the store stands for nothing.
     """
@@ -121,10 +134,17 @@ def _choose(versions: list[Candidate]) -> tuple[Candidate, str]:
     if len(versions) == 1:
         return best, "it is the only version"
     if best.split is None:
-        return best, f"it is the newest of {len(versions)} versions, and nobody knows how good they are"
+        return (
+            best,
+            f"it is the newest of {len(versions)} versions, and nobody knows how good they are",
+        )
     return best, f"it is the best of {len(versions)} versions by {best.split} accuracy"
 
 
 def _order(version: Candidate) -> tuple[bool, float, int]:
     """By test accuracy, else by valid accuracy; of equal ones the newest."""
-    return TEST_ACCURACY in version.metrics, -1.0 if version.accuracy is None else version.accuracy, version.number
+    return (
+        TEST_ACCURACY in version.metrics,
+        -1.0 if version.accuracy is None else version.accuracy,
+        version.number,
+    )

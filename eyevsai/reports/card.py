@@ -1,4 +1,6 @@
-"""A model's card (Mitchell et al. 2019): what it is, what it was trained on, how good it is, what it is not for."""
+"""A model's card (Mitchell et al. 2019): what it is, what it was trained on, how good it is, what
+it is not for.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from eyevsai.models.learner import Learner
 
 
 def describe_model(learner: Learner) -> dict[str, Any]:
-    """What is known of a model without data: descriptions, papers, layers, parameters and operations."""
+    """What is known of a model without data: descriptions, papers, layers, parameters and
+    operations.
+    """
     about = family_of(learner.family).variations[learner.variation]
     return {
         "model": learner.family,
@@ -45,8 +49,11 @@ def describe_training(dataset: Dataset, scores: Mapping[str, float]) -> dict[str
 def render_card(described: Mapping[str, Any], trained: Mapping[str, Any] | None = None) -> str:
     """The card as Markdown, with a run's data and scores where there was a run."""
     environment = Environment(
-        loader=PackageLoader("eyevsai.reports"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("eyevsai.reports"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
         autoescape=False,  # Markdown, not HTML: names are quoted as code
-    )  # fmt: skip
+    )
     card: str = environment.get_template("model_card.md").render(**described, trained=trained)
     return card

@@ -23,9 +23,15 @@ class Sample:
     second: str
 
 
-def render_comparison_page(comparison: Mapping[str, Any], sheets: Sequence[Sequence[Sequence[Sample]]]) -> str:
-    """Figures, settings that differ, and for each pair the images that only the first, or only the second has right."""
-    environment = Environment(loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined)
+def render_comparison_page(
+    comparison: Mapping[str, Any], sheets: Sequence[Sequence[Sequence[Sample]]]
+) -> str:
+    """Figures, settings that differ, and for each pair the images that only the first, or only the
+    second has right.
+    """
+    environment = Environment(
+        loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined
+    )
     environment.filters["thumbnail"] = encode_thumbnail
     names = list(dict.fromkeys(name for model in comparison["models"] for name in model["figures"]))
     page: str = environment.get_template("comparison_page.html").render(

@@ -13,19 +13,28 @@ from rich.table import Table
 def print_comparison(comparison: Mapping[str, Any]) -> None:
     """Figures with intervals, settings that differ, and McNemar's test of each pair."""
     console, models = Console(), comparison["models"]
-    table = Table(f"{comparison['images']} test images", *(escape(model["title"]) for model in models))
+    table = Table(
+        f"{comparison['images']} test images", *(escape(model["title"]) for model in models)
+    )
     intervals = [model["interval"] for model in models]
-    table.add_row("accuracy, 95 %", *(f"{each['low']:.4f} to {each['high']:.4f}" for each in intervals))
+    table.add_row(
+        "accuracy, 95 %", *(f"{each['low']:.4f} to {each['high']:.4f}" for each in intervals)
+    )
     for name in dict.fromkeys(name for model in models for name in model["figures"]):
         values = [model["figures"].get(name) for model in models]
         table.add_row(name, *("" if value is None else f"{value:.4g}" for value in values))
     for name, values in comparison["settings"].items():
-        table.add_row(name, *("" if value is None else escape(str(value)) for value in values), style="dim")
+        table.add_row(
+            name, *("" if value is None else escape(str(value)) for value in values), style="dim"
+        )
     console.print(table)
     for pair in comparison["pairs"]:
         found = pair["difference"]
         console.print(
-            f"{found['only_first']} images only {pair['first']} has right, {found['only_second']} only "
+            f"{found['only_first']} images only {pair['first']} has right, "
+            f"{found['only_second']} only "
             f"{pair['second']}: McNemar's exact test gives p = {found['p_value']:.4g}",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )

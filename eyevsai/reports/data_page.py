@@ -16,9 +16,15 @@ MAX_GROUPS_SHOWN = 100
 
 
 def render_data_page(found: Inspection) -> str:
-    """Counts by class, sizes, files that are not used, duplicates and conflicts with pictures, and samples."""
-    environment = Environment(loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined)
-    environment.filters["thumbnail"] = lambda item: encode_thumbnail(decode(item.file.path, found.depth))
+    """Counts by class, sizes, files that are not used, duplicates and conflicts with pictures, and
+    samples.
+    """
+    environment = Environment(
+        loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["thumbnail"] = lambda item: encode_thumbnail(
+        decode(item.file.path, found.depth)
+    )
     samples: dict[str, list[Item]] = {label: [] for label in found.classes[:MAX_CLASSES_SHOWN]}
     for item in found.items:
         if len(samples.get(item.label, [None] * SAMPLES_PER_CLASS)) < SAMPLES_PER_CLASS:

@@ -1,5 +1,6 @@
-"""Whether a model may leave for a game, and what it takes: each answer is a fact that its version, its run or its
-exports say."""
+"""Whether a model may leave for a game, and what it takes: each answer is a fact that its version,
+its run or its exports say.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +33,11 @@ class Reported:
             return [*found, "its run does not say which classes it knows: train it again"]
         if set(self.classes) != set(self.classes_of_dataset):
             differing = sorted(set(self.classes) ^ set(self.classes_of_dataset))
-            found.append(f"the newest model of {version.dataset} knows other classes ({_shorten(differing)}): train "
-                         "this one again")  # fmt: skip
+            found.append(
+                f"the newest model of {version.dataset} knows other classes "
+                f"({_shorten(differing)}): train "
+                "this one again"
+            )
         return found
 
     @property
@@ -52,7 +56,10 @@ class Reported:
             f"exports say what it says: {', '.join(version.passed)}",
             f"it knows the {len(self.classes)} classes of {version.dataset}",
         ]
-        return [*reasons, *(["the gate let it into Production"] if version.stage == "production" else [])]
+        return [
+            *reasons,
+            *(["the gate let it into Production"] if version.stage == "production" else []),
+        ]
 
     @property
     def recommendations(self) -> list[str]:
@@ -62,12 +69,19 @@ class Reported:
         version, found = self.version, list[str]()
         quick = version.metrics.get("test/latency_ms")
         speed = "" if quick is None else f"; the model itself took {quick:.1f} ms for an image"
-        found.append(f"Load it with eyevsai.load({version.uri!r}), or take its export as "
-                     f"{' or '.join(version.passed)}{speed}.")  # fmt: skip
+        found.append(
+            f"Load it with eyevsai.load({version.uri!r}), or take its export as "
+            f"{' or '.join(version.passed)}{speed}."
+        )
         if version.threshold is not None:
-            found.append(f"It had better say unsure below a probability of {version.threshold:.4f}.")
+            found.append(
+                f"It had better say unsure below a probability of {version.threshold:.4f}."
+            )
         if version.stage != "production":
-            found.append(f"It is not in Production: eyevsai promote {version.key} --version {version.number}.")
+            found.append(
+                f"It is not in Production: eyevsai promote {version.key} --version "
+                f"{version.number}."
+            )
         return found
 
     def _lacks_of_itself(self) -> list[str]:
@@ -77,19 +91,29 @@ class Reported:
         if not version.experiment_id:
             return ["its run was deleted, and with it what was measured: train it again"]
         if TEST_ACCURACY not in version.metrics:
-            return [f"it was not evaluated on its test split: eyevsai evaluate --model-uri {version.uri}"]
-        return [] if is_scored(version.accuracy) else ["it is right on no test image: train it again"]
+            return [
+                "it was not evaluated on its test split: eyevsai evaluate --model-uri "
+                f"{version.uri}"
+            ]
+        return (
+            [] if is_scored(version.accuracy) else ["it is right on no test image: train it again"]
+        )
 
     def _lacks_of_exports(self) -> list[str]:
         version, found = self.version, list[str]()
         export = f"eyevsai export --model-uri {version.uri}"
         if refused := [name for name, each in version.exports.items() if each.how == REFUSED]:
-            found.append(f"its export as {', '.join(refused)} was refused, for it does not say what the model says")
+            found.append(
+                f"its export as {', '.join(refused)} was refused, for it does not say what the "
+                "model says"
+            )
         if not version.passed:
             found.append(f"it has no export that was held against it: {export}")
         if missing := [name for name, each in version.passed.items() if each.is_missing]:
-            found.append(f"the files of its export as {', '.join(missing)} are gone: {export} "
-                         f"--format {','.join(missing)}")  # fmt: skip
+            found.append(
+                f"the files of its export as {', '.join(missing)} are gone: {export} "
+                f"--format {','.join(missing)}"
+            )
         return found
 
 

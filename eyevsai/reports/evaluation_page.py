@@ -20,19 +20,40 @@ CAPTIONS = {
     "grad_cam": "Where the network looked (Grad-CAM); wrong predictions in red",
     "importance": "Permutation importance of each group of features",
 }
-HEADLINES = ("accuracy", "top5_accuracy", "balanced_accuracy", "macro_f1", "loss", "ece", "images_per_s")
+HEADLINES = (
+    "accuracy",
+    "top5_accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "loss",
+    "ece",
+    "images_per_s",
+)
 
 
 def render_evaluation_page(
-    title: str, dataset: str, judgement: Judgement, figures: Mapping[str, float], pictures: Mapping[str, Figure]
+    title: str,
+    dataset: str,
+    judgement: Judgement,
+    figures: Mapping[str, float],
+    pictures: Mapping[str, Figure],
 ) -> str:
     """Headline figures, all figures, each class, confused pairs and every picture."""
-    environment = Environment(loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined
+    )
     environment.filters["uri"] = encode_figure
     page: str = environment.get_template("evaluation_page.html").render(
-        title=title, dataset=dataset, judgement=judgement, figures=figures, headlines=HEADLINES,
+        title=title,
+        dataset=dataset,
+        judgement=judgement,
+        figures=figures,
+        headlines=HEADLINES,
         pictures=[(CAPTIONS[name], pictures[name]) for name in CAPTIONS if name in pictures],
-        by_class=sorted(zip(judgement.classes, judgement.by_class(), strict=True), key=lambda pair: pair[1]["f1"]),
+        by_class=sorted(
+            zip(judgement.classes, judgement.by_class(), strict=True),
+            key=lambda pair: pair[1]["f1"],
+        ),
         confused=judgement.confused(),
-    )  # fmt: skip
+    )
     return page

@@ -20,8 +20,15 @@ def draw_classes(by_class: Sequence[Mapping[str, float]], classes: Sequence[str]
     figure = Figure(figsize=(8, 1.2 + 0.22 * len(classes)), layout="constrained")
     axes = figure.subplots()
     ranked = sorted(zip(by_class, classes, strict=True), key=lambda pair: pair[0]["f1"])
-    bars = axes.barh([plain(name) for _, name in ranked], [row["f1"] for row, _ in ranked], color=VALID_COLOR)
-    axes.bar_label(bars, [f"{row['f1']:.2f} of {row['support']:.0f}" for row, _ in ranked], padding=3, fontsize=7)
+    bars = axes.barh(
+        [plain(name) for _, name in ranked], [row["f1"] for row, _ in ranked], color=VALID_COLOR
+    )
+    axes.bar_label(
+        bars,
+        [f"{row['f1']:.2f} of {row['support']:.0f}" for row, _ in ranked],
+        padding=3,
+        fontsize=7,
+    )
     axes.set(xlabel="F1, and images", xlim=(0, 1.12))
     axes.set_ylim(-0.7, len(classes) - 0.3)
     axes.tick_params(axis="y", labelsize=8)
@@ -33,9 +40,17 @@ def draw_reliability(before: Sequence[Bin], after: Sequence[Bin]) -> Figure:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="#999999", linestyle=":", label="honest")
-    for bins, name, color in ((before, "before temperature", TRAIN_COLOR), (after, "as it predicts", VALID_COLOR)):
-        axes.plot([each.confidence for each in bins], [each.accuracy for each in bins], marker="o", color=color,
-                  label=name)  # fmt: skip
+    for bins, name, color in (
+        (before, "before temperature", TRAIN_COLOR),
+        (after, "as it predicts", VALID_COLOR),
+    ):
+        axes.plot(
+            [each.confidence for each in bins],
+            [each.accuracy for each in bins],
+            marker="o",
+            color=color,
+            label=name,
+        )
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
@@ -48,7 +63,12 @@ def draw_coverage(judgement: Judgement) -> Figure:
     axes = figure.subplots()
     axes.plot(*curve(judgement.probabilities, judgement.labels), color=VALID_COLOR)
     if (selection := judgement.selection) is not None:
-        axes.axvline(selection.coverage, color="#999999", linestyle=":", label=f"threshold {selection.threshold:.3f}")
+        axes.axvline(
+            selection.coverage,
+            color="#999999",
+            linestyle=":",
+            label=f"threshold {selection.threshold:.3f}",
+        )
         axes.legend(frameon=False)
     axes.set(xlabel="share that is answered", ylabel="share of it that is right", xlim=(0, 1.02))
     axes.grid(alpha=0.3)
@@ -69,7 +89,9 @@ def draw_corruptions(corrupted: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def draw_cams(
-    crops: Sequence[npt.NDArray[np.uint8]], heat: npt.NDArray[np.float32], names: Sequence[tuple[str, str]]
+    crops: Sequence[npt.NDArray[np.uint8]],
+    heat: npt.NDArray[np.float32],
+    names: Sequence[tuple[str, str]],
 ) -> Figure:
     """A sheet of images S,S,3 uint8 under their heat N,S,S, with what was said and what is true."""
     columns = 6
@@ -81,5 +103,7 @@ def draw_cams(
     for axes, crop, warmth, (said, true) in zip(grid.flat, crops, heat, names, strict=False):
         axes.imshow(crop)
         axes.imshow(warmth, cmap="jet", alpha=0.4, vmin=0, vmax=1)
-        axes.set_title(plain(f"{said}\ntrue: {true}"), fontsize=8, color="black" if said == true else "#b3261e")
+        axes.set_title(
+            plain(f"{said}\ntrue: {true}"), fontsize=8, color="black" if said == true else "#b3261e"
+        )
     return figure

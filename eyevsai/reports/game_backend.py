@@ -1,8 +1,8 @@
 """`game_backend_report_DATE.json`: the models that a game may play against, by dataset and level.
 
-`model_path` is `models:/NAME/VERSION`, which `eyevsai.load` and MLflow open wherever the store can be reached.
-`local_path` is a folder of this machine that is there: that of the ONNX export, else of another export, else of the
-version itself; null where the store keeps its files elsewhere.
+`model_path` is `models:/NAME/VERSION`, which `eyevsai.load` and MLflow open wherever the store can
+be reached. `local_path` is a folder of this machine that is there: that of the ONNX export, else of
+another export, else of the version itself; null where the store keeps its files elsewhere.
 """
 
 from __future__ import annotations
@@ -37,16 +37,23 @@ def build_game_report(models: Sequence[Reported], generated: str) -> dict[str, A
     for model in models:
         of_datasets.setdefault(model.version.dataset, []).append(model)
     report = {
-        "report_generated": generated, "version": VERSION, "model_descriptions": describe_models(),
-        "datasets": {name: describe_dataset(name, of_dataset) for name, of_dataset in sorted(of_datasets.items())},
-    }  # fmt: skip
+        "report_generated": generated,
+        "version": VERSION,
+        "model_descriptions": describe_models(),
+        "datasets": {
+            name: describe_dataset(name, of_dataset)
+            for name, of_dataset in sorted(of_datasets.items())
+        },
+    }
     jsonschema.Draft202012Validator(read_schema()).validate(report)
     return report
 
 
 def read_schema() -> dict[str, Any]:
     """The JSON schema that each report is held to."""
-    schema: dict[str, Any] = json.loads(files("eyevsai.reports").joinpath(SCHEMA).read_text(encoding="utf-8"))
+    schema: dict[str, Any] = json.loads(
+        files("eyevsai.reports").joinpath(SCHEMA).read_text(encoding="utf-8")
+    )
     return schema
 
 
@@ -54,32 +61,49 @@ def describe_models() -> dict[str, dict[str, str]]:
     """What families declare of their variations, by `family/variation`."""
     return {
         f"{family}/{variation}": {
-            "name": about.title, "technical_description": about.technical, "simple_description": about.simple,
-            "model_type": family, "variation": variation,
+            "name": about.title,
+            "technical_description": about.technical,
+            "simple_description": about.simple,
+            "model_type": family,
+            "variation": variation,
         }
-        for family in FAMILIES for variation, about in family_of(family).variations.items()
-    }  # fmt: skip
+        for family in FAMILIES
+        for variation, about in family_of(family).variations.items()
+    }
 
 
 def describe_dataset(name: str, models: Sequence[Reported]) -> dict[str, Any]:
-    """A dataset with its levels; models without an accuracy above zero are in none and are not counted."""
+    """A dataset with its levels; models without an accuracy above zero are in none and are not
+    counted.
+    """
     classes = list(models[0].classes_of_dataset)
-    playing = sorted((each for each in models if is_scored(each.version.accuracy)), key=lambda each: rank(each.version))
+    playing = sorted(
+        (each for each in models if is_scored(each.version.accuracy)),
+        key=lambda each: rank(each.version),
+    )
     best = playing[0] if playing else None
     newest = max(models, key=lambda each: each.version.registered_ms).version
     return {
         "name": name.replace("_", " ").strip().capitalize() or name,
         "description": DESCRIPTIONS.get(name, f"Images of {len(classes)} classes."),
-        "num_classes": len(classes), "class_names": classes, "domains": list(newest.parts) or [name],
-        "difficulty_levels": _describe_levels(playing), "total_models_available": len(playing),
-        "best_model": {"model_key": best.version.key, "accuracy": best.version.accuracy} if best else None,
-    }  # fmt: skip
+        "num_classes": len(classes),
+        "class_names": classes,
+        "domains": list(newest.parts) or [name],
+        "difficulty_levels": _describe_levels(playing),
+        "total_models_available": len(playing),
+        "best_model": {"model_key": best.version.key, "accuracy": best.version.accuracy}
+        if best
+        else None,
+    }
 
 
 def _describe_levels(playing: Sequence[Reported]) -> dict[str, Any]:
     """The best of each level; `accuracy_range` is theirs, and null where there is none."""
     levels = split_levels([each.version.accuracy or 0.0 for each in playing])
-    of_level = {level: [each for each, own in zip(playing, levels, strict=True) if own == level] for level in LEVELS}
+    of_level = {
+        level: [each for each, own in zip(playing, levels, strict=True) if own == level]
+        for level in LEVELS
+    }
     found = {}
     for level, about in LEVELS.items():
         models = [describe_model(each) for each in of_level[level][:PER_LEVEL]]
@@ -94,22 +118,34 @@ def describe_model(model: Reported) -> dict[str, Any]:
     version, formats = model.version, list(model.version.passed)
     model_format = family_of(version.family).framework
     said = {
-        "export_formats": formats, "deployment_ready": model.is_ready,
+        "export_formats": formats,
+        "deployment_ready": model.is_ready,
         "deployment_recommendations": model.recommendations,
-    }  # fmt: skip
+    }
     return {
-        "model_key": version.key, "name": version.title, "accuracy": version.accuracy,
-        "accuracy_of": version.split, "validation_accuracy": version.metrics.get(VALID_ACCURACY),
-        "model_path": version.uri, "local_path": _find_folder(model),
-        "version": str(version.number), "chosen_because": model.chosen_because, "stage": version.stage or None,
-        "run_id": version.run_id, "training_time": version.took_s, "model_format": model_format, **said,
+        "model_key": version.key,
+        "name": version.title,
+        "accuracy": version.accuracy,
+        "accuracy_of": version.split,
+        "validation_accuracy": version.metrics.get(VALID_ACCURACY),
+        "model_path": version.uri,
+        "local_path": _find_folder(model),
+        "version": str(version.number),
+        "chosen_because": model.chosen_because,
+        "stage": version.stage or None,
+        "run_id": version.run_id,
+        "training_time": version.took_s,
+        "model_format": model_format,
+        **said,
         "deployment_ready_because": model.because,
         "metadata": {
-            "model_format": model_format, **said, "performance_metrics": dict(version.metrics),
+            "model_format": model_format,
+            **said,
+            "performance_metrics": dict(version.metrics),
             "model_size_info": {"size_bytes": version.size_bytes, "parameters": version.parameters},
             "compatibility_info": _describe_use(model),
         },
-    }  # fmt: skip
+    }
 
 
 def _describe_use(model: Reported) -> dict[str, Any]:
@@ -120,9 +156,12 @@ def _describe_use(model: Reported) -> dict[str, Any]:
         for name, each in version.passed.items()
     }
     return {
-        "input": INPUT, "image_size": version.image_size, "class_names": list(model.classes),
-        "threshold": version.threshold, "exports": exports,
-    }  # fmt: skip
+        "input": INPUT,
+        "image_size": version.image_size,
+        "class_names": list(model.classes),
+        "threshold": version.threshold,
+        "exports": exports,
+    }
 
 
 def _find_folder(model: Reported) -> str | None:

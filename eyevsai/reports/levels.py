@@ -21,11 +21,14 @@ def is_scored(accuracy: float | None) -> bool:
 
 
 def split_levels(accuracies: Sequence[float]) -> list[str]:
-    """The level of each model: easy up to the lower percentile of all, medium up to the upper one, else hard.
+    """The level of each model: easy up to the lower percentile of all, medium up to the upper one,
+    else hard.
 
     Equal accuracies share a level; a single model is easy, and of two the better one is hard.
     """
     if not accuracies:
         return []
     lower, upper = np.percentile(accuracies, PERCENTILES if len(accuracies) >= FEW else OF_FEW)
-    return ["easy" if value <= lower else "medium" if value <= upper else "hard" for value in accuracies]
+    return [
+        "easy" if value <= lower else "medium" if value <= upper else "hard" for value in accuracies
+    ]

@@ -18,8 +18,12 @@ from eyevsai.reports.levels import is_scored
 FIGURES = ("top5_accuracy", "macro_f1", "loss", "ece", "latency_ms")  # of the test split
 
 
-def list_versions(candidates: Iterable[Candidate], models: Iterable[Reported]) -> list[dict[str, Any]]:
-    """A row for each version, by model and number; what is asked of deployment is known of reported ones only."""
+def list_versions(
+    candidates: Iterable[Candidate], models: Iterable[Reported]
+) -> list[dict[str, Any]]:
+    """A row for each version, by model and number; what is asked of deployment is known of reported
+    ones only.
+    """
     reported = {model.version.uri: model for model in models}
     ordered = sorted(candidates, key=lambda each: (each.key, each.number))
     return [_describe(each, reported.get(each.uri)) for each in ordered]
@@ -28,19 +32,33 @@ def list_versions(candidates: Iterable[Candidate], models: Iterable[Reported]) -
 def _describe(version: Candidate, reported: Reported | None) -> dict[str, Any]:
     refused = [name for name, export in version.exports.items() if export.how == REFUSED]
     return {
-        "model_key": version.key, "dataset": version.dataset, "model": version.family, "variation": version.variation,
-        "version": version.number, "stage": version.stage, "reported": reported is not None,
-        "reported_because": reported.chosen_because if reported else "", "accuracy": version.accuracy,
-        "accuracy_of": version.split or "", "test_accuracy": version.metrics.get(TEST_ACCURACY),
+        "model_key": version.key,
+        "dataset": version.dataset,
+        "model": version.family,
+        "variation": version.variation,
+        "version": version.number,
+        "stage": version.stage,
+        "reported": reported is not None,
+        "reported_because": reported.chosen_because if reported else "",
+        "accuracy": version.accuracy,
+        "accuracy_of": version.split or "",
+        "test_accuracy": version.metrics.get(TEST_ACCURACY),
         "valid_accuracy": version.metrics.get(VALID_ACCURACY),
         **{f"test_{name}": version.metrics.get(f"test/{name}") for name in FIGURES},
-        "training_time": version.took_s, "parameters": version.parameters, "size_bytes": version.size_bytes,
-        "image_size": version.image_size, "export_formats": " ".join(version.passed),
-        "exports_refused": " ".join(refused), "deployment_ready": reported.is_ready if reported else None,
+        "training_time": version.took_s,
+        "parameters": version.parameters,
+        "size_bytes": version.size_bytes,
+        "image_size": version.image_size,
+        "export_formats": " ".join(version.passed),
+        "exports_refused": " ".join(refused),
+        "deployment_ready": reported.is_ready if reported else None,
         "deployment_ready_because": "; ".join(reported.because) if reported else "",
-        "model_path": version.uri if version.has_model else "", "run_id": version.run_id,
-        "registered": datetime.fromtimestamp(version.registered_ms / 1000).astimezone().isoformat(timespec="seconds"),
-    }  # fmt: skip
+        "model_path": version.uri if version.has_model else "",
+        "run_id": version.run_id,
+        "registered": datetime.fromtimestamp(version.registered_ms / 1000)
+        .astimezone()
+        .isoformat(timespec="seconds"),
+    }
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -48,19 +66,27 @@ def write_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(rows[0])
-    writer.writerows([str(value).lower() if isinstance(value, bool) else value for value in row.values()]
-                     for row in rows)  # fmt: skip
+    writer.writerows(
+        [str(value).lower() if isinstance(value, bool) else value for value in row.values()]
+        for row in rows
+    )
     return out.getvalue()
 
 
-def summarize(candidates: Sequence[Candidate], models: Sequence[Reported], generated: str) -> dict[str, Any]:
-    """Counts, the best model of all, of each dataset and of each family, and how accuracies are spread.
+def summarize(
+    candidates: Sequence[Candidate], models: Sequence[Reported], generated: str
+) -> dict[str, Any]:
+    """Counts, the best model of all, of each dataset and of each family, and how accuracies are
+    spread.
 
-    `generated` is a time in ISO 8601. Models without an accuracy above zero are neither best nor counted in the spread.
+    `generated` is a time in ISO 8601. Models without an accuracy above zero are neither best nor
+    counted in the spread.
     """
     ranked = sorted((each.version for each in models if is_scored(each.version.accuracy)), key=rank)
     return {
-        "report_generated": generated, "total_models_trained": len(candidates), "total_models": len(models),
+        "report_generated": generated,
+        "total_models_trained": len(candidates),
+        "total_models": len(models),
         "deployment_ready": sum(model.is_ready for model in models),
         "model_types": sorted({each.family for each in candidates}),
         "datasets": sorted({each.dataset for each in candidates}),
@@ -68,7 +94,7 @@ def summarize(candidates: Sequence[Candidate], models: Sequence[Reported], gener
         "best_by_dataset": _best_by(ranked, lambda each: each.dataset),
         "best_by_model_type": _best_by(ranked, lambda each: each.family),
         "summary_statistics": _spread([each.accuracy or 0.0 for each in ranked]),
-    }  # fmt: skip
+    }
 
 
 def _best_by(ranked: Sequence[Candidate], kind: Callable[[Candidate], str]) -> dict[str, Any]:
@@ -80,9 +106,13 @@ def _best_by(ranked: Sequence[Candidate], kind: Callable[[Candidate], str]) -> d
 
 def _name(version: Candidate) -> dict[str, Any]:
     return {
-        "model": version.kind, "dataset": version.dataset, "accuracy": version.accuracy,
-        "accuracy_of": version.split, "version": str(version.number), "model_key": version.key,
-    }  # fmt: skip
+        "model": version.kind,
+        "dataset": version.dataset,
+        "accuracy": version.accuracy,
+        "accuracy_of": version.split,
+        "version": str(version.number),
+        "model_key": version.key,
+    }
 
 
 def _spread(accuracies: Sequence[float]) -> dict[str, float | None]:
@@ -90,6 +120,8 @@ def _spread(accuracies: Sequence[float]) -> dict[str, float | None]:
     if not accuracies:
         return dict.fromkeys(("mean", "std", "min", "max"))
     return {
-        "mean": statistics.fmean(accuracies), "std": statistics.pstdev(accuracies),
-        "min": min(accuracies), "max": max(accuracies),
-    }  # fmt: skip
+        "mean": statistics.fmean(accuracies),
+        "std": statistics.pstdev(accuracies),
+        "min": min(accuracies),
+        "max": max(accuracies),
+    }

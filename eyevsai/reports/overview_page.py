@@ -15,14 +15,23 @@ from eyevsai.reports.thumbnail import encode_png
 
 
 def render_overview_page(
-    models: Sequence[Reported], summary: Mapping[str, Any], pictures: Mapping[str, bytes], address: str
+    models: Sequence[Reported],
+    summary: Mapping[str, Any],
+    pictures: Mapping[str, bytes],
+    address: str,
 ) -> str:
-    """A table to filter and to sort, with links to runs and versions in MLflow's UI at `address`, and pictures."""
-    environment = Environment(loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined)
+    """A table to filter and to sort, with links to runs and versions in MLflow's UI at `address`,
+    and pictures.
+    """
+    environment = Environment(
+        loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined
+    )
     environment.filters["uri"] = encode_png
     environment.filters["part"] = lambda text: quote(str(text), safe="")
     page: str = environment.get_template("overview_page.html").render(
-        models=sorted(models, key=lambda model: rank(model.version)), summary=summary, address=address,
+        models=sorted(models, key=lambda model: rank(model.version)),
+        summary=summary,
+        address=address,
         pictures=[(caption, pictures[name]) for name, caption in CAPTIONS.items()],
-    )  # fmt: skip
+    )
     return page

@@ -24,38 +24,63 @@ def draw_overview(versions: Sequence[Candidate]) -> dict[str, Figure]:
     """Every picture by its name."""
     scored = sorted((each for each in versions if is_scored(each.accuracy)), key=rank)
     draws = (draw_heatmap, draw_distribution, draw_top)
-    return {name: draw(scored) if scored else _say_nothing() for name, draw in zip(CAPTIONS, draws, strict=True)}
+    return {
+        name: draw(scored) if scored else _say_nothing()
+        for name, draw in zip(CAPTIONS, draws, strict=True)
+    }
 
 
 def draw_heatmap(versions: Sequence[Candidate]) -> Figure:
     """Accuracy by dataset and kind of model; where there is no model the cell is grey."""
-    datasets, kinds = sorted({each.dataset for each in versions}), sorted({each.kind for each in versions})
+    datasets, kinds = (
+        sorted({each.dataset for each in versions}),
+        sorted({each.kind for each in versions}),
+    )
     values = np.full((len(datasets), len(kinds)), np.nan)
     for each in versions:
         values[datasets.index(each.dataset), kinds.index(each.kind)] = each.accuracy
-    figure = Figure(figsize=(3.5 + 0.6 * len(kinds), 2.5 + 0.4 * len(datasets)), layout="constrained")
+    figure = Figure(
+        figsize=(3.5 + 0.6 * len(kinds), 2.5 + 0.4 * len(datasets)), layout="constrained"
+    )
     axes = figure.subplots()
     axes.set_facecolor("#e6e6e6")
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(kinds)), [plain(kind) for kind in kinds], rotation=60, ha="right", fontsize=8)
+    axes.set_xticks(
+        range(len(kinds)), [plain(kind) for kind in kinds], rotation=60, ha="right", fontsize=8
+    )
     axes.set_yticks(range(len(datasets)), [plain(name) for name in datasets], fontsize=8)
     for row, column in np.argwhere(~np.isnan(values)):
         ink = "white" if values[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center", fontsize=8, color=ink)
+        axes.text(
+            column,
+            row,
+            f"{values[row, column]:.2f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=ink,
+        )
     figure.colorbar(image, ax=axes, label="accuracy")
     return figure
 
 
 def draw_distribution(versions: Sequence[Candidate]) -> Figure:
     """Accuracies of each family: a box over its quartiles, and a point for each model."""
-    families = [name for name in (*FAMILIES, *sorted({each.family for each in versions} - FAMILIES.keys()))
-                if any(each.family == name for each in versions)]  # fmt: skip
-    of_family = [[each.accuracy or 0.0 for each in versions if each.family == name] for name in families]
+    families = [
+        name
+        for name in (*FAMILIES, *sorted({each.family for each in versions} - FAMILIES.keys()))
+        if any(each.family == name for each in versions)
+    ]
+    of_family = [
+        [each.accuracy or 0.0 for each in versions if each.family == name] for name in families
+    ]
     figure = Figure(figsize=(2.5 + 1.3 * len(families), 4), layout="constrained")
     axes = figure.subplots()
     axes.boxplot(of_family, widths=0.5, showfliers=False, medianprops={"color": VALID_COLOR})
     for place, accuracies in enumerate(of_family, 1):
-        beside = place + np.linspace(-0.15, 0.15, len(accuracies)) if len(accuracies) > 1 else [place]
+        beside = (
+            place + np.linspace(-0.15, 0.15, len(accuracies)) if len(accuracies) > 1 else [place]
+        )
         axes.scatter(beside, accuracies, s=14, color=VALID_COLOR, alpha=0.6, zorder=3)
     axes.set_xticks(range(1, len(families) + 1), [plain(name) for name in families])
     axes.set(ylabel="accuracy", ylim=(0, 1.02))
@@ -70,7 +95,9 @@ def draw_top(versions: Sequence[Candidate]) -> Figure:
     axes = figure.subplots()
     bars = axes.barh(range(len(best)), [each.accuracy or 0.0 for each in best], color=VALID_COLOR)
     axes.bar_label(bars, fmt="%.4f", padding=3, fontsize=8)
-    axes.set_yticks(range(len(best)), [plain(f"{each.key} {each.number}") for each in best], fontsize=8)
+    axes.set_yticks(
+        range(len(best)), [plain(f"{each.key} {each.number}") for each in best], fontsize=8
+    )
     axes.set(xlabel="accuracy", xlim=(0, 1.12), ylim=(-0.7, len(best) - 0.3))
     return figure
 

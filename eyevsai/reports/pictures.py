@@ -1,4 +1,6 @@
-"""Pictures of a run. matplotlib's figures are used directly: pyplot would keep every one of them."""
+"""Pictures of a run. matplotlib's figures are used directly: pyplot would keep every one of
+them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def draw_curves(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for split, color in (("train", TRAIN_COLOR), ("valid", VALID_COLOR)):
             values = [row[f"{split}/{name}"] for row in rows]
-            axes.plot(epochs, values, color=color, label=split, marker="." if len(rows) < 30 else None)
+            axes.plot(
+                epochs, values, color=color, label=split, marker="." if len(rows) < 30 else None
+            )
         axes.axvline(best_epoch, color="#999999", linestyle=":", label=f"best epoch {best_epoch}")
         axes.set(xlabel="epoch", ylabel=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -32,12 +36,16 @@ def draw_curves(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
 
 
 def plain(name: str) -> str:
-    """A name that is drawn letter by letter: two dollar signs would make matplotlib read a formula."""
+    """A name that is drawn letter by letter: two dollar signs would make matplotlib read a
+    formula.
+    """
     return name.replace("$", r"\$")
 
 
 def draw_confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """The confusion matrix by share of each true class; counts are written where they can be read."""
+    """The confusion matrix by share of each true class; counts are written where they can be
+    read.
+    """
     side = max(5.0, 0.28 * len(classes) + 2)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
@@ -49,7 +57,9 @@ def draw_confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Fig
     axes.set(xlabel="predicted", ylabel="true")
     for row, column in np.argwhere(matrix > 0):
         ink = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=7, color=ink)
+        axes.text(
+            column, row, str(matrix[row, column]), ha="center", va="center", fontsize=7, color=ink
+        )
     return figure
 
 
@@ -58,7 +68,9 @@ def draw_importance(importance: Mapping[str, float], split: str) -> Figure:
     figure = Figure(figsize=(6, 1 + 0.5 * len(importance)), layout="constrained")
     axes = figure.subplots()
     ranked = sorted(importance.items(), key=lambda pair: pair[1])
-    bars = axes.barh([name for name, _ in ranked], [value for _, value in ranked], color=VALID_COLOR)
+    bars = axes.barh(
+        [name for name, _ in ranked], [value for _, value in ranked], color=VALID_COLOR
+    )
     axes.bar_label(bars, fmt="%.3f", padding=3)
     axes.margins(x=0.15)
     axes.set(xlabel=f"fall of {split} accuracy when shuffled")
@@ -68,7 +80,9 @@ def draw_importance(importance: Mapping[str, float], split: str) -> Figure:
 def draw_mistakes(
     mistakes: Sequence[Mistake], images: Sequence[npt.NDArray[np.uint8]], classes: Sequence[str]
 ) -> Figure:
-    """A sheet of wrongly classified images (H,W,3 uint8), each with what was said and what is true."""
+    """A sheet of wrongly classified images (H,W,3 uint8), each with what was said and what is
+    true.
+    """
     columns = 6
     rows = max(1, -(-len(mistakes) // columns))
     figure = Figure(figsize=(2 * columns, 2.4 * rows), layout="constrained")

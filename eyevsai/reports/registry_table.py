@@ -21,15 +21,30 @@ def print_status(versions: Iterable[Mapping[str, Any]]) -> None:
     """A table for each model, a row for each version."""
     console = _console()
     for name, rows in groupby(versions, key=lambda each: str(each["name"])):
-        table = Table("", "stage", "aliases", "accuracy", "exports", "MB", "registered", "promoted",
-                      title=escape(name), title_justify="left")  # fmt: skip
+        table = Table(
+            "",
+            "stage",
+            "aliases",
+            "accuracy",
+            "exports",
+            "MB",
+            "registered",
+            "promoted",
+            title=escape(name),
+            title_justify="left",
+        )
         for each in rows:
             size = "" if each["size_bytes"] is None else f"{each['size_bytes'] / 1e6:.1f}"
             table.add_row(
-                str(each["version"]), _stage(each), escape(", ".join(each["aliases"])), _accuracy(each),
-                _exports(each["exports"]), size, _by(each["registered"], each["registered_by"]),
+                str(each["version"]),
+                _stage(each),
+                escape(", ".join(each["aliases"])),
+                _accuracy(each),
+                _exports(each["exports"]),
+                size,
+                _by(each["registered"], each["registered_by"]),
                 _by(each["promoted"], each["promoted_by"]),
-            )  # fmt: skip
+            )
         console.print(table)
 
 
@@ -40,9 +55,15 @@ def print_log(entries: Iterable[Mapping[str, Any]]) -> None:
         done = each["action"] + (", forced" if each["forced"] else "")
         done += "" if each["status"] == "FINISHED" else f": {each['status']}"
         table.add_row(
-            _minute(each["time"]), escape(each["user"]), done, escape(each["versions"]), each["stage"],
-            _word(each["before"]), _word(each["after"]), escape(each["reason"]),
-        )  # fmt: skip
+            _minute(each["time"]),
+            escape(each["user"]),
+            done,
+            escape(each["versions"]),
+            each["stage"],
+            _word(each["before"]),
+            _word(each["after"]),
+            escape(each["reason"]),
+        )
     _console().print(table)
 
 
@@ -51,7 +72,11 @@ def _console() -> Console:
 
 
 def _stage(each: Mapping[str, Any]) -> str:
-    notes = [each["stage"], *(["by hand"] if each["by_hand"] else []), *(["pinned"] if each["pinned"] else [])]
+    notes = [
+        each["stage"],
+        *(["by hand"] if each["by_hand"] else []),
+        *(["pinned"] if each["pinned"] else []),
+    ]
     return ", ".join(filter(None, notes))
 
 
@@ -78,12 +103,17 @@ def _word(version: int | None) -> str:
 
 
 def print_plan(plan: Mapping[str, Any], *, verbose: bool) -> None:
-    """A line for each item that goes, uncut, so that two plans can be compared; with `verbose` for what stays, too."""
+    """A line for each item that goes, uncut, so that two plans can be compared; with `verbose` for
+    what stays, too.
+    """
     items = plan["items"]
     kinds = max((len(item["kind"]) for item in items), default=0)
     whats = max((len(item["what"]) for item in items), default=0)
     for item in items:
-        print(f"{item['kind']:<{kinds}}  {item['what']:<{whats}}  {item['size_bytes']:>15,}  {item['why']}")
+        print(
+            f"{item['kind']:<{kinds}}  {item['what']:<{whats}}  {item['size_bytes']:>15,}  "
+            f"{item['why']}"
+        )
     if verbose:
         for what, why in plan["kept"].items():
             print(f"stays: {what}: {why}")

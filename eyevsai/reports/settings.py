@@ -36,10 +36,14 @@ class ReportSettings(Settings):
     PANEL: ClassVar[str] = "Report"
 
     models: Annotated[
-        str | None, Parameter(), Doc("Families or family/variation, with commas, as in `eyevsai list`; all by default.")
+        str | None,
+        Parameter(),
+        Doc("Families or family/variation, with commas, as in `eyevsai list`; all by default."),
     ] = None
-    datasets: Annotated[str | None, Parameter(), Doc("Datasets, with commas; all that models know by default.")] = None
+    datasets: Annotated[
+        str | None, Parameter(), Doc("Datasets, with commas; all that models know by default.")
+    ] = None
     output: Annotated[str, Doc("Folder that the files are written into.")] = "reports"
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
-    ] = STATE_ROOT  # fmt: skip
+    ] = STATE_ROOT

@@ -39,7 +39,9 @@ Image = str | Path | bytes | npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable class of one image (or `unsure`), its probability, and those of all classes."""
+    """The most probable class of one image (or `unsure`), its probability, and those of all
+    classes.
+    """
 
     label: str
     probability: float
@@ -58,9 +60,13 @@ class Model(Protocol):
 
 
 class Classifier:
-    """A trained model of any family, as it was trained or as it was exported. Several threads may ask it at once."""
+    """A trained model of any family, as it was trained or as it was exported. Several threads may
+    ask it at once.
+    """
 
-    def __init__(self, model: Model, about: Mapping[str, Any], threshold: float | None = None) -> None:
+    def __init__(
+        self, model: Model, about: Mapping[str, Any], threshold: float | None = None
+    ) -> None:
         self._model = model
         self._about = about
         self._preprocessing = Preprocessing.from_json(about["preprocessing"])
@@ -73,12 +79,16 @@ class Classifier:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Family, variation, classes, preprocessing, settings, format and threshold, as plain values."""
+        """Family, variation, classes, preprocessing, settings, format and threshold, as plain
+        values.
+        """
         return {**self._about, "threshold": self.threshold}
 
     @property
     def depth(self) -> Depth | None:
-        """The range of images with more than 8 bits that it was trained on; None in models from before it was kept."""
+        """The range of images with more than 8 bits that it was trained on; None in models from
+        before it was kept.
+        """
         return self._preprocessing.depth
 
     def predict(self, image: Image, *, unsure: bool = False) -> Prediction:
@@ -92,15 +102,21 @@ class Classifier:
         With `unsure` the label of those below `threshold` is "unsure".
 
         Raises:
-            UserError: an image that does not decode, or an array of another shape or dtype; or `unsure` and no
+            UserError: an image that does not decode, or an array of another shape or dtype; or
+                `unsure` and no
                 threshold is kept with the model.
         """
         if unsure and self.threshold is None:
-            raise UserError("No threshold is kept with this model. Find one: eyevsai evaluate --target-precision 0.95, "
-                            "then load it by its version.")  # fmt: skip
+            raise UserError(
+                "No threshold is kept with this model. Find one: eyevsai evaluate "
+                "--target-precision 0.95, "
+                "then load it by its version."
+            )
         least = (self.threshold or 0.0) if unsure else 0.0
         found: list[Prediction] = []
-        pictures = (pixels_of(image, self.depth) for image in images)  # none is kept at its full size
+        pictures = (
+            pixels_of(image, self.depth) for image in images
+        )  # none is kept at its full size
         squares = map(self._preprocessing.square_of, pictures)
         while some := list(islice(squares, AT_ONCE)):
             found += [self._prediction(row, least) for row in self._model.predict_proba(some)]
@@ -109,13 +125,17 @@ class Classifier:
     def _prediction(self, row: npt.NDArray[np.float32], least: float) -> Prediction:
         best = int(row.argmax())
         named = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
-        return Prediction(self.classes[best] if row[best] >= least else UNSURE, float(row[best]), named)
+        return Prediction(
+            self.classes[best] if row[best] >= least else UNSURE, float(row[best]), named
+        )
 
 
 def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
     """See `eyevsai.load`."""
     if not uri:  # which would be the current folder
-        raise UserError("The model's name is empty: give a folder, models:/NAME/VERSION or models:/NAME@ALIAS.")
+        raise UserError(
+            "The model's name is empty: give a folder, models:/NAME/VERSION or models:/NAME@ALIAS."
+        )
     path, version = Path(uri).expanduser(), None
     if path.is_file() and (path.parent / MANIFEST).is_file():
         path = path.parent
@@ -128,7 +148,9 @@ def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
     elif uri.startswith(("models:/", "runs:/")):
         version, path = _find_version(uri), fetch_package(uri)
     else:
-        raise UserError(f"There is no model {uri}. Give a folder, models:/NAME/VERSION or models:/NAME@ALIAS.")
+        raise UserError(
+            f"There is no model {uri}. Give a folder, models:/NAME/VERSION or models:/NAME@ALIAS."
+        )
     classifier = open_model(path / MODEL_FOLDER, version.threshold if version else None)
     if version is not None:
         _warn_of_other_classes(uri, version, classifier.classes)
@@ -136,7 +158,8 @@ def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
 
 
 def open_model(folder: Path, threshold: float | None = None) -> Classifier:
-    """The classifier of a version's data folder: its ONNX export, once all of it is there, else the learner itself.
+    """The classifier of a version's data folder: its ONNX export, once all of it is there, else the
+    learner itself.
 
     Raises:
         UserError: no model is there, or the export is not one of this model.
@@ -146,22 +169,30 @@ def open_model(folder: Path, threshold: float | None = None) -> Classifier:
         return classifier_of(load(folder), threshold)
     opened, card = open_export(exported), read_card(folder)
     if opened.manifest.get("weights_sha256") != card["sha256"]:
-        raise UserError(f"{exported} is not an export of the model that lies beside it. Export the model again.")
+        raise UserError(
+            f"{exported} is not an export of the model that lies beside it. Export the model again."
+        )
     return _of_export(opened, threshold)
 
 
 def classifier_of(learner: Learner, threshold: float | None = None) -> Classifier:
     """The classifier of a learner that is in memory."""
     about = {
-        "family": learner.family, "variation": learner.variation, "classes": list(learner.classes),
-        "preprocessing": learner.preprocessing.to_json(), "settings": dict(vars(learner.settings)), "format": None,
-    }  # fmt: skip
+        "family": learner.family,
+        "variation": learner.variation,
+        "classes": list(learner.classes),
+        "preprocessing": learner.preprocessing.to_json(),
+        "settings": dict(vars(learner.settings)),
+        "format": None,
+    }
     return Classifier(learner, about, threshold)
 
 
 def _of_export(export: OpenedExport, threshold: float | None = None) -> Classifier:
     about = {name: export.manifest[name] for name in ABOUT}
-    return Classifier(export, about, export.manifest["threshold"] if threshold is None else threshold)
+    return Classifier(
+        export, about, export.manifest["threshold"] if threshold is None else threshold
+    )
 
 
 def _find_version(uri: str) -> Version | None:
@@ -173,11 +204,17 @@ def _find_version(uri: str) -> Version | None:
 
 
 def _warn_of_other_classes(uri: str, version: Version, classes: Sequence[str]) -> None:
-    """Log a warning if `uri` names a stage whose version has other classes than were promoted to it.
+    """Log a warning if `uri` names a stage whose version has other classes than were promoted to
+    it.
 
     Its alias or stage was set by hand then: a promotion asks for consent.
     """
-    from eyevsai.registry.classes import compare_classes, hash_classes, recorded_classes, stage_prefix
+    from eyevsai.registry.classes import (
+        compare_classes,
+        hash_classes,
+        recorded_classes,
+        stage_prefix,
+    )
     from eyevsai.registry.models import find_model, open_registry
     from eyevsai.registry.stages import stage_of_uri
     from eyevsai.store import CLASSES_SHA256, open_store
@@ -191,9 +228,19 @@ def _warn_of_other_classes(uri: str, version: Version, classes: Sequence[str]) -
         return
     recorded = recorded_classes(model, stage_prefix(stage))
     how = f": {compare_classes(recorded, classes)}" if recorded is not None else ""
-    log.warning("%s is version %s, whose classes differ from those that were promoted%s. Nobody accepted them: the "
-                "alias or the stage was set by hand. Accept them with: eyevsai promote %s --version %s --to %s "
-                "--class-change true", uri, version.number, how, version.name, version.number, stage)  # fmt: skip
+    log.warning(
+        "%s is version %s, whose classes differ from those that were promoted%s. Nobody "
+        "accepted them: the "
+        "alias or the stage was set by hand. Accept them with: eyevsai promote %s --version %s "
+        "--to %s "
+        "--class-change true",
+        uri,
+        version.number,
+        how,
+        version.name,
+        version.number,
+        stage,
+    )
 
 
 def pixels_of(image: Image, depth: Depth | None = None) -> npt.NDArray[np.uint8]:
@@ -204,7 +251,16 @@ def pixels_of(image: Image, depth: Depth | None = None) -> npt.NDArray[np.uint8]
         if not Path(image).is_file():
             raise UserError(f"There is no image file {image}.")
         return decode(Path(image), depth)
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
-        shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.shape[2:] != (3,)
+        or not image.size
+    ):
+        shape = (
+            f"{image.dtype} {image.shape}"
+            if isinstance(image, np.ndarray)
+            else type(image).__name__
+        )
         raise UserError(f"An image is a path, bytes, or an array H,W,3 of uint8, not {shape}.")
     return image

@@ -1,4 +1,6 @@
-"""Artifacts of runs and of registered versions on this machine: where they lie, or a copy in the cache."""
+"""Artifacts of runs and of registered versions on this machine: where they lie, or a copy in the
+cache.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,14 @@ FETCHED = "artifacts"  # the folder in an entry of the cache, beside its checksu
 def fetch_artifacts(uri: str, *, fresh: bool = False) -> Path:
     """Return the local file or folder of `models:/...` or `runs:/...`.
 
-    Artifacts of a local disk are returned where they lie. Others are downloaded into the cache, where they are found
-    again by their location, which holds the id of the model or run, and by the names and sizes of the files. The
-    checksums of the copy are verified each time.
+    Artifacts of a local disk are returned where they lie. Others are downloaded into the cache,
+    where they are found again by their location, which holds the id of the model or run, and by the
+    names and sizes of the files. The checksums of the copy are verified each time.
 
     Args:
         uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/m-ID` or `runs:/RUN/PATH`.
-        fresh: download them even if they are in the cache, for instance to verify the store's own files.
+        fresh: download them even if they are in the cache, for instance to verify the store's own
+            files.
 
     Raises:
         UserError: the store does not have them, or does not answer.
@@ -56,9 +59,13 @@ def fetch_artifacts(uri: str, *, fresh: bool = False) -> Path:
         files = sorted(_list_files(repository, path))
         if not files:
             raise _gone(uri, f"{shown(location)}/{path}".rstrip("/"))
-        return _fetch(repository, path, f"{shown(store)} {shown(location)} {path} {files}", fresh=fresh)
+        return _fetch(
+            repository, path, f"{shown(store)} {shown(location)} {path} {files}", fresh=fresh
+        )
     except (MlflowException, OSError) as error:
-        raise UserError(f"Cannot load {uri} from the store {shown(store)}: {shown(str(error))}") from error
+        raise UserError(
+            f"Cannot load {uri} from the store {shown(store)}: {shown(str(error))}"
+        ) from error
 
 
 def _resolve(store: str, uri: str) -> tuple[str, str]:
@@ -108,7 +115,9 @@ def _fetch(repository: ArtifactRepository, path: str, key: str, *, fresh: bool) 
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         build(folder)
         return folder / FETCHED / path
-    cache = Cache(root, settings.cache_limit_gb, evicted=(MODELS,))  # pixels may be kept under a higher limit
+    cache = Cache(
+        root, settings.cache_limit_gb, evicted=(MODELS,)
+    )  # pixels may be kept under a higher limit
     return cache.open(MODELS, key, build, lambda entry: entry / FETCHED / path, fresh=fresh)
 
 
@@ -121,8 +130,13 @@ def _can_write(folder: Path) -> bool:
 
 
 def _gone(uri: str, where: str, *, server: bool = False) -> UserError:
-    other = " If they lie on the server's machine: start it with `mlflow server --serve-artifacts`." if server else ""
+    other = (
+        " If they lie on the server's machine: start it with `mlflow server --serve-artifacts`."
+        if server
+        else ""
+    )
     return UserError(
-        f"The files of {uri} are gone: {where} is empty or does not exist.{other} Restore them from a backup, "
+        f"The files of {uri} are gone: {where} is empty or does not exist.{other} Restore them "
+        "from a backup, "
         "or train the model again."
     )

@@ -1,4 +1,5 @@
-"""The folder that a registered version holds: written here, and checked here before anything opens it.
+"""The folder that a registered version holds: written here, and checked here before anything opens
+it.
 
 MLflow imports whatever module a model folder names and runs its `code/`; so a folder is first held
 against the list of what ours contain, and everything else is refused.
@@ -27,10 +28,19 @@ MODEL_FOLDER = "data/model"
 SERVED = "onnx"  # the format that a version carries, once it was exported, and is then served by
 EXPORT_FOLDER = f"{MODEL_FOLDER}/{SERVED}"
 ALLOWED = frozenset(
-    {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "registered_model_meta",
-     "input_example.json", "serving_input_example.json", f"{MODEL_FOLDER}/{WEIGHTS}", f"{MODEL_FOLDER}/{CARD}",
-     *(f"{EXPORT_FOLDER}/{name}" for name in (MODEL, MANIFEST, EXAMPLE))}
-)  # fmt: skip
+    {
+        "MLmodel",
+        "conda.yaml",
+        "python_env.yaml",
+        "requirements.txt",
+        "registered_model_meta",
+        "input_example.json",
+        "serving_input_example.json",
+        f"{MODEL_FOLDER}/{WEIGHTS}",
+        f"{MODEL_FOLDER}/{CARD}",
+        *(f"{EXPORT_FOLDER}/{name}" for name in (MODEL, MANIFEST, EXAMPLE)),
+    }
+)
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pillow", "safetensors")
 
 
@@ -57,7 +67,8 @@ def write_package(learner: Learner, example: Split, folder: Path, metadata: dict
 
 
 def fetch_package(uri: str, *, fresh: bool = False) -> Path:
-    """The model folder of `models:/...` or `runs:/...`, fetched from the store if need be, and checked.
+    """The model folder of `models:/...` or `runs:/...`, fetched from the store if need be, and
+    checked.
 
     With `fresh`, files of a remote store are downloaded even if the cache has them.
 
@@ -68,19 +79,27 @@ def fetch_package(uri: str, *, fresh: bool = False) -> Path:
 
     folder = fetch_artifacts(uri, fresh=fresh)
     if (folder / RECORD).is_file() and not (folder / "MLmodel").is_file():
-        raise UserError(f"{uri} was imported: the store has the record of its training but no model. The original's "
-                        "is a pickle, which eyevsai never opens: train it again.")  # fmt: skip
+        raise UserError(
+            f"{uri} was imported: the store has the record of its training but no model. The "
+            "original's "
+            "is a pickle, which eyevsai never opens: train it again."
+        )
     check_package(folder)
     return folder
 
 
 def hash_package(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a model folder, except exports, whose manifest has them, and MLflow's notes.
+    """Return the SHA-256 of each file of a model folder, except exports, whose manifest has them,
+    and MLflow's notes.
 
     Raises:
         UserError: a file cannot be read.
     """
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
     try:
         return {name: hash_file(path) for name, path in files.items() if not _is_added_later(name)}
     except OSError as error:
@@ -96,9 +115,17 @@ def check_files(folder: Path, expected: Mapping[str, str]) -> None:
     found = hash_package(folder)
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
-            how = "is missing" if name not in found else "was added" if name not in expected else "was changed"
-            raise UserError(f"{folder / name} {how} since the version was registered (SHA-256). "
-                            "Restore it from a backup, or train the model again.")  # fmt: skip
+            how = (
+                "is missing"
+                if name not in found
+                else "was added"
+                if name not in expected
+                else "was changed"
+            )
+            raise UserError(
+                f"{folder / name} {how} since the version was registered (SHA-256). "
+                "Restore it from a backup, or train the model again."
+            )
 
 
 def _is_added_later(name: str) -> bool:
@@ -112,18 +139,29 @@ def check_package(folder: Path) -> None:
         UserError: naming the file or the entry that does not belong there.
     """
     if not (folder / "MLmodel").is_file():
-        raise UserError(f"{folder} is no model folder: it holds no MLmodel. Give that of a model or of an export, "
-                        "models:/NAME/VERSION or models:/NAME@ALIAS.")  # fmt: skip
+        raise UserError(
+            f"{folder} is no model folder: it holds no MLmodel. Give that of a model or of an "
+            "export, "
+            "models:/NAME/VERSION or models:/NAME@ALIAS."
+        )
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or (not path.is_dir() and name not in ALLOWED):
-            raise UserError(f"{folder} is refused: {name} is not part of an eyevsai model. Nothing in it was run.")
+            raise UserError(
+                f"{folder} is refused: {name} is not part of an eyevsai model. Nothing in it "
+                "was run."
+            )
     flavors = _read_entry(folder, "flavors")
     described = flavors.get("python_function")
     loader = described.get("loader_module") if isinstance(described, dict) else None
     if set(flavors) != {"python_function"} or loader != LOADER:
-        raise UserError(f"{folder} is refused: it is loaded by {loader or sorted(flavors)}, not by eyevsai.")
-    if flavors["python_function"].get("code") or flavors["python_function"].get("data") != MODEL_FOLDER:
+        raise UserError(
+            f"{folder} is refused: it is loaded by {loader or sorted(flavors)}, not by eyevsai."
+        )
+    if (
+        flavors["python_function"].get("code")
+        or flavors["python_function"].get("data") != MODEL_FOLDER
+    ):
         raise UserError(f"{folder} is refused: its MLmodel names code or data of its own.")
 
 
@@ -139,7 +177,9 @@ def _read_entry(folder: Path, name: str) -> dict[str, Any]:
         described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
         return dict(described[name])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{folder} is no model folder: its MLmodel cannot be read ({error}).") from error
+        raise UserError(
+            f"{folder} is no model folder: its MLmodel cannot be read ({error})."
+        ) from error
 
 
 def _signature() -> Any:
@@ -147,7 +187,8 @@ def _signature() -> Any:
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
     from mlflow.types.schema import AnyType, Map
 
-    # No declared type holds bytes, base64, paths and arrays alike; the column is checked when it is read.
+    # No declared type holds bytes, base64, paths and arrays alike; the column is checked when it is
+    # read.
     inputs: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), "image")]
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
@@ -168,5 +209,7 @@ def _encode(image: Any) -> str:
 def _requirements() -> list[str]:
     from importlib import metadata
 
-    public = {name: metadata.version(name).partition("+")[0] for name in REQUIREMENTS}  # 2.13.0+cpu is on no index
+    public = {
+        name: metadata.version(name).partition("+")[0] for name in REQUIREMENTS
+    }  # 2.13.0+cpu is on no index
     return [f"eyevsai=={VERSION}", *(f"{name}=={version}" for name, version in public.items())]

@@ -32,10 +32,12 @@ class PyfuncModel:
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
         """Columns label, probability and probabilities for each row of the column `image`.
 
-        An image is the bytes of a file, those in base64, H,W,3 uint8, that as lists, or, except over HTTP, a path.
+        An image is the bytes of a file, those in base64, H,W,3 uint8, that as lists, or, except
+        over HTTP, a path.
 
         Raises:
-            UserError: no such column, or an image that is none of these; where it is served, as an MLflow error, whose
+            UserError: no such column, or an image that is none of these; where it is served, as an
+                MLflow error, whose
                 text its server sends back.
         """
         try:
@@ -52,9 +54,13 @@ class PyfuncModel:
 
         columns = getattr(model_input, "columns", ())
         if COLUMN not in columns:
-            raise UserError(f"The input is a table with a column {COLUMN!r}; this one has {list(columns)}.")
+            raise UserError(
+                f"The input is a table with a column {COLUMN!r}; this one has {list(columns)}."
+            )
         predictions = self.classifier.predict_batch(self._read_cells(list(model_input[COLUMN])))
-        return pd.DataFrame([vars(prediction) for prediction in predictions], index=model_input.index)
+        return pd.DataFrame(
+            [vars(prediction) for prediction in predictions], index=model_input.index
+        )
 
     def _read_cells(self, cells: Sequence[Any]) -> Iterator[npt.NDArray[np.uint8]]:
         """The images of a column, each decoded when it is asked for."""
@@ -69,7 +75,8 @@ def read_cell(cell: Any) -> Image:
     """The image in one cell of the table.
 
     Raises:
-        UserError: text that is neither base64 nor, where paths are allowed, a file; lists that are no pixels; or
+        UserError: text that is neither base64 nor, where paths are allowed, a file; lists that are
+            no pixels; or
             something else.
     """
     if isinstance(cell, list):
@@ -83,7 +90,9 @@ def read_cell(cell: Any) -> Image:
     try:
         return base64.b64decode(cell, validate=True)
     except ValueError:  # of text outside ASCII it is not a binascii.Error
-        served = "A served model takes no paths." if SERVED in os.environ else "There is no such file."
+        served = (
+            "A served model takes no paths." if SERVED in os.environ else "There is no such file."
+        )
         raise UserError(f"The image {cell[:80]!r} is not base64. {served}") from None
 
 
@@ -93,8 +102,10 @@ def _read_lists(cell: list[Any]) -> npt.NDArray[np.uint8]:
     except ValueError:
         raise UserError(f"{ONE_IMAGE}, not lists of unequal lengths.") from None
     if found.dtype.kind == "U" and found.ndim == 1:  # as MLflow reads {"inputs": {"image": [...]}}
-        raise UserError(f'{ONE_IMAGE}, not a list of texts. Each image is a record: {{"dataframe_records": '
-                        f'[{{"{COLUMN}": ...}}, ...]}}.')  # fmt: skip
+        raise UserError(
+            f'{ONE_IMAGE}, not a list of texts. Each image is a record: {{"dataframe_records": '
+            f'[{{"{COLUMN}": ...}}, ...]}}.'
+        )
     if found.dtype.kind not in "iuf" and found.size:
         raise UserError(f"{ONE_IMAGE}, not lists of something else.")
     if found.shape[2:] != (3,) or not found.size:

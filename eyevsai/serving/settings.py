@@ -16,6 +16,10 @@ class PredictSettings(Settings):
 
     top_k: Annotated[int, Range(1, 10**6), Doc("Classes to print of each image.")] = 1
     threshold: Annotated[
-        float | None, Range(0.0, 1.0), Doc("Say unsure below this probability; that of the version by default.")
+        float | None,
+        Range(0.0, 1.0),
+        Doc("Say unsure below this probability; that of the version by default."),
     ] = None
-    trusted: Annotated[bool, Doc("Open an export in which code can be hidden, since I made it myself.")] = False
+    trusted: Annotated[
+        bool, Doc("Open an export in which code can be hidden, since I made it myself.")
+    ] = False

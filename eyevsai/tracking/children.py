@@ -15,7 +15,9 @@ FOLLOWED = "valid/accuracy"
 
 @dataclass(frozen=True)
 class Child:
-    """A run under another one, with the epoch of its newest accuracy, or how many of a study's trials ended."""
+    """A run under another one, with the epoch of its newest accuracy, or how many of a study's
+    trials ended.
+    """
 
     run_id: str
     name: tuple[str, str, str]  # dataset, model, variation
@@ -26,12 +28,17 @@ class Child:
 
 
 def find_running(tracking_uri: str, parent: str) -> list[Child]:
-    """The runs under `parent` that are RUNNING; none when the store does not answer, by which nobody is to fail."""
+    """The runs under `parent` that are RUNNING; none when the store does not answer, by which
+    nobody is to fail.
+    """
     client = MlflowClient(tracking_uri=tracking_uri)
     try:
         experiment = client.get_run(parent).info.experiment_id
         wanted = f"tags.`{PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
-        return [_describe(client, run) for run in client.search_runs([experiment], wanted, ViewType.ACTIVE_ONLY)]
+        return [
+            _describe(client, run)
+            for run in client.search_runs([experiment], wanted, ViewType.ACTIVE_ONLY)
+        ]
     except MlflowException:
         return []
 

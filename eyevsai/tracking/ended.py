@@ -1,4 +1,6 @@
-"""Runs that have ended: what they left unsaid, what is logged on them later, whether they can be gone on with."""
+"""Runs that have ended: what they left unsaid, what is logged on them later, whether they can be
+gone on with.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from eyevsai.tracking.run import TABLES, Run, Unsynced, make_spool, open_run
 
 
 @contextmanager
-def reopen_run(tracking_uri: str, run_id: str, state_root: Path, carriers: Mapping[str, Carrier]) -> Iterator[Run]:
+def reopen_run(
+    tracking_uri: str, run_id: str, state_root: Path, carriers: Mapping[str, Carrier]
+) -> Iterator[Run]:
     """A run that has ended, to log more on; its status and times stay as they are.
 
     What it left unsaid is said first; `carriers` carry out operations of other rooms.
@@ -39,14 +43,20 @@ def reopen_run(tracking_uri: str, run_id: str, state_root: Path, carriers: Mappi
         finally:
             run.spool.close()
         if not told:
-            raise Unsynced(f"What was found of run {run_id} is not all in the store, which does not answer. Later: "
-                           "eyevsai sync")  # fmt: skip
+            raise Unsynced(
+                f"What was found of run {run_id} is not all in the store, which does not "
+                "answer. Later: "
+                "eyevsai sync"
+            )
         if known.info.status == "FINISHED":  # of another one the checkpoints lie there too
             folder.delete()
 
 
-def sync(tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], patience_s: float) -> int:
-    """Carries out what a run of an ended process left in its spool; returns how many entries are left.
+def sync(
+    tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], patience_s: float
+) -> int:
+    """Carries out what a run of an ended process left in its spool; returns how many entries are
+    left.
 
     Entries of a run that this store does not know are kept: it is another store's.
 
@@ -65,7 +75,8 @@ def sync(tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], 
         spool.close()
         if spool.refused_ is not None:
             raise RunFailed(
-                f"The store rejected what run {folder.run_id} left: {spool.refused_}. {folder.path} is kept."
+                f"The store rejected what run {folder.run_id} left: {spool.refused_}. "
+                f"{folder.path} is kept."
             )
         if not left and client.get_run(folder.run_id).info.status == "FINISHED":
             folder.delete()
@@ -75,7 +86,9 @@ def sync(tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], 
 def is_active(tracking_uri: str, run_id: str) -> bool:
     """Whether the store has a run of this id that was not deleted."""
     try:
-        return bool(MlflowClient(tracking_uri=tracking_uri).get_run(run_id).info.lifecycle_stage == "active")
+        return bool(
+            MlflowClient(tracking_uri=tracking_uri).get_run(run_id).info.lifecycle_stage == "active"
+        )
     except MlflowException:
         return False
 
@@ -89,10 +102,15 @@ def why_not_resumable(tracking_uri: str, folder: RunFolder) -> str | None:
         return f"There is no run {run_id} in the store. `eyevsai ui` shows those that are there."
     if run.info.status == "FINISHED":
         return (
-            f"Run {run_id} has finished ({run.data.tags.get('version', 'no version')}): there is nothing to go on with."
+            f"Run {run_id} has finished ({run.data.tags.get('version', 'no version')}): there "
+            "is nothing to go on with."
         )
     if run.info.lifecycle_stage != "active":
         return f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
     if run.info.status == "RUNNING" and not has_died(run.data.tags.get("process", ""), folder):
-        return f"Run {run_id} is alive: another process is working on it. Wait for it, or end that process."
+        return (
+            f"Run {run_id} is alive: another process is working on it. Wait for it, or end "
+            "that "
+            "process."
+        )
     return None

@@ -11,7 +11,16 @@ from typing import Any
 
 from eyevsai.version import VERSION
 
-PACKAGES = ("mlflow", "torch", "torchvision", "scikit-learn", "scikit-image", "numpy", "pillow", "safetensors")
+PACKAGES = (
+    "mlflow",
+    "torch",
+    "torchvision",
+    "scikit-learn",
+    "scikit-image",
+    "numpy",
+    "pillow",
+    "safetensors",
+)
 
 
 def describe_environment() -> dict[str, Any]:
@@ -27,17 +36,23 @@ def describe_environment() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the checkout that eyevsai runs from and whether it was changed; empty outside one."""
+    """Commit of the checkout that eyevsai runs from and whether it was changed; empty outside
+    one.
+    """
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return {}
     commit = _git(folder, "rev-parse", "HEAD")
-    return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain"))} if commit else {}
+    return (
+        {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain"))} if commit else {}
+    )
 
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -18,17 +18,20 @@ VIEW = f"mlflow.sharedViewState.{VIEW_ID}"  # the tag of a view that the UI list
 PAGE = f"/#/experiments/{{}}/runs?workflowType=machine_learning&viewStateShareKey={VIEW_ID}"
 
 ABOUT = f"""\
-**Image classifiers by eyevsai**: each row is a run: a training, a study with its trials under it, or another job.
+**Image classifiers by eyevsai**: each row is a run: a training, a study with its trials
+under it, or another job.
 
-- **Which is best?** The view *{VIEW_NAME}* (Views, top right; `eyevsai ui` opens it) sorts by `best/accuracy`, that of
-  the valid split. `test/accuracy` comes with `eyevsai evaluate --run ID`. Trials lie under their study: clear the
-  filter to see them as rows.
-- **What differs?** Tick runs and press *Compare*; or `eyevsai compare RUN_A RUN_B`, which also says whether chance
-  explains it.
-- **Only some of them**: filter by `tags.job = "train"`, `tags.dataset = "pets"`, `tags.model = "deep_v2"`.
-- **One run**: *Overview* has its settings, *Model metrics* its curves, *Artifacts* its pictures, tables and data.
-- **What is live?** *Model registry*: the version with the alias `production`. Which runs did what there, when and why:
-  `eyevsai registry log NAME`.
+- **Which is best?** The view *{VIEW_NAME}* (Views, top right; `eyevsai ui` opens it) sorts by
+  `best/accuracy`, that of the valid split. `test/accuracy` comes with `eyevsai evaluate --run ID`.
+  Trials lie under their study: clear the filter to see them as rows.
+- **What differs?** Tick runs and press *Compare*; or `eyevsai compare RUN_A RUN_B`, which also
+  says whether chance explains it.
+- **Only some of them**: filter by `tags.job = "train"`, `tags.dataset = "pets"`,
+  `tags.model = "deep_v2"`.
+- **One run**: *Overview* has its settings, *Model metrics* its curves, *Artifacts* its
+  pictures, tables and data.
+- **What is live?** *Model registry*: the version with the alias `production`. Which runs did what
+  there, when and why: `eyevsai registry log NAME`.
 """
 
 
@@ -41,7 +44,9 @@ def find_experiment(client: MlflowClient) -> str:
 
 
 def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
-    """Says of an experiment, once, what is there and how to compare; what a person wrote or emptied stays."""
+    """Says of an experiment, once, what is there and how to compare; what a person wrote or emptied
+    stays.
+    """
     known = client.get_experiment(experiment_id).tags
     told = {NOTE: ABOUT, VIEW: _view(), **known, KIND[0]: KIND[1]}
     for name, value in told.items():
@@ -50,7 +55,9 @@ def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
 
 
 def page_of_runs(tracking_uri: str) -> str:
-    """Where the UI of a store shows the runs of its experiment, the best first; it is described if it is not yet."""
+    """Where the UI of a store shows the runs of its experiment, the best first; it is described if
+    it is not yet.
+    """
     client = MlflowClient(tracking_uri=tracking_uri)
     experiment_id = find_experiment(client)
     describe_experiment(client, experiment_id)
@@ -64,10 +71,20 @@ def _find_or_create(client: MlflowClient, name: str) -> str:
 
 def _view() -> str:
     """A view in the form in which the UI of MLflow keeps those that people save."""
-    columns = ["metrics.`best/accuracy`", "metrics.`test/accuracy`", "tags.`dataset`", "tags.`model`",
-               "tags.`variation`", "attributes.`Models`"]  # fmt: skip
+    columns = [
+        "metrics.`best/accuracy`",
+        "metrics.`test/accuracy`",
+        "tags.`dataset`",
+        "tags.`model`",
+        "tags.`variation`",
+        "attributes.`Models`",
+    ]
     state: dict[str, Any] = {
-        "orderByKey": columns[0], "orderByAsc": False, "selectedColumns": columns,
+        "orderByKey": columns[0],
+        "orderByAsc": False,
+        "selectedColumns": columns,
         "searchFilter": 'tags.job != "trial"',
-    }  # fmt: skip
-    return json.dumps({"name": VIEW_NAME, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
+    }
+    return json.dumps(
+        {"name": VIEW_NAME, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
+    )

@@ -41,7 +41,10 @@ INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its spool
 ENDED_BY = "ended_by"  # the tag that says what ended an interrupted run
 RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
 GIVEN_BY_MLFLOW = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
-HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # the spool tries again itself
+HTTP = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}  # the spool tries again itself
 
 
 @contextmanager
@@ -59,13 +62,14 @@ def start_run(
 ) -> Iterator[Run]:
     """A run that ends as the block ends: FINISHED, KILLED when it was interrupted, else FAILED.
 
-    `given` is the run that `mlflow run` made for this call: it is taken over instead of making another.
-    `resumed` is an earlier run to go on with; then the given one only says so, and `sweep` deletes it later. One that
-    has finished is refused unless this one `extends` it, as more trials extend a study.
-    `carriers` carry out operations of other rooms. While a run ends, `stop` waits.
+    `given` is the run that `mlflow run` made for this call: it is taken over instead of making
+    another. `resumed` is an earlier run to go on with; then the given one only says so, and `sweep`
+    deletes it later. One that has finished is refused unless this one `extends` it, as more trials
+    extend a study. `carriers` carry out operations of other rooms. While a run ends, `stop` waits.
 
     Raises:
-        UserError: another process works on the resumed run, the state root cannot be written, or the
+        UserError: another process works on the resumed run, the state root cannot be written, or
+            the
             server refuses this login.
         Unsynced: the block ended well, and the store could not be told all of it.
     """
@@ -77,18 +81,25 @@ def start_run(
         check_given(client, given)
     own = {"eyevsai": "1", **tags, **owner()}
     with telling_refusals(tracking_uri):
-        run_id = resumed or (_take_over(client, given, name, own) if given else create_run(client, name, own))
+        run_id = resumed or (
+            _take_over(client, given, name, own) if given else create_run(client, name, own)
+        )
     folder = RunFolder(state_root, run_id)
     with folder.claim():
-        folder.write(STORE, identify_store(tracking_uri))  # a cleanup takes nothing for an orphan of another store
+        folder.write(
+            STORE, identify_store(tracking_uri)
+        )  # a cleanup takes nothing for an orphan of another store
         mark_run(client, run_id)
         run = open_run(client, folder, carriers)
-        log.debug("Run %s (%s) begins; what this machine keeps of it is in %s", run_id, name, folder.path)
+        log.debug(
+            "Run %s (%s) begins; what this machine keeps of it is in %s", run_id, name, folder.path
+        )
         if resumed:
             _reopen(run, own, given, extends=extends)
         with _logging_to(folder.log), _beating(folder):
             yield from _ending_truly(run, stop or Stop())
-        folder.delete()  # only a finished run whose store knows all comes here; inside the lock, or two could own it
+        # only a finished run whose store knows all comes here; inside the lock, or two could own it
+        folder.delete()
 
 
 def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
@@ -113,7 +124,8 @@ def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
     except BaseException as error:
         said = shown(str(error))
         log.error("The run failed: %s", said)
-        run.spool.accept()  # a rejection of what was logged before does not keep the reason from being logged
+        # a rejection of what was logged before does not keep the reason from being logged
+        run.spool.accept()
         with suppress(RunFailed):  # the disk of the queue may be what is full
             run.tags({"error": said[:ERROR_LENGTH]})
         raise
@@ -125,9 +137,11 @@ def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
 
 
 def _end(run: Run, status: str, monitor: Any) -> str:
-    """End a run; return an error message if the store rejected writes or some are still pending, else "".
+    """End a run; return an error message if the store rejected writes or some are still pending,
+    else "".
 
-    The queued end becomes FAILED where a write was rejected, whenever that turns out (`operations.end_run`).
+    The queued end becomes FAILED where a write was rejected, whenever that turns out
+    (`operations.end_run`).
     """
     monitor.finish()
     run.spool.accept()
@@ -137,14 +151,19 @@ def _end(run: Run, status: str, monitor: Any) -> str:
     except RunFailed:  # this disk is full
         run.client.set_terminated(run.run_id, "FAILED")
         raise
-    patience_s, at_most_s = (INTERRUPTED_S, INTERRUPTED_S) if status == "KILLED" else (PATIENCE_S, math.inf)
+    patience_s, at_most_s = (
+        (INTERRUPTED_S, INTERRUPTED_S) if status == "KILLED" else (PATIENCE_S, math.inf)
+    )
     left = run.spool.drain(patience_s, at_most_s)
     run.spool.close()
     if run.spool.refused_:
         return f"MLflow rejected what was logged: {run.spool.refused_}"
     if not left:
         return ""
-    said = f"{left} entries of run {run.run_id} are not in the store, which does not answer. Later: eyevsai sync"
+    said = (
+        f"{left} entries of run {run.run_id} are not in the store, which does not answer. "
+        "Later: eyevsai sync"
+    )
     if status != "FINISHED":
         log.warning(said)
     return said
@@ -155,18 +174,29 @@ def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> Non
 
 
 def _reopen(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool) -> None:
-    if run.spool.drain(PATIENCE_S):  # first: an end that was left unsaid must not come after the new beginning
-        raise RunFailed(f"The store did not take what run {run.run_id} left in its spool. Try again when it answers.")
+    if run.spool.drain(
+        PATIENCE_S
+    ):  # first: an end that was left unsaid must not come after the new beginning
+        raise RunFailed(
+            f"The store did not take what run {run.run_id} left in its spool. Try again when it "
+            "answers."
+        )
     found = run.client.get_run(run.run_id)
-    if found.info.status == "FINISHED" and not extends:  # by another process, between the search for it and the lock
+    if (
+        found.info.status == "FINISHED" and not extends
+    ):  # by another process, between the search for it and the lock
         run.spool.close()
         run.folder.delete()
         raise UserError(f"Run {run.run_id} has finished meanwhile: there is nothing to resume.")
     known = found.data.tags
     run.folder.forget(REJECTED)
-    paused_s = time.time() - (run.folder.last_beat() or time.time())  # its end is when somebody noticed
+    paused_s = time.time() - (
+        run.folder.last_beat() or time.time()
+    )  # its end is when somebody noticed
     paused = {PAUSED: f"{read_seconds(known.get(PAUSED)) + max(paused_s, 0.0):.1f}"}
-    _set_tags(run.client, run.run_id, tags | paused)  # before the status, or a sweep would see a dead owner
+    _set_tags(
+        run.client, run.run_id, tags | paused
+    )  # before the status, or a sweep would see a dead owner
     if ENDED_BY in known:
         run.client.delete_tag(run.run_id, ENDED_BY)
     run.client.update_run(run.run_id, status="RUNNING")
@@ -192,11 +222,19 @@ def _beating(folder: RunFolder) -> Iterator[None]:
         thread.join()
 
 
-def create_run(client: MlflowClient, name: str, tags: Mapping[str, Any], started_ms: int | None = None) -> str:
-    """A new run in the experiment that MLflow resolves; returns its id. It begins now, or when it did."""
+def create_run(
+    client: MlflowClient, name: str, tags: Mapping[str, Any], started_ms: int | None = None
+) -> str:
+    """A new run in the experiment that MLflow resolves; returns its id. It begins now, or when it
+    did.
+    """
     experiment_id = find_experiment(client)
     describe_experiment(client, experiment_id)
-    origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "eyevsai", "mlflow.source.type": "LOCAL"}
+    origin = {
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": "eyevsai",
+        "mlflow.source.type": "LOCAL",
+    }
     return str(client.create_run(experiment_id, started_ms, {**origin, **tags}, name).info.run_id)
 
 

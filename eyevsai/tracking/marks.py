@@ -14,7 +14,9 @@ from eyevsai.store_id import ensure_store_id
 
 
 def mark_run(client: MlflowClient, run_id: str) -> None:
-    """Mark the artifact folder of a run, if a database keeps it and the folder is on this machine."""
+    """Mark the artifact folder of a run, if a database keeps it and the folder is on this
+    machine.
+    """
     info = client.get_run(run_id).info
     _mark(client, info.artifact_uri, info.experiment_id)
 
@@ -29,5 +31,7 @@ def _mark(client: MlflowClient, uri: str, experiment_id: str) -> None:
         return
     store = ensure_store_id(client, str(experiment_id))
     folder = Path(local_file_uri_to_path(uri))
-    if store is not None and folder.name == "artifacts":  # MLflow puts files one deeper than the folder of the id
+    if (
+        store is not None and folder.name == "artifacts"
+    ):  # MLflow puts files one deeper than the folder of the id
         write_mark(folder.parent, store)

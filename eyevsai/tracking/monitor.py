@@ -13,10 +13,16 @@ SYSTEM_METRICS_EVERY_S = 2.0
 
 
 class Monitor(SystemMetricsMonitor):
-    """MLflow's own monitor ends at the first call that a store does not answer; this one has the run's spool."""
+    """MLflow's own monitor ends at the first call that a store does not answer; this one has the
+    run's spool.
+    """
 
     def __init__(self, run: Run) -> None:
-        super().__init__(run.run_id, sampling_interval=SYSTEM_METRICS_EVERY_S, tracking_uri=run.client.tracking_uri)  # type: ignore[no-untyped-call]
+        super().__init__(
+            run.run_id,
+            sampling_interval=SYSTEM_METRICS_EVERY_S,
+            tracking_uri=run.client.tracking_uri,
+        )  # type: ignore[no-untyped-call]
         self.run = run
 
     def monitor(self) -> None:
@@ -31,7 +37,10 @@ class Monitor(SystemMetricsMonitor):
 
     def publish_metrics(self, metrics: dict[str, float]) -> None:
         """Logs one sample."""
-        self.run.metrics({self._metrics_prefix + name: value for name, value in metrics.items()}, self._logging_step)
+        self.run.metrics(
+            {self._metrics_prefix + name: value for name, value in metrics.items()},
+            self._logging_step,
+        )
         self._logging_step += 1
         for monitor in self.monitors:
             monitor.clear_metrics()

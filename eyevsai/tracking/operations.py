@@ -1,4 +1,6 @@
-"""The operations of a spool: each leaves the same behind whether it is carried out once or twice."""
+"""The operations of a spool: each leaves the same behind whether it is carried out once or
+twice.
+"""
 
 from __future__ import annotations
 
@@ -38,27 +40,39 @@ def log_params(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any
 
 def set_tags(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
     """Sets tags of the run."""
-    client.log_batch(folder.run_id, tags=[RunTag(name, value) for name, value in arguments["values"].items()])
+    client.log_batch(
+        folder.run_id, tags=[RunTag(name, value) for name, value in arguments["values"].items()]
+    )
 
 
 def log_metrics(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
     """Logs one row; a point of the same time, step and value is one point to MLflow."""
     time_ms, step = arguments["time_ms"], arguments["step"]
-    client.log_batch(folder.run_id, [Metric(name, value, time_ms, step) for name, value in arguments["values"].items()])
+    client.log_batch(
+        folder.run_id,
+        [Metric(name, value, time_ms, step) for name, value in arguments["values"].items()],
+    )
 
 
 def log_file(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
     """Uploads a file of the run folder as an artifact."""
-    client.log_artifact(folder.run_id, str(folder.path / arguments["file"]), arguments["artifact_folder"])
+    client.log_artifact(
+        folder.run_id, str(folder.path / arguments["file"]), arguments["artifact_folder"]
+    )
 
 
 def log_dataset(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
     """Logs what the run learned from as an MLflow dataset input."""
     entity = Dataset(
-        name=arguments["name"], digest=arguments["digest"][:36], source_type="local",
-        source=json.dumps({"uri": ", ".join(arguments["folders"])}), profile=json.dumps(arguments["profile"]),
-    )  # fmt: skip
-    client.log_inputs(folder.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+        name=arguments["name"],
+        digest=arguments["digest"][:36],
+        source_type="local",
+        source=json.dumps({"uri": ", ".join(arguments["folders"])}),
+        profile=json.dumps(arguments["profile"]),
+    )
+    client.log_inputs(
+        folder.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+    )
 
 
 def log_model(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
@@ -66,7 +80,10 @@ def log_model(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]
     if folder.read(MODEL_ID) is not None:
         return
     model = client.create_logged_model(
-        arguments["experiment_id"], arguments["name"], source_run_id=folder.run_id, params=arguments["params"]
+        arguments["experiment_id"],
+        arguments["name"],
+        source_run_id=folder.run_id,
+        params=arguments["params"],
     )
     try:
         mark_model(client, model)
@@ -89,11 +106,19 @@ def end_run(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) 
     status, rejected = arguments["status"], folder.read(REJECTED)
     if rejected is not None and status == "FINISHED":
         status = "FAILED"
-        client.set_tag(folder.run_id, "error", f"MLflow rejected what was logged: {rejected}"[:ERROR_LENGTH])
+        client.set_tag(
+            folder.run_id, "error", f"MLflow rejected what was logged: {rejected}"[:ERROR_LENGTH]
+        )
     client.set_terminated(folder.run_id, status, arguments["time_ms"])
 
 
 CARRIERS: dict[str, Carrier] = {
-    "params": log_params, "tags": set_tags, "metrics": log_metrics, "file": log_file, "dataset": log_dataset,
-    "model": log_model, "model_files": log_model_files, "end": end_run,
-}  # fmt: skip
+    "params": log_params,
+    "tags": set_tags,
+    "metrics": log_metrics,
+    "file": log_file,
+    "dataset": log_dataset,
+    "model": log_model,
+    "model_files": log_model_files,
+    "end": end_run,
+}

@@ -29,7 +29,8 @@ class PastRun:
 
 
 def write_past_run(tracking_uri: str, past: PastRun, begun: str | None = None) -> str:
-    """Writes a run and returns its id; `begun` is the run of an earlier attempt that did not come to its end.
+    """Writes a run and returns its id; `begun` is the run of an earlier attempt that did not come
+    to its end.
 
     It is RUNNING until all is written, and each step leaves the same behind when it is done again.
     """

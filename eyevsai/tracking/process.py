@@ -36,18 +36,21 @@ def owner() -> dict[str, str]:
 
 
 def has_died(text: str, folder: RunFolder) -> bool:
-    """Return True if the process that a run's `process` tag describes has ended; False where that cannot be known.
+    """Return True if the process that a run's `process` tag describes has ended; False where that
+    cannot be known.
 
-    A process of another host is never judged. Its number means something only on the same machine, since the same
-    start of it, in the same container. Where machine or start are unknown or differ, the heartbeat in the run folder
-    of this machine decides: hosts may share a name.
+    A process of another host is never judged. Its number means something only on the same machine,
+    since the same start of it, in the same container. Where machine or start are unknown or differ,
+    the heartbeat in the run folder of this machine decides: hosts may share a name.
     """
     try:
         process = json.loads(text)
         here = describe_process()
         if process["host"] != here["host"]:
             return False
-        same = all(process.get(name) and process[name] == here[name] for name in ("machine", "boot"))
+        same = all(
+            process.get(name) and process[name] == here[name] for name in ("machine", "boot")
+        )
         if not same or process["namespace"] != here["namespace"]:
             beat = folder.last_beat()
             return beat is not None and time.time() - beat > SILENT_AFTER_S
@@ -59,7 +62,9 @@ def has_died(text: str, folder: RunFolder) -> bool:
 def _is_running(pid: int, started: float) -> bool:
     try:
         found = psutil.Process(pid)
-        return bool(abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE)
+        return bool(
+            abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+        )
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:

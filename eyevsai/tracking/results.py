@@ -1,4 +1,6 @@
-"""What came of many runs, read at once: of a database the columns that count, since whole runs take longer."""
+"""What came of many runs, read at once: of a database the columns that count, since whole runs take
+longer.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,13 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
-from mlflow.store.tracking.dbmodels.models import SqlDataset, SqlInput, SqlLatestMetric, SqlRun, SqlTag
+from mlflow.store.tracking.dbmodels.models import (
+    SqlDataset,
+    SqlInput,
+    SqlLatestMetric,
+    SqlRun,
+    SqlTag,
+)
 
 from eyevsai.store import all_pages, list_experiments
 
@@ -24,9 +32,13 @@ class Result:
 
     experiment_id: str
     artifact_uri: str
-    took_s: float | None  # from begin to end, without what lay between an interruption and its resume
+    took_s: (
+        float | None
+    )  # from begin to end, without what lay between an interruption and its resume
     metrics: Mapping[str, float]
-    parts: tuple[str, ...]  # the datasets that its data are composed of; empty where it does not say
+    parts: tuple[
+        str, ...
+    ]  # the datasets that its data are composed of; empty where it does not say
 
 
 def read_results(tracking_uri: str, run_ids: Iterable[str]) -> dict[str, Result]:
@@ -45,15 +57,21 @@ def read_runs(client: MlflowClient, ids: Sequence[str]) -> dict[str, Result]:
     experiments = [each.experiment_id for each in list_experiments(client)]
     wanted = f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in ids)})"
     runs: Iterator[Run] = all_pages(
-        lambda token: client.search_runs(experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, page_token=token)
+        lambda token: client.search_runs(
+            experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, page_token=token
+        )
     )
     found = {}
     for run in runs:
         info, data = run.info, run.data
-        profiles = [each.dataset.profile for each in run.inputs.dataset_inputs] if run.inputs else []
+        profiles = (
+            [each.dataset.profile for each in run.inputs.dataset_inputs] if run.inputs else []
+        )
         took_s = _time(info.start_time, info.end_time, data.tags.get(PAUSED))
         parts = _read_parts(profiles[0]) if profiles else ()
-        found[info.run_id] = Result(info.experiment_id, info.artifact_uri, took_s, data.metrics, parts)
+        found[info.run_id] = Result(
+            info.experiment_id, info.artifact_uri, took_s, data.metrics, parts
+        )
     return found
 
 
@@ -61,25 +79,48 @@ def read_columns(client: MlflowClient, ids: Sequence[str]) -> dict[str, Result]:
     """The same out of the database that the client has."""
     store: Any = client._tracking_client.store
     with store.ManagedSessionMaker() as session:
-        columns = (SqlRun.run_uuid, SqlRun.experiment_id, SqlRun.artifact_uri, SqlRun.start_time, SqlRun.end_time)
-        runs = session.query(*columns).filter(SqlRun.run_uuid.in_(ids), SqlRun.lifecycle_stage == "active").all()
-        pauses = session.query(SqlTag.run_uuid, SqlTag.value).filter(SqlTag.key == PAUSED, SqlTag.run_uuid.in_(ids))
-        latest = (SqlLatestMetric.run_uuid, SqlLatestMetric.key, SqlLatestMetric.value, SqlLatestMetric.is_nan)
+        columns = (
+            SqlRun.run_uuid,
+            SqlRun.experiment_id,
+            SqlRun.artifact_uri,
+            SqlRun.start_time,
+            SqlRun.end_time,
+        )
+        runs = (
+            session.query(*columns)
+            .filter(SqlRun.run_uuid.in_(ids), SqlRun.lifecycle_stage == "active")
+            .all()
+        )
+        pauses = session.query(SqlTag.run_uuid, SqlTag.value).filter(
+            SqlTag.key == PAUSED, SqlTag.run_uuid.in_(ids)
+        )
+        latest = (
+            SqlLatestMetric.run_uuid,
+            SqlLatestMetric.key,
+            SqlLatestMetric.value,
+            SqlLatestMetric.is_nan,
+        )
         rows = session.query(*latest).filter(SqlLatestMetric.run_uuid.in_(ids)).all()
         profiles = dict(
             session.query(SqlInput.destination_id, SqlDataset.dataset_profile)
             .join(SqlDataset, SqlDataset.dataset_uuid == SqlInput.source_id)
-            .filter(SqlInput.source_type == "DATASET", SqlInput.destination_id.in_(ids)).all()
-        )  # fmt: skip
+            .filter(SqlInput.source_type == "DATASET", SqlInput.destination_id.in_(ids))
+            .all()
+        )
         paused = dict(pauses.all())
     metrics: dict[str, dict[str, float]] = {run_id: {} for run_id in ids}
     for run_id, name, value, is_nan in rows:
         metrics[run_id][name] = float("nan") if is_nan else value
     return {
-        run_id: Result(str(experiment), uri, _time(begun, ended, paused.get(run_id)), metrics[run_id],
-                       _read_parts(profiles.get(run_id)))
+        run_id: Result(
+            str(experiment),
+            uri,
+            _time(begun, ended, paused.get(run_id)),
+            metrics[run_id],
+            _read_parts(profiles.get(run_id)),
+        )
         for run_id, experiment, uri, begun, ended in runs
-    }  # fmt: skip
+    }
 
 
 def read_seconds(text: str | None) -> float:
@@ -91,7 +132,11 @@ def read_seconds(text: str | None) -> float:
 
 
 def _time(started_ms: int, ended_ms: int | None, paused: str | None) -> float | None:
-    return None if ended_ms is None else max(0.0, (ended_ms - started_ms) / 1000 - read_seconds(paused))
+    return (
+        None
+        if ended_ms is None
+        else max(0.0, (ended_ms - started_ms) / 1000 - read_seconds(paused))
+    )
 
 
 def _read_parts(profile: str | None) -> tuple[str, ...]:

@@ -32,7 +32,9 @@ class Unsynced(RunFailed):
 class Run:
     """A run that is being written to, by way of a spool: no call waits for the store."""
 
-    def __init__(self, client: MlflowClient, folder: RunFolder, experiment_id: str, spool: Spool) -> None:
+    def __init__(
+        self, client: MlflowClient, folder: RunFolder, experiment_id: str, spool: Spool
+    ) -> None:
         self.client = client
         self.folder = folder
         self.run_id = folder.run_id
@@ -83,15 +85,21 @@ class Run:
         figure.savefig(self._path(name), bbox_inches="tight" if tight else None)
         self._file(name)
 
-    def dataset(self, name: str, digest: str, folders: Sequence[str], profile: Mapping[str, Any]) -> None:
+    def dataset(
+        self, name: str, digest: str, folders: Sequence[str], profile: Mapping[str, Any]
+    ) -> None:
         """Logs what the run learned from as an MLflow dataset input."""
-        self.spool.append("dataset", name=name, digest=digest, folders=list(folders), profile=dict(profile))
+        self.spool.append(
+            "dataset", name=name, digest=digest, folders=list(folders), profile=dict(profile)
+        )
 
     def model(self, package: Path, name: str, params: Mapping[str, Any]) -> None:
         """Uploads a model folder, which lies in the run folder, as a logged model of this run."""
         texts = {key: _text(value) for key, value in params.items()}
         folder = package.relative_to(self.folder.path).as_posix()
-        self.spool.append("model", folder=folder, name=name, params=texts, experiment_id=self.experiment_id)
+        self.spool.append(
+            "model", folder=folder, name=name, params=texts, experiment_id=self.experiment_id
+        )
 
     def model_files(self, model_id: str, source: Path, name: str, last: str) -> None:
         """Uploads all files of a folder into a logged model, below `name`.
@@ -100,7 +108,10 @@ class Run:
         """
         first, then = (self.folder.path / MODEL_FILES / part / name for part in ("first", "then"))
         shutil.copytree(
-            source, first, dirs_exist_ok=True, ignore=lambda folder, _: [last] if folder == str(source) else []
+            source,
+            first,
+            dirs_exist_ok=True,
+            ignore=lambda folder, _: [last] if folder == str(source) else [],
         )
         then.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / last, then)
@@ -119,7 +130,9 @@ class Run:
         """
         left = self.spool.drain(PATIENCE_S)
         if self.spool.refused_ is not None:
-            raise RunFailed(f"MLflow rejected what was logged: {self.spool.refused_}") from self.spool.refused_
+            raise RunFailed(
+                f"MLflow rejected what was logged: {self.spool.refused_}"
+            ) from self.spool.refused_
         return left == 0
 
     def kill(self) -> None:
@@ -133,7 +146,9 @@ class Run:
 
     def _file(self, name: str) -> None:
         parent = Path(name).parent.as_posix()
-        self.spool.append("file", file=f"{FILES}/{name}", artifact_folder=None if parent == "." else parent)
+        self.spool.append(
+            "file", file=f"{FILES}/{name}", artifact_folder=None if parent == "." else parent
+        )
 
 
 def make_spool(client: MlflowClient, folder: RunFolder, carriers: Mapping[str, Carrier]) -> Spool:

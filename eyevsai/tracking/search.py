@@ -37,7 +37,10 @@ class FoundRun:
     @property
     def score(self) -> tuple[str, float]:
         """The metric by which it is held against others, and its value: -1 when it has none."""
-        return next(((name, self.metrics[name]) for name in SCORES if name in self.metrics), (SCORES[-1], -1.0))
+        return next(
+            ((name, self.metrics[name]) for name in SCORES if name in self.metrics),
+            (SCORES[-1], -1.0),
+        )
 
 
 def find_run(tracking_uri: str, run_id: str) -> FoundRun:
@@ -49,25 +52,35 @@ def find_run(tracking_uri: str, run_id: str) -> FoundRun:
     try:
         run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
     except MlflowException as error:
-        raise UserError(f"There is no run {run_id} in the store. `eyevsai ui` shows those that are there.") from error
+        raise UserError(
+            f"There is no run {run_id} in the store. `eyevsai ui` shows those that are there."
+        ) from error
     if run.info.lifecycle_stage != "active":
-        raise UserError(f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}")
+        raise UserError(
+            f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
+        )
     return _describe(run)
 
 
 def find_judgements(tracking_uri: str, run_id: str) -> list[FoundRun]:
     """Return what judged the model of a run, whether or not the run is still there.
 
-    The run itself comes first, if its model was evaluated by its own test split; then other evaluations, newest first.
-    Each has `test/` metrics, the tag `test_fingerprint` and a table of predictions.
+    The run itself comes first, if its model was evaluated by its own test split; then other
+    evaluations, newest first. Each has `test/` metrics, the tag `test_fingerprint` and a table of
+    predictions.
     """
-    wanted = (f"tags.job = 'evaluate' and tags.subject = '{run_id}' and tags.test_fingerprint LIKE '%' and "
-              "attributes.status = 'FINISHED'")  # fmt: skip
+    wanted = (
+        f"tags.job = 'evaluate' and tags.subject = '{run_id}' and tags.test_fingerprint LIKE "
+        "'%' and "
+        "attributes.status = 'FINISHED'"
+    )
     try:
         own = [find_run(tracking_uri, run_id)]
     except UserError:
         own = []
-    return [each for each in (*own, *_find_all(tracking_uri, wanted)) if "test_fingerprint" in each.tags]
+    return [
+        each for each in (*own, *_find_all(tracking_uri, wanted)) if "test_fingerprint" in each.tags
+    ]
 
 
 def find_trained(tracking_uri: str) -> list[FoundRun]:
@@ -90,25 +103,36 @@ def _find_all(tracking_uri: str, wanted: str) -> list[FoundRun]:
     client = MlflowClient(tracking_uri=tracking_uri)
     experiments = [each.experiment_id for each in list_experiments(client)]
     newest = ["attributes.end_time DESC"]
-    return [_describe(run) for run in all_pages(
-        lambda token: client.search_runs(experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token)
-    )]  # fmt: skip
+    return [
+        _describe(run)
+        for run in all_pages(
+            lambda token: client.search_runs(
+                experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token
+            )
+        )
+    ]
 
 
 def _describe(run: Run) -> FoundRun:
     models = run.outputs.model_outputs if run.outputs else []
     uri = f"models:/{models[-1].model_id}" if models else None
     info, data = run.info, run.data
-    return FoundRun(info.run_id, info.run_name or "", info.status, data.tags, data.params, data.metrics, uri)
+    return FoundRun(
+        info.run_id, info.run_name or "", info.status, data.tags, data.params, data.metrics, uri
+    )
 
 
 def find_study(
-    tracking_uri: str, tags: Mapping[str, str], wanted: str | None, classes_sha256: str | None = None
+    tracking_uri: str,
+    tags: Mapping[str, str],
+    wanted: str | None,
+    classes_sha256: str | None = None,
 ) -> str | None:
-    """Return the run of the newest finished study with these tags; with `wanted`, the one of that name or run id.
+    """Return the run of the newest finished study with these tags; with `wanted`, the one of that
+    name or run id.
 
-    With `classes_sha256`, studies of another class list are skipped, unless the run id names one. Studies of earlier
-    versions do not record theirs, and are not skipped.
+    With `classes_sha256`, studies of another class list are skipped, unless the run id names one.
+    Studies of earlier versions do not record theirs, and are not skipped.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     conditions = {"job": "tune", **tags}
@@ -121,18 +145,30 @@ def find_study(
         else:
             return run.info.run_id if _has(run.data.tags, {"job": "tune", **tags}) else None
     experiments = [each.experiment_id for each in list_experiments(client)]
-    wanted, newest = f"{_spell(conditions)} and attributes.status = 'FINISHED'", ["attributes.end_time DESC"]
-    runs = all_pages(
-        lambda token: client.search_runs(experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token)
+    wanted, newest = (
+        f"{_spell(conditions)} and attributes.status = 'FINISHED'",
+        ["attributes.end_time DESC"],
     )
-    found = (run for run in runs if _has(run.data.tags, conditions) and has_classes(run.data.tags, classes_sha256))
+    runs = all_pages(
+        lambda token: client.search_runs(
+            experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token
+        )
+    )
+    found = (
+        run
+        for run in runs
+        if _has(run.data.tags, conditions) and has_classes(run.data.tags, classes_sha256)
+    )
     return next((run.info.run_id for run in found), None)
 
 
 def read_text(tracking_uri: str, run_id: str, name: str) -> str | None:
     """A text artifact of a run; None when it has none of that name."""
     client, parent = MlflowClient(tracking_uri=tracking_uri), str(PurePosixPath(name).parent)
-    if name not in {artifact.path for artifact in client.list_artifacts(run_id, None if parent == "." else parent)}:
+    if name not in {
+        artifact.path
+        for artifact in client.list_artifacts(run_id, None if parent == "." else parent)
+    }:
         return None
     with tempfile.TemporaryDirectory() as folder:
         return Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
@@ -150,7 +186,9 @@ def _spell(tags: Mapping[str, str]) -> str:
 
 
 def _compare(value: str) -> str:
-    """A filter knows no escapes: a value with both kinds of quotes, or a backslash, which would eat one, is any."""
+    """A filter knows no escapes: a value with both kinds of quotes, or a backslash, which would eat
+    one, is any.
+    """
     if "\\" in value or ("'" in value and '"' in value):
         return "!= ''"
     return f'= "{value}"' if "'" in value else f"= '{value}'"

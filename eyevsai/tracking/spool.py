@@ -1,7 +1,8 @@
-"""What is to be said to MLflow, in order, in a file: a store that is away holds up no training step.
+"""What is to be said to MLflow, in order, in a file: a store that is away holds up no training
+step.
 
-A thread carries the operations out one after another. What the store could not take stays in the file
-and outlives the process; `eyevsai sync` or the next start carries it out.
+A thread carries the operations out one after another. What the store could not take stays in the
+file and outlives the process; `eyevsai sync` or the next start carries it out.
 """
 
 from __future__ import annotations
@@ -25,14 +26,22 @@ from eyevsai.run_folder import REJECTED
 from eyevsai.store import shown
 
 log = logging.getLogger("eyevsai")
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback a try; the spool says it once
+logging.getLogger("mlflow.store.db.utils").setLevel(
+    logging.CRITICAL
+)  # a traceback a try; the spool says it once
 
 OPERATIONS, DONE = "spool.jsonl", "spool.done"
 RETRY_AFTER_S, RETRY_AT_MOST_S = 0.5, 10.0
 REFUSALS = {
-    "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "BAD_REQUEST",
-    "INVALID_STATE", "MALFORMED_REQUEST", "CUSTOMER_UNAUTHORIZED",
-}  # fmt: skip
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_PARAMETER_VALUE",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "BAD_REQUEST",
+    "INVALID_STATE",
+    "MALFORMED_REQUEST",
+    "CUSTOMER_UNAUTHORIZED",
+}
 
 DEFECTS = (TypeError, AttributeError, NameError, LookupError, AssertionError)  # of our own code
 
@@ -86,11 +95,14 @@ class Spool:
             raise RunFailed(f"Cannot write {self.path}: {error.strerror or error}.") from error
 
     def accept(self) -> None:
-        """Take operations from here on although the store rejected an earlier one: those that end the run."""
+        """Take operations from here on although the store rejected an earlier one: those that end
+        the run.
+        """
         self.accepts_ = True
 
     def drain(self, patience_s: float, at_most_s: float = float("inf")) -> int:
-        """Waits until all is carried out; gives up when the store failed for `patience_s` or after `at_most_s`.
+        """Waits until all is carried out; gives up when the store failed for `patience_s` or after
+        `at_most_s`.
 
         Returns how many operations are left.
         """
@@ -98,7 +110,9 @@ class Spool:
         with self.changed_:
             while self.done_ < self.end_:
                 now = time.monotonic()
-                failing = 0.0 if self.failing_since_ is None else now - max(self.failing_since_, began)
+                failing = (
+                    0.0 if self.failing_since_ is None else now - max(self.failing_since_, began)
+                )
                 if failing >= patience_s or now - began >= at_most_s:
                     break
                 self.changed_.wait(0.05)
@@ -155,7 +169,9 @@ class Spool:
             return stream.readline()
 
     def _note_rejection(self, error: Exception) -> None:
-        """Keep the first rejection: on disk too, since another process may apply the end of the run."""
+        """Keep the first rejection: on disk too, since another process may apply the end of the
+        run.
+        """
         if self.refused_ is None:
             self.refused_ = error
             with suppress(OSError):  # a full disk
@@ -165,7 +181,10 @@ class Spool:
     def _note_failure(self, error: Exception) -> None:
         if self.failing_since_ is None:
             self.failing_since_ = time.monotonic()
-            log.warning("The store does not answer, so what is logged waits on this machine: %s", _first_line(error))
+            log.warning(
+                "The store does not answer, so what is logged waits on this machine: %s",
+                _first_line(error),
+            )
 
     def _advance(self, size: int) -> None:
         with self.changed_:
@@ -189,10 +208,11 @@ def _first_line(error: Exception) -> str:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Return True if a retry would change nothing: the store rejected the request, or our own code is wrong.
+    """Return True if a retry would change nothing: the store rejected the request, or our own code
+    is wrong.
 
-    Everything else is retried: artifact stores raise exceptions of their own (botocore, google.api_core, azure.core),
-    and what is given up here is lost.
+    Everything else is retried: artifact stores raise exceptions of their own (botocore,
+    google.api_core, azure.core), and what is given up here is lost.
     """
     if isinstance(error, MlflowException):
         return error.error_code in REFUSALS

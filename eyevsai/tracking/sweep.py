@@ -29,8 +29,9 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
 
     What such a process left in its spool is carried out first: it may have ended in good order.
 
-    Runs that `mlflow run` made for a resume, which hold nothing, are deleted once `mlflow run` has left them.
-    Interrupted runs over whose KILLED it wrote FAILED (docs/decisions/010-resume.md) are KILLED again.
+    Runs that `mlflow run` made for a resume, which hold nothing, are deleted once `mlflow run` has
+    left them. Interrupted runs over whose KILLED it wrote FAILED (docs/decisions/010-resume.md) are
+    KILLED again.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     finish_deletions(state_root)
@@ -39,7 +40,9 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
         if time.time() - stub.info.end_time / 1000 > SETTLED_AFTER_S:
             client.delete_run(stub.info.run_id)
     here = f"tags.host = '{platform.node()}'"
-    for run in _search(client, f"attributes.status = 'FAILED' and {here} and tags.{ENDED_BY} LIKE 'SIG%'"):
+    for run in _search(
+        client, f"attributes.status = 'FAILED' and {here} and tags.{ENDED_BY} LIKE 'SIG%'"
+    ):
         now = client.get_run(run.info.run_id)  # somebody may have just begun to go on with it
         if now.info.status == "FAILED" and ENDED_BY in now.data.tags:
             client.set_terminated(run.info.run_id, "KILLED", run.info.end_time)
@@ -50,7 +53,9 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
         if folder.path.is_dir():
             try:
                 sync(tracking_uri, folder, carriers, PATIENCE_S)
-            except UserError:  # somebody has just begun to go on with it, or the store refused what it left
+            except (
+                UserError
+            ):  # somebody has just begun to go on with it, or the store refused what it left
                 continue
         if client.get_run(run_id).info.status != "RUNNING":
             continue
@@ -58,7 +63,9 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
         client.set_terminated(run_id, "FAILED")
         swept.append(run_id)
         hint = f" Go on with --resume {run_id}." if folder.checkpoints.is_dir() else ""
-        log.warning("Run %s was left RUNNING by a process that died: marked FAILED.%s", run_id, hint)
+        log.warning(
+            "Run %s was left RUNNING by a process that died: marked FAILED.%s", run_id, hint
+        )
     return swept
 
 

@@ -11,7 +11,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
-    """The network that is evaluated and kept: an average of the one that is trained, or that one itself."""
+    """The network that is evaluated and kept: an average of the one that is trained, or that one
+    itself.
+    """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = network
@@ -29,10 +31,15 @@ class Average:
         """
         if self.averaged_ is None:
             return
-        if untouched is not self.untouched_:  # once an epoch: tensors stay where they are, only their values change
+        if (
+            untouched is not self.untouched_
+        ):  # once an epoch: tensors stay where they are, only their values change
             now = self.network.state_dict()
-            self.pairs_ = [(mean, now[name]) for name, mean in self.averaged_.state_dict().items()
-                           if name not in untouched]  # fmt: skip
+            self.pairs_ = [
+                (mean, now[name])
+                for name, mean in self.averaged_.state_dict().items()
+                if name not in untouched
+            ]
             self.untouched_ = untouched
         blended = [pair for pair in self.pairs_ if self.updates_ and pair[0].is_floating_point()]
         if blended:
@@ -44,7 +51,9 @@ class Average:
         self.updates_ += 1
 
     def _decay(self) -> float:
-        """Lower at first, as TensorFlow's is: an average of a few steps must not be that of none."""
+        """Lower at first, as TensorFlow's is: an average of a few steps must not be that of
+        none.
+        """
         updates = self.updates_.item()
         return min(self.decay, (1 + updates) / (10 + updates))
 
@@ -54,15 +63,25 @@ class Average:
         return self.network if self.averaged_ is None else self.averaged_
 
     def state_dict(self, untouched: Set[str]) -> dict[str, Tensor]:
-        """What a resumed run needs to go on, without what is untouched; nothing where there is no average."""
+        """What a resumed run needs to go on, without what is untouched; nothing where there is no
+        average.
+        """
         if self.averaged_ is None:
             return {}
-        kept = {f"weights.{name}": mean for name, mean in self.averaged_.state_dict().items() if name not in untouched}
+        kept = {
+            f"weights.{name}": mean
+            for name, mean in self.averaged_.state_dict().items()
+            if name not in untouched
+        }
         return {**kept, "updates": self.updates_}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state_dict`."""
         if self.averaged_ is not None:
-            weights = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
+            weights = {
+                name.removeprefix("weights."): t
+                for name, t in state.items()
+                if name.startswith("weights.")
+            }
             self.averaged_.load_state_dict(self.averaged_.state_dict() | weights)
             self.updates_ = state["updates"].clone()

@@ -1,4 +1,6 @@
-"""The batches of an epoch: which images, what becomes of them, and which share of each this process computes."""
+"""The batches of an epoch: which images, what becomes of them, and which share of each this process
+computes.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from eyevsai.training.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a batch that is computed at once; `number` counts the parts of the whole batch, of all ranks."""
+    """A part of a batch that is computed at once; `number` counts the parts of the whole batch, of
+    all ranks.
+    """
 
     number: int
     inputs: Tensor
@@ -30,7 +34,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of a train split, all of whose draws are a function of seed, epoch and step, whoever asks."""
+    """The batches of a train split, all of whose draws are a function of seed, epoch and step,
+    whoever asks.
+    """
 
     train: Split
     course: Course
@@ -47,21 +53,30 @@ class Batches:
         least = 2 * self.settings.parts * self.group.size  # batch normalisation needs two images
         return [places for places in order.split(self.settings.batch_size) if len(places) >= least]
 
-    def draw(self, places: Tensor, epoch: int, step: int, num_parts: int) -> tuple[Tensor, Iterator[Part]]:
-        """Labels of the whole batch, N int64, or N,C where images were mixed; and the parts that are this process's.
+    def draw(
+        self, places: Tensor, epoch: int, step: int, num_parts: int
+    ) -> tuple[Tensor, Iterator[Part]]:
+        """Labels of the whole batch, N int64, or N,C where images were mixed; and the parts that
+        are this process's.
 
         A batch is cut into `num_parts` parts for each rank, or fewer, so that each has two images.
         """
         count, size = len(places), self.group.size
         num_parts = min(num_parts, count // (2 * size))
         numbers = range(self.group.rank * num_parts, (self.group.rank + 1) * num_parts)
-        each, more = divmod(count, size * num_parts)  # as `tensor_split` does: the first parts have one more
-        rows = slice(*(number * each + min(number, more) for number in (numbers.start, numbers.stop)))
+        each, more = divmod(
+            count, size * num_parts
+        )  # as `tensor_split` does: the first parts have one more
+        rows = slice(
+            *(number * each + min(number, more) for number in (numbers.start, numbers.stop))
+        )
         inputs, labels = self._draw_rows(places, rows, epoch, step)
         own = zip(inputs.tensor_split(num_parts), labels[rows].tensor_split(num_parts), strict=True)
         return labels, (Part(number, *pair) for number, pair in zip(numbers, own, strict=True))
 
-    def _draw_rows(self, places: Tensor, rows: slice, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    def _draw_rows(
+        self, places: Tensor, rows: slice, epoch: int, step: int
+    ) -> tuple[Tensor, Tensor]:
         """Inputs of what the epoch trains, of some rows, and labels of all."""
         generator = generator_for(self.seed, "augment", epoch, step)
         labels = self.train.labels[places].to(self.device)
@@ -69,9 +84,13 @@ class Batches:
         if features is not None:
             return features[rows].to(self.device), labels
         images = list(self.train.images(places.tolist()))
-        mixing = bool(self.settings.mixup or self.settings.cutmix)  # an image is mixed with one of any row
+        mixing = bool(
+            self.settings.mixup or self.settings.cutmix
+        )  # an image is mixed with one of any row
         drawn = slice(None) if mixing else rows
-        batch = augment(images, self.settings, self.preprocessing, generator, self.device, rows=drawn)
+        batch = augment(
+            images, self.settings, self.preprocessing, generator, self.device, rows=drawn
+        )
         if not mixing:
             return batch, labels
         torch.manual_seed(seed_for(self.seed, "mix", epoch, step))
@@ -83,12 +102,14 @@ def check_batches(settings: TrainingSettings, num_images: int) -> None:
     """Raises UserError when the batch size fits neither the data nor the accumulation."""
     if settings.batch_size > num_images:
         raise UserError(
-            f"--batch-size {settings.batch_size} is larger than the train split of {num_images} images. "
+            f"--batch-size {settings.batch_size} is larger than the train split of {num_images} "
+            "images. "
             f"Choose at most {num_images}."
         )
     if settings.batch_size % settings.parts or settings.batch_size < 2 * settings.parts:
         efficient = " with --memory-efficient" if settings.memory_efficient else ""
         raise UserError(
-            f"--accumulation {settings.accumulation}{efficient} makes {settings.parts} parts, which must divide "
+            f"--accumulation {settings.accumulation}{efficient} makes {settings.parts} parts, "
+            "which must divide "
             f"--batch-size {settings.batch_size} into parts of two images or more."
         )

@@ -39,7 +39,9 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run, in a folder; without a folder nothing is kept."""
 
-    def __init__(self, folder: Path | None = None, every_s: float = float("inf"), stop: Stop | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, every_s: float = float("inf"), stop: Stop | None = None
+    ) -> None:
         self.folder = folder
         self.every_s = every_s
         self.stop = stop or Stop()
@@ -53,7 +55,8 @@ class Checkpoints:
         """Writes a checkpoint. Until its last step the one before is what `load` finds.
 
         Raises:
-            RunFailed: the disk is full or the folder cannot be written; the checkpoint before stands.
+            RunFailed: the disk is full or the folder cannot be written; the checkpoint before
+                stands.
         """
         self.saved_at_ = time.monotonic()
         if self.folder is None:
@@ -71,7 +74,8 @@ class Checkpoints:
         except OSError as error:
             path.unlink(missing_ok=True)
             raise RunFailed(
-                f"Cannot write a checkpoint into {self.folder}: {error.strerror or error}. The one before it stands: "
+                f"Cannot write a checkpoint into {self.folder}: {error.strerror or error}. The "
+                "one before it stands: "
                 "make room, then go on with --resume."
             ) from error
 
@@ -90,7 +94,9 @@ class Checkpoints:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("%s is damaged (%s): going back to the checkpoint before.", path, error)
         if there:
-            raise RunFailed(f"No checkpoint in {self.folder} is whole. Start the run again without --resume.")
+            raise RunFailed(
+                f"No checkpoint in {self.folder} is whole. Start the run again without --resume."
+            )
         return None
 
     def _delete_others(self) -> None:
@@ -99,7 +105,12 @@ class Checkpoints:
         for path in (self.folder / NEWEST, self.folder / PREVIOUS):
             try:
                 kept.add(json.loads(path.read_text(encoding="utf-8"))["body"]["file"])
-            except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged: `load` says so
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+            ):  # none yet, or damaged: `load` says so
                 continue
         for path in self.folder.glob("*.safetensors"):
             if path.name not in kept:
@@ -110,7 +121,9 @@ def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     from safetensors.torch import save
 
     with open(path, "wb") as stream:
-        stream.write(save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}))
+        stream.write(
+            save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
+        )
         stream.flush()
         os.fsync(stream.fileno())
 

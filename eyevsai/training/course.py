@@ -25,7 +25,9 @@ class Course:
         self.schedule = Schedule(settings, settings.lr, settings.epochs)
 
     def begin(self, epoch: int) -> dict[str, float]:  # noqa: ARG002
-        """Puts the network into the state in which an epoch trains it; returns what its row says of that."""
+        """Puts the network into the state in which an epoch trains it; returns what its row says of
+        that.
+        """
         self.network.train()
         return {}
 
@@ -41,16 +43,24 @@ class Course:
         """For how many of the `epoch` epochs so far nothing became better that could have."""
         return epoch - best_epoch
 
-    def prepare(self, epoch: int, splits: tuple[Split, Split], preprocessing: Preprocessing, stop: Stop) -> None:
-        """Computes what the epochs from `epoch` on need of train and valid, the network being where it computes."""
+    def prepare(
+        self, epoch: int, splits: tuple[Split, Split], preprocessing: Preprocessing, stop: Stop
+    ) -> None:
+        """Computes what the epochs from `epoch` on need of train and valid, the network being where
+        it computes.
+        """
         del epoch, splits, preprocessing, stop  # images are read as they are needed
 
     def features(self, epoch: int, places: Tensor, generator: torch.Generator) -> Tensor | None:  # noqa: ARG002
-        """What the trained part of an epoch is given of train images, N,D float32; None: the images themselves."""
+        """What the trained part of an epoch is given of train images, N,D float32; None: the images
+        themselves.
+        """
         return None
 
     def valid_logits(self, epoch: int, network: nn.Module) -> Tensor | None:  # noqa: ARG002
-        """N,C float32 logits of the valid split by `network`, where they can be had without its images."""
+        """N,C float32 logits of the valid split by `network`, where they can be had without its
+        images.
+        """
         return None
 
     def trained(self, epoch: int) -> nn.Module:  # noqa: ARG002

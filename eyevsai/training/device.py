@@ -21,12 +21,17 @@ def find_device(name: str) -> torch.device:
     Raises:
         UserError: the device was asked for by name and is not there.
     """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if name == "auto":
         name = next(kind for kind, there in present.items() if there)
     if not present[name]:
         raise UserError(
-            f"--device {name}: this machine has none that torch can use. --device auto takes what there is."
+            f"--device {name}: this machine has none that torch can use. --device auto takes "
+            "what there is."
         )
     return torch.device(name)
 
@@ -38,11 +43,17 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
         UserError: float16 on a CPU, which computes it a hundred times slower than float32.
     """
     if name == "float16" and device.type == "cpu":
-        raise UserError("--precision float16 is for GPUs; on a CPU choose auto, bfloat16 or float32.")
+        raise UserError(
+            "--precision float16 is for GPUs; on a CPU choose auto, bfloat16 or float32."
+        )
     if name != "auto":
         return DTYPES[name]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
     if device.type == "cpu" and has_fast_bfloat16():
         return torch.bfloat16
     return torch.float32
@@ -55,19 +66,28 @@ def has_fast_bfloat16() -> bool:
 
 
 def check_devices(count: int, device: torch.device) -> None:
-    """Raises UserError when `count` processes of this machine cannot share a batch on such devices."""
+    """Raises UserError when `count` processes of this machine cannot share a batch on such
+    devices.
+    """
     if count == 1:
         return
     if device.type == "mps" or not torch.distributed.is_available():
-        raise UserError(f"--devices {count}: this torch shares batches only on CUDA and on CPUs. Leave it out, or add "
-                        "--device cpu.")  # fmt: skip
+        raise UserError(
+            f"--devices {count}: this torch shares batches only on CUDA and on CPUs. Leave it "
+            "out, or add "
+            "--device cpu."
+        )
     if device.type == "cuda" and count > (there := torch.cuda.device_count()):
-        raise UserError(f"--devices {count}: this machine has {there} CUDA device{'s' * (there > 1)}. "
-                        f"Choose at most {there}, or --device cpu.")  # fmt: skip
+        raise UserError(
+            f"--devices {count}: this machine has {there} CUDA device{'s' * (there > 1)}. "
+            f"Choose at most {there}, or --device cpu."
+        )
 
 
 def take_share(local_rank: int, local_size: int, settings: DeviceSettings) -> None:
-    """Gives this process its device, or its share of the cores, of the `local_size` processes on this machine."""
+    """Gives this process its device, or its share of the cores, of the `local_size` processes on
+    this machine.
+    """
     device = find_device(settings.device)
     if device.type == "cuda":
         torch.cuda.set_device(local_rank)
@@ -89,7 +109,8 @@ def _keep_freed_memory() -> None:
     """Tells glibc to reuse large blocks instead of returning them to the kernel.
 
     Each training step frees and asks again for the same tens of megabytes; by default each of
-    them is a fresh mapping whose pages are zeroed at first touch, which costs up to a third of a step.
+    them is a fresh mapping whose pages are zeroed at first touch, which costs up to a third of a
+    step.
     """
     if sys.platform != "linux" or "MALLOC_TRIM_THRESHOLD_" in os.environ:
         return

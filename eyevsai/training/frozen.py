@@ -24,7 +24,8 @@ VERSION = 1  # raise it when the same base would give other features
 
 
 class FrozenFeatures:
-    """Some augmented views of each train image, and each valid image as it is, as the base describes them.
+    """Some augmented views of each train image, and each valid image as it is, as the base
+    describes them.
 
     Views are drawn from a seed of their own: all runs and trials on the same split share them.
     """
@@ -32,7 +33,9 @@ class FrozenFeatures:
     def __init__(self, settings: UnfreezingSettings) -> None:
         self.settings = settings
         self.train_: list[Tensor] = []  # of each view N,D float32
-        self.valid_: list[Tensor] = []  # the images, and their mirror images where predictions average both
+        self.valid_: list[
+            Tensor
+        ] = []  # the images, and their mirror images where predictions average both
 
     def compute(
         self,
@@ -53,7 +56,9 @@ class FrozenFeatures:
         for number in range(self.settings.frozen_views):
             made_from = f"{digest}/{self._augmentation()}/{number}"
             label = f"Features, view {number + 1} of {self.settings.frozen_views}"
-            self.train_.append(describe.load(train, made_from, label, self._view(train, preprocessing, number)))
+            self.train_.append(
+                describe.load(train, made_from, label, self._view(train, preprocessing, number))
+            )
         for mirror in (False, True) if self.settings.test_flips else (False,):
             made_from = f"{digest}/as it is/{mirror}"
             inputs = _as_it_is(valid, preprocessing, mirror)
@@ -72,7 +77,12 @@ class FrozenFeatures:
         return drawn
 
     def _augmentation(self) -> str:
-        return repr({each.name: getattr(self.settings, each.name) for each in settings_of(AugmentationSettings)})
+        return repr(
+            {
+                each.name: getattr(self.settings, each.name)
+                for each in settings_of(AugmentationSettings)
+            }
+        )
 
     def _view(self, train: Split, preprocessing: Preprocessing, number: int) -> Iterator[Tensor]:
         for start in range(0, len(train), AT_ONCE):
@@ -84,7 +94,9 @@ class FrozenFeatures:
 def _as_it_is(split: Split, preprocessing: Preprocessing, mirror: bool) -> Iterator[Tensor]:
     for start in range(0, len(split), AT_ONCE):
         images = split.images(range(start, min(start + AT_ONCE, len(split))))
-        batch = preprocessing.normalize(torch.cat([preprocessing.crop(image[None]) for image in images]))
+        batch = preprocessing.normalize(
+            torch.cat([preprocessing.crop(image[None]) for image in images])
+        )
         yield batch.flip(3) if mirror else batch
 
 
@@ -92,7 +104,11 @@ class _Describe:
     """Features by a base: N,D float32, from the cache or into it."""
 
     def __init__(
-        self, network: StagedNetwork, preprocessing: Preprocessing, settings: UnfreezingSettings, stop: Stop
+        self,
+        network: StagedNetwork,
+        preprocessing: Preprocessing,
+        settings: UnfreezingSettings,
+        stop: Stop,
     ) -> None:
         self.network = network
         self.preprocessing = preprocessing
@@ -103,8 +119,16 @@ class _Describe:
     def load(self, split: Split, made_from: str, label: str, batches: Iterator[Tensor]) -> Tensor:
         """The features of a split, of which `batches` are the inputs."""
         shown = track(batches, label, unit=AT_ONCE, total=len(split))
-        # all that may change the last bit of a feature: a run gone on with computes them as they were
-        computing = (VERSION, AT_ONCE, self.device.type, torch.get_num_threads(), str(self.layout), *_versions())
+        # all that may change the last bit of a feature: a run gone on with computes them as they
+        # were
+        computing = (
+            VERSION,
+            AT_ONCE,
+            self.device.type,
+            torch.get_num_threads(),
+            str(self.layout),
+            *_versions(),
+        )
         key = f"{computing}/{self.preprocessing.to_json()}/{made_from}"
         return split.derive(key, lambda: self._compute(shown, len(split)), self.stop.check)
 

@@ -1,8 +1,10 @@
 """The processes that share each batch of a run, and the one place in a step where they agree.
 
-Each rank computes the gradients of its share with the bare network. Then all tell each other, in one message, their
-sums, their running statistics, whether memory was short and whether to end. Only then are gradients added up, by
-DistributedDataParallel: a rank that could not compute its share can still say so, and nobody waits for it in vain.
+Each rank computes the gradients of its share with the bare network. Then all tell each other, in
+one message, their sums, their running statistics, whether memory was short and whether to end. Only
+then are gradients added up, by
+DistributedDataParallel: a rank that could not compute its share can still say so, and nobody waits
+    for it in vain.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from eyevsai.stopping import Stop
 from eyevsai.training.checkpoint import Checkpoint
 from eyevsai.training.memory import is_out_of_memory
 
-TIMEOUT = timedelta(minutes=30)  # for a machine that is gone without a word; a process that died is noticed at once
+TIMEOUT = timedelta(
+    minutes=30
+)  # for a machine that is gone without a word; a process that died is noticed at once
 WAIT_S, LONGEST_WAIT_S = 1e-5, 5e-3  # between looks at what others have to say
 
 
@@ -40,10 +44,11 @@ class Group:
         del network  # its gradients are whole already
 
     def agree(self, sums: Tensor, shortage: BaseException | None, stop: Stop) -> Tensor:  # noqa: ARG002
-        """Adds up `sums` (float32) over ranks; to be called in each step, when its gradients are computed.
+        """Adds up `sums` (float32) over ranks; to be called in each step, when its gradients are
+        computed.
 
-        Gradients and running statistics are their means over ranks afterwards, and whoever asked one rank to end has
-        asked all.
+        Gradients and running statistics are their means over ranks afterwards, and whoever asked
+        one rank to end has asked all.
 
         Raises:
             MemoryError or RuntimeError: memory was too short for the `shortage` of one of them.
@@ -61,8 +66,15 @@ class Group:
         """Between epochs: raises what anybody was asked for."""
         stop.check()
 
-    def predict(self, count: int, num_classes: int, predict: Callable[[Sequence[int]], Tensor]) -> Tensor:  # noqa: ARG002
-        """What `predict` says of the images 0 to `count`, N,C float32, a share of them asked of each rank."""
+    def predict(
+        self,
+        count: int,
+        num_classes: int,  # noqa: ARG002
+        predict: Callable[[Sequence[int]], Tensor],
+    ) -> Tensor:
+        """What `predict` says of the images 0 to `count`, N,C float32, a share of them asked of
+        each rank.
+        """
         return predict(range(count))
 
     def settle(self, values: Sequence[float]) -> list[float]:
@@ -77,7 +89,9 @@ class Group:
 class Ranks(Group):
     """The group of several processes, one of which is this one."""
 
-    def __init__(self, rank: int, size: int, store: Store, explain: Callable[[Exception], str]) -> None:
+    def __init__(
+        self, rank: int, size: int, store: Store, explain: Callable[[Exception], str]
+    ) -> None:
         """Waits for the others at `store`; `explain` says what a lost connection means."""
         self.rank, self.size = rank, size
         self.explain = explain
@@ -87,21 +101,26 @@ class Ranks(Group):
         cuda = torch.cuda.is_available() and distributed.is_nccl_available()
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         with self._talking():
-            distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+            distributed.init_process_group(
+                backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT
+            )
 
     def begin_epoch(self, network: nn.Module) -> None:
         """See `Group.begin_epoch`: from here on all have the weights of rank 0, to the bit."""
         weights = [weight for weight in network.parameters() if weight.requires_grad]
         self.statistics_ = [
             buffer
-            for module in network.modules() if module.training and getattr(module, "track_running_stats", False)
-            for buffer in module.buffers(recurse=False) if buffer.is_floating_point()
-        ]  # fmt: skip
+            for module in network.modules()
+            if module.training and getattr(module, "track_running_stats", False)
+            for buffer in module.buffers(recurse=False)
+            if buffer.is_floating_point()
+        ]
         self.summing_ = None  # takes its hooks off the weights
         self._all_reduce(torch.zeros(1))  # what follows waits where no signal is heard
         with self._talking():
             self.summing_ = nn.parallel.DistributedDataParallel(_Weights(weights))
-            # it sorts weights anew after its first sum; a resumed run must add up in the order of the one before
+            # it sorts weights anew after its first sum; a resumed run must add up in the order of
+            # the one before
             self.summing_().backward()
 
     def agree(self, sums: Tensor, shortage: BaseException | None, stop: Stop) -> Tensor:
@@ -113,7 +132,11 @@ class Ranks(Group):
         except RankLost:
             stop.check()  # all of them were asked to end, and another one was faster
             raise
-        sums, (short, ended), means = message[: len(sums)], message[len(sums) :][:2].tolist(), message[len(sums) + 2 :]
+        sums, (short, ended), means = (
+            message[: len(sums)],
+            message[len(sums) :][:2].tolist(),
+            message[len(sums) + 2 :],
+        )
         sizes = [each.numel() for each in self.statistics_]
         for each, mean in zip(self.statistics_, (means / self.size).split(sizes), strict=True):
             each.copy_(mean.view_as(each))
@@ -136,7 +159,9 @@ class Ranks(Group):
         if asked.item():
             raise stop.asked or Terminated()
 
-    def predict(self, count: int, num_classes: int, predict: Callable[[Sequence[int]], Tensor]) -> Tensor:
+    def predict(
+        self, count: int, num_classes: int, predict: Callable[[Sequence[int]], Tensor]
+    ) -> Tensor:
         """See `Group.predict`."""
         logits, own = torch.zeros(count, num_classes), range(self.rank, count, self.size)
         if own:
@@ -157,7 +182,9 @@ class Ranks(Group):
         plain, tensors = b"", b""
         if checkpoint is not None:
             plain = json.dumps(checkpoint.state).encode()
-            tensors = save({name: tensor.contiguous().cpu() for name, tensor in checkpoint.tensors.items()})
+            tensors = save(
+                {name: tensor.contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
+            )
         plain, tensors = self._share(plain), self._share(tensors)
         return Checkpoint(load(tensors), json.loads(plain)) if plain else None
 
@@ -189,13 +216,18 @@ class Ranks(Group):
             yield
         except RuntimeError as error:  # what gloo, NCCL and their store raise
             if is_out_of_memory(error):  # no shorter parts help: the others are past their own
-                raise RunFailed("Memory is too short for the sums of several devices. Try a smaller --batch-size or "
-                                "--image-size.") from error  # fmt: skip
+                raise RunFailed(
+                    "Memory is too short for the sums of several devices. Try a smaller "
+                    "--batch-size or "
+                    "--image-size."
+                ) from error
             raise RankLost(self.explain(error)) from error
 
 
 class _Weights(nn.Module):
-    """Weights whose gradients are there already: what is called and then differentiated adds nothing to them."""
+    """Weights whose gradients are there already: what is called and then differentiated adds
+    nothing to them.
+    """
 
     def __init__(self, weights: Sequence[nn.Parameter]) -> None:
         super().__init__()
@@ -221,7 +253,9 @@ _joined: list[Ranks] = []
 
 
 def join(ranks: Ranks) -> None:
-    """From here on training in this process is that of a group, as `torch.distributed` has it too: one a process."""
+    """From here on training in this process is that of a group, as `torch.distributed` has it too:
+    one a process.
+    """
     _joined.append(ranks)
 
 

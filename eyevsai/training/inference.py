@@ -14,7 +14,9 @@ CPU_BATCH, BATCH = 16, 128  # of a small batch what is computed stays in the cac
 
 
 class FlipAverage(nn.Module):
-    """A network that looks at each image and at its mirror image and averages what it says of them."""
+    """A network that looks at each image and at its mirror image and averages what it says of
+    them.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -50,13 +52,17 @@ def predictor(network: nn.Module, *, test_flips: bool) -> nn.Module:
 
 
 @torch.inference_mode()
-def predict_logits(network: nn.Module, preprocessing: Preprocessing, images: list[Tensor]) -> Tensor:
+def predict_logits(
+    network: nn.Module, preprocessing: Preprocessing, images: list[Tensor]
+) -> Tensor:
     """Images H,W,3 uint8 of any sizes -> N,C float32 logits on the CPU, computed in float32."""
     device = next(network.parameters()).device
     outputs = []
     at_once = CPU_BATCH if device.type == "cpu" else BATCH
     with evaluating(network):
         for start in range(0, len(images), at_once):
-            crops = torch.cat([preprocessing.crop(image[None]) for image in images[start : start + at_once]])
+            crops = torch.cat(
+                [preprocessing.crop(image[None]) for image in images[start : start + at_once]]
+            )
             outputs.append(network(preprocessing.normalize(crops.to(device))).float().cpu())
     return torch.cat(outputs)

@@ -43,34 +43,46 @@ def rank(row: Row) -> tuple[float, float]:
 class Trainer:
     """Fits a network to a train split and leaves it with the weights of its best epoch."""
 
-    def __init__(self, course: Course, settings: TrainingSettings, preprocessing: Preprocessing, seed: int) -> None:
+    def __init__(
+        self, course: Course, settings: TrainingSettings, preprocessing: Preprocessing, seed: int
+    ) -> None:
         self.course = course
         self.network = course.network
         self.settings = settings
         self.preprocessing = preprocessing
         self.seed = seed
 
-    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None) -> None:
+    def fit(
+        self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
+    ) -> None:
         """Trains until the epochs are used up or `patience` ends it; calls `on_epoch(epoch, row)`.
 
-        Where this process has joined a group, it computes its share of each batch, and all end with the same weights.
+        Where this process has joined a group, it computes its share of each batch, and all end with
+        the same weights.
 
-        Rows hold train/loss, train/accuracy, valid/loss, valid/accuracy, lr, images_per_s, accumulation, and
-        what the course says of its epochs. The best epoch is the one of the highest `rank`. Where `checkpoints`
-        has one, training goes on from it, after `on_epoch` was called again for the epochs before.
+        Rows hold train/loss, train/accuracy, valid/loss, valid/accuracy, lr, images_per_s,
+        accumulation, and what the course says of its epochs. The best epoch is the one of the
+        highest `rank`. Where `checkpoints` has one, training goes on from it, after `on_epoch` was
+        called again for the epochs before.
 
         Raises:
             UserError: batch size and data do not fit each other.
-            RunFailed: loss or gradient became NaN or infinite, the weights being as before that step;
+            RunFailed: loss or gradient became NaN or infinite, the weights being as before that
+                step;
                 or memory or disk is too small; or another process of the group has ended.
             BaseException: what `checkpoints.stop` was asked for, after a checkpoint was saved.
         """
         check_batches(self.settings, len(train))
         self.checkpoints_ = checkpoints or Checkpoints()
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), self.checkpoints_.stop.deferring():
+        with (
+            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+            self.checkpoints_.stop.deferring(),
+        ):
             self._prepare(train)
             self._restore()
-            self.course.prepare(self.progress_.epoch, (train, valid), self.preprocessing, self.checkpoints_.stop)
+            self.course.prepare(
+                self.progress_.epoch, (train, valid), self.preprocessing, self.checkpoints_.stop
+            )
             for epoch, row in enumerate(self.progress_.rows, start=1):
                 on_epoch(epoch, row)
             while not self._is_done():
@@ -88,7 +100,11 @@ class Trainer:
     def _is_done(self) -> bool:
         progress, patience = self.progress_, self.settings.patience
         is_done = progress.epoch > self.course.num_epochs
-        if patience and not is_done and self.course.waited(len(progress.rows), progress.best_epoch) >= patience:
+        if (
+            patience
+            and not is_done
+            and self.course.waited(len(progress.rows), progress.best_epoch) >= patience
+        ):
             log.info("No better valid/accuracy for %d epochs: stopping.", patience)
             return True
         return is_done
@@ -100,10 +116,20 @@ class Trainer:
         layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
         self.network.to(device=self.device_, memory_format=layout)  # type: ignore[call-overload]
         self.optimizer_ = build_optimizer(self.course.parts, self.settings)
-        self.scaler_ = torch.amp.GradScaler(self.device_.type, enabled=self.precision_ == torch.float16)
+        self.scaler_ = torch.amp.GradScaler(
+            self.device_.type, enabled=self.precision_ == torch.float16
+        )
         self.num_classes_ = int(train.labels.max()) + 1
-        self.batches_ = Batches(train, self.course, self.settings, self.preprocessing, self.seed,
-                                self.group_, self.device_, self.num_classes_)  # fmt: skip
+        self.batches_ = Batches(
+            train,
+            self.course,
+            self.settings,
+            self.preprocessing,
+            self.seed,
+            self.group_,
+            self.device_,
+            self.num_classes_,
+        )
         self.weights_: Tensor | None = None
         if self.settings.class_weights:
             self.weights_ = balanced_weights(train.labels, self.num_classes_).to(self.device_)
@@ -111,7 +137,9 @@ class Trainer:
         self.progress_ = Progress(zero, zero.clone(), parts=self.settings.parts)
         self.best_state_: dict[str, Tensor] = {}
         self.average_ = Average(self.network, self.settings.ema_decay)
-        self.dropouts_ = [(each, each.p) for each in self.network.modules() if isinstance(each, nn.Dropout)]
+        self.dropouts_ = [
+            (each, each.p) for each in self.network.modules() if isinstance(each, nn.Dropout)
+        ]
 
     def _save(self) -> None:
         self.checkpoints_.save(*pack(self.progress_, self._parts()))
@@ -120,7 +148,9 @@ class Trainer:
         checkpoint = self.group_.share_checkpoint(self.checkpoints_.load())
         if checkpoint is not None:
             self.progress_ = unpack(checkpoint, self._parts(), self.device_)
-            log.info("Going on in epoch %d after step %d.", self.progress_.epoch, self.progress_.steps)
+            log.info(
+                "Going on in epoch %d after step %d.", self.progress_.epoch, self.progress_.steps
+            )
 
     def _parts(self) -> Parts:
         return Parts(self.course, self.optimizer_, self.scaler_, self.average_, self.best_state_)
@@ -136,7 +166,9 @@ class Trainer:
         left = batches[progress.steps :]
         label, images = f"Epoch {epoch} of {self.course.num_epochs}", sum(map(len, left))
         for places in track(left, label, total=images, unit=self.settings.batch_size):
-            set_rates(self.optimizer_, self.course.rates(epoch - 1 + (progress.steps + 1) / len(batches)))
+            set_rates(
+                self.optimizer_, self.course.rates(epoch - 1 + (progress.steps + 1) / len(batches))
+            )
             self._step_within_memory(places, epoch, progress.steps)
             progress.steps, progress.seconds = progress.steps + 1, time.perf_counter() - began
             self._pause()
@@ -150,7 +182,9 @@ class Trainer:
         }
 
     def _pause(self) -> None:
-        """Between two steps: saves when it is time, and ends when all ranks know that they are to."""
+        """Between two steps: saves when it is time, and ends when all ranks know that they are
+        to.
+        """
         stop = self.checkpoints_.stop
         is_due, ends = self.checkpoints_.is_due(), self.group_.ends(stop)
         if is_due or ends:
@@ -159,7 +193,9 @@ class Trainer:
             raise stop.asked or Terminated()
 
     def _step_within_memory(self, places: Tensor, epoch: int, step: int) -> None:
-        """One step; where memory is short, the same batch in twice as many parts, and so for the rest of the run."""
+        """One step; where memory is short, the same batch in twice as many parts, and so for the
+        rest of the run.
+        """
         for halvings in range(MAX_HALVINGS + 1):
             try:
                 return self._step(places, epoch, step)
@@ -192,23 +228,35 @@ class Trainer:
         self.progress_.images += len(places)
 
     def _compute(self, places: Tensor, epoch: int, step: int, sums: Tensor) -> None:
-        """Gradients of what is this process's of a batch; adds its loss and the number of right answers to `sums`."""
+        """Gradients of what is this process's of a batch; adds its loss and the number of right
+        answers to `sums`.
+        """
         labels, parts = self.batches_.draw(places, epoch, step, self.progress_.parts)
         for part in parts:
             purpose = ("step", epoch, step, part.number) if part.number else ("step", epoch, step)
-            torch.manual_seed(seed_for(self.seed, *purpose))  # dropout draws from the global generator
-            logits, loss = self._backward(self.course.trained(epoch), part.inputs, part.targets, labels)
+            torch.manual_seed(
+                seed_for(self.seed, *purpose)
+            )  # dropout draws from the global generator
+            logits, loss = self._backward(
+                self.course.trained(epoch), part.inputs, part.targets, labels
+            )
             targets = part.targets.argmax(1) if part.targets.ndim == 2 else part.targets
             sums += torch.stack([loss, (logits.argmax(1) == targets).sum()])
 
-    def _backward(self, trained: nn.Module, inputs: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _backward(
+        self, trained: nn.Module, inputs: Tensor, targets: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Logits and loss of a part of a batch, whose gradient is added."""
         if self.settings.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device_.type, self.precision_, enabled=self.precision_ != torch.float32):
+        with torch.autocast(
+            self.device_.type, self.precision_, enabled=self.precision_ != torch.float32
+        ):
             logits = trained(inputs)
         loss = part_loss(logits, targets, labels, self.weights_, self.settings.label_smoothing)
-        self.scaler_.scale(loss * self.group_.size).backward()  # of ranks' gradients the mean is taken
+        self.scaler_.scale(
+            loss * self.group_.size
+        ).backward()  # of ranks' gradients the mean is taken
         return logits.detach(), loss.detach()
 
     def _update(self, loss: Tensor, epoch: int, step: int) -> None:
@@ -216,12 +264,16 @@ class Trainer:
         self.scaler_.unscale_(self.optimizer_)
         gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        checked = loss if self.scaler_.is_enabled() else loss + norm  # the scaler skips its own overflows
+        checked = (
+            loss if self.scaler_.is_enabled() else loss + norm
+        )  # the scaler skips its own overflows
         if not torch.isfinite(checked):
             raise RunFailed(
-                f"Loss or gradient became NaN or infinite in epoch {epoch}, step {step + 1} (loss {loss.item():g}, "
+                f"Loss or gradient became NaN or infinite in epoch {epoch}, step {step + 1} "
+                f"(loss {loss.item():g}, "
                 f"gradient norm {norm.item():g}, lr {self.optimizer_.param_groups[0]['lr']:g}). "
-                "The update was not made. Try a lower --lr, a smaller --clip-norm or --precision float32."
+                "The update was not made. Try a lower --lr, a smaller --clip-norm or "
+                "--precision float32."
             )
         if self.settings.clip_norm:
             nn.utils.clip_grads_with_norm_(self.network.parameters(), self.settings.clip_norm, norm)
@@ -241,9 +293,13 @@ class Trainer:
             logits = self.group_.predict(len(valid), self.num_classes_, predict)
         accuracy = (logits.argmax(1) == valid.labels).double().mean().item()
         loss = nn.functional.cross_entropy(logits, valid.labels).item()
-        loss, accuracy = self.group_.settle([loss, accuracy])  # what ends the run and chooses weights is one for all
+        loss, accuracy = self.group_.settle(
+            [loss, accuracy]
+        )  # what ends the run and chooses weights is one for all
         if not math.isfinite(loss):
-            raise RunFailed("The loss on valid became NaN or infinite. Try a lower --lr or --precision float32.")
+            raise RunFailed(
+                "The loss on valid became NaN or infinite. Try a lower --lr or --precision float32."
+            )
         return {"valid/loss": loss, "valid/accuracy": accuracy}
 
     def _keep_best(self, epoch: int, row: Row) -> None:

@@ -12,7 +12,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
-    words = ("can't allocate memory", "could not create a memory", "could not create a primitive", "out of memory")
+    words = (
+        "can't allocate memory",
+        "could not create a memory",
+        "could not create a primitive",
+        "out of memory",
+    )
     return any(word in text for word in words)  # oneDNN says the second and third
 
 

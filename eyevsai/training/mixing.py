@@ -8,12 +8,19 @@ from torch import Tensor
 from eyevsai.training.settings import RegularizationSettings
 
 
-def mix(images: Tensor, labels: Tensor, num_classes: int, settings: RegularizationSettings) -> tuple[Tensor, Tensor]:
-    """A batch N,3,S,S and its labels N int64, or N,C float32 shares of classes where the batch was mixed.
+def mix(
+    images: Tensor, labels: Tensor, num_classes: int, settings: RegularizationSettings
+) -> tuple[Tensor, Tensor]:
+    """A batch N,3,S,S and its labels N int64, or N,C float32 shares of classes where the batch was
+    mixed.
 
     Draws from torch's global generator.
     """
-    alphas = {name: alpha for name, alpha in (("MixUp", settings.mixup), ("CutMix", settings.cutmix)) if alpha}
+    alphas = {
+        name: alpha
+        for name, alpha in (("MixUp", settings.mixup), ("CutMix", settings.cutmix))
+        if alpha
+    }
     if not alphas or torch.rand(()) >= settings.mix_share:
         return images, labels
     from torchvision.transforms import v2  # takes memory that a run without it may not have

@@ -12,22 +12,32 @@ from torch import nn
 from eyevsai.training.settings import OptimizationSettings
 
 
-def build_optimizer(parts: Sequence[nn.Module], settings: OptimizationSettings) -> torch.optim.Optimizer:
-    """The optimizer of `settings` over the weights of all parts; `part` of a group says whose weights it has.
+def build_optimizer(
+    parts: Sequence[nn.Module], settings: OptimizationSettings
+) -> torch.optim.Optimizer:
+    """The optimizer of `settings` over the weights of all parts; `part` of a group says whose
+    weights it has.
 
     Biases and the parameters of normalisation, which have one dimension, are never decayed.
     """
     groups: list[dict[str, Any]] = []
     for number, part in enumerate(parts):
         weights = list(part.parameters())
-        large, small = [each for each in weights if each.ndim > 1], [each for each in weights if each.ndim <= 1]
+        large, small = (
+            [each for each in weights if each.ndim > 1],
+            [each for each in weights if each.ndim <= 1],
+        )
         decayed = {"params": large, "weight_decay": settings.weight_decay, "part": number}
         groups += [decayed, {"params": small, "weight_decay": 0.0, "part": number}]
     groups = [group for group in groups if group["params"]]
-    fused = all(weight.device.type in ("cpu", "cuda") for group in groups for weight in group["params"])
+    fused = all(
+        weight.device.type in ("cpu", "cuda") for group in groups for weight in group["params"]
+    )
     if settings.optimizer == "sgd":
         momentum = settings.momentum
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        return torch.optim.SGD(
+            groups, lr=settings.lr, momentum=momentum, nesterov=momentum > 0, fused=fused
+        )
     if settings.optimizer == "adam":
         return torch.optim.Adam(groups, lr=settings.lr, fused=fused)
     return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
@@ -76,7 +86,11 @@ class Schedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.drops_, self.best_loss_, self.waited_ = state["drops_"], state["best_loss_"], state["waited_"]
+        self.drops_, self.best_loss_, self.waited_ = (
+            state["drops_"],
+            state["best_loss_"],
+            state["waited_"],
+        )
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-AT_ONCE = 8  # images in a frozen stage: what is computed of them stays in the caches of a CPU's core
+AT_ONCE = (
+    8  # images in a frozen stage: what is computed of them stays in the caches of a CPU's core
+)
 
 
 class StagedNetwork(nn.Module):
@@ -23,7 +25,9 @@ class StagedNetwork(nn.Module):
         return logits
 
     def describe(self, images: Tensor) -> Tensor:
-        """N,3,S,S -> N,D features. Stages that are frozen while others are trained take a few images at a time."""
+        """N,3,S,S -> N,D features. Stages that are frozen while others are trained take a few
+        images at a time.
+        """
         frozen = 0
         if self.training:
             while frozen < len(self.stages) and not self.stages[frozen].training:

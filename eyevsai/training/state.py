@@ -20,7 +20,9 @@ SUMS = ("loss", "correct")
 
 @dataclass
 class Progress:
-    """How far a loop is: the rows of its whole epochs, and sums over the images of the one it is in."""
+    """How far a loop is: the rows of its whole epochs, and sums over the images of the one it is
+    in.
+    """
 
     loss: Tensor
     correct: Tensor
@@ -58,7 +60,8 @@ class Parts:
 def pack(progress: Progress, parts: Parts) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by name and plain values, from which `unpack` restores the loop to the bit.
 
-    Weights that nothing has touched yet are left out: a frozen base makes up nearly all of a checkpoint.
+    Weights that nothing has touched yet are left out: a frozen base makes up nearly all of a
+    checkpoint.
     """
     untouched = parts.course.untouched(progress.epoch)
     tensors = {
@@ -78,14 +81,18 @@ def pack(progress: Progress, parts: Parts) -> tuple[dict[str, Tensor], dict[str,
 
 
 def unpack(checkpoint: Checkpoint, parts: Parts, device: torch.device) -> Progress:
-    """Gives `parts` the state that `pack` wrote down, and the number of threads; returns the progress."""
+    """Gives `parts` the state that `pack` wrote down, and the number of threads; returns the
+    progress.
+    """
     state, tensors = checkpoint.state, checkpoint.tensors
     torch.set_num_threads(state["threads"])  # another number adds up in another order
     parts.course.load_state_dict(state["course"])
     network = parts.course.network
     best = {name: tensor.to(device) for name, tensor in _without_prefix("best", tensors).items()}
     if best:
-        parts.best.update({name: tensor.clone() for name, tensor in network.state_dict().items()} | best)
+        parts.best.update(
+            {name: tensor.clone() for name, tensor in network.state_dict().items()} | best
+        )
     network.load_state_dict(network.state_dict() | _without_prefix("network", tensors))
     parts.average.load_state_dict(_without_prefix("average", tensors))
     _load_optimizer(parts.optimizer, _without_prefix("optimizer", tensors))
@@ -93,14 +100,20 @@ def unpack(checkpoint: Checkpoint, parts: Parts, device: torch.device) -> Progre
         parts.scaler.load_state_dict(state["scaler"])
     values = dict(state["progress"])
     accuracy, negative_loss = values.pop("best_rank")
-    sums = {name: tensor.to(device) for name, tensor in _without_prefix("progress", tensors).items()}
+    sums = {
+        name: tensor.to(device) for name, tensor in _without_prefix("progress", tensors).items()
+    }
     return Progress(sums["loss"], sums["correct"], **values, best_rank=(accuracy, negative_loss))
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's tensors as `INDEX.NAME`, where INDEX counts its weights."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+    return {
+        f"{index}.{name}": value
+        for index, values in state.items()
+        for name, value in values.items()
+    }
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -110,9 +123,15 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
         weight = weights[int(index)]
-        alike = torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor) if tensor.shape == weight.shape else tensor
+        alike = (
+            torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor)
+            if tensor.shape == weight.shape
+            else tensor
+        )
         state.setdefault(int(index), {})[name] = alike
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
 
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,4 +143,8 @@ def _without(names: Set[str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+    return {
+        name.removeprefix(f"{prefix}."): t
+        for name, t in tensors.items()
+        if name.startswith(f"{prefix}.")
+    }

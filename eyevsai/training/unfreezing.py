@@ -1,4 +1,6 @@
-"""Progressive unfreezing (Howard & Ruder 2018): a head on a frozen base, then stage after stage from the top."""
+"""Progressive unfreezing (Howard & Ruder 2018): a head on a frozen base, then stage after stage
+from the top.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from eyevsai.training.staged import StagedNetwork
 
 
 class Unfreezing(Course):
-    """The head alone on features of the frozen base, computed once; then the base's stages as well, from the top."""
+    """The head alone on features of the frozen base, computed once; then the base's stages as well,
+    from the top.
+    """
 
     def __init__(self, network: StagedNetwork, settings: UnfreezingSettings) -> None:
         self.network: StagedNetwork = network
@@ -42,7 +46,11 @@ class Unfreezing(Course):
         settings, tuned = self.settings, epoch - self.settings.freeze_base_epochs
         if tuned <= 0 or not settings.fine_tune_epochs:
             return 0
-        return math.ceil(min(tuned, settings.fine_tune_epochs) * settings.unfreeze_stages / settings.fine_tune_epochs)
+        return math.ceil(
+            min(tuned, settings.fine_tune_epochs)
+            * settings.unfreeze_stages
+            / settings.fine_tune_epochs
+        )
 
     def begin(self, epoch: int) -> dict[str, float]:
         """See `Course.begin`: frozen stages keep their statistics too."""
@@ -52,7 +60,9 @@ class Unfreezing(Course):
         frozen = len(self.network.stages) - self.num_unfrozen(epoch)
         for number, stage in enumerate(self.network.stages):
             stage.requires_grad_(number >= frozen).train(number >= frozen)
-        trainable = sum(weight.numel() for weight in self.network.parameters() if weight.requires_grad)
+        trainable = sum(
+            weight.numel() for weight in self.network.parameters() if weight.requires_grad
+        )
         return {"unfrozen_stages": self.num_unfrozen(epoch), "trainable_parameters": trainable}
 
     def rates(self, time: float) -> list[float]:
@@ -61,19 +71,28 @@ class Unfreezing(Course):
         if time <= settings.freeze_base_epochs and settings.freeze_base_epochs:
             return [self.schedules[0].rate(time)] + [0.0] * len(self.network.stages)
         rate = self.schedules[1].rate(time - settings.freeze_base_epochs)
-        return [rate] + [rate * settings.stage_lr_decay**depth for depth in range(len(self.network.stages))]
+        return [rate] + [
+            rate * settings.stage_lr_decay**depth for depth in range(len(self.network.stages))
+        ]
 
     def observe(self, epoch: int, valid_loss: float) -> None:
         """See `Course.observe`."""
         self.schedules[epoch > self.settings.freeze_base_epochs].observe(valid_loss)
 
     def waited(self, epoch: int, best_epoch: int) -> int:
-        """See `Course.waited`: a head that has learned all it can still waits for the base to be unfrozen."""
-        settled = next(each for each in range(self.num_epochs, -1, -1)
-                       if each == 0 or self.num_unfrozen(each) != self.num_unfrozen(self.num_epochs))  # fmt: skip
+        """See `Course.waited`: a head that has learned all it can still waits for the base to be
+        unfrozen.
+        """
+        settled = next(
+            each
+            for each in range(self.num_epochs, -1, -1)
+            if each == 0 or self.num_unfrozen(each) != self.num_unfrozen(self.num_epochs)
+        )
         return epoch - max(best_epoch, min(settled, epoch))
 
-    def prepare(self, epoch: int, splits: tuple[Split, Split], preprocessing: Preprocessing, stop: Stop) -> None:
+    def prepare(
+        self, epoch: int, splits: tuple[Split, Split], preprocessing: Preprocessing, stop: Stop
+    ) -> None:
         """See `Course.prepare`: the features of the frozen base."""
         if not self.num_unfrozen(epoch):
             self.frozen.compute(self.network, self.base_digest, splits, preprocessing, stop)
@@ -100,12 +119,18 @@ class Unfreezing(Course):
 
     def untouched(self, epoch: int) -> Set[str]:
         """See `Course.untouched`: what lies in stages that no epoch has unfrozen."""
-        prefixes = tuple(f"stages.{number}." for number in range(len(self.network.stages) - self.num_unfrozen(epoch)))
+        prefixes = tuple(
+            f"stages.{number}."
+            for number in range(len(self.network.stages) - self.num_unfrozen(epoch))
+        )
         return {name for name in self.network.state_dict() if name.startswith(prefixes)}
 
     def state_dict(self) -> dict[str, Any]:
         """See `Course.state_dict`; frozen weights are not in checkpoints, so their digest is."""
-        return {"schedules": [each.state_dict() for each in self.schedules], "base": self.base_digest}
+        return {
+            "schedules": [each.state_dict() for each in self.schedules],
+            "base": self.base_digest,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Course.load_state_dict`.
@@ -114,8 +139,11 @@ class Unfreezing(Course):
             RunFailed: the base does not begin with the weights that it began with.
         """
         if state["base"] != self.base_digest:
-            raise RunFailed("The pretrained weights are not those that this run began with. Put them back where they "
-                            "were, or start the run again without --resume.")  # fmt: skip
+            raise RunFailed(
+                "The pretrained weights are not those that this run began with. Put them back "
+                "where they "
+                "were, or start the run again without --resume."
+            )
         for schedule, values in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(values)
 

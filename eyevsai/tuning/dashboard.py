@@ -34,7 +34,8 @@ class _Handler(WSGIRequestHandler):
 
 @contextmanager
 def serving_studies(folder: Path, url: str | None, host: str, port: int) -> Iterator[WSGIServer]:
-    """A server of optuna-dashboard over the studies of a folder, or of a database; `serve_forever` is the caller's.
+    """A server of optuna-dashboard over the studies of a folder, or of a database; `serve_forever`
+    is the caller's.
 
     Raises:
         UserError: optuna-dashboard is not installed, or there are no studies.
@@ -46,9 +47,14 @@ def serving_studies(folder: Path, url: str | None, host: str, port: int) -> Iter
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = _open(folder, url)
     if not storage.get_all_studies():
-        raise UserError(f"There are no studies in {shown(url) if url else folder}. Begin one with eyevsai tune, or "
-                        "name the database of others with --storage.")  # fmt: skip
-    with make_server(host, port, wsgi(storage), server_class=_Server, handler_class=_Handler) as server:
+        raise UserError(
+            f"There are no studies in {shown(url) if url else folder}. Begin one with eyevsai "
+            "tune, or "
+            "name the database of others with --storage."
+        )
+    with make_server(
+        host, port, wsgi(storage), server_class=_Server, handler_class=_Handler
+    ) as server:
         yield server
 
 

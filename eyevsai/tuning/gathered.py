@@ -17,7 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 from eyevsai.tuning.settings import JOURNAL
 from eyevsai.tuning.study import Place
 
-STRIDE = 2**32  # ids of the first journal lie below it, those of the second between it and its double, and so on
+STRIDE = (
+    2**32
+)  # ids of the first journal lie below it, those of the second between it and its double, and so on
 
 
 class GatheredStorage(BaseStorage):
@@ -45,7 +47,9 @@ class GatheredStorage(BaseStorage):
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """See `BaseStorage`."""
-        return next(each._study_id for each in self.get_all_studies() if each.study_name == study_name)
+        return next(
+            each._study_id for each in self.get_all_studies() if each.study_name == study_name
+        )
 
     def create_new_study(self, *_: Any, **__: Any) -> int:
         """Refuses: a study belongs to a model and a dataset, which only `eyevsai tune` knows."""
@@ -56,7 +60,9 @@ class GatheredStorage(BaseStorage):
     ) -> list[FrozenTrial]:
         """See `BaseStorage`."""
         journal, own = self._find(study_id)
-        return [_shift(trial, study_id - own) for trial in journal.get_all_trials(own, deepcopy, states)]
+        return [
+            _shift(trial, study_id - own) for trial in journal.get_all_trials(own, deepcopy, states)
+        ]
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See `BaseStorage`."""
@@ -97,16 +103,24 @@ class GatheredStorage(BaseStorage):
         return dict(self._ask("get_study_system_attrs", study_id))
 
     def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
     ) -> None:
         """See `BaseStorage`."""
         self._ask("set_trial_param", trial_id, param_name, param_value_internal, distribution)
 
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
         """See `BaseStorage`."""
         return bool(self._ask("set_trial_state_values", trial_id, state, values))
 
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
         """See `BaseStorage`."""
         self._ask("set_trial_intermediate_value", trial_id, step, intermediate_value)
 

@@ -1,4 +1,6 @@
-"""What a study found, for people: the best settings, a table of trials, pictures, an interactive page."""
+"""What a study found, for people: the best settings, a table of trials, pictures, an interactive
+page.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ MIN_FOR_IMPORTANCE = 4  # trials; of fewer nothing can be said
 
 
 def describe_best(study: Study, best: FrozenTrial) -> dict[str, Any]:
-    """Return the best trial's settings, value and run, and what tells whether the study is worth more than defaults.
+    """Return the best trial's settings, value and run, and what tells whether the study is worth
+    more than defaults.
 
-    `epochs` are those configured, None for a model without; `defaults` is None for a study that was begun without.
+    `epochs` are those configured, None for a model without; `defaults` is None for a study that was
+    begun without.
     """
     defaults = study.defaults()
     return {
@@ -38,20 +42,34 @@ def describe_best(study: Study, best: FrozenTrial) -> dict[str, Any]:
 
 def _describe_defaults(trial: FrozenTrial) -> dict[str, Any]:
     accuracy = trial.value if trial.state is TrialState.COMPLETE else None
-    return {"trial": trial.number, "state": trial.state.name.lower(), "accuracy": accuracy,
-            "epochs": trial.user_attrs.get(EPOCHS)}  # fmt: skip
+    return {
+        "trial": trial.number,
+        "state": trial.state.name.lower(),
+        "accuracy": accuracy,
+        "epochs": trial.user_attrs.get(EPOCHS),
+    }
 
 
 def tabulate(trials: Sequence[FrozenTrial]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of a table of trials: number, state, value, epochs, seconds, settings, what went wrong."""
+    """Columns and rows of a table of trials: number, state, value, epochs, seconds, settings, what
+    went wrong.
+    """
     names = sorted({name for trial in trials for name in trial.params})
     columns = ["trial", "state", "accuracy", "epochs", "seconds", *names, "error", "run_id"]
     rows = [
-        [trial.number, trial.state.name.lower(), trial.value, len(trial.intermediate_values),
-         round(trial.duration.total_seconds(), 1) if trial.duration else None,
-         *(trial.params.get(name) for name in names), trial.user_attrs.get(ERROR, ""), trial.user_attrs.get(RUN_ID, "")]
-        for trial in trials if trial.state is not TrialState.WAITING
-    ]  # fmt: skip
+        [
+            trial.number,
+            trial.state.name.lower(),
+            trial.value,
+            len(trial.intermediate_values),
+            round(trial.duration.total_seconds(), 1) if trial.duration else None,
+            *(trial.params.get(name) for name in names),
+            trial.user_attrs.get(ERROR, ""),
+            trial.user_attrs.get(RUN_ID, ""),
+        ]
+        for trial in trials
+        if trial.state is not TrialState.WAITING
+    ]
     return columns, rows
 
 
@@ -94,4 +112,8 @@ def _drawable(study: optuna.Study) -> list[str]:
         return []
     names = ["optimization_history", "parallel_coordinate", "slice"]
     differing = any(trial.value != complete[0].value for trial in complete)
-    return [*names, "param_importances"] if len(complete) >= MIN_FOR_IMPORTANCE and differing else names
+    return (
+        [*names, "param_importances"]
+        if len(complete) >= MIN_FOR_IMPORTANCE and differing
+        else names
+    )

@@ -19,30 +19,51 @@ class TuneSettings(Settings):
 
     PANEL: ClassVar[str] = "Tuning"
 
-    n_trials: Annotated[int, Parameter(), Range(1, 100_000), Doc("Trials that the study has in the end.")] = 20
+    n_trials: Annotated[
+        int, Parameter(), Range(1, 100_000), Doc("Trials that the study has in the end.")
+    ] = 20
     study: Annotated[
         str | None,
-        Doc("Name of the study; dataset, model and variation by default. One that exists is gone on with."),
+        Doc(
+            "Name of the study; dataset, model and variation by default. One that exists is "
+            "gone on with."
+        ),
     ] = None
     sampler: Annotated[
-        str, Choice(("tpe", "random", "gp", "cmaes", "grid")), Doc("What chooses the settings of the next trial.")
+        str,
+        Choice(("tpe", "random", "gp", "cmaes", "grid")),
+        Doc("What chooses the settings of the next trial."),
     ] = "tpe"
     pruner: Annotated[
-        str, Choice(("hyperband", "median", "none")),
-        Doc("What gives up trials that do badly, by their valid/accuracy after each epoch (Li et al. 2018)."),
-    ] = "hyperband"  # fmt: skip
+        str,
+        Choice(("hyperband", "median", "none")),
+        Doc(
+            "What gives up trials that do badly, by their valid/accuracy after each epoch (Li "
+            "et al. 2018)."
+        ),
+    ] = "hyperband"
     space: Annotated[
-        str | None, Doc("TOML file that narrows the search or fixes settings: lr = {low = 1e-4, high = 1e-2}.")
+        str | None,
+        Doc("TOML file that narrows the search or fixes settings: lr = {low = 1e-4, high = 1e-2}."),
     ] = None
     storage: Annotated[
-        str | None, Doc("Database URL for the study, for several machines; a file beside the store by default.")
+        str | None,
+        Doc(
+            "Database URL for the study, for several machines; a file beside the store by default."
+        ),
     ] = None
-    jobs: Annotated[int, Range(1, 1024), Doc("Trials at a time, each in a process with its share of the cores.")] = 1
-    timeout: Annotated[float | None, Range(0, 1e9), Doc("Seconds after which no trial is started any more.")] = None
-    trial_timeout: Annotated[float | None, Range(0, 1e9), Doc("Seconds after which a trial is given up as failed.")] = (
-        None
-    )
-    until: Annotated[float | None, Range(0, 1), Doc("Stop when a trial's valid/accuracy is this high.")] = None
+    jobs: Annotated[
+        int, Range(1, 1024), Doc("Trials at a time, each in a process with its share of the cores.")
+    ] = 1
+    timeout: Annotated[
+        float | None, Range(0, 1e9), Doc("Seconds after which no trial is started any more.")
+    ] = None
+    trial_timeout: Annotated[
+        float | None, Range(0, 1e9), Doc("Seconds after which a trial is given up as failed.")
+    ] = None
+    until: Annotated[
+        float | None, Range(0, 1), Doc("Stop when a trial's valid/accuracy is this high.")
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

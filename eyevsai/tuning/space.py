@@ -1,4 +1,6 @@
-"""Where a study looks: what settings declare of themselves, narrowed by a file, as Optuna's distributions."""
+"""Where a study looks: what settings declare of themselves, narrowed by a file, as Optuna's
+distributions.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from eyevsai.toml_file import read_toml
 from eyevsai.training.settings import ThreadSettings
 
 GRID_POINTS = 4  # of a range, for a grid
-DEVICE = ThreadSettings.PANEL  # what computes is no part of what is looked for, nor of what was found
+DEVICE = (
+    ThreadSettings.PANEL
+)  # what computes is no part of what is looked for, nor of what was found
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,18 @@ class Dimension:
             return list(self.space.options)
         low, high = self.space.low, self.space.high
         shares = [number / (GRID_POINTS - 1) for number in range(GRID_POINTS)]
-        values = [low * (high / low) ** share if self.space.log else low + (high - low) * share for share in shares]
+        values = [
+            low * (high / low) ** share if self.space.log else low + (high - low) * share
+            for share in shares
+        ]
         return sorted({round(value) for value in values}) if self.setting.type is int else values
 
     def nearest(self, value: Any) -> Any:
-        """Return the value of this dimension that is nearest to `value`: itself, if the dimension contains it.
+        """Return the value of this dimension that is nearest to `value`: itself, if the dimension
+        contains it.
 
-        Where nothing is near, as for text that is not among the options, it is the middle one of `points`.
+        Where nothing is near, as for text that is not among the options, it is the middle one of
+        `points`.
         """
         if isinstance(self.space, Range) and _is_number(value):
             return self.setting.type(min(max(value, self.space.low), self.space.high))
@@ -64,7 +73,10 @@ class Dimension:
         if not (_is_number(value) and numbers):
             return self.points[len(self.points) // 2]
         ranges = (self.setting.search, self.setting.allowed)
-        is_log = any(isinstance(each, Range) and each.log for each in ranges) and min(value, *numbers) > 0
+        is_log = (
+            any(isinstance(each, Range) and each.log for each in ranges)
+            and min(value, *numbers) > 0
+        )
         scale: Callable[[float], float] = math.log if is_log else float
         return min(numbers, key=lambda option: abs(scale(option) - scale(value)))
 
@@ -81,15 +93,20 @@ class Space:
     fixed: Mapping[str, Any]
 
     def suggest(self, trial: Trial, defaults: Settings) -> dict[str, Any]:
-        """The settings of one trial; those that matter only beside a value that was not chosen are left alone."""
+        """The settings of one trial; those that matter only beside a value that was not chosen are
+        left alone.
+        """
         return self._choose(defaults, lambda dimension: _suggest(trial, dimension))
 
     def nearest(self, defaults: Settings) -> dict[str, Any]:
-        """Return the point of the space that is nearest to `defaults`, without the settings that are fixed.
+        """Return the point of the space that is nearest to `defaults`, without the settings that
+        are fixed.
 
         Settings that matter only beside a value that it does not have are left out, as in a trial.
         """
-        chosen = self._choose(defaults, lambda dimension: dimension.nearest(getattr(defaults, dimension.setting.name)))
+        chosen = self._choose(
+            defaults, lambda dimension: dimension.nearest(getattr(defaults, dimension.setting.name))
+        )
         return {name: value for name, value in chosen.items() if name in self.dimensions}
 
     def _choose(self, defaults: Settings, choose: Callable[[Dimension], Any]) -> dict[str, Any]:
@@ -111,20 +128,34 @@ class Space:
 
 
 def declared_space(declared: type[Settings], given: Mapping[str, Any], path: str | None) -> Space:
-    """The space of a family's settings: as declared, as a file says instead, without what was `given`.
+    """The space of a family's settings: as declared, as a file says instead, without what was
+    `given`.
 
     Raises:
-        UserError: the file cannot be read, names what is no setting, or an empty or forbidden range; or
+        UserError: the file cannot be read, names what is no setting, or an empty or forbidden
+            range; or
             nothing is left to look for.
     """
     known = {setting.name: setting for setting in settings_of(declared)}
-    dimensions = {name: Dimension(each, each.search) for name, each in known.items() if each.search is not None}
-    fixed = {name: value for name, value in given.items() if name in known and known[name].panel != DEVICE}
-    for name, wanted in (read_toml(path, "--space", "lr = {low = 1e-4, high = 1e-2}") if path else {}).items():
+    dimensions = {
+        name: Dimension(each, each.search)
+        for name, each in known.items()
+        if each.search is not None
+    }
+    fixed = {
+        name: value
+        for name, value in given.items()
+        if name in known and known[name].panel != DEVICE
+    }
+    for name, wanted in (
+        read_toml(path, "--space", "lr = {low = 1e-4, high = 1e-2}") if path else {}
+    ).items():
         if name not in known:
             guess = nearest(name, known)
-            raise UserError(f"{path}: {name} is no setting of this model."
-                            + (f" Did you mean {guess}?" if guess else ""))  # fmt: skip
+            raise UserError(
+                f"{path}: {name} is no setting of this model."
+                + (f" Did you mean {guess}?" if guess else "")
+            )
         try:
             space = _parse(known[name], wanted)
         except UserError as error:
@@ -135,7 +166,10 @@ def declared_space(declared: type[Settings], given: Mapping[str, Any], path: str
             fixed.setdefault(name, space)
     left = {name: dimension for name, dimension in dimensions.items() if name not in fixed}
     if not left:
-        raise UserError("Every setting of this model is fixed: there is nothing to tune. Leave a flag out, or train.")
+        raise UserError(
+            "Every setting of this model is fixed: there is nothing to tune. Leave a flag out, "
+            "or train."
+        )
     return Space(_dependants_last(left), fixed)
 
 
@@ -169,8 +203,14 @@ def _parse(setting: Setting, wanted: Any) -> Any:
 
 
 def _parse_range(setting: Setting, wanted: dict[str, Any]) -> Range:
-    if not {"low", "high"} <= set(wanted) <= {"low", "high", "log"} or setting.type not in (int, float):
-        raise UserError(f"{setting.name} takes a value, a list, or for numbers {{low = ..., high = ..., log = true}}.")
+    if not {"low", "high"} <= set(wanted) <= {"low", "high", "log"} or setting.type not in (
+        int,
+        float,
+    ):
+        raise UserError(
+            f"{setting.name} takes a value, a list, or for numbers "
+            f"{{low = ..., high = ..., log = true}}."
+        )
     low, high = _checked(setting, wanted["low"]), _checked(setting, wanted["high"])
     log = wanted.get("log", isinstance(setting.search, Range) and setting.search.log)
     if low > high:

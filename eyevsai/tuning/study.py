@@ -33,16 +33,31 @@ log = logging.getLogger("eyevsai")
 
 __all__ = ["Place", "Study", "Trial"]
 
-BASIS, PARENT, PROCESS, LEFT_OUT, ERROR, RUN_ID = "basis", "parent", "process", "left_out", "error", "run_id"
-DEFAULTS = "defaults"  # the attribute of the trial that has the defaults, to which others are compared
-SETTINGS, EPOCHS = "settings", "epochs"  # attributes of a trial: all that was chosen for it, its configured epochs
+BASIS, PARENT, PROCESS, LEFT_OUT, ERROR, RUN_ID = (
+    "basis",
+    "parent",
+    "process",
+    "left_out",
+    "error",
+    "run_id",
+)
+DEFAULTS = (
+    "defaults"  # the attribute of the trial that has the defaults, to which others are compared
+)
+SETTINGS, EPOCHS = (
+    "settings",
+    "epochs",
+)  # attributes of a trial: all that was chosen for it, its configured epochs
 FIXED = "fixed_params"  # Optuna's name for the parameters of a trial that was queued
-NAMELESS_S = 15.0  # after which a trial that names no process is taken for one whose process died before it could
+# after which a trial that names no process is taken for one whose process died before it could
+NAMELESS_S = 15.0
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class _JournalLock(JournalFileOpenLock):
-    """A lock that the kernel takes back from a process that dies: Optuna's own would stay for half a minute."""
+    """A lock that the kernel takes back from a process that dies: Optuna's own would stay for half
+    a minute.
+    """
 
     def __init__(self, file: Path) -> None:
         self._lock = FileLock(f"{file}.flock")
@@ -75,12 +90,15 @@ class Place:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 return JournalStorage(JournalFileBackend(str(self.file), _JournalLock(self.file)))
             name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-            with FileLock(Path(tempfile.gettempdir()) / f"eyevsai-studies-{name}.lock"):  # tables are made without one
+            with FileLock(
+                Path(tempfile.gettempdir()) / f"eyevsai-studies-{name}.lock"
+            ):  # tables are made without one
                 return RDBStorage(self.url, engine_kwargs={"pool_pre_ping": True})
         except Exception as error:  # database drivers raise of every kind
             where = shown(self.url) if self.url else str(self.file)
             raise UserError(
-                f"The storage of studies {where} cannot be opened ({shown(str(error).splitlines()[0])}). "
+                f"The storage of studies {where} cannot be opened "
+                f"({shown(str(error).splitlines()[0])}). "
                 "Mend it, or name another with --storage."
             ) from error
 
@@ -88,7 +106,9 @@ class Place:
 class Study:
     """One study as one of its processes sees it."""
 
-    def __init__(self, name: str, place: Place, settings: TuneSettings, space: Space, epochs: int) -> None:
+    def __init__(
+        self, name: str, place: Place, settings: TuneSettings, space: Space, epochs: int
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.name = name
@@ -96,9 +116,15 @@ class Study:
         self.space = space
         self.storage = place.open()
         self.pruner = make_pruner(settings.pruner, epochs)
-        self._nameless_since: dict[int, float] = {}  # by number, on this process' own clock: hosts may disagree
+        self._nameless_since: dict[
+            int, float
+        ] = {}  # by number, on this process' own clock: hosts may disagree
         self.study = optuna.create_study(
-            study_name=name, storage=self.storage, direction="maximize", load_if_exists=True, pruner=self.pruner
+            study_name=name,
+            storage=self.storage,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=self.pruner,
         )
 
     def begin(self, basis: dict[str, Any]) -> None:
@@ -113,15 +139,24 @@ class Study:
             self.study.set_user_attr(BASIS, texts)
         elif change := describe_change(before, texts):
             taken = {each.study_name for each in optuna.get_all_study_summaries(self.storage)}
-            number = next(number for number in range(2, len(taken) + 3) if f"{self.name}-{number}" not in taken)
-            raise UserError(f"There is a study {self.name} of another space: {change}. Bring it back, or start another "
-                            f"with --study {self.name}-{number}.")  # fmt: skip
+            number = next(
+                number
+                for number in range(2, len(taken) + 3)
+                if f"{self.name}-{number}" not in taken
+            )
+            raise UserError(
+                f"There is a study {self.name} of another space: {change}. Bring it back, or "
+                "start another "
+                f"with --study {self.name}-{number}."
+            )
 
     def enqueue_defaults(self, defaults: Settings) -> dict[str, tuple[Any, Any]]:
-        """Queue the defaults as the first trial, unless the study has trials already; again if they were lost.
+        """Queue the defaults as the first trial, unless the study has trials already; again if they
+        were lost.
 
         Returns:
-            The settings whose default is outside the space: the default, and the nearest value, which is queued.
+            The settings whose default is outside the space: the default, and the nearest value,
+            which is queued.
         """
         trials = self.trials()
         are_lost = self.defaults() is None and any(DEFAULTS in trial.user_attrs for trial in trials)
@@ -130,7 +165,9 @@ class Study:
         values = self.space.nearest(defaults)
         self.study.enqueue_trial(values, user_attrs={DEFAULTS: True})
         wanted = {name: getattr(defaults, name) for name in values}
-        return {name: (wanted[name], value) for name, value in values.items() if value != wanted[name]}
+        return {
+            name: (wanted[name], value) for name, value in values.items() if value != wanted[name]
+        }
 
     @property
     def parent(self) -> str | None:
@@ -143,7 +180,9 @@ class Study:
         self.study.set_user_attr(PARENT, run_id)
 
     def ask(self, seed: int, worker: int, process: str) -> Trial | None:
-        """The next trial, which `process` works on; None when the study has all that it is to have."""
+        """The next trial, which `process` works on; None when the study has all that it is to
+        have.
+        """
         if self.num_left() <= 0:
             return None
         started = len(self.trials())
@@ -154,7 +193,8 @@ class Study:
         if self._repeats_defaults(trial):
             self._leave_out(trial, "another process queued the defaults too")
             return self.ask(seed, worker, process)
-        # Two processes may ask at the same time: of all that count, those with the lowest numbers are taken, the
+        # Two processes may ask at the same time: of all that count, those with the lowest numbers
+        # are taken, the
         # waiting ones included, since another process may be taking one of them just now.
         if sum(other.number < trial.number for other in self.counted()) >= self.settings.n_trials:
             self._leave_out(trial, "there were enough")
@@ -166,18 +206,26 @@ class Study:
         if isinstance(outcome, Pruned):
             self.study.tell(trial, state=TrialState.PRUNED)
         elif isinstance(outcome, Exception):
-            trial.set_user_attr(ERROR, str(outcome).splitlines()[0] if str(outcome) else type(outcome).__name__)
+            trial.set_user_attr(
+                ERROR, str(outcome).splitlines()[0] if str(outcome) else type(outcome).__name__
+            )
             self.study.tell(trial, state=TrialState.FAIL)
-        elif isinstance(outcome, BaseException):  # a signal: the trial is begun again when the study is gone on with
+        elif isinstance(
+            outcome, BaseException
+        ):  # a signal: the trial is begun again when the study is gone on with
             self._leave_out(trial, "interrupted")
             self._begin_again(trial)
         else:
             self.study.tell(trial, outcome)
 
-    def sweep(self, has_died: Callable[[str, str], bool], result: Callable[[str], float | None]) -> int:
-        """Ends trials whose process has died, by its description and its run's id, and queues their settings again.
+    def sweep(
+        self, has_died: Callable[[str, str], bool], result: Callable[[str], float | None]
+    ) -> int:
+        """Ends trials whose process has died, by its description and its run's id, and queues their
+        settings again.
 
-        A trial whose process died between the end of its run and telling so has the run's `result`, by its id.
+        A trial whose process died between the end of its run and telling so has the run's `result`,
+        by its id.
         """
         swept, now = 0, time.monotonic()
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -205,7 +253,9 @@ class Study:
         return self.study.get_trials(deepcopy=False)
 
     def counted(self) -> list[FrozenTrial]:
-        """The trials that the study is made of: not those whose process died, which were begun again."""
+        """The trials that the study is made of: not those whose process died, which were begun
+        again.
+        """
         return [trial for trial in self.trials() if LEFT_OUT not in trial.user_attrs]
 
     def begun(self) -> list[FrozenTrial]:
@@ -226,7 +276,9 @@ class Study:
         return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
 
     def defaults(self) -> FrozenTrial | None:
-        """Return the trial with the defaults; None if the study was begun by a version that queued none."""
+        """Return the trial with the defaults; None if the study was begun by a version that queued
+        none.
+        """
         return next((trial for trial in self.counted() if DEFAULTS in trial.user_attrs), None)
 
     def refuse_failure(self) -> FrozenTrial:
@@ -240,21 +292,29 @@ class Study:
             begun = self.begun()
             reasons = Counter(trial.user_attrs.get(ERROR, "pruned") for trial in begun)
             (reason, count), *_ = reasons.most_common(1) or [("no trial was begun", 0)]
-            raise RunFailed(f"No trial of study {self.name} has a result. {count} of {len(begun)}: {reason}")
+            raise RunFailed(
+                f"No trial of study {self.name} has a result. {count} of {len(begun)}: {reason}"
+            )
         return best
 
     def _repeats_defaults(self, trial: Trial) -> bool:
-        """Return True if the trial has the defaults, and one before it, too: two processes began the study at once."""
+        """Return True if the trial has the defaults, and one before it, too: two processes began
+        the study at once.
+        """
         if DEFAULTS not in trial.user_attrs:
             return False
         first = self.defaults()
         return first is not None and first.number < trial.number
 
     def _begin_again(self, trial: Trial | FrozenTrial) -> None:
-        """Queue a trial again: what was chosen for it, and what it was to have if nothing was chosen yet."""
+        """Queue a trial again: what was chosen for it, and what it was to have if nothing was
+        chosen yet.
+        """
         lost = self.storage.get_trial(trial._trial_id)
         marks = {DEFAULTS: True} if DEFAULTS in lost.user_attrs else None
-        self.study.enqueue_trial({**lost.system_attrs.get(FIXED, {}), **lost.params}, user_attrs=marks)
+        self.study.enqueue_trial(
+            {**lost.system_attrs.get(FIXED, {}), **lost.params}, user_attrs=marks
+        )
 
     def _leave_out(self, trial: Trial, why: str) -> None:
         trial.set_user_attr(LEFT_OUT, why)

@@ -31,16 +31,22 @@ from tests.faults.test_images import awkward_images
 QUICK = [("deep_v1", "residual"), ("shallow", "rf_hog_lbp")]
 PAIRS = [
     pytest.param(
-        pair, id="/".join(pair),
-        marks=[pytest.mark.xdist_group("/".join(pair)), *([] if pair in QUICK else [pytest.mark.slow])],
+        pair,
+        id="/".join(pair),
+        marks=[
+            pytest.mark.xdist_group("/".join(pair)),
+            *([] if pair in QUICK else [pytest.mark.slow]),
+        ],
     )
     for pair in ALL
-]  # fmt: skip
+]
 OTHERS = {"eyevsai", "torch", "onnxruntime", "openvino", "tensorflow", "onnx", "sklearn", "mlflow"}
 RUNTIMES = {
-    "onnxruntime": ("onnx", "onnx-int8"), "openvino": ("openvino", "openvino-bf16"),
-    "torch": ("pytorch", "pt2", "torchscript"), "tensorflow": ("tensorflow",),
-}  # fmt: skip
+    "onnxruntime": ("onnx", "onnx-int8"),
+    "openvino": ("openvino", "openvino-bf16"),
+    "torch": ("pytorch", "pt2", "torchscript"),
+    "tensorflow": ("tensorflow",),
+}
 END = "=" * 20 + "\n"
 SHOW = """
 import runpy, sys
@@ -49,7 +55,9 @@ class Without:
     def __init__(self, finder):
         self.finder = finder
     def find_spec(self, name, path=None, target=None):
-        return None if name.partition(".")[0] in banned else self.finder.find_spec(name, path, target)
+        if name.partition(".")[0] in banned:
+            return None
+        return self.finder.find_spec(name, path, target)
     def __getattr__(self, name):
         return getattr(self.finder, name)
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
@@ -66,7 +74,9 @@ for runtime, folder in {examples!r}:
 
 
 class Leaving:
-    """A fitted learner, what its exports are held against, and each export, made when it is first asked for."""
+    """A fitted learner, what its exports are held against, and each export, made when it is first
+    asked for.
+    """
 
     def __init__(self, pair: tuple[str, str], source: Path, cache: Path, folder: Path) -> None:
         dataset = load_dataset(DataSettings(data=str(source), cache_root=str(cache)))
@@ -78,9 +88,12 @@ class Leaving:
         self.source = Source(self.learner, "0" * 64, 0.5, lambda: self.squares(side))
         self.raw = mixed_images()
         self.corpus = Corpus(
-            self.learner, [f"image {number}" for number in range(40)], self.squares(side), lambda: (self.raw * 8),
+            self.learner,
+            [f"image {number}" for number in range(40)],
+            self.squares(side),
+            lambda: self.raw * 8,
             lambda: [(self.squares(side), np.arange(40) % 3)],
-        )  # fmt: skip
+        )
         self.before = {name: tensor.clone() for name, tensor in self.learner.tensors().items()}
         if isinstance(self.learner, NetworkModel):
             self.learner.network.train()
@@ -93,13 +106,18 @@ class Leaving:
     def export(self, name: str) -> Path:
         folder = self.folder / name
         if name not in self.made:
-            self.made[name] = export(name, self.source, self.corpus, folder, "models:/stripes/1").figures
+            self.made[name] = export(
+                name, self.source, self.corpus, folder, "models:/stripes/1"
+            ).figures
         return folder
 
 
 @pytest.fixture(scope="module", params=PAIRS)
 def leaving(
-    request: pytest.FixtureRequest, stripes: Path, cache_root: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    stripes: Path,
+    cache_root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Leaving:
     return Leaving(request.param, stripes, cache_root, tmp_path_factory.mktemp("exports"))
 
@@ -128,7 +146,9 @@ def test_it_says_what_the_model_says(leaving: Leaving, name: str) -> None:
     classifier = eyevsai.load(str(folder), trusted=True)
     images = [*leaving.raw, *leaving.corpus.resized[:3]]
     expected = leaving.learner.predict_proba(images)
-    found = np.array([list(each.probabilities.values()) for each in classifier.predict_batch(images)])
+    found = np.array(
+        [list(each.probabilities.values()) for each in classifier.predict_batch(images)]
+    )
     np.testing.assert_allclose(found, expected, atol=1e-5 if is_exact(name) else 0.2)
     assert classifier.classes == leaving.learner.classes
     assert classifier.threshold == 0.5
@@ -136,21 +156,27 @@ def test_it_says_what_the_model_says(leaving: Leaving, name: str) -> None:
 
 
 @pytest.mark.requirement(17)
-def test_it_sees_awkward_pictures_as_the_model_does(leaving: Leaving, name: str, tmp_path: Path) -> None:
+def test_it_sees_awkward_pictures_as_the_model_does(
+    leaving: Leaving, name: str, tmp_path: Path
+) -> None:
     pictures = awkward_images(tmp_path)
     classifier = eyevsai.load(str(leaving.export(name)), trusted=True)
     said = classifier.predict_batch(list(pictures))
     assert said == classifier.predict_batch(list(pictures.values()))
     if is_exact(name):
         found = np.array([list(each.probabilities.values()) for each in said])
-        np.testing.assert_allclose(found, leaving.learner.predict_proba(list(pictures.values())), atol=1e-5)
+        np.testing.assert_allclose(
+            found, leaving.learner.predict_proba(list(pictures.values())), atol=1e-5
+        )
 
 
 def test_its_graph_resizes_as_the_model_does(leaving: Leaving, name: str) -> None:
     runtime = format_of(name).open(leaving.export(name))
     for image in leaving.raw:
         expected = leaving.learner.predict_proba([image])
-        np.testing.assert_allclose(runtime.predict_proba(image[None]), expected, atol=1e-3 if is_exact(name) else 0.2)
+        np.testing.assert_allclose(
+            runtime.predict_proba(image[None]), expected, atol=1e-3 if is_exact(name) else 0.2
+        )
 
 
 def test_the_gate_measured_it(leaving: Leaving, name: str) -> None:
@@ -166,23 +192,36 @@ def test_the_gate_measured_it(leaving: Leaving, name: str) -> None:
 def test_its_manifest_names_every_file(leaving: Leaving, name: str) -> None:
     folder = leaving.export(name)
     manifest = json.loads((folder / "manifest.json").read_text())
-    there = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-             for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"}  # fmt: skip
+    there = {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
     assert manifest["files"] == there
     assert {"example.py"} < set(there)
     assert manifest["model_uri"] == "models:/stripes/1"
     assert manifest["classes"] == list(leaving.learner.classes)
 
 
-EXAMPLES = [pytest.param(each.values[0], id=each.id, marks=[*each.marks, pytest.mark.slow])
-            if each.values[0] == ("shallow", "rf_hog_lbp") else each for each in PAIRS]  # fmt: skip
+EXAMPLES = [
+    pytest.param(each.values[0], id=each.id, marks=[*each.marks, pytest.mark.slow])
+    if each.values[0] == ("shallow", "rf_hog_lbp")
+    else each
+    for each in PAIRS
+]
 
 
 @pytest.fixture
 def examples(leaving: Leaving) -> list[tuple[str, str]]:
-    """The runtime and the folder of each export that can be made of a learner, one runtime after another."""
-    names = [name for name in FORMATS if name != "tensorrt"  # whose example needs an NVIDIA card
-             and (isinstance(leaving.learner, NetworkModel) or not format_of(name).networks_only)]  # fmt: skip
+    """The runtime and the folder of each export that can be made of a learner, one runtime after
+    another.
+    """
+    names = [
+        name
+        for name in FORMATS
+        if name != "tensorrt"  # whose example needs an NVIDIA card
+        and (isinstance(leaving.learner, NetworkModel) or not format_of(name).networks_only)
+    ]
     names.sort(key=lambda name: list(RUNTIMES).index(runtime_of(name)))
     return [(runtime_of(name), str(leaving.export(name))) for name in names]
 
@@ -191,11 +230,15 @@ def examples(leaving: Leaving) -> list[tuple[str, str]]:
 def test_examples_need_nothing_but_their_runtime(
     leaving: Leaving, examples: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    """One process shows all: first those of ONNX Runtime, with all other libraries out of reach, and so on."""
+    """One process shows all: first those of ONNX Runtime, with all other libraries out of reach,
+    and so on.
+    """
     image = tmp_path / "image.png"
     Image.fromarray(draw_image(1, 7)).save(image)
     code = SHOW.format(others=OTHERS, examples=examples, image=str(image), end=END)
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     (expected,) = leaving.learner.predict_proba([draw_image(1, 7)])
     for (_, folder), printed in zip(examples, done.stdout.split(END)[:-1], strict=True):
@@ -204,12 +247,17 @@ def test_examples_need_nothing_but_their_runtime(
         labels = [leaving.learner.classes[number] for number in expected.argsort()[::-1]]
         assert [label for _, label in said] == labels, name
         atol = 1e-3 if is_exact(name) else 0.2
-        np.testing.assert_allclose([float(p) for p, _ in said], np.sort(expected)[::-1], atol=atol, err_msg=name)
+        np.testing.assert_allclose(
+            [float(p) for p, _ in said], np.sort(expected)[::-1], atol=atol, err_msg=name
+        )
 
 
 def test_exporting_leaves_the_learner_as_it_was(leaving: Leaving, name: str) -> None:
     leaving.export(name)
-    assert all(torch.equal(tensor, leaving.before[key]) for key, tensor in leaving.learner.tensors().items())
+    assert all(
+        torch.equal(tensor, leaving.before[key])
+        for key, tensor in leaving.learner.tensors().items()
+    )
     if isinstance(leaving.learner, NetworkModel):
         assert all(module.training for module in leaving.learner.network.modules())
 
@@ -224,7 +272,9 @@ def test_eight_threads_are_told_what_one_is(leaving: Leaving, name: str, rounds:
     def ask(first: int) -> int:
         barrier.wait()
         places = [(first + turn) % len(leaving.raw) for turn in range(rounds)]
-        return sum(classifier.predict(leaving.raw[place]).probabilities == alone[place] for place in places)
+        return sum(
+            classifier.predict(leaving.raw[place]).probabilities == alone[place] for place in places
+        )
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(ask, range(8))) == [rounds] * 8

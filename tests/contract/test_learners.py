@@ -20,8 +20,18 @@ from tests.conftest import draw_image
 from tests.unit.large import no_large_init
 
 ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
-TINY = {"image_size": 32, "epochs": 2, "batch_size": 16, "device": "cpu", "precision": "float32", "width": 8,
-        "weights": "none", "freeze_base_epochs": 1, "fine_tune_epochs": 2, "frozen_views": 2}  # fmt: skip
+TINY = {
+    "image_size": 32,
+    "epochs": 2,
+    "batch_size": 16,
+    "device": "cpu",
+    "precision": "float32",
+    "width": 8,
+    "weights": "none",
+    "freeze_base_epochs": 1,
+    "fine_tune_epochs": 2,
+    "frozen_views": 2,
+}
 
 
 def tiny(family: str, variation: str) -> Settings:
@@ -38,19 +48,29 @@ class Fitted:
         self.learner.prepare(dataset.labels_of("train"))
         self.data: Data = dataset.open(self.learner.preprocessing)
         self.rows: list[tuple[int, dict[str, float]]] = []
-        self.learner.fit(self.data.train, self.data.valid, lambda epoch, row: self.rows.append((epoch, row)))
+        self.learner.fit(
+            self.data.train, self.data.valid, lambda epoch, row: self.rows.append((epoch, row))
+        )
 
     def build(self, classes: tuple[str, ...]) -> Learner:
         with no_large_init():
-            return build(self.family, self.variation, tiny(self.family, self.variation), classes, seed=0)
+            return build(
+                self.family, self.variation, tiny(self.family, self.variation), classes, seed=0
+            )
 
 
-DEEPER = [("transfer", "resnet101"), ("transfer", "efficientnet_b1")]  # the code of resnet50 and efficientnet_b0
+DEEPER = [
+    ("transfer", "resnet101"),
+    ("transfer", "efficientnet_b1"),
+]  # the code of resnet50 and efficientnet_b0
 PAIRS = [
     pytest.param(
         pair,
         id="/".join(pair),
-        marks=[pytest.mark.xdist_group("/".join(pair)), *([pytest.mark.slow] if pair in DEEPER else [])],
+        marks=[
+            pytest.mark.xdist_group("/".join(pair)),
+            *([pytest.mark.slow] if pair in DEEPER else []),
+        ],
     )
     for pair in ALL
 ]
@@ -62,8 +82,10 @@ def fitted(request: pytest.FixtureRequest, stripes: Path, cache_root: Path) -> F
 
 
 def mixed_images() -> list[np.ndarray]:
-    return [draw_image(label, 50 + label, width, height) for label, (width, height) in
-            enumerate([(40, 32), (200, 31), (33, 90), (8, 8), (32, 32)])]  # fmt: skip
+    return [
+        draw_image(label, 50 + label, width, height)
+        for label, (width, height) in enumerate([(40, 32), (200, 31), (33, 90), (8, 8), (32, 32)])
+    ]
 
 
 def test_on_epoch_gives_the_rows_that_a_run_logs(fitted: Fitted) -> None:
@@ -91,7 +113,9 @@ def test_an_image_is_predicted_alike_in_any_company(fitted: Fitted) -> None:
 def test_saved_and_loaded_is_bit_equal(fitted: Fitted, tmp_path: Path) -> None:
     save(fitted.learner, tmp_path)
     again = load(tmp_path)
-    assert np.array_equal(again.predict_proba(mixed_images()), fitted.learner.predict_proba(mixed_images()))
+    assert np.array_equal(
+        again.predict_proba(mixed_images()), fitted.learner.predict_proba(mixed_images())
+    )
     assert (again.classes, again.settings) == (fitted.learner.classes, fitted.learner.settings)
     assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "model.json"}
 
@@ -113,7 +137,9 @@ def test_the_graph_says_what_predict_proba_says(fitted: Fitted, batch: int) -> N
         np.testing.assert_allclose(probabilities, fitted.learner.predict_proba(images), atol=1e-5)
 
 
-def test_a_temperature_is_kept_and_every_way_to_predict_obeys_it(fitted: Fitted, tmp_path: Path) -> None:
+def test_a_temperature_is_kept_and_every_way_to_predict_obeys_it(
+    fitted: Fitted, tmp_path: Path
+) -> None:
     images = np.stack([draw_image(n % 3, n, 32, 40) for n in range(4)])
     cold = fitted.learner.predict_proba(images)
     fitted.learner.temperature = 1.7

@@ -13,6 +13,10 @@ __all__ = ["mlflow_run", "place", "project"]
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path, template_store: Path, stripes: Path) -> Place:
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, template_store: Path, stripes: Path
+) -> Place:
     """Where runs are started as a person starts them; parameter True: by `mlflow run`."""
-    return make_place(tmp_path / "place", template_store, stripes, by_mlflow=getattr(request, "param", False))
+    return make_place(
+        tmp_path / "place", template_store, stripes, by_mlflow=getattr(request, "param", False)
+    )

@@ -29,7 +29,9 @@ def write_mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
 
 
 def mutate(data: bytearray, way: int, random: np.random.Generator) -> bytes:
-    """One damaged copy: bits flipped, cut short, a block zeroed, swapped, in the header, or from elsewhere."""
+    """One damaged copy: bits flipped, cut short, a block zeroed, swapped, in the header, or from
+    elsewhere.
+    """
     size = len(data)
     at, length = int(random.integers(size)), int(random.integers(1, 64))
     if way == 0:
@@ -41,7 +43,10 @@ def mutate(data: bytearray, way: int, random: np.random.Generator) -> bytes:
         data[at : at + length] = bytes(length)
     elif way == 3:
         other = int(random.integers(size))
-        data[at : at + length], data[other : other + length] = data[other : other + length], data[at : at + length]
+        data[at : at + length], data[other : other + length] = (
+            data[other : other + length],
+            data[at : at + length],
+        )
     elif way == 4:
         place = int(random.integers(min(64, size)))
         data[place : place + 4] = random.bytes(4)

@@ -34,8 +34,9 @@ class Killed(Exception):
 def inject(patch: pytest.MonkeyPatch, fault: str) -> None:
     """Inject a fault in this process.
 
-    `kill:N` raises Killed in the Nth step, `stop:N` Terminated, as SIGTERM does; `flip:N` flips a bit of the Nth
-    checkpoint and then raises Killed; `nan:N` and `inf:N` make the loss of the Nth step such a number.
+    `kill:N` raises Killed in the Nth step, `stop:N` Terminated, as SIGTERM does; `flip:N` flips a
+    bit of the Nth checkpoint and then raises Killed; `nan:N` and `inf:N` make the loss of the Nth
+    step such a number.
     """
     kind, _, count = fault.partition(":")
     backward, save, calls = Trainer._backward, Checkpoints.save, []
@@ -74,7 +75,9 @@ class Outcome:
     def equals(self, other: Outcome) -> bool:
         """Bit by bit, timings and what the machine did aside."""
         same = self.tensors.keys() == other.tensors.keys() and self.metrics == other.metrics
-        return same and all(torch.equal(tensor, other.tensors[name]) for name, tensor in self.tensors.items())
+        return same and all(
+            torch.equal(tensor, other.tensors[name]) for name, tensor in self.tensors.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -88,35 +91,67 @@ class Place:
     def environment(self, **env: str) -> dict[str, str]:
         """What such a process finds around it."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return os.environ | {
-            "PATH": path, "PYTHONPATH": f"{INJECT}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "FAULT": "none",
-            "FAULT_KEEP": "1", "MLFLOW_TRACKING_URI": self.uri, "EYEVSAI_STATE": str(self.folder / "state"),
-        } | env  # fmt: skip
+        return (
+            os.environ
+            | {
+                "PATH": path,
+                "PYTHONPATH": f"{INJECT}{os.pathsep}{ROOT}",
+                "OMP_NUM_THREADS": "1",
+                "FAULT": "none",
+                "FAULT_KEEP": "1",
+                "MLFLOW_TRACKING_URI": self.uri,
+                "EYEVSAI_STATE": str(self.folder / "state"),
+            }
+            | env
+        )
 
     def command(self, **settings: Any) -> list[str]:
         """`eyevsai train` or `mlflow run` with small settings."""
         values = {
-            "data": self.data, "image_size": 32, "width": 4, "epochs": EPOCHS, "batch_size": 8, "precision": "float32",
-            "dropout": 0.5, "head_units": 0,
-        } | settings  # fmt: skip
+            "data": self.data,
+            "image_size": 32,
+            "width": 4,
+            "epochs": EPOCHS,
+            "batch_size": 8,
+            "precision": "float32",
+            "dropout": 0.5,
+            "head_units": 0,
+        } | settings
         values = {name: value for name, value in values.items() if value is not None}
         if not self.by_mlflow:
             flags = [part for name, value in values.items() for part in (f"--{name}", str(value))]
             return [sys.executable, "-m", "eyevsai", "train", *flags]
         given = [part for name, value in values.items() for part in ("-P", f"{name}={value}")]
-        return [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", "train", "--env-manager=local", *given]
+        return [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "run",
+            str(ROOT),
+            "-e",
+            "train",
+            "--env-manager=local",
+            *given,
+        ]
 
     def run(
         self, fault: str = "none", env: Mapping[str, str] = MappingProxyType({}), **settings: Any
     ) -> subprocess.CompletedProcess[str]:
         """Runs to the end, or until the fault."""
         return subprocess.run(
-            self.command(**settings), cwd=self.folder, env=self.environment(FAULT=fault, **env),
-            capture_output=True, text=True, timeout=280,
-        )  # fmt: skip
+            self.command(**settings),
+            cwd=self.folder,
+            env=self.environment(FAULT=fault, **env),
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
 
-    def invoke(self, fault: str = "none", code: int | None = 0, **settings: Any) -> subprocess.CompletedProcess[str]:
-        """Run `eyevsai train` in this process; `fault` raises Killed where the one of a process kills it.
+    def invoke(
+        self, fault: str = "none", code: int | None = 0, **settings: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `eyevsai train` in this process; `fault` raises Killed where the one of a process
+        kills it.
 
         The run folder of a finished run is kept, as FAULT_KEEP keeps it.
         """
@@ -130,9 +165,14 @@ class Place:
     def start(self, fault: str = "none", **settings: Any) -> subprocess.Popen[str]:
         """Starts a run in a session of its own."""
         return subprocess.Popen(
-            self.command(**settings), cwd=self.folder, env=self.environment(FAULT=fault), start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            self.command(**settings),
+            cwd=self.folder,
+            env=self.environment(FAULT=fault),
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     @property
     def uri(self) -> str:
@@ -153,7 +193,9 @@ class Place:
         run = self.client.get_run(run_id)
         names = [name for name in run.data.metrics if not name.startswith(NOT_COMPARED)]
         history = {
-            name: sorted((point.step, point.value) for point in self.client.get_metric_history(run_id, name))
+            name: sorted(
+                (point.step, point.value) for point in self.client.get_metric_history(run_id, name)
+            )
             for name in names
         }
         checkpoint = Checkpoints(RunFolder(self.folder / "state", run_id).checkpoints).load()
@@ -167,13 +209,17 @@ def make_place(folder: Path, store: Path, data: Path, *, by_mlflow: bool = False
     folder.mkdir(parents=True)
     shutil.copy(store, folder / "mlflow.db")
     with sqlite3.connect(folder / "mlflow.db") as database:
-        database.execute("update experiments set artifact_location = ?", [str(folder / "mlruns" / "0")])
+        database.execute(
+            "update experiments set artifact_location = ?", [str(folder / "mlruns" / "0")]
+        )
     database.close()
     return Place(folder, data, by_mlflow)
 
 
 def survives_here(place: Place, fault: str, expected: Outcome, **settings: Any) -> bool:
-    """Return True if a run with `fault` that is then resumed ends as one that never had it, all in this process."""
+    """Return True if a run with `fault` that is then resumed ends as one that never had it, all in
+    this process.
+    """
     place.invoke(fault, code=1, **settings)
     (run_id,) = place.run_ids()
     place.invoke(resume=run_id)
@@ -182,7 +228,11 @@ def survives_here(place: Place, fault: str, expected: Outcome, **settings: Any) 
 
 
 def survives(
-    place: Place, fault: str, expected: Outcome, check: Callable[[Any], None] = lambda done: None, **settings: Any
+    place: Place,
+    fault: str,
+    expected: Outcome,
+    check: Callable[[Any], None] = lambda done: None,
+    **settings: Any,
 ) -> bool:
     """Return True if a run that has `fault` and is then resumed ends as one that never had it."""
     killed = place.run(fault, **settings)
@@ -191,7 +241,9 @@ def survives(
     done = place.run(resume=run_id)
     if done.returncode != 0:
         raise AssertionError(done.stdout + done.stderr)
-    assert [place.client.get_run(other).data.tags["subject"] for other in place.run_ids() if other != run_id] == (
-        [run_id] if place.by_mlflow else []
-    )
+    assert [
+        place.client.get_run(other).data.tags["subject"]
+        for other in place.run_ids()
+        if other != run_id
+    ] == ([run_id] if place.by_mlflow else [])
     return place.outcome(run_id).equals(expected)

@@ -1,4 +1,6 @@
-"""Archives that are hostile, damaged or cut off: nothing outside the data root, no half dataset, and a retry works."""
+"""Archives that are hostile, damaged or cut off: nothing outside the data root, no half dataset,
+and a retry works.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def publisher() -> Iterator[Publisher]:
         yield served
 
 
-def tar_with(name: str, kind: bytes, link: str = "", content: bytes = b"", **fields: object) -> bytes:
+def tar_with(
+    name: str, kind: bytes, link: str = "", content: bytes = b"", **fields: object
+) -> bytes:
     """The good images, and one more member of a tar."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
@@ -47,7 +51,9 @@ def tar_with(name: str, kind: bytes, link: str = "", content: bytes = b"", **fie
     return stream.getvalue()
 
 
-def zip_with(name: str, mode: int, content: bytes = b"x", method: int = zipfile.ZIP_DEFLATED, flags: int = 0) -> bytes:
+def zip_with(
+    name: str, mode: int, content: bytes = b"x", method: int = zipfile.ZIP_DEFLATED, flags: int = 0
+) -> bytes:
     """The good images, and one more member of a zip."""
     stream = io.BytesIO(zip_of(GOOD))
     with zipfile.ZipFile(stream, "a") as archive:
@@ -72,41 +78,85 @@ def endless_header() -> bytes:
 def longer_than_it_says() -> bytes:
     """A zip whose lists say of a member that it is smaller than it is."""
     content = bytes(10**6)
-    return zip_with("set/bean/x.png", stat.S_IFREG, content).replace(struct.pack("<L", 10**6), struct.pack("<L", 9))
+    return zip_with("set/bean/x.png", stat.S_IFREG, content).replace(
+        struct.pack("<L", 10**6), struct.pack("<L", 9)
+    )
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "slip in a zip": (lambda: zip_with("set/../../../evil.png", stat.S_IFREG), "leads out"),
-    "slip in a tar": (lambda: tar_with("../../evil.png", tarfile.REGTYPE, content=b"x"), "leads out"),
+    "slip in a tar": (
+        lambda: tar_with("../../evil.png", tarfile.REGTYPE, content=b"x"),
+        "leads out",
+    ),
     "slip as on Windows": (lambda: zip_with("set\\..\\..\\evil.png", stat.S_IFREG), "leads out"),
     "slip of a folder": (lambda: tar_with("../../evil", tarfile.DIRTYPE), "leads out"),
     "absolute in a zip": (lambda: zip_with("/tmp/eyevsai-evil.png", stat.S_IFREG), "absolute"),
-    "absolute in a tar": (lambda: tar_with("/tmp/eyevsai-evil.png", tarfile.REGTYPE, content=b"x"), "absolute"),
+    "absolute in a tar": (
+        lambda: tar_with("/tmp/eyevsai-evil.png", tarfile.REGTYPE, content=b"x"),
+        "absolute",
+    ),
     "absolute as on Windows": (lambda: zip_with("C:/evil.png", stat.S_IFREG), "absolute"),
-    "symbolic link in a zip": (lambda: zip_with("set/bean/x.png", stat.S_IFLNK, b"/etc/passwd"), "link"),
-    "symbolic link in a tar": (lambda: tar_with("set/bean/x.png", tarfile.SYMTYPE, "/etc/passwd"), "link"),
+    "symbolic link in a zip": (
+        lambda: zip_with("set/bean/x.png", stat.S_IFLNK, b"/etc/passwd"),
+        "link",
+    ),
+    "symbolic link in a tar": (
+        lambda: tar_with("set/bean/x.png", tarfile.SYMTYPE, "/etc/passwd"),
+        "link",
+    ),
     "link to a folder": (lambda: tar_with("set/leek", tarfile.SYMTYPE, "../../.."), "link"),
     "hard link": (lambda: tar_with("set/bean/x.png", tarfile.LNKTYPE, "../../../evil.png"), "link"),
-    "device": (lambda: tar_with("set/bean/x.png", tarfile.CHRTYPE, devmajor=1, devminor=5), "device"),
+    "device": (
+        lambda: tar_with("set/bean/x.png", tarfile.CHRTYPE, devmajor=1, devminor=5),
+        "device",
+    ),
     "block device": (lambda: tar_with("set/bean/x.png", tarfile.BLKTYPE), "device"),
     "pipe": (lambda: tar_with("set/bean/x.png", tarfile.FIFOTYPE), "pipe"),
     "device in a zip": (lambda: zip_with("set/bean/x.png", stat.S_IFCHR), "device"),
     "sparse file": (lambda: tar_with("set/bean/x.png", tarfile.GNUTYPE_SPARSE), "sparse|damaged"),
-    "one large file": (lambda: zip_with("set/bean/x.png", stat.S_IFREG, bytes(101 * 10**6)), "swells|has 101 MB"),
-    "many large files": (lambda: zip_of(GOOD | {f"set/bean/b{n}.png": bytes(10**7) for n in range(9)}), "swells"),
-    "a large file of another kind": (lambda: tar_with("x.bin", tarfile.REGTYPE, content=bytes(10**8)), "swells"),
+    "one large file": (
+        lambda: zip_with("set/bean/x.png", stat.S_IFREG, bytes(101 * 10**6)),
+        "swells|has 101 MB",
+    ),
+    "many large files": (
+        lambda: zip_of(GOOD | {f"set/bean/b{n}.png": bytes(10**7) for n in range(9)}),
+        "swells",
+    ),
+    "a large file of another kind": (
+        lambda: tar_with("x.bin", tarfile.REGTYPE, content=bytes(10**8)),
+        "swells",
+    ),
     "too many files": (many_files, "more than 100,000 files"),
     "an endless header": (endless_header, "damaged"),
     "a file that is longer than it says": (longer_than_it_says, "damaged"),
-    "the same name twice": (lambda: tar_with("./set//bean/000.png", tarfile.REGTYPE, content=b"x"), "twice"),
-    "a file that is a folder": (lambda: tar_with("set/bean/000.png/x.png", tarfile.REGTYPE, content=b"x"), "are one"),
-    "a name that writes to the terminal": (lambda: zip_with("set/\x1b[2J/x.png", stat.S_IFREG), "no name"),
+    "the same name twice": (
+        lambda: tar_with("./set//bean/000.png", tarfile.REGTYPE, content=b"x"),
+        "twice",
+    ),
+    "a file that is a folder": (
+        lambda: tar_with("set/bean/000.png/x.png", tarfile.REGTYPE, content=b"x"),
+        "are one",
+    ),
+    "a name that writes to the terminal": (
+        lambda: zip_with("set/\x1b[2J/x.png", stat.S_IFREG),
+        "no name",
+    ),
     "encrypted": (lambda: zip_with("set/bean/x.png", stat.S_IFREG, flags=1), "encrypted"),
-    "another compression": (lambda: zip_with("set/bean/x.png", stat.S_IFREG, method=zipfile.ZIP_LZMA), "compressed"),
+    "another compression": (
+        lambda: zip_with("set/bean/x.png", stat.S_IFREG, method=zipfile.ZIP_LZMA),
+        "compressed",
+    ),
     "cut off, a zip": (lambda: zip_of(GOOD)[:-100], "damaged"),
     "cut off, a tar": (lambda: tar_of(GOOD)[:-100], "damaged"),
-    "a bit that fell over": (lambda: zip_of(GOOD)[:200] + b"\xff\x00\xff" + zip_of(GOOD)[203:], "damaged"),
-    "something after its end": (lambda: gzip.compress(gzip.decompress(tar_of(GOOD)) + b"x" * 600), "damaged"),
+    "a bit that fell over": (
+        lambda: zip_of(GOOD)[:200] + b"\xff\x00\xff" + zip_of(GOOD)[203:],
+        "damaged",
+    ),
+    "something after its end": (
+        lambda: gzip.compress(gzip.decompress(tar_of(GOOD)) + b"x" * 600),
+        "damaged",
+    ),
     "a page that asks to log in": (lambda: b"<!doctype html><title>Log in</title>", "neither"),
     "nothing": (lambda: b"", "neither"),
 }
@@ -126,13 +176,23 @@ def test_a_hostile_archive_leaves_nothing_and_a_retry_works(
     new = {str(path.relative_to(workplace)) for path in workplace.rglob("*")} - {
         str(path.relative_to(workplace)) for path in before
     }
-    assert new <= {"data", "data/.downloads", "data/.downloads/vegetables", "data/.downloads/vegetables.lock"}
+    assert new <= {
+        "data",
+        "data/.downloads",
+        "data/.downloads/vegetables",
+        "data/.downloads/vegetables.lock",
+    }
     assert not list(Path("/tmp").glob("eyevsai-evil*"))
     publisher.files[PATH] = zip_of(GOOD)
-    assert "8 images in 2 classes" in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    assert (
+        "8 images in 2 classes"
+        in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    )
 
 
-@pytest.mark.parametrize("kind", ["one large file", "a large file of another kind", "an endless header"])
+@pytest.mark.parametrize(
+    "kind", ["one large file", "a large file of another kind", "an endless header"]
+)
 def test_a_bomb_takes_no_memory(kind: str, tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(HOSTILE[kind][0]())
     tracemalloc.start()
@@ -177,7 +237,9 @@ def test_a_wrong_checksum_is_refused_and_asked_for_again(
         said = eyevsai("data", "get", "pets", "--mirror", publisher.url, code=1).stderr
         assert "is not what was published" in said
         assert "5c4f3ee8e5d25df40f4fd59a7f44e54c" in said
-    assert [asked for asked in publisher.asked if asked[0].startswith("/pets")] == [("/pets/images.tar.gz", None)] * 2
+    assert [asked for asked in publisher.asked if asked[0].startswith("/pets")] == [
+        ("/pets/images.tar.gz", None)
+    ] * 2
     assert not (workplace / "data" / "pets").exists()
 
 
@@ -191,7 +253,9 @@ def test_an_interrupted_download_is_gone_on_with(
     part = workplace / "data" / ".downloads" / "vegetables" / "archive.zip.unchecked.part"
     child.wait_until(lambda: part.exists() and part.stat().st_size >= 64_000)
     code = child.end(number)
-    assert code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}[number]
+    assert (
+        code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}[number]
+    )
     said = child.out.read_text() + child.err.read_text()
     if number != signal.SIGKILL:
         assert "what was downloaded is kept" in said
@@ -199,7 +263,10 @@ def test_an_interrupted_download_is_gone_on_with(
     assert {path.name for path in (workplace / "data").iterdir()} - {".downloads"} == set()
     there = part.stat().st_size
     publisher.hang_after = None
-    assert "40 images in 2 classes" in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    assert (
+        "40 images in 2 classes"
+        in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    )
     assert publisher.asked[-1] == (PATH, f"bytes={there}-")
     assert 0 < there < len(whole)
 
@@ -208,13 +275,18 @@ def test_an_interrupted_unpacking_leaves_no_half_dataset_and_needs_no_second_dow
     eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
     image = png(0, 0)
-    publisher.files[PATH] = zip_of({f"{label}/{number}.png": image for label in "ab" for number in range(1500)})
+    publisher.files[PATH] = zip_of(
+        {f"{label}/{number}.png": image for label in "ab" for number in range(1500)}
+    )
     child = fork_command(workplace, "data", "get", "vegetables", "--mirror", publisher.url)
     child.wait_until(lambda: list(workplace.glob("data/.vegetables-*/*/*/*")))
     assert child.end(signal.SIGINT) == 130
     assert {path.name for path in (workplace / "data").iterdir()} == {".downloads"}
     size = len(publisher.files[PATH])
-    assert "3000 images in 2 classes" in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    assert (
+        "3000 images in 2 classes"
+        in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    )
     assert publisher.asked == [(PATH, None), (PATH, f"bytes={size}-")]
 
 
@@ -224,19 +296,30 @@ def test_a_part_of_what_is_no_longer_published_is_not_gone_on_with(
     part = workplace / "data" / ".downloads" / "vegetables" / "archive.zip.unchecked.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * (len(publisher.files[PATH]) + 1))
-    assert "8 images in 2 classes" in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
-    assert [asked for _, asked in publisher.asked] == [f"bytes={len(publisher.files[PATH]) + 1}-", None]
+    assert (
+        "8 images in 2 classes"
+        in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
+    )
+    assert [asked for _, asked in publisher.asked] == [
+        f"bytes={len(publisher.files[PATH]) + 1}-",
+        None,
+    ]
 
 
 def test_two_at_once_do_not_meet(eyevsai: Eyevsai, workplace: Path, publisher: Publisher) -> None:
     publisher.hang_after = 1
     child = fork_command(workplace, "data", "get", "vegetables", "--mirror", publisher.url)
     child.wait_until(lambda: publisher.asked)
-    assert "Another process is getting vegetables" in eyevsai("data", "get", "vegetables", code=2).stderr
+    assert (
+        "Another process is getting vegetables"
+        in eyevsai("data", "get", "vegetables", code=2).stderr
+    )
     assert child.end(signal.SIGINT) == 130
 
 
-def test_what_a_killed_process_left_is_swept_away(eyevsai: Eyevsai, workplace: Path, publisher: Publisher) -> None:
+def test_what_a_killed_process_left_is_swept_away(
+    eyevsai: Eyevsai, workplace: Path, publisher: Publisher
+) -> None:
     left = workplace / "data" / ".vegetables-half"
     left.mkdir(parents=True)
     (left / "000.png").write_bytes(b"half")

@@ -1,4 +1,6 @@
-"""Cleanup beside promote and register, killed anywhere, without a store: what is needed stays, the rest goes."""
+"""Cleanup beside promote and register, killed anywhere, without a store: what is needed stays, the
+rest goes.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,18 @@ Record = Callable[[str, object], None]
 NAME = ModelName("stripes", "deep_v1", "standard")
 MODEL = NAME.registered
 STEPS = [  # of a deletion: it is killed before each of them, as often as each is taken
-    *((deletion.Deletion, name) for name in ("_delete_versions", "_delete_free", "_begin", "_erase", "_forget")),
-    (deletion.Deletion, "release"), (deletion, "claim"), (deletion, "withdraw"), (artifacts, "erase"),
-    (artifacts.shutil, "rmtree"), (deletion, "_forget_one"), (ModelRegistryClient, "delete_model_version"),
-]  # fmt: skip
+    *(
+        (deletion.Deletion, name)
+        for name in ("_delete_versions", "_delete_free", "_begin", "_erase", "_forget")
+    ),
+    (deletion.Deletion, "release"),
+    (deletion, "claim"),
+    (deletion, "withdraw"),
+    (artifacts, "erase"),
+    (artifacts.shutil, "rmtree"),
+    (deletion, "_forget_one"),
+    (ModelRegistryClient, "delete_model_version"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +73,9 @@ def package(trained_store: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def filled_store(tmp_path_factory: pytest.TempPathFactory, template_store: Path, package: Path) -> Path:
+def filled_store(
+    tmp_path_factory: pytest.TempPathFactory, template_store: Path, package: Path
+) -> Path:
     """Return a folder with a store that `fill` filled, and its state root; never write to it."""
 
     def build(folder: Path) -> None:
@@ -77,14 +89,18 @@ def filled_store(tmp_path_factory: pytest.TempPathFactory, template_store: Path,
 
 @pytest.fixture
 def filled(workplace: Path, filled_store: Path) -> Path:
-    """Return the workplace with a copy of `filled_store`; this process has not opened it, so that it may fork."""
+    """Return the workplace with a copy of `filled_store`; this process has not opened it, so that
+    it may fork.
+    """
     shutil.copytree(filled_store, workplace, dirs_exist_ok=True)
     move_paths(workplace / "mlflow.db", filled_store, workplace)
     return workplace
 
 
 def in_child(work: Callable[..., object], *arguments: object) -> int:
-    """Runs `work` in a process of its own that needs no imports; returns its exit code, negative for a signal."""
+    """Runs `work` in a process of its own that needs no imports; returns its exit code, negative
+    for a signal.
+    """
     child = os.fork()
     if child == 0:
         code = 99
@@ -104,22 +120,32 @@ def in_child(work: Callable[..., object], *arguments: object) -> int:
 
 
 def add(client: MlflowClient, package: Path, state: Path, status: str = "FINISHED") -> str:
-    """A training run as it leaves the store and this machine; a FINISHED one with a version, whose URI is returned."""
+    """A training run as it leaves the store and this machine; a FINISHED one with a version, whose
+    URI is returned.
+    """
     run_id = client.create_run("0", tags={"eyevsai": "1", "job": "train", **vars(NAME)}).info.run_id
     client.log_text(run_id, "a" * 1000, "config.json")
     folder = RunFolder(state, run_id)
     folder.checkpoints.mkdir(parents=True)
     (folder.checkpoints / "1.json").write_text("{}")
-    model = client.create_logged_model("0", "model", source_run_id=run_id, params={"variation": "standard"})
+    model = client.create_logged_model(
+        "0", "model", source_run_id=run_id, params={"variation": "standard"}
+    )
     client.log_model_artifacts(model.model_id, str(package))
     client.finalize_logged_model(model.model_id, "READY")
-    uri = register(client.tracking_uri, NAME, model.model_id, run_id, {}) if status == "FINISHED" else run_id
+    uri = (
+        register(client.tracking_uri, NAME, model.model_id, run_id, {})
+        if status == "FINISHED"
+        else run_id
+    )
     client.set_terminated(run_id, status)
     return uri
 
 
 def fill(uri: str, package: Path, state: Path, count: int = 5) -> None:
-    """Versions 1 to `count`, of which 2 is in Production and 1 has been pruned to the newest; a run that failed."""
+    """Versions 1 to `count`, of which 2 is in Production and 1 has been pruned to the newest; a run
+    that failed.
+    """
     client = open_registry(uri)
     for _ in range(count):
         add(client, package, state)
@@ -129,7 +155,10 @@ def fill(uri: str, package: Path, state: Path, count: int = 5) -> None:
 
 def clean(state: Path, **settings: Any) -> None:
     cleanup(
-        CleanupSettings(yes=True, state_root=str(state), cache_root=str(state / "cache"), **settings), lambda plan: True
+        CleanupSettings(
+            yes=True, state_root=str(state), cache_root=str(state / "cache"), **settings
+        ),
+        lambda plan: True,
     )
 
 
@@ -138,7 +167,9 @@ def die_at(
     how: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL),
     replace: Callable[[Any, str, Any], None] = setattr,
 ) -> None:
-    """Have this process call `how` just before it takes its `step`th step; `replace` is setattr or monkeypatch's."""
+    """Have this process call `how` just before it takes its `step`th step; `replace` is setattr or
+    monkeypatch's.
+    """
     taken = []
 
     def counted(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -167,33 +198,53 @@ def refuse_unloadable(uri: str) -> None:
     models = read_models(open_registry(uri))
     for model in models:
         for version in model.versions:
-            answer = open_model(fetch_package(version.uri) / MODEL_FOLDER).predict(np.zeros((40, 30, 3), np.uint8))
+            answer = open_model(fetch_package(version.uri) / MODEL_FOLDER).predict(
+                np.zeros((40, 30, 3), np.uint8)
+            )
             assert abs(sum(answer.probabilities.values()) - 1) < 1e-3
         assert DELETING not in model.tags
 
 
 def orphaned_bytes(folder: Path, state: Path) -> int:
-    """What lies below the artifacts and the state root of runs and logged models that the store does not know."""
+    """What lies below the artifacts and the state root of runs and logged models that the store
+    does not know.
+    """
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        known = {row[0] for row in database.execute("select run_uuid from runs where lifecycle_stage = 'active'")}
+        known = {
+            row[0]
+            for row in database.execute(
+                "select run_uuid from runs where lifecycle_stage = 'active'"
+            )
+        }
         known |= {row[0] for row in database.execute("select model_id from logged_models")}
     files = [
-        path for root in (folder / "mlruns", folder / "artifacts", state) for path in root.rglob("*") if path.is_file()
+        path
+        for root in (folder / "mlruns", folder / "artifacts", state)
+        for path in root.rglob("*")
+        if path.is_file()
     ]
     return sum(path.stat().st_size for path in files if not known & set(path.parts))
 
 
 def versions_in(folder: Path) -> list[int]:
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        wanted = "select version from model_versions where current_stage != 'Deleted_Internal' order by version"
+        wanted = (
+            "select version from model_versions where current_stage != 'Deleted_Internal' "
+            "order "
+            "by version"
+        )
         return [row[0] for row in database.execute(wanted)]
 
 
 def runs_in(folder: Path) -> dict[str, int]:
     """How many runs there are of each status, records of cleanups aside."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        return dict(database.execute("select status, count(*) from runs where experiment_id = 0 and lifecycle_stage = "
-                                     "'active' group by status"))  # fmt: skip
+        return dict(
+            database.execute(
+                "select status, count(*) from runs where experiment_id = 0 and lifecycle_stage = "
+                "'active' group by status"
+            )
+        )
 
 
 @pytest.mark.processes("SIGKILL at each of several steps: forks, which need no imports")
@@ -243,10 +294,14 @@ def test_deletion_that_was_begun_is_finished_by_a_cleanup_of_another_kind(filled
 
 
 def promote_at_random(uri: str, seed: int, seconds: float) -> None:
-    """Promotes versions that are there, old ones preferred; one that is about to be deleted may be refused."""
+    """Promotes versions that are there, old ones preferred; one that is about to be deleted may be
+    refused.
+    """
     client, chance, end = open_registry(uri), random.Random(seed), time.monotonic() + seconds
     while time.monotonic() < end:
-        numbers = sorted(int(version.version) for version in client.search_model_versions(f"name = '{MODEL}'"))
+        numbers = sorted(
+            int(version.version) for version in client.search_model_versions(f"name = '{MODEL}'")
+        )
         with suppress(UserError):
             put(client, MODEL, "production", chance.choice(numbers[: len(numbers) // 2 + 1]))
             held = client.get_registered_model(MODEL).aliases.get("production")
@@ -270,11 +325,15 @@ def use_at_random(uri: str, package: Path, state: Path, seconds: float) -> None:
 
 
 def check_survivors(uri: str, folder: Path) -> None:
-    """Fail unless the newest versions and those with an alias are there and load, and no file is left over."""
+    """Fail unless the newest versions and those with an alias are there and load, and no file is
+    left over.
+    """
     numbers = versions_in(folder)
     assert numbers[-3:] == list(range(numbers[-1] - 2, numbers[-1] + 1))
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        aliased = [row[0] for row in database.execute("select version from registered_model_aliases")]
+        aliased = [
+            row[0] for row in database.execute("select version from registered_model_aliases")
+        ]
     assert aliased
     assert set(aliased) <= set(numbers)
     refuse_unloadable(uri)
@@ -300,14 +359,19 @@ def test_cleanup_beside_promotions_and_registrations(filled: Path, package: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [20, 120])
 def test_cleanups_beside_several_that_promote_and_register(
-    workplace: Path, package: Path, seconds: int, record_property: Record, capfd: pytest.CaptureFixture[str]
+    workplace: Path,
+    package: Path,
+    seconds: int,
+    record_property: Record,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     uri, state = os.environ["MLFLOW_TRACKING_URI"], workplace / "state"
     assert in_child(fill, uri, package, state, 8) == 0
     work: list[tuple[Callable[..., object], tuple[object, ...]]] = [
-        (promote_at_random, (uri, 1, seconds)), (promote_at_random, (uri, 2, seconds)),
+        (promote_at_random, (uri, 1, seconds)),
+        (promote_at_random, (uri, 2, seconds)),
         (register_more, (uri, package, state, seconds // 2)),
-    ]  # fmt: skip
+    ]
     children = []
     for each, arguments in work:
         if (child := os.fork()) == 0:
@@ -368,7 +432,9 @@ def test_a_job_that_uses_a_version_protects_it_or_is_refused(filled: Path) -> No
 
     uri, workplace, state = os.environ["MLFLOW_TRACKING_URI"], filled, filled / "state"
     client = open_registry(uri)
-    job = client.create_run("0", tags={"job": "evaluate", "model_uri": f"models:/{MODEL}/3"}).info.run_id
+    job = client.create_run(
+        "0", tags={"job": "evaluate", "model_uri": f"models:/{MODEL}/3"}
+    ).info.run_id
     done = cleanup(CleanupSettings(keep=1, yes=True, state_root=str(state)), lambda plan: True)
     assert versions_in(workplace) == [2, 3, 5]
     assert done.plan.kept[f"models:/{MODEL}/3"] == f"in use by run {job}, which is RUNNING"
@@ -389,14 +455,18 @@ def test_a_folder_that_cannot_be_erased_is_named_and_finished_later(filled: Path
     model_id = logged_model_of(open_registry(uri).get_model_version(MODEL, number).source)
     folder = workplace / "mlruns" / "0" / "models" / model_id
     bound = subprocess.run(
-        ["mount", "--bind", str(folder / "artifacts"), str(folder / "artifacts")], capture_output=True
+        ["mount", "--bind", str(folder / "artifacts"), str(folder / "artifacts")],
+        capture_output=True,
     )
     if mount.returncode or bound.returncode:
         pytest.skip("a folder that root cannot erase takes a mount")
     subprocess.run(["mount", "-o", "remount,ro,bind", str(folder / "artifacts")], check=True)
     try:
         with pytest.raises(RunFailed, match=r"deleted in part.*(Read-only|busy)") as caught:
-            cleanup(CleanupSettings(keep=0, including_newest=True, yes=True, state_root=str(state)), lambda plan: True)
+            cleanup(
+                CleanupSettings(keep=0, including_newest=True, yes=True, state_root=str(state)),
+                lambda plan: True,
+            )
         assert f"models:/{MODEL}/{number}" in str(caught.value)
         assert "goes on" in str(caught.value)
     finally:
@@ -417,7 +487,8 @@ def test_a_store_that_cannot_be_written_is_said_and_left_as_it_is(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "create_run", refused)
         with pytest.raises(
-            RunFailed, match=r"cannot be written.*read-only transaction\. The same command, typed again"
+            RunFailed,
+            match=r"cannot be written.*read-only transaction\. The same command, typed again",
         ):
             clean(filled / "state", keep=1)
     assert versions_in(filled) == [1, 2, 3, 4, 5]
@@ -436,7 +507,9 @@ def test_a_store_that_goes_away_in_the_middle_is_said_and_a_rerun_finishes(
 
     with monkeypatch.context() as patch:
         die_at(step, go_away, patch.setattr)
-        with pytest.raises(RunFailed, match=r"stopped answering after 0 of 4 items: .*gone.* typed again, goes on"):
+        with pytest.raises(
+            RunFailed, match=r"stopped answering after 0 of 4 items: .*gone.* typed again, goes on"
+        ):
             clean(state, keep=1, failed_runs=True)
     clean(state, keep=1, failed_runs=True)
     assert versions_in(filled) == [2, 5]
@@ -457,14 +530,18 @@ def test_a_read_only_database_is_said_and_left_as_it_is(
     read_only = f"{uri}?options=-c%20default_transaction_read_only%3Don"
     command = [sys.executable, "-m", "eyevsai", "cleanup", "--keep", "1", "--yes"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": read_only}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=200)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=200
+    )
     assert done.returncode == 1, done.stderr
     assert "read-only transaction" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(open_registry(uri).search_model_versions(f"name = '{MODEL}'")) == 5
     clean(tmp_path / "state", keep=1)
     refuse_unloadable(uri)
-    assert sorted(int(each.version) for each in open_registry(uri).search_model_versions(f"name = '{MODEL}'")) == [2, 5]
+    assert sorted(
+        int(each.version) for each in open_registry(uri).search_model_versions(f"name = '{MODEL}'")
+    ) == [2, 5]
 
 
 @pytest.fixture
@@ -482,7 +559,11 @@ def server(tmp_path: Path, template_store: Path) -> Iterator[Server]:
 
 @pytest.mark.slow
 def test_a_server_that_goes_away_in_the_middle(
-    server: Server, tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    server: Server,
+    tmp_path: Path,
+    package: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     state = tmp_path / "state"

@@ -1,4 +1,6 @@
-"""A run of two processes ends as one of one process does, whatever becomes of either; none is left behind."""
+"""A run of two processes ends as one of one process does, whatever becomes of either; none is left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_a_rank_that_is_killed_ends_the_run_and_says_so(place: Place) -> None:
     job = place.start("slow", devices=2, epochs=1000, patience=0)
     wait_for_epoch(job)
     (rank_1,) = children_of(job)
-    connections = [each for process in (psutil.Process(job.pid), rank_1) for each in process.net_connections()]
+    connections = [
+        each for process in (psutil.Process(job.pid), rank_1) for each in process.net_connections()
+    ]
     heard = {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
     assert heard <= {"127.0.0.1", "::1"}, heard  # or the whole network could take part
     began = time.monotonic()
@@ -74,7 +78,9 @@ def test_ranks_do_not_outlive_rank_0(place: Place) -> None:
 def test_a_signal_saves_the_step_and_the_run_goes_on_as_if_nothing_had_been(
     stripes: Path, template_store: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
+    whole, place = (
+        make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place")
+    )
     settings = {"devices": 2, "epochs": 12, "patience": 0, "ema_decay": 0.9}
     assert whole.run(**settings).returncode == 0
     job = place.start("slow", **settings)
@@ -112,7 +118,12 @@ def test_a_signal_while_others_are_waited_for_ends_in_time(place: Place) -> None
     env = place.environment(FAULT="hang:9", FAULT_RANK="1")
     command = place.command(devices=2, epochs=30)
     job = subprocess.Popen(
-        command, cwd=place.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=place.folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     wait_for_epoch(job)
     others = children_of(job)
@@ -121,7 +132,9 @@ def test_a_signal_while_others_are_waited_for_ends_in_time(place: Place) -> None
     job.terminate()
     said = job.communicate(timeout=60)[0]
     assert job.returncode == 143, said
-    assert time.monotonic() - began < 11.5  # the other one looks each second whether rank 0 is there
+    assert (
+        time.monotonic() - began < 11.5
+    )  # the other one looks each second whether rank 0 is there
     assert gone(others)
     assert only_status(place) == "KILLED"
 
@@ -148,17 +161,36 @@ def test_memory_that_is_short_on_one_rank_makes_all_compute_in_parts(place: Plac
     assert [point.value for point in sorted(points, key=lambda point: point.step)] == [1, 2, 2, 2]
 
 
-def start_two_machines(place: Place, data: Path | None = None, **settings: Any) -> list[subprocess.Popen[str]]:
-    """Two agents of torchrun, as two machines have them: the second has no store, and images of its own if given."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
-                "--master-addr=127.0.0.1", f"--master-port={find_port()}"]  # fmt: skip
+def start_two_machines(
+    place: Place, data: Path | None = None, **settings: Any
+) -> list[subprocess.Popen[str]]:
+    """Two agents of torchrun, as two machines have them: the second has no store, and images of its
+    own if given.
+    """
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=2",
+        "--nproc-per-node=1",
+        "--master-addr=127.0.0.1",
+        f"--master-port={find_port()}",
+    ]
     first = place.command(**settings)[1:]
     second = ["-m", "eyevsai", "train", *(["--data", str(data)] if data else [])]
     return [
-        subprocess.Popen([*torchrun, f"--node-rank={number}", *command], cwd=place.folder, env=place.environment(**env),
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for number, (command, env) in enumerate(((first, {"FAULT": "slow"}), (second, {"MLFLOW_TRACKING_URI": "x"})))
-    ]  # fmt: skip
+        subprocess.Popen(
+            [*torchrun, f"--node-rank={number}", *command],
+            cwd=place.folder,
+            env=place.environment(**env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number, (command, env) in enumerate(
+            ((first, {"FAULT": "slow"}), (second, {"MLFLOW_TRACKING_URI": "x"}))
+        )
+    ]
 
 
 @pytest.mark.slow
@@ -184,7 +216,9 @@ def test_torchrun_that_is_asked_to_end_ends_the_run_killed(place: Place) -> None
 
 
 @pytest.mark.slow
-def test_a_machine_with_other_images_is_refused_before_a_run_is_made(place: Place, tmp_path: Path) -> None:
+def test_a_machine_with_other_images_is_refused_before_a_run_is_made(
+    place: Place, tmp_path: Path
+) -> None:
     other = write_images(tmp_path / "stripes", {"across": 20, "down": 20, "wide": 21})
     jobs = start_two_machines(place, other, epochs=3)
     said = [job.communicate(timeout=120)[0] for job in jobs]

@@ -1,4 +1,6 @@
-"""Requirement 5: whatever ends a run, its status is true, and what can be gone on with is on disk."""
+"""Requirement 5: whatever ends a run, its status is true, and what can be gone on with is on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -50,10 +52,13 @@ def end(place: Place, job: subprocess.Popen[str], *numbers: int) -> tuple[float,
 
 
 @pytest.mark.requirement(5)
-@pytest.mark.parametrize(("numbers", "code"), [
-    ((signal.SIGTERM,), 143), ((signal.SIGINT, signal.SIGTERM, signal.SIGINT), 130),
-])  # fmt: skip
-def test_signal_saves_the_step_and_ends_the_run_killed(place: Place, numbers: tuple[int, ...], code: int) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [((signal.SIGTERM,), 143), ((signal.SIGINT, signal.SIGTERM, signal.SIGINT), 130)],
+)
+def test_signal_saves_the_step_and_ends_the_run_killed(
+    place: Place, numbers: tuple[int, ...], code: int
+) -> None:
     job = place.start("slow", epochs=1000, patience=0)
     seconds, said = end(place, job, *numbers)
     assert job.returncode == code, said
@@ -62,8 +67,13 @@ def test_signal_saves_the_step_and_ends_the_run_killed(place: Place, numbers: tu
     (run_id,) = place.run_ids()
     assert f"--resume {run_id}" in said
     run = place.client.get_run(run_id)
-    assert (run.info.status, run.data.tags["ended_by"]) == ("KILLED", signal.Signals(numbers[0]).name)
-    progress = Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load().state["progress"]
+    assert (run.info.status, run.data.tags["ended_by"]) == (
+        "KILLED",
+        signal.Signals(numbers[0]).name,
+    )
+    progress = (
+        Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load().state["progress"]
+    )
     assert progress["steps"] > 0 or len(progress["rows"]) > 1
 
 
@@ -80,7 +90,9 @@ def test_step_that_hangs_leaves_the_last_checkpoint(place: Place) -> None:
     assert "the last checkpoint stands" in said
     (run_id,) = place.run_ids()
     assert place.client.get_run(run_id).info.status == "KILLED"
-    progress = Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load().state["progress"]
+    progress = (
+        Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load().state["progress"]
+    )
     assert (len(progress["rows"]), progress["steps"]) == (1, 0)
 
 
@@ -106,8 +118,10 @@ def test_stale_run_is_marked_failed_and_a_live_one_left_alone(place: Place) -> N
     assert join_forks([gone]) == [0]
     dead = describe_process() | {"pid": gone.pid}
     tags = {"eyevsai": "1", "job": "train", "host": platform.node()}
-    live, stale = (client.create_run("0", tags=tags | {"process": json.dumps(process)}).info.run_id
-                   for process in (describe_process(), dead))  # fmt: skip
+    live, stale = (
+        client.create_run("0", tags=tags | {"process": json.dumps(process)}).info.run_id
+        for process in (describe_process(), dead)
+    )
     done = place.invoke(epochs=1)
     assert f"Run {stale} was left RUNNING" in done.stderr
     assert client.get_run(stale).info.status == "FAILED"
@@ -126,7 +140,9 @@ def test_job_ends_when_its_parent_dies(
     middle = os.fork()
     if middle == 0:
         parent, words = os.getpid(), ["python", "-m", "mlflow", "run", "."]
-        monkeypatch.setattr(signals, "_words", lambda process: words if process.pid == parent else [])
+        monkeypatch.setattr(
+            signals, "_words", lambda process: words if process.pid == parent else []
+        )
         if os.fork() == 0:
             try:
                 with stopping(), ending():
@@ -147,7 +163,10 @@ def test_job_ends_when_its_parent_dies(
 @pytest.mark.requirement(5)
 @pytest.mark.slow
 def test_next_start_marks_a_killed_run_and_leaves_a_live_one(place: Place) -> None:
-    dead, living = place.start("slow", epochs=1000, patience=0), place.start("slow", epochs=1000, patience=0)
+    dead, living = (
+        place.start("slow", epochs=1000, patience=0),
+        place.start("slow", epochs=1000, patience=0),
+    )
     for job in (dead, living):
         wait_for_epoch(job)
     dead.kill()
@@ -172,17 +191,22 @@ def owner(place: Place, run_id: str) -> int:
 
 
 @pytest.mark.requirement(5)
-@pytest.mark.parametrize(("changes", "beat_age_s", "died"), [
-    ({}, None, False),
-    ({"started": 1.0}, None, True),  # the number was given to another process
-    ({"host": "elsewhere", "pid": 2**22 - 1}, 3600, False),
-    ({"boot": "an earlier one"}, None, False),  # or another machine of the same name
-    ({"boot": "an earlier one"}, 3600, True),
-    ({"namespace": "another container"}, None, False),
-    ({"namespace": "another container"}, 1, False),
-    ({"namespace": "another container"}, 3600, True),
-])  # fmt: skip
-def test_stale_process_detection(tmp_path: Path, changes: dict, beat_age_s: float | None, died: bool) -> None:
+@pytest.mark.parametrize(
+    ("changes", "beat_age_s", "died"),
+    [
+        ({}, None, False),
+        ({"started": 1.0}, None, True),  # the number was given to another process
+        ({"host": "elsewhere", "pid": 2**22 - 1}, 3600, False),
+        ({"boot": "an earlier one"}, None, False),  # or another machine of the same name
+        ({"boot": "an earlier one"}, 3600, True),
+        ({"namespace": "another container"}, None, False),
+        ({"namespace": "another container"}, 1, False),
+        ({"namespace": "another container"}, 3600, True),
+    ],
+)
+def test_stale_process_detection(
+    tmp_path: Path, changes: dict, beat_age_s: float | None, died: bool
+) -> None:
     folder = RunFolder(tmp_path, "run")
     if beat_age_s is not None:
         folder.path.mkdir(parents=True)
@@ -206,12 +230,20 @@ def test_the_run_of_a_call_that_resumed_is_deleted_later(place: Place) -> None:
 
 def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(place: Place) -> None:
     client = place.client
-    for tags in ({"ended_by": "SIGINT"}, {"ended_by": "sweep: its process died without a word"}, {}):
+    for tags in (
+        {"ended_by": "SIGINT"},
+        {"ended_by": "sweep: its process died without a word"},
+        {},
+    ):
         run = client.create_run("0", tags={"host": platform.node(), **tags})
         client.set_terminated(run.info.run_id, "FAILED", end_time=1_000)
     sweep(f"sqlite:///{place.folder / 'mlflow.db'}", place.folder, {})
     ends = {run.data.tags.get("ended_by", "")[:6]: run.info for run in client.search_runs(["0"])}
-    assert {name: info.status for name, info in ends.items()} == {"SIGINT": "KILLED", "sweep:": "FAILED", "": "FAILED"}
+    assert {name: info.status for name, info in ends.items()} == {
+        "SIGINT": "KILLED",
+        "sweep:": "FAILED",
+        "": "FAILED",
+    }
     assert ends["SIGINT"].end_time == 1_000
 
 
@@ -220,11 +252,22 @@ def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(place: Pl
 def test_interrupted_evaluation_ends_killed_or_is_marked_failed(place: Place) -> None:
     assert place.run(epochs=1, patience=0).returncode == 0
     (judged,) = place.run_ids()
-    command = [sys.executable, "-m", "eyevsai", "evaluate", "--run", judged, "--corruption-images", "100000"]
+    command = [
+        sys.executable,
+        "-m",
+        "eyevsai",
+        "evaluate",
+        "--run",
+        judged,
+        "--corruption-images",
+        "100000",
+    ]
 
     def interrupt(number: int) -> tuple[int, str]:
         known = set(place.run_ids())
-        job = subprocess.Popen(command, cwd=place.folder, env=place.environment(), stderr=subprocess.DEVNULL)
+        job = subprocess.Popen(
+            command, cwd=place.folder, env=place.environment(), stderr=subprocess.DEVNULL
+        )
         while not (made := set(place.run_ids()) - known):
             assert job.poll() is None
             time.sleep(0.02)
@@ -237,6 +280,8 @@ def test_interrupted_evaluation_ends_killed_or_is_marked_failed(place: Place) ->
     assert (code, place.client.get_run(ended).info.status) == (143, "KILLED")
     code, killed = interrupt(signal.SIGKILL)
     assert (code, place.client.get_run(killed).info.status) == (-signal.SIGKILL, "RUNNING")
-    subprocess.run(command, cwd=place.folder, env=place.environment(), check=True, capture_output=True)
+    subprocess.run(
+        command, cwd=place.folder, env=place.environment(), check=True, capture_output=True
+    )
     assert place.client.get_run(killed).info.status == "FAILED"
     assert place.client.get_run(judged).info.status == "FINISHED"

@@ -95,7 +95,10 @@ def add_skops(package: Path, marker: Path) -> None:
     (package / "model.skops").write_bytes(pickle.dumps(Marking(marker)))
     path = package / "MLmodel"
     described = yaml.safe_load(path.read_text())
-    described["flavors"]["sklearn"] = {"pickled_model": "model.skops", "serialization_format": "skops"}
+    described["flavors"]["sklearn"] = {
+        "pickled_model": "model.skops",
+        "serialization_format": "skops",
+    }
     path.write_text(yaml.safe_dump(described))
 
 
@@ -107,7 +110,10 @@ def leave_folder(package: Path, marker: Path) -> None:
 
 
 def link_out(package: Path, marker: Path) -> None:
-    weights, outside = package / "data" / "model" / "model.safetensors", package.parent / "outside.safetensors"
+    weights, outside = (
+        package / "data" / "model" / "model.safetensors",
+        package.parent / "outside.safetensors",
+    )
     torch.save(Marking(marker), outside)
     weights.unlink()
     weights.symlink_to(outside)
@@ -121,7 +127,9 @@ def run_yaml(package: Path, marker: Path) -> None:
 def muddle_flavor(package: Path, marker: Path) -> None:
     del marker
     path = package / "MLmodel"
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"flavors": {"python_function": "evil"}}))
+    path.write_text(
+        yaml.safe_dump(yaml.safe_load(path.read_text()) | {"flavors": {"python_function": "evil"}})
+    )
 
 
 def name_family(package: Path, marker: Path) -> None:
@@ -130,13 +138,20 @@ def name_family(package: Path, marker: Path) -> None:
 
 
 HOSTILE: dict[Callable[[Path, Path], None], str] = {
-    hide_pickle: "model.pkl is not part", hide_cloudpickle: "python_model.pkl is not part",
-    name_loader: "evil.py is not part", bring_code: "code/.* is not part", name_code: "code or data of its own",
-    add_torch_pickle: "model.pth is not part", disguise_torch_pickle: "safetensors",
+    hide_pickle: "model.pkl is not part",
+    hide_cloudpickle: "python_model.pkl is not part",
+    name_loader: "evil.py is not part",
+    bring_code: "code/.* is not part",
+    name_code: "code or data of its own",
+    add_torch_pickle: "model.pth is not part",
+    disguise_torch_pickle: "safetensors",
     add_skops: "model.skops is not part",
-    leave_folder: "code or data of its own", link_out: "model.safetensors is not part", run_yaml: "cannot be read",
-    name_family: "no model 'os:system'", muddle_flavor: "it is loaded by",
-}  # fmt: skip
+    leave_folder: "code or data of its own",
+    link_out: "model.safetensors is not part",
+    run_yaml: "cannot be read",
+    name_family: "no model 'os:system'",
+    muddle_flavor: "it is loaded by",
+}
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +159,19 @@ def package(tmp_path_factory: pytest.TempPathFactory, stripes: Path, cache_root:
     dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
     settings = family_of("deep_v1").variations["standard"].settings(image_size=32, width=4)
     learner = build("deep_v1", "standard", settings, dataset.classes, seed=0)
-    return write_package(learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("own"), {})
+    return write_package(
+        learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("own"), {}
+    )
 
 
 @pytest.mark.requirement(10)
 @pytest.mark.parametrize("spoil", HOSTILE, ids=lambda spoil: spoil.__name__)
 def test_a_hostile_folder_is_refused_and_nothing_of_it_runs(
-    package: Path, tmp_path: Path, workplace: Path, eyevsai: Eyevsai, spoil: Callable[[Path, Path], None]
+    package: Path,
+    tmp_path: Path,
+    workplace: Path,
+    eyevsai: Eyevsai,
+    spoil: Callable[[Path, Path], None],
 ) -> None:
     folder, marker = tmp_path / "spoiled" / "package", tmp_path / "marker"
     shutil.copytree(package, folder)

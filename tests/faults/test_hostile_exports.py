@@ -39,7 +39,13 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
         settings = family_of("deep_v1").variations["standard"].settings(image_size=32, width=4)  # type: ignore[call-arg]
         learner = build_learner("deep_v1", "standard", settings, ("a", "b", "c"), seed=0)
         squares = np.stack([draw_image(number % 3, number, 37, 37) for number in range(4)])
-        corpus = Corpus(learner, list("abcd"), squares, lambda: list(squares), lambda: [(squares, np.zeros(4, int))])
+        corpus = Corpus(
+            learner,
+            list("abcd"),
+            squares,
+            lambda: list(squares),
+            lambda: [(squares, np.zeros(4, int))],
+        )
         for name in FORMATS:
             source = Source(learner, "0" * 64, None, lambda: squares)
             assert export(name, source, corpus, folder / name, "models:/a/1").failures == []
@@ -50,8 +56,11 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sign(folder: Path) -> None:
     """Makes the manifest name the files that are there."""
     path = folder / "manifest.json"
-    files = {each.relative_to(folder).as_posix(): hash_file(each)
-             for each in folder.rglob("*") if each.is_file() and each != path}  # fmt: skip
+    files = {
+        each.relative_to(folder).as_posix(): hash_file(each)
+        for each in folder.rglob("*")
+        if each.is_file() and each != path
+    }
     path.write_text(json.dumps(json.loads(path.read_text()) | {"files": files}))
 
 
@@ -78,7 +87,9 @@ def read_elsewhere(folder: Path, marker: Path) -> None:
     secret.write_bytes(b"\0" * 4096)
     model = onnx.load(folder / "model.onnx")
     tensor = next(
-        each for each in model.graph.initializer if each.data_type == TensorProto.FLOAT and len(each.dims) == 4
+        each
+        for each in model.graph.initializer
+        if each.data_type == TensorProto.FLOAT and len(each.dims) == 4
     )
     size = len(tensor.raw_data)
     tensor.ClearField("raw_data")
@@ -92,7 +103,9 @@ def read_elsewhere(folder: Path, marker: Path) -> None:
 
 def call_another_library(folder: Path, marker: Path) -> None:
     model = onnx.load(folder / "model.onnx")
-    model.graph.node.insert(0, helper.make_node("Run", ["images"], ["ran"], domain="evil", command=f"touch {marker}"))
+    model.graph.node.insert(
+        0, helper.make_node("Run", ["images"], ["ran"], domain="evil", command=f"touch {marker}")
+    )
     model.opset_import.append(helper.make_opsetid("evil", 1))
     (folder / "model.onnx").write_bytes(model.SerializeToString())
 
@@ -116,11 +129,15 @@ def read_past_the_weights(folder: Path, marker: Path) -> None:
 
 
 HOSTILE: dict[Callable[[Path, Path], None], tuple[str, str]] = {
-    pickle_weights: ("pytorch", "no pytorch export that can be opened"), pickle_safetensors: ("pytorch", "SHA-256"),
-    pickle_onnx: ("onnx", "no onnx export that can be opened"), read_elsewhere: ("onnx", "no onnx export"),
-    call_another_library: ("onnx", "no onnx export"), tear_onnx: ("onnx", "no onnx export"),
-    tear_openvino: ("openvino", "no openvino export"), read_past_the_weights: ("openvino", "no openvino export"),
-}  # fmt: skip
+    pickle_weights: ("pytorch", "no pytorch export that can be opened"),
+    pickle_safetensors: ("pytorch", "SHA-256"),
+    pickle_onnx: ("onnx", "no onnx export that can be opened"),
+    read_elsewhere: ("onnx", "no onnx export"),
+    call_another_library: ("onnx", "no onnx export"),
+    tear_onnx: ("onnx", "no onnx export"),
+    tear_openvino: ("openvino", "no openvino export"),
+    read_past_the_weights: ("openvino", "no openvino export"),
+}
 
 
 ASK = """
@@ -136,10 +153,14 @@ except UserError as error:
 
 
 def ask_process(folder: Path) -> tuple[int, str]:
-    """Open an export in a process of its own, and predict: 1 and the reason when it is refused, else 0."""
+    """Open an export in a process of its own, and predict: 1 and the reason when it is refused,
+    else 0.
+    """
     command = [sys.executable, "-c", ASK, str(folder)]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=env, timeout=200, check=False
+    )
     return done.returncode, done.stderr
 
 
@@ -176,7 +197,10 @@ def test_a_hostile_export_is_refused_and_nothing_of_it_runs(
 @pytest.mark.requirement(10)
 @pytest.mark.parametrize("ask", ASKED)
 def test_python_files_beside_a_model_are_not_run(exports: Path, tmp_path: Path, ask: Ask) -> None:
-    folder, marker = Path(shutil.copytree(exports / "pytorch", tmp_path / "pytorch")), tmp_path / "marker"
+    folder, marker = (
+        Path(shutil.copytree(exports / "pytorch", tmp_path / "pytorch")),
+        tmp_path / "marker",
+    )
     write_code(folder, marker)
     sign(folder)
     assert ask(folder) == (0, "")
@@ -185,7 +209,9 @@ def test_python_files_beside_a_model_are_not_run(exports: Path, tmp_path: Path, 
 
 
 def test_a_graph_of_other_classes_is_told(exports: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(exports / "openvino", tmp_path / "openvino"))  # which names no classes of its own
+    folder = Path(
+        shutil.copytree(exports / "openvino", tmp_path / "openvino")
+    )  # which names no classes of its own
     change(folder, classes=["a", "b"])
     with pytest.raises(UserError, match="gives 3 numbers for each image"):
         eyevsai.load(str(folder)).predict(draw_image(0, 0))
@@ -195,27 +221,57 @@ def change(folder: Path, **fields: object) -> None:
     """Writes other fields into the manifest; those that are `...` go."""
     path = folder / "manifest.json"
     changed = json.loads(path.read_text()) | fields
-    path.write_text(json.dumps({name: value for name, value in changed.items() if value is not ...}))
+    path.write_text(
+        json.dumps({name: value for name, value in changed.items() if value is not ...})
+    )
 
 
-SIZES = {"image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bilinear"}
+SIZES = {
+    "image_size": 32,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "interpolation": "bilinear",
+}
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("format", ...), ("format", ["onnx"]), ("family", ...), ("family", 7), ("variation", ...), ("threshold", ...),
-        ("threshold", "x"), ("threshold", -0.1), ("threshold", float("nan")), ("threshold", True), ("settings", ...),
-        ("settings", []), ("classes", ...), ("classes", 10), ("classes", "abc"), ("classes", []), ("classes", [["a"]]),
-        ("classes", ["a", "a", "a"]), ("classes", ["a", "b", 3]), ("preprocessing", ...), ("preprocessing", "x"),
-        ("preprocessing", SIZES | {"image_size": "32"}), ("preprocessing", SIZES | {"image_size": -5}),
-        ("preprocessing", SIZES | {"image_size": 32.0}), ("preprocessing", SIZES | {"image_size": 20_000}),
-        ("preprocessing", SIZES | {"interpolation": "nope"}), ("preprocessing", SIZES | {"mean": [0.5]}),
-        ("preprocessing", SIZES | {"std": [0, 1, 1]}), ("files", ...), ("files", ["model.onnx"]), ("files", {"a": 1}),
+        ("format", ...),
+        ("format", ["onnx"]),
+        ("family", ...),
+        ("family", 7),
+        ("variation", ...),
+        ("threshold", ...),
+        ("threshold", "x"),
+        ("threshold", -0.1),
+        ("threshold", float("nan")),
+        ("threshold", True),
+        ("settings", ...),
+        ("settings", []),
+        ("classes", ...),
+        ("classes", 10),
+        ("classes", "abc"),
+        ("classes", []),
+        ("classes", [["a"]]),
+        ("classes", ["a", "a", "a"]),
+        ("classes", ["a", "b", 3]),
+        ("preprocessing", ...),
+        ("preprocessing", "x"),
+        ("preprocessing", SIZES | {"image_size": "32"}),
+        ("preprocessing", SIZES | {"image_size": -5}),
+        ("preprocessing", SIZES | {"image_size": 32.0}),
+        ("preprocessing", SIZES | {"image_size": 20_000}),
+        ("preprocessing", SIZES | {"interpolation": "nope"}),
+        ("preprocessing", SIZES | {"mean": [0.5]}),
+        ("preprocessing", SIZES | {"std": [0, 1, 1]}),
+        ("files", ...),
+        ("files", ["model.onnx"]),
+        ("files", {"a": 1}),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_field_of_the_manifest_that_is_not_what_it_should_be_is_named(
     exports: Path, tmp_path: Path, name: str, field: str, value: object
 ) -> None:
@@ -233,12 +289,17 @@ def test_a_field_of_the_manifest_that_is_not_what_it_should_be_is_named(
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("classes", ["a", "c", "b"]), ("classes", ["a", "b"]), ("family", "deep_v2"), ("variation", "residual"),
-        ("preprocessing", SIZES), ("preprocessing", SIZES | {"image_size": 48}), ("threshold", 0.5),
+        ("classes", ["a", "c", "b"]),
+        ("classes", ["a", "b"]),
+        ("family", "deep_v2"),
+        ("variation", "residual"),
+        ("preprocessing", SIZES),
+        ("preprocessing", SIZES | {"image_size": 48}),
+        ("threshold", 0.5),
         ("format", "onnx-int8"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_manifest_that_says_something_else_than_the_file_is_refused(
     exports: Path, tmp_path: Path, name: str, field: str, value: object
 ) -> None:
@@ -251,8 +312,14 @@ def test_a_manifest_that_says_something_else_than_the_file_is_refused(
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(600, marks=pytest.mark.slow)])
-def test_a_damaged_manifest_is_refused_or_changes_no_answer(exports: Path, tmp_path: Path, count: int) -> None:
-    folder, random, refused = Path(shutil.copytree(exports / "onnx", tmp_path / "onnx")), np.random.default_rng(3), []
+def test_a_damaged_manifest_is_refused_or_changes_no_answer(
+    exports: Path, tmp_path: Path, count: int
+) -> None:
+    folder, random, refused = (
+        Path(shutil.copytree(exports / "onnx", tmp_path / "onnx")),
+        np.random.default_rng(3),
+        [],
+    )
     whole, image = (folder / "manifest.json").read_bytes(), draw_image(1, 1)
     expected = eyevsai.load(str(folder)).predict(image)
     for number in range(count):
@@ -265,8 +332,12 @@ def test_a_damaged_manifest_is_refused_or_changes_no_answer(exports: Path, tmp_p
     assert count / 2 < len(refused) < count
 
 
-def test_an_export_that_says_nothing_of_what_came_later_still_opens(exports: Path, tmp_path: Path) -> None:
-    """As exports of the first days, whose manifests have these fields and whose ONNX files have no metadata."""
+def test_an_export_that_says_nothing_of_what_came_later_still_opens(
+    exports: Path, tmp_path: Path
+) -> None:
+    """As exports of the first days, whose manifests have these fields and whose ONNX files have no
+    metadata.
+    """
     folder = Path(shutil.copytree(exports / "onnx", tmp_path / "onnx"))
     model = onnx.load(folder / "model.onnx")
     del model.metadata_props[:]
@@ -274,4 +345,6 @@ def test_an_export_that_says_nothing_of_what_came_later_still_opens(exports: Pat
     sign(folder)
     change(folder, weights_sha256=..., parity=..., versions=..., model_uri=...)
     image = draw_image(1, 1)
-    assert eyevsai.load(str(folder)).predict(image) == eyevsai.load(str(exports / "onnx")).predict(image)
+    assert eyevsai.load(str(folder)).predict(image) == eyevsai.load(str(exports / "onnx")).predict(
+        image
+    )

@@ -1,4 +1,6 @@
-"""Faults of a dataset's images: damage, awkward encodings, decompression bombs, odd names and empty classes."""
+"""Faults of a dataset's images: damage, awkward encodings, decompression bombs, odd names and empty
+classes.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ from tests.faults.mutation import write_mutants
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.*")}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.*")
+    }
 
 
 @pytest.mark.requirement(3)
@@ -64,8 +68,20 @@ def test_mutated_images_are_named_and_never_crash(tmp_path: Path, count: int) ->
 @pytest.mark.requirement(3)
 def test_a_run_refuses_too_many_bad_files_and_skips_few(eyevsai: Eyevsai, tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 25, "b": 25})
-    tiny = ("--data", str(folder), "--epochs", "1", "--width", "8", "--image-size", "32", "--batch-size", "16",
-            "--threads", "1")  # fmt: skip
+    tiny = (
+        "--data",
+        str(folder),
+        "--epochs",
+        "1",
+        "--width",
+        "8",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "16",
+        "--threads",
+        "1",
+    )
     (folder / "a" / "zero.png").write_bytes(b"")
     done = eyevsai("train", *tiny)
     assert "not used: 1 file that does not decode" in done.stderr
@@ -80,7 +96,11 @@ def awkward_images(folder: Path) -> dict[Path, np.ndarray]:
     """Files of every awkward kind, with the picture that each must show."""
     pixels = draw_image(1, 1, 48, 40)
     image, expected = Image.fromarray(pixels), {}
-    turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    turns = {
+        3: Image.Transpose.ROTATE_180,
+        6: Image.Transpose.ROTATE_90,
+        8: Image.Transpose.ROTATE_270,
+    }
     for orientation, turn in turns.items():
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -90,12 +110,16 @@ def awkward_images(folder: Path) -> dict[Path, np.ndarray]:
     Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "deep.png")
     expected[folder / "deep.png"] = np.repeat(grey[..., None], 3, axis=2)
     Image.fromarray(grey > 99).save(folder / "bits.png")
-    expected[folder / "bits.png"] = np.repeat(np.where(grey > 99, 255, 0)[..., None], 3, axis=2).astype(np.uint8)
+    expected[folder / "bits.png"] = np.repeat(
+        np.where(grey > 99, 255, 0)[..., None], 3, axis=2
+    ).astype(np.uint8)
     clear = np.dstack([pixels, np.where(grey > 99, 255, 0).astype(np.uint8)])
     Image.fromarray(clear).save(folder / "alpha.png")
     expected[folder / "alpha.png"] = np.where(clear[..., 3:] == 255, pixels, 255).astype(np.uint8)
     palette = image.quantize(16)
-    palette.save(folder / "animated.gif", save_all=True, append_images=[Image.new("P", image.size, 3)])
+    palette.save(
+        folder / "animated.gif", save_all=True, append_images=[Image.new("P", image.size, 3)]
+    )
     expected[folder / "animated.gif"] = np.array(palette.convert("RGB"))
     image.convert("CMYK").save(folder / "cmyk.tiff")
     expected[folder / "cmyk.tiff"] = np.array(image.convert("CMYK").convert("RGB"))
@@ -112,7 +136,9 @@ def test_every_path_sees_one_identical_picture(tmp_path: Path) -> None:
         np.testing.assert_array_equal(decode(path), picture, err_msg=path.name)
         np.testing.assert_array_equal(decode(path.read_bytes()), picture, err_msg=path.name)
     preprocessing = Preprocessing(32)
-    dataset = load_dataset(DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache")))
+    dataset = load_dataset(
+        DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache"))
+    )
     trained_on = dataset.open(preprocessing).pixels
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), ("a", "b"), 0)
     classifier = classifier_of(learner)
@@ -155,16 +181,24 @@ def bomb(width: int, height: int) -> bytes:
     """A PNG of a few kilobytes whose header promises an enormous picture."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = zlib.compress(bytes(20_000_000), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.requirement(18)
-@pytest.mark.parametrize(("width", "height"), [(13_000, 13_700), (30_000, 30_000), (65_000, 65_000), (9_500, 9_500)])
-def test_bombs_are_refused_by_name_without_their_memory(tmp_path: Path, width: int, height: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "height"), [(13_000, 13_700), (30_000, 30_000), (65_000, 65_000), (9_500, 9_500)]
+)
+def test_bombs_are_refused_by_name_without_their_memory(
+    tmp_path: Path, width: int, height: int
+) -> None:
     (tmp_path / "bomb.png").write_bytes(bomb(width, height))
     errors = list[str | None]()
     assert peak_rise_mib(lambda: errors.append(examine(tmp_path / "bomb.png").error)) < 200
@@ -181,7 +215,9 @@ def test_the_largest_pictures_need_little_more_memory_than_one_of_them(
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), ("a", "b"), 0)
     classifier, image = classifier_of(learner), (tmp_path / "large.png").read_bytes()
     classifier.predict(np.zeros((9, 9, 3), np.uint8))
-    assert peak_rise_mib(lambda: classifier.predict_batch([image] * times)) < 600  # 253 of them for the pixels of one
+    assert (
+        peak_rise_mib(lambda: classifier.predict_batch([image] * times)) < 600
+    )  # 253 of them for the pixels of one
 
 
 @pytest.mark.requirement(19)

@@ -30,27 +30,53 @@ from tests.journeys.conftest import MlflowRun
 
 MARKER = "injected"
 TEXTS = {
-    "semicolon": f"a; touch {MARKER};", "substitution": f"$(touch {MARKER})", "backticks": f"`touch {MARKER}`",
-    "and": f"a && touch {MARKER} || touch {MARKER}", "pipe": f"| touch {MARKER} &", "redirection": f"> {MARKER}",
-    "single quote": f"'; touch {MARKER}; '", "double quote": f'"; touch {MARKER}; "', "newline": f"a\ntouch {MARKER}\n",
-    "traversal": f"../{MARKER}", "format": "{model}{0}%s%(a)s", "python": f"__import__('os').mkdir('{MARKER}')",
-    "template": "{{ 7 * 7 }}${HOME}", "flag": "--debug", "comment": f"# \\; touch {MARKER} \\",
-}  # fmt: skip
+    "semicolon": f"a; touch {MARKER};",
+    "substitution": f"$(touch {MARKER})",
+    "backticks": f"`touch {MARKER}`",
+    "and": f"a && touch {MARKER} || touch {MARKER}",
+    "pipe": f"| touch {MARKER} &",
+    "redirection": f"> {MARKER}",
+    "single quote": f"'; touch {MARKER}; '",
+    "double quote": f'"; touch {MARKER}; "',
+    "newline": f"a\ntouch {MARKER}\n",
+    "traversal": f"../{MARKER}",
+    "format": "{model}{0}%s%(a)s",
+    "python": f"__import__('os').mkdir('{MARKER}')",
+    "template": "{{ 7 * 7 }}${HOME}",
+    "flag": "--debug",
+    "comment": f"# \\; touch {MARKER} \\",
+}
 ALL = "".join(text for name, text in TEXTS.items() if name != "traversal")
 FOLDER = ALL[:200]  # a file system takes no longer name
 PROJECT = load_project(str(ROOT))
 ENTRIES: dict[str, EntryPoint] = PROJECT._entry_points
-SMALL = ["--epochs", "1", "--width", "4", "--batch-size", "16", "--image-size", "32", "--threads", "1"]
+SMALL = [
+    "--epochs",
+    "1",
+    "--width",
+    "4",
+    "--batch-size",
+    "16",
+    "--image-size",
+    "32",
+    "--threads",
+    "1",
+]
 
 
 def found_markers(folder: Path) -> list[str]:
     """Files that a command of the texts would have made, in a folder, below it and beside it."""
-    return [str(path) for path in (*folder.rglob(MARKER), *folder.parent.glob(MARKER), *ROOT.glob(MARKER))]
+    return [
+        str(path)
+        for path in (*folder.rglob(MARKER), *folder.parent.glob(MARKER), *ROOT.glob(MARKER))
+    ]
 
 
 @pytest.fixture
 def spy(tmp_path: Path) -> Path:
-    """Return a `python` that writes down what it is called with: how many arguments, then each of them."""
+    """Return a `python` that writes down what it is called with: how many arguments, then each of
+    them.
+    """
     program = tmp_path / "bin" / "python"
     program.parent.mkdir()
     program.write_text('#!/bin/sh\nprintf "%s\\0" $# "$@" >> "$ARGUMENTS"\n')
@@ -68,22 +94,38 @@ def read_calls(written: str) -> list[list[str]]:
 
 @pytest.mark.requirement(24)
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_every_parameter_of_the_project_is_one_argument(entry: str, spy: Path, tmp_path: Path) -> None:
-    """MLflow's own command line, run by bash as MLflow runs it; `run_name` stands for all that is not declared."""
+def test_every_parameter_of_the_project_is_one_argument(
+    entry: str, spy: Path, tmp_path: Path
+) -> None:
+    """MLflow's own command line, run by bash as MLflow runs it; `run_name` stands for all that is
+    not declared.
+    """
     place = tmp_path / "place"
     place.mkdir()
-    env = {"PATH": f"{spy.parent}{os.pathsep}{os.environ['PATH']}", "ARGUMENTS": str(tmp_path / "arguments")}
+    env = {
+        "PATH": f"{spy.parent}{os.pathsep}{os.environ['PATH']}",
+        "ARGUMENTS": str(tmp_path / "arguments"),
+    }
     declared = ENTRIES[entry].parameters
     commands, expected = list[str](), list[list[str]]()
     for name in (*declared, "run_name"):
         for text in (*TEXTS.values(), ALL):
             commands.append(ENTRIES[entry].compute_command({name: text}, None))
-            values = {key: str(parameter.default) for key, parameter in declared.items()} | {name: text}
+            values = {key: str(parameter.default) for key, parameter in declared.items()} | {
+                name: text
+            }
             flags = [f"--{key.replace('_', '-') if key in declared else key}" for key in values]
             words = [word for pair in zip(flags, values.values(), strict=True) for word in pair]
             expected.append(["-m", f"entrypoints.{entry}", *words])
     listed = "\0".join(commands)  # one process starts `bash -c COMMAND` for each
-    subprocess.run(["xargs", "-0", "-n1", "bash", "-c"], input=listed, cwd=place, env=env, check=True, text=True)
+    subprocess.run(
+        ["xargs", "-0", "-n1", "bash", "-c"],
+        input=listed,
+        cwd=place,
+        env=env,
+        check=True,
+        text=True,
+    )
     assert read_calls((tmp_path / "arguments").read_text()) == expected
     assert not list(place.iterdir())
     assert not found_markers(tmp_path)
@@ -98,7 +140,9 @@ def settings_classes(declared: type[Settings] = Settings) -> Iterator[type[Setti
 @pytest.mark.requirement(24)
 def test_only_text_takes_texts() -> None:
     commands_of("train-all")  # which imports all that declares settings
-    for setting in {setting for declared in settings_classes() for setting in settings_of(declared)}:
+    for setting in {
+        setting for declared in settings_classes() for setting in settings_of(declared)
+    }:
         if not takes_any_text(setting):
             for text in (*TEXTS.values(), ALL):
                 with pytest.raises(UserError, match=f"^{setting.flag} "):
@@ -110,37 +154,70 @@ def takes_any_text(setting: Setting) -> bool:
 
 
 def commands_of(name: str) -> dict[str, Any]:
-    """The parameters of a command by flag or by the name of the argument: those that take any text."""
+    """The parameters of a command by flag or by the name of the argument: those that take any
+    text.
+    """
     command: Any = get_command(build_app(name.split()))
     for word in name.split():
         command = command.commands[word]
     numbers = {"INT", "NUMBER", "BOOL"}
-    return {parameter.opts[0]: parameter for parameter in command.params
-            if not getattr(parameter, "is_flag", False) and parameter.metavar not in numbers}  # fmt: skip
+    return {
+        parameter.opts[0]: parameter
+        for parameter in command.params
+        if not getattr(parameter, "is_flag", False) and parameter.metavar not in numbers
+    }
 
 
 def every_command() -> list[str]:
     app: Any = get_command(build_app([]))
     names = []
     for name, command in app.commands.items():
-        names += [f"{name} {inner}" for inner in command.commands] if hasattr(command, "commands") else [name]
+        names += (
+            [f"{name} {inner}" for inner in command.commands]
+            if hasattr(command, "commands")
+            else [name]
+        )
     return [name for name in names if name != "work"]  # takes a folder that eyevsai made
 
 
-# What a command needs besides to come as far as it can; MODEL is a version that was trained, RUN its run.
+# What a command needs besides to come as far as it can; MODEL is a version that was trained, RUN
+# its run.
 GIVEN: dict[str, list[str]] = {
-    "train": ["--data", "stripes", *SMALL], "tune": ["--data", "stripes", "--n-trials", "1", *SMALL],
-    "train-all": ["--data-root", "data", "--models", "deep_v1/standard", *SMALL], "evaluate": ["--run", "RUN"],
-    "export": ["--run", "RUN", "--parity-images", "3"], "compare": ["RUN", "RUN"], "predict": ["MODEL", "one.png"],
-    "promote": ["--name", "NAME", "--version", "1"], "rollback": ["NAME"], "registry log": ["NAME"],
-    "registry best": ["--dataset", "stripes"], "registry settle": ["NAME"], "registry pin": ["NAME", "1"],
-    "registry unpin": ["NAME", "1"], "registry import": ["none.json"], "data check": ["stripes"],
-    "data stats": ["stripes"], "cleanup": ["--dry-run"],
+    "train": ["--data", "stripes", *SMALL],
+    "tune": ["--data", "stripes", "--n-trials", "1", *SMALL],
+    "train-all": ["--data-root", "data", "--models", "deep_v1/standard", *SMALL],
+    "evaluate": ["--run", "RUN"],
+    "export": ["--run", "RUN", "--parity-images", "3"],
+    "compare": ["RUN", "RUN"],
+    "predict": ["MODEL", "one.png"],
+    "promote": ["--name", "NAME", "--version", "1"],
+    "rollback": ["NAME"],
+    "registry log": ["NAME"],
+    "registry best": ["--dataset", "stripes"],
+    "registry settle": ["NAME"],
+    "registry pin": ["NAME", "1"],
+    "registry unpin": ["NAME", "1"],
+    "registry import": ["none.json"],
+    "data check": ["stripes"],
+    "data stats": ["stripes"],
+    "cleanup": ["--dry-run"],
     "ui": ["--no-browser", "--port", "TAKEN"],
-}  # fmt: skip
-PATHS = {"--data-root", "--cache-root", "--state-root", "--output", "--page"}  # where a person says files go
+}
+PATHS = {
+    "--data-root",
+    "--cache-root",
+    "--state-root",
+    "--output",
+    "--page",
+}  # where a person says files go
 COMMANDS = {"data": "data get"}  # where the command is not called like its entry point
-LONG = {"train-all", "tune", "describe", "evaluate", "export"}  # many flags of train, or many jobs that are done
+LONG = {
+    "train-all",
+    "tune",
+    "describe",
+    "evaluate",
+    "export",
+}  # many flags of train, or many jobs that are done
 
 
 @pytest.fixture
@@ -154,13 +231,18 @@ def place(trained_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.requirement(24)
 @pytest.mark.parametrize(
-    "command", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in every_command()]
+    "command",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in every_command()],
 )
 def test_every_flag_of_every_command_is_data(command: str, place: Path) -> None:
     (version,) = MlflowClient().search_model_versions(f"name = '{TRAINED['deep_v1']}'")
     taken = socket.create_server(("127.0.0.1", 0))  # or a page would be served for good
-    words = {"RUN": version.run_id, "MODEL": "models:/stripes-deep_v1-standard/1", "NAME": "stripes-deep_v1-standard",
-             "TAKEN": str(taken.getsockname()[1])}  # fmt: skip
+    words = {
+        "RUN": version.run_id,
+        "MODEL": "models:/stripes-deep_v1-standard/1",
+        "NAME": "stripes-deep_v1-standard",
+        "TAKEN": str(taken.getsockname()[1]),
+    }
     given = [words.get(word, word) for word in GIVEN.get(command, [])]
     for name, text in product(commands_of(command), (ALL, f"../{MARKER}")):
         if text != ALL and name in PATHS:
@@ -175,32 +257,48 @@ def test_every_flag_of_every_command_is_data(command: str, place: Path) -> None:
     taken.close()
 
 
-def calls_with(text: str, name: str, given: list[str], parameters: dict[str, Any]) -> list[list[str]]:
-    """The given call with `text` as a flag's value, or in each place of an argument, which may have several."""
+def calls_with(
+    text: str, name: str, given: list[str], parameters: dict[str, Any]
+) -> list[list[str]]:
+    """The given call with `text` as a flag's value, or in each place of an argument, which may have
+    several.
+    """
     if name.startswith("--"):
         at = given.index(name) if name in given else len(given)
         return [[*given[:at], *given[at + 2 :], name, text]]
     words = list(takewhile(lambda word: not word.startswith("--"), given))
     first = [each for each in parameters if not each.startswith("--")].index(name)
     last = max(first, len(words) - 1) if parameters[name].nargs == -1 else first
-    return [[*words[:at], text, *words[at + 1 :], *given[len(words) :]] for at in range(first, last + 1)]
+    return [
+        [*words[:at], text, *words[at + 1 :], *given[len(words) :]] for at in range(first, last + 1)
+    ]
 
 
 def test_every_place_of_an_argument_is_asked() -> None:
     for command, name, calls in (
-        ("predict", "model", ["! one.png"]), ("predict", "images", ["MODEL !"]),
+        ("predict", "model", ["! one.png"]),
+        ("predict", "images", ["MODEL !"]),
         ("compare", "models", ["! RUN", "RUN !"]),
-        ("registry pin", "version", ["NAME !"]), ("promote", "registered", ["! --name NAME --version 1"]),
-        ("install", "names", ["!"]), ("promote", "--name", ["--version 1 --name !"]),
-    ):  # fmt: skip
+        ("registry pin", "version", ["NAME !"]),
+        ("promote", "registered", ["! --name NAME --version 1"]),
+        ("install", "names", ["!"]),
+        ("promote", "--name", ["--version 1 --name !"]),
+    ):
         asked = calls_with("!", name, GIVEN.get(command, []), commands_of(command))
         assert [" ".join(call) for call in asked] == calls
 
 
 def all_texts(entry: str) -> list[str]:
     """Return `-P NAME=ALL` for each parameter of an entry point, declared or not."""
-    flags = [name for name in commands_of(COMMANDS.get(entry, entry.replace("_", "-"))) if name.startswith("--")]
-    names = {*ENTRIES[entry].parameters, *(flag.removeprefix("--").replace("-", "_") for flag in flags)}
+    flags = [
+        name
+        for name in commands_of(COMMANDS.get(entry, entry.replace("_", "-")))
+        if name.startswith("--")
+    ]
+    names = {
+        *ENTRIES[entry].parameters,
+        *(flag.removeprefix("--").replace("-", "_") for flag in flags),
+    }
     return [word for name in sorted(names) for word in ("-P", f"{name}={ALL}")]
 
 
@@ -214,8 +312,12 @@ def check_refusal(said: str, folder: Path) -> None:
 
 @pytest.mark.requirement(24)
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_all_parameters_of_an_entry_point_at_once(entry: str, entry_point: Eyevsai, workplace: Path) -> None:
-    """The command line that MLflow computes, in this process: what comes out is refused, and nothing ran."""
+def test_all_parameters_of_an_entry_point_at_once(
+    entry: str, entry_point: Eyevsai, workplace: Path
+) -> None:
+    """The command line that MLflow computes, in this process: what comes out is refused, and
+    nothing ran.
+    """
     check_refusal(entry_point(entry, *all_texts(entry), code=1).stderr, workplace)
 
 
@@ -230,16 +332,25 @@ def test_all_parameters_of_an_entry_point_at_once_by_mlflow_run(
 
 
 def check_free_texts(run: Eyevsai, folder: Path) -> None:
-    """Train where no value is refused, with folders and a run that are called so, and look at the version's run."""
+    """Train where no value is refused, with folders and a run that are called so, and look at the
+    version's run.
+    """
     data = write_images(folder / "data" / FOLDER, {"across": 12, "down": 12, "wide": 12})
     places = {name: f"{FOLDER}-{name}" for name in ("state_root", "cache_root")}
-    given = {"data": data, "run_name": ALL} | places | {
-        flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(SMALL[::2], SMALL[1::2], strict=True)
-    }  # fmt: skip
+    given = (
+        {"data": data, "run_name": ALL}
+        | places
+        | {
+            flag.removeprefix("--").replace("-", "_"): value
+            for flag, value in zip(SMALL[::2], SMALL[1::2], strict=True)
+        }
+    )
     run("train", *(word for name, value in given.items() for word in ("-P", f"{name}={value}")))
     (logged,) = MlflowClient().search_runs(["0"])
     assert (logged.info.status, logged.info.run_name) == ("FINISHED", ALL)
-    assert shlex.split(logged.data.params["data"]) == [str(data)]  # MLflow logs it as it quoted it for its shell
+    assert shlex.split(logged.data.params["data"]) == [
+        str(data)
+    ]  # MLflow logs it as it quoted it for its shell
     assert all((folder / place).is_dir() for place in places.values())
     assert not found_markers(folder)
 
@@ -251,7 +362,9 @@ def test_what_may_say_anything_says_it_in_the_run(entry_point: Eyevsai, workplac
 
 @pytest.mark.slow
 @pytest.mark.requirement(24)
-def test_what_may_say_anything_says_it_in_the_run_by_mlflow_run(mlflow_run: MlflowRun, workplace: Path) -> None:
+def test_what_may_say_anything_says_it_in_the_run_by_mlflow_run(
+    mlflow_run: MlflowRun, workplace: Path
+) -> None:
     check_free_texts(mlflow_run, workplace)
 
 
@@ -262,21 +375,36 @@ def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:
         booleans={setting.flag for setting in settings if setting.type is bool},
     )
     for text, spelled in {
-        "--run-name --flip": "--run-name --flip", "--flip --run-name --resume-anyway": "--flip true --run-name "
-        "--resume-anyway", "--no-flip": "--flip false", "--flip maybe": "--flip maybe", "--flip": "--flip true",
-        "--run-name --data --flip": "--run-name --data --flip true", "--debug true --quiet false": " | debug",
-        "--run-name --debug true": "--run-name --debug true", "--run_name -- --flip": "--run_name -- --flip true",
+        "--run-name --flip": "--run-name --flip",
+        "--flip --run-name --resume-anyway": "--flip true --run-name --resume-anyway",
+        "--no-flip": "--flip false",
+        "--flip maybe": "--flip maybe",
+        "--flip": "--flip true",
+        "--run-name --data --flip": "--run-name --data --flip true",
+        "--debug true --quiet false": " | debug",
+        "--run-name --debug true": "--run-name --debug true",
+        "--run_name -- --flip": "--run_name -- --flip true",
         "--flip -- --flip --debug true": "--flip true -- --flip --debug true",
-    }.items():  # fmt: skip
+    }.items():
         words, _, switches = spelled.partition(" | ")
         assert spell_out(text.split(), flags) == (words.split(), switches.split()), text
 
 
 @pytest.mark.parametrize("switch", ["--debug", "--quiet", "--verbose"])
-def test_a_switch_that_is_a_value_or_stands_behind_two_hyphens_is_data(eyevsai: Eyevsai, switch: str) -> None:
+def test_a_switch_that_is_a_value_or_stands_behind_two_hyphens_is_data(
+    eyevsai: Eyevsai, switch: str
+) -> None:
     for call, said in {
         ("train", "--run-name", switch, "--epochs", "0"): "--epochs 0 is not allowed",
-        ("train", "--run-name", "--model", switch, "false", "--epochs", "0"): "--epochs 0 is not allowed",
+        (
+            "train",
+            "--run-name",
+            "--model",
+            switch,
+            "false",
+            "--epochs",
+            "0",
+        ): "--epochs 0 is not allowed",
         ("registry", "log", "none", "--at", switch): "There is no registered model 'none'",
         ("registry", "log", "--", switch): f"There is no registered model '{switch}'",
         ("promote", "--version", "1", "--name", switch): f"There is no registered model '{switch}'",
@@ -288,4 +416,9 @@ def test_a_switch_that_is_a_value_or_stands_behind_two_hyphens_is_data(eyevsai: 
 
 def test_a_version_remembers_a_reason_that_looks_like_a_switch(place: Path) -> None:
     invoke(place, "registry", "pin", TRAINED["deep_v1"], "1", "--reason", "--quiet")
-    assert json.loads(invoke(place, "registry", "log", TRAINED["deep_v1"], "--json").stdout)[-1]["reason"] == "--quiet"
+    assert (
+        json.loads(invoke(place, "registry", "log", TRAINED["deep_v1"], "--json").stdout)[-1][
+            "reason"
+        ]
+        == "--quiet"
+    )

@@ -1,4 +1,6 @@
-"""Requirement 1: a run that is killed at any step, or in the middle of a save, goes on as if it had not been."""
+"""Requirement 1: a run that is killed at any step, or in the middle of a save, goes on as if it had
+not been.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ pytestmark = pytest.mark.xdist_group("kill")  # what they compare with is traine
 
 
 @pytest.fixture(scope="module")
-def expected(stripes: Path, template_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def expected(
+    stripes: Path, template_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Outcome:
     """What a run leaves that nobody disturbs."""
     place = make_place(tmp_path_factory.mktemp("whole") / "place", template_store, stripes)
     place.invoke()
@@ -31,7 +35,9 @@ def was_killed(done) -> None:  # type: ignore[no-untyped-def]
     assert done.returncode in (-signal.SIGKILL, 1), done.stderr  # 1 is that of mlflow run
 
 
-FAULTS = [f"kill:{step}" for step in random.Random(1).sample(range(STEPS + 1, EPOCHS * STEPS + 1), 4)] + ["torn:3"]
+FAULTS = [
+    f"kill:{step}" for step in random.Random(1).sample(range(STEPS + 1, EPOCHS * STEPS + 1), 4)
+] + ["torn:3"]
 
 
 ROUNDS = [(FAULTS[0], False), *((fault, number % 2 == 0) for number, fault in enumerate(FAULTS))]
@@ -39,7 +45,10 @@ ROUNDS = [(FAULTS[0], False), *((fault, number % 2 == 0) for number, fault in en
 
 @pytest.mark.parametrize(
     ("fault", "place"),
-    [pytest.param(*each, marks=[pytest.mark.slow] if number else []) for number, each in enumerate(ROUNDS)],
+    [
+        pytest.param(*each, marks=[pytest.mark.slow] if number else [])
+        for number, each in enumerate(ROUNDS)
+    ],
     indirect=["place"],
 )
 @pytest.mark.requirement(1)
@@ -49,21 +58,51 @@ def test_killed_run_resumes_bit_by_bit(expected: Outcome, fault: str, place: Pla
 
 
 # Of each other torch family one variation, with all that a loop may carry from step to step.
-TRANSFER = {"model": "transfer", "variation": "mobilenet_v2", "head_units": None, "width": None, "epochs": None,
-            "weights": "none", "dense_units": 16, "frozen_views": 2}  # fmt: skip
+TRANSFER = {
+    "model": "transfer",
+    "variation": "mobilenet_v2",
+    "head_units": None,
+    "width": None,
+    "epochs": None,
+    "weights": "none",
+    "dense_units": 16,
+    "frozen_views": 2,
+}
 OTHERS = {
-    "deep_v2": {"model": "deep_v2", "variation": "hybrid", "layers": "1,2,1", "head_units": None, "epochs": 3,
-                "ema_decay": 0.9, "mixup": 0.2, "gradient_checkpointing": True},
-    "transfer, frozen": {**TRANSFER, "freeze_base_epochs": 2, "fine_tune_epochs": 1, "ema_decay": 0.9},
-    "transfer, unfrozen": {**TRANSFER, "freeze_base_epochs": 1, "fine_tune_epochs": 2, "unfreeze_stages": 2},
-}  # fmt: skip
+    "deep_v2": {
+        "model": "deep_v2",
+        "variation": "hybrid",
+        "layers": "1,2,1",
+        "head_units": None,
+        "epochs": 3,
+        "ema_decay": 0.9,
+        "mixup": 0.2,
+        "gradient_checkpointing": True,
+    },
+    "transfer, frozen": {
+        **TRANSFER,
+        "freeze_base_epochs": 2,
+        "fine_tune_epochs": 1,
+        "ema_decay": 0.9,
+    },
+    "transfer, unfrozen": {
+        **TRANSFER,
+        "freeze_base_epochs": 1,
+        "fine_tune_epochs": 2,
+        "unfreeze_stages": 2,
+    },
+}
 
 
 @pytest.mark.requirement(1)
 @pytest.mark.parametrize("family", OTHERS)
-def test_another_family_resumes_bit_by_bit(family: str, stripes: Path, template_store: Path, tmp_path: Path) -> None:
+def test_another_family_resumes_bit_by_bit(
+    family: str, stripes: Path, template_store: Path, tmp_path: Path
+) -> None:
     settings = OTHERS[family]
-    whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
+    whole, place = (
+        make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place")
+    )
     whole.invoke(**settings)
     assert survives_here(place, f"kill:{STEPS + 3}", whole.outcome(whole.run_ids()[0]), **settings)
 
@@ -71,9 +110,13 @@ def test_another_family_resumes_bit_by_bit(family: str, stripes: Path, template_
 @pytest.mark.requirement(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("family", OTHERS)
-def test_another_family_resumes_after_a_kill(family: str, stripes: Path, template_store: Path, tmp_path: Path) -> None:
+def test_another_family_resumes_after_a_kill(
+    family: str, stripes: Path, template_store: Path, tmp_path: Path
+) -> None:
     settings = OTHERS[family]
-    whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
+    whole, place = (
+        make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place")
+    )
     assert whole.run(**settings).returncode == 0
     expected = whole.outcome(whole.run_ids()[0])
     assert survives(place, f"kill:{STEPS + 3}", expected, was_killed, **settings)
@@ -81,9 +124,13 @@ def test_another_family_resumes_after_a_kill(family: str, stripes: Path, templat
 
 @pytest.mark.requirement(1)
 @pytest.mark.slow
-def test_deleted_feature_cache_is_computed_again_on_resume(stripes: Path, template_store: Path, tmp_path: Path) -> None:
+def test_deleted_feature_cache_is_computed_again_on_resume(
+    stripes: Path, template_store: Path, tmp_path: Path
+) -> None:
     settings = OTHERS["transfer, frozen"]
-    whole, place = (make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place"))
+    whole, place = (
+        make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place")
+    )
     caches = [tmp_path / "cache of whole", tmp_path / "cache of place"]
     assert whole.run(**settings, cache_root=caches[0]).returncode == 0
     was_killed(place.run(f"kill:{STEPS + 3}", **settings, cache_root=caches[1]))
@@ -94,7 +141,9 @@ def test_deleted_feature_cache_is_computed_again_on_resume(stripes: Path, templa
 
 
 @pytest.mark.requirement(23)
-def test_flipped_bit_in_a_checkpoint_is_found_and_the_one_before_is_used(expected: Outcome, place: Place) -> None:
+def test_flipped_bit_in_a_checkpoint_is_found_and_the_one_before_is_used(
+    expected: Outcome, place: Place
+) -> None:
     place.invoke("flip:3", code=1)
     (run_id,) = place.run_ids()
     done = place.invoke(resume=run_id)
@@ -120,8 +169,25 @@ def test_auto_knows_a_run_again_whose_settings_a_study_found(
     place = make_place(tmp_path / "place", template_store, stripes)
     train = place.command()
     (place.folder / "space.toml").write_text("lr = 0.01\n")
-    tune = [*train[:3], "tune", *train[4:], "--n-trials", "1", "--space", "space.toml", "--study", "small"]
-    subprocess.run(tune, cwd=place.folder, env=place.environment(), check=True, capture_output=True, timeout=280)
+    tune = [
+        *train[:3],
+        "tune",
+        *train[4:],
+        "--n-trials",
+        "1",
+        "--space",
+        "space.toml",
+        "--study",
+        "small",
+    ]
+    subprocess.run(
+        tune,
+        cwd=place.folder,
+        env=place.environment(),
+        check=True,
+        capture_output=True,
+        timeout=280,
+    )
     before = set(place.run_ids())
     was_killed(place.run(FAULTS[0], tuned="small"))
     done = place.run(resume="auto", tuned="small")

@@ -31,7 +31,9 @@ from eyevsai.models.deep_v1.settings import DeepV1Settings
 
 spare, side = int(sys.argv[1]), int(sys.argv[3])
 dataset = load_dataset(DataSettings(data=sys.argv[2]))
-settings = DeepV1Settings(epochs=1, image_size=side, width=32, batch_size=32, precision="float32", threads=1)
+settings = DeepV1Settings(
+    epochs=1, image_size=side, width=32, batch_size=32, precision="float32", threads=1
+)
 learner = DeepV1Learner("standard", settings, dataset.classes, 0)
 data = dataset.open(learner.preprocessing)
 rows = []
@@ -48,8 +50,19 @@ else:
 
 
 def fit_within(spare_mib: int, stripes: Path, image_size: int = 128) -> dict:
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "0"}
-    command = [sys.executable, "-c", SHORT_OF_MEMORY, str(spare_mib << 20), str(stripes), str(image_size)]
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_TRIM_THRESHOLD_": "0",
+    }
+    command = [
+        sys.executable,
+        "-c",
+        SHORT_OF_MEMORY,
+        str(spare_mib << 20),
+        str(stripes),
+        str(image_size),
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -62,7 +75,9 @@ def test_batch_is_whole_where_memory_suffices(stripes: Path) -> None:
 
 
 @pytest.mark.requirement(16)
-@pytest.mark.parametrize("spare_mib", [320, *(pytest.param(each, marks=pytest.mark.slow) for each in (360, 400, 440))])
+@pytest.mark.parametrize(
+    "spare_mib", [320, *(pytest.param(each, marks=pytest.mark.slow) for each in (360, 400, 440))]
+)
 def test_batch_that_does_not_fit_is_computed_in_parts(stripes: Path, spare_mib: int) -> None:
     halved = fit_within(spare_mib, stripes)
     assert halved["accumulation"] in (2, 4, 8, 16), halved
@@ -76,8 +91,17 @@ def test_step_that_never_fits_is_refused(stripes: Path) -> None:
 
 
 @pytest.mark.requirement(12)
-@pytest.mark.parametrize("fault", ["nan:10", "inf:7", *(pytest.param(each, marks=pytest.mark.slow) for each in
-                                                        ("nan:8", "inf:9", "inf:11", "nan:12"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "nan:10",
+        "inf:7",
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ("nan:8", "inf:9", "inf:11", "nan:12")
+        ),
+    ],
+)
 def test_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     tmp_path: Path, template_store: Path, stripes: Path, fault: str
 ) -> None:
@@ -97,7 +121,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of eight megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True
+    )
     if mounted.returncode != 0:
         pytest.skip("no small file system can be mounted here")
     yield folder
@@ -121,7 +147,9 @@ def fill(folder: Path) -> Path:
 
 def sync(place: Place) -> None:
     command = [sys.executable, "-m", "eyevsai", "sync"]
-    synced = subprocess.run(command, cwd=place.folder, env=place.environment(), capture_output=True, text=True)
+    synced = subprocess.run(
+        command, cwd=place.folder, env=place.environment(), capture_output=True, text=True
+    )
     assert synced.returncode == 0, synced.stdout + synced.stderr
 
 
@@ -133,7 +161,12 @@ def test_full_disk_leaves_the_previous_checkpoint(
     place = make_place(tmp_path / "place", template_store, stripes)
     env = place.environment(FAULT="slow", EYEVSAI_STATE=str(small_disk))
     job = subprocess.Popen(
-        place.command(epochs=30), cwd=place.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        place.command(epochs=30),
+        cwd=place.folder,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     wait_for_epoch(job)
     ballast = fill(small_disk)
@@ -148,7 +181,9 @@ def test_full_disk_leaves_the_previous_checkpoint(
     assert checkpoint.state["progress"]["rows"]
     ballast.unlink()
     command = place.command(resume=run_id)
-    done = subprocess.run(command, cwd=place.folder, env=env | {"FAULT": "none"}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=place.folder, env=env | {"FAULT": "none"}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert len(place.client.get_metric_history(run_id, "valid/loss")) == 30
 
@@ -189,7 +224,9 @@ def test_full_database_disk_delays_nothing_and_is_synced_later(
     place = make_place(tmp_path / "place", template_store, stripes)
     database = place.folder / "mlflow.db"
     shutil.move(database, small_disk / "mlflow.db")
-    database.symlink_to(small_disk / "mlflow.db")  # SQLite keeps its journal beside the file, not the link
+    database.symlink_to(
+        small_disk / "mlflow.db"
+    )  # SQLite keeps its journal beside the file, not the link
     job = place.start("slow", epochs=12)
     wait_for_epoch(job)
     ballast = fill(small_disk)

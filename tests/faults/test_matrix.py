@@ -1,4 +1,6 @@
-"""Requirement 15: of jobs side by side one crashes and one hangs; and a matrix that is itself killed."""
+"""Requirement 15: of jobs side by side one crashes and one hangs; and a matrix that is itself
+killed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,18 @@ from tests.faults.runs import INJECT, inject
 
 pytestmark = pytest.mark.timeout(400)
 
-SMALL = ("--image-size", "32", "--batch-size", "8", "--width", "4", "--epochs", "2", "--evaluate", "false")
+SMALL = (
+    "--image-size",
+    "32",
+    "--batch-size",
+    "8",
+    "--width",
+    "4",
+    "--epochs",
+    "2",
+    "--evaluate",
+    "false",
+)
 PATH = f"{INJECT}{os.pathsep}{ROOT}"
 
 
@@ -35,7 +48,9 @@ def data(tmp_path: Path, stripes: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def runs(job: str, status: str = "FINISHED") -> list[Run]:
-    return MlflowClient().search_runs(["0"], f"tags.job = '{job}' and attributes.status = '{status}'")
+    return MlflowClient().search_runs(
+        ["0"], f"tags.job = '{job}' and attributes.status = '{status}'"
+    )
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -53,7 +68,10 @@ def test_crashed_and_hanging_jobs_leave_the_others_running(
     eyevsai_process: Eyevsai, workplace: Path, data: Path
 ) -> None:
     command = ("train-all", "--models", "deep_v1", "--parallel-jobs", "2", *SMALL)
-    faults = {"FAULT": "kill:2@bands-deep_v1-residual;hang:2@stripes-deep_v1-residual", "PYTHONPATH": PATH}
+    faults = {
+        "FAULT": "kill:2@bands-deep_v1-residual;hang:2@stripes-deep_v1-residual",
+        "PYTHONPATH": PATH,
+    }
     failed = eyevsai_process(*command, "--job-timeout", "75", code=1, **faults)
     assert "2 of 4 jobs failed" in failed.stderr
     assert "- bands-deep_v1-residual: was killed by SIGKILL" in failed.stderr
@@ -67,13 +85,33 @@ def test_crashed_and_hanging_jobs_leave_the_others_running(
     assert len(again["models"]) == 4
     assert len(runs("train")) == 4  # two of them now
     (second,) = runs("train_all")
-    assert len([run for run in runs("train") if run.data.tags["mlflow.parentRunId"] == second.info.run_id]) == 2
+    assert (
+        len(
+            [
+                run
+                for run in runs("train")
+                if run.data.tags["mlflow.parentRunId"] == second.info.run_id
+            ]
+        )
+        == 2
+    )
 
 
 @pytest.mark.requirement(15)
 @pytest.mark.usefixtures("jobs_in_process")
-def test_interrupted_job_of_train_all_is_resumed(eyevsai: Eyevsai, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ("train-all", "--models", "deep_v1/standard", "--datasets", "stripes", "--threads", "1", *SMALL)
+def test_interrupted_job_of_train_all_is_resumed(
+    eyevsai: Eyevsai, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = (
+        "train-all",
+        "--models",
+        "deep_v1/standard",
+        "--datasets",
+        "stripes",
+        "--threads",
+        "1",
+        *SMALL,
+    )
     with monkeypatch.context() as patch:
         inject(patch, "stop:9")  # in the second epoch
         eyevsai(*command, code=143)
@@ -92,9 +130,18 @@ def test_interrupted_train_all_ends_its_jobs_and_resumes(
     eyevsai_process: Eyevsai, workplace: Path, data: Path, number: signal.Signals
 ) -> None:
     command = ("train-all", "--models", "deep_v1/standard", "--datasets", "stripes", *SMALL)
-    env = os.environ | {"FAULT": "hang:9", "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"}  # in the second epoch
-    matrix = subprocess.Popen([sys.executable, "-m", "eyevsai", *command], cwd=workplace, env=env,
-                              stderr=subprocess.PIPE, text=True)  # fmt: skip
+    env = os.environ | {
+        "FAULT": "hang:9",
+        "PYTHONPATH": PATH,
+        "OMP_NUM_THREADS": "1",
+    }  # in the second epoch
+    matrix = subprocess.Popen(
+        [sys.executable, "-m", "eyevsai", *command],
+        cwd=workplace,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     until = time.monotonic() + 120
     while not any((workplace / "state").glob("runs/*/checkpoints/*.json")):
         assert time.monotonic() < until

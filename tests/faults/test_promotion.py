@@ -36,13 +36,20 @@ STORES = ["sqlite", "postgresql+psycopg2", "postgresql+psycopg"]
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path, template_store: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def store(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    template_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
     """Return the URI of an empty store."""
     if request.param == "sqlite":
         copy_store(template_store, tmp_path)
         uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     else:
-        uri = create_database(request.getfixturevalue("postgres"), f"promotion_{time.monotonic_ns()}")
+        uri = create_database(
+            request.getfixturevalue("postgres"), f"promotion_{time.monotonic_ns()}"
+        )
         uri = uri.replace("postgresql", request.param, 1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return open_store()
@@ -70,10 +77,18 @@ def transition(client: MlflowClient, number: int, stage: str) -> None:
 
 
 def start_promoter(store: str, number: int) -> subprocess.Popen[str]:
-    """Start a process that promotes version `number` to each stage that it reads, and wait until it listens."""
+    """Start a process that promotes version `number` to each stage that it reads, and wait until it
+    listens.
+    """
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    job = subprocess.Popen([sys.executable, "-c", PROMOTE, store, str(number)], env=env, text=True,
-                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    job = subprocess.Popen(
+        [sys.executable, "-c", PROMOTE, store, str(number)],
+        env=env,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert job.stdout is not None
     assert job.stdout.readline() == "ready\n", job.communicate()[1]
     return job
@@ -85,9 +100,14 @@ def stage_of(turn: int, place: int) -> str:
 
 
 @pytest.mark.requirement(7)
-@pytest.mark.parametrize("store", ["sqlite", "postgresql+psycopg", pytest.param(STORES[1], marks=pytest.mark.slow)],
-                         indirect=True)  # fmt: skip
-def test_two_processes_that_promote_leave_one_version_in_production(store: str, client: MlflowClient) -> None:
+@pytest.mark.parametrize(
+    "store",
+    ["sqlite", "postgresql+psycopg", pytest.param(STORES[1], marks=pytest.mark.slow)],
+    indirect=True,
+)
+def test_two_processes_that_promote_leave_one_version_in_production(
+    store: str, client: MlflowClient
+) -> None:
     job, own = start_promoter(store, 1), open_registry(store)
     held = []
     for turn in range(12):
@@ -114,7 +134,9 @@ def test_processes_that_promote_leave_one_version_in_production(
         for place, job in enumerate(jobs):
             print(stage_of(number, place), file=job.stdin, flush=True)
         said = [job.stdout.readline() for job in jobs]
-        failed = [job.communicate()[1] for job, line in zip(jobs, said, strict=True) if line != "done\n"]
+        failed = [
+            job.communicate()[1] for job, line in zip(jobs, said, strict=True) if line != "done\n"
+        ]
         assert failed == []
         model = read_model(client, NAME)
         held.append((in_stage(model, "Production"), model.aliases["production"]))
@@ -134,7 +156,10 @@ class TestByHand:
         client.set_registered_model_alias(NAME, "production", "5")
         model = read_model(client, NAME)
         assert holder_of(model, "production") == Holder(5, "alias")
-        assert "alias production is 5, stage Production 2; the alias was set by hand" in disagreements(model)[0]
+        assert (
+            "alias production is 5, stage Production 2; the alias was set by hand"
+            in disagreements(model)[0]
+        )
         settle(client, NAME)
         model = read_model(client, NAME)
         assert (in_stage(model, "Production"), in_stage(model, "Archived")) == ([5], [2])
@@ -158,7 +183,10 @@ class TestByHand:
         put(client, NAME, "staging", None)
         model = read_model(client, NAME)
         assert (in_stage(model, "Production"), in_stage(model, "Staging"), dict(model.aliases)) == (
-            [3], [], {"production": 3})  # fmt: skip
+            [3],
+            [],
+            {"production": 3},
+        )
         put(client, NAME, "staging", 3)
         put(client, NAME, "production", 1)
         model = read_model(client, NAME)

@@ -1,6 +1,8 @@
-"""Stores that share one artifact folder: whatever people do in one, each version that the registries name still loads.
+"""Stores that share one artifact folder: whatever people do in one, each version that the
+registries name still loads.
 
-Two databases, a file store of MLflow, a copied database and a run that is in progress keep their files in one folder.
+Two databases, a file store of MLflow, a copied database and a run that is in progress keep their
+files in one folder.
 """
 
 from __future__ import annotations
@@ -49,8 +51,15 @@ NAME = ModelName("stripes", "deep_v1", "standard")
 MODEL = TRAINED["deep_v1"]
 A, B, COPY = "a", "b", "copy"
 OWNERS, STORES = st.sampled_from([A, B]), st.sampled_from([A, B, COPY])
-CLEANUPS = st.sampled_from([{"keep": 1}, {"keep": 2}, {"orphans": True}, {"failed_runs": True, "days": 0.0},
-                            {"all": True, "keep": 1, "days": 0.0}])  # fmt: skip
+CLEANUPS = st.sampled_from(
+    [
+        {"keep": 1},
+        {"keep": 2},
+        {"orphans": True},
+        {"failed_runs": True, "days": 0.0},
+        {"all": True, "keep": 1, "days": 0.0},
+    ]
+)
 
 
 class SharedArtifacts(RuleBasedStateMachine):
@@ -66,7 +75,10 @@ class SharedArtifacts(RuleBasedStateMachine):
         self.environment = dict(os.environ)
         self.root = Path(tempfile.mkdtemp(prefix="eyevsai-shared-"))
         self.state = self.root / "state"
-        self.uris = {A: f"sqlite:///{self.root / 'mlflow.db'}", COPY: f"sqlite:///{self.root / 'copy.db'}"}
+        self.uris = {
+            A: f"sqlite:///{self.root / 'mlflow.db'}",
+            COPY: f"sqlite:///{self.root / 'copy.db'}",
+        }
         self.precious: dict[Path, bytes] = {}  # files of the file store and of the run in progress
 
     def teardown(self) -> None:
@@ -82,7 +94,10 @@ class SharedArtifacts(RuleBasedStateMachine):
             copy_store(self.template, self.root / "other")
             self.uris[B] = f"sqlite:///{self.root / 'other' / 'mlflow.db'}"
             with closing(sqlite3.connect(self.root / "other" / "mlflow.db")) as database, database:
-                database.execute("update experiments set artifact_location = ?", [str(self.root / "mlruns" / "0")])
+                database.execute(
+                    "update experiments set artifact_location = ?",
+                    [str(self.root / "mlruns" / "0")],
+                )
         else:
             self.uris[B] = create_database(self.postgres, f"shared_{time.monotonic_ns()}")
             self._make_postgres()
@@ -102,7 +117,9 @@ class SharedArtifacts(RuleBasedStateMachine):
         self.use(B)
         open_store()
         with psycopg.connect(self.uris[B].replace("+psycopg2", "")) as connection:
-            connection.execute("update experiments set artifact_location = %s", [str(self.root / "mlruns" / "0")])
+            connection.execute(
+                "update experiments set artifact_location = %s", [str(self.root / "mlruns" / "0")]
+            )
 
     def _make_file_store(self) -> None:
         os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
@@ -157,8 +174,15 @@ class SharedArtifacts(RuleBasedStateMachine):
         version = self.pick(store, place)
         if version is not None:
             with suppress(UserError, RunFailed):
-                promote(PromoteSettings(name=version.name, version=version.number, force=True, reason="a test",
-                                        state_root=str(self.state)))  # fmt: skip
+                promote(
+                    PromoteSettings(
+                        name=version.name,
+                        version=version.number,
+                        force=True,
+                        reason="a test",
+                        state_root=str(self.state),
+                    )
+                )
 
     @rule(store=STORES, name=st.sampled_from([MODEL, "copies"]))
     def roll_back(self, store: str, name: str) -> None:
@@ -209,7 +233,9 @@ class SharedArtifacts(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def machine(template_store: Path, trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> type[SharedArtifacts]:
+def machine(
+    template_store: Path, trained_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> type[SharedArtifacts]:
     """Return the machine with an empty store and a model to work with."""
     with closing(sqlite3.connect(trained_store / "mlflow.db")) as database:
         wanted = "select storage_location from model_versions where name = ?"
@@ -222,16 +248,26 @@ def machine(template_store: Path, trained_store: Path, monkeypatch: pytest.Monke
 
 def play(machine: type[SharedArtifacts], examples: int, steps: int) -> None:
     checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-    chosen = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=checks)
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=checks,
+    )
     run_state_machine_as_test(machine, settings=chosen)
 
 
 @pytest.mark.parametrize("store", [COPY, B])
-def test_all_that_another_store_deletes_is_its_own(machine: type[SharedArtifacts], store: str) -> None:
+def test_all_that_another_store_deletes_is_its_own(
+    machine: type[SharedArtifacts], store: str
+) -> None:
     shared = machine()
     try:
         shared.make_stores()
-        for chosen in ({"keep": 1}, {"all": True, "keep": 0, "including_newest": True, "days": 0.0}):
+        for chosen in (
+            {"keep": 1},
+            {"all": True, "keep": 0, "including_newest": True, "days": 0.0},
+        ):
             shared.clean(store, chosen)
             assert [each.number for each in shared.versions(A)] == [1, 2]
             shared.each_version_loads()
@@ -246,7 +282,9 @@ def test_two_sqlite_stores_that_share_artifacts(machine: type[SharedArtifacts]) 
     assert machine.loaded > 100
 
 
-def test_sqlite_and_postgresql_that_share_artifacts(machine: type[SharedArtifacts], postgres: str) -> None:
+def test_sqlite_and_postgresql_that_share_artifacts(
+    machine: type[SharedArtifacts], postgres: str
+) -> None:
     machine.postgres = postgres
     play(machine, examples=3, steps=12)
     assert machine.loaded > 30

@@ -1,4 +1,6 @@
-"""Requirements 2, 4 and 6: a store that is not there yet, that goes away, and that many write to at once."""
+"""Requirements 2, 4 and 6: a store that is not there yet, that goes away, and that many write to at
+once.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +48,22 @@ class Server:
 
     def start(self) -> None:
         command = [
-            sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}", "--serve-artifacts",
-            "--artifacts-destination", str(self.folder / "artifacts"), "--default-artifact-root", "mlflow-artifacts:/",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{self.folder / 'mlflow.db'}",
+            "--serve-artifacts",
+            "--artifacts-destination",
+            str(self.folder / "artifacts"),
+            "--default-artifact-root",
+            "mlflow-artifacts:/",
+        ]
         env = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
         env.pop("MLFLOW_TRACKING_URI", None)
         self.process = subprocess.Popen(
@@ -107,10 +121,14 @@ def test_server_has_every_point_after_an_outage(
     place = make_place(tmp_path / "place", template_store, stripes)
     epochs = 4 * outage_s  # an epoch takes a third of a second and more: longer than the outage
     env = place.environment(FAULT="slow", MLFLOW_TRACKING_URI=server.uri, FAULT_KEEP="")
-    log = tmp_path / "log"  # not a pipe: nobody reads it during the outage, and a full one would hold the job up
+    log = (
+        tmp_path / "log"
+    )  # not a pipe: nobody reads it during the outage, and a full one would hold the job up
     with open(log, "w") as stream:
         command = place.command(epochs=epochs, patience=0)
-        job = subprocess.Popen(command, cwd=place.folder, env=env, stdout=stream, stderr=subprocess.STDOUT)
+        job = subprocess.Popen(
+            command, cwd=place.folder, env=env, stdout=stream, stderr=subprocess.STDOUT
+        )
     while "\nepoch 2 " not in log.read_text():
         assert job.poll() is None, log.read_text()
         time.sleep(0.1)
@@ -124,8 +142,12 @@ def test_server_has_every_point_after_an_outage(
     assert run.info.status == "FINISHED"
     history = client.get_metric_history(run.info.run_id, "valid/loss")
     assert [point.step for point in history] == list(range(1, epochs + 1))
-    times = [point.timestamp for point in client.get_metric_history(run.info.run_id, "images_per_s")]
-    assert max(after - before for before, after in zip(times, times[1:], strict=False)) < 1500  # no epoch was held up
+    times = [
+        point.timestamp for point in client.get_metric_history(run.info.run_id, "images_per_s")
+    ]
+    assert (
+        max(after - before for before, after in zip(times, times[1:], strict=False)) < 1500
+    )  # no epoch was held up
     assert client.get_model_version("stripes-deep_v1-standard", "1").status == "READY"
 
 
@@ -138,7 +160,12 @@ def test_pending_writes_are_synced_after_a_server_was_gone_for_good(
     env = place.environment(FAULT="slow", MLFLOW_TRACKING_URI=server.uri, FAULT_KEEP="")
     command = place.command(epochs=12, patience=0)
     job = subprocess.Popen(
-        command, cwd=place.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=place.folder,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     wait_for_line(job, "epoch 2 ")
     server.stop()
@@ -148,7 +175,9 @@ def test_pending_writes_are_synced_after_a_server_was_gone_for_good(
     assert "Traceback" not in said
     server.start()
     sync = [sys.executable, "-m", "eyevsai", "sync"]
-    done = subprocess.run(sync, cwd=place.folder, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        sync, cwd=place.folder, env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "0 entries are left"
     client = MlflowClient(tracking_uri=server.uri)
@@ -164,10 +193,20 @@ def start_eight(uri: str, folder: Path, stripes: Path) -> list[str]:
     flags = [part for name, value in TINY.items() for part in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "eyevsai", "train", "--data", str(stripes), *flags]
     env = os.environ | {
-        "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": uri, "EYEVSAI_STATE": str(folder / "s"),
-    }  # fmt: skip
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_TRACKING_URI": uri,
+        "EYEVSAI_STATE": str(folder / "s"),
+    }
     jobs = [
-        subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=env,
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         for _ in range(8)
     ]
     said = [job.communicate(timeout=280)[1] for job in jobs]
@@ -197,7 +236,9 @@ def test_eight_trainings_start_on_a_store_that_does_not_exist(
     record_property("tried", 8)
     record_property("survived", 8 - len(failed))
     assert failed == []
-    versions = MlflowClient(tracking_uri=new_store).search_model_versions("name = 'stripes-deep_v1-standard'")
+    versions = MlflowClient(tracking_uri=new_store).search_model_versions(
+        "name = 'stripes-deep_v1-standard'"
+    )
     assert sorted(int(version.version) for version in versions) == list(range(1, 9))
 
 
@@ -222,7 +263,9 @@ register_many(int(sys.argv[1]))
 
 
 def versions_of_many(uri: str) -> list[int]:
-    versions = MlflowClient(tracking_uri=uri).search_model_versions("name = 'many-deep_v1-standard'", max_results=1000)
+    versions = MlflowClient(tracking_uri=uri).search_model_versions(
+        "name = 'many-deep_v1-standard'", max_results=1000
+    )
     return sorted(int(version.version) for version in versions)
 
 
@@ -249,7 +292,10 @@ def test_eight_processes_create_one_store_and_register_without_a_gap(
 ) -> None:
     env = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": new_store}
     command = [sys.executable, "-c", REGISTER, str(count)]
-    jobs = [subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    jobs = [
+        subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+        for _ in range(8)
+    ]
     said = [job.communicate(timeout=500)[1] for job in jobs]
     numbers = versions_of_many(new_store)
     record_property("tried", 8 * count)
@@ -282,7 +328,9 @@ def test_many_runs_log_one_dataset_at_the_same_moment(
 
 @pytest.mark.requirement(6)
 @pytest.mark.parametrize("new_store", SLOWLY_BOTH, indirect=True)
-def test_many_jobs_create_one_experiment_at_the_same_moment(new_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_jobs_create_one_experiment_at_the_same_moment(
+    new_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store)
     open_store()
     barrier = threading.Barrier(8)
@@ -304,10 +352,17 @@ def test_many_jobs_create_one_experiment_at_the_same_moment(new_store: str, monk
 def test_store_takes_the_longest_values_of_an_imported_record(
     eyevsai: Eyevsai, workplace: Path, new_store: str
 ) -> None:
-    longest = {"version": "v" * 60, "variation": "v" * 60, "dataset": "d/ :?é" + "d" * 54, "model_type": "m" * 60}
+    longest = {
+        "version": "v" * 60,
+        "variation": "v" * 60,
+        "dataset": "d/ :?é" + "d" * 54,
+        "model_type": "m" * 60,
+    }
     params = {f"_setting-{number}. {'x' * 180}": "x" * 9000 for number in range(150)}
     metrics = {f"{number}": 1e300 for number in range(1100)}
-    record = make_record(1, final_hyperparameters=params, metrics=metrics, tags=["x" * 90] * 200, **longest)
+    record = make_record(
+        1, final_hyperparameters=params, metrics=metrics, tags=["x" * 90] * 200, **longest
+    )
     path = write_registry(workplace / "training_registry.json", record)
     eyevsai("registry", "import", str(path), MLFLOW_TRACKING_URI=new_store)
     (run,) = MlflowClient(tracking_uri=new_store).search_runs(["0"])
@@ -319,9 +374,19 @@ def test_store_takes_the_longest_values_of_an_imported_record(
 
 
 @pytest.mark.slow
-def test_an_import_through_a_server_prints_nothing_but_json(eyevsai: Eyevsai, workplace: Path, server: Server) -> None:
+def test_an_import_through_a_server_prints_nothing_but_json(
+    eyevsai: Eyevsai, workplace: Path, server: Server
+) -> None:
     path = write_registry(workplace / "training_registry.json", make_record(1))
-    done = json.loads(eyevsai("registry", "import", str(path), "--json", MLFLOW_TRACKING_URI=server.uri).stdout)
+    done = json.loads(
+        eyevsai("registry", "import", str(path), "--json", MLFLOW_TRACKING_URI=server.uri).stdout
+    )
     assert [each["model_uri"] for each in done["written"]] == ["models:/pets-deep_v2-resnet/1"]
-    said = eyevsai("predict", "models:/pets-deep_v2-resnet/1", str(path), code=2, MLFLOW_TRACKING_URI=server.uri).stderr
+    said = eyevsai(
+        "predict",
+        "models:/pets-deep_v2-resnet/1",
+        str(path),
+        code=2,
+        MLFLOW_TRACKING_URI=server.uri,
+    ).stderr
     assert "was imported" in said

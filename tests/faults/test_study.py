@@ -1,4 +1,6 @@
-"""Requirement 14: eight processes on one study, three of them killed; it goes on and has exactly what was asked for."""
+"""Requirement 14: eight processes on one study, three of them killed; it goes on and has exactly
+what was asked for.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,13 @@ tune(Path(sys.argv[1]), sys.argv[2] or None, int(sys.argv[3]), int(sys.argv[4]))
 
 
 def open_study(folder: Path, url: str | None, count: int) -> Study:
-    study = Study("row14", Place(url, folder / "row14.journal"), TuneSettings(n_trials=count, jobs=TUNERS), SPACE, 1)
+    study = Study(
+        "row14",
+        Place(url, folder / "row14.journal"),
+        TuneSettings(n_trials=count, jobs=TUNERS),
+        SPACE,
+        1,
+    )
     study.begin(SPACE.describe())
     return study
 
@@ -44,7 +52,10 @@ def tune(folder: Path, url: str | None, count: int, worker: int) -> None:
 
     study, process = open_study(folder, url, count), json.dumps(describe_process())
     while True:
-        study.sweep(lambda described, run_id: has_died(described, RunFolder(folder, "none")), lambda run_id: None)
+        study.sweep(
+            lambda described, run_id: has_died(described, RunFolder(folder, "none")),
+            lambda run_id: None,
+        )
         trial = study.ask(0, worker, process)
         if trial is None:
             if study.is_done():
@@ -84,7 +95,10 @@ def test_killed_tuners_lose_and_double_no_trial(tmp_path: Path, storage: str, co
     url = f"sqlite:///{tmp_path}/studies.db" if storage == "sqlite" else ""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", TUNER, str(tmp_path), url, str(count)]
-    tuners = [subprocess.Popen([*command, str(worker)], env=environment, cwd=ROOT) for worker in range(TUNERS)]
+    tuners = [
+        subprocess.Popen([*command, str(worker)], env=environment, cwd=ROOT)
+        for worker in range(TUNERS)
+    ]
     watched = open_study(tmp_path, url or None, count)
     deadline = time.monotonic() + 200
     while sum(trial.state.is_finished() for trial in watched.trials()) < count // 4:

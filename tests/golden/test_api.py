@@ -1,4 +1,6 @@
-"""The names that programs import, what they take, and the fields of what they return, are those on record."""
+"""The names that programs import, what they take, and the fields of what they return, are those on
+record.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,18 @@ PARTS = (Compared, Pair, Difference, Interval, Verdict)  # of results
 
 
 def describe_api() -> dict[str, Any]:
-    """Every public name: signature, fields, or public methods; and the keywords that signatures speak of."""
-    described = {name: _describe(getattr(eyevsai, name)) for name in eyevsai.__all__ if name != "__version__"}
+    """Every public name: signature, fields, or public methods; and the keywords that signatures
+    speak of.
+    """
+    described = {
+        name: _describe(getattr(eyevsai, name)) for name in eyevsai.__all__ if name != "__version__"
+    }
     described |= {found.__name__: _describe(found) for found in PARTS}
     for name, found in inspect.getmembers(keywords, inspect.isclass):
         if name.endswith("Keywords"):
-            described[name] = {key: hint.__forward_arg__ for key, hint in found.__annotations__.items()}
+            described[name] = {
+                key: hint.__forward_arg__ for key, hint in found.__annotations__.items()
+            }
     return described
 
 
@@ -33,12 +41,19 @@ def _describe(found: Any) -> Any:
     if dataclasses.is_dataclass(found):
         return {field.name: field.type for field in dataclasses.fields(found)}
     if not inspect.isclass(found):
-        return [str(inspect.signature(each)).replace("'", "") for each in get_overloads(found) or [found]]
+        return [
+            str(inspect.signature(each)).replace("'", "")
+            for each in get_overloads(found) or [found]
+        ]
     if issubclass(found, Exception):
         return [base.__name__ for base in found.__mro__[1:-2]]
     public = {name: member for name, member in vars(found).items() if not name.startswith("_")}
-    return {name: str(inspect.signature(member.fget if isinstance(member, property) else member)).replace("'", "")
-            for name, member in public.items()}  # fmt: skip
+    return {
+        name: str(
+            inspect.signature(member.fget if isinstance(member, property) else member)
+        ).replace("'", "")
+        for name, member in public.items()
+    }
 
 
 def test_the_api_is_the_one_on_record() -> None:
@@ -53,7 +68,9 @@ def test_every_function_shows_how_it_is_called() -> None:
 def test_types_are_shipped() -> None:
     import tomllib
 
-    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["eyevsai"]
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]["eyevsai"]
     assert "py.typed" in packed
     assert (ROOT / "eyevsai" / "py.typed").is_file()
 

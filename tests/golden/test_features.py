@@ -1,4 +1,6 @@
-"""Features against scikit-image and numpy, on photographs that scikit-image ships and, where they are, on others."""
+"""Features against scikit-image and numpy, on photographs that scikit-image ships and, where they
+are, on others.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ Crops = np.ndarray
 def shipped() -> list[np.ndarray]:
     """A person, a cat and a cup of coffee, whole and in parts."""
     pictures = [data.astronaut(), data.chelsea(), data.coffee()]
-    return [*pictures, *(picture[40 : 40 + side, 90 : 90 + side] for picture in pictures for side in (240, 111))]
+    return [
+        *pictures,
+        *(picture[40 : 40 + side, 90 : 90 + side] for picture in pictures for side in (240, 111)),
+    ]
 
 
 @pytest.fixture(scope="module", params=["shipped", "photos"])
@@ -42,7 +47,9 @@ def crops(request: pytest.FixtureRequest) -> Crops:
             pytest.skip(f"no photographs at {PHOTOS}: set EYEVSAI_PHOTOS")
         pictures = [decode(path) for path in sorted(Path(PHOTOS).glob("*/*/*.jpg"))[::90]]
     preprocessing = Preprocessing(SIZE)
-    return torch.cat([preprocessing.crop(torch.from_numpy(each.copy())[None]) for each in pictures]).numpy()
+    return torch.cat(
+        [preprocessing.crop(torch.from_numpy(each.copy())[None]) for each in pictures]
+    ).numpy()
 
 
 def channels(crops: Crops) -> tuple[torch.Tensor, ...]:
@@ -62,7 +69,9 @@ def test_hog_is_scikit_images(crops: Crops, cells: int, orientations: int) -> No
     module, cell = Hog(SIZE, orientations, cells), SIZE // cells
     assert (module.histogram.rows, module.histogram.columns) == (cells, cells)
     sizes = (orientations, (cell, cell), (2, 2))
-    expected = np.stack([hog_of_cells(crop, *sizes, cells=cells, channel_axis=-1) for crop in crops])
+    expected = np.stack(
+        [hog_of_cells(crop, *sizes, cells=cells, channel_axis=-1) for crop in crops]
+    )
     np.testing.assert_allclose(module(channels(crops)).numpy(), expected, atol=1e-5)
     expected = np.stack([hog_of_cells(grey, *sizes, cells=cells) for grey in greys(crops)])
     np.testing.assert_allclose(module([grey_levels(*channels(crops))]).numpy(), expected, atol=1e-5)
@@ -81,13 +90,21 @@ def test_lbp_is_scikit_images_but_for_ties(crops: Crops, neighbours: int, radius
     grey = greys(crops)
     codes = module.codes(torch.from_numpy(grey).float()).numpy()
     inner = slice(radius, -radius)
-    expected = np.stack([local_binary_pattern(each, neighbours, radius, "uniform")[inner, inner] for each in grey])
+    expected = np.stack(
+        [local_binary_pattern(each, neighbours, radius, "uniform")[inner, inner] for each in grey]
+    )
     other = codes != expected
     assert other.mean() <= 1e-3
-    distance = np.stack([nearest_tie(each.astype(np.float64), module)[inner, inner] for each in grey])
-    assert (distance[other] < 1e-6).all()  # a neighbour is as light as the pixel, and rounding decides
+    distance = np.stack(
+        [nearest_tie(each.astype(np.float64), module)[inner, inner] for each in grey]
+    )
+    assert (
+        distance[other] < 1e-6
+    ).all()  # a neighbour is as light as the pixel, and rounding decides
     shares = module(torch.from_numpy(grey).float()).numpy()
-    histograms = np.stack([np.bincount(each.astype(int).ravel(), minlength=neighbours + 2) for each in expected])
+    histograms = np.stack(
+        [np.bincount(each.astype(int).ravel(), minlength=neighbours + 2) for each in expected]
+    )
     np.testing.assert_allclose(shares, histograms / expected[0].size, atol=1e-3)
 
 
@@ -98,9 +115,14 @@ def nearest_tie(grey: np.ndarray, module: Lbp) -> np.ndarray:
     for down, right in module.places:
         top, left = np.floor(down), np.floor(right)
         rows = [np.take(grey, y[:, 0].astype(int) + int(top + a), 0, mode="clip") for a in (0, 1)]
-        corners = [[np.take(row, x[0].astype(int) + int(left + b), 1, mode="clip") for b in (0, 1)] for row in rows]
+        corners = [
+            [np.take(row, x[0].astype(int) + int(left + b), 1, mode="clip") for b in (0, 1)]
+            for row in rows
+        ]
         across = [near + (far - near) * (right - left) for near, far in corners]
-        nearest = np.minimum(nearest, abs(across[0] + (across[1] - across[0]) * (down - top) - grey))
+        nearest = np.minimum(
+            nearest, abs(across[0] + (across[1] - across[0]) * (down - top) - grey)
+        )
     return nearest
 
 
@@ -109,7 +131,9 @@ def test_colors_are_those_of_scikit_image_and_numpy(crops: Crops, hues: int, ton
     found = ColorHistogram(SIZE, hues, tones, levels=1)(*channels(crops)).numpy()
     ranges = ((0, 1), (0, 1), (0, 255))
     pixels = [rgb2hsv(crop.astype(np.float64)).reshape(-1, 3) for crop in crops]
-    counted = [np.histogramdd(each, bins=(hues, tones, tones), range=ranges)[0].ravel() for each in pixels]
+    counted = [
+        np.histogramdd(each, bins=(hues, tones, tones), range=ranges)[0].ravel() for each in pixels
+    ]
     np.testing.assert_allclose(found, np.stack(counted) / SIZE**2, atol=1e-5)
 
 

@@ -1,4 +1,6 @@
-"""What must not change unnoticed: losses of a tiny run, the flags, the files written from declarations."""
+"""What must not change unnoticed: losses of a tiny run, the flags, the files written from
+declarations.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ from tests.conftest import ROOT
 
 HERE = Path(__file__).parent
 ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
-# Features stand in test_features.py; bases are compared with their libraries in tests/unit/test_transfer.py.
+# Features stand in test_features.py; bases are compared with their libraries in
+# tests/unit/test_transfer.py.
 NETWORKS = [pair for pair in ALL if pair[0] not in ("shallow", "transfer")]
-# Skip connections make 1e-3 of how a CPU rounds within two epochs, the plain network 5e-7: it stands for the loop.
+# Skip connections make 1e-3 of how a CPU rounds within two epochs, the plain network 5e-7: it
+# stands for the loop.
 TRAINED = [("deep_v1", "standard")]
 
 
@@ -32,21 +36,36 @@ def tiny_losses(family: str, variation: str, cache_root: Path) -> list[list[floa
     """Train and valid loss per epoch on digits: float32, one thread, seed 0."""
     declared = family_of(family).variations[variation].settings
     settings = declared(
-        image_size=32, width=4, epochs=3, batch_size=64, precision="float32", device="cpu", warmup_epochs=1.0,
-        optimizer="sgd", lr=1e-3,  # Adam divides by tiny gradients, and so makes much of how a CPU rounds
-    )  # fmt: skip
+        image_size=32,
+        width=4,
+        epochs=3,
+        batch_size=64,
+        precision="float32",
+        device="cpu",
+        warmup_epochs=1.0,
+        optimizer="sgd",
+        lr=1e-3,  # Adam divides by tiny gradients, and so makes much of how a CPU rounds
+    )
     torch.set_num_threads(1)
     dataset = load_dataset(DataSettings(cache_root=str(cache_root)))
     learner = build(family, variation, settings, dataset.classes, seed=0)
     data = dataset.open(learner.preprocessing)
     losses: list[list[float]] = []
-    learner.fit(data.train, data.valid, lambda epoch, row: losses.append([row["train/loss"], row["valid/loss"]]))
+    learner.fit(
+        data.train,
+        data.valid,
+        lambda epoch, row: losses.append([row["train/loss"], row["valid/loss"]]),
+    )
     return losses
 
 
 def untrained_loss(family: str, variation: str, cache_root: Path) -> float:
-    """Mean negative log likelihood of digits' valid split by a network as it is built from seed 0."""
-    settings = family_of(family).variations[variation].settings(image_size=32, width=8, device="cpu")
+    """Mean negative log likelihood of digits' valid split by a network as it is built from seed
+    0.
+    """
+    settings = (
+        family_of(family).variations[variation].settings(image_size=32, width=8, device="cpu")
+    )
     dataset = load_dataset(DataSettings(cache_root=str(cache_root)))
     learner = build(family, variation, settings, dataset.classes, seed=0)
     valid = dataset.open(learner.preprocessing).valid
@@ -62,7 +81,9 @@ def decoded(cache_root: Path) -> Path:
 
 
 @pytest.mark.parametrize(("family", "variation"), NETWORKS)
-def test_an_untrained_network_says_what_is_on_record(family: str, variation: str, decoded: Path) -> None:
+def test_an_untrained_network_says_what_is_on_record(
+    family: str, variation: str, decoded: Path
+) -> None:
     recorded = json.loads((HERE / "losses.json").read_text())["untrained"][f"{family}/{variation}"]
     assert untrained_loss(family, variation, decoded) == pytest.approx(recorded, rel=1e-4)
 
@@ -78,7 +99,9 @@ def test_losses_are_those_on_record(family: str, variation: str, decoded: Path) 
 @pytest.mark.parametrize(("family", "variation"), ALL)
 def test_flags_are_those_on_record(family: str, variation: str) -> None:
     recorded = json.loads((HERE / "flags.json").read_text())[f"{family}/{variation}"]
-    assert {setting.flag: setting.default for setting in train_settings(family, variation)} == recorded
+    assert {
+        setting.flag: setting.default for setting in train_settings(family, variation)
+    } == recorded
 
 
 @pytest.mark.parametrize("path", render_files(), ids=lambda path: path.name)
@@ -87,12 +110,27 @@ def test_generated_files_are_up_to_date(path: Path) -> None:
 
 
 def test_the_api_and_help_import_nothing_heavy() -> None:
-    code = "import sys, eyevsai\nfrom eyevsai import train, tune, evaluate, compare, export, load, UserError\n"
-    code += "assert 'train' in dir(eyevsai)\nheavy = {'torch', 'mlflow', 'numpy', 'optuna'} & set(sys.modules)\n"
+    code = (
+        "import sys, eyevsai\nfrom eyevsai import train, tune, evaluate, compare, export, "
+        "load, "
+        "UserError\n"
+    )
+    code += (
+        "assert 'train' in dir(eyevsai)\nheavy = {'torch', 'mlflow', 'numpy', 'optuna'} & "
+        "set(sys.modules)\n"
+    )
     code += "assert not heavy, heavy\n"
-    code += "sys.argv = ['eyevsai', 'train', '--model', 'deep_v1', '--help']\nfrom eyevsai.cli import main\n"
-    others = "{'eyevsai.models.transfer.settings', 'eyevsai.models.shallow.settings'}"  # nor what other models declare
-    code += f"try:\n    main()\nfinally:\n    heavy = ({{'torch', 'mlflow', 'numpy'}} | {others}) & set(sys.modules)\n"
+    code += (
+        "sys.argv = ['eyevsai', 'train', '--model', 'deep_v1', '--help']\nfrom eyevsai.cli "
+        "import main\n"
+    )
+    # nor what other models declare
+    others = "{'eyevsai.models.transfer.settings', 'eyevsai.models.shallow.settings'}"
+    code += (
+        f"try:\n    main()\nfinally:\n    heavy = ({{'torch', 'mlflow', 'numpy'}} | "
+        f"{others}) & "
+        "set(sys.modules)\n"
+    )
     code += "    assert not heavy, heavy"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -24,7 +24,9 @@ def project(workplace: Path) -> Path:
     for name in ("MLproject", "conda.yaml"):
         shutil.copy(ROOT / name, workplace)
     for name in ("eyevsai", "entrypoints"):
-        shutil.copytree(ROOT / name, workplace / name)  # with the bytecode, which is valid for the copies
+        shutil.copytree(
+            ROOT / name, workplace / name
+        )  # with the bytecode, which is valid for the copies
     return workplace
 
 
@@ -33,11 +35,23 @@ def mlflow_run(project: Path) -> MlflowRun:
     """Runs `mlflow run . -e ENTRY ...` in the project and returns what became of it."""
 
     def run(entry: str, *arguments: str, manager: str = "local", code: int = 0, **env: str):  # type: ignore[no-untyped-def]
-        command = [sys.executable, "-m", "mlflow", "run", ".", "-e", entry, f"--env-manager={manager}", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "run",
+            ".",
+            "-e",
+            entry,
+            f"--env-manager={manager}",
+            *arguments,
+        ]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= {"PATH": path, "OMP_NUM_THREADS": "1"} | env
-        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(
+            command, cwd=project, env=environment, capture_output=True, text=True, timeout=280
+        )
         assert done.returncode == code, done.stdout + done.stderr
         return done
 

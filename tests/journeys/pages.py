@@ -1,16 +1,18 @@
 """What README and docs tell people to type: read from their Markdown, in order.
 
-A fenced block of `console`, `bash` or `sh` holds commands; in `console` they begin with `$ ` and what stands below one
-is what it prints. Of that, numbers and ids may differ, and `...` stands for anything. A `python` block is a program,
-which needs none of the blocks above it and prints what its comments say (`# prints: TEXT`). A `toml` block whose first
-line is `# NAME.toml` is that file, which commands below it read.
+A fenced block of `console`, `bash` or `sh` holds commands; in `console` they begin with `$ ` and
+what stands below one is what it prints. Of that, numbers and ids may differ, and `...` stands for
+anything. A `python` block is a program, which needs none of the blocks above it and prints what its
+comments say (`# prints: TEXT`). A `toml` block whose first line is `# NAME.toml` is that file,
+which commands below it read.
 
 HTML comments above a block, which a reader of the source sees, say what the tests do with it:
 
     <!-- not run: REASON -->            none of its commands; REASON begins with one of REASONS
     <!-- not run: REASON: make test --> only not the commands that begin so
     <!-- exit code 2 -->                its last command ends with this code
-    <!-- given: ~/pictures/birds -->    images lie there, in class folders; a path that ends with .png is one image
+    <!-- given: ~/pictures/birds -->    images lie there, in class folders; a path that ends with
+    .png is one image
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class Command:
         """The word of REASONS that `not_run` begins with, or all of it."""
         if self.not_run is None:
             return None
-        return next((word for word in REASONS if re.match(rf"{word}\b", self.not_run)), self.not_run)
+        return next(
+            (word for word in REASONS if re.match(rf"{word}\b", self.not_run)), self.not_run
+        )
 
 
 @dataclass(frozen=True)
@@ -71,23 +75,35 @@ class Page:
     @property
     def runs(self) -> bool:
         """Whether anything in it is run by the tests."""
-        return any(command.not_run is None and command.language != "toml" for command in self.commands)
+        return any(
+            command.not_run is None and command.language != "toml" for command in self.commands
+        )
 
     @property
     def clones(self) -> bool:
         """Whether its reader needs nothing before."""
-        return any(command.text.startswith("git clone <this repository>") for command in self.commands)
+        return any(
+            command.text.startswith("git clone <this repository>") for command in self.commands
+        )
 
 
 def read_pages() -> list[Page]:
     """README and all of docs."""
     paths = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    return [read_page(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in paths]
+    return [
+        read_page(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
+        for path in paths
+    ]
 
 
 def read_page(name: str, text: str) -> Page:
     """The commands of a page whose Markdown is given."""
-    lines, commands, given, inline = text.splitlines(), list[Command](), list[str](), list[Command]()
+    lines, commands, given, inline = (
+        text.splitlines(),
+        list[Command](),
+        list[str](),
+        list[Command](),
+    )
     notes, place = list[tuple[str, str]](), 0
     while place < len(lines):
         line = lines[place].strip()
@@ -103,7 +119,9 @@ def read_page(name: str, text: str) -> Page:
             notes += [(kind, said)] if kind != "given" else []
         elif line:
             assert not notes, f"{name}:{place}: a comment about commands has no block below it"
-            inline += [Command(name, place + 1, span, "inline") for span in INLINE.findall(lines[place])]
+            inline += [
+                Command(name, place + 1, span, "inline") for span in INLINE.findall(lines[place])
+            ]
         place += 1
     return Page(name, tuple(commands), tuple(given), tuple(inline))
 
@@ -116,17 +134,26 @@ def _annotate(block: list[Command], notes: list[tuple[str, str]]) -> list[Comman
         reason, _, prefix = said.partition(": ")
         chosen = [each.text.startswith(prefix) for each in block]
         assert any(chosen), f"{block[0].page}:{block[0].line}: no command begins with {prefix!r}"
-        block = [replace(each, not_run=reason) if hit else each for each, hit in zip(block, chosen, strict=True)]
+        block = [
+            replace(each, not_run=reason) if hit else each
+            for each, hit in zip(block, chosen, strict=True)
+        ]
     return block
 
 
 def _read_block(page: str, start: int, language: str, lines: list[str]) -> Iterator[Command]:
     text = "\n".join(lines)
     if language == "python" or (language == "toml" and re.match(r"# [\w.-]+\.toml\b", text)):
-        yield Command(page, start + 1, text, language, "\n...\n".join(re.findall("# prints: (.+)", text)))
+        yield Command(
+            page, start + 1, text, language, "\n...\n".join(re.findall("# prints: (.+)", text))
+        )
     if language not in SHELLS:
         return
-    begins = [at for at, line in enumerate(lines) if line.startswith("$ ") or (language != "console" and line)]
+    begins = [
+        at
+        for at, line in enumerate(lines)
+        if line.startswith("$ ") or (language != "console" and line)
+    ]
     continued = {at + 1 for at in range(len(lines)) if lines[at].endswith("\\")}
     begins = [at for at in begins if at not in continued]
     for at, until in zip(begins, [*begins[1:], len(lines)], strict=True):
@@ -136,7 +163,9 @@ def _read_block(page: str, start: int, language: str, lines: list[str]) -> Itera
 
 
 def split_calls(text: str) -> list[list[str]]:
-    """The words of each program that a shell command calls, without comments, redirections and variables set before."""
+    """The words of each program that a shell command calls, without comments, redirections and
+    variables set before.
+    """
     lexer = shlex.shlex(text.replace("\\\n", " "), posix=True, punctuation_chars="();<>|&")
     lexer.whitespace_split, lexer.commenters = True, "#"
     calls: list[list[str]] = [[]]
@@ -152,7 +181,9 @@ def split_calls(text: str) -> list[list[str]]:
 
 
 def pattern_of(shown: str) -> re.Pattern[str]:
-    """What an output has to hold, from how a page shows it: numbers and ids may differ, `...` is anything."""
+    """What an output has to hold, from how a page shows it: numbers and ids may differ, `...` is
+    anything.
+    """
     pieces = re.split(r"((?m:\s*^\.\.\.$\s*)|\.\.\.|[0-9a-f]{32}|\d[\d.,]*(?:e-?\d+)?|\s+)", shown)
     return re.compile("".join(map(_piece, pieces)))
 
@@ -171,4 +202,7 @@ if __name__ == "__main__":
     for page in read_pages():
         for command in page.commands:
             if command.not_run is not None:
-                print(f"{page.name}:{command.line}: {command.text.splitlines()[0]}\n    not run: {command.not_run}")
+                print(
+                    f"{page.name}:{command.line}: {command.text.splitlines()[0]}\n    not run: "
+                    f"{command.not_run}"
+                )

@@ -1,4 +1,6 @@
-"""A team's server as deploy/ ships it, with a real PostgreSQL and moto's S3; and a smaller one, SQLite on a disk."""
+"""A team's server as deploy/ ships it, with a real PostgreSQL and moto's S3; and a smaller one,
+SQLite on a disk.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ from tests.invoke import invoke, restored_process
 
 HOST = "mlflow.example.org"
 SECRETS = {
-    "MLFLOW_AUTH_ADMIN_PASSWORD": "only-the-tests-know%",  # configparser would stumble over the last character
+    # configparser would stumble over the last character
+    "MLFLOW_AUTH_ADMIN_PASSWORD": "only-the-tests-know%",
     "MLFLOW_FLASK_SERVER_SECRET_KEY": "secret-key-" * 4,
     "PGPASSWORD": "database-password",
     "AWS_ACCESS_KEY_ID": "files",
@@ -59,7 +62,8 @@ def load_program(name: str) -> ModuleType:
 class Team:
     """A server with SQLite and a folder of files, what it needs, and who may use it.
 
-    It has the recipe's command, settings and login, without its PostgreSQL and S3. Programs run in the test's process.
+    It has the recipe's command, settings and login, without its PostgreSQL and S3. Programs run in
+    the test's process.
     """
 
     folder: Path
@@ -78,16 +82,25 @@ class Team:
         text = recipe_environment(SECRETS | {"TEAM_HOST": HOST})
         text |= {"MLFLOW_HOST": "127.0.0.1", "MLFLOW_PORT": str(self.port), "MLFLOW_WORKERS": "1"}
         text |= {"MLFLOW_ARTIFACTS_DESTINATION": str(self.folder / "artifacts")}
-        text |= {"MLFLOW_BACKEND_STORE_URI": self.database, "EYEVSAI_STATE": str(self.folder / "state")}
-        text["MLFLOW_SERVER_ALLOWED_HOSTS"] = text["MLFLOW_SERVER_ALLOWED_HOSTS"].replace(":5000", f":{self.port}")
+        text |= {
+            "MLFLOW_BACKEND_STORE_URI": self.database,
+            "EYEVSAI_STATE": str(self.folder / "state"),
+        }
+        text["MLFLOW_SERVER_ALLOWED_HOSTS"] = text["MLFLOW_SERVER_ALLOWED_HOSTS"].replace(
+            ":5000", f":{self.port}"
+        )
         return text
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         program = load_program("serve")  # which refuses SQLite: what comes after that is its own
-        self.serve("server", program.make_command(), program.make_environment(os.environ | self.settings))
+        self.serve(
+            "server", program.make_command(), program.make_environment(os.environ | self.settings)
+        )
 
-    def serve(self, name: str, command: list[str], env: Mapping[str, str], path: str = "/health") -> None:
+    def serve(
+        self, name: str, command: list[str], env: Mapping[str, str], path: str = "/health"
+    ) -> None:
         """Start a server in a session of its own, and wait until it answers."""
         with open(self.folder / f"{name}.log", "w") as log:
             process = subprocess.Popen(
@@ -114,21 +127,29 @@ class Team:
         sys.argv = ["member.py", *arguments]
         try:
             with (
-                restored_process(self.folder, self.settings), warnings.catch_warnings(), redirect_stdout(out),
+                restored_process(self.folder, self.settings),
+                warnings.catch_warnings(),
+                redirect_stdout(out),
                 redirect_stderr(err),
-            ):  # fmt: skip
+            ):
                 code = load_program("member").main()
         finally:
             sys.argv = argv
-        return subprocess.CompletedProcess(["member.py", *arguments], code, out.getvalue(), err.getvalue())
+        return subprocess.CompletedProcess(
+            ["member.py", *arguments], code, out.getvalue(), err.getvalue()
+        )
 
     def add_member(self, name: str) -> dict[str, str]:
         """The environment of a new member's laptop."""
         done = self.run_member(name)
         assert done.returncode == 0, done.stderr
-        return {"MLFLOW_TRACKING_URI": self.uri} | dict(line.split("=", 1) for line in done.stdout.splitlines())
+        return {"MLFLOW_TRACKING_URI": self.uri} | dict(
+            line.split("=", 1) for line in done.stdout.splitlines()
+        )
 
-    def on_laptop(self, folder: Path, member: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    def on_laptop(
+        self, folder: Path, member: dict[str, str], *arguments: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run `eyevsai ARGUMENTS` where there is nothing but an address and a login."""
         folder.mkdir(exist_ok=True)
         return invoke(folder, *arguments, code=None, EYEVSAI_STATE=str(folder / "s"), **member)
@@ -138,7 +159,12 @@ class Team:
         return [str(path) for path in (self.folder / "artifacts").rglob("*") if path.is_file()]
 
     def ask(
-        self, method: str, path: str, login: tuple[str, str] | None = None, body: str = "", **headers: str
+        self,
+        method: str,
+        path: str,
+        login: tuple[str, str] | None = None,
+        body: str = "",
+        **headers: str,
     ) -> tuple[int, str]:
         """Status and text of the answer to a request whose path is sent as it stands."""
         if login:
@@ -151,53 +177,81 @@ class Team:
 
 @dataclass
 class RecipeTeam(Team):
-    """The server of the recipe: its programs are processes, its database PostgreSQL, its files lie in S3."""
+    """The server of the recipe: its programs are processes, its database PostgreSQL, its files lie
+    in S3.
+    """
 
     s3_port: int = field(default_factory=find_port)
 
     @property
     def settings(self) -> dict[str, str]:
         """The recipe's, with the places of these tests in those of its containers."""
-        files = {"MLFLOW_ARTIFACTS_DESTINATION": recipe_environment(SECRETS)["MLFLOW_ARTIFACTS_DESTINATION"]}
+        files = {
+            "MLFLOW_ARTIFACTS_DESTINATION": recipe_environment(SECRETS)[
+                "MLFLOW_ARTIFACTS_DESTINATION"
+            ]
+        }
         return (
-            super().settings | files | {"MLFLOW_WORKERS": "2", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.s3_port}"}
+            super().settings
+            | files
+            | {"MLFLOW_WORKERS": "2", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.s3_port}"}
         )
 
     def start(self) -> None:
-        """Start the store of files, make the bucket, start the server, and wait until it answers."""
+        """Start the store of files, make the bucket, start the server, and wait until it
+        answers.
+        """
         env = os.environ | self.settings
-        self.serve("moto", [sys.executable, "-m", "moto.server", "-p", str(self.s3_port)], env, "/moto-api/")
+        self.serve(
+            "moto",
+            [sys.executable, "-m", "moto.server", "-p", str(self.s3_port)],
+            env,
+            "/moto-api/",
+        )
         self.run(*RECIPE["bucket"]["command"][1:]).check_returncode()
         self.serve("server", [sys.executable, str(ROOT / "deploy" / "serve.py")], env)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the recipe where the server runs."""
         return subprocess.run(
-            [sys.executable, *command], env=os.environ | self.settings, cwd=self.folder, capture_output=True, text=True,
+            [sys.executable, *command],
+            env=os.environ | self.settings,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
             timeout=120,
-        )  # fmt: skip
+        )
 
     def run_member(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run deploy/member.py where the server runs."""
         return self.run(str(ROOT / "deploy" / "member.py"), *arguments)
 
-    def on_laptop(self, folder: Path, member: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    def on_laptop(
+        self, folder: Path, member: dict[str, str], *arguments: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run `eyevsai ARGUMENTS` on a machine that has nothing but an address and a login."""
         folder.mkdir(exist_ok=True)
         env = (
-            os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "EYEVSAI_STATE": str(folder / "s")} | member
+            os.environ
+            | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "EYEVSAI_STATE": str(folder / "s")}
+            | member
         )
         command = [sys.executable, "-m", "eyevsai", *arguments]
-        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
+        return subprocess.run(
+            command, cwd=folder, env=env, capture_output=True, text=True, timeout=280
+        )
 
     def list_files(self) -> list[str]:
         """Keys in the store of files."""
         import boto3
 
         s3 = boto3.client(
-            "s3", endpoint_url=self.settings["AWS_ENDPOINT_URL"], region_name="us-east-1",
-            aws_access_key_id=SECRETS["AWS_ACCESS_KEY_ID"], aws_secret_access_key=SECRETS["AWS_SECRET_ACCESS_KEY"],
-        )  # fmt: skip
+            "s3",
+            endpoint_url=self.settings["AWS_ENDPOINT_URL"],
+            region_name="us-east-1",
+            aws_access_key_id=SECRETS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=SECRETS["AWS_SECRET_ACCESS_KEY"],
+        )
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket="mlflow")
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
@@ -206,7 +260,9 @@ ADMIN = ("admin", SECRETS["MLFLOW_AUTH_ADMIN_PASSWORD"])
 
 
 def create_team_database(uri: str) -> str:
-    """A new database of a user whom PostgreSQL asks for a password; returns its URI, without one."""
+    """A new database of a user whom PostgreSQL asks for a password; returns its URI, without
+    one.
+    """
     import psycopg
 
     created = create_database(uri, f"team_{time.monotonic_ns()}")

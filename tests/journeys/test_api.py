@@ -51,7 +51,9 @@ def after_first_epoch():  # type: ignore[no-untyped-def]
 
 @pytest.fixture
 def fluent() -> Iterator[None]:
-    """Nothing that MLflow's fluent functions leave in a process, and in those that it starts, outlives the test."""
+    """Nothing that MLflow's fluent functions leave in a process, and in those that it starts,
+    outlives the test.
+    """
     yield
     mlflow.set_tracking_uri(None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
@@ -59,7 +61,9 @@ def fluent() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("fluent")
-def test_a_program_does_what_commands_do(stripes: Path, workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_program_does_what_commands_do(
+    stripes: Path, workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     store = f"sqlite:///{workplace / 'mlflow.db'}"
     os.environ.pop("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(store)  # the store and the experiment are those that the program chose
@@ -75,18 +79,29 @@ def test_a_program_does_what_commands_do(stripes: Path, workplace: Path, capfd: 
         torch.set_num_threads(1)
         mlflow.set_tracking_uri(None)  # which forgets the variable, too
     os.environ["MLFLOW_TRACKING_URI"] = store
-    assert {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")} == before
+    assert {
+        name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")
+    } == before
     client = mlflow.MlflowClient()
-    assert {run.info.run_id for run in client.search_runs([experiment])} == {first.run_id, second.run_id}
+    assert {run.info.run_id for run in client.search_runs([experiment])} == {
+        first.run_id,
+        second.run_id,
+    }
     assert client.get_run(first.run_id).data.params["epochs"] == "2"
     assert client.get_run(second.run_id).info.run_name == "second"
-    assert (first.model_uri, second.model_uri) == tuple(f"models:/stripes-deep_v1-standard/{n}" for n in (1, 2))
+    assert (first.model_uri, second.model_uri) == tuple(
+        f"models:/stripes-deep_v1-standard/{n}" for n in (1, 2)
+    )
     assert evaluate(run=first.run_id, corruption_images=0).dataset == "stripes"
-    (exported,) = export(model_uri=str(first.model_uri), format="onnx", output=workplace / "exports", parity_images=9)
+    (exported,) = export(
+        model_uri=str(first.model_uri), format="onnx", output=workplace / "exports", parity_images=9
+    )
     assert exported.verdict.failures == []
     picture = next(stripes.glob("wide/*.png"))
     for uri in (str(first.model_uri), f"runs:/{first.run_id}/exports/onnx"):
-        assert load(uri).predict(picture).probability == pytest.approx(load(uri).predict(picture).probability)
+        assert load(uri).predict(picture).probability == pytest.approx(
+            load(uri).predict(picture).probability
+        )
     said = capfd.readouterr()
     assert said.out == ""
     assert "epoch 2 of 2" in said.err
@@ -94,7 +109,9 @@ def test_a_program_does_what_commands_do(stripes: Path, workplace: Path, capfd: 
 
 
 @pytest.mark.slow
-def test_a_study_a_comparison_and_a_package(stripes: Path, workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_study_a_comparison_and_a_package(
+    stripes: Path, workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     found = tune(data=stripes, n_trials=1, **SMALL)
     assert found.states == {"complete": 1}
     trained = train(data=stripes, tuned=found.run_id, **SMALL)
@@ -130,7 +147,8 @@ def test_sigterm_is_passed_on_when_the_run_has_ended(
 ) -> None:
     passed_on: list[str] = []
     before = signal.signal(
-        signal.SIGTERM, lambda *_: passed_on.append(mlflow.MlflowClient().search_runs(["0"])[0].info.status)
+        signal.SIGTERM,
+        lambda *_: passed_on.append(mlflow.MlflowClient().search_runs(["0"])[0].info.status),
     )
     after_first_epoch(lambda: signal.raise_signal(signal.SIGTERM))
     try:
@@ -150,17 +168,45 @@ def test_a_thread_trains_too(stripes: Path, workplace: Path) -> None:
 
 
 MISTAKES = {
-    "train": [{"model": "deep_v3"}, {"model": "shallow", "lr": 0.1}, {"epoch": 3}, {"lr": 5.0}, {"dataset": "digit"},
-              {"preset": "tpu"}, {"data": "/nowhere"}, {"resume": "0" * 32}, {"tuned": "nothing"}],
-    "tune": [{"resume": "auto"}, {"n_trials": 0}, {"sampler": "best"}, {"n_trial": 3}, {"space": "none.toml"}],
-    "evaluate": [{}, {"run": "0" * 32}, {"model_uri": "models:/none/1"}, {"run": "a", "map": "none.toml"}],
+    "train": [
+        {"model": "deep_v3"},
+        {"model": "shallow", "lr": 0.1},
+        {"epoch": 3},
+        {"lr": 5.0},
+        {"dataset": "digit"},
+        {"preset": "tpu"},
+        {"data": "/nowhere"},
+        {"resume": "0" * 32},
+        {"tuned": "nothing"},
+    ],
+    "tune": [
+        {"resume": "auto"},
+        {"n_trials": 0},
+        {"sampler": "best"},
+        {"n_trial": 3},
+        {"space": "none.toml"},
+    ],
+    "evaluate": [
+        {},
+        {"run": "0" * 32},
+        {"model_uri": "models:/none/1"},
+        {"run": "a", "map": "none.toml"},
+    ],
     "export": [{"format": "onyx"}, {"run": "0" * 32}, {"package": "../game"}, {"package": "game"}],
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize(("command", "given"), [(name, each) for name in MISTAKES for each in MISTAKES[name]], ids=str)
-def test_a_mistake_is_said_as_the_command_says_it(command: str, given: dict[str, Any], eyevsai: Eyevsai) -> None:
-    flags = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+@pytest.mark.parametrize(
+    ("command", "given"), [(name, each) for name in MISTAKES for each in MISTAKES[name]], ids=str
+)
+def test_a_mistake_is_said_as_the_command_says_it(
+    command: str, given: dict[str, Any], eyevsai: Eyevsai
+) -> None:
+    flags = [
+        word
+        for name, value in given.items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     said = eyevsai(command, *flags, code=2).stderr
     with pytest.raises(UserError) as caught:
         getattr(package, command)(**given)
@@ -168,16 +214,27 @@ def test_a_mistake_is_said_as_the_command_says_it(command: str, given: dict[str,
     assert f"Error: {caught.value}\n" in said
 
 
-def test_what_only_a_program_can_get_wrong_is_said(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_a_program_can_get_wrong_is_said(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for given, said in {
-        "epochs": ("3", "--epochs takes a whole number, not '3'"), "lr": (None, "--lr takes a number, not None"),
-        "model": (["deep_v1"], "--model takes text, not"), "flip": (1, "--flip takes true or false, not 1"),
-    }.items():  # fmt: skip
+        "epochs": ("3", "--epochs takes a whole number, not '3'"),
+        "lr": (None, "--lr takes a number, not None"),
+        "model": (["deep_v1"], "--model takes text, not"),
+        "flip": (1, "--flip takes true or false, not 1"),
+    }.items():
         with pytest.raises(UserError, match=said[1]):
             train(**{given: said[0]})  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"no flag --modeluri of evaluate. Did you mean --model-uri"):
+    with pytest.raises(
+        UserError, match=r"no flag --modeluri of evaluate. Did you mean --model-uri"
+    ):
         evaluate(modeluri="models:/a/1")  # type: ignore[call-arg]
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="torchrun"):
         train(**SMALL)

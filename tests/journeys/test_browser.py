@@ -1,4 +1,6 @@
-"""What a person sees in MLflow's UI, in a real browser; `make test` opens one page, in test_ui.py."""
+"""What a person sees in MLflow's UI, in a real browser; `make test` opens one page, in
+test_ui.py.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,23 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.timeout(400)
-def test_a_study_shows_its_trials_under_it(eyevsai: Eyevsai, workplace: Path, stripes: Path, screenshots: Any) -> None:
-    small = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
+def test_a_study_shows_its_trials_under_it(
+    eyevsai: Eyevsai, workplace: Path, stripes: Path, screenshots: Any
+) -> None:
+    small = (
+        "--model",
+        "shallow",
+        "--variation",
+        "rf_hog_lbp",
+        "--n-estimators",
+        "5",
+        "--image-size",
+        "32",
+    )
     eyevsai("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1")
-    parent = next(run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "tune")
+    parent = next(
+        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "tune"
+    )
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
         screenshots.open_study(page, address, "tune stripes-shallow-rf_hog_lbp")
         assert page.get_by_text("trial 1 stripes-shallow-rf_hog_lbp").count()
@@ -58,16 +73,26 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
 ) -> None:
     name = "digits-deep_v1-standard"
     for run_name, width in (("narrow", "8"), ("wide", "16")):
-        eyevsai("train", "--run-name", run_name, "--width", width, "--epochs", "2", "--tuned", "never")
+        eyevsai(
+            "train", "--run-name", run_name, "--width", width, "--epochs", "2", "--tuned", "never"
+        )
     wide, narrow = MlflowClient().search_runs(["0"])
     eyevsai("promote", name, "--version", "1", "--force", "--reason", "the first")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
-        runs = sorted((wide, narrow), key=lambda run: -run.data.metrics["best/accuracy"])  # as the list does
+        runs = sorted(
+            (wide, narrow), key=lambda run: -run.data.metrics["best/accuracy"]
+        )  # as the list does
         rows = screenshots.compare_runs(page, address, [run.info.run_name for run in runs])
         assert ["Run ID:", *(run.info.run_id for run in runs)] in rows
         assert ["Run Name:", *(run.info.run_name for run in runs)] in rows
-        assert ["width", *({"narrow": "8", "wide": "16"}[run.info.run_name] for run in runs)] in rows
-        assert ["best/accuracy", *(f"{run.data.metrics['best/accuracy']:.3g}" for run in runs)] in rows
+        assert [
+            "width",
+            *({"narrow": "8", "wide": "16"}[run.info.run_name] for run in runs),
+        ] in rows
+        assert [
+            "best/accuracy",
+            *(f"{run.data.metrics['best/accuracy']:.3g}" for run in runs),
+        ] in rows
         assert "epochs" not in {label for label, *_ in rows}  # of which both had two
 
         def versions() -> list[str]:
@@ -84,7 +109,10 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
         status = json.loads(eyevsai("registry", "status", name, "--json", code=1).stdout)
         held = [(each["version"], each["stage"], each["by_hand"]) for each in status["versions"]]
         assert held == [(2, "production", True), (1, "", False)]
-        assert "alias production is 2, stage Production 1; the alias was set by hand" in status["disagreements"][0]
+        assert (
+            "alias production is 2, stage Production 1; the alias was set by hand"
+            in status["disagreements"][0]
+        )
         eyevsai("registry", "settle", name)
         eyevsai("registry", "status", name)  # nothing disagrees any more
         log = json.loads(eyevsai("registry", "log", name, "--json").stdout)
@@ -96,7 +124,9 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
 
 
 @pytest.mark.timeout(400)
-def test_a_run_shows_its_curves_pictures_and_tables(eyevsai: Eyevsai, workplace: Path, screenshots: Any) -> None:
+def test_a_run_shows_its_curves_pictures_and_tables(
+    eyevsai: Eyevsai, workplace: Path, screenshots: Any
+) -> None:
     eyevsai("train", "--epochs", "2", "--width", "8")
     (run,) = MlflowClient().search_runs(["0"])
     eyevsai("evaluate", "--run", run.info.run_id, "--corruption-images", "0")
@@ -108,5 +138,7 @@ def test_a_run_shows_its_curves_pictures_and_tables(eyevsai: Eyevsai, workplace:
             screenshots.open_picture(page, address, run.info.run_id, name)
             assert page.get_by_text(f"pictures/{name}").count()
         screenshots.open_table(page, address, run.info.run_id, "test_classes.json")
-        assert page.get_by_role("cell").count() == 5 * 10  # class, precision, recall, f1 and support of ten digits
+        assert (
+            page.get_by_role("cell").count() == 5 * 10
+        )  # class, precision, recall, f1 and support of ten digits
         screenshots.open_version(page, address, "digits-deep_v1-standard", 1)

@@ -16,7 +16,18 @@ from tests.conftest import STRIPES, TRAINED, Eyevsai, write_images
 
 NAME = TRAINED["deep_v1"]
 FAST = ("--corruption-images", "0")
-SMALL = ("--image-size", "32", "--batch-size", "8", "--width", "8", "--threads", "1", "--tuned", "never")
+SMALL = (
+    "--image-size",
+    "32",
+    "--batch-size",
+    "8",
+    "--width",
+    "8",
+    "--threads",
+    "1",
+    "--tuned",
+    "never",
+)
 CLASSES = tuple(STRIPES)
 
 
@@ -33,7 +44,11 @@ def other(tmp_path: Path) -> Path:
 
 def tags_of(name: str = NAME, version: int | None = None) -> dict[str, str]:
     client = MlflowClient()
-    found = client.get_model_version(name, str(version)) if version else client.get_registered_model(name)
+    found = (
+        client.get_model_version(name, str(version))
+        if version
+        else client.get_registered_model(name)
+    )
     return dict(found.tags)
 
 
@@ -73,7 +88,10 @@ def test_another_dataset_of_the_same_name_gets_a_name_of_its_own(
         forget_classes()
     before = runs()
     refused = train(eyevsai, other, "--class-change", "true", code=2)
-    assert f"The dataset stripes cannot be a new version of {NAME}: it has 0 of the 3 classes" in refused
+    assert (
+        f"The dataset stripes cannot be a new version of {NAME}: it has 0 of the 3 classes"
+        in refused
+    )
     assert "(across, down, wide), and the classes audi, bmw, fiat." in refused
     assert "--dataset-name NAME" in refused
     assert runs() == before
@@ -86,16 +104,29 @@ def test_a_study_and_a_matrix_are_refused_before_time_is_spent(
     eyevsai: Eyevsai, workplace: Path, other: Path, tmp_path: Path
 ) -> None:
     before = runs()
-    for command in (("train-all", "--data-root", str(other.parent), "--datasets", "stripes", "--models",
-                     "deep_v1/standard", "--epochs", "1"),
-                    ("tune", "--data", str(other), "--n-trials", "1", *SMALL[:-2])):  # fmt: skip
+    for command in (
+        (
+            "train-all",
+            "--data-root",
+            str(other.parent),
+            "--datasets",
+            "stripes",
+            "--models",
+            "deep_v1/standard",
+            "--epochs",
+            "1",
+        ),
+        ("tune", "--data", str(other), "--n-trials", "1", *SMALL[:-2]),
+    ):
         refused = eyevsai(*command, code=2).stderr
         assert f"The dataset stripes cannot be a new version of {NAME}" in refused, command
     assert runs() == before
 
 
 @pytest.mark.processes("images are decoded in forks")
-def test_added_and_removed_classes_need_consent_to_be_trained(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_added_and_removed_classes_need_consent_to_be_trained(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
     data, before = workplace / "data" / "stripes", runs()
     write_images(data, {"across": 0, "down": 0, "wide": 0, "zigzag": 20})
     shutil.rmtree(data / "wide")
@@ -114,7 +145,9 @@ def test_added_and_removed_classes_need_consent_to_be_trained(eyevsai: Eyevsai, 
 
 
 @pytest.mark.processes("images are decoded in forks")
-def test_other_classes_reach_production_by_consent_only(eyevsai: Eyevsai, workplace: Path, tmp_path: Path) -> None:
+def test_other_classes_reach_production_by_consent_only(
+    eyevsai: Eyevsai, workplace: Path, tmp_path: Path
+) -> None:
     data = workplace / "data" / "stripes"
     common = Path(shutil.copytree(data, tmp_path / "common"))  # which both versions know
     (workplace / "promotion.toml").write_text("tolerance = 1\nsignificance = 0\n")
@@ -129,9 +162,14 @@ def test_other_classes_reach_production_by_consent_only(eyevsai: Eyevsai, workpl
     client = MlflowClient()
     client.set_registered_model_alias(NAME, "production", "2")  # by hand
     said = eyevsai("predict", production, image).stderr
-    assert f"{production} is version 2, whose classes differ from those that were promoted: added zigzag." in said
+    assert (
+        f"{production} is version 2, whose classes differ from those that were promoted: added "
+        "zigzag." in said
+    )
     assert f"eyevsai promote {NAME} --version 2 --to production --class-change true" in said
-    assert "differ" not in eyevsai("predict", f"models:/{NAME}/2", image).stderr  # the number is consent enough
+    assert (
+        "differ" not in eyevsai("predict", f"models:/{NAME}/2", image).stderr
+    )  # the number is consent enough
     eyevsai("registry", "settle", NAME)
     assert "whose classes differ" in eyevsai("predict", production, image).stderr
     client.set_registered_model_alias(NAME, "production", "1")
@@ -163,15 +201,25 @@ def test_a_run_that_is_resumed_takes_the_consent_that_is_given_now(workplace: Pa
     begun = compose_train({"model": "deep_v1", "epochs": 3})
     folder.write(CONFIG, json.loads(json.dumps(begun.flat())))
     assert not restore_config(compose_train({"resume": "0" * 32}), folder).data.class_change
-    assert restore_config(compose_train({"resume": "0" * 32, "class_change": True}), folder).data.class_change
+    assert restore_config(
+        compose_train({"resume": "0" * 32, "class_change": True}), folder
+    ).data.class_change
 
 
-def test_an_empty_value_is_not_the_default(eyevsai: Eyevsai, entry_point: Eyevsai, workplace: Path) -> None:
-    for words in (("train", "--data", ""), ("tune", "--data="), ("evaluate", "--run", "", "--model-uri", "")):
+def test_an_empty_value_is_not_the_default(
+    eyevsai: Eyevsai, entry_point: Eyevsai, workplace: Path
+) -> None:
+    for words in (
+        ("train", "--data", ""),
+        ("tune", "--data="),
+        ("evaluate", "--run", "", "--model-uri", ""),
+    ):
         flag = words[1].rstrip("=")
         refused = eyevsai(*words, code=2).stderr
         assert refused == f"Error: {flag} is empty. Give it a value, or leave it out.\n", words
     with pytest.raises(UserError, match="--data is empty"):
         package.train(data="")
-    done = entry_point("evaluate", "-P", f"model_uri=models:/{NAME}/1", "-P", "corruption_images=0")  # others are empty
+    done = entry_point(
+        "evaluate", "-P", f"model_uri=models:/{NAME}/1", "-P", "corruption_images=0"
+    )  # others are empty
     assert f"models:/{NAME}/1 on" in done.stdout

@@ -20,28 +20,65 @@ from tests.faults.runs import inject
 from tests.invoke import invoke
 
 NAME = "stripes-deep_v1-standard"
-SMALL = ("--image-size", "32", "--batch-size", "8", "--width", "4", "--threads", "1", "--epochs", "1")
+SMALL = (
+    "--image-size",
+    "32",
+    "--batch-size",
+    "8",
+    "--width",
+    "4",
+    "--threads",
+    "1",
+    "--epochs",
+    "1",
+)
 OLD_MS = 30 * 86_400_000
 
 
 @pytest.fixture(scope="session")
-def used_store(tmp_path_factory: pytest.TempPathFactory, template_store: Path, stripes: Path) -> Path:
+def used_store(
+    tmp_path_factory: pytest.TempPathFactory, template_store: Path, stripes: Path
+) -> Path:
     """Return a folder with a store of two versions, a failed run and two studies."""
 
     def build(folder: Path) -> None:
         copy_store(template_store, folder)
-        env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "EYEVSAI_CACHE": str(folder / "cache"),
-               "EYEVSAI_STATE": str(folder / "state")}  # fmt: skip
+        env = {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+            "EYEVSAI_CACHE": str(folder / "cache"),
+            "EYEVSAI_STATE": str(folder / "state"),
+        }
         train = partial(invoke, folder, "train", "--data", str(stripes), *SMALL, **env)
         for _ in range(2):
             train()
         with pytest.MonkeyPatch.context() as patch:
             inject(patch, "nan:2")
             train(code=1)
-        shallow = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
+        shallow = (
+            "--model",
+            "shallow",
+            "--variation",
+            "rf_hog_lbp",
+            "--n-estimators",
+            "5",
+            "--image-size",
+            "32",
+        )
         for study in ("first", "second"):
-            invoke(folder, "tune", *shallow, "--data", str(stripes), "--n-trials", "1", "--threads", "1",
-                   "--study", study, **env)  # fmt: skip
+            invoke(
+                folder,
+                "tune",
+                *shallow,
+                "--data",
+                str(stripes),
+                "--n-trials",
+                "1",
+                "--threads",
+                "1",
+                "--study",
+                study,
+                **env,
+            )
 
     return once(tmp_path_factory, "used", build)
 
@@ -58,7 +95,9 @@ def workplace(used_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def numbers() -> list[int]:
-    return sorted(int(version.version) for version in MlflowClient().search_model_versions(f"name = '{NAME}'"))
+    return sorted(
+        int(version.version) for version in MlflowClient().search_model_versions(f"name = '{NAME}'")
+    )
 
 
 def test_entry_point_cleans_up(entry_point: Eyevsai, eyevsai: Eyevsai, workplace: Path) -> None:
@@ -83,27 +122,48 @@ def test_a_dry_run_lists_exactly_what_a_run_deletes(eyevsai: Eyevsai, workplace:
     for name in ("e" * 32, "f" * 32):
         (workplace / "mlruns" / "0" / name).mkdir()
         (workplace / "mlruns" / "0" / name / "left").write_bytes(b"x" * 12345)
-    write_mark(workplace / "mlruns" / "0" / ("f" * 32), mark)  # the other one could be another store's
-    before = sum(path.stat().st_size for root in ("mlruns", "cache", "state", "studies")
-                 for path in (workplace / root).rglob("*") if path.is_file())  # fmt: skip
+    write_mark(
+        workplace / "mlruns" / "0" / ("f" * 32), mark
+    )  # the other one could be another store's
+    before = sum(
+        path.stat().st_size
+        for root in ("mlruns", "cache", "state", "studies")
+        for path in (workplace / root).rglob("*")
+        if path.is_file()
+    )
     first = eyevsai("cleanup", "--all", "--keep", "1", "--dry-run").stdout
     assert len(numbers()) == 2
-    plan = json.loads(eyevsai("cleanup", "--all", "--keep", "1", "--dry-run", "--json").stdout)["plan"]
-    assert {item["kind"] for item in plan["items"]} == {"version", "failed run", "study", "cache", "orphan"}
+    plan = json.loads(eyevsai("cleanup", "--all", "--keep", "1", "--dry-run", "--json").stdout)[
+        "plan"
+    ]
+    assert {item["kind"] for item in plan["items"]} == {
+        "version",
+        "failed run",
+        "study",
+        "cache",
+        "orphan",
+    }
     assert [item["paths"] for item in plan["items"] if item["kind"] == "orphan"] == [
         [str(workplace / "mlruns" / "0" / ("f" * 32))]
     ]
     assert "unknown, kept" in plan["kept"][str(workplace / "mlruns" / "0" / ("e" * 32))]
-    assert [item["what"].split(" (")[0] for item in plan["items"] if item["kind"] == "study"] == ["study first"]
+    assert [item["what"].split(" (")[0] for item in plan["items"] if item["kind"] == "study"] == [
+        "study first"
+    ]
     said = eyevsai("cleanup", "--all", "--keep", "1", "--yes").stdout
     *listed, last = said.splitlines()
     assert listed == first.splitlines()
-    after = sum(path.stat().st_size for root in ("mlruns", "cache", "state", "studies")
-                for path in (workplace / root).rglob("*")
-                if path.is_file() and "eyevsai-registry" not in str(path) and path.name != "plan.json")  # fmt: skip
+    after = sum(
+        path.stat().st_size
+        for root in ("mlruns", "cache", "state", "studies")
+        for path in (workplace / root).rglob("*")
+        if path.is_file() and "eyevsai-registry" not in str(path) and path.name != "plan.json"
+    )
     freed = int(last.split("freed ")[1].split(" bytes")[0].replace(",", ""))
     assert freed == plan["bytes"]
-    assert abs(before - after - freed) < 100  # locks of the cache, which are empty, and the record of this call
+    assert (
+        abs(before - after - freed) < 100
+    )  # locks of the cache, which are empty, and the record of this call
     assert not (workplace / "studies" / "first.journal").exists()
     assert (workplace / "studies" / "second.journal").exists()
     assert eyevsai("cleanup", "--all", "--keep", "1", "--yes").stdout == "Nothing to delete.\n"
@@ -131,7 +191,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_pinned_and_aliased_versions_stay_and_why_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_pinned_and_aliased_versions_stay_and_why_is_said(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
     eyevsai("registry", "pin", NAME, "1", "--reason", "the paper")
     open_registry(os.environ["MLFLOW_TRACKING_URI"]).set_registered_model_alias(NAME, "best", "2")
     said = eyevsai("cleanup", "--keep", "0", "--including-newest", "--dry-run", "--verbose").stdout

@@ -14,7 +14,12 @@ from tests.conftest import Eyevsai, write_images
 
 ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
 
-LARGE = ("vgg16", "resnet101", "densenet121", "efficientnet_b1")  # the others of their kind are described as they are
+LARGE = (
+    "vgg16",
+    "resnet101",
+    "densenet121",
+    "efficientnet_b1",
+)  # the others of their kind are described as they are
 
 
 def test_list_describes_models_and_datasets(eyevsai: Eyevsai, tmp_path: Path) -> None:
@@ -22,11 +27,18 @@ def test_list_describes_models_and_datasets(eyevsai: Eyevsai, tmp_path: Path) ->
     write_images(tmp_path / "root" / "beans_of_all_the_world", {"a": 3, "b": 3})
     root = ("--data-root", str(tmp_path / "root"))
     lines = eyevsai("list", *root).stdout.splitlines()
-    names = {line.split()[0] for line in lines if line.startswith("  ")}  # none touches what is said of it
+    names = {
+        line.split()[0] for line in lines if line.startswith("  ")
+    }  # none touches what is said of it
     assert names >= {"beans", "beans_of_all_the_world", *(variation for _, variation in ALL)}
     inventory = json.loads(eyevsai("list", "--json", *root).stdout)
     assert list(inventory["models"]["deep_v1"]["variations"]) == ["standard", "residual"]
-    assert list(inventory["datasets"]) == ["digits", "beans", "beans_of_all_the_world", "combined_all"]
+    assert list(inventory["datasets"]) == [
+        "digits",
+        "beans",
+        "beans_of_all_the_world",
+        "combined_all",
+    ]
 
 
 def test_doctor_has_nothing_to_mend(eyevsai: Eyevsai) -> None:
@@ -37,7 +49,10 @@ def test_doctor_says_what_to_mend(eyevsai: Eyevsai, workplace: Path) -> None:
     with sqlite3.connect(workplace / "mlflow.db") as database:
         database.execute("update alembic_version set version_num = 'ffff00001111'")
     database.close()
-    findings = {finding["subject"]: finding for finding in json.loads(eyevsai("doctor", "--json", code=1).stdout)}
+    findings = {
+        finding["subject"]: finding
+        for finding in json.loads(eyevsai("doctor", "--json", code=1).stdout)
+    }
     assert set(findings) == {"python", "packages", "compute", "disk", "data", "store"}
     assert not findings["store"]["ok"]
     assert "newer MLflow" in findings["store"]["text"]
@@ -59,7 +74,10 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
     ("typed", "said"),
     [
         ("trian", "There is no eyevsai command 'trian'. Did you mean 'train'? Known: train, tune"),
-        ("registry statsu", "There is no registry command 'statsu'. Did you mean 'status'? Known: status, log"),
+        (
+            "registry statsu",
+            "There is no registry command 'statsu'. Did you mean 'status'? Known: status, log",
+        ),
         ("--bogus list", "There is no flag --bogus of `eyevsai`."),
         ("list --jsn", "There is no flag --jsn of `eyevsai list`. Did you mean --json?"),
         ("tune --n-trial 3", "There is no flag --n-trial. Did you mean --n-trials?"),
@@ -67,45 +85,86 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
         ("list --json=3", "--json takes no value. See `eyevsai list --help`."),
         ("train --epochs", "--epochs needs a value: Passes over the"),
         ("registry pin digits", "`eyevsai registry pin` lacks VERSION: Number of the version. See"),
-        ("registry best", "`eyevsai registry best` lacks --dataset: A dataset that models were trained on. See"),
+        (
+            "registry best",
+            "`eyevsai registry best` lacks --dataset: A dataset that models were trained on. See",
+        ),
         ("compare", "`eyevsai compare` lacks MODELS: Run ids or model URIs"),
         ("compare one", "compare takes two runs or model URIs or more, each once, not: 'one'."),
-        ("evaluate abc", "'abc' is too much: `eyevsai evaluate` takes flags only. See `eyevsai evaluate --help`."),
+        (
+            "evaluate abc",
+            "'abc' is too much: `eyevsai evaluate` takes flags only. See `eyevsai evaluate "
+            "--help`.",
+        ),
         ("registry log a b", "'b' is too much: `eyevsai registry log` takes NAME and flags. See"),
         ("registry pin digits one", "VERSION takes a whole number, not 'one'."),
         ("registry pin digits 0", "VERSION 0 is not allowed: it takes a value of 1 to 1000000000."),
         ("registry import ''", "FILE is empty. Give it a value, or leave it out."),
         ("predict m i --top-k many", "--top-k takes a whole number, not 'many'."),
         ("predict m i --top-k 0", "--top-k 0 is not allowed: it takes a value of 1 to 1000000."),
-        ("predict m i --threshold 2", "--threshold 2.0 is not allowed: it takes a value of 0 to 1."),
-        ("predict m i --threshold nan", "--threshold nan is not allowed: it takes a value of 0 to 1."),
-        ("describe --num-classes 1", "--num-classes 1 is not allowed: it takes a value of 2 to 1000000."),
+        (
+            "predict m i --threshold 2",
+            "--threshold 2.0 is not allowed: it takes a value of 0 to 1.",
+        ),
+        (
+            "predict m i --threshold nan",
+            "--threshold nan is not allowed: it takes a value of 0 to 1.",
+        ),
+        (
+            "describe --num-classes 1",
+            "--num-classes 1 is not allowed: it takes a value of 2 to 1000000.",
+        ),
         ("describe --num-classes x", "--num-classes takes a whole number, not 'x'."),
         ("ui --port 99999", "--port 99999 is not allowed: it takes a value of 1 to 65535."),
         ("data check ''", "Name a folder, or a dataset with --dataset. One of them."),
-        ("data check one --dataset two", "Name a folder, or a dataset with --dataset. One of them."),
+        (
+            "data check one --dataset two",
+            "Name a folder, or a dataset with --dataset. One of them.",
+        ),
         ("data check --dataset digits --page ''", "--page is empty."),
-        ("data get pets --dataset vegetables", "'pets' and --dataset 'vegetables' contradict each other"),
+        (
+            "data get pets --dataset vegetables",
+            "'pets' and --dataset 'vegetables' contradict each other",
+        ),
         ("promote a --name b", "'a' and --name 'b' contradict each other: leave one out."),
-        ("promote digits", "Say what to promote: eyevsai promote digits --version NUMBER. See: eyevsai registry"),
-        ("predict . i", ". is no model folder: it holds no MLmodel. Give that of a model or of an export, models:/"),
+        (
+            "promote digits",
+            "Say what to promote: eyevsai promote digits --version NUMBER. See: eyevsai registry",
+        ),
+        (
+            "predict . i",
+            ". is no model folder: it holds no MLmodel. Give that of a model or of an export, "
+            "models:/",
+        ),
         ("cleanup --dry-run maybe", "--dry-run takes true or false, not 'maybe'."),
         ("--quiet list --verbose", "--quiet and --verbose contradict each other: leave one out."),
     ],
 )
-def test_a_mistake_is_told_by_its_value_and_what_to_do(eyevsai: Eyevsai, typed: str, said: str) -> None:
+def test_a_mistake_is_told_by_its_value_and_what_to_do(
+    eyevsai: Eyevsai, typed: str, said: str
+) -> None:
     done = eyevsai(*shlex.split(typed), code=2)
     assert done.stderr.startswith(f"Error: {said}")
     assert done.stderr.count("\n") == 1
 
 
 def test_switches_stand_before_and_behind_a_command(eyevsai: Eyevsai) -> None:
-    for typed in ("--debug train --epochs 0", "train --epochs 0 --debug", "train --debug true --epochs 0",
-                  "--debug true train-all --epochs 0", "data --debug check none", "data check --nonsense --debug",
-                  "--debug nonsense"):  # fmt: skip
+    for typed in (
+        "--debug train --epochs 0",
+        "train --epochs 0 --debug",
+        "train --debug true --epochs 0",
+        "--debug true train-all --epochs 0",
+        "data --debug check none",
+        "data check --nonsense --debug",
+        "--debug nonsense",
+    ):
         with pytest.raises(UserError):
             main(typed.split())
-    for typed in ("train --debug false --epochs 0", "--debug false data check none", "train --epochs 0"):
+    for typed in (
+        "train --debug false --epochs 0",
+        "--debug false data check none",
+        "train --epochs 0",
+    ):
         assert eyevsai(*typed.split(), code=2).stderr.startswith("Error: ")
     assert "Commands" in eyevsai("--quiet", code=2).stdout
 
@@ -114,7 +173,9 @@ def test_switches_stand_before_and_behind_a_command(eyevsai: Eyevsai) -> None:
     ("family", "variation"),
     [pytest.param(*each, marks=[pytest.mark.slow] * (each[1] in LARGE)) for each in ALL],
 )
-def test_describe_says_what_a_model_is_made_of(eyevsai: Eyevsai, family: str, variation: str) -> None:
+def test_describe_says_what_a_model_is_made_of(
+    eyevsai: Eyevsai, family: str, variation: str
+) -> None:
     command = ("describe", "--model", family, "--variation", variation, "--num-classes", "7")
     card = eyevsai(*command).stdout
     about = family_of(family).variations[variation]
@@ -142,5 +203,7 @@ def test_operations_are_counted_as_by_hand(eyevsai: Eyevsai) -> None:
     given = ("--image-size", "32", "--width", "4", "--head-units", "0", "--num-classes", "5")
     described = json.loads(eyevsai("describe", "--model", "deep_v1", *given, "--json").stdout)
     widths, sides = [3, 4, 8, 16, 32], [32, 16, 8, 4]
-    convolutions = [9 * a * b * side**2 for a, b, side in zip(widths, widths[1:], sides, strict=False)]
+    convolutions = [
+        9 * a * b * side**2 for a, b, side in zip(widths, widths[1:], sides, strict=False)
+    ]
     assert described["flops"] == 2 * (sum(convolutions) + 32 * 5)

@@ -13,7 +13,9 @@ import eyevsai as eyevsai_package
 from tests.conftest import TINY, Eyevsai, draw_image, write_images
 
 
-def test_data_check_names_what_is_wrong_and_writes_a_page(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_data_check_names_what_is_wrong_and_writes_a_page(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
     folder = write_images(workplace / "set", {"<b>bold</b>": 5, "plain": 7})
     assert "0 bad" in eyevsai("data", "check", str(folder)).stdout
     (folder / "plain" / "zero.png").write_bytes(b"")
@@ -26,7 +28,9 @@ def test_data_check_names_what_is_wrong_and_writes_a_page(eyevsai: Eyevsai, work
     assert page.count("data:image/jpeg") >= 8
     report = json.loads(eyevsai("data", "check", str(folder), "--json", code=1).stdout)
     assert [bad["image"] for bad in report["bad"]] == ["set/plain/zero.png"]
-    assert ["set/plain/001.png", "set/plain/copy.png"] in [group["images"] for group in report["duplicates"]]
+    assert ["set/plain/001.png", "set/plain/copy.png"] in [
+        group["images"] for group in report["duplicates"]
+    ]
 
 
 def test_data_stats(eyevsai: Eyevsai, workplace: Path) -> None:
@@ -40,7 +44,18 @@ def test_data_stats(eyevsai: Eyevsai, workplace: Path) -> None:
 
 def test_data_cache_is_cleared(eyevsai: Eyevsai, workplace: Path) -> None:
     folder = write_images(workplace / "set", {"a": 10, "b": 10})
-    tiny = ("--epochs", "1", "--width", "4", "--image-size", "32", "--batch-size", "8", "--threads", "1")
+    tiny = (
+        "--epochs",
+        "1",
+        "--width",
+        "4",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "8",
+        "--threads",
+        "1",
+    )
     eyevsai("train", "--data", str(folder), *tiny, "--cache-root", "cache")
     assert "0.0 MB" not in eyevsai("data", "cache", "--cache_root", "cache").stdout
     assert "freed" in eyevsai("data", "cache", "--clear", "--cache-root", "cache").stdout
@@ -50,7 +65,9 @@ def test_data_cache_is_cleared(eyevsai: Eyevsai, workplace: Path) -> None:
 def test_a_folder_without_images_is_refused(eyevsai: Eyevsai, workplace: Path) -> None:
     (workplace / "nothing").mkdir()
     for command in ("check", "stats"):
-        assert "There are no images in nothing" in eyevsai("data", command, "nothing", code=2).stderr
+        assert (
+            "There are no images in nothing" in eyevsai("data", command, "nothing", code=2).stderr
+        )
     assert not (workplace / "data_check.html").exists()
 
 
@@ -66,7 +83,10 @@ def test_train_and_check_name_what_is_not_used(eyevsai: Eyevsai, workplace: Path
     write_images(workplace, {"set": 3}, start=50)  # three images in the root
     (folder / "a" / "notes.txt").write_text("no image")
     (folder / "b" / "movie.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
-    for said in (eyevsai("train", "--data", str(folder), *TINY).stderr, eyevsai("data", "check", str(folder)).stdout):
+    for said in (
+        eyevsai("train", "--data", str(folder), *TINY).stderr,
+        eyevsai("data", "check", str(folder)).stdout,
+    ):
         assert "20 images in 2 classes: a (10), b (10)" in said
         assert "3 files in the root" in said
         assert "1 file that is no image (notes.txt)" in said
@@ -78,7 +98,9 @@ def test_train_and_check_name_what_is_not_used(eyevsai: Eyevsai, workplace: Path
 
 
 @pytest.mark.parametrize("clear", [False, True])
-def test_swapped_class_folders_of_equal_files_are_seen(eyevsai: Eyevsai, workplace: Path, *, clear: bool) -> None:
+def test_swapped_class_folders_of_equal_files_are_seen(
+    eyevsai: Eyevsai, workplace: Path, *, clear: bool
+) -> None:
     folder = workplace / "set"
     for label in ("cat", "dog"):
         (folder / label).mkdir(parents=True)
@@ -106,7 +128,9 @@ def split_of(version: int) -> list[tuple[str, str, str]]:
     client = MlflowClient()
     run_id = client.get_model_version("set-deep_v1-standard", str(version)).run_id
     lines = Path(client.download_artifacts(str(run_id), "split.tsv")).read_text().splitlines()[1:]
-    return [(split, label, digest) for split, label, _, digest in (line.split("\t") for line in lines)]
+    return [
+        (split, label, digest) for split, label, _, digest in (line.split("\t") for line in lines)
+    ]
 
 
 def test_a_file_that_changes_unseen_is_looked_at_again(eyevsai: Eyevsai, workplace: Path) -> None:
@@ -117,13 +141,19 @@ def test_a_file_that_changes_unseen_is_looked_at_again(eyevsai: Eyevsai, workpla
     eyevsai("data", "check", str(folder), *cache)
     changed = folder / "a" / "000.png"
     Image.fromarray(draw_image(999, 3)).save(changed)
-    (ledger,) = [path for path in (workplace / "cache" / "audit").glob("v*.json") if "000.png" in path.read_text()
-                 and path.name == audit._ledger_of(changed.parent, Path("x")).name]  # fmt: skip
+    (ledger,) = [
+        path
+        for path in (workplace / "cache" / "audit").glob("v*.json")
+        if "000.png" in path.read_text()
+        and path.name == audit._ledger_of(changed.parent, Path("x")).name
+    ]
     content = json.loads(ledger.read_text())
     status = changed.stat()
     mark = f"000.png|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
     old = next(name for name in content if name.startswith("000.png|"))
-    ledger.write_text(json.dumps({mark if name == old else name: value for name, value in content.items()}))
+    ledger.write_text(
+        json.dumps({mark if name == old else name: value for name, value in content.items()})
+    )
     said = eyevsai("train", "--data", str(folder), *TINY, *cache, code=2).stderr
     assert "000.png changed while the dataset was being read" in said
     eyevsai("train", "--data", str(folder), *TINY, *cache)
@@ -131,15 +161,24 @@ def test_a_file_that_changes_unseen_is_looked_at_again(eyevsai: Eyevsai, workpla
 
 def test_seeds_share_one_split_and_can_be_compared(eyevsai: Eyevsai, workplace: Path) -> None:
     folder = write_images(workplace / "set", {"a": 20, "b": 20})
-    for number, flags in enumerate((("--seed", "0"), ("--seed", "1"), ("--split-seed", "1")), start=1):
+    for number, flags in enumerate(
+        (("--seed", "0"), ("--seed", "1"), ("--split-seed", "1")), start=1
+    ):
         eyevsai("train", "--data", str(folder), *TINY, *flags)
-        eyevsai("evaluate", "--model-uri", f"models:/set-deep_v1-standard/{number}", "--corruption-images", "0")
+        eyevsai(
+            "evaluate",
+            "--model-uri",
+            f"models:/set-deep_v1-standard/{number}",
+            "--corruption-images",
+            "0",
+        )
     assert split_of(1) == split_of(2) != split_of(3)
     names = [f"models:/set-deep_v1-standard/{number}" for number in (1, 2, 3)]
     assert names[1] in eyevsai("compare", *names[:2]).stdout
-    assert "models of one dataset and one --split-seed can be compared" in eyevsai(
-        "compare", names[0], names[2], code=2
-    ).stderr  # fmt: skip
+    assert (
+        "models of one dataset and one --split-seed can be compared"
+        in eyevsai("compare", names[0], names[2], code=2).stderr
+    )
 
 
 def test_predict_reads_a_folder_as_training_does(eyevsai: Eyevsai, workplace: Path) -> None:
@@ -148,7 +187,13 @@ def test_predict_reads_a_folder_as_training_does(eyevsai: Eyevsai, workplace: Pa
     some = workplace / "some"
     some.mkdir()
     image = Image.fromarray(draw_image(0, 0))
-    for name, kind in {"a.jfif": "JPEG", "b.avif": "AVIF", "c.jp2": "JPEG2000", "d.ppm": "PPM", "e": "PNG"}.items():
+    for name, kind in {
+        "a.jfif": "JPEG",
+        "b.avif": "AVIF",
+        "c.jp2": "JPEG2000",
+        "d.ppm": "PPM",
+        "e": "PNG",
+    }.items():
         image.save(some / name, kind)
     (some / "linked").symlink_to(folder / "a")
     (some / "notes.txt").write_text("no image")
@@ -158,12 +203,16 @@ def test_predict_reads_a_folder_as_training_does(eyevsai: Eyevsai, workplace: Pa
     assert "not used: 1 file that is no image (notes.txt)" in done.stderr
 
 
-def test_images_of_more_than_8_bits_have_the_range_of_their_dataset(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_images_of_more_than_8_bits_have_the_range_of_their_dataset(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
     folder = workplace / "deep"
     for label, high in (("bright", 4000), ("dark", 900)):
         (folder / label).mkdir(parents=True)
         for number in range(12):
-            values = np.random.default_rng(number + high).integers(0, high, (40, 40)).astype(np.uint16)
+            values = (
+                np.random.default_rng(number + high).integers(0, high, (40, 40)).astype(np.uint16)
+            )
             Image.fromarray(values).save(folder / label / f"{number}.png")
     said = eyevsai("train", "--data", str(folder), *TINY).stderr
     assert "24 images have more than 8 bits: 4095 is white (--bit-depth)" in said

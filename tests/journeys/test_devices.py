@@ -1,4 +1,6 @@
-"""`--devices 2`, as a person types it, gives what one process gives that takes each batch in two parts."""
+"""`--devices 2`, as a person types it, gives what one process gives that takes each batch in two
+parts.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +13,41 @@ import torch
 from tests.conftest import ROOT, Eyevsai
 from tests.faults.runs import make_place
 
-OWN = ("running_mean", "running_var", "num_batches_tracked")  # statistics are averaged over ranks: test_group.py
-TRANSFER = {"model": "transfer", "variation": "mobilenet_v2", "head_units": None, "width": None, "epochs": None,
-            "weights": "none", "dense_units": 16, "frozen_views": 2, "freeze_base_epochs": 1, "fine_tune_epochs": 2,
-            "unfreeze_stages": 2}  # fmt: skip
+OWN = (
+    "running_mean",
+    "running_var",
+    "num_batches_tracked",
+)  # statistics are averaged over ranks: test_group.py
+TRANSFER = {
+    "model": "transfer",
+    "variation": "mobilenet_v2",
+    "head_units": None,
+    "width": None,
+    "epochs": None,
+    "weights": "none",
+    "dense_units": 16,
+    "frozen_views": 2,
+    "freeze_base_epochs": 1,
+    "fine_tune_epochs": 2,
+    "unfreeze_stages": 2,
+}
 CASES: dict[str, dict[str, Any]] = {
     "deep_v1/standard": {"mixup": 0.2, "ema_decay": 0.9},
     "deep_v1/residual": {"variation": "residual", "policy": "trivial", "class_weights": True},
-    "deep_v2/resnet": {"model": "deep_v2", "variation": "resnet", "layers": "1,1,1,1", "head_units": None,
-                       "gradient_checkpointing": True},
+    "deep_v2/resnet": {
+        "model": "deep_v2",
+        "variation": "resnet",
+        "layers": "1,1,1,1",
+        "head_units": None,
+        "gradient_checkpointing": True,
+    },
     "transfer/mobilenet_v2": TRANSFER,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
-    "case", [next(iter(CASES)), *(pytest.param(each, marks=pytest.mark.slow) for each in list(CASES)[1:])]
+    "case",
+    [next(iter(CASES)), *(pytest.param(each, marks=pytest.mark.slow) for each in list(CASES)[1:])],
 )
 def test_two_devices_give_the_weights_of_one(
     case: str, stripes: Path, template_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -33,7 +55,9 @@ def test_two_devices_give_the_weights_of_one(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the process of rank 1
     states = []
     for number, given in enumerate(({"devices": 2}, {"accumulation": 2})):
-        place = make_place(tmp_path / str(number), template_store, stripes, by_mlflow=case == "deep_v1/residual")
+        place = make_place(
+            tmp_path / str(number), template_store, stripes, by_mlflow=case == "deep_v1/residual"
+        )
         settings = {"epochs": 2} | CASES[case] | given
         if place.by_mlflow:
             done = place.run(**settings)
@@ -45,7 +69,9 @@ def test_two_devices_give_the_weights_of_one(
         assert outcome.status == "FINISHED"
         assert place.client.get_run(run_id).data.params["devices"] == str(given.get("devices", 1))
         assert len(place.client.search_model_versions()) == 1
-        states.append({name: each for name, each in outcome.tensors.items() if name.startswith("network.")})
+        states.append(
+            {name: each for name, each in outcome.tensors.items() if name.startswith("network.")}
+        )
     shared, alone = states
     assert shared.keys() == alone.keys()
     for name, tensor in alone.items():
@@ -62,7 +88,9 @@ def test_two_devices_give_the_weights_of_one(
         (["tune", "--devices", "2"], "each has one device: several run at once with --jobs"),
     ],
 )
-def test_devices_that_cannot_be_are_refused(eyevsai: Eyevsai, arguments: list[str], message: str) -> None:
+def test_devices_that_cannot_be_are_refused(
+    eyevsai: Eyevsai, arguments: list[str], message: str
+) -> None:
     done = eyevsai(*arguments, code=2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -71,33 +71,73 @@ def read(run_id: str, name: str) -> str:
     return Path(MlflowClient().download_artifacts(run_id, name)).read_text()
 
 
-def test_entry_point_evaluates_on_the_test_split(entry_point: Eyevsai, run_id: str, images: Path) -> None:
+def test_entry_point_evaluates_on_the_test_split(
+    entry_point: Eyevsai, run_id: str, images: Path
+) -> None:
     said = entry_point("evaluate", "-P", f"run={run_id}").stdout
     assert f"run {run_id} has test_report.html" in said
     run, (call,) = MlflowClient().get_run(run_id), runs_of("evaluate")
-    assert (run.info.status, call.info.status, call.data.tags["subject"]) == ("FINISHED", "FINISHED", run_id)
+    assert (run.info.status, call.info.status, call.data.tags["subject"]) == (
+        "FINISHED",
+        "FINISHED",
+        run_id,
+    )
     assert not any(name.startswith("test/") for name in call.data.metrics)
 
     dataset = load_dataset(DataSettings(data=str(images), cache_root=run.data.params["cache_root"]))
-    items = [item for item, split in zip(dataset.items, dataset.split_names, strict=True) if split == "test"]
+    items = [
+        item
+        for item, split in zip(dataset.items, dataset.split_names, strict=True)
+        if split == "test"
+    ]
     model = package.load(f"models:/{run.data.tags['version'].removeprefix('models:/')}")
     predictions = model.predict_batch([item.file.path for item in items])
-    rows = [[prediction.probabilities[name] for name in model.classes] for prediction in predictions]
+    rows = [
+        [prediction.probabilities[name] for name in model.classes] for prediction in predictions
+    ]
     truth = [item.label for item in items]
     figures = {
-        name.removeprefix("test/"): value for name, value in run.data.metrics.items() if name.startswith("test/")
+        name.removeprefix("test/"): value
+        for name, value in run.data.metrics.items()
+        if name.startswith("test/")
     }
-    assert figures["accuracy"] == accuracy_score(truth, [prediction.label for prediction in predictions])
-    assert figures["loss"] == pytest.approx(log_loss(truth, rows, labels=list(model.classes)), abs=1e-5)
+    assert figures["accuracy"] == accuracy_score(
+        truth, [prediction.label for prediction in predictions]
+    )
+    assert figures["loss"] == pytest.approx(
+        log_loss(truth, rows, labels=list(model.classes)), abs=1e-5
+    )
     assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
     assert run.data.metrics["calibration/loss"] <= run.data.metrics["best/loss"]
-    for name in ("top5_accuracy", "brier", "roc_auc", "ece", "uncalibrated_ece", "latency_ms", "images_per_s",
-                 "peak_memory_mib", "blur_1", "noise_2", "jpeg_3", "brightness_1"):  # fmt: skip
+    for name in (
+        "top5_accuracy",
+        "brier",
+        "roc_auc",
+        "ece",
+        "uncalibrated_ece",
+        "latency_ms",
+        "images_per_s",
+        "peak_memory_mib",
+        "blur_1",
+        "noise_2",
+        "jpeg_3",
+        "brightness_1",
+    ):
         assert name in figures
     tables = {entry["path"] for entry in json.loads(run.data.tags["mlflow.loggedArtifacts"])}
-    assert tables == {f"tables/test_{name}.json" for name in ("classes", "confusions", "predictions")}
+    assert tables == {
+        f"tables/test_{name}.json" for name in ("classes", "confusions", "predictions")
+    }
     assert tables <= artifacts(run_id, "tables")
-    pictures = ("confusion_matrix", "classes", "reliability", "coverage", "corruptions", "worst_errors", "grad_cam")
+    pictures = (
+        "confusion_matrix",
+        "classes",
+        "reliability",
+        "coverage",
+        "corruptions",
+        "worst_errors",
+        "grad_cam",
+    )
     assert {f"pictures/test_{name}.png" for name in pictures} <= artifacts(run_id, "pictures")
     page = read(run_id, "test_report.html")
     assert page.count("data:image/png;base64,") == len(pictures)
@@ -112,7 +152,13 @@ def test_a_version_is_judged_by_other_images_and_answers_only_when_it_is_sure(
     client.set_registered_model_alias(name, "champion", "1")
     client.transition_model_version_stage(name, "1", "Production")
     eyevsai(
-        "evaluate", "--model-uri", f"models:/{name}@champion", "--target-precision", "0.9", "--corruption-images", "0"
+        "evaluate",
+        "--model-uri",
+        f"models:/{name}@champion",
+        "--target-precision",
+        "0.9",
+        "--corruption-images",
+        "0",
     )
     run = client.get_run(run_id)
     tags = client.get_model_version(name, "1").tags
@@ -129,14 +175,18 @@ def test_a_version_is_judged_by_other_images_and_answers_only_when_it_is_sure(
         "does not know these classes of the data: odd, quer"
         in eyevsai("evaluate", "--model-uri", uri, "--data", str(others), code=2).stderr
     )
-    done = eyevsai("evaluate", "--model-uri", uri, "--data", str(others), "--map", str(mapped), "--json")
+    done = eyevsai(
+        "evaluate", "--model-uri", uri, "--data", str(others), "--map", str(mapped), "--json"
+    )
     found = json.loads(done.stdout)
     assert (found["images"], found["dataset"]) == (12, "others")
     assert "No image shows wide" in done.stderr
     other = client.get_run(found["run_id"])
     assert (other.data.tags["job"], other.data.tags["subject"]) == ("evaluate", run_id)
     assert other.data.metrics["test/accuracy"] == found["figures"]["accuracy"]
-    known = eyevsai("evaluate", "--run", run_id, "--data", str(images), "--corruption-images", "0").stderr
+    known = eyevsai(
+        "evaluate", "--run", run_id, "--data", str(images), "--corruption-images", "0"
+    ).stderr
     assert "images were in the model's train split" in known
 
 
@@ -146,11 +196,16 @@ def test_a_shallow_model_says_what_it_leans_on(eyevsai: Eyevsai, workplace: Path
     names = artifacts(run_id, "pictures")
     assert "pictures/test_importance.png" in names
     assert "pictures/test_grad_cam.png" not in names
-    assert {"test/importance_hog", "test/importance_color"} <= MlflowClient().get_run(run_id).data.metrics.keys()
+    assert {"test/importance_hog", "test/importance_color"} <= MlflowClient().get_run(
+        run_id
+    ).data.metrics.keys()
 
 
 def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace: Path) -> None:
-    first, second = train(eyevsai, images), train(eyevsai, images, "--lr", "0.0001", "--epochs", "1")
+    first, second = (
+        train(eyevsai, images),
+        train(eyevsai, images, "--lr", "0.0001", "--epochs", "1"),
+    )
     assert f"eyevsai evaluate --run {first}" in eyevsai("compare", first, second, code=2).stderr
     for each in (first, second):
         eyevsai("evaluate", "--run", each, "--corruption-images", "0")
@@ -164,7 +219,9 @@ def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace
     assert pair["difference"]["only_first"] == len(pair["only_first"])
     assert "McNemar's exact test" in eyevsai("compare", first, f"models:/{NAME}/3").stdout
     page = (workplace / "comparison.html").read_text()
-    assert page.count("data:image/jpeg") == min(12, len(pair["only_first"])) + min(12, len(pair["only_second"]))
+    assert page.count("data:image/jpeg") == min(12, len(pair["only_first"])) + min(
+        12, len(pair["only_second"])
+    )
     images.rename(images.with_name("moved"))
     try:
         done = eyevsai("compare", first, second)
@@ -197,7 +254,9 @@ def test_a_corrupt_artifact_is_not_judged(eyevsai: Eyevsai, run_id: str, workpla
 
 
 @pytest.mark.processes("images are decoded in forks")
-def test_what_cannot_be_judged_is_told(eyevsai: Eyevsai, images: Path, workplace: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_judged_is_told(
+    eyevsai: Eyevsai, images: Path, workplace: Path, tmp_path: Path
+) -> None:
     run_id = train(eyevsai, images, "--test-fraction", "0", "--epochs", "1")
     name = NAME
     for flags, said in [
@@ -223,7 +282,10 @@ def test_what_cannot_be_judged_is_told(eyevsai: Eyevsai, images: Path, workplace
     write_images(extra, {"across": 3}, start=300)
     assert "are not those that" in eyevsai("evaluate", "--run", grown, code=2).stderr
     spoil(workplace, grown)
-    assert "SHA-256 differs" in eyevsai("evaluate", "--run", grown, "--data", str(images), code=2).stderr
+    assert (
+        "SHA-256 differs"
+        in eyevsai("evaluate", "--run", grown, "--data", str(images), code=2).stderr
+    )
 
 
 def spoil(workplace: Path, run_id: str) -> None:

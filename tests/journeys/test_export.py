@@ -32,10 +32,30 @@ from eyevsai.formats.onnx import Onnx, OnnxRuntime
 from eyevsai.formats.openvino import OpenVino
 from eyevsai.serving.pyfunc import SERVED
 from eyevsai.tracking import lifetime, run
-from tests.conftest import ROOT, TRAINED, Eyevsai, copy_store, copy_trained, draw_image, find_port, write_images
+from tests.conftest import (
+    ROOT,
+    TRAINED,
+    Eyevsai,
+    copy_store,
+    copy_trained,
+    draw_image,
+    find_port,
+    write_images,
+)
 from tests.journeys.conftest import MlflowRun
 
-SMALL = ("--image-size", "32", "--batch-size", "8", "--epochs", "8", "--width", "8", "--threads", "1")
+SMALL = (
+    "--image-size",
+    "32",
+    "--batch-size",
+    "8",
+    "--epochs",
+    "8",
+    "--width",
+    "8",
+    "--threads",
+    "1",
+)
 MODEL, VERSION = TRAINED["deep_v1"], f"models:/{TRAINED['deep_v1']}/1"
 
 
@@ -74,9 +94,15 @@ def test_exported_version_is_served_by_its_onnx_file(
     before = package.load(VERSION)
     picture = next((images / "down").iterdir())
     formats = "format=onnx,openvino,pytorch"
-    entry_point("export", "-P", f"model_uri={VERSION}", "-P", formats, "-P", f"output={workplace / 'out'}")
+    entry_point(
+        "export", "-P", f"model_uri={VERSION}", "-P", formats, "-P", f"output={workplace / 'out'}"
+    )
     (call,) = runs_of("export")
-    assert (call.info.status, call.data.tags["subject"], call.data.tags["model_uri"]) == ("FINISHED", trained, VERSION)
+    assert (call.info.status, call.data.tags["subject"], call.data.tags["model_uri"]) == (
+        "FINISHED",
+        trained,
+        VERSION,
+    )
     assert artifacts(trained, "exports") == {"onnx", "openvino", "pytorch"}
     assert artifacts(trained, "exports/onnx") == {"model.onnx", "manifest.json", "example.py"}
     assert tags()["export.onnx"] == tags()["export.openvino"] == "passed"
@@ -85,7 +111,10 @@ def test_exported_version_is_served_by_its_onnx_file(
     after = package.load(VERSION)
     assert (before.metadata["format"], after.metadata["format"]) == (None, "onnx")
     said = before.predict(picture)
-    places = [f"runs:/{trained}/exports/openvino", str(workplace / "out" / f"{MODEL}-1" / "pytorch" / "model.pth")]
+    places = [
+        f"runs:/{trained}/exports/openvino",
+        str(workplace / "out" / f"{MODEL}-1" / "pytorch" / "model.pth"),
+    ]
     for classifier in (after, *map(package.load, places)):
         answer = classifier.predict(picture)
         assert answer.label == said.label == "down"
@@ -116,7 +145,9 @@ def test_an_export_that_says_something_else_is_refused(
     assert package.load(VERSION).metadata["format"] is None
 
 
-def test_mistakes_are_said_before_anything_is_written(eyevsai: Eyevsai, trained: str, tmp_path: Path) -> None:
+def test_mistakes_are_said_before_anything_is_written(
+    eyevsai: Eyevsai, trained: str, tmp_path: Path
+) -> None:
     (tmp_path / "out" / f"{MODEL}-1" / "onnx").mkdir(parents=True)
     for flags, reason in [
         (("--run", trained, "--format", "onxn"), "Did you mean 'onnx'?"),
@@ -131,12 +162,16 @@ def test_mistakes_are_said_before_anything_is_written(eyevsai: Eyevsai, trained:
     assert runs_of("export") == []
 
 
-def test_predict_says_what_files_show(eyevsai: Eyevsai, trained: str, images: Path, tmp_path: Path) -> None:
+def test_predict_says_what_files_show(
+    eyevsai: Eyevsai, trained: str, images: Path, tmp_path: Path
+) -> None:
     del trained
     folder = tmp_path / "mixed"
     (folder / "deeper").mkdir(parents=True)
     for number in range(70):  # more than one process takes at a time
-        Image.fromarray(draw_image(number % 3, number)).save(folder / "deeper" / f"{number:02d}.png")
+        Image.fromarray(draw_image(number % 3, number)).save(
+            folder / "deeper" / f"{number:02d}.png"
+        )
     (folder / "broken.jpg").write_text("no image")
     done = eyevsai("predict", VERSION, str(folder), "--json", "--top-k", "2", code=1)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -154,12 +189,23 @@ def test_predict_says_what_files_show(eyevsai: Eyevsai, trained: str, images: Pa
 
     picture = next((images / "wide").iterdir())
     label, probability = eyevsai("predict", VERSION, str(picture)).stdout.strip().split("\t")[1:]
-    assert (label, float(probability)) == ("wide", pytest.approx(classifier.predict(picture).probability, abs=1e-4))
+    assert (label, float(probability)) == (
+        "wide",
+        pytest.approx(classifier.predict(picture).probability, abs=1e-4),
+    )
     assert "\tunsure\t" in eyevsai("predict", VERSION, str(picture), "--threshold", "1").stdout
-    assert "There is no image file or folder" in eyevsai("predict", VERSION, "nowhere.png", code=2).stderr
-    assert "An image's name is empty" in eyevsai("predict", VERSION, "", code=2).stderr  # not all that lies here
+    assert (
+        "There is no image file or folder"
+        in eyevsai("predict", VERSION, "nowhere.png", code=2).stderr
+    )
+    assert (
+        "An image's name is empty" in eyevsai("predict", VERSION, "", code=2).stderr
+    )  # not all that lies here
     assert "The model's name is empty" in eyevsai("predict", "", str(picture), code=2).stderr
-    assert "Did you mean" in eyevsai("predict", "models:/stripes-deep_v1-standart/1", str(picture), code=2).stderr
+    assert (
+        "Did you mean"
+        in eyevsai("predict", "models:/stripes-deep_v1-standart/1", str(picture), code=2).stderr
+    )
 
 
 class Input(io.TextIOWrapper):
@@ -184,17 +230,25 @@ def test_predict_takes_names_from_standard_input(
         done = eyevsai("predict", VERSION, "-", code=None)
         return done.returncode, done.stdout, done.stderr
 
-    said = predict_from_input(f"{folder}\r\n\r\n~/some pictures/one.png\r\n{folder}/none.png".encode())
+    said = predict_from_input(
+        f"{folder}\r\n\r\n~/some pictures/one.png\r\n{folder}/none.png".encode()
+    )
     assert said[0] == 1, said[2]
     assert [line.split("\t")[0] for line in said[1].splitlines()] == [
-        f"{folder}/näme\\twith\\x1b[31m tab.png", f"{folder}/one.png", f"{folder}/one.png", f"{folder}/none.png",
-    ]  # fmt: skip
+        f"{folder}/näme\\twith\\x1b[31m tab.png",
+        f"{folder}/one.png",
+        f"{folder}/one.png",
+        f"{folder}/none.png",
+    ]
     answers = eyevsai("predict", VERSION, str(folder), "--json").stdout.splitlines()
     assert json.loads(answers[0])["image"] == f"{folder}/näme\twith\x1b[31m tab.png"
     for text, reason in [
         (b"", "Standard input is empty: - takes names of files and folders, one per line."),
         (b"\n \r\n", "Standard input is empty"),
-        ((folder / "one.png").read_bytes(), "Standard input holds no text, as an image does: - takes names"),
+        (
+            (folder / "one.png").read_bytes(),
+            "Standard input holds no text, as an image does: - takes names",
+        ),
     ]:
         code, out, err = predict_from_input(text)
         assert (code, out) == (2, "")
@@ -206,7 +260,10 @@ def test_predict_opens_what_could_hold_code_when_it_is_trusted(
     eyevsai: Eyevsai, trained: str, images: Path, workplace: Path
 ) -> None:
     eyevsai("export", "--run", trained, "--format", "pt2", "--output", str(workplace / "out"))
-    folder, picture = str(workplace / "out" / f"{MODEL}-1" / "pt2"), str(next((images / "down").iterdir()))
+    folder, picture = (
+        str(workplace / "out" / f"{MODEL}-1" / "pt2"),
+        str(next((images / "down").iterdir())),
+    )
     said = eyevsai("predict", folder, picture, code=2).stderr
     assert "open it with predict --trusted" in said
     assert eyevsai("predict", folder, picture, "--trusted").stdout.split("\t")[1] == "down"
@@ -214,11 +271,21 @@ def test_predict_opens_what_could_hold_code_when_it_is_trusted(
 
 @pytest.fixture(params=["in_thread", pytest.param("in_process", marks=pytest.mark.slow)])
 def server(
-    eyevsai: Eyevsai, trained: str, workplace: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    eyevsai: Eyevsai,
+    trained: str,
+    workplace: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
-    """Serve VERSION by MLflow's scoring server, in a thread or as `mlflow models serve`; yield its URL."""
+    """Serve VERSION by MLflow's scoring server, in a thread or as `mlflow models serve`; yield its
+    URL.
+    """
     eyevsai("export", "--run", trained)
-    serve = serve_in_thread(monkeypatch) if request.param == "in_thread" else serve_in_process(workplace)
+    serve = (
+        serve_in_thread(monkeypatch)
+        if request.param == "in_thread"
+        else serve_in_process(workplace)
+    )
     with serve as url:
         yield url
 
@@ -230,7 +297,10 @@ def serve_in_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     monkeypatch.setenv(SERVED, VERSION)  # as `mlflow models serve` does
     monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
-    app, port = scoring_server.init(scoring_server.load_model_with_mlflow_config(VERSION)), find_port()
+    app, port = (
+        scoring_server.init(scoring_server.load_model_with_mlflow_config(VERSION)),
+        find_port(),
+    )
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
     thread = Thread(target=server.run)
     thread.start()
@@ -246,12 +316,34 @@ def serve_in_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @contextmanager
 def serve_in_process(workplace: Path) -> Iterator[str]:
     port = find_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", VERSION, "--env-manager", "local",
-               "--port", str(port), "--workers", "1"]  # fmt: skip
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
-                        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
-    process = subprocess.Popen(command, cwd=workplace, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
-                               start_new_session=True)  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        VERSION,
+        "--env-manager",
+        "local",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    process = subprocess.Popen(
+        command,
+        cwd=workplace,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     try:
         for _ in range(240):
             try:
@@ -282,7 +374,9 @@ def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> 
     assert code == 200
     classifier = package.load(VERSION)
     assert classifier.metadata["format"] == "onnx"
-    for found, expected in zip(answer["predictions"], classifier.predict_batch(pictures), strict=True):
+    for found, expected in zip(
+        answer["predictions"], classifier.predict_batch(pictures), strict=True
+    ):
         assert found["label"] == expected.label
         assert found["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
     with Image.open(pictures[0]) as picture:
@@ -292,14 +386,29 @@ def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> 
     for body, reason in [
         ({"dataframe_records": [{"image": str(pictures[0])}]}, "A served model takes no paths"),
         ({"dataframe_records": [{"image": "/etc/passwd"}]}, "A served model takes no paths"),
-        ({"dataframe_records": [{"image": base64.b64encode(b"no image").decode()}]}, "not an image in a known format"),
+        (
+            {"dataframe_records": [{"image": base64.b64encode(b"no image").decode()}]},
+            "not an image in a known format",
+        ),
         ({"dataframe_records": [{"picture": "AAAA"}]}, "missing inputs"),
-        ({"dataframe_records": [*records, {"image": "ä"}]}, "Record 4 of 4: The image 'ä' is not base64"),
-        ({"dataframe_records": [{"image": [[1, 2], [3]]}]}, "Record 1 of 1: An image is base64, or H lists of W lists"),
+        (
+            {"dataframe_records": [*records, {"image": "ä"}]},
+            "Record 4 of 4: The image 'ä' is not base64",
+        ),
+        (
+            {"dataframe_records": [{"image": [[1, 2], [3]]}]},
+            "Record 1 of 1: An image is base64, or H lists of W lists",
+        ),
         ({"dataframe_records": [{"image": [[[300, 0, 0]]]}]}, "from 0 to 255, not 300."),
-        ({"dataframe_records": [{"image": [[[0.5, 0.2, 1.9]]]}]}, "whole numbers from 0 to 255, not 0.5."),
+        (
+            {"dataframe_records": [{"image": [[[0.5, 0.2, 1.9]]]}]},
+            "whole numbers from 0 to 255, not 0.5.",
+        ),
         ({"dataframe_records": [{"image": [[["a", "b", "c"]]]}]}, "not lists of something else"),
-        ({"inputs": {"image": [records[0]["image"]]}}, 'Each image is a record: {"dataframe_records"'),
+        (
+            {"inputs": {"image": [records[0]["image"]]}},
+            'Each image is a record: {"dataframe_records"',
+        ),
         (b"{torn", "valid JSON"),
     ]:
         code, answer = ask(server, body)
@@ -314,7 +423,9 @@ def test_a_pruned_version_is_smaller_and_leaves(eyevsai: Eyevsai, trained: str) 
     assert f"models:/{MODEL}/2 is {VERSION} pruned" in done.stderr
     version = MlflowClient().get_model_version(MODEL, "2")
     assert version.tags["pruned_from"] == VERSION
-    assert float(version.tags["prune.parameters_after"]) < 0.6 * float(version.tags["prune.parameters_before"])
+    assert float(version.tags["prune.parameters_after"]) < 0.6 * float(
+        version.tags["prune.parameters_before"]
+    )
     assert version.tags["export.onnx"] == "passed"
     pruned = MlflowClient().get_run(version.run_id or "")
     assert pruned.info.status == "FINISHED"
@@ -323,7 +434,9 @@ def test_a_pruned_version_is_smaller_and_leaves(eyevsai: Eyevsai, trained: str) 
     for name in ("accuracy", "parameters", "mflops", "size_bytes", "images_per_s"):
         assert {f"prune/{name}_before", f"prune/{name}_after"} <= pruned.data.metrics.keys()
     assert package.load(f"models:/{MODEL}/2").metadata["format"] == "onnx"
-    figures = json.loads(eyevsai("evaluate", "--model-uri", f"models:/{MODEL}/2", "--json").stdout)["figures"]
+    figures = json.loads(eyevsai("evaluate", "--model-uri", f"models:/{MODEL}/2", "--json").stdout)[
+        "figures"
+    ]
     assert 0 <= figures["accuracy"] <= 1
     said = eyevsai("export", "--run", trained, "--prune", "0.01", code=2).stderr
     assert "no layer has 8 channels to lose" in said
@@ -335,18 +448,23 @@ def test_the_best_of_each_dataset_are_packaged(
 ) -> None:
     other = write_images(workplace / "others" / "spots", {"across": 20, "down": 20})
     eyevsai("train", "--data", str(other), *SMALL)
-    eyevsai("train", "--data", str(images), "--model", "shallow", "--image-size", "32", "--threads", "1")
+    eyevsai(
+        "train", "--data", str(images), "--model", "shallow", "--image-size", "32", "--threads", "1"
+    )
     client, shallow = MlflowClient(), "models:/stripes-shallow-svm_hog_lbp/1"
     worse = client.get_model_version("stripes-shallow-svm_hog_lbp", "1").run_id or ""
     client.log_metric(trained, "best/accuracy", 0.5)
     client.log_metric(worse, "best/accuracy", 0.4)
-    mlflow_run("export", "-P", "package=game", "-P", "format=onnx", "-P", f"output={workplace / 'out'}")
+    mlflow_run(
+        "export", "-P", "package=game", "-P", "format=onnx", "-P", f"output={workplace / 'out'}"
+    )
 
     folder = workplace / "out" / "game"
     info = json.loads((folder / "deployment_info.json").read_text())
     assert [(model["dataset"], model["model_uri"]) for model in info["models"]] == [
-        ("spots", "models:/spots-deep_v1-standard/1"), ("stripes", VERSION),
-    ]  # fmt: skip
+        ("spots", "models:/spots-deep_v1-standard/1"),
+        ("stripes", VERSION),
+    ]
     for model in info["models"]:
         classifier = package.load(str(folder / model["formats"]["onnx"]["folder"]))
         assert list(classifier.classes) == model["classes"]
@@ -356,12 +474,14 @@ def test_the_best_of_each_dataset_are_packaged(
     assert (call.info.status, call.data.tags["package"]) == ("FINISHED", "game")
     assert "deployment_info.json" in artifacts(call.info.run_id, "packages/game")
 
-    client.log_metric(worse, "test/accuracy", 0.45)  # what was evaluated goes before what valid says
+    client.log_metric(
+        worse, "test/accuracy", 0.45
+    )  # what was evaluated goes before what valid says
     eyevsai("export", "--package", "other", "--per-dataset", "2")
     models = json.loads((workplace / "other" / "deployment_info.json").read_text())["models"]
-    assert [(model["model_uri"], model["metric"]) for model in models if model["dataset"] == "stripes"] == [
-        (shallow, "test/accuracy"), (VERSION, "best/accuracy"),
-    ]  # fmt: skip
+    assert [
+        (model["model_uri"], model["metric"]) for model in models if model["dataset"] == "stripes"
+    ] == [(shallow, "test/accuracy"), (VERSION, "best/accuracy")]
     assert not [each for each in workplace.iterdir() if each.name.startswith(".other")]
     client.set_tag(worse, "fingerprint", "of images that are gone")
     done = eyevsai("export", "--package", "third")
@@ -379,9 +499,14 @@ def test_the_best_of_each_dataset_are_packaged(
         assert "Traceback" not in said
 
 
-def test_there_is_nothing_to_package(eyevsai: Eyevsai, workplace: Path, template_store: Path) -> None:
+def test_there_is_nothing_to_package(
+    eyevsai: Eyevsai, workplace: Path, template_store: Path
+) -> None:
     copy_store(template_store, workplace)
-    assert "No model was trained in this store yet" in eyevsai("export", "--package", "game", code=2).stderr
+    assert (
+        "No model was trained in this store yet"
+        in eyevsai("export", "--package", "game", code=2).stderr
+    )
     assert not (workplace / "game").exists()
 
 
@@ -403,7 +528,9 @@ def test_interrupted_upload_leaves_the_version_as_it_was(
         patch.setattr(MlflowClient, "log_model_artifacts", once)
         for module in (run, lifetime):
             patch.setattr(module, "PATIENCE_S", 0.5)
-        assert "eyevsai sync" in eyevsai("export", "--run", trained, "--format", "onnx", code=3).stderr
+        assert (
+            "eyevsai sync" in eyevsai("export", "--run", trained, "--format", "onnx", code=3).stderr
+        )
     assert "export.onnx" not in tags()
     assert package.load(VERSION).metadata["format"] is None
     assert eyevsai("predict", VERSION, picture, "--json").stdout == before
@@ -431,9 +558,21 @@ def test_killed_export_leaves_the_version_as_it_was(
 ) -> None:
     picture = str(next((images / "down").iterdir()))
     before = eyevsai("predict", VERSION, picture, "--json").stdout
-    command = [sys.executable, "-c", KILLED_BEFORE_THE_MANIFEST, "export", "--run", trained, "--format", "onnx"]
+    command = [
+        sys.executable,
+        "-c",
+        KILLED_BEFORE_THE_MANIFEST,
+        "export",
+        "--run",
+        trained,
+        "--format",
+        "onnx",
+    ]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    assert subprocess.run(command, cwd=workplace, env=env, capture_output=True).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run(command, cwd=workplace, env=env, capture_output=True).returncode
+        == -signal.SIGKILL
+    )
     assert "export.onnx" not in tags()
     assert package.load(VERSION).metadata["format"] is None
     assert eyevsai("predict", VERSION, picture, "--json").stdout == before
@@ -452,7 +591,10 @@ def test_a_format_that_cannot_be_written_does_not_stop_the_others(
     eyevsai("export", "--run", trained, "--format", "openvino")
     monkeypatch.setattr(OpenVino, "write", fail)
     done = eyevsai("export", "--run", trained, "--format", "openvino,pytorch", code=1)
-    assert f"{VERSION} as openvino is refused. It cannot be written: RuntimeError: Check 'shape' failed" in done.stderr
+    assert (
+        f"{VERSION} as openvino is refused. It cannot be written: RuntimeError: Check 'shape' "
+        "failed" in done.stderr
+    )
     assert f"An earlier one, which passed, stays: runs:/{trained}/exports/openvino" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tags()["export.openvino"], tags()["export.pytorch"]) == ("refused", "passed")
@@ -460,8 +602,19 @@ def test_a_format_that_cannot_be_written_does_not_stop_the_others(
 
 
 @pytest.mark.slow
-def test_an_interrupted_export_ends_killed_and_keeps_only_what_is_whole(trained: str, workplace: Path) -> None:
-    command = [sys.executable, "-m", "eyevsai", "export", "--run", trained, "--format", "onnx,onnx-int8,openvino,pt2"]
+def test_an_interrupted_export_ends_killed_and_keeps_only_what_is_whole(
+    trained: str, workplace: Path
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "eyevsai",
+        "export",
+        "--run",
+        trained,
+        "--format",
+        "onnx,onnx-int8,openvino,pt2",
+    ]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=workplace, env=env, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -491,10 +644,23 @@ def test_an_interrupted_export_ends_killed_and_keeps_only_what_is_whole(trained:
         ("onnx,openvino", ("shallow",)),
     ],
 )
-def test_exports_agree_on_photographs(eyevsai: Eyevsai, photos: Path, formats: str, model: tuple[str, ...]) -> None:
-    eyevsai("train", "--dataset", "pets", "--image-size", "64", "--model", *model, EYEVSAI_DATA=str(photos))
+def test_exports_agree_on_photographs(
+    eyevsai: Eyevsai, photos: Path, formats: str, model: tuple[str, ...]
+) -> None:
+    eyevsai(
+        "train",
+        "--dataset",
+        "pets",
+        "--image-size",
+        "64",
+        "--model",
+        *model,
+        EYEVSAI_DATA=str(photos),
+    )
     of_photographs = runs_of("train")[0].info.run_id
-    done = eyevsai("export", "--run", of_photographs, "--format", formats, "--json", EYEVSAI_DATA=str(photos))
+    done = eyevsai(
+        "export", "--run", of_photographs, "--format", formats, "--json", EYEVSAI_DATA=str(photos)
+    )
     for exported in json.loads(done.stdout):
         assert exported["figures"]["images"] == 80
         assert exported["figures"]["top1_agreement"] >= 0.98

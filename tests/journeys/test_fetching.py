@@ -1,4 +1,6 @@
-"""Models of a server are fetched into the cache, verified there, and verified on the server before a promotion."""
+"""Models of a server are fetched into the cache, verified there, and verified on the server before
+a promotion.
+"""
 
 from __future__ import annotations
 
@@ -88,8 +90,14 @@ def test_promotion_verifies_the_files_on_the_server(
     eyevsai("predict", f"models:/{name}/1", image)
     (entry,) = entries(workplace)
     good = weights_of(entry).read_bytes()
-    (there,) = (path for path in (server.folder / "artifacts").rglob("model.safetensors") if path.read_bytes() == good)
-    there.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))  # of the same size: the copy in the cache stays valid
+    (there,) = (
+        path
+        for path in (server.folder / "artifacts").rglob("model.safetensors")
+        if path.read_bytes() == good
+    )
+    there.write_bytes(
+        good[:-1] + bytes([good[-1] ^ 1])
+    )  # of the same size: the copy in the cache stays valid
     eyevsai("predict", f"models:/{name}/1", image)
     refused = eyevsai("promote", name, "--version", "1", code=1).stderr
     assert "model.safetensors is not the file that was saved: its SHA-256 differs" in refused

@@ -19,32 +19,64 @@ from tests.publisher import Publisher, images_of, png, publishing, tar_of, zip_o
 
 FOODS, TUNES = "/nikolasgegenava/popular-street-foods", "/nikolasgegenava/music-instruments"
 BREEDS = ("Abyssinian", "american_bulldog")
-PETS = {f"images/{breed}_{number}.png": png(label, number)
-        for label, breed in enumerate(BREEDS) for number in range(10)}  # fmt: skip
+PETS = {
+    f"images/{breed}_{number}.png": png(label, number)
+    for label, breed in enumerate(BREEDS)
+    for number in range(10)
+}
 OTHERS = {"images/Abyssinian_100.mat": b"MATLAB", "images/._Abyssinian_1.png": b"what macOS adds"}
 LISTS = {
-    f"annotations/{name}.txt": "".join(f"{breed}_{number} 1 1 1\n" for breed in BREEDS for number in numbers).encode()
+    f"annotations/{name}.txt": "".join(
+        f"{breed}_{number} 1 1 1\n" for breed in BREEDS for number in numbers
+    ).encode()
     for name, numbers in (("trainval", range(6)), ("test", range(6, 9)))
 }
-TINY = ("--model", "deep_v1", "--epochs", "1", "--width", "4", "--image-size", "32", "--batch-size", "8",
-        "--threads", "1")  # fmt: skip
+TINY = (
+    "--model",
+    "deep_v1",
+    "--epochs",
+    "1",
+    "--width",
+    "4",
+    "--image-size",
+    "32",
+    "--batch-size",
+    "8",
+    "--threads",
+    "1",
+)
 
 
 @pytest.fixture
 def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
     """A mirror with small archives of all datasets, and Kaggle as it looks through a proxy."""
     pets, lists = tar_of(PETS | OTHERS), tar_of(LISTS)
-    vegetables = {f"Vegetable Images/{split}/{label}": count for split, count in
-                  (("train", 8), ("validation", 3), ("test", 4)) for label in ("Bean", "Bitter_Gourd")}  # fmt: skip
-    foods, tunes = images_of({"x/dataset/kebab (shish kebab)": 5, "x/dataset/bánh mì": 5}, 2), images_of(
-        {"drum": 4, "harp": 4}, 4)  # fmt: skip
-    served = {"/pets/images.tar.gz": pets, "/pets/annotations.tar.gz": lists, FOODS: zip_of(foods | {"a.csv": b"1"}),
-              "/vegetables/archive.zip": zip_of(images_of(vegetables)), TUNES: zip_of(tunes)}  # fmt: skip
-    served |= {"/street_foods/archive.zip": served[FOODS], "/instruments/archive.zip": served[TUNES]}
+    vegetables = {
+        f"Vegetable Images/{split}/{label}": count
+        for split, count in (("train", 8), ("validation", 3), ("test", 4))
+        for label in ("Bean", "Bitter_Gourd")
+    }
+    foods, tunes = (
+        images_of({"x/dataset/kebab (shish kebab)": 5, "x/dataset/bánh mì": 5}, 2),
+        images_of({"drum": 4, "harp": 4}, 4),
+    )
+    served = {
+        "/pets/images.tar.gz": pets,
+        "/pets/annotations.tar.gz": lists,
+        FOODS: zip_of(foods | {"a.csv": b"1"}),
+        "/vegetables/archive.zip": zip_of(images_of(vegetables)),
+        TUNES: zip_of(tunes),
+    }
+    served |= {
+        "/street_foods/archive.zip": served[FOODS],
+        "/instruments/archive.zip": served[TUNES],
+    }
     of_tests = replace(
         PUBLISHED["pets"],
         images=Archive("images.tar.gz", "https://x/images.tar.gz", md5(pets).hexdigest()),
-        splits=Archive("annotations.tar.gz", "https://x/annotations.tar.gz", md5(lists).hexdigest()),
+        splits=Archive(
+            "annotations.tar.gz", "https://x/annotations.tar.gz", md5(lists).hexdigest()
+        ),
     )
     monkeypatch.setitem(PUBLISHED, "pets", of_tests)  # type: ignore[arg-type]  # the real archives have 800 MB
     with publishing(served) as there:
@@ -55,7 +87,11 @@ def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
 def through_proxy(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
     """kagglehub itself, whose API is asked through a proxy."""
     monkeypatch.delenv("EYEVSAI_MIRROR")
-    for name, value in {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": publisher.url, "no_proxy": ""}.items():
+    for name, value in {
+        "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
+        "http_proxy": publisher.url,
+        "no_proxy": "",
+    }.items():
         monkeypatch.setenv(name, value)
 
 
@@ -67,7 +103,10 @@ def test_pets_are_class_folders_named_after_their_files(
     assert "pets: 20 images in 2 classes at " in done.stdout
     assert "has 2 classes, where its publisher names 37" in done.stderr
     assert "left out, being no images: 2 files" in done.stderr
-    assert publisher.asked == [("/pets/images.tar.gz", None), ("/pets/images.tar.gz", "bytes=3000-")]
+    assert publisher.asked == [
+        ("/pets/images.tar.gz", None),
+        ("/pets/images.tar.gz", "bytes=3000-"),
+    ]
     assert not list((workplace / "data" / ".downloads").rglob("*.part"))
     record = json.loads((workplace / "data" / "pets" / "dataset.json").read_text())
     assert record["classes"] == {"Abyssinian": 10, "american_bulldog": 10}
@@ -83,9 +122,13 @@ def test_pets_are_class_folders_named_after_their_files(
     assert "pets: 20 images" in eyevsai("data", "get", "--force", "pets").stdout
 
 
-def test_pets_by_their_official_split(eyevsai: Eyevsai, workplace: Path, publisher: Publisher) -> None:
+def test_pets_by_their_official_split(
+    eyevsai: Eyevsai, workplace: Path, publisher: Publisher
+) -> None:
     said = eyevsai("data", "get", "--dataset", "pets", "--splits", "given").stdout
-    assert "18 images in 2 classes (12 train, 6 test)" in said  # two images are in no list, as 41 of the real ones
+    assert (
+        "18 images in 2 classes (12 train, 6 test)" in said
+    )  # two images are in no list, as 41 of the real ones
     assert len(list((workplace / "data" / "pets" / "test" / "Abyssinian").iterdir())) == 3
 
 
@@ -96,10 +139,24 @@ def test_vegetables_keep_their_splits_or_are_put_together(
     assert "30 images in 2 classes" in said
     root = workplace / "data" / "vegetables"
     assert {path.name for path in root.iterdir()} == {"train", "valid", "test", "dataset.json"}
-    assert json.loads((root / "dataset.json").read_text())["splits"] == {"train": 16, "valid": 6, "test": 8}
-    done = json.loads(eyevsai("data", "get", "vegetables", "--splits", "none", "--force", "--json").stdout)
-    assert done == [{"name": "vegetables", "folder": str(root), "images": 30, "splits": {}, "is_new": True,
-                     "classes": {"Bean": 15, "Bitter_Gourd": 15}}]  # fmt: skip
+    assert json.loads((root / "dataset.json").read_text())["splits"] == {
+        "train": 16,
+        "valid": 6,
+        "test": 8,
+    }
+    done = json.loads(
+        eyevsai("data", "get", "vegetables", "--splits", "none", "--force", "--json").stdout
+    )
+    assert done == [
+        {
+            "name": "vegetables",
+            "folder": str(root),
+            "images": 30,
+            "splits": {},
+            "is_new": True,
+            "classes": {"Bean": 15, "Bitter_Gourd": 15},
+        }
+    ]
     assert {path.name for path in root.iterdir()} == {"Bean", "Bitter_Gourd", "dataset.json"}
 
 
@@ -111,7 +168,9 @@ def test_kaggle_is_asked_by_kagglehub(
     assert "left out, being no images: 1 files" in done.stderr
     assert "secret" not in done.stderr + done.stdout
     assert publisher.asked[0] == ("/api/v1/datasets.DatasetApiService/DownloadDataset", None)
-    folders = {path.name for path in (workplace / "data" / "street_foods").iterdir() if path.is_dir()}
+    folders = {
+        path.name for path in (workplace / "data" / "street_foods").iterdir() if path.is_dir()
+    }
     assert folders == {"kebab_shish_kebab", "bánh_mì"}
     del publisher.files[TUNES]
     said = eyevsai("data", "get", "instruments", code=1).stderr
@@ -119,7 +178,9 @@ def test_kaggle_is_asked_by_kagglehub(
     assert "set KAGGLE_API_TOKEN" in said
 
 
-def test_a_union_is_trained_on_without_a_copy(eyevsai: Eyevsai, workplace: Path, publisher: Publisher) -> None:
+def test_a_union_is_trained_on_without_a_copy(
+    eyevsai: Eyevsai, workplace: Path, publisher: Publisher
+) -> None:
     before = eyevsai("train", "--dataset", "combined", *TINY, code=2).stderr
     assert "eyevsai data get combined" in before
     done = eyevsai("data", "get", "combined").stdout
@@ -139,11 +200,26 @@ def test_without_network_each_part_says_what_to_do(
     said = eyevsai("data", "get", "combined_all", code=1).stderr
     for name, page, file in (
         ("pets", "https://x/images.tar.gz", "images.tar.gz"),
-        ("vegetables", "https://www.kaggle.com/datasets/misrakahmed/vegetable-image-dataset", "archive.zip"),
-        ("street_foods", "https://www.kaggle.com/datasets/nikolasgegenava/popular-street-foods", "archive.zip"),
-        ("instruments", "https://www.kaggle.com/datasets/nikolasgegenava/music-instruments", "archive.zip"),
+        (
+            "vegetables",
+            "https://www.kaggle.com/datasets/misrakahmed/vegetable-image-dataset",
+            "archive.zip",
+        ),
+        (
+            "street_foods",
+            "https://www.kaggle.com/datasets/nikolasgegenava/popular-street-foods",
+            "archive.zip",
+        ),
+        (
+            "instruments",
+            "https://www.kaggle.com/datasets/nikolasgegenava/music-instruments",
+            "archive.zip",
+        ),
     ):
-        assert f"Or download {page} with a browser, leave the file at data/.downloads/{name}/{file}" in said
+        assert (
+            f"Or download {page} with a browser, leave the file at data/.downloads/{name}/{file}"
+            in said
+        )
     by_hand = workplace / "data" / ".downloads" / "instruments" / "archive.zip"
     by_hand.write_bytes(publisher.files[TUNES])
     assert "8 images" in eyevsai("data", "get", "instruments").stdout
@@ -157,7 +233,10 @@ def test_mistakes_are_told(
 ) -> None:
     assert "Name a dataset: pets, vegetables" in eyevsai("data", "get", code=2).stderr
     assert "Did you mean 'vegetables'" in eyevsai("data", "get", "vegetable", code=2).stderr
-    assert "takes one of given, none" in eyevsai("data", "get", "pets", "--splits", "some", code=2).stderr
+    assert (
+        "takes one of given, none"
+        in eyevsai("data", "get", "pets", "--splits", "some", code=2).stderr
+    )
     get = ("data", "get", "pets", "--from-archive")
     assert "There is no file nowhere.zip" in eyevsai(*get, "nowhere.zip", code=2).stderr
     (workplace / "other.zip").write_bytes(b"PK")
@@ -168,10 +247,14 @@ def test_mistakes_are_told(
     assert "vegetables: there already: 0 images" in eyevsai("data", "get", "vegetables").stdout
     forced = eyevsai("data", "get", "vegetables", "--force", code=2).stderr
     assert "was not made by this command" in forced
-    assert "cannot be read or written" in eyevsai(*get[:3], "--data-root", "other.zip", code=1).stderr
+    assert (
+        "cannot be read or written" in eyevsai(*get[:3], "--data-root", "other.zip", code=1).stderr
+    )
     gone = eyevsai("data", "get", "pets", EYEVSAI_MIRROR=f"{publisher.url}/nothing", code=1).stderr
     assert "the server answers 404" in gone
-    login = eyevsai("data", "get", "pets", EYEVSAI_MIRROR="http://me:password@127.0.0.1:9", code=1).stderr
+    login = eyevsai(
+        "data", "get", "pets", EYEVSAI_MIRROR="http://me:password@127.0.0.1:9", code=1
+    ).stderr
     assert "password" not in login
     with monkeypatch.context() as patch:
         patch.delenv("EYEVSAI_MIRROR")
@@ -183,7 +266,11 @@ def test_mistakes_are_told(
 def check_data_run() -> None:
     """Fail unless the run of the entry point `data` says what was got."""
     (run,) = MlflowClient().search_runs(["0"])
-    assert (run.info.status, run.data.tags["job"], run.data.tags["subject"]) == ("FINISHED", "data", "vegetables")
+    assert (run.info.status, run.data.tags["job"], run.data.tags["subject"]) == (
+        "FINISHED",
+        "data",
+        "vegetables",
+    )
     assert run.data.params == {"dataset": "vegetables", "splits": "none"}
 
 

@@ -1,4 +1,6 @@
-"""A version goes on working after its training run or other runs were removed by hand or by `mlflow gc`."""
+"""A version goes on working after its training run or other runs were removed by hand or by `mlflow
+gc`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,18 @@ from tests.mlflow_gc import collect_garbage
 NAME = TRAINED["deep_v1"]
 URI = f"models:/{NAME}/1"
 FAST = ("--corruption-images", "0")
-SMALL = ("--image-size", "32", "--batch-size", "8", "--width", "8", "--threads", "1", "--tuned", "never")
+SMALL = (
+    "--image-size",
+    "32",
+    "--batch-size",
+    "8",
+    "--width",
+    "8",
+    "--threads",
+    "1",
+    "--tuned",
+    "never",
+)
 
 
 @pytest.fixture
@@ -44,11 +57,18 @@ def test_version_whose_run_is_gone_is_evaluated_promoted_and_exported(
     run_id = delete_run(for_good=for_good)
     eyevsai("predict", URI, image_of(workplace))
     refused = eyevsai("promote", NAME, "--version", "1", code=1).stderr
-    assert f"was not evaluated with the weights that it has: eyevsai evaluate --model-uri {URI}" in refused
+    assert (
+        f"was not evaluated with the weights that it has: eyevsai evaluate --model-uri {URI}"
+        in refused
+    )
 
     said = eyevsai("evaluate", "--model-uri", URI, *FAST)
-    assert f"Run {run_id} of {URI} is gone: what the version carries is used instead." in said.stderr
-    (found,) = MlflowClient().search_runs(["0"], f"tags.job = 'evaluate' and tags.subject = '{run_id}'")
+    assert (
+        f"Run {run_id} of {URI} is gone: what the version carries is used instead." in said.stderr
+    )
+    (found,) = MlflowClient().search_runs(
+        ["0"], f"tags.job = 'evaluate' and tags.subject = '{run_id}'"
+    )
     assert found.data.metrics["test/accuracy"] > 0.5
     eyevsai("promote", NAME, "--version", "1")
 
@@ -62,13 +82,21 @@ def test_version_whose_run_is_gone_is_evaluated_promoted_and_exported(
     eyevsai("train", "--data", str(workplace / "data" / "stripes"), *SMALL, "--epochs", "2")
     eyevsai("evaluate", "--model-uri", f"models:/{NAME}/2", *FAST)
     assert URI in eyevsai("compare", URI, f"models:/{NAME}/2").stdout
-    for command in (("registry", "status"), ("registry", "status", NAME), ("doctor",), ("report",), ("sync",),
-                    ("cleanup", "--orphans", "--dry-run")):  # fmt: skip
+    for command in (
+        ("registry", "status"),
+        ("registry", "status", NAME),
+        ("doctor",),
+        ("report",),
+        ("sync",),
+        ("cleanup", "--orphans", "--dry-run"),
+    ):
         eyevsai(*command)
 
 
 @pytest.mark.processes("images are decoded in forks")
-def test_version_whose_run_is_gone_is_not_judged_by_images_that_it_knows(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_version_whose_run_is_gone_is_not_judged_by_images_that_it_knows(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
     data = workplace / "data" / "stripes"
     eyevsai("train", "--data", str(data), *SMALL, "--epochs", "1")
     uri = f"models:/{NAME}/2"
@@ -81,33 +109,57 @@ def test_version_whose_run_is_gone_is_not_judged_by_images_that_it_knows(eyevsai
 
 
 @pytest.mark.parametrize("left", ["nothing", "an empty folder"])
-def test_files_of_a_version_that_were_deleted_by_hand_are_named(eyevsai: Eyevsai, workplace: Path, left: str) -> None:
+def test_files_of_a_version_that_were_deleted_by_hand_are_named(
+    eyevsai: Eyevsai, workplace: Path, left: str
+) -> None:
     folder = Path(MlflowClient().get_model_version_download_uri(NAME, "1").removeprefix("file://"))
     shutil.rmtree(folder)
     if left == "an empty folder":
         folder.mkdir()
-    for command in (("predict", URI, image_of(workplace)), ("evaluate", "--model-uri", URI),
-                    ("export", "--model-uri", URI)):  # fmt: skip
-        assert f"The files of {URI} are gone: {folder} is empty or does not exist" in eyevsai(*command, code=2).stderr
-    assert f"The files of {URI} are gone: {folder}" in eyevsai("promote", NAME, "--version", "1", code=1).stderr
+    for command in (
+        ("predict", URI, image_of(workplace)),
+        ("evaluate", "--model-uri", URI),
+        ("export", "--model-uri", URI),
+    ):
+        assert (
+            f"The files of {URI} are gone: {folder} is empty or does not exist"
+            in eyevsai(*command, code=2).stderr
+        )
+    assert (
+        f"The files of {URI} are gone: {folder}"
+        in eyevsai("promote", NAME, "--version", "1", code=1).stderr
+    )
     eyevsai("registry", "status", NAME)
     eyevsai("report")
     MlflowClient().set_registered_model_alias(NAME, "live", "1")
     assert f"the files of {URI} ({folder}) are gone" in eyevsai("doctor", code=1).stdout
 
 
-def test_version_whose_run_lost_its_files_is_evaluated_and_promoted(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_version_whose_run_lost_its_files_is_evaluated_and_promoted(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
     run = MlflowClient().get_run(str(MlflowClient().get_model_version(NAME, "1").run_id))
     shutil.rmtree(run.info.artifact_uri.removeprefix("file://"))
     assert "18 images of stripes" in eyevsai("evaluate", "--model-uri", URI, *FAST).stdout
     assert f"production: {URI}" in eyevsai("promote", NAME, "--version", "1").stdout
 
 
-@pytest.mark.parametrize("name", [
-    "MLmodel", "requirements.txt", "conda.yaml", "input_example.json", "data/model/model.safetensors",
-    "data/model/onnx/model.onnx", "data/model/onnx/example.py", "data/model/onnx/manifest.json",
-])  # fmt: skip
-def test_no_version_with_a_changed_file_is_promoted(eyevsai: Eyevsai, exported: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MLmodel",
+        "requirements.txt",
+        "conda.yaml",
+        "input_example.json",
+        "data/model/model.safetensors",
+        "data/model/onnx/model.onnx",
+        "data/model/onnx/example.py",
+        "data/model/onnx/manifest.json",
+    ],
+)
+def test_no_version_with_a_changed_file_is_promoted(
+    eyevsai: Eyevsai, exported: Path, name: str
+) -> None:
     folder = Path(MlflowClient().get_model_version_download_uri(NAME, "1").removeprefix("file://"))
     changed = folder / name
     changed.write_bytes(changed.read_bytes() + b"\n")
@@ -117,7 +169,9 @@ def test_no_version_with_a_changed_file_is_promoted(eyevsai: Eyevsai, exported: 
 
 
 @pytest.fixture(scope="module")
-def exported_store(tmp_path_factory: pytest.TempPathFactory, trained_store: Path, cache_root: Path) -> Path:
+def exported_store(
+    tmp_path_factory: pytest.TempPathFactory, trained_store: Path, cache_root: Path
+) -> Path:
     """Return a folder with a store whose version was evaluated and exported as ONNX."""
 
     def build(folder: Path) -> None:

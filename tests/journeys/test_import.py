@@ -25,7 +25,8 @@ ENDED_MS = int(datetime(2025, 7, 5, 12, 20, 14, 886351).timestamp() * 1000)
 
 
 def import_and_die(path: Path, method: str, count: int) -> int:
-    """Import in a fork that ends itself by SIGKILL before the Nth call of a client's method; return its exit code.
+    """Import in a fork that ends itself by SIGKILL before the Nth call of a client's method; return
+    its exit code.
 
     This process must not have opened the store.
     """
@@ -50,9 +51,11 @@ def import_and_die(path: Path, method: str, count: int) -> int:
 def registry(workplace: Path) -> Path:
     return write_registry(
         workplace / "training_registry.json",
-        make_record(1), make_record(2, best_validation_accuracy=0.5), make_record(3, model_type="deep-v1"),
+        make_record(1),
+        make_record(2, best_validation_accuracy=0.5),
+        make_record(3, model_type="deep-v1"),
         make_record(4, training_status="failed"),
-    )  # fmt: skip
+    )
 
 
 def contents() -> list[dict[str, Any]]:
@@ -62,13 +65,21 @@ def contents() -> list[dict[str, Any]]:
     found = []
     for run in client.search_runs(["0"]):
         version, info = versions.pop(run.info.run_id, None), run.info
-        found.append({
-            "times": (info.start_time, info.end_time), "status": info.status, "name": info.run_name,
-            "params": run.data.params, "metrics": run.data.metrics, "tags": dict(run.data.tags),
-            "history": [len(client.get_metric_history(info.run_id, name)) for name in run.data.metrics],
-            "files": [each.path for each in client.list_artifacts(info.run_id)],
-            "version": (version.name, version.tags) if version else None,
-        })  # fmt: skip
+        found.append(
+            {
+                "times": (info.start_time, info.end_time),
+                "status": info.status,
+                "name": info.run_name,
+                "params": run.data.params,
+                "metrics": run.data.metrics,
+                "tags": dict(run.data.tags),
+                "history": [
+                    len(client.get_metric_history(info.run_id, name)) for name in run.data.metrics
+                ],
+                "files": [each.path for each in client.list_artifacts(info.run_id)],
+                "version": (version.name, version.tags) if version else None,
+            }
+        )
     assert not versions
     return sorted(found, key=lambda run: run["tags"]["imported"])
 
@@ -101,13 +112,17 @@ PLACES = [("log_text", 2), ("create_model_version", 2), ("set_tag", 1)]
 
 
 @pytest.mark.parametrize(("method", "count"), PLACES)
-def test_an_import_that_was_killed_is_finished(eyevsai: Eyevsai, registry: Path, method: str, count: int) -> None:
+def test_an_import_that_was_killed_is_finished(
+    eyevsai: Eyevsai, registry: Path, method: str, count: int
+) -> None:
     assert import_and_die(registry, method, count) == -signal.SIGKILL
     torn = contents()
     assert 0 < len(torn) < 4
     assert "version" not in torn[-1]["tags"]
     done = json.loads(eyevsai("registry", "import", str(registry), "--json").stdout)
-    assert [each["model_id"] for each in done["written"]] == [f"model_{number:012x}" for number in range(len(torn), 5)]
+    assert [each["model_id"] for each in done["written"]] == [
+        f"model_{number:012x}" for number in range(len(torn), 5)
+    ]
     found = contents()
     assert [run["status"] for run in found] == ["FINISHED"] * 3 + ["FAILED"]
     assert [run["version"] is not None for run in found] == [True] * 3 + [False]
@@ -123,13 +138,18 @@ def test_two_imports_at_once_add_each_record_once(workplace: Path) -> None:
     path = write_registry(workplace / "training_registry.json", *records)
     command = [sys.executable, "-m", "eyevsai", "registry", "import", str(path), "--json"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    jobs = [subprocess.Popen(command, cwd=workplace, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    jobs = [
+        subprocess.Popen(command, cwd=workplace, env=env, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     done = [json.loads(job.communicate(timeout=120)[0]) for job in jobs]
     assert sorted(len(each["written"]) for each in done) == [0, 30]
     assert len(contents()) == 30
 
 
-def test_an_imported_version_is_never_loaded(eyevsai: Eyevsai, registry: Path, stripes: Path) -> None:
+def test_an_imported_version_is_never_loaded(
+    eyevsai: Eyevsai, registry: Path, stripes: Path
+) -> None:
     eyevsai("registry", "import", str(registry))
     uri = "models:/pets-deep_v2-resnet/1"
     with pytest.raises(UserError, match="was imported"):
@@ -146,11 +166,14 @@ def test_a_bad_record_is_left_out_and_said(eyevsai: Eyevsai, workplace: Path) ->
         make_record(1, model_type="quantum", dataset="my pets"),
         make_record(2, model_type="quantum", dataset="my_pets"),
         make_record(3, best_validation_accuracy=float("nan")),
-    )  # fmt: skip
+    )
     said = eyevsai("registry", "import", str(path), code=1).stdout
     assert "quantum is no model of eyevsai: kept as it is" in said
     assert "model_000000000003 has best_validation_accuracy NaN, not a number from 0 to 1" in said
-    assert "model_000000000002 cannot be registered. The registered model my_pets-quantum-resnet belongs to" in said
+    assert (
+        "model_000000000002 cannot be registered. The registered model my_pets-quantum-resnet "
+        "belongs to" in said
+    )
     assert said.endswith("1 imported, 0 were there already, 2 left out\n")
     (run,) = contents()
     assert run["version"][0] == "my_pets-quantum-resnet"

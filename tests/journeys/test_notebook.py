@@ -21,7 +21,9 @@ NOTEBOOK = ROOT / "examples" / "first_steps.ipynb"
 
 
 def texts(cell: Any, stream: str) -> str:
-    return "".join(each.text for each in cell.outputs if each.output_type == "stream" and each.name == stream)
+    return "".join(
+        each.text for each in cell.outputs if each.output_type == "stream" and each.name == stream
+    )
 
 
 def calls_of(source: str) -> Iterator[tuple[str, ast.Call]]:
@@ -35,9 +37,23 @@ def calls_of(source: str) -> Iterator[tuple[str, ast.Call]]:
 
 def test_the_example_notebook_calls_what_exists() -> None:
     notebook = nbformat.read(NOTEBOOK, nbformat.NO_CONVERT)
-    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)  # as it is committed
-    called = [call for cell in notebook.cells if cell.cell_type == "code" for call in calls_of(cell.source)]
-    assert [name for name, _ in called] == ["train", "train", "evaluate", "compare", "export", "load"]
+    assert not any(
+        cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells
+    )  # as it is committed
+    called = [
+        call
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for call in calls_of(cell.source)
+    ]
+    assert [name for name, _ in called] == [
+        "train",
+        "train",
+        "evaluate",
+        "compare",
+        "export",
+        "load",
+    ]
     for name, call in called:
         named = {str(each.arg): None for each in call.keywords}
         inspect.signature(getattr(eyevsai, name)).bind(*call.args, **named)
@@ -53,7 +69,9 @@ def test_the_example_notebook_runs(workplace: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(workplace / "ipython"))
-    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(workplace)}}).execute()
+    NotebookClient(
+        notebook, timeout=200, resources={"metadata": {"path": str(workplace)}}
+    ).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     trained, residual, judged, compared, picture, exported, asked = cells
     assert "epoch 2 of 2" in texts(trained, "stderr")

@@ -1,7 +1,8 @@
 """README and docs are true: what they tell people to type exists, and is run here, page by page.
 
-`python -m tests.journeys.pages` lists what cannot be run here, and why. With EYEVSAI_FRESH=1, pages that begin with a
-clone go the way of a newcomer: a true clone of what is committed, with an installation of its own: `make first-hour`.
+`python -m tests.journeys.pages` lists what cannot be run here, and why. With EYEVSAI_FRESH=1, pages
+that begin with a clone go the way of a newcomer: a true clone of what is committed, with an
+installation of its own: `make first-hour`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,16 @@ from PIL import Image
 
 from eyevsai.cli import build_app
 from tests.conftest import ROOT, write_images
-from tests.journeys.pages import REASONS, SHELLS, Command, Page, pattern_of, read_page, read_pages, split_calls
+from tests.journeys.pages import (
+    REASONS,
+    SHELLS,
+    Command,
+    Page,
+    pattern_of,
+    read_page,
+    read_pages,
+    split_calls,
+)
 
 PAGES = read_pages()
 FRESH = "EYEVSAI_FRESH" in os.environ
@@ -56,21 +66,28 @@ def named(pages: list[Page]) -> dict[str, object]:
 @pytest.mark.parametrize("page", **named([page for page in PAGES if page.commands or page.inline]))
 def test_what_a_page_types_exists(page: Page) -> None:
     for command in (*page.commands, *page.inline):
-        if command.language in (*SHELLS, "inline") and command.code == 0:  # others show what a mistake looks like
+        if (
+            command.language in (*SHELLS, "inline") and command.code == 0
+        ):  # others show what a mistake looks like
             for call in split_calls(command.text):
                 check(call, command)
 
 
 def check(call: list[str], command: Command) -> None:
-    """Fails when a program, a command, an entry point or a flag that a page names does not exist."""
+    """Fails when a program, a command, an entry point or a flag that a page names does not
+    exist.
+    """
     where, loose = f"{command.page}:{command.line}: {command.text}", command.language == "inline"
     if call[:2] == ["mlflow", "run"]:
         entry = call[call.index("-e") + 1]
         assert entry in ENTRIES, where
         given = [call[at + 1].partition("=") for at, word in enumerate(call) if word == "-P"]
         command_of = ["data", "get"] if entry == "data" else [entry.replace("_", "-")]
-        check_eyevsai([*command_of, *(word for name, _, value in given for word in (f"--{name}", value))],
-                      where, loose=loose)  # fmt: skip
+        check_eyevsai(
+            [*command_of, *(word for name, _, value in given for word in (f"--{name}", value))],
+            where,
+            loose=loose,
+        )
     elif "eyevsai" in call and call[0] in ("eyevsai", "torchrun", "python"):
         check_eyevsai(call[call.index("eyevsai") + 1 :], where, loose=loose)
     elif call[0] == "make":
@@ -90,7 +107,9 @@ def check_eyevsai(arguments: list[str], where: str, *, loose: bool) -> None:
             context = command.make_context(command.name or "", list(rest), parent=context)
             if not hasattr(command, "resolve_command"):
                 break
-            _, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+            _, command, rest = command.resolve_command(
+                context, [*context._protected_args, *context.args]
+            )
     except Exception as error:  # of Click, which is Typer's own in some versions, or a UserError
         if not (loose and type(error.__cause__ or error).__name__ == "MissingParameter"):
             pytest.fail(f"{where}: {getattr(error, 'message', '') or error}")
@@ -99,8 +118,15 @@ def check_eyevsai(arguments: list[str], where: str, *, loose: bool) -> None:
 
 
 def test_a_command_that_does_not_exist_is_found() -> None:
-    for typed in ("eyevsai trian", "eyevsai train --lernrate 3", "eyevsai export --format onxx --formt x", "make trian",
-                  "mlflow run . -e trian", "mlflow run . -e train -P lernrate=3", "frobnicate"):  # fmt: skip
+    for typed in (
+        "eyevsai trian",
+        "eyevsai train --lernrate 3",
+        "eyevsai export --format onxx --formt x",
+        "make trian",
+        "mlflow run . -e trian",
+        "mlflow run . -e train -P lernrate=3",
+        "frobnicate",
+    ):
         page = read_page("page", f"```console\n$ {typed}\n```")
         with pytest.raises((AssertionError, pytest.fail.Exception)):
             test_what_a_page_types_exists(page)
@@ -115,7 +141,9 @@ def test_what_is_not_run_says_why() -> None:
 
 
 def test_a_page_says_all_that_it_needs() -> None:
-    page = read_page("page", """
+    page = read_page(
+        "page",
+        """
 <!-- given: ~/pictures/birds, three classes -->
 <!-- not run: network: git -->
 ```console
@@ -133,7 +161,8 @@ print(1)  # prints: 2 of
 print()
 print(1)  # prints: 3
 ```
-""")  # fmt: skip
+""",
+    )
     fetch, look, wrong, program = page.commands
     assert page.given == ("~/pictures/birds",)
     assert (fetch.reason, look.reason, look.code, wrong.code) == ("network", None, 0, 2)
@@ -148,7 +177,9 @@ print(1)  # prints: 3
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("page", **named([page for page in PAGES if (page.clones if FRESH else page.runs)]))
+@pytest.mark.parametrize(
+    "page", **named([page for page in PAGES if (page.clones if FRESH else page.runs)])
+)
 def test_what_a_page_types_does_what_it_says(page: Page, tmp_path: Path) -> None:
     project, home = tmp_path / "project", tmp_path / "home"
     (clone_project if FRESH else make_project)(project)
@@ -162,7 +193,9 @@ def test_what_a_page_types_does_what_it_says(page: Page, tmp_path: Path) -> None
         said = tmp_path / f"{number}.said"
         assert said.exists(), f"{where}\nwas not reached"
         text, code = said.read_text(encoding="utf-8"), tmp_path / f"{number}.code"
-        ended, seconds = code.read_text().split() if code.exists() else ("nothing: it took too long", "?")
+        ended, seconds = (
+            code.read_text().split() if code.exists() else ("nothing: it took too long", "?")
+        )
         print(f"{where}\n({seconds} s)\n{text}")
         assert ended == str(command.code), f"{where}\nended with {ended}:\n{text}"
         assert pattern_of(command.shown).search(text), (
@@ -177,7 +210,9 @@ def make_project(folder: Path) -> None:
         shutil.copy(ROOT / name, folder)
     (folder / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():
-        if part.is_dir() or part.suffix == ".cfg":  # and no file by which make knows what is installed
+        if (
+            part.is_dir() or part.suffix == ".cfg"
+        ):  # and no file by which make knows what is installed
             (folder / ".venv" / part.name).symlink_to(part)
     for name in ("python", "installed", "installed-dev"):
         (folder / ".venv" / name).touch()
@@ -191,16 +226,23 @@ def clone_project(folder: Path) -> None:
 def give(path: Path) -> None:
     if path.suffix == ".png":
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)).save(path)
+        Image.fromarray(
+            np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+        ).save(path)
     else:
         write_images(path, {"across": 40, "down": 40, "wide": 40})
 
 
-def run(commands: list[Command], project: Path, home: Path, notes: Path, seconds: int = 3300) -> None:
-    """Types the commands into one shell, which stops at the first that does not end as its page says."""
+def run(
+    commands: list[Command], project: Path, home: Path, notes: Path, seconds: int = 3300
+) -> None:
+    """Types the commands into one shell, which stops at the first that does not end as its page
+    says.
+    """
     script = "".join(
         f"SECONDS=0; {{\n{typed(command)}\n}} >{notes}/{number}.said 2>&1 </dev/null\n"
-        f"code=$?; echo $code $SECONDS >{notes}/{number}.code; [ $code = {command.code} ] || exit 1\n"
+        f"code=$?; echo $code $SECONDS >{notes}/{number}.code; [ $code = {command.code} ] || "
+        "exit 1\n"
         for number, command in enumerate(commands)
     )
     env = environment() | {"HOME": str(home), "COLUMNS": "200"}
@@ -216,14 +258,20 @@ def run(commands: list[Command], project: Path, home: Path, notes: Path, seconds
 
 
 def environment() -> dict[str, str]:
-    """The reader's variables: this Python's programs first in PATH, or, from a fresh clone, nowhere in it."""
+    """The reader's variables: this Python's programs first in PATH, or, from a fresh clone, nowhere
+    in it.
+    """
     own, path = str(Path(sys.executable).parent), os.environ["PATH"].split(os.pathsep)
     if FRESH:
         told = ("EYEVSAI_", "MLFLOW_", "PYTHON", "VIRTUAL_ENV", "OMP_", "MAKE", "MFLAGS")
         more = {"PATH": os.pathsep.join(folder for folder in path if folder != own)}
     else:
         told = ("EYEVSAI_", "MLFLOW_")
-        more = {"PATH": os.pathsep.join([own, *path]), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        more = {
+            "PATH": os.pathsep.join([own, *path]),
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+        }
     return {name: value for name, value in os.environ.items() if not name.startswith(told)} | more
 
 

@@ -15,13 +15,28 @@ import eyevsai as package
 from tests.conftest import Eyevsai, copy_trained, extend_trained, once, write_images
 
 NAME = "stripes-deep_v1-standard"
-SMALL = ("--image-size", "32", "--batch-size", "8", "--width", "8", "--threads", "1", "--tuned", "never")
+SMALL = (
+    "--image-size",
+    "32",
+    "--batch-size",
+    "8",
+    "--width",
+    "8",
+    "--threads",
+    "1",
+    "--tuned",
+    "never",
+)
 GOOD, BAD = ("--epochs", "8"), ("--epochs", "1", "--lr", "1e-5")
 
 
 @pytest.fixture(scope="session")
-def evaluated_store(tmp_path_factory: pytest.TempPathFactory, trained_store: Path, cache_root: Path) -> Path:
-    """Return a folder with a store of three versions: two good ones and a bad one, all evaluated."""
+def evaluated_store(
+    tmp_path_factory: pytest.TempPathFactory, trained_store: Path, cache_root: Path
+) -> Path:
+    """Return a folder with a store of three versions: two good ones and a bad one, all
+    evaluated.
+    """
 
     def build(folder: Path) -> None:
         run = extend_trained(trained_store, cache_root, folder)
@@ -42,8 +57,11 @@ def workplace(evaluated_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def versions_in(stage: str) -> list[int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return [int(each.version) for each in MlflowClient().search_model_versions(f"name = '{NAME}'")
-                if each.current_stage == stage]  # fmt: skip
+        return [
+            int(each.version)
+            for each in MlflowClient().search_model_versions(f"name = '{NAME}'")
+            if each.current_stage == stage
+        ]
 
 
 def log_of(eyevsai: Eyevsai) -> list[dict[str, object]]:
@@ -51,8 +69,12 @@ def log_of(eyevsai: Eyevsai) -> list[dict[str, object]]:
     return entries
 
 
-def test_entry_point_promotes_and_rollback_puts_back(entry_point: Eyevsai, eyevsai: Eyevsai, workplace: Path) -> None:
-    said = entry_point("promote", "-P", f"name={NAME}", "-P", "version=1", "-P", "reason=the first").stdout
+def test_entry_point_promotes_and_rollback_puts_back(
+    entry_point: Eyevsai, eyevsai: Eyevsai, workplace: Path
+) -> None:
+    said = entry_point(
+        "promote", "-P", f"name={NAME}", "-P", "version=1", "-P", "reason=the first"
+    ).stdout
     assert f"production: models:/{NAME}/1, before it nobody" in said
     (call,) = MlflowClient().search_runs(["0"], "tags.job = 'promote'")
     assert (call.info.status, call.data.tags["subject"]) == ("FINISHED", f"models:/{NAME}/1")
@@ -62,9 +84,18 @@ def test_entry_point_promotes_and_rollback_puts_back(entry_point: Eyevsai, eyevs
     assert package.load(f"models:/{NAME}@production").metadata["settings"]["mixup"] == 0
 
     version = MlflowClient().get_model_version(NAME, "2")
-    weights = next(Path(MlflowClient().get_model_version_download_uri(NAME, version.version)).rglob("*.safetensors"))
+    weights = next(
+        Path(MlflowClient().get_model_version_download_uri(NAME, version.version)).rglob(
+            "*.safetensors"
+        )
+    )
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    eyevsai("predict", f"models:/{NAME}@production", str(next((workplace / "data").rglob("*.png"))), code=2)
+    eyevsai(
+        "predict",
+        f"models:/{NAME}@production",
+        str(next((workplace / "data").rglob("*.png"))),
+        code=2,
+    )
     eyevsai("rollback", NAME, "--reason", "2 does not load")
     assert versions_in("Production") == [1]
     eyevsai("predict", f"models:/{NAME}@production", str(next((workplace / "data").rglob("*.png"))))
@@ -74,8 +105,10 @@ def test_entry_point_promotes_and_rollback_puts_back(entry_point: Eyevsai, eyevs
     entries = log_of(eyevsai)
     told = [(each["action"], each["before"], each["after"], each["reason"]) for each in entries]
     assert told == [
-        ("promote", None, 1, "the first"), ("promote", 1, 2, ""), ("rollback", 2, 1, "2 does not load"),
-    ]  # fmt: skip
+        ("promote", None, 1, "the first"),
+        ("promote", 1, 2, ""),
+        ("rollback", 2, 1, "2 does not load"),
+    ]
     assert all(each["user"] and each["status"] == "FINISHED" for each in entries)
     tags = MlflowClient().get_model_version(NAME, "2").tags
     assert tags["production.until"] >= tags["production.at"]
@@ -90,7 +123,9 @@ def test_what_the_policy_is_against_is_not_promoted(eyevsai: Eyevsai, workplace:
     assert f"models:/{NAME}/3 is worse: accuracy" in said
     assert "Nothing was changed. --force --reason TEXT goes past the policy" in said
     assert versions_in("Production") == [1]
-    assert "takes a --reason" in eyevsai("promote", NAME, "--version", "3", "--force", code=2).stderr
+    assert (
+        "takes a --reason" in eyevsai("promote", NAME, "--version", "3", "--force", code=2).stderr
+    )
     forced = eyevsai("promote", NAME, "--version", "3", "--force", "--reason", "a demonstration")
     assert "forced  not worse" in forced.stdout
     assert versions_in("Production") == [3]
@@ -103,19 +138,28 @@ def test_what_the_policy_is_against_is_not_promoted(eyevsai: Eyevsai, workplace:
     assert MlflowClient().get_run(run_id).data.metrics["accuracy_before"] > 0.6
 
 
-def test_a_policy_is_a_file_with_words_of_its_own_for_a_dataset(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_a_policy_is_a_file_with_words_of_its_own_for_a_dataset(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
     policy = workplace / "promotion.toml"  # what is taken by itself
-    policy.write_text("floor = 0.1\nmax_size_mb = 100\n[datasets.stripes]\nmax_latency_ms = 0.0001\nexports = 'onnx'\n")
+    policy.write_text(
+        "floor = 0.1\nmax_size_mb = 100\n[datasets.stripes]\nmax_latency_ms = 0.0001\nexports = "
+        "'onnx'\n"
+    )
     said = eyevsai("promote", NAME, "--version", "1", code=1).stderr
     assert "ms for one image, and the policy allows 0.0001" in said
     assert f"eyevsai export --model-uri models:/{NAME}/1 --format onnx" in said
     assert "floor" not in said
     policy.write_text("flor = 0.1\n")
-    assert "there is no 'flor' in a policy. Did you mean 'floor'?" in eyevsai(
-        "promote", NAME, "--version", "1", code=2).stderr  # fmt: skip
+    assert (
+        "there is no 'flor' in a policy. Did you mean 'floor'?"
+        in eyevsai("promote", NAME, "--version", "1", code=2).stderr
+    )
     policy.write_text("floor = 2\n")
-    assert "promotion.toml: floor 2.0 is not allowed: it takes a value of 0 to 1." in eyevsai(
-        "promote", NAME, "--version", "1", code=2).stderr  # fmt: skip
+    assert (
+        "promotion.toml: floor 2.0 is not allowed: it takes a value of 0 to 1."
+        in eyevsai("promote", NAME, "--version", "1", code=2).stderr
+    )
     policy.write_text("exports = 'onnx'\n")
     eyevsai("export", "--model-uri", f"models:/{NAME}/1")
     assert "exports agree: onnx" in eyevsai("promote", NAME, "--version", "1").stdout
@@ -128,7 +172,10 @@ def test_a_version_that_was_not_judged_or_by_other_images_is_not_promoted(
     data = workplace / "data" / "stripes"
     eyevsai("train", "--data", str(data), *SMALL, *GOOD)
     said = eyevsai("promote", NAME, "--version", "4", code=1).stderr
-    assert f"was not evaluated with the weights that it has: eyevsai evaluate --model-uri models:/{NAME}/4" in said
+    assert (
+        "was not evaluated with the weights that it has: eyevsai evaluate --model-uri "
+        f"models:/{NAME}/4" in said
+    )
     eyevsai("promote", NAME, "--version", "1")
     more = tmp_path / "stripes"
     shutil.copytree(data, more)
@@ -154,7 +201,10 @@ def test_what_is_set_by_hand_counts_and_is_shown(eyevsai: Eyevsai, workplace: Pa
     assert f"eyevsai registry settle {NAME}" in status["disagreements"][0]
     eyevsai("promote", NAME, "--version", "2")
     assert [(each["action"], each["before"], each["after"]) for each in log_of(eyevsai)] == [
-        ("promote", None, 1), ("found", 1, 3), ("promote", 3, 2)]  # fmt: skip
+        ("promote", None, 1),
+        ("found", 1, 3),
+        ("promote", 3, 2),
+    ]
     assert versions_in("Production") == [2]
     MlflowClient().set_registered_model_alias(NAME, "production", "1")
     assert "alias production is 1" in eyevsai("registry", "settle", NAME).stdout
@@ -166,7 +216,10 @@ def test_what_is_set_by_hand_counts_and_is_shown(eyevsai: Eyevsai, workplace: Pa
 def test_the_log_knows_what_was_in_production_then(eyevsai: Eyevsai, workplace: Path) -> None:
     eyevsai("promote", NAME, "--version", "1")
     eyevsai("promote", NAME, "--version", "2")
-    assert "is in Production" in eyevsai("promote", NAME, "--version", "2", "--to", "staging", code=2).stderr
+    assert (
+        "is in Production"
+        in eyevsai("promote", NAME, "--version", "2", "--to", "staging", code=2).stderr
+    )
     eyevsai("promote", NAME, "--version", "2", "--to", "archived", "--reason", "withdrawn")
     today = f"{datetime.now():%Y-%m-%d}"
     held = json.loads(eyevsai("registry", "log", NAME, "--at", today, "--json").stdout)
@@ -181,31 +234,51 @@ def test_the_log_knows_what_was_in_production_then(eyevsai: Eyevsai, workplace: 
 
 def test_the_best_of_a_dataset_has_a_name_of_its_own(eyevsai: Eyevsai, workplace: Path) -> None:
     ranking = json.loads(eyevsai("registry", "best", "--dataset", "stripes", "--json").stdout)
-    evaluated = [each for each in ranking if each["metric"] == "test/accuracy"]  # the other families were not
-    assert {each["uri"] for each in evaluated} == {f"models:/{NAME}/{number}" for number in (1, 2, 3)}
+    evaluated = [
+        each for each in ranking if each["metric"] == "test/accuracy"
+    ]  # the other families were not
+    assert {each["uri"] for each in evaluated} == {
+        f"models:/{NAME}/{number}" for number in (1, 2, 3)
+    }
     assert evaluated[-1]["uri"] == f"models:/{NAME}/3"
     said = eyevsai("registry", "best", "--dataset", "stripes", "--promote").stdout
     assert "production: models:/stripes/1, before it nobody" in said
     image = str(next((workplace / "data").rglob("*.png")))
-    assert eyevsai("predict", "models:/stripes@production", image).stdout == eyevsai(
-        "predict", ranking[0]["uri"], image).stdout  # fmt: skip
+    assert (
+        eyevsai("predict", "models:/stripes@production", image).stdout
+        == eyevsai("predict", ranking[0]["uri"], image).stdout
+    )
     said = eyevsai("registry", "best", "--dataset", "stripes", "--promote").stdout
     assert "production: models:/stripes/1" in said  # the same one again makes no version
     eyevsai("export", "--model-uri", "models:/stripes@production")
     name, number = ranking[0]["uri"].removeprefix("models:/").rsplit("/", 1)
     assert MlflowClient().get_model_version(name, number).tags["export.onnx"] == "passed"
-    assert "There is no dataset with a trained model 'stripe'" in eyevsai(
-        "registry", "best", "--dataset", "stripe", code=2).stderr  # fmt: skip
+    assert (
+        "There is no dataset with a trained model 'stripe'"
+        in eyevsai("registry", "best", "--dataset", "stripe", code=2).stderr
+    )
 
 
 def test_bad_input_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
-    assert f"Did you mean '{NAME}'?" in eyevsai("promote", "stripes-deep_v1", "--version", "1", code=2).stderr
-    assert f"There is no models:/{NAME}/9. Versions of {NAME}: 1, 2, 3" in eyevsai(
-        "promote", NAME, "--version", "9", code=2).stderr  # fmt: skip
+    assert (
+        f"Did you mean '{NAME}'?"
+        in eyevsai("promote", "stripes-deep_v1", "--version", "1", code=2).stderr
+    )
+    assert (
+        f"There is no models:/{NAME}/9. Versions of {NAME}: 1, 2, 3"
+        in eyevsai("promote", NAME, "--version", "9", code=2).stderr
+    )
     assert "Say what to promote" in eyevsai("promote", NAME, code=2).stderr
-    assert "production, staging, archived" in eyevsai("promote", NAME, "--version", "1", "--to", "live", code=2).stderr
+    assert (
+        "production, staging, archived"
+        in eyevsai("promote", NAME, "--version", "1", "--to", "live", code=2).stderr
+    )
     MlflowClient().delete_model_version(NAME, "3")
-    assert f"There is no models:/{NAME}/3" in eyevsai("promote", NAME, "--version", "3", code=2).stderr
+    assert (
+        f"There is no models:/{NAME}/3" in eyevsai("promote", NAME, "--version", "3", code=2).stderr
+    )
     assert "was in production and is still there" in eyevsai("rollback", NAME, code=2).stderr
-    assert eyevsai("registry", "status", "nothing", code=2).stderr.startswith("Error: There is no registered model")
+    assert eyevsai("registry", "status", "nothing", code=2).stderr.startswith(
+        "Error: There is no registered model"
+    )
     assert log_of(eyevsai) == []

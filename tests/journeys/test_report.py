@@ -30,22 +30,45 @@ from tests.original import make_record, write_registry
 
 DEEP, FOREST = "stripes-deep_v1-standard", "stripes-shallow-rf_hog_lbp"
 SMALL = ("--image-size", "32", "--threads", "1")
-KINDS = ("accuracy_heatmap", "performance_distribution", "top_models", "all_models_report", "summary_report",
-         "all_models", "game_backend_report")  # fmt: skip
+KINDS = (
+    "accuracy_heatmap",
+    "performance_distribution",
+    "top_models",
+    "all_models_report",
+    "summary_report",
+    "all_models",
+    "game_backend_report",
+)
 
 
 @pytest.fixture(scope="session")
-def reported_store(tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path) -> Path:
+def reported_store(
+    tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path
+) -> Path:
     """Return a folder with a store of two models, of which one was evaluated and exported."""
 
     def build(folder: Path) -> None:
         copy_store(template_store, folder)
         images = write_images(folder / "data" / "stripes", {"across": 40, "down": 40, "wide": 40})
         forest = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5")
-        env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "EYEVSAI_CACHE": str(cache_root),
-               "EYEVSAI_STATE": str(folder / "state")}  # fmt: skip
+        env = {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+            "EYEVSAI_CACHE": str(cache_root),
+            "EYEVSAI_STATE": str(folder / "state"),
+        }
         for command in [
-            ("train", "--data", str(images), *SMALL, "--batch-size", "8", "--width", "8", "--epochs", "8"),
+            (
+                "train",
+                "--data",
+                str(images),
+                *SMALL,
+                "--batch-size",
+                "8",
+                "--width",
+                "8",
+                "--epochs",
+                "8",
+            ),
             ("evaluate", "--model-uri", f"models:/{DEEP}/1", "--corruption-images", "0"),
             ("export", "--model-uri", f"models:/{DEEP}/1"),
             ("train", "--data", str(images), *SMALL, *forest),
@@ -63,13 +86,19 @@ def workplace(reported_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def read(folder: Path, kind: str) -> Any:
     """The newest file of a kind."""
-    path = max(path for path in folder.iterdir() if re.fullmatch(kind + r"_\d{8}_\d{6}\.\w+", path.name))
+    path = max(
+        path for path in folder.iterdir() if re.fullmatch(kind + r"_\d{8}_\d{6}\.\w+", path.name)
+    )
     text = path.read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines())) if path.suffix == ".csv" else json.loads(text)
 
 
 def entries_of(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    levels = [level for dataset in report["datasets"].values() for level in dataset["difficulty_levels"].values()]
+    levels = [
+        level
+        for dataset in report["datasets"].values()
+        for level in dataset["difficulty_levels"].values()
+    ]
     entries = [entry for level in levels for entry in level["models"]]
     assert len({entry["model_key"] for entry in entries}) == len(entries)
     return {entry["model_key"]: entry for entry in entries}
@@ -89,10 +118,20 @@ def test_entry_point_reports_what_a_backend_can_use(entry_point: Eyevsai, workpl
     assert (deep["model_format"], forest["model_format"]) == ("pytorch", "sklearn")
     assert (deep["export_formats"], forest["export_formats"]) == (["onnx"], [])
     assert (deep["accuracy_of"], forest["accuracy_of"]) == ("test", "valid")
-    assert any(f"eyevsai evaluate --model-uri models:/{FOREST}/1" in why for why in forest["deployment_ready_because"])
-    assert report["model_descriptions"]["deep_v1/standard"]["name"] == deep["name"] == "Standard CNN"
+    assert any(
+        f"eyevsai evaluate --model-uri models:/{FOREST}/1" in why
+        for why in forest["deployment_ready_because"]
+    )
+    assert (
+        report["model_descriptions"]["deep_v1/standard"]["name"] == deep["name"] == "Standard CNN"
+    )
     image = draw_image(1, 0)
-    for place in (deep["model_path"], deep["local_path"], forest["model_path"], forest["local_path"]):
+    for place in (
+        deep["model_path"],
+        deep["local_path"],
+        forest["model_path"],
+        forest["local_path"],
+    ):
         classifier = package.load(place)
         assert set(classifier.classes) == set(dataset["class_names"])
         assert classifier.predict(image).probability > 0
@@ -101,7 +140,10 @@ def test_entry_point_reports_what_a_backend_can_use(entry_point: Eyevsai, workpl
     assert deep["training_time"] == pytest.approx((run.end_time - run.start_time) / 1000)
 
     (call,) = MlflowClient().search_runs(["0"], "tags.job = 'report'")
-    logged = {Path(artifact.path).name for artifact in MlflowClient().list_artifacts(call.info.run_id, "reports")}
+    logged = {
+        Path(artifact.path).name
+        for artifact in MlflowClient().list_artifacts(call.info.run_id, "reports")
+    }
     assert call.info.status == "FINISHED"
     assert logged == {path.name for path in (workplace / "reports").iterdir()}
     assert len(logged) == len(KINDS)
@@ -128,7 +170,9 @@ def test_tables_and_the_page_say_the_same(eyevsai: Eyevsai, workplace: Path) -> 
     assert not re.search(r"(src|href)=\"(?!data:|http://127\.0\.0\.1:5000)", page)
 
 
-def test_the_page_filters_and_sorts_in_a_browser(eyevsai: Eyevsai, workplace: Path, screenshots: Any) -> None:
+def test_the_page_filters_and_sorts_in_a_browser(
+    eyevsai: Eyevsai, workplace: Path, screenshots: Any
+) -> None:
     done = json.loads(eyevsai("report", "--json").stdout)
     with screenshots.browser_page() as page:
         page.goto(f"file://{workplace / done['files']['all_models']}")
@@ -164,7 +208,9 @@ def test_ready_follows_what_becomes_of_a_model(eyevsai: Eyevsai, workplace: Path
         return "" if entry["deployment_ready"] else "; ".join(entry["deployment_ready_because"])
 
     assert lacks() == ""
-    client.delete_run(client.get_model_version(FOREST, "1").run_id)  # of the newest model: others' classes are known
+    client.delete_run(
+        client.get_model_version(FOREST, "1").run_id
+    )  # of the newest model: others' classes are known
     assert lacks() == ""
     client.set_model_version_tag(DEEP, "1", "export.openvino", "refused")
     assert "export as openvino was refused" in lacks()
@@ -187,22 +233,41 @@ def test_versions_of_production_and_of_other_names(eyevsai: Eyevsai, workplace: 
     run = client.get_model_version(DEEP, "1").run_id
     source = client.get_model_version(DEEP, "1").source
     client.create_model_version(DEEP, source, run, tags=client.get_model_version(DEEP, "1").tags)
-    eyevsai("registry", "best", "--dataset", "stripes", "--promote", "--force", "--reason", "it is the only one")
-    by_number = {each.number: each for each in read_candidates(str(client.tracking_uri)) if each.key == DEEP}
+    eyevsai(
+        "registry",
+        "best",
+        "--dataset",
+        "stripes",
+        "--promote",
+        "--force",
+        "--reason",
+        "it is the only one",
+    )
+    by_number = {
+        each.number: each for each in read_candidates(str(client.tracking_uri)) if each.key == DEEP
+    }
     assert set(by_number) == {1, 2}
     eyevsai("report")
     entries = entries_of(read(workplace / "reports", "game_backend_report"))
     assert set(entries) == {DEEP, FOREST}  # `stripes` is nobody's own
     assert (entries[DEEP]["version"], entries[DEEP]["chosen_because"]) == (
-        "2", "it is the best of 2 versions by test accuracy")  # fmt: skip
+        "2",
+        "it is the best of 2 versions by test accuracy",
+    )
     eyevsai("promote", DEEP, "--version", "1")
     shutil.rmtree(workplace / "reports")
     eyevsai("report")
     entry = entries_of(read(workplace / "reports", "game_backend_report"))[DEEP]
-    assert (entry["version"], entry["stage"], entry["chosen_because"]) == ("1", "production", "it is in Production")
+    assert (entry["version"], entry["stage"], entry["chosen_because"]) == (
+        "1",
+        "production",
+        "it is in Production",
+    )
 
 
-def test_what_was_imported_without_a_model_is_in_the_table_alone(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_what_was_imported_without_a_model_is_in_the_table_alone(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
     eyevsai("registry", "import", str(write_registry(workplace / "registry.json", make_record(1))))
     eyevsai("report")
     rows = {row["model_key"]: row for row in read(workplace / "reports", "all_models_report")}
@@ -215,9 +280,14 @@ def test_what_was_imported_without_a_model_is_in_the_table_alone(eyevsai: Eyevsa
 def test_another_jobs_run_takes_the_files(workplace: Path, tmp_path: Path) -> None:
     uri = str(MlflowClient().tracking_uri)
     settings = ReportSettings(models="shallow", output=str(tmp_path / "deep" / "out"))
-    with start_job(JobStop(), uri, "parent", {"job": "train_all"}, tmp_path / "state", given=None) as run:
+    with start_job(
+        JobStop(), uri, "parent", {"job": "train_all"}, tmp_path / "state", given=None
+    ) as run:
         done = write_reports(settings, uri, run)
-    logged = {Path(artifact.path).name for artifact in MlflowClient().list_artifacts(run.run_id, "reports")}
+    logged = {
+        Path(artifact.path).name
+        for artifact in MlflowClient().list_artifacts(run.run_id, "reports")
+    }
     assert logged == {path.name for path in done.files.values()}
     assert (done.models, done.run_id) == (1, run.run_id)
 
@@ -234,7 +304,9 @@ def fill_up_at(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(Path, "replace", fill_up)
 
 
-def test_a_disk_that_fills_up_leaves_nothing(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_leaves_nothing(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill_up_at(monkeypatch, "summary_report")
     settings = ReportSettings(output=str(tmp_path / "full" / "out"))
     with pytest.raises(UserError, match="No space left on device"):
@@ -252,7 +324,9 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_output_may_lead_to_another_filesystem(eyevsai: Eyevsai, workplace: Path, elsewhere: Path) -> None:
+def test_output_may_lead_to_another_filesystem(
+    eyevsai: Eyevsai, workplace: Path, elsewhere: Path
+) -> None:
     (workplace / "out").symlink_to(elsewhere)
     eyevsai("report", "--output", "out")
     assert len(read(elsewhere, "all_models_report")) == 2
@@ -289,16 +363,26 @@ def test_reports_of_the_same_second_stand_side_by_side(
     assert {path: path.read_bytes() for path in kept} == kept
 
 
-def test_bad_input_is_said_and_leaves_nothing(eyevsai: Eyevsai, workplace: Path, tmp_path: Path) -> None:
+def test_bad_input_is_said_and_leaves_nothing(
+    eyevsai: Eyevsai, workplace: Path, tmp_path: Path
+) -> None:
     said = eyevsai("report", "--models", "deep_v3", code=2).stderr
     assert "There is no model 'deep_v3'. Did you mean 'deep_v" in said
-    assert "Did you mean 'deep_v1/standard'?" in eyevsai(
-        "report", "--models", "shallow,deep_v1/standart", code=2).stderr  # fmt: skip
-    assert "'stripe'. Did you mean 'stripes'?" in eyevsai("report", "--datasets", "stripe", code=2).stderr
+    assert (
+        "Did you mean 'deep_v1/standard'?"
+        in eyevsai("report", "--models", "shallow,deep_v1/standart", code=2).stderr
+    )
+    assert (
+        "'stripe'. Did you mean 'stripes'?"
+        in eyevsai("report", "--datasets", "stripe", code=2).stderr
+    )
     said = eyevsai("report", "--models", "deep_v2", "--datasets", "stripes", code=2).stderr
     assert "eyevsai train --model deep_v2 --variation resnet --dataset stripes" in said
     (tmp_path / "file").write_text("")
-    assert "Choose another --output" in eyevsai("report", "--output", str(tmp_path / "file"), code=2).stderr
+    assert (
+        "Choose another --output"
+        in eyevsai("report", "--output", str(tmp_path / "file"), code=2).stderr
+    )
     for model in MlflowClient().search_registered_models():
         MlflowClient().delete_registered_model(model.name)
     said = eyevsai("report", "--datasets", "stripes", code=2).stderr

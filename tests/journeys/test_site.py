@@ -27,11 +27,26 @@ def read(name: str) -> str:
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    build = ["build", "--strict", "--config-file", str(ROOT / "mkdocs.yml"), "--site-dir", str(tmp_path / "site")]
+    build = [
+        "build",
+        "--strict",
+        "--config-file",
+        str(ROOT / "mkdocs.yml"),
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
     done = CliRunner().invoke(mkdocs.__main__.cli, build)
     assert done.exit_code == 0, done.output
-    pages = {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*.html")}
-    assert {"index.html", "first_hour.html", "benchmarks/RESULTS.html", "decisions/001-client-not-fluent.html"} <= pages
+    pages = {
+        path.relative_to(tmp_path / "site").as_posix()
+        for path in (tmp_path / "site").rglob("*.html")
+    }
+    assert {
+        "index.html",
+        "first_hour.html",
+        "benchmarks/RESULTS.html",
+        "decisions/001-client-not-fluent.html",
+    } <= pages
     home = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert 'href="first_hour.html"' in home
     assert 'src="images/curves.png"' in home
@@ -42,7 +57,11 @@ def commands_of(group: object) -> list[str]:
     found = []
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         if not command.hidden:
-            found += [f"{name} {each}" for each in commands_of(command)] if hasattr(command, "commands") else [name]
+            found += (
+                [f"{name} {each}" for each in commands_of(command)]
+                if hasattr(command, "commands")
+                else [name]
+            )
     return found
 
 
@@ -52,7 +71,9 @@ def test_each_command_and_entry_point_has_an_example() -> None:
     entries = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
     wanted = [f"eyevsai {name}" for name in commands_of(typer.main.get_command(build_app([])))]
     wanted += [f"mlflow run . -e {entry}" for entry in entries]
-    assert [each for each in wanted if not any(f"{text} ".startswith(f"{each} ") for text in typed)] == []
+    assert [
+        each for each in wanted if not any(f"{text} ".startswith(f"{each} ") for text in typed)
+    ] == []
 
 
 def literals() -> list[str]:
@@ -61,7 +82,12 @@ def literals() -> list[str]:
     for path in (ROOT / "eyevsai").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
-                found.append("".join(each.value if isinstance(each, ast.Constant) else "\0" for each in node.values))
+                found.append(
+                    "".join(
+                        each.value if isinstance(each, ast.Constant) else "\0"
+                        for each in node.values
+                    )
+                )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return found
@@ -81,16 +107,39 @@ def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
     ("model", "variation"),
     [("deep_v1", "standard"), pytest.param("shallow", "rf_hog_lbp", marks=pytest.mark.slow)],
 )
-def test_all_that_a_run_keeps_is_explained(eyevsai: Eyevsai, stripes: Path, model: str, variation: str) -> None:
-    small = ("--epochs", "1", "--width", "8", "--batch-size", "8") if model == "deep_v1" else ("--n-estimators", "10")
-    eyevsai("train", "--model", model, "--variation", variation, "--data", str(stripes), *small, "--threads", "1")
+def test_all_that_a_run_keeps_is_explained(
+    eyevsai: Eyevsai, stripes: Path, model: str, variation: str
+) -> None:
+    small = (
+        ("--epochs", "1", "--width", "8", "--batch-size", "8")
+        if model == "deep_v1"
+        else ("--n-estimators", "10")
+    )
+    eyevsai(
+        "train",
+        "--model",
+        model,
+        "--variation",
+        variation,
+        "--data",
+        str(stripes),
+        *small,
+        "--threads",
+        "1",
+    )
     version = f"models:/stripes-{model}-{variation}/1"
-    eyevsai("evaluate", "--model-uri", version, "--corruption-images", "2", "--target-precision", "0.1")
+    eyevsai(
+        "evaluate", "--model-uri", version, "--corruption-images", "2", "--target-precision", "0.1"
+    )
     client = MlflowClient()
     run = next(run for run in client.search_runs(["0"]) if run.data.tags["job"] == "train")
     known = re.findall(r"`([^`\s]+)`", read("runs.md"))
     kept = [*run.data.metrics, *(tag for tag in run.data.tags if not tag.startswith(OF_MLFLOW))]
     kept += client.get_model_version(version.split("/")[1], "1").tags
     for folder in ("", "pictures", "tables"):
-        kept += [each.path for each in client.list_artifacts(run.info.run_id, folder) if not each.is_dir]
-    assert [name for name in kept if not any(fnmatch.fnmatchcase(name, each) for each in known)] == []
+        kept += [
+            each.path for each in client.list_artifacts(run.info.run_id, folder) if not each.is_dir
+        ]
+    assert [
+        name for name in kept if not any(fnmatch.fnmatchcase(name, each) for each in known)
+    ] == []

@@ -1,7 +1,7 @@
 """Team mode: the server of deploy/, whom it lets in, and what members do with it.
 
-`make test` asks a server with the recipe's command, settings and login over SQLite and a folder; `make test-all` the
-recipe itself, with PostgreSQL and S3.
+`make test` asks a server with the recipe's command, settings and login over SQLite and a folder;
+`make test-all` the recipe itself, with PostgreSQL and S3.
 """
 
 from __future__ import annotations
@@ -75,24 +75,42 @@ def members(ada: dict[str, str], bob: dict[str, str]) -> list[dict[str, str]]:
 @pytest.mark.requirement(25)
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", CREATE), ("POST", "/api/2.0/mlflow/registered-models/create"), ("PUT", f"{ARTIFACTS}/0/file"),
-     ("GET", f"{ARTIFACTS}/0/file"), ("POST", "/api/2.0/mlflow/users/create"), ("POST", "/graphql"), ("GET", "/"),
-     ("GET", "/signup"), ("GET", "/openapi.json")],
-)  # fmt: skip
-@pytest.mark.parametrize("login", [None, ("admin", "password1234"), ("admin", "wrong"), ("nobody", "password1234")])
-def test_nobody_comes_in_without_a_login(team: Team, method: str, path: str, login: tuple[str, str]) -> None:
+    [
+        ("POST", CREATE),
+        ("POST", "/api/2.0/mlflow/registered-models/create"),
+        ("PUT", f"{ARTIFACTS}/0/file"),
+        ("GET", f"{ARTIFACTS}/0/file"),
+        ("POST", "/api/2.0/mlflow/users/create"),
+        ("POST", "/graphql"),
+        ("GET", "/"),
+        ("GET", "/signup"),
+        ("GET", "/openapi.json"),
+    ],
+)
+@pytest.mark.parametrize(
+    "login", [None, ("admin", "password1234"), ("admin", "wrong"), ("nobody", "password1234")]
+)
+def test_nobody_comes_in_without_a_login(
+    team: Team, method: str, path: str, login: tuple[str, str]
+) -> None:
     assert team.ask(method, path, login, '{"name": "open"}')[0] == 401
 
 
 @pytest.mark.requirement(25)
-@pytest.mark.parametrize("path", ["/", CREATE, f"{ARTIFACTS}/0/file", "/api/2.0/mlflow/users/current"])
-@pytest.mark.parametrize("host", ["evil.example", f"{HOST}.evil.example", "127.0.0.1:1", "192.168.0.1"])
+@pytest.mark.parametrize(
+    "path", ["/", CREATE, f"{ARTIFACTS}/0/file", "/api/2.0/mlflow/users/current"]
+)
+@pytest.mark.parametrize(
+    "host", ["evil.example", f"{HOST}.evil.example", "127.0.0.1:1", "192.168.0.1"]
+)
 def test_another_host_is_refused(team: Team, path: str, host: str) -> None:
     assert team.ask("GET", path, ADMIN, Host=host)[0] == 403
 
 
 @pytest.mark.requirement(25)
-@pytest.mark.parametrize("origin", ["https://evil.example", f"https://{HOST}.evil.example", f"http://{HOST}", "null"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", f"https://{HOST}.evil.example", f"http://{HOST}", "null"]
+)
 def test_another_page_cannot_write(team: Team, origin: str) -> None:
     body = f'{{"name": "{origin}"}}'
     assert team.ask("POST", CREATE, ADMIN, body, Origin=origin)[0] == 403
@@ -101,11 +119,24 @@ def test_another_page_cannot_write(team: Team, origin: str) -> None:
 
 @pytest.mark.requirement(25)
 def test_its_own_page_can_write(team: Team) -> None:
-    assert team.ask("POST", CREATE, ADMIN, '{"name": "own page"}', Host=HOST, Origin=f"https://{HOST}")[0] == 200
+    assert (
+        team.ask(
+            "POST", CREATE, ADMIN, '{"name": "own page"}', Host=HOST, Origin=f"https://{HOST}"
+        )[0]
+        == 200
+    )
 
 
-TRAVERSALS = ["../file", "..%2ffile", "%2e%2e%2ffile", "0/../../file", "0/..%2f..%2ffile", "%252e%252e%252ffile",
-              "%2fetc%2fpasswd", "file:%2f%2f%2fetc%2fpasswd"]  # fmt: skip
+TRAVERSALS = [
+    "../file",
+    "..%2ffile",
+    "%2e%2e%2ffile",
+    "0/../../file",
+    "0/..%2f..%2ffile",
+    "%252e%252e%252ffile",
+    "%2fetc%2fpasswd",
+    "file:%2f%2f%2fetc%2fpasswd",
+]
 
 
 @pytest.mark.requirement(25)
@@ -115,7 +146,10 @@ def test_a_path_does_not_leave_its_folder(
     team: Team, ada: dict[str, str], tmp_path: Path, method: str, path: str
 ) -> None:
     assert team.ask(method, f"{ARTIFACTS}/{path}", ADMIN, "out")[0] == 400
-    assert team.ask(method, f"{ARTIFACTS}/{path}", login_of(ada), "out")[0] in (400, 403)  # whose they may not even ask
+    assert team.ask(method, f"{ARTIFACTS}/{path}", login_of(ada), "out")[0] in (
+        400,
+        403,
+    )  # whose they may not even ask
     assert team.ask(method, f"{ARTIFACTS}/{path}", None, "out")[0] == 401
 
 
@@ -125,7 +159,12 @@ def test_artifacts_of_a_run_do_not_leave_its_folder(team: Team, ada: dict[str, s
     run_id = json.loads(made[1])["run"]["info"]["run_id"]
     for path in ("../..", "%2e%2e/x", "/etc"):
         for login in (ADMIN, login_of(ada)):
-            assert team.ask("GET", f"/api/2.0/mlflow/artifacts/list?run_id={run_id}&path={path}", login)[0] == 400
+            assert (
+                team.ask(
+                    "GET", f"/api/2.0/mlflow/artifacts/list?run_id={run_id}&path={path}", login
+                )[0]
+                == 400
+            )
             assert team.ask("GET", f"/get-artifact?run_uuid={run_id}&path={path}", login)[0] == 400
 
 
@@ -147,7 +186,9 @@ def test_a_laptop_trains_and_another_predicts(
     predicted = team.on_laptop(tmp_path / "bob", bob, "predict", uri, str(image))
     assert predicted.returncode == 0, predicted.stderr
     assert predicted.stdout.startswith(str(image))
-    again = team.on_laptop(tmp_path / "bob", bob, *TRAIN, "--seed", "1")  # a version of a model that Ada made
+    again = team.on_laptop(
+        tmp_path / "bob", bob, *TRAIN, "--seed", "1"
+    )  # a version of a model that Ada made
     assert again.returncode == 0, again.stderr
     assert int(uri.rpartition("/")[2]) + 1 == int(re.findall(r"standard/(\d+)", again.stdout)[0])
     number, forced = uri.rpartition("/")[2], ("--force", "--reason", "not judged here")
@@ -159,8 +200,12 @@ def test_a_laptop_trains_and_another_predicts(
     ):
         changed = team.on_laptop(tmp_path / "bob", bob, *given)  # by who has not made it
         assert changed.returncode == 0, changed.stderr
-    status = team.on_laptop(tmp_path / "ada", ada, "registry", "status", "digits-deep_v1-standard", "--json")
-    (held,) = [each for each in json.loads(status.stdout)["versions"] if each["stage"] == "production"]
+    status = team.on_laptop(
+        tmp_path / "ada", ada, "registry", "status", "digits-deep_v1-standard", "--json"
+    )
+    (held,) = [
+        each for each in json.loads(status.stdout)["versions"] if each["stage"] == "production"
+    ]
     assert str(held["version"]) == number
     with pytest.MonkeyPatch.context() as patch:
         for name, value in bob.items():
@@ -186,7 +231,9 @@ def write_digit(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.requirement(6)
 @pytest.mark.parametrize("team", [POSTGRESQL], indirect=True)
-@pytest.mark.parametrize("count", [5, 50])  # `make test` asks it of SQLite and PostgreSQL, in tests/faults
+@pytest.mark.parametrize(
+    "count", [5, 50]
+)  # `make test` asks it of SQLite and PostgreSQL, in tests/faults
 def test_many_registrations_over_http_leave_no_gap(
     team: Team, members: list[dict[str, str]], tmp_path: Path, count: int, record_property: Record
 ) -> None:
@@ -194,17 +241,22 @@ def test_many_registrations_over_http_leave_no_gap(
     command = [sys.executable, "-c", REGISTER, str(count), team.uri]
     jobs = [
         subprocess.Popen(
-            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | member,
-            stderr=subprocess.PIPE, text=True,
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | member,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for member in members * 4
-    ]  # fmt: skip
+    ]
     said = [job.communicate(timeout=800)[1] for job in jobs]
     after = versions_of(team, "many-deep_v1-standard")
     record_property("tried", 8 * count)
     record_property("survived", len(after) - before)
     assert [job.returncode for job in jobs] == [0] * 8, said
-    assert sorted(int(version.version) for version in after) == list(range(1, before + 8 * count + 1))
+    assert sorted(int(version.version) for version in after) == list(
+        range(1, before + 8 * count + 1)
+    )
     assert len({version.run_id for version in after}) == len(after)
 
 
@@ -212,17 +264,29 @@ def versions_of(team: Team, name: str) -> list[ModelVersion]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN[0])
         patch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN[1])
-        return list(MlflowClient(tracking_uri=team.uri).search_model_versions(f"name = '{name}'", max_results=1000))
+        return list(
+            MlflowClient(tracking_uri=team.uri).search_model_versions(
+                f"name = '{name}'", max_results=1000
+            )
+        )
 
 
-def test_a_login_without_the_role_reads_and_is_told(team: Team, tmp_path: Path, stripes: Path) -> None:
+def test_a_login_without_the_role_reads_and_is_told(
+    team: Team, tmp_path: Path, stripes: Path
+) -> None:
     login = ("vera", "looks-and-leaves")
     body = json.dumps({"username": login[0], "password": login[1]})
     assert team.ask("POST", "/api/2.0/mlflow/users/create", ADMIN, body)[0] == 200
     assert team.ask("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0", login)[0] == 200
     vera = dict(zip(LOGIN, login, strict=True))
     done = team.on_laptop(
-        tmp_path / "vera", {"MLFLOW_TRACKING_URI": team.uri} | vera, *TRAIN, "--data", str(stripes), "--batch-size", "8"
+        tmp_path / "vera",
+        {"MLFLOW_TRACKING_URI": team.uri} | vera,
+        *TRAIN,
+        "--data",
+        str(stripes),
+        "--batch-size",
+        "8",
     )
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "may not write" in done.stderr
@@ -232,13 +296,17 @@ def test_a_login_without_the_role_reads_and_is_told(team: Team, tmp_path: Path, 
 def test_members_can_neither_delete_models_nor_make_logins(
     team: Team, ada: dict[str, str], bob: dict[str, str]
 ) -> None:
-    made = team.ask("POST", "/api/2.0/mlflow/registered-models/create", login_of(ada), '{"name": "adas"}')
+    made = team.ask(
+        "POST", "/api/2.0/mlflow/registered-models/create", login_of(ada), '{"name": "adas"}'
+    )
     assert made[0] == 200
     delete = ("DELETE", "/api/2.0/mlflow/registered-models/delete")
     assert team.ask(*delete, login_of(bob), '{"name": "adas"}')[0] == 403
     body = '{"username": "eve", "password": "twelve-characters"}'
     assert team.ask("POST", "/api/2.0/mlflow/users/create", login_of(bob), body)[0] == 403
-    assert team.ask(*delete, login_of(ada), '{"name": "adas"}')[0] == 403  # nor their own: a cleanup is the admin's
+    assert (
+        team.ask(*delete, login_of(ada), '{"name": "adas"}')[0] == 403
+    )  # nor their own: a cleanup is the admin's
     assert team.ask(*delete, ADMIN, '{"name": "adas"}')[0] == 200
 
 
@@ -255,7 +323,9 @@ def test_a_login_is_renewed(team: Team) -> None:
 def test_a_login_is_asked_for_and_never_shown(team: Team, tmp_path: Path) -> None:
     none = team.on_laptop(tmp_path / "eve", {"MLFLOW_TRACKING_URI": team.uri}, *TRAIN)
     assert (none.returncode, "does not know you" in none.stderr) == (2, True)
-    inside = team.on_laptop(tmp_path / "eve", {"MLFLOW_TRACKING_URI": team.uri.replace("//", "//eve:hunter2@")}, *TRAIN)
+    inside = team.on_laptop(
+        tmp_path / "eve", {"MLFLOW_TRACKING_URI": team.uri.replace("//", "//eve:hunter2@")}, *TRAIN
+    )
     assert (inside.returncode, "holds a login" in inside.stderr) == (2, True)
     assert "hunter2" not in inside.stdout + inside.stderr
 
@@ -263,12 +333,18 @@ def test_a_login_is_asked_for_and_never_shown(team: Team, tmp_path: Path) -> Non
 def test_the_admin_renews_its_own_password(team: Team) -> None:
     new = team.run_member("admin", "--renew").stdout.split("PASSWORD=")[1].strip()
     back = json.dumps({"username": "admin", "password": ADMIN[1], "current_password": new})
-    assert team.ask("PATCH", "/api/2.0/mlflow/users/update-password", ("admin", new), back)[0] == 200
+    assert (
+        team.ask("PATCH", "/api/2.0/mlflow/users/update-password", ("admin", new), back)[0] == 200
+    )
 
 
 def test_secrets_are_in_no_command_line_and_no_log(team: Team) -> None:
     secrets = [value for name, value in SECRETS.items() if name != "AWS_ACCESS_KEY_ID"]
-    lines = [path.read_bytes().decode() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path)]
+    lines = [
+        path.read_bytes().decode()
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if readable(path)
+    ]
     assert any("mlflow\0server" in line for line in lines)
     assert not [line for line in lines for secret in secrets if secret in line]
     assert not [secret for secret in secrets if secret in team.log.read_text()]
@@ -303,17 +379,25 @@ def test_the_admin_cleans_up_and_files_go(
         client.log_model_artifact(model.model_id, str(tmp_path / "model.safetensors"))
         client.finalize_logged_model(model.model_id, "READY")
         client.set_terminated(run.info.run_id)
-        client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id)
+        client.create_model_version(
+            name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id
+        )
         owners.append({run.info.run_id, model.model_id})
     client.set_registered_model_alias(name, "production", "1")
     refused = team.on_laptop(tmp_path / "ada", ada, "cleanup", "--keep", "1", "--yes")
-    assert (refused.returncode, "Traceback" in refused.stderr) == (2, False), refused.stdout + refused.stderr
+    assert (refused.returncode, "Traceback" in refused.stderr) == (2, False), (
+        refused.stdout + refused.stderr
+    )
     assert "admin's" in refused.stderr
-    assert not any("deleting" in tag for tag in client.get_registered_model(name).tags)  # or nobody could promote them
+    assert not any(
+        "deleting" in tag for tag in client.get_registered_model(name).tags
+    )  # or nobody could promote them
     assert len(versions_of(team, name)) == 3
     done = team.on_laptop(tmp_path / "admin", admin, "cleanup", "--keep", "1", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(int(version.version) for version in versions_of(team, name)) == [1, 3]
-    files = [{owner for owner in set.union(*owners) if f"/{owner}/" in key} for key in team.list_files()]
+    files = [
+        {owner for owner in set.union(*owners) if f"/{owner}/" in key} for key in team.list_files()
+    ]
     left = set.union(*files)
     assert left == owners[0] | owners[2]

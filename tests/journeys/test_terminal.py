@@ -1,4 +1,6 @@
-"""What commands say: on a terminal, in a log, with --quiet or --verbose, without colours, to a shell that completes."""
+"""What commands say: on a terminal, in a log, with --quiet or --verbose, without colours, to a
+shell that completes.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,21 @@ from eyevsai.cli import main
 from tests.conftest import ROOT, Eyevsai, write_images
 from tests.invoke import restored_process
 
-TRAIN = ("train", "--data", "small", "--epochs", "2", "--width", "8", "--image-size", "32", "--batch-size", "8",
-         "--threads", "1")  # fmt: skip
+TRAIN = (
+    "train",
+    "--data",
+    "small",
+    "--epochs",
+    "2",
+    "--width",
+    "8",
+    "--image-size",
+    "32",
+    "--batch-size",
+    "8",
+    "--threads",
+    "1",
+)
 COLOR = re.compile(r"\x1b\[[0-9;]*3[0-7]m|\x1b\[9[0-7]m")
 BAR = re.compile(r"Looking at images[^\r]*?\d+/200[^\r]*?\d/s")
 
@@ -37,9 +52,12 @@ def on_terminal(*arguments: str, **env: str) -> str:
     listener.start()
     environment = {"TERM": "xterm", "COLUMNS": "200"} | env
     with (
-        restored_process(Path.cwd(), environment), open(theirs, "w") as terminal, redirect_stdout(terminal),
-        redirect_stderr(terminal), pytest.raises(SystemExit) as ended,
-    ):  # fmt: skip
+        restored_process(Path.cwd(), environment),
+        open(theirs, "w") as terminal,
+        redirect_stdout(terminal),
+        redirect_stderr(terminal),
+        pytest.raises(SystemExit) as ended,
+    ):
         main(arguments)
     listener.join()
     os.close(mine)
@@ -53,7 +71,9 @@ def test_a_terminal_has_bars_with_speed_and_colours_unless_it_wants_none(workpla
     said = on_terminal(*check)
     assert BAR.search(said)
     assert COLOR.search(said)
-    plain = on_terminal(*check, NO_COLOR="1", EYEVSAI_CACHE=str(workplace / "other"))  # what is there is not looked at
+    plain = on_terminal(
+        *check, NO_COLOR="1", EYEVSAI_CACHE=str(workplace / "other")
+    )  # what is there is not looked at
     assert BAR.search(plain)
     assert not COLOR.search(plain)
     quiet = on_terminal(*check, "--quiet", EYEVSAI_CACHE=str(workplace / "third"))
@@ -68,15 +88,23 @@ def test_help_and_errors_obey_no_color(workplace: Path) -> None:
     assert "Every command takes" in plain
 
 
-def test_quiet_says_the_result_alone_and_verbose_how_it_goes_and_where(eyevsai: Eyevsai, workplace: Path) -> None:
+def test_quiet_says_the_result_alone_and_verbose_how_it_goes_and_where(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
     write_images(workplace / "small", {"a": 20, "b": 20})
     quiet = eyevsai(*TRAIN, "--quiet")
-    own = [line for line in quiet.stderr.splitlines() if "INFO mlflow" not in line]  # of an mlflow imported before
+    own = [
+        line for line in quiet.stderr.splitlines() if "INFO mlflow" not in line
+    ]  # of an mlflow imported before
     assert own == []
     assert quiet.stdout.startswith("models:/small-deep_v1-standard/1\n")
     said = eyevsai("--verbose", *TRAIN, "--seed", "1").stderr
     first, second = re.findall(r"^\d\d:\d\d:\d\d (epoch \d of .*)", said, re.MULTILINE)
-    figures = r"valid accuracy [01]\.\d{4} \(.*\), loss \d+\.\d{4}; train accuracy [01]\.\d{4}, loss \d+\.\d{4}"
+    figures = (
+        r"valid accuracy [01]\.\d{4} \(.*\), loss \d+\.\d{4}; train accuracy "
+        r"[01]\.\d{4}, loss "
+        r"\d+\.\d{4}"
+    )
     assert re.fullmatch(rf"epoch 1 of 2  {figures}, [\d,]+ images/s, about \d+ s left", first)
     assert re.fullmatch(rf"epoch 2 of 2  {figures}, [\d,]+ images/s", second)
     assert "(the best so far)" in first
@@ -96,7 +124,11 @@ def test_every_command_shows_the_switches_of_all(eyevsai: Eyevsai, command: str)
 
 def complete(eyevsai: Eyevsai, line: str) -> list[str]:
     """What bash offers for the last word of a line."""
-    shell = {"_EYEVSAI_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    shell = {
+        "_EYEVSAI_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+    }
     return eyevsai(**shell).stdout.split()
 
 
@@ -108,8 +140,15 @@ def test_a_shell_completes_commands_flags_and_values(eyevsai: Eyevsai, workplace
         "eyevsai train --model deep_v2 --variation ": ["resnet", "densenet", "hybrid"],
         "eyevsai train --model deep_v2 --variation resnet --attention-r": ["--attention-reduction"],
         "eyevsai train --optimizer ada": ["adamw", "adam"],
-        f"eyevsai train --data-root {workplace}/root --dataset ": ["digits", "beans", "combined_all"],
-        "eyevsai train-all --models shallow,deep_v1/": ["shallow,deep_v1/standard", "shallow,deep_v1/residual"],
+        f"eyevsai train --data-root {workplace}/root --dataset ": [
+            "digits",
+            "beans",
+            "combined_all",
+        ],
+        "eyevsai train-all --models shallow,deep_v1/": [
+            "shallow,deep_v1/standard",
+            "shallow,deep_v1/residual",
+        ],
         "eyevsai export --format onnx,openv": ["onnx,openvino", "onnx,openvino-bf16"],
         "eyevsai install post": ["postgres"],
         "eyevsai ui --q": ["--quiet"],
@@ -120,9 +159,21 @@ def test_a_shell_completes_commands_flags_and_values(eyevsai: Eyevsai, workplace
 
 def test_completing_imports_nothing_heavy(workplace: Path) -> None:
     code = "import sys\nfrom eyevsai.cli import main\ntry:\n    main([])\nfinally:\n"
-    code += "    heavy = {'torch', 'mlflow', 'numpy', 'optuna'} & set(sys.modules)\n    assert not heavy, heavy"
-    shell = {"_EYEVSAI_COMPLETE": "complete_bash", "COMP_WORDS": "eyevsai train --dataset ", "COMP_CWORD": "3"}
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | shell | {"PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True)  # fmt: skip
+    code += (
+        "    heavy = {'torch', 'mlflow', 'numpy', 'optuna'} & set(sys.modules)\n    assert "
+        "not "
+        "heavy, heavy"
+    )
+    shell = {
+        "_EYEVSAI_COMPLETE": "complete_bash",
+        "COMP_WORDS": "eyevsai train --dataset ",
+        "COMP_CWORD": "3",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | shell | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert "digits" in done.stdout

@@ -1,4 +1,6 @@
-"""Training everything: a matrix under one parent, by `mlflow run`, by command, on a cluster that loses a machine."""
+"""Training everything: a matrix under one parent, by `mlflow run`, by command, on a cluster that
+loses a machine.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,15 @@ def data(workplace: Path, stripes: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def runs(job: str) -> list[Run]:
-    return MlflowClient().search_runs(["0"], f"tags.job = '{job}' and attributes.status = 'FINISHED'")
+    return MlflowClient().search_runs(
+        ["0"], f"tags.job = '{job}' and attributes.status = 'FINISHED'"
+    )
 
 
 def numbers(name: str) -> list[int]:
-    return sorted(int(version.version) for version in MlflowClient().search_model_versions(f"name = '{name}'"))
+    return sorted(
+        int(version.version) for version in MlflowClient().search_model_versions(f"name = '{name}'")
+    )
 
 
 @pytest.mark.usefixtures("jobs_in_process")
@@ -62,9 +68,18 @@ def test_mlflow_run_trains_all_in_processes(
 
 def train_all_and_check(mlflow_run: MlflowRun, eyevsai: Eyevsai, *models: str) -> None:
     names = [f"stripes-{model.replace('/', '-')}" for model in models]
-    given = {"models": ",".join(models), "parallel_jobs": "2", "run_tuning": "true",
-             "tuning_trials": "1", "epochs": "1", "width": "4", "image_size": "32", "batch_size": "8",
-             "threads": "1", "export": "onnx"}  # fmt: skip
+    given = {
+        "models": ",".join(models),
+        "parallel_jobs": "2",
+        "run_tuning": "true",
+        "tuning_trials": "1",
+        "epochs": "1",
+        "width": "4",
+        "image_size": "32",
+        "batch_size": "8",
+        "threads": "1",
+        "export": "onnx",
+    }
     said = mlflow_run(
         "train_all", *(part for name, value in given.items() for part in ("-P", f"{name}={value}"))
     ).stdout
@@ -72,7 +87,9 @@ def train_all_and_check(mlflow_run: MlflowRun, eyevsai: Eyevsai, *models: str) -
     (parent,) = runs("train_all")
     for job in ("tune", "train", "evaluate", "export"):
         assert {run.data.tags[PARENT] for run in runs(job)} == {parent.info.run_id}, job
-    assert {f"{run.data.tags['model']}/{run.data.tags['variation']}" for run in runs("tune")} == set(models)
+    assert {
+        f"{run.data.tags['model']}/{run.data.tags['variation']}" for run in runs("tune")
+    } == set(models)
     studies = {run.info.run_id for run in runs("tune")}
     assert {run.data.tags[PARENT] for run in runs("trial")} == studies
     assert {run.data.tags["tuned_from"] for run in runs("train")} == studies
@@ -87,18 +104,37 @@ def train_all_and_check(mlflow_run: MlflowRun, eyevsai: Eyevsai, *models: str) -
     again = json.loads(eyevsai("train-all", *flags, "--json").stdout)
     assert len(again["models"]) == 2
     assert len(runs("train")) == 2
-    table = json.loads(Path(MlflowClient().download_artifacts(again["run_id"], "jobs.json")).read_text())
+    table = json.loads(
+        Path(MlflowClient().download_artifacts(again["run_id"], "jobs.json")).read_text()
+    )
     assert [row[1] for row in table["data"]] == ["was done before"] * 2
     at = flags.index("--export")
     flags = [*flags[:at], *flags[at + 2 :], "--models", models[0]]
-    eyevsai("train-all", *flags, "--run-tuning", "false", "--force", "--auto-cleanup", "--keep", "1")
+    eyevsai(
+        "train-all", *flags, "--run-tuning", "false", "--force", "--auto-cleanup", "--keep", "1"
+    )
     assert numbers("stripes-deep_v1-standard") == [2]
 
 
 @pytest.mark.requirement(15)
 def test_train_all_trains_in_a_process(eyevsai: Eyevsai, workplace: Path, data: Path) -> None:
-    command = ("train-all", "--models", "deep_v1/standard", "--image-size", "32", "--batch-size", "8", "--width", "4",
-               "--epochs", "1", "--evaluate", "false", "--threads", "1")  # fmt: skip
+    command = (
+        "train-all",
+        "--models",
+        "deep_v1/standard",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "8",
+        "--width",
+        "4",
+        "--epochs",
+        "1",
+        "--evaluate",
+        "false",
+        "--threads",
+        "1",
+    )
     assert "1 trained, 0 there before" in eyevsai(*command, PYTHONPATH=str(ROOT)).stdout
     ((parent,), (trained,)) = runs("train_all"), runs("train")
     assert trained.data.tags["process"] != parent.data.tags["process"]
@@ -112,7 +148,11 @@ class Hanging(Job):
     asked = False
 
     def look(self) -> Status:
-        return Status(State.FAILED, reason="asked to end") if self.asked else Status(State.RUNNING, seconds=80.0)
+        return (
+            Status(State.FAILED, reason="asked to end")
+            if self.asked
+            else Status(State.RUNNING, seconds=80.0)
+        )
 
     def terminate(self) -> None:
         self.asked = True
@@ -149,9 +189,29 @@ def test_job_that_hangs_is_ended_and_leaves_the_others(
 
     monkeypatch.setattr(train_all, "make_engine", make)
     monkeypatch.setattr(engine, "POLL_S", 0.01)
-    command = ("train-all", "--models", "deep_v1", "--image-size", "32", "--batch-size", "8", "--width", "4",
-               "--epochs", "1", "--evaluate", "false", "--threads", "1", "--parallel-jobs", "2", "--job-timeout", "75",
-               "--job-cpus", "3")  # fmt: skip
+    command = (
+        "train-all",
+        "--models",
+        "deep_v1",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "8",
+        "--width",
+        "4",
+        "--epochs",
+        "1",
+        "--evaluate",
+        "false",
+        "--threads",
+        "1",
+        "--parallel-jobs",
+        "2",
+        "--job-timeout",
+        "75",
+        "--job-cpus",
+        "3",
+    )
     failed = eyevsai(*command, code=1)
     assert "1 of 2 jobs failed" in failed.stderr
     assert "- stripes-deep_v1-residual: took longer than 75 s" in failed.stderr
@@ -166,9 +226,20 @@ def test_job_that_hangs_is_ended_and_leaves_the_others(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("jobs_in_process")
-def test_missing_steps_of_a_model_are_done_later(eyevsai: Eyevsai, workplace: Path, data: Path) -> None:
-    command = ("train-all", "--models", "shallow/rf_hog_lbp", "--n-estimators", "5", "--image-size", "32",
-               "--threads", "1")  # fmt: skip
+def test_missing_steps_of_a_model_are_done_later(
+    eyevsai: Eyevsai, workplace: Path, data: Path
+) -> None:
+    command = (
+        "train-all",
+        "--models",
+        "shallow/rf_hog_lbp",
+        "--n-estimators",
+        "5",
+        "--image-size",
+        "32",
+        "--threads",
+        "1",
+    )
     eyevsai(*command, "--evaluate", "false")
     assert not runs("evaluate")
     eyevsai(*command)
@@ -188,8 +259,23 @@ def fail_where_residual(block: Block, images: Tensor) -> Tensor:
 def test_failed_job_is_named_and_leaves_the_others(
     eyevsai: Eyevsai, workplace: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ("train-all", "--models", "deep_v1", "--image-size", "32", "--batch-size", "8", "--width", "4",
-               "--epochs", "1", "--evaluate", "false", "--threads", "1")  # fmt: skip
+    command = (
+        "train-all",
+        "--models",
+        "deep_v1",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "8",
+        "--width",
+        "4",
+        "--epochs",
+        "1",
+        "--evaluate",
+        "false",
+        "--threads",
+        "1",
+    )
     with monkeypatch.context() as patch:
         patch.setattr(Block, "forward", fail_where_residual)
         failed = eyevsai(*command, code=1)
@@ -207,17 +293,34 @@ def test_failed_job_is_named_and_leaves_the_others(
 def test_a_cluster_that_loses_a_machine_does_all_jobs(workplace: Path, data: Path) -> None:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    settings = {"models": "deep_v1", "parallel_jobs": 2, "engine": "ray", "ray_address": cluster.address, "job_cpus": 1,
-                "epochs": 100, "patience": 100, "width": 4, "image_size": 32, "batch_size": 8,
-                "evaluate": "false"}  # fmt: skip
+    settings = {
+        "models": "deep_v1",
+        "parallel_jobs": 2,
+        "engine": "ray",
+        "ray_address": cluster.address,
+        "job_cpus": 1,
+        "epochs": 100,
+        "patience": 100,
+        "width": 4,
+        "image_size": 32,
+        "batch_size": 8,
+        "evaluate": "false",
+    }
     flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "eyevsai", "train-all", *flags, "--json"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     try:
         matrix = subprocess.Popen(
-            command, cwd=workplace, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=workplace,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         until = time.monotonic() + 240
         while len(list((workplace / "state").glob("runs/*/checkpoints/*.json"))) < 2:
@@ -231,5 +334,7 @@ def test_a_cluster_that_loses_a_machine_does_all_jobs(workplace: Path, data: Pat
     assert matrix.returncode == 0, errors
     assert len(json.loads(said)["models"]) == 2
     trained = MlflowClient().search_runs(["0"], "tags.job = 'train'")
-    assert [run.info.status for run in trained] == ["FINISHED"] * 2  # the lost one was gone on with elsewhere
+    assert [run.info.status for run in trained] == [
+        "FINISHED"
+    ] * 2  # the lost one was gone on with elsewhere
     assert all(run.data.params["epochs"] == "100" for run in trained)

@@ -19,8 +19,22 @@ from eyevsai.tracking import lifetime
 from eyevsai.training.loop import Trainer
 from tests.conftest import ROOT, Eyevsai
 
-FOREST = {"model": "shallow", "variation": "rf_hog_lbp", "image_size": 32, "n_estimators": 5, "threads": 1}
-DEEP = {"model": "deep_v1", "image_size": 32, "width": 4, "epochs": 4, "batch_size": 16, "threads": 1, "head_units": 0}
+FOREST = {
+    "model": "shallow",
+    "variation": "rf_hog_lbp",
+    "image_size": 32,
+    "n_estimators": 5,
+    "threads": 1,
+}
+DEEP = {
+    "model": "deep_v1",
+    "image_size": 32,
+    "width": 4,
+    "epochs": 4,
+    "batch_size": 16,
+    "threads": 1,
+    "head_units": 0,
+}
 
 
 def flags(**settings: object) -> list[str]:
@@ -34,21 +48,29 @@ def study_and_trials():  # type: ignore[no-untyped-def]
     return parents, sorted(trials, key=lambda run: int(run.data.tags["trial"]))
 
 
-def test_tune_logs_a_study_and_train_uses_it_by_name(entry_point: Eyevsai, stripes: Path, eyevsai: Eyevsai) -> None:
+def test_tune_logs_a_study_and_train_uses_it_by_name(
+    entry_point: Eyevsai, stripes: Path, eyevsai: Eyevsai
+) -> None:
     given = [
-        part for name, value in {**FOREST, "data": stripes, "n_trials": 3}.items() for part in ("-P", f"{name}={value}")
+        part
+        for name, value in {**FOREST, "data": stripes, "n_trials": 3}.items()
+        for part in ("-P", f"{name}={value}")
     ]
     assert "study stripes-shallow-rf_hog_lbp: 3 complete" in entry_point("tune", *given).stdout
     (parent,), trials = study_and_trials()
     assert (parent.info.status, len(trials)) == ("FINISHED", 3)
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
     assert {run.inputs.dataset_inputs[0].dataset.name for run in (parent, *trials)} == {"stripes"}
-    best = json.loads(Path(MlflowClient().download_artifacts(parent.info.run_id, "best.json")).read_text())
+    best = json.loads(
+        Path(MlflowClient().download_artifacts(parent.info.run_id, "best.json")).read_text()
+    )
     accuracies = [run.data.metrics["best/accuracy"] for run in trials]
     assert best["accuracy"] == parent.data.metrics["best/accuracy"] == max(accuracies)
     names = {artifact.path for artifact in MlflowClient().list_artifacts(parent.info.run_id)}
     assert {"best.json", "trials.json", "space.json", "study.html", "pictures"} <= names
-    table = json.loads(Path(MlflowClient().download_artifacts(parent.info.run_id, "trials.json")).read_text())
+    table = json.loads(
+        Path(MlflowClient().download_artifacts(parent.info.run_id, "trials.json")).read_text()
+    )
     assert len(table["data"]) == 3
     assert not MlflowClient().search_registered_models()  # trials register nothing
 
@@ -57,17 +79,23 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(entry_point: Eyevsai, strip
     taken = eyevsai(*train, "--tuned", parent.info.run_id).stderr
     assert f"--tuned auto would not use it: {few}" in taken
     assert f"run {parent.info.run_id}" in taken
-    trained = next(run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train")
+    trained = next(
+        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train"
+    )
     assert trained.data.tags["tuned_from"] == parent.info.run_id
     assert "n_estimators 200 -> 5" in trained.data.tags["tuned_settings"]
     for name, value in best["settings"].items():
         assert trained.data.params[name] == ("" if value is None else str(value))
     eyevsai(*train, "--max-depth", "7", "--tuned", parent.data.tags["study"])
     assert few not in eyevsai(*train, "--tuned", "never").stderr
-    other, explicit, _ = (run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train")
+    other, explicit, _ = (
+        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train"
+    )
     assert (explicit.data.params["max_depth"], explicit.data.params["n_estimators"]) == ("7", "5")
     assert (other.data.params["n_estimators"], other.data.tags.get("tuned_from")) == ("200", None)
-    assert "no finished study or run nothing" in eyevsai(*train, "--tuned", "nothing", code=2).stderr
+    assert (
+        "no finished study or run nothing" in eyevsai(*train, "--tuned", "nothing", code=2).stderr
+    )
 
 
 def last_training():  # type: ignore[no-untyped-def]
@@ -81,20 +109,34 @@ def test_toy_study_leaves_the_defaults_of_train(eyevsai: Eyevsai, stripes: Path)
     trained = eyevsai("train", *flags(**small)).stderr
     refused = [line for line in trained.splitlines() if "is not used" in line]
     assert len(refused) == 1
-    assert "Study stripes-deep_v1-standard is not used: it has 2 complete trials of the 10 that are needed; its " \
-        "trials have 1 epoch, less than half of the 4 of training" in refused[0]  # fmt: skip
+    assert (
+        "Study stripes-deep_v1-standard is not used: it has 2 complete trials of the 10 that "
+        "are needed; its "
+        "trials have 1 epoch, less than half of the 4 of training" in refused[0]
+    )
     run = last_training()
     assert {"tuned_from", "tuned_settings"}.isdisjoint(run.data.tags)
     names = ("lr", "optimizer", "weight_decay", "label_smoothing", "dropout", "epochs")
     defaults = {name: run.data.params[name] for name in names}
-    assert defaults == {"lr": "0.003", "optimizer": "adamw", "weight_decay": "0.02", "label_smoothing": "0.1",
-                        "dropout": "0.2", "epochs": "4"}  # fmt: skip
-    assert {name: first.data.params[name] for name in names} == {**defaults, "epochs": "1"}  # trial 0
+    assert defaults == {
+        "lr": "0.003",
+        "optimizer": "adamw",
+        "weight_decay": "0.02",
+        "label_smoothing": "0.1",
+        "dropout": "0.2",
+        "epochs": "4",
+    }
+    assert {name: first.data.params[name] for name in names} == {
+        **defaults,
+        "epochs": "1",
+    }  # trial 0
     assert parent.data.metrics["trials/default_accuracy"] == first.data.metrics["best/accuracy"]
     assert f"the defaults (trial 0): {first.data.metrics['best/accuracy']:.4f}" in done.stderr
 
 
-def test_study_that_is_better_than_the_defaults_is_used(eyevsai: Eyevsai, stripes: Path, tmp_path: Path) -> None:
+def test_study_that_is_better_than_the_defaults_is_used(
+    eyevsai: Eyevsai, stripes: Path, tmp_path: Path
+) -> None:
     space = tmp_path / "space.toml"
     space.write_text("lr = [1e-6, 0.003, 0.01, 0.03]\noptimizer = 'adamw'\n")
     small = {**DEEP, "data": stripes}
@@ -103,17 +145,27 @@ def test_study_that_is_better_than_the_defaults_is_used(eyevsai: Eyevsai, stripe
     accuracies = [run.data.metrics["best/accuracy"] for run in trials]
     assert max(accuracies) > accuracies[0]
     best = trials[accuracies.index(max(accuracies))].data.params
-    said = [line for line in eyevsai("train", *flags(**small)).stderr.splitlines() if " of study " in line]
+    said = [
+        line
+        for line in eyevsai("train", *flags(**small)).stderr.splitlines()
+        if " of study " in line
+    ]
     run = last_training()
     assert run.data.tags["tuned_from"] == parent.info.run_id
     changes = run.data.tags["tuned_settings"]
     assert f"dropout 0.2 -> {float(best['dropout']):.4g}" in changes.split(", ")
     assert "epochs" not in changes
     assert len(said) == 1
-    assert (f"Settings of study stripes-deep_v1-standard (run {parent.info.run_id}; 10 complete trials, valid accuracy "
-            f"{max(accuracies):.4f}, defaults {accuracies[0]:.4f}): {changes}.") in said[0]  # fmt: skip
+    assert (
+        f"Settings of study stripes-deep_v1-standard (run {parent.info.run_id}; 10 complete "
+        "trials, valid accuracy "
+        f"{max(accuracies):.4f}, defaults {accuracies[0]:.4f}): {changes}."
+    ) in said[0]
     assert (run.data.params["dropout"], run.data.params["epochs"]) == (best["dropout"], "4")
-    assert "is not used: its trials have 2 epochs" in eyevsai("train", *flags(**{**small, "epochs": 5})).stderr
+    assert (
+        "is not used: its trials have 2 epochs"
+        in eyevsai("train", *flags(**{**small, "epochs": 5})).stderr
+    )
     assert "tuned_from" not in last_training().data.tags
 
 
@@ -126,16 +178,23 @@ def test_trials_that_do_badly_are_given_up(eyevsai: Eyevsai, stripes: Path, tmp_
     finished = [run for run in trials if run.info.status == "FINISHED"]
     assert (len(pruned) + len(finished), len(pruned) > 0, len(finished) > 0) == (12, True, True)
     assert f"{len(finished)} complete, {len(pruned)} pruned" in done.stdout
-    assert "Trial 0 takes the defaults, but those outside the space: lr 0.003 -> 0.03" in done.stderr
+    assert (
+        "Trial 0 takes the defaults, but those outside the space: lr 0.003 -> 0.03" in done.stderr
+    )
     assert {run.data.tags["ended_by"] for run in pruned} == {"pruner"}
-    epochs = {run.info.run_id: len(MlflowClient().get_metric_history(run.info.run_id, "valid/loss")) for run in trials}
+    epochs = {
+        run.info.run_id: len(MlflowClient().get_metric_history(run.info.run_id, "valid/loss"))
+        for run in trials
+    }
     assert all(epochs[run.info.run_id] < 9 for run in pruned)
     assert all(epochs[run.info.run_id] == 9 for run in finished)
     assert parent.data.metrics["trials/pruned"] == len(pruned)
 
 
 @pytest.mark.slow
-def test_a_study_ends_when_one_is_good_enough_or_time_is_up(eyevsai: Eyevsai, stripes: Path) -> None:
+def test_a_study_ends_when_one_is_good_enough_or_time_is_up(
+    eyevsai: Eyevsai, stripes: Path
+) -> None:
     tune = ("tune", *flags(**FOREST, data=stripes, n_trials=5))
     assert "no trial was begun" in eyevsai(*tune, "--timeout", "0", code=1).stderr
     assert ": 1 complete" in eyevsai(*tune, "--until", "0.1").stdout
@@ -153,7 +212,9 @@ def test_same_seed_gives_the_same_study(eyevsai: Eyevsai, stripes: Path) -> None
     rows: dict[str, list[object]] = {"first": [], "second": [], "other": []}
     for run in trials:
         metrics = run.data.metrics
-        rows[run.data.tags["study"]].append((run.data.params, metrics["train/loss"], metrics["best/accuracy"]))
+        rows[run.data.tags["study"]].append(
+            (run.data.params, metrics["train/loss"], metrics["best/accuracy"])
+        )
     assert len(rows["first"]) == 4
     assert rows["first"] == rows["second"]
     assert rows["first"] != rows["other"]
@@ -175,13 +236,26 @@ def test_trials_fail_one_by_one(eyevsai: Eyevsai, stripes: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_killed_study_of_two_processes_resumes(eyevsai_process: Eyevsai, workplace: Path, stripes: Path) -> None:
-    tune = ["tune", *flags(**{**DEEP, "epochs": 12}, data=stripes, n_trials=8, jobs=2, pruner="none")]
+def test_killed_study_of_two_processes_resumes(
+    eyevsai_process: Eyevsai, workplace: Path, stripes: Path
+) -> None:
+    tune = [
+        "tune",
+        *flags(**{**DEEP, "epochs": 12}, data=stripes, n_trials=8, jobs=2, pruner="none"),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "eyevsai", *tune], cwd=workplace, env=environment,
-                               stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eyevsai", *tune],
+        cwd=workplace,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and sum(run.info.status == "FINISHED" for run in study_and_trials()[1]) < 2:
+    while (
+        time.monotonic() < deadline
+        and sum(run.info.status == "FINISHED" for run in study_and_trials()[1]) < 2
+    ):
         time.sleep(0.5)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -194,19 +268,30 @@ def test_killed_study_of_two_processes_resumes(eyevsai_process: Eyevsai, workpla
     finished = [run for run in trials if run.info.status == "FINISHED"]
     assert len(finished) == 8
     assert not [run for run in trials if run.info.status == "RUNNING"]
-    assert parent.data.metrics["best/accuracy"] == max(run.data.metrics["best/accuracy"] for run in finished)
+    assert parent.data.metrics["best/accuracy"] == max(
+        run.data.metrics["best/accuracy"] for run in finished
+    )
     assert "8 complete" in done.stdout
 
 
 @pytest.mark.slow
-def test_interrupted_study_runs_its_trial_again_after_sigint(workplace: Path, eyevsai: Eyevsai, stripes: Path) -> None:
+def test_interrupted_study_runs_its_trial_again_after_sigint(
+    workplace: Path, eyevsai: Eyevsai, stripes: Path
+) -> None:
     tune = ["tune", *flags(**{**DEEP, "epochs": 60}, data=stripes, n_trials=2, pruner="none")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
-    process = subprocess.Popen([sys.executable, "-m", "eyevsai", *tune], cwd=workplace, env=environment,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eyevsai", *tune],
+        cwd=workplace,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not any("valid/loss" in run.data.metrics for run in study_and_trials()[1]):
+    while time.monotonic() < deadline and not any(
+        "valid/loss" in run.data.metrics for run in study_and_trials()[1]
+    ):
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
@@ -259,16 +344,23 @@ def test_trial_whose_run_had_ended_counts_when_the_study_is_interrupted(
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="no ray: pip install -e '.[ray]'")
 def test_trials_run_on_a_ray_cluster(eyevsai_process: Eyevsai, stripes: Path) -> None:
-    tune = ("tune", *flags(**{**DEEP, "epochs": 2}, data=stripes, n_trials=4, jobs=2, engine="ray", job_cpus=1))
+    tune = (
+        "tune",
+        *flags(**{**DEEP, "epochs": 2}, data=stripes, n_trials=4, jobs=2, engine="ray", job_cpus=1),
+    )
     assert ": 4 complete" in eyevsai_process(*tune).stdout
     (parent,), trials = study_and_trials()
     assert [run.info.status for run in (parent, *trials)] == ["FINISHED"] * 5
-    assert parent.data.tags["process"] not in {run.data.tags["process"] for run in trials}  # which are Ray's
+    assert parent.data.tags["process"] not in {
+        run.data.tags["process"] for run in trials
+    }  # which are Ray's
 
 
 def test_help_lists_what_a_study_takes(eyevsai: Eyevsai) -> None:
     text = eyevsai("tune", "--model", "shallow", "--help").stdout
-    assert all(flag in text for flag in ("--n-trials", "--sampler", "--space", "--reduction", "--data"))
+    assert all(
+        flag in text for flag in ("--n-trials", "--sampler", "--space", "--reduction", "--data")
+    )
     assert not any(flag in text for flag in ("--resume", "--tuned", "--checkpoint-every-s"))
 
 
@@ -283,7 +375,9 @@ def test_help_lists_what_a_study_takes(eyevsai: Eyevsai) -> None:
         (("--n-trails", "3"), "There is no flag --n-trails"),
     ],
 )
-def test_bad_input_is_told(eyevsai: Eyevsai, stripes: Path, given: tuple[str, ...], message: str) -> None:
+def test_bad_input_is_told(
+    eyevsai: Eyevsai, stripes: Path, given: tuple[str, ...], message: str
+) -> None:
     done = eyevsai("tune", *flags(**FOREST, data=stripes), *given, code=2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,6 @@
-"""`eyevsai ui`, once as a real process: what answers over HTTP, which page a browser is given, how it ends."""
+"""`eyevsai ui`, once as a real process: what answers over HTTP, which page a browser is given, how
+it ends.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,13 @@ def ui(workplace: Path) -> Iterator[Ui]:
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "eyevsai", "ui", *arguments], cwd=workplace, text=True, env=os.environ | {
-                "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            [sys.executable, "-m", "eyevsai", "ui", *arguments],
+            cwd=workplace,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         begun.append(process)
         assert process.stdout is not None
         said = process.stdout.readline() + process.stdout.readline()
@@ -90,7 +96,9 @@ def get(url: str) -> Any:
 
 
 def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
-    """Sends a signal; the exit code, and what was said on standard error. No process of it is left."""
+    """Sends a signal; the exit code, and what was said on standard error. No process of it is
+    left.
+    """
     below = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     said = process.communicate(timeout=20)[1]
@@ -146,7 +154,9 @@ def test_the_studies_are_opened_in_optuna_dashboard(
     def study(name: str, *values: float) -> None:
         (workplace / "studies").mkdir(exist_ok=True)
         storage = JournalStorage(JournalFileBackend(str(workplace / "studies" / f"{name}.journal")))
-        found = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+        found = optuna.create_study(
+            study_name=name, storage=storage, direction="maximize", load_if_exists=True
+        )
         for value in values:
             found.tell(found.ask(), value)
 
@@ -168,11 +178,22 @@ def test_the_studies_are_opened_in_optuna_dashboard(
     study("peas-shallow-rf", 0.125)  # begun meanwhile
     assert values("peas-shallow-rf") == [0.125]
     note = {"body": "looks good", "version": 1}
-    asked = urllib.request.Request(f"{url}/{shown()['peas-shallow-rf']}/note", json.dumps(note).encode(),
-                                   {"Content-Type": "application/json"}, method="PUT")  # fmt: skip
+    asked = urllib.request.Request(
+        f"{url}/{shown()['peas-shallow-rf']}/note",
+        json.dumps(note).encode(),
+        {"Content-Type": "application/json"},
+        method="PUT",
+    )
     urllib.request.urlopen(asked, timeout=20).close()
-    journals = {path.stem: "looks good" in path.read_text() for path in (workplace / "studies").glob("*.journal")}
-    assert journals == {"beans-shallow-rf": False, "beans-deep_v1-standard": False, "peas-shallow-rf": True}
+    journals = {
+        path.stem: "looks good" in path.read_text()
+        for path in (workplace / "studies").glob("*.journal")
+    }
+    assert journals == {
+        "beans-shallow-rf": False,
+        "beans-deep_v1-standard": False,
+        "peas-shallow-rf": True,
+    }
     assert fork.end(signal.SIGTERM) == 143
     assert not fork.err.read_text()
 
@@ -188,8 +209,28 @@ def storage(request: pytest.FixtureRequest, workplace: Path) -> str:
 def test_studies_in_a_database_are_opened_too(
     studies: Callable[..., Fork], eyevsai: Eyevsai, stripes: Path, storage: str
 ) -> None:
-    small = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
-    eyevsai("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1", "--storage", storage)
+    small = (
+        "--model",
+        "shallow",
+        "--variation",
+        "rf_hog_lbp",
+        "--n-estimators",
+        "5",
+        "--image-size",
+        "32",
+    )
+    eyevsai(
+        "tune",
+        *small,
+        "--data",
+        str(stripes),
+        "--n-trials",
+        "2",
+        "--threads",
+        "1",
+        "--storage",
+        storage,
+    )
     port = str(find_port())
     fork = studies("--port", port, "--storage", storage)
     (study,) = get(f"http://127.0.0.1:{port}/api/studies")["study_summaries"]
@@ -202,13 +243,19 @@ def test_studies_in_a_database_are_opened_too(
 
 def test_what_ui_cannot_do_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
     assert "add --optuna" in eyevsai("ui", "--storage", "sqlite:///a.db", code=2).stderr
-    assert "no database" in eyevsai("ui", "--optuna", "--storage", "sqlite:///none.db", code=2).stderr
+    assert (
+        "no database" in eyevsai("ui", "--optuna", "--storage", "sqlite:///none.db", code=2).stderr
+    )
     assert not (workplace / "none.db").exists()
-    assert "Nobody answers" in eyevsai("ui", code=2, MLFLOW_TRACKING_URI="http://127.0.0.1:1").stderr
+    assert (
+        "Nobody answers" in eyevsai("ui", code=2, MLFLOW_TRACKING_URI="http://127.0.0.1:1").stderr
+    )
     assert "Nothing can listen at 192.0.2.1" in eyevsai("ui", "--host", "192.0.2.1", code=2).stderr
 
 
-def test_what_a_person_says_of_an_experiment_stays(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_person_says_of_an_experiment_stays(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = MlflowClient()
     uri = os.environ["MLFLOW_TRACKING_URI"]
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")

@@ -3,10 +3,11 @@
     python -m tests.mutants reach
     python -m tests.mutants run [NUMBER ...]
 
-`reach` runs the suite once on a copy of the tree in which each line to mutate notes the running test, in its process
-and in those that it starts. `run` changes one line after another and runs the tests that reached it, the shortest
-first, with -x. `EYEVSAI_TREE=FOLDER` does both for another checkout, such as a worktree of an earlier commit.
-Results are in build/mutants/NAME of the current folder, where NAME is the tree's.
+`reach` runs the suite once on a copy of the tree in which each line to mutate notes the running
+test, in its process and in those that it starts. `run` changes one line after another and runs the
+tests that reached it, the shortest first, with -x. `EYEVSAI_TREE=FOLDER` does both for another
+checkout, such as a worktree of an earlier commit. Results are in build/mutants/NAME of the current
+folder, where NAME is the tree's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ TREE = Path(os.environ.get("EYEVSAI_TREE", HERE.parents[1])).resolve()
 OUT = Path("build", "mutants", TREE.name).resolve()
 PYTEST = [sys.executable, "-m", "pytest", "-m", "not slow", "-p", "plugin"]
 AT_ONCE = 2  # mutants, each in one process
-SLOWDOWN, SPARE_S = 4, 120  # a run that takes so much longer than its tests took has found the mutant: it hangs
+SLOWDOWN, SPARE_S = (
+    4,
+    120,
+)  # a run that takes so much longer than its tests took has found the mutant: it hangs
 
 
 def main(arguments: list[str]) -> None:
@@ -54,7 +58,9 @@ def reach() -> None:
         by_path[mutant.path].append((number, mutant))
     for path, mutants in by_path.items():
         lines = (tree / path).read_text(encoding="utf-8").split("\n")
-        places = sorted(((probe_line(tree, mutant), number) for number, mutant in mutants), reverse=True)
+        places = sorted(
+            ((probe_line(tree, mutant), number) for number, mutant in mutants), reverse=True
+        )
         for place, number in places:
             indent = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
             lines.insert(place, f"{indent}{probe(notes / str(number))}")
@@ -62,7 +68,10 @@ def reach() -> None:
     log = OUT / "log.jsonl"
     log.unlink(missing_ok=True)
     subprocess.run(
-        [*PYTEST, "-n", "2", "--dist", "loadgroup"], cwd=tree, env=environment(log), stdin=subprocess.DEVNULL
+        [*PYTEST, "-n", "2", "--dist", "loadgroup"],
+        cwd=tree,
+        env=environment(log),
+        stdin=subprocess.DEVNULL,
     )
     write_reached(notes)
     shutil.rmtree(tree)
@@ -80,7 +89,9 @@ def write_reached(notes: Path) -> None:
 
 
 def without_group(test: str) -> str:
-    """Return the id of a test without the group that pytest-xdist appends; parameters may hold an @, too."""
+    """Return the id of a test without the group that pytest-xdist appends; parameters may hold an
+    @, too.
+    """
     name, _, group = test.rpartition("@")
     return name if name and "]" not in group else test
 
@@ -95,16 +106,25 @@ def run(numbers: list[int] | range) -> None:
         mutant, tests, began = MUTANTS[number], reached[str(number)], time.monotonic()
         limit_s = SPARE_S + SLOWDOWN * sum(seconds[test] for test in tests)
         killer = run_mutant(number, mutant, tests, limit_s) if tests else None
-        return number, {"promise": mutant.promise, "path": mutant.path, "tests": len(tests), "killed_by": killer,
-                        "seconds": round(time.monotonic() - began)}  # fmt: skip
+        return number, {
+            "promise": mutant.promise,
+            "path": mutant.path,
+            "tests": len(tests),
+            "killed_by": killer,
+            "seconds": round(time.monotonic() - began),
+        }
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for number, row in pool.map(try_one, numbers):
             table[str(number)] = row
             results.write_text(json.dumps(table, indent=1))
             killer = row["killed_by"]
-            print(f"{number:2d} {'killed' if killer else 'SURVIVED':8} {row['seconds']:4d} s {row['tests']:4d} tests  "
-                  f"{row['promise']}  [{killer or '-'}]", flush=True)  # fmt: skip
+            print(
+                f"{number:2d} {'killed' if killer else 'SURVIVED':8} {row['seconds']:4d} s "
+                f"{row['tests']:4d} tests  "
+                f"{row['promise']}  [{killer or '-'}]",
+                flush=True,
+            )
 
 
 def run_mutant(number: int, mutant: Mutant, tests: list[str], limit_s: float) -> str | None:
@@ -119,9 +139,14 @@ def run_mutant(number: int, mutant: Mutant, tests: list[str], limit_s: float) ->
     log.unlink(missing_ok=True)
     try:
         done = subprocess.run(
-            [*PYTEST, "-x", f"@{names}"], cwd=tree, env=environment(log), stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=limit_s,
-        )  # fmt: skip
+            [*PYTEST, "-x", f"@{names}"],
+            cwd=tree,
+            env=environment(log),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=limit_s,
+        )
     except subprocess.TimeoutExpired:
         return "the time limit"
     finally:
@@ -146,7 +171,9 @@ def copy_tree(name: str) -> Path:
     """Return a copy of the tracked and untracked files of the tree."""
     tree = OUT / name
     shutil.rmtree(tree, ignore_errors=True)
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=TREE, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=TREE, capture_output=True, text=True
+    )
     for file in listed.stdout.splitlines():
         if (TREE / file).is_file():
             (tree / file).parent.mkdir(parents=True, exist_ok=True)
@@ -173,13 +200,16 @@ def find_line(lines: list[str], mutant: Mutant) -> int:
 
 
 def probe_line(tree: Path, mutant: Mutant) -> int:
-    """Return the index of the line before which a probe is inserted: that of the statement around the mutant's line."""
+    """Return the index of the line before which a probe is inserted: that of the statement around
+    the mutant's line.
+    """
     text = (tree / mutant.path).read_text(encoding="utf-8")
     line = find_line(text.split("\n"), mutant) + 1
     statements = [
-        node for node in ast.walk(ast.parse(text))
+        node
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno)
-    ]  # fmt: skip
+    ]
     innermost = max(statements, key=lambda node: node.lineno)
     return innermost.lineno - 1
 

@@ -34,7 +34,9 @@ def die(given: Mapping[str, Any]) -> None:
 
 
 def leave_child(given: Mapping[str, Any]) -> int:
-    return subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({given['seconds']})"]).pid
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import time; time.sleep({given['seconds']})"]
+    ).pid
 
 
 def sleep(given: Mapping[str, Any]) -> None:

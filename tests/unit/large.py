@@ -15,8 +15,10 @@ LARGE = 10_000_000  # numbers in a tensor; the largest of a base's stages has 2.
 @contextmanager
 def no_large_init() -> Iterator[None]:
     """Leave tensors with more than LARGE numbers as they were allocated."""
-    with patch.object(nn.init, "normal_", _skip(nn.init.normal_)), \
-         patch.object(nn.init, "kaiming_uniform_", _skip(nn.init.kaiming_uniform_)):  # fmt: skip
+    with (
+        patch.object(nn.init, "normal_", _skip(nn.init.normal_)),
+        patch.object(nn.init, "kaiming_uniform_", _skip(nn.init.kaiming_uniform_)),
+    ):
         yield
 
 

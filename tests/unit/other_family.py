@@ -17,4 +17,9 @@ class OtherSettings(NetworkSettings):
     petals: Annotated[int, Range(1, 99), Doc("Channels that each layer adds.")] = 32
 
 
-FAMILY = Family("other", "Another family", "nowhere:Learner", {"dense": Variation("Dense", "t", "s", OtherSettings)})
+FAMILY = Family(
+    "other",
+    "Another family",
+    "nowhere:Learner",
+    {"dense": Variation("Dense", "t", "s", OtherSettings)},
+)

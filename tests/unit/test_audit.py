@@ -28,7 +28,9 @@ def settings(folder: Path, tmp_path: Path, **changes: float) -> DataSettings:
 
 
 @pytest.mark.requirement(3)
-def test_every_bad_file_is_named_once_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_bad_file_is_named_once_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = write_images(tmp_path / "set", {"a": 30, "b": 30})
     (folder / "a" / "zero.png").write_bytes(b"")
     (folder / "a" / "text.jpg").write_text("no image at all")
@@ -37,10 +39,16 @@ def test_every_bad_file_is_named_once_and_left_out(tmp_path: Path, caplog: pytes
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.*")}
     dataset = load_dataset(settings(folder, tmp_path))
     report = dataset.found.report()
-    assert [bad["image"] for bad in report["bad"]] == ["set/a/text.jpg", "set/a/zero.png", "set/b/torn.png"]
+    assert [bad["image"] for bad in report["bad"]] == [
+        "set/a/text.jpg",
+        "set/a/zero.png",
+        "set/b/torn.png",
+    ]
     assert all(bad["reason"] for bad in report["bad"])
     assert len(dataset.items) == 60
-    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.*")} == before
+    assert {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.*")
+    } == before
 
 
 @pytest.mark.requirement(3)
@@ -48,7 +56,9 @@ def test_too_many_bad_files_are_refused_before_training(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 10, "b": 10})
     for number in range(2):
         (folder / "a" / f"bad{number}.png").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"2 of 22 images.*--max-bad-fraction 0\.05(.|\n)*bad1\.png"):
+    with pytest.raises(
+        UserError, match=r"2 of 22 images.*--max-bad-fraction 0\.05(.|\n)*bad1\.png"
+    ):
         load_dataset(settings(folder, tmp_path))
     assert len(load_dataset(settings(folder, tmp_path, max_bad_fraction=0.1)).items) == 20
 
@@ -75,12 +85,19 @@ def test_a_second_look_opens_no_file(tmp_path: Path) -> None:
     records = audit_files(files, tmp_path / "cache")
     for file in files:
         os.truncate(file.path, 0)
-    assert audit_files(files, tmp_path / "cache") == records  # the same sizes and times are handed in
-    assert all(record.error for record in audit_files(index_files(Source("set", {"set": folder})).files, tmp_path))
+    assert (
+        audit_files(files, tmp_path / "cache") == records
+    )  # the same sizes and times are handed in
+    assert all(
+        record.error
+        for record in audit_files(index_files(Source("set", {"set": folder})).files, tmp_path)
+    )
 
 
 def test_a_torn_ledger_is_written_anew(tmp_path: Path) -> None:
-    files = index_files(Source("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})).files
+    files = index_files(
+        Source("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})
+    ).files
     records = audit_files(files, tmp_path / "cache")
     for ledger in (tmp_path / "cache" / "audit").iterdir():
         ledger.write_text(ledger.read_text()[:100])
@@ -109,7 +126,9 @@ def test_equal_pixels_are_found_whatever_the_format(tmp_path: Path) -> None:
 
 
 @pytest.mark.requirement(9)
-def test_on_photographs_copies_are_found_and_strangers_are_not(photos: Path, tmp_path: Path) -> None:
+def test_on_photographs_copies_are_found_and_strangers_are_not(
+    photos: Path, tmp_path: Path
+) -> None:
     paths = sorted(photos.glob("*/*/*.jpg"))[::7]
     flagged = len(paths) - len(set(find_groups(paths)))
     assert flagged <= 0.01 * len(paths)
@@ -120,7 +139,10 @@ def test_on_photographs_copies_are_found_and_strangers_are_not(photos: Path, tmp
             copy.save(copied)
             made.append((path, copied))
     groups = find_groups([*paths, *(copied for _, copied in made)])
-    found = [groups[len(paths) + place] == groups[paths.index(path)] for place, (path, _) in enumerate(made)]
+    found = [
+        groups[len(paths) + place] == groups[paths.index(path)]
+        for place, (path, _) in enumerate(made)
+    ]
     assert np.mean(found) >= 0.95
 
 
@@ -130,24 +152,34 @@ def test_an_image_in_two_given_splits_stays_in_the_more_careful_one(tmp_path: Pa
         for label in "ab":
             (tmp_path / "set" / name / label).mkdir(parents=True)
             for number in range(6):
-                draw_scene(start + number + (label == "b") * 50).save(tmp_path / "set" / name / label / f"{number}.png")
+                draw_scene(start + number + (label == "b") * 50).save(
+                    tmp_path / "set" / name / label / f"{number}.png"
+                )
     draw_scene(200).save(tmp_path / "set" / "train" / "a" / "leak.bmp")
     copies(draw_scene(201))[0].save(tmp_path / "set" / "valid" / "a" / "near.png")
     draw_scene(100).save(tmp_path / "set" / "train" / "a" / "other.png")
     found = inspect_source(Source("set", {"set": tmp_path / "set"}), tmp_path / "cache")
-    assert found.report()["left_out"] == ["set/train/a/leak.bmp", "set/train/a/other.png", "set/valid/a/near.png"]
+    assert found.report()["left_out"] == [
+        "set/train/a/leak.bmp",
+        "set/train/a/other.png",
+        "set/valid/a/near.png",
+    ]
     splits: dict[int, set[str | None]] = {}
     for item in found.items:
         splits.setdefault(item.group, set()).add(item.file.split)
     assert all(len(names) == 1 for names in splits.values())
 
 
-def test_an_interrupted_audit_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_audit_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from eyevsai.data import audit
 
     monkeypatch.setattr(workers, "CHUNK", 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 0)  # no worker processes
-    files = index_files(Source("set", {"set": write_images(tmp_path / "set", {"a": 8, "b": 5})})).files
+    files = index_files(
+        Source("set", {"set": write_images(tmp_path / "set", {"a": 8, "b": 5})})
+    ).files
     seen: list[Path] = []
 
     def note(path: Path) -> audit.Record:
@@ -167,12 +199,18 @@ def test_an_interrupted_audit_goes_on_where_it_stopped(tmp_path: Path, monkeypat
     assert sorted(seen) == sorted(file.path for file in files)
 
 
-def test_what_could_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_not_be_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from eyevsai.data import audit
 
-    files = index_files(Source("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})).files
+    files = index_files(
+        Source("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})
+    ).files
     denied = audit.Record("", error="cannot be read: Permission denied")
     with monkeypatch.context() as patch:
-        patch.setattr(audit, "examine", lambda path: denied if path.name == "001.png" else examine(path))
+        patch.setattr(
+            audit, "examine", lambda path: denied if path.name == "001.png" else examine(path)
+        )
         assert sum(bool(record.error) for record in audit_files(files, tmp_path / "cache")) == 2
     assert not any(record.error for record in audit_files(files, tmp_path / "cache"))

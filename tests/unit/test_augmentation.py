@@ -20,7 +20,9 @@ OFF = AugmentationSettings(
 def images(count: int = 8) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     sources = (
-        torch.randint(0, 256, (1, 40 + n % 3 * 7, 40 + n % 2 * 9, 3), dtype=torch.uint8, generator=generator)
+        torch.randint(
+            0, 256, (1, 40 + n % 3 * 7, 40 + n % 2 * 9, 3), dtype=torch.uint8, generator=generator
+        )
         for n in range(count)
     )
     return [PREPROCESSING.resize(source)[0] for source in sources]
@@ -33,17 +35,31 @@ def run(settings: AugmentationSettings, sources: list[torch.Tensor], seed: int =
 def test_all_off_is_what_evaluation_sees() -> None:
     generator = torch.Generator().manual_seed(0)
     # cropped without a half pixel left over: an even margin on every side
-    sources = [torch.randint(0, 256, (38, side, 3), dtype=torch.uint8, generator=generator) for side in (38, 44, 60)]
-    expected = PREPROCESSING.normalize(torch.cat([crop_center(source[None], 32, 32) for source in sources]))
+    sources = [
+        torch.randint(0, 256, (38, side, 3), dtype=torch.uint8, generator=generator)
+        for side in (38, 44, 60)
+    ]
+    expected = PREPROCESSING.normalize(
+        torch.cat([crop_center(source[None], 32, 32) for source in sources])
+    )
     torch.testing.assert_close(run(OFF, sources), expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"crop_scale": 0.3}, {"flip": True}, {"rotation": 30.0}, {"brightness": 0.5}, {"contrast": 0.5},
-     {"saturation": 0.5}, {"crop_scale": 0.5, "crop_ratio": 2.0}, {"erasing": 0.7},
-     {"policy": "trivial"}, {"policy": "rand"}],
-)  # fmt: skip
+    [
+        {"crop_scale": 0.3},
+        {"flip": True},
+        {"rotation": 30.0},
+        {"brightness": 0.5},
+        {"contrast": 0.5},
+        {"saturation": 0.5},
+        {"crop_scale": 0.5, "crop_ratio": 2.0},
+        {"erasing": 0.7},
+        {"policy": "trivial"},
+        {"policy": "rand"},
+    ],
+)
 def test_each_change_alone_differs_from_image_to_image(change: dict[str, float]) -> None:
     one = images(1)
     batch = run(replace(OFF, **change), one * 16)
@@ -90,13 +106,19 @@ def test_mirroring_is_torchvisions() -> None:
     mirrored = next(
         batch
         for seed in range(20)
-        if not torch.equal(batch := run(replace(OFF, flip=True), [source], seed), run(OFF, [source]))
+        if not torch.equal(
+            batch := run(replace(OFF, flip=True), [source], seed), run(OFF, [source])
+        )
     )
-    torch.testing.assert_close(mirrored, reference.horizontal_flip(run(OFF, [source])), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        mirrored, reference.horizontal_flip(run(OFF, [source])), rtol=0, atol=1e-4
+    )
 
 
 def test_colour_jitter_is_torchvisions_where_nothing_is_clipped() -> None:
-    source = torch.randint(100, 140, (37, 37, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    source = torch.randint(
+        100, 140, (37, 37, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     for name, adjust in (
         ("brightness", reference.adjust_brightness),
         ("contrast", reference.adjust_contrast),
@@ -109,16 +131,22 @@ def test_colour_jitter_is_torchvisions_where_nothing_is_clipped() -> None:
         factors = torch.linspace(0.6, 1.4, 8001)
         pixels = plain * std + mean
         # the factor that was drawn is not told, so the nearest of those that could be is taken
-        errors = [(adjust(pixels, float(f)) - (changed * std + mean)).abs().max().item() for f in factors[::40]]
+        errors = [
+            (adjust(pixels, float(f)) - (changed * std + mean)).abs().max().item()
+            for f in factors[::40]
+        ]
         assert min(errors) < 0.02, name
 
 
 def test_what_lay_in_memory_before_never_shows() -> None:
-    """Images of different sizes leave room in the batch's frame, which must not be whatever was there."""
+    """Images of different sizes leave room in the batch's frame, which must not be whatever was
+    there.
+    """
     generator = torch.Generator().manual_seed(0)
     sources = [
-        torch.randint(0, 256, (37, 37 + 6 * n, 3), dtype=torch.uint8, generator=generator) for n in range(8)
-    ]  # fmt: skip
+        torch.randint(0, 256, (37, 37 + 6 * n, 3), dtype=torch.uint8, generator=generator)
+        for n in range(8)
+    ]
     settings = replace(OFF, rotation=90.0, crop_scale=0.5)
     batches = []
     for level in (0, 255, 77):

@@ -19,14 +19,23 @@ from eyevsai.training.checkpoint import NEWEST, PREVIOUS, Checkpoints
 from eyevsai.training.state import Row
 
 TINY = DeepV1Settings(
-    image_size=32, width=4, head_units=0, epochs=4, batch_size=8, precision="float32", device="cpu", dropout=0.5
+    image_size=32,
+    width=4,
+    head_units=0,
+    epochs=4,
+    batch_size=8,
+    precision="float32",
+    device="cpu",
+    dropout=0.5,
 )
 STEPS = 4 * 5  # at least: 42 training images in batches of 8
 
 
 @pytest.fixture(scope="module")
 def data(stripes: Path, cache_root: Path) -> Data:
-    return load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root))).open(Preprocessing(32))
+    return load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root))).open(
+        Preprocessing(32)
+    )
 
 
 class Power(Checkpoints):
@@ -45,7 +54,9 @@ class Power(Checkpoints):
         return super().is_due()
 
 
-def fit(data: Data, settings: DeepV1Settings, checkpoints: Checkpoints | None = None) -> tuple[DeepV1Learner, list]:
+def fit(
+    data: Data, settings: DeepV1Settings, checkpoints: Checkpoints | None = None
+) -> tuple[DeepV1Learner, list]:
     learner = DeepV1Learner("standard", settings, data.dataset.classes, seed=0)
     rows: list[Row] = []
     learner.fit(data.train, data.valid, lambda epoch, row: rows.append(dict(row)), checkpoints)
@@ -54,11 +65,22 @@ def fit(data: Data, settings: DeepV1Settings, checkpoints: Checkpoints | None = 
     return learner, rows
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"optimizer": "sgd", "lr": 0.01}, {"optimizer": "adam", "schedule": "plateau", "plateau_patience": 1},
-    {"precision": "bfloat16", "class_weights": True, "accumulation": 2},
-    {"mixup": 0.4, "cutmix": 1.0, "ema_decay": 0.9, "dropout_warmup_epochs": 3.0, "test_flips": True},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "sgd", "lr": 0.01},
+        {"optimizer": "adam", "schedule": "plateau", "plateau_patience": 1},
+        {"precision": "bfloat16", "class_weights": True, "accumulation": 2},
+        {
+            "mixup": 0.4,
+            "cutmix": 1.0,
+            "ema_decay": 0.9,
+            "dropout_warmup_epochs": 3.0,
+            "test_flips": True,
+        },
+    ],
+)
 @pytest.mark.parametrize("gently", [True, False])
 @pytest.mark.requirement(1)
 def test_a_resumed_run_is_bit_equal_to_one_that_was_never_interrupted(
@@ -76,7 +98,9 @@ def test_a_resumed_run_is_bit_equal_to_one_that_was_never_interrupted(
         for name, tensor in whole.tensors().items():
             assert torch.equal(tensor, resumed.tensors()[name]), name
         ends = [Checkpoints(path).load() for path in (tmp_path / "whole", folder)]
-        assert all(torch.equal(tensor, ends[1].tensors[name]) for name, tensor in ends[0].tensors.items())
+        assert all(
+            torch.equal(tensor, ends[1].tensors[name]) for name, tensor in ends[0].tensors.items()
+        )
 
 
 def test_a_gentle_end_saves_the_very_step(data: Data, tmp_path: Path) -> None:

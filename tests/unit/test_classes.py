@@ -50,8 +50,13 @@ def test_a_change_is_what_was_added_and_removed(recorded: list[str], new: list[s
 
 def test_half_of_the_recorded_classes_have_to_remain() -> None:
     assert check_change(NAME, "abcd", "abxyz", consented=True).removed == ("c", "d")
-    assert check_change(NAME, "a", "abcdefgh", consented=True).shared == 1.0  # those that remain, whatever was added
-    with pytest.raises(UserError, match=r"it has 1 of the 4 classes of that model \(a, b, c, d\).*--dataset-name NAME"):
+    assert (
+        check_change(NAME, "a", "abcdefgh", consented=True).shared == 1.0
+    )  # those that remain, whatever was added
+    with pytest.raises(
+        UserError,
+        match=r"it has 1 of the 4 classes of that model \(a, b, c, d\).*--dataset-name NAME",
+    ):
         check_change(NAME, "abcd", "axyz", consented=True)
     with pytest.raises(UserError, match=r"added e.*--class-change true"):
         check_change(NAME, "abcd", "abcde", consented=False)
@@ -80,7 +85,9 @@ def test_a_list_that_no_tag_of_a_model_holds_is_read_from_a_version(workplace: P
 
 
 def test_a_version_that_was_registered_while_another_run_trained_counts(workplace: Path) -> None:
-    """Both runs find no registered model before they train; the second one is refused as it registers."""
+    """Both runs find no registered model before they train; the second one is refused as it
+    registers.
+    """
     uri = os.environ["MLFLOW_TRACKING_URI"]
     for classes in (["jay", "wren"], ["audi", "bmw"]):
         check_classes(uri, NAME, classes, consented=False)
@@ -97,7 +104,9 @@ def test_registering_again_after_an_interruption_adds_nothing(workplace: Path) -
     told = {"tags": class_tags(new, longest=VERSION_TAG), "classes": new, "class_change": True}
     for _ in range(2):
         assert register(client.tracking_uri, NAME, None, run_id, **told) == f"models:/{NAME}/2"
-        for tag, value in class_tags(["jay", "wren"]).items():  # killed before the model's list was written
+        for tag, value in class_tags(
+            ["jay", "wren"]
+        ).items():  # killed before the model's list was written
             client.set_registered_model_tag(NAME.registered, tag, value)
     register(client.tracking_uri, NAME, None, run_id, **told)
     model = find_model(client, NAME.registered)

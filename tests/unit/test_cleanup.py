@@ -37,28 +37,42 @@ def registries(draw: st.DrawFn) -> list[RegisteredModel]:
         for number in sorted(draw(st.sets(st.integers(1, 9), max_size=7))):
             target = f"models:/{draw(st.sampled_from(NAMES))}/{draw(st.integers(1, 9))}"
             kinds = ({}, {}, {"pinned": "yes"}, {"points_at": target}, {"pruned_from": target})
-            versions.append(KnownVersion(
-                name, number, draw(st.sampled_from(["", *"abcdefgh"])), f"m-{draw(st.integers(0, 20))}",
-                draw(st.sampled_from(STAGES)), draw(st.sampled_from([(), (), (), ("best",)])),
-                draw(st.sampled_from(kinds)), 0, 0,
-            ))  # fmt: skip
+            versions.append(
+                KnownVersion(
+                    name,
+                    number,
+                    draw(st.sampled_from(["", *"abcdefgh"])),
+                    f"m-{draw(st.integers(0, 20))}",
+                    draw(st.sampled_from(STAGES)),
+                    draw(st.sampled_from([(), (), (), ("best",)])),
+                    draw(st.sampled_from(kinds)),
+                    0,
+                    0,
+                )
+            )
         models.append(RegisteredModel(name, {"dataset": "pets"}, {}, tuple(versions)))
     return models
 
 
 def used_by(version: KnownVersion) -> st.SearchStrategy[list[KnownRun]]:
-    return st.just([run("r", "RUNNING", subject=version.run_id), run("s", "RUNNING", model_uri=version.uri)])
+    return st.just(
+        [run("r", "RUNNING", subject=version.run_id), run("s", "RUNNING", model_uri=version.uri)]
+    )
 
 
 @given(registries(), st.integers(0, 4), st.data())
-def test_nothing_protected_is_ever_planned(models: list[RegisteredModel], keep: int, data: st.DataObject) -> None:
+def test_nothing_protected_is_ever_planned(
+    models: list[RegisteredModel], keep: int, data: st.DataObject
+) -> None:
     versions = [version for model in models for version in model.versions]
     running = data.draw(st.sampled_from(versions).flatmap(used_by)) if versions else []
     plan = plan_versions(models, running, [], keep)
     gone = {key for item in plan.items for key in item.versions}
     stays = [version for version in versions if (version.name, version.number) not in gone]
     for model in models:
-        assert not gone & {(model.name, version.number) for version in model.versions[len(model.versions) - keep :]}
+        assert not gone & {
+            (model.name, version.number) for version in model.versions[len(model.versions) - keep :]
+        }
     for version in versions:
         if (version.name, version.number) in gone:
             assert version.stage not in ("Production", "Staging")
@@ -66,14 +80,17 @@ def test_nothing_protected_is_ever_planned(models: list[RegisteredModel], keep: 
             assert "pinned" not in version.tags
             assert version.uri not in {each.tags.get("model_uri") for each in running}
             assert version.run_id not in {each.tags.get("subject") for each in running} - {""}
-            assert version.uri not in {each.tags.get(tag) for each in stays for tag in ("points_at", "pruned_from")}
+            assert version.uri not in {
+                each.tags.get(tag) for each in stays for tag in ("points_at", "pruned_from")
+            }
             if "points_at" not in version.tags:
                 assert version.model_id not in {each.model_id for each in stays}
     taken = [run_id for item in plan.items for run_id in item.run_ids]
     assert len(taken) == len(set(taken))
     assert not set(taken) & {version.run_id for version in stays}
     assert {(version.name, version.number) for version in stays} == {
-        (name, int(number)) for name, number in (uri.removeprefix("models:/").rsplit("/", 1) for uri in plan.kept)
+        (name, int(number))
+        for name, number in (uri.removeprefix("models:/").rsplit("/", 1) for uri in plan.kept)
     }
 
 
@@ -82,7 +99,9 @@ def model(*versions: KnownVersion, **tags: str) -> RegisteredModel:
 
 
 def version(number: int, run_id: str = "", name: str = NAMES[0], **tags: str) -> KnownVersion:
-    return KnownVersion(name, number, run_id or f"run{number}", f"m-{number}", "None", (), tags, 0, 0)
+    return KnownVersion(
+        name, number, run_id or f"run{number}", f"m-{number}", "None", (), tags, 0, 0
+    )
 
 
 def test_what_a_kept_version_needs_stays_and_what_that_needs_too() -> None:
@@ -101,7 +120,9 @@ def test_the_run_that_pruned_says_so_where_its_version_does_not() -> None:
 
 
 def test_a_pointer_goes_alone_while_its_original_stays() -> None:
-    pointers = [version(number, "run9", "pets", points_at=f"models:/{NAMES[0]}/9") for number in (1, 2)]
+    pointers = [
+        version(number, "run9", "pets", points_at=f"models:/{NAMES[0]}/9") for number in (1, 2)
+    ]
     plan = plan_versions([model(version(9)), model(*pointers)], [], [], 1)
     assert [(item.versions, item.run_ids) for item in plan.items] == [((("pets", 1),), ())]
 
@@ -124,7 +145,10 @@ def test_the_version_of_a_run_that_still_runs_stays() -> None:
 
 def test_failed_runs_go_but_for_those_with_a_version_a_study_or_somebody_at_work() -> None:
     failed = [run(name, "FAILED") for name in ("plain", "registered", "used", "resumable")]
-    failed += [run("study", "FAILED", job="tune"), run("trial", "FAILED", **{"mlflow.parentRunId": "parent"})]
+    failed += [
+        run("study", "FAILED", job="tune"),
+        run("trial", "FAILED", **{"mlflow.parentRunId": "parent"}),
+    ]
     running = [run("x", "RUNNING", subject="used"), run("parent", "RUNNING", job="tune")]
     plan = plan_ended(failed, running, {"registered"}, {"resumable"}, days=7, now_ms=0)
     assert [item.run_ids for item in plan.items] == [("plain",), ("resumable",)]
@@ -136,12 +160,17 @@ def test_old_studies_go_with_their_trials_but_not_the_one_that_train_takes() -> 
     day = 86_400_000
     about = {"job": "tune", "dataset": "pets", "model": "deep_v1", "variation": "standard"}
     studies = [
-        run("old", "FINISHED", 10 * day, study="old", **about), run("newest", "FINISHED", 11 * day, study="n", **about),
-        run("killed", "KILLED", 12 * day, study="k", **about), run("recent", "FAILED", 29 * day, study="r", **about),
+        run("old", "FINISHED", 10 * day, study="old", **about),
+        run("newest", "FINISHED", 11 * day, study="n", **about),
+        run("killed", "KILLED", 12 * day, study="k", **about),
+        run("recent", "FAILED", 29 * day, study="r", **about),
         run("other", "FINISHED", 1 * day, study="o", **about | {"dataset": "birds"}),
         run("alive", "RUNNING", 2 * day, study="a", **about),
-    ]  # fmt: skip
-    trials = [run("t1", **{"mlflow.parentRunId": "old"}), run("t2", **{"mlflow.parentRunId": "newest"})]
+    ]
+    trials = [
+        run("t1", **{"mlflow.parentRunId": "old"}),
+        run("t2", **{"mlflow.parentRunId": "newest"}),
+    ]
     plan = plan_studies(studies, trials, [studies[-1]], 7, 30 * day)
     assert [item.run_ids for item in plan.items] == [("t1", "old"), ("killed",)]
     assert len(plan.kept) == 4
@@ -150,24 +179,32 @@ def test_old_studies_go_with_their_trials_but_not_the_one_that_train_takes() -> 
 def test_a_study_that_train_may_take_stays_behind_a_newer_toy_study() -> None:
     about = {"dataset": "pets", "model": "deep_v1", "variation": "standard"}
     studies = [
-        run("proven", "FINISHED", 1, complete_trials="10", **about), run("old", "FINISHED", 0, **about),
+        run("proven", "FINISHED", 1, complete_trials="10", **about),
+        run("old", "FINISHED", 0, **about),
         run("toy", "FINISHED", 2, complete_trials="2", **about),
-    ]  # fmt: skip
+    ]
     plan = plan_studies(studies, [], [], 7, 30 * 86_400_000)
     assert [item.run_ids for item in plan.items] == [("old",)]
 
 
-@pytest.mark.parametrize(("given", "said"), [
-    ({}, "--old-versions, --failed-runs, --tuning, --cache, --orphans"), ({"keep": 0}, "--including-newest"),
-    ({"keep": -1}, "--keep -1 is not allowed"), ({"days": 3.0}, "Say what to clean up"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "--old-versions, --failed-runs, --tuning, --cache, --orphans"),
+        ({"keep": 0}, "--including-newest"),
+        ({"keep": -1}, "--keep -1 is not allowed"),
+        ({"days": 3.0}, "Say what to clean up"),
+    ],
+)
 def test_settings_that_make_no_sense(given: dict[str, float], said: str) -> None:
     with pytest.raises(UserError, match=said):
         CleanupSettings(**given)  # type: ignore[arg-type]
 
 
 def test_what_is_meant_by_settings() -> None:
-    assert [kind for kind in ("old_versions", "cache") if CleanupSettings(keep=5).does(kind)] == ["old_versions"]
+    assert [kind for kind in ("old_versions", "cache") if CleanupSettings(keep=5).does(kind)] == [
+        "old_versions"
+    ]
     assert CleanupSettings(all=True).num_kept == 3
     assert CleanupSettings(keep=0, including_newest=True).num_kept == 0
 
@@ -179,19 +216,28 @@ class TestPlaces:
     def client(self, workplace: Path) -> MlflowClient:
         return MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
 
-    def test_a_run_whose_files_lie_elsewhere_is_left_alone(self, client: MlflowClient, workplace: Path) -> None:
+    def test_a_run_whose_files_lie_elsewhere_is_left_alone(
+        self, client: MlflowClient, workplace: Path
+    ) -> None:
         artifacts, run_id = Artifacts(client), client.create_run("0").info.run_id
         root = workplace / "mlruns" / "0"
         (workplace / "elsewhere" / run_id / "artifacts").mkdir(parents=True)
         root.mkdir(parents=True)
         artifacts.check(f"{root / run_id}/artifacts", run_id, StoreId(frozenset()))
         (root / "linked").symlink_to(workplace / "elsewhere")
-        for place in (workplace / "elsewhere" / run_id, root, root / ".." / ".." / "elsewhere" / run_id,
-                      root / "linked" / run_id, root / "other"):  # fmt: skip
+        for place in (
+            workplace / "elsewhere" / run_id,
+            root,
+            root / ".." / ".." / "elsewhere" / run_id,
+            root / "linked" / run_id,
+            root / "other",
+        ):
             with pytest.raises(UserError, match="left alone"):
                 artifacts.check(f"{place}/artifacts", run_id, StoreId(frozenset()))
 
-    def test_run_folders_of_another_store_are_left_alone(self, client: MlflowClient, workplace: Path) -> None:
+    def test_run_folders_of_another_store_are_left_alone(
+        self, client: MlflowClient, workplace: Path
+    ) -> None:
         from eyevsai.run_folder import STORE, RunFolder
         from eyevsai.store import identify_store
 
@@ -206,7 +252,9 @@ class TestPlaces:
             if store:
                 folder.write(STORE, store)
         artifacts = Artifacts(client)
-        plan = plan_orphans(client, artifacts, Survey(client, artifacts.experiment_ids), [], workplace / "state")
+        plan = plan_orphans(
+            client, artifacts, Survey(client, artifacts.experiment_ids), [], workplace / "state"
+        )
         assert [item.run_ids for item in plan.items] == [("a" * 32,)]
 
 
@@ -230,7 +278,9 @@ def test_a_claim_speaks_of_versions(workplace: Path) -> None:
 
 
 def test_version_that_a_rollback_would_restore_stays() -> None:
-    plan = plan_versions([model(*map(version, (1, 2, 3, 4)))], [], [], 1, targets={(NAMES[0], 2): "production"})
+    plan = plan_versions(
+        [model(*map(version, (1, 2, 3, 4)))], [], [], 1, targets={(NAMES[0], 2): "production"}
+    )
     assert plan.kept[f"models:/{NAMES[0]}/2"] == "rollback would restore it in production"
     assert [item.versions for item in plan.items] == [((NAMES[0], 1),), ((NAMES[0], 3),)]
 
@@ -244,16 +294,23 @@ def test_only_the_models_that_are_named_lose_versions() -> None:
 
 def test_version_that_a_copy_in_somebodys_own_model_needs_stays() -> None:
     copy = version(1, "run1", "live")
-    plan = plan_versions([model(version(1), version(2), version(3)), model(copy, owner="somebody")], [], [], 1)
+    plan = plan_versions(
+        [model(version(1), version(2), version(3)), model(copy, owner="somebody")], [], [], 1
+    )
     assert plan.kept[f"models:/{NAMES[0]}/1"] == "needed by models:/live/1"
     assert [item.versions for item in plan.items] == [((NAMES[0], 2),)]
 
 
 def test_killed_runs_go_when_they_are_old() -> None:
     day = 86_400_000
-    runs = [replace(run(name, "KILLED"), ended_ms=ended * day) for name, ended in (("old", 0), ("young", 9))]
+    runs = [
+        replace(run(name, "KILLED"), ended_ms=ended * day)
+        for name, ended in (("old", 0), ("young", 9))
+    ]
     plan = plan_ended(runs, [], set(), {"old"}, days=7, now_ms=10 * day)
-    assert [(item.run_ids, item.why) for item in plan.items] == [(("old",), "KILLED, but could be resumed: --resume")]
+    assert [(item.run_ids, item.why) for item in plan.items] == [
+        (("old",), "KILLED, but could be resumed: --resume")
+    ]
     assert list(plan.kept.values()) == ["KILLED less than 7 days ago"]
 
 
@@ -261,4 +318,6 @@ def test_items_that_fell_out_of_a_plan_are_not_counted() -> None:
     plan = plan_versions([model(*map(version, (1, 2, 3)))], [], [], 1)
     sized = replace(plan, items=tuple(replace(item, size_bytes=5) for item in plan.items))
     assert sized.size_bytes == 10
-    assert (sized + plan_ended([run("x", "FAILED")], [], set(), set(), days=7, now_ms=0)).size_bytes == 10
+    assert (
+        sized + plan_ended([run("x", "FAILED")], [], set(), set(), days=7, now_ms=0)
+    ).size_bytes == 10

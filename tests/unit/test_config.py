@@ -34,23 +34,31 @@ def test_environment_goes_before_default_and_after_flag(monkeypatch: pytest.Monk
 def test_the_flat_configuration_is_complete_and_plain() -> None:
     flat = compose_train({}).flat()
     # where a run's settings come from, and how a call goes on, are no settings of the run
-    call = {setting.name for part in (ResumeSettings, TunedSettings) for setting in settings_of(part)}
+    call = {
+        setting.name for part in (ResumeSettings, TunedSettings) for setting in settings_of(part)
+    }
     assert set(flat) == {setting.name for setting in train_settings("deep_v1", "standard")} - call
     assert json.loads(json.dumps(flat)) == flat
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"model": "deepv1"}, "Did you mean 'deep_v1'"), ({"variation": "residul"}, "Did you mean 'residual'"),
-     ({"epoch": 3}, "Did you mean --epochs"), ({"xyzzy": 3}, "eyevsai train --model deep_v1 --help")],
-)  # fmt: skip
+    [
+        ({"model": "deepv1"}, "Did you mean 'deep_v1'"),
+        ({"variation": "residul"}, "Did you mean 'residual'"),
+        ({"epoch": 3}, "Did you mean --epochs"),
+        ({"xyzzy": 3}, "eyevsai train --model deep_v1 --help"),
+    ],
+)
 def test_a_wrong_name_is_answered_with_the_nearest(given: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         compose_train(given)
 
 
 @pytest.mark.parametrize(("family", "variation"), ALL)
-def test_names_are_unique_and_search_stays_inside_what_is_allowed(family: str, variation: str) -> None:
+def test_names_are_unique_and_search_stays_inside_what_is_allowed(
+    family: str, variation: str
+) -> None:
     settings = train_settings(family, variation)
     assert len({setting.name for setting in settings}) == len(settings)
     for setting in settings:
@@ -75,15 +83,20 @@ def test_what_mlproject_declares_is_never_tuned(family: str, variation: str) -> 
 def test_a_flag_of_another_family_names_that_family(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES, "other", "tests.unit.other_family")
     with pytest.raises(
-        UserError, match=r"--petals is a setting of other \(dense\), not of deep_v1\. Add --model other"
+        UserError,
+        match=r"--petals is a setting of other \(dense\), not of deep_v1\. Add --model other",
     ):
         compose_train({"petals": 12})
-    with pytest.raises(UserError, match="'dense' is a variation of other, not of deep_v1: add --model other"):
+    with pytest.raises(
+        UserError, match="'dense' is a variation of other, not of deep_v1: add --model other"
+    ):
         compose_train({"variation": "dense"})
     assert compose_train({"model": "other", "petals": 12}).flat()["petals"] == 12
 
 
-def test_help_without_a_model_shows_what_the_default_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_without_a_model_shows_what_the_default_one_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(FAMILIES, "other", "tests.unit.other_family")
     shared = {setting.name for setting in train_settings(None, None)}
     assert {"model", "dataset", "lr", "epochs", "flip", "mixup"} <= shared

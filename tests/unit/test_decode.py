@@ -61,12 +61,20 @@ def test_alpha_lies_over_white() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "F"])
-def test_a_large_image_is_converted_in_strips_of_the_same_pixels(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_is_converted_in_strips_of_the_same_pixels(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 37, 3), dtype=np.uint8))
-    image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else image
+    image = (
+        Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+        if mode == "I;16"
+        else image
+    )
     data = encode(image.convert(mode), "TIFF")
     whole = decode(data)
-    monkeypatch.setattr("eyevsai.data.decode.STRIP_PIXELS", 300)  # 8 rows; of the last strip 5 are left
+    monkeypatch.setattr(
+        "eyevsai.data.decode.STRIP_PIXELS", 300
+    )  # 8 rows; of the last strip 5 are left
     np.testing.assert_array_equal(decode(data), whole)
 
 
@@ -97,17 +105,25 @@ def test_a_bomb_is_refused_by_its_size() -> None:
 
 
 def exif_block(tag: int, kind: int, value: bytes) -> bytes:
-    """An EXIF block with orientation 6 and one more entry, whose value may be nonsense (EXIF 2.32, section 4.6.2)."""
+    """An EXIF block with orientation 6 and one more entry, whose value may be nonsense (EXIF 2.32,
+    section 4.6.2).
+    """
     count, offset = len(value) // {3: 2, 5: 8, 10: 8}[kind], 8 + 2 + 24 + 4
     turn = struct.pack("<HHI", 0x112, 3, 1) + struct.pack("<H", 6).ljust(4, b"\0")
     other = struct.pack("<HHII", tag, kind, count, offset)
     return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + turn + other + struct.pack("<I", 0) + value
 
 
-@pytest.mark.parametrize("block", [
-    exif_block(0x11A, 10, struct.pack("<ii", -1, 0)), exif_block(0x11A, 5, struct.pack("<II", 0, 0)),
-    exif_block(0x8769, 5, b"\xff" * 8), exif_block(0x9286, 3, b"\xff" * 6),
-], ids=["negative rational", "zero over zero", "broken pointer", "garbage"])  # fmt: skip
+@pytest.mark.parametrize(
+    "block",
+    [
+        exif_block(0x11A, 10, struct.pack("<ii", -1, 0)),
+        exif_block(0x11A, 5, struct.pack("<II", 0, 0)),
+        exif_block(0x8769, 5, b"\xff" * 8),
+        exif_block(0x9286, 3, b"\xff" * 6),
+    ],
+    ids=["negative rational", "zero over zero", "broken pointer", "garbage"],
+)
 def test_an_image_with_a_broken_exif_block_is_turned(block: bytes) -> None:
     upright = Image.fromarray(GRADIENT).resize((80, 120))
     stored = encode(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95)
@@ -118,7 +134,9 @@ def test_an_image_with_a_broken_exif_block_is_turned(block: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
-@pytest.mark.parametrize("block", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"])
+@pytest.mark.parametrize(
+    "block", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"]
+)
 def test_an_image_whose_exif_block_is_nonsense_is_decoded(kind: str, block: bytes) -> None:
     assert decode(encode(Image.fromarray(GRADIENT), kind, exif=block)).shape == GRADIENT.shape
 
@@ -132,10 +150,20 @@ def grey(values: object, dtype: object) -> bytes:
     return encode(Image.fromarray(np.asarray(values, dtype=dtype)), "TIFF")
 
 
-@pytest.mark.parametrize(("tops", "white"), [
-    ([255, 100], 255), ([256, 255], 1023), ([1023], 1023), ([1024], 4095), ([4095, 30], 4095), ([16383], 16383),
-    ([16384], 65535), ([65535], 65535), ([], 65535),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tops", "white"),
+    [
+        ([255, 100], 255),
+        ([256, 255], 1023),
+        ([1023], 1023),
+        ([1024], 4095),
+        ([4095, 30], 4095),
+        ([16383], 16383),
+        ([16384], 65535),
+        ([65535], 65535),
+        ([], 65535),
+    ],
+)
 def test_the_range_of_whole_numbers_is_that_of_the_dataset(tops: list[int], white: float) -> None:
     assert find_depth(Range(top) for top in tops).integer_top == white
 
@@ -175,11 +203,15 @@ AWKWARD = {
     "int32": grey(np.arange(0, 60_000, 1000).reshape(6, 10), np.int32),
     "alpha": encode(Image.new("RGBA", (5, 4), (10, 20, 30, 100))),
     "grey alpha": encode(Image.new("LA", (5, 4), (9, 99))),
-    "palette": encode(Image.fromarray(GRADIENT).convert("P")), "cmyk": encode(Image.new("CMYK", (4, 5), 9), "JPEG"),
-    "bits": encode(Image.fromarray(GRADIENT[..., 0] > 100)), "grey": encode(Image.fromarray(GRADIENT[..., 0])),
+    "palette": encode(Image.fromarray(GRADIENT).convert("P")),
+    "cmyk": encode(Image.new("CMYK", (4, 5), 9), "JPEG"),
+    "bits": encode(Image.fromarray(GRADIENT[..., 0] > 100)),
+    "grey": encode(Image.fromarray(GRADIENT[..., 0])),
     "broken exif": encode(Image.fromarray(GRADIENT), exif=b"Exif\0\0nonsense"),
-    "turned": encode(Image.fromarray(GRADIENT), exif=b"Exif\0\0" + exif_block(0x11A, 5, bytes(8))[6:]),
-}  # fmt: skip
+    "turned": encode(
+        Image.fromarray(GRADIENT), exif=b"Exif\0\0" + exif_block(0x11A, 5, bytes(8))[6:]
+    ),
+}
 
 
 @pytest.mark.parametrize("name", AWKWARD)
@@ -196,7 +228,9 @@ def test_a_deep_tiff_in_which_0_is_white_is_turned() -> None:
     values = np.arange(0, 60_000, 1000, dtype=np.uint16).reshape(6, 10)
     white = encode(Image.fromarray(values), "TIFF", tiffinfo={0x0106: 0})
     if Image.open(io.BytesIO(white)).tag_v2[0x0106] != 0:
-        white = white.replace(struct.pack("<HHIHH", 0x0106, 3, 1, 1, 0), struct.pack("<HHIHH", 0x0106, 3, 1, 0, 0))
+        white = white.replace(
+            struct.pack("<HHIHH", 0x0106, 3, 1, 1, 0), struct.pack("<HHIHH", 0x0106, 3, 1, 0, 0)
+        )
     found = decode(white, Depth())
     np.testing.assert_array_equal(found, 255 - decode(grey(values, np.uint16), Depth()))
 

@@ -19,9 +19,18 @@ from eyevsai.models.deep_v1.settings import DeepV1Settings, ResidualSettings
 from eyevsai.settings import settings_of
 
 BASE = DeepV1Settings(
-    image_size=32, width=4, head_units=8, epochs=3, batch_size=16, precision="float32", device="cpu",
-    warmup_epochs=0, dropout=0.0, patience=0, threads=1,
-)  # fmt: skip
+    image_size=32,
+    width=4,
+    head_units=8,
+    epochs=3,
+    batch_size=16,
+    precision="float32",
+    device="cpu",
+    warmup_epochs=0,
+    dropout=0.0,
+    patience=0,
+    threads=1,
+)
 
 # What else has to be so for a setting to matter, and the value it is changed to.
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
@@ -38,7 +47,10 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "lr_floor": ({"schedule": "step", "step_epochs": 1}, 0.5),
     "step_epochs": ({"schedule": "step"}, 1),
     "step_factor": ({"schedule": "step", "step_epochs": 1}, 0.5),
-    "plateau_patience": ({"schedule": "plateau", "lr": 0.05, "epochs": 12, "plateau_patience": 50}, 1),
+    "plateau_patience": (
+        {"schedule": "plateau", "lr": 0.05, "epochs": 12, "plateau_patience": 50},
+        1,
+    ),
     "label_smoothing": ({}, 0.3),
     "clip_norm": ({"clip_norm": 0.01}, 0.0),
     "class_weights": ({}, True),
@@ -72,7 +84,9 @@ COMPUTE = {"device", "devices", "channels_last", "threads", "memory_efficient"}
 def data(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Callable[[int], Data]:
     from tests.conftest import write_images
 
-    folder = write_images(tmp_path_factory.mktemp("uneven") / "set", {"across": 20, "down": 14, "wide": 9})
+    folder = write_images(
+        tmp_path_factory.mktemp("uneven") / "set", {"across": 20, "down": 14, "wide": 9}
+    )
     dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)))
     return lambda size: dataset.open(Preprocessing(size))
 
@@ -82,7 +96,11 @@ def outcome(data: Callable[[int], Data], settings: DeepV1Settings) -> list[float
     source = data(settings.image_size)
     learner = DeepV1Learner("standard", settings, source.dataset.classes, 0)
     rows: list[float] = [float(learner.num_parameters())]
-    learner.fit(source.train, source.valid, lambda epoch, row: rows.extend((row["train/loss"], row["valid/loss"])))
+    learner.fit(
+        source.train,
+        source.valid,
+        lambda epoch, row: rows.extend((row["train/loss"], row["valid/loss"])),
+    )
     return rows
 
 
@@ -99,7 +117,9 @@ def test_a_changed_setting_changes_the_run(data: Callable[[int], Data], name: st
 
 def test_channels_last_reaches_the_weights(data: Callable[[int], Data]) -> None:
     for wanted in (True, False):
-        learner = DeepV1Learner("standard", replace(BASE, channels_last=wanted, epochs=1), ("a", "b", "c"), 0)
+        learner = DeepV1Learner(
+            "standard", replace(BASE, channels_last=wanted, epochs=1), ("a", "b", "c"), 0
+        )
         learner.fit(data(32).train, data(32).valid, lambda epoch, row: None)
         convolution = learner.network[1].body[0]
         assert convolution.weight.is_contiguous(memory_format=torch.channels_last) == wanted
@@ -123,7 +143,13 @@ def test_standard_has_four_blocks_of_doubling_width() -> None:
     network = DeepV1Learner("standard", DeepV1Settings(), ("a", "b"), 0).network
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     assert [convolution.out_channels for convolution in convolutions] == [32, 64, 128, 256]
-    kinds = {nn.BatchNorm2d: 4, nn.MaxPool2d: 4, nn.AdaptiveAvgPool2d: 1, nn.Dropout: 1, nn.Linear: 2}
+    kinds = {
+        nn.BatchNorm2d: 4,
+        nn.MaxPool2d: 4,
+        nn.AdaptiveAvgPool2d: 1,
+        nn.Dropout: 1,
+        nn.Linear: 2,
+    }
     assert {kind: count(network, kind) for kind in kinds} == kinds
 
 
@@ -144,7 +170,12 @@ def test_residual_adds_a_skip_connection_to_each_block() -> None:
 @pytest.mark.parametrize("size", [32, 33, 50, 96, 224, 512])
 @pytest.mark.parametrize("classes", [2, 67])
 def test_any_size_and_number_of_classes(size: int, classes: int) -> None:
-    for variation, settings in (("standard", DeepV1Settings(width=4)), ("residual", ResidualSettings(width=4))):
-        network = DeepV1Learner(variation, settings, tuple(map(str, range(classes))), 0).network.eval()
+    for variation, settings in (
+        ("standard", DeepV1Settings(width=4)),
+        ("residual", ResidualSettings(width=4)),
+    ):
+        network = DeepV1Learner(
+            variation, settings, tuple(map(str, range(classes))), 0
+        ).network.eval()
         with torch.no_grad():
             assert network(torch.randn(1, 3, size, size)).shape == (1, classes)

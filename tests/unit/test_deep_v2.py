@@ -25,11 +25,18 @@ from eyevsai.settings import settings_of
 
 VARIATIONS = family_of("deep_v2").variations
 TINY: dict[str, Any] = {
-    "image_size": 32, "width": 8, "epochs": 2, "batch_size": 16, "precision": "float32", "device": "cpu",
-    "warmup_epochs": 0.0, "patience": 0,
-}  # fmt: skip
+    "image_size": 32,
+    "width": 8,
+    "epochs": 2,
+    "batch_size": 16,
+    "precision": "float32",
+    "device": "cpu",
+    "warmup_epochs": 0.0,
+    "patience": 0,
+}
 
-# The variation in which a setting matters most, what else has to be so, and the value it is changed to.
+# The variation in which a setting matters most, what else has to be so, and the value it is changed
+# to.
 CHANGES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "width": ("resnet", {}, 12),
     "layers": ("resnet", {}, "1,2,1,1"),
@@ -55,12 +62,18 @@ def data(stripes: Path, cache_root: Path) -> Data:
 
 
 def make(variation: str, **settings: Any) -> DeepV2Learner:
-    return DeepV2Learner(variation, VARIATIONS[variation].settings(**TINY | settings), ("a", "b", "c"), 0)
+    return DeepV2Learner(
+        variation, VARIATIONS[variation].settings(**TINY | settings), ("a", "b", "c"), 0
+    )
 
 
 def fitted(data: Data, variation: str, **settings: Any) -> tuple[DeepV2Learner, list[float]]:
     learner, losses = make(variation, **settings), []
-    learner.fit(data.train, data.valid, lambda epoch, row: losses.extend((row["train/loss"], row["valid/loss"])))
+    learner.fit(
+        data.train,
+        data.valid,
+        lambda epoch, row: losses.extend((row["train/loss"], row["valid/loss"])),
+    )
     return learner, losses
 
 
@@ -83,12 +96,22 @@ def test_a_changed_setting_changes_the_network(name: str) -> None:
 @pytest.mark.parametrize("name", LEARNING)
 def test_a_changed_setting_changes_what_is_learned(data: Data, name: str) -> None:
     variation, given, changed = LEARNING[name]
-    assert fitted(data, variation, **given)[1] != fitted(data, variation, **{**given, name: changed})[1]
+    assert (
+        fitted(data, variation, **given)[1]
+        != fitted(data, variation, **{**given, name: changed})[1]
+    )
 
 
 def test_attention_is_there_by_name() -> None:
     network = make("resnet", layers="2,1,1,2").network
-    kinds = {ResidualLayer: 6, SqueezeExcitation: 6, Cbam: 1, SelfAttention: 0, DenseLayer: 0, StochasticDepth: 6}
+    kinds = {
+        ResidualLayer: 6,
+        SqueezeExcitation: 6,
+        Cbam: 1,
+        SelfAttention: 0,
+        DenseLayer: 0,
+        StochasticDepth: 6,
+    }
     assert {kind: count(network, kind) for kind in kinds} == kinds
     network = make("hybrid", layers="1,3,2").network
     kinds = {ResidualLayer: 3, DenseLayer: 3, SqueezeExcitation: 6, Cbam: 1, SelfAttention: 1}
@@ -98,7 +121,11 @@ def test_attention_is_there_by_name() -> None:
 
 
 def test_a_separable_convolution_has_a_filter_for_each_channel() -> None:
-    grouped = [each for each in make("hybrid").network.modules() if isinstance(each, nn.Conv2d) and each.groups > 1]
+    grouped = [
+        each
+        for each in make("hybrid").network.modules()
+        if isinstance(each, nn.Conv2d) and each.groups > 1
+    ]
     assert len(grouped) == 2 * 4 + 6  # two in each residual layer, one in each dense layer
     assert all(each.groups == each.in_channels for each in grouped)
     assert make("resnet", separable=True).num_parameters() < make("resnet").num_parameters() / 3
@@ -106,9 +133,9 @@ def test_a_separable_convolution_has_a_filter_for_each_channel() -> None:
 
 def test_stochastic_depth_rises_from_the_first_layer_to_the_last() -> None:
     network = make("resnet", stochastic_depth=0.4, layers="1,1,1,1").network
-    assert [each.p for each in network.modules() if isinstance(each, StochasticDepth)] == pytest.approx(
-        [0.1, 0.2, 0.3, 0.4]
-    )
+    assert [
+        each.p for each in network.modules() if isinstance(each, StochasticDepth)
+    ] == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
 def test_an_identity_stays_one() -> None:
@@ -133,7 +160,9 @@ def test_self_attention_looks_at_all_places_and_at_first_adds_nothing() -> None:
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_computing_again_changes_no_weight_and_no_statistic(data: Data, variation: str) -> None:
     kept, losses = fitted(data, variation, stochastic_depth=0.3, dropout=0.3)
-    again, others = fitted(data, variation, stochastic_depth=0.3, dropout=0.3, gradient_checkpointing=True)
+    again, others = fitted(
+        data, variation, stochastic_depth=0.3, dropout=0.3, gradient_checkpointing=True
+    )
     assert all(stage.recomputes for stage in again.network.modules() if isinstance(stage, Stage))
     assert others == losses
     for name, tensor in kept.tensors().items():
@@ -159,17 +188,22 @@ def test_the_gpu_preset_of_resnet_has_about_25_million_parameters() -> None:
 def test_any_size_and_number_of_classes(variation: str, size: int) -> None:
     for classes in (2, 67):
         settings = replace(make(variation).settings, image_size=size)
-        network = DeepV2Learner(variation, settings, tuple(map(str, range(classes))), 0).network.eval()
+        network = DeepV2Learner(
+            variation, settings, tuple(map(str, range(classes))), 0
+        ).network.eval()
         with torch.no_grad():
             assert network(torch.randn(1, 3, size, size)).shape == (1, classes)
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({"layers": "2,2"}, "names 2 stages; this variation has 4"),
-    ({"layers": "2,x,2,2"}, "--layers takes numbers of 1 to 64"),
-    ({"layers": "2,0,2,2"}, "--layers takes numbers of 1 to 64"),
-    ({"variation": "hybrid", "layers": "2,2,2,2"}, "names 4 stages"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"layers": "2,2"}, "names 2 stages; this variation has 4"),
+        ({"layers": "2,x,2,2"}, "--layers takes numbers of 1 to 64"),
+        ({"layers": "2,0,2,2"}, "--layers takes numbers of 1 to 64"),
+        ({"variation": "hybrid", "layers": "2,2,2,2"}, "names 4 stages"),
+    ],
+)
 def test_wrong_layers_are_told(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         compose_train({"model": "deep_v2", **given})
@@ -191,7 +225,11 @@ def test_separable_reaches_every_variation(variation: str) -> None:
 
 def test_a_depthwise_convolution_begins_as_wide_as_another() -> None:
     learner = make("resnet", width=64, separable=True)
-    grouped = [each for each in learner.network.modules() if isinstance(each, nn.Conv2d) and each.groups > 1]
+    grouped = [
+        each
+        for each in learner.network.modules()
+        if isinstance(each, nn.Conv2d) and each.groups > 1
+    ]
     for convolution in grouped:
         assert convolution.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.15)
 
@@ -199,9 +237,15 @@ def test_a_depthwise_convolution_begins_as_wide_as_another() -> None:
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_attention_weighs_everything_alike_at_first(variation: str) -> None:
     network = make(variation, use_se=True, use_cbam=True, attention="self").network
-    parts = [part for part in network.modules() if isinstance(part, SqueezeExcitation | Cbam | SelfAttention)]
+    parts = [
+        part
+        for part in network.modules()
+        if isinstance(part, SqueezeExcitation | Cbam | SelfAttention)
+    ]
     assert len(parts) > 2
     for part in parts:
-        channels = next(layer.in_channels for layer in part.modules() if isinstance(layer, nn.Conv2d))
+        channels = next(
+            layer.in_channels for layer in part.modules() if isinstance(layer, nn.Conv2d)
+        )
         features = torch.randn(2, channels, 4, 4)
         torch.testing.assert_close(part(features), features)

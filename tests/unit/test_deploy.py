@@ -19,13 +19,22 @@ from tests.journeys.team import HOST, SECRETS, recipe_environment
     [
         ({"MLFLOW_AUTH_ADMIN_PASSWORD": ""}, "MLFLOW_AUTH_ADMIN_PASSWORD is not set"),
         ({"MLFLOW_AUTH_ADMIN_PASSWORD": "password1234"}, "MLFLOW_AUTH_ADMIN_PASSWORD is a default"),
-        ({"MLFLOW_AUTH_ADMIN_PASSWORD": "elevenchars"}, "MLFLOW_AUTH_ADMIN_PASSWORD has fewer than 12"),
+        (
+            {"MLFLOW_AUTH_ADMIN_PASSWORD": "elevenchars"},
+            "MLFLOW_AUTH_ADMIN_PASSWORD has fewer than 12",
+        ),
         ({"MLFLOW_FLASK_SERVER_SECRET_KEY": ""}, "MLFLOW_FLASK_SERVER_SECRET_KEY is not set"),
-        ({"MLFLOW_FLASK_SERVER_SECRET_KEY": "short"}, "MLFLOW_FLASK_SERVER_SECRET_KEY has fewer than 32"),
+        (
+            {"MLFLOW_FLASK_SERVER_SECRET_KEY": "short"},
+            "MLFLOW_FLASK_SERVER_SECRET_KEY has fewer than 32",
+        ),
         ({"MLFLOW_SERVER_ALLOWED_HOSTS": ""}, "MLFLOW_SERVER_ALLOWED_HOSTS is not set"),
         ({"MLFLOW_SERVER_ALLOWED_HOSTS": "me, *"}, "MLFLOW_SERVER_ALLOWED_HOSTS is '*'"),
         ({"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "*"}, "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS is '*'"),
-        ({"MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"}, "MLFLOW_BACKEND_STORE_URI names no PostgreSQL"),
+        (
+            {"MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"},
+            "MLFLOW_BACKEND_STORE_URI names no PostgreSQL",
+        ),
     ],
 )
 @pytest.mark.requirement(25)
@@ -40,7 +49,11 @@ def test_the_server_does_not_start_unsafe(
         raise AssertionError("the server was started")
 
     monkeypatch.setattr(os, "execve", start)
-    env = recipe_environment(SECRETS | {"TEAM_HOST": HOST}) | {"EYEVSAI_STATE": str(tmp_path)} | changed
+    env = (
+        recipe_environment(SECRETS | {"TEAM_HOST": HOST})
+        | {"EYEVSAI_STATE": str(tmp_path)}
+        | changed
+    )
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as ended:
@@ -49,7 +62,11 @@ def test_the_server_does_not_start_unsafe(
     stderr = capsys.readouterr().err
     (mistake,) = [line for line in stderr.splitlines() if "MLFLOW_" in line]
     assert said in mistake
-    assert not any(value in stderr for value in (*SECRETS.values(), *filter(None, changed.values())) if value != "*")
+    assert not any(
+        value in stderr
+        for value in (*SECRETS.values(), *filter(None, changed.values()))
+        if value != "*"
+    )
 
 
 def test_the_recipe_has_no_password_and_one_version_of_mlflow() -> None:

@@ -9,14 +9,25 @@ from PIL import Image
 
 from benchmarks.similar import SIMILAR_SETS, copies, count_false, describe, draw_camera, find
 from eyevsai.data.audit import Record
-from eyevsai.data.duplicates import MAX_COPIES, SIDE, Found, Thumbnail, candidates, find_duplicates, make_thumbnail
+from eyevsai.data.duplicates import (
+    MAX_COPIES,
+    SIDE,
+    Found,
+    Thumbnail,
+    candidates,
+    find_duplicates,
+    make_thumbnail,
+)
 from tests.conftest import draw_scene
 
 Described = tuple[str, Record, Thumbnail]
 
 
 def described(images: Sequence[Image.Image], labels: str | Sequence[str] = "a") -> list[Described]:
-    return [describe(label, np.asarray(image)) for label, image in zip([*labels] * len(images), images, strict=False)]
+    return [
+        describe(label, np.asarray(image))
+        for label, image in zip([*labels] * len(images), images, strict=False)
+    ]
 
 
 def with_patch(image: Image.Image, levels: int) -> Image.Image:
@@ -33,7 +44,9 @@ def grouped(found: Found) -> list[int]:
 
 @pytest.mark.parametrize("count", [60, 120])
 @pytest.mark.parametrize("draw", SIMILAR_SETS.values(), ids=SIMILAR_SETS)
-def test_similar_images_that_are_no_copies_are_not_grouped(draw: Callable[..., object], count: int) -> None:
+def test_similar_images_that_are_no_copies_are_not_grouped(
+    draw: Callable[..., object], count: int
+) -> None:
     images = [describe(label, picture) for label, picture in draw(count=count)]  # type: ignore[attr-defined]
     found, _ = find(images)
     assert count_false(images, found) == 0
@@ -43,8 +56,12 @@ def test_similar_images_that_are_no_copies_are_not_grouped(draw: Callable[..., o
 @pytest.mark.requirement(9)
 def test_copies_are_found_and_strangers_are_not() -> None:
     originals = [draw_scene(seed) for seed in range(120)]
-    found, _ = find(described(originals + [copy for image in originals[:20] for copy in copies(image)]))
-    matches = [found.groups[120 + 6 * place + copy] == place for place in range(20) for copy in range(6)]
+    found, _ = find(
+        described(originals + [copy for image in originals[:20] for copy in copies(image)])
+    )
+    matches = [
+        found.groups[120 + 6 * place + copy] == place for place in range(20) for copy in range(6)
+    ]
     assert np.mean(matches) >= 0.95
     assert len(set(found.groups[:120])) == 120
     assert found.sequences == found.conflicts == []
@@ -53,7 +70,9 @@ def test_copies_are_found_and_strangers_are_not() -> None:
 def test_copies_are_found_beside_a_sequence() -> None:
     frames = [describe(label, picture) for label, picture in draw_camera(60)]
     pictures = [draw_scene(seed) for seed in range(10)]
-    found, _ = find(frames + described([copy for picture in pictures for copy in (picture, copies(picture)[0])]))
+    found, _ = find(
+        frames + described([copy for picture in pictures for copy in (picture, copies(picture)[0])])
+    )
     assert found.groups == [*range(60), *(place for place in range(60, 80, 2) for _ in range(2))]
     assert found.sequences == [list(range(60))]
 
@@ -144,9 +163,9 @@ def test_thumbnails_are_made_once_and_for_candidates_only() -> None:
 def test_few_images(count: int) -> None:
     records = [image[1] for image in described([draw_scene(0)] * count)]
     assert candidates(records) == []
-    assert find_duplicates(records, ["a"] * count, lambda place: make_thumbnail(np.asarray(draw_scene(0)))).groups == [
-        *range(count)
-    ]
+    assert find_duplicates(
+        records, ["a"] * count, lambda place: make_thumbnail(np.asarray(draw_scene(0)))
+    ).groups == [*range(count)]
 
 
 @pytest.mark.parametrize("size", [(32, 32), (500, 40), (64, 64)])

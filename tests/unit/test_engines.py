@@ -27,7 +27,9 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eyevsai.engines.engine.POLL_S", POLL_S / 5)
 
 
-def run(folder: Path, *tasks: Task, at_once: int = 4, stop: Stop | None = None) -> dict[str, Status]:
+def run(
+    folder: Path, *tasks: Task, at_once: int = 4, stop: Stop | None = None
+) -> dict[str, Status]:
     return LocalEngine(at_once).run(tasks, folder, lambda _: None, stop or Stop())
 
 
@@ -36,9 +38,15 @@ def task(name: str, function: str, timeout_s: float | None = None, **given: Any)
 
 
 def are_gone(*pids: int) -> bool:
-    """Whether processes end within a few seconds; those that are nobody's children are seen as zombies for a moment."""
+    """Whether processes end within a few seconds; those that are nobody's children are seen as
+    zombies for a moment.
+    """
     found = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    return not [process for process in psutil.wait_procs(found, 5)[1] if process.status() != psutil.STATUS_ZOMBIE]
+    return not [
+        process
+        for process in psutil.wait_procs(found, 5)[1]
+        if process.status() != psutil.STATUS_ZOMBIE
+    ]
 
 
 @pytest.mark.processes("jobs end in each of the ways that a process can end, two at a time")
@@ -49,16 +57,19 @@ def test_jobs_are_told_apart_by_their_ends_and_are_no_more_than_asked_for(tmp_pa
         most.append(sum(status.state is State.RUNNING for status in statuses.values()))
 
     tasks = [
-        task("two", "double", number=1), task("refused", "refuse", what="dog"), task("stumbled", "stumble"),
-        task("killed", "die", signal=int(signal.SIGKILL)), task("parent", "leave_child", seconds=60),
+        task("two", "double", number=1),
+        task("refused", "refuse", what="dog"),
+        task("stumbled", "stumble"),
+        task("killed", "die", signal=int(signal.SIGKILL)),
+        task("parent", "leave_child", seconds=60),
         task("four", "double", number=2),
-    ]  # fmt: skip
+    ]
     ended = LocalEngine(2).run(tasks, tmp_path, watch, Stop())
     assert max(most) == 2
     assert (ended["two"].value, ended["four"].value) == (2, 4)
-    assert {name: status.state for name, status in ended.items() if status.state is State.FAILED}.keys() == {
-        "refused", "stumbled", "killed"
-    }  # fmt: skip
+    assert {
+        name: status.state for name, status in ended.items() if status.state is State.FAILED
+    }.keys() == {"refused", "stumbled", "killed"}
     assert ended["refused"].reason == "no dog here"
     assert ended["stumbled"].reason == "KeyError: 'missing'"
     assert ended["killed"].reason == "was killed by SIGKILL; it last said: the last words"
@@ -96,7 +107,9 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
             stop.asked = KeyboardInterrupt()
 
     with pytest.raises(KeyboardInterrupt):
-        LocalEngine(1).run([task("slow", "sleep", seconds=60, file=str(pids))], tmp_path, watch, stop)
+        LocalEngine(1).run(
+            [task("slow", "sleep", seconds=60, file=str(pids))], tmp_path, watch, stop
+        )
     assert are_gone(*map(int, pids.read_text().split()))
 
 
@@ -108,5 +121,7 @@ def test_what_is_raised_while_watching_ends_all(tmp_path: Path) -> None:
             raise RunFailed("the store is gone")
 
     with pytest.raises(RunFailed, match="the store is gone"):
-        LocalEngine(1).run([task("slow", "sleep", seconds=60, file=str(pids))], tmp_path, watch, Stop())
+        LocalEngine(1).run(
+            [task("slow", "sleep", seconds=60, file=str(pids))], tmp_path, watch, Stop()
+        )
     assert are_gone(*map(int, pids.read_text().split()))

@@ -57,7 +57,9 @@ def test_figures_are_scikit_learns() -> None:
     for number, row in enumerate(score_classes(probabilities, labels)):
         theirs = report[str(number)]
         assert list(row.values()) == pytest.approx(
-            [theirs[key] for key in ("precision", "recall", "f1-score", "support")], rel=0, abs=1e-12
+            [theirs[key] for key in ("precision", "recall", "f1-score", "support")],
+            rel=0,
+            abs=1e-12,
         )
 
 
@@ -67,7 +69,9 @@ def test_classes_that_nobody_shows_do_not_count() -> None:
     found = score_all(probabilities[kept], labels[kept])
     assert 0 < found["roc_auc"] < 1
     flawless = score_all(np.eye(60, dtype=np.float32)[labels], labels)
-    assert [flawless[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1")] == [1.0] * 4
+    assert [
+        flawless[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1")
+    ] == [1.0] * 4
     alone = labels == 0
     assert "roc_auc" not in score_all(probabilities[alone], labels[alone])
 
@@ -79,47 +83,68 @@ def test_a_tie_is_no_hit_among_the_first_five() -> None:
 
 
 @given(st.integers(0, 10_000), st.floats(0.3, 8.0))
-def test_a_temperature_never_makes_what_it_was_fitted_to_less_probable(seed: int, sharpness: float) -> None:
+def test_a_temperature_never_makes_what_it_was_fitted_to_less_probable(
+    seed: int, sharpness: float
+) -> None:
     probabilities, labels = draw_predictions(seed, count=60)
     probabilities = temper(probabilities, 1 / sharpness)
     temperature = fit_temperature(probabilities, labels)
     calibrated = temper(probabilities, temperature)
     assert score(calibrated, labels)["loss"] <= score(probabilities, labels)["loss"]
-    assert (calibrated.argmax(1) == probabilities.argmax(1)).mean() > 0.98  # ties of saturated rows excepted
+    assert (
+        calibrated.argmax(1) == probabilities.argmax(1)
+    ).mean() > 0.98  # ties of saturated rows excepted
 
 
 def test_a_temperature_is_found_again_and_can_be_taken_back() -> None:
     random = np.random.default_rng(3)
     probabilities, _ = draw_predictions(3, count=4000)
-    labels = np.array([random.choice(7, p=row / row.sum()) for row in probabilities.astype(np.float64)])
+    labels = np.array(
+        [random.choice(7, p=row / row.sum()) for row in probabilities.astype(np.float64)]
+    )
     overconfident = temper(probabilities, 0.5)
     temperature = fit_temperature(overconfident, labels)
     assert temperature == pytest.approx(2.0, rel=0.1)
     calibrated = temper(overconfident, temperature)
     assert calibration_error(calibrated, labels) < 0.03 < calibration_error(overconfident, labels)
-    np.testing.assert_allclose(before_temperature(calibrated, temperature), overconfident, atol=1e-6)
+    np.testing.assert_allclose(
+        before_temperature(calibrated, temperature), overconfident, atol=1e-6
+    )
 
 
 def test_the_calibration_error_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.3, 0.7]], dtype=np.float32)
     labels = np.array([0, 1, 1, 1])
-    assert calibration_error(probabilities, labels) == pytest.approx(0.5 * 0.4 + 0.5 * 0.3, abs=1e-6)
-    assert [(each.count, each.accuracy) for each in reliability(probabilities, labels)] == [(2, 1.0), (2, 0.5)]
+    assert calibration_error(probabilities, labels) == pytest.approx(
+        0.5 * 0.4 + 0.5 * 0.3, abs=1e-6
+    )
+    assert [(each.count, each.accuracy) for each in reliability(probabilities, labels)] == [
+        (2, 1.0),
+        (2, 0.5),
+    ]
 
 
 @given(st.integers(0, 10_000), st.floats(0.3, 0.99))
-def test_a_threshold_keeps_its_promise_and_is_the_lowest_that_does(seed: int, precision: float) -> None:
+def test_a_threshold_keeps_its_promise_and_is_the_lowest_that_does(
+    seed: int, precision: float
+) -> None:
     probabilities, labels = draw_predictions(seed, count=80)
     threshold = find_threshold(probabilities, labels, precision)
     confidences = np.unique(probabilities.max(1))
-    good = [each for each in confidences if select(probabilities, labels, each).precision >= precision]
+    good = [
+        each for each in confidences if select(probabilities, labels, each).precision >= precision
+    ]
     assert threshold == (float(min(good)) if good else None)
 
 
 def test_coverage_falls_to_one_image() -> None:
     probabilities, labels = draw_predictions(5)
     coverage, precision = curve(probabilities, labels)
-    assert (coverage[0], coverage[-1], precision[-1]) == (1 / 200, 1.0, score(probabilities, labels)["accuracy"])
+    assert (coverage[0], coverage[-1], precision[-1]) == (
+        1 / 200,
+        1.0,
+        score(probabilities, labels)["accuracy"],
+    )
     assert select(probabilities, labels, 1.1).precision == 1.0
 
 
@@ -139,7 +164,9 @@ def test_mcnemar_by_hand() -> None:
     second = np.array([False] * 10 + [True] * 2 + [True] * 30)
     found = mcnemar(first, second)
     assert (found.only_first, found.only_second) == (10, 2)
-    assert found.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)  # both tails of twelve fair coins
+    assert found.p_value == pytest.approx(
+        2 * (1 + 12 + 66) / 2**12
+    )  # both tails of twelve fair coins
     assert mcnemar(first, first).p_value == 1.0
 
 
@@ -156,8 +183,16 @@ def test_corruptions_grow_with_severity_and_repeat(kind: str) -> None:
 def test_a_judgement_has_every_figure() -> None:
     probabilities, labels = draw_predictions(7)
     classes = tuple("abcdefg")
-    judgement = Judgement(classes, labels, probabilities, temper(probabilities, 0.5), 0, {"images_per_s": 9.0},
-                          {"blur": [0.9, 0.8, 0.7, 0.6]}, select(probabilities, labels, 0.5))  # fmt: skip
+    judgement = Judgement(
+        classes,
+        labels,
+        probabilities,
+        temper(probabilities, 0.5),
+        0,
+        {"images_per_s": 9.0},
+        {"blur": [0.9, 0.8, 0.7, 0.6]},
+        select(probabilities, labels, 0.5),
+    )
     figures = judgement.figures()
     assert figures["accuracy_low"] < figures["accuracy"] < figures["accuracy_high"]
     assert (figures["blur_1"], figures["blur_3"], figures["images_per_s"]) == (0.8, 0.6, 9.0)
@@ -167,7 +202,9 @@ def test_a_judgement_has_every_figure() -> None:
     matrix = judgement.matrix()
     np.fill_diagonal(matrix, 0)
     assert [count for *_, count in pairs] == sorted(matrix.ravel())[::-1][:3]
-    assert all(matrix[classes.index(true), classes.index(said)] == count for true, said, count in pairs)
+    assert all(
+        matrix[classes.index(true), classes.index(said)] == count for true, said, count in pairs
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,12 +227,16 @@ def test_names_that_look_like_formulas_are_drawn_as_they_are() -> None:
     rows = [{"f1": 0.5, "support": 3.0}] * 3
     for figure in (draw_confusion(np.eye(3, dtype=np.int64), names), draw_classes(rows, names)):
         figure.savefig(io.BytesIO(), format="png")
-        assert "US$_and_$CA" in {label.get_text().replace("\\$", "$") for label in figure.axes[0].get_yticklabels()}
+        assert "US$_and_$CA" in {
+            label.get_text().replace("\\$", "$") for label in figure.axes[0].get_yticklabels()
+        }
 
 
 def test_a_comparison_on_the_terminal_shows_brackets(capsys: pytest.CaptureFixture[str]) -> None:
     model = {"title": "models:/a/1", "interval": {"low": 0.1, "high": 0.2}, "figures": {}}
-    print_comparison({"models": [model], "images": 3, "settings": {"data": ["/x/[/old]/y"]}, "pairs": []})
+    print_comparison(
+        {"models": [model], "images": 3, "settings": {"data": ["/x/[/old]/y"]}, "pairs": []}
+    )
     assert "/x/[/old]/y" in capsys.readouterr().out
 
 
@@ -203,7 +244,9 @@ def test_names_in_the_evaluation_page_are_escaped() -> None:
     probabilities, labels = draw_predictions(7)
     hostile = "<script>alert(1)</script>"
     classes = (hostile, *"bcdefg")
-    judgement = Judgement(classes, labels, probabilities, probabilities, 0, {"images_per_s": 9.0}, {})
+    judgement = Judgement(
+        classes, labels, probabilities, probabilities, 0, {"images_per_s": 9.0}, {}
+    )
     page = render_evaluation_page(hostile, hostile, judgement, judgement.figures(), {})
     assert hostile not in page
     assert page.count("&lt;script&gt;") >= 4  # title twice, dataset, class

@@ -33,21 +33,34 @@ def shares(index: Index) -> dict[tuple[str | None, str], int]:
     return dict(Counter((file.split, file.label) for file in index.files))
 
 
-@pytest.mark.parametrize("names", [
-    {"Training": "train", "Testing": "test"}, {"TRAIN": "train", "Val": "valid", "holdout": "test"},
-    {"train": "train", "dev": "valid"}, {"train": "train", "eval": "valid", "test": "test"},
-    {"train": "train", "validation": "valid"}, {"train": "train"}, {"training_set": "train", "test_set": "test"},
-    {"seg_train": "train", "seg_test": "test"}, {"1_train": "train", "2_val": "valid", "3_test": "test"},
-    {"trainval": "train", "test": "test"}, {"train_images": "train", "val-data": "valid"},
-    {"train2017": "train", "val2017": "valid"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"Training": "train", "Testing": "test"},
+        {"TRAIN": "train", "Val": "valid", "holdout": "test"},
+        {"train": "train", "dev": "valid"},
+        {"train": "train", "eval": "valid", "test": "test"},
+        {"train": "train", "validation": "valid"},
+        {"train": "train"},
+        {"training_set": "train", "test_set": "test"},
+        {"seg_train": "train", "seg_test": "test"},
+        {"1_train": "train", "2_val": "valid", "3_test": "test"},
+        {"trainval": "train", "test": "test"},
+        {"train_images": "train", "val-data": "valid"},
+        {"train2017": "train", "val2017": "valid"},
+    ],
+)
 @pytest.mark.parametrize("wrapper", ["", "data", "data/inner"])
-def test_folders_of_splits_are_recognised(tmp_path: Path, names: dict[str, str], wrapper: str) -> None:
+def test_folders_of_splits_are_recognised(
+    tmp_path: Path, names: dict[str, str], wrapper: str
+) -> None:
     for name in names:
         for label in ("cat", "dog"):
             fill(tmp_path / wrapper / name / label)
     index = read(tmp_path)
-    assert shares(index) == {(split, label): 2 for split in names.values() for label in ("cat", "dog")}
+    assert shares(index) == {
+        (split, label): 2 for split in names.values() for label in ("cat", "dog")
+    }
     assert index.classes == ["cat", "dog"]
 
 
@@ -56,8 +69,11 @@ def test_a_folder_around_the_classes_of_a_split_is_opened(tmp_path: Path) -> Non
         for label in ("cats", "dogs"):
             fill(tmp_path / split / split / label)
     assert shares(read(tmp_path)) == {
-        ("train", "cats"): 2, ("train", "dogs"): 2, ("test", "cats"): 2, ("test", "dogs"): 2,
-    }  # fmt: skip
+        ("train", "cats"): 2,
+        ("train", "dogs"): 2,
+        ("test", "cats"): 2,
+        ("test", "dogs"): 2,
+    }
 
 
 def test_folders_that_may_be_splits_are_noted(tmp_path: Path) -> None:
@@ -65,14 +81,18 @@ def test_folders_that_may_be_splits_are_noted(tmp_path: Path) -> None:
         for label in ("cat", "dog"):
             fill(tmp_path / fold / label)
     (note,) = read(tmp_path).notes
-    assert note.startswith("fold0/, fold1/ hold the same folders (cat, dog) and are read as one class each")
+    assert note.startswith(
+        "fold0/, fold1/ hold the same folders (cat, dog) and are read as one class each"
+    )
 
 
 def test_names_that_are_not_utf_8_are_told(tmp_path: Path) -> None:
     fill(tmp_path / "cat")
     fill(tmp_path / "dog")
     (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / os.fsdecode(b"\xe9.png"))
-    assert "1 file with a name that is not UTF-8 (\\xe9.png)" in describe_unused(read(tmp_path).unused)
+    assert "1 file with a name that is not UTF-8 (\\xe9.png)" in describe_unused(
+        read(tmp_path).unused
+    )
     fill(tmp_path / os.fsdecode(b"caf\xe9"))
     with pytest.raises(UserError, match="is not UTF-8"):
         read(tmp_path)
@@ -103,23 +123,47 @@ def test_a_class_that_is_called_like_a_split_is_a_class(tmp_path: Path) -> None:
     assert read(tmp_path).classes == ["bus", "car", "train"]
 
 
-@pytest.mark.parametrize(("folders", "text"), [
-    (["train/cat", "train/dog", "val/cat", "valid/dog"], "has val/ and valid/, which are both the valid split"),
-    (["train/cat", "train/dog", "test/cat", "Test/dog"], "has Test/ and test/, which are both the test split"),
-    (["train", "test"], "no folder for each class"), (["train"], "no folder for each class"),
-    (["train", "val", "test"], "no folder for each class"),
-    (["images", "annotations"], "images and their annotations"), (["images", "masks"], "images and their annotations"),
-    (["JPEGImages", "SegmentationClass/x", "annotations"], "images and their annotations"),
-    (["images/train", "images/val", "labels/train"], "no folder for each class"),
-    (["train/images", "train/labels", "valid/images", "valid/labels"], "images and their annotations"),
-    (["train/cat", "train/dog", "more/cat"], "is no split, but has folders of classes of the train split: cat/"),
-    (["Cat", "cat", "dog"], "has the classes Cat and cat, which differ in capitals only"),
-    (["train/Cat", "test/cat", "train/dog"], "differ in capitals only"),
-    (["cat/train", "cat/test", "dog/train", "dog/test"], "the splits are inside of the classes"),
-    ([""], "no folder for each class"), (["train_images", "test_images"], "no folder for each class"),
-    (["images"], "no folder for each class"), (["train/images", "test/images"], "no folder for each class"),
-])  # fmt: skip
-def test_what_can_be_read_in_two_ways_is_refused(tmp_path: Path, folders: list[str], text: str) -> None:
+@pytest.mark.parametrize(
+    ("folders", "text"),
+    [
+        (
+            ["train/cat", "train/dog", "val/cat", "valid/dog"],
+            "has val/ and valid/, which are both the valid split",
+        ),
+        (
+            ["train/cat", "train/dog", "test/cat", "Test/dog"],
+            "has Test/ and test/, which are both the test split",
+        ),
+        (["train", "test"], "no folder for each class"),
+        (["train"], "no folder for each class"),
+        (["train", "val", "test"], "no folder for each class"),
+        (["images", "annotations"], "images and their annotations"),
+        (["images", "masks"], "images and their annotations"),
+        (["JPEGImages", "SegmentationClass/x", "annotations"], "images and their annotations"),
+        (["images/train", "images/val", "labels/train"], "no folder for each class"),
+        (
+            ["train/images", "train/labels", "valid/images", "valid/labels"],
+            "images and their annotations",
+        ),
+        (
+            ["train/cat", "train/dog", "more/cat"],
+            "is no split, but has folders of classes of the train split: cat/",
+        ),
+        (["Cat", "cat", "dog"], "has the classes Cat and cat, which differ in capitals only"),
+        (["train/Cat", "test/cat", "train/dog"], "differ in capitals only"),
+        (
+            ["cat/train", "cat/test", "dog/train", "dog/test"],
+            "the splits are inside of the classes",
+        ),
+        ([""], "no folder for each class"),
+        (["train_images", "test_images"], "no folder for each class"),
+        (["images"], "no folder for each class"),
+        (["train/images", "test/images"], "no folder for each class"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused(
+    tmp_path: Path, folders: list[str], text: str
+) -> None:
     for number, name in enumerate(folders):
         fill(tmp_path / name, start=10 * number)
     with pytest.raises(UserError, match=re.escape(text)):
@@ -139,27 +183,40 @@ def test_a_table_beside_flat_splits_is_named_and_read(tmp_path: Path) -> None:
     assert "3 files without a row in train.csv" in describe_unused(index.unused)
 
 
-@pytest.mark.parametrize(("header", "row"), [
-    ("path,label,split", "images/{n}.png,{label},{split}"), ("filename;class;set", "{n}.png;{label};{split}"),
-    ("image_id\tbreed\tsubset", "{n}\t{label}\t{split}"),
-    ("Image, Category ,Split", "images\\{n}.png, {label} ,{split}"),
-    ("\ufeffid,label,split", "{n},{label},{split}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("path,label,split", "images/{n}.png,{label},{split}"),
+        ("filename;class;set", "{n}.png;{label};{split}"),
+        ("image_id\tbreed\tsubset", "{n}\t{label}\t{split}"),
+        ("Image, Category ,Split", "images\\{n}.png, {label} ,{split}"),
+        ("\ufeffid,label,split", "{n},{label},{split}"),
+    ],
+)
 def test_label_tables_of_common_forms(tmp_path: Path, header: str, row: str) -> None:
     fill(tmp_path / "images", 6)
     splits = ("train", "Train", "val", "validation", "test", "TEST")
     rows = [row.format(n=n, label=("cat", "dog")[n % 2], split=splits[n]) for n in range(6)]
     (tmp_path / "labels.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
     assert shares(read(tmp_path, str(tmp_path / "labels.csv"))) == {
-        ("train", "cat"): 1, ("train", "dog"): 1, ("valid", "cat"): 1, ("valid", "dog"): 1, ("test", "cat"): 1,
+        ("train", "cat"): 1,
+        ("train", "dog"): 1,
+        ("valid", "cat"): 1,
+        ("valid", "dog"): 1,
+        ("test", "cat"): 1,
         ("test", "dog"): 1,
-    }  # fmt: skip
+    }
 
 
 def test_paths_in_a_table_may_be_absolute_or_begin_with_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "birds"
     fill(folder / "images", 4)
-    rows = [f"{folder / 'images' / '0.png'},a", "birds/images/1.png,a", "./images/2.png,b", '"images/3.png","b"']
+    rows = [
+        f"{folder / 'images' / '0.png'},a",
+        "birds/images/1.png,a",
+        "./images/2.png,b",
+        '"images/3.png","b"',
+    ]
     (tmp_path / "labels.csv").write_bytes("\r\n".join(["path,label", *rows, ""]).encode())
     assert shares(read(folder, str(tmp_path / "labels.csv"))) == {(None, "a"): 2, (None, "b"): 2}
 
@@ -168,19 +225,28 @@ def test_names_in_a_table_are_compared_in_nfc(tmp_path: Path) -> None:
     for number, form in enumerate(("NFC", "NFD")):
         name = unicodedata.normalize(form, f"café{number}.png")
         Image.fromarray(draw_image(number, number)).save(tmp_path / name)
-    rows = [f"{unicodedata.normalize(form, f'café{number}')},a{number}" for number, form in enumerate(("NFD", "NFC"))]
+    rows = [
+        f"{unicodedata.normalize(form, f'café{number}')},a{number}"
+        for number, form in enumerate(("NFD", "NFC"))
+    ]
     (tmp_path / "labels.csv").write_text("\n".join(["id,label", *rows]), encoding="utf-8")
     assert shares(read(tmp_path, "labels.csv")) == {(None, "a0"): 1, (None, "a1"): 1}
 
 
-@pytest.mark.parametrize(("content", "text"), [
-    ("id,label\n../secret,cat\n", "'../secret' leaves the folder of the dataset"),
-    ("id,label\n/etc/passwd,cat\n", "leaves the folder of the dataset"),
-    ("id,label\n0,cat\n0,dog\n", "has two rows, 'cat' and 'dog'"), ("id,label\n99,cat\n", "no row names an image"),
-    ("id,split\n0,train\n", "has no column for labels"), ("what,label\n0,cat\n", "has no column for paths"),
-    ("id,label,split\n0,cat,nowhere\n", "'nowhere' is no split"), ("", "has no rows"),
-    ("id,label\n0,cat\n1,Cat\n", "differ in capitals only"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("id,label\n../secret,cat\n", "'../secret' leaves the folder of the dataset"),
+        ("id,label\n/etc/passwd,cat\n", "leaves the folder of the dataset"),
+        ("id,label\n0,cat\n0,dog\n", "has two rows, 'cat' and 'dog'"),
+        ("id,label\n99,cat\n", "no row names an image"),
+        ("id,split\n0,train\n", "has no column for labels"),
+        ("what,label\n0,cat\n", "has no column for paths"),
+        ("id,label,split\n0,cat,nowhere\n", "'nowhere' is no split"),
+        ("", "has no rows"),
+        ("id,label\n0,cat\n1,Cat\n", "differ in capitals only"),
+    ],
+)
 def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, content: str, text: str) -> None:
     fill(tmp_path / "images", 3)
     (tmp_path / "labels.csv").write_text(content)
@@ -192,8 +258,9 @@ def test_rows_without_a_file_or_a_label_are_named(tmp_path: Path) -> None:
     fill(tmp_path / "images", 3)
     (tmp_path / "labels.csv").write_text("id,label\n0,cat\n1,dog\n2,\n7,cat\n")
     assert read(tmp_path, "labels.csv").notes == [
-        "1 row of labels.csv without a file (7)", "1 row of labels.csv without a label (2)",
-    ]  # fmt: skip
+        "1 row of labels.csv without a file (7)",
+        "1 row of labels.csv without a label (2)",
+    ]
 
 
 def test_groups_come_from_names_or_from_a_column(tmp_path: Path) -> None:
@@ -208,7 +275,9 @@ def test_groups_come_from_names_or_from_a_column(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no regular expression"):
         read(folder, groups="(")
     fill(tmp_path / "flat", 4)
-    (tmp_path / "flat" / "labels.csv").write_text("id,label,patient\n0,cat,a\n1,cat,a\n2,dog,b\n3,dog,\n")
+    (tmp_path / "flat" / "labels.csv").write_text(
+        "id,label,patient\n0,cat,a\n1,cat,a\n2,dog,b\n3,dog,\n"
+    )
     found = read(tmp_path / "flat", "labels.csv", "patient")
     assert [file.group for file in found.files] == ["a", "a", "b", None]
 
@@ -217,8 +286,15 @@ def test_images_are_known_by_their_content_and_system_files_ignored(tmp_path: Pa
     for label in ("cat", "dog"):
         fill(tmp_path / label)
     image = Image.fromarray(draw_image(0, 0))
-    for suffix, kind in {"jfif": "JPEG", "jpe": "JPEG", "avif": "AVIF", "jp2": "JPEG2000", "ppm": "PPM", "": "PNG",
-                         "dat": "WEBP"}.items():  # fmt: skip
+    for suffix, kind in {
+        "jfif": "JPEG",
+        "jpe": "JPEG",
+        "avif": "AVIF",
+        "jp2": "JPEG2000",
+        "ppm": "PPM",
+        "": "PNG",
+        "dat": "WEBP",
+    }.items():
         image.save(tmp_path / "dog" / f"image.{suffix}".rstrip("."), kind)
     (tmp_path / "dog" / "movie.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
     (tmp_path / "dog" / "notes.txt").write_text("no image")
@@ -248,8 +324,11 @@ def test_links_are_files_like_others(tmp_path: Path) -> None:
     (tmp_path / "set" / "train" / "dog" / "again").symlink_to(first)
     (tmp_path / "set" / "train" / "dog" / "loop").symlink_to(tmp_path / "set")
     assert shares(read(tmp_path / "set")) == {
-        ("train", "cat"): 2, ("train", "dog"): 4, ("valid", "cat"): 1, ("valid", "dog"): 1,
-    }  # fmt: skip
+        ("train", "cat"): 2,
+        ("train", "dog"): 4,
+        ("valid", "cat"): 1,
+        ("valid", "dog"): 1,
+    }
 
 
 def test_files_of_unknown_kinds_in_the_root_are_named(tmp_path: Path) -> None:
@@ -257,8 +336,9 @@ def test_files_of_unknown_kinds_in_the_root_are_named(tmp_path: Path) -> None:
         fill(tmp_path / label)
     for name in ("a.heic", "b.heic", "LICENSE", "README.md"):
         (tmp_path / name).write_bytes(b"no image")
-    assert "3 files in the root, outside of the folders of classes (LICENSE, a.heic, b.heic)" in describe_unused(
-        read(tmp_path).unused
+    assert (
+        "3 files in the root, outside of the folders of classes (LICENSE, a.heic, b.heic)"
+        in describe_unused(read(tmp_path).unused)
     )
 
 
@@ -268,7 +348,9 @@ def test_files_that_a_table_cannot_use_are_named(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("id,label\n0,cat\n1,dog\na.heic,cat\n")
     index = read(tmp_path, "labels.csv")
     told = describe_unused(index.unused)
-    assert told == "1 file that does not decode (a.heic); 1 file without a row in labels.csv (2.png)"
+    assert (
+        told == "1 file that does not decode (a.heic); 1 file without a row in labels.csv (2.png)"
+    )
     assert index.notes == ["1 row of labels.csv without a file (a.heic)"]
 
 
@@ -287,6 +369,11 @@ def test_spellings_of_one_name_are_one_class(tmp_path: Path) -> None:
     fill(tmp_path / "train" / "tea ")
     fill(tmp_path / "test" / "tea", start=9)
     index = read(tmp_path)
-    assert shares(index) == {("train", "café"): 4, ("test", "café"): 2, ("train", "tea"): 2, ("test", "tea"): 2}
+    assert shares(index) == {
+        ("train", "café"): 4,
+        ("test", "café"): 2,
+        ("train", "tea"): 2,
+        ("test", "tea"): 2,
+    }
     assert any("are one class, 'café'" in note for note in index.notes)
     assert os.listdir(tmp_path / "train")

@@ -37,7 +37,9 @@ from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from tests.conftest import ROOT, draw_image
 
-pytestmark = pytest.mark.xdist_group("onnx")  # one worker imports what writes ONNX, which takes seconds
+pytestmark = pytest.mark.xdist_group(
+    "onnx"
+)  # one worker imports what writes ONNX, which takes seconds
 SIDE, IMAGES = 37, 40
 
 
@@ -67,7 +69,11 @@ def corpus(learner: DeepV1Learner) -> Corpus:
     labels = learner.predict_proba(squares).argmax(1)
     raw = [draw_image(number % 3, number, 50 + number, 70) for number in range(IMAGES)]
     return Corpus(
-        learner, [f"image {number}" for number in range(IMAGES)], squares, lambda: raw, lambda: [(squares, labels)]
+        learner,
+        [f"image {number}" for number in range(IMAGES)],
+        squares,
+        lambda: raw,
+        lambda: [(squares, labels)],
     )
 
 
@@ -91,25 +97,41 @@ def another_class(found: np.ndarray) -> None:
     found[:] = np.roll(found, 1, axis=1)
 
 
-EXACT, STEPS, FEWER_BITS = ParityGate(1e-5, steps=False), ParityGate(1e-5, steps=True), AccuracyGate(1.0, 0.98)
+EXACT, STEPS, FEWER_BITS = (
+    ParityGate(1e-5, steps=False),
+    ParityGate(1e-5, steps=True),
+    AccuracyGate(1.0, 0.98),
+)
 
 
 @pytest.mark.parametrize(
     ("gate", "change", "reason"),
     [
-        (EXACT, nothing, None), (STEPS, nothing, None), (FEWER_BITS, nothing, None), (FEWER_BITS, a_little, None),
-        (EXACT, a_little, "up to 2e-05 apart"), (EXACT, no_number, "up to inf apart"),
-        (STEPS, too_much_for_trees, "up to 0.03 apart"), (STEPS, another_class, "are given the model's class"),
-        (EXACT, another_class, "From raw images"), (FEWER_BITS, another_class, "points fewer"),
+        (EXACT, nothing, None),
+        (STEPS, nothing, None),
+        (FEWER_BITS, nothing, None),
+        (FEWER_BITS, a_little, None),
+        (EXACT, a_little, "up to 2e-05 apart"),
+        (EXACT, no_number, "up to inf apart"),
+        (STEPS, too_much_for_trees, "up to 0.03 apart"),
+        (STEPS, another_class, "are given the model's class"),
+        (EXACT, another_class, "From raw images"),
+        (FEWER_BITS, another_class, "points fewer"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.requirement(21)
 def test_a_gate_refuses_what_does_not_agree(
-    learner: DeepV1Learner, corpus: Corpus, gate: Gate, change: Callable[[np.ndarray], None], reason: str | None
+    learner: DeepV1Learner,
+    corpus: Corpus,
+    gate: Gate,
+    change: Callable[[np.ndarray], None],
+    reason: str | None,
 ) -> None:
     verdict = gate.judge(Shifted(learner, change), corpus)
     assert bool(verdict.failures) == (reason is not None)
-    assert reason is None or any(reason in failure for failure in verdict.failures), verdict.failures
+    assert reason is None or any(reason in failure for failure in verdict.failures), (
+        verdict.failures
+    )
 
 
 def test_a_refusal_says_where_the_outputs_part(learner: DeepV1Learner, corpus: Corpus) -> None:
@@ -118,7 +140,9 @@ def test_a_refusal_says_where_the_outputs_part(learner: DeepV1Learner, corpus: C
             found[6, 2] = 0.9
 
     failure, *_ = EXACT.judge(Shifted(learner, change), corpus).failures
-    assert failure.startswith("From the same resized pixels, in batches of 7, probabilities lie up to")
+    assert failure.startswith(
+        "From the same resized pixels, in batches of 7, probabilities lie up to"
+    )
     assert f"parts most: {learner.classes[2]} is 0." in failure
     assert failure.endswith("and 0.900000 in the export.")
 
@@ -133,14 +157,21 @@ def test_a_gate_holds_batches_of_each_size(learner: DeepV1Learner, corpus: Corpu
     def change(found: np.ndarray) -> None:
         calls.append(len(found))
         if len(found) == 7 and calls.count(7) == 1:
-            found[0] += np.float32([0.0199, 0, -0.0199])  # which one of a forest's images may lie apart
+            found[0] += np.float32(
+                [0.0199, 0, -0.0199]
+            )  # which one of a forest's images may lie apart
         if len(found) == 32:
             found += np.float32([-0.018, 0.018, 0])  # less far, and another class for each
 
     close = Close("standard", learner.settings, learner.classes, 0)
     names, resized = [*corpus.names] * 5, np.tile(corpus.resized, (5, 1, 1, 1))
-    verdict = STEPS.judge(Shifted(close, change), replace(corpus, learner=close, names=names, resized=resized))
-    assert any("in batches of 32" in failure and "the model's class" in failure for failure in verdict.failures)
+    verdict = STEPS.judge(
+        Shifted(close, change), replace(corpus, learner=close, names=names, resized=resized)
+    )
+    assert any(
+        "in batches of 32" in failure and "the model's class" in failure
+        for failure in verdict.failures
+    )
     assert verdict.figures["top1_agreement"] < 0.5
 
 
@@ -154,7 +185,9 @@ def test_a_gate_refuses_another_number_of_classes(learner: DeepV1Learner, corpus
 
 
 @pytest.mark.parametrize("gate", [FEWER_BITS, AccuracyGate(1.0, 0.0)])
-def test_fewer_bits_are_held_against_raw_images_too(learner: DeepV1Learner, corpus: Corpus, gate: Gate) -> None:
+def test_fewer_bits_are_held_against_raw_images_too(
+    learner: DeepV1Learner, corpus: Corpus, gate: Gate
+) -> None:
     def change(found: np.ndarray) -> None:
         if len(found) == 1:
             another_class(found)
@@ -183,7 +216,10 @@ def test_int8_has_to_name_the_models_class_for_97_percent(
     assert verdict.figures["top1_agreement"] == 1 - others / len(squares)
     assert bool(verdict.failures) == refused
     if refused:
-        assert "names the model's class for 95.00% of 40 test images; 97% are wanted" in verdict.failures[0]
+        assert (
+            "names the model's class for 95.00% of 40 test images; 97% are wanted"
+            in verdict.failures[0]
+        )
 
 
 SPOILT = """
@@ -207,19 +243,29 @@ def test_the_gate_runs_the_network_file_of_a_pytorch_export(
     monkeypatch.setattr(pytorch, "render_network", lambda *given: render_network(*given) + SPOILT)
     first, *_ = export("pytorch", source, corpus, tmp_path / "spoilt", "models:/a/1").failures
     assert first.startswith("From the same resized pixels")
-    monkeypatch.setattr(pytorch, "render_network", lambda *given: render_network(*given) + "raise ValueError('torn')")
+    monkeypatch.setattr(
+        pytorch,
+        "render_network",
+        lambda *given: render_network(*given) + "raise ValueError('torn')",
+    )
     with pytest.raises(ValueError, match="torn"):
         export("pytorch", source, corpus, tmp_path / "torn", "models:/a/1")
 
 
 def test_of_tensorflow_only_the_build_for_cpus_is_installed() -> None:
-    """Two builds overwrite one another's files; a converter that asks for another would bring it along."""
+    """Two builds overwrite one another's files; a converter that asks for another would bring it
+    along.
+    """
     found = {str(each.metadata["Name"]).lower().replace("_", "-") for each in distributions()}
     assert {
-        name for name in found if name in ("tensorflow", "tensorflow-gpu", "tf-nightly", "intel-tensorflow")
+        name
+        for name in found
+        if name in ("tensorflow", "tensorflow-gpu", "tf-nightly", "intel-tensorflow")
     } == set()
     assert "tensorflow-cpu" in found
-    assert not any(re.match(r"(tensorflow|tf)\b(?!-cpu)", each) for each in requires("eyevsai") or ())
+    assert not any(
+        re.match(r"(tensorflow|tf)\b(?!-cpu)", each) for each in requires("eyevsai") or ()
+    )
 
 
 def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, corpus: Corpus) -> None:
@@ -236,9 +282,17 @@ def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, corpus: Corpus) 
 
 
 @pytest.fixture(scope="module")
-def exported(learner: DeepV1Learner, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(
+    learner: DeepV1Learner, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "onnx"
-    verdict = export("onnx", Source(learner, "0" * 64, None, lambda: corpus.resized), corpus, folder, "models:/a/1")
+    verdict = export(
+        "onnx",
+        Source(learner, "0" * 64, None, lambda: corpus.resized),
+        corpus,
+        folder,
+        "models:/a/1",
+    )
     assert verdict.failures == []
     return folder
 
@@ -281,11 +335,19 @@ def tear_the_manifest(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
-    [(flip_a_bit, "SHA-256 differs"), (add_a_file, "evil.py is not part"), (remove_a_file, "example.py is missing"),
-     (link_out, "is not the file"), (rename_the_format, "os:system"), (tear_the_manifest, "cannot be read")],
-)  # fmt: skip
+    [
+        (flip_a_bit, "SHA-256 differs"),
+        (add_a_file, "evil.py is not part"),
+        (remove_a_file, "example.py is missing"),
+        (link_out, "is not the file"),
+        (rename_the_format, "os:system"),
+        (tear_the_manifest, "cannot be read"),
+    ],
+)
 @pytest.mark.requirement(23)
-def test_an_export_that_was_changed_is_not_opened(folder: Path, spoil: Callable[[Path], None], reason: str) -> None:
+def test_an_export_that_was_changed_is_not_opened(
+    folder: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
     eyevsai.load(str(folder / "model.onnx"))
     spoil(folder)
     with pytest.raises(UserError, match=reason):
@@ -293,14 +355,17 @@ def test_an_export_that_was_changed_is_not_opened(folder: Path, spoil: Callable[
 
 
 @pytest.mark.requirement(10)
-def test_what_can_hold_code_is_opened_only_on_trust(learner: DeepV1Learner, corpus: Corpus, tmp_path: Path) -> None:
+def test_what_can_hold_code_is_opened_only_on_trust(
+    learner: DeepV1Learner, corpus: Corpus, tmp_path: Path
+) -> None:
     source = Source(learner, "0" * 64, None, lambda: corpus.resized)
     export("torchscript", source, corpus, tmp_path / "torchscript", "models:/a/1")
     with pytest.raises(UserError, match="trusted=True"):
         eyevsai.load(str(tmp_path / "torchscript"))
     trusted = eyevsai.load(str(tmp_path / "torchscript"), trusted=True)
     assert (
-        trusted.predict(corpus.resized[0]).label == learner.classes[learner.predict_proba(corpus.resized[:1]).argmax()]
+        trusted.predict(corpus.resized[0]).label
+        == learner.classes[learner.predict_proba(corpus.resized[:1]).argmax()]
     )
 
 
@@ -315,7 +380,9 @@ def test_onnx_says_of_itself_what_it_is(folder: Path, learner: DeepV1Learner) ->
     assert said["threshold"] is None
     dimensions = proto.graph.input[0].type.tensor_type.shape.dim
     assert [each.dim_param for each in dimensions[:3]] == ["batch", "height", "width"]
-    assert "/" not in "".join(node.doc_string + str(node.metadata_props) for node in proto.graph.node)
+    assert "/" not in "".join(
+        node.doc_string + str(node.metadata_props) for node in proto.graph.node
+    )
 
 
 def test_formats_are_named_with_commas() -> None:
@@ -329,11 +396,15 @@ def test_an_extra_that_is_not_installed_is_named_with_its_command(learner: DeepV
     class Elsewhere(OpenVino):
         extra = ("openvino", "a_module_that_is_nowhere")
 
-    with pytest.raises(UserError, match=r"--format openvino needs the extra.*: eyevsai install openvino --run"):
+    with pytest.raises(
+        UserError, match=r"--format openvino needs the extra.*: eyevsai install openvino --run"
+    ):
         Elsewhere().check(learner)
 
 
-def test_an_operation_that_tensorflow_is_not_told_is_named(learner: DeepV1Learner, tmp_path: Path) -> None:
+def test_an_operation_that_tensorflow_is_not_told_is_named(
+    learner: DeepV1Learner, tmp_path: Path
+) -> None:
     class Odd(DeepV1Learner):
         def build_network(self) -> torch.nn.Module:
             return torch.nn.Sequential(super().build_network(), Erf())
@@ -344,7 +415,9 @@ def test_an_operation_that_tensorflow_is_not_told_is_named(learner: DeepV1Learne
 
     odd = Odd("standard", learner.settings, learner.classes, 0)
     with pytest.raises(UserError, match=r"operation special_erf\.default: use --format onnx"):
-        TensorFlow().write(Source(odd, "0" * 64, None, lambda: np.zeros((1, SIDE, SIDE, 3), np.uint8)), tmp_path)
+        TensorFlow().write(
+            Source(odd, "0" * 64, None, lambda: np.zeros((1, SIDE, SIDE, 3), np.uint8)), tmp_path
+        )
 
 
 LOADED = """
@@ -371,39 +444,53 @@ print("traced")
 
 
 @pytest.fixture(scope="module")
-def openvino_export(learner: DeepV1Learner, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def openvino_export(
+    learner: DeepV1Learner, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("openvino")
     OpenVino().write(Source(learner, "0" * 64, None, lambda: corpus.resized), folder)
     return folder
 
 
-def test_signals_are_handled_and_graphs_traced_after_other_runtimes_were_loaded(openvino_export: Path) -> None:
+def test_signals_are_handled_and_graphs_traced_after_other_runtimes_were_loaded(
+    openvino_export: Path,
+) -> None:
     """A runtime that leaves disorder behind ends the process.
 
-    Each model that OpenVINO compiles gives its thread a stack for signals, and puts back that of another one, which
-    is gone; Triton crashes where it is loaded after TensorFlow.
+    Each model that OpenVINO compiles gives its thread a stack for signals, and puts back that of
+    another one, which is gone; Triton crashes where it is loaded after TensorFlow.
     """
     command = [sys.executable, "-c", LOADED, str(openvino_export)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=env, timeout=120, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "handled\ntraced\n"), done.stderr
 
 
 def test_openvino_counts_the_features_that_the_model_counts(tmp_path: Path) -> None:
-    """It divides by multiplying with the reciprocal, which puts quotients on the other side of a border."""
+    """It divides by multiplying with the reciprocal, which puts quotients on the other side of a
+    border.
+    """
     import openvino
 
-    crops = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    crops = torch.randint(
+        0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     crops[1:, :, :, :2] //= 32  # so that many share a few hues
     extractor = Extractor(FeatureSettings(), 32).eval()
-    program = torch.export.export(extractor, (crops,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    program = torch.export.export(
+        extractor, (crops,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+    )
     with quietly():
         converted = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, verbose=False)
     assert converted is not None
     converted.save(tmp_path / "features.onnx")
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     with ThreadPoolExecutor(1) as pool:  # see OpenVinoRuntime
-        model = pool.submit(openvino.Core().compile_model, tmp_path / "features.onnx", "CPU", hint).result()
+        model = pool.submit(
+            openvino.Core().compile_model, tmp_path / "features.onnx", "CPU", hint
+        ).result()
     found = np.array(model([crops.numpy()])[0])
     wanted = extractor.extract(crops).numpy()
     assert np.abs(found - wanted).max() <= 1e-6

@@ -16,7 +16,12 @@ from eyevsai.models.learner import MapLearner, build
 
 pytestmark = pytest.mark.xdist_group("grad_cam")  # one worker trains the learner
 SIDE, PATCH = 256, 160  # a patch several times what one place of the last map sees
-COLORS = {"blue": (30, 40, 230), "green": (40, 200, 40), "red": (230, 40, 30), "yellow": (220, 220, 40)}
+COLORS = {
+    "blue": (30, 40, 230),
+    "green": (40, 200, 40),
+    "red": (230, 40, 30),
+    "yellow": (220, 220, 40),
+}
 
 
 def plant(name: str, number: int) -> tuple[np.ndarray, tuple[slice, slice]]:
@@ -41,7 +46,14 @@ def learner(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> MapLe
         family_of("deep_v1")
         .variations["standard"]
         .settings(
-            image_size=SIDE, width=8, epochs=12, batch_size=8, precision="float32", crop_scale=0.8, erasing=0.0, lr=3e-3
+            image_size=SIDE,
+            width=8,
+            epochs=12,
+            batch_size=8,
+            precision="float32",
+            crop_scale=0.8,
+            erasing=0.0,
+            lr=3e-3,
         )
     )
     built = build("deep_v1", "standard", settings, dataset.classes, seed=0)
@@ -59,9 +71,15 @@ def test_the_planted_patch_is_what_is_looked_at(learner: MapLearner) -> None:
     heat = grad_cam(learner, images, wanted)
     assert (heat.shape, heat.dtype) == ((40, SIDE, SIDE), np.float32)
     assert 0 <= heat.min() <= heat.max() == 1
-    inside = [warmth[where].sum() / warmth.sum() for warmth, (*_, where) in zip(heat, planted, strict=True)]
-    elsewhere = [warmth[::-1, ::-1][where].sum() / warmth.sum()  # as if the patch were in the opposite corner
-                 for warmth, (*_, where) in zip(heat, planted, strict=True)]  # fmt: skip
+    inside = [
+        warmth[where].sum() / warmth.sum()
+        for warmth, (*_, where) in zip(heat, planted, strict=True)
+    ]
+    elsewhere = [
+        warmth[::-1, ::-1][where].sum()
+        / warmth.sum()  # as if the patch were in the opposite corner
+        for warmth, (*_, where) in zip(heat, planted, strict=True)
+    ]
     assert np.mean(inside) >= 0.7
     assert np.mean(elsewhere) < 0.5  # so no heat that lies in the middle of every image would do
 

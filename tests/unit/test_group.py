@@ -1,4 +1,6 @@
-"""Two processes that share batches, against one that computes the same two halves one after the other."""
+"""Two processes that share batches, against one that computes the same two halves one after the
+other.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,29 @@ from tests.forks import join_forks, start_fork
 pytestmark = pytest.mark.xdist_group("ranks")  # one worker starts the two ranks
 
 SETTINGS = DeepV1Settings(
-    image_size=32, width=4, head_units=8, dropout=0.3, epochs=2, batch_size=12, precision="float32", device="cpu",
-    class_weights=True, patience=0, warmup_epochs=0,
-)  # fmt: skip
+    image_size=32,
+    width=4,
+    head_units=8,
+    dropout=0.3,
+    epochs=2,
+    batch_size=12,
+    precision="float32",
+    device="cpu",
+    class_weights=True,
+    patience=0,
+    warmup_epochs=0,
+)
 
 
 def open_data(folder: Path, cache_root: Path) -> Data:
-    return load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root))).open(Preprocessing(32))
+    return load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root))).open(
+        Preprocessing(32)
+    )
 
 
-def fit(data: Data, settings: DeepV1Settings, watch: Callable[[nn.Module], None] = lambda _: None) -> dict[str, Tensor]:
+def fit(
+    data: Data, settings: DeepV1Settings, watch: Callable[[nn.Module], None] = lambda _: None
+) -> dict[str, Tensor]:
     """The state of a network after its last epoch, which need not be the best."""
     torch.set_num_threads(1)
     learner = DeepV1Learner("residual", settings, data.dataset.classes, 0)
@@ -49,7 +64,12 @@ def fit(data: Data, settings: DeepV1Settings, watch: Callable[[nn.Module], None]
     states = []
 
     def keep(epoch: int, row: dict[str, float]) -> None:
-        states.append({name: tensor.clone().contiguous() for name, tensor in learner.network.state_dict().items()})
+        states.append(
+            {
+                name: tensor.clone().contiguous()
+                for name, tensor in learner.network.state_dict().items()
+            }
+        )
 
     learner.fit(data.train, data.valid, keep)
     return states[-1]
@@ -87,7 +107,9 @@ def take_part(rank: int, port: int, data: Data, out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Data:
-    folder = write_images(tmp_path_factory.mktemp("uneven") / "set", {"across": 21, "down": 14, "wide": 12})
+    folder = write_images(
+        tmp_path_factory.mktemp("uneven") / "set", {"across": 21, "down": 14, "wide": 12}
+    )
     return open_data(folder, cache_root)
 
 
@@ -95,22 +117,31 @@ def uneven(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Data:
 def ranks(uneven: Data, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     """What each of two ranks has in the end."""
     out, port = tmp_path_factory.mktemp("ranks"), find_port()
-    assert join_forks([start_fork(take_part, rank, port, uneven, out) for rank in range(2)]) == [0, 0]
+    assert join_forks([start_fork(take_part, rank, port, uneven, out) for rank in range(2)]) == [
+        0,
+        0,
+    ]
     return [load_file(out / f"{rank}.safetensors") for rank in range(2)]
 
 
 def test_two_ranks_have_the_weights_of_one_process_that_takes_two_parts(
     uneven: Data, ranks: list[dict[str, Tensor]]
 ) -> None:
-    assert len(uneven.train) % SETTINGS.batch_size % 2 == 1  # the last batch has shares of two sizes
-    seen: list[tuple[Tensor, Tensor]] = []  # mean and variance of each part, where the first batch normalisation is
+    assert (
+        len(uneven.train) % SETTINGS.batch_size % 2 == 1
+    )  # the last batch has shares of two sizes
+    seen: list[
+        tuple[Tensor, Tensor]
+    ] = []  # mean and variance of each part, where the first batch normalisation is
 
     def look(layer: nn.Module, inputs: tuple[Tensor]) -> None:
         if layer.training:
             seen.append((inputs[0].detach().mean((0, 2, 3)), inputs[0].detach().var((0, 2, 3))))
 
     expected = fit(
-        uneven, replace(SETTINGS, accumulation=2), lambda net: net[0].body[1].register_forward_pre_hook(look)
+        uneven,
+        replace(SETTINGS, accumulation=2),
+        lambda net: net[0].body[1].register_forward_pre_hook(look),
     )
     for name, tensor in expected.items():
         if "running" not in name and not name.endswith("num_batches_tracked"):
@@ -135,7 +166,10 @@ def test_what_ranks_tell_each_other(ranks: list[dict[str, Tensor]]) -> None:
         assert rank["predicted"].tolist() == [[0, 0], [1, -1], [2, -2], [3, -3], [4, -4]]
         assert rank["settled"].tolist() == [0.0, 7.0]
         assert rank["shared"].tolist() == [0, 1, 2]
-    assert [rank["ended"].item() for rank in ranks] == [True, False]  # both, by what only one was asked for
+    assert [rank["ended"].item() for rank in ranks] == [
+        True,
+        False,
+    ]  # both, by what only one was asked for
 
 
 class Fake(Group):
@@ -145,9 +179,13 @@ class Fake(Group):
         self.rank, self.size = rank, size
 
 
-@pytest.mark.parametrize("change", [{}, {"policy": "trivial", "erasing": 0.5}, {"mixup": 0.4, "mix_share": 1.0}])
+@pytest.mark.parametrize(
+    "change", [{}, {"policy": "trivial", "erasing": 0.5}, {"mixup": 0.4, "mix_share": 1.0}]
+)
 @pytest.mark.parametrize("num_parts", [1, 2])
-def test_shares_of_a_batch_are_the_batch(uneven: Data, change: dict[str, object], num_parts: int) -> None:
+def test_shares_of_a_batch_are_the_batch(
+    uneven: Data, change: dict[str, object], num_parts: int
+) -> None:
     settings = replace(SETTINGS, **change)  # type: ignore[arg-type]
     course, cpu = Course(nn.Linear(1, 1), settings), torch.device("cpu")
 
@@ -158,7 +196,11 @@ def test_shares_of_a_batch_are_the_batch(uneven: Data, change: dict[str, object]
 
     labels, whole = draw(ALONE, 2 * num_parts)
     shares = [part for rank in range(2) for part in draw(Fake(rank, 2), num_parts)[1]]
-    assert [part.number for part in shares] == [part.number for part in whole] == list(range(2 * num_parts))
+    assert (
+        [part.number for part in shares]
+        == [part.number for part in whole]
+        == list(range(2 * num_parts))
+    )
     for part, expected in zip(shares, whole, strict=True):
         torch.testing.assert_close(part.inputs, expected.inputs, rtol=0, atol=1e-5)
         assert torch.equal(part.targets, expected.targets)
@@ -166,13 +208,17 @@ def test_shares_of_a_batch_are_the_batch(uneven: Data, change: dict[str, object]
 
 
 def test_a_batch_that_is_too_small_for_the_devices_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--devices 4 share batches of --batch-size 6, .* choose at least 8"):
+    with pytest.raises(
+        UserError, match=r"--devices 4 share batches of --batch-size 6, .* choose at least 8"
+    ):
         replace(SETTINGS, devices=4, batch_size=6)
 
 
 def test_more_devices_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError, match=r"--devices 2: this machine has 1 CUDA device\. Choose at most 1"):
+    with pytest.raises(
+        UserError, match=r"--devices 2: this machine has 1 CUDA device\. Choose at most 1"
+    ):
         check_devices(2, torch.device("cuda"))
     with pytest.raises(UserError, match="only on CUDA and on CPUs"):
         check_devices(2, torch.device("mps"))
@@ -182,7 +228,9 @@ def test_more_devices_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch
 def test_a_rank_with_other_things_is_refused() -> None:
     compare_basis({"data": "a", "code": "b"}, {"data": "a", "code": "b"})
     with pytest.raises(UserError, match="other data and weights than rank 0"):
-        compare_basis({"data": "a", "code": "b", "weights": "c"}, {"data": "x", "code": "b", "weights": "d"})
+        compare_basis(
+            {"data": "a", "code": "b", "weights": "c"}, {"data": "x", "code": "b", "weights": "d"}
+        )
 
 
 def test_places_are_read_as_torchrun_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:

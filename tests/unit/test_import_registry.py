@@ -22,35 +22,65 @@ def test_a_record_says_what_its_run_is() -> None:
     assert run.ended_ms == int(datetime(2025, 7, 5, 12, 20, 14, 886351).timestamp() * 1000)
     assert run.ended_ms - run.started_ms == 3_600_500
     assert run.status == "FINISHED"
-    assert run.metrics == {"best/accuracy": 0.49, "imported/final_train_accuracy": 0.6, "imported/total_epochs": 30}
+    assert run.metrics == {
+        "best/accuracy": 0.49,
+        "imported/final_train_accuracy": 0.6,
+        "imported/total_epochs": 30,
+    }
     assert run.params == {
-        "learning_rate": "0.1", "dropout_rates": "[0.4, 0.3, 0.2]", "use_cbam": "True", "max_depth": "",
-    }  # fmt: skip
+        "learning_rate": "0.1",
+        "dropout_rates": "[0.4, 0.3, 0.2]",
+        "use_cbam": "True",
+        "max_depth": "",
+    }
     assert run.tags == {
-        "job": "import", "dataset": "pets", "model": "deep_v2", "variation": "resnet",
-        "imported": "model_000000000001", "original_version": "v20250705_00000001", "files": "config.json, model.pth",
-        "session_id": "session_1", "export_status": "pending", "production_ready": "False", "cuda_version": "12.8",
+        "job": "import",
+        "dataset": "pets",
+        "model": "deep_v2",
+        "variation": "resnet",
+        "imported": "model_000000000001",
+        "original_version": "v20250705_00000001",
+        "files": "config.json, model.pth",
+        "session_id": "session_1",
+        "export_status": "pending",
+        "production_ready": "False",
+        "cuda_version": "12.8",
         "tags": "night, long",
-    }  # fmt: skip
+    }
     assert json.loads(run.record) == make_record(1)
     assert record.version_tags == {
-        "imported": "model_000000000001", "original_version": "v20250705_00000001", "files": "config.json, model.pth",
+        "imported": "model_000000000001",
+        "original_version": "v20250705_00000001",
+        "files": "config.json, model.pth",
         "accuracy": "0.4900",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
     ("written", "model"),
-    [("deep-v1", "deep_v1"), ("deep_v1", "deep_v1"), ("Shallow", "shallow"), ("transfer", "transfer"),
-     ("deep-v3", "deep-v3"), ("Mystery", "Mystery")],
-)  # fmt: skip
+    [
+        ("deep-v1", "deep_v1"),
+        ("deep_v1", "deep_v1"),
+        ("Shallow", "shallow"),
+        ("transfer", "transfer"),
+        ("deep-v3", "deep-v3"),
+        ("Mystery", "Mystery"),
+    ],
+)
 def test_types_become_families_where_there_is_one(written: str, model: str) -> None:
     assert parse_record(make_record(1, model_type=written)).name.model == model
 
 
 def test_what_the_original_did_not_know_is_left_open() -> None:
     unknown = dict.fromkeys(
-        ("best_validation_accuracy", "training_time_seconds", "final_hyperparameters", "metrics", "model_files", "tags")
+        (
+            "best_validation_accuracy",
+            "training_time_seconds",
+            "final_hyperparameters",
+            "metrics",
+            "model_files",
+            "tags",
+        )
     )
     record = parse_record(make_record(1, **unknown))
     assert record.run.started_ms == record.run.ended_ms
@@ -67,34 +97,72 @@ def test_a_failed_training_has_no_version() -> None:
 
 HUGE = 10**400
 BAD = {
-    "accuracy above 1": ({"best_validation_accuracy": 49.0}, "best_validation_accuracy 49.0, not a number from 0 to 1"),
-    "accuracy NaN": ({"best_validation_accuracy": float("nan")}, "best_validation_accuracy NaN, not a number"),
-    "accuracy true": ({"best_validation_accuracy": True}, "best_validation_accuracy true, not a number"),
-    "time negative": ({"training_time_seconds": -1}, "training_time_seconds -1, not a number from 0 to 10,000,000"),
+    "accuracy above 1": (
+        {"best_validation_accuracy": 49.0},
+        "best_validation_accuracy 49.0, not a number from 0 to 1",
+    ),
+    "accuracy NaN": (
+        {"best_validation_accuracy": float("nan")},
+        "best_validation_accuracy NaN, not a number",
+    ),
+    "accuracy true": (
+        {"best_validation_accuracy": True},
+        "best_validation_accuracy true, not a number",
+    ),
+    "time negative": (
+        {"training_time_seconds": -1},
+        "training_time_seconds -1, not a number from 0 to 10,000,000",
+    ),
     "time huge": ({"training_time_seconds": HUGE}, "training_time_seconds Infinity, not a number"),
-    "metric NaN": ({"metrics": {"test_loss": float("nan")}}, "has metric test_loss NaN, not a finite number"),
-    "metric huge": ({"metrics": {"test_loss": HUGE}}, "has metric test_loss Infinity, not a finite number"),
-    "metric's name": ({"metrics": {"a/../b": 1.0}}, 'has metrics with the name "a/../b", which MLflow does not take'),
+    "metric NaN": (
+        {"metrics": {"test_loss": float("nan")}},
+        "has metric test_loss NaN, not a finite number",
+    ),
+    "metric huge": (
+        {"metrics": {"test_loss": HUGE}},
+        "has metric test_loss Infinity, not a finite number",
+    ),
+    "metric's name": (
+        {"metrics": {"a/../b": 1.0}},
+        'has metrics with the name "a/../b", which MLflow does not take',
+    ),
     "metrics a list": ({"metrics": [1.0]}, r"has metrics [1.0], not an object"),
-    "setting's name": ({"final_hyperparameters": {"lr?": 1}}, 'has final_hyperparameters with the name "lr?"'),
+    "setting's name": (
+        {"final_hyperparameters": {"lr?": 1}},
+        'has final_hyperparameters with the name "lr?"',
+    ),
     "no time": ({"registered_at": "yesterday"}, 'registered_at "yesterday", not a time such as'),
-    "before its time": ({"registered_at": "1969-07-20"}, 'registered_at "1969-07-20", not a time from 2000 until now'),
+    "before its time": (
+        {"registered_at": "1969-07-20"},
+        'registered_at "1969-07-20", not a time from 2000 until now',
+    ),
     "first year": ({"registered_at": "0001-01-01"}, 'registered_at "0001-01-01", not a time'),
-    "future": ({"registered_at": (datetime.now() + timedelta(days=3)).isoformat()}, "not a time from 2000 until now"),
+    "future": (
+        {"registered_at": (datetime.now() + timedelta(days=3)).isoformat()},
+        "not a time from 2000 until now",
+    ),
     "dataset null": ({"dataset": None}, "has dataset null, not a text of 1 to 60 characters"),
     "dataset blank": ({"dataset": "  "}, 'has dataset "  ", not a text of 1 to 60 characters'),
     "dataset long": ({"dataset": "x" * 61}, "not a text of 1 to 60 characters"),
-    "running": ({"training_status": "running"}, 'training_status "running", neither completed nor failed'),
-    "files": ({"model_files": {"config": ["config.json"]}}, "has model_files that are not lists of objects"),
+    "running": (
+        {"training_status": "running"},
+        'training_status "running", neither completed nor failed',
+    ),
+    "files": (
+        {"model_files": {"config": ["config.json"]}},
+        "has model_files that are not lists of objects",
+    ),
     "half a character": ({"notes": "\ud800"}, "holds half a character"),
     "character 0": ({"notes": "a\0b"}, "holds the character of number 0"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_record_is_named_and_the_others_are_taken(name: str, tmp_path: Path) -> None:
     changed, reason = BAD[name]
-    path = write_registry(tmp_path / "registry.json", make_record(1), make_record(2, **changed), make_record(3))
+    path = write_registry(
+        tmp_path / "registry.json", make_record(1), make_record(2, **changed), make_record(3)
+    )
     records, (left_out,) = read_records(path)
     assert [record.model_id for record in records] == ["model_000000000001", "model_000000000003"]
     assert left_out.record == "model_000000000002"
@@ -102,19 +170,28 @@ def test_a_bad_record_is_named_and_the_others_are_taken(name: str, tmp_path: Pat
 
 
 def test_missing_fields_are_named_together(tmp_path: Path) -> None:
-    (tmp_path / "registry.json").write_text('{"models": {"bare": {"model_id": "bare", "dataset": "pets"}, "none": 7}}')
+    (tmp_path / "registry.json").write_text(
+        '{"models": {"bare": {"model_id": "bare", "dataset": "pets"}, "none": 7}}'
+    )
     records, left_out = read_records(tmp_path / "registry.json")
     assert records == []
     assert left_out == [
-        LeftOut("bare", "lacks model_type, variation, version, registered_at, training_status, "
-                        "best_validation_accuracy, training_time_seconds"),
+        LeftOut(
+            "bare",
+            "lacks model_type, variation, version, registered_at, training_status, "
+            "best_validation_accuracy, training_time_seconds",
+        ),
         LeftOut("none", "is 7, not an object"),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("key", ["model_000000000001", "other"])
 def test_of_two_records_with_one_id_none_is_guessed(key: str, tmp_path: Path) -> None:
-    pairs = [("model_000000000001", make_record(1)), (key, make_record(1, dataset="foods")), ("3", make_record(3))]
+    pairs = [
+        ("model_000000000001", make_record(1)),
+        (key, make_record(1, dataset="foods")),
+        ("3", make_record(3)),
+    ]
     written = ", ".join(f"{json.dumps(key)}: {json.dumps(content)}" for key, content in pairs)
     (tmp_path / "registry.json").write_text(f'{{"models": {{{written}}}}}')
     records, left_out = read_records(tmp_path / "registry.json")
@@ -125,9 +202,15 @@ def test_of_two_records_with_one_id_none_is_guessed(key: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "is not JSON"), (b"\xff\xfe", "is not JSON"), (b"[" * 100_000, "is not JSON"), (b"[]", "has no 'models'"),
-     (b'{"models": []}', "has no 'models'"), (b'{"transfer_learning_classifier": []}', "has no 'models'")],
-)  # fmt: skip
+    [
+        (b"", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[]", "has no 'models'"),
+        (b'{"models": []}', "has no 'models'"),
+        (b'{"transfer_learning_classifier": []}', "has no 'models'"),
+    ],
+)
 def test_a_file_that_is_no_registry_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "registry.json").write_bytes(content)
     with pytest.raises(UserError, match=r"registry\.json is n.*training_registry\.json") as caught:
@@ -154,14 +237,18 @@ def test_a_registry_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(field=st.sampled_from(sorted(make_record(1))), value=VALUES)
-def test_whatever_stands_in_a_field_the_other_records_are_read(tmp_path: Path, field: str, value: Any) -> None:
+def test_whatever_stands_in_a_field_the_other_records_are_read(
+    tmp_path: Path, field: str, value: Any
+) -> None:
     models = {"a": make_record(1), "b": make_record(2, **{field: value})}
     (tmp_path / "registry.json").write_text(json.dumps({"models": models}))
     records, left_out = read_records(tmp_path / "registry.json")
@@ -169,7 +256,10 @@ def test_whatever_stands_in_a_field_the_other_records_are_read(tmp_path: Path, f
     assert records[0].model_id == "model_000000000001"
     for record in records:
         record.run.record.encode()
-        assert all(isinstance(text, str) for text in (*record.run.params.values(), *record.run.tags.values()))
+        assert all(
+            isinstance(text, str)
+            for text in (*record.run.params.values(), *record.run.tags.values())
+        )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

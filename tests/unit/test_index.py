@@ -29,7 +29,9 @@ def test_files_are_sorted_and_hidden_ones_and_loops_left_out(tmp_path: Path) -> 
     (folder / "apple" / "again.png").symlink_to(folder / "apple" / "001.png")
     (folder / "apple" / "broken.png").symlink_to(folder / "nowhere.png")
     files = index_files(source(folder)).files
-    assert [file.label for file in files] == ["apple"] * 4 + ["bánh mì"] * 3  # again.png is a file as others are
+    assert [file.label for file in files] == ["apple"] * 4 + [
+        "bánh mì"
+    ] * 3  # again.png is a file as others are
     assert [file.name for file in files] == sorted(file.name for file in files)
 
 
@@ -64,10 +66,16 @@ def test_unions_are_composed_when_read_and_keep_colliding_classes_apart(tmp_path
 
 @pytest.mark.parametrize(
     ("counts", "message"),
-    [({}, "There are no images"), ({"only": 5}, "only one class"), ({"a": 5, "b": 2, "c": 0}, r"b \(2\), c \(0\)")],
+    [
+        ({}, "There are no images"),
+        ({"only": 5}, "only one class"),
+        ({"a": 5, "b": 2, "c": 0}, r"b \(2\), c \(0\)"),
+    ],
 )
 @pytest.mark.requirement(19)
-def test_what_cannot_be_learned_from_is_said(tmp_path: Path, counts: dict[str, int], message: str) -> None:
+def test_what_cannot_be_learned_from_is_said(
+    tmp_path: Path, counts: dict[str, int], message: str
+) -> None:
     folder = write_images(tmp_path / "set", counts)
     folder.mkdir(exist_ok=True)
     with pytest.raises(UserError, match=message):
@@ -76,11 +84,17 @@ def test_what_cannot_be_learned_from_is_said(tmp_path: Path, counts: dict[str, i
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"data": "nowhere"}, "There is no folder nowhere"), ({"data": __file__}, "is a file"),
-     ({"dataset": "digit"}, "Did you mean 'digits'"), ({"dataset": "combined"}, "combined needs pets"),
-     ({"dataset": "pets"}, "Get it: `eyevsai data get pets`")],
-)  # fmt: skip
-def test_a_source_that_is_not_there_is_said(tmp_path: Path, settings: dict[str, str], message: str) -> None:
+    [
+        ({"data": "nowhere"}, "There is no folder nowhere"),
+        ({"data": __file__}, "is a file"),
+        ({"dataset": "digit"}, "Did you mean 'digits'"),
+        ({"dataset": "combined"}, "combined needs pets"),
+        ({"dataset": "pets"}, "Get it: `eyevsai data get pets`"),
+    ],
+)
+def test_a_source_that_is_not_there_is_said(
+    tmp_path: Path, settings: dict[str, str], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         find_source(DataSettings(**{"data_root": str(tmp_path), **settings}))
 
@@ -96,8 +110,14 @@ def test_digits_are_written_once(cache_root: Path) -> None:
 def test_groups_stay_in_one_split(tmp_path: Path) -> None:
     for label in ("a", "b"):
         for video in range(12):
-            write_images(tmp_path / "set" / label, {f"video_{video}": 3}, start=100 * video + 10_000 * (label == "b"))
-    given = DataSettings(data=str(tmp_path / "set"), groups=r"(video_\d+)/", cache_root=str(tmp_path / "cache"))
+            write_images(
+                tmp_path / "set" / label,
+                {f"video_{video}": 3},
+                start=100 * video + 10_000 * (label == "b"),
+            )
+    given = DataSettings(
+        data=str(tmp_path / "set"), groups=r"(video_\d+)/", cache_root=str(tmp_path / "cache")
+    )
     dataset = load_dataset(given)
     splits: dict[str | None, set[str]] = {}
     for item, split in zip(dataset.items, dataset.split_names, strict=True):
@@ -113,7 +133,9 @@ def test_a_hard_link_in_val_stays_in_val(tmp_path: Path) -> None:
     for label in ("a", "b"):
         first = sorted((tmp_path / "set" / "val" / label).iterdir())[0]
         (tmp_path / "set" / "train" / label / "linked.png").hardlink_to(first)
-    dataset = load_dataset(DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache")))
+    dataset = load_dataset(
+        DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache"))
+    )
     assert dataset.split_names.count("valid") == 12
     assert [item.file.path.name for item in dataset.found.left_out] == ["linked.png", "linked.png"]
 
@@ -126,17 +148,23 @@ def test_one_photograph_in_two_classes_is_a_conflict(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("cameras", "left_out"), [(1, 2), (6, 0)])
-def test_frames_of_scenes_that_two_given_splits_share_stay(tmp_path: Path, cameras: int, left_out: int) -> None:
+def test_frames_of_scenes_that_two_given_splits_share_stay(
+    tmp_path: Path, cameras: int, left_out: int
+) -> None:
     """A few near copies are left out of train; many are frames of the same scenes."""
     for split, start in (("train", 0), ("test", 100)):
         write_images(tmp_path / "set" / split, {"a": 12, "b": 24}, start)
     for camera in range(cameras):
-        scene = np.asarray(Image.fromarray(draw_image(camera, 5000 + camera, 24)).resize((200, 200), 3))
+        scene = np.asarray(
+            Image.fromarray(draw_image(camera, 5000 + camera, 24)).resize((200, 200), 3)
+        )
         for frame in range(4):
             noise = np.random.default_rng(10 * camera + frame).normal(0, 4, scene.shape)
             split = ("train", "test")[frame % 2]
             path = tmp_path / "set" / split / "a" / f"camera_{camera}_{frame}.png"
             Image.fromarray((scene + noise).clip(0, 255).astype(np.uint8)).save(path)
-    found = load_dataset(DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache"))).found
+    found = load_dataset(
+        DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache"))
+    ).found
     assert len(found.left_out) == left_out
     assert any("too many to be copies and stay" in note for note in found.notes) == (left_out == 0)

@@ -17,7 +17,9 @@ from eyevsai.training.course import Course
 from eyevsai.training.loop import Trainer
 from eyevsai.training.state import Row
 
-TINY = DeepV1Settings(image_size=32, width=4, head_units=0, epochs=2, batch_size=16, precision="float32", device="cpu")
+TINY = DeepV1Settings(
+    image_size=32, width=4, head_units=0, epochs=2, batch_size=16, precision="float32", device="cpu"
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,9 @@ def fit(data: Data, settings: DeepV1Settings, seed: int = 0) -> tuple[DeepV1Lear
 
 
 def equal(first: DeepV1Learner, second: DeepV1Learner) -> bool:
-    return all(torch.equal(tensor, second.tensors()[name]) for name, tensor in first.tensors().items())
+    return all(
+        torch.equal(tensor, second.tensors()[name]) for name, tensor in first.tensors().items()
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -108,16 +112,23 @@ def test_nan_stops_before_the_update(data: Data) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"batch_size": 4096}, "larger than the train split of 42"), ({"accumulation": 5}, "must divide"),
-     ({"batch_size": 2, "accumulation": 2}, "two images or more")],
-)  # fmt: skip
-def test_batches_that_do_not_fit_are_refused(data: Data, change: dict[str, int], message: str) -> None:
+    [
+        ({"batch_size": 4096}, "larger than the train split of 42"),
+        ({"accumulation": 5}, "must divide"),
+        ({"batch_size": 2, "accumulation": 2}, "two images or more"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(
+    data: Data, change: dict[str, int], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
-        DeepV1Learner("standard", replace(TINY, **change), data.dataset.classes, 0).prepare(["a"] * len(data.train))
+        DeepV1Learner("standard", replace(TINY, **change), data.dataset.classes, 0).prepare(
+            ["a"] * len(data.train)
+        )
 
 
 def test_float16_on_a_cpu_is_refused(data: Data) -> None:
     with pytest.raises(UserError, match="float16 is for GPUs"):
-        DeepV1Learner("standard", replace(TINY, precision="float16"), data.dataset.classes, 0).prepare(
-            ["a"] * len(data.train)
-        )
+        DeepV1Learner(
+            "standard", replace(TINY, precision="float16"), data.dataset.classes, 0
+        ).prepare(["a"] * len(data.train))

@@ -31,14 +31,19 @@ def cells(datasets: str | None = None, models: str | None = None, **given: Any) 
 
 def test_a_matrix_is_models_times_variations_times_datasets(root: Path) -> None:
     found = [str(cell.name) for cell in cells("pets, instruments", "deep_v1,shallow/rf_hog_lbp")]
-    assert found == [f"{dataset}-{model}" for dataset in ("pets", "instruments")
-                     for model in ("deep_v1-standard", "deep_v1-residual", "shallow-rf_hog_lbp")]  # fmt: skip
+    assert found == [
+        f"{dataset}-{model}"
+        for dataset in ("pets", "instruments")
+        for model in ("deep_v1-standard", "deep_v1-residual", "shallow-rf_hog_lbp")
+    ]
 
 
 def test_one_dataset_may_be_given_another_name(root: Path) -> None:
     (cell,) = cells("pets", "deep_v1/standard", dataset_name="cats")
     assert (str(cell.name), cell.config.data.dataset) == ("cats-deep_v1-standard", "pets")
-    with pytest.raises(UserError, match="--dataset-name cats cannot name 2 datasets: instruments, pets"):
+    with pytest.raises(
+        UserError, match="--dataset-name cats cannot name 2 datasets: instruments, pets"
+    ):
         cells("instruments,pets", "deep_v1/standard", dataset_name="cats")
 
 
@@ -46,7 +51,9 @@ def test_without_names_it_is_all_of_them(root: Path) -> None:
     assert len(cells()) == 2 * sum(len(family_of(family).variations) for family in FAMILIES)
 
 
-def test_without_folders_there_are_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_folders_there_are_the_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EYEVSAI_DATA", str(tmp_path))
     assert [cell.name.dataset for cell in cells(models="deep_v1/standard")] == ["digits"]
 
@@ -56,7 +63,10 @@ def test_what_is_named_twice_is_there_once(root: Path) -> None:
 
 
 def test_each_model_takes_the_settings_that_it_has(root: Path) -> None:
-    found = {cell.name.model: cell for cell in cells("pets", "deep_v1/standard,shallow/svm_hog_lbp", epochs=3, C=5.0)}
+    found = {
+        cell.name.model: cell
+        for cell in cells("pets", "deep_v1/standard,shallow/svm_hog_lbp", epochs=3, C=5.0)
+    }
     assert found["deep_v1"].config.model.settings.epochs == 3  # type: ignore[attr-defined]
     assert found["shallow"].config.model.settings.C == 5.0  # type: ignore[attr-defined]
 
@@ -93,11 +103,15 @@ def test_folders_whose_models_would_have_one_name_are_refused(root: Path) -> Non
 
 def test_a_recipe_follows_settings_and_data_but_not_places(root: Path, workplace: Path) -> None:
     def recipe(trials: int = 0, **given: Any) -> str:
-        (found,) = find_recipes(cells("pets", "deep_v1/standard", **given), trials, open_store()).values()
+        (found,) = find_recipes(
+            cells("pets", "deep_v1/standard", **given), trials, open_store()
+        ).values()
         return found.checksum
 
     first = recipe()
-    assert recipe(state_root="/elsewhere", checkpoint_every_s=1.0, tuned="never") == first  # there is no study
+    assert (
+        recipe(state_root="/elsewhere", checkpoint_every_s=1.0, tuned="never") == first
+    )  # there is no study
     assert len({first, recipe(epochs=3), recipe(seed=1), recipe(trials=5)}) == 4
     write_images(root / "pets", {"one": 1}, start=100)
     assert recipe() != first

@@ -16,11 +16,15 @@ def test_scores_are_scikit_learns() -> None:
     scores = score(PROBABILITIES, LABELS)
     predicted = PROBABILITIES.argmax(1)
     assert scores["accuracy"] == metrics.accuracy_score(LABELS, predicted)
-    assert scores["top5_accuracy"] == metrics.top_k_accuracy_score(LABELS, PROBABILITIES, k=5, labels=range(8))
+    assert scores["top5_accuracy"] == metrics.top_k_accuracy_score(
+        LABELS, PROBABILITIES, k=5, labels=range(8)
+    )
     assert scores["balanced_accuracy"] == pytest.approx(
         np.mean([(predicted[c == LABELS] == c).mean() for c in range(7)])
     )
-    assert scores["loss"] == pytest.approx(-np.log(PROBABILITIES[np.arange(200), LABELS]).mean(), rel=1e-5)
+    assert scores["loss"] == pytest.approx(
+        -np.log(PROBABILITIES[np.arange(200), LABELS]).mean(), rel=1e-5
+    )
 
 
 def test_confusion_counts_every_image_once() -> None:

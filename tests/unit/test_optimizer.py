@@ -20,9 +20,16 @@ def plan(settings: NetworkSettings) -> Schedule:
 def test_norms_and_biases_are_never_decayed(name: str) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     optimizer = build_optimizer([network], NetworkSettings(optimizer=name, weight_decay=0.5))
-    decayed = {weight for group in optimizer.param_groups if group["weight_decay"] for weight in group["params"]}
+    decayed = {
+        weight
+        for group in optimizer.param_groups
+        if group["weight_decay"]
+        for weight in group["params"]
+    }
     assert decayed == {network[0].weight, network[3].weight}
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(
+        list(network.parameters())
+    )
 
 
 def test_sgd_is_nesterov() -> None:
@@ -54,14 +61,18 @@ def test_cosine_is_torchs() -> None:
 
 
 def test_step_and_constant() -> None:
-    step = plan(NetworkSettings(lr=0.1, schedule="step", step_epochs=3, step_factor=0.5, warmup_epochs=0))
+    step = plan(
+        NetworkSettings(lr=0.1, schedule="step", step_epochs=3, step_factor=0.5, warmup_epochs=0)
+    )
     assert [step.rate(time) for time in (0, 2.9, 3, 6)] == pytest.approx([0.1, 0.1, 0.05, 0.025])
     constant = plan(NetworkSettings(lr=0.1, schedule="constant", warmup_epochs=0))
     assert constant.rate(29) == 0.1
 
 
 def test_plateau_drops_when_the_loss_no_longer_falls_and_resumes() -> None:
-    settings = NetworkSettings(lr=0.1, schedule="plateau", plateau_patience=2, step_factor=0.1, warmup_epochs=0)
+    settings = NetworkSettings(
+        lr=0.1, schedule="plateau", plateau_patience=2, step_factor=0.1, warmup_epochs=0
+    )
     schedule = plan(settings)
     for loss in (1.0, 0.9, 0.95, 0.91):
         schedule.observe(loss)

@@ -1,4 +1,6 @@
-"""Files are deleted only where they provably belong to the store: several stores share one artifact folder."""
+"""Files are deleted only where they provably belong to the store: several stores share one artifact
+folder.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def open_client(path: Path) -> MlflowClient:
 
 def plan(client: MlflowClient, folder: Path) -> Plan:
     artifacts = Artifacts(client)
-    return plan_orphans(client, artifacts, Survey(client, artifacts.experiment_ids), [], folder / "state")
+    return plan_orphans(
+        client, artifacts, Survey(client, artifacts.experiment_ids), [], folder / "state"
+    )
 
 
 def add_run(client: MlflowClient) -> tuple[Path, Path]:
@@ -38,7 +42,10 @@ def add_run(client: MlflowClient) -> tuple[Path, Path]:
     client.log_text(run.info.run_id, "four", "file.txt")
     model = client.create_logged_model("0", "model", source_run_id=run.info.run_id)
     mark_model(client, model)
-    return (Path(uri.removeprefix("file://")).parent for uri in (run.info.artifact_uri, model.artifact_location))
+    return (
+        Path(uri.removeprefix("file://")).parent
+        for uri in (run.info.artifact_uri, model.artifact_location)
+    )
 
 
 def forget(store: Path, *folders: Path) -> None:
@@ -67,10 +74,16 @@ def test_marked_folders_without_a_row_are_orphans(client: MlflowClient, workplac
     assert all((folder / MARK).is_file() for folder in (*kept, *gone))
 
 
-def test_files_of_another_store_are_named_and_kept(client: MlflowClient, workplace: Path, template_store: Path) -> None:
-    shutil.copy(template_store, workplace / "b.sqlite")  # no *.db: nothing about its name says that it is a store
+def test_files_of_another_store_are_named_and_kept(
+    client: MlflowClient, workplace: Path, template_store: Path
+) -> None:
+    shutil.copy(
+        template_store, workplace / "b.sqlite"
+    )  # no *.db: nothing about its name says that it is a store
     with closing(sqlite3.connect(workplace / "b.sqlite")) as database, database:
-        database.execute("update experiments set artifact_location = ?", [str(workplace / "mlruns" / "0")])
+        database.execute(
+            "update experiments set artifact_location = ?", [str(workplace / "mlruns" / "0")]
+        )
     own, theirs = list(add_run(client)), list(add_run(open_client(workplace / "b.sqlite")))
     found = plan(client, workplace)
     assert found.items == ()
@@ -90,7 +103,9 @@ def test_runs_of_a_file_store_are_kept(client: MlflowClient, workplace: Path) ->
     assert "unknown, kept" in found.kept[str(folder)]
 
 
-def test_copied_database_proves_nothing_until_it_is_adopted(client: MlflowClient, workplace: Path) -> None:
+def test_copied_database_proves_nothing_until_it_is_adopted(
+    client: MlflowClient, workplace: Path
+) -> None:
     add_run(client)
     shutil.copy(workplace / "mlflow.db", workplace / "copy.db")
     later = list(add_run(client))  # which the copy does not know
@@ -121,26 +136,38 @@ def test_copy_deletes_no_files_of_its_original(client: MlflowClient, workplace: 
 
     def why_not(store: str) -> str:
         opened = open_client(workplace / store)
-        return Deletion(opened, Artifacts(opened), workplace / "state").why_not([item]).get(item.what, "")
+        return (
+            Deletion(opened, Artifacts(opened), workplace / "state")
+            .why_not([item])
+            .get(item.what, "")
+        )
 
     assert why_not("mlflow.db") == ""
     assert "its files may be the original's: its database is a copy of" in why_not("copy.db")
-    assert "files of runs from before the copy stay the original's" in adopt_at(workplace / "copy.db")
+    assert "files of runs from before the copy stay the original's" in adopt_at(
+        workplace / "copy.db"
+    )
     assert why_not("copy.db") == f"{folders[0]} is marked as another store's: it is left alone."
     assert why_not("mlflow.db") == ""
 
 
-def test_restored_database_owns_the_files_once_it_is_adopted(client: MlflowClient, workplace: Path) -> None:
+def test_restored_database_owns_the_files_once_it_is_adopted(
+    client: MlflowClient, workplace: Path
+) -> None:
     folders = list(add_run(client))
     shutil.copy(workplace / "mlflow.db", workplace / "backup.db")
     (workplace / "mlflow.db").unlink()
     assert read_store_id(open_client(workplace / "backup.db")).doubt
     assert "owns 2 folders of runs and models of the original" in adopt_at(workplace / "backup.db")
     forget(workplace / "backup.db", *folders)
-    assert {item.paths[0] for item in plan(open_client(workplace / "backup.db"), workplace).items} == set(folders)
+    assert {
+        item.paths[0] for item in plan(open_client(workplace / "backup.db"), workplace).items
+    } == set(folders)
 
 
-def test_moved_project_keeps_its_ownership(client: MlflowClient, workplace: Path, tmp_path: Path) -> None:
+def test_moved_project_keeps_its_ownership(
+    client: MlflowClient, workplace: Path, tmp_path: Path
+) -> None:
     orphan = list(add_run(client))
     forget(workplace / "mlflow.db", *orphan)
     moved = tmp_path / "moved"
@@ -148,13 +175,19 @@ def test_moved_project_keeps_its_ownership(client: MlflowClient, workplace: Path
     for name in ("mlflow.db", "mlruns"):
         (workplace / name).rename(moved / name)
     with closing(sqlite3.connect(moved / "mlflow.db")) as database, database:
-        database.execute("update experiments set artifact_location = ?", [str(moved / "mlruns" / "0")])
+        database.execute(
+            "update experiments set artifact_location = ?", [str(moved / "mlruns" / "0")]
+        )
     there = open_client(moved / "mlflow.db")
     assert read_store_id(there).doubt == ""
-    assert {item.paths[0].name for item in plan(there, moved).items} == {folder.name for folder in orphan}
+    assert {item.paths[0].name for item in plan(there, moved).items} == {
+        folder.name for folder in orphan
+    }
 
 
-def test_store_of_another_machine_is_in_doubt(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_of_another_machine_is_in_doubt(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ensure_store_id(client, "0")
     for machine in ("another", ""):
         monkeypatch.setattr(store_id, "machine_id", lambda machine=machine: machine)
@@ -180,15 +213,23 @@ def test_addresses_of_one_postgresql_are_one_store(postgres: str) -> None:
     from tests.conftest import create_database
 
     uri = create_database(postgres, "ownership")
-    drivers = [uri.replace("postgresql", name, 1) for name in ("postgresql+psycopg", "postgresql+psycopg2")]
-    places = [store_id.place_of(each) for each in (*drivers, drivers[0].replace("127.0.0.1", "localhost"))]
+    drivers = [
+        uri.replace("postgresql", name, 1) for name in ("postgresql+psycopg", "postgresql+psycopg2")
+    ]
+    places = [
+        store_id.place_of(each) for each in (*drivers, drivers[0].replace("127.0.0.1", "localhost"))
+    ]
     assert places[0] == places[1] == places[2]
     other = create_database(postgres, "ownership_copy")
     assert store_id.place_of(other.replace("postgresql", "postgresql+psycopg", 1)) != places[0]
 
 
-def test_renamed_original_stays_the_owner_and_its_copy_does_not(client: MlflowClient, workplace: Path) -> None:
-    """After both, the former path is gone, and would speak for the copy as much as for the original."""
+def test_renamed_original_stays_the_owner_and_its_copy_does_not(
+    client: MlflowClient, workplace: Path
+) -> None:
+    """After both, the former path is gone, and would speak for the copy as much as for the
+    original.
+    """
     add_run(client)
     shutil.copy(workplace / "mlflow.db", workplace / "copy.db")
     (workplace / "mlflow.db").rename(workplace / "main.db")
@@ -199,7 +240,9 @@ def test_renamed_original_stays_the_owner_and_its_copy_does_not(client: MlflowCl
 
 
 @pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
-def test_linked_database_is_the_same_store(client: MlflowClient, workplace: Path, link: str) -> None:
+def test_linked_database_is_the_same_store(
+    client: MlflowClient, workplace: Path, link: str
+) -> None:
     add_run(client)
     getattr(workplace / "linked.db", link)(workplace / "mlflow.db")
     assert read_store_id(open_client(workplace / "linked.db")) == read_store_id(client)
@@ -233,7 +276,9 @@ def test_login_without_rights_identifies_postgresql_as_its_owner_does(postgres: 
 
     from tests.conftest import create_database
 
-    uri = create_database(postgres, "ownership_login").replace("postgresql", "postgresql+psycopg", 1)
+    uri = create_database(postgres, "ownership_login").replace(
+        "postgresql", "postgresql+psycopg", 1
+    )
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
         connection.execute("create role plain login")
     assert store_id.place_of(uri.replace("eyevsai@", "plain@")) == store_id.place_of(uri)

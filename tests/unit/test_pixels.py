@@ -64,7 +64,10 @@ def test_a_torn_cache_is_found_and_built_again(tmp_path: Path) -> None:
     dataset = load_dataset(settings(folder, tmp_path / "cache"))
     expected = dataset.open(Preprocessing(32)).pixels.image(3)
     (path,) = (tmp_path / "cache" / "pixels").glob("*/pixels.u8")
-    for damage in (lambda data: data[: len(data) // 2], lambda data: data[:-1] + bytes([data[-1] ^ 1])):
+    for damage in (
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    ):
         path.write_bytes(damage(path.read_bytes()))
         assert torch.equal(dataset.open(Preprocessing(32)).pixels.image(3), expected)
 
@@ -85,7 +88,9 @@ def test_caches_stay_below_their_limit_and_can_be_cleared(tmp_path: Path) -> Non
 
 
 def build_and_add_up(folder: Path, cache: Path, out: Path, halfway: Path | None = None) -> None:
-    """Build a cache and write down the sum of its pixels; with `halfway`, go no further than ten images."""
+    """Build a cache and write down the sum of its pixels; with `halfway`, go no further than ten
+    images.
+    """
     from eyevsai.data import decode as module
 
     decoded: list[object] = []
@@ -104,12 +109,18 @@ def build_and_add_up(folder: Path, cache: Path, out: Path, halfway: Path | None 
 
 @pytest.mark.processes("one process is killed while it builds what two others wait for")
 def test_two_builders_at_once_and_one_that_died(tmp_path: Path) -> None:
-    folder, cache, halfway = write_images(tmp_path / "set", {"a": 15, "b": 15}), tmp_path / "cache", tmp_path / "ten"
+    folder, cache, halfway = (
+        write_images(tmp_path / "set", {"a": 15, "b": 15}),
+        tmp_path / "cache",
+        tmp_path / "ten",
+    )
     load_dataset(settings(folder, cache))
     lost = start_fork(build_and_add_up, folder, cache, tmp_path / "0", halfway)
     wait_for_file(halfway)
     assert list((cache / "pixels").glob(".building-*"))
-    jobs = [start_fork(build_and_add_up, folder, cache, tmp_path / str(number)) for number in (1, 2)]
+    jobs = [
+        start_fork(build_and_add_up, folder, cache, tmp_path / str(number)) for number in (1, 2)
+    ]
     time.sleep(0.3)
     lost.kill()
     assert join_forks([lost, *jobs]) == [-signal.SIGKILL, 0, 0]
@@ -131,7 +142,9 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 def test_only_kinds_that_may_be_evicted_make_room(tmp_path: Path) -> None:
-    """Fetched models make room for each other, and not for pixels, which may be kept under a higher limit."""
+    """Fetched models make room for each other, and not for pixels, which may be kept under a higher
+    limit.
+    """
 
     def build(folder: Path) -> dict[str, object]:
         (folder / "nested").mkdir()
@@ -144,7 +157,12 @@ def test_only_kinds_that_may_be_evicted_make_room(tmp_path: Path) -> None:
 
     pixels = keep("pixels", "a", "pixels")
     first, second, third = (keep("models", name, "models") for name in "abc")
-    assert [folder.is_dir() for folder in (pixels, first, second, third)] == [True, False, False, True]
+    assert [folder.is_dir() for folder in (pixels, first, second, third)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_file_in_a_folder_of_an_entry_is_verified(tmp_path: Path) -> None:
@@ -158,9 +176,14 @@ def test_a_file_in_a_folder_of_an_entry_is_verified(tmp_path: Path) -> None:
 
     cache = Cache(tmp_path, 1.0)
     entry = cache.open("models", "a", build, lambda folder: folder)
-    for damage in (lambda: (entry / "nested" / "file").write_bytes(b"torn!"), lambda: (entry / "more").touch()):
+    for damage in (
+        lambda: (entry / "nested" / "file").write_bytes(b"torn!"),
+        lambda: (entry / "more").touch(),
+    ):
         damage()
-        assert (cache.open("models", "a", build, lambda folder: folder) / "nested" / "file").read_bytes() == b"whole"
+        assert (
+            cache.open("models", "a", build, lambda folder: folder) / "nested" / "file"
+        ).read_bytes() == b"whole"
     assert len(built) == 3
     cache.open("models", "a", build, lambda folder: folder, fresh=True)
     assert len(built) == 4

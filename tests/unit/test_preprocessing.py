@@ -14,12 +14,18 @@ from eyevsai.data.resizing import Resizing
 
 def image(height: int, width: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(
-        0, 256, (1, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+        0,
+        256,
+        (1, height, width, 3),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(seed),
     )
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(32, 64))
-def test_the_short_side_is_fixed_and_a_second_resize_changes_nothing(height: int, width: int, size: int) -> None:
+def test_the_short_side_is_fixed_and_a_second_resize_changes_nothing(
+    height: int, width: int, size: int
+) -> None:
     preprocessing = Preprocessing(size)
     once = preprocessing.resize(image(height, width))
     assert min(once.shape[1:3]) == preprocessing.short_side_px == math.ceil(1.15 * size)
@@ -33,8 +39,15 @@ def test_resize_is_torchvisions_antialiased_bilinear(height: int, width: int) ->
     source = image(height, width)
     resized = Preprocessing(64).resize(source)
     planes = source.permute(0, 3, 1, 2)
-    assert torch.equal(resized.permute(0, 3, 1, 2), reference.resize(planes, list(resized.shape[1:3]), antialias=True))
-    in_float = reference.resize(planes.float(), list(resized.shape[1:3]), antialias=True).round().clamp(0, 255)
+    assert torch.equal(
+        resized.permute(0, 3, 1, 2),
+        reference.resize(planes, list(resized.shape[1:3]), antialias=True),
+    )
+    in_float = (
+        reference.resize(planes.float(), list(resized.shape[1:3]), antialias=True)
+        .round()
+        .clamp(0, 255)
+    )
     assert (resized.permute(0, 3, 1, 2).float() - in_float).abs().max() <= 1
 
 
@@ -55,7 +68,9 @@ def test_resize_is_torchvisions_antialiased_bilinear(height: int, width: int) ->
         (258, 258),
     ],
 )
-def test_matrix_products_give_the_same_pixels(height: int, width: int, size: int, interpolation: str) -> None:
+def test_matrix_products_give_the_same_pixels(
+    height: int, width: int, size: int, interpolation: str
+) -> None:
     """What makes an exported graph say the same: integers, whatever adds them up."""
     source, preprocessing = image(height, width), Preprocessing(size, interpolation=interpolation)
     assert torch.equal(Resizing(preprocessing)(source), preprocessing.crop(source))
@@ -66,28 +81,45 @@ def test_a_runtime_without_float64_gives_the_same_pixels() -> None:
     openvino = pytest.importorskip("openvino", reason="no openvino: pip install -e '.[openvino]'")
     preprocessing, dynamic = Preprocessing(64), torch.export.Dim.DYNAMIC
     axes = ({0: dynamic, 1: dynamic, 2: dynamic},)
-    traced = torch.export.export(Resizing(preprocessing), (image(50, 60).expand(2, -1, -1, -1),), dynamic_shapes=axes)
+    traced = torch.export.export(
+        Resizing(preprocessing), (image(50, 60).expand(2, -1, -1, -1),), dynamic_shapes=axes
+    )
     program = torch.onnx.export(traced, dynamo=True, verbose=False)
     assert program is not None
     core = openvino.Core()
     compiled = core.compile_model(
-        core.read_model(program.model_proto.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        core.read_model(program.model_proto.SerializeToString()),
+        "CPU",
+        {"INFERENCE_PRECISION_HINT": "f32"},
     )
-    for height, width in ((120, 160), (37, 50), (333, 500), (1500, 2000), (900, 100), (31, 33), (1, 5), (148, 161)):
+    for height, width in (
+        (120, 160),
+        (37, 50),
+        (333, 500),
+        (1500, 2000),
+        (900, 100),
+        (31, 33),
+        (1, 5),
+        (148, 161),
+    ):
         source = image(height, width)
         (pixels,) = compiled([source.numpy()]).values()
         assert torch.equal(torch.from_numpy(pixels), preprocessing.crop(source)), (height, width)
 
 
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(32, 64))
-def test_matrix_products_give_the_same_pixels_of_any_size(height: int, width: int, size: int) -> None:
+def test_matrix_products_give_the_same_pixels_of_any_size(
+    height: int, width: int, size: int
+) -> None:
     source, preprocessing = image(height, width), Preprocessing(size)
     assert torch.equal(Resizing(preprocessing)(source), preprocessing.crop(source))
 
 
 def test_normalize_is_torchvisions() -> None:
     crops = image(64, 64)
-    expected = reference.normalize(crops.permute(0, 3, 1, 2) / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    expected = reference.normalize(
+        crops.permute(0, 3, 1, 2) / 255, list(IMAGENET_MEAN), list(IMAGENET_STD)
+    )
     torch.testing.assert_close(Preprocessing(64).normalize(crops), expected, rtol=0, atol=1e-5)
 
 

@@ -20,19 +20,34 @@ from tests.conftest import draw_image
 OWN: dict[str, dict[str, Any]] = {"transfer": {"weights": "none"}, "deep_v2": {"attention": "self"}}
 PAIRS = [(family, variation) for family in FAMILIES for variation in family_of(family).variations]
 PAIRS = [pair for pair in PAIRS if pair[0] != "shallow"]
-QUICK = [("deep_v1", "residual"), ("deep_v2", "densenet"), ("deep_v2", "hybrid"), ("transfer", "mobilenet_v2")]
+QUICK = [
+    ("deep_v1", "residual"),
+    ("deep_v2", "densenet"),
+    ("deep_v2", "hybrid"),
+    ("transfer", "mobilenet_v2"),
+]
 IMAGES = np.stack([draw_image(number % 3, number, 40, 40) for number in range(6)])
 
 
 def make(family: str, variation: str, **settings: Any) -> NetworkModel:
     declared = family_of(family).variations[variation].settings
-    learner = build(family, variation, declared(image_size=32, **OWN.get(family, {}) | settings), tuple("abc"), 0)
+    learner = build(
+        family,
+        variation,
+        declared(image_size=32, **OWN.get(family, {}) | settings),
+        tuple("abc"),
+        0,
+    )
     assert isinstance(learner, NetworkModel)
     return learner
 
 
 @pytest.mark.parametrize(
-    "pair", [pytest.param(pair, marks=[] if pair in QUICK else [pytest.mark.slow], id="/".join(pair)) for pair in PAIRS]
+    "pair",
+    [
+        pytest.param(pair, marks=[] if pair in QUICK else [pytest.mark.slow], id="/".join(pair))
+        for pair in PAIRS
+    ],
 )
 def test_a_pruned_network_is_saved_and_loaded(pair: tuple[str, str], tmp_path: Path) -> None:
     learner = make(*pair)
@@ -43,7 +58,9 @@ def test_a_pruned_network_is_saved_and_loaded(pair: tuple[str, str], tmp_path: P
     assert learner.temperature == 1  # it was fitted to what the whole network said
     assert learner.num_parameters() < 0.75 * whole
     assert (learner.anatomy().flops or 0) < 0.8 * (flops or 0)
-    assert [name for name, tensor in learner.tensors().items() if tensor.shape != channels[name].shape]
+    assert [
+        name for name, tensor in learner.tensors().items() if tensor.shape != channels[name].shape
+    ]
     said = learner.predict_proba(IMAGES)
     assert said.shape == (6, 3)
 
@@ -55,12 +72,16 @@ def test_a_pruned_network_is_saved_and_loaded(pair: tuple[str, str], tmp_path: P
     learner.prune(0.5)
     assert learner.pruned == pytest.approx(0.65)
     save(learner, tmp_path / "smaller")
-    np.testing.assert_array_equal(load(tmp_path / "smaller").predict_proba(IMAGES), learner.predict_proba(IMAGES))
+    np.testing.assert_array_equal(
+        load(tmp_path / "smaller").predict_proba(IMAGES), learner.predict_proba(IMAGES)
+    )
 
 
 def test_channels_of_the_smallest_weights_go() -> None:
     learner = make("deep_v1", "standard", width=16)
-    first, norm, second = [layer for layer in learner.network.modules() if isinstance(layer, Conv2d | BatchNorm2d)][:3]
+    first, norm, second = [
+        layer for layer in learner.network.modules() if isinstance(layer, Conv2d | BatchNorm2d)
+    ][:3]
     for group in (first.weight.data[:8], norm.weight.data[:8], second.weight.data[:, :8]):
         group.mul_(1e-3)
     strong = first.weight.detach()[8:].clone()

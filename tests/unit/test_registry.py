@@ -19,7 +19,10 @@ from eyevsai.registry.stages import put
 
 def test_two_datasets_that_are_written_alike_are_told_apart(workplace: Path) -> None:
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    first, second = ModelName("my birds", "deep_v1", "standard"), ModelName("my_birds", "deep_v1", "standard")
+    first, second = (
+        ModelName("my birds", "deep_v1", "standard"),
+        ModelName("my_birds", "deep_v1", "standard"),
+    )
     assert first.registered == second.registered == "my_birds-deep_v1-standard"
     check_name(uri, first)
     MlflowClient().create_registered_model(first.registered, tags=vars(first))
@@ -31,7 +34,10 @@ def test_two_datasets_that_are_written_alike_are_told_apart(workplace: Path) -> 
 def attempt(name: str, error: type[BaseException] | None, **tags: object) -> None:
     """A promotion of version 1, as it is recorded, that ends by an error."""
     about = {f"{MODEL}{name}": 1, "stage": "production", "after": 1}
-    with suppress(KeyboardInterrupt, RunFailed, SystemExit), recording(MlflowClient(), "promote", "", about) as record:
+    with (
+        suppress(KeyboardInterrupt, RunFailed, SystemExit),
+        recording(MlflowClient(), "promote", "", about) as record,
+    ):
         record.tags(tags)
         if error is not None:
             raise error
@@ -40,14 +46,20 @@ def attempt(name: str, error: type[BaseException] | None, **tags: object) -> Non
 def test_a_promotion_that_was_interrupted_is_no_refusal(workplace: Path) -> None:
     uri, name = os.environ["MLFLOW_TRACKING_URI"], "pets-deep_v1-standard"
     client = MlflowClient()
-    client.create_registered_model(name, tags={"dataset": "pets", "model": "deep_v1", "variation": "standard"})
+    client.create_registered_model(
+        name, tags={"dataset": "pets", "model": "deep_v1", "variation": "standard"}
+    )
     client.create_model_version(name, str(workplace), client.create_run("0").info.run_id)
 
     def objections() -> str:
         (found,) = read_candidates(uri)
         return "; ".join(found.objections)
 
-    for error in (KeyboardInterrupt, SystemExit, RunFailed):  # before the gate answered: Ctrl-C, a kill, an outage
+    for error in (
+        KeyboardInterrupt,
+        SystemExit,
+        RunFailed,
+    ):  # before the gate answered: Ctrl-C, a kill, an outage
         attempt(name, error)
         assert objections() == ""
     attempt(name, RunFailed, **{REFUSED: True})
@@ -69,16 +81,22 @@ def test_a_promotion_that_was_interrupted_is_no_refusal(workplace: Path) -> None
     assert objections() == ""
 
 
-def register(dataset: str, variation: str, classes: list[str] | None, fingerprint: str, **tags: str) -> str:
+def register(
+    dataset: str, variation: str, classes: list[str] | None, fingerprint: str, **tags: str
+) -> str:
     """A version of a model, and a run that names its classes, if there are any."""
     client, name = MlflowClient(), f"{dataset}-deep_v1-{variation}"
     with suppress(MlflowException):
-        client.create_registered_model(name, tags={"dataset": dataset, "model": "deep_v1", "variation": variation})
+        client.create_registered_model(
+            name, tags={"dataset": dataset, "model": "deep_v1", "variation": variation}
+        )
     run_id = client.create_run("0").info.run_id
     if classes is not None:
         client.log_dict(run_id, classes, "classes.json")
     told = {"fingerprint": fingerprint, **tags}
-    version = client.create_model_version(name, client.get_run(run_id).info.artifact_uri, run_id, tags=told)
+    version = client.create_model_version(
+        name, client.get_run(run_id).info.artifact_uri, run_id, tags=told
+    )
     return f"{name} {version.version}"
 
 
@@ -86,15 +104,22 @@ def classes_of(*datasets: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ..
     """What each reported version knows, and what the newest one of its dataset does."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     everything = read_candidates(uri)
-    models = report_models(uri, [each for each in everything if each.dataset in datasets], everything)
-    return {f"{each.version.key} {each.version.number}": (each.classes, each.classes_of_dataset) for each in models}
+    models = report_models(
+        uri, [each for each in everything if each.dataset in datasets], everything
+    )
+    return {
+        f"{each.version.key} {each.version.number}": (each.classes, each.classes_of_dataset)
+        for each in models
+    }
 
 
 def test_a_run_that_does_not_say_its_classes_hides_no_other_ones(workplace: Path) -> None:
     silent = register("pets", "residual", None, "same")
     telling = register("pets", "standard", ["cat", "dog"], "same")
     assert classes_of("pets") == dict.fromkeys([silent, telling], (("cat", "dog"), ("cat", "dog")))
-    alone = register("pets", "standard", None, "other")  # the newest, and the best, of which nobody knows more
+    alone = register(
+        "pets", "standard", None, "other"
+    )  # the newest, and the best, of which nobody knows more
     assert classes_of("pets")[alone] == ((), ("cat", "dog"))
 
 
@@ -102,17 +127,23 @@ def test_a_version_in_production_is_held_against_the_newest_one(workplace: Path)
     held = register("pets", "standard", ["cat", "dog"], "few")
     put(MlflowClient(), "pets-deep_v1-standard", "production", 1)
     register("pets", "standard", ["cat", "cow", "dog"], "more")
-    register("pets", "standard", ["imported"], "none", imported="elsewhere")  # a record without a model
+    register(
+        "pets", "standard", ["imported"], "none", imported="elsewhere"
+    )  # a record without a model
     assert classes_of("pets") == {held: (("cat", "dog"), ("cat", "cow", "dog"))}
 
 
-def test_what_was_not_asked_for_is_not_read(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_not_asked_for_is_not_read(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from eyevsai.tracking import search
 
     own = register("pets", "standard", ["cat", "dog"], "pets")
     register("birds", "standard", ["jay", "owl"], "birds")
     read, original = list[str](), search.read_json
-    monkeypatch.setattr(search, "read_json", lambda uri, *asked: [read.append(asked[0]), original(uri, *asked)][1])
+    monkeypatch.setattr(
+        search, "read_json", lambda uri, *asked: [read.append(asked[0]), original(uri, *asked)][1]
+    )
     assert set(classes_of("pets")) == {own}
     assert read == [MlflowClient().get_model_version("pets-deep_v1-standard", "1").run_id]
 
@@ -121,21 +152,39 @@ def log_of(*changes: tuple[int | None, int | None]) -> list[Entry]:
     """The log of a model whose versions were promoted one after another."""
     begin = datetime(2026, 3, 3, tzinfo=UTC)
     return [
-        Entry("r", begin + timedelta(days=day), "promote", "FINISHED", "ada", "", "production", before, after,
-              None, False, "")
+        Entry(
+            "r",
+            begin + timedelta(days=day),
+            "promote",
+            "FINISHED",
+            "ada",
+            "",
+            "production",
+            before,
+            after,
+            None,
+            False,
+            "",
+        )
         for day, (before, after) in enumerate(changes)
-    ]  # fmt: skip
+    ]
 
 
-@pytest.mark.parametrize(("changes", "current", "there", "before"), [
-    ([(None, 1), (1, 2)], 2, {1, 2}, 1),
-    ([(None, 1), (1, 2), (2, 3)], 3, {1, 3}, 1),  # 2 was deleted
-    ([(None, 1), (1, 2), (2, 1)], 1, {1}, None),  # never the version itself
-    ([(None, 1), (1, 2), (2, None)], None, {1, 2}, 2),  # it was archived
-    ([(None, 1)], 1, {1}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "current", "there", "before"),
+    [
+        ([(None, 1), (1, 2)], 2, {1, 2}, 1),
+        ([(None, 1), (1, 2), (2, 3)], 3, {1, 3}, 1),  # 2 was deleted
+        ([(None, 1), (1, 2), (2, 1)], 1, {1}, None),  # never the version itself
+        ([(None, 1), (1, 2), (2, None)], None, {1, 2}, 2),  # it was archived
+        ([(None, 1)], 1, {1}, None),
+    ],
+)
 def test_rollback_restores_the_version_before(
-    changes: list[tuple[int | None, int | None]], current: int | None, there: set[int], before: int | None
+    changes: list[tuple[int | None, int | None]],
+    current: int | None,
+    there: set[int],
+    before: int | None,
 ) -> None:
     assert find_before(log_of(*changes), "production", current, there) == before
     assert find_before(log_of(*changes), "staging", None, there) is None

@@ -24,7 +24,9 @@ from eyevsai.training.mixing import mix
 from eyevsai.training.settings import RegularizationSettings
 from tests.conftest import draw_image
 
-TINY = DeepV1Settings(image_size=32, width=4, head_units=0, epochs=2, batch_size=16, precision="float32", device="cpu")
+TINY = DeepV1Settings(
+    image_size=32, width=4, head_units=0, epochs=2, batch_size=16, precision="float32", device="cpu"
+)
 IMAGES = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 16, 16).contiguous()
 LABELS = torch.arange(8)
 
@@ -51,7 +53,9 @@ def test_mixup_blends_images_as_it_blends_labels() -> None:
         images, shares = mixed(seed, mixup=0.4)
         assert ((shares > 0).sum(1) <= 2).all()
         torch.testing.assert_close(shares.sum(1), torch.ones(8))
-        blend = (shares * torch.arange(8.0)).sum(1).view(8, 1, 1, 1)  # each image has its number as its only value
+        blend = (
+            (shares * torch.arange(8.0)).sum(1).view(8, 1, 1, 1)
+        )  # each image has its number as its only value
         torch.testing.assert_close(images, blend.expand_as(images))
 
 
@@ -60,7 +64,9 @@ def test_cutmix_pastes_a_part_as_large_as_its_share_of_the_label() -> None:
         images, shares = mixed(seed, cutmix=1.0)
         assert torch.equal(images, images.round())  # nothing is blended
         for image, share in zip(images, shares, strict=True):
-            torch.testing.assert_close(torch.bincount(image[0].flatten().long(), minlength=8) / 256, share)
+            torch.testing.assert_close(
+                torch.bincount(image[0].flatten().long(), minlength=8) / 256, share
+            )
 
 
 def test_with_both_one_of_the_two_is_drawn_for_a_share_of_the_batches() -> None:
@@ -69,7 +75,13 @@ def test_with_both_one_of_the_two_is_drawn_for_a_share_of_the_batches() -> None:
     for seed in range(200):
         torch.manual_seed(seed)
         images, shares = mix(IMAGES.clone(), LABELS, 8, settings)
-        kinds.append("none" if shares.ndim == 1 else "cutmix" if torch.equal(images, images.round()) else "mixup")
+        kinds.append(
+            "none"
+            if shares.ndim == 1
+            else "cutmix"
+            if torch.equal(images, images.round())
+            else "mixup"
+        )
     counts = {kind: kinds.count(kind) for kind in ("none", "cutmix", "mixup")}
     assert 70 < counts["none"] < 130
     assert min(counts["cutmix"], counts["mixup"]) > 25
@@ -79,10 +91,16 @@ def test_with_both_one_of_the_two_is_drawn_for_a_share_of_the_batches() -> None:
 def test_the_losses_of_parts_of_a_mixed_batch_add_up_to_the_whole(weighted: bool) -> None:
     _, shares = mixed(0, mixup=1.0)
     logits = torch.randn(8, 8)
-    weights = balanced_weights(torch.tensor([0, 0, 0, 1, 2, 3, 4, 5, 6, 7]), 8) if weighted else None
-    parts = [part_loss(a, b, shares, weights, 0.1)
-             for a, b in zip(logits.tensor_split(3), shares.tensor_split(3), strict=True)]  # fmt: skip
-    torch.testing.assert_close(torch.stack(parts).sum(), part_loss(logits, shares, shares, weights, 0.1))
+    weights = (
+        balanced_weights(torch.tensor([0, 0, 0, 1, 2, 3, 4, 5, 6, 7]), 8) if weighted else None
+    )
+    parts = [
+        part_loss(a, b, shares, weights, 0.1)
+        for a, b in zip(logits.tensor_split(3), shares.tensor_split(3), strict=True)
+    ]
+    torch.testing.assert_close(
+        torch.stack(parts).sum(), part_loss(logits, shares, shares, weights, 0.1)
+    )
     sure = nn.functional.one_hot(LABELS, 8).float()
     torch.testing.assert_close(
         part_loss(logits, sure, sure, weights, 0.1), part_loss(logits, LABELS, LABELS, weights, 0.1)
@@ -98,7 +116,9 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(data: Data) -> None
         with torch.no_grad():
             network.weight += 1
         average.update(set())
-        decay = min(0.5, (1 + updates) / (10 + updates))  # an average of a few steps is not that of none
+        decay = min(
+            0.5, (1 + updates) / (10 + updates)
+        )  # an average of a few steps is not that of none
         expected = decay * expected + (1 - decay) * network.weight.detach()
     torch.testing.assert_close(average.best_guess.weight, expected)
     assert Average(network, 0.0).best_guess is network
@@ -110,7 +130,9 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(data: Data) -> None
     probabilities = learner.predict_proba(data.valid.arrays())
     best = max(rows, key=lambda row: (row["valid/accuracy"], -row["valid/loss"]))
     own = probabilities[np.arange(len(data.valid)), data.valid.labels.numpy()]
-    assert -np.log(own).mean() == pytest.approx(best["valid/loss"], rel=1e-5)  # what was evaluated was kept
+    assert -np.log(own).mean() == pytest.approx(
+        best["valid/loss"], rel=1e-5
+    )  # what was evaluated was kept
 
 
 def test_dropout_rises_over_the_epochs(data: Data) -> None:
@@ -143,7 +165,9 @@ def test_flips_make_an_image_and_its_mirror_image_one(data: Data) -> None:
 
 def test_memory_efficient_computes_in_four_times_as_many_parts(data: Data) -> None:
     rows: list[dict[str, float]] = []
-    learner = DeepV1Learner("standard", replace(TINY, memory_efficient=True), data.dataset.classes, 0)
+    learner = DeepV1Learner(
+        "standard", replace(TINY, memory_efficient=True), data.dataset.classes, 0
+    )
     learner.fit(data.train, data.valid, lambda epoch, row: rows.append(row))
     assert rows[0]["accumulation"] == 4
     with pytest.raises(UserError, match="with --memory-efficient makes 8 parts"):

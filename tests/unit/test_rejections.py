@@ -1,4 +1,6 @@
-"""What the write queue retries, what it rejects, and what becomes of a run whose write was rejected."""
+"""What the write queue retries, what it rejects, and what becomes of a run whose write was
+rejected.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def test_unknown_error_of_an_artifact_store_is_retried(tmp_path: Path) -> None:
     assert tries == ["model"] * 4
 
 
-@pytest.mark.parametrize("error", [MlflowException("no", INVALID_PARAMETER_VALUE), TypeError("ours"), KeyError("x")])
+@pytest.mark.parametrize(
+    "error", [MlflowException("no", INVALID_PARAMETER_VALUE), TypeError("ours"), KeyError("x")]
+)
 def test_rejection_and_own_defect_are_not_retried(tmp_path: Path, error: Exception) -> None:
     def reject(kind: str, arguments: dict[str, Any]) -> None:
         raise error
@@ -58,7 +62,9 @@ def test_rejection_and_own_defect_are_not_retried(tmp_path: Path, error: Excepti
     assert (tmp_path / REJECTED).is_file()
 
 
-def test_version_without_a_stored_model_is_never_registered(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_without_a_stored_model_is_never_registered(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
         raise MlflowException("the artifact store rejects it", INVALID_PARAMETER_VALUE)
 

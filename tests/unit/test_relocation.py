@@ -18,7 +18,9 @@ def make_project(folder: Path, template: Path) -> str:
     store = folder / "mlflow.db"
     store.write_bytes(template.read_bytes())
     with sqlite3.connect(store) as database:
-        database.execute("update experiments set artifact_location = ?", [str(folder / "mlruns" / "0")])
+        database.execute(
+            "update experiments set artifact_location = ?", [str(folder / "mlruns" / "0")]
+        )
     database.close()
     client = MlflowClient(tracking_uri=f"sqlite:///{store}")
     run = client.create_run("0")
@@ -26,7 +28,9 @@ def make_project(folder: Path, template: Path) -> str:
     model = client.create_logged_model("0", "model", source_run_id=run.info.run_id)
     client.finalize_logged_model(model.model_id, "READY")
     client.create_registered_model("m")
-    client.create_model_version("m", f"{folder}/mlruns/0/models/{model.model_id}/artifacts", run.info.run_id)
+    client.create_model_version(
+        "m", f"{folder}/mlruns/0/models/{model.model_id}/artifacts", run.info.run_id
+    )
     elsewhere = client.create_experiment("elsewhere", "s3://bucket/mlruns/1")
     client.create_run(elsewhere)
     return str(run.info.run_id)
@@ -40,8 +44,14 @@ def test_a_moved_project_is_mended_after_a_copy(
     (tmp_path / name).rename(tmp_path / "after")
     store = tmp_path / "after" / "mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
-    assert any("--relocate" in finding.text for finding in examine(tmp_path, create_store=False) if not finding.ok)
-    with pytest.raises(UserError, match="doctor --relocate"):  # or MLflow would make the old folders again
+    assert any(
+        "--relocate" in finding.text
+        for finding in examine(tmp_path, create_store=False)
+        if not finding.ok
+    )
+    with pytest.raises(
+        UserError, match="doctor --relocate"
+    ):  # or MLflow would make the old folders again
         open_store()
     done = relocate(store)
     open_store()
@@ -59,6 +69,8 @@ def test_a_moved_project_is_mended_after_a_copy(
         relocate(store)
 
 
-def test_a_project_that_stands_where_it_was_is_left_alone(tmp_path: Path, template_store: Path) -> None:
+def test_a_project_that_stands_where_it_was_is_left_alone(
+    tmp_path: Path, template_store: Path
+) -> None:
     make_project(tmp_path / "here", template_store)
     assert find_moved_from(tmp_path / "here" / "mlflow.db") is None

@@ -39,14 +39,34 @@ from eyevsai.tracking.results import Result, read_columns, read_results, read_ru
 from tests.conftest import write_images
 
 NOW = "2026-03-03T12:00:00+00:00"
-PASSED = {"onnx": Export("passed", "runs:/r/exports/onnx", "/exports/onnx", False, {"max_difference": 1e-7})}
+PASSED = {
+    "onnx": Export(
+        "passed", "runs:/r/exports/onnx", "/exports/onnx", False, {"max_difference": 1e-7}
+    )
+}
 CLASSES = ("cat", "dog")
 CANDIDATE = Candidate(
-    key="pets-deep_v2-resnet", dataset="pets", family="deep_v2", variation="resnet", number=1, run_id="r",
-    experiment_id="0", fingerprint="f", parts=("pets",), registered_ms=0, stage="", has_model=True, took_s=12.5,
-    metrics={"test/accuracy": 0.8, "best/accuracy": 0.9}, exports=PASSED, objections=(), size_bytes=10, parameters=5,
-    image_size=96, threshold=None,
-)  # fmt: skip
+    key="pets-deep_v2-resnet",
+    dataset="pets",
+    family="deep_v2",
+    variation="resnet",
+    number=1,
+    run_id="r",
+    experiment_id="0",
+    fingerprint="f",
+    parts=("pets",),
+    registered_ms=0,
+    stage="",
+    has_model=True,
+    took_s=12.5,
+    metrics={"test/accuracy": 0.8, "best/accuracy": 0.9},
+    exports=PASSED,
+    objections=(),
+    size_bytes=10,
+    parameters=5,
+    image_size=96,
+    threshold=None,
+)
 READY = Reported(CANDIDATE, "it is the only version", CLASSES, CLASSES, "/folder", False)
 ACCURACIES = st.lists(st.floats(0.01, 1.0) | st.sampled_from([0.25, 0.5]), max_size=15)
 
@@ -54,7 +74,13 @@ ACCURACIES = st.lists(st.floats(0.01, 1.0) | st.sampled_from([0.25, 0.5]), max_s
 def model_of(number: int, metrics: dict[str, float], **changes: Any) -> Reported:
     kinds = [(family, name) for family in FAMILIES for name in family_of(family).variations]
     family, variation = kinds[number % len(kinds)]
-    version = replace(CANDIDATE, key=f"pets-{family}-{variation}", family=family, variation=variation, metrics=metrics)
+    version = replace(
+        CANDIDATE,
+        key=f"pets-{family}-{variation}",
+        family=family,
+        variation=variation,
+        metrics=metrics,
+    )
     return replace(READY, version=replace(version, **changes))
 
 
@@ -73,10 +99,17 @@ def test_every_accuracy_has_one_level_and_a_better_one_none_below(accuracies: li
         assert Counter(levels)[2] == sum(value > upper for value in accuracies)
 
 
-@pytest.mark.parametrize(("accuracies", "levels"), [
-    ([], []), ([0.5], ["easy"]), ([0.9, 0.5], ["hard", "easy"]), ([0.5, 0.5], ["easy", "easy"]),
-    ([0.1, 0.5, 0.9], ["easy", "medium", "hard"]), ([0.5] * 4, ["easy"] * 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("accuracies", "levels"),
+    [
+        ([], []),
+        ([0.5], ["easy"]),
+        ([0.9, 0.5], ["hard", "easy"]),
+        ([0.5, 0.5], ["easy", "easy"]),
+        ([0.1, 0.5, 0.9], ["easy", "medium", "hard"]),
+        ([0.5] * 4, ["easy"] * 4),
+    ],
+)
 def test_few_models_have_levels_too(accuracies: list[float], levels: list[str]) -> None:
     assert split_levels(accuracies) == levels
 
@@ -90,7 +123,9 @@ def test_a_report_is_what_its_schema_says(accuracies: list[float | None]) -> Non
     scored = [value for value in accuracies if is_scored(value)]
     assert dataset["total_models_available"] == len(scored)
     assert (dataset["best_model"] or {"accuracy": None})["accuracy"] == max(scored, default=None)
-    entries = [entry for level in dataset["difficulty_levels"].values() for entry in level["models"]]
+    entries = [
+        entry for level in dataset["difficulty_levels"].values() for entry in level["models"]
+    ]
     assert len({entry["model_key"] for entry in entries}) == len(entries)
     for level in dataset["difficulty_levels"].values():
         found = [entry["accuracy"] for entry in level["models"]]
@@ -109,8 +144,15 @@ def test_the_schema_refuses_what_a_backend_cannot_use() -> None:
     jsonschema.Draft202012Validator.check_schema(read_schema())
     good = build_game_report([READY], NOW)
     entry = good["datasets"]["pets"]["difficulty_levels"]["easy"]["models"][0]
-    for name, bad in (("model_path", "/home/me/model.pth"), ("model_key", ""), ("accuracy", 0.0), ("version", 1),
-                      ("export_formats", []), ("training_time", -1), ("model_format", "pickle")):  # fmt: skip
+    for name, bad in (
+        ("model_path", "/home/me/model.pth"),
+        ("model_key", ""),
+        ("accuracy", 0.0),
+        ("version", 1),
+        ("export_formats", []),
+        ("training_time", -1),
+        ("model_format", "pickle"),
+    ):
         before, entry[name] = entry[name], bad
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(good, read_schema())
@@ -118,16 +160,30 @@ def test_the_schema_refuses_what_a_backend_cannot_use() -> None:
     jsonschema.validate(good, read_schema())
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({"metrics": {"best/accuracy": 0.9}}, "eyevsai evaluate --model-uri models:/pets-deep_v2-resnet/1"),
-    ({"metrics": {"test/accuracy": 0.0}}, "right on no test image"),
-    ({"experiment_id": ""}, "its run was deleted"),
-    ({"exports": {}}, "no export that was held against it"),
-    ({"exports": PASSED | {"openvino": Export("refused", "", None, False)}}, "as openvino was refused"),
-    ({"exports": {"onnx": replace(PASSED["onnx"], is_missing=True, folder=None)}}, "as onnx are gone"),
-    ({"objections": ("the gate did not let it through",)}, "the gate did not let it through"),
-])  # fmt: skip
-def test_each_fact_that_keeps_a_model_from_deployment_is_said(changes: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"metrics": {"best/accuracy": 0.9}},
+            "eyevsai evaluate --model-uri models:/pets-deep_v2-resnet/1",
+        ),
+        ({"metrics": {"test/accuracy": 0.0}}, "right on no test image"),
+        ({"experiment_id": ""}, "its run was deleted"),
+        ({"exports": {}}, "no export that was held against it"),
+        (
+            {"exports": PASSED | {"openvino": Export("refused", "", None, False)}},
+            "as openvino was refused",
+        ),
+        (
+            {"exports": {"onnx": replace(PASSED["onnx"], is_missing=True, folder=None)}},
+            "as onnx are gone",
+        ),
+        ({"objections": ("the gate did not let it through",)}, "the gate did not let it through"),
+    ],
+)
+def test_each_fact_that_keeps_a_model_from_deployment_is_said(
+    changes: dict[str, Any], said: str
+) -> None:
     assert READY.is_ready
     model = replace(READY, version=replace(CANDIDATE, **changes))
     assert not model.is_ready
@@ -152,40 +208,69 @@ def chosen(*versions: Candidate) -> tuple[int, str]:
 
 
 def test_production_then_test_then_valid_accuracy_choose_a_version() -> None:
-    tested, better = replace(CANDIDATE, number=1), replace(CANDIDATE, number=2, metrics={"best/accuracy": 1.0})
+    tested, better = (
+        replace(CANDIDATE, number=1),
+        replace(CANDIDATE, number=2, metrics={"best/accuracy": 1.0}),
+    )
     assert chosen(tested, better) == (1, "it is the best of 2 versions by test accuracy")
     assert chosen(replace(better, metrics={"best/accuracy": 0.5}), replace(better, number=3)) == (
-        3, "it is the best of 2 versions by valid accuracy")  # fmt: skip
+        3,
+        "it is the best of 2 versions by valid accuracy",
+    )
     assert chosen(tested, replace(better, stage="production"))[0] == 2
     assert chosen(tested, replace(tested, number=4))[0] == 4  # of equal ones the newest
     assert chosen(replace(tested, has_model=False), better)[0] == 2
     assert choose_versions([replace(tested, has_model=False)]) == {}
-    assert "nobody knows" in chosen(replace(tested, metrics={}), replace(tested, number=2, metrics={}))[1]
+    assert (
+        "nobody knows"
+        in chosen(replace(tested, metrics={}), replace(tested, number=2, metrics={}))[1]
+    )
 
 
 def test_tables_hold_every_version_and_no_nan() -> None:
-    other = replace(CANDIDATE, number=2, metrics=finite({"best/accuracy": math.nan, "lr": 0.1}), took_s=None)
+    other = replace(
+        CANDIDATE, number=2, metrics=finite({"best/accuracy": math.nan, "lr": 0.1}), took_s=None
+    )
     rows = list_versions([other, CANDIDATE], [READY])
     first, second = csv.DictReader(write_csv(rows).splitlines())
     assert (first["version"], first["reported"], first["deployment_ready"], first["accuracy"]) == (
-        "1", "true", "true", "0.8")  # fmt: skip
+        "1",
+        "true",
+        "true",
+        "0.8",
+    )
     assert (second["reported"], second["deployment_ready"], second["accuracy"]) == ("false", "", "")
     assert first["training_time"] == "12.5"
     worse = model_of(0, {"test/accuracy": 0.6})
     summary = summarize([CANDIDATE, other, worse.version], [READY, worse], NOW)
-    assert summary["summary_statistics"] == pytest.approx({"mean": 0.7, "std": 0.1, "min": 0.6, "max": 0.8})
+    assert summary["summary_statistics"] == pytest.approx(
+        {"mean": 0.7, "std": 0.1, "min": 0.6, "max": 0.8}
+    )
     assert summary["best_overall_model"] == {
-        "model": "deep_v2/resnet", "dataset": "pets", "accuracy": 0.8, "accuracy_of": "test", "version": "1",
+        "model": "deep_v2/resnet",
+        "dataset": "pets",
+        "accuracy": 0.8,
+        "accuracy_of": "test",
+        "version": "1",
         "model_key": "pets-deep_v2-resnet",
-    }  # fmt: skip
-    assert (summary["total_models_trained"], summary["total_models"], summary["deployment_ready"]) == (3, 2, 2)
+    }
+    assert (
+        summary["total_models_trained"],
+        summary["total_models"],
+        summary["deployment_ready"],
+    ) == (3, 2, 2)
     assert summarize([other], [], NOW)["best_overall_model"] is None
 
 
 @pytest.mark.parametrize("accuracies", [[], [0.5], [0.1, 0.2, 0.3] * 8])
 def test_pictures_of_any_number_of_models(accuracies: list[float], tmp_path: Path) -> None:
     versions = [
-        replace(CANDIDATE, dataset=f"$d{number}$", variation=str(number), metrics={"test/accuracy": value})
+        replace(
+            CANDIDATE,
+            dataset=f"$d{number}$",
+            variation=str(number),
+            metrics={"test/accuracy": value},
+        )
         for number, value in enumerate(accuracies)
     ]
     for name, figure in draw_overview(versions).items():
@@ -195,7 +280,9 @@ def test_pictures_of_any_number_of_models(accuracies: list[float], tmp_path: Pat
 
 def test_names_on_the_page_are_text() -> None:
     nasty = '"><script>alert(1)</script>'
-    model = replace(READY, version=replace(CANDIDATE, dataset=nasty, run_id='"x', experiment_id='" onclick="'))
+    model = replace(
+        READY, version=replace(CANDIDATE, dataset=nasty, run_id='"x', experiment_id='" onclick="')
+    )
     summary = summarize([model.version], [model], NOW)
     pictures = {name: draw_png(figure) for name, figure in draw_overview([model.version]).items()}
     page = render_overview_page([model], summary, pictures, "http://server:5000")
@@ -206,7 +293,10 @@ def test_names_on_the_page_are_text() -> None:
 
 def test_lists_of_models_and_datasets_are_checked() -> None:
     assert choose_models("deep_v1, transfer/vgg16,deep_v1") == [
-        ("deep_v1", "standard"), ("deep_v1", "residual"), ("transfer", "vgg16")]  # fmt: skip
+        ("deep_v1", "standard"),
+        ("deep_v1", "residual"),
+        ("transfer", "vgg16"),
+    ]
     with pytest.raises(UserError, match=r"Did you mean 'transfer/vgg16'\?"):
         choose_models("transfer/vgg19")
     with pytest.raises(UserError, match="names no dataset"):
@@ -245,16 +335,23 @@ def _set_begin(folder: Path, run_id: str, started_ms: int) -> None:
     database.close()
 
 
-def test_a_run_says_of_which_datasets_its_own_is_composed(workplace: Path, cache_root: Path) -> None:
+def test_a_run_says_of_which_datasets_its_own_is_composed(
+    workplace: Path, cache_root: Path
+) -> None:
     for name in ("beans", "pets"):
         write_images(workplace / "root" / name, {"a": 8, "b": 8})
-    union = DataSettings(dataset="combined_all", data_root=str(workplace / "root"), cache_root=str(cache_root))
+    union = DataSettings(
+        dataset="combined_all", data_root=str(workplace / "root"), cache_root=str(cache_root)
+    )
     uri = os.environ["MLFLOW_TRACKING_URI"]
     with start_run(uri, "union", {}, workplace / "state") as run:
         log_input(run, load_dataset(union))
         run.metrics({"best/accuracy": 0.5, "best/loss": 2.0}, step=1)
         run.metrics({"best/accuracy": 0.75}, step=2)
     assert result_of(uri, run.run_id).parts == ("beans", "pets")
-    assert result_of(uri, run.run_id).metrics.items() >= {"best/accuracy": 0.75, "best/loss": 2.0}.items()
+    assert (
+        result_of(uri, run.run_id).metrics.items()
+        >= {"best/accuracy": 0.75, "best/loss": 2.0}.items()
+    )
     MlflowClient().delete_run(run.run_id)
     assert read_results(uri, [run.run_id]) == {}

@@ -40,10 +40,16 @@ def test_lock_of_a_deleted_folder_is_not_the_lock_of_the_new_one(
             folder.claim()
 
 
-def test_deletion_takes_nothing_of_the_next_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deletion_takes_nothing_of_the_next_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from eyevsai import run_folder
 
-    folder, rmtree, reached = RunFolder(tmp_path, "run"), run_folder.shutil.rmtree, threading.Event()
+    folder, rmtree, reached = (
+        RunFolder(tmp_path, "run"),
+        run_folder.shutil.rmtree,
+        threading.Event(),
+    )
 
     def slow(path: Path, **named: bool) -> None:
         reached.set()
@@ -70,14 +76,23 @@ def test_interrupted_deletion_is_finished_later(tmp_path: Path) -> None:
     assert not trash.exists()
 
 
-@pytest.mark.parametrize(("changes", "here"), [
-    ({"machine": "another"}, {}), ({"machine": ""}, {}), ({}, {"machine_id": ""}), ({}, {"boot_id": ""}),
-    ({"boot": "earlier"}, {}), ({"boot": None}, {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "here"),
+    [
+        ({"machine": "another"}, {}),
+        ({"machine": ""}, {}),
+        ({}, {"machine_id": ""}),
+        ({}, {"boot_id": ""}),
+        ({"boot": "earlier"}, {}),
+        ({"boot": None}, {}),
+    ],
+)
 def test_process_of_an_unknown_machine_is_judged_by_its_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], here: dict[str, str]
 ) -> None:
-    """Without /proc two hosts of one name could be told apart by nothing: a live run was marked FAILED."""
+    """Without /proc two hosts of one name could be told apart by nothing: a live run was marked
+    FAILED.
+    """
     from eyevsai.tracking import process
 
     dead = describe_process() | {"pid": 2**22 - 1} | changes
@@ -102,7 +117,9 @@ def test_machine_and_start_are_known_without_proc(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(machine.uuid, "getnode", lambda: 0x0242AC110002)
         assert machine.machine_id() == "0242ac110002"
         machine.machine_id.cache_clear()
-        monkeypatch.setattr(machine.uuid, "getnode", lambda: 0x0142AC110002)  # a random number of Python's
+        monkeypatch.setattr(
+            machine.uuid, "getnode", lambda: 0x0142AC110002
+        )  # a random number of Python's
         assert machine.machine_id() == ""
     finally:
         for name in ("machine_id", "boot_id"):

@@ -17,7 +17,9 @@ TAGS = {"dataset": "pets", "model": "deep_v1"}
 
 def make(status: str = "FINISHED", **tags: str) -> str:
     client = MlflowClient()
-    run_id: str = client.create_run("0", tags={"job": "tune", "study": "s", **TAGS, **tags}).info.run_id
+    run_id: str = client.create_run(
+        "0", tags={"job": "tune", "study": "s", **TAGS, **tags}
+    ).info.run_id
     client.set_terminated(run_id, status)
     return run_id
 
@@ -38,7 +40,9 @@ def test_the_newest_finished_study_of_the_same_model_is_found() -> None:
 
 
 @pytest.mark.usefixtures("workplace")
-@pytest.mark.parametrize("name", ["cat's", 'a "b"', "x' or '1' = '1", "naïve; drop", "back\\", "it's \"so\"\\'"])
+@pytest.mark.parametrize(
+    "name", ["cat's", 'a "b"', "x' or '1' = '1", "naïve; drop", "back\\", "it's \"so\"\\'"]
+)
 def test_names_are_data_and_never_part_of_the_question(name: str) -> None:
     other, own = make(), make(dataset=name)
     assert find_study(find_store(), {**TAGS, "dataset": name}, None) == own
@@ -54,7 +58,9 @@ def test_an_artifact_that_is_not_there_is_none(workplace: Path) -> None:
 
 
 @pytest.mark.usefixtures("workplace")
-def test_runs_of_every_experiment_are_found_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_every_experiment_are_found_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     client, uri, original = MlflowClient(), find_store(), MlflowClient.search_experiments
     for number in range(3):
         client.create_experiment(f"experiment {number}")

@@ -25,7 +25,9 @@ from tests.conftest import draw_image
 def made(stripes: Path, cache_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), dataset.classes, 0)
-    return write_package(learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("made"), {})
+    return write_package(
+        learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("made"), {}
+    )
 
 
 @pytest.fixture
@@ -44,7 +46,9 @@ def test_every_way_to_give_an_image_gives_the_same_answer(package: Path, tmp_pat
     predictions = classifier.predict_batch([pixels, path, str(path), data])
     assert len({prediction.probability for prediction in predictions}) == 1
     model = PyfuncModel(classifier)
-    table = model.predict(pd.DataFrame({"image": [str(path), data, base64.b64encode(data).decode(), pixels]}))
+    table = model.predict(
+        pd.DataFrame({"image": [str(path), data, base64.b64encode(data).decode(), pixels]})
+    )
     assert list(table.columns) == ["label", "probability", "probabilities"]
     assert set(table["label"]) == {predictions[0].label}
     assert predictions[0].top(1) == [(predictions[0].label, predictions[0].probability)]
@@ -64,7 +68,11 @@ def test_a_prediction_below_the_threshold_is_unsure_on_wish(package: Path) -> No
 
 
 def test_images_are_read_one_after_another(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures, alive, most = [draw_image(number % 3, number, 40 + number, 50) for number in range(150)], [], 0
+    pictures, alive, most = (
+        [draw_image(number % 3, number, 40 + number, 50) for number in range(150)],
+        [],
+        0,
+    )
 
     def watched(content: bytes, depth: object) -> np.ndarray:
         nonlocal most
@@ -77,17 +85,28 @@ def test_images_are_read_one_after_another(package: Path, monkeypatch: pytest.Mo
     answer = classifier._model.predict_proba
     expected = answer(pictures)
     monkeypatch.setattr("eyevsai.serving.classifier.decode", watched)
-    monkeypatch.setattr(classifier._model, "predict_proba", lambda some: asked.append(len(some)) or answer(some))
+    monkeypatch.setattr(
+        classifier._model, "predict_proba", lambda some: asked.append(len(some)) or answer(some)
+    )
     said = classifier.predict_batch([b"image"] * len(pictures))
     assert most <= 2  # the one that is resized, and the next
     assert asked == [128, 22]  # of small squares
-    np.testing.assert_array_equal([list(each.probabilities.values()) for each in said], expected)  # to the bit
+    np.testing.assert_array_equal(
+        [list(each.probabilities.values()) for each in said], expected
+    )  # to the bit
     assert classifier.predict_batch([]) == []
 
 
 @pytest.mark.parametrize(
     "image",
-    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "nowhere.png", b"no image", 7],
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+        "nowhere.png",
+        b"no image",
+        7,
+    ],
     ids=str,
 )
 def test_what_is_no_image_is_said(package: Path, image: object) -> None:
@@ -104,16 +123,26 @@ def test_a_server_takes_no_paths(package: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        ("ä", "'ä' is not base64"), ([[1, 2], [3]], "lists of unequal lengths"), ([[[256, 0, 0]]], "not 256."),
-        ([[[0, -1, 0]]], "not -1."), ([[[0.5, 0.2, 1.9]]], "not 0.5."), ([[[float("nan"), 0, 0]]], "not nan."),
-        ([[["a", "b", "c"]]], "lists of something else"), ([[[None, 0, 0]]], "lists of something else"),
-        ([[[True, True, True]]], "lists of something else"), ([[[10**30, 0, 0]]], "lists of something else"),
-        ([], "shape (0,)"), ([[1, 2, 3]], "shape (1, 3)"), ([[[[1, 2, 3]]]], "shape (1, 1, 1, 3)"),
-        (["AAAA"], '{"dataframe_records": [{"image": ...}, ...]}'), (None, "not null."), ({"a": 1}, 'not {"a": 1}.'),
+        ("ä", "'ä' is not base64"),
+        ([[1, 2], [3]], "lists of unequal lengths"),
+        ([[[256, 0, 0]]], "not 256."),
+        ([[[0, -1, 0]]], "not -1."),
+        ([[[0.5, 0.2, 1.9]]], "not 0.5."),
+        ([[[float("nan"), 0, 0]]], "not nan."),
+        ([[["a", "b", "c"]]], "lists of something else"),
+        ([[[None, 0, 0]]], "lists of something else"),
+        ([[[True, True, True]]], "lists of something else"),
+        ([[[10**30, 0, 0]]], "lists of something else"),
+        ([], "shape (0,)"),
+        ([[1, 2, 3]], "shape (1, 3)"),
+        ([[[[1, 2, 3]]]], "shape (1, 1, 1, 3)"),
+        (["AAAA"], '{"dataframe_records": [{"image": ...}, ...]}'),
+        (None, "not null."),
+        ({"a": 1}, 'not {"a": 1}.'),
         ("AAAA", "not an image in a known format"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_record_that_is_no_image_is_said(package: Path, cell: object, reason: str) -> None:
     good = [[[1, 2, 3]] * 4] * 4
     with pytest.raises(UserError) as refused:
@@ -134,7 +163,9 @@ def test_an_input_without_the_column_is_said(package: Path) -> None:
         PyfuncModel(eyevsai.load(str(package))).predict(pd.DataFrame({"picture": ["x"]}))
 
 
-@pytest.mark.parametrize("name", ["code/evil.py", "data/model/model.pkl", "python_model.pkl", "data/evil.pt"])
+@pytest.mark.parametrize(
+    "name", ["code/evil.py", "data/model/model.pkl", "python_model.pkl", "data/evil.pt"]
+)
 def test_a_file_that_is_not_ours_is_refused(package: Path, name: str) -> None:
     (package / name).parent.mkdir(exist_ok=True)
     (package / name).write_bytes(b"x")
@@ -144,9 +175,16 @@ def test_a_file_that_is_not_ours_is_refused(package: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"loader_module": "os"}, {"code": "code"}, {"data": "../elsewhere"}, {"loader_module": "mlflow.sklearn"}],
+    [
+        {"loader_module": "os"},
+        {"code": "code"},
+        {"data": "../elsewhere"},
+        {"loader_module": "mlflow.sklearn"},
+    ],
 )
-def test_an_mlmodel_that_names_something_else_is_refused(package: Path, change: dict[str, str]) -> None:
+def test_an_mlmodel_that_names_something_else_is_refused(
+    package: Path, change: dict[str, str]
+) -> None:
     described = yaml.safe_load((package / "MLmodel").read_text())
     described["flavors"]["python_function"] |= change
     (package / "MLmodel").write_text(yaml.safe_dump(described))

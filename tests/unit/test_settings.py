@@ -16,7 +16,9 @@ from eyevsai.settings import Choice, Doc, Range, Search, Setting, Settings, sett
 class Shared(Settings):
     PANEL: ClassVar[str] = "Shared"
 
-    lr: Annotated[float, Range(1e-5, 1e-1, log=True), Search(Range(1e-4, 1e-2)), Doc("Rate.")] = 1e-3
+    lr: Annotated[float, Range(1e-5, 1e-1, log=True), Search(Range(1e-4, 1e-2)), Doc("Rate.")] = (
+        1e-3
+    )
     steps: Annotated[int, Range(1, 100), Doc("Steps.")] = 10
     kind: Annotated[str, Choice(("a", "b")), Doc("Kind.")] = "a"
     fast: Annotated[bool, Doc("Fast.")] = False
@@ -33,16 +35,28 @@ class Family(Shared):
 
 def test_an_overridden_default_keeps_range_help_search_and_panel() -> None:
     lr = next(setting for setting in settings_of(Family) if setting.name == "lr")
-    assert (lr.default, lr.allowed, lr.doc, lr.panel) == (5e-3, Range(1e-5, 1e-1, log=True), "Rate.", "Shared")
+    assert (lr.default, lr.allowed, lr.doc, lr.panel) == (
+        5e-3,
+        Range(1e-5, 1e-1, log=True),
+        "Rate.",
+        "Shared",
+    )
     assert lr.search == Range(1e-4, 1e-2)
     assert Family().lr == 5e-3
 
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
-    [("lr", "1e-4", 1e-4), ("steps", "7", 7), ("kind", "b", "b"), ("fast", "True", True), ("fast", "off", False),
-     ("note", "", None), ("note", "x", "x")],
-)  # fmt: skip
+    [
+        ("lr", "1e-4", 1e-4),
+        ("steps", "7", 7),
+        ("kind", "b", "b"),
+        ("fast", "True", True),
+        ("fast", "off", False),
+        ("note", "", None),
+        ("note", "x", "x"),
+    ],
+)
 def test_parse_reads_what_people_type(name: str, text: str, value: object) -> None:
     setting = next(setting for setting in settings_of(Shared) if setting.name == name)
     assert setting.parse(text) == value
@@ -50,10 +64,15 @@ def test_parse_reads_what_people_type(name: str, text: str, value: object) -> No
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
-    [("lr", "2", "--lr 2.0 is not allowed: it takes a value of 1e-05 to 0.1"), ("lr", "fast", "--lr takes a number"),
-     ("lr", "nan", "--lr nan is not allowed"), ("steps", "1.5", "--steps takes a whole number"),
-     ("kind", "c", "one of a, b"), ("fast", "maybe", "true or false")],
-)  # fmt: skip
+    [
+        ("lr", "2", "--lr 2.0 is not allowed: it takes a value of 1e-05 to 0.1"),
+        ("lr", "fast", "--lr takes a number"),
+        ("lr", "nan", "--lr nan is not allowed"),
+        ("steps", "1.5", "--steps takes a whole number"),
+        ("kind", "c", "one of a, b"),
+        ("fast", "maybe", "true or false"),
+    ],
+)
 def test_parse_says_what_is_wrong(name: str, text: str, message: str) -> None:
     setting = next(setting for setting in settings_of(Shared) if setting.name == name)
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
@@ -84,7 +103,9 @@ def test_an_inherited_setting_can_be_left_out_of_the_search() -> None:
     class Fixed(Shared):
         NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset({"lr"})
 
-    before, after = (next(each for each in settings_of(cls) if each.name == "lr") for cls in (Shared, Fixed))
+    before, after = (
+        next(each for each in settings_of(cls) if each.name == "lr") for cls in (Shared, Fixed)
+    )
     assert (before.search, after.search) == (Range(1e-4, 1e-2), None)
     assert (before.allowed, before.doc) == (after.allowed, after.doc)
 
@@ -92,13 +113,27 @@ def test_an_inherited_setting_can_be_left_out_of_the_search() -> None:
 def test_settings_are_spelled_as_a_shell_takes_them() -> None:
     values = {"max_depth": None, "lr": 0.001, "fast": True, "note": "it's; rm"}
     spelled = spell_flags(values)
-    assert shlex.split(spelled) == ["--max-depth", "", "--lr", "0.001", "--fast", "True", "--note", "it's; rm"]
+    assert shlex.split(spelled) == [
+        "--max-depth",
+        "",
+        "--lr",
+        "0.001",
+        "--fast",
+        "True",
+        "--note",
+        "it's; rm",
+    ]
 
 
-@pytest.mark.parametrize(("value", "said"), [
-    ("", "--root is empty. Give it a value, or leave it out."), ("a\0b", "--root .* is no text"),
-    ("\udcff", "--root .* is no text"),
-], ids=["empty", "zero", "bytes"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", "--root is empty. Give it a value, or leave it out."),
+        ("a\0b", "--root .* is no text"),
+        ("\udcff", "--root .* is no text"),
+    ],
+    ids=["empty", "zero", "bytes"],
+)
 def test_a_text_that_can_be_no_name_is_refused(value: str, said: str) -> None:
     setting = Setting("root", str, False, "data", "", "Data")
     with pytest.raises(UserError, match=said):

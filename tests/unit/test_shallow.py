@@ -1,4 +1,6 @@
-"""The shallow family: every setting reaches what it names, and what was fitted is what scikit-learn fitted."""
+"""The shallow family: every setting reaches what it names, and what was fitted is what scikit-learn
+fitted.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Callable[[int], Data]:
-    folder = write_images(tmp_path_factory.mktemp("uneven") / "set", {"across": 20, "down": 14, "wide": 9})
+    folder = write_images(
+        tmp_path_factory.mktemp("uneven") / "set", {"across": 20, "down": 14, "wide": 9}
+    )
     dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)))
     return lambda size: dataset.open(Preprocessing(size))
 
@@ -87,7 +91,9 @@ def tensors(data: Callable[[int], Data]) -> Callable[[ShallowSettings], dict[str
 
 
 def test_every_setting_is_looked_at() -> None:
-    declared = {setting.name for cls in (SvmSettings, ForestSettings) for setting in settings_of(cls)}
+    declared = {
+        setting.name for cls in (SvmSettings, ForestSettings) for setting in settings_of(cls)
+    }
     assert set(CHANGES) | {"threads"} == declared
 
 
@@ -102,7 +108,10 @@ def test_a_changed_setting_changes_the_model(
         pytest.skip("a setting of the other variation")
     settings = replace(base, **{key: value for key, value in given.items() if key in known})
     before, after = (tensors(each) for each in (settings, replace(settings, **{name: changed})))
-    same = all(before[key].shape == after[key].shape and torch.equal(before[key], after[key]) for key in before)
+    same = all(
+        before[key].shape == after[key].shape and torch.equal(before[key], after[key])
+        for key in before
+    )
     if name == "standardize" and isinstance(base, ForestSettings):
         assert not torch.equal(before["projection.scale"], after["projection.scale"])
     assert not same
@@ -117,9 +126,14 @@ def test_images_are_described_once_for_all_estimators(
         raise AssertionError("images were described again")
 
     monkeypatch.setattr(ShallowLearner, "_describe", refuse)
-    assert fitted(data, replace(SVM, C=0.01)).temperature_.state_dict() != first.temperature_.state_dict()
+    assert (
+        fitted(data, replace(SVM, C=0.01)).temperature_.state_dict()
+        != first.temperature_.state_dict()
+    )
     with pytest.raises(AssertionError, match="described again"):
-        fitted(data, replace(SVM, color_hues=7))  # of no other test: what one described stays described
+        fitted(
+            data, replace(SVM, color_hues=7)
+        )  # of no other test: what one described stays described
     source = data(SVM.image_size)
     uncached = replace(source.train, cache=None)
     with pytest.raises(AssertionError, match="described again"):
@@ -136,12 +150,18 @@ def test_threads_reach_torch_and_are_said(data: Callable[[int], Data]) -> None:
 
 
 @pytest.fixture(scope="module", params=["made", "photos"])
-def inputs(request: pytest.FixtureRequest, cache_root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def inputs(
+    request: pytest.FixtureRequest, cache_root: Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Projected features and labels to fit to, and others to predict."""
     if request.param == "made":
         random = np.random.default_rng(0)
         labels = random.integers(0, 7, 300)
-        return random.normal(size=(300, 12)) + labels[:, None] / 3, labels, random.normal(size=(50, 12))
+        return (
+            random.normal(size=(300, 12)) + labels[:, None] / 3,
+            labels,
+            random.normal(size=(50, 12)),
+        )
     if not PHOTOS.is_dir():
         pytest.skip(f"no photographs at {PHOTOS}: set EYEVSAI_PHOTOS")
     settings = SvmSettings(image_size=64, components=60)
@@ -172,10 +192,14 @@ def test_machines_decide_as_scikit_learns(
 
 
 def test_machines_decide_alike_where_there_is_no_float64() -> None:
-    """Sums whose parts cancel out; added up one after another in float32, class by class, they are wrong by 1e-4."""
+    """Sums whose parts cancel out; added up one after another in float32, class by class, they are
+    wrong by 1e-4.
+    """
     random = np.random.default_rng(0)
     inputs, labels = random.normal(size=(1000, 50)), np.arange(1000) * 5 // 1000
-    machines = fit_svm(SvmSettings(C=10.0, gamma=0.02), inputs, labels, np.ones(1000), seed=0, threads=2)
+    machines = fit_svm(
+        SvmSettings(C=10.0, gamma=0.02), inputs, labels, np.ones(1000), seed=0, threads=2
+    )
     others = torch.from_numpy(random.normal(size=(300, 50)))
     exact = machines(others)
     assert (machines.float()(others.float()) - exact).abs().max() <= 1e-5
@@ -200,12 +224,19 @@ def test_a_projection_is_scikit_learns(reduction: str) -> None:
 
     random = np.random.default_rng(0)
     mixing = random.normal(size=(12, 30)) * 2.0 ** -np.arange(12)[:, None]
-    features, others = ((random.normal(size=(count, 12)) @ mixing + 3).astype(np.float32) for count in (200, 50))
-    steps = {"pca": [PCA(5, svd_solver="randomized", random_state=3)], "none": [],
-             "svd": [TruncatedSVD(5, random_state=3)]}[reduction]  # fmt: skip
+    features, others = (
+        (random.normal(size=(count, 12)) @ mixing + 3).astype(np.float32) for count in (200, 50)
+    )
+    steps = {
+        "pca": [PCA(5, svd_solver="randomized", random_state=3)],
+        "none": [],
+        "svd": [TruncatedSVD(5, random_state=3)],
+    }[reduction]
     peer = make_pipeline(StandardScaler(), *steps).fit(features)
     projection = fit_projection(SvmSettings(reduction=reduction, components=5), features, seed=3)
-    np.testing.assert_allclose(projection(torch.from_numpy(others)).numpy(), peer.transform(others), atol=1e-4)
+    np.testing.assert_allclose(
+        projection(torch.from_numpy(others)).numpy(), peer.transform(others), atol=1e-4
+    )
 
 
 def test_too_many_components_are_bounded_and_said(
@@ -234,7 +265,9 @@ def test_the_temperature_makes_held_out_data_most_probable() -> None:
     assert sorted(seen) == list(range(600))
 
     def loss(factor: float) -> float:
-        return torch.nn.functional.cross_entropy(10 * factor * scores, torch.from_numpy(labels)).item()
+        return torch.nn.functional.cross_entropy(
+            10 * factor * scores, torch.from_numpy(labels)
+        ).item()
 
     assert 0.1 < found < 0.4
     assert loss(found) <= min(loss(found * 1.05), loss(found / 1.05))
@@ -259,19 +292,24 @@ def test_importance_finds_the_feature_that_tells_the_classes() -> None:
             return {"noise": slice(0, 1), "sign": slice(1, 3)}
 
     labels = np.arange(200) % 2
-    features = np.stack([np.random.default_rng(0).random(200), 1.0 - labels, labels], 1).astype(np.float32)
+    features = np.stack([np.random.default_rng(0).random(200), 1.0 - labels, labels], 1).astype(
+        np.float32
+    )
     found = permutation_importance(Leaning(), features, labels, seed=0)
     assert found["noise"] == 0
     assert 0.4 < found["sign"] < 0.6
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({"features": ""}, "--features is empty"),
-    ({"features": "hog,lpb"}, "Did you mean 'lbp'"),
-    ({"features": "hog,hog"}, "names one twice"),
-    ({"image_size": 32, "hog_cells": 20}, "--image-size 32 is too small for --hog-cells 20"),
-    ({"C": 0.0}, "--C 0.0 is not allowed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"features": ""}, "--features is empty"),
+        ({"features": "hog,lpb"}, "Did you mean 'lbp'"),
+        ({"features": "hog,hog"}, "names one twice"),
+        ({"image_size": 32, "hog_cells": 20}, "--image-size 32 is too small for --hog-cells 20"),
+        ({"C": 0.0}, "--C 0.0 is not allowed"),
+    ],
+)
 def test_a_wrong_setting_is_told(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         compose_train({"model": "shallow", **given})
@@ -279,7 +317,9 @@ def test_a_wrong_setting_is_told(given: dict[str, Any], message: str) -> None:
 
 def test_a_class_too_small_to_calibrate_is_named() -> None:
     learner = ShallowLearner("svm_hog_lbp", SVM, ("a", "b"), 0)
-    with pytest.raises(UserError, match=r"3 train images or more of each class; too few of: b \(2\)"):
+    with pytest.raises(
+        UserError, match=r"3 train images or more of each class; too few of: b \(2\)"
+    ):
         learner.prepare(["a"] * 9 + ["b"] * 2)
 
 
@@ -298,11 +338,14 @@ peak = lambda who: resource.getrusage(who).ru_maxrss / 1024
 before = peak(resource.RUSAGE_SELF)
 features = learner.extract(train)
 own = features.numel() * 4 / 2**20
-print(json.dumps([len(train), peak(resource.RUSAGE_SELF) - before - own, peak(resource.RUSAGE_CHILDREN)]))
+rise = peak(resource.RUSAGE_SELF) - before - own
+print(json.dumps([len(train), rise, peak(resource.RUSAGE_CHILDREN)]))
 """
 
 
-def test_images_are_described_a_chunk_at_a_time(data: Callable[[int], Data], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_described_a_chunk_at_a_time(
+    data: Callable[[int], Data], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
     extract = Extractor.extract
 

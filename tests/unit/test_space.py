@@ -26,7 +26,9 @@ def draw(space: Space, defaults: Settings, count: int = 40) -> list[dict[str, An
     return [space.suggest(study.ask(), defaults) for _ in range(count)]
 
 
-def from_file(tmp_path: Path, text: str, declared: type[Settings] = DeepV1Settings, **given: Any) -> Space:
+def from_file(
+    tmp_path: Path, text: str, declared: type[Settings] = DeepV1Settings, **given: Any
+) -> Space:
     path = tmp_path / "space.toml"
     path.write_text(text)
     return declared_space(declared, given, str(path))
@@ -36,7 +38,9 @@ def from_file(tmp_path: Path, text: str, declared: type[Settings] = DeepV1Settin
 def test_what_is_drawn_is_allowed_and_all_of_it_is_looked_at(family: str, variation: str) -> None:
     declared = family_of(family).variations[variation].settings
     space = declared_space(declared, {}, None)
-    assert set(space.dimensions) == {each.name for each in settings_of(declared) if each.search is not None}
+    assert set(space.dimensions) == {
+        each.name for each in settings_of(declared) if each.search is not None
+    }
     drawn = draw(space, declared())
     for values in drawn:
         replace(declared(), **values)
@@ -47,9 +51,14 @@ def test_what_is_drawn_is_allowed_and_all_of_it_is_looked_at(family: str, variat
 
 def test_a_setting_that_does_not_matter_is_left_alone() -> None:
     drawn = draw(declared_space(SvmSettings, {}, None), SvmSettings())
-    assert {("degree" in values, values["kernel"] == "poly") for values in drawn} == {(True, True), (False, False)}
+    assert {("degree" in values, values["kernel"] == "poly") for values in drawn} == {
+        (True, True),
+        (False, False),
+    }
     assert {"components" in values for values in drawn} == {True, False}
-    fixed = draw(declared_space(SvmSettings, {"kernel": "poly", "reduction": "none"}, None), SvmSettings())
+    fixed = draw(
+        declared_space(SvmSettings, {"kernel": "poly", "reduction": "none"}, None), SvmSettings()
+    )
     assert all("degree" in values and "components" not in values for values in fixed)
 
 
@@ -67,7 +76,9 @@ def test_features_are_searched_on_wish_only(tmp_path: Path) -> None:
     assert not {each.name for each in settings_of(FeatureSettings)} & set(
         declared_space(SvmSettings, {}, None).dimensions
     )
-    asked = from_file(tmp_path, "features = ['hog', 'hog,lbp']\nhog_cells = {low = 4, high = 8}\n", SvmSettings)
+    asked = from_file(
+        tmp_path, "features = ['hog', 'hog,lbp']\nhog_cells = {low = 4, high = 8}\n", SvmSettings
+    )
     assert {values["features"] for values in draw(asked, SvmSettings())} == {"hog", "hog,lbp"}
     transfer = declared_space(TransferSettings, {}, None).dimensions
     assert not {"crop_scale", "rotation", "erasing", "mixup", "cutmix"} & set(transfer)
@@ -75,14 +86,20 @@ def test_features_are_searched_on_wish_only(tmp_path: Path) -> None:
 
 
 def test_a_file_narrows_and_fixes(tmp_path: Path) -> None:
-    text = "lr = {low = 1e-4, high = 1e-3}\nbatch_size = [16, 32]\ndropout = 0\nhead_units = {low = 8, high = 64}\n"
+    text = (
+        "lr = {low = 1e-4, high = 1e-3}\nbatch_size = [16, 32]\ndropout = 0\nhead_units = {low "
+        "= 8, high = 64}\n"
+    )
     space = from_file(tmp_path, text, weight_decay=0.5)
     assert space.dimensions["lr"].space == Range(1e-4, 1e-3, log=True)  # as it is declared
     assert space.fixed == {"dropout": 0.0, "weight_decay": 0.5}
     drawn = draw(space, DeepV1Settings())
     assert all(1e-4 <= values["lr"] <= 1e-3 for values in drawn)
     assert {values["batch_size"] for values in drawn} == {16, 32}
-    assert all(isinstance(values["head_units"], int) and 8 <= values["head_units"] <= 64 for values in drawn)
+    assert all(
+        isinstance(values["head_units"], int) and 8 <= values["head_units"] <= 64
+        for values in drawn
+    )
 
 
 @pytest.mark.parametrize(("family", "variation"), ALL)
@@ -106,7 +123,9 @@ def test_defaults_are_a_point_of_the_space(family: str, variation: str) -> None:
         ("policy = ['trivial', 'rand']", "policy", "rand"),
     ],
 )
-def test_a_default_outside_the_space_is_moved_into_it(tmp_path: Path, text: str, setting: str, nearest: Any) -> None:
+def test_a_default_outside_the_space_is_moved_into_it(
+    tmp_path: Path, text: str, setting: str, nearest: Any
+) -> None:
     space = from_file(tmp_path, text, batch_size=16)
     near = space.nearest(DeepV1Settings(batch_size=16))
     assert (near[setting], type(near[setting])) == (nearest, type(nearest))
@@ -116,7 +135,9 @@ def test_a_default_outside_the_space_is_moved_into_it(tmp_path: Path, text: str,
 
 
 def test_what_the_nearest_value_calls_for_is_there_too(tmp_path: Path) -> None:
-    space = from_file(tmp_path, "kernel = ['poly']\ngamma = {low = 1e-4, high = 1e-1}\n", SvmSettings)
+    space = from_file(
+        tmp_path, "kernel = ['poly']\ngamma = {low = 1e-4, high = 1e-1}\n", SvmSettings
+    )
     near = space.nearest(SvmSettings())
     assert (near["kernel"], near["degree"]) == ("poly", 3)
     assert 1e-4 < near["gamma"] < 1e-1  # none by default

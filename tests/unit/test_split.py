@@ -13,7 +13,9 @@ from eyevsai.data.inspection import Item
 from eyevsai.data.split import split_items
 
 
-def make_items(count: int, label: str = "a", split: str | None = None, start: int = 0, group_of: int = 1) -> list[Item]:
+def make_items(
+    count: int, label: str = "a", split: str | None = None, start: int = 0, group_of: int = 1
+) -> list[Item]:
     """`count` images, each `group_of` neighbours of which show the same."""
     items = []
     for number in range(start, start + count):
@@ -24,7 +26,9 @@ def make_items(count: int, label: str = "a", split: str | None = None, start: in
 
 
 def by_name(items: list[Item], seed: int = 0) -> dict[str, str]:
-    return dict(zip((item.name for item in items), split_items(items, seed, 0.15, 0.15), strict=True))
+    return dict(
+        zip((item.name for item in items), split_items(items, seed, 0.15, 0.15), strict=True)
+    )
 
 
 @given(st.integers(3, 400), st.integers(3, 400), st.integers(0, 5))
@@ -32,7 +36,9 @@ def test_each_class_is_shared_out_by_the_fractions(first: int, second: int, seed
     items = make_items(first, "a") + make_items(second, "b")
     splits = split_items(items, seed, 0.15, 0.15)
     for label, count in (("a", first), ("b", second)):
-        found = Counter(split for item, split in zip(items, splits, strict=True) if item.label == label)
+        found = Counter(
+            split for item, split in zip(items, splits, strict=True) if item.label == label
+        )
         assert found["valid"] == found["test"] == max(1, round(0.15 * count))
         assert found["train"] >= 1
 
@@ -86,9 +92,14 @@ def test_shares_are_counted_in_images_and_groups_kept_whole() -> None:
 
 
 @given(st.lists(st.integers(1, 12), min_size=3, max_size=60), st.integers(0, 5))
-def test_no_split_has_more_than_its_share_of_groups_of_any_size(sizes: list[int], seed: int) -> None:
-    items = [replace(item, group=number) for number, size in enumerate(sizes)
-             for item in make_items(size, start=100 * number, group_of=size)]  # fmt: skip
+def test_no_split_has_more_than_its_share_of_groups_of_any_size(
+    sizes: list[int], seed: int
+) -> None:
+    items = [
+        replace(item, group=number)
+        for number, size in enumerate(sizes)
+        for item in make_items(size, start=100 * number, group_of=size)
+    ]
     found = Counter(split_items(items, seed, 0.15, 0.15))
     assert max(found["valid"], found["test"]) <= max(2 * round(0.15 * len(items)), *sizes)
     assert min(found["train"], found["valid"], found["test"]) >= 1
@@ -97,5 +108,7 @@ def test_no_split_has_more_than_its_share_of_groups_of_any_size(sizes: list[int]
 @given(st.integers(3, 60), st.integers(1, 9), st.integers(1, 10), st.integers(0, 3))
 def test_added_images_move_few_groups(groups: int, size: int, added: int, seed: int) -> None:
     before = by_name(make_items(groups * size, group_of=size), seed)
-    after = by_name(make_items(groups * size, group_of=size) + make_items(added, start=100_000), seed)
+    after = by_name(
+        make_items(groups * size, group_of=size) + make_items(added, start=100_000), seed
+    )
     assert sum(before[name] != after[name] for name in before) <= 2 * (added + 2 * size)

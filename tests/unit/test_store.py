@@ -29,9 +29,12 @@ def test_processes_that_start_together_share_one_fresh_store(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("revision", "message"), [("ffff00001111", "newer MLflow"), ("0a8213491aaa", "mlflow db upgrade")]
+    ("revision", "message"),
+    [("ffff00001111", "newer MLflow"), ("0a8213491aaa", "mlflow db upgrade")],
 )
-def test_a_store_of_another_mlflow_says_what_to_do(workplace: Path, revision: str, message: str) -> None:
+def test_a_store_of_another_mlflow_says_what_to_do(
+    workplace: Path, revision: str, message: str
+) -> None:
     with sqlite3.connect(workplace / "mlflow.db") as database:
         database.execute("update alembic_version set version_num = ?", [revision])
     database.close()
@@ -41,11 +44,16 @@ def test_a_store_of_another_mlflow_says_what_to_do(workplace: Path, revision: st
 
 @pytest.mark.parametrize(
     ("uri", "message"),
-    [("sqlite:////proc/mlflow.db", "cannot be written"), ("sqlite:////nowhere/mlflow.db", "No such file or directory"),
-     ("mlruns", "plain-file store"), ("postgresql://u:secret@127.0.0.1:1/x", "cannot be opened"),
-     ("http://127.0.0.1:1", "Nobody answers at http://127.0.0.1:1: .*refused"),
-     ("http://u:secret@127.0.0.1:1", "MLFLOW_TRACKING_PASSWORD"), ("https://secret@host", "MLFLOW_TRACKING_PASSWORD")],
-)  # fmt: skip
+    [
+        ("sqlite:////proc/mlflow.db", "cannot be written"),
+        ("sqlite:////nowhere/mlflow.db", "No such file or directory"),
+        ("mlruns", "plain-file store"),
+        ("postgresql://u:secret@127.0.0.1:1/x", "cannot be opened"),
+        ("http://127.0.0.1:1", "Nobody answers at http://127.0.0.1:1: .*refused"),
+        ("http://u:secret@127.0.0.1:1", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://secret@host", "MLFLOW_TRACKING_PASSWORD"),
+    ],
+)
 def test_a_store_that_cannot_be_opened_is_named(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, uri: str, message: str
 ) -> None:
@@ -68,9 +76,13 @@ def test_passwords_are_never_shown() -> None:
     assert shown("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
 
 
-@pytest.mark.parametrize("uri", [
-    "postgresql://u:secret@host/mlflow", "postgresql://host/mlflow?user=u&password=secret&sslmode=require",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://u:secret@host/mlflow",
+        "postgresql://host/mlflow?user=u&password=secret&sslmode=require",
+    ],
+)
 def test_a_password_is_never_shown(uri: str) -> None:
     assert "secret" not in shown(uri)
     assert "mlflow" in shown(uri)

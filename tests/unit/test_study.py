@@ -24,7 +24,9 @@ def no_result(run_id: str) -> None:
 
 
 def open_study(folder: Path, name: str = "study", epochs: int = 1, **settings: Any) -> Study:
-    study = Study(name, Place(None, folder / "studies.journal"), TuneSettings(**settings), SPACE, epochs)
+    study = Study(
+        name, Place(None, folder / "studies.journal"), TuneSettings(**settings), SPACE, epochs
+    )
     study.begin({"space": SPACE.describe()})
     return study
 
@@ -99,7 +101,9 @@ def test_defaults_that_were_lost_are_begun_again(tmp_path: Path) -> None:
     assert defaults.number == 2
 
 
-def test_defaults_whose_process_died_before_they_were_queued_again_are_queued(tmp_path: Path) -> None:
+def test_defaults_whose_process_died_before_they_were_queued_again_are_queued(
+    tmp_path: Path,
+) -> None:
     study = open_study(tmp_path, n_trials=2)
     study.enqueue_defaults(SvmSettings())
     assert study.ask(0, 0, "p") is not None
@@ -123,7 +127,9 @@ def test_defaults_that_two_processes_queued_run_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_study_gone_on_with_is_the_one_that_nobody_interrupted(tmp_path: Path, sampler: str) -> None:
+def test_a_study_gone_on_with_is_the_one_that_nobody_interrupted(
+    tmp_path: Path, sampler: str
+) -> None:
     whole = work(open_study(tmp_path / "whole", sampler=sampler, n_trials=14))
     parts = work(open_study(tmp_path / "parts", sampler=sampler, n_trials=14), at_most=6)
     parts += work(open_study(tmp_path / "parts", sampler=sampler, n_trials=14))
@@ -164,7 +170,9 @@ def test_a_trial_that_waits_keeps_its_place(tmp_path: Path) -> None:
     assert study.is_done()
 
 
-def test_a_trial_whose_run_was_finished_when_its_process_died_is_not_begun_again(tmp_path: Path) -> None:
+def test_a_trial_whose_run_was_finished_when_its_process_died_is_not_begun_again(
+    tmp_path: Path,
+) -> None:
     study = open_study(tmp_path, n_trials=2)
     done, lost = study.ask(0, 0, "dead"), study.ask(0, 0, "dead")
     assert done is not None
@@ -208,7 +216,12 @@ def test_an_interrupted_trial_is_begun_again(tmp_path: Path) -> None:
 
 def test_failures_are_told_and_not_scored(tmp_path: Path) -> None:
     study = open_study(tmp_path, n_trials=4)
-    for outcome in (ValueError("too hot"), ValueError("too cold"), Pruned("late"), ValueError("too hot")):
+    for outcome in (
+        ValueError("too hot"),
+        ValueError("too cold"),
+        Pruned("late"),
+        ValueError("too hot"),
+    ):
         trial = study.ask(0, 0, "p")
         assert trial is not None
         trial.set_user_attr("settings", SPACE.suggest(trial, SvmSettings()))
@@ -248,7 +261,12 @@ def test_what_a_study_found_is_drawn_and_told(tmp_path: Path) -> None:
     assert describe_best(study, best)["settings"]["C"] == pytest.approx(best.params["C"])
     drawn = draw_study(study.study)
     assert not pyplot.get_fignums()  # which would keep them
-    assert set(drawn) == {"optimization_history", "parallel_coordinate", "slice", "param_importances"}
+    assert set(drawn) == {
+        "optimization_history",
+        "parallel_coordinate",
+        "slice",
+        "param_importances",
+    }
     page = render_page(study.study)
     assert page.count("plotly-graph-div") >= 4
     assert "<script src=" not in page  # it needs nothing else

@@ -94,7 +94,9 @@ class MagicTimer:
         """No job here is to be ended by force."""
 
 
-def test_system_metrics_go_on_after_an_outage(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_metrics_go_on_after_an_outage(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away(*arguments: object, **more: object) -> None:
         raise ConnectionError("nobody answers")
 
@@ -105,7 +107,10 @@ def test_system_metrics_go_on_after_an_outage(workplace: Path, monkeypatch: pyte
             patch.setattr(MlflowClient, "get_run", away)
             patch.setattr(MlflowClient, "log_batch", away)
             time.sleep(0.5)
-        while len(MlflowClient().get_metric_history(run.run_id, name)) <= 15 and time.monotonic() < deadline:
+        while (
+            len(MlflowClient().get_metric_history(run.run_id, name)) <= 15
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.1)
     steps = [m.step for m in MlflowClient().get_metric_history(run.run_id, name)]
     assert steps == list(range(len(steps)))

@@ -33,11 +33,19 @@ from tests.unit.large import LARGE, no_large_init
 VARIATIONS = family_of("transfer").variations
 LITE = "efficientnet_lite0"
 TINY: dict[str, Any] = {
-    "image_size": 32, "batch_size": 16, "precision": "float32", "device": "cpu", "weights": "none",
+    "image_size": 32,
+    "batch_size": 16,
+    "precision": "float32",
+    "device": "cpu",
+    "weights": "none",
     "warmup_epochs": 0.0,
-    "freeze_base_epochs": 2, "fine_tune_epochs": 2, "unfreeze_stages": 2, "frozen_views": 2, "patience": 0,
+    "freeze_base_epochs": 2,
+    "fine_tune_epochs": 2,
+    "unfreeze_stages": 2,
+    "frozen_views": 2,
+    "patience": 0,
     "dense_units": "16",
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +55,16 @@ def data(stripes: Path, cache_root: Path) -> Data:
 
 
 def make(variation: str = "mobilenet_v2", seed: int = 0, **settings: Any) -> TransferLearner:
-    learner = TransferLearner(variation, VARIATIONS[variation].settings(**TINY | settings), ("a", "b", "c"), seed)
+    learner = TransferLearner(
+        variation, VARIATIONS[variation].settings(**TINY | settings), ("a", "b", "c"), seed
+    )
     learner.prepare(["a"] * 42)
     return learner
 
 
-def fit(learner: TransferLearner, data: Data, checkpoints: Checkpoints | None = None) -> list[dict[str, float]]:
+def fit(
+    learner: TransferLearner, data: Data, checkpoints: Checkpoints | None = None
+) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     learner.fit(data.train, data.valid, lambda epoch, row: rows.append(row), checkpoints)
     return rows
@@ -81,8 +93,14 @@ def test_every_setting_of_its_own_is_looked_at() -> None:
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_setting_makes_another_model(name: str, data: Data) -> None:
     given, changed = CHANGES[name]
-    learners = [make(**{"optimizer": "sgd", "lr": 0.05, **given, **other}) for other in ({}, {name: changed})]
-    rows = [[(row["train/loss"], row["valid/loss"]) for row in fit(learner, data)] for learner in learners]
+    learners = [
+        make(**{"optimizer": "sgd", "lr": 0.05, **given, **other})
+        for other in ({}, {name: changed})
+    ]
+    rows = [
+        [(row["train/loss"], row["valid/loss"]) for row in fit(learner, data)]
+        for learner in learners
+    ]
     assert rows[0] != rows[1]
 
 
@@ -91,21 +109,36 @@ def test_a_frozen_base_stays_as_it_was_statistics_too(data: Data) -> None:
     before = {name: tensor.clone() for name, tensor in learner.network.stages.state_dict().items()}
     head = {name: tensor.clone() for name, tensor in learner.network.head.state_dict().items()}
     fit(learner, data)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.network.stages.state_dict().items())
-    assert not all(torch.equal(tensor, head[name]) for name, tensor in learner.network.head.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name])
+        for name, tensor in learner.network.stages.state_dict().items()
+    )
+    assert not all(
+        torch.equal(tensor, head[name])
+        for name, tensor in learner.network.head.state_dict().items()
+    )
 
 
 def test_stages_are_unfrozen_from_the_top_and_the_others_do_not_move(data: Data) -> None:
     learner = make(fine_tune_epochs=4, unfreeze_stages=3)
     stages = learner.network.stages
-    before = [{name: tensor.clone() for name, tensor in stage.state_dict().items()} for stage in stages]
+    before = [
+        {name: tensor.clone() for name, tensor in stage.state_dict().items()} for stage in stages
+    ]
     seen: list[list[bool]] = []
     rows: list[dict[str, float]] = []
 
     def on_epoch(epoch: int, row: dict[str, float]) -> None:
         rows.append(row)
-        seen.append([all(torch.equal(tensor, before[number][name]) for name, tensor in stage.state_dict().items())
-                     for number, stage in enumerate(stages)])  # fmt: skip
+        seen.append(
+            [
+                all(
+                    torch.equal(tensor, before[number][name])
+                    for name, tensor in stage.state_dict().items()
+                )
+                for number, stage in enumerate(stages)
+            ]
+        )
 
     learner.fit(data.train, data.valid, on_epoch)
     assert [row["unfrozen_stages"] for row in rows] == [0, 0, 1, 2, 3, 3]
@@ -128,7 +161,9 @@ def test_all_stages_that_were_asked_for_are_unfrozen(epochs: int, stages: int) -
 
 
 def test_lower_stages_learn_slower() -> None:
-    learner = make(unfreeze_stages=5, fine_tune_lr=1e-2, stage_lr_decay=0.5, schedule="constant", lr=1e-3)
+    learner = make(
+        unfreeze_stages=5, fine_tune_lr=1e-2, stage_lr_decay=0.5, schedule="constant", lr=1e-3
+    )
     course = Unfreezing(learner.network, learner.settings)  # type: ignore[arg-type]
     assert course.rates(1.5) == [1e-3, 0, 0, 0, 0, 0]
     assert course.rates(3.0) == pytest.approx([1e-2, 1e-2, 5e-3, 2.5e-3, 1.25e-3, 6.25e-4])
@@ -142,7 +177,9 @@ def test_a_head_that_has_learned_all_it_can_waits_for_the_base_to_be_unfrozen(da
 def test_frozen_features_are_computed_once_for_all_seeds(
     stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = DataSettings(data=str(stripes), cache_root=str(tmp_path))  # a cache in which no other test has features
+    alone = DataSettings(
+        data=str(stripes), cache_root=str(tmp_path)
+    )  # a cache in which no other test has features
     data = load_dataset(alone).open(Preprocessing(32))
     learner = make()
     fit(learner, data)
@@ -154,7 +191,9 @@ def test_frozen_features_are_computed_once_for_all_seeds(
     again = make(seed=7, fine_tune_epochs=0, lr=1e-2)
     base = make().network.stages.state_dict()
     again.network.stages.load_state_dict(base)
-    assert not all(torch.equal(base[name], states[name]) for name in base)  # `learner` was tuned since
+    assert not all(
+        torch.equal(base[name], states[name]) for name in base
+    )  # `learner` was tuned since
     monkeypatch.setattr(again.network, "describe", refuse)
     assert len(fit(again, data)) == 2
     for change in ({"crop_scale": 0.9}, {"channels_last": False}, {"test_flips": True}):
@@ -181,11 +220,15 @@ def test_checkpoints_hold_no_frozen_weights(data: Data, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fine_tune_epochs", [0, 1])
-def test_a_run_killed_after_its_last_epoch_is_gone_on_with(data: Data, tmp_path: Path, fine_tune_epochs: int) -> None:
+def test_a_run_killed_after_its_last_epoch_is_gone_on_with(
+    data: Data, tmp_path: Path, fine_tune_epochs: int
+) -> None:
     first, again = (make(fine_tune_epochs=fine_tune_epochs) for _ in range(2))
     rows = fit(first, data, Checkpoints(tmp_path))
     assert fit(again, data, Checkpoints(tmp_path)) == rows
-    assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in first.tensors().items())
+    assert all(
+        torch.equal(tensor, again.tensors()[name]) for name, tensor in first.tensors().items()
+    )
 
 
 def test_a_run_is_not_gone_on_with_on_other_weights(data: Data, tmp_path: Path) -> None:
@@ -195,10 +238,14 @@ def test_a_run_is_not_gone_on_with_on_other_weights(data: Data, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("variation", VARIATIONS)
-def test_a_base_says_what_its_library_says(variation: str, large_tensors_uninitialised: None) -> None:
+def test_a_base_says_what_its_library_says(
+    variation: str, large_tensors_uninitialised: None
+) -> None:
     base = BASES[variation]
     torch.manual_seed(0)
-    whole = base.build().eval().to(memory_format=torch.channels_last)  # as the learner's lies: a hundred layers round
+    whole = (
+        base.build().eval().to(memory_format=torch.channels_last)
+    )  # as the learner's lies: a hundred layers round
     learner = make(variation)
     for stage, loaded in zip(learner.network.stages, base.split(whole), strict=True):
         stage.load_state_dict(loaded.state_dict())
@@ -240,8 +287,10 @@ def test_weights_of_a_file_are_those_that_the_base_begins_with(
 ) -> None:
     base, path = BASES[variation], tmp_path / f"whole{suffix}"
     whole = base.build()
-    written = {name: tensor[:1].clone() if tensor.numel() > LARGE else tensor
-               for name, tensor in whole.state_dict().items()}  # fmt: skip
+    written = {
+        name: tensor[:1].clone() if tensor.numel() > LARGE else tensor
+        for name, tensor in whole.state_dict().items()
+    }
     (save_file if suffix == ".safetensors" else torch.save)(written, path)
     learner = make(variation, weights=str(path))
     stages = nn.Sequential(*base.split(whole))
@@ -252,17 +301,27 @@ def test_weights_of_a_file_are_those_that_the_base_begins_with(
 def test_old_names_of_densenet_are_understood(tmp_path: Path) -> None:
     base = BASES["densenet121"]
     whole = base.build()
-    old = {name.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2.") if "denselayer" in name else name: tensor
-           for name, tensor in whole.state_dict().items() if not name.endswith("num_batches_tracked")}  # fmt: skip
+    old = {
+        name.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2.")
+        if "denselayer" in name
+        else name: tensor
+        for name, tensor in whole.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
     assert any(".norm.1." in name for name in old)
     torch.save(old, tmp_path / "old.pth")
     load_weights(base, base.build(), tmp_path / "old.pth")
 
 
-def test_a_checkpoint_of_a_training_script_and_a_bare_backbone_are_understood(tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_training_script_and_a_bare_backbone_are_understood(
+    tmp_path: Path,
+) -> None:
     base = BASES["mobilenet_v2"]
     whole = base.build()
-    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in whole.state_dict().items()}}
+    wrapped = {
+        "epoch": 3,
+        "state_dict": {f"module.{name}": tensor for name, tensor in whole.state_dict().items()},
+    }
     torch.save(wrapped, tmp_path / "wrapped.pth")
     torch.save(whole.features.state_dict(), tmp_path / "bare.pth")  # type: ignore[union-attr]
     for name in ("wrapped.pth", "bare.pth"):
@@ -273,12 +332,16 @@ def test_a_checkpoint_of_a_training_script_and_a_bare_backbone_are_understood(tm
 
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     torch.save(BASES["mobilenet_v2"].build().state_dict(), tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"missing: conv1\.weight.*unexpected: features\.0\.0\.weight"):
+    with pytest.raises(
+        UserError, match=r"missing: conv1\.weight.*unexpected: features\.0\.0\.weight"
+    ):
         make("resnet50", weights=str(tmp_path / "other.pth"))
     wide = BASES["mobilenet_v2"].build().state_dict()
     wide["features.0.0.weight"] = torch.zeros(8, 3, 3, 3)
     save_file(wide, tmp_path / "wide.safetensors")
-    with pytest.raises(UserError, match=r"of another shape: features\.0\.0\.weight \(8, 3, 3, 3\) instead of"):
+    with pytest.raises(
+        UserError, match=r"of another shape: features\.0\.0\.weight \(8, 3, 3, 3\) instead of"
+    ):
         make(weights=str(tmp_path / "wide.safetensors"))
 
 
@@ -288,7 +351,9 @@ class Hostile:
 
 
 @pytest.mark.requirement(10)
-def test_pickled_objects_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled_objects_are_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": Hostile()}, tmp_path / "hostile.pth")
     with pytest.raises(UserError, match="holds pickled objects besides tensors"):
@@ -297,9 +362,14 @@ def test_pickled_objects_are_refused_and_not_run(tmp_path: Path, monkeypatch: py
 
 
 def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
-    wrong = {"features.0.0.weight": torch.full((32, 3, 3, 3), float("nan")), "sparse": torch.eye(3).to_sparse()}
+    wrong = {
+        "features.0.0.weight": torch.full((32, 3, 3, 3), float("nan")),
+        "sparse": torch.eye(3).to_sparse(),
+    }
     torch.save(BASES["mobilenet_v2"].build().state_dict() | wrong, tmp_path / "wrong.pth")
-    with pytest.raises(UserError, match=r"not finite numbers in dense tensors: features\.0\.0\.weight, sparse"):
+    with pytest.raises(
+        UserError, match=r"not finite numbers in dense tensors: features\.0\.0\.weight, sparse"
+    ):
         make(weights=str(tmp_path / "wrong.pth"))
     torch.save({"_blocks.x.w": torch.zeros(1), "_blocks.3": torch.zeros(1)}, tmp_path / "names.pth")
     with pytest.raises(UserError, match="does not hold the weights"):
@@ -313,7 +383,9 @@ def test_a_torn_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
     tensors = {"a": torch.zeros(1000)}
     (save_file if path.suffix == ".safetensors" else torch.save)(tensors, path)
     content = path.read_bytes()
-    path.write_bytes({"half": content[: len(content) // 2], "empty": b"", "text": b"no weights at all"}[damage])
+    path.write_bytes(
+        {"half": content[: len(content) // 2], "empty": b"", "text": b"no weights at all"}[damage]
+    )
     with pytest.raises(UserError, match=f"{name} is no weights file, or is torn or damaged"):
         read_tensors(path)
     for write in (lambda: torch.save([1, 2], path), lambda: save_file({}, path)):
@@ -328,7 +400,9 @@ def test_without_a_network_it_says_what_to_do(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody listens
     with pytest.raises(
-        UserError, match=r"Put that file at .*vgg16-397923af\.pth.*--weights PATH.*eyevsai install offline --run"
+        UserError,
+        match=r"Put that file at .*vgg16-397923af\.pth.*--weights PATH.*eyevsai install offline "
+        r"--run",
     ):
         make("vgg16", weights="imagenet")
     assert not list(tmp_path.rglob("*.pth"))
@@ -341,8 +415,13 @@ def test_without_a_network_it_says_what_to_do(
 def test_weights_that_pip_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip(LITE_PACKAGE, reason="the extra [offline] is not installed")
     learner = make(LITE, weights="imagenet")
-    assert (learner.preprocessing.mean, learner.preprocessing.interpolation) == ((0.5, 0.5, 0.5), "bicubic")
-    assert not torch.equal(learner.network.stages[0][0].weight, make(LITE).network.stages[0][0].weight)  # type: ignore[index]
+    assert (learner.preprocessing.mean, learner.preprocessing.interpolation) == (
+        (0.5, 0.5, 0.5),
+        "bicubic",
+    )
+    assert not torch.equal(
+        learner.network.stages[0][0].weight, make(LITE).network.stages[0][0].weight
+    )  # type: ignore[index]
     monkeypatch.setattr("eyevsai.models.transfer.weights.LITE_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r"needs the extra offline.*eyevsai install offline --run"):
         find_weights(BASES[LITE], "imagenet")
@@ -355,10 +434,16 @@ def test_the_same_weights_in_two_files_are_the_same(photos: Path) -> None:
         pytest.skip(f"no weights at {path}")
     learners = [make(LITE, weights=each) for each in ("imagenet", str(path))]
     first, second = (learner.network.stages.state_dict() for learner in learners)
-    assert all(torch.equal(first[name], second[name]) for name in first if not name.endswith("num_batches_tracked"))
+    assert all(
+        torch.equal(first[name], second[name])
+        for name in first
+        if not name.endswith("num_batches_tracked")
+    )
 
 
-def test_preprocessing_of_weights_is_what_flags_say_else_the_file_beside_them(tmp_path: Path) -> None:
+def test_preprocessing_of_weights_is_what_flags_say_else_the_file_beside_them(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "own.pth"
     torch.save(BASES["mobilenet_v2"].build().state_dict(), path)
     assert make(weights=str(path)).preprocessing == Preprocessing(32)
@@ -390,20 +475,46 @@ def test_preprocessing_of_weights_is_what_flags_say_else_the_file_beside_them(tm
 def test_what_cannot_be_is_said(given: dict[str, str], message: str) -> None:
     parsed = {setting.name: setting for setting in settings_of(TransferSettings)}
     with pytest.raises(UserError, match=message):
-        compose_train({"model": "transfer", **{name: parsed[name].parse(value) for name, value in given.items()}})
+        compose_train(
+            {
+                "model": "transfer",
+                **{name: parsed[name].parse(value) for name, value in given.items()},
+            }
+        )
     with pytest.raises(UserError, match="is no file"):
         make(weights="nowhere.pth")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variation", [name for name in VARIATIONS if name not in ("mobilenet_v2", LITE)])
-def test_a_base_from_nothing_learns_32_images_by_heart(variation: str, stripes: Path, tmp_path: Path) -> None:
-    data = load_dataset(DataSettings(data=str(stripes), cache_root=str(tmp_path))).open(Preprocessing(32))
+@pytest.mark.parametrize(
+    "variation", [name for name in VARIATIONS if name not in ("mobilenet_v2", LITE)]
+)
+def test_a_base_from_nothing_learns_32_images_by_heart(
+    variation: str, stripes: Path, tmp_path: Path
+) -> None:
+    data = load_dataset(DataSettings(data=str(stripes), cache_root=str(tmp_path))).open(
+        Preprocessing(32)
+    )
     few = replace(data.train, rows=data.train.rows[:32], labels=data.train.labels[:32])
-    plain = {"crop_scale": 1.0, "flip": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
-    learner = make(variation, freeze_base_epochs=0, fine_tune_epochs=80, unfreeze_stages=5, stage_lr_decay=1.0,
-                   batch_size=32, label_smoothing=0.0, dropout=0.0, fine_tune_lr=1e-4 if variation == "vgg16" else 1e-3,
-                   **plain)  # fmt: skip
+    plain = {
+        "crop_scale": 1.0,
+        "flip": False,
+        "brightness": 0.0,
+        "contrast": 0.0,
+        "saturation": 0.0,
+    }
+    learner = make(
+        variation,
+        freeze_base_epochs=0,
+        fine_tune_epochs=80,
+        unfreeze_stages=5,
+        stage_lr_decay=1.0,
+        batch_size=32,
+        label_smoothing=0.0,
+        dropout=0.0,
+        fine_tune_lr=1e-4 if variation == "vgg16" else 1e-3,
+        **plain,
+    )
     rows: list[dict[str, float]] = []
     learner.fit(few, few, lambda epoch, row: rows.append(row))
     assert max(row["train/accuracy"] for row in rows) == 1.0

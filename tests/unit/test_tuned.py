@@ -21,18 +21,29 @@ from eyevsai.store import find_store
 
 NAME = ModelName("pets", "deep_v1", "standard")
 DEFAULTS = {"trial": 0, "state": "complete", "accuracy": 0.74, "epochs": 70}
-EARNED = {"trial": 7, "run_id": "0" * 32, "accuracy": 0.81, "epochs": 70, "complete": 20, "defaults": DEFAULTS,
-          "settings": {"lr": 0.0112345, "width": 48, "epochs": 70, "dropout": 0.2}, "searched": ["lr", "width",
-          "dropout"]}  # fmt: skip
+EARNED = {
+    "trial": 7,
+    "run_id": "0" * 32,
+    "accuracy": 0.81,
+    "epochs": 70,
+    "complete": 20,
+    "defaults": DEFAULTS,
+    "settings": {"lr": 0.0112345, "width": 48, "epochs": 70, "dropout": 0.2},
+    "searched": ["lr", "width", "dropout"],
+}
 
 
 @pytest.fixture(autouse=True)
-def lines(workplace: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def lines(
+    workplace: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logging.getLogger("eyevsai"), "propagate", True)
     caplog.set_level(logging.INFO, "eyevsai")
 
 
-def write_study(best: dict[str, Any] | None = EARNED, study: str = "pets-deep_v1-standard", **settings: Any) -> str:
+def write_study(
+    best: dict[str, Any] | None = EARNED, study: str = "pets-deep_v1-standard", **settings: Any
+) -> str:
     """Write the run of a finished study as `tune` does."""
     client = MlflowClient()
     tags = {"job": "tune", "study": study, **vars(NAME), "preset": "cpu", **settings}
@@ -43,19 +54,34 @@ def write_study(best: dict[str, Any] | None = EARNED, study: str = "pets-deep_v1
     return run_id
 
 
-def use(caplog: pytest.LogCaptureFixture, **given: Any) -> tuple[dict[str, Any], str | None, str, list[str]]:
+def use(
+    caplog: pytest.LogCaptureFixture, **given: Any
+) -> tuple[dict[str, Any], str | None, str, list[str]]:
     """The settings of `train` with these flags, the study's run, what it changed, and the lines."""
     caplog.clear()
-    config, run_id = use_tuned(compose_train({"model": "deep_v1", "data": "/pets", **given}), NAME, find_store())
-    return vars(config.model.settings), run_id, describe_tuned(config), [each.getMessage() for each in caplog.records]
+    config, run_id = use_tuned(
+        compose_train({"model": "deep_v1", "data": "/pets", **given}), NAME, find_store()
+    )
+    return (
+        vars(config.model.settings),
+        run_id,
+        describe_tuned(config),
+        [each.getMessage() for each in caplog.records],
+    )
 
 
 def test_study_that_is_better_than_the_defaults_is_used(caplog: pytest.LogCaptureFixture) -> None:
     run_id = write_study()
     settings, used, changed, lines = use(caplog)
-    assert (settings["lr"], settings["width"], settings["epochs"], used) == (0.0112345, 48, 70, run_id)
+    assert (settings["lr"], settings["width"], settings["epochs"], used) == (
+        0.0112345,
+        48,
+        70,
+        run_id,
+    )
     assert lines == [
-        f"Settings of study pets-deep_v1-standard (run {run_id}; 20 complete trials, valid accuracy 0.8100, defaults "
+        f"Settings of study pets-deep_v1-standard (run {run_id}; 20 complete trials, valid "
+        "accuracy 0.8100, defaults "
         "0.7400): lr 0.003 -> 0.01123, width 32 -> 48. --tuned never keeps the defaults."
     ]
     assert changed == "lr 0.003 -> 0.01123, width 32 -> 48"
@@ -77,15 +103,29 @@ def test_no_study_is_no_line(caplog: pytest.LogCaptureFixture) -> None:
 REFUSED = [
     ({"complete": 9}, "it has 9 complete trials of the 10 that are needed"),
     ({"complete": 1}, "it has 1 complete trial of the 10 that are needed"),
-    ({"epochs": 34, "defaults": {**DEFAULTS, "epochs": 34}},
-     "its trials have 34 epochs, less than half of the 70 of training"),
-    ({"accuracy": 0.74}, "its best valid accuracy 0.7400 is not above that of the defaults, 0.7400 (trial 0)"),
-    ({"defaults": {**DEFAULTS, "accuracy": None, "state": "fail"}},
-     "its trial 0, which has the defaults, has no result (fail)"),
-    ({"defaults": None}, "none of its trials is known to have the defaults, since it was begun by an earlier version"),
-    ({"complete": 2, "epochs": 1}, "it has 2 complete trials of the 10 that are needed; its trials have 1 epoch, less "
-     "than half of the 70 of training"),
-]  # fmt: skip
+    (
+        {"epochs": 34, "defaults": {**DEFAULTS, "epochs": 34}},
+        "its trials have 34 epochs, less than half of the 70 of training",
+    ),
+    (
+        {"accuracy": 0.74},
+        "its best valid accuracy 0.7400 is not above that of the defaults, 0.7400 (trial 0)",
+    ),
+    (
+        {"defaults": {**DEFAULTS, "accuracy": None, "state": "fail"}},
+        "its trial 0, which has the defaults, has no result (fail)",
+    ),
+    (
+        {"defaults": None},
+        "none of its trials is known to have the defaults, since it was begun by an earlier "
+        "version",
+    ),
+    (
+        {"complete": 2, "epochs": 1},
+        "it has 2 complete trials of the 10 that are needed; its trials have 1 epoch, less "
+        "than half of the 70 of training",
+    ),
+]
 
 
 @pytest.mark.parametrize(("change", "reason"), REFUSED)
@@ -95,13 +135,22 @@ def test_study_that_has_not_earned_it_is_used_only_by_name(
     run_id = write_study({**EARNED, **change})
     settings, used, changed, lines = use(caplog)
     assert (settings["lr"], used, changed) == (0.003, None, UNCHANGED)
-    assert lines == [f"Study pets-deep_v1-standard is not used: {reason}. Use it all the same with --tuned "
-                     "pets-deep_v1-standard."]  # fmt: skip
+    assert lines == [
+        f"Study pets-deep_v1-standard is not used: {reason}. Use it all the same with --tuned "
+        "pets-deep_v1-standard."
+    ]
     for name in ("pets-deep_v1-standard", run_id):
         settings, used, changed, lines = use(caplog, tuned=name)
-        assert (settings["lr"], used, changed) == (0.0112345, run_id, "lr 0.003 -> 0.01123, width 32 -> 48")
-        assert lines[0] == ("Study pets-deep_v1-standard is used because --tuned names it; --tuned auto would not use "
-                            f"it: {reason}.")  # fmt: skip
+        assert (settings["lr"], used, changed) == (
+            0.0112345,
+            run_id,
+            "lr 0.003 -> 0.01123, width 32 -> 48",
+        )
+        assert lines[0] == (
+            "Study pets-deep_v1-standard is used because --tuned names it; --tuned auto would "
+            "not use "
+            f"it: {reason}."
+        )
         assert len(lines) == 2
         assert "lr 0.003 -> 0.01123" in lines[1]
 
@@ -128,14 +177,22 @@ def test_toy_study_does_not_hide_an_older_one(caplog: pytest.LogCaptureFixture) 
     assert taken.startswith("Settings of study pets-deep_v1-standard")
 
 
-def test_study_without_a_result_or_against_the_flags_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+def test_study_without_a_result_or_against_the_flags_is_not_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     write_study(None)
-    assert use(caplog)[1:] == (None, UNCHANGED, ["Study pets-deep_v1-standard is not used: its run has no best.json."])
+    assert use(caplog)[1:] == (
+        None,
+        UNCHANGED,
+        ["Study pets-deep_v1-standard is not used: its run has no best.json."],
+    )
     with pytest.raises(UserError, match=r"has no best\.json. Take --tuned never"):
         use(caplog, tuned="pets-deep_v1-standard")
     with pytest.raises(UserError, match="no finished study or run nothing of pets"):
         use(caplog, tuned="nothing")
-    write_study({**EARNED, "settings": {"lr": 7.0}, "searched": ["lr"]})  # as a version with other limits wrote it
+    write_study(
+        {**EARNED, "settings": {"lr": 7.0}, "searched": ["lr"]}
+    )  # as a version with other limits wrote it
     _, used, _, (line,) = use(caplog)
     assert used is None
     assert "its settings and the flags do not go together (--lr 7.0 is not allowed" in line
@@ -144,14 +201,20 @@ def test_study_without_a_result_or_against_the_flags_is_not_used(caplog: pytest.
 
 
 def objections(plain: Any, tuned: Any, trial: int | None, defaults: int | None) -> list[str]:
-    return find_objections({**EARNED, "epochs": trial, "defaults": {**DEFAULTS, "epochs": defaults}}, plain, tuned)
+    return find_objections(
+        {**EARNED, "epochs": trial, "defaults": {**DEFAULTS, "epochs": defaults}}, plain, tuned
+    )
 
 
 def test_trials_have_at_least_half_of_the_epochs_of_training() -> None:
     plain, longer = DeepV1Settings(), DeepV1Settings(epochs=141)
     assert objections(plain, plain, 35, 35) == []
-    assert objections(plain, plain, 34, 34) == ["its trials have 34 epochs, less than half of the 70 of training"]
-    assert objections(longer, longer, 70, 70) == ["its trials have 70 epochs, less than half of the 141 of training"]
+    assert objections(plain, plain, 34, 34) == [
+        "its trials have 34 epochs, less than half of the 70 of training"
+    ]
+    assert objections(longer, longer, 70, 70) == [
+        "its trials have 70 epochs, less than half of the 141 of training"
+    ]
     assert objections(SvmSettings(), SvmSettings(), None, None) == []
 
 
@@ -170,9 +233,13 @@ def test_searched_epochs_are_those_of_the_best_trial(caplog: pytest.LogCaptureFi
     assert use(caplog, epochs=141)[1] is None
 
 
-def test_epochs_that_were_a_flag_of_the_study_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
+def test_epochs_that_were_a_flag_of_the_study_are_not_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     short = {**EARNED, "epochs": 40, "defaults": {**DEFAULTS, "epochs": 40}}
-    write_study({**short, "settings": {"lr": 0.01, "epochs": 40, "image_size": 64}, "searched": ["lr"]})
+    write_study(
+        {**short, "settings": {"lr": 0.01, "epochs": 40, "image_size": 64}, "searched": ["lr"]}
+    )
     settings, _, changed, _ = use(caplog)
     assert settings["epochs"] == 70
     assert changed == "image_size 96 -> 64, lr 0.003 -> 0.01"
@@ -180,4 +247,7 @@ def test_epochs_that_were_a_flag_of_the_study_are_not_used(caplog: pytest.LogCap
 
 def test_changes_have_four_digits() -> None:
     changes = {"a": (0.123456, 12345.6), "b": (None, True), "c": ("rbf", "poly"), "d": (1e-5, 200)}
-    assert spell_changes(changes) == "a 0.1235 -> 1.235e+04, b none -> true, c rbf -> poly, d 1e-05 -> 200"
+    assert (
+        spell_changes(changes)
+        == "a 0.1235 -> 1.235e+04, b none -> true, c rbf -> poly, d 1e-05 -> 200"
+    )

@@ -41,7 +41,9 @@ def die(numbers: Sequence[int]) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, CHUNK, CHUNK + 1, 5 * CHUNK - 1])
 def test_every_item_once_and_in_order(count: int) -> None:
-    done = [number for numbers in map_chunks(double, range(count), "Doubling") for number in numbers]
+    done = [
+        number for numbers in map_chunks(double, range(count), "Doubling") for number in numbers
+    ]
     assert done == [2 * number for number in range(count)]
 
 
@@ -75,16 +77,22 @@ def test_a_worker_that_dies_is_said() -> None:
 def test_ctrl_c_ends_all_processes_without_a_word(tmp_path: Path) -> None:
     code = (
         "import signal, time\nfrom eyevsai.data.workers import map_chunks\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a suite in the background ignores Ctrl-C
+        # a suite in the background ignores Ctrl-C
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def wait(numbers): open('began', 'w').close(); time.sleep(0.2)\n"
         "try: list(map_chunks(wait, range(10_000), 'Waiting'))\n"
         "except KeyboardInterrupt: print('interrupted')"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     job = subprocess.Popen(
-        [sys.executable, "-c", code], env=env, cwd=tmp_path, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        env=env,
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not (tmp_path / "began").exists():
         time.sleep(0.05)
     os.killpg(job.pid, signal.SIGINT)

@@ -7,7 +7,9 @@ TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation -> Image.
 
 
 def decode(path, depth):
-    """Read an image as training did: upright, alpha over white, more than 8 bits scaled to 0..255 by `depth`."""
+    """Read an image as training did: upright, alpha over white, more than 8 bits scaled to 0..255
+    by `depth`.
+    """
     image = Image.open(path)
     image.load()
     white_is_zero = getattr(image, "tag_v2", {}).get(0x0106) == 0
@@ -19,7 +21,9 @@ def decode(path, depth):
         image = image.transpose(Image.Transpose(turn))
     if image.mode.startswith("I") or image.mode == "F":
         white = depth["float_top" if image.mode == "F" else "integer_top"]
-        levels = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=white, neginf=0.0)
+        levels = np.nan_to_num(
+            np.asarray(image).astype(np.float64), nan=0.0, posinf=white, neginf=0.0
+        )
         grey = np.clip(np.round(levels * (255.0 / white)), 0, 255).astype(np.uint8)
         if white_is_zero:
             grey = 255 - grey

@@ -1,4 +1,6 @@
-"""python example.py IMAGE prints the five likeliest classes. Needs onnxruntime, numpy and pillow."""
+"""python example.py IMAGE prints the five likeliest classes. Needs onnxruntime, numpy and
+pillow.
+"""
 
 import json
 import sys

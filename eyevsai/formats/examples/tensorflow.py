@@ -1,4 +1,6 @@
-"""python example.py IMAGE prints the five likeliest classes. Needs tensorflow-cpu, numpy and pillow."""
+"""python example.py IMAGE prints the five likeliest classes. Needs tensorflow-cpu, numpy and
+pillow.
+"""
 
 import json
 import sys

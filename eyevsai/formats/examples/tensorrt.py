@@ -1,4 +1,6 @@
-"""python example.py IMAGE prints the five likeliest classes. Needs onnxruntime-gpu and TensorRT, numpy and pillow."""
+"""python example.py IMAGE prints the five likeliest classes. Needs onnxruntime-gpu and TensorRT,
+numpy and pillow.
+"""
 
 import json
 import sys
@@ -14,7 +16,11 @@ classes = manifest["classes"]
 image = decode(sys.argv[1], depth)  # H,W,3 uint8 RGB of any height and width
 settings = json.loads((here / "engine.json").read_text("utf-8"))["onnxruntime"]
 settings["trt_engine_cache_path"] = str(here)
-providers = [("TensorrtExecutionProvider", settings), "CUDAExecutionProvider", "CPUExecutionProvider"]
+providers = [
+    ("TensorrtExecutionProvider", settings),
+    "CUDAExecutionProvider",
+    "CPUExecutionProvider",
+]
 session = onnxruntime.InferenceSession(here / "model.onnx", providers=providers)
 (probabilities,) = session.run(None, {"images": image[None]})
 for number in probabilities[0].argsort()[::-1][:5]:

@@ -1,7 +1,8 @@
 """deep_v1: the plain convolutional network and its residual twin.
 
 LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition; batch normalisation
-of Ioffe & Szegedy 2015; global average pooling of Lin et al. 2014; skip connections of He et al. 2016.
+of Ioffe & Szegedy 2015; global average pooling of Lin et al. 2014; skip connections of He et al.
+2016.
 """
 
 from __future__ import annotations
@@ -17,18 +18,26 @@ NUM_BLOCKS = 4
 
 
 class Block(nn.Module):
-    """Convolutions with batch normalisation, a skip connection if wished, then 2 x 2 max-pooling."""
+    """Convolutions with batch normalisation, a skip connection if wished, then 2 x 2
+    max-pooling.
+    """
 
     def __init__(self, channels_in: int, channels: int, convolutions: int, residual: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(convolutions):
             width = channels_in if index == 0 else channels
-            layers += [nn.Conv2d(width, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+            layers += [
+                nn.Conv2d(width, channels, 3, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+            ]
         self.body = nn.Sequential(*layers[:-1])
         self.skip = None
         if residual:
-            self.skip = nn.Sequential(nn.Conv2d(channels_in, channels, 1, bias=False), nn.BatchNorm2d(channels))
+            self.skip = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, bias=False), nn.BatchNorm2d(channels)
+            )
         self.end = nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(2))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -49,7 +58,12 @@ class DeepV1Network(nn.Sequential):
             Block(before, after, settings.convolutions, residual)
             for before, after in zip(widths, widths[1:], strict=False)
         ]
-        super().__init__(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *_head(settings, widths[-1], num_classes))
+        super().__init__(
+            *blocks,
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            *_head(settings, widths[-1], num_classes),
+        )
         self.apply(_initialize)
 
 

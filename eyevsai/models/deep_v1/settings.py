@@ -21,15 +21,21 @@ class DeepV1Settings(NetworkSettings):
     crop_scale: float = 0.35
     erasing: float = 0.1
     width: Annotated[
-        int, Range(4, 256), Search(Choice((16, 32, 48))),
+        int,
+        Range(4, 256),
+        Search(Choice((16, 32, 48))),
         Doc("Channels of the first block; each later block has twice those of the one before."),
-    ] = 32  # fmt: skip
+    ] = 32
     convolutions: Annotated[int, Range(1, 4), Doc("Convolutions in each block.")] = 1
     dropout: Annotated[
-        float, Range(0, 0.9), Search(Range(0.0, 0.5)),
+        float,
+        Range(0, 0.9),
+        Search(Range(0.0, 0.5)),
         Doc("Dropout before the classifier (Srivastava et al. 2014)."),
-    ] = 0.2  # fmt: skip
-    head_units: Annotated[int, Range(0, 4096), Doc("Units of the hidden layer of the classifier; 0 has none.")] = 256
+    ] = 0.2
+    head_units: Annotated[
+        int, Range(0, 4096), Doc("Units of the hidden layer of the classifier; 0 has none.")
+    ] = 256
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,16 @@ class ResidualSettings(DeepV1Settings):
 
 
 # The defaults are the CPU's budget, measured on two cores: see benchmarks/RESULTS.md. A GPU has the
-# time for larger pictures, more convolutions and longer training. No GPU was at hand to measure this one.
-GPU = {"image_size": 128, "batch_size": 256, "convolutions": 2, "epochs": 200, "erasing": 0.25, "policy": "trivial"}
+# time for larger pictures, more convolutions and longer training. No GPU was at hand to measure
+# this one.
+GPU = {
+    "image_size": 128,
+    "batch_size": 256,
+    "convolutions": 2,
+    "epochs": 200,
+    "erasing": 0.25,
+    "policy": "trivial",
+}
 
 FAMILY = Family(
     name="deep_v1",
@@ -50,22 +64,26 @@ FAMILY = Family(
     variations={
         "standard": Variation(
             title="Standard CNN",
-            technical="Four convolution blocks (32, 64, 128, 256 channels) with batch normalisation "
+            technical="Four convolution blocks (32, 64, 128, 256 channels) with batch "
+            "normalisation "
             "and max-pooling, global average pooling and a fully connected head.",
             simple="Learns to see layer by layer: first edges, then shapes, then whole things.",
             settings=DeepV1Settings,
             presets={"gpu": GPU},
             papers=(
                 "LeCun et al. 1998: Gradient-Based Learning Applied to Document Recognition",
-                "Krizhevsky et al. 2012: ImageNet Classification with Deep Convolutional Neural Networks",
-                "Simonyan & Zisserman 2014: Very Deep Convolutional Networks for Large-Scale Image Recognition",
+                "Krizhevsky et al. 2012: ImageNet Classification with Deep Convolutional Neural "
+                "Networks",
+                "Simonyan & Zisserman 2014: Very Deep Convolutional Networks for Large-Scale "
+                "Image Recognition",
             ),
         ),
         "residual": Variation(
             title="Residual CNN",
             technical="The standard network with a skip connection around the convolutions of each "
             "block (He et al. 2016).",
-            simple="The same network with short cuts, so that early layers learn as easily as late ones.",
+            simple="The same network with short cuts, so that early layers learn as easily as "
+            "late ones.",
             settings=ResidualSettings,
             presets={"gpu": GPU},
             papers=("He et al. 2016: Deep Residual Learning for Image Recognition",),

@@ -1,6 +1,8 @@
-"""Attention: over channels, over places, and of each place to all others. Each begins by weighing everything alike.
+"""Attention: over channels, over places, and of each place to all others. Each begins by weighing
+everything alike.
 
-Means and maxima over places are pooled: torch's reductions are several times slower where channels lie innermost.
+Means and maxima over places are pooled: torch's reductions are several times slower where channels
+lie innermost.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ def weigh(features: Tensor, logits: Tensor) -> Tensor:
 
 
 class ToLogits(nn.Conv2d):
-    """The convolution that says how much features weigh. It begins as zero, so that all weigh alike."""
+    """The convolution that says how much features weigh. It begins as zero, so that all weigh
+    alike.
+    """
 
     def reset_parameters(self) -> None:
         """Zero."""
@@ -32,7 +36,9 @@ class ToLogits(nn.Conv2d):
 
 def _bottleneck(channels: int, reduction: int) -> nn.Module:
     inside = max(channels // reduction, 4)
-    return nn.Sequential(nn.Conv2d(channels, inside, 1), nn.ReLU(inplace=True), ToLogits(inside, channels, 1))
+    return nn.Sequential(
+        nn.Conv2d(channels, inside, 1), nn.ReLU(inplace=True), ToLogits(inside, channels, 1)
+    )
 
 
 class SqueezeExcitation(nn.Module):
@@ -65,12 +71,16 @@ class Cbam(nn.Module):
         size = features.shape[2:]
         mean, largest = functional.avg_pool2d(features, size), functional.max_pool2d(features, size)
         features = weigh(features, self.channels(mean) + self.channels(largest))
-        maps = torch.cat([features.mean(1, keepdim=True), features.max(1, keepdim=True).values], dim=1)
+        maps = torch.cat(
+            [features.mean(1, keepdim=True), features.max(1, keepdim=True).values], dim=1
+        )
         return weigh(features, self.places(maps))
 
 
 class SelfAttention(nn.Module):
-    """Adds to each place what its heads find in all places (Vaswani et al. 2017); at first nothing."""
+    """Adds to each place what its heads find in all places (Vaswani et al. 2017); at first
+    nothing.
+    """
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -88,10 +98,15 @@ class SelfAttention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """N,C,H,W -> N,C,H,W."""
         height, width = features.shape[2:]
-        looked = self.look(self.norm(features)).flatten(2).unflatten(1, (3, self.heads, -1))  # N,3,heads,C/heads,HW
+        looked = (
+            self.look(self.norm(features)).flatten(2).unflatten(1, (3, self.heads, -1))
+        )  # N,3,heads,C/heads,HW
         query, key, value = looked.transpose(3, 4).unbind(1)
-        # Written out: torch's fused form takes five times as long on a CPU for the gradient of so few places.
+        # Written out: torch's fused form takes five times as long on a CPU for the gradient of so
+        # few places.
         shares = (query @ key.transpose(2, 3) / math.sqrt(query.shape[3])).softmax(3)
         found = shares @ value
-        answer: Tensor = self.answer(found.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width)))
+        answer: Tensor = self.answer(
+            found.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
+        )
         return features + self.share * answer

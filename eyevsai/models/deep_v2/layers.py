@@ -19,13 +19,18 @@ BOTTLENECK = 4  # width of a dense layer's bottleneck, in growth rates
 def convolve(channels_in: int, channels: int, stride: int, *, separable: bool) -> nn.Module:
     """A 3 x 3 convolution, or one for each channel followed by one over channels.
 
-    Places are averaged, not skipped, before the one and between the two: of a strided convolution oneDNN 3 has no fast
-    gradient in bfloat16, and of one for single channels it takes tens of times as long.
+    Places are averaged, not skipped, before the one and between the two: of a strided convolution
+    oneDNN 3 has no fast gradient in bfloat16, and of one for single channels it takes tens of times
+    as long.
     """
     if not separable:
-        return nn.Sequential(*_shrink_places(stride), nn.Conv2d(channels_in, channels, 3, padding=1, bias=False))
+        return nn.Sequential(
+            *_shrink_places(stride), nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+        )
     each = nn.Conv2d(channels_in, channels_in, 3, padding=1, groups=channels_in, bias=False)
-    return nn.Sequential(each, *_shrink_places(stride), nn.Conv2d(channels_in, channels, 1, bias=False))
+    return nn.Sequential(
+        each, *_shrink_places(stride), nn.Conv2d(channels_in, channels, 1, bias=False)
+    )
 
 
 def _shrink_places(stride: int) -> list[nn.Module]:
@@ -35,7 +40,9 @@ def _shrink_places(stride: int) -> list[nn.Module]:
 class ResidualLayer(nn.Module):
     """Two convolutions, each after normalisation and ReLU, beside an identity (He et al. 2016)."""
 
-    def __init__(self, channels_in: int, channels: int, stride: int, settings: DeepV2Settings, drop: float) -> None:
+    def __init__(
+        self, channels_in: int, channels: int, stride: int, settings: DeepV2Settings, drop: float
+    ) -> None:
         super().__init__()
         separable = settings.separable
         self.ready = nn.Sequential(nn.BatchNorm2d(channels_in), nn.ReLU(inplace=True))
@@ -60,7 +67,9 @@ class ResidualLayer(nn.Module):
 
     @torch.no_grad()
     def shrink(self, factor: float) -> None:
-        """Makes what is added smaller at first, so that many layers add no more than few (Hanin & Rolnick 2018)."""
+        """Makes what is added smaller at first, so that many layers add no more than few (Hanin &
+        Rolnick 2018).
+        """
         *_, last = (layer for layer in self.body[:4].modules() if isinstance(layer, nn.Conv2d))
         last.weight *= factor
 
@@ -68,15 +77,20 @@ class ResidualLayer(nn.Module):
 def _project(channels_in: int, channels: int, stride: int) -> nn.Module:
     """A short cut to another size: places are averaged, not skipped (He et al. 2019, ResNet-D).
 
-    Besides, oneDNN 3 writes past its memory in the backward pass of a strided 1 x 1 convolution of few channels.
+    Besides, oneDNN 3 writes past its memory in the backward pass of a strided 1 x 1 convolution of
+    few channels.
     """
     return nn.Sequential(*_shrink_places(stride), nn.Conv2d(channels_in, channels, 1, bias=False))
 
 
 class DenseLayer(nn.Module):
-    """Adds `growth_rate` channels to all that came before, through a bottleneck (Huang et al. 2017)."""
+    """Adds `growth_rate` channels to all that came before, through a bottleneck (Huang et al.
+    2017).
+    """
 
-    def __init__(self, channels: int, growth_rate: int, settings: DeepV2Settings, drop: float) -> None:
+    def __init__(
+        self, channels: int, growth_rate: int, settings: DeepV2Settings, drop: float
+    ) -> None:
         super().__init__()
         inside = BOTTLENECK * growth_rate
         self.body = nn.Sequential(
@@ -101,13 +115,17 @@ class Transition(nn.Sequential):
 
     def __init__(self, channels: int) -> None:
         super().__init__(
-            nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.Conv2d(channels, channels // 2, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels // 2, 1, bias=False),
             nn.AvgPool2d(2),
-        )  # fmt: skip
+        )
 
 
 class Stage(nn.Sequential):
-    """Layers at one resolution; with `recomputes` only what goes in is kept for the gradient (Chen et al. 2016)."""
+    """Layers at one resolution; with `recomputes` only what goes in is kept for the gradient (Chen
+    et al. 2016).
+    """
 
     def __init__(self, *layers: nn.Module, recomputes: bool) -> None:
         super().__init__(*layers)
@@ -117,7 +135,9 @@ class Stage(nn.Sequential):
         """What the layers make of N,C,H,W."""
         if not (self.recomputes and self.training and torch.is_grad_enabled()):
             return self._pass_on(features)
-        computed: Tensor = checkpoint(self._pass_on, features, use_reentrant=False, context_fn=self._contexts)
+        computed: Tensor = checkpoint(
+            self._pass_on, features, use_reentrant=False, context_fn=self._contexts
+        )
         return computed
 
     def _pass_on(self, features: Tensor) -> Tensor:

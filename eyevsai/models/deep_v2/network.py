@@ -22,7 +22,9 @@ WIDEST = 4  # times the width: a CPU gains little from more channels on so few p
 
 
 class DeepV2Network(nn.Module):
-    """A stem down to a quarter of the resolution, stages, global average pooling, and a classifier."""
+    """A stem down to a quarter of the resolution, stages, global average pooling, and a
+    classifier.
+    """
 
     def __init__(self, settings: DeepV2Settings, kinds: str, num_classes: int) -> None:
         super().__init__()
@@ -40,11 +42,17 @@ class DeepV2Network(nn.Module):
         builders = {"residual": self._residual, "dense": self._dense}
         names = kinds.split()
         self.stages = nn.Sequential(
-            *(builders[kind](number, last=number == len(names) - 1) for number, kind in enumerate(names))
+            *(
+                builders[kind](number, last=number == len(names) - 1)
+                for number, kind in enumerate(names)
+            )
         )
         self.ready = nn.Sequential(nn.BatchNorm2d(self.channels), nn.ReLU(inplace=True))
         self.classify = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(settings.dropout), nn.Linear(self.channels, num_classes)
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(settings.dropout),
+            nn.Linear(self.channels, num_classes),
         )
         self.apply(_initialize)
         layers = [layer for layer in self.modules() if isinstance(layer, ResidualLayer)]
@@ -59,13 +67,17 @@ class DeepV2Network(nn.Module):
     def _drops(self) -> Iterator[float]:
         """The rate of stochastic depth of each layer, rising from the first to the last."""
         count = sum(self.settings.layers_of_stages)
-        return iter([self.settings.stochastic_depth * (number + 1) / count for number in range(count)])
+        return iter(
+            [self.settings.stochastic_depth * (number + 1) / count for number in range(count)]
+        )
 
     def _residual(self, number: int, *, last: bool) -> Stage:
         channels, layers = self.settings.width * min(1 << number, WIDEST), list[nn.Module]()
         for place in range(self.settings.layers_of_stages[number]):
             stride = 2 if place == 0 and number else 1
-            layers.append(ResidualLayer(self.channels, channels, stride, self.settings, next(self.drops)))
+            layers.append(
+                ResidualLayer(self.channels, channels, stride, self.settings, next(self.drops))
+            )
             self.channels = channels
         return self._finish(layers, last)
 
@@ -75,12 +87,16 @@ class DeepV2Network(nn.Module):
             layers.append(Transition(self.channels))
             self.channels //= 2
         for _ in range(settings.layers_of_stages[number]):
-            layers.append(DenseLayer(self.channels, settings.growth_rate, settings, next(self.drops)))
+            layers.append(
+                DenseLayer(self.channels, settings.growth_rate, settings, next(self.drops))
+            )
             self.channels += settings.growth_rate
         return self._finish(layers, last)
 
     def _finish(self, layers: list[nn.Module], last: bool) -> Stage:
-        """The stage of `layers`; the last has attention over places, where there are few of them."""
+        """The stage of `layers`; the last has attention over places, where there are few of
+        them.
+        """
         if last and self.settings.use_cbam:
             layers.append(Cbam(self.channels, self.settings.attention_reduction))
         if last and self.settings.attention == "self":
@@ -89,16 +105,23 @@ class DeepV2Network(nn.Module):
 
 
 def _initialize(module: nn.Module) -> None:
-    """He et al. 2015, by what a place of the input reaches: of a depthwise convolution, one channel alone."""
+    """He et al. 2015, by what a place of the input reaches: of a depthwise convolution, one channel
+    alone.
+    """
     if isinstance(module, nn.Conv2d) and not isinstance(module, ToLogits):
-        reached = module.out_channels * module.kernel_size[0] * module.kernel_size[1] / module.groups
+        reached = (
+            module.out_channels * module.kernel_size[0] * module.kernel_size[1] / module.groups
+        )
         nn.init.normal_(module.weight, std=math.sqrt(2 / reached))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
-KINDS = {"resnet": "residual residual residual residual", "densenet": "dense dense dense dense",
-         "hybrid": "residual dense residual"}  # fmt: skip
+KINDS = {
+    "resnet": "residual residual residual residual",
+    "densenet": "dense dense dense dense",
+    "hybrid": "residual dense residual",
+}
 
 
 class DeepV2Learner(NetworkLearner):
@@ -108,4 +131,6 @@ class DeepV2Learner(NetworkLearner):
 
     def build_network(self) -> nn.Module:
         """See `NetworkLearner.build_network`."""
-        return DeepV2Network(cast(DeepV2Settings, self.settings), KINDS[self.variation], len(self.classes))
+        return DeepV2Network(
+            cast(DeepV2Settings, self.settings), KINDS[self.variation], len(self.classes)
+        )

@@ -24,44 +24,73 @@ class DeepV2Settings(NetworkSettings):
     crop_scale: float = 0.35
     erasing: float = 0.1
     width: Annotated[
-        int, Range(4, 256), Search(Choice((32, 48, 64))),
-        Doc("Channels of the first stage; a residual stage has twice those before it, up to four times."),
-    ] = 64  # fmt: skip
+        int,
+        Range(4, 256),
+        Search(Choice((32, 48, 64))),
+        Doc(
+            "Channels of the first stage; a residual stage has twice those before it, up to "
+            "four times."
+        ),
+    ] = 64
     layers: Annotated[str, Doc("Layers of each stage, with commas.")] = "1,1,1,1"
     use_se: Annotated[
-        bool, Search(Choice((True, False))), Doc("Squeeze-and-excitation in each layer (Hu et al. 2018).")
+        bool,
+        Search(Choice((True, False))),
+        Doc("Squeeze-and-excitation in each layer (Hu et al. 2018)."),
     ] = True
     use_cbam: Annotated[
-        bool, Search(Choice((True, False))),
+        bool,
+        Search(Choice((True, False))),
         Doc("Attention over channels and places after the last stage (CBAM, Woo et al. 2018)."),
-    ] = True  # fmt: skip
+    ] = True
     attention: Annotated[
-        str, Choice(("none", "self")), Search(Choice(("none", "self"))),
+        str,
+        Choice(("none", "self")),
+        Search(Choice(("none", "self"))),
         Doc("self: each place of the last stage looks at all others (Vaswani et al. 2017)."),
-    ] = "none"  # fmt: skip
-    attention_reduction: Annotated[int, Range(1, 64), Doc("What SE and CBAM divide the channels by inside.")] = 8
-    attention_heads: Annotated[int, Range(1, 32), Doc("attention=self: heads, which share the channels.")] = 4
+    ] = "none"
+    attention_reduction: Annotated[
+        int, Range(1, 64), Doc("What SE and CBAM divide the channels by inside.")
+    ] = 8
+    attention_heads: Annotated[
+        int, Range(1, 32), Doc("attention=self: heads, which share the channels.")
+    ] = 4
     separable: Annotated[
-        bool, Doc("Depthwise separable convolutions (Chollet 2017): fewer weights, less to compute.")
+        bool,
+        Doc("Depthwise separable convolutions (Chollet 2017): fewer weights, less to compute."),
     ] = False
     stochastic_depth: Annotated[
-        float, Range(0, 0.9), Search(Range(0.0, 0.3)),
-        Doc("Share of images that skip the last layer; rises to it from the first (Huang et al. 2016)."),
-    ] = 0.05  # fmt: skip
-    dropout: Annotated[float, Range(0, 0.9), Search(Range(0.0, 0.5)), Doc("Dropout before the classifier.")] = 0.2
+        float,
+        Range(0, 0.9),
+        Search(Range(0.0, 0.3)),
+        Doc(
+            "Share of images that skip the last layer; rises to it from the first (Huang et al. "
+            "2016)."
+        ),
+    ] = 0.05
+    dropout: Annotated[
+        float, Range(0, 0.9), Search(Range(0.0, 0.5)), Doc("Dropout before the classifier.")
+    ] = 0.2
     gradient_checkpointing: Annotated[
-        bool, Doc("Compute each stage again for its gradient instead of keeping it (Chen et al. 2016): less memory.")
+        bool,
+        Doc(
+            "Compute each stage again for its gradient instead of keeping it (Chen et al. "
+            "2016): less memory."
+        ),
     ] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         parts = [part.strip() for part in self.layers.split(",")]
         if not all(part.isdecimal() and 1 <= int(part) <= MAX_LAYERS for part in parts):
-            raise UserError(f"--layers takes numbers of 1 to {MAX_LAYERS} with commas, such as 2,2,2,2, "
-                            f"not {self.layers!r}.")  # fmt: skip
+            raise UserError(
+                f"--layers takes numbers of 1 to {MAX_LAYERS} with commas, such as 2,2,2,2, "
+                f"not {self.layers!r}."
+            )
         if len(parts) != self.num_stages():
             raise UserError(
-                f"--layers {self.layers} names {len(parts)} stages; this variation has {self.num_stages()}."
+                f"--layers {self.layers} names {len(parts)} stages; this variation has "
+                f"{self.num_stages()}."
             )
 
     @classmethod
@@ -89,7 +118,10 @@ class DenseSettings(DeepV2Settings):
     layers: str = "2,4,6,4"
     use_se: bool = False
     growth_rate: Annotated[
-        int, Range(2, 128), Search(Choice((16, 32, 48))), Doc("Channels that each dense layer adds.")
+        int,
+        Range(2, 128),
+        Search(Choice((16, 32, 48))),
+        Doc("Channels that each dense layer adds."),
     ] = 32
 
 
@@ -105,10 +137,20 @@ class HybridSettings(DenseSettings):
     separable: bool = True
 
 
-# The defaults are the CPU's budget, with channels in sixteens, which its instructions take at once. A GPU has the time
+# The defaults are the CPU's budget, with channels in sixteens, which its instructions take at once.
+# A GPU has the time
 # for the sizes of the papers; none was at hand to measure these.
-GPU = {"image_size": 128, "batch_size": 128, "epochs": 200, "erasing": 0.2, "policy": "trivial", "cutmix": 1.0,
-       "mixup": 0.2, "ema_decay": 0.9995, "stochastic_depth": 0.1}  # fmt: skip
+GPU = {
+    "image_size": 128,
+    "batch_size": 128,
+    "epochs": 200,
+    "erasing": 0.2,
+    "policy": "trivial",
+    "cutmix": 1.0,
+    "mixup": 0.2,
+    "ema_decay": 0.9995,
+    "stochastic_depth": 0.1,
+}
 
 FAMILY = Family(
     name="deep_v2",
@@ -117,36 +159,48 @@ FAMILY = Family(
     variations={
         "resnet": Variation(
             title="Residual network",
-            technical="Four stages of pre-activation residual layers with identity mappings, squeeze-and-excitation in "
+            technical="Four stages of pre-activation residual layers with identity mappings, "
+            "squeeze-and-excitation in "
             "each layer and CBAM after the last stage.",
-            simple="Every layer only has to say what it would change, and attention tells it where to look.",
+            simple="Every layer only has to say what it would change, and attention tells it "
+            "where to look.",
             settings=DeepV2Settings,
             presets={"gpu": {**GPU, "width": 80, "layers": "3,4,9,3"}},
-            papers=("He et al. 2016: Identity Mappings in Deep Residual Networks",
-                    "Hu et al. 2018: Squeeze-and-Excitation Networks",
-                    "Woo et al. 2018: CBAM: Convolutional Block Attention Module"),
+            papers=(
+                "He et al. 2016: Identity Mappings in Deep Residual Networks",
+                "Hu et al. 2018: Squeeze-and-Excitation Networks",
+                "Woo et al. 2018: CBAM: Convolutional Block Attention Module",
+            ),
         ),
         "densenet": Variation(
             title="Dense network",
-            technical="Four stages of bottleneck layers that each see the outputs of all before them, halved between "
+            technical="Four stages of bottleneck layers that each see the outputs of all before "
+            "them, halved between "
             "stages, with CBAM after the last.",
-            simple="Every layer sees what all layers before it found, so that nothing is looked for twice.",
+            simple="Every layer sees what all layers before it found, so that nothing is looked "
+            "for twice.",
             settings=DenseSettings,
             presets={"gpu": {**GPU, "width": 64, "layers": "6,12,24,16", "growth_rate": 32}},
-            papers=("Huang et al. 2017: Densely Connected Convolutional Networks",
-                    "Woo et al. 2018: CBAM: Convolutional Block Attention Module"),
+            papers=(
+                "Huang et al. 2017: Densely Connected Convolutional Networks",
+                "Woo et al. 2018: CBAM: Convolutional Block Attention Module",
+            ),
         ),
         "hybrid": Variation(
             title="Hybrid network",
-            technical="A residual, a dense and a residual stage of depthwise separable convolutions with "
+            technical="A residual, a dense and a residual stage of depthwise separable "
+            "convolutions with "
             "squeeze-and-excitation and CBAM, and self-attention at the lowest resolution.",
-            simple="Combines both ideas, and lets every part of the picture look at every other part.",
+            simple="Combines both ideas, and lets every part of the picture look at every other "
+            "part.",
             settings=HybridSettings,
             presets={"gpu": {**GPU, "width": 64, "layers": "3,12,3", "growth_rate": 32}},
-            papers=("He et al. 2016: Identity Mappings in Deep Residual Networks",
-                    "Huang et al. 2017: Densely Connected Convolutional Networks",
-                    "Vaswani et al. 2017: Attention Is All You Need",
-                    "Chollet 2017: Xception: Deep Learning with Depthwise Separable Convolutions"),
+            papers=(
+                "He et al. 2016: Identity Mappings in Deep Residual Networks",
+                "Huang et al. 2017: Densely Connected Convolutional Networks",
+                "Vaswani et al. 2017: Attention Is All You Need",
+                "Chollet 2017: Xception: Deep Learning with Depthwise Separable Convolutions",
+            ),
         ),
     },
-)  # fmt: skip
+)

@@ -18,7 +18,9 @@ Fit = Callable[[npt.NDArray[np.intp]], Callable[[npt.NDArray[np.intp]], Tensor]]
 
 
 class Temperature(State):
-    """`softmax(factor * scores)`: the order of classes stays, how sure they are is learned (Guo et al. 2017)."""
+    """`softmax(factor * scores)`: the order of classes stays, how sure they are is learned (Guo et
+    al. 2017).
+    """
 
     def forward(self, scores: Tensor) -> Tensor:
         """N,C float64 -> N,C float32."""
@@ -26,7 +28,8 @@ class Temperature(State):
 
 
 def fit_temperature(fit: Fit, labels: npt.NDArray[np.int64], seed: int) -> Temperature:
-    """The factor under which each third of the data is most probable to the estimator of the other two.
+    """The factor under which each third of the data is most probable to the estimator of the other
+    two.
 
     `fit(rows)` fits to some rows and gives a function from other rows to their scores.
     """

@@ -12,13 +12,15 @@ from torch import Tensor
 from eyevsai.models.shallow.settings import ForestSettings
 from eyevsai.models.shallow.state import State
 
-FLOOR = 0.01  # what is added to a share of votes before its logarithm is taken: no vote is not impossible
+# what is added to a share of votes before its logarithm is taken: no vote is not impossible
+FLOOR = 0.01
 
 
 class Forest(State):
     """All trees in one table of nodes; a leaf is its own child.
 
-    `distributions` are the shares of classes that leaves have, each kept once: most leaves are pure.
+    `distributions` are the shares of classes that leaves have, each kept once: most leaves are
+    pure.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -38,16 +40,24 @@ class Forest(State):
 
 
 def fit_forest(
-    settings: ForestSettings, inputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64],
-    weights: npt.NDArray[np.float64], *, seed: int, threads: int,
-) -> Forest:  # fmt: skip
+    settings: ForestSettings,
+    inputs: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.float64],
+    *,
+    seed: int,
+    threads: int,
+) -> Forest:
     """Fits scikit-learn's `RandomForestClassifier` to N,K inputs."""
     from sklearn.ensemble import RandomForestClassifier
 
     estimator = RandomForestClassifier(
-        settings.n_estimators, max_depth=settings.max_depth, min_samples_leaf=settings.min_samples_leaf,
-        random_state=seed % 2**32, n_jobs=threads,
-    )  # fmt: skip
+        settings.n_estimators,
+        max_depth=settings.max_depth,
+        min_samples_leaf=settings.min_samples_leaf,
+        random_state=seed % 2**32,
+        n_jobs=threads,
+    )
     estimator.fit(inputs, labels, sample_weight=weights)
     return read_forest(estimator)
 
@@ -60,9 +70,11 @@ def read_forest(estimator: Any) -> Forest:
     own = [np.arange(count) for count in counts]
     sides = [(tree.children_left, tree.children_right) for tree in trees]
     children = np.concatenate(
-        [np.stack([np.where(side < 0, node, side) for side in pair], 1) + root
-         for pair, node, root in zip(sides, own, roots, strict=True)]
-    )  # fmt: skip
+        [
+            np.stack([np.where(side < 0, node, side) for side in pair], 1) + root
+            for pair, node, root in zip(sides, own, roots, strict=True)
+        ]
+    )
     values = np.concatenate([tree.value[:, 0, :] for tree in trees])
     is_leaf = np.concatenate([tree.children_left < 0 for tree in trees])
     distributions, number = np.unique(values[is_leaf], axis=0, return_inverse=True)
@@ -71,7 +83,9 @@ def read_forest(estimator: Any) -> Forest:
     return Forest(
         roots=torch.from_numpy(roots),
         branches=torch.from_numpy(children.astype(np.int32)),
-        feature=torch.from_numpy(np.concatenate([tree.feature for tree in trees]).clip(0).astype(np.int32)),
+        feature=torch.from_numpy(
+            np.concatenate([tree.feature for tree in trees]).clip(0).astype(np.int32)
+        ),
         threshold=torch.from_numpy(np.concatenate([tree.threshold for tree in trees])),
         leaf=torch.from_numpy(leaf),
         distributions=torch.from_numpy(distributions),

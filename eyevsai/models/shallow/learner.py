@@ -47,7 +47,9 @@ class ShallowLearner:
     family = "shallow"
     pruned = 0.0
 
-    def __init__(self, variation: str, settings: ShallowSettings, classes: tuple[str, ...], seed: int) -> None:
+    def __init__(
+        self, variation: str, settings: ShallowSettings, classes: tuple[str, ...], seed: int
+    ) -> None:
         self.variation = variation
         self.settings = settings
         self.classes = classes
@@ -58,10 +60,13 @@ class ShallowLearner:
 
     def prepare(self, train_labels: Sequence[str]) -> None:
         """See `Learner.prepare`."""
-        small = [f"{label} ({count})" for label, count in Counter(train_labels).items() if count < FOLDS]
+        small = [
+            f"{label} ({count})" for label, count in Counter(train_labels).items() if count < FOLDS
+        ]
         if small:
             raise UserError(
-                f"Calibration needs {FOLDS} train images or more of each class; too few of: {', '.join(small[:10])}. "
+                f"Calibration needs {FOLDS} train images or more of each class; too few of: "
+                f"{', '.join(small[:10])}. "
                 "Add images, or hold out less with --valid-fraction and --test-fraction."
             )
 
@@ -69,15 +74,21 @@ class ShallowLearner:
         """See `Learner.compute`."""
         return {"device": "cpu", "precision": "float64", "threads": str(self._threads())}
 
-    def fit(self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None) -> None:
-        """See `Learner.fit`. The estimator is fitted once to all of train, and three times to calibrate it."""
+    def fit(
+        self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
+    ) -> None:
+        """See `Learner.fit`. The estimator is fitted once to all of train, and three times to
+        calibrate it.
+        """
         del checkpoints  # there are no passes to go on from
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         began = time.perf_counter()
         features = self.extract(train)
         rate = len(train) / (time.perf_counter() - began)
-        self.projection_ = fit_projection(self.settings, features.numpy(), seed_for(self.seed, "projection"))
+        self.projection_ = fit_projection(
+            self.settings, features.numpy(), seed_for(self.seed, "projection")
+        )
         with torch.inference_mode():
             inputs = self.projection_(features).numpy()
         labels = train.labels.numpy()
@@ -98,7 +109,10 @@ class ShallowLearner:
         found = torch.empty(len(images), self.extractor.dimensions)
         for start in range(0, len(images), DESCRIBED_AT_ONCE):
             some = images[start : start + DESCRIBED_AT_ONCE]
-            crops = [self.preprocessing.crop(torch.from_numpy(np.ascontiguousarray(image))[None]) for image in some]
+            crops = [
+                self.preprocessing.crop(torch.from_numpy(np.ascontiguousarray(image))[None])
+                for image in some
+            ]
             found[start : start + len(some)] = self.extractor.extract(torch.cat(crops))
         return found.numpy()
 
@@ -122,8 +136,10 @@ class ShallowLearner:
 
     def anatomy(self) -> Anatomy:
         """See `Learner.anatomy`; after `fit` the parts that were fitted are there too."""
-        layers = [Layer(name, "features", (columns.stop - columns.start,), 0)
-                  for name, columns in self.extractor.groups.items()]  # fmt: skip
+        layers = [
+            Layer(name, "features", (columns.stop - columns.start,), 0)
+            for name, columns in self.extractor.groups.items()
+        ]
         for name, part in self._fitted().items():
             count = sum(tensor.numel() for tensor in part.state_dict().values())
             layers.append(Layer(name, type(part).__name__, (), count))
@@ -154,11 +170,17 @@ class ShallowLearner:
         try:
             self.predict_features(np.zeros((1, self.extractor.dimensions), dtype=np.float32))
         except (AttributeError, KeyError, RuntimeError) as error:
-            raise UserError(f"The saved tensors do not fit {self.family}/{self.variation}: {error}") from error
+            raise UserError(
+                f"The saved tensors do not fit {self.family}/{self.variation}: {error}"
+            ) from error
 
     def extract(self, split: Split) -> Tensor:
-        """N,D float32 features of all images of a split: out of the cache, or computed in worker processes."""
-        described = {each.name: getattr(self.settings, each.name) for each in settings_of(FeatureSettings)}
+        """N,D float32 features of all images of a split: out of the cache, or computed in worker
+        processes.
+        """
+        described = {
+            each.name: getattr(self.settings, each.name) for each in settings_of(FeatureSettings)
+        }
         made_from = f"{VERSION}/{self.preprocessing.to_json()}/{described}"
         return split.derive(made_from, lambda: self._describe(split))
 
@@ -188,19 +210,30 @@ class ShallowLearner:
 class _Fit:
     """Fits the variation's estimator to some rows of the train split."""
 
-    def __init__(self, learner: ShallowLearner, inputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        learner: ShallowLearner,
+        inputs: npt.NDArray[np.float64],
+        labels: npt.NDArray[np.int64],
+    ) -> None:
         self.learner, self.inputs, self.labels = learner, inputs, labels
 
     def __call__(self, rows: npt.NDArray[np.intp]) -> State:
         from sklearn.utils.class_weight import compute_sample_weight
 
         learner, labels = self.learner, self.labels[rows]
-        weights = compute_sample_weight("balanced" if learner.settings.class_weights else None, labels)
+        weights = compute_sample_weight(
+            "balanced" if learner.settings.class_weights else None, labels
+        )
         estimator: Any = ESTIMATORS[learner.variation][1]
         fitted: State = estimator(
-            learner.settings, self.inputs[rows], labels, weights,
-            seed=seed_for(learner.seed, "estimator"), threads=learner._threads(),
-        )  # fmt: skip
+            learner.settings,
+            self.inputs[rows],
+            labels,
+            weights,
+            seed=seed_for(learner.seed, "estimator"),
+            threads=learner._threads(),
+        )
         return fitted
 
     def scores(self, rows: npt.NDArray[np.intp]) -> Callable[[npt.NDArray[np.intp]], Tensor]:
@@ -209,7 +242,12 @@ class _Fit:
 
         @torch.inference_mode()
         def score(others: npt.NDArray[np.intp]) -> Tensor:
-            return torch.cat([fitted(part) for part in torch.from_numpy(self.inputs[others]).split(DESCRIBED_AT_ONCE)])
+            return torch.cat(
+                [
+                    fitted(part)
+                    for part in torch.from_numpy(self.inputs[others]).split(DESCRIBED_AT_ONCE)
+                ]
+            )
 
         return score
 
@@ -224,5 +262,7 @@ class _Extraction:
 
     def __call__(self, places: Sequence[int]) -> Tensor:
         crops = [self.preprocessing.crop(image[None]) for image in self.split.images(places)]
-        features: Tensor = self.extractor.extract(torch.cat(crops)).clone()  # an inference tensor cannot be sent
+        features: Tensor = self.extractor.extract(
+            torch.cat(crops)
+        ).clone()  # an inference tensor cannot be sent
         return features

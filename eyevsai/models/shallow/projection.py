@@ -27,12 +27,18 @@ class Projection(State):
 
 
 def fit_projection(settings: ShallowSettings, features: Array, seed: int) -> Projection:
-    """Learns the projection from N,D features; components beyond what they allow are left out, which is said."""
+    """Learns the projection from N,D features; components beyond what they allow are left out,
+    which is said.
+    """
     from sklearn.preprocessing import StandardScaler
 
-    scaler = StandardScaler(with_mean=settings.standardize, with_std=settings.standardize).fit(features)
+    scaler = StandardScaler(with_mean=settings.standardize, with_std=settings.standardize).fit(
+        features
+    )
     dimensions = features.shape[1]
-    mean = np.zeros(dimensions) if scaler.mean_ is None or not settings.standardize else scaler.mean_
+    mean = (
+        np.zeros(dimensions) if scaler.mean_ is None or not settings.standardize else scaler.mean_
+    )
     scale = np.ones(dimensions) if scaler.scale_ is None else 1 / scaler.scale_
     tensors = {"mean": torch.from_numpy(mean), "scale": torch.from_numpy(scale)}
     if settings.reduction == "none":
@@ -50,8 +56,12 @@ def _fit_axes(
 
     components = min(settings.components, *(side - 1 for side in scaled.shape))
     if components < settings.components:
-        log.warning("--components %d is more than %d images of %d features allow: taking %d.",
-                    settings.components, *scaled.shape, components)  # fmt: skip
+        log.warning(
+            "--components %d is more than %d images of %d features allow: taking %d.",
+            settings.components,
+            *scaled.shape,
+            components,
+        )
     exact = scaled.astype(np.float64)
     if settings.reduction == "svd":
         svd = TruncatedSVD(components, random_state=seed % 2**32).fit(exact)

@@ -20,13 +20,20 @@ class ShallowSettings(ThreadSettings, FeatureSettings, LearningSettings):
     image_size: int = 128
     standardize: Annotated[bool, Doc("Give every feature mean 0 and standard deviation 1.")] = True
     reduction: Annotated[
-        str, Choice(("none", "pca", "svd")), Search(Choice(("none", "pca", "svd"))),
-        Doc("Fewer dimensions by principal components or by a truncated SVD, which does not centre."),
-    ] = "none"  # fmt: skip
+        str,
+        Choice(("none", "pca", "svd")),
+        Search(Choice(("none", "pca", "svd"))),
+        Doc(
+            "Fewer dimensions by principal components or by a truncated SVD, which does not centre."
+        ),
+    ] = "none"
     components: Annotated[
-        int, Range(2, 4096), Search(Choice((50, 100, 150, 200, 300))), When("reduction", ("pca", "svd")),
+        int,
+        Range(2, 4096),
+        Search(Choice((50, 100, 150, 200, 300))),
+        When("reduction", ("pca", "svd")),
         Doc("Dimensions after the reduction; as many as the data allow where they allow fewer."),
-    ] = 300  # fmt: skip
+    ] = 300
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,31 +46,49 @@ class SvmSettings(ShallowSettings):
 
     reduction: str = "pca"
     C: Annotated[
-        float, Range(1e-4, 1e4, log=True), Search(Range(0.1, 100.0, log=True)),
+        float,
+        Range(1e-4, 1e4, log=True),
+        Search(Range(0.1, 100.0, log=True)),
         Doc("Weight of the training errors; smaller is smoother."),
-    ] = 3.0  # fmt: skip
+    ] = 3.0
     kernel: Annotated[
-        str, Choice(("rbf", "linear", "poly")), Search(Choice(("rbf", "linear", "poly"))), Doc("Kernel.")
+        str,
+        Choice(("rbf", "linear", "poly")),
+        Search(Choice(("rbf", "linear", "poly"))),
+        Doc("Kernel."),
     ] = "rbf"
     gamma: Annotated[
-        float | None, Range(1e-9, 1e3, log=True),
-        Doc("kernel=rbf and poly: width of the kernel; 1 / (features x their variance) by default."),
-    ] = None  # fmt: skip
+        float | None,
+        Range(1e-9, 1e3, log=True),
+        Doc(
+            "kernel=rbf and poly: width of the kernel; 1 / (features x their variance) by default."
+        ),
+    ] = None
     degree: Annotated[
-        int, Range(1, 8), Search(Range(2, 4)), When("kernel", ("poly",)), Doc("kernel=poly: degree.")
-    ] = 3  # fmt: skip
+        int,
+        Range(1, 8),
+        Search(Range(2, 4)),
+        When("kernel", ("poly",)),
+        Doc("kernel=poly: degree."),
+    ] = 3
 
 
 @dataclass(frozen=True)
 class ForestSettings(ShallowSettings):
     """Trees that each see a part of images and features."""
 
-    n_estimators: Annotated[int, Range(1, 5000), Search(Choice((100, 200, 500))), Doc("Trees.")] = 200
+    n_estimators: Annotated[int, Range(1, 5000), Search(Choice((100, 200, 500))), Doc("Trees.")] = (
+        200
+    )
     max_depth: Annotated[
-        int | None, Range(1, 200), Search(Choice((10, 20, 30, None))),
+        int | None,
+        Range(1, 200),
+        Search(Choice((10, 20, 30, None))),
         Doc("Largest depth of a tree; an empty value sets no limit."),
-    ] = 20  # fmt: skip
-    min_samples_leaf: Annotated[int, Range(1, 1000), Search(Choice((1, 2, 4))), Doc("Fewest images in a leaf.")] = 1
+    ] = 20
+    min_samples_leaf: Annotated[
+        int, Range(1, 1000), Search(Choice((1, 2, 4))), Doc("Fewest images in a leaf.")
+    ] = 1
 
 
 FAMILY = Family(
@@ -74,15 +99,19 @@ FAMILY = Family(
     variations={
         "svm_hog_lbp": Variation(
             title="Support vector machine",
-            technical="Histograms of oriented gradients (Dalal & Triggs 2005), uniform local binary patterns (Ojala et "
-            "al. 2002) and colour histograms in a spatial pyramid, reduced by PCA, with a kernel SVM (Cortes & Vapnik "
+            technical="Histograms of oriented gradients (Dalal & Triggs 2005), uniform local "
+            "binary patterns (Ojala et "
+            "al. 2002) and colour histograms in a spatial pyramid, reduced by PCA, with a "
+            "kernel SVM (Cortes & Vapnik "
             "1995) for each class.",
-            simple="Counts edges, textures and colours in parts of the picture, and draws the borders between classes "
+            simple="Counts edges, textures and colours in parts of the picture, and draws the "
+            "borders between classes "
             "as far from all examples as it can.",
             settings=SvmSettings,
             papers=(
                 "Dalal & Triggs 2005: Histograms of Oriented Gradients for Human Detection",
-                "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture Classification with "
+                "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture "
+                "Classification with "
                 "Local Binary Patterns",
                 "Cortes & Vapnik 1995: Support-Vector Networks",
             ),
@@ -90,12 +119,14 @@ FAMILY = Family(
         "rf_hog_lbp": Variation(
             title="Random forest",
             technical="The same features with a random forest (Breiman 2001).",
-            simple="Counts edges, textures and colours in parts of the picture, and lets hundreds of trees vote.",
+            simple="Counts edges, textures and colours in parts of the picture, and lets "
+            "hundreds of trees vote.",
             settings=ForestSettings,
             decides_by_steps=True,
             papers=(
                 "Dalal & Triggs 2005: Histograms of Oriented Gradients for Human Detection",
-                "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture Classification with "
+                "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture "
+                "Classification with "
                 "Local Binary Patterns",
                 "Breiman 2001: Random Forests",
             ),

@@ -1,4 +1,6 @@
-"""Fitted estimators as torch modules: all that was learned is tensors, so nothing is ever pickled."""
+"""Fitted estimators as torch modules: all that was learned is tensors, so nothing is ever
+pickled.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ class State(nn.Module):
 
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__()
-        self.numbers = dict[str, int]()  # what decides how is computed, read once: a graph cannot ask a tensor for it
+        self.numbers = dict[
+            str, int
+        ]()  # what decides how is computed, read once: a graph cannot ask a tensor for it
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
             if not tensor.ndim and not tensor.is_floating_point():
@@ -22,8 +26,14 @@ class State(nn.Module):
 
     @classmethod
     def restore(cls: type[S], prefix: str, tensors: dict[str, Tensor]) -> S:
-        """The module from those of `tensors` whose names begin with `prefix` and a dot. Raises TypeError, KeyError."""
-        own = {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+        """The module from those of `tensors` whose names begin with `prefix` and a dot. Raises
+        TypeError, KeyError.
+        """
+        own = {
+            name.removeprefix(f"{prefix}."): t
+            for name, t in tensors.items()
+            if name.startswith(f"{prefix}.")
+        }
         return cls(**own)
 
     def tensor(self, name: str) -> Tensor:

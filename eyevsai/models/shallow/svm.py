@@ -25,7 +25,9 @@ class KernelMachines(State):
     def forward(self, inputs: Tensor) -> Tensor:
         """N,K float64 -> N,C float64: how far each image lies on the side of each class."""
         products = inputs @ self.tensor("support").T
-        scores = _sum_up(self._kernel(inputs, products), self.tensor("weights")) + self.tensor("intercept")
+        scores = _sum_up(self._kernel(inputs, products), self.tensor("weights")) + self.tensor(
+            "intercept"
+        )
         return torch.cat([-scores, scores], dim=1) if scores.shape[1] == 1 else scores
 
     def _kernel(self, inputs: Tensor, products: Tensor) -> Tensor:
@@ -35,34 +37,50 @@ class KernelMachines(State):
         gamma = self.tensor("gamma")
         if kernel == "poly":
             return (gamma * products) ** self.numbers["degree"]
-        squares = (inputs**2).sum(1, keepdim=True) + (self.tensor("support") ** 2).sum(1) - 2 * products
+        squares = (
+            (inputs**2).sum(1, keepdim=True) + (self.tensor("support") ** 2).sum(1) - 2 * products
+        )
         return torch.exp(-gamma * squares)
 
 
 def _sum_up(kernel: Tensor, weights: Tensor) -> Tensor:
-    """`kernel @ weights`, N,V and V,C, whose parts cancel out: in float32, which some runtimes have alone, what was
-    rounded away would show. The larger part of each is a whole number of steps, and those add up exactly (Ozaki et al.
-    2012)."""
+    """`kernel @ weights`, N,V and V,C, whose parts cancel out: in float32, which some runtimes have
+    alone, what was rounded away would show. The larger part of each is a whole number of steps, and
+    those add up exactly (Ozaki et al. 2012).
+    """
     kernel_unit = kernel.abs().amax(1, keepdim=True).clamp(min=1e-30) / KERNEL_STEPS
     weight_unit = weights.abs().sum(0).clamp(min=1e-30) / WEIGHT_STEPS
-    kernel_steps, weight_steps = torch.floor(kernel / kernel_unit + 0.5), torch.floor(weights / weight_unit + 0.5)
+    kernel_steps, weight_steps = (
+        torch.floor(kernel / kernel_unit + 0.5),
+        torch.floor(weights / weight_unit + 0.5),
+    )
     large = kernel_steps * kernel_unit
     small = (kernel - large) @ weights + large @ (weights - weight_steps * weight_unit)
     return kernel_steps @ weight_steps * kernel_unit * weight_unit + small
 
 
 def fit_svm(
-    settings: SvmSettings, inputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64],
-    weights: npt.NDArray[np.float64], *, seed: int, threads: int,
-) -> KernelMachines:  # fmt: skip
+    settings: SvmSettings,
+    inputs: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.float64],
+    *,
+    seed: int,
+    threads: int,
+) -> KernelMachines:
     """Fits scikit-learn's `SVC` to each class of N,K inputs; two classes need one machine."""
     del seed  # nothing is drawn
     gamma = settings.gamma or 1 / (inputs.shape[1] * max(float(inputs.var()), 1e-12))
     classes = np.unique(labels)
     fit = _Fit(settings, gamma, inputs, labels, weights)
     with ThreadPoolExecutor(threads) as pool:  # libsvm computes without Python's lock
-        machines = list(track(pool.map(fit, classes[1:] if len(classes) == 2 else classes), "Fitting machines",
-                              total=len(classes)))  # fmt: skip
+        machines = list(
+            track(
+                pool.map(fit, classes[1:] if len(classes) == 2 else classes),
+                "Fitting machines",
+                total=len(classes),
+            )
+        )
     used = np.unique(np.concatenate([machine.support_ for machine in machines]))
     coefficients = np.zeros((len(used), len(machines)))
     for column, machine in enumerate(machines):
@@ -71,7 +89,9 @@ def fit_svm(
     return KernelMachines(
         support=torch.from_numpy(inputs[used]),
         weights=torch.from_numpy(coefficients),
-        intercept=torch.tensor([float(machine.intercept_[0]) for machine in machines], dtype=torch.float64),
+        intercept=torch.tensor(
+            [float(machine.intercept_[0]) for machine in machines], dtype=torch.float64
+        ),
         gamma=torch.tensor(gamma, dtype=torch.float64),
         **{name: torch.tensor(value) for name, value in numbers.items()},
     )
@@ -89,6 +109,10 @@ class _Fit:
 
         settings = self.settings
         machine = SVC(
-            C=settings.C, kernel=settings.kernel, gamma=self.gamma, degree=settings.degree, cache_size=CACHE_MB
+            C=settings.C,
+            kernel=settings.kernel,
+            gamma=self.gamma,
+            degree=settings.degree,
+            cache_size=CACHE_MB,
         )
         return machine.fit(self.inputs, self.labels == label, sample_weight=self.weights)

@@ -1,4 +1,6 @@
-"""The bases: which network of which library, its five stages, and what its ImageNet weights were trained with."""
+"""The bases: which network of which library, its five stages, and what its ImageNet weights were
+trained with.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,27 @@ from eyevsai.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 HALF = (0.5, 0.5, 0.5)
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
 LITE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of each of EfficientNet-Lite0's seven groups
-LITE_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-LITE_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-LITE_INSIDE = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
-               "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
+LITE_OUTSIDE = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+LITE_FIRST = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+LITE_INSIDE = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
 
 
 def _unchanged(name: str) -> str:
@@ -47,9 +66,9 @@ def _rename_lite(name: str) -> str:
 class Base:
     """A network as it was published, and how to take it apart.
 
-    `classifier` is how the names of its own classifier's weights begin, which are not used. `rename` turns names in
-    files of its weights into those of the network. `mean`, `std` and `interpolation` are what its ImageNet weights
-    were trained with.
+    `classifier` is how the names of its own classifier's weights begin, which are not used.
+    `rename` turns names in files of its weights into those of the network. `mean`, `std` and
+    `interpolation` are what its ImageNet weights were trained with.
     """
 
     library: str
@@ -83,8 +102,12 @@ def _stages_of_resnet(network: Any) -> list[nn.Module]:
 def _stages_of_densenet(network: Any) -> list[nn.Module]:
     layers = network.features
     stem = nn.Sequential(layers.conv0, layers.norm0, layers.relu0, layers.pool0)
-    blocks = [nn.Sequential(getattr(layers, f"denseblock{number}"), getattr(layers, f"transition{number}"))
-              for number in (1, 2, 3)]  # fmt: skip
+    blocks = [
+        nn.Sequential(
+            getattr(layers, f"denseblock{number}"), getattr(layers, f"transition{number}")
+        )
+        for number in (1, 2, 3)
+    ]
     return [stem, *blocks, nn.Sequential(layers.denseblock4, layers.norm5, nn.ReLU(inplace=True))]
 
 
@@ -92,7 +115,10 @@ def _stages_of_features(*ends: int) -> Callable[[Any], list[nn.Module]]:
     """Splits `network.features` before each of `ends`."""
 
     def split(network: Any) -> list[nn.Module]:
-        return [network.features[start:end] for start, end in zip((0, *ends), (*ends, None), strict=True)]
+        return [
+            network.features[start:end]
+            for start, end in zip((0, *ends), (*ends, None), strict=True)
+        ]
 
     return split
 
@@ -109,16 +135,40 @@ def _stages_of_lite(network: Any) -> list[nn.Module]:
 
 
 BASES = {
-    "mobilenet_v2": Base("torchvision", "mobilenet_v2", "classifier.", 1280, _stages_of_features(2, 4, 7, 14)),
-    "efficientnet_lite0": Base("timm", "tf_efficientnet_lite0", "classifier.", 1280, _stages_of_lite,
-                               _rename_lite, HALF, HALF, "bicubic"),
-    "efficientnet_b0": Base("torchvision", "efficientnet_b0", "classifier.", 1280, _stages_of_features(2, 3, 4, 6),
-                            interpolation="bicubic"),
-    "efficientnet_b1": Base("torchvision", "efficientnet_b1", "classifier.", 1280, _stages_of_features(2, 3, 4, 6),
-                            interpolation="bicubic"),
+    "mobilenet_v2": Base(
+        "torchvision", "mobilenet_v2", "classifier.", 1280, _stages_of_features(2, 4, 7, 14)
+    ),
+    "efficientnet_lite0": Base(
+        "timm",
+        "tf_efficientnet_lite0",
+        "classifier.",
+        1280,
+        _stages_of_lite,
+        _rename_lite,
+        HALF,
+        HALF,
+        "bicubic",
+    ),
+    "efficientnet_b0": Base(
+        "torchvision",
+        "efficientnet_b0",
+        "classifier.",
+        1280,
+        _stages_of_features(2, 3, 4, 6),
+        interpolation="bicubic",
+    ),
+    "efficientnet_b1": Base(
+        "torchvision",
+        "efficientnet_b1",
+        "classifier.",
+        1280,
+        _stages_of_features(2, 3, 4, 6),
+        interpolation="bicubic",
+    ),
     "resnet50": Base("torchvision", "resnet50", "fc.", 2048, _stages_of_resnet),
     "resnet101": Base("torchvision", "resnet101", "fc.", 2048, _stages_of_resnet),
     "vgg16": Base("torchvision", "vgg16", "classifier.", 512, _stages_of_features(5, 10, 17, 24)),
-    "densenet121": Base("torchvision", "densenet121", "classifier.", 1024, _stages_of_densenet,
-                        _rename_densenet),
-}  # fmt: skip
+    "densenet121": Base(
+        "torchvision", "densenet121", "classifier.", 1024, _stages_of_densenet, _rename_densenet
+    ),
+}

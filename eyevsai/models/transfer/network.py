@@ -20,8 +20,12 @@ def build_head(num_features: int, settings: TransferSettings, num_classes: int) 
     """N,D features -> N,C logits."""
     layers: list[nn.Module] = []
     for units in settings.units_of_layers:
-        layers += [nn.Linear(num_features, units, bias=False), nn.BatchNorm1d(units), nn.ReLU(inplace=True),
-                   nn.Dropout(settings.dropout)]  # fmt: skip
+        layers += [
+            nn.Linear(num_features, units, bias=False),
+            nn.BatchNorm1d(units),
+            nn.ReLU(inplace=True),
+            nn.Dropout(settings.dropout),
+        ]
         num_features = units
     if not layers:
         layers.append(nn.Dropout(settings.dropout))
@@ -42,7 +46,9 @@ class TransferLearner(NetworkLearner):
         return StagedNetwork(base.split(network), head)
 
     def prepare(self, train_labels: Sequence[str]) -> None:
-        """See `Learner.prepare`: takes the pretrained weights, and prepares images as they want it."""
+        """See `Learner.prepare`: takes the pretrained weights, and prepares images as they want
+        it.
+        """
         super().prepare(train_labels)
         base = BASES[self.variation]
         path = find_weights(base, self._settings.weights)
@@ -54,8 +60,14 @@ class TransferLearner(NetworkLearner):
                 stage.load_state_dict(loaded.state_dict())
 
     def course(self) -> Course:
-        """See `NetworkLearner.course`; a base that was pruned has to recover at once, and all of it."""
-        return Course(self.network, self._settings) if self.pruned else Unfreezing(self.network, self._settings)
+        """See `NetworkLearner.course`; a base that was pruned has to recover at once, and all of
+        it.
+        """
+        return (
+            Course(self.network, self._settings)
+            if self.pruned
+            else Unfreezing(self.network, self._settings)
+        )
 
     @property
     def _settings(self) -> TransferSettings:

