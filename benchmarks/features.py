@@ -37,9 +37,8 @@ class Peer:
                 local_binary_pattern(grey, count, radius, "uniform")
                 for count, radius in ((8, 1), (16, 2))
             ]
-            for rows in np.array_split(
-                np.arange(128), 4
-            ):  # the finest grid; coarser ones add it up
+            # the finest grid; coarser ones add it up
+            for rows in np.array_split(np.arange(128), 4):
                 for columns in np.array_split(np.arange(128), 4):
                     part = np.ix_(rows, columns)
                     for code, bins in zip(codes, (10, 18), strict=True):
@@ -59,9 +58,8 @@ def main() -> None:
 
     dataset = load_union()
     learner = ShallowLearner("svm_hog_lbp", SvmSettings(), dataset.classes, 0)
-    train = replace(
-        dataset.open(learner.preprocessing).train, cache=None
-    )  # else features come out of it
+    # else features come out of it
+    train = replace(dataset.open(learner.preprocessing).train, cache=None)
     ours, theirs = [], []
     for _ in range(ROUNDS):
         began = time.perf_counter()

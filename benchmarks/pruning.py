@@ -57,9 +57,8 @@ def main() -> None:
     valid = load_union().split_names.count("valid")
     shares = []
     with tempfile.TemporaryDirectory() as folder:
-        tune(
-            folder, "warm", 0, "--n-trials", "1", "--epochs", "1"
-        )  # the pixels are in the cache for both
+        # the pixels are in the cache for both
+        tune(folder, "warm", 0, "--n-trials", "1", "--epochs", "1")
         for seed in map(int, os.environ.get("EYEVSAI_SEEDS", "0,1,2").split(",")):
             plain = ("--sampler", "random", "--pruner", "none", "--n-trials", str(TRIALS))
             best, all_s = tune(folder, "unpruned", seed, *plain)

@@ -133,9 +133,8 @@ def compare_runs(page: Page, address: str, names: Sequence[str]) -> list[list[st
     tables = [
         [cell.strip() for cell in row.split("\t")] for row in page.locator("tr").all_inner_texts()
     ]
-    metrics: dict[
-        str, list[str]
-    ] = {}  # MLflow draws them as cells, of which those at one height are a row
+    # MLflow draws them as cells, of which those at one height are a row
+    metrics: dict[str, list[str]] = {}
     cells = page.get_by_role("grid").locator("[role=rowgroup] > div")
     for top, text in cells.evaluate_all(
         "cells => cells.map(cell => [cell.style.top, cell.innerText])"
@@ -258,9 +257,8 @@ def main() -> None:
             page.screenshot(path=IMAGES / "comparison.png")
             page.set_viewport_size({"width": 1440, "height": 900})
             open_model(page, address, MODEL)
-            page.get_by_role(
-                "button", name="Tags", exact=True
-            ).click()  # of the model, above its versions
+            # of the model, above its versions
+            page.get_by_role("button", name="Tags", exact=True).click()
             page.screenshot(path=IMAGES / "versions.png")
     print(
         "wrote curves.png, pictures.png, table.png, study.png, comparison.png and versions.png "

@@ -76,9 +76,8 @@ def load(uri: str, *, trusted: bool = False) -> Classifier:
     Raises:
         eyevsai.errors.UserError: nothing is there, or it is not a model that eyevsai wrote.
     """
-    from eyevsai.serving.classifier import (
-        load_classifier,
-    )  # torch and mlflow load only when asked for
+    # torch and mlflow load only when asked for
+    from eyevsai.serving.classifier import load_classifier
 
     return load_classifier(uri, trusted=trusted)
 

@@ -210,9 +210,8 @@ def describe(context: typer.Context, as_json: Json = False, **given: Any) -> Non
     """
     _refuse_extras(context, given)
     num_classes = pop_settings(DescribeSettings, given).num_classes
-    own = (
-        {} if "dataset" in given else {"data": "any"}
-    )  # the family's own defaults, not those that suit the digits
+    # the family's own defaults, not those that suit the digits
+    own = {} if "dataset" in given else {"data": "any"}
     composed = config.compose_train(own | given).model
     from eyevsai.jobs.describe import describe as job
     from eyevsai.reports.card import render_card

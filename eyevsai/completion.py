@@ -19,9 +19,8 @@ from eyevsai.formats.formats import ALL, FORMATS
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.settings import Choice, Setting
 
-Values = Callable[
-    [dict[str, Any]], Iterable[str]
-]  # of a flag, by the values of those typed before it
+# of a flag, by the values of those typed before it
+Values = Callable[[dict[str, Any]], Iterable[str]]
 Completer = Callable[[typer.Context, str], list[str]]
 
 

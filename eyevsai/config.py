@@ -25,13 +25,8 @@ from eyevsai.settings import (
 )
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
-OF_TRAIN = (
-    "resume",
-    "resume_anyway",
-    "tuned",
-    "checkpoint_every_s",
-    "devices",
-)  # what `tune` has no use for
+# what `tune` has no use for
+OF_TRAIN = ("resume", "resume_anyway", "tuned", "checkpoint_every_s", "devices")
 
 
 @dataclass(frozen=True)

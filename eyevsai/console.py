@@ -75,12 +75,10 @@ def showing_lines() -> Iterator[None]:
 def hush_mlflow() -> None:
     """Leaves standard output to whoever reads it, and spares people what they cannot use."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "INFO" if is_verbose() else "WARNING")
-    os.environ.setdefault(
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"
-    )  # which is --json's where there is a server
-    os.environ.setdefault(
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"
-    )  # for files of a few lines
+    # which is --json's where there is a server
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # for files of a few lines
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def say_where() -> str:

@@ -8,15 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-PATIENCE = (
-    0.05,
-    0.1,
-    0.2,
-    0.4,
-    0.8,
-    1.6,
-    3.2,
-)  # seconds between attempts at what others are writing too
+# seconds between attempts at what others are writing too
+PATIENCE = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SAID = (  # what databases say of a row that another process writes, or wrote first
     "database is locked",
     "deadlock detected",

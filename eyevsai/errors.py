@@ -2,13 +2,8 @@
 
 import errno
 
-REFUSALS = (
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-)  # what no code can mend
+# what no code can mend
+REFUSALS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UserError(Exception):

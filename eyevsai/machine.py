@@ -19,9 +19,8 @@ def machine_id() -> str:
         if found := _read(path):
             return found
     node = uuid.getnode()
-    return (
-        "" if node >> 40 & 1 else f"{node:012x}"
-    )  # without a network card Python draws one at random
+    # without a network card Python draws one at random
+    return "" if node >> 40 & 1 else f"{node:012x}"
 
 
 @cache

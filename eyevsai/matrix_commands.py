@@ -17,15 +17,8 @@ from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.settings import Setting, settings_of
 from eyevsai.words import hyphens
 
-OF_ONE = (
-    "model",
-    "variation",
-    "dataset",
-    "data",
-    "run_name",
-    "resume",
-    "resume_anyway",
-)  # settings of train
+# settings of train
+OF_ONE = ("model", "variation", "dataset", "data", "run_name", "resume", "resume_anyway")
 
 
 def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:

@@ -28,13 +28,8 @@ Version = Annotated[int, argument(*pick_settings(PromoteSettings, "version"), "V
 Reason = Annotated[str | None, typer.Option(help="Why, for those who read the log.")]
 ORIGINAL = Setting("path", str, False, None, "The original's training_registry.json.", "Registry")
 STATE = pick_settings(PromoteSettings, "state_root")
-OF_BEST = (
-    "policy",
-    "force",
-    "class_change",
-    "reason",
-    "state_root",
-)  # settings of promote that `best` takes
+# settings of promote that `best` takes
+OF_BEST = ("policy", "force", "class_change", "reason", "state_root")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -21,10 +21,8 @@ from typing import Any, ClassVar
 
 from eyevsai.errors import UserError
 
-STATE_ROOT, CACHE_ROOT = (
-    "~/.local/state/eyevsai",
-    "~/.cache/eyevsai",
-)  # what this machine keeps of its own
+# what this machine keeps of its own
+STATE_ROOT, CACHE_ROOT = ("~/.local/state/eyevsai", "~/.cache/eyevsai")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -187,9 +185,8 @@ class Settings:
     """Base of every settings dataclass: an object that exists is a valid one."""
 
     PANEL: ClassVar[str] = "Settings"
-    NOT_SEARCHED: ClassVar[frozenset[str]] = (
-        frozenset()
-    )  # inherited settings that tuning leaves alone here
+    # inherited settings that tuning leaves alone here
+    NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         for setting in settings_of(type(self)):

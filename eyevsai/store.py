@@ -31,10 +31,8 @@ log = logging.getLogger("eyevsai")
 
 STUDIES = "studies"
 PARENT = "mlflow.parentRunId"  # the tag by which MLflow shows a run under another one
-COMPLETE_TRIALS, MIN_COMPLETE = (
-    "complete_trials",
-    10,
-)  # the tag of a study, and how many make one that train takes
+# the tag of a study, and how many make one that train takes
+COMPLETE_TRIALS, MIN_COMPLETE = ("complete_trials", 10)
 # the tag with the hash of a class list: of versions, registered models and studies
 CLASSES_SHA256 = "classes_sha256"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -85,9 +83,8 @@ def reach_server(uri: str) -> None:
     try:
         http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=REACH_S)
     except MlflowException as error:
-        why = (
-            shown(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]
-        )  # the innermost of the errors in it
+        # the innermost of the errors in it
+        why = shown(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]
         raise UserError(
             f"Nobody answers at {shown(uri)}: {why}. "
             "Is the server running there, and MLFLOW_TRACKING_URI right?"
@@ -166,9 +163,8 @@ def telling(uri: str, what: str) -> Iterator[None]:
         except (MlflowException, OSError) as error:
             if getattr(error, "error_code", "") == "PERMISSION_DENIED":
                 raise
-            said = shown(
-                " ".join(str(error).split()) or type(error).__name__
-            )  # a database says it in its second line
+            # a database says it in its second line
+            said = shown(" ".join(str(error).split()) or type(error).__name__)
             raise RunFailed(
                 f"{what} failed. The store says: {said[:300]}. Try again: what is there stays."
             ) from error

@@ -45,9 +45,8 @@ def read_store_id(client: MlflowClient) -> StoreId:
     """Return the identity of a store; nothing is written."""
     tagged = _tagged(client)
     ids = frozenset(tags[STORE_ID] for _, tags in tagged)
-    if client.tracking_uri.startswith(
-        "http"
-    ):  # a server is the same store under each of its addresses
+    # a server is the same store under each of its addresses
+    if client.tracking_uri.startswith("http"):
         return StoreId(ids)
     place = place_of(client.tracking_uri)
     for _, tags in tagged:

@@ -26,9 +26,8 @@ SWITCHES = {
 }
 SWITCH_FLAGS = {f"--{name}": name for name in SWITCHES}
 BOOL = "BOOL"  # how help shows a setting that is true or false
-UsageError = cast(
-    type[Exception], typer.BadParameter.__base__
-)  # Click's, which some versions of Typer bring along
+# Click's, which some versions of Typer bring along
+UsageError = cast(type[Exception], typer.BadParameter.__base__)
 
 
 @dataclass

@@ -19,15 +19,8 @@ import psutil
 import pytest
 
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn")
-CHEAP = {
-    "git",
-    "xargs",
-    "mount",
-    "umount",
-    "fc-list",
-    "uname",
-    "ldconfig",
-}  # no interpreter: they end in milliseconds
+# no interpreter: they end in milliseconds
+CHEAP = {"git", "xargs", "mount", "umount", "fc-list", "uname", "ldconfig"}
 LONG_S = 10.0  # of CPU time
 
 started: list[str] | None = (

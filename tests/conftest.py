@@ -136,10 +136,11 @@ def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "store", build) / "mlflow.db"
 
 
+# of `train`, for a model that is trained in a second
 TINY = (
     *("--epochs", "1", "--width", "4", "--image-size", "32", "--batch-size", "8", "--threads", "1"),
     *("--tuned", "never"),
-)  # of `train`, for a model that is trained in a second
+)
 
 
 def draw_scene(seed: int, side: int = 128) -> Image.Image:
@@ -342,9 +343,8 @@ def find_postgres() -> list[Path]:
 def start_postgres() -> Iterator[str]:
     """A server of one's own; its URI, without a database."""
     binaries = find_postgres()
-    folder = Path(
-        tempfile.mkdtemp(prefix="eyevsai-postgres-")
-    )  # pytest's own folders are closed to other users
+    # pytest's own folders are closed to other users
+    folder = Path(tempfile.mkdtemp(prefix="eyevsai-postgres-"))
     user = None
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         user = "postgres"

@@ -62,9 +62,8 @@ class Publisher:
 
     files: dict[str, bytes]
     url: str = ""
-    cut_after: list[int] = field(
-        default_factory=list
-    )  # bytes of the body after which the next answers break off
+    # bytes of the body after which the next answers break off
+    cut_after: list[int] = field(default_factory=list)
     hang_after: int | None = None  # bytes after which an answer waits for ever
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and range
 
@@ -112,9 +111,8 @@ def publishing(files: Mapping[str, bytes]) -> Iterator[Publisher]:
             if asked:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             self.send_header("Content-Length", str(len(body) - start))
-            if self.headers.get("Proxy-Connection") or self.path.startswith(
-                "http"
-            ):  # as Google's storage does
+            # as Google's storage does
+            if self.headers.get("Proxy-Connection") or self.path.startswith("http"):
                 md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
                 self.send_header("x-goog-hash", f"crc32c=AAAAAA==,md5={md5}")
             self.end_headers()

@@ -122,9 +122,8 @@ def examine(path: Path) -> Record:
     except decode.UndecodableImage as error:
         return Record(digest, error=str(error).removeprefix(f"{path} "))
     height, width = decoded.pixels.shape[:2]
-    pixels = decoded.levels or hash_pixels(
-        decoded.pixels
-    )  # levels: two dark images may look black, and not be equal
+    # levels: two dark images may look black, and not be equal
+    pixels = decoded.levels or hash_pixels(decoded.pixels)
     found = decoded.range
     return Record(
         digest,

@@ -140,9 +140,8 @@ def _draw_grid(places: Tensor, sizes: Tensor, frame: torch.Size, size: int) -> T
     scaled = places * (2 / extent).view(1, 2, 1)
     scaled[:, :, 2] -= 1
     grid = functional.affine_grid(scaled, [len(places), 3, size, size], align_corners=False)
-    first = (1 / extent - 1).view(
-        1, 1, 1, 2
-    )  # the centre of the first pixel, and that of each image's last one
+    # the centre of the first pixel, and that of each image's last one
+    first = (1 / extent - 1).view(1, 1, 1, 2)
     last = ((2 * sizes.flip(1) - 1) / extent - 1).view(-1, 1, 1, 2)
     return torch.clamp(grid, first, last)
 

@@ -185,9 +185,8 @@ def _is_whole(folder: Path) -> bool:
 
 def _build(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> None:
     prefix = f"{BUILDING}{folder.name}-"
-    for abandoned in folder.parent.glob(
-        f"{prefix}*"
-    ):  # the lock is ours: whoever built there is dead
+    # the lock is ours: whoever built there is dead
+    for abandoned in folder.parent.glob(f"{prefix}*"):
         shutil.rmtree(abandoned, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:

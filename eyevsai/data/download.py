@@ -54,9 +54,8 @@ def download(locate: Callable[[], Location], folder: Path, file: str) -> Path:
         before = _bytes_in(folder, file)
         try:
             location = locate()
-            part = (
-                folder / f"{file}.{location.md5 or 'unchecked'}.part"
-            )  # what changed since is another file
+            # what changed since is another file
+            part = folder / f"{file}.{location.md5 or 'unchecked'}.part"
             _go_on(location.url, part, file)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             if _bytes_in(folder, file) <= before:

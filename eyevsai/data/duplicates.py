@@ -43,9 +43,8 @@ Signatures = npt.NDArray[np.uint8]  # N,32: 256 bits each
 Thumbnail = npt.NDArray[np.uint8]  # SIDE,SIDE,3
 Thumbnails = npt.NDArray[np.uint8]  # N,SIDE,SIDE,C
 Pixels = npt.NDArray[np.float32]  # N,SIDE,SIDE,C
-Normalised = tuple[
-    Pixels, npt.NDArray[np.float32]
-]  # pixels of mean 0 and deviation 1, and N contrasts in levels
+# pixels of mean 0 and deviation 1, and N contrasts in levels
+Normalised = tuple[Pixels, npt.NDArray[np.float32]]
 Matrix = npt.NDArray[np.bool_]  # N,N
 Pairs = npt.NDArray[np.intp]  # P,2
 
@@ -284,9 +283,8 @@ def _measure_motion(one: Pixels, other: Pixels) -> npt.NDArray[np.float64]:
     across = (mean[:, 1:-1, 2:] - mean[:, 1:-1, :-2]) / 2
     down = (mean[:, 2:, 1:-1] - mean[:, :-2, 1:-1]) / 2
     y, x = np.meshgrid(*2 * [np.linspace(-1, 1, SIDE - 2, dtype=np.float32)], indexing="ij")
-    y, x = (
-        axis[..., None] * np.float32(math.sqrt(1.5)) for axis in (y, x)
-    )  # so that zoom and rotation move 1 px
+    # so that zoom and rotation move 1 px
+    y, x = (axis[..., None] * np.float32(math.sqrt(1.5)) for axis in (y, x))
     slopes = np.stack([across, down, x * across + y * down, x * down - y * across], axis=1)
     slopes = slopes.reshape(len(one), 4, math.prod(change.shape[1:]))
     system = slopes @ slopes.swapaxes(1, 2)

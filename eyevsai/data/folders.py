@@ -274,9 +274,8 @@ def _read_splits(
     known = {each.label.casefold() for each in layout.classes if each.split == TRAIN}
     for name, split in splits.items():
         own = [each for each in layout.classes if each.split == split]
-        if (
-            known and split != TRAIN and len(own) == 1 and own[0].label.casefold() not in known
-        ):  # images without labels
+        # images without labels
+        if known and split != TRAIN and len(own) == 1 and own[0].label.casefold() not in known:
             layout.classes.remove(own[0])
             layout.unused += [
                 Unused(file, f"in {name}/, without a folder of a class of train")

@@ -12,10 +12,8 @@ if TYPE_CHECKING:
     from eyevsai.data.inspection import Item
 
 GIVEN_ORDER = (TEST, VALID, TRAIN)  # the first of them that has an image keeps it
-MIN_NEAR, MAX_NEAR = (
-    2,
-    0.1,
-)  # images of a class of a given split, and their share, that may be near copies
+# images of a class of a given split, and their share, that may be near copies
+MIN_NEAR, MAX_NEAR = (2, 0.1)
 
 
 def part_given_splits(items: Sequence[Item]) -> tuple[list[Item], list[Item], list[str]]:

@@ -29,9 +29,8 @@ MAX_FILES = 100_000
 MAX_FILE_BYTES = 100 * 10**6  # of one that is unpacked
 MAX_BYTES = 20 * 10**9
 MAX_RATIO, RATIO_FROM_BYTES = 50, 50 * 10**6  # images hardly shrink, and few that do are no danger
-MAX_HEADER_BYTES = (
-    2**20
-)  # tarfile reads the extended header of a member into memory, however long it is
+# tarfile reads the extended header of a member into memory, however long it is
+MAX_HEADER_BYTES = 2**20
 UTF_8 = 0x800  # in a zip: says how a name is encoded
 ENCRYPTED = 0x1
 DAMAGE = (
@@ -205,9 +204,8 @@ def _tar_members(archive: Path) -> Iterator[Member]:
                     else kinds.get(info.type, "a device or a pipe")
                 )
                 yield Member(info.name, info.size, kind, partial(opened.extractfile, info))
-        if stream.read(MAX_HEADER_BYTES).strip(b"\0") or stream.read(
-            1
-        ):  # to the checksum at the end
+        # to the checksum at the end
+        if stream.read(MAX_HEADER_BYTES).strip(b"\0") or stream.read(1):
             raise EOFError("something follows its end")
 
 

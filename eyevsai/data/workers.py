@@ -53,9 +53,8 @@ def map_chunks(task: Callable[[Sequence[S]], T], items: Sequence[S], label: str)
         UserError or OSError: what the first failing task raised, or that a worker died.
     """
     chunks = _Chunks(task, items)
-    for thread in (
-        threading.enumerate()
-    ):  # a module that is half imported at a fork stays locked in the worker
+    # a module that is half imported at a fork stays locked in the worker
+    for thread in threading.enumerate():
         if thread.name == IMPORTING:
             thread.join()
     workers = min(torch.get_num_threads(), len(chunks)) if len(chunks) > 1 else 0
@@ -91,6 +90,5 @@ def _as_it_is(outcome: T) -> T:
 
 
 def _start(_: int) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all processes; the parent ends its workers
+    # Ctrl-C reaches all processes; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

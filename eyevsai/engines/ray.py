@@ -66,9 +66,8 @@ class RayEngine(Engine):
     def _connect(self, tasks: Sequence[Task]) -> None:
         import ray
 
-        os.environ.setdefault(
-            "RAY_USAGE_STATS_ENABLED", "0"
-        )  # or what is run here is told to Ray's makers
+        # or what is run here is told to Ray's makers
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         here = {
             "num_cpus": self.at_once * max((task.cpus for task in tasks), default=1),
             "include_dashboard": False,

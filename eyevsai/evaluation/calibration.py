@@ -11,10 +11,8 @@ from sklearn import metrics
 from eyevsai.evaluation.metrics import Labels, Probabilities
 
 BINS = 15
-TEMPERATURES = (
-    0.25,
-    10.0,
-)  # beyond them a temperature says that there were too few mistakes to learn from
+# beyond them a temperature says that there were too few mistakes to learn from
+TEMPERATURES = (0.25, 10.0)
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,8 @@ class Judgement:
     uncalibrated: Probabilities
     seed: int
     speed: Mapping[str, float] = field(default_factory=dict)
-    corrupted: Mapping[str, list[float]] = field(
-        default_factory=dict
-    )  # accuracy by kind, at severity 0, 1, 2 and 3
+    # accuracy by kind, at severity 0, 1, 2 and 3
+    corrupted: Mapping[str, list[float]] = field(default_factory=dict)
     selection: Selection | None = None
 
     @property

@@ -29,9 +29,8 @@ def accuracy_interval(correct: Correct, seed: int) -> Interval:
     """
     from scipy.stats import bootstrap
 
-    if (
-        correct.all() or not correct.any()
-    ):  # resampling what is all alike tells nothing: the rule of three does
+    # resampling what is all alike tells nothing: the rule of three does
+    if correct.all() or not correct.any():
         room = min(1.0, 3 / len(correct))
         return Interval(1 - room, 1.0) if correct.all() else Interval(0.0, room)
     found = bootstrap(

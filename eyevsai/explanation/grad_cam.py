@@ -39,9 +39,8 @@ def _look(learner: MapLearner, image: npt.NDArray[np.uint8], number: int) -> Ten
     kept: list[Tensor] = []
 
     def _keep(_pool: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        kept.append(
-            inputs[0].detach().requires_grad_()
-        )  # a leaf: nothing before it needs a gradient
+        # a leaf: nothing before it needs a gradient
+        kept.append(inputs[0].detach().requires_grad_())
         return (kept[0],)
 
     hook = learner.pool().register_forward_pre_hook(_keep)

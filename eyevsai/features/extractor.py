@@ -84,7 +84,6 @@ def grey_levels(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
     """Three times N,S,S float32, whole numbers in 0..255 -> N,S,S float32: Pillow's grey, whole
     numbers too.
     """
-    weighted = torch.add(
-        torch.add(red * LUMA[0], green, alpha=LUMA[1]), blue, alpha=LUMA[2]
-    )  # below 2**24: exact
+    # below 2**24: exact
+    weighted = torch.add(torch.add(red * LUMA[0], green, alpha=LUMA[1]), blue, alpha=LUMA[2])
     return weighted.add_(2**15).mul_(2**-16).floor_()

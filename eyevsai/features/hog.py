@@ -75,9 +75,8 @@ def _steepest(channels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     rows, columns, squares = _gradient(channels[0])
     for channel in channels[1:]:
         other_rows, other_columns, other_squares = _gradient(channel)
-        longer = other_squares.clone().gt_(
-            squares
-        )  # 0 or 1 in float32: of whole numbers that selects exactly
+        # 0 or 1 in float32: of whole numbers that selects exactly
+        longer = other_squares.clone().gt_(squares)
         rows.addcmul_(longer, other_rows.sub_(rows))
         columns.addcmul_(longer, other_columns.sub_(columns))
         squares = torch.maximum(squares, other_squares)

@@ -14,10 +14,8 @@ from eyevsai.formats.parity import AccuracyGate, Corpus, Gate, ParityGate, Verdi
 from eyevsai.models.families import variation_of
 
 EXAMPLE = "example.py"
-IMPORT, BEGIN = (
-    "from decode import decode\n",
-    "here = ",
-)  # in an example, in place of the code itself
+# in an example, in place of the code itself
+IMPORT, BEGIN = ("from decode import decode\n", "here = ")
 
 
 def export(name: str, source: Source, corpus: Corpus, folder: Path, model_uri: str) -> Verdict:

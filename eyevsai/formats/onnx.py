@@ -18,13 +18,8 @@ if TYPE_CHECKING:
 MODEL = "model.onnx"
 INT8 = "onnx-int8"  # the name of the format of a file that was quantised
 QUANTIZER = "onnx.quantize"  # what it names itself in the files that it makes
-KNOWN = (
-    "classes",
-    "preprocessing",
-    "threshold",
-    "family",
-    "variation",
-)  # of the manifest, in a file's metadata
+# of the manifest, in a file's metadata
+KNOWN = ("classes", "preprocessing", "threshold", "family", "variation")
 CPU = ("CPUExecutionProvider",)
 
 

@@ -120,8 +120,7 @@ def _from_crops(model: openvino.Model) -> openvino.Model:
     outputs = [output for operation in model.get_ordered_ops() for output in operation.outputs()]
     crops = next(output for output in outputs if CROPS in output.get_names())
     given = openvino.opset13.parameter(crops.get_partial_shape(), crops.get_element_type())
-    for taker in (
-        crops.get_target_inputs() | model.input(0).get_target_inputs()
-    ):  # of images: how many they are
+    # of images: how many they are
+    for taker in crops.get_target_inputs() | model.input(0).get_target_inputs():
         taker.replace_source_output(given.output(0))
     return openvino.Model(model.get_results(), [given])

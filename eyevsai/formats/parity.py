@@ -30,12 +30,10 @@ class Corpus:
     resized: (
         Pixels  # N,s,s,3 with s the short side after resizing: a graph resizes these to themselves
     )
-    raw: Callable[
-        [], Iterable[npt.NDArray[np.uint8]]
-    ]  # the same images as they were decoded, one after another
-    test: Callable[
-        [], Iterable[tuple[Pixels, Labels]]
-    ]  # the whole test split, resized, a batch after another
+    # the same images as they were decoded, one after another
+    raw: Callable[[], Iterable[npt.NDArray[np.uint8]]]
+    # the whole test split, resized, a batch after another
+    test: Callable[[], Iterable[tuple[Pixels, Labels]]]
 
     @cached_property
     def expected(self) -> Probabilities:

@@ -127,9 +127,8 @@ class NetworkRuntime:
 
         path = folder / NETWORK
         self.names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-        exec(
-            compile(path.read_text(encoding="utf-8"), str(path), "exec"), self.names
-        )  # written by this process
+        # written by this process
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), self.names)
         self.state = torch.load(folder / MODEL, weights_only=True)
 
     def predict_proba(self, images: Pixels) -> Probabilities:

@@ -32,9 +32,8 @@ class TensorRt(Onnx):
 
     def write(self, source: Source, folder: Path) -> None:
         """See `Format.write`; says what cannot be tried on this machine."""
-        onnx.save(
-            to_onnx(source), folder / MODEL
-        )  # without a branch, of which an engine may not be made
+        # without a branch, of which an engine may not be made
+        onnx.save(to_onnx(source), folder / MODEL)
         if not is_here():
             log.warning(
                 "There is no TensorRT here: the engine is built where it first runs, and what "

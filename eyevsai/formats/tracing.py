@@ -60,9 +60,8 @@ def convert(program: ExportedProgram) -> ModelProto:
     for node in proto.graph.node:  # where each was written, on this machine: nobody else's matter
         del node.metadata_props[:]
         node.doc_string = ""
-    del proto.graph.value_info[
-        :
-    ]  # what lies between input and output is for whoever opens the file to find
+    # what lies between input and output is for whoever opens the file to find
+    del proto.graph.value_info[:]
     for value, names in ((proto.graph.input[0], FREE), (proto.graph.output[0], FREE[:1])):
         for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
             dimension.dim_param = name

@@ -70,8 +70,7 @@ def _claim(target: Path, begun: datetime) -> tuple[Path, str]:
             building.mkdir()
         except FileExistsError:
             continue
-        if not any(
-            target.glob(f"*_{date}.*")
-        ):  # asked after: who claimed it before has moved all files by now
+        # asked after: who claimed it before has moved all files by now
+        if not any(target.glob(f"*_{date}.*")):
             return building, date
         building.rmdir()

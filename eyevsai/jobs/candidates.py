@@ -67,9 +67,8 @@ def report_models(
     for each in sorted(
         everything, key=lambda each: (each.registered_ms, each.number), reverse=True
     ):
-        if (
-            each.has_model and newest.get(each.dataset) == ()
-        ):  # what does not say what it knows is passed over
+        # what does not say what it knows is passed over
+        if each.has_model and newest.get(each.dataset) == ():
             newest[each.dataset] = classes.read(each)
     for version, _ in chosen.values():
         classes.read(version)

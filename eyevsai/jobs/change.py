@@ -126,9 +126,8 @@ class Change:
             record.tags({"before": before})
             record.finish()
             self.say_since_when(stage, before, number, reason)
-            if (
-                classes and self.held(stage) == number
-            ):  # and nobody else has promoted another one meanwhile
+            # and nobody else has promoted another one meanwhile
+            if classes and self.held(stage) == number:
                 record_classes(self.client, self.name, classes, stage_prefix(stage))
         return before
 

@@ -36,10 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("eyevsai")
 
-COPIES, ROOM_BYTES = (
-    4,
-    16_000_000,
-)  # of the weights, while whole numbers are fitted to them; and for all else
+# of the weights, while whole numbers are fitted to them; and for all else
+COPIES, ROOM_BYTES = (4, 16_000_000)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,8 @@ def follow(config: TrainConfig, place: Place) -> None:
     Raises:
         SystemExit: the run ended before its time; rank 0 is told why and says so.
     """
-    logging.getLogger("eyevsai").setLevel(
-        logging.CRITICAL
-    )  # rank 0 tells all that there is to tell
+    # rank 0 tells all that there is to tell
+    logging.getLogger("eyevsai").setLevel(logging.CRITICAL)
     with stopping() as stop, ending_with_parent(_give_up):
         if place.is_left_behind:  # while this process was importing
             _give_up()
@@ -59,9 +58,8 @@ def follow(config: TrainConfig, place: Place) -> None:
 
 
 def _give_up() -> None:
-    os._exit(
-        RankLost.exit_code
-    )  # there is nothing to save, and the main thread may wait for what does not come
+    # there is nothing to save, and the main thread may wait for what does not come
+    os._exit(RankLost.exit_code)
 
 
 def _follow(config: TrainConfig, place: Place, store: Store, stop: Stop) -> None:

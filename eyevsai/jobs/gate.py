@@ -25,11 +25,8 @@ if TYPE_CHECKING:
     from eyevsai.registry.versions import Version
     from eyevsai.tracking.search import FoundRun
 
-PROBE_SHAPE = (
-    97,
-    131,
-    3,
-)  # of an image that a version has to answer, of no size that networks like
+# of an image that a version has to answer, of no size that networks like
+PROBE_SHAPE = (97, 131, 3)
 LATENCY = "latency_ms"
 
 
@@ -48,9 +45,8 @@ class Verdict:
 
     checks: tuple[Check, ...]
     figures: Mapping[str, float]
-    weights: (
-        str | None
-    )  # SHA-256 of the weights that were examined; None if the version does not load
+    # SHA-256 of the weights that were examined; None if the version does not load
+    weights: str | None
 
     @property
     def refusals(self) -> list[str]:
@@ -124,9 +120,8 @@ def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str
     from eyevsai.serving.package import MODEL_FOLDER, fetch_package
 
     try:
-        package = fetch_package(
-            version.uri, fresh=True
-        )  # the store's own files, not a copy that was fetched before
+        # the store's own files, not a copy that was fetched before
+        package = fetch_package(version.uri, fresh=True)
         weights, which = _check_files(tracking_uri, version, package)
         answer = open_model(package / MODEL_FOLDER).predict(np.zeros(PROBE_SHAPE, np.uint8))
     except UserError as error:

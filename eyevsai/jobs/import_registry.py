@@ -33,9 +33,8 @@ class Imported:
     written: list[Written] = field(default_factory=list)
     there: list[str] = field(default_factory=list)  # model_ids that were in the store before
     left_out: list[LeftOut] = field(default_factory=list)
-    unknown_types: list[str] = field(
-        default_factory=list
-    )  # kept as they are, for they are no family of ours
+    # kept as they are, for they are no family of ours
+    unknown_types: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

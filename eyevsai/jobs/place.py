@@ -27,11 +27,8 @@ from eyevsai.training.device import take_share
 from eyevsai.training.group import Ranks, join
 from eyevsai.training.settings import TrainingSettings
 
-CONFIG, READY, WORDS = (
-    "config",
-    "ready",
-    "words",
-)  # what ranks leave at the store; the last two with their number
+# what ranks leave at the store; the last two with their number
+CONFIG, READY, WORDS = ("config", "ready", "words")
 LAUNCHER = "EYEVSAI_LAUNCHER"
 POLL_S = 0.05
 MEET = timedelta(minutes=5)
@@ -100,9 +97,8 @@ class Place:
     def join(self, config: TrainConfig, store: Store, explain: Callable[[Exception], str]) -> None:
         """Takes this process's share of the machine and joins the group."""
         assert isinstance(config.model.settings, TrainingSettings)
-        each_has_own = (
-            self.launcher is None and "OMP_NUM_THREADS" in os.environ
-        )  # as torchrun means it
+        # as torchrun means it
+        each_has_own = self.launcher is None and "OMP_NUM_THREADS" in os.environ
         take_share(self.local_rank, 1 if each_has_own else self.local_size, config.model.settings)
         join(Ranks(self.rank, self.size, PrefixStore("group", store), explain))
 

@@ -29,10 +29,8 @@ TEXTS = (
     "registered_at",
     "training_status",
 )
-ACCURACY, SECONDS = (
-    "best_validation_accuracy",
-    "training_time_seconds",
-)  # null where the original did not know
+# null where the original did not know
+ACCURACY, SECONDS = ("best_validation_accuracy", "training_time_seconds")
 KEPT = (
     "session_id",
     "export_status",
@@ -48,9 +46,8 @@ TEXT_LENGTH = 60  # four of them fit into the 250 characters that PostgreSQL kee
 TAG_LENGTH = 5000  # the record itself has all of it
 LONGEST_S = 10_000_000.0
 EARLIEST = datetime(2000, 1, 1).astimezone()
-NAME = re.compile(
-    r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}"
-)  # what MLflow takes as the name of a parameter or a metric
+# what MLflow takes as the name of a parameter or a metric
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}")
 DIGITS = (
     18  # of whole numbers that are kept as such; longer ones are no numbers that a training has
 )

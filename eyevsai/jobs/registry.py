@@ -207,9 +207,8 @@ def promote_best(
         UserError: there is no registered version of it.
         RunFailed: the policy is against it.
     """
-    from eyevsai.jobs.promote import (
-        promote,
-    )  # brings torch, which a list of versions needs not wait for
+    # brings torch, which a list of versions needs not wait for
+    from eyevsai.jobs.promote import promote
     from eyevsai.registry.registration import point_at
 
     tracking_uri = open_store()
@@ -218,6 +217,7 @@ def promote_best(
         raise UserError(
             f"No trained model of {dataset} is registered: eyevsai train --dataset {dataset}"
         )
+    # which asks for a reason before anything is made
     asked = PromoteSettings(
         name=dataset,
         version=1,
@@ -226,7 +226,7 @@ def promote_best(
         class_change=class_change,
         reason=reason,
         state_root=state_root,
-    )  # which asks for a reason before anything is made
+    )
     with telling(tracking_uri, f"Making a version of {dataset}"):
         name, version = point_at(tracking_uri, dataset, ranking[0].uri)
     why = reason or f"the best of {len(ranking)} models"

@@ -67,9 +67,8 @@ class JobStop(Stop):
             raise self.asked
 
     def _give_up(self, exit_code: int) -> None:
-        ending = threading.Thread(
-            target=self.at_timeout, daemon=True
-        )  # a server that is gone must not hold us
+        # a server that is gone must not hold us
+        ending = threading.Thread(target=self.at_timeout, daemon=True)
         ending.start()
         ending.join(END_S)
         print(

@@ -195,9 +195,8 @@ class Session:
         if commit := environment["git"].get("commit"):
             self.run.tags({"mlflow.source.git.commit": commit})
         parameters = self.learner.num_parameters()
-        known = (
-            {"parameters": parameters} if parameters else {}
-        )  # not before a shallow one is fitted
+        # not before a shallow one is fitted
+        known = {"parameters": parameters} if parameters else {}
         self.run.tags({**compute, "fingerprint": dataset.fingerprint, **known})
         self._log_dataset()
         size = f"{parameters:,} parameters; " if parameters else ""
@@ -302,9 +301,8 @@ class Session:
             describe_model(self.learner), describe_training(self.data.dataset, scores)
         )
         self.run.text("model_card.md", described)
-        shutil.rmtree(
-            self.run.folder.path / PACKAGE, ignore_errors=True
-        )  # of a start that was interrupted here
+        # of a start that was interrupted here
+        shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)
         metadata = about | describe_origin(self.config.flat(), self.data.dataset)
         package = write_package(
             self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata

@@ -109,9 +109,8 @@ class Trials:
 
     def _tell(self, trial: Trial, outcome: float | BaseException) -> None:
         if isinstance(outcome, KeyboardInterrupt | Terminated):
-            found = self._result(
-                trial.user_attrs.get(RUN_ID, "")
-            )  # its run may have ended before the signal came
+            # its run may have ended before the signal came
+            found = self._result(trial.user_attrs.get(RUN_ID, ""))
             outcome = outcome if found is None else found
         self.study.tell(trial, outcome)
         if isinstance(outcome, Exception) and not isinstance(outcome, UserError | Pruned):

@@ -18,9 +18,8 @@ log = logging.getLogger("eyevsai")
 
 BEST = "best.json"
 MAX_FACTOR = 2  # by which training may have more epochs than the trials of such a study
-LENGTHS = frozenset(
-    {"epochs", "freeze_base_epochs", "fine_tune_epochs"}
-)  # settings that tell how long a trial is
+# settings that tell how long a trial is
+LENGTHS = frozenset({"epochs", "freeze_base_epochs", "fine_tune_epochs"})
 UNCHANGED = "no setting changes"
 
 

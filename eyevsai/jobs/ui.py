@@ -25,11 +25,8 @@ from eyevsai.store import find_store, open_store, reach_server, shown, sqlite_pa
 START_S, END_S, ASK_EVERY_S = 120.0, 4.0, 0.2
 SAID_LINES = 20  # of what the UI said, when it ends by itself
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-DISPLAYS = (
-    "BROWSER",
-    "DISPLAY",
-    "WAYLAND_DISPLAY",
-)  # one of which is set where Linux can show a browser
+# one of which is set where Linux can show a browser
+DISPLAYS = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
 
 
 @dataclass(frozen=True)
@@ -150,9 +147,8 @@ def _mlflow_ui(
     """
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", window.host]
     command += ["--port", str(window.port)]
-    if (
-        path := sqlite_path(uri)
-    ) is not None:  # where an experiment that is made in the UI keeps its files
+    # where an experiment that is made in the UI keeps its files
+    if (path := sqlite_path(uri)) is not None:
         command += ["--default-artifact-root", str(path.parent / "mlruns")]
     # the address as a variable, since others see a command line; workers for what no classifier
     # needs take 0.6 GB
@@ -195,9 +191,8 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _wait_for(url: str, process: subprocess.Popen[str], said: deque[str]) -> None:
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({})
-    )  # no proxy leads back to this machine
+    # no proxy leads back to this machine
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     end = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < end:
         with suppress(OSError), opener.open(url, timeout=2):

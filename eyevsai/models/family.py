@@ -35,6 +35,5 @@ class Family:
     learner: str
     variations: Mapping[str, Variation]
     framework: str = "pytorch"  # that fits it; whatever that is, what is kept are tensors
-    extras: Mapping[str, str] = field(
-        default_factory=dict
-    )  # of this project, which it can do without, and their gain
+    # of this project, which it can do without, and their gain
+    extras: Mapping[str, str] = field(default_factory=dict)

@@ -56,9 +56,8 @@ def prune(network: nn.Module, share: float, image_size: int) -> None:
     *_, classifier = (module for module in network.modules() if isinstance(module, nn.Linear))
     leaves = {type(module) for module in network.modules() if isinstance(module, ChannelWise)}
     gradients = [weight.requires_grad for weight in network.parameters()]
-    network.eval().requires_grad_(
-        True
-    )  # the graph of dependent channels is read off the gradient's
+    # the graph of dependent channels is read off the gradient's
+    network.eval().requires_grad_(True)
     pruner = _Rounding(
         network,
         torch.zeros(1, 3, image_size, image_size),

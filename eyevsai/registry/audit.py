@@ -43,9 +43,8 @@ class Entry:
     stage: str
     before: int | None
     after: int | None
-    refused: (
-        bool | None
-    )  # by the policy, whatever came of it then; None where it was not asked, or did not answer
+    # by the policy, whatever came of it then; None where it was not asked, or did not answer
+    refused: bool | None
     forced: bool
     versions: str  # of this model, that the call was about
 
@@ -233,9 +232,8 @@ def _number(text: str | None) -> int | None:
 def _experiment(client: MlflowClient) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
-        if (
-            found.lifecycle_stage != "active"
-        ):  # somebody deleted it in the UI; what it says is still wanted
+        # somebody deleted it in the UI; what it says is still wanted
+        if found.lifecycle_stage != "active":
             client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
     try:

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 # the tag of a version or a registered model with its list; CLASSES_SHA256 is that with the hash
 CLASSES = "classes"
-ADDED, REMOVED = (
-    "classes_added",
-    "classes_removed",
-)  # tags of a version or of a promotion that changed the list
+# tags of a version or of a promotion that changed the list
+ADDED, REMOVED = ("classes_added", "classes_removed")
 MODEL_TAG, VERSION_TAG = 5000, 100_000  # characters that MLflow's database keeps of such a tag
 LEAST_SHARED = 0.5  # share of the recorded classes; below it a dataset is taken for another one
 SHOWN = 8  # classes that a message names

@@ -224,9 +224,8 @@ def _add_needed(
             _key(pruned.get(needing.run_id, "")),
         ]
         sharing = [*by_run.get(needing.run_id, ()), *by_run.get(needing.model_id, ())]
-        needed += [
-            other for other in sharing if POINTS_AT not in versions[other].tags
-        ]  # a pointer owns nothing
+        # a pointer owns nothing
+        needed += [other for other in sharing if POINTS_AT not in versions[other].tags]
         for key in filter(None, needed):
             if key in versions and key not in stays:
                 stays[key] = f"needed by {needing.uri}"

@@ -117,18 +117,15 @@ class Deletion:
         for name, numbers in by_name.items():
             claim(self.client, name, numbers)
         self.claimed_ |= by_name.keys()
-        used = in_use(
-            self.survey.running()
-        )  # asked after: either we see a job, or the job sees our claim
+        # asked after: either we see a job, or the job sees our claim
+        used = in_use(self.survey.running())
         return insisting(lambda: self._delete_free(items, by_name, used))
 
     def _delete_free(
         self, items: Sequence[Item], names: Iterable[str], used: dict[str, str]
     ) -> list[Item]:
-        free, registry = (
-            [],
-            self.client._get_registry_client(),
-        )  # MlflowClient reads the whole model at each deletion
+        # MlflowClient reads the whole model at each deletion
+        free, registry = ([], self.client._get_registry_client())
         with one_transaction(registry.store):
             models = {name: read_model(self.client, name) for name in names}
             targets = {

@@ -21,11 +21,8 @@ from eyevsai.store import all_pages
 Client = MlflowClient
 LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
 AT_ONCE = 1000  # of one answer
-STORE_ERRORS = (
-    MlflowException,
-    SQLAlchemyError,
-    OSError,
-)  # of a store that is away, or cannot be written
+# of a store that is away, or cannot be written
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,8 @@ def plan_orphans(
     by the plan of an interrupted cleanup of this store. All other unknown folders are kept and
     named. What was deleted in MLflow's UI is still known, until `mlflow gc`, and is no orphan.
     """
-    folders = list(
-        _artifact_folders(artifacts)
-    )  # listed before the store is asked: what is new by then is known
+    # listed before the store is asked: what is new by then is known
+    folders = list(_artifact_folders(artifacts))
     here = [folder for folder in run_folders(state_root) if RUN.fullmatch(folder.run_id)]
     there = survey.everything()
     known = there.runs.keys() | there.models.keys() | there.deleted_models
@@ -104,9 +103,8 @@ def _artifact_folders(artifacts: Artifacts) -> Iterator[Path]:
 
 def _plan_folders(client: MlflowClient, survey: Survey, unknown: list[Path]) -> Plan:
     """Plan the deletion of unknown folders that provably belong to this store; name the others."""
-    if not unknown or client.tracking_uri.startswith(
-        "http"
-    ):  # a server does not say what was deleted softly
+    # a server does not say what was deleted softly
+    if not unknown or client.tracking_uri.startswith("http"):
         return Plan()
     store, begun = read_store_id(client), ids_of_interrupted_cleanups(client, survey)
     proven = [

@@ -74,9 +74,8 @@ def register(
         version = client.create_model_version(
             name.registered, source, run_id, tags=told, model_id=model_id
         )
-    if (
-        classes and ADDED in version.tags
-    ):  # after the version exists: a retry finds it, and not a changed list
+    # after the version exists: a retry finds it, and not a changed list
+    if classes and ADDED in version.tags:
         record_classes(client, name.registered, classes)
     uri = f"models:/{name.registered}/{version.version}"
     client.set_tag(run_id, VERSION, uri)
@@ -185,11 +184,8 @@ def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
     if there := [each.number for each in model.versions if each.tags.get(POINTS_AT) == uri]:
         return name, there[-1]
     source = str(client.get_model_version(original.name, original.number).source)
-    told = {
-        POINTS_AT: uri,
-        "dataset": dataset,
-        REGISTERED_BY: getpass.getuser(),
-    }  # the rest is read over there
+    # the rest is read over there
+    told = {POINTS_AT: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}
     version = client.create_model_version(
         name, source, original.run_id, tags=told, model_id=logged_model_of(source)
     )

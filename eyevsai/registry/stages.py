@@ -197,9 +197,8 @@ def _transition(client: MlflowClient, name: str, version: int, stage: str) -> No
             warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out of MLflow
             insisting(lambda: client.transition_model_version_stage(name, str(version), stage))
     except MlflowException as error:
-        if (
-            error.error_code != "RESOURCE_DOES_NOT_EXIST"
-        ):  # deleted meanwhile: the next look at the model says so
+        # deleted meanwhile: the next look at the model says so
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
 
 

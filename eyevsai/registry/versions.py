@@ -15,10 +15,8 @@ from eyevsai.errors import UserError
 from eyevsai.names import choose
 from eyevsai.run_folder import RunFolder
 
-MISSING = (
-    "RESOURCE_DOES_NOT_EXIST",
-    "INVALID_PARAMETER_VALUE",
-)  # what MLflow says of what is not there
+# what MLflow says of what is not there
+MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 EXPORT = "export"  # begins the tags of a version that say how its exports fared
 THRESHOLD = "threshold"  # the tag of a version below whose value a prediction is unsure
 PINNED = "pinned"  # the tag of a version that no cleanup may delete
@@ -98,9 +96,8 @@ def find_version(tracking_uri: str, uri: str) -> Version:
             found = client.get_model_version_by_alias(name, parts["alias"])
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", FutureWarning
-                )  # stages are on their way out of MLflow
+                # stages are on their way out of MLflow
+                warnings.simplefilter("ignore", FutureWarning)
                 (found,) = client.get_latest_versions(name, [parts["stage"]])
     except (MlflowException, ValueError) as error:
         if getattr(error, "error_code", MISSING[0]) not in MISSING:

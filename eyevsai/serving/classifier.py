@@ -114,9 +114,8 @@ class Classifier:
             )
         least = (self.threshold or 0.0) if unsure else 0.0
         found: list[Prediction] = []
-        pictures = (
-            pixels_of(image, self.depth) for image in images
-        )  # none is kept at its full size
+        # none is kept at its full size
+        pictures = (pixels_of(image, self.depth) for image in images)
         squares = map(self._preprocessing.square_of, pictures)
         while some := list(islice(squares, AT_ONCE)):
             found += [self._prediction(row, least) for row in self._model.predict_proba(some)]

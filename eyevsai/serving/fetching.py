@@ -115,9 +115,8 @@ def _fetch(repository: ArtifactRepository, path: str, key: str, *, fresh: bool) 
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         build(folder)
         return folder / FETCHED / path
-    cache = Cache(
-        root, settings.cache_limit_gb, evicted=(MODELS,)
-    )  # pixels may be kept under a higher limit
+    # pixels may be kept under a higher limit
+    cache = Cache(root, settings.cache_limit_gb, evicted=(MODELS,))
     return cache.open(MODELS, key, build, lambda entry: entry / FETCHED / path, fresh=fresh)
 
 

@@ -209,7 +209,6 @@ def _encode(image: Any) -> str:
 def _requirements() -> list[str]:
     from importlib import metadata
 
-    public = {
-        name: metadata.version(name).partition("+")[0] for name in REQUIREMENTS
-    }  # 2.13.0+cpu is on no index
+    # 2.13.0+cpu is on no index
+    public = {name: metadata.version(name).partition("+")[0] for name in REQUIREMENTS}
     return [f"eyevsai=={VERSION}", *(f"{name}=={version}" for name, version in public.items())]

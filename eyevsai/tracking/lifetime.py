@@ -41,10 +41,8 @@ INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its spool
 ENDED_BY = "ended_by"  # the tag that says what ended an interrupted run
 RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
 GIVEN_BY_MLFLOW = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
-HTTP = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}  # the spool tries again itself
+# the spool tries again itself
+HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
 @contextmanager
@@ -86,9 +84,8 @@ def start_run(
         )
     folder = RunFolder(state_root, run_id)
     with folder.claim():
-        folder.write(
-            STORE, identify_store(tracking_uri)
-        )  # a cleanup takes nothing for an orphan of another store
+        # a cleanup takes nothing for an orphan of another store
+        folder.write(STORE, identify_store(tracking_uri))
         mark_run(client, run_id)
         run = open_run(client, folder, carriers)
         log.debug(
@@ -174,29 +171,25 @@ def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> Non
 
 
 def _reopen(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool) -> None:
-    if run.spool.drain(
-        PATIENCE_S
-    ):  # first: an end that was left unsaid must not come after the new beginning
+    # first: an end that was left unsaid must not come after the new beginning
+    if run.spool.drain(PATIENCE_S):
         raise RunFailed(
             f"The store did not take what run {run.run_id} left in its spool. Try again when it "
             "answers."
         )
     found = run.client.get_run(run.run_id)
-    if (
-        found.info.status == "FINISHED" and not extends
-    ):  # by another process, between the search for it and the lock
+    # by another process, between the search for it and the lock
+    if found.info.status == "FINISHED" and not extends:
         run.spool.close()
         run.folder.delete()
         raise UserError(f"Run {run.run_id} has finished meanwhile: there is nothing to resume.")
     known = found.data.tags
     run.folder.forget(REJECTED)
-    paused_s = time.time() - (
-        run.folder.last_beat() or time.time()
-    )  # its end is when somebody noticed
+    # its end is when somebody noticed
+    paused_s = time.time() - (run.folder.last_beat() or time.time())
     paused = {PAUSED: f"{read_seconds(known.get(PAUSED)) + max(paused_s, 0.0):.1f}"}
-    _set_tags(
-        run.client, run.run_id, tags | paused
-    )  # before the status, or a sweep would see a dead owner
+    # before the status, or a sweep would see a dead owner
+    _set_tags(run.client, run.run_id, tags | paused)
     if ENDED_BY in known:
         run.client.delete_tag(run.run_id, ENDED_BY)
     run.client.update_run(run.run_id, status="RUNNING")

@@ -31,7 +31,6 @@ def _mark(client: MlflowClient, uri: str, experiment_id: str) -> None:
         return
     store = ensure_store_id(client, str(experiment_id))
     folder = Path(local_file_uri_to_path(uri))
-    if (
-        store is not None and folder.name == "artifacts"
-    ):  # MLflow puts files one deeper than the folder of the id
+    # MLflow puts files one deeper than the folder of the id
+    if store is not None and folder.name == "artifacts":
         write_mark(folder.parent, store)

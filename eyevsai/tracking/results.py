@@ -32,13 +32,11 @@ class Result:
 
     experiment_id: str
     artifact_uri: str
-    took_s: (
-        float | None
-    )  # from begin to end, without what lay between an interruption and its resume
+    # from begin to end, without what lay between an interruption and its resume
+    took_s: float | None
     metrics: Mapping[str, float]
-    parts: tuple[
-        str, ...
-    ]  # the datasets that its data are composed of; empty where it does not say
+    # the datasets that its data are composed of; empty where it does not say
+    parts: tuple[str, ...]
 
 
 def read_results(tracking_uri: str, run_ids: Iterable[str]) -> dict[str, Result]:

@@ -26,9 +26,8 @@ from eyevsai.run_folder import REJECTED
 from eyevsai.store import shown
 
 log = logging.getLogger("eyevsai")
-logging.getLogger("mlflow.store.db.utils").setLevel(
-    logging.CRITICAL
-)  # a traceback a try; the spool says it once
+# a traceback a try; the spool says it once
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 OPERATIONS, DONE = "spool.jsonl", "spool.done"
 RETRY_AFTER_S, RETRY_AT_MOST_S = 0.5, 10.0

@@ -31,9 +31,8 @@ class Average:
         """
         if self.averaged_ is None:
             return
-        if (
-            untouched is not self.untouched_
-        ):  # once an epoch: tensors stay where they are, only their values change
+        # once an epoch: tensors stay where they are, only their values change
+        if untouched is not self.untouched_:
             now = self.network.state_dict()
             self.pairs_ = [
                 (mean, now[name])

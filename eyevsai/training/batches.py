@@ -64,9 +64,8 @@ class Batches:
         count, size = len(places), self.group.size
         num_parts = min(num_parts, count // (2 * size))
         numbers = range(self.group.rank * num_parts, (self.group.rank + 1) * num_parts)
-        each, more = divmod(
-            count, size * num_parts
-        )  # as `tensor_split` does: the first parts have one more
+        # as `tensor_split` does: the first parts have one more
+        each, more = divmod(count, size * num_parts)
         rows = slice(
             *(number * each + min(number, more) for number in (numbers.start, numbers.stop))
         )
@@ -84,9 +83,8 @@ class Batches:
         if features is not None:
             return features[rows].to(self.device), labels
         images = list(self.train.images(places.tolist()))
-        mixing = bool(
-            self.settings.mixup or self.settings.cutmix
-        )  # an image is mixed with one of any row
+        # an image is mixed with one of any row
+        mixing = bool(self.settings.mixup or self.settings.cutmix)
         drawn = slice(None) if mixing else rows
         batch = augment(
             images, self.settings, self.preprocessing, generator, self.device, rows=drawn

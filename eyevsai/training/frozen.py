@@ -33,9 +33,8 @@ class FrozenFeatures:
     def __init__(self, settings: UnfreezingSettings) -> None:
         self.settings = settings
         self.train_: list[Tensor] = []  # of each view N,D float32
-        self.valid_: list[
-            Tensor
-        ] = []  # the images, and their mirror images where predictions average both
+        # the images, and their mirror images where predictions average both
+        self.valid_: list[Tensor] = []
 
     def compute(
         self,

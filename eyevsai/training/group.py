@@ -24,9 +24,8 @@ from eyevsai.stopping import Stop
 from eyevsai.training.checkpoint import Checkpoint
 from eyevsai.training.memory import is_out_of_memory
 
-TIMEOUT = timedelta(
-    minutes=30
-)  # for a machine that is gone without a word; a process that died is noticed at once
+# for a machine that is gone without a word; a process that died is noticed at once
+TIMEOUT = timedelta(minutes=30)
 WAIT_S, LONGEST_WAIT_S = 1e-5, 5e-3  # between looks at what others have to say
 
 

@@ -234,9 +234,8 @@ class Trainer:
         labels, parts = self.batches_.draw(places, epoch, step, self.progress_.parts)
         for part in parts:
             purpose = ("step", epoch, step, part.number) if part.number else ("step", epoch, step)
-            torch.manual_seed(
-                seed_for(self.seed, *purpose)
-            )  # dropout draws from the global generator
+            # dropout draws from the global generator
+            torch.manual_seed(seed_for(self.seed, *purpose))
             logits, loss = self._backward(
                 self.course.trained(epoch), part.inputs, part.targets, labels
             )
@@ -254,9 +253,8 @@ class Trainer:
         ):
             logits = trained(inputs)
         loss = part_loss(logits, targets, labels, self.weights_, self.settings.label_smoothing)
-        self.scaler_.scale(
-            loss * self.group_.size
-        ).backward()  # of ranks' gradients the mean is taken
+        # of ranks' gradients the mean is taken
+        self.scaler_.scale(loss * self.group_.size).backward()
         return logits.detach(), loss.detach()
 
     def _update(self, loss: Tensor, epoch: int, step: int) -> None:
@@ -264,9 +262,8 @@ class Trainer:
         self.scaler_.unscale_(self.optimizer_)
         gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        checked = (
-            loss if self.scaler_.is_enabled() else loss + norm
-        )  # the scaler skips its own overflows
+        # the scaler skips its own overflows
+        checked = loss if self.scaler_.is_enabled() else loss + norm
         if not torch.isfinite(checked):
             raise RunFailed(
                 f"Loss or gradient became NaN or infinite in epoch {epoch}, step {step + 1} "
@@ -293,9 +290,8 @@ class Trainer:
             logits = self.group_.predict(len(valid), self.num_classes_, predict)
         accuracy = (logits.argmax(1) == valid.labels).double().mean().item()
         loss = nn.functional.cross_entropy(logits, valid.labels).item()
-        loss, accuracy = self.group_.settle(
-            [loss, accuracy]
-        )  # what ends the run and chooses weights is one for all
+        # what ends the run and chooses weights is one for all
+        loss, accuracy = self.group_.settle([loss, accuracy])
         if not math.isfinite(loss):
             raise RunFailed(
                 "The loss on valid became NaN or infinite. Try a lower --lr or --precision float32."
@@ -305,6 +301,5 @@ class Trainer:
     def _keep_best(self, epoch: int, row: Row) -> None:
         if rank(row) > self.progress_.best_rank:
             self.progress_.best_epoch, self.progress_.best_rank = epoch, rank(row)
-            self.best_state_ = copy.deepcopy(
-                self.average_.best_guess.state_dict()
-            )  # state_dict() alone aliases the weights
+            # state_dict() alone aliases the weights
+            self.best_state_ = copy.deepcopy(self.average_.best_guess.state_dict())

@@ -17,9 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from eyevsai.tuning.settings import JOURNAL
 from eyevsai.tuning.study import Place
 
-STRIDE = (
-    2**32
-)  # ids of the first journal lie below it, those of the second between it and its double, and so on
+# ids of the first journal lie below it, those of the second between it and its double, and so on
+STRIDE = 2**32
 
 
 class GatheredStorage(BaseStorage):

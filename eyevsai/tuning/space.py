@@ -24,9 +24,8 @@ from eyevsai.toml_file import read_toml
 from eyevsai.training.settings import ThreadSettings
 
 GRID_POINTS = 4  # of a range, for a grid
-DEVICE = (
-    ThreadSettings.PANEL
-)  # what computes is no part of what is looked for, nor of what was found
+# what computes is no part of what is looked for, nor of what was found
+DEVICE = ThreadSettings.PANEL
 
 
 @dataclass(frozen=True)

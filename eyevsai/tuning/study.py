@@ -44,10 +44,8 @@ BASIS, PARENT, PROCESS, LEFT_OUT, ERROR, RUN_ID = (
 DEFAULTS = (
     "defaults"  # the attribute of the trial that has the defaults, to which others are compared
 )
-SETTINGS, EPOCHS = (
-    "settings",
-    "epochs",
-)  # attributes of a trial: all that was chosen for it, its configured epochs
+# attributes of a trial: all that was chosen for it, its configured epochs
+SETTINGS, EPOCHS = ("settings", "epochs")
 FIXED = "fixed_params"  # Optuna's name for the parameters of a trial that was queued
 # after which a trial that names no process is taken for one whose process died before it could
 NAMELESS_S = 15.0
@@ -116,9 +114,8 @@ class Study:
         self.space = space
         self.storage = place.open()
         self.pruner = make_pruner(settings.pruner, epochs)
-        self._nameless_since: dict[
-            int, float
-        ] = {}  # by number, on this process' own clock: hosts may disagree
+        # by number, on this process' own clock: hosts may disagree
+        self._nameless_since: dict[int, float] = {}
         self.study = optuna.create_study(
             study_name=name,
             storage=self.storage,

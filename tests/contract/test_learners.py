@@ -59,10 +59,8 @@ class Fitted:
             )
 
 
-DEEPER = [
-    ("transfer", "resnet101"),
-    ("transfer", "efficientnet_b1"),
-]  # the code of resnet50 and efficientnet_b0
+# the code of resnet50 and efficientnet_b0
+DEEPER = [("transfer", "resnet101"), ("transfer", "efficientnet_b1")]
 PAIRS = [
     pytest.param(
         pair,

@@ -132,9 +132,8 @@ def test_a_signal_while_others_are_waited_for_ends_in_time(place: Place) -> None
     job.terminate()
     said = job.communicate(timeout=60)[0]
     assert job.returncode == 143, said
-    assert (
-        time.monotonic() - began < 11.5
-    )  # the other one looks each second whether rank 0 is there
+    # the other one looks each second whether rank 0 is there
+    assert time.monotonic() - began < 11.5
     assert gone(others)
     assert only_status(place) == "KILLED"
 

@@ -209,9 +209,8 @@ def test_python_files_beside_a_model_are_not_run(exports: Path, tmp_path: Path, 
 
 
 def test_a_graph_of_other_classes_is_told(exports: Path, tmp_path: Path) -> None:
-    folder = Path(
-        shutil.copytree(exports / "openvino", tmp_path / "openvino")
-    )  # which names no classes of its own
+    # which names no classes of its own
+    folder = Path(shutil.copytree(exports / "openvino", tmp_path / "openvino"))
     change(folder, classes=["a", "b"])
     with pytest.raises(UserError, match="gives 3 numbers for each image"):
         eyevsai.load(str(folder)).predict(draw_image(0, 0))

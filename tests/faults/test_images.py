@@ -215,9 +215,8 @@ def test_the_largest_pictures_need_little_more_memory_than_one_of_them(
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), ("a", "b"), 0)
     classifier, image = classifier_of(learner), (tmp_path / "large.png").read_bytes()
     classifier.predict(np.zeros((9, 9, 3), np.uint8))
-    assert (
-        peak_rise_mib(lambda: classifier.predict_batch([image] * times)) < 600
-    )  # 253 of them for the pixels of one
+    # 253 of them for the pixels of one
+    assert peak_rise_mib(lambda: classifier.predict_batch([image] * times)) < 600
 
 
 @pytest.mark.requirement(19)

@@ -203,21 +203,11 @@ GIVEN: dict[str, list[str]] = {
     "cleanup": ["--dry-run"],
     "ui": ["--no-browser", "--port", "TAKEN"],
 }
-PATHS = {
-    "--data-root",
-    "--cache-root",
-    "--state-root",
-    "--output",
-    "--page",
-}  # where a person says files go
+# where a person says files go
+PATHS = {"--data-root", "--cache-root", "--state-root", "--output", "--page"}
 COMMANDS = {"data": "data get"}  # where the command is not called like its entry point
-LONG = {
-    "train-all",
-    "tune",
-    "describe",
-    "evaluate",
-    "export",
-}  # many flags of train, or many jobs that are done
+# many flags of train, or many jobs that are done
+LONG = {"train-all", "tune", "describe", "evaluate", "export"}
 
 
 @pytest.fixture
@@ -348,9 +338,8 @@ def check_free_texts(run: Eyevsai, folder: Path) -> None:
     run("train", *(word for name, value in given.items() for word in ("-P", f"{name}={value}")))
     (logged,) = MlflowClient().search_runs(["0"])
     assert (logged.info.status, logged.info.run_name) == ("FINISHED", ALL)
-    assert shlex.split(logged.data.params["data"]) == [
-        str(data)
-    ]  # MLflow logs it as it quoted it for its shell
+    # MLflow logs it as it quoted it for its shell
+    assert shlex.split(logged.data.params["data"]) == [str(data)]
     assert all((folder / place).is_dir() for place in places.values())
     assert not found_markers(folder)
 

@@ -224,9 +224,8 @@ def test_full_database_disk_delays_nothing_and_is_synced_later(
     place = make_place(tmp_path / "place", template_store, stripes)
     database = place.folder / "mlflow.db"
     shutil.move(database, small_disk / "mlflow.db")
-    database.symlink_to(
-        small_disk / "mlflow.db"
-    )  # SQLite keeps its journal beside the file, not the link
+    # SQLite keeps its journal beside the file, not the link
+    database.symlink_to(small_disk / "mlflow.db")
     job = place.start("slow", epochs=12)
     wait_for_epoch(job)
     ballast = fill(small_disk)

@@ -130,11 +130,8 @@ def test_interrupted_train_all_ends_its_jobs_and_resumes(
     eyevsai_process: Eyevsai, workplace: Path, data: Path, number: signal.Signals
 ) -> None:
     command = ("train-all", "--models", "deep_v1/standard", "--datasets", "stripes", *SMALL)
-    env = os.environ | {
-        "FAULT": "hang:9",
-        "PYTHONPATH": PATH,
-        "OMP_NUM_THREADS": "1",
-    }  # in the second epoch
+    # in the second epoch
+    env = os.environ | {"FAULT": "hang:9", "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"}
     matrix = subprocess.Popen(
         [sys.executable, "-m", "eyevsai", *command],
         cwd=workplace,

@@ -121,9 +121,8 @@ def test_server_has_every_point_after_an_outage(
     place = make_place(tmp_path / "place", template_store, stripes)
     epochs = 4 * outage_s  # an epoch takes a third of a second and more: longer than the outage
     env = place.environment(FAULT="slow", MLFLOW_TRACKING_URI=server.uri, FAULT_KEEP="")
-    log = (
-        tmp_path / "log"
-    )  # not a pipe: nobody reads it during the outage, and a full one would hold the job up
+    # not a pipe: nobody reads it during the outage, and a full one would hold the job up
+    log = tmp_path / "log"
     with open(log, "w") as stream:
         command = place.command(epochs=epochs, patience=0)
         job = subprocess.Popen(
@@ -145,9 +144,8 @@ def test_server_has_every_point_after_an_outage(
     times = [
         point.timestamp for point in client.get_metric_history(run.info.run_id, "images_per_s")
     ]
-    assert (
-        max(after - before for before, after in zip(times, times[1:], strict=False)) < 1500
-    )  # no epoch was held up
+    # no epoch was held up
+    assert max(after - before for before, after in zip(times, times[1:], strict=False)) < 1500
     assert client.get_model_version("stripes-deep_v1-standard", "1").status == "READY"
 
 

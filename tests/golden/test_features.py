@@ -98,9 +98,8 @@ def test_lbp_is_scikit_images_but_for_ties(crops: Crops, neighbours: int, radius
     distance = np.stack(
         [nearest_tie(each.astype(np.float64), module)[inner, inner] for each in grey]
     )
-    assert (
-        distance[other] < 1e-6
-    ).all()  # a neighbour is as light as the pixel, and rounding decides
+    # a neighbour is as light as the pixel, and rounding decides
+    assert (distance[other] < 1e-6).all()
     shares = module(torch.from_numpy(grey).float()).numpy()
     histograms = np.stack(
         [np.bincount(each.astype(int).ravel(), minlength=neighbours + 2) for each in expected]

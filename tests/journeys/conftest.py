@@ -24,9 +24,8 @@ def project(workplace: Path) -> Path:
     for name in ("MLproject", "conda.yaml"):
         shutil.copy(ROOT / name, workplace)
     for name in ("eyevsai", "entrypoints"):
-        shutil.copytree(
-            ROOT / name, workplace / name
-        )  # with the bytecode, which is valid for the copies
+        # with the bytecode, which is valid for the copies
+        shutil.copytree(ROOT / name, workplace / name)
     return workplace
 
 

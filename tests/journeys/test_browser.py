@@ -79,9 +79,8 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
     wide, narrow = MlflowClient().search_runs(["0"])
     eyevsai("promote", name, "--version", "1", "--force", "--reason", "the first")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
-        runs = sorted(
-            (wide, narrow), key=lambda run: -run.data.metrics["best/accuracy"]
-        )  # as the list does
+        # as the list does
+        runs = sorted((wide, narrow), key=lambda run: -run.data.metrics["best/accuracy"])
         rows = screenshots.compare_runs(page, address, [run.info.run_name for run in runs])
         assert ["Run ID:", *(run.info.run_id for run in runs)] in rows
         assert ["Run Name:", *(run.info.run_name for run in runs)] in rows
@@ -138,7 +137,6 @@ def test_a_run_shows_its_curves_pictures_and_tables(
             screenshots.open_picture(page, address, run.info.run_id, name)
             assert page.get_by_text(f"pictures/{name}").count()
         screenshots.open_table(page, address, run.info.run_id, "test_classes.json")
-        assert (
-            page.get_by_role("cell").count() == 5 * 10
-        )  # class, precision, recall, f1 and support of ten digits
+        # class, precision, recall, f1 and support of ten digits
+        assert page.get_by_role("cell").count() == 5 * 10
         screenshots.open_version(page, address, "digits-deep_v1-standard", 1)

@@ -167,9 +167,8 @@ def test_other_classes_reach_production_by_consent_only(
         "zigzag." in said
     )
     assert f"eyevsai promote {NAME} --version 2 --to production --class-change true" in said
-    assert (
-        "differ" not in eyevsai("predict", f"models:/{NAME}/2", image).stderr
-    )  # the number is consent enough
+    # the number is consent enough
+    assert "differ" not in eyevsai("predict", f"models:/{NAME}/2", image).stderr
     eyevsai("registry", "settle", NAME)
     assert "whose classes differ" in eyevsai("predict", production, image).stderr
     client.set_registered_model_alias(NAME, "production", "1")
@@ -219,7 +218,6 @@ def test_an_empty_value_is_not_the_default(
         assert refused == f"Error: {flag} is empty. Give it a value, or leave it out.\n", words
     with pytest.raises(UserError, match="--data is empty"):
         package.train(data="")
-    done = entry_point(
-        "evaluate", "-P", f"model_uri=models:/{NAME}/1", "-P", "corruption_images=0"
-    )  # others are empty
+    # others are empty
+    done = entry_point("evaluate", "-P", f"model_uri=models:/{NAME}/1", "-P", "corruption_images=0")
     assert f"models:/{NAME}/1 on" in done.stdout

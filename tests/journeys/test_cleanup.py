@@ -122,9 +122,8 @@ def test_a_dry_run_lists_exactly_what_a_run_deletes(eyevsai: Eyevsai, workplace:
     for name in ("e" * 32, "f" * 32):
         (workplace / "mlruns" / "0" / name).mkdir()
         (workplace / "mlruns" / "0" / name / "left").write_bytes(b"x" * 12345)
-    write_mark(
-        workplace / "mlruns" / "0" / ("f" * 32), mark
-    )  # the other one could be another store's
+    # the other one could be another store's
+    write_mark(workplace / "mlruns" / "0" / ("f" * 32), mark)
     before = sum(
         path.stat().st_size
         for root in ("mlruns", "cache", "state", "studies")
@@ -161,9 +160,8 @@ def test_a_dry_run_lists_exactly_what_a_run_deletes(eyevsai: Eyevsai, workplace:
     )
     freed = int(last.split("freed ")[1].split(" bytes")[0].replace(",", ""))
     assert freed == plan["bytes"]
-    assert (
-        abs(before - after - freed) < 100
-    )  # locks of the cache, which are empty, and the record of this call
+    # locks of the cache, which are empty, and the record of this call
+    assert abs(before - after - freed) < 100
     assert not (workplace / "studies" / "first.journal").exists()
     assert (workplace / "studies" / "second.journal").exists()
     assert eyevsai("cleanup", "--all", "--keep", "1", "--yes").stdout == "Nothing to delete.\n"

@@ -14,12 +14,8 @@ from tests.conftest import Eyevsai, write_images
 
 ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
 
-LARGE = (
-    "vgg16",
-    "resnet101",
-    "densenet121",
-    "efficientnet_b1",
-)  # the others of their kind are described as they are
+# the others of their kind are described as they are
+LARGE = ("vgg16", "resnet101", "densenet121", "efficientnet_b1")
 
 
 def test_list_describes_models_and_datasets(eyevsai: Eyevsai, tmp_path: Path) -> None:
@@ -27,9 +23,8 @@ def test_list_describes_models_and_datasets(eyevsai: Eyevsai, tmp_path: Path) ->
     write_images(tmp_path / "root" / "beans_of_all_the_world", {"a": 3, "b": 3})
     root = ("--data-root", str(tmp_path / "root"))
     lines = eyevsai("list", *root).stdout.splitlines()
-    names = {
-        line.split()[0] for line in lines if line.startswith("  ")
-    }  # none touches what is said of it
+    # none touches what is said of it
+    names = {line.split()[0] for line in lines if line.startswith("  ")}
     assert names >= {"beans", "beans_of_all_the_world", *(variation for _, variation in ALL)}
     inventory = json.loads(eyevsai("list", "--json", *root).stdout)
     assert list(inventory["models"]["deep_v1"]["variations"]) == ["standard", "residual"]

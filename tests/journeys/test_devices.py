@@ -13,11 +13,8 @@ import torch
 from tests.conftest import ROOT, Eyevsai
 from tests.faults.runs import make_place
 
-OWN = (
-    "running_mean",
-    "running_var",
-    "num_batches_tracked",
-)  # statistics are averaged over ranks: test_group.py
+# statistics are averaged over ranks: test_group.py
+OWN = ("running_mean", "running_var", "num_batches_tracked")
 TRANSFER = {
     "model": "transfer",
     "variation": "mobilenet_v2",

@@ -198,9 +198,8 @@ def test_predict_says_what_files_show(
         "There is no image file or folder"
         in eyevsai("predict", VERSION, "nowhere.png", code=2).stderr
     )
-    assert (
-        "An image's name is empty" in eyevsai("predict", VERSION, "", code=2).stderr
-    )  # not all that lies here
+    # not all that lies here
+    assert "An image's name is empty" in eyevsai("predict", VERSION, "", code=2).stderr
     assert "The model's name is empty" in eyevsai("predict", "", str(picture), code=2).stderr
     assert (
         "Did you mean"
@@ -474,9 +473,8 @@ def test_the_best_of_each_dataset_are_packaged(
     assert (call.info.status, call.data.tags["package"]) == ("FINISHED", "game")
     assert "deployment_info.json" in artifacts(call.info.run_id, "packages/game")
 
-    client.log_metric(
-        worse, "test/accuracy", 0.45
-    )  # what was evaluated goes before what valid says
+    # what was evaluated goes before what valid says
+    client.log_metric(worse, "test/accuracy", 0.45)
     eyevsai("export", "--package", "other", "--per-dataset", "2")
     models = json.loads((workplace / "other" / "deployment_info.json").read_text())["models"]
     assert [

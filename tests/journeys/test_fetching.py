@@ -95,9 +95,8 @@ def test_promotion_verifies_the_files_on_the_server(
         for path in (server.folder / "artifacts").rglob("model.safetensors")
         if path.read_bytes() == good
     )
-    there.write_bytes(
-        good[:-1] + bytes([good[-1] ^ 1])
-    )  # of the same size: the copy in the cache stays valid
+    # of the same size: the copy in the cache stays valid
+    there.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     eyevsai("predict", f"models:/{name}/1", image)
     refused = eyevsai("promote", name, "--version", "1", code=1).stderr
     assert "model.safetensors is not the file that was saved: its SHA-256 differs" in refused

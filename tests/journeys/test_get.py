@@ -126,9 +126,8 @@ def test_pets_by_their_official_split(
     eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
     said = eyevsai("data", "get", "--dataset", "pets", "--splits", "given").stdout
-    assert (
-        "18 images in 2 classes (12 train, 6 test)" in said
-    )  # two images are in no list, as 41 of the real ones
+    # two images are in no list, as 41 of the real ones
+    assert "18 images in 2 classes (12 train, 6 test)" in said
     assert len(list((workplace / "data" / "pets" / "test" / "Abyssinian").iterdir())) == 3
 
 

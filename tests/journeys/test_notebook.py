@@ -37,9 +37,8 @@ def calls_of(source: str) -> Iterator[tuple[str, ast.Call]]:
 
 def test_the_example_notebook_calls_what_exists() -> None:
     notebook = nbformat.read(NOTEBOOK, nbformat.NO_CONVERT)
-    assert not any(
-        cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells
-    )  # as it is committed
+    # as it is committed
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
     called = [
         call
         for cell in notebook.cells

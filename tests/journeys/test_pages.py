@@ -66,9 +66,8 @@ def named(pages: list[Page]) -> dict[str, object]:
 @pytest.mark.parametrize("page", **named([page for page in PAGES if page.commands or page.inline]))
 def test_what_a_page_types_exists(page: Page) -> None:
     for command in (*page.commands, *page.inline):
-        if (
-            command.language in (*SHELLS, "inline") and command.code == 0
-        ):  # others show what a mistake looks like
+        # others show what a mistake looks like
+        if command.language in (*SHELLS, "inline") and command.code == 0:
             for call in split_calls(command.text):
                 check(call, command)
 
@@ -210,9 +209,8 @@ def make_project(folder: Path) -> None:
         shutil.copy(ROOT / name, folder)
     (folder / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():
-        if (
-            part.is_dir() or part.suffix == ".cfg"
-        ):  # and no file by which make knows what is installed
+        # and no file by which make knows what is installed
+        if part.is_dir() or part.suffix == ".cfg":
             (folder / ".venv" / part.name).symlink_to(part)
     for name in ("python", "installed", "installed-dev"):
         (folder / ".venv" / name).touch()

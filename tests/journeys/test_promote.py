@@ -234,9 +234,8 @@ def test_the_log_knows_what_was_in_production_then(eyevsai: Eyevsai, workplace: 
 
 def test_the_best_of_a_dataset_has_a_name_of_its_own(eyevsai: Eyevsai, workplace: Path) -> None:
     ranking = json.loads(eyevsai("registry", "best", "--dataset", "stripes", "--json").stdout)
-    evaluated = [
-        each for each in ranking if each["metric"] == "test/accuracy"
-    ]  # the other families were not
+    # the other families were not
+    evaluated = [each for each in ranking if each["metric"] == "test/accuracy"]
     assert {each["uri"] for each in evaluated} == {
         f"models:/{NAME}/{number}" for number in (1, 2, 3)
     }

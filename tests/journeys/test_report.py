@@ -208,9 +208,8 @@ def test_ready_follows_what_becomes_of_a_model(eyevsai: Eyevsai, workplace: Path
         return "" if entry["deployment_ready"] else "; ".join(entry["deployment_ready_because"])
 
     assert lacks() == ""
-    client.delete_run(
-        client.get_model_version(FOREST, "1").run_id
-    )  # of the newest model: others' classes are known
+    # of the newest model: others' classes are known
+    client.delete_run(client.get_model_version(FOREST, "1").run_id)
     assert lacks() == ""
     client.set_model_version_tag(DEEP, "1", "export.openvino", "refused")
     assert "export as openvino was refused" in lacks()

@@ -146,10 +146,8 @@ def test_a_path_does_not_leave_its_folder(
     team: Team, ada: dict[str, str], tmp_path: Path, method: str, path: str
 ) -> None:
     assert team.ask(method, f"{ARTIFACTS}/{path}", ADMIN, "out")[0] == 400
-    assert team.ask(method, f"{ARTIFACTS}/{path}", login_of(ada), "out")[0] in (
-        400,
-        403,
-    )  # whose they may not even ask
+    # whose they may not even ask
+    assert team.ask(method, f"{ARTIFACTS}/{path}", login_of(ada), "out")[0] in (400, 403)
     assert team.ask(method, f"{ARTIFACTS}/{path}", None, "out")[0] == 401
 
 
@@ -186,9 +184,8 @@ def test_a_laptop_trains_and_another_predicts(
     predicted = team.on_laptop(tmp_path / "bob", bob, "predict", uri, str(image))
     assert predicted.returncode == 0, predicted.stderr
     assert predicted.stdout.startswith(str(image))
-    again = team.on_laptop(
-        tmp_path / "bob", bob, *TRAIN, "--seed", "1"
-    )  # a version of a model that Ada made
+    # a version of a model that Ada made
+    again = team.on_laptop(tmp_path / "bob", bob, *TRAIN, "--seed", "1")
     assert again.returncode == 0, again.stderr
     assert int(uri.rpartition("/")[2]) + 1 == int(re.findall(r"standard/(\d+)", again.stdout)[0])
     number, forced = uri.rpartition("/")[2], ("--force", "--reason", "not judged here")
@@ -304,9 +301,8 @@ def test_members_can_neither_delete_models_nor_make_logins(
     assert team.ask(*delete, login_of(bob), '{"name": "adas"}')[0] == 403
     body = '{"username": "eve", "password": "twelve-characters"}'
     assert team.ask("POST", "/api/2.0/mlflow/users/create", login_of(bob), body)[0] == 403
-    assert (
-        team.ask(*delete, login_of(ada), '{"name": "adas"}')[0] == 403
-    )  # nor their own: a cleanup is the admin's
+    # nor their own: a cleanup is the admin's
+    assert team.ask(*delete, login_of(ada), '{"name": "adas"}')[0] == 403
     assert team.ask(*delete, ADMIN, '{"name": "adas"}')[0] == 200
 
 
@@ -389,9 +385,8 @@ def test_the_admin_cleans_up_and_files_go(
         refused.stdout + refused.stderr
     )
     assert "admin's" in refused.stderr
-    assert not any(
-        "deleting" in tag for tag in client.get_registered_model(name).tags
-    )  # or nobody could promote them
+    # or nobody could promote them
+    assert not any("deleting" in tag for tag in client.get_registered_model(name).tags)
     assert len(versions_of(team, name)) == 3
     done = team.on_laptop(tmp_path / "admin", admin, "cleanup", "--keep", "1", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr

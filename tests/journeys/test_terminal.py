@@ -71,9 +71,8 @@ def test_a_terminal_has_bars_with_speed_and_colours_unless_it_wants_none(workpla
     said = on_terminal(*check)
     assert BAR.search(said)
     assert COLOR.search(said)
-    plain = on_terminal(
-        *check, NO_COLOR="1", EYEVSAI_CACHE=str(workplace / "other")
-    )  # what is there is not looked at
+    # what is there is not looked at
+    plain = on_terminal(*check, NO_COLOR="1", EYEVSAI_CACHE=str(workplace / "other"))
     assert BAR.search(plain)
     assert not COLOR.search(plain)
     quiet = on_terminal(*check, "--quiet", EYEVSAI_CACHE=str(workplace / "third"))
@@ -93,9 +92,8 @@ def test_quiet_says_the_result_alone_and_verbose_how_it_goes_and_where(
 ) -> None:
     write_images(workplace / "small", {"a": 20, "b": 20})
     quiet = eyevsai(*TRAIN, "--quiet")
-    own = [
-        line for line in quiet.stderr.splitlines() if "INFO mlflow" not in line
-    ]  # of an mlflow imported before
+    # of an mlflow imported before
+    own = [line for line in quiet.stderr.splitlines() if "INFO mlflow" not in line]
     assert own == []
     assert quiet.stdout.startswith("models:/small-deep_v1-standard/1\n")
     said = eyevsai("--verbose", *TRAIN, "--seed", "1").stderr

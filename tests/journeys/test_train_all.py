@@ -334,7 +334,6 @@ def test_a_cluster_that_loses_a_machine_does_all_jobs(workplace: Path, data: Pat
     assert matrix.returncode == 0, errors
     assert len(json.loads(said)["models"]) == 2
     trained = MlflowClient().search_runs(["0"], "tags.job = 'train'")
-    assert [run.info.status for run in trained] == [
-        "FINISHED"
-    ] * 2  # the lost one was gone on with elsewhere
+    # the lost one was gone on with elsewhere
+    assert [run.info.status for run in trained] == ["FINISHED"] * 2
     assert all(run.data.params["epochs"] == "100" for run in trained)

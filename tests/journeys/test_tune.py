@@ -126,10 +126,8 @@ def test_toy_study_leaves_the_defaults_of_train(eyevsai: Eyevsai, stripes: Path)
         "dropout": "0.2",
         "epochs": "4",
     }
-    assert {name: first.data.params[name] for name in names} == {
-        **defaults,
-        "epochs": "1",
-    }  # trial 0
+    # trial 0
+    assert {name: first.data.params[name] for name in names} == {**defaults, "epochs": "1"}
     assert parent.data.metrics["trials/default_accuracy"] == first.data.metrics["best/accuracy"]
     assert f"the defaults (trial 0): {first.data.metrics['best/accuracy']:.4f}" in done.stderr
 
@@ -351,9 +349,8 @@ def test_trials_run_on_a_ray_cluster(eyevsai_process: Eyevsai, stripes: Path) ->
     assert ": 4 complete" in eyevsai_process(*tune).stdout
     (parent,), trials = study_and_trials()
     assert [run.info.status for run in (parent, *trials)] == ["FINISHED"] * 5
-    assert parent.data.tags["process"] not in {
-        run.data.tags["process"] for run in trials
-    }  # which are Ray's
+    # which are Ray's
+    assert parent.data.tags["process"] not in {run.data.tags["process"] for run in trials}
 
 
 def test_help_lists_what_a_study_takes(eyevsai: Eyevsai) -> None:

@@ -30,10 +30,8 @@ TREE = Path(os.environ.get("EYEVSAI_TREE", HERE.parents[1])).resolve()
 OUT = Path("build", "mutants", TREE.name).resolve()
 PYTEST = [sys.executable, "-m", "pytest", "-m", "not slow", "-p", "plugin"]
 AT_ONCE = 2  # mutants, each in one process
-SLOWDOWN, SPARE_S = (
-    4,
-    120,
-)  # a run that takes so much longer than its tests took has found the mutant: it hangs
+# a run that takes so much longer than its tests took has found the mutant: it hangs
+SLOWDOWN, SPARE_S = (4, 120)
 
 
 def main(arguments: list[str]) -> None:

@@ -85,9 +85,8 @@ def test_a_second_look_opens_no_file(tmp_path: Path) -> None:
     records = audit_files(files, tmp_path / "cache")
     for file in files:
         os.truncate(file.path, 0)
-    assert (
-        audit_files(files, tmp_path / "cache") == records
-    )  # the same sizes and times are handed in
+    # the same sizes and times are handed in
+    assert audit_files(files, tmp_path / "cache") == records
     assert all(
         record.error
         for record in audit_files(index_files(Source("set", {"set": folder})).files, tmp_path)

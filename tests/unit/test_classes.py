@@ -50,9 +50,8 @@ def test_a_change_is_what_was_added_and_removed(recorded: list[str], new: list[s
 
 def test_half_of_the_recorded_classes_have_to_remain() -> None:
     assert check_change(NAME, "abcd", "abxyz", consented=True).removed == ("c", "d")
-    assert (
-        check_change(NAME, "a", "abcdefgh", consented=True).shared == 1.0
-    )  # those that remain, whatever was added
+    # those that remain, whatever was added
+    assert check_change(NAME, "a", "abcdefgh", consented=True).shared == 1.0
     with pytest.raises(
         UserError,
         match=r"it has 1 of the 4 classes of that model \(a, b, c, d\).*--dataset-name NAME",
@@ -104,9 +103,8 @@ def test_registering_again_after_an_interruption_adds_nothing(workplace: Path) -
     told = {"tags": class_tags(new, longest=VERSION_TAG), "classes": new, "class_change": True}
     for _ in range(2):
         assert register(client.tracking_uri, NAME, None, run_id, **told) == f"models:/{NAME}/2"
-        for tag, value in class_tags(
-            ["jay", "wren"]
-        ).items():  # killed before the model's list was written
+        # killed before the model's list was written
+        for tag, value in class_tags(["jay", "wren"]).items():
             client.set_registered_model_tag(NAME.registered, tag, value)
     register(client.tracking_uri, NAME, None, run_id, **told)
     model = find_model(client, NAME.registered)

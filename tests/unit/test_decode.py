@@ -72,9 +72,8 @@ def test_a_large_image_is_converted_in_strips_of_the_same_pixels(
     )
     data = encode(image.convert(mode), "TIFF")
     whole = decode(data)
-    monkeypatch.setattr(
-        "eyevsai.data.decode.STRIP_PIXELS", 300
-    )  # 8 rows; of the last strip 5 are left
+    # 8 rows; of the last strip 5 are left
+    monkeypatch.setattr("eyevsai.data.decode.STRIP_PIXELS", 300)
     np.testing.assert_array_equal(decode(data), whole)
 
 

@@ -91,9 +91,8 @@ def test_a_temperature_never_makes_what_it_was_fitted_to_less_probable(
     temperature = fit_temperature(probabilities, labels)
     calibrated = temper(probabilities, temperature)
     assert score(calibrated, labels)["loss"] <= score(probabilities, labels)["loss"]
-    assert (
-        calibrated.argmax(1) == probabilities.argmax(1)
-    ).mean() > 0.98  # ties of saturated rows excepted
+    # ties of saturated rows excepted
+    assert (calibrated.argmax(1) == probabilities.argmax(1)).mean() > 0.98
 
 
 def test_a_temperature_is_found_again_and_can_be_taken_back() -> None:
@@ -164,9 +163,8 @@ def test_mcnemar_by_hand() -> None:
     second = np.array([False] * 10 + [True] * 2 + [True] * 30)
     found = mcnemar(first, second)
     assert (found.only_first, found.only_second) == (10, 2)
-    assert found.p_value == pytest.approx(
-        2 * (1 + 12 + 66) / 2**12
-    )  # both tails of twelve fair coins
+    # both tails of twelve fair coins
+    assert found.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)
     assert mcnemar(first, first).p_value == 1.0
 
 

@@ -37,9 +37,8 @@ from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from tests.conftest import ROOT, draw_image
 
-pytestmark = pytest.mark.xdist_group(
-    "onnx"
-)  # one worker imports what writes ONNX, which takes seconds
+# one worker imports what writes ONNX, which takes seconds
+pytestmark = pytest.mark.xdist_group("onnx")
 SIDE, IMAGES = 37, 40
 
 
@@ -157,9 +156,8 @@ def test_a_gate_holds_batches_of_each_size(learner: DeepV1Learner, corpus: Corpu
     def change(found: np.ndarray) -> None:
         calls.append(len(found))
         if len(found) == 7 and calls.count(7) == 1:
-            found[0] += np.float32(
-                [0.0199, 0, -0.0199]
-            )  # which one of a forest's images may lie apart
+            # which one of a forest's images may lie apart
+            found[0] += np.float32([0.0199, 0, -0.0199])
         if len(found) == 32:
             found += np.float32([-0.018, 0.018, 0])  # less far, and another class for each
 

@@ -127,12 +127,10 @@ def ranks(uneven: Data, tmp_path_factory: pytest.TempPathFactory) -> list[dict[s
 def test_two_ranks_have_the_weights_of_one_process_that_takes_two_parts(
     uneven: Data, ranks: list[dict[str, Tensor]]
 ) -> None:
-    assert (
-        len(uneven.train) % SETTINGS.batch_size % 2 == 1
-    )  # the last batch has shares of two sizes
-    seen: list[
-        tuple[Tensor, Tensor]
-    ] = []  # mean and variance of each part, where the first batch normalisation is
+    # the last batch has shares of two sizes
+    assert len(uneven.train) % SETTINGS.batch_size % 2 == 1
+    # mean and variance of each part, where the first batch normalisation is
+    seen: list[tuple[Tensor, Tensor]] = []
 
     def look(layer: nn.Module, inputs: tuple[Tensor]) -> None:
         if layer.training:
@@ -166,10 +164,8 @@ def test_what_ranks_tell_each_other(ranks: list[dict[str, Tensor]]) -> None:
         assert rank["predicted"].tolist() == [[0, 0], [1, -1], [2, -2], [3, -3], [4, -4]]
         assert rank["settled"].tolist() == [0.0, 7.0]
         assert rank["shared"].tolist() == [0, 1, 2]
-    assert [rank["ended"].item() for rank in ranks] == [
-        True,
-        False,
-    ]  # both, by what only one was asked for
+    # both, by what only one was asked for
+    assert [rank["ended"].item() for rank in ranks] == [True, False]
 
 
 class Fake(Group):

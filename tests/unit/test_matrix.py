@@ -109,9 +109,8 @@ def test_a_recipe_follows_settings_and_data_but_not_places(root: Path, workplace
         return found.checksum
 
     first = recipe()
-    assert (
-        recipe(state_root="/elsewhere", checkpoint_every_s=1.0, tuned="never") == first
-    )  # there is no study
+    # there is no study
+    assert recipe(state_root="/elsewhere", checkpoint_every_s=1.0, tuned="never") == first
     assert len({first, recipe(epochs=3), recipe(seed=1), recipe(trials=5)}) == 4
     write_images(root / "pets", {"one": 1}, start=100)
     assert recipe() != first

@@ -77,9 +77,8 @@ def test_marked_folders_without_a_row_are_orphans(client: MlflowClient, workplac
 def test_files_of_another_store_are_named_and_kept(
     client: MlflowClient, workplace: Path, template_store: Path
 ) -> None:
-    shutil.copy(
-        template_store, workplace / "b.sqlite"
-    )  # no *.db: nothing about its name says that it is a store
+    # no *.db: nothing about its name says that it is a store
+    shutil.copy(template_store, workplace / "b.sqlite")
     with closing(sqlite3.connect(workplace / "b.sqlite")) as database, database:
         database.execute(
             "update experiments set artifact_location = ?", [str(workplace / "mlruns" / "0")]

@@ -55,11 +55,8 @@ def test_a_promotion_that_was_interrupted_is_no_refusal(workplace: Path) -> None
         (found,) = read_candidates(uri)
         return "; ".join(found.objections)
 
-    for error in (
-        KeyboardInterrupt,
-        SystemExit,
-        RunFailed,
-    ):  # before the gate answered: Ctrl-C, a kill, an outage
+    # before the gate answered: Ctrl-C, a kill, an outage
+    for error in (KeyboardInterrupt, SystemExit, RunFailed):
         attempt(name, error)
         assert objections() == ""
     attempt(name, RunFailed, **{REFUSED: True})
@@ -72,10 +69,11 @@ def test_a_promotion_that_was_interrupted_is_no_refusal(workplace: Path) -> None
     assert "did not let it through" in objections()
     attempt(name, None, **{REFUSED: True, "forced": True})
     assert "past the gate by --force" in objections()
+    # it is asked just now
     client.create_run(
         client.get_experiment_by_name("eyevsai-registry").experiment_id,
         tags={"action": "promote", "stage": "production", "after": "1", f"{MODEL}{name}": "1"},
-    )  # it is asked just now
+    )
     assert "past the gate by --force" in objections()
     attempt(name, None, **{REFUSED: False})
     assert objections() == ""
@@ -117,9 +115,8 @@ def test_a_run_that_does_not_say_its_classes_hides_no_other_ones(workplace: Path
     silent = register("pets", "residual", None, "same")
     telling = register("pets", "standard", ["cat", "dog"], "same")
     assert classes_of("pets") == dict.fromkeys([silent, telling], (("cat", "dog"), ("cat", "dog")))
-    alone = register(
-        "pets", "standard", None, "other"
-    )  # the newest, and the best, of which nobody knows more
+    # the newest, and the best, of which nobody knows more
+    alone = register("pets", "standard", None, "other")
     assert classes_of("pets")[alone] == ((), ("cat", "dog"))
 
 
@@ -127,9 +124,8 @@ def test_a_version_in_production_is_held_against_the_newest_one(workplace: Path)
     held = register("pets", "standard", ["cat", "dog"], "few")
     put(MlflowClient(), "pets-deep_v1-standard", "production", 1)
     register("pets", "standard", ["cat", "cow", "dog"], "more")
-    register(
-        "pets", "standard", ["imported"], "none", imported="elsewhere"
-    )  # a record without a model
+    # a record without a model
+    register("pets", "standard", ["imported"], "none", imported="elsewhere")
     assert classes_of("pets") == {held: (("cat", "dog"), ("cat", "cow", "dog"))}
 
 

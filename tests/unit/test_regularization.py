@@ -53,9 +53,8 @@ def test_mixup_blends_images_as_it_blends_labels() -> None:
         images, shares = mixed(seed, mixup=0.4)
         assert ((shares > 0).sum(1) <= 2).all()
         torch.testing.assert_close(shares.sum(1), torch.ones(8))
-        blend = (
-            (shares * torch.arange(8.0)).sum(1).view(8, 1, 1, 1)
-        )  # each image has its number as its only value
+        # each image has its number as its only value
+        blend = (shares * torch.arange(8.0)).sum(1).view(8, 1, 1, 1)
         torch.testing.assert_close(images, blend.expand_as(images))
 
 
@@ -116,9 +115,8 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(data: Data) -> None
         with torch.no_grad():
             network.weight += 1
         average.update(set())
-        decay = min(
-            0.5, (1 + updates) / (10 + updates)
-        )  # an average of a few steps is not that of none
+        # an average of a few steps is not that of none
+        decay = min(0.5, (1 + updates) / (10 + updates))
         expected = decay * expected + (1 - decay) * network.weight.detach()
     torch.testing.assert_close(average.best_guess.weight, expected)
     assert Average(network, 0.0).best_guess is network
@@ -130,9 +128,8 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(data: Data) -> None
     probabilities = learner.predict_proba(data.valid.arrays())
     best = max(rows, key=lambda row: (row["valid/accuracy"], -row["valid/loss"]))
     own = probabilities[np.arange(len(data.valid)), data.valid.labels.numpy()]
-    assert -np.log(own).mean() == pytest.approx(
-        best["valid/loss"], rel=1e-5
-    )  # what was evaluated was kept
+    # what was evaluated was kept
+    assert -np.log(own).mean() == pytest.approx(best["valid/loss"], rel=1e-5)
 
 
 def test_dropout_rises_over_the_epochs(data: Data) -> None:

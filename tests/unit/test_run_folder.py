@@ -117,9 +117,8 @@ def test_machine_and_start_are_known_without_proc(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(machine.uuid, "getnode", lambda: 0x0242AC110002)
         assert machine.machine_id() == "0242ac110002"
         machine.machine_id.cache_clear()
-        monkeypatch.setattr(
-            machine.uuid, "getnode", lambda: 0x0142AC110002
-        )  # a random number of Python's
+        # a random number of Python's
+        monkeypatch.setattr(machine.uuid, "getnode", lambda: 0x0142AC110002)
         assert machine.machine_id() == ""
     finally:
         for name in ("machine_id", "boot_id"):

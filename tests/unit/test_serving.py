@@ -91,9 +91,8 @@ def test_images_are_read_one_after_another(package: Path, monkeypatch: pytest.Mo
     said = classifier.predict_batch([b"image"] * len(pictures))
     assert most <= 2  # the one that is resized, and the next
     assert asked == [128, 22]  # of small squares
-    np.testing.assert_array_equal(
-        [list(each.probabilities.values()) for each in said], expected
-    )  # to the bit
+    # to the bit
+    np.testing.assert_array_equal([list(each.probabilities.values()) for each in said], expected)
     assert classifier.predict_batch([]) == []
 
 

@@ -131,9 +131,8 @@ def test_images_are_described_once_for_all_estimators(
         != first.temperature_.state_dict()
     )
     with pytest.raises(AssertionError, match="described again"):
-        fitted(
-            data, replace(SVM, color_hues=7)
-        )  # of no other test: what one described stays described
+        # of no other test: what one described stays described
+        fitted(data, replace(SVM, color_hues=7))
     source = data(SVM.image_size)
     uncached = replace(source.train, cache=None)
     with pytest.raises(AssertionError, match="described again"):

@@ -27,9 +27,8 @@ def test_the_store_is_opened_when_nothing_is_being_imported(
         assert not [thread for thread in threading.enumerate() if thread.name == IMPORTING]
         raise UserError("opened")
 
-    monkeypatch.setattr(
-        module, "import_module", lambda name: joined.wait(60)
-    )  # as long as nobody waits for it
+    # as long as nobody waits for it
+    monkeypatch.setattr(module, "import_module", lambda name: joined.wait(60))
     monkeypatch.setattr(threading.Thread, "join", note_join)
     monkeypatch.setattr(opening, "open_store", open_store)
     with pytest.raises(UserError, match="opened"):

@@ -177,9 +177,8 @@ def test_a_head_that_has_learned_all_it_can_waits_for_the_base_to_be_unfrozen(da
 def test_frozen_features_are_computed_once_for_all_seeds(
     stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = DataSettings(
-        data=str(stripes), cache_root=str(tmp_path)
-    )  # a cache in which no other test has features
+    # a cache in which no other test has features
+    alone = DataSettings(data=str(stripes), cache_root=str(tmp_path))
     data = load_dataset(alone).open(Preprocessing(32))
     learner = make()
     fit(learner, data)
@@ -191,9 +190,8 @@ def test_frozen_features_are_computed_once_for_all_seeds(
     again = make(seed=7, fine_tune_epochs=0, lr=1e-2)
     base = make().network.stages.state_dict()
     again.network.stages.load_state_dict(base)
-    assert not all(
-        torch.equal(base[name], states[name]) for name in base
-    )  # `learner` was tuned since
+    # `learner` was tuned since
+    assert not all(torch.equal(base[name], states[name]) for name in base)
     monkeypatch.setattr(again.network, "describe", refuse)
     assert len(fit(again, data)) == 2
     for change in ({"crop_scale": 0.9}, {"channels_last": False}, {"test_flips": True}):
@@ -243,9 +241,8 @@ def test_a_base_says_what_its_library_says(
 ) -> None:
     base = BASES[variation]
     torch.manual_seed(0)
-    whole = (
-        base.build().eval().to(memory_format=torch.channels_last)
-    )  # as the learner's lies: a hundred layers round
+    # as the learner's lies: a hundred layers round
+    whole = base.build().eval().to(memory_format=torch.channels_last)
     learner = make(variation)
     for stage, loaded in zip(learner.network.stages, base.split(whole), strict=True):
         stage.load_state_dict(loaded.state_dict())

