@@ -11,11 +11,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from eyevsai.version import VERSION
+from eyevsai.core.version import VERSION
 
 if TYPE_CHECKING:
     from eyevsai.api import compare, evaluate, export, train, tune
-    from eyevsai.errors import RunFailed, UserError
+    from eyevsai.core.errors import JobError, UserError
     from eyevsai.jobs.compare import Comparison
     from eyevsai.jobs.evaluate import Evaluated
     from eyevsai.jobs.export import Exported
@@ -30,9 +30,9 @@ __all__ = [
     "Comparison",
     "Evaluated",
     "Exported",
+    "JobError",
     "Packaged",
     "Prediction",
-    "RunFailed",
     "Trained",
     "Tuned",
     "UserError",
@@ -45,11 +45,12 @@ __all__ = [
     "tune",
 ]
 
-_PLACES = {  # imported when they are asked for: `import eyevsai` loads neither torch nor mlflow
+# imported when they are asked for: `import eyevsai` loads neither torch nor mlflow
+_LAZY_IMPORTS = {
     "Classifier": "serving.classifier",
     "Prediction": "serving.classifier",
-    "RunFailed": "errors",
-    "UserError": "errors",
+    "JobError": "core.errors",
+    "UserError": "core.errors",
     "Trained": "jobs.train",
     "Tuned": "jobs.tune",
     "Evaluated": "jobs.evaluate",
@@ -74,7 +75,7 @@ def load(uri: str, *, trusted: bool = False) -> Classifier:
         eyevsai.load("models:/digits-deep_v1-standard/1").predict("seven.png").top(3)
 
     Raises:
-        eyevsai.errors.UserError: nothing is there, or it is not a model that eyevsai wrote.
+        eyevsai.core.errors.UserError: nothing is there, or it is not a model that eyevsai wrote.
     """
     # torch and mlflow load only when asked for
     from eyevsai.serving.classifier import load_classifier
@@ -83,9 +84,9 @@ def load(uri: str, *, trusted: bool = False) -> Classifier:
 
 
 def __getattr__(name: str) -> object:
-    if name not in _PLACES:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'eyevsai' has no attribute {name!r}")
-    return getattr(import_module(f"eyevsai.{_PLACES[name]}"), name)
+    return getattr(import_module(f"eyevsai.{_LAZY_IMPORTS[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -17,27 +17,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from eyevsai import config
-from eyevsai.console import hush_mlflow, showing_lines
-from eyevsai.errors import Terminated, UserError, refused_path
+from eyevsai.core.errors import TerminationRequested, UserError, explain_path_error
+from eyevsai.core.logging import logging_to_stderr, quiet_mlflow
+from eyevsai.core.settings import Setting, list_settings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.flags import tune_settings
 from eyevsai.formats.settings import ExportSettings
-from eyevsai.settings import Setting, settings_of
 
 if TYPE_CHECKING:
-    from eyevsai.jobs.compare import Comparison
-    from eyevsai.jobs.evaluate import Evaluated
-    from eyevsai.jobs.export import Exported
-    from eyevsai.jobs.package import Packaged
-    from eyevsai.jobs.train import Trained
-    from eyevsai.jobs.tune import Tuned
-    from eyevsai.keywords import (
+    from eyevsai.api_types import (
         EvaluateKeywords,
         ExportKeywords,
         PackageKeywords,
         TrainKeywords,
         TuneKeywords,
     )
+    from eyevsai.jobs.compare import Comparison
+    from eyevsai.jobs.evaluate import Evaluated
+    from eyevsai.jobs.export import Exported
+    from eyevsai.jobs.package import Packaged
+    from eyevsai.jobs.train import Trained
+    from eyevsai.jobs.tune import Tuned
 
 
 def train(**settings: Unpack[TrainKeywords]) -> Trained:
@@ -51,7 +51,7 @@ def train(**settings: Unpack[TrainKeywords]) -> Trained:
     `eyevsai train --model deep_v1 --help` says what the settings of a model mean.
 
     Raises:
-        UserError: a setting, data or a store that a person must mend; RunFailed: a loss that became
+        UserError: a setting, data or a store that a person must mend; JobError: a loss that became
             NaN.
         KeyboardInterrupt: after the run ended as KILLED with a checkpoint; go on with
             train(resume=RUN_ID).
@@ -82,7 +82,7 @@ def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
     What is given here, no trial changes. A study of the same name is gone on with.
 
     Raises:
-        UserError: a setting, data or a store that a person must mend; RunFailed: no trial had a
+        UserError: a setting, data or a store that a person must mend; JobError: no trial had a
             result.
         KeyboardInterrupt: after the trial's run ended; the same call goes on with the study.
     """
@@ -141,7 +141,7 @@ def export(**settings: Any) -> list[Exported] | Packaged:
 
     Raises:
         UserError: a setting, a model, data or a store that a person must mend.
-        RunFailed: an export does not say what the model says; those that do are kept.
+        JobError: an export does not say what the model says; those that do are kept.
     """
     with _in_the_callers_process():
         composed = config.compose(ExportSettings, _take(ExportSettings, settings, "export"))
@@ -168,8 +168,8 @@ def _settings_of_train(given: Any) -> tuple[Setting, ...]:
 
 
 def _take(declared: type[Any], given: Any, command: str) -> dict[str, Any]:
-    config.refuse_unknown(given, settings_of(declared), command)
-    return config.adopt(given, settings_of(declared))
+    config.refuse_unknown(given, list_settings(declared), command)
+    return config.adopt(given, list_settings(declared))
 
 
 @contextmanager
@@ -181,15 +181,15 @@ def _in_the_callers_process() -> Iterator[None]:
     from eyevsai.jobs.signals import outliving_jobs
 
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
-    with showing_lines(), outliving_jobs(), _keeping_threads():
+    with logging_to_stderr(), outliving_jobs(), _keeping_threads():
         try:
-            hush_mlflow()
+            quiet_mlflow()
             yield
         except OSError as error:
-            if refused := refused_path(error):
+            if refused := explain_path_error(error):
                 raise refused from error
             raise
-        except Terminated:
+        except TerminationRequested:
             signal.raise_signal(signal.SIGTERM)
             raise
         finally:

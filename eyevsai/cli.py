@@ -20,9 +20,10 @@ from eyevsai import (
     registry_commands,
 )
 from eyevsai.completion import completed_words
-from eyevsai.console import say_where, start_logging
+from eyevsai.core.errors import JobError, TerminationRequested, UserError, explain_path_error
+from eyevsai.core.logging import configure_logging
+from eyevsai.core.settings import format_flags, list_settings
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import RunFailed, Terminated, UserError, refused_path
 from eyevsai.flags import (
     Json,
     finish,
@@ -31,11 +32,11 @@ from eyevsai.flags import (
     refuse_flags_of_train,
     settings_of_command,
     tune_settings,
+    where_to_view,
     with_flags,
 )
 from eyevsai.models.families import variation_of
 from eyevsai.reports.settings import DescribeSettings
-from eyevsai.settings import settings_of, spell_flags
 from eyevsai.words import Asked, hyphens
 
 INTERRUPTED = 130
@@ -53,18 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(error, error.exit_code, asked.debug)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except Terminated as error:
+    except TerminationRequested as error:
         sys.exit(error.exit_code)
     except MemoryError as error:
         _fail(
-            RunFailed(f"Out of memory {error}. Try a smaller --batch-size or --image-size."),
+            JobError(f"Out of memory {error}. Try a smaller --batch-size or --image-size."),
             1,
             asked.debug,
         )
     except Exception as error:
         if asked.debug:
             raise
-        if refused := refused_path(error):
+        if refused := explain_path_error(error):
             _fail(refused, refused.exit_code, asked.debug)
         _fail(
             error,
@@ -105,7 +106,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     app.command(hidden=True)(work)
     app.command(name="list")(with_flags(list_all, pick_settings(DataSettings, "data_root")))
     app.command(context_settings=lenient)(
-        with_flags(describe, (*settings_of(DescribeSettings), *settings))
+        with_flags(describe, (*list_settings(DescribeSettings), *settings))
     )
     machine_commands.add_to(app)
     app.add_typer(data_commands.build_app(), name="data")
@@ -137,7 +138,7 @@ def train(context: typer.Context, **given: Any) -> None:
 
         follow(composed, place)
         return
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.train import train as job
 
     done = job(composed, config.take_run_id(), place)
@@ -146,7 +147,7 @@ def train(context: typer.Context, **given: Any) -> None:
         f"{done.model_uri or 'no version yet'}\n"
         f"valid accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, in "
         f"{done.seconds:.0f} s\n"
-        f"run {done.run_id}; {say_where()}"
+        f"run {done.run_id}; {where_to_view()}"
     )
 
 
@@ -160,21 +161,21 @@ def tune(context: typer.Context, **given: Any) -> None:
     from eyevsai.jobs.study import compose_tune
 
     composed = compose_tune(given)
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.tune import tune as job
 
     done = job(composed, config.take_run_id())
     states = ", ".join(f"{count} {state}" for state, count in done.states.items())
     print(
         f"study {done.study}: {states}\n"
-        f"best valid accuracy {done.accuracy:.4f} with {spell_flags(done.settings)}\n"
-        f"run {done.run_id}, in {done.seconds:.0f} s; {say_where()}"
+        f"best valid accuracy {done.accuracy:.4f} with {format_flags(done.settings)}\n"
+        f"run {done.run_id}, in {done.seconds:.0f} s; {where_to_view()}"
     )
 
 
 def work(folder: Path) -> None:
     """Make the call that an engine left in a folder, in a process of its own."""
-    start_logging()
+    configure_logging()
     from eyevsai.engines.local import work as job
 
     raise typer.Exit(job(folder))

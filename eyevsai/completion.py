@@ -13,11 +13,11 @@ from typing import Any
 import typer
 
 from eyevsai import config
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import Choice, Setting
 from eyevsai.data.catalogue import list_datasets
-from eyevsai.errors import UserError
 from eyevsai.formats.formats import ALL, FORMATS
 from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.settings import Choice, Setting
 
 # of a flag, by the values of those typed before it
 Values = Callable[[dict[str, Any]], Iterable[str]]

@@ -7,13 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from eyevsai.data.catalogue import PRESETS
-from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
-from eyevsai.models.families import FAMILIES, family_of, variation_of
-from eyevsai.names import nearest
-from eyevsai.settings import (
-    STATE_ROOT,
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import nearest
+from eyevsai.core.settings import (
+    STATE_DIR,
     Choice,
     Doc,
     Env,
@@ -21,8 +18,11 @@ from eyevsai.settings import (
     Range,
     Setting,
     Settings,
-    settings_of,
+    list_settings,
 )
+from eyevsai.data.catalogue import PRESETS
+from eyevsai.data.settings import DataSettings
+from eyevsai.models.families import FAMILIES, family_of, variation_of
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
 # what `tune` has no use for
@@ -61,7 +61,7 @@ class RunSettings(Settings):
     ] = None
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
-    ] = STATE_ROOT
+    ] = STATE_DIR
     checkpoint_every_s: Annotated[
         float,
         Range(0.0, 1e9),
@@ -143,7 +143,7 @@ def shared_settings() -> tuple[Setting, ...]:
     return tuple(
         s
         for part in (ModelChoice, TunedSettings, DataSettings, RunSettings, ResumeSettings)
-        for s in settings_of(part)
+        for s in list_settings(part)
     )
 
 
@@ -153,7 +153,7 @@ def train_settings(family: str | None, variation: str | None) -> tuple[Setting, 
     """
     if family is None:
         return shared_settings() + _common_settings()
-    return shared_settings() + settings_of(variation_of(family, variation)[1].settings)
+    return shared_settings() + list_settings(variation_of(family, variation)[1].settings)
 
 
 def compose_train(
@@ -224,7 +224,7 @@ def adopt(given: Mapping[str, Any], settings: Sequence[Setting]) -> dict[str, An
     """
     known = {setting.name: setting for setting in settings}
     return {
-        name: known[name].adopt(value) if name in known else value for name, value in given.items()
+        name: known[name].coerce(value) if name in known else value for name, value in given.items()
     }
 
 
@@ -259,7 +259,7 @@ def unknown_setting(name: str, family: str, known: Iterable[str], command: str) 
     for other in FAMILIES:
         for form, declared in family_of(other).variations.items():
             if other != family and name in {
-                setting.name for setting in settings_of(declared.settings)
+                setting.name for setting in list_settings(declared.settings)
             }:
                 return UserError(
                     f"{flag} is a setting of {other} ({form}), not of {family}. Add --model "
@@ -282,7 +282,7 @@ def _flag(name: str) -> str:
 def _pick(cls: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
     """The values of `cls`'s settings out of `given`, then out of the environment."""
     picked = {}
-    for setting in settings_of(cls):
+    for setting in list_settings(cls):
         if setting.name in given:
             picked[setting.name] = given[setting.name]
         elif setting.env and os.environ.get(setting.env):
@@ -294,5 +294,5 @@ def _common_settings() -> tuple[Setting, ...]:
     """What the default model takes and does not declare for itself."""
     family = ModelChoice().model
     return tuple(
-        s for s in settings_of(variation_of(family, None)[1].settings) if s.panel != family
+        s for s in list_settings(variation_of(family, None)[1].settings) if s.panel != family
     )

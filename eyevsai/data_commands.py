@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from eyevsai import config
-from eyevsai.console import start_logging
+from eyevsai.core.errors import UserError
+from eyevsai.core.logging import configure_logging
+from eyevsai.core.settings import list_settings
 from eyevsai.data.settings import DataSettings, GetSettings
-from eyevsai.errors import UserError
 from eyevsai.flags import Json, argument, merge_named, pick_settings, pop_settings, with_flags
 from eyevsai.reports.settings import CheckPage
-from eyevsai.settings import settings_of
 
 DATA, DATASET = *pick_settings(DataSettings, "data"), *pick_settings(GetSettings, "dataset")
 Folder = Annotated[str | None, argument(DATA, "FOLDER", "A folder of class folders.")]
@@ -23,7 +23,7 @@ Folder = Annotated[str | None, argument(DATA, "FOLDER", "A folder of class folde
 def build_app() -> typer.Typer:
     """The group of commands."""
     app = typer.Typer(help="Get a dataset, look at it, or clear the cache.")
-    app.command(name="get")(with_flags(get, settings_of(GetSettings)))
+    app.command(name="get")(with_flags(get, list_settings(GetSettings)))
     flags = pick_settings(
         DataSettings,
         "dataset",
@@ -34,7 +34,7 @@ def build_app() -> typer.Typer:
         "bit_depth",
         "cache_root",
     )
-    app.command(name="check")(with_flags(check, (*flags, *settings_of(CheckPage))))
+    app.command(name="check")(with_flags(check, (*flags, *list_settings(CheckPage))))
     app.command(name="stats")(with_flags(stats, flags))
     app.command(name="cache")(with_flags(cache, pick_settings(DataSettings, "cache_root")))
     return app
@@ -53,7 +53,7 @@ def get(
     download by hand.
     """
     settings = config.compose(GetSettings, merge_named(name, given, "dataset"))
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.get import get_data
 
     got = get_data(settings, config.take_run_id())
@@ -145,5 +145,5 @@ def _data_settings(folder: str | None, given: dict[str, Any]) -> DataSettings:
             "Name a folder, or a dataset with --dataset. One of them. Known datasets: `eyevsai "
             "list`."
         )
-    start_logging()
+    configure_logging()
     return config.compose_data(given | {"data": folder})

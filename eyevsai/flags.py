@@ -10,15 +10,16 @@ import typer
 
 from eyevsai import config
 from eyevsai.completion import completer_of
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import Setting, Settings, list_settings
 from eyevsai.data.catalogue import PRESETS
 from eyevsai.data.settings import GetSettings
 from eyevsai.engines.settings import EngineSettings, TrainAllSettings
-from eyevsai.errors import UserError
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.reports.settings import ReportSettings
-from eyevsai.settings import Setting, Settings, settings_of
+from eyevsai.store import find_store, shown
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.words import BOOL, SWITCHES, Command, Group, free_words, hyphens
 
@@ -45,8 +46,8 @@ def tune_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
     """The settings of `tune` for a model whose settings of `train` are given."""
     return (
         *(setting for setting in settings if setting.name not in config.OF_TRAIN),
-        *settings_of(TuneSettings),
-        *settings_of(EngineSettings),
+        *list_settings(TuneSettings),
+        *list_settings(EngineSettings),
     )
 
 
@@ -69,7 +70,7 @@ def _peek(arguments: Sequence[str], name: str) -> str | None:
 
 def pick_settings(cls: type[Settings], *names: str) -> tuple[Setting, ...]:
     """The named settings of a settings dataclass."""
-    return tuple(setting for setting in settings_of(cls) if setting.name in names)
+    return tuple(setting for setting in list_settings(cls) if setting.name in names)
 
 
 def with_flags(command: Callable[..., None], settings: Sequence[Setting]) -> Callable[..., None]:
@@ -121,8 +122,8 @@ def _parser_of(setting: Setting) -> Callable[[str], Any]:
 
     def parse(text: str) -> Any:
         """Return the value that `text` stands for."""
-        if text == "" and setting.refuses_empty:
-            raise setting.error_of_empty()
+        if text == "" and setting.rejects_empty:
+            raise setting.empty_value_error()
         return setting.parse(text)
 
     return parse
@@ -142,8 +143,8 @@ def entry_points() -> dict[str, tuple[Setting, ...]]:
         "report": ReportSettings,
         "data": GetSettings,
     }
-    trained = {"train": train, "tune": (*train, *settings_of(TuneSettings))}
-    return trained | {name: settings_of(part) for name, part in declared.items()}
+    trained = {"train": train, "tune": (*train, *list_settings(TuneSettings))}
+    return trained | {name: list_settings(part) for name, part in declared.items()}
 
 
 def drop_empty(entry: str, arguments: Sequence[str]) -> list[str]:
@@ -204,7 +205,7 @@ def _showing_switches(command: Callable[..., None]) -> Callable[..., None]:
 
 def pop_settings(cls: type[S], given: dict[str, Any]) -> S:
     """The settings that a command declares for itself, taken out of `given`."""
-    names = [setting.name for setting in settings_of(cls) if setting.name in given]
+    names = [setting.name for setting in list_settings(cls) if setting.name in given]
     return config.compose(cls, {name: given.pop(name) for name in names})
 
 
@@ -248,3 +249,9 @@ def _help(setting: Setting) -> str:
 
 def _word(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def where_to_view() -> str:
+    """Return how to see a run in MLflow's UI."""
+    uri = find_store()
+    return f"see it at {shown(uri)}" if uri.startswith("http") else "see it with: eyevsai ui"

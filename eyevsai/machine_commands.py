@@ -12,13 +12,13 @@ import typer
 
 from eyevsai import config
 from eyevsai.completion import completer
-from eyevsai.console import is_verbose, start_logging
+from eyevsai.core.errors import UserError
+from eyevsai.core.extras import read_extras
+from eyevsai.core.logging import configure_logging, is_verbose
+from eyevsai.core.settings import Doc, Range, Settings, list_settings
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
-from eyevsai.extras import read_extras
 from eyevsai.flags import Json, pick_settings, pop_settings, with_flags
 from eyevsai.models.families import FAMILIES
-from eyevsai.settings import Doc, Range, Settings, settings_of
 
 UNSYNCED = 3
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080  # that MLflow and optuna-dashboard choose themselves
@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
     app.command()(with_flags(doctor, pick_settings(DataSettings, "data_root")))
     app.command()(install)
-    app.command()(with_flags(ui, (*settings_of(UiSettings), *STATE)))
+    app.command()(with_flags(ui, (*list_settings(UiSettings), *STATE)))
     app.command()(with_flags(sync, STATE))
 
 
@@ -66,7 +66,7 @@ def doctor(
     **given: Any,
 ) -> None:
     """Check the environment and say what to mend."""
-    start_logging()
+    configure_logging()
     from eyevsai.jobs import doctor as job
     from eyevsai.jobs.doctor import examine, relocate_store
 
@@ -146,7 +146,7 @@ def ui(
     from eyevsai.jobs import ui as job
 
     port = pop_settings(UiSettings, given).port
-    start_logging()
+    configure_logging()
     window = job.Window(host or HOST, port or (OPTUNA_PORT if optuna else MLFLOW_PORT), browser)
     if optuna:
         job.show_studies(window, storage, Path(config.compose_run(given).state_root).expanduser())
@@ -171,7 +171,7 @@ def sync(as_json: Json = False, **given: Any) -> None:
     """Tell the store what runs could not while it was away. Exit code 3 when something is left."""
     from eyevsai.jobs.sync import sync_all
 
-    start_logging()
+    configure_logging()
     left = sync_all(Path(config.compose_run(given).state_root).expanduser())
     if as_json:
         print(json.dumps(left))

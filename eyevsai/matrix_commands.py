@@ -9,12 +9,12 @@ from typing import Any
 import typer
 
 from eyevsai import config
-from eyevsai.console import say_where, start_logging
+from eyevsai.core.logging import configure_logging
+from eyevsai.core.settings import Setting, list_settings
 from eyevsai.engines.settings import EngineSettings, TrainAllSettings
-from eyevsai.flags import Json, with_flags
+from eyevsai.flags import Json, where_to_view, with_flags
 from eyevsai.model_commands import report
 from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.settings import Setting, settings_of
 from eyevsai.words import hyphens
 
 # settings of train
@@ -52,7 +52,7 @@ def train_all(as_json: Json = False, **given: Any) -> None:
     from eyevsai.jobs.train_all import compose_train_all
 
     composed = compose_train_all(given)
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.train_all import train_all as job
 
     done = job(composed, config.take_run_id())
@@ -74,7 +74,7 @@ def train_all(as_json: Json = False, **given: Any) -> None:
         print(uri)
     print(
         f"{len(done.jobs)} trained, {len(done.before)} there before, in {done.seconds:.0f} s\n"
-        f"run {done.run_id}; {say_where()}"
+        f"run {done.run_id}; {where_to_view()}"
     )
 
 
@@ -90,11 +90,11 @@ def _settings() -> tuple[Setting, ...]:
     families = [
         form.settings for family in FAMILIES for form in family_of(family).variations.values()
     ]
-    own = (*settings_of(TrainAllSettings), *settings_of(EngineSettings))
+    own = (*list_settings(TrainAllSettings), *list_settings(EngineSettings))
     found = {setting.name: setting for setting in own}
     for setting in (
         *config.shared_settings(),
-        *(each for declared in families for each in settings_of(declared)),
+        *(each for declared in families for each in list_settings(declared)),
     ):
         if setting.name not in OF_ONE:
             found.setdefault(setting.name, setting)

@@ -9,22 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from eyevsai import config
-from eyevsai.console import say_where, start_logging
+from eyevsai.core.logging import configure_logging
+from eyevsai.core.settings import list_settings
 from eyevsai.evaluation.settings import EvaluateSettings
-from eyevsai.flags import Json, with_flags
+from eyevsai.flags import Json, where_to_view, with_flags
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.reports.settings import ComparisonPage, ReportSettings
 from eyevsai.serving.settings import PredictSettings
-from eyevsai.settings import settings_of
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
-    app.command(rich_help_panel="Jobs")(with_flags(evaluate, settings_of(EvaluateSettings)))
-    app.command(rich_help_panel="Jobs")(with_flags(compare, settings_of(ComparisonPage)))
-    app.command(rich_help_panel="Jobs")(with_flags(export, settings_of(ExportSettings)))
-    app.command(rich_help_panel="Jobs")(with_flags(predict, settings_of(PredictSettings)))
-    app.command(rich_help_panel="Jobs")(with_flags(report, settings_of(ReportSettings)))
+    app.command(rich_help_panel="Jobs")(with_flags(evaluate, list_settings(EvaluateSettings)))
+    app.command(rich_help_panel="Jobs")(with_flags(compare, list_settings(ComparisonPage)))
+    app.command(rich_help_panel="Jobs")(with_flags(export, list_settings(ExportSettings)))
+    app.command(rich_help_panel="Jobs")(with_flags(predict, list_settings(PredictSettings)))
+    app.command(rich_help_panel="Jobs")(with_flags(report, list_settings(ReportSettings)))
 
 
 def evaluate(as_json: Json = False, **given: Any) -> None:
@@ -32,7 +32,7 @@ def evaluate(as_json: Json = False, **given: Any) -> None:
     report.
     """
     settings = config.compose(EvaluateSettings, given)
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.evaluate import evaluate as job
 
     done = job(settings, config.take_run_id())
@@ -47,7 +47,7 @@ def evaluate(as_json: Json = False, **given: Any) -> None:
         f"loss {found['loss']:.4f}, calibration error {found['ece']:.4f}\n"
         f"{found['images_per_s']:.0f} images/s, {found['latency_ms']:.1f} ms for one; in "
         f"{done.seconds:.0f} s\n"
-        f"run {done.run_id} has test_report.html; {say_where()}"
+        f"run {done.run_id} has test_report.html; {where_to_view()}"
     )
 
 
@@ -63,7 +63,7 @@ def compare(
     right.
     """
     page = Path(config.compose(ComparisonPage, given).page)
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.compare import compare as job
 
     found = job(models, page)
@@ -81,7 +81,7 @@ def export(as_json: Json = False, **given: Any) -> None:
     refused.
     """
     settings = config.compose(ExportSettings, given)
-    start_logging()
+    configure_logging()
     if settings.package is not None:
         _package(settings, as_json)
         return
@@ -130,7 +130,7 @@ def predict(
     cannot be read.
     """
     settings = config.compose(PredictSettings, given)
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.predict import predict as job
 
     bad = 0
@@ -149,7 +149,7 @@ def report(as_json: Json = False, **given: Any) -> None:
     reads.
     """
     settings = config.compose(ReportSettings, given)
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.report import report as job
 
     done = job(settings, config.take_run_id())

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai import config
+from eyevsai.core.settings import Choice, Setting, list_settings
 from eyevsai.engines.settings import EngineSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.flags import entry_points
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.models.family import Family
-from eyevsai.settings import Choice, Setting, settings_of
 from eyevsai.tuning.settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +85,7 @@ def render_families() -> str:
 
 
 def render_keywords() -> str:
-    """The text of eyevsai/keywords.py: the settings of each function of the API by name and
+    """The text of eyevsai/api_types.py: the settings of each function of the API by name and
     type.
     """
     models = [
@@ -93,12 +93,12 @@ def render_keywords() -> str:
     ]
     train = [
         *config.shared_settings(),
-        *(each for declared in models for each in settings_of(declared)),
+        *(each for declared in models for each in list_settings(declared)),
     ]
     own = [setting for setting in train if setting.name in config.OF_TRAIN]
     trials = [setting for setting in train if setting.name not in config.OF_TRAIN]
-    export = [setting for setting in settings_of(ExportSettings) if setting.name != "package"]
-    tune = [*settings_of(TuneSettings), *settings_of(EngineSettings)]
+    export = [setting for setting in list_settings(ExportSettings) if setting.name != "package"]
+    tune = [*list_settings(TuneSettings), *list_settings(EngineSettings)]
     return KEYWORDS + "".join(
         [
             _keywords("TrialKeywords", "What trials and trainings have in common.", trials),
@@ -109,7 +109,7 @@ def render_keywords() -> str:
                 "TrialKeywords",
             ),
             _keywords("TuneKeywords", "Of `tune`.", tune, "TrialKeywords"),
-            _keywords("EvaluateKeywords", "Of `evaluate`.", settings_of(EvaluateSettings)),
+            _keywords("EvaluateKeywords", "Of `evaluate`.", list_settings(EvaluateSettings)),
             _keywords("ExportKeywords", "Of `export`.", export),
             _keywords("PackageKeywords", "Of a package.", (), "ExportKeywords")
             + "    package: Required[str]\n",
@@ -141,7 +141,7 @@ def render_files() -> dict[Path, str]:
         ROOT / "MLproject": render_mlproject(),
         ROOT / "conda.yaml": render_conda(pyproject),
         ROOT / "docs" / "families.md": render_families(),
-        ROOT / "eyevsai" / "keywords.py": render_keywords(),
+        ROOT / "eyevsai" / "api_types.py": render_keywords(),
     }
 
 

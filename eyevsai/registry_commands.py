@@ -11,11 +11,11 @@ import typer
 
 from eyevsai import config
 from eyevsai.completion import COMPLETERS
-from eyevsai.console import is_verbose, start_logging
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.logging import configure_logging, is_verbose
+from eyevsai.core.settings import Setting, format_flags, list_settings
 from eyevsai.flags import Json, argument, merge_named, pick_settings, with_flags
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
-from eyevsai.settings import Setting, settings_of, spell_flags
 
 Name = Annotated[
     str,
@@ -34,9 +34,9 @@ OF_BEST = ("policy", "force", "class_change", "reason", "state_root")
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
-    app.command(rich_help_panel="Registry")(with_flags(promote, settings_of(PromoteSettings)))
+    app.command(rich_help_panel="Registry")(with_flags(promote, list_settings(PromoteSettings)))
     app.command(rich_help_panel="Registry")(with_flags(rollback, STATE))
-    app.command(rich_help_panel="Registry")(with_flags(cleanup, settings_of(CleanupSettings)))
+    app.command(rich_help_panel="Registry")(with_flags(cleanup, list_settings(CleanupSettings)))
     app.add_typer(build_app(), name="registry", rich_help_panel="Registry")
 
 
@@ -56,7 +56,7 @@ def build_app() -> typer.Typer:
 def promote(registered: Promoted = None, as_json: Json = False, **given: Any) -> None:
     """Give Production or Staging to a version, once it has passed what the policy asks."""
     settings = config.compose(PromoteSettings, merge_named(registered, given, "name"))
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.promote import promote as job
 
     _print_promoted(job(settings, config.take_run_id()), as_json)
@@ -66,7 +66,7 @@ def rollback(name: Name, reason: Reason = None, as_json: Json = False, **given: 
     """Put back the version that was in Production before, even when the one that is there cannot
     load.
     """
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.promote import rollback as job
 
     _print_promoted(job(name, reason, _state_root(given)), as_json)
@@ -94,7 +94,7 @@ def cleanup(as_json: Json = False, **given: Any) -> None:
     pinned, in use or needed by another version stays; --verbose says of each why.
     """
     settings = config.compose(CleanupSettings, given)
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.cleanup import cleanup as job
 
     done = job(settings, lambda plan: _agree(settings, plan, as_json), config.take_run_id())
@@ -119,16 +119,16 @@ def _agree(settings: CleanupSettings, plan: Any, as_json: bool) -> bool:
     if as_json or not sys.stdin.isatty():
         typed = {
             setting.name: getattr(settings, setting.name)
-            for setting in settings_of(CleanupSettings)
+            for setting in list_settings(CleanupSettings)
         }
         changed = {
             setting.name: typed[setting.name]
-            for setting in settings_of(CleanupSettings)
+            for setting in list_settings(CleanupSettings)
             if typed[setting.name] != setting.default
         }
         raise UserError(
             "Nothing was deleted. If that is what you want: eyevsai cleanup "
-            f"{spell_flags(changed)} --yes"
+            f"{format_flags(changed)} --yes"
         )
     return typer.confirm(f"Delete {len(plan.items)} items?")
 
@@ -142,7 +142,7 @@ def status(
     """List versions with stages, aliases, figures and who promoted them. Exit code 1 when something
     disagrees.
     """
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.registry import read_status
 
     found = read_status(name)
@@ -168,7 +168,7 @@ def log(
     """List who promoted, rolled back or deleted what, when and why; with --at, what was in
     Production then.
     """
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.registry import held_at, read_entries
 
     entries = read_entries(name)
@@ -219,7 +219,7 @@ def best(
     """Rank the models of a dataset across families; with --promote, make models:/DATASET@production
     the best.
     """
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.registry import find_best, promote_best
 
     if make:
@@ -241,7 +241,7 @@ def best(
 
 def settle(name: Name, **given: Any) -> None:
     """Lead aliases and stages after what was set by hand in MLflow's UI."""
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.promote import settle as job
 
     print("\n".join(job(name, _state_root(given))) or f"Nothing of {name} disagrees.")
@@ -262,7 +262,7 @@ def unpin(name: Name, version: Version, reason: Reason = None, **given: Any) -> 
 def _pin(
     name: str, version: int, reason: str | None, given: dict[str, Any], *, pinned: bool
 ) -> None:
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.promote import pin as job
 
     job(name, version, _state_root(given), pinned=pinned, reason=reason)
@@ -274,7 +274,7 @@ def import_registry(
     """Write what the original's registry knew as runs and versions, once. Exit code 1 when records
     are left out.
     """
-    start_logging()
+    configure_logging()
     from eyevsai.jobs.import_registry import import_registry as job
 
     done = job(Path(path))

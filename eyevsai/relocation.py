@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 PLACES = (  # what holds absolute paths in MLflow's tables
     ("experiments", "artifact_location"),

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 CONFIG, BASIS, HEARTBEAT, LOCK, LOG = (
     "config.json",

@@ -19,8 +19,8 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
-from eyevsai.errors import RunFailed, UserError
-from eyevsai.extras import install_command, missing_extra
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.extras import install_command, missing_extra
 from eyevsai.relocation import find_moved_from
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def telling(uri: str, what: str) -> Iterator[None]:
 
     Raises:
         UserError: the server refuses it because of who asks.
-        RunFailed: the store failed; the message begins with `what`.
+        JobError: the store failed; the message begins with `what`.
     """
     from mlflow.exceptions import MlflowException
 
@@ -165,7 +165,7 @@ def telling(uri: str, what: str) -> Iterator[None]:
                 raise
             # a database says it in its second line
             said = shown(" ".join(str(error).split()) or type(error).__name__)
-            raise RunFailed(
+            raise JobError(
                 f"{what} failed. The store says: {said[:300]}. Try again: what is there stays."
             ) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

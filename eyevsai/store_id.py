@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from eyevsai.contention import insisting
-from eyevsai.machine import machine_id
+from eyevsai.core.machine import machine_id
+from eyevsai.core.retry import retry_on_conflict
 from eyevsai.store import list_experiments, lock_store, shown, sqlite_path
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _write(client: MlflowClient, experiment_id: str) -> str:
     # The UUID first: one without its place is in doubt, but the original's with the place of a copy
     # would not be.
     for name, value in ((STORE_ID, new), (STORE_PLACE, json.dumps(place_of(client.tracking_uri)))):
-        insisting(partial(client.set_experiment_tag, experiment_id, name, value))
+        retry_on_conflict(partial(client.set_experiment_tag, experiment_id, name, value))
     return new
 
 

@@ -14,10 +14,10 @@ from typing import Any, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from eyevsai.console import set_verbosity
-from eyevsai.errors import UserError
-from eyevsai.names import choose, nearest
-from eyevsai.settings import FALSE, TRUE, parse_bool
+from eyevsai.core.errors import UserError
+from eyevsai.core.logging import set_verbosity
+from eyevsai.core.names import choose, nearest
+from eyevsai.core.settings import FALSE, TRUE, parse_bool
 
 SWITCHES = {
     "quiet": "Say nothing while it works: only the result, and what is wrong.",

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from eyevsai.checksum import hash_file
+from eyevsai.core.errors import UserError
+from eyevsai.core.hashing import hash_file
 from eyevsai.data import decode
 from eyevsai.data.cache import LEDGERS
 from eyevsai.data.index import File
-from eyevsai.errors import UserError
 
 VERSION = 3
 MIN_SIDE_PX = 32  # below it, images of one kind are too alike for a perceptual hash to tell apart

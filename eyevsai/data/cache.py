@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from eyevsai.checksum import hash_file
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.hashing import hash_file
 
 log = logging.getLogger("eyevsai")
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import choose
 from eyevsai.data.folders import LAYOUT
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
-from eyevsai.names import choose
 
 EMBEDDED = "digits"
 UNIONS = {"combined": ("pets", "street_foods", "instruments"), "combined_all": None}

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.cache import Cache
 from eyevsai.data.catalogue import find_source
 from eyevsai.data.folders import TEST, TRAIN, VALID
@@ -24,7 +25,6 @@ from eyevsai.data.pixels import Pixels, load_pixels
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.data.split import split_items
-from eyevsai.errors import UserError
 
 log = logging.getLogger("eyevsai")
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 VERSION = 2  # goes into the key of the pixel cache: raise it when any decoded pixel changes
 MAX_PIXELS = 89_000_000

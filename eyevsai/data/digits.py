@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 
 def write_digits(cache_root: Path) -> Path:

@@ -14,8 +14,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from eyevsai.errors import RunFailed
-from eyevsai.progress import track
+from eyevsai.core.errors import JobError
+from eyevsai.core.progress import track
 
 if TYPE_CHECKING:
     import requests
@@ -44,7 +44,7 @@ def download(locate: Callable[[], Location], folder: Path, file: str) -> Path:
     breaks as long as something came since the last time.
 
     Raises:
-        RunFailed: no connection, an answer that is an error, or another checksum than was promised.
+        JobError: no connection, an answer that is an error, or another checksum than was promised.
         OSError: the file cannot be written.
     """
     import requests
@@ -59,7 +59,7 @@ def download(locate: Callable[[], Location], folder: Path, file: str) -> Path:
             _go_on(location.url, part, file)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             if _bytes_in(folder, file) <= before:
-                raise RunFailed(f"{file} cannot be downloaded: {_reason(error)}.") from error
+                raise JobError(f"{file} cannot be downloaded: {_reason(error)}.") from error
             log.info(
                 "%s: the connection broke after %s; going on",
                 file,
@@ -69,7 +69,7 @@ def download(locate: Callable[[], Location], folder: Path, file: str) -> Path:
             continue
         if location.md5 is not None and hash_md5(part) != location.md5:
             part.unlink()
-            raise RunFailed(
+            raise JobError(
                 f"{file} is not what was published, or was damaged on its way: its MD5 is not "
                 f"{location.md5}. It was deleted; run the same command again."
             )
@@ -128,7 +128,7 @@ def _receive(response: requests.Response, stream: IO[bytes], there: int) -> Iter
     while block := response.raw.read(BLOCK_BYTES, decode_content=False):
         there += len(block)
         if there > MAX_BYTES:
-            raise RunFailed(
+            raise JobError(
                 f"The server sends more than {megabytes(MAX_BYTES)}: this is no dataset."
             )
         stream.write(block)
@@ -138,9 +138,9 @@ def _receive(response: requests.Response, stream: IO[bytes], there: int) -> Iter
 def _check_size(size_bytes: int, left: int, part: Path, file: str) -> None:
     free = shutil.disk_usage(part.parent).free
     if size_bytes > MAX_BYTES:
-        raise RunFailed(f"{file} has {megabytes(size_bytes)}: this is no dataset.")
+        raise JobError(f"{file} has {megabytes(size_bytes)}: this is no dataset.")
     if left > free:
-        raise RunFailed(
+        raise JobError(
             f"{file} needs {megabytes(left)} and {part.parent} has {megabytes(free)} left. Make "
             "room, or "
             "choose another --data-root."

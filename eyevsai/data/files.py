@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 # Suffixes of the formats that are decoded. A file with another one is an image if its content is.
 SUFFIXES = frozenset(

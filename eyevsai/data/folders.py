@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.files import OTHER_SUFFIXES, is_image, is_saved_page, scan, subfolders, walk
 from eyevsai.data.unused import Unused, unused_pages
-from eyevsai.errors import UserError
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = {

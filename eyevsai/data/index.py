@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.catalogue import Source
 from eyevsai.data.files import is_image, walk
 from eyevsai.data.folders import Layout, read_layout, refuse_twins, split_of
 from eyevsai.data.labels import Table, read_labels
 from eyevsai.data.unused import Unused, unused_pages, why_no_image
-from eyevsai.errors import UserError
 
 
 @dataclass(frozen=True)

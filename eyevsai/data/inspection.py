@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.audit import Record, audit_files, is_misnamed
 from eyevsai.data.catalogue import Source
 from eyevsai.data.copies import find_copies, join_groups
@@ -20,7 +21,6 @@ from eyevsai.data.folders import LAYOUT
 from eyevsai.data.given_splits import part_given_splits
 from eyevsai.data.index import File, index_files
 from eyevsai.data.unused import Unused, describe_unused
-from eyevsai.errors import UserError
 
 MIN_IMAGES = 3  # one for each of train, valid and test
 SHOWN = 10

@@ -12,9 +12,9 @@ import sys
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.extras import missing_extra
 from eyevsai.data.download import Location
-from eyevsai.errors import RunFailed, UserError
-from eyevsai.extras import missing_extra
 
 REFUSALS = (401, 403)
 
@@ -30,7 +30,7 @@ def locate_dataset(handle: str) -> Location:
 
     Raises:
         UserError: credentials that cannot be read.
-        RunFailed: Kaggle wants credentials.
+        JobError: Kaggle wants credentials.
         requests.RequestException: no answer.
     """
     import requests
@@ -52,7 +52,7 @@ def locate_dataset(handle: str) -> Location:
         except requests.HTTPError as error:
             if error.response is None or error.response.status_code not in REFUSALS:
                 raise
-            raise RunFailed(
+            raise JobError(
                 f"Kaggle answers {error.response.status_code}: it wants to know who you are. "
                 "Make a token "
                 "at https://www.kaggle.com/settings and set KAGGLE_API_TOKEN."

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.folders import SPLITS, normalize, split_of
-from eyevsai.errors import UserError
 
 PATHS = (
     "path",

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.catalogue import Source
 from eyevsai.data.files import SUFFIXES
 from eyevsai.data.index import index_files
-from eyevsai.errors import UserError
 
 RECORD = "dataset.json"  # beside the class folders, where nothing but folders is read
 OFFICIAL = {"trainval": "train", "test": "test"}  # lists of Oxford-IIIT Pet

@@ -17,13 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from eyevsai.core.errors import UserError
 from eyevsai.data import decode
 from eyevsai.data.audit import forget
 from eyevsai.data.cache import Cache
 from eyevsai.data.inspection import Item
 from eyevsai.data.preprocessing import VERSION, Preprocessing
 from eyevsai.data.workers import map_chunks
-from eyevsai.errors import UserError
 
 PIXELS_AT_ONCE = 16_000_000  # decoded and not yet resized, in one worker
 FLAT, SHAPES = "pixels.u8", "shapes.npy"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.settings import (
-    CACHE_ROOT,
-    STATE_ROOT,
+from eyevsai.core.settings import (
+    CACHE_DIR,
+    STATE_DIR,
     Choice,
     Doc,
     Env,
@@ -80,7 +80,7 @@ class DataSettings(Settings):
         str,
         Env("EYEVSAI_CACHE"),
         Doc("Folder for decoded pixels, features and the embedded dataset."),
-    ] = CACHE_ROOT
+    ] = CACHE_DIR
     max_bad_fraction: Annotated[
         float,
         Range(0.0, 1.0),
@@ -134,7 +134,7 @@ class GetSettings(Settings):
     ] = None
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
-    ] = STATE_ROOT
+    ] = STATE_DIR
 
 
 @dataclass(frozen=True)

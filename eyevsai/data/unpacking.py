@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 BLOCK_BYTES = 64 * 1024
 MAX_FILES = 100_000

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from eyevsai.errors import UserError
-from eyevsai.progress import track
+from eyevsai.core.errors import UserError
+from eyevsai.core.progress import track
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from eyevsai.errors import UserError
-from eyevsai.stopping import Stop
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import UserError
 
 log = logging.getLogger("eyevsai")
 
@@ -119,7 +119,7 @@ class Engine(ABC):
         self.at_once = at_once
 
     def run(
-        self, tasks: Sequence[Task], folder: Path, watch: Watch, stop: Stop
+        self, tasks: Sequence[Task], folder: Path, watch: Watch, stop: CancellationToken
     ) -> dict[str, Status]:
         """The end of each task by its name. `watch` is told now and then how all stand; `folder` is
         for local files.

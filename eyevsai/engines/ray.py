@@ -14,9 +14,9 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
+from eyevsai.core.errors import UserError
+from eyevsai.core.extras import missing_extra
 from eyevsai.engines.engine import Engine, Job, State, Status, Task, make_call
-from eyevsai.errors import UserError
-from eyevsai.extras import missing_extra
 from eyevsai.store import find_store
 
 SHIPPED = ("MLFLOW_", "EYEVSAI_", "AWS_")  # begin the variables that jobs need wherever they run
@@ -195,12 +195,12 @@ def _work(task: Task, environment: Mapping[str, str], folder: str, clock: Any) -
     """
     import ray
 
-    from eyevsai.console import start_logging
+    from eyevsai.core.logging import configure_logging
 
     os.environ.update(environment)
     with suppress(OSError):  # on another machine there may be no such folder
         os.chdir(folder)
-    start_logging()
+    configure_logging()
     with suppress(ray.exceptions.RayError):
         ray.get(clock.begin.remote(task.name))
     return make_call(task.call, task.given)

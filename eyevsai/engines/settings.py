@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.errors import UserError
-from eyevsai.settings import Choice, Doc, Parameter, Range, Settings
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import Choice, Doc, Parameter, Range, Settings
 
 LOCAL, RAY = "local", "ray"
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.errors import UserError
-from eyevsai.settings import STATE_ROOT, Doc, Env, Parameter, Range, Settings
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import STATE_DIR, Doc, Env, Parameter, Range, Settings
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SubjectSettings(Settings):
     ] = None
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
-    ] = STATE_ROOT
+    ] = STATE_DIR
 
     def __post_init__(self) -> None:
         super().__post_init__()

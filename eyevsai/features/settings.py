@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.errors import UserError
-from eyevsai.names import choose
-from eyevsai.settings import Choice, Doc, Range, Settings
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import choose
+from eyevsai.core.settings import Choice, Doc, Range, Settings
 
 GROUPS = ("hog", "lbp", "color")
 MIN_CELL_PX = 2

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 import torch
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 TYPES = {
     torch.float32: tf.float32,

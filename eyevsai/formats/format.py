@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.extras import missing_extra
 from eyevsai.evaluation.metrics import Probabilities
-from eyevsai.extras import missing_extra
 from eyevsai.formats.tracing import convert, trace
 from eyevsai.models.learner import Learner, NetworkModel
 

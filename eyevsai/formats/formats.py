@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from eyevsai.names import choose, choose_listed
+from eyevsai.core.names import choose, choose_listed
 
 if TYPE_CHECKING:
     from eyevsai.formats.format import Format

@@ -10,13 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from eyevsai.checksum import hash_file
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.hashing import hash_file
+from eyevsai.core.version import VERSION
 from eyevsai.formats.format import Source
 from eyevsai.formats.formats import FORMATS
 from eyevsai.formats.manifest_fields import AGAIN, check_fields
 from eyevsai.formats.parity import Verdict
-from eyevsai.version import VERSION
 
 MANIFEST = "manifest.json"
 RUNTIMES = ("torch", "onnx", "onnxruntime", "openvino", "tensorflow-cpu")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.models.transfer.settings import INTERPOLATIONS
 
 MOST_PX = 2048  # of the side of what a model sees

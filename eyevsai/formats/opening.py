@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.errors import UserError
 from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.formats.format import Pixels, Runtime
 from eyevsai.formats.formats import format_of

@@ -11,10 +11,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from eyevsai.core.progress import track
 from eyevsai.evaluation.metrics import Labels, Probabilities
 from eyevsai.formats.format import Pixels, Runtime
 from eyevsai.models.learner import Learner
-from eyevsai.progress import track
 
 BATCHES = (1, 7, 32)
 

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import Doc, Parameter, Range
 from eyevsai.evaluation.settings import SubjectSettings
 from eyevsai.formats.formats import ALL, FORMATS, names_of
-from eyevsai.settings import Doc, Parameter, Range
 
 
 @dataclass(frozen=True)

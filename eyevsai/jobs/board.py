@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from eyevsai.core.names import ModelName
 from eyevsai.engines.engine import State, Status
-from eyevsai.names import ModelName
 from eyevsai.reports.job_table import BEFORE, JobRow, render_jobs
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.config import OF_TRAIN, compose, compose_run, compose_train
-from eyevsai.errors import RunFailed
+from eyevsai.core.errors import JobError
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.jobs.evaluate import evaluate
@@ -63,7 +63,7 @@ def _train(given: Mapping[str, Any], interrupted: str | None) -> str:
         settings["tuned"] = found.run_id
     done = train(compose_train(settings), tags={**parent, RECIPE: given["recipe"]})
     if done.model_uri is None:
-        raise RunFailed(
+        raise JobError(
             f"Run {done.run_id} has no version yet, since the store does not answer. Later: "
             "eyevsai sync"
         )

@@ -17,10 +17,10 @@ from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.store import telling
 
 if TYPE_CHECKING:
+    from eyevsai.core.cancellation import CancellationToken
     from eyevsai.registry.audit import Record
     from eyevsai.registry.models import Client, RegisteredModel
     from eyevsai.registry.versions import Version
-    from eyevsai.stopping import Stop
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def changing(name: str, state_root: Path, run_id: str | None = None) -> Iterator
 
     Raises:
         UserError: there is no such model, or the server refuses the login.
-        RunFailed: the store went away.
+        JobError: the store went away.
     """
     from eyevsai.registry.models import open_registry
 
@@ -49,7 +49,7 @@ class Change:
     tracking_uri: str
     client: Client
     name: str
-    stop: Stop
+    stop: CancellationToken
 
     def model(self) -> RegisteredModel:
         """The model as it is now."""
@@ -119,7 +119,7 @@ class Change:
         from eyevsai.registry.classes import record_classes, stage_prefix
         from eyevsai.registry.stages import put
 
-        with self.stop.deferring():
+        with self.stop.shielded():
             before = put(self.client, self.name, stage, number)
             if stage == "production" and self.model().aliases.get("staging") == number:
                 put(self.client, self.name, "staging", None)

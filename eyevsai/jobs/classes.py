@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import ModelName
 from eyevsai.jobs.gate import Check
 from eyevsai.models.learner import read_card
-from eyevsai.names import ModelName
 from eyevsai.registry.classes import (
     ClassChange,
     check_change,

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.progress import track
 from eyevsai.data.cache import Cache
-from eyevsai.errors import RunFailed, UserError
 from eyevsai.jobs.cleanup_plan import make_plan
 from eyevsai.jobs.opening import open_swept_store
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
-from eyevsai.progress import track
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.store import shown
 
@@ -69,7 +69,7 @@ def cleanup(
     Raises:
         UserError: another cleanup is at work, the store cannot be written, or the server lets only
             its admin delete.
-        RunFailed: something could not be deleted; a rerun goes on with it.
+        JobError: something could not be deleted; a rerun goes on with it.
     """
     from eyevsai.registry.audit import tag_call
     from eyevsai.registry.models import STORE_ERRORS, open_registry
@@ -90,7 +90,7 @@ def cleanup(
                 return Cleaned(planned)
             return _clean_up(client, settings, planned, only)
         except STORE_ERRORS as error:
-            raise RunFailed(
+            raise JobError(
                 f"The store cannot be written, or does not answer: {_first_line(error)}. {AGAIN}"
             ) from error
 
@@ -196,7 +196,7 @@ def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
                 "Nothing more was deleted."
             ) from error
         done = f"{len(deletion.deleted)} of {len(items)} items"
-        raise RunFailed(
+        raise JobError(
             f"The store stopped answering after {done}: {_first_line(error)}. {AGAIN}"
         ) from error
     for item in items:
@@ -206,7 +206,7 @@ def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
     for what, why in deletion.kept.items():
         log.warning("%s stays: %s", what, why)
     if deletion.failed:
-        raise RunFailed(
+        raise JobError(
             "\n".join(
                 [
                     *(f"{what} is deleted in part: {why}" for what, why in deletion.failed.items()),

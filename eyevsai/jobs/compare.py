@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.decode import decode
-from eyevsai.errors import UserError
 from eyevsai.evaluation.uncertainty import Difference, Interval, accuracy_interval, mcnemar
 from eyevsai.jobs.findings import PREDICTION_COLUMNS, PREDICTIONS
 from eyevsai.jobs.subject import Subject, find_subject

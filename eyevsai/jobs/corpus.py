@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from eyevsai.core.errors import UserError
+from eyevsai.core.progress import track
 from eyevsai.data.dataset import Data, Split
 from eyevsai.data.decode import decode
 from eyevsai.data.randomness import seed_for
-from eyevsai.errors import UserError
 from eyevsai.evaluation.metrics import Labels
 from eyevsai.formats.format import Pixels
 from eyevsai.formats.parity import Corpus
 from eyevsai.jobs.subject import Subject
 from eyevsai.models.learner import Learner
-from eyevsai.progress import track
 
 AT_ONCE = 32  # images that are judged together
 

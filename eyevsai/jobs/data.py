@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.cache import Cache
 from eyevsai.data.catalogue import find_source
 from eyevsai.data.inspection import Inspection, inspect_source
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 
 
 def check_data(settings: DataSettings, page: Path) -> Inspection:

@@ -9,9 +9,9 @@ from importlib import metadata
 from pathlib import Path
 
 from eyevsai import store
+from eyevsai.core.errors import UserError
 from eyevsai.data.catalogue import list_datasets
 from eyevsai.engines.engines import count_cores
-from eyevsai.errors import UserError
 from eyevsai.relocation import Relocation, relocate
 
 PYTHONS = ((3, 11), (3, 13))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from eyevsai.progress import Pace
+from eyevsai.core.progress import EtaEstimator
 from eyevsai.training.loop import rank
 from eyevsai.training.state import Row
 
@@ -19,7 +19,7 @@ class EpochLog:
 
     def __init__(self, num_epochs: int) -> None:
         self.num_epochs = num_epochs
-        self.pace_ = Pace()
+        self.pace_ = EtaEstimator()
 
     def tell(self, rows: Sequence[Row]) -> None:
         """Says it of the last of all epochs so far."""
@@ -43,7 +43,7 @@ class EpochLog:
             row["train/accuracy"],
             row["train/loss"],
             speed,
-            self.pace_.left(self.num_epochs - epoch),
+            self.pace_.remaining(self.num_epochs - epoch),
         )
         log.debug(
             "epoch %d: %s", epoch, "  ".join(f"{name} {value:.4g}" for name, value in row.items())

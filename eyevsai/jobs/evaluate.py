@@ -14,10 +14,12 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from eyevsai.core.errors import UserError
+from eyevsai.core.progress import track
+from eyevsai.core.toml import read_toml
 from eyevsai.data.dataset import Dataset, Split, load_judges
 from eyevsai.data.randomness import seed_for
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from eyevsai.evaluation.judgement import Judgement, before_temperature
 from eyevsai.evaluation.metrics import Probabilities
@@ -28,8 +30,6 @@ from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.jobs.subject import Subject, find_subject
 from eyevsai.models.learner import Images, Learner
-from eyevsai.progress import track
-from eyevsai.toml_file import read_toml
 
 log = logging.getLogger("eyevsai")
 

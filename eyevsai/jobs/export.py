@@ -15,9 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.checksum import hash_file
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.hashing import hash_file
 from eyevsai.data.dataset import Data
-from eyevsai.errors import RunFailed, UserError
 from eyevsai.formats.exporting import export as export_one
 from eyevsai.formats.format import Pixels, Source
 from eyevsai.formats.formats import EXPORTS, PASSED, REFUSED, asks_all, format_of, names_of
@@ -74,7 +74,7 @@ def export(
 
     Raises:
         UserError: something a person must mend.
-        RunFailed: an export does not say what the model says; those that do are kept.
+        JobError: an export does not say what the model says; those that do are kept.
     """
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         state_root = Path(settings.state_root).expanduser()
@@ -112,11 +112,11 @@ class Leaving:
         call if it is gone.
 
         Raises:
-            RunFailed: the others' failures, in the end.
+            JobError: the others' failures, in the end.
         """
         done = [self.export(name, call) for name in self.names]
         if failures := [failure for each in done for failure in each.verdict.failures]:
-            raise RunFailed("\n".join(failures))
+            raise JobError("\n".join(failures))
         return done
 
     def export(self, name: str, call: Run) -> Exported:
@@ -162,7 +162,7 @@ class Leaving:
         try:
             return export_one(name, self.source, self.corpus, folder, self.subject.title)
         except OSError as error:
-            raise RunFailed(
+            raise JobError(
                 f"Cannot write {folder}: {error.strerror or error}. Nothing was kept."
             ) from error
         except MemoryError:
@@ -224,7 +224,7 @@ def _copy(folder: Path, target: Path) -> None:
     try:
         shutil.copytree(folder, target)
     except OSError as error:
-        raise RunFailed(
+        raise JobError(
             f"The export is logged, but its copy {target} cannot be written: {error}"
         ) from error
 

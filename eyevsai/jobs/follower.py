@@ -15,13 +15,13 @@ from torch import distributed
 from torch.distributed.distributed_c10d import Store
 
 from eyevsai.config import TrainConfig, compose_train
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import Data, load_dataset
-from eyevsai.errors import UserError
 from eyevsai.jobs.learning import prepare_learner
 from eyevsai.jobs.place import CONFIG, POLL_S, READY, WORDS, Place, compare_basis, digest_basis
 from eyevsai.jobs.signals import ending_with_parent, stopping
 from eyevsai.models.learner import Learner
-from eyevsai.stopping import Stop
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import check_devices, find_device
 from eyevsai.training.group import RankLost, leave
@@ -62,7 +62,7 @@ def _give_up() -> None:
     os._exit(RankLost.exit_code)
 
 
-def _follow(config: TrainConfig, place: Place, store: Store, stop: Stop) -> None:
+def _follow(config: TrainConfig, place: Place, store: Store, stop: CancellationToken) -> None:
     while not store.check([CONFIG]):
         time.sleep(POLL_S)
     said = json.loads(store.get(CONFIG))

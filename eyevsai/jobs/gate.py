@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eyevsai.checksum import hash_file
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.hashing import hash_file
 from eyevsai.evaluation.uncertainty import mcnemar
 from eyevsai.formats.formats import PASSED
 from eyevsai.formats.manifest import MANIFEST

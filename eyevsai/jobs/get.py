@@ -15,7 +15,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from eyevsai.checksum import hash_file
+from eyevsai.core.atomic_dir import atomic_output_dir
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import JobError, TerminationRequested, UserError
+from eyevsai.core.hashing import hash_file
+from eyevsai.core.names import choose
+from eyevsai.core.version import VERSION
 from eyevsai.data.catalogue import UNIONS, Source
 from eyevsai.data.download import Location, download, hash_md5
 from eyevsai.data.files import SUFFIXES
@@ -32,13 +37,8 @@ from eyevsai.data.layout import (
 from eyevsai.data.published import PUBLISHED, Archive, Published, parts_of
 from eyevsai.data.settings import GetSettings
 from eyevsai.data.unpacking import Refused, unpack
-from eyevsai.errors import RunFailed, Terminated, UserError
-from eyevsai.jobs.building import building_beside
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
-from eyevsai.names import choose
-from eyevsai.stopping import Stop
 from eyevsai.store import shown
-from eyevsai.version import VERSION
 
 DOWNLOADS = ".downloads"  # below the data root: no dataset, being hidden
 LISTS = frozenset({".txt"})
@@ -72,7 +72,7 @@ def get_data(settings: GetSettings, run_id: str | None = None) -> list[Got]:
     Raises:
         UserError: no such dataset, an archive that is none, or a part of this program that is not
             installed.
-        RunFailed: what cannot be downloaded or written, with what to do by hand.
+        JobError: what cannot be downloaded or written, with what to do by hand.
     """
     if settings.dataset is None:
         raise UserError(f"Name a dataset: {', '.join((*PUBLISHED, *UNIONS))}.")
@@ -89,7 +89,7 @@ def get_data(settings: GetSettings, run_id: str | None = None) -> list[Got]:
             return _get_all(name, settings, stop)
 
 
-def _get_all(name: str, settings: GetSettings, stop: Stop) -> list[Got]:
+def _get_all(name: str, settings: GetSettings, stop: CancellationToken) -> list[Got]:
     parts = parts_of(name)
     if settings.from_archive is not None and len(parts) > 1:
         raise UserError(
@@ -107,7 +107,7 @@ def _get_all(name: str, settings: GetSettings, stop: Stop) -> list[Got]:
     return got
 
 
-def _get(published: Published, settings: GetSettings, stop: Stop) -> Got:
+def _get(published: Published, settings: GetSettings, stop: CancellationToken) -> Got:
     """The dataset, which is fetched if it is not there."""
     root = Path(settings.data_root).expanduser()
     target = root / published.name
@@ -146,7 +146,9 @@ def _look(published: Published, target: Path, *, force: bool) -> Got | None:
     return Got(published.name, target, len(index.files), classes, record["splits"], is_new=False)
 
 
-def _fetch(published: Published, settings: GetSettings, target: Path, stop: Stop) -> Got:
+def _fetch(
+    published: Published, settings: GetSettings, target: Path, stop: CancellationToken
+) -> Got:
     wants_official = settings.splits == "given" and published.splits is not None
     wanted = [
         published.images,
@@ -155,7 +157,7 @@ def _fetch(published: Published, settings: GetSettings, target: Path, stop: Stop
     downloads = Path(settings.data_root).expanduser() / DOWNLOADS / published.name
     downloads.mkdir(parents=True, exist_ok=True)
     paths = [_find(published, archive, settings, downloads) for archive in wanted]
-    with building_beside(target) as building:
+    with atomic_output_dir(target) as building:
         for archive, path in zip(wanted, paths, strict=True):
             log.info("unpacking %s", archive.file)
             suffixes = SUFFIXES if archive is published.images else LISTS
@@ -183,7 +185,7 @@ def _fetch(published: Published, settings: GetSettings, target: Path, stop: Stop
             "got": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         write_record(new, about | counts)
-        with stop.deferring():
+        with stop.shielded():
             _put(new, target, building / "before")
     for path in downloads.glob("*.part"):
         path.unlink()
@@ -238,7 +240,7 @@ def _find(published: Published, archive: Archive, settings: GetSettings, downloa
         return download(_locate, downloads, archive.file)
     except UserError as error:
         raise type(error)(f"{published.name}: {error} {what_else}") from error
-    except (KeyboardInterrupt, Terminated):
+    except (KeyboardInterrupt, TerminationRequested):
         log.info("interrupted; what was downloaded is kept, and the same command goes on with it")
         raise
 
@@ -268,7 +270,7 @@ def _deleting_refused(path: Path) -> Iterator[None]:
         if path.suffix != ".part":
             raise
         path.unlink()
-        raise RunFailed(
+        raise JobError(
             f"{error} It was deleted; run the same command again to download it anew."
         ) from error
 
@@ -291,7 +293,7 @@ def _telling_disk(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFailed(
+        raise JobError(
             f"{error.filename or root} cannot be read or written: {error.strerror or error}. "
             "Mend that, "
             "make room, or choose another --data-root."

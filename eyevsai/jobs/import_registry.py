@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.progress import track
 from eyevsai.jobs.records import LeftOut, Record, read_records
 from eyevsai.jobs.signals import stopping
 from eyevsai.models.families import FAMILIES
-from eyevsai.progress import track
 from eyevsai.store import lock_store, open_store, telling
 
 log = logging.getLogger("eyevsai")
@@ -50,7 +50,7 @@ def import_registry(path: Path) -> Imported:
 
     Raises:
         UserError: the file is no registry.
-        RunFailed: the store did not take a record; those before it are there.
+        JobError: the store did not take a record; those before it are there.
     """
     records, left_out = read_records(path)
     done = Imported(left_out=left_out)
@@ -65,7 +65,7 @@ def import_registry(path: Path) -> Imported:
                 if run is not None and (run.status == "FAILED" or "version" in run.tags):
                     done.there.append(record.model_id)
                     continue
-                with stop.deferring():
+                with stop.shielded():
                     _write(tracking_uri, record, run.run_id if run else None, done)
     types = {record.name.model for record in records} - set(FAMILIES)
     done.unknown_types.extend(sorted(types))

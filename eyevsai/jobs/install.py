@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from eyevsai.errors import RunFailed, UserError
-from eyevsai.extras import install_command, is_installed, read_extras
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.extras import install_command, is_installed, read_extras
+from eyevsai.core.names import choose
 from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.names import choose
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ def install(extras: Sequence[Extra]) -> None:
     """Runs that command, which says itself what it does.
 
     Raises:
-        RunFailed: it failed, or what it installed is not found.
+        JobError: it failed, or what it installed is not found.
     """
     code = subprocess.run(pip_command(extras)).returncode
     importlib.invalidate_caches()
     lacking = [pin for extra in extras for pin in extra.requirements if not is_installed(pin)]
     if code or lacking:
         names = ", ".join(extra.name for extra in extras)
-        raise RunFailed(
+        raise JobError(
             f"{names} could not be installed: pip ended with exit code {code}; what it said "
             "stands above. "
             f"Lacking: {', '.join(lacking) or 'nothing'}."

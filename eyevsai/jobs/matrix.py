@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import NEVER_TUNED, TrainConfig, compose_data, compose_train, train_settings
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import ModelName, choose_listed
 from eyevsai.data.catalogue import EMBEDDED, UNIONS, list_datasets
 from eyevsai.data.dataset import load_dataset
 from eyevsai.engines.settings import TrainAllSettings
-from eyevsai.errors import UserError
 from eyevsai.jobs.classes import check_classes
 from eyevsai.jobs.resume import hash_code
 from eyevsai.jobs.tuned import use_tuned
 from eyevsai.models.families import FAMILIES, choose_models
-from eyevsai.names import ModelName, choose_listed
 from eyevsai.run_folder import RunFolder
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from eyevsai.config import TrainConfig
+from eyevsai.core.errors import JobError, UserError
 from eyevsai.data.dataset import Dataset
-from eyevsai.errors import RunFailed, UserError
 from eyevsai.jobs.place import CONFIG, POLL_S, READY, WORDS, Place, digest_basis
 from eyevsai.models.learner import Learner
 from eyevsai.training.device import check_devices, find_device
@@ -54,14 +54,14 @@ class Meeting:
             for rank in range(1, self.place.size):
                 self._await(rank)
         except distributed.DistError as error:  # of torchrun
-            raise RunFailed(f"The store at which processes meet is gone: {error}") from error
+            raise JobError(f"The store at which processes meet is gone: {error}") from error
         self.place.join(config, self.store, self.explain)
 
     def _await(self, rank: int) -> None:
         """Waits until a rank has read its images, however many those are."""
         while not self.store.check([f"{READY}/{rank}"]):
             if reason := self._find_end():
-                raise RunFailed(reason)
+                raise JobError(reason)
             time.sleep(POLL_S)
         if refusal := self._read(f"{READY}/{rank}"):
             raise UserError(refusal)

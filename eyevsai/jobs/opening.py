@@ -53,7 +53,7 @@ def start_job(
     from eyevsai.tracking.lifetime import start_run
 
     with ExitStack() as stack:
-        with stop.deferring():
+        with stop.shielded():
             run = stack.enter_context(
                 start_run(
                     tracking_uri,

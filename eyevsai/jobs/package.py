@@ -12,15 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.errors import RunFailed, UserError
+from eyevsai.core.atomic_dir import atomic_output_dir
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.version import VERSION
 from eyevsai.evaluation.scores import SCORES
 from eyevsai.formats.settings import ExportSettings
-from eyevsai.jobs.building import building_beside
 from eyevsai.jobs.export import Exported, Leaving, prepare
 from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.jobs.subject import find_subject
-from eyevsai.version import VERSION
 
 if TYPE_CHECKING:
     from eyevsai.tracking.search import FoundRun
@@ -47,7 +47,7 @@ def package(settings: ExportSettings, run_id: str | None = None) -> Packaged:
 
     Raises:
         UserError: something a person must mend.
-        RunFailed: an export does not say what its model says; no package is written.
+        JobError: an export does not say what its model says; no package is written.
     """
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         state_root, name = Path(settings.state_root).expanduser(), str(settings.package)
@@ -57,7 +57,7 @@ def package(settings: ExportSettings, run_id: str | None = None) -> Packaged:
             raise UserError(
                 f"{target} is there already. Name another --package or --output, or move it away."
             )
-        with building_beside(target) as building:
+        with atomic_output_dir(target) as building:
             leaving = list(_choose(tracking_uri, settings, building))
             tags, title = {"job": "export", "package": name}, f"package {name}"
             with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
@@ -112,7 +112,7 @@ def _finish(building: Path, target: Path, models: list[dict[str, Any]]) -> None:
         building.chmod(0o755)
         building.rename(target)
     except OSError as error:
-        raise RunFailed(
+        raise JobError(
             f"Cannot write {target}: {error.strerror or error}. The exports are with their runs."
         ) from error
 

@@ -19,8 +19,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from eyevsai.config import TrainConfig
+from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import Dataset
-from eyevsai.errors import UserError
 from eyevsai.jobs.resume import describe_basis
 from eyevsai.models.learner import Learner
 from eyevsai.training.device import take_share

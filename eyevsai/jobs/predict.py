@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.decode import UndecodableImage, decode
 from eyevsai.data.files import is_image, walk
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.unused import Unused, describe_unused, unused_pages, why_no_image
 from eyevsai.data.workers import map_chunks
-from eyevsai.errors import UserError
 from eyevsai.serving.classifier import UNSURE, Prediction, load_classifier
 
 log = logging.getLogger("eyevsai")

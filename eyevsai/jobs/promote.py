@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eyevsai.errors import RunFailed, UserError
+from eyevsai.core.errors import JobError, UserError
 from eyevsai.jobs.change import Change, changing
 from eyevsai.jobs.classes import CHECK, compare_with_stage
 from eyevsai.jobs.gate import Check, Verdict, examine
@@ -44,7 +44,7 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
 
     Raises:
         UserError: there is no such version, or it is about to be deleted.
-        RunFailed: the policy is against it, and nothing was changed; or the store went away.
+        JobError: the policy is against it, and nothing was changed; or the store went away.
     """
     from eyevsai.registry.audit import REFUSED, tag_call
     from eyevsai.registry.stages import ARCHIVED
@@ -85,7 +85,7 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
 
     Raises:
         UserError: there is none before, or it does not load either.
-        RunFailed: the store went away.
+        JobError: the store went away.
     """
     from eyevsai.registry.audit import find_before, read_log
     from eyevsai.registry.versions import WEIGHTS_SHA256
@@ -167,7 +167,7 @@ def _archive(change: Change, number: int, reason: str | None) -> Promoted:
     held = next((stage for stage in STAGES if change.held(stage) == number), "")
     about = {"stage": held, "before": number, "after": None, "reason": reason}
     title = f"{change.name} {number} archived"
-    with change.recording("archive", title, about) as record, change.stop.deferring():
+    with change.recording("archive", title, about) as record, change.stop.shielded():
         archive(change.client, change.name, number)
         record.finish()
         change.say_since_when(ARCHIVED, None, number, reason)
@@ -177,7 +177,7 @@ def _archive(change: Change, number: int, reason: str | None) -> Promoted:
 
 
 def _refuse(verdict: Verdict, settings: PromoteSettings, uri: str) -> None:
-    """Raises RunFailed for what the policy is against, unless it is forced, and for other classes
+    """Raises JobError for what the policy is against, unless it is forced, and for other classes
     in any case.
     """
     failed = [check for check in verdict.checks if not check.ok]
@@ -188,4 +188,4 @@ def _refuse(verdict: Verdict, settings: PromoteSettings, uri: str) -> None:
         by_policy = any(check.name != CHECK for check in left)
         hint = " --force --reason TEXT goes past the policy, and is recorded." if by_policy else ""
         refusals = "\n".join(f"- {check.text}" for check in left)
-        raise RunFailed(f"{uri} is not promoted:\n{refusals}\nNothing was changed.{hint}")
+        raise JobError(f"{uri} is not promoted:\n{refusals}\nNothing was changed.{hint}")

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from eyevsai.config import compose_train
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import Split
-from eyevsai.errors import RunFailed, UserError
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.jobs.opening import start_job
 from eyevsai.jobs.signals import JobStop
@@ -20,7 +21,6 @@ from eyevsai.jobs.subject import Subject
 from eyevsai.jobs.train import Session
 from eyevsai.models.learner import Learner, NetworkModel
 from eyevsai.models.pruning import check_installed
-from eyevsai.names import ModelName
 from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
 
 log = logging.getLogger("eyevsai")
@@ -37,7 +37,7 @@ def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
 
     Raises:
         UserError: the model has no network, or none that could lose as much.
-        RunFailed: the store took no version.
+        JobError: the store took no version.
     """
     from eyevsai.registry.versions import PRUNED_FROM
 
@@ -68,7 +68,7 @@ def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
         run.metrics({f"{PRUNE}/{name}": value for name, value in figures.items()})
         uri = session.register(scores, checks_classes=False)  # those of the version that was named
     if uri is None:
-        raise RunFailed(
+        raise JobError(
             f"Run {run.run_id} has the pruned model, but the store took no version of it. "
             "Export it with "
             f"--run {run.run_id} once the store answers."

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import ModelName
 from eyevsai.evaluation.scores import VALID_ACCURACY
 from eyevsai.models.families import FAMILIES
-from eyevsai.names import ModelName
 
 if TYPE_CHECKING:
     from eyevsai.tracking.past import PastRun

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import choose
 from eyevsai.evaluation.scores import SCORES
-from eyevsai.names import choose
 from eyevsai.registry.settings import PromoteSettings
 from eyevsai.store import open_store, telling
 
@@ -205,7 +205,7 @@ def promote_best(
 
     Raises:
         UserError: there is no registered version of it.
-        RunFailed: the policy is against it.
+        JobError: the policy is against it.
     """
     # brings torch, which a list of versions needs not wait for
     from eyevsai.jobs.promote import promote

@@ -11,12 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.errors import RunFailed, UserError
-from eyevsai.jobs.building import building_inside
+from eyevsai.core.atomic_dir import atomic_output_files
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.names import choose_listed
 from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.models.families import choose_models
-from eyevsai.names import choose_listed
 from eyevsai.reports.settings import ReportSettings
 from eyevsai.store import open_store, telling
 
@@ -74,7 +74,7 @@ def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None =
 
     Raises:
         UserError: a model or a dataset that is not known, nothing to report, or nowhere to write.
-        RunFailed: the store failed.
+        JobError: the store failed.
     """
     from eyevsai.jobs.candidates import read_candidates, report_models
 
@@ -84,7 +84,7 @@ def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None =
         candidates = _select(everything, settings)
         models = report_models(tracking_uri, candidates, everything)
     now = datetime.now().astimezone()
-    with building_inside(output, now) as (building, date):
+    with atomic_output_files(output, now) as (building, date):
         contents = _draw(candidates, models, tracking_uri, now.isoformat(timespec="seconds"))
         files = _write(building, contents, date)
         if run is not None:
@@ -161,7 +161,7 @@ def _write(folder: Path, contents: Mapping[str, bytes], date: str) -> dict[str, 
             files[kind] = folder / f"{kind}_{date}.{suffix}"
             files[kind].write_bytes(content)
     except OSError as error:
-        raise RunFailed(
+        raise JobError(
             f"Cannot write to {folder.parent}: {error.strerror or error}. Nothing was kept."
         ) from error
     return files

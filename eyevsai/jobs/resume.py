@@ -9,13 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from eyevsai.checksum import hash_file
 from eyevsai.config import TrainConfig, compose_train
+from eyevsai.core.errors import UserError
+from eyevsai.core.hashing import hash_file
+from eyevsai.core.version import VERSION
 from eyevsai.data.dataset import Dataset
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.errors import UserError
 from eyevsai.run_folder import ASKED, BASIS, CONFIG, RunFolder, describe_change, run_folders
-from eyevsai.version import VERSION
 
 log = logging.getLogger("eyevsai")
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from eyevsai.errors import Terminated
-from eyevsai.stopping import Stop
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import TerminationRequested
 
 if TYPE_CHECKING:
     import psutil
@@ -22,7 +22,7 @@ GRACE_S = (
 )
 END_S = 1.5
 WATCH_EVERY_S = 1.0
-EXIT_CODES = {signal.SIGTERM: Terminated.exit_code, signal.SIGINT: 130}
+EXIT_CODES = {signal.SIGTERM: TerminationRequested.exit_code, signal.SIGINT: 130}
 
 
 OUTLIVED = ContextVar("OUTLIVED", default=False)
@@ -40,7 +40,7 @@ def outliving_jobs() -> Iterator[None]:
         OUTLIVED.reset(before)
 
 
-class JobStop(Stop):
+class JobStop(CancellationToken):
     """The wish to end of a whole job; `at_timeout` is called when the job has not ended in time.
 
     An `outlived` one never ends the process for SIGINT, by which a notebook interrupts a cell.
@@ -54,17 +54,17 @@ class JobStop(Stop):
 
     def handle(self, number: int, _: object) -> None:
         """Takes a signal. A second one never disturbs what the first has begun."""
-        if self.asked is not None:
+        if self.requested is not None:
             return
-        self.asked = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+        self.requested = TerminationRequested() if number == signal.SIGTERM else KeyboardInterrupt()
         if number == signal.SIGTERM or not self.outlived:
             self.timer_ = threading.Timer(
                 GRACE_S, self._give_up, [EXIT_CODES[signal.Signals(number)]]
             )
             self.timer_.daemon = True
             self.timer_.start()
-        if not self.is_deferred:
-            raise self.asked
+        if not self.is_shielded:
+            raise self.requested
 
     def _give_up(self, exit_code: int) -> None:
         # a server that is gone must not hold us
@@ -81,8 +81,8 @@ class JobStop(Stop):
 
 @contextmanager
 def stopping() -> Iterator[JobStop]:
-    """Inside the block SIGTERM raises Terminated and SIGINT KeyboardInterrupt, where the work can
-    bear it.
+    """Inside the block SIGTERM raises TerminationRequested and SIGINT KeyboardInterrupt, where
+    the work can bear it.
     """
     stop = JobStop(outlived=OUTLIVED.get())
     if threading.current_thread() is not threading.main_thread():
@@ -98,7 +98,7 @@ def stopping() -> Iterator[JobStop]:
             # a process that was asked to end is ending: no further signal is to tear what is left
             # of it
             signal.signal(
-                number, handler if stop.asked is None or stop.outlived else signal.SIG_IGN
+                number, handler if stop.requested is None or stop.outlived else signal.SIG_IGN
             )
 
 

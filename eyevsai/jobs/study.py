@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig, compose, compose_train, refuse_names_of_train
+from eyevsai.core.names import ModelName
+from eyevsai.core.settings import list_settings
 from eyevsai.data.dataset import Dataset, load_dataset
 from eyevsai.engines.settings import EngineSettings
 from eyevsai.jobs.classes import check_classes
 from eyevsai.jobs.opening import open_swept_store
 from eyevsai.jobs.tuned import spell_changes
 from eyevsai.models.learner import build
-from eyevsai.names import ModelName
-from eyevsai.settings import settings_of
 from eyevsai.store import studies_folder
 from eyevsai.tuning.settings import JOURNAL, TuneSettings
 
@@ -52,7 +52,9 @@ def compose_tune(given: Mapping[str, Any]) -> TuneConfig:
         UserError: a name or a value that is not allowed.
     """
     refuse_names_of_train(given)
-    own = {setting.name for part in (TuneSettings, EngineSettings) for setting in settings_of(part)}
+    own = {
+        setting.name for part in (TuneSettings, EngineSettings) for setting in list_settings(part)
+    }
     rest = {name: value for name, value in given.items() if name not in own}
     trials = compose_train(rest, "tune", own)
     return TuneConfig(trials, rest, compose(TuneSettings, given), compose(EngineSettings, given))

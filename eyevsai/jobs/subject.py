@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import SPLIT_TABLE, Dataset, load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.jobs.findings import OWN_SPLIT, TEST_WEIGHTS
 from eyevsai.models.learner import Learner, load, read_card
 

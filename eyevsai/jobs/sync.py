@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from eyevsai.errors import RunFailed, UserError
+from eyevsai.core.errors import JobError, UserError
 from eyevsai.run_folder import run_folders
 from eyevsai.store import open_store
 
@@ -28,7 +28,7 @@ def sync_all(state_root: Path) -> dict[str, int]:
     for folder in reversed(run_folders(state_root)):
         try:
             left[folder.run_id] = sync(tracking_uri, folder, CARRIERS, PATIENCE_S)
-        except RunFailed as error:
+        except JobError as error:
             log.warning(error)
             left[folder.run_id] = 1
         except UserError:  # a process works on it, and will tell the store itself

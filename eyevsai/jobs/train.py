@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig
+from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import SPLIT_TABLE, Data, Split, load_dataset
 from eyevsai.data.workers import IMPORTING
 from eyevsai.jobs.classes import check_classes
@@ -30,7 +31,6 @@ from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_pa
 from eyevsai.jobs.subject import CONFIG, describe_origin
 from eyevsai.jobs.tuned import describe_tuned, use_tuned
 from eyevsai.models.learner import FeatureLearner, Learner, read_card
-from eyevsai.names import ModelName
 from eyevsai.run_folder import VERSION_URI
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import rank
@@ -67,7 +67,7 @@ def train(
     with the data, the settings or the store is found before a run is made.
 
     Raises:
-        UserError: something a person must mend, or (RunFailed) a loss that became NaN.
+        UserError: something a person must mend, or (JobError) a loss that became NaN.
     """
     began = time.monotonic()
     with ExitStack() as stack:

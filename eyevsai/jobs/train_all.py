@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import compose, compose_run
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.names import ModelName
+from eyevsai.core.settings import list_settings
 from eyevsai.engines.engine import State, Status, Task
 from eyevsai.engines.engines import count_cpus, make_engine
 from eyevsai.engines.settings import EngineSettings, TrainAllSettings
-from eyevsai.errors import RunFailed, UserError
 from eyevsai.formats.formats import names_of
 from eyevsai.jobs.board import Board
 from eyevsai.jobs.cell import CALL
@@ -23,10 +25,8 @@ from eyevsai.jobs.matrix import Before, Cell, Recipe, compose_cells, find_before
 from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.report import write_reports
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
-from eyevsai.names import ModelName
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.reports.settings import ReportSettings
-from eyevsai.settings import settings_of
 
 if TYPE_CHECKING:
     from eyevsai.tracking.run import Run
@@ -78,7 +78,9 @@ def compose_train_all(given: Mapping[str, Any]) -> TrainAllConfig:
         UserError: a name or a value that is not allowed, or a list that names what is not there.
     """
     own = {
-        setting.name for part in (TrainAllSettings, EngineSettings) for setting in settings_of(part)
+        setting.name
+        for part in (TrainAllSettings, EngineSettings)
+        for setting in list_settings(part)
     }
     rest = {name: value for name, value in given.items() if name not in own}
     matrix = compose(TrainAllSettings, given)
@@ -96,7 +98,7 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> TrainedAll:
 
     Raises:
         UserError: something a person must mend before anything is started.
-        RunFailed: some jobs failed; the others were done all the same.
+        JobError: some jobs failed; the others were done all the same.
     """
     began = time.monotonic()
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
@@ -212,7 +214,7 @@ def _refuse_failures(jobs: Mapping[str, Status], total: int) -> None:
     failed = {name: status.reason for name, status in jobs.items() if status.state is State.FAILED}
     if failed:
         lines = "\n".join(f"- {name}: {reason}" for name, reason in failed.items())
-        raise RunFailed(
+        raise JobError(
             f"{len(failed)} of {total} jobs failed:\n{lines}\nThe same command, typed again, "
             "does what is "
             "missing."

@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from eyevsai.errors import Pruned, RunFailed, Terminated, UserError
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import JobError, TerminationRequested, TrialPruned, UserError
+from eyevsai.core.progress import EtaEstimator
 from eyevsai.evaluation.scores import VALID_ACCURACY
 from eyevsai.jobs.learning import prepare_learner
 from eyevsai.jobs.opening import log_input
 from eyevsai.jobs.signals import JobStop
 from eyevsai.jobs.study import OpenStudy, trial_config
-from eyevsai.progress import Pace
 from eyevsai.run_folder import RunFolder
-from eyevsai.stopping import Stop
 from eyevsai.store import PARENT
 from eyevsai.tracking.lifetime import start_run
 from eyevsai.tracking.process import describe_process, has_died
@@ -29,25 +29,25 @@ log = logging.getLogger("eyevsai")
 WAIT_S = 1.0  # for trials of other processes, which may die and have to be begun again
 
 
-class TrialStop(Stop):
+class TrialStop(CancellationToken):
     """A trial ends when its job is asked to end, or when its own time is up."""
 
-    def __init__(self, job: Stop, seconds: float | None) -> None:
+    def __init__(self, job: CancellationToken, seconds: float | None) -> None:
         self.job = job
         self.seconds = seconds
         self.ends_at = time.monotonic() + seconds if seconds is not None else float("inf")
 
     @property
-    def asked(self) -> BaseException | None:  # type: ignore[override]
-        """See `Stop`."""
-        if self.job.asked is None and time.monotonic() > self.ends_at:
-            return RunFailed(f"The trial took longer than --trial-timeout {self.seconds:g}.")
-        return self.job.asked
+    def requested(self) -> BaseException | None:  # type: ignore[override]
+        """The request of the job, or an error when the time is up."""
+        if self.job.requested is None and time.monotonic() > self.ends_at:
+            return JobError(f"The trial took longer than --trial-timeout {self.seconds:g}.")
+        return self.job.requested
 
     @contextmanager
-    def deferring(self) -> Iterator[None]:
-        """See `Stop`."""
-        with self.job.deferring():
+    def shielded(self) -> Iterator[None]:
+        """Shield the whole job."""
+        with self.job.shielded():
             yield
 
 
@@ -59,7 +59,7 @@ class Trials:
         self.config, self.study, self.dataset = opened.config, opened.study, opened.dataset
         self.process = json.dumps(describe_process())
         self.began_at = time.monotonic()
-        self.pace = Pace()
+        self.pace = EtaEstimator()
 
     def work(self, after_each: Callable[[], None] = lambda: None) -> None:
         """Runs trials until there are enough, time is up, or one is good enough."""
@@ -100,20 +100,20 @@ class Trials:
         outcome: float | BaseException
         try:
             outcome = self._evaluate(trial)
-        except (Exception, KeyboardInterrupt, Terminated) as error:
+        except (Exception, KeyboardInterrupt, TerminationRequested) as error:
             outcome = error
-        with self.stop.deferring():
+        with self.stop.shielded():
             self._tell(trial, outcome)
-        if isinstance(outcome, KeyboardInterrupt | Terminated):
+        if isinstance(outcome, KeyboardInterrupt | TerminationRequested):
             raise outcome
 
     def _tell(self, trial: Trial, outcome: float | BaseException) -> None:
-        if isinstance(outcome, KeyboardInterrupt | Terminated):
+        if isinstance(outcome, KeyboardInterrupt | TerminationRequested):
             # its run may have ended before the signal came
             found = self._result(trial.user_attrs.get(RUN_ID, ""))
             outcome = outcome if found is None else found
         self.study.tell(trial, outcome)
-        if isinstance(outcome, Exception) and not isinstance(outcome, UserError | Pruned):
+        if isinstance(outcome, Exception) and not isinstance(outcome, UserError | TrialPruned):
             log.error("Trial %d failed", trial.number, exc_info=outcome)
         if isinstance(outcome, float | Exception):
             self._say(trial, outcome)
@@ -135,7 +135,7 @@ class Trials:
             shown,
             left,
             self.config.tuning.n_trials,
-            self.pace.left(left / self.config.tuning.jobs),
+            self.pace.remaining(left / self.config.tuning.jobs),
         )
 
     def _evaluate(self, trial: Trial) -> float:
@@ -189,6 +189,6 @@ def _reporting(
         accuracies.append(row["valid/accuracy"])
         trial.report(row["valid/accuracy"], epoch)
         if trial.should_prune() and not is_kept:
-            raise Pruned(f"pruned after epoch {epoch}")
+            raise TrialPruned(f"pruned after epoch {epoch}")
 
     return _on_epoch

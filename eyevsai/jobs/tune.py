@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from eyevsai.core.errors import JobError
 from eyevsai.engines.engine import State, Task
 from eyevsai.engines.engines import count_cpus, make_engine
-from eyevsai.errors import RunFailed
 from eyevsai.evaluation.scores import VALID_ACCURACY
 from eyevsai.jobs.opening import log_input, start_job
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
@@ -53,7 +53,7 @@ def tune(
     `tags` besides its own.
 
     Raises:
-        UserError: something a person must mend, or (RunFailed) no trial had a result.
+        UserError: something a person must mend, or (JobError) no trial had a result.
     """
     began = time.monotonic()
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
@@ -191,7 +191,7 @@ def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: JobStop) -
         tasks, run.folder.path / "workers", lambda _: report.refresh_now_and_then(), stop
     )
     if all(status.state is State.FAILED for status in ended.values()):
-        raise RunFailed(
+        raise JobError(
             f"All processes of the study ended early ({next(iter(ended.values())).reason}). "
             "What they said "
             "stands above; start tune again to go on."

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from eyevsai.config import AUTO_TUNED, NEVER_TUNED, TrainConfig
-from eyevsai.errors import UserError
-from eyevsai.names import ModelName
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import ModelName
+from eyevsai.core.settings import Settings, list_settings
 from eyevsai.registry.classes import hash_classes
-from eyevsai.settings import Settings, settings_of
 from eyevsai.store import MIN_COMPLETE
 
 log = logging.getLogger("eyevsai")
@@ -105,7 +105,7 @@ def apply_best(config: TrainConfig, best: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: the study's settings and the flags do not go together.
     """
-    known = {setting.name: setting.search for setting in settings_of(type(config.model.settings))}
+    known = {setting.name: setting.search for setting in list_settings(type(config.model.settings))}
     by_default = [name for name, search in known.items() if search]
     searched = best.get("searched", by_default)  # earlier versions did not write it
     values = {

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from eyevsai.errors import RunFailed, UserError
+from eyevsai.core.errors import JobError, UserError
 from eyevsai.jobs.signals import stopping
 from eyevsai.store import find_store, open_store, reach_server, shown, sqlite_path, studies_folder
 
@@ -94,7 +94,7 @@ def show_store(window: Window, *, verbose: bool) -> None:
 
     Raises:
         UserError: the store or the address cannot be used.
-        RunFailed: the UI ended by itself.
+        JobError: the UI ended by itself.
     """
     uri = open_store()
     window.check()
@@ -201,9 +201,9 @@ def _wait_for(url: str, process: subprocess.Popen[str], said: deque[str]) -> Non
     raise _ended(said)
 
 
-def _ended(said: deque[str]) -> RunFailed:
+def _ended(said: deque[str]) -> JobError:
     time.sleep(ASK_EVERY_S)  # its last words may still be on their way
-    return RunFailed("\n".join(["MLflow's UI ended by itself. It last said:", *said]))
+    return JobError("\n".join(["MLflow's UI ended by itself. It last said:", *said]))
 
 
 def _free_port(host: str, family: socket.AddressFamily) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import choose, choose_listed
 from eyevsai.models.family import Family, Variation
-from eyevsai.names import choose, choose_listed
 
 FAMILIES = {
     "deep_v1": "eyevsai.models.deep_v1.settings",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from eyevsai.settings import Settings
+from eyevsai.core.settings import Settings
 
 
 @dataclass(frozen=True)

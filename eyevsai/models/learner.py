@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from eyevsai.checksum import hash_file
+from eyevsai.core.errors import UserError
+from eyevsai.core.hashing import hash_file
+from eyevsai.core.settings import Settings
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.errors import UserError
 from eyevsai.models.anatomy import Anatomy
 from eyevsai.models.families import family_of, variation_of
-from eyevsai.settings import Settings
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import OnEpoch
 

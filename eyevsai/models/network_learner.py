@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import seed_for
-from eyevsai.errors import UserError
 from eyevsai.models.anatomy import Anatomy, examine_network
 from eyevsai.models.graph import Graph
 from eyevsai.models.learner import Images

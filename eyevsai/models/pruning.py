@@ -12,8 +12,8 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from eyevsai.errors import UserError
-from eyevsai.extras import missing_extra
+from eyevsai.core.errors import UserError
+from eyevsai.core.extras import missing_extra
 
 EIGHT = 8  # channels stay a multiple of it, which a CPU's instructions take at once
 

@@ -13,7 +13,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.ownership import read_mark, write_mark
 from eyevsai.store import list_experiments
 from eyevsai.store_id import StoreId

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from eyevsai.contention import insisting
+from eyevsai.core.retry import retry_on_conflict
 from eyevsai.registry.models import AT_ONCE
 from eyevsai.store import all_pages
 from eyevsai.store_given_run import check_given
@@ -72,18 +72,18 @@ class Record:
             for name, value in values.items()
             if value is not None
         ]
-        insisting(lambda: self.client.log_batch(self.run_id, tags=told))
+        retry_on_conflict(lambda: self.client.log_batch(self.run_id, tags=told))
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Figures of what came before and after."""
         now = int(datetime.now(UTC).timestamp() * 1000)
         rows = [Metric(name, value, now, 0) for name, value in values.items()]
-        insisting(lambda: self.client.log_batch(self.run_id, metrics=rows))
+        retry_on_conflict(lambda: self.client.log_batch(self.run_id, metrics=rows))
 
     def finish(self) -> None:
         """Says that what it records was done, once; what fails after that changes nothing of it."""
         if not self.is_done:
-            insisting(lambda: self.client.set_terminated(self.run_id, "FINISHED"))
+            retry_on_conflict(lambda: self.client.set_terminated(self.run_id, "FINISHED"))
             self.is_done = True
 
     def json(self, name: str, content: Any) -> None:
@@ -109,14 +109,14 @@ def recording(
         if value is not None
     }
     experiment_id = _experiment(client)
-    run = insisting(lambda: client.create_run(experiment_id, tags=told, run_name=title))
+    run = retry_on_conflict(lambda: client.create_run(experiment_id, tags=told, run_name=title))
     record = Record(client, run.info.run_id)
     try:
         yield record
     except BaseException as error:
         with suppress(MlflowException):  # a store that is away hears it from the next sweep
             record.tags({"error": str(error) or type(error).__name__})
-            insisting(
+            retry_on_conflict(
                 lambda: client.set_terminated(
                     record.run_id, "FINISHED" if record.is_done else "FAILED"
                 )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from eyevsai.contention import insisting
-from eyevsai.errors import UserError
-from eyevsai.names import ModelName
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import ModelName
+from eyevsai.core.retry import retry_on_conflict
 from eyevsai.store import CLASSES_SHA256
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def record_classes(
     stages.
     """
     for tag, value in class_tags(classes, prefix).items():
-        insisting(partial(client.set_registered_model_tag, name, tag, value))
+        retry_on_conflict(partial(client.set_registered_model_tag, name, tag, value))
 
 
 def stage_prefix(stage: str) -> str:

@@ -18,8 +18,8 @@ from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from sqlalchemy import text
 
-from eyevsai.contention import insisting
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.retry import retry_on_conflict
 from eyevsai.registry.artifacts import Artifacts, erase
 from eyevsai.registry.audit import read_log
 from eyevsai.registry.cleanup import Item, KnownRun, in_use, why_protected
@@ -119,7 +119,7 @@ class Deletion:
         self.claimed_ |= by_name.keys()
         # asked after: either we see a job, or the job sees our claim
         used = in_use(self.survey.running())
-        return insisting(lambda: self._delete_free(items, by_name, used))
+        return retry_on_conflict(lambda: self._delete_free(items, by_name, used))
 
     def _delete_free(
         self, items: Sequence[Item], names: Iterable[str], used: dict[str, str]
@@ -182,7 +182,7 @@ class Deletion:
             return True
         run_id = item.run_ids[-1]
         with _tolerating():
-            insisting(lambda: self.client.set_tag(run_id, DELETING, "yes"))
+            retry_on_conflict(lambda: self.client.set_tag(run_id, DELETING, "yes"))
             if self.client.get_run(run_id).info.status in ENDED:
                 return True
             self.client.delete_tag(run_id, DELETING)
@@ -235,7 +235,7 @@ class Deletion:
                     if owner in runs:
                         _forget_one(forget_run, owner)
 
-        insisting(forget)
+        retry_on_conflict(forget)
 
 
 def claim(client: MlflowClient, name: str, numbers: Iterable[int]) -> None:
@@ -243,13 +243,13 @@ def claim(client: MlflowClient, name: str, numbers: Iterable[int]) -> None:
     them.
     """
     told = " ".join(map(str, sorted(numbers)))
-    insisting(lambda: client.set_registered_model_tag(name, DELETING, told))
+    retry_on_conflict(lambda: client.set_registered_model_tag(name, DELETING, told))
 
 
 def withdraw(client: MlflowClient, name: str) -> None:
     """Takes a claim back."""
     with _tolerating():
-        insisting(lambda: client.delete_registered_model_tag(name, DELETING))
+        retry_on_conflict(lambda: client.delete_registered_model_tag(name, DELETING))
 
 
 def _forget_one(forget: Callable[[str], object], name: str) -> None:

@@ -13,9 +13,9 @@ from mlflow.entities.model_registry import RegisteredModel as Entity
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from eyevsai.contention import insisting
-from eyevsai.errors import UserError
-from eyevsai.names import REGISTERED, choose
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import REGISTERED, choose
+from eyevsai.core.retry import retry_on_conflict
 from eyevsai.store import all_pages
 
 Client = MlflowClient
@@ -106,7 +106,7 @@ def tag_if_there(client: Client, name: str, version: int, tags: Mapping[str, str
     """Sets tags of a version, unless it was deleted meanwhile."""
     try:
         for key, value in tags.items():
-            insisting(partial(client.set_model_version_tag, name, str(version), key, value))
+            retry_on_conflict(partial(client.set_model_version_tag, name, str(version), key, value))
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

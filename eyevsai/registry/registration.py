@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from eyevsai.errors import UserError
-from eyevsai.names import ModelName, registered_name
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import ModelName, registered_name
 from eyevsai.registry.classes import (
     ADDED,
     check_change,

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from eyevsai.errors import UserError
-from eyevsai.names import nearest
-from eyevsai.settings import (
-    CACHE_ROOT,
-    STATE_ROOT,
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import nearest
+from eyevsai.core.settings import (
+    CACHE_DIR,
+    STATE_DIR,
     Choice,
     Doc,
     Env,
     Parameter,
     Range,
     Settings,
-    settings_of,
+    list_settings,
 )
-from eyevsai.toml_file import read_toml
+from eyevsai.core.toml import read_toml
 
 POLICY, DATASETS = "promotion.toml", "datasets"
 KEPT = 3
@@ -60,7 +60,7 @@ class PromoteSettings(Settings):
     reason: Annotated[str | None, Parameter(), Doc("Why, for those who read the log.")] = None
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
-    ] = STATE_ROOT
+    ] = STATE_DIR
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,8 +119,8 @@ class CleanupSettings(Settings):
     )
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
-    ] = STATE_ROOT
-    cache_root: Annotated[str, Env("EYEVSAI_CACHE"), Doc("Folder of the cache.")] = CACHE_ROOT
+    ] = STATE_DIR
+    cache_root: Annotated[str, Env("EYEVSAI_CACHE"), Doc("Folder of the cache.")] = CACHE_DIR
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -204,7 +204,7 @@ def read_policy(path: str | None, dataset: str) -> Policy:
 
 
 def _parsed(said: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    known = {setting.name: setting for setting in settings_of(Policy)}
+    known = {setting.name: setting for setting in list_settings(Policy)}
     for name, value in said.items():
         if name not in known:
             guess = nearest(name, known)

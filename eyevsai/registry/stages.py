@@ -17,8 +17,8 @@ from functools import partial
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from eyevsai.contention import insisting
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.retry import retry_on_conflict
 from eyevsai.registry.audit import Entry, find_before
 from eyevsai.registry.models import KnownVersion, RegisteredModel, read_model
 
@@ -108,7 +108,7 @@ def put(client: MlflowClient, name: str, stage: str, version: int | None) -> int
     """
     before = _as_number(client.get_registered_model(name).aliases.get(stage))
     if version is None:
-        insisting(lambda: client.delete_registered_model_alias(name, stage))
+        retry_on_conflict(lambda: client.delete_registered_model_alias(name, stage))
     else:
         _set_alias(client, name, stage, version)
         model = read_model(client, name)  # asked after: of this and a cleanup, one sees the other
@@ -143,7 +143,7 @@ def settle(client: MlflowClient, name: str) -> None:
         for stage in STAGES:
             told = _word(model.aliases.get(stage))
             if model.tags.get(_tag(stage), NOBODY) != told:
-                insisting(partial(client.set_registered_model_tag, name, _tag(stage), told))
+                retry_on_conflict(partial(client.set_registered_model_tag, name, _tag(stage), told))
         before, model = model, read_model(client, name)
         if model.aliases == before.aliases and all(
             _due_stage(model, each) == each.stage for each in model.versions
@@ -158,7 +158,7 @@ def adopt(client: MlflowClient, model: RegisteredModel) -> None:
         if holder.by_hand != "stage":
             continue
         if holder.version is None:
-            insisting(partial(client.delete_registered_model_alias, model.name, stage))
+            retry_on_conflict(partial(client.delete_registered_model_alias, model.name, stage))
         else:
             _set_alias(client, model.name, stage, holder.version)
     settle(client, model.name)
@@ -184,7 +184,7 @@ def archive(client: MlflowClient, name: str, version: int) -> None:
 
 def _set_alias(client: MlflowClient, name: str, alias: str, version: int) -> None:
     try:
-        insisting(lambda: client.set_registered_model_alias(name, alias, str(version)))
+        retry_on_conflict(lambda: client.set_registered_model_alias(name, alias, str(version)))
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -195,7 +195,9 @@ def _transition(client: MlflowClient, name: str, version: int, stage: str) -> No
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out of MLflow
-            insisting(lambda: client.transition_model_version_stage(name, str(version), stage))
+            retry_on_conflict(
+                lambda: client.transition_model_version_stage(name, str(version), stage)
+            )
     except MlflowException as error:
         # deleted meanwhile: the next look at the model says so
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":

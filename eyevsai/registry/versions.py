@@ -11,8 +11,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from eyevsai.errors import UserError
-from eyevsai.names import choose
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import choose
 from eyevsai.run_folder import RunFolder
 
 # what MLflow says of what is not there

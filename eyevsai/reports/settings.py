@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.settings import STATE_ROOT, Doc, Env, Parameter, Range, Settings
+from eyevsai.core.settings import STATE_DIR, Doc, Env, Parameter, Range, Settings
 
 
 @dataclass(frozen=True)
@@ -46,4 +46,4 @@ class ReportSettings(Settings):
     output: Annotated[str, Doc("Folder that the files are written into.")] = "reports"
     state_root: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
-    ] = STATE_ROOT
+    ] = STATE_DIR

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.decode import Depth, decode
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.errors import UserError
 from eyevsai.formats.formats import EXPORTS
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.opening import OpenedExport, open_export

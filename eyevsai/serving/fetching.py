@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import compose_data
+from eyevsai.core.errors import UserError
 from eyevsai.data.cache import MODELS, Cache
-from eyevsai.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository

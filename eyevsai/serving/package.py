@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eyevsai.checksum import hash_file
+from eyevsai.core.errors import UserError
+from eyevsai.core.hashing import hash_file
+from eyevsai.core.version import VERSION
 from eyevsai.data.dataset import Split
-from eyevsai.errors import UserError
 from eyevsai.formats.exporting import EXAMPLE
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.onnx import MODEL
 from eyevsai.models.learner import CARD, WEIGHTS, Learner, save
 from eyevsai.serving.fetching import fetch_artifacts
-from eyevsai.version import VERSION
 
 LOADER = "eyevsai.serving.pyfunc"
 MODEL_FOLDER = "data/model"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.serving.classifier import Classifier, Image, open_model, pixels_of
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.settings import Doc, Range, Settings
+from eyevsai.core.settings import Doc, Range, Settings
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from eyevsai.errors import RunFailed
+from eyevsai.core.errors import JobError
 from eyevsai.run_folder import RunFolder, check_root
 from eyevsai.tracking.operations import Carrier
 from eyevsai.tracking.process import has_died
@@ -74,7 +74,7 @@ def sync(
         left = spool.drain(patience_s)
         spool.close()
         if spool.refused_ is not None:
-            raise RunFailed(
+            raise JobError(
                 f"The store rejected what run {folder.run_id} left: {spool.refused_}. "
                 f"{folder.path} is kept."
             )

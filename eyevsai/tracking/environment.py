@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from eyevsai.version import VERSION
+from eyevsai.core.version import VERSION
 
 PACKAGES = (
     "mlflow",

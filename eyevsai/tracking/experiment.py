@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from eyevsai.contention import insisting
+from eyevsai.core.retry import retry_on_conflict
 
 NOTE = "mlflow.note.content"  # the tag that the UI shows above an experiment's runs
 KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
@@ -40,7 +40,7 @@ def find_experiment(client: MlflowClient) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if not name or os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"
-    return insisting(partial(_find_or_create, client, name))
+    return retry_on_conflict(partial(_find_or_create, client, name))
 
 
 def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
@@ -51,7 +51,7 @@ def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
     told = {NOTE: ABOUT, VIEW: _view(), **known, KIND[0]: KIND[1]}
     for name, value in told.items():
         if known.get(name) != value:
-            insisting(partial(client.set_experiment_tag, experiment_id, name, value))
+            retry_on_conflict(partial(client.set_experiment_tag, experiment_id, name, value))
 
 
 def page_of_runs(tracking_uri: str) -> str:

@@ -22,9 +22,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import RunTag
 
-from eyevsai.errors import Pruned, RunFailed, Terminated, UserError
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import JobError, TerminationRequested, TrialPruned, UserError
 from eyevsai.run_folder import REJECTED, STORE, RunFolder, check_root
-from eyevsai.stopping import Stop
 from eyevsai.store import identify_store, shown, telling_refusals
 from eyevsai.store_given_run import check_given
 from eyevsai.tracking.experiment import describe_experiment, find_experiment
@@ -56,7 +56,7 @@ def start_run(
     resumed: str | None = None,
     extends: bool = False,
     carriers: Mapping[str, Carrier] = MappingProxyType({}),
-    stop: Stop | None = None,
+    stop: CancellationToken | None = None,
 ) -> Iterator[Run]:
     """A run that ends as the block ends: FINISHED, KILLED when it was interrupted, else FAILED.
 
@@ -94,27 +94,27 @@ def start_run(
         if resumed:
             _reopen(run, own, given, extends=extends)
         with _logging_to(folder.log), _beating(folder):
-            yield from _ending_truly(run, stop or Stop())
+            yield from _ending_truly(run, stop or CancellationToken())
         # only a finished run whose store knows all comes here; inside the lock, or two could own it
         folder.delete()
 
 
-def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
+def _ending_truly(run: Run, stop: CancellationToken) -> Iterator[Run]:
     """Yields the run and ends it as what follows ends."""
     monitor = start_monitor(run)
     status = "FAILED"
     try:
         yield run
         status = "FINISHED"
-    except (KeyboardInterrupt, Terminated) as error:
+    except (KeyboardInterrupt, TerminationRequested) as error:
         status = "KILLED"
-        run.tags({ENDED_BY: "SIGTERM" if isinstance(error, Terminated) else "SIGINT"})
+        run.tags({ENDED_BY: "SIGTERM" if isinstance(error, TerminationRequested) else "SIGINT"})
         if run.folder.checkpoints.is_dir():
             log.warning("Interrupted. Go on with: eyevsai train --resume %s", run.run_id)
         else:
             log.warning("Interrupted before anything could be gone on with.")
         raise
-    except Pruned:
+    except TrialPruned:
         status = "KILLED"
         run.tags({ENDED_BY: "pruner"})
         raise
@@ -123,11 +123,11 @@ def _ending_truly(run: Run, stop: Stop) -> Iterator[Run]:
         log.error("The run failed: %s", said)
         # a rejection of what was logged before does not keep the reason from being logged
         run.spool.accept()
-        with suppress(RunFailed):  # the disk of the queue may be what is full
+        with suppress(JobError):  # the disk of the queue may be what is full
             run.tags({"error": said[:ERROR_LENGTH]})
         raise
     finally:
-        with stop.deferring():
+        with stop.shielded():
             left = _end(run, status, monitor)
     if left:
         raise Unsynced(left)
@@ -145,7 +145,7 @@ def _end(run: Run, status: str, monitor: Any) -> str:
     try:
         run.spool.append("file", file=run.folder.log.name, artifact_folder=None)
         run.spool.append("end", status=status, time_ms=now_ms())
-    except RunFailed:  # this disk is full
+    except JobError:  # this disk is full
         run.client.set_terminated(run.run_id, "FAILED")
         raise
     patience_s, at_most_s = (
@@ -173,7 +173,7 @@ def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> Non
 def _reopen(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool) -> None:
     # first: an end that was left unsaid must not come after the new beginning
     if run.spool.drain(PATIENCE_S):
-        raise RunFailed(
+        raise JobError(
             f"The store did not take what run {run.run_id} left in its spool. Try again when it "
             "answers."
         )

@@ -6,7 +6,7 @@ import logging
 
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from eyevsai.errors import RunFailed
+from eyevsai.core.errors import JobError
 from eyevsai.tracking.run import Run
 
 SYSTEM_METRICS_EVERY_S = 2.0
@@ -32,7 +32,7 @@ class Monitor(SystemMetricsMonitor):
             self._shutdown_event.wait(self.sampling_interval)
             try:
                 self.publish_metrics(self.aggregate_metrics())  # type: ignore[no-untyped-call]
-            except RunFailed:  # the run itself hears of it at its own next entry
+            except JobError:  # the run itself hears of it at its own next entry
                 return
 
     def publish_metrics(self, metrics: dict[str, float]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from eyevsai.machine import boot_id, machine_id
+from eyevsai.core.machine import boot_id, machine_id
 from eyevsai.run_folder import RunFolder
 
 BEAT_EVERY_S, SILENT_AFTER_S = 5.0, 60.0

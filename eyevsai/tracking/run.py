@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 
-from eyevsai.errors import RunFailed
+from eyevsai.core.errors import JobError
 from eyevsai.run_folder import RunFolder
 from eyevsai.tracking.operations import CARRIERS, FILES, MODEL_FILES, Carrier
 from eyevsai.tracking.spool import Spool
@@ -23,7 +23,7 @@ PATIENCE_S = 20.0  # for a store that does not answer
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's UI knows a run's tables
 
 
-class Unsynced(RunFailed):
+class Unsynced(JobError):
     """The work is done and on this machine; the store could not be told all of it."""
 
     exit_code = 3
@@ -126,11 +126,11 @@ class Run:
         """Waits until the store has been told everything; False when it does not answer.
 
         Raises:
-            RunFailed: the store refused something.
+            JobError: the store refused something.
         """
         left = self.spool.drain(PATIENCE_S)
         if self.spool.refused_ is not None:
-            raise RunFailed(
+            raise JobError(
                 f"MLflow rejected what was logged: {self.spool.refused_}"
             ) from self.spool.refused_
         return left == 0

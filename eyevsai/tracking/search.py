@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.evaluation.scores import SCORES
 from eyevsai.store import CLASSES_SHA256, all_pages, list_experiments
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from eyevsai.contention import PATIENCE, is_contended
-from eyevsai.errors import RunFailed, UserError
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.retry import BACKOFF_S, is_write_conflict
 from eyevsai.run_folder import REJECTED
 from eyevsai.store import shown
 
@@ -78,10 +78,10 @@ class Spool:
         """Adds an operation; returns before it is carried out.
 
         Raises:
-            RunFailed: the store refused an earlier operation, or this disk is full.
+            JobError: the store refused an earlier operation, or this disk is full.
         """
         if self.refused_ is not None and not self.accepts_:
-            raise RunFailed(f"MLflow rejected what was logged: {self.refused_}") from self.refused_
+            raise JobError(f"MLflow rejected what was logged: {self.refused_}") from self.refused_
         line = json.dumps([kind, arguments]).encode() + b"\n"
         try:
             with self.changed_, open(self.path, "ab", buffering=0) as stream:
@@ -91,7 +91,7 @@ class Spool:
                 self.end_ += len(line)
                 self.changed_.notify_all()
         except OSError as error:
-            raise RunFailed(f"Cannot write {self.path}: {error.strerror or error}.") from error
+            raise JobError(f"Cannot write {self.path}: {error.strerror or error}.") from error
 
     def accept(self) -> None:
         """Take operations from here on although the store rejected an earlier one: those that end
@@ -150,8 +150,8 @@ class Spool:
                     self._wait(pause)
                     pause = min(2 * pause, RETRY_AT_MOST_S)
                     continue
-                if is_contended(error) and overtaken < len(PATIENCE):
-                    self._wait(PATIENCE[overtaken])
+                if is_write_conflict(error) and overtaken < len(BACKOFF_S):
+                    self._wait(BACKOFF_S[overtaken])
                     overtaken += 1
                     continue
                 self._note_rejection(error)

@@ -11,7 +11,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Run as Entity
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.run_folder import RunFolder, finish_deletions
 from eyevsai.store import all_pages, list_experiments
 from eyevsai.tracking.ended import sync

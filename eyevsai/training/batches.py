@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.augmentation import augment
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import generator_for, seed_for
-from eyevsai.errors import UserError
 from eyevsai.training.course import Course
 from eyevsai.training.group import Group
 from eyevsai.training.mixing import mix

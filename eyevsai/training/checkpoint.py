@@ -19,9 +19,9 @@ from typing import Any
 
 from torch import Tensor
 
-from eyevsai.checksum import hash_file
-from eyevsai.errors import RunFailed
-from eyevsai.stopping import Stop
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import JobError
+from eyevsai.core.hashing import hash_file
 
 log = logging.getLogger("eyevsai")
 
@@ -40,11 +40,14 @@ class Checkpoints:
     """The checkpoints of one run, in a folder; without a folder nothing is kept."""
 
     def __init__(
-        self, folder: Path | None = None, every_s: float = float("inf"), stop: Stop | None = None
+        self,
+        folder: Path | None = None,
+        every_s: float = float("inf"),
+        stop: CancellationToken | None = None,
     ) -> None:
         self.folder = folder
         self.every_s = every_s
-        self.stop = stop or Stop()
+        self.stop = stop or CancellationToken()
         self.saved_at_ = time.monotonic()
 
     def is_due(self) -> bool:
@@ -55,7 +58,7 @@ class Checkpoints:
         """Writes a checkpoint. Until its last step the one before is what `load` finds.
 
         Raises:
-            RunFailed: the disk is full or the folder cannot be written; the checkpoint before
+            JobError: the disk is full or the folder cannot be written; the checkpoint before
                 stands.
         """
         self.saved_at_ = time.monotonic()
@@ -73,7 +76,7 @@ class Checkpoints:
             log.debug("Checkpoint of %.1f MB in %s", path.stat().st_size / 1e6, self.folder)
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise RunFailed(
+            raise JobError(
                 f"Cannot write a checkpoint into {self.folder}: {error.strerror or error}. The "
                 "one before it stands: "
                 "make room, then go on with --resume."
@@ -83,7 +86,7 @@ class Checkpoints:
         """The newest checkpoint that is whole; None when there is none at all.
 
         Raises:
-            RunFailed: there are checkpoints and each of them is damaged.
+            JobError: there are checkpoints and each of them is damaged.
         """
         if self.folder is None:
             return None
@@ -94,7 +97,7 @@ class Checkpoints:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("%s is damaged (%s): going back to the checkpoint before.", path, error)
         if there:
-            raise RunFailed(
+            raise JobError(
                 f"No checkpoint in {self.folder} is whole. Start the run again without --resume."
             )
         return None

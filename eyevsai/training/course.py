@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyevsai.core.cancellation import CancellationToken
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.stopping import Stop
 from eyevsai.training.optimizer import Schedule
 from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
 
@@ -44,7 +44,11 @@ class Course:
         return epoch - best_epoch
 
     def prepare(
-        self, epoch: int, splits: tuple[Split, Split], preprocessing: Preprocessing, stop: Stop
+        self,
+        epoch: int,
+        splits: tuple[Split, Split],
+        preprocessing: Preprocessing,
+        stop: CancellationToken,
     ) -> None:
         """Computes what the epochs from `epoch` on need of train and valid, the network being where
         it computes.

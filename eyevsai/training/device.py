@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.training.settings import DeviceSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

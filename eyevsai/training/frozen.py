@@ -8,14 +8,14 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.progress import track
+from eyevsai.core.settings import list_settings
 from eyevsai.data.augmentation import augment
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import generator_for
 from eyevsai.data.settings import AugmentationSettings
-from eyevsai.progress import track
-from eyevsai.settings import settings_of
-from eyevsai.stopping import Stop
 from eyevsai.training.inference import evaluating
 from eyevsai.training.settings import UnfreezingSettings
 from eyevsai.training.staged import AT_ONCE, StagedNetwork
@@ -42,7 +42,7 @@ class FrozenFeatures:
         digest: str,
         splits: tuple[Split, Split],
         preprocessing: Preprocessing,
-        stop: Stop,
+        stop: CancellationToken,
     ) -> None:
         """Computes what the cache has not; `digest` tells the base from any other.
 
@@ -79,7 +79,7 @@ class FrozenFeatures:
         return repr(
             {
                 each.name: getattr(self.settings, each.name)
-                for each in settings_of(AugmentationSettings)
+                for each in list_settings(AugmentationSettings)
             }
         )
 
@@ -107,7 +107,7 @@ class _Describe:
         network: StagedNetwork,
         preprocessing: Preprocessing,
         settings: UnfreezingSettings,
-        stop: Stop,
+        stop: CancellationToken,
     ) -> None:
         self.network = network
         self.preprocessing = preprocessing

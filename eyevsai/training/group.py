@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.distributed_c10d import Store, Work
 
-from eyevsai.errors import RunFailed, Terminated
-from eyevsai.stopping import Stop
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import JobError, TerminationRequested
 from eyevsai.training.checkpoint import Checkpoint
 from eyevsai.training.memory import is_out_of_memory
 
@@ -29,7 +29,7 @@ TIMEOUT = timedelta(minutes=30)
 WAIT_S, LONGEST_WAIT_S = 1e-5, 5e-3  # between looks at what others have to say
 
 
-class RankLost(RunFailed):
+class RankLost(JobError):
     """Another process of the run has ended, or cannot be reached."""
 
 
@@ -42,7 +42,12 @@ class Group:
         """To be called when it is settled which weights of `network` an epoch trains."""
         del network  # its gradients are whole already
 
-    def agree(self, sums: Tensor, shortage: BaseException | None, stop: Stop) -> Tensor:  # noqa: ARG002
+    def agree(
+        self,
+        sums: Tensor,
+        shortage: BaseException | None,
+        stop: CancellationToken,  # noqa: ARG002
+    ) -> Tensor:
         """Adds up `sums` (float32) over ranks; to be called in each step, when its gradients are
         computed.
 
@@ -57,11 +62,11 @@ class Group:
             raise shortage
         return sums
 
-    def ends(self, stop: Stop) -> bool:
+    def ends(self, stop: CancellationToken) -> bool:
         """Whether this is the step after which all of them end."""
-        return stop.asked is not None
+        return stop.requested is not None
 
-    def check(self, stop: Stop) -> None:
+    def check(self, stop: CancellationToken) -> None:
         """Between epochs: raises what anybody was asked for."""
         stop.check()
 
@@ -122,9 +127,11 @@ class Ranks(Group):
             # the one before
             self.summing_().backward()
 
-    def agree(self, sums: Tensor, shortage: BaseException | None, stop: Stop) -> Tensor:
+    def agree(
+        self, sums: Tensor, shortage: BaseException | None, stop: CancellationToken
+    ) -> Tensor:
         """See `Group.agree`."""
-        told = sums.new_tensor([shortage is not None, stop.asked is not None])
+        told = sums.new_tensor([shortage is not None, stop.requested is not None])
         message = torch.cat([sums, told, *(each.flatten() for each in self.statistics_)])
         try:
             self._all_reduce(message)
@@ -147,16 +154,16 @@ class Ranks(Group):
             self.summing_().backward()
         return sums
 
-    def ends(self, stop: Stop) -> bool:  # noqa: ARG002
+    def ends(self, stop: CancellationToken) -> bool:  # noqa: ARG002
         """See `Group.ends`: all of them in the same step."""
         return self.ends_
 
-    def check(self, stop: Stop) -> None:
+    def check(self, stop: CancellationToken) -> None:
         """See `Group.check`: one that ended by itself would be lost to the others."""
-        asked = torch.tensor([float(stop.asked is not None)])
+        asked = torch.tensor([float(stop.requested is not None)])
         self._all_reduce(asked)
         if asked.item():
-            raise stop.asked or Terminated()
+            raise stop.requested or TerminationRequested()
 
     def predict(
         self, count: int, num_classes: int, predict: Callable[[Sequence[int]], Tensor]
@@ -215,7 +222,7 @@ class Ranks(Group):
             yield
         except RuntimeError as error:  # what gloo, NCCL and their store raise
             if is_out_of_memory(error):  # no shorter parts help: the others are past their own
-                raise RunFailed(
+                raise JobError(
                     "Memory is too short for the sums of several devices. Try a smaller "
                     "--batch-size or "
                     "--image-size."

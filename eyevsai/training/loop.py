@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from eyevsai.core.errors import JobError, TerminationRequested
+from eyevsai.core.progress import track
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import seed_for
-from eyevsai.errors import RunFailed, Terminated
-from eyevsai.progress import track
 from eyevsai.training.average import Average
 from eyevsai.training.batches import Batches, check_batches
 from eyevsai.training.checkpoint import Checkpoints
@@ -67,7 +67,7 @@ class Trainer:
 
         Raises:
             UserError: batch size and data do not fit each other.
-            RunFailed: loss or gradient became NaN or infinite, the weights being as before that
+            JobError: loss or gradient became NaN or infinite, the weights being as before that
                 step;
                 or memory or disk is too small; or another process of the group has ended.
             BaseException: what `checkpoints.stop` was asked for, after a checkpoint was saved.
@@ -76,7 +76,7 @@ class Trainer:
         self.checkpoints_ = checkpoints or Checkpoints()
         with (
             torch.random.fork_rng(devices=range(torch.cuda.device_count())),
-            self.checkpoints_.stop.deferring(),
+            self.checkpoints_.stop.shielded(),
         ):
             self._prepare(train)
             self._restore()
@@ -190,7 +190,7 @@ class Trainer:
         if is_due or ends:
             self._save()
         if ends:
-            raise stop.asked or Terminated()
+            raise stop.requested or TerminationRequested()
 
     def _step_within_memory(self, places: Tensor, epoch: int, step: int) -> None:
         """One step; where memory is short, the same batch in twice as many parts, and so for the
@@ -204,7 +204,7 @@ class Trainer:
                     raise
                 parts = 2 * self.progress_.parts
                 if halvings == MAX_HALVINGS or 2 * parts * self.group_.size > len(places):
-                    raise RunFailed(
+                    raise JobError(
                         f"Out of memory even with each batch in {self.progress_.parts} parts. "
                         "Try a smaller --image-size or a smaller network."
                     ) from error
@@ -265,7 +265,7 @@ class Trainer:
         # the scaler skips its own overflows
         checked = loss if self.scaler_.is_enabled() else loss + norm
         if not torch.isfinite(checked):
-            raise RunFailed(
+            raise JobError(
                 f"Loss or gradient became NaN or infinite in epoch {epoch}, step {step + 1} "
                 f"(loss {loss.item():g}, "
                 f"gradient norm {norm.item():g}, lr {self.optimizer_.param_groups[0]['lr']:g}). "
@@ -293,7 +293,7 @@ class Trainer:
         # what ends the run and chooses weights is one for all
         loss, accuracy = self.group_.settle([loss, accuracy])
         if not math.isfinite(loss):
-            raise RunFailed(
+            raise JobError(
                 "The loss on valid became NaN or infinite. Try a lower --lr or --precision float32."
             )
         return {"valid/loss": loss, "valid/accuracy": accuracy}

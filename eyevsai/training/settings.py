@@ -7,9 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Self
 
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import Choice, Doc, Range, Search, Settings
 from eyevsai.data.settings import AugmentationSettings
-from eyevsai.errors import UserError
-from eyevsai.settings import Choice, Doc, Range, Search, Settings
 
 MEMORY_EFFICIENT_PARTS = 4
 

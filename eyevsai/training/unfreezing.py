@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import JobError
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.errors import RunFailed
-from eyevsai.stopping import Stop
 from eyevsai.training.course import Course
 from eyevsai.training.frozen import FrozenFeatures
 from eyevsai.training.inference import average_flips, evaluating
@@ -91,7 +91,11 @@ class Unfreezing(Course):
         return epoch - max(best_epoch, min(settled, epoch))
 
     def prepare(
-        self, epoch: int, splits: tuple[Split, Split], preprocessing: Preprocessing, stop: Stop
+        self,
+        epoch: int,
+        splits: tuple[Split, Split],
+        preprocessing: Preprocessing,
+        stop: CancellationToken,
     ) -> None:
         """See `Course.prepare`: the features of the frozen base."""
         if not self.num_unfrozen(epoch):
@@ -136,10 +140,10 @@ class Unfreezing(Course):
         """See `Course.load_state_dict`.
 
         Raises:
-            RunFailed: the base does not begin with the weights that it began with.
+            JobError: the base does not begin with the weights that it began with.
         """
         if state["base"] != self.base_digest:
-            raise RunFailed(
+            raise JobError(
                 "The pretrained weights are not those that this run began with. Put them back "
                 "where they "
                 "were, or start the run again without --resume."

@@ -14,8 +14,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import optuna
 from optuna.storages import BaseStorage
 
-from eyevsai.errors import UserError
-from eyevsai.extras import missing_extra
+from eyevsai.core.errors import UserError
+from eyevsai.core.extras import missing_extra
 from eyevsai.store import shown, sqlite_path
 from eyevsai.tuning.gathered import GatheredStorage
 from eyevsai.tuning.study import Place

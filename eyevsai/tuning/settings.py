@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.errors import UserError
-from eyevsai.settings import Choice, Doc, Parameter, Range, Settings
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import Choice, Doc, Parameter, Range, Settings
 
 JOURNAL = ".journal"  # ends the name of a study's file
 STUDY_NAME = re.compile(r"[A-Za-z0-9_.-]+")

@@ -17,10 +17,10 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from eyevsai.errors import UserError
-from eyevsai.names import nearest
-from eyevsai.settings import Choice, Range, Setting, Settings, settings_of
-from eyevsai.toml_file import read_toml
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import nearest
+from eyevsai.core.settings import Choice, Range, Setting, Settings, list_settings
+from eyevsai.core.toml import read_toml
 from eyevsai.training.settings import ThreadSettings
 
 GRID_POINTS = 4  # of a range, for a grid
@@ -135,7 +135,7 @@ def declared_space(declared: type[Settings], given: Mapping[str, Any], path: str
             range; or
             nothing is left to look for.
     """
-    known = {setting.name: setting for setting in settings_of(declared)}
+    known = {setting.name: setting for setting in list_settings(declared)}
     dimensions = {
         name: Dimension(each, each.search)
         for name, each in known.items()

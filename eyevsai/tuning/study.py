@@ -20,10 +20,10 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from eyevsai.core.errors import JobError, TrialPruned, UserError
+from eyevsai.core.settings import Settings
 from eyevsai.data.randomness import seed_for
-from eyevsai.errors import Pruned, RunFailed, UserError
 from eyevsai.run_folder import describe_change
-from eyevsai.settings import Settings
 from eyevsai.store import shown
 from eyevsai.tuning.samplers import make_pruner, make_sampler
 from eyevsai.tuning.settings import TuneSettings
@@ -200,7 +200,7 @@ class Study:
 
     def tell(self, trial: Trial, outcome: float | BaseException) -> None:
         """Ends a trial: by its value, or by what ended it before it had one."""
-        if isinstance(outcome, Pruned):
+        if isinstance(outcome, TrialPruned):
             self.study.tell(trial, state=TrialState.PRUNED)
         elif isinstance(outcome, Exception):
             trial.set_user_attr(
@@ -282,14 +282,14 @@ class Study:
         """The best trial.
 
         Raises:
-            RunFailed: none has a value; the message has the commonest reason.
+            JobError: none has a value; the message has the commonest reason.
         """
         best = self.best()
         if best is None:
             begun = self.begun()
             reasons = Counter(trial.user_attrs.get(ERROR, "pruned") for trial in begun)
             (reason, count), *_ = reasons.most_common(1) or [("no trial was begun", 0)]
-            raise RunFailed(
+            raise JobError(
                 f"No trial of study {self.name} has a result. {count} of {len(begun)}: {reason}"
             )
         return best

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 import eyevsai
+from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.formats.exporting import export
 from eyevsai.formats.format import Source
 from eyevsai.formats.formats import FORMATS, format_of

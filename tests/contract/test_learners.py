@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import Settings, list_settings
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.evaluation.calibration import temper
 from eyevsai.explanation.grad_cam import grad_cam
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.models.learner import FeatureLearner, Learner, MapLearner, build, load, save
-from eyevsai.settings import Settings, settings_of
 from tests.conftest import draw_image
 from tests.unit.large import no_large_init
 
@@ -36,7 +36,7 @@ TINY = {
 
 def tiny(family: str, variation: str) -> Settings:
     declared = family_of(family).variations[variation].settings
-    known = {setting.name for setting in settings_of(declared)}
+    known = {setting.name for setting in list_settings(declared)}
     return declared(**{name: value for name, value in TINY.items() if name in known})
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from eyevsai.errors import Terminated
+from eyevsai.core.errors import TerminationRequested
 from eyevsai.run_folder import RunFolder
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import Trainer
@@ -34,9 +34,9 @@ class Killed(Exception):
 def inject(patch: pytest.MonkeyPatch, fault: str) -> None:
     """Inject a fault in this process.
 
-    `kill:N` raises Killed in the Nth step, `stop:N` Terminated, as SIGTERM does; `flip:N` flips a
-    bit of the Nth checkpoint and then raises Killed; `nan:N` and `inf:N` make the loss of the Nth
-    step such a number.
+    `kill:N` raises Killed in the Nth step, `stop:N` TerminationRequested, as SIGTERM does;
+    `flip:N` flips a bit of the Nth checkpoint and then raises Killed; `nan:N` and `inf:N` make
+    the loss of the Nth step such a number.
     """
     kind, _, count = fault.partition(":")
     backward, save, calls = Trainer._backward, Checkpoints.save, []
@@ -44,7 +44,7 @@ def inject(patch: pytest.MonkeyPatch, fault: str) -> None:
     def fail_in_step(self: Trainer, *arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == int(count) and kind in ("kill", "stop"):
-            raise Killed if kind == "kill" else Terminated
+            raise Killed if kind == "kill" else TerminationRequested
         logits, loss = backward(self, *arguments)
         return logits, loss * float(kind) if len(calls) == int(count) else loss
 

@@ -23,9 +23,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._model_registry.client import ModelRegistryClient
 
-from eyevsai.errors import RunFailed, UserError
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.names import ModelName
 from eyevsai.jobs.cleanup import cleanup
-from eyevsai.names import ModelName
 from eyevsai.registry import artifacts, deletion
 from eyevsai.registry.models import logged_model_of, open_registry, read_models
 from eyevsai.registry.registration import register
@@ -462,7 +462,7 @@ def test_a_folder_that_cannot_be_erased_is_named_and_finished_later(filled: Path
         pytest.skip("a folder that root cannot erase takes a mount")
     subprocess.run(["mount", "-o", "remount,ro,bind", str(folder / "artifacts")], check=True)
     try:
-        with pytest.raises(RunFailed, match=r"deleted in part.*(Read-only|busy)") as caught:
+        with pytest.raises(JobError, match=r"deleted in part.*(Read-only|busy)") as caught:
             cleanup(
                 CleanupSettings(keep=0, including_newest=True, yes=True, state_root=str(state)),
                 lambda plan: True,
@@ -487,7 +487,7 @@ def test_a_store_that_cannot_be_written_is_said_and_left_as_it_is(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "create_run", refused)
         with pytest.raises(
-            RunFailed,
+            JobError,
             match=r"cannot be written.*read-only transaction\. The same command, typed again",
         ):
             clean(filled / "state", keep=1)
@@ -508,7 +508,7 @@ def test_a_store_that_goes_away_in_the_middle_is_said_and_a_rerun_finishes(
     with monkeypatch.context() as patch:
         die_at(step, go_away, patch.setattr)
         with pytest.raises(
-            RunFailed, match=r"stopped answering after 0 of 4 items: .*gone.* typed again, goes on"
+            JobError, match=r"stopped answering after 0 of 4 items: .*gone.* typed again, goes on"
         ):
             clean(state, keep=1, failed_runs=True)
     clean(state, keep=1, failed_runs=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from eyevsai.errors import Terminated
+from eyevsai.core.errors import TerminationRequested
 from eyevsai.jobs import signals
 from eyevsai.jobs.signals import ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.run_folder import RunFolder
@@ -148,7 +148,7 @@ def test_job_ends_when_its_parent_dies(
                 with stopping(), ending():
                     os.write(writing, b"started ")
                     time.sleep(20)
-            except Terminated:
+            except TerminationRequested:
                 os.write(writing, b"terminated")
             finally:
                 os._exit(0)

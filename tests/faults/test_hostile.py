@@ -16,10 +16,10 @@ import yaml
 from mlflow import MlflowClient
 
 import eyevsai
-from eyevsai.checksum import hash_file
+from eyevsai.core.errors import UserError
+from eyevsai.core.hashing import hash_file
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.models.families import family_of
 from eyevsai.models.learner import build, seal
 from eyevsai.serving.package import write_package

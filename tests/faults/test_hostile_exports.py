@@ -17,8 +17,8 @@ import torch
 from onnx import TensorProto, helper
 
 import eyevsai
-from eyevsai.checksum import hash_file
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.hashing import hash_file
 from eyevsai.formats.exporting import export
 from eyevsai.formats.format import Source
 from eyevsai.formats.parity import Corpus
@@ -144,7 +144,7 @@ ASK = """
 import sys
 import numpy as np
 import eyevsai
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 try:
     eyevsai.load(sys.argv[1]).predict(np.zeros((37, 37, 3), np.uint8))
 except UserError as error:

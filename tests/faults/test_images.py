@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.audit import examine
 from eyevsai.data.catalogue import Source
 from eyevsai.data.dataset import load_dataset
@@ -28,7 +29,6 @@ from eyevsai.data.index import index_files
 from eyevsai.data.inspection import inspect_source
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.serving.classifier import classifier_of

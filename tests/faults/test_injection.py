@@ -21,8 +21,8 @@ from typer.main import get_command
 
 from eyevsai.cli import build_app
 from eyevsai.config import train_settings
-from eyevsai.errors import UserError
-from eyevsai.settings import Setting, Settings, settings_of
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import Setting, Settings, list_settings
 from eyevsai.words import Flags, spell_out
 from tests.conftest import ROOT, TRAINED, Eyevsai, copy_trained, write_images
 from tests.invoke import invoke
@@ -141,7 +141,7 @@ def settings_classes(declared: type[Settings] = Settings) -> Iterator[type[Setti
 def test_only_text_takes_texts() -> None:
     commands_of("train-all")  # which imports all that declares settings
     for setting in {
-        setting for declared in settings_classes() for setting in settings_of(declared)
+        setting for declared in settings_classes() for setting in list_settings(declared)
     }:
         if not takes_any_text(setting):
             for text in (*TEXTS.values(), ALL):

@@ -86,7 +86,7 @@ def test_batch_that_does_not_fit_is_computed_in_parts(stripes: Path, spare_mib: 
 @pytest.mark.requirement(16)
 def test_step_that_never_fits_is_refused(stripes: Path) -> None:
     refused = fit_within(320, stripes, image_size=512)
-    assert refused["error"] == "RunFailed", refused
+    assert refused["error"] == "JobError", refused
     assert "Try a smaller --image-size" in refused["text"]
 
 

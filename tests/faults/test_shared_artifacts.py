@@ -30,12 +30,12 @@ from hypothesis.stateful import (
 )
 from mlflow import MlflowClient
 
-from eyevsai.errors import RunFailed, UserError
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.names import ModelName
 from eyevsai.jobs.cleanup import cleanup
 from eyevsai.jobs.doctor import adopt
 from eyevsai.jobs.promote import promote, rollback
 from eyevsai.models.learner import check_weights
-from eyevsai.names import ModelName
 from eyevsai.registry.models import KnownVersion, read_models
 from eyevsai.registry.registration import CARRIERS
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
@@ -173,7 +173,7 @@ class SharedArtifacts(RuleBasedStateMachine):
     def promote(self, store: str, place: int) -> None:
         version = self.pick(store, place)
         if version is not None:
-            with suppress(UserError, RunFailed):
+            with suppress(UserError, JobError):
                 promote(
                     PromoteSettings(
                         name=version.name,

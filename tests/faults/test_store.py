@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai.names import ModelName
+from eyevsai.core.names import ModelName
 from eyevsai.registry.registration import register
 from eyevsai.run_folder import RunFolder
 from eyevsai.store import open_store

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_overloads
 
 import eyevsai
-from eyevsai import keywords
+from eyevsai import api_types
 from eyevsai.evaluation.uncertainty import Difference, Interval
 from eyevsai.formats.parity import Verdict
 from eyevsai.jobs.compare import Compared, Pair
@@ -29,7 +29,7 @@ def describe_api() -> dict[str, Any]:
         name: _describe(getattr(eyevsai, name)) for name in eyevsai.__all__ if name != "__version__"
     }
     described |= {found.__name__: _describe(found) for found in PARTS}
-    for name, found in inspect.getmembers(keywords, inspect.isclass):
+    for name, found in inspect.getmembers(api_types, inspect.isclass):
         if name.endswith("Keywords"):
             described[name] = {
                 key: hint.__forward_arg__ for key, hint in found.__annotations__.items()

@@ -18,7 +18,7 @@ from mlflow.tracking import fluent as fluent_state
 
 import eyevsai as package
 from eyevsai import compare, evaluate, export, load, train, tune
-from eyevsai.errors import RunFailed, Terminated, UserError
+from eyevsai.core.errors import JobError, TerminationRequested, UserError
 from tests.conftest import Eyevsai
 
 SMALL: dict[str, Any] = {"epochs": 1, "batch_size": 16, "width": 4, "image_size": 32, "threads": 1}
@@ -152,7 +152,7 @@ def test_sigterm_is_passed_on_when_the_run_has_ended(
     )
     after_first_epoch(lambda: signal.raise_signal(signal.SIGTERM))
     try:
-        with pytest.raises(Terminated):
+        with pytest.raises(TerminationRequested):
             train(data=stripes, **SMALL | {"epochs": 2})
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -210,7 +210,7 @@ def test_a_mistake_is_said_as_the_command_says_it(
     said = eyevsai(command, *flags, code=2).stderr
     with pytest.raises(UserError) as caught:
         getattr(package, command)(**given)
-    assert not isinstance(caught.value, RunFailed)
+    assert not isinstance(caught.value, JobError)
     assert f"Error: {caught.value}\n" in said
 
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.registry.classes import hash_classes
 from tests.conftest import STRIPES, TRAINED, Eyevsai, write_images
 

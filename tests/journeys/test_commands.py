@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eyevsai.cli import main
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.models.families import FAMILIES, family_of
 from tests.conftest import Eyevsai, write_images
 

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 import eyevsai as package
 from eyevsai.cli import main
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from tests.conftest import ROOT, Eyevsai
 from tests.original import make_record, write_registry
 

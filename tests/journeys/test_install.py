@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eyevsai import extras
+from eyevsai.core import extras
 from eyevsai.models.families import FAMILIES
 from tests.conftest import ROOT, Eyevsai
 

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.jobs.candidates import read_candidates
 from eyevsai.jobs.opening import start_job
 from eyevsai.jobs.report import write_reports

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from tests.conftest import ROOT, Eyevsai
 from tests.journeys.conftest import QUICK, MlflowRun
 

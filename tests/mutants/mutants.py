@@ -65,8 +65,9 @@ MUTANTS = [
     Mutant(
         "5: SIGTERM exits with 143",
         "eyevsai/jobs/signals.py",
-        "self.asked = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()",
-        "self.asked = KeyboardInterrupt()",
+        "self.requested = TerminationRequested() if number == signal.SIGTERM else "
+        "KeyboardInterrupt()",
+        "self.requested = KeyboardInterrupt()",
     ),
     Mutant(
         "5: a step that hangs does not hold up the end",
@@ -188,7 +189,7 @@ MUTANTS = [
     ),
     Mutant(
         "24: a registered name holds no foreign characters",
-        "eyevsai/names.py",
+        "eyevsai/core/names.py",
         'character if re.match(REGISTERED, character) else "_" for',
         "character for",
     ),

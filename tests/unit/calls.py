@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 
 def double(given: Mapping[str, Any]) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from eyevsai.core.settings import Doc, Range
 from eyevsai.models.family import Family, Variation
-from eyevsai.settings import Doc, Range
 from eyevsai.training.settings import NetworkSettings
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from benchmarks.similar import copies
+from eyevsai.core.errors import UserError
 from eyevsai.data import workers
 from eyevsai.data.audit import audit_files, examine
 from eyevsai.data.catalogue import Source
@@ -19,7 +20,6 @@ from eyevsai.data.duplicates import candidates, find_duplicates, make_thumbnail
 from eyevsai.data.index import index_files
 from eyevsai.data.inspection import inspect_source
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from tests.conftest import draw_image, draw_scene, write_images
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import JobError
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import RunFailed
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from eyevsai.stopping import Stop
 from eyevsai.training.checkpoint import NEWEST, PREVIOUS, Checkpoints
 from eyevsai.training.state import Row
 
@@ -42,7 +42,7 @@ class Power(Checkpoints):
     """Checkpoints of a process that ends at a given step: asked to, or without a word."""
 
     def __init__(self, folder: Path, step: int, *, gently: bool) -> None:
-        super().__init__(folder, stop=Stop())
+        super().__init__(folder, stop=CancellationToken())
         self.step, self.gently, self.seen = step, gently, 0
 
     def is_due(self) -> bool:
@@ -50,7 +50,7 @@ class Power(Checkpoints):
         if self.seen == self.step:
             if not self.gently:
                 raise SystemError("power failure")
-            self.stop.asked = KeyboardInterrupt()
+            self.stop.requested = KeyboardInterrupt()
         return super().is_due()
 
 
@@ -158,7 +158,7 @@ def test_when_none_is_whole_it_is_said(tmp_path: Path) -> None:
     checkpoints = two_checkpoints(tmp_path)
     for path in tmp_path.glob("*.safetensors"):
         path.write_bytes(b"")
-    with pytest.raises(RunFailed, match="is whole"):
+    with pytest.raises(JobError, match="is whole"):
         checkpoints.load()
     assert Checkpoints(tmp_path / "nothing").load() is None
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import ModelName
 from eyevsai.jobs.classes import check_classes
-from eyevsai.names import ModelName
 from eyevsai.registry.classes import (
     MODEL_TAG,
     VERSION_TAG,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.registry.artifacts import Artifacts
 from eyevsai.registry.cleanup import KnownRun, plan_ended, plan_studies, plan_versions
 from eyevsai.registry.models import KnownVersion, RegisteredModel

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from eyevsai.config import ResumeSettings, TunedSettings, compose_train, train_settings
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import Choice, Range, list_settings
 from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.settings import Choice, Range, settings_of
 
 ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
 
@@ -35,7 +35,7 @@ def test_the_flat_configuration_is_complete_and_plain() -> None:
     flat = compose_train({}).flat()
     # where a run's settings come from, and how a call goes on, are no settings of the run
     call = {
-        setting.name for part in (ResumeSettings, TunedSettings) for setting in settings_of(part)
+        setting.name for part in (ResumeSettings, TunedSettings) for setting in list_settings(part)
     }
     assert set(flat) == {setting.name for setting in train_settings("deep_v1", "standard")} - call
     assert json.loads(json.dumps(flat)) == flat
@@ -76,7 +76,7 @@ def test_names_are_unique_and_search_stays_inside_what_is_allowed(
 def test_what_mlproject_declares_is_never_tuned(family: str, variation: str) -> None:
     declared = {setting.name for setting in train_settings(family, variation) if setting.parameter}
     assert declared == {"model", "dataset", "data", "seed"}
-    own = settings_of(family_of(family).variations[variation].settings)
+    own = list_settings(family_of(family).variations[variation].settings)
     assert not any(setting.parameter for setting in own)
 
 

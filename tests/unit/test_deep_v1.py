@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from eyevsai.core.settings import list_settings
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings, ResidualSettings
-from eyevsai.settings import settings_of
 
 BASE = DeepV1Settings(
     image_size=32,
@@ -105,7 +105,7 @@ def outcome(data: Callable[[int], Data], settings: DeepV1Settings) -> list[float
 
 
 def test_every_setting_is_looked_at() -> None:
-    assert set(CHANGES) | COMPUTE == {setting.name for setting in settings_of(DeepV1Settings)}
+    assert set(CHANGES) | COMPUTE == {setting.name for setting in list_settings(DeepV1Settings)}
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -12,16 +12,16 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from eyevsai.config import compose_train
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import list_settings
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.models.deep_v2.attention import Cbam, SelfAttention, SqueezeExcitation
 from eyevsai.models.deep_v2.layers import DenseLayer, ResidualLayer, Stage
 from eyevsai.models.deep_v2.network import DeepV2Learner
 from eyevsai.models.deep_v2.settings import DeepV2Settings, HybridSettings
 from eyevsai.models.families import family_of
-from eyevsai.settings import settings_of
 
 VARIATIONS = family_of("deep_v2").variations
 TINY: dict[str, Any] = {
@@ -82,7 +82,7 @@ def count(network: nn.Module, kind: type[nn.Module]) -> int:
 
 
 def test_every_setting_of_its_own_is_looked_at() -> None:
-    own = {setting.name for setting in settings_of(HybridSettings) if setting.panel == "deep_v2"}
+    own = {setting.name for setting in list_settings(HybridSettings) if setting.panel == "deep_v2"}
     assert set(CHANGES) | set(LEARNING) | {"gradient_checkpointing"} == own
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import psutil
 import pytest
 
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import JobError
 from eyevsai.engines import local
 from eyevsai.engines.engine import POLL_S, State, Status, Task
 from eyevsai.engines.local import LOG, LocalEngine
-from eyevsai.errors import RunFailed
-from eyevsai.stopping import Stop
 from tests.conftest import ROOT
 
 CALLS = "tests.unit.calls"
@@ -28,9 +28,9 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(
-    folder: Path, *tasks: Task, at_once: int = 4, stop: Stop | None = None
+    folder: Path, *tasks: Task, at_once: int = 4, stop: CancellationToken | None = None
 ) -> dict[str, Status]:
-    return LocalEngine(at_once).run(tasks, folder, lambda _: None, stop or Stop())
+    return LocalEngine(at_once).run(tasks, folder, lambda _: None, stop or CancellationToken())
 
 
 def task(name: str, function: str, timeout_s: float | None = None, **given: Any) -> Task:
@@ -64,7 +64,7 @@ def test_jobs_are_told_apart_by_their_ends_and_are_no_more_than_asked_for(tmp_pa
         task("parent", "leave_child", seconds=60),
         task("four", "double", number=2),
     ]
-    ended = LocalEngine(2).run(tasks, tmp_path, watch, Stop())
+    ended = LocalEngine(2).run(tasks, tmp_path, watch, CancellationToken())
     assert max(most) == 2
     assert (ended["two"].value, ended["four"].value) == (2, 4)
     assert {
@@ -100,11 +100,11 @@ def test_a_job_that_takes_too_long_is_ended_with_what_it_started(
 
 
 def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
-    stop, pids = Stop(), tmp_path / "pids"
+    stop, pids = CancellationToken(), tmp_path / "pids"
 
     def watch(_: Mapping[str, Status]) -> None:
         if pids.exists() and pids.read_text():
-            stop.asked = KeyboardInterrupt()
+            stop.requested = KeyboardInterrupt()
 
     with pytest.raises(KeyboardInterrupt):
         LocalEngine(1).run(
@@ -118,10 +118,13 @@ def test_what_is_raised_while_watching_ends_all(tmp_path: Path) -> None:
 
     def watch(_: Mapping[str, Status]) -> None:
         if pids.exists() and pids.read_text():
-            raise RunFailed("the store is gone")
+            raise JobError("the store is gone")
 
-    with pytest.raises(RunFailed, match="the store is gone"):
+    with pytest.raises(JobError, match="the store is gone"):
         LocalEngine(1).run(
-            [task("slow", "sleep", seconds=60, file=str(pids))], tmp_path, watch, Stop()
+            [task("slow", "sleep", seconds=60, file=str(pids))],
+            tmp_path,
+            watch,
+            CancellationToken(),
         )
     assert are_gone(*map(int, pids.read_text().split()))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.evaluation.calibration import calibration_error, fit_temperature, reliability, temper
 from eyevsai.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from eyevsai.evaluation.judgement import Judgement, before_temperature

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.catalogue import Source
 from eyevsai.data.index import Index, index_files
 from eyevsai.data.unused import describe_unused
-from eyevsai.errors import UserError
 from tests.conftest import draw_image
 
 

@@ -18,9 +18,9 @@ import pytest
 import torch
 
 import eyevsai
+from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.features.extractor import Extractor
 from eyevsai.features.settings import FeatureSettings
 from eyevsai.formats import pytorch

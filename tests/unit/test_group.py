@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eyevsai.config import compose_train
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import TerminationRequested, UserError
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import Terminated, UserError
 from eyevsai.jobs.place import Place, compare_basis, find_place, take_size
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from eyevsai.stopping import Stop
 from eyevsai.training.batches import Batches, Part
 from eyevsai.training.checkpoint import Checkpoint
 from eyevsai.training.course import Course
@@ -95,13 +95,13 @@ def take_part(rank: int, port: int, data: Data, out: Path) -> None:
     assert shared is not None
     assert shared.state == {"step": 4}
     tensors["shared"] = shared.tensors["weight"]
-    stop = Stop()
+    stop = CancellationToken()
     group.check(stop)
-    stop.asked = KeyboardInterrupt() if rank == 1 else None
+    stop.requested = KeyboardInterrupt() if rank == 1 else None
     try:
         group.check(stop)
-    except (KeyboardInterrupt, Terminated) as error:
-        tensors["ended"] = torch.tensor([isinstance(error, Terminated)])
+    except (KeyboardInterrupt, TerminationRequested) as error:
+        tensors["ended"] = torch.tensor([isinstance(error, TerminationRequested)])
     save_file(tensors, out / f"{rank}.safetensors")
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import ModelName
 from eyevsai.jobs.records import LeftOut, parse_record, read_records
-from eyevsai.names import ModelName
 from tests.original import make_record, write_registry
 
 

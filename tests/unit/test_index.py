@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.catalogue import Source, find_source, list_datasets
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.index import index_files
 from eyevsai.data.inspection import inspect_source, refuse_unusable
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from tests.conftest import draw_image, write_images
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from eyevsai.core.errors import JobError, UserError
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import RunFailed, UserError
 from eyevsai.models.deep_v1.network import DeepV1Learner, DeepV1Network
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.training.course import Course
@@ -101,7 +101,7 @@ def test_nan_stops_before_the_update(data: Data) -> None:
         next(network.parameters())[0] = float("nan")
     before = {name: weight.clone() for name, weight in network.named_parameters()}
     rows: list[Row] = []
-    with pytest.raises(RunFailed, match="epoch 1, step 1"):
+    with pytest.raises(JobError, match="epoch 1, step 1"):
         Trainer(Course(network, TINY), TINY, Preprocessing(32), 0).fit(
             data.train, data.valid, lambda e, row: rows.append(row)
         )

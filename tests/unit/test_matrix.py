@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from eyevsai.core.errors import UserError
 from eyevsai.engines.settings import TrainAllSettings
-from eyevsai.errors import UserError
 from eyevsai.jobs.matrix import Cell, compose_cells, find_recipes
 from eyevsai.jobs.train_all import compose_train_all
 from eyevsai.matrix_commands import settings_of_command

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.cache import Cache
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.decode import decode
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from tests.conftest import write_images
 from tests.forks import join_forks, start_fork, wait_for_file
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from torch.nn import BatchNorm2d, Conv2d
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.models.learner import NetworkModel, build, load, save
 from tests.conftest import draw_image

@@ -9,9 +9,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from eyevsai.errors import RunFailed, UserError
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.names import ModelName
 from eyevsai.jobs.candidates import read_candidates, report_models
-from eyevsai.names import ModelName
 from eyevsai.registry.audit import MODEL, REFUSED, Entry, find_before, recording
 from eyevsai.registry.registration import check_name
 from eyevsai.registry.stages import put
@@ -35,7 +35,7 @@ def attempt(name: str, error: type[BaseException] | None, **tags: object) -> Non
     """A promotion of version 1, as it is recorded, that ends by an error."""
     about = {f"{MODEL}{name}": 1, "stage": "production", "after": 1}
     with (
-        suppress(KeyboardInterrupt, RunFailed, SystemExit),
+        suppress(KeyboardInterrupt, JobError, SystemExit),
         recording(MlflowClient(), "promote", "", about) as record,
     ):
         record.tags(tags)
@@ -56,14 +56,14 @@ def test_a_promotion_that_was_interrupted_is_no_refusal(workplace: Path) -> None
         return "; ".join(found.objections)
 
     # before the gate answered: Ctrl-C, a kill, an outage
-    for error in (KeyboardInterrupt, SystemExit, RunFailed):
+    for error in (KeyboardInterrupt, SystemExit, JobError):
         attempt(name, error)
         assert objections() == ""
-    attempt(name, RunFailed, **{REFUSED: True})
+    attempt(name, JobError, **{REFUSED: True})
     assert "the gate before Production did not let it through" in objections()
     attempt(name, KeyboardInterrupt)
     assert "did not let it through" in objections()  # the last word of the gate holds
-    attempt(name, RunFailed, **{REFUSED: False})  # the store went away while it was handed over
+    attempt(name, JobError, **{REFUSED: False})  # the store went away while it was handed over
     assert objections() == ""
     attempt(name, KeyboardInterrupt, **{REFUSED: True, "forced": True})  # which nobody has promoted
     assert "did not let it through" in objections()

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from eyevsai.errors import RunFailed
+from eyevsai.core.errors import JobError
 from eyevsai.registry.registration import CARRIERS
 from eyevsai.run_folder import REJECTED, RunFolder
 from eyevsai.tracking import spool as module
@@ -76,7 +76,7 @@ def test_version_without_a_stored_model_is_never_registered(
             run.spool.append("model")
             run.operation("version", name={"dataset": "a", "model": "b", "variation": "c"}, tags={})
 
-    with pytest.raises((Unsynced, RunFailed), match="rejects it"):
+    with pytest.raises((Unsynced, JobError), match="rejects it"):
         train()
     client = MlflowClient(tracking_uri=uri)
     assert client.search_registered_models() == []
@@ -92,7 +92,7 @@ def test_rejection_while_the_end_drains_leaves_the_run_failed(workplace: Path) -
 
     uri = f"sqlite:///{workplace / 'mlflow.db'}"
     with (
-        pytest.raises((Unsynced, RunFailed), match="too late"),
+        pytest.raises((Unsynced, JobError), match="too late"),
         start_run(uri, "run", {}, workplace / "state", carriers={"late": refuse_late}) as run,
     ):
         run.operation("late")

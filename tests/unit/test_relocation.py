@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.jobs.doctor import examine
 from eyevsai.relocation import find_moved_from, relocate
 from eyevsai.store import open_store

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import choose_listed
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.jobs.opening import log_input
 from eyevsai.models.families import FAMILIES, choose_models, family_of
-from eyevsai.names import choose_listed
 from eyevsai.reports.candidates import Candidate, Export, choose_versions, finite
 from eyevsai.reports.deployment import Reported
 from eyevsai.reports.game_backend import build_game_report, describe_dataset, read_schema

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eyevsai import machine
-from eyevsai.errors import UserError
+from eyevsai.core import machine
+from eyevsai.core.errors import UserError
 from eyevsai.run_folder import LOCK, TRASH, RunFolder, finish_deletions, run_folders
 from eyevsai.tracking.process import describe_process, has_died
 

@@ -11,9 +11,9 @@ import yaml
 from PIL import Image
 
 import eyevsai
+from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.serving.package import write_package

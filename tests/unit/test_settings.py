@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyevsai.errors import UserError
-from eyevsai.settings import Choice, Doc, Range, Search, Setting, Settings, settings_of, spell_flags
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import (
+    Choice,
+    Doc,
+    Range,
+    Search,
+    Setting,
+    Settings,
+    format_flags,
+    list_settings,
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Family(Shared):
 
 
 def test_an_overridden_default_keeps_range_help_search_and_panel() -> None:
-    lr = next(setting for setting in settings_of(Family) if setting.name == "lr")
+    lr = next(setting for setting in list_settings(Family) if setting.name == "lr")
     assert (lr.default, lr.allowed, lr.doc, lr.panel) == (
         5e-3,
         Range(1e-5, 1e-1, log=True),
@@ -58,7 +67,7 @@ def test_an_overridden_default_keeps_range_help_search_and_panel() -> None:
     ],
 )
 def test_parse_reads_what_people_type(name: str, text: str, value: object) -> None:
-    setting = next(setting for setting in settings_of(Shared) if setting.name == name)
+    setting = next(setting for setting in list_settings(Shared) if setting.name == name)
     assert setting.parse(text) == value
 
 
@@ -74,7 +83,7 @@ def test_parse_reads_what_people_type(name: str, text: str, value: object) -> No
     ],
 )
 def test_parse_says_what_is_wrong(name: str, text: str, message: str) -> None:
-    setting = next(setting for setting in settings_of(Shared) if setting.name == name)
+    setting = next(setting for setting in list_settings(Shared) if setting.name == name)
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         setting.parse(text)
 
@@ -82,7 +91,7 @@ def test_parse_says_what_is_wrong(name: str, text: str, message: str) -> None:
 @given(st.floats(1e-5, 1e-1), st.integers(1, 100), st.booleans())
 def test_what_is_logged_as_text_parses_to_the_same_value(lr: float, steps: int, fast: bool) -> None:
     settings = Shared(lr=lr, steps=steps, fast=fast)
-    for setting in settings_of(Shared):
+    for setting in list_settings(Shared):
         value = getattr(settings, setting.name)
         assert setting.parse("" if value is None else str(value)) == value
 
@@ -104,7 +113,7 @@ def test_an_inherited_setting_can_be_left_out_of_the_search() -> None:
         NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset({"lr"})
 
     before, after = (
-        next(each for each in settings_of(cls) if each.name == "lr") for cls in (Shared, Fixed)
+        next(each for each in list_settings(cls) if each.name == "lr") for cls in (Shared, Fixed)
     )
     assert (before.search, after.search) == (Range(1e-4, 1e-2), None)
     assert (before.allowed, before.doc) == (after.allowed, after.doc)
@@ -112,7 +121,7 @@ def test_an_inherited_setting_can_be_left_out_of_the_search() -> None:
 
 def test_settings_are_spelled_as_a_shell_takes_them() -> None:
     values = {"max_depth": None, "lr": 0.001, "fast": True, "note": "it's; rm"}
-    spelled = spell_flags(values)
+    spelled = format_flags(values)
     assert shlex.split(spelled) == [
         "--max-depth",
         "",

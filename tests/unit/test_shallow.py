@@ -22,11 +22,12 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
 from eyevsai.config import compose_train
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import list_settings
 from eyevsai.data import workers
 from eyevsai.data.dataset import Data, Split, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import UserError
 from eyevsai.explanation.importance import permutation_importance
 from eyevsai.features.extractor import Extractor
 from eyevsai.models.shallow.calibration import fit_temperature
@@ -35,7 +36,6 @@ from eyevsai.models.shallow.learner import ShallowLearner
 from eyevsai.models.shallow.projection import fit_projection
 from eyevsai.models.shallow.settings import ForestSettings, ShallowSettings, SvmSettings
 from eyevsai.models.shallow.svm import fit_svm
-from eyevsai.settings import settings_of
 from tests.conftest import PHOTOS, ROOT, write_images
 
 SVM = SvmSettings(image_size=32, components=6, threads=1)
@@ -92,7 +92,7 @@ def tensors(data: Callable[[int], Data]) -> Callable[[ShallowSettings], dict[str
 
 def test_every_setting_is_looked_at() -> None:
     declared = {
-        setting.name for cls in (SvmSettings, ForestSettings) for setting in settings_of(cls)
+        setting.name for cls in (SvmSettings, ForestSettings) for setting in list_settings(cls)
     }
     assert set(CHANGES) | {"threads"} == declared
 
@@ -103,7 +103,7 @@ def test_a_changed_setting_changes_the_model(
     tensors: Callable[[ShallowSettings], dict[str, torch.Tensor]], base: ShallowSettings, name: str
 ) -> None:
     given, changed = CHANGES[name]
-    known = {setting.name for setting in settings_of(type(base))}
+    known = {setting.name for setting in list_settings(type(base))}
     if name not in known:
         pytest.skip("a setting of the other variation")
     settings = replace(base, **{key: value for key, value in given.items() if key in known})

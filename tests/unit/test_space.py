@@ -9,13 +9,13 @@ from typing import Any
 import optuna
 import pytest
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import Range, Settings, list_settings
 from eyevsai.features.settings import FeatureSettings
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.models.transfer.settings import TransferSettings
-from eyevsai.settings import Range, Settings, settings_of
 from eyevsai.tuning.space import Space, declared_space
 
 ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
@@ -39,7 +39,7 @@ def test_what_is_drawn_is_allowed_and_all_of_it_is_looked_at(family: str, variat
     declared = family_of(family).variations[variation].settings
     space = declared_space(declared, {}, None)
     assert set(space.dimensions) == {
-        each.name for each in settings_of(declared) if each.search is not None
+        each.name for each in list_settings(declared) if each.search is not None
     }
     drawn = draw(space, declared())
     for values in drawn:
@@ -73,7 +73,7 @@ def test_what_computes_is_no_part_of_a_study() -> None:
 
 
 def test_features_are_searched_on_wish_only(tmp_path: Path) -> None:
-    assert not {each.name for each in settings_of(FeatureSettings)} & set(
+    assert not {each.name for each in list_settings(FeatureSettings)} & set(
         declared_space(SvmSettings, {}, None).dimensions
     )
     asked = from_file(
@@ -166,6 +166,6 @@ def test_a_wrong_file_is_told(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_a_study_of_nothing_is_refused() -> None:
-    given = {each.name: each.default for each in settings_of(DeepV1Settings)}
+    given = {each.name: each.default for each in list_settings(DeepV1Settings)}
     with pytest.raises(UserError, match="nothing to tune"):
         declared_space(DeepV1Settings, given, None)

@@ -9,7 +9,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE
 
-from eyevsai.errors import RunFailed
+from eyevsai.core.errors import JobError
 from eyevsai.tracking import spool as module
 from eyevsai.tracking.spool import OPERATIONS, Spool
 
@@ -91,14 +91,14 @@ def test_a_refusal_is_told_at_the_next_entry(tmp_path: Path) -> None:
     spool.start()
     spool.append("refused", number=1)
     assert spool.drain(5) == 0
-    with pytest.raises(RunFailed, match="MLflow rejected"):
+    with pytest.raises(JobError, match="MLflow rejected"):
         spool.append("metrics", number=2)
 
 
 def test_what_another_wrote_first_is_asked_again_but_not_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE", (0.01, 0.01))
+    monkeypatch.setattr(module, "BACKOFF_S", (0.01, 0.01))
     tries = []
 
     def overtaken(kind: str, arguments: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ def test_what_another_wrote_first_is_asked_again_but_not_for_ever(
     spool.append("dataset", number=3, times=99)
     assert spool.drain(5) == 0
     assert tries[6:] == [3, 3, 3]
-    with pytest.raises(RunFailed, match="UNIQUE"):
+    with pytest.raises(JobError, match="UNIQUE"):
         spool.append("dataset", number=4, times=0)
 
 
@@ -127,7 +127,7 @@ def test_a_disk_with_room_for_half_a_line_takes_none_of_it(tmp_path: Path) -> No
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (spool.end_ + 5, limits[1]))  # Python ignores SIGXFSZ
     try:
-        with pytest.raises(RunFailed):
+        with pytest.raises(JobError):
             spool.append("a", number=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 from eyevsai.store import open_store, shown
 from tests.forks import join_forks, start_fork
 

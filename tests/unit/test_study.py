@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from matplotlib import pyplot
 
-from eyevsai.errors import Pruned, RunFailed, UserError
+from eyevsai.core.errors import JobError, TrialPruned, UserError
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.tuning import study as module
 from eyevsai.tuning.report import describe_best, draw_study, render_page, tabulate
@@ -219,7 +219,7 @@ def test_failures_are_told_and_not_scored(tmp_path: Path) -> None:
     for outcome in (
         ValueError("too hot"),
         ValueError("too cold"),
-        Pruned("late"),
+        TrialPruned("late"),
         ValueError("too hot"),
     ):
         trial = study.ask(0, 0, "p")
@@ -227,7 +227,7 @@ def test_failures_are_told_and_not_scored(tmp_path: Path) -> None:
         trial.set_user_attr("settings", SPACE.suggest(trial, SvmSettings()))
         study.tell(trial, outcome)
     assert study.best() is None
-    with pytest.raises(RunFailed, match="2 of 4: too hot"):
+    with pytest.raises(JobError, match="2 of 4: too hot"):
         study.refuse_failure()
     columns, rows = tabulate(study.counted())
     table = [dict(zip(columns, row, strict=True)) for row in rows]

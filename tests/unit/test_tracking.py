@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai.errors import RunFailed, Terminated, UserError
+from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import JobError, TerminationRequested, UserError
 from eyevsai.jobs import signals
 from eyevsai.jobs.signals import JobStop
 from eyevsai.run_folder import RunFolder, run_folders
-from eyevsai.stopping import Stop
 from eyevsai.tracking import ended, lifetime, monitor
 from eyevsai.tracking import run as tracked
 from eyevsai.tracking.lifetime import start_run
@@ -24,7 +24,9 @@ def statuses() -> list[str]:
     return [run.info.status for run in MlflowClient().search_runs(["0"])]
 
 
-def log_a_little(uri: str, workplace: Path, tag: str = "tag", stop: Stop | None = None) -> None:
+def log_a_little(
+    uri: str, workplace: Path, tag: str = "tag", stop: CancellationToken | None = None
+) -> None:
     with start_run(uri, "little", {}, workplace / "state", stop=stop) as run:
         run.text("a.txt", "text")
         run.metrics({"loss": 1.0})
@@ -56,7 +58,7 @@ def test_a_run_that_the_store_could_not_be_told_is_said_and_told_later(
 
 
 def test_what_the_store_refuses_ends_the_run_failed(workplace: Path) -> None:
-    with pytest.raises(RunFailed, match="rejected"):
+    with pytest.raises(JobError, match="rejected"):
         log_a_little(os.environ["MLFLOW_TRACKING_URI"], workplace, tag="no good name!?")
     assert statuses() == ["FAILED"]
 
@@ -82,7 +84,7 @@ def test_a_wish_to_end_that_comes_while_a_run_ends_does_not_tear_it(
 
     append = Spool.append
     monkeypatch.setattr(Spool, "append", ask)
-    with pytest.raises(Terminated):
+    with pytest.raises(TerminationRequested):
         log_a_little(os.environ["MLFLOW_TRACKING_URI"], workplace, stop=stop)
     assert statuses() == ["FINISHED"]
 

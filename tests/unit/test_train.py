@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from eyevsai.config import compose_train
+from eyevsai.core.errors import UserError
 from eyevsai.data.workers import IMPORTING
-from eyevsai.errors import UserError
 from eyevsai.jobs import opening
 from eyevsai.jobs import train as module
 

@@ -14,16 +14,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from eyevsai.config import compose_train
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.settings import list_settings
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.errors import RunFailed, UserError
 from eyevsai.models.families import family_of
 from eyevsai.models.transfer.bases import BASES
 from eyevsai.models.transfer.network import TransferLearner
 from eyevsai.models.transfer.settings import TransferSettings
 from eyevsai.models.transfer.weights import LITE_PACKAGE, find_weights, load_weights, read_tensors
-from eyevsai.settings import settings_of
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.settings import UnfreezingSettings
 from eyevsai.training.unfreezing import Unfreezing
@@ -85,8 +85,8 @@ PREPARING = {"weights", "mean", "std", "interpolation"}  # further down
 
 
 def test_every_setting_of_its_own_is_looked_at() -> None:
-    shared = {setting.name for setting in settings_of(UnfreezingSettings.__mro__[1])}
-    own = {setting.name for setting in settings_of(TransferSettings)} - shared
+    shared = {setting.name for setting in list_settings(UnfreezingSettings.__mro__[1])}
+    own = {setting.name for setting in list_settings(TransferSettings)} - shared
     assert set(CHANGES) | PREPARING == own
 
 
@@ -231,7 +231,7 @@ def test_a_run_killed_after_its_last_epoch_is_gone_on_with(
 
 def test_a_run_is_not_gone_on_with_on_other_weights(data: Data, tmp_path: Path) -> None:
     fit(make(), data, Checkpoints(tmp_path))
-    with pytest.raises(RunFailed, match="weights are not those that this run began with"):
+    with pytest.raises(JobError, match="weights are not those that this run began with"):
         fit(make(seed=1, fine_tune_epochs=3), data, Checkpoints(tmp_path))
 
 
@@ -470,7 +470,7 @@ def test_preprocessing_of_weights_is_what_flags_say_else_the_file_beside_them(
     ],
 )
 def test_what_cannot_be_is_said(given: dict[str, str], message: str) -> None:
-    parsed = {setting.name: setting for setting in settings_of(TransferSettings)}
+    parsed = {setting.name: setting for setting in list_settings(TransferSettings)}
     with pytest.raises(UserError, match=message):
         compose_train(
             {

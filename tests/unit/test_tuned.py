@@ -11,12 +11,12 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.config import compose_train
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import ModelName
 from eyevsai.jobs.tuned import UNCHANGED, describe_tuned, find_objections, spell_changes, use_tuned
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.models.transfer.settings import TransferSettings
-from eyevsai.names import ModelName
 from eyevsai.store import find_store
 
 NAME = ModelName("pets", "deep_v1", "standard")

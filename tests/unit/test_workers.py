@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.workers import CHUNK, map_chunks
-from eyevsai.errors import UserError
 from tests.conftest import ROOT
 
 

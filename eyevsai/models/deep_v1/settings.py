@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from eyevsai.core.settings import Choice, Doc, Range, Search
 from eyevsai.models.family import Family, Variation
-from eyevsai.settings import Choice, Doc, Range, Search
 from eyevsai.training.settings import NetworkSettings
 
 

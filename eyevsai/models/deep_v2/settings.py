@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import Choice, Doc, Range, Search
 from eyevsai.models.family import Family, Variation
-from eyevsai.settings import Choice, Doc, Range, Search
 from eyevsai.training.settings import NetworkSettings
 
 MAX_LAYERS = 64  # in a stage

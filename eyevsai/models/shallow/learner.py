@@ -13,11 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from eyevsai.core.errors import UserError
+from eyevsai.core.settings import list_settings
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.randomness import seed_for
 from eyevsai.data.workers import map_chunks
-from eyevsai.errors import UserError
 from eyevsai.features.extractor import VERSION, Extractor
 from eyevsai.features.settings import FeatureSettings
 from eyevsai.models.anatomy import Anatomy, Layer
@@ -29,7 +30,6 @@ from eyevsai.models.shallow.projection import Projection, fit_projection
 from eyevsai.models.shallow.settings import ShallowSettings
 from eyevsai.models.shallow.state import State
 from eyevsai.models.shallow.svm import KernelMachines, fit_svm
-from eyevsai.settings import settings_of
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import OnEpoch
 
@@ -179,7 +179,7 @@ class ShallowLearner:
         processes.
         """
         described = {
-            each.name: getattr(self.settings, each.name) for each in settings_of(FeatureSettings)
+            each.name: getattr(self.settings, each.name) for each in list_settings(FeatureSettings)
         }
         made_from = f"{VERSION}/{self.preprocessing.to_json()}/{described}"
         return split.derive(made_from, lambda: self._describe(split))

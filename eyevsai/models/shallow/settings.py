@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from eyevsai.core.settings import Choice, Doc, Range, Search, When
 from eyevsai.features.settings import FeatureSettings
 from eyevsai.models.family import Family, Variation
-from eyevsai.settings import Choice, Doc, Range, Search, When
 from eyevsai.training.settings import LearningSettings, ThreadSettings
 
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from eyevsai.core.progress import track
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.models.shallow.state import State
-from eyevsai.progress import track
 
 KERNELS = ("linear", "rbf", "poly")
 KERNEL_STEPS, WEIGHT_STEPS = 2**8, 2**15  # the product of which float32 still counts

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eyevsai.checksum import hash_file
+from eyevsai.core.errors import UserError
+from eyevsai.core.extras import install_command, missing_extra
+from eyevsai.core.hashing import hash_file
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.errors import UserError
-from eyevsai.extras import install_command, missing_extra
 from eyevsai.models.transfer.bases import Base
 from eyevsai.models.transfer.settings import INTERPOLATIONS, OFFLINE, TransferSettings, parse_color
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 REGISTERED = "[A-Za-z0-9_.-]"  # the characters that the name of a registered model is made of
 

@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 # what this machine keeps of its own
-STATE_ROOT, CACHE_ROOT = ("~/.local/state/eyevsai", "~/.cache/eyevsai")
+STATE_DIR, CACHE_DIR = ("~/.local/state/eyevsai", "~/.cache/eyevsai")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -116,13 +116,13 @@ class Setting:
         return "--" + self.name.replace("_", "-")
 
     @property
-    def refuses_empty(self) -> bool:
+    def rejects_empty(self) -> bool:
         """True for text that has no default: an empty value is a variable of a script that was not
         set.
         """
         return self.type is str and self.optional and self.default is None
 
-    def error_of_empty(self, called: str | None = None) -> UserError:
+    def empty_value_error(self, called: str | None = None) -> UserError:
         """Return the error for an empty value."""
         return UserError(f"{called or self.flag} is empty. Give it a value, or leave it out.")
 
@@ -139,17 +139,17 @@ class Setting:
             value = _PARSERS[self.type](text)
         except ValueError:
             raise UserError(
-                f"{called or self.flag} takes {_KINDS[self.type]}, not {text!r}."
+                f"{called or self.flag} takes {_TYPE_NAMES[self.type]}, not {text!r}."
             ) from None
         self.check(value, called)
         return value
 
-    def adopt(self, value: Any) -> Any:
+    def coerce(self, value: Any) -> Any:
         """A value that a program gave, as plain values: numpy's numbers, whole ones where others
         go, paths for text.
         """
-        if value == "" and self.refuses_empty:
-            raise self.error_of_empty()
+        if value == "" and self.rejects_empty:
+            raise self.empty_value_error()
         item = getattr(value, "item", None)
         value = item() if callable(item) and getattr(value, "ndim", 0) == 0 else value
         if self.type is str and isinstance(value, os.PathLike):
@@ -165,11 +165,12 @@ class Setting:
         called = called or self.flag
         wanted = (int, float) if self.type is float else self.type
         if not isinstance(value, wanted) or (self.type is not bool and isinstance(value, bool)):
-            raise UserError(f"{called} takes {_KINDS[self.type]}, not {value!r}.")
+            raise UserError(f"{called} takes {_TYPE_NAMES[self.type]}, not {value!r}.")
         if self.allowed is not None and value not in self.allowed:
             wanted_text = "one of" if isinstance(self.allowed, Choice) else "a value of"
             raise UserError(
-                f"{called} {_shown(value)} is not allowed: it takes {wanted_text} {self.allowed}."
+                f"{called} {_format_value(value)} is not allowed: it takes {wanted_text} "
+                f"{self.allowed}."
             )
         if isinstance(value, str) and not _is_clean(value):
             raise UserError(
@@ -177,7 +178,7 @@ class Setting:
                 "not UTF-8."
             )
         if value == "":  # a folder of this name would be the current one
-            raise self.error_of_empty(called)
+            raise self.empty_value_error(called)
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ class Settings:
     NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        for setting in settings_of(type(self)):
+        for setting in list_settings(type(self)):
             setting.check(getattr(self, setting.name))
 
 
@@ -201,11 +202,11 @@ def _is_clean(text: str) -> bool:
         return False
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return repr(value) if isinstance(value, str) else str(value)
 
 
-def spell_flags(values: Mapping[str, Any]) -> str:
+def format_flags(values: Mapping[str, Any]) -> str:
     """Settings as a person types them: `--lr 0.001 --max-depth ''`."""
     texts = {name: "" if value is None else str(value) for name, value in values.items()}
     return " ".join(
@@ -222,24 +223,24 @@ def parse_bool(text: str) -> bool:
 
 
 _PARSERS: dict[type, Any] = {int: int, float: float, str: str, bool: parse_bool}
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
-def settings_of(cls: type[Settings]) -> tuple[Setting, ...]:
+def list_settings(cls: type[Settings]) -> tuple[Setting, ...]:
     """The declared settings of a settings dataclass, in order of declaration.
 
     A subclass that restates a field to change its default (`lr: float = 1e-3`) keeps the
     range and the help of the declaration that it overrides.
     """
-    return _read_all(cls)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
+    return _list_settings(cls)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
 
 
 @functools.cache
-def _read_all(cls: type) -> tuple[Setting, ...]:
-    return tuple(_read(cls, field) for field in dataclasses.fields(cls))
+def _list_settings(cls: type) -> tuple[Setting, ...]:
+    return tuple(_read_setting(cls, field) for field in dataclasses.fields(cls))
 
 
-def _read(cls: type, field: dataclasses.Field[Any]) -> Setting:
+def _read_setting(cls: type, field: dataclasses.Field[Any]) -> Setting:
     declarations = [
         (base, hints[field.name])
         for base in reversed(cls.__mro__)

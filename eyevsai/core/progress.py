@@ -41,12 +41,12 @@ def track(steps: Iterable[T], label: str, *, total: int, unit: int = 1) -> Itera
                 label,
                 done,
                 total,
-                _spell_rate(rate),
-                spell_seconds((total - done) / rate),
+                _format_rate(rate),
+                format_seconds((total - done) / rate),
             )
 
 
-class Pace:
+class EtaEstimator:
     """How long work of several steps will still take, by the pace of the latest ones."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Pace:
         """A step has ended."""
         self.ends.append(time.monotonic())
 
-    def left(self, steps: float) -> str:
+    def remaining(self, steps: float) -> str:
         """How long `steps` more will take: `, about 40 s left`; empty when there are none, or
         nothing is known.
         """
@@ -64,12 +64,12 @@ class Pace:
             return ""
         return (
             ", about "
-            f"{spell_seconds(steps * (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1))} "
+            f"{format_seconds(steps * (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1))} "
             "left"
         )
 
 
-def spell_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A time as people say it: `40 s`, `3 min`, `2 h 10 min`."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
@@ -77,7 +77,7 @@ def spell_seconds(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _spell_rate(rate: float) -> str:
+def _format_rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
@@ -111,6 +111,6 @@ def _rate_column() -> ProgressColumn:
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{_spell_rate(task.speed)}/s")
+            return Text("" if task.speed is None else f"{_format_rate(task.speed)}/s")
 
     return Rate()

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 
 @contextmanager
-def building_beside(target: Path) -> Iterator[Path]:
+def atomic_output_dir(target: Path) -> Iterator[Path]:
     """A folder beside `target`, whose content is moved there when all is done; it is gone in the
     end.
 
@@ -36,7 +36,7 @@ def building_beside(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def building_inside(target: Path, begun: datetime) -> Iterator[tuple[Path, str]]:
+def atomic_output_files(target: Path, begun: datetime) -> Iterator[tuple[Path, str]]:
     """A folder in `target`, out of which files are moved there when all are done, and the date that
     names these: that of `begun`, or of the first second after it that no other file there is named
     after. It is gone in the end.

@@ -8,31 +8,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Stop:
+class CancellationToken:
     """A wish to end, raised where the work can bear it.
 
-    Outside `deferring` whoever asks raises at once; inside, the work itself calls `check` at places
+    Outside `shielded` whoever asks raises at once; inside, the work itself calls `check` at places
     where nothing is half done.
     """
 
     def __init__(self) -> None:
-        self.asked: BaseException | None = None
-        self.is_deferred = False
+        self.requested: BaseException | None = None
+        self.is_shielded = False
 
     def check(self) -> None:
         """Raises what was asked for, if anything was."""
-        if self.asked is not None:
-            raise self.asked
+        if self.requested is not None:
+            raise self.requested
 
     @contextmanager
-    def deferring(self) -> Iterator[None]:
+    def shielded(self) -> Iterator[None]:
         """A block that is not torn: a wish to end waits for the next `check`, at the latest for its
         end.
         """
-        before, self.is_deferred = self.is_deferred, True
+        before, self.is_shielded = self.is_shielded, True
         try:
             yield
         finally:
-            self.is_deferred = before
+            self.is_shielded = before
         if not before:
             self.check()

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 
 def read_toml(path: str | Path, what: str, line: str) -> dict[str, Any]:

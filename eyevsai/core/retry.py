@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 # seconds between attempts at what others are writing too
-PATIENCE = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-SAID = (  # what databases say of a row that another process writes, or wrote first
+BACKOFF_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+CONFLICT_MESSAGES = (  # what databases say of a row that another process writes, or wrote first
     "database is locked",
     "deadlock detected",
     "could not serialize",
@@ -23,18 +23,18 @@ SAID = (  # what databases say of a row that another process writes, or wrote fi
 T = TypeVar("T")
 
 
-def is_contended(error: Exception) -> bool:
+def is_write_conflict(error: Exception) -> bool:
     """Whether a store's error is another process's write at the same moment."""
-    return any(reason in str(error) for reason in SAID)
+    return any(reason in str(error) for reason in CONFLICT_MESSAGES)
 
 
-def insisting(ask: Callable[[], T]) -> T:
+def retry_on_conflict(func: Callable[[], T]) -> T:
     """What `ask` answers, tried again while other processes hold what it writes."""
-    for pause_s in PATIENCE:
+    for pause_s in BACKOFF_S:
         try:
-            return ask()
+            return func()
         except Exception as error:
-            if not is_contended(error):
+            if not is_write_conflict(error):
                 raise
             time.sleep(pause_s)
-    return ask()
+    return func()

@@ -8,10 +8,10 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
-from eyevsai.errors import UserError
+from eyevsai.core.errors import UserError
 
 PROJECT = "eyevsai"
-CHECKOUT = Path(__file__).parents[1] / "pyproject.toml"
+CHECKOUT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 def missing_extra(what: str, extra: str) -> UserError:

@@ -3,7 +3,7 @@
 import errno
 
 # what no code can mend
-REFUSALS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)
+UNUSABLE_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UserError(Exception):
@@ -12,25 +12,25 @@ class UserError(Exception):
     exit_code = 2
 
 
-class RunFailed(UserError):
+class JobError(UserError):
     """A job that began in good order and could not go on, such as a loss that became NaN."""
 
     exit_code = 1
 
 
-class Terminated(BaseException):
+class TerminationRequested(BaseException):
     """The process was asked to end (SIGTERM). Not an Exception, so that no handler swallows it."""
 
     exit_code = 143
 
 
-class Pruned(Exception):
+class TrialPruned(Exception):
     """A trial that was given up because others do better; neither a mistake nor a failure."""
 
 
-def refused_path(error: Exception) -> UserError | None:
+def explain_path_error(error: Exception) -> UserError | None:
     """What to say of a path that the system refuses; None for other errors."""
-    if not isinstance(error, OSError) or error.filename is None or error.errno not in REFUSALS:
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in UNUSABLE_PATH:
         return None
     return UserError(
         f"Cannot use {error.filename}: {error.strerror}. Check the path, and who may read and "

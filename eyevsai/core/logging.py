@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from eyevsai.errors import UserError
-from eyevsai.store import find_store, shown
+from eyevsai.core.errors import UserError
 
 logger = logging.getLogger("eyevsai")
 
@@ -44,23 +43,23 @@ class _Handler(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-def start_logging() -> None:
+def configure_logging() -> None:
     """Shows what jobs tell of themselves, a line each, on standard error."""
     logger.setLevel(LEVELS.get(os.environ.get(VERBOSITY, ""), logging.INFO))
-    logger.handlers = [_lines()]
+    logger.handlers = [_make_handler()]
     logger.propagate = False
-    hush_mlflow()
+    quiet_mlflow()
 
 
 @contextmanager
-def showing_lines() -> Iterator[None]:
+def logging_to_stderr() -> Iterator[None]:
     """The same for a while, in a process that is somebody else's: what they configured of the
     logger `eyevsai` holds, and where they show its lines already, nothing is added.
     """
     if logger.hasHandlers() and logger.isEnabledFor(logging.INFO):
         yield
         return
-    handler, level, propagate = _lines(), logger.level, logger.propagate
+    handler, level, propagate = _make_handler(), logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(level or logging.INFO)
     logger.propagate = False
@@ -72,7 +71,7 @@ def showing_lines() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def hush_mlflow() -> None:
+def quiet_mlflow() -> None:
     """Leaves standard output to whoever reads it, and spares people what they cannot use."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "INFO" if is_verbose() else "WARNING")
     # which is --json's where there is a server
@@ -81,13 +80,7 @@ def hush_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
-def say_where() -> str:
-    """How to see a run in MLflow's UI."""
-    uri = find_store()
-    return f"see it at {shown(uri)}" if uri.startswith("http") else "see it with: eyevsai ui"
-
-
-def _lines() -> logging.Handler:
+def _make_handler() -> logging.Handler:
     handler = _Handler()
     handler.setFormatter(
         logging.Formatter("%(asctime)s %(message)s" if is_verbose() else "%(message)s", "%H:%M:%S")
