@@ -22,7 +22,7 @@ def logging_seconds() -> tuple[float, float]:
     """Median seconds of one epoch's logging and of one sample of system metrics, the store's part
     in it.
     """
-    from eyevsai.store import open_store
+    from eyevsai.store.backend import open_store
     from eyevsai.tracking.lifetime import start_run
     from eyevsai.tracking.monitor import Monitor
 

@@ -126,7 +126,7 @@ def _timed(action: Callable[[], object]) -> float:
 
 def run(uri: str, folder: Path) -> None:
     """Fills the store and measures it in a process of its own."""
-    from eyevsai.store import open_store
+    from eyevsai.store.backend import open_store
 
     os.environ["MLFLOW_TRACKING_URI"] = uri
     open_store()

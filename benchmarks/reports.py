@@ -26,11 +26,11 @@ def judge(uri: str) -> None:
     from mlflow.entities import Metric
 
     from eyevsai.registry.models import open_registry, read_models
-    from eyevsai.store import all_pages, list_experiments
+    from eyevsai.store.backend import iter_pages, list_experiments
 
     client = MlflowClient(tracking_uri=uri)
     experiments = [each.experiment_id for each in list_experiments(client)]
-    runs = all_pages(lambda token: client.search_runs(experiments, page_token=token))
+    runs = iter_pages(lambda token: client.search_runs(experiments, page_token=token))
     for number, run in enumerate(runs):
         scores = {
             "best/accuracy": 0.5,
@@ -50,7 +50,7 @@ def judge(uri: str) -> None:
 
 
 def main() -> None:
-    from eyevsai.store import open_store
+    from eyevsai.store.backend import open_store
 
     with tempfile.TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"

@@ -19,7 +19,7 @@ from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.reports.settings import ReportSettings
-from eyevsai.store import find_store, shown
+from eyevsai.store.uris import find_store, mask_password
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.words import BOOL, SWITCHES, Command, Group, free_words, hyphens
 
@@ -254,4 +254,6 @@ def _word(value: object) -> str:
 def where_to_view() -> str:
     """Return how to see a run in MLflow's UI."""
     uri = find_store()
-    return f"see it at {shown(uri)}" if uri.startswith("http") else "see it with: eyevsai ui"
+    return (
+        f"see it at {mask_password(uri)}" if uri.startswith("http") else "see it with: eyevsai ui"
+    )

@@ -23,8 +23,8 @@ from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
 
-from eyevsai.relocation import PLACES
-from eyevsai.store_id import STORE_PLACE, place_of
+from eyevsai.store.identity import STORE_DATABASE, identify_database
+from eyevsai.store.relocate import PATH_COLUMNS
 from tests.child_processes import (  # noqa: F401, hooks
     pytest_configure,
     pytest_runtest_call,
@@ -128,7 +128,7 @@ def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a store whose tables exist: the first migration takes seconds."""
 
     def build(folder: Path) -> None:
-        from eyevsai.store import open_store
+        from eyevsai.store.backend import open_store
 
         with restored_process(folder, {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}):
             open_store()
@@ -173,12 +173,16 @@ def move_paths(store: Path, before: Path, after: Path) -> None:
     original.
     """
     with closing(sqlite3.connect(store)) as database, database:
-        for table, column in PLACES:
+        for table, column in PATH_COLUMNS:
             database.execute(
                 f"update {table} set {column} = replace({column}, ?, ?)", [str(before), str(after)]
             )
-        place = json.dumps(place_of(f"sqlite:///{store}"))  # a store of its own, no copy of another
-        database.execute("update experiment_tags set value = ? where key = ?", [place, STORE_PLACE])
+        place = json.dumps(
+            identify_database(f"sqlite:///{store}")
+        )  # a store of its own, no copy of another
+        database.execute(
+            "update experiment_tags set value = ? where key = ?", [place, STORE_DATABASE]
+        )
 
 
 # Versions in the store of `trained_store`, by family; STRIPES are the images of its dataset.

@@ -17,7 +17,7 @@ from typing import Any
 from eyevsai.core.errors import UserError
 from eyevsai.core.extras import missing_extra
 from eyevsai.engines.engine import Engine, Job, State, Status, Task, make_call
-from eyevsai.store import find_store
+from eyevsai.store.uris import find_store
 
 SHIPPED = ("MLFLOW_", "EYEVSAI_", "AWS_")  # begin the variables that jobs need wherever they run
 REACH_S, CLOCK_S = 5.0, 10.0

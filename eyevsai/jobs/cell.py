@@ -20,7 +20,7 @@ from eyevsai.jobs.signals import ending_with_parent
 from eyevsai.jobs.study import compose_tune
 from eyevsai.jobs.train import train
 from eyevsai.jobs.tune import tune
-from eyevsai.store import PARENT
+from eyevsai.store.tags import PARENT
 
 CALL = "eyevsai.jobs.cell:run_cell"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.jobs.opening import open_swept_store
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
-from eyevsai.store import telling
+from eyevsai.store.backend import raising_store_errors
 
 if TYPE_CHECKING:
     from eyevsai.core.cancellation import CancellationToken
@@ -36,7 +36,7 @@ def changing(name: str, state_root: Path, run_id: str | None = None) -> Iterator
 
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         tracking_uri = open_swept_store(state_root.expanduser())
-        with telling(tracking_uri, f"Changing {name}"):
+        with raising_store_errors(tracking_uri, f"Changing {name}"):
             change = Change(tracking_uri, open_registry(tracking_uri), name, stop)
             change.take_over()
             yield change

@@ -22,7 +22,7 @@ from eyevsai.registry.classes import (
     recorded_classes,
     stage_prefix,
 )
-from eyevsai.store import telling
+from eyevsai.store.backend import raising_store_errors
 
 if TYPE_CHECKING:
     from eyevsai.jobs.change import Change
@@ -55,7 +55,7 @@ def check_classes(
     from eyevsai.registry.models import find_model, open_registry
     from eyevsai.registry.registration import check_name
 
-    with telling(tracking_uri, f"Reading {name.registered}"):
+    with raising_store_errors(tracking_uri, f"Reading {name.registered}"):
         check_name(tracking_uri, name)
         client = open_registry(tracking_uri)
         model = find_model(client, name.registered)

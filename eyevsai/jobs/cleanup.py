@@ -17,7 +17,7 @@ from eyevsai.jobs.cleanup_plan import make_plan
 from eyevsai.jobs.opening import open_swept_store
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.registry.settings import CleanupSettings
-from eyevsai.store import shown
+from eyevsai.store.uris import mask_password
 
 if TYPE_CHECKING:
     from eyevsai.registry.audit import Record
@@ -189,7 +189,7 @@ def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
     except STORE_ERRORS as error:
         if getattr(error, "error_code", "") == "PERMISSION_DENIED":
             deletion.release()
-            uri = shown(deletion.client.tracking_uri)
+            uri = mask_password(deletion.client.tracking_uri)
             raise UserError(
                 f"Your login may not delete versions and runs on {uri}: a cleanup there is its "
                 "admin's. "
@@ -230,7 +230,7 @@ def _tell(record: Record, deletion: Deletion) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return shown((str(error) or type(error).__name__).splitlines()[0])[:200]
+    return mask_password((str(error) or type(error).__name__).splitlines()[0])[:200]
 
 
 def _by_model(items: Sequence[Item]) -> dict[str, str]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from eyevsai.data.cache import Cache
 from eyevsai.registry.settings import CleanupSettings
-from eyevsai.run_folder import RunFolder
-from eyevsai.store import studies_folder
+from eyevsai.store.run_dir import RunDir
+from eyevsai.store.uris import studies_dir
 from eyevsai.tuning.settings import JOURNAL
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ def make_plan(
         )
     if settings.does("failed_runs"):
         ended = [run for run in (*survey.failed(), *survey.killed()) if run.run_id not in begun]
-        here = {
-            run.run_id for run in ended if RunFolder(state_root, run.run_id).checkpoints.is_dir()
-        }
+        here = {run.run_id for run in ended if RunDir(state_root, run.run_id).checkpoints.is_dir()}
         plan += plan_ended(
             ended, running, registered, here, days=settings.days, now_ms=int(time.time() * 1000)
         )
@@ -104,7 +102,7 @@ def _plan_studies(
     plan = plan_studies(studies, trials, running, settings.days, int(time.time() * 1000))
     going = {item.run_ids[-1] for item in plan.items}
     staying = {study.tags.get("study") for study in studies if study.run_id not in going}
-    folder = studies_folder(client.tracking_uri, Path(settings.state_root).expanduser())
+    folder = studies_dir(client.tracking_uri, Path(settings.state_root).expanduser())
     names = {study.run_id: study.tags.get("study") for study in studies}
     items = []
     for item in plan.items:
@@ -156,7 +154,7 @@ def _measure(
                 run_id, set()
             )
             paths += [
-                RunFolder(state_root, run_id).path,
+                RunDir(state_root, run_id).path,
                 *artifacts.folders_of(run_id, tuple(sorted(ids))),
             ]
         told = (

@@ -17,7 +17,7 @@ from eyevsai.data.decode import decode
 from eyevsai.evaluation.uncertainty import Difference, Interval, accuracy_interval, mcnemar
 from eyevsai.jobs.findings import PREDICTION_COLUMNS, PREDICTIONS
 from eyevsai.jobs.subject import Subject, find_subject
-from eyevsai.store import open_store
+from eyevsai.store.backend import open_store
 
 if TYPE_CHECKING:
     from eyevsai.reports.comparison_page import Sample

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from eyevsai import store
 from eyevsai.core.errors import UserError
 from eyevsai.data.catalogue import list_datasets
 from eyevsai.engines.engines import count_cores
-from eyevsai.relocation import Relocation, relocate
+from eyevsai.store.backend import open_store
+from eyevsai.store.relocate import Relocation, relocate
+from eyevsai.store.uris import find_store, mask_password, sqlite_path
 
 PYTHONS = ((3, 11), (3, 13))
 MIN_FREE_BYTES = 2 * 1024**3
@@ -89,8 +90,8 @@ def _data(root: Path) -> Finding:
 
 
 def _store(create: bool) -> list[Finding]:
-    uri = store.find_store()
-    path = store.sqlite_path(uri)
+    uri = find_store()
+    path = sqlite_path(uri)
     if not create and path is not None and not path.exists():
         return [
             Finding(
@@ -100,20 +101,20 @@ def _store(create: bool) -> list[Finding]:
             )
         ]
     try:
-        store.open_store()
+        open_store()
     except UserError as error:
         return [Finding("store", False, str(error))]
     from eyevsai.registry.models import open_registry
-    from eyevsai.store_id import read_store_id
+    from eyevsai.store.identity import read_store_id
 
     doubt = read_store_id(open_registry(uri)).doubt
     if doubt:
         text = (
-            f"{store.shown(uri)}: {doubt}, so cleanup --orphans keeps all unknown files. "
+            f"{mask_password(uri)}: {doubt}, so cleanup --orphans keeps all unknown files. "
             "If it is a store of its own: eyevsai doctor --adopt"
         )
         return [Finding("store", False, text), _versions(uri)]
-    return [Finding("store", True, store.shown(uri)), _versions(uri)]
+    return [Finding("store", True, mask_password(uri)), _versions(uri)]
 
 
 def _versions(uri: str) -> Finding:
@@ -153,14 +154,14 @@ def adopt() -> str:
     from eyevsai.registry.artifacts import Artifacts
     from eyevsai.registry.models import open_registry
     from eyevsai.registry.survey import Survey
-    from eyevsai.store_id import adopt_store, read_store_id
+    from eyevsai.store.identity import adopt_store, read_store_id
 
-    client = open_registry(store.open_store())
+    client = open_registry(open_store())
     former = adopt_store(client)
     if former is None:
         return "The store was no copy: nothing changed."
     original = Path(former.original) if former.original else None
-    here = store.sqlite_path(client.tracking_uri)
+    here = sqlite_path(client.tracking_uri)
     if (
         original is not None
         and original.exists()
@@ -189,11 +190,12 @@ def relocate_store() -> Relocation:
     Raises:
         UserError: the store is none that lies in a file, or there is nothing to mend.
     """
-    uri = store.find_store()
-    path = store.sqlite_path(uri)
+    uri = find_store()
+    path = sqlite_path(uri)
     if path is None:
         raise UserError(
-            f"The store {store.shown(uri)} does not lie in a project folder: there is nothing "
+            f"The store {mask_password(uri)} does not lie in a project folder: there is "
+            "nothing "
             "to relocate."
         )
     return relocate(path)

@@ -38,7 +38,7 @@ from eyevsai.data.published import PUBLISHED, Archive, Published, parts_of
 from eyevsai.data.settings import GetSettings
 from eyevsai.data.unpacking import Refused, unpack
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
-from eyevsai.store import shown
+from eyevsai.store.uris import mask_password
 
 DOWNLOADS = ".downloads"  # below the data root: no dataset, being hidden
 LISTS = frozenset({".txt"})
@@ -232,7 +232,7 @@ def _find(published: Published, archive: Archive, settings: GetSettings, downloa
         "same command "
         f"again{'; or name it with --from-archive' if archive is published.images else ''}."
     )
-    publisher = shown(settings.mirror) if settings.mirror else archive.page
+    publisher = mask_password(settings.mirror) if settings.mirror else archive.page
     log.info("downloading %s of %s from %s", archive.file, published.name, publisher)
     try:
         if archive.handle and settings.mirror is None:

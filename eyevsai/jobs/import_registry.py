@@ -12,7 +12,7 @@ from eyevsai.core.progress import track
 from eyevsai.jobs.records import LeftOut, Record, read_records
 from eyevsai.jobs.signals import stopping
 from eyevsai.models.families import FAMILIES
-from eyevsai.store import lock_store, open_store, telling
+from eyevsai.store.backend import lock_store, open_store, raising_store_errors
 
 log = logging.getLogger("eyevsai")
 
@@ -79,7 +79,7 @@ def _write(tracking_uri: str, record: Record, begun: str | None, done: Imported)
     from eyevsai.registry.registration import check_name, register
     from eyevsai.tracking.past import write_past_run
 
-    with telling(tracking_uri, f"Importing record {record.model_id}"):
+    with raising_store_errors(tracking_uri, f"Importing record {record.model_id}"):
         try:
             check_name(tracking_uri, record.name)
         except UserError as error:

@@ -22,7 +22,7 @@ from eyevsai.jobs.classes import check_classes
 from eyevsai.jobs.resume import hash_code
 from eyevsai.jobs.tuned import use_tuned
 from eyevsai.models.families import FAMILIES, choose_models
-from eyevsai.run_folder import RunFolder
+from eyevsai.store.run_dir import RunDir
 
 if TYPE_CHECKING:
     from eyevsai.registry.versions import Version
@@ -140,7 +140,7 @@ def find_before(tracking_uri: str, recipe: str, state_root: Path) -> Before:
 
     interrupted = None
     for run in find_tagged(tracking_uri, {RECIPE: recipe, "job": "train"}):
-        folder = RunFolder(state_root, run.run_id)
+        folder = RunDir(state_root, run.run_id)
         if run.status == "FINISHED" and VERSION in run.tags:
             try:
                 return Before(find_version(tracking_uri, run.tags[VERSION]))

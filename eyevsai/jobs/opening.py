@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyevsai.jobs.signals import JobStop
-from eyevsai.store import open_store, telling_refusals
+from eyevsai.store.backend import open_store, raising_on_denial
 
 if TYPE_CHECKING:
     from eyevsai.data.dataset import Dataset
@@ -24,7 +24,7 @@ def open_swept_store(state_root: Path) -> str:
     from eyevsai.registry.registration import CARRIERS
     from eyevsai.tracking.sweep import sweep
 
-    with telling_refusals(tracking_uri):
+    with raising_on_denial(tracking_uri):
         sweep(tracking_uri, state_root, CARRIERS)
     return tracking_uri
 

@@ -14,7 +14,7 @@ from eyevsai.jobs.change import Change, changing
 from eyevsai.jobs.classes import CHECK, compare_with_stage
 from eyevsai.jobs.gate import Check, Verdict, examine
 from eyevsai.registry.settings import Policy, PromoteSettings, read_policy
-from eyevsai.store import open_store, telling
+from eyevsai.store.backend import open_store, raising_store_errors
 
 log = logging.getLogger("eyevsai")
 
@@ -129,7 +129,7 @@ def settle(name: str, state_root: Path) -> list[str]:
     from eyevsai.registry.stages import disagreements
 
     tracking_uri = open_store()
-    with telling(tracking_uri, f"Reading {name}"):
+    with raising_store_errors(tracking_uri, f"Reading {name}"):
         found = disagreements(read_model(open_registry(tracking_uri), name))
     with changing(name, state_root):
         return found

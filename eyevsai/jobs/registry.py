@@ -13,7 +13,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
 from eyevsai.evaluation.scores import SCORES
 from eyevsai.registry.settings import PromoteSettings
-from eyevsai.store import open_store, telling
+from eyevsai.store.backend import open_store, raising_store_errors
 
 if TYPE_CHECKING:
     from eyevsai.jobs.promote import Promoted
@@ -39,7 +39,7 @@ def read_status(name: str | None) -> Status:
     from eyevsai.registry.stages import disagreements
 
     tracking_uri = open_store()
-    with telling(tracking_uri, "Reading the registry"):
+    with raising_store_errors(tracking_uri, "Reading the registry"):
         client = open_registry(tracking_uri)
         models = read_models(client) if name is None else [read_model(client, name)]
         tags = partial(_tags_of, tracking_uri)
@@ -119,7 +119,7 @@ def read_entries(name: str) -> list[Entry]:
     from eyevsai.registry.models import open_registry, read_model
 
     tracking_uri = open_store()
-    with telling(tracking_uri, "Reading the registry"):
+    with raising_store_errors(tracking_uri, "Reading the registry"):
         client = open_registry(tracking_uri)
         found = read_log(client, name)
         if not found:
@@ -174,7 +174,7 @@ def find_best(dataset: str) -> list[Contender]:
     from eyevsai.tracking.search import find_trained
 
     tracking_uri = open_store()
-    with telling(tracking_uri, "Reading the registry"):
+    with raising_store_errors(tracking_uri, "Reading the registry"):
         trained, versions = find_trained(tracking_uri), versions_by_run(tracking_uri)
     choose(
         "dataset with a trained model",
@@ -227,7 +227,7 @@ def promote_best(
         reason=reason,
         state_root=state_root,
     )
-    with telling(tracking_uri, f"Making a version of {dataset}"):
+    with raising_store_errors(tracking_uri, f"Making a version of {dataset}"):
         name, version = point_at(tracking_uri, dataset, ranking[0].uri)
     why = reason or f"the best of {len(ranking)} models"
     return promote(replace(asked, name=name, version=version, reason=why))

@@ -18,7 +18,7 @@ from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.models.families import choose_models
 from eyevsai.reports.settings import ReportSettings
-from eyevsai.store import open_store, telling
+from eyevsai.store.backend import open_store, raising_store_errors
 
 if TYPE_CHECKING:
     from eyevsai.reports.candidates import Candidate
@@ -79,7 +79,7 @@ def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None =
     from eyevsai.jobs.candidates import read_candidates, report_models
 
     output = Path(settings.output).expanduser()
-    with telling(tracking_uri, "Reading the registry"):
+    with raising_store_errors(tracking_uri, "Reading the registry"):
         everything = read_candidates(tracking_uri)
         candidates = _select(everything, settings)
         models = report_models(tracking_uri, candidates, everything)

@@ -15,7 +15,14 @@ from eyevsai.core.hashing import hash_file
 from eyevsai.core.version import VERSION
 from eyevsai.data.dataset import Dataset
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.run_folder import ASKED, BASIS, CONFIG, RunFolder, describe_change, run_folders
+from eyevsai.store.run_dir import (
+    CONFIG,
+    FINGERPRINT,
+    REQUESTED_CONFIG,
+    RunDir,
+    describe_change,
+    list_run_dirs,
+)
 
 log = logging.getLogger("eyevsai")
 
@@ -29,7 +36,7 @@ SUBJECTS = {
 PACKAGE = Path(__file__).parents[1]
 
 
-def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunFolder | None:
+def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunDir | None:
     """The run that `--resume` means; None when nothing is to be resumed.
 
     Raises:
@@ -41,7 +48,7 @@ def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunFolder | None
     if wanted is None:
         return None
     if wanted != AUTO:
-        folder = RunFolder(root, _plain(wanted))
+        folder = RunDir(root, _plain(wanted))
         if reason := why_not_resumable(tracking_uri, folder):
             raise UserError(reason)
         if folder.read(CONFIG) is None or not any(folder.checkpoints.glob("*.json")):
@@ -49,8 +56,8 @@ def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunFolder | None
                 f"Run {wanted} has no checkpoint on this machine (looked in {folder.path})."
             )
         return folder
-    for folder in run_folders(root):
-        same = folder.read(ASKED) == _plain_values(config)
+    for folder in list_run_dirs(root):
+        same = folder.read(REQUESTED_CONFIG) == _plain_values(config)
         if (
             same
             and any(folder.checkpoints.glob("*.json"))
@@ -61,7 +68,7 @@ def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunFolder | None
     return None
 
 
-def restore_config(config: TrainConfig, folder: RunFolder) -> TrainConfig:
+def restore_config(config: TrainConfig, folder: RunDir) -> TrainConfig:
     """The configuration that the run began with; other values given now are named and not used."""
     saved: dict[str, Any] = folder.read(CONFIG)
     begun = compose_train({name: value for name, value in saved.items() if value is not None})
@@ -80,21 +87,21 @@ def restore_config(config: TrainConfig, folder: RunFolder) -> TrainConfig:
 
 
 def write_basis(
-    config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder
+    config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, folder: RunDir
 ) -> None:
     """Keeps what a resumed run is held against: settings, data, their preprocessing, and code."""
     folder.write(CONFIG, _plain_values(config))
-    folder.write(ASKED, _plain_values(config.untuned or config))
-    folder.write(BASIS, describe_basis(dataset, preprocessing))
+    folder.write(REQUESTED_CONFIG, _plain_values(config.untuned or config))
+    folder.write(FINGERPRINT, describe_basis(dataset, preprocessing))
 
 
 def check_basis(
-    dataset: Dataset, preprocessing: Preprocessing, folder: RunFolder, *, anyway: bool
+    dataset: Dataset, preprocessing: Preprocessing, folder: RunDir, *, anyway: bool
 ) -> None:
     """Raises UserError when data, preprocessing or code are not those that the run began with,
     unless `anyway`.
     """
-    before = folder.read(BASIS) or {}
+    before = folder.read(FINGERPRINT) or {}
     for kind, now in describe_basis(dataset, preprocessing).items():
         subject = SUBJECTS[kind]
         change = describe_change(before.get(kind, {}), now)

@@ -19,7 +19,7 @@ from eyevsai.jobs.classes import check_classes
 from eyevsai.jobs.opening import open_swept_store
 from eyevsai.jobs.tuned import spell_changes
 from eyevsai.models.learner import build
-from eyevsai.store import studies_folder
+from eyevsai.store.uris import studies_dir
 from eyevsai.tuning.settings import JOURNAL, TuneSettings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def open_study(config: TuneConfig) -> OpenStudy:
 
     space = declared_space(type(model.settings), config.given, config.tuning.space)
     name = config.tuning.study or own.registered
-    folder = studies_folder(tracking_uri, config.state_root)
+    folder = studies_dir(tracking_uri, config.state_root)
     place = Place(config.tuning.storage, folder / f"{name}{JOURNAL}")
     study = Study(name, place, config.tuning, space, getattr(model.settings, "epochs", 1))
     about = {

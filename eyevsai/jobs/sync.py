@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 from eyevsai.core.errors import JobError, UserError
-from eyevsai.run_folder import run_folders
-from eyevsai.store import open_store
+from eyevsai.store.backend import open_store
+from eyevsai.store.run_dir import list_run_dirs
 
 log = logging.getLogger("eyevsai")
 
@@ -25,7 +25,7 @@ def sync_all(state_root: Path) -> dict[str, int]:
     from eyevsai.tracking.ended import sync
 
     left = {}
-    for folder in reversed(run_folders(state_root)):
+    for folder in reversed(list_run_dirs(state_root)):
         try:
             left[folder.run_id] = sync(tracking_uri, folder, CARRIERS, PATIENCE_S)
         except JobError as error:

@@ -31,7 +31,7 @@ from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_pa
 from eyevsai.jobs.subject import CONFIG, describe_origin
 from eyevsai.jobs.tuned import describe_tuned, use_tuned
 from eyevsai.models.learner import FeatureLearner, Learner, read_card
-from eyevsai.run_folder import VERSION_URI
+from eyevsai.store.run_dir import VERSION_URI
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import rank
 

@@ -16,8 +16,8 @@ from eyevsai.jobs.learning import prepare_learner
 from eyevsai.jobs.opening import log_input
 from eyevsai.jobs.signals import JobStop
 from eyevsai.jobs.study import OpenStudy, trial_config
-from eyevsai.run_folder import RunFolder
-from eyevsai.store import PARENT
+from eyevsai.store.run_dir import RunDir
+from eyevsai.store.tags import PARENT
 from eyevsai.tracking.lifetime import start_run
 from eyevsai.tracking.process import describe_process, has_died
 from eyevsai.tracking.run import Run, Unsynced
@@ -81,7 +81,7 @@ class Trials:
         return tuning.timeout is not None and time.monotonic() - self.began_at >= tuning.timeout
 
     def _has_died(self, process: str, run_id: str) -> bool:
-        return has_died(process, RunFolder(self.config.state_root, run_id or "none"))
+        return has_died(process, RunDir(self.config.state_root, run_id or "none"))
 
     def _result(self, run_id: str) -> float | None:
         """What a trial's run found, if it was finished."""

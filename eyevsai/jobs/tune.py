@@ -18,7 +18,7 @@ from eyevsai.jobs.opening import log_input, start_job
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.jobs.study import OpenStudy, TuneConfig, compose_tune, open_study
 from eyevsai.registry.classes import hash_classes
-from eyevsai.store import CLASSES_SHA256, COMPLETE_TRIALS
+from eyevsai.store.tags import CLASSES_SHA256, COMPLETE_TRIALS
 from eyevsai.tuning.settings import TuneSettings
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
 from eyevsai.core.settings import Settings, list_settings
 from eyevsai.registry.classes import hash_classes
-from eyevsai.store import MIN_COMPLETE
+from eyevsai.store.tags import MIN_COMPLETE
 
 log = logging.getLogger("eyevsai")
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.jobs.signals import stopping
-from eyevsai.store import find_store, open_store, reach_server, shown, sqlite_path, studies_folder
+from eyevsai.store.backend import check_server, open_store
+from eyevsai.store.uris import find_store, mask_password, sqlite_path, studies_dir
 
 START_S, END_S, ASK_EVERY_S = 120.0, 4.0, 0.2
 SAID_LINES = 20  # of what the UI said, when it ends by itself
@@ -85,7 +86,7 @@ def find_server() -> str | None:
     uri = find_store()
     if not uri.startswith("http"):
         return None
-    reach_server(uri)
+    check_server(uri)
     return uri
 
 
@@ -103,7 +104,7 @@ def show_store(window: Window, *, verbose: bool) -> None:
     with _stopping_at_hangup(), _mlflow_ui(uri, window, verbose) as (process, said):
         page = page_of_runs(uri)
         _wait_for(f"{window.url}/health", process, said)
-        window.show(f"MLflow's UI over {shown(uri)}", page)
+        window.show(f"MLflow's UI over {mask_password(uri)}", page)
         process.wait()
         raise _ended(said)
 
@@ -116,7 +117,7 @@ def show_studies(window: Window, storage: str | None, state_root: Path) -> None:
         UserError: there are none, or the address cannot be used, or optuna-dashboard is not
             installed.
     """
-    folder = studies_folder(find_store(), state_root)
+    folder = studies_dir(find_store(), state_root)
     window.check()
     from eyevsai.tuning.dashboard import serving_studies
 
@@ -124,7 +125,7 @@ def show_studies(window: Window, storage: str | None, state_root: Path) -> None:
         _stopping_at_hangup(),
         serving_studies(folder, storage, window.host, window.port) as server,
     ):
-        window.show(f"The studies in {shown(storage) if storage else folder}")
+        window.show(f"The studies in {mask_password(storage) if storage else folder}")
         server.serve_forever()
 
 

@@ -15,8 +15,8 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.retry import retry_on_conflict
 from eyevsai.registry.models import AT_ONCE
-from eyevsai.store import all_pages
-from eyevsai.store_given_run import check_given
+from eyevsai.store.backend import iter_pages
+from eyevsai.store.given_run import check_given_run
 
 EXPERIMENT = "eyevsai-registry"
 ABOUT = (
@@ -132,7 +132,7 @@ def tag_call(client: MlflowClient, run_id: str | None, tags: Mapping[str, Any]) 
         UserError: the run is not a fresh one of this call.
     """
     if run_id is not None:
-        check_given(client, run_id)
+        check_given_run(client, run_id)
         client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
@@ -184,7 +184,7 @@ def _records(client: MlflowClient, wanted: str) -> list[Run]:
         return []
     ids = [experiment.experiment_id]
     return list(
-        all_pages(
+        iter_pages(
             lambda token: client.search_runs(ids, wanted, max_results=AT_ONCE, page_token=token)
         )
     )

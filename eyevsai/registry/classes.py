@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
 from eyevsai.core.retry import retry_on_conflict
-from eyevsai.store import CLASSES_SHA256
+from eyevsai.store.tags import CLASSES_SHA256
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

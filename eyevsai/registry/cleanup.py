@@ -14,7 +14,7 @@ from eyevsai.registry.audit import CLEANUP, MODEL
 from eyevsai.registry.models import KnownVersion, RegisteredModel
 from eyevsai.registry.stages import STAGES
 from eyevsai.registry.versions import PINNED, POINTS_AT, PRUNED_FROM, URI
-from eyevsai.store import CLASSES_SHA256, COMPLETE_TRIALS, MIN_COMPLETE, PARENT
+from eyevsai.store.tags import CLASSES_SHA256, COMPLETE_TRIALS, MIN_COMPLETE, PARENT
 
 Key = tuple[str, int]  # name and number of a version
 VERSION, FAILED, STUDY, CACHE, ORPHAN, UNFINISHED = (

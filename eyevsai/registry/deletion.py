@@ -26,8 +26,8 @@ from eyevsai.registry.cleanup import Item, KnownRun, in_use, why_protected
 from eyevsai.registry.models import read_model
 from eyevsai.registry.stages import DELETING, rollback_targets
 from eyevsai.registry.survey import Survey
-from eyevsai.run_folder import RunFolder
-from eyevsai.store_id import read_store_id
+from eyevsai.store.identity import read_store_id
+from eyevsai.store.run_dir import RunDir
 
 AT_ONCE = 50  # items, in one transaction of the database
 MISSING = "RESOURCE_DOES_NOT_EXIST"
@@ -195,7 +195,7 @@ class Deletion:
         """Deletes all files of an item; what could not be is left to the next cleanup."""
         try:
             for run_id in item.run_ids:
-                self.freed_bytes += self._erase_run_folder(RunFolder(self.state_root, run_id))
+                self.freed_bytes += self._erase_run_folder(RunDir(self.state_root, run_id))
             for path in item.paths:
                 self.freed_bytes += erase(path)
             for owner in (*item.run_ids, *item.model_ids):
@@ -208,10 +208,10 @@ class Deletion:
             return False
         return True
 
-    def _erase_run_folder(self, folder: RunFolder) -> int:
+    def _erase_run_folder(self, folder: RunDir) -> int:
         if not folder.path.is_dir():
             return 0
-        with folder.claim():  # or a job that goes on with it would lose its checkpoints
+        with folder.lock():  # or a job that goes on with it would lose its checkpoints
             return folder.delete()
 
     def _forget(

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import REGISTERED, choose
 from eyevsai.core.retry import retry_on_conflict
-from eyevsai.store import all_pages
+from eyevsai.store.backend import iter_pages
 
 Client = MlflowClient
 LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
@@ -119,13 +119,13 @@ def logged_model_of(source: str | None) -> str:
 
 
 def _all_models(client: MlflowClient) -> Iterator[Entity]:
-    return all_pages(
+    return iter_pages(
         lambda token: client.search_registered_models(max_results=AT_ONCE, page_token=token)
     )
 
 
 def _all_versions(client: MlflowClient, wanted: str | None) -> Iterator[ModelVersion]:
-    return all_pages(
+    return iter_pages(
         lambda token: client.search_model_versions(wanted, max_results=AT_ONCE, page_token=token)
     )
 

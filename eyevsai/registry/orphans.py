@@ -8,14 +8,14 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from eyevsai.ownership import is_owned
 from eyevsai.registry.artifacts import MODELS, Artifacts, size_of
 from eyevsai.registry.cleanup import ORPHAN, Item, Plan
 from eyevsai.registry.models import RegisteredModel
 from eyevsai.registry.survey import Survey, ids_of_interrupted_cleanups
-from eyevsai.run_folder import STORE, RunFolder, run_folders
-from eyevsai.store import identify_store
-from eyevsai.store_id import read_store_id
+from eyevsai.store.identity import read_store_id
+from eyevsai.store.ownership import is_owned
+from eyevsai.store.run_dir import STORE, RunDir, list_run_dirs
+from eyevsai.store.uris import canonical_uri
 
 RUN, MODEL = re.compile(r"[0-9a-f]{32}"), re.compile(r"m-[0-9a-f]{32}")
 OURS = "variation"  # the parameter that logged models of eyevsai have
@@ -36,7 +36,7 @@ def plan_orphans(
     """
     # listed before the store is asked: what is new by then is known
     folders = list(_artifact_folders(artifacts))
-    here = [folder for folder in run_folders(state_root) if RUN.fullmatch(folder.run_id)]
+    here = [folder for folder in list_run_dirs(state_root) if RUN.fullmatch(folder.run_id)]
     there = survey.everything()
     known = there.runs.keys() | there.models.keys() | there.deleted_models
     plan = _plan_folders(client, survey, [path for path in folders if path.name not in known])
@@ -51,7 +51,7 @@ def plan_orphans(
             None, (_logged_model_item(client, artifacts, model_id) for model_id in sorted(alone))
         )
     )
-    store = identify_store(client.tracking_uri)
+    store = canonical_uri(client.tracking_uri)
     items += [
         _run_folder_item(folder)
         for folder in here
@@ -80,7 +80,7 @@ def _logged_model_item(client: MlflowClient, artifacts: Artifacts, model_id: str
     )
 
 
-def _run_folder_item(folder: RunFolder) -> Item:
+def _run_folder_item(folder: RunDir) -> Item:
     return Item(
         ORPHAN,
         str(folder.path),

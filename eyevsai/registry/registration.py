@@ -27,7 +27,7 @@ from eyevsai.registry.versions import (
     find_version,
     refuse_claimed,
 )
-from eyevsai.run_folder import MODEL_ID, VERSION_URI, RunFolder
+from eyevsai.store.run_dir import MODEL_ID, VERSION_URI, RunDir
 
 VERSION = "version"  # the tag of a run that holds the URI of its version
 
@@ -123,7 +123,7 @@ def _find_told(
     return next(told, None)
 
 
-def carry_out(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+def carry_out(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Queued operation `version`: register the logged model of a run.
 
     Raises:

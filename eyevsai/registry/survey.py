@@ -20,7 +20,8 @@ from eyevsai.registry.cleanup import UNFINISHED, Item, KnownRun
 from eyevsai.registry.models import AT_ONCE
 from eyevsai.registry.stages import DELETING
 from eyevsai.registry.versions import PRUNED_FROM
-from eyevsai.store import PARENT, all_pages
+from eyevsai.store.backend import iter_pages
+from eyevsai.store.tags import PARENT
 
 PLAN = "plan.json"  # the artifact of a record that says what it set out to delete
 # the tag of an interrupted cleanup's record: the record of the one that finished it
@@ -163,12 +164,14 @@ class Survey:
         ids, search = list(self.experiment_ids), self.client.search_runs
         return [
             _describe(run)
-            for run in all_pages(lambda token: search(ids, wanted, view, AT_ONCE, page_token=token))
+            for run in iter_pages(
+                lambda token: search(ids, wanted, view, AT_ONCE, page_token=token)
+            )
         ]
 
     def _search_models(self, wanted: str | None) -> Iterator[LoggedModel]:
         ids, search = list(self.experiment_ids), self.client.search_logged_models
-        return all_pages(lambda token: search(ids, wanted, max_results=AT_ONCE, page_token=token))
+        return iter_pages(lambda token: search(ids, wanted, max_results=AT_ONCE, page_token=token))
 
 
 def _describe(run: Run) -> KnownRun:

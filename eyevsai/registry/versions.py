@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
-from eyevsai.run_folder import RunFolder
+from eyevsai.store.run_dir import RunDir
 
 # what MLflow says of what is not there
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -222,7 +222,7 @@ def tagging(version: Version, tags: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def carry_out_tags(client: MlflowClient, _: RunFolder, arguments: dict[str, Any]) -> None:
+def carry_out_tags(client: MlflowClient, _: RunDir, arguments: dict[str, Any]) -> None:
     """The spool's operation `version_tags`: sets tags of a version, if it is still there."""
     from eyevsai.registry.models import tag_if_there
 

@@ -197,7 +197,7 @@ def _of_export(export: OpenedExport, threshold: float | None = None) -> Classifi
 def _find_version(uri: str) -> Version | None:
     """Return the registered version that a URI names; None if it names something else."""
     from eyevsai.registry.versions import URI, find_version
-    from eyevsai.store import open_store
+    from eyevsai.store.backend import open_store
 
     return find_version(open_store(), uri) if URI.fullmatch(uri) else None
 
@@ -216,7 +216,8 @@ def _warn_of_other_classes(uri: str, version: Version, classes: Sequence[str]) -
     )
     from eyevsai.registry.models import find_model, open_registry
     from eyevsai.registry.stages import stage_of_uri
-    from eyevsai.store import CLASSES_SHA256, open_store
+    from eyevsai.store.backend import open_store
+    from eyevsai.store.tags import CLASSES_SHA256
 
     stage = stage_of_uri(uri)
     model = find_model(open_registry(open_store()), version.name) if stage else None

@@ -45,7 +45,8 @@ def fetch_artifacts(uri: str, *, fresh: bool = False) -> Path:
     from mlflow.utils.file_utils import local_file_uri_to_path
     from mlflow.utils.uri import is_local_uri
 
-    from eyevsai.store import open_store, shown
+    from eyevsai.store.backend import open_store
+    from eyevsai.store.uris import mask_password
 
     store = open_store()
     try:
@@ -58,13 +59,16 @@ def fetch_artifacts(uri: str, *, fresh: bool = False) -> Path:
         repository = get_artifact_repository(location, tracking_uri=store)
         files = sorted(_list_files(repository, path))
         if not files:
-            raise _gone(uri, f"{shown(location)}/{path}".rstrip("/"))
+            raise _gone(uri, f"{mask_password(location)}/{path}".rstrip("/"))
         return _fetch(
-            repository, path, f"{shown(store)} {shown(location)} {path} {files}", fresh=fresh
+            repository,
+            path,
+            f"{mask_password(store)} {mask_password(location)} {path} {files}",
+            fresh=fresh,
         )
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"Cannot load {uri} from the store {shown(store)}: {shown(str(error))}"
+            f"Cannot load {uri} from the store {mask_password(store)}: {mask_password(str(error))}"
         ) from error
 
 

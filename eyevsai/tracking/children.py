@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from eyevsai.store import PARENT
+from eyevsai.store.tags import PARENT
 
 FOLLOWED = "valid/accuracy"
 

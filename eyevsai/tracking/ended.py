@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import JobError
-from eyevsai.run_folder import RunFolder, check_root
+from eyevsai.store.run_dir import RunDir, check_state_dir
 from eyevsai.tracking.operations import Carrier
 from eyevsai.tracking.process import has_died
 from eyevsai.tracking.run import TABLES, Run, Unsynced, make_spool, open_run
@@ -31,10 +31,10 @@ def reopen_run(
         UserError: another process works on it, or the state root cannot be written.
         Unsynced: the store could not be told all of it.
     """
-    check_root(state_root)
+    check_state_dir(state_root)
     client = MlflowClient(tracking_uri=tracking_uri)
-    folder = RunFolder(state_root, run_id)
-    with folder.claim():
+    folder = RunDir(state_root, run_id)
+    with folder.lock():
         run, known = open_run(client, folder, carriers), client.get_run(run_id)
         run.tables_ = [entry["path"] for entry in json.loads(known.data.tags.get(TABLES, "[]"))]
         try:
@@ -53,7 +53,7 @@ def reopen_run(
 
 
 def sync(
-    tracking_uri: str, folder: RunFolder, carriers: Mapping[str, Carrier], patience_s: float
+    tracking_uri: str, folder: RunDir, carriers: Mapping[str, Carrier], patience_s: float
 ) -> int:
     """Carries out what a run of an ended process left in its spool; returns how many entries are
     left.
@@ -64,7 +64,7 @@ def sync(
         UserError: a process works on the run.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    with folder.claim():
+    with folder.lock():
         spool = make_spool(client, folder, carriers)
         try:
             client.get_run(folder.run_id)
@@ -93,7 +93,7 @@ def is_active(tracking_uri: str, run_id: str) -> bool:
         return False
 
 
-def why_not_resumable(tracking_uri: str, folder: RunFolder) -> str | None:
+def why_not_resumable(tracking_uri: str, folder: RunDir) -> str | None:
     """Why the run of `folder` cannot be gone on with; None when it can."""
     run_id = folder.run_id
     try:

@@ -24,9 +24,10 @@ from mlflow.entities import RunTag
 
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested, TrialPruned, UserError
-from eyevsai.run_folder import REJECTED, STORE, RunFolder, check_root
-from eyevsai.store import identify_store, shown, telling_refusals
-from eyevsai.store_given_run import check_given
+from eyevsai.store.backend import raising_on_denial
+from eyevsai.store.given_run import check_given_run
+from eyevsai.store.run_dir import REJECTED, STORE, RunDir, check_state_dir
+from eyevsai.store.uris import canonical_uri, mask_password
 from eyevsai.tracking.experiment import describe_experiment, find_experiment
 from eyevsai.tracking.marks import mark_run
 from eyevsai.tracking.monitor import start_monitor
@@ -73,19 +74,19 @@ def start_run(
     """
     for variable, value in HTTP.items():
         os.environ.setdefault(variable, value)
-    check_root(state_root)  # before a run is made
+    check_state_dir(state_root)  # before a run is made
     client = MlflowClient(tracking_uri=tracking_uri)
     if given is not None and given != resumed:
-        check_given(client, given)
+        check_given_run(client, given)
     own = {"eyevsai": "1", **tags, **owner()}
-    with telling_refusals(tracking_uri):
+    with raising_on_denial(tracking_uri):
         run_id = resumed or (
             _take_over(client, given, name, own) if given else create_run(client, name, own)
         )
-    folder = RunFolder(state_root, run_id)
-    with folder.claim():
+    folder = RunDir(state_root, run_id)
+    with folder.lock():
         # a cleanup takes nothing for an orphan of another store
-        folder.write(STORE, identify_store(tracking_uri))
+        folder.write(STORE, canonical_uri(tracking_uri))
         mark_run(client, run_id)
         run = open_run(client, folder, carriers)
         log.debug(
@@ -119,7 +120,7 @@ def _ending_truly(run: Run, stop: CancellationToken) -> Iterator[Run]:
         run.tags({ENDED_BY: "pruner"})
         raise
     except BaseException as error:
-        said = shown(str(error))
+        said = mask_password(str(error))
         log.error("The run failed: %s", said)
         # a rejection of what was logged before does not keep the reason from being logged
         run.spool.accept()
@@ -184,9 +185,9 @@ def _reopen(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool)
         run.folder.delete()
         raise UserError(f"Run {run.run_id} has finished meanwhile: there is nothing to resume.")
     known = found.data.tags
-    run.folder.forget(REJECTED)
+    run.folder.remove(REJECTED)
     # its end is when somebody noticed
-    paused_s = time.time() - (run.folder.last_beat() or time.time())
+    paused_s = time.time() - (run.folder.last_heartbeat() or time.time())
     paused = {PAUSED: f"{read_seconds(known.get(PAUSED)) + max(paused_s, 0.0):.1f}"}
     # before the status, or a sweep would see a dead owner
     _set_tags(run.client, run.run_id, tags | paused)
@@ -198,13 +199,13 @@ def _reopen(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool)
 
 
 @contextmanager
-def _beating(folder: RunFolder) -> Iterator[None]:
+def _beating(folder: RunDir) -> Iterator[None]:
     done = threading.Event()
 
     def _beat() -> None:
-        folder.beat()
+        folder.record_heartbeat()
         while not done.wait(BEAT_EVERY_S):
-            folder.beat()
+            folder.record_heartbeat()
 
     thread = threading.Thread(target=_beat, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Owner marks of what runs write: see `eyevsai.ownership`."""
+"""Owner marks of what runs write: see `eyevsai.store.ownership`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mlflow.entities import LoggedModel
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from eyevsai.ownership import write_mark
-from eyevsai.store_id import ensure_store_id
+from eyevsai.store.identity import ensure_store_id
+from eyevsai.store.ownership import write_mark
 
 
 def mark_run(client: MlflowClient, run_id: str) -> None:

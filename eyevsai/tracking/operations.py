@@ -20,17 +20,17 @@ from mlflow.entities import (
     RunTag,
 )
 
-from eyevsai.run_folder import MODEL_ID, REJECTED, RunFolder
+from eyevsai.store.run_dir import MODEL_ID, REJECTED, RunDir
 from eyevsai.tracking.marks import mark_model
 
 PARAMS_PER_CALL = 100
 ERROR_LENGTH = 500  # of what a tag says of a failure
 FILES, MODEL_FILES = "files", "model_files"  # where in a run folder they wait
 
-Carrier = Callable[[MlflowClient, RunFolder, dict[str, Any]], None]
+Carrier = Callable[[MlflowClient, RunDir, dict[str, Any]], None]
 
 
-def log_params(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+def log_params(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Logs settings, except those that `mlflow run` logged already as it was given them."""
     there = client.get_run(folder.run_id).data.params
     new = [Param(name, value) for name, value in arguments["values"].items() if name not in there]
@@ -38,14 +38,14 @@ def log_params(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any
         client.log_batch(folder.run_id, params=new[start : start + PARAMS_PER_CALL])
 
 
-def set_tags(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+def set_tags(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Sets tags of the run."""
     client.log_batch(
         folder.run_id, tags=[RunTag(name, value) for name, value in arguments["values"].items()]
     )
 
 
-def log_metrics(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+def log_metrics(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Logs one row; a point of the same time, step and value is one point to MLflow."""
     time_ms, step = arguments["time_ms"], arguments["step"]
     client.log_batch(
@@ -54,14 +54,14 @@ def log_metrics(client: MlflowClient, folder: RunFolder, arguments: dict[str, An
     )
 
 
-def log_file(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+def log_file(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Uploads a file of the run folder as an artifact."""
     client.log_artifact(
         folder.run_id, str(folder.path / arguments["file"]), arguments["artifact_folder"]
     )
 
 
-def log_dataset(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+def log_dataset(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Logs what the run learned from as an MLflow dataset input."""
     entity = Dataset(
         name=arguments["name"],
@@ -75,7 +75,7 @@ def log_dataset(client: MlflowClient, folder: RunFolder, arguments: dict[str, An
     )
 
 
-def log_model(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+def log_model(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Uploads the model folder as a logged model of the run and keeps its id."""
     if folder.read(MODEL_ID) is not None:
         return
@@ -96,12 +96,12 @@ def log_model(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]
     folder.write(MODEL_ID, model.model_id)
 
 
-def log_model_files(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+def log_model_files(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Uploads more files into a logged model."""
     client.log_model_artifacts(arguments["model_id"], str(folder.path / arguments["folder"]))
 
 
-def end_run(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+def end_run(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """End the run; one whose writes were rejected is never FINISHED."""
     status, rejected = arguments["status"], folder.read(REJECTED)
     if rejected is not None and status == "FINISHED":

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from eyevsai.core.machine import boot_id, machine_id
-from eyevsai.run_folder import RunFolder
+from eyevsai.store.run_dir import RunDir
 
 BEAT_EVERY_S, SILENT_AFTER_S = 5.0, 60.0
 
@@ -35,7 +35,7 @@ def owner() -> dict[str, str]:
     return {"host": process["host"], "process": json.dumps(process)}
 
 
-def has_died(text: str, folder: RunFolder) -> bool:
+def has_died(text: str, folder: RunDir) -> bool:
     """Return True if the process that a run's `process` tag describes has ended; False where that
     cannot be known.
 
@@ -52,7 +52,7 @@ def has_died(text: str, folder: RunFolder) -> bool:
             process.get(name) and process[name] == here[name] for name in ("machine", "boot")
         )
         if not same or process["namespace"] != here["namespace"]:
-            beat = folder.last_beat()
+            beat = folder.last_heartbeat()
             return beat is not None and time.time() - beat > SILENT_AFTER_S
         return not _is_running(int(process["pid"]), float(process["started"]))
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -19,7 +19,7 @@ from mlflow.store.tracking.dbmodels.models import (
     SqlTag,
 )
 
-from eyevsai.store import all_pages, list_experiments
+from eyevsai.store.backend import iter_pages, list_experiments
 
 PARTS = "parts"  # of what a run says of its data: the datasets that these are composed of
 PAUSED = "paused_s"  # the tag of a resumed run: seconds in which nobody worked on it
@@ -54,7 +54,7 @@ def read_runs(client: MlflowClient, ids: Sequence[str]) -> dict[str, Result]:
     """The results of these runs by MLflow's own search, as a server answers it."""
     experiments = [each.experiment_id for each in list_experiments(client)]
     wanted = f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in ids)})"
-    runs: Iterator[Run] = all_pages(
+    runs: Iterator[Run] = iter_pages(
         lambda token: client.search_runs(
             experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, page_token=token
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow import MlflowClient
 
 from eyevsai.core.errors import JobError
-from eyevsai.run_folder import RunFolder
+from eyevsai.store.run_dir import RunDir
 from eyevsai.tracking.operations import CARRIERS, FILES, MODEL_FILES, Carrier
 from eyevsai.tracking.spool import Spool
 
@@ -33,7 +33,7 @@ class Run:
     """A run that is being written to, by way of a spool: no call waits for the store."""
 
     def __init__(
-        self, client: MlflowClient, folder: RunFolder, experiment_id: str, spool: Spool
+        self, client: MlflowClient, folder: RunDir, experiment_id: str, spool: Spool
     ) -> None:
         self.client = client
         self.folder = folder
@@ -151,13 +151,13 @@ class Run:
         )
 
 
-def make_spool(client: MlflowClient, folder: RunFolder, carriers: Mapping[str, Carrier]) -> Spool:
+def make_spool(client: MlflowClient, folder: RunDir, carriers: Mapping[str, Carrier]) -> Spool:
     """The spool of a run, not yet started; `carriers` carry out operations of other rooms."""
     table = {**CARRIERS, **carriers}
     return Spool(folder.path, lambda kind, arguments: table[kind](client, folder, arguments))
 
 
-def open_run(client: MlflowClient, folder: RunFolder, carriers: Mapping[str, Carrier]) -> Run:
+def open_run(client: MlflowClient, folder: RunDir, carriers: Mapping[str, Carrier]) -> Run:
     """A run of the store, with its spool started."""
     spool = make_spool(client, folder, carriers)
     spool.start()

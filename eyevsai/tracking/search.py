@@ -15,7 +15,8 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
 from eyevsai.evaluation.scores import SCORES
-from eyevsai.store import CLASSES_SHA256, all_pages, list_experiments
+from eyevsai.store.backend import iter_pages, list_experiments
+from eyevsai.store.tags import CLASSES_SHA256
 
 CLASSES = "classes.json"  # the artifact of a training run that names its classes
 IMPORTED = "imported"  # the tag of a run that another registry knew first: its name there
@@ -105,7 +106,7 @@ def _find_all(tracking_uri: str, wanted: str) -> list[FoundRun]:
     newest = ["attributes.end_time DESC"]
     return [
         _describe(run)
-        for run in all_pages(
+        for run in iter_pages(
             lambda token: client.search_runs(
                 experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token
             )
@@ -149,7 +150,7 @@ def find_study(
         f"{_spell(conditions)} and attributes.status = 'FINISHED'",
         ["attributes.end_time DESC"],
     )
-    runs = all_pages(
+    runs = iter_pages(
         lambda token: client.search_runs(
             experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token
         )

@@ -22,8 +22,8 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.retry import BACKOFF_S, is_write_conflict
-from eyevsai.run_folder import REJECTED
-from eyevsai.store import shown
+from eyevsai.store.run_dir import REJECTED
+from eyevsai.store.uris import mask_password
 
 log = logging.getLogger("eyevsai")
 # a traceback a try; the spool says it once
@@ -203,7 +203,7 @@ class Spool:
 
 
 def _first_line(error: Exception) -> str:
-    return shown((str(error) or type(error).__name__).splitlines()[0])[:200]
+    return mask_password((str(error) or type(error).__name__).splitlines()[0])[:200]
 
 
 def is_refusal(error: Exception) -> bool:

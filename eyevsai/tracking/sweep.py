@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as Entity
 
 from eyevsai.core.errors import UserError
-from eyevsai.run_folder import RunFolder, finish_deletions
-from eyevsai.store import all_pages, list_experiments
+from eyevsai.store.backend import iter_pages, list_experiments
+from eyevsai.store.run_dir import RunDir, finish_deletions
 from eyevsai.tracking.ended import sync
 from eyevsai.tracking.lifetime import ENDED_BY, RESUMED
 from eyevsai.tracking.operations import Carrier
@@ -47,7 +47,7 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
         if now.info.status == "FAILED" and ENDED_BY in now.data.tags:
             client.set_terminated(run.info.run_id, "KILLED", run.info.end_time)
     for run in _search(client, f"attributes.status = 'RUNNING' and {here}"):
-        run_id, folder = run.info.run_id, RunFolder(state_root, run.info.run_id)
+        run_id, folder = run.info.run_id, RunDir(state_root, run.info.run_id)
         if not has_died(run.data.tags.get("process", ""), folder):
             continue
         if folder.path.is_dir():
@@ -71,4 +71,4 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
 
 def _search(client: MlflowClient, wanted: str) -> Iterator[Entity]:
     experiments = [each.experiment_id for each in list_experiments(client)]
-    return all_pages(lambda token: client.search_runs(experiments, wanted, page_token=token))
+    return iter_pages(lambda token: client.search_runs(experiments, wanted, page_token=token))

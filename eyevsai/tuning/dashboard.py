@@ -16,7 +16,7 @@ from optuna.storages import BaseStorage
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.extras import missing_extra
-from eyevsai.store import shown, sqlite_path
+from eyevsai.store.uris import mask_password, sqlite_path
 from eyevsai.tuning.gathered import GatheredStorage
 from eyevsai.tuning.study import Place
 
@@ -48,7 +48,8 @@ def serving_studies(folder: Path, url: str | None, host: str, port: int) -> Iter
     storage = _open(folder, url)
     if not storage.get_all_studies():
         raise UserError(
-            f"There are no studies in {shown(url) if url else folder}. Begin one with eyevsai "
+            f"There are no studies in {mask_password(url) if url else folder}. Begin one with "
+            "eyevsai "
             "tune, or "
             "name the database of others with --storage."
         )

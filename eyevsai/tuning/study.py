@@ -23,8 +23,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from eyevsai.core.errors import JobError, TrialPruned, UserError
 from eyevsai.core.settings import Settings
 from eyevsai.data.randomness import seed_for
-from eyevsai.run_folder import describe_change
-from eyevsai.store import shown
+from eyevsai.store.run_dir import describe_change
+from eyevsai.store.uris import mask_password
 from eyevsai.tuning.samplers import make_pruner, make_sampler
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.tuning.space import Space
@@ -93,10 +93,10 @@ class Place:
             ):  # tables are made without one
                 return RDBStorage(self.url, engine_kwargs={"pool_pre_ping": True})
         except Exception as error:  # database drivers raise of every kind
-            where = shown(self.url) if self.url else str(self.file)
+            where = mask_password(self.url) if self.url else str(self.file)
             raise UserError(
                 f"The storage of studies {where} cannot be opened "
-                f"({shown(str(error).splitlines()[0])}). "
+                f"({mask_password(str(error).splitlines()[0])}). "
                 "Mend it, or name another with --storage."
             ) from error
 

@@ -17,7 +17,7 @@ import torch
 from mlflow import MlflowClient
 
 from eyevsai.core.errors import TerminationRequested
-from eyevsai.run_folder import RunFolder
+from eyevsai.store.run_dir import RunDir
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.loop import Trainer
 from tests.invoke import ROOT, invoke
@@ -157,7 +157,7 @@ class Place:
         """
         environment = {"MLFLOW_TRACKING_URI": self.uri, "EYEVSAI_STATE": str(self.folder / "state")}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(RunFolder, "delete", lambda folder: None)
+            patch.setattr(RunDir, "delete", lambda folder: None)
             inject(patch, fault)
             words = self.command(**settings)[3:]
             return invoke(self.folder, *words, code=code, **environment)
@@ -198,7 +198,7 @@ class Place:
             )
             for name in names
         }
-        checkpoint = Checkpoints(RunFolder(self.folder / "state", run_id).checkpoints).load()
+        checkpoint = Checkpoints(RunDir(self.folder / "state", run_id).checkpoints).load()
         return Outcome(history, checkpoint.tensors if checkpoint else {}, run.info.status)
 
 

@@ -31,8 +31,8 @@ from eyevsai.registry.models import logged_model_of, open_registry, read_models
 from eyevsai.registry.registration import register
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.stages import DELETING, put
-from eyevsai.run_folder import RunFolder
-from eyevsai.store import open_store
+from eyevsai.store.backend import open_store
+from eyevsai.store.run_dir import RunDir
 from tests.conftest import ROOT, copy_store, create_database, move_paths, once
 from tests.faults.test_store import Server
 from tests.invoke import invoke, restored_process
@@ -125,7 +125,7 @@ def add(client: MlflowClient, package: Path, state: Path, status: str = "FINISHE
     """
     run_id = client.create_run("0", tags={"eyevsai": "1", "job": "train", **vars(NAME)}).info.run_id
     client.log_text(run_id, "a" * 1000, "config.json")
-    folder = RunFolder(state, run_id)
+    folder = RunDir(state, run_id)
     folder.checkpoints.mkdir(parents=True)
     (folder.checkpoints / "1.json").write_text("{}")
     model = client.create_logged_model(

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 
-from eyevsai.run_folder import RunFolder
+from eyevsai.store.run_dir import RunDir
 from eyevsai.training.checkpoint import Checkpoints
 from tests.conftest import find_port, write_images
 from tests.faults.runs import Place, make_place
@@ -146,7 +146,7 @@ def test_what_is_no_number_on_one_rank_ends_all_before_the_update(place: Place) 
     assert "Traceback" not in done.stderr
     assert only_status(place) == "FAILED"
     (run_id,) = place.run_ids()
-    checkpoint = Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load()
+    checkpoint = Checkpoints(RunDir(place.folder / "state", run_id).checkpoints).load()
     assert len(checkpoint.state["progress"]["rows"]) == 1
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint.tensors.values())
 

@@ -21,7 +21,7 @@ import pytest
 from eyevsai.core.errors import TerminationRequested
 from eyevsai.jobs import signals
 from eyevsai.jobs.signals import ending_with_mlflow_run, ending_with_parent, stopping
-from eyevsai.run_folder import RunFolder
+from eyevsai.store.run_dir import RunDir
 from eyevsai.tracking.process import describe_process, has_died
 from eyevsai.tracking.sweep import sweep
 from eyevsai.training.checkpoint import Checkpoints
@@ -72,7 +72,7 @@ def test_signal_saves_the_step_and_ends_the_run_killed(
         signal.Signals(numbers[0]).name,
     )
     progress = (
-        Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load().state["progress"]
+        Checkpoints(RunDir(place.folder / "state", run_id).checkpoints).load().state["progress"]
     )
     assert progress["steps"] > 0 or len(progress["rows"]) > 1
 
@@ -91,7 +91,7 @@ def test_step_that_hangs_leaves_the_last_checkpoint(place: Place) -> None:
     (run_id,) = place.run_ids()
     assert place.client.get_run(run_id).info.status == "KILLED"
     progress = (
-        Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load().state["progress"]
+        Checkpoints(RunDir(place.folder / "state", run_id).checkpoints).load().state["progress"]
     )
     assert (len(progress["rows"]), progress["steps"]) == (1, 0)
 
@@ -207,10 +207,10 @@ def owner(place: Place, run_id: str) -> int:
 def test_stale_process_detection(
     tmp_path: Path, changes: dict, beat_age_s: float | None, died: bool
 ) -> None:
-    folder = RunFolder(tmp_path, "run")
+    folder = RunDir(tmp_path, "run")
     if beat_age_s is not None:
         folder.path.mkdir(parents=True)
-        folder.beat()
+        folder.record_heartbeat()
         os.utime(folder.path / "heartbeat", (time.time() - beat_age_s,) * 2)
     assert has_died(json.dumps(describe_process() | changes), folder) is died
     assert not has_died("no process at all", folder)

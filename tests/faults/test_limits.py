@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eyevsai.run_folder import RunFolder
+from eyevsai.store.run_dir import RunDir
 from eyevsai.training.checkpoint import Checkpoints
 from tests.conftest import ROOT, TRAINED, Eyevsai
 from tests.faults.runs import Place, make_place
@@ -111,7 +111,7 @@ def test_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     (run_id,) = place.run_ids()
     assert place.client.get_run(run_id).info.status == "FAILED"
     assert not place.client.search_registered_models()
-    checkpoint = Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load()
+    checkpoint = Checkpoints(RunDir(place.folder / "state", run_id).checkpoints).load()
     assert len(checkpoint.state["progress"]["rows"]) == 1
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint.tensors.values())
 
@@ -177,7 +177,7 @@ def test_full_disk_leaves_the_previous_checkpoint(
     (run_id,) = place.run_ids()
     assert place.client.get_run(run_id).info.status == "FAILED"
     assert not place.client.search_registered_models()
-    checkpoint = Checkpoints(RunFolder(small_disk, run_id).checkpoints).load()
+    checkpoint = Checkpoints(RunDir(small_disk, run_id).checkpoints).load()
     assert checkpoint.state["progress"]["rows"]
     ballast.unlink()
     command = place.command(resume=run_id)
@@ -234,7 +234,7 @@ def test_full_database_disk_delays_nothing_and_is_synced_later(
     assert "eyevsai sync" in said.splitlines()[-1]
     assert "Traceback" not in said
     (run_id,) = place.run_ids()
-    assert Checkpoints(RunFolder(place.folder / "state", run_id).checkpoints).load() is not None
+    assert Checkpoints(RunDir(place.folder / "state", run_id).checkpoints).load() is not None
     assert not place.client.search_model_versions()
     ballast.unlink()
     sync(place)

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from eyevsai.registry.models import RegisteredModel, open_registry, read_model
 from eyevsai.registry.stages import Holder, disagreements, holder_of, put, settle
-from eyevsai.store import open_store
+from eyevsai.store.backend import open_store
 from tests.conftest import ROOT, copy_store, create_database
 
 Record = Callable[[str, object], None]

@@ -40,7 +40,7 @@ from eyevsai.registry.models import KnownVersion, read_models
 from eyevsai.registry.registration import CARRIERS
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.serving.package import MODEL_FOLDER, fetch_package
-from eyevsai.store import open_store
+from eyevsai.store.backend import open_store
 from eyevsai.tracking.lifetime import start_run
 from eyevsai.tracking.marks import mark_run
 from eyevsai.tracking.run import Run

@@ -24,8 +24,8 @@ from mlflow import MlflowClient
 
 from eyevsai.core.names import ModelName
 from eyevsai.registry.registration import register
-from eyevsai.run_folder import RunFolder
-from eyevsai.store import open_store
+from eyevsai.store.backend import open_store
+from eyevsai.store.run_dir import RunDir
 from eyevsai.tracking.experiment import describe_experiment, find_experiment
 from eyevsai.tracking.run import open_run
 from tests.conftest import ROOT, Eyevsai, create_database, find_port
@@ -311,7 +311,7 @@ def test_many_runs_log_one_dataset_at_the_same_moment(
     client = MlflowClient(tracking_uri=open_store())
     runs = []
     for _ in range(8):
-        folder = RunFolder(tmp_path / "state", client.create_run("0").info.run_id)
+        folder = RunDir(tmp_path / "state", client.create_run("0").info.run_id)
         folder.path.mkdir(parents=True)
         runs.append(open_run(client, folder, {}))
     for number in range(10):

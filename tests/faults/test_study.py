@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from eyevsai.models.shallow.settings import SvmSettings
-from eyevsai.run_folder import RunFolder
+from eyevsai.store.run_dir import RunDir
 from eyevsai.tracking.process import has_died
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.tuning.space import declared_space
@@ -53,7 +53,7 @@ def tune(folder: Path, url: str | None, count: int, worker: int) -> None:
     study, process = open_study(folder, url, count), json.dumps(describe_process())
     while True:
         study.sweep(
-            lambda described, run_id: has_died(described, RunFolder(folder, "none")),
+            lambda described, run_id: has_died(described, RunDir(folder, "none")),
             lambda run_id: None,
         )
         trial = study.ask(0, worker, process)

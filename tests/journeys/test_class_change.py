@@ -193,9 +193,9 @@ def test_other_classes_reach_production_by_consent_only(
 def test_a_run_that_is_resumed_takes_the_consent_that_is_given_now(workplace: Path) -> None:
     from eyevsai.config import compose_train
     from eyevsai.jobs.resume import restore_config
-    from eyevsai.run_folder import CONFIG, RunFolder
+    from eyevsai.store.run_dir import CONFIG, RunDir
 
-    folder = RunFolder(workplace / "state", "0" * 32)
+    folder = RunDir(workplace / "state", "0" * 32)
     folder.path.mkdir(parents=True)
     begun = compose_train({"model": "deep_v1", "epochs": 3})
     folder.write(CONFIG, json.loads(json.dumps(begun.flat())))

@@ -25,7 +25,7 @@ from eyevsai.engines.local import LocalEngine
 from eyevsai.engines.settings import EngineSettings
 from eyevsai.jobs import train_all
 from eyevsai.models.deep_v1.network import Block
-from eyevsai.store import PARENT
+from eyevsai.store.tags import PARENT
 from tests.conftest import ROOT, Eyevsai
 from tests.in_process_engine import InProcessEngine
 from tests.journeys.conftest import MlflowRun

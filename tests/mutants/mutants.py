@@ -33,7 +33,7 @@ MUTANTS = [
     ),
     Mutant(
         "2: a fresh store is created once",
-        "eyevsai/store.py",
+        "eyevsai/store/backend.py",
         "with lock_store(uri):",
         "with nullcontext():",
     ),

@@ -26,7 +26,7 @@ from eyevsai.registry.classes import (
 )
 from eyevsai.registry.models import find_model
 from eyevsai.registry.registration import register
-from eyevsai.store import CLASSES_SHA256
+from eyevsai.store.tags import CLASSES_SHA256
 from eyevsai.tracking.search import find_study
 
 NAME = ModelName("birds", "deep_v1", "standard")

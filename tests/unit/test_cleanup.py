@@ -18,7 +18,7 @@ from eyevsai.registry.models import KnownVersion, RegisteredModel
 from eyevsai.registry.orphans import plan_orphans
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.survey import Survey
-from eyevsai.store_id import StoreId
+from eyevsai.store.identity import StoreId
 
 NAMES = ("pets-deep_v1-standard", "pets-deep_v2-resnet", "pets")
 STAGES = ("None", "None", "None", "Archived", "Staging", "Production")
@@ -238,16 +238,16 @@ class TestPlaces:
     def test_run_folders_of_another_store_are_left_alone(
         self, client: MlflowClient, workplace: Path
     ) -> None:
-        from eyevsai.run_folder import STORE, RunFolder
-        from eyevsai.store import identify_store
+        from eyevsai.store.run_dir import STORE, RunDir
+        from eyevsai.store.uris import canonical_uri
 
         stores = {
-            "a" * 32: identify_store(client.tracking_uri),
+            "a" * 32: canonical_uri(client.tracking_uri),
             "b" * 32: "sqlite:////elsewhere/mlflow.db",
             "c" * 32: None,
         }
         for run_id, store in stores.items():
-            folder = RunFolder(workplace / "state", run_id)
+            folder = RunDir(workplace / "state", run_id)
             folder.path.mkdir(parents=True)
             if store:
                 folder.write(STORE, store)

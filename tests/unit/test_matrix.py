@@ -13,7 +13,7 @@ from eyevsai.jobs.matrix import Cell, compose_cells, find_recipes
 from eyevsai.jobs.train_all import compose_train_all
 from eyevsai.matrix_commands import settings_of_command
 from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.store import open_store
+from eyevsai.store.backend import open_store
 from tests.conftest import write_images
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai import ownership, store_id
 from eyevsai.jobs.doctor import adopt
-from eyevsai.ownership import MARK, is_owned, write_mark
 from eyevsai.registry.artifacts import Artifacts
 from eyevsai.registry.cleanup import Item, Plan
 from eyevsai.registry.deletion import Deletion
 from eyevsai.registry.orphans import plan_orphans
 from eyevsai.registry.survey import Survey
-from eyevsai.store_id import adopt_store, ensure_store_id, read_store_id
+from eyevsai.store import identity, ownership
+from eyevsai.store.identity import adopt_store, ensure_store_id, read_store_id
+from eyevsai.store.ownership import MARK, is_owned, write_mark
 from eyevsai.tracking.marks import mark_model, mark_run
 
 
@@ -189,7 +189,7 @@ def test_store_of_another_machine_is_in_doubt(
 ) -> None:
     ensure_store_id(client, "0")
     for machine in ("another", ""):
-        monkeypatch.setattr(store_id, "machine_id", lambda machine=machine: machine)
+        monkeypatch.setattr(identity, "machine_id", lambda machine=machine: machine)
         assert read_store_id(client).doubt
 
 
@@ -216,11 +216,15 @@ def test_addresses_of_one_postgresql_are_one_store(postgres: str) -> None:
         uri.replace("postgresql", name, 1) for name in ("postgresql+psycopg", "postgresql+psycopg2")
     ]
     places = [
-        store_id.place_of(each) for each in (*drivers, drivers[0].replace("127.0.0.1", "localhost"))
+        identity.identify_database(each)
+        for each in (*drivers, drivers[0].replace("127.0.0.1", "localhost"))
     ]
     assert places[0] == places[1] == places[2]
     other = create_database(postgres, "ownership_copy")
-    assert store_id.place_of(other.replace("postgresql", "postgresql+psycopg", 1)) != places[0]
+    assert (
+        identity.identify_database(other.replace("postgresql", "postgresql+psycopg", 1))
+        != places[0]
+    )
 
 
 def test_renamed_original_stays_the_owner_and_its_copy_does_not(
@@ -280,4 +284,6 @@ def test_login_without_rights_identifies_postgresql_as_its_owner_does(postgres: 
     )
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
         connection.execute("create role plain login")
-    assert store_id.place_of(uri.replace("eyevsai@", "plain@")) == store_id.place_of(uri)
+    assert identity.identify_database(
+        uri.replace("eyevsai@", "plain@")
+    ) == identity.identify_database(uri)

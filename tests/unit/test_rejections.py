@@ -15,7 +15,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from eyevsai.core.errors import JobError
 from eyevsai.registry.registration import CARRIERS
-from eyevsai.run_folder import REJECTED, RunFolder
+from eyevsai.store.run_dir import REJECTED, RunDir
 from eyevsai.tracking import spool as module
 from eyevsai.tracking.lifetime import start_run
 from eyevsai.tracking.run import Unsynced
@@ -65,7 +65,7 @@ def test_rejection_and_own_defect_are_not_retried(tmp_path: Path, error: Excepti
 def test_version_without_a_stored_model_is_never_registered(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+    def refuse(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
         raise MlflowException("the artifact store rejects it", INVALID_PARAMETER_VALUE)
 
     uri = f"sqlite:///{workplace / 'mlflow.db'}"
@@ -86,7 +86,7 @@ def test_version_without_a_stored_model_is_never_registered(
 
 
 def test_rejection_while_the_end_drains_leaves_the_run_failed(workplace: Path) -> None:
-    def refuse_late(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+    def refuse_late(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
         time.sleep(0.5)
         raise MlflowException("too late", INVALID_PARAMETER_VALUE)
 
@@ -98,11 +98,11 @@ def test_rejection_while_the_end_drains_leaves_the_run_failed(workplace: Path) -
         run.operation("late")
     found = MlflowClient(tracking_uri=uri).get_run(run.run_id)
     assert (found.info.status, "too late" in found.data.tags["error"]) == ("FAILED", True)
-    assert RunFolder(workplace / "state", run.run_id).path.is_dir()
+    assert RunDir(workplace / "state", run.run_id).path.is_dir()
 
 
 def test_reason_of_a_failure_is_logged_although_a_write_was_rejected(workplace: Path) -> None:
-    def refuse(client: MlflowClient, folder: RunFolder, arguments: dict[str, Any]) -> None:
+    def refuse(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
         raise MlflowException("no", INVALID_PARAMETER_VALUE)
 
     uri = f"sqlite:///{workplace / 'mlflow.db'}"

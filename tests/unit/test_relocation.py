@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 
 from eyevsai.core.errors import UserError
 from eyevsai.jobs.doctor import examine
-from eyevsai.relocation import find_moved_from, relocate
-from eyevsai.store import open_store
+from eyevsai.store.backend import open_store
+from eyevsai.store.relocate import find_original_dir, relocate
 
 
 def make_project(folder: Path, template: Path) -> str:
@@ -73,4 +73,4 @@ def test_a_project_that_stands_where_it_was_is_left_alone(
     tmp_path: Path, template_store: Path
 ) -> None:
     make_project(tmp_path / "here", template_store)
-    assert find_moved_from(tmp_path / "here" / "mlflow.db") is None
+    assert find_original_dir(tmp_path / "here" / "mlflow.db") is None

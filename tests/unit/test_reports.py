@@ -33,7 +33,7 @@ from eyevsai.reports.overview import list_versions, summarize, write_csv
 from eyevsai.reports.overview_page import render_overview_page
 from eyevsai.reports.overview_pictures import draw_overview
 from eyevsai.reports.thumbnail import draw_png
-from eyevsai.run_folder import HEARTBEAT
+from eyevsai.store.run_dir import HEARTBEAT
 from eyevsai.tracking.lifetime import start_run
 from eyevsai.tracking.results import Result, read_columns, read_results, read_runs
 from tests.conftest import write_images

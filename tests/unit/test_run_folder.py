@@ -12,7 +12,7 @@ import pytest
 
 from eyevsai.core import machine
 from eyevsai.core.errors import UserError
-from eyevsai.run_folder import LOCK, TRASH, RunFolder, finish_deletions, run_folders
+from eyevsai.store.run_dir import LOCK, TRASH, RunDir, finish_deletions, list_run_dirs
 from eyevsai.tracking.process import describe_process, has_died
 
 
@@ -20,11 +20,11 @@ def test_lock_of_a_deleted_folder_is_not_the_lock_of_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process opens the lock file, the owner deletes the folder, a third one claims the run."""
-    from eyevsai import run_folder
+    from eyevsai.store import run_dir
 
-    folder = RunFolder(tmp_path, "run")
-    acquire, opened = run_folder.FileLock.acquire, []
-    with folder.claim():
+    folder = RunDir(tmp_path, "run")
+    acquire, opened = run_dir.FileLock.acquire, []
+    with folder.lock():
         pass
 
     def late(self, *arguments, **named):  # type: ignore[no-untyped-def]
@@ -33,21 +33,21 @@ def test_lock_of_a_deleted_folder_is_not_the_lock_of_the_new_one(
             folder.delete()  # between the look at the lock file and its lock
         return acquire(self, *arguments, **named)
 
-    monkeypatch.setattr(run_folder.FileLock, "acquire", late)
-    with folder.claim():
+    monkeypatch.setattr(run_dir.FileLock, "acquire", late)
+    with folder.lock():
         assert (folder.path / LOCK).exists()
         with pytest.raises(UserError, match="is alive"):
-            folder.claim()
+            folder.lock()
 
 
 def test_deletion_takes_nothing_of_the_next_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eyevsai import run_folder
+    from eyevsai.store import run_dir
 
     folder, rmtree, reached = (
-        RunFolder(tmp_path, "run"),
-        run_folder.shutil.rmtree,
+        RunDir(tmp_path, "run"),
+        run_dir.shutil.rmtree,
         threading.Event(),
     )
 
@@ -56,13 +56,13 @@ def test_deletion_takes_nothing_of_the_next_owner(
         time.sleep(0.3)
         rmtree(path, **named)
 
-    monkeypatch.setattr(run_folder.shutil, "rmtree", slow)
-    with folder.claim():
+    monkeypatch.setattr(run_dir.shutil, "rmtree", slow)
+    with folder.lock():
         (folder.path / "spool.jsonl").write_text("old")
         deleting = threading.Thread(target=folder.delete)
         deleting.start()
         reached.wait(5)
-    with folder.claim():
+    with folder.lock():
         (folder.path / "spool.jsonl").write_text("new")
         deleting.join()
         assert (folder.path / "spool.jsonl").read_text() == "new"
@@ -71,7 +71,7 @@ def test_deletion_takes_nothing_of_the_next_owner(
 def test_interrupted_deletion_is_finished_later(tmp_path: Path) -> None:
     trash = tmp_path / "runs" / f"{TRASH}run.1234"
     trash.mkdir(parents=True)
-    assert run_folders(tmp_path) == []
+    assert list_run_dirs(tmp_path) == []
     finish_deletions(tmp_path)
     assert not trash.exists()
 
@@ -98,10 +98,10 @@ def test_process_of_an_unknown_machine_is_judged_by_its_heartbeat(
     dead = describe_process() | {"pid": 2**22 - 1} | changes
     for name, value in here.items():
         monkeypatch.setattr(process, name, lambda value=value: value)
-    folder = RunFolder(tmp_path, "run")
+    folder = RunDir(tmp_path, "run")
     assert not has_died(json.dumps(dead), folder)
     folder.path.mkdir(parents=True)
-    folder.beat()
+    folder.record_heartbeat()
     assert not has_died(json.dumps(dead), folder)
     os.utime(folder.path / "heartbeat", (time.time() - 3600,) * 2)
     assert has_died(json.dumps(dead), folder)

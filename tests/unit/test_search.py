@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai.store import find_store
+from eyevsai.store.uris import find_store
 from eyevsai.tracking.results import read_runs
 from eyevsai.tracking.search import find_study, find_tagged, read_json
 

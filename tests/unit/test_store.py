@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from eyevsai.core.errors import UserError
-from eyevsai.store import open_store, shown
+from eyevsai.store.backend import open_store
+from eyevsai.store.uris import mask_password
 from tests.forks import join_forks, start_fork
 
 
@@ -70,10 +71,13 @@ def test_a_file_that_is_no_database_is_said(workplace: Path) -> None:
 
 
 def test_passwords_are_never_shown() -> None:
-    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
-    assert shown("https://me:secret@host:1/x") == "https://***@host:1/x"
-    assert shown("request to http://secret@host/x failed") == "request to http://***@host/x failed"
-    assert shown("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+    assert mask_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert mask_password("https://me:secret@host:1/x") == "https://***@host:1/x"
+    assert (
+        mask_password("request to http://secret@host/x failed")
+        == "request to http://***@host/x failed"
+    )
+    assert mask_password("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
 
 
 @pytest.mark.parametrize(
@@ -84,5 +88,5 @@ def test_passwords_are_never_shown() -> None:
     ],
 )
 def test_a_password_is_never_shown(uri: str) -> None:
-    assert "secret" not in shown(uri)
-    assert "mlflow" in shown(uri)
+    assert "secret" not in mask_password(uri)
+    assert "mlflow" in mask_password(uri)

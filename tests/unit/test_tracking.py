@@ -12,7 +12,7 @@ from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested, UserError
 from eyevsai.jobs import signals
 from eyevsai.jobs.signals import JobStop
-from eyevsai.run_folder import RunFolder, run_folders
+from eyevsai.store.run_dir import RunDir, list_run_dirs
 from eyevsai.tracking import ended, lifetime, monitor
 from eyevsai.tracking import run as tracked
 from eyevsai.tracking.lifetime import start_run
@@ -50,7 +50,7 @@ def test_a_run_that_the_store_could_not_be_told_is_said_and_told_later(
             log_a_little(uri, workplace)
         assert caught.value.exit_code == 3
     assert statuses() == ["RUNNING"]
-    (folder,) = run_folders(workplace / "state")
+    (folder,) = list_run_dirs(workplace / "state")
     assert ended.sync(uri, folder, {}, 10) == 0
     assert statuses() == ["FINISHED"]
     assert not folder.path.exists()
@@ -64,7 +64,7 @@ def test_what_the_store_refuses_ends_the_run_failed(workplace: Path) -> None:
 
 
 def test_entries_of_another_store_are_kept(workplace: Path) -> None:
-    folder = RunFolder(workplace / "state", "ab" * 16)
+    folder = RunDir(workplace / "state", "ab" * 16)
     folder.path.mkdir(parents=True)
     Spool(folder.path, lambda kind, arguments: None).append("tags", values={"a": "b"})
     assert ended.sync(os.environ["MLFLOW_TRACKING_URI"], folder, {}, 5) == 1

@@ -17,7 +17,7 @@ from eyevsai.jobs.tuned import UNCHANGED, describe_tuned, find_objections, spell
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.models.transfer.settings import TransferSettings
-from eyevsai.store import find_store
+from eyevsai.store.uris import find_store
 
 NAME = ModelName("pets", "deep_v1", "standard")
 DEFAULTS = {"trial": 0, "state": "complete", "accuracy": 0.74, "epochs": 70}

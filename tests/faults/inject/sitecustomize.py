@@ -94,9 +94,9 @@ if os.environ.get("FAULT_RANK", os.environ.get("RANK", "0")) != os.environ.get("
     kind = "none"
 if kind and any(word.startswith(("eyevsai", "entrypoints")) for word in sys.orig_argv):
     if os.environ.get("FAULT_KEEP"):
-        from eyevsai.run_folder import RunFolder
+        from eyevsai.store.run_dir import RunDir
 
-        RunFolder.delete = lambda self: None
+        RunDir.delete = lambda self: None
     if kind in ("kill", "hang", "slow", "nan", "inf", "short"):
         fault_in_step()
     if kind in ("torn", "flip"):

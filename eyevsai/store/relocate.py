@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from eyevsai.core.errors import UserError
 
-PLACES = (  # what holds absolute paths in MLflow's tables
+PATH_COLUMNS = (  # what holds absolute paths in MLflow's tables
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -31,17 +31,17 @@ class Relocation:
     backup: Path
 
 
-def find_moved_from(store: Path) -> Path | None:
+def find_original_dir(store: Path) -> Path | None:
     """The folder from which the store was moved here with its artifacts; None when all is well.
 
     That is one in which an experiment's artifacts are said to be and are not, while they lie beside
     the store.
     """
-    with closing(_open(store)) as database:
+    with closing(_open_database(store)) as database:
         values = [
             value for (value,) in database.execute("select artifact_location from experiments")
         ]
-    for place in filter(None, map(_local, values)):
+    for place in filter(None, map(_local_path, values)):
         root, found, name = str(place).rpartition(f"/{ARTIFACTS}/")
         if found and not place.exists() and (store.parent / ARTIFACTS / name).is_dir():
             return Path(root)
@@ -59,31 +59,31 @@ def relocate(store: Path) -> Relocation:
     """
     backup = store.with_name(f"{store.name}.backup-{datetime.now():%Y%m%d-%H%M%S}")
     try:
-        before = find_moved_from(store)
+        before = find_original_dir(store)
         if before is None:
             raise UserError(
                 f"{store} was not moved: its artifacts are where it says. There is nothing to mend."
             )
-        with closing(_open(store)) as database:
+        with closing(_open_database(store)) as database:
             with closing(sqlite3.connect(backup)) as copy:
                 database.backup(copy)
             with database:
                 paths = sum(
-                    _replace(database, table, column, before, store.parent)
-                    for table, column in PLACES
+                    _replace_prefix(database, table, column, before, store.parent)
+                    for table, column in PATH_COLUMNS
                 )
     except (sqlite3.Error, OSError) as error:
         raise UserError(f"{store} cannot be mended: {error}. Nothing in it was changed.") from error
     return Relocation(before, store.parent, paths, backup)
 
 
-def _open(store: Path) -> sqlite3.Connection:
+def _open_database(store: Path) -> sqlite3.Connection:
     if not store.is_file():
         raise UserError(f"There is no store {store}.")
     return sqlite3.connect(store)
 
 
-def _local(value: str | None) -> Path | None:
+def _local_path(value: str | None) -> Path | None:
     """An artifact path on this machine; None for one of another kind."""
     parts = urlsplit(value or "")
     if not value or parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
@@ -91,7 +91,7 @@ def _local(value: str | None) -> Path | None:
     return Path(unquote(parts.path) if parts.scheme else value)
 
 
-def _replace(
+def _replace_prefix(
     database: sqlite3.Connection, table: str, column: str, before: Path, after: Path
 ) -> int:
     changed = 0

@@ -16,13 +16,14 @@ from urllib.parse import urlsplit
 
 from eyevsai.core.machine import machine_id
 from eyevsai.core.retry import retry_on_conflict
-from eyevsai.store import list_experiments, lock_store, shown, sqlite_path
+from eyevsai.store.backend import list_experiments, lock_store
+from eyevsai.store.uris import mask_password, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-STORE_ID, STORE_PLACE = "eyevsai.store_id", "eyevsai.store_place"  # tags of an experiment
-POSTGRES_PLACE = (
+STORE_ID, STORE_DATABASE = "eyevsai.store_id", "eyevsai.store_database"  # tags of an experiment
+POSTGRES_IDENTITY = (
     "select (select system_identifier from pg_control_system()), "
     "(select oid from pg_database where datname = current_database())"
 )
@@ -43,15 +44,15 @@ class StoreId:
 
 def read_store_id(client: MlflowClient) -> StoreId:
     """Return the identity of a store; nothing is written."""
-    tagged = _tagged(client)
+    tagged = _tagged_experiments(client)
     ids = frozenset(tags[STORE_ID] for _, tags in tagged)
     # a server is the same store under each of its addresses
     if client.tracking_uri.startswith("http"):
         return StoreId(ids)
-    place = place_of(client.tracking_uri)
+    place = identify_database(client.tracking_uri)
     for _, tags in tagged:
-        recorded = _parse(tags.get(STORE_PLACE, ""))
-        if not _is_same(recorded, place):
+        recorded = _parse(tags.get(STORE_DATABASE, ""))
+        if not _is_same_database(recorded, place):
             where = recorded.get("path") or recorded.get("server") or "an unknown place"
             doubt = f"its database is a copy of the one at {where}, or was restored from a copy"
             return StoreId(ids, doubt, recorded.get("path"))
@@ -67,7 +68,7 @@ def ensure_store_id(client: MlflowClient, experiment_id: str) -> str | None:
         with lock_store(client.tracking_uri, "id.lock"):
             found = read_store_id(client)
             if not found.ids:
-                return _write(client, experiment_id)
+                return _write_store_id(client, experiment_id)
     return None if found.doubt else min(found.ids)
 
 
@@ -78,21 +79,24 @@ def adopt_store(client: MlflowClient) -> StoreId | None:
     found = read_store_id(client)
     if not found.doubt:
         return None
-    for experiment_id, _ in _tagged(client):
-        _write(client, experiment_id)
+    for experiment_id, _ in _tagged_experiments(client):
+        _write_store_id(client, experiment_id)
     return found
 
 
-def _write(client: MlflowClient, experiment_id: str) -> str:
+def _write_store_id(client: MlflowClient, experiment_id: str) -> str:
     new = uuid.uuid4().hex
     # The UUID first: one without its place is in doubt, but the original's with the place of a copy
     # would not be.
-    for name, value in ((STORE_ID, new), (STORE_PLACE, json.dumps(place_of(client.tracking_uri)))):
+    for name, value in (
+        (STORE_ID, new),
+        (STORE_DATABASE, json.dumps(identify_database(client.tracking_uri))),
+    ):
         retry_on_conflict(partial(client.set_experiment_tag, experiment_id, name, value))
     return new
 
 
-def _tagged(client: MlflowClient) -> list[tuple[str, Mapping[str, str]]]:
+def _tagged_experiments(client: MlflowClient) -> list[tuple[str, Mapping[str, str]]]:
     """Return id and tags of the experiments that have a UUID."""
     found = list_experiments(client, deleted=True)
     return [(str(each.experiment_id), each.tags) for each in found if STORE_ID in each.tags]
@@ -106,7 +110,7 @@ def _parse(text: str) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def place_of(uri: str) -> dict[str, Any]:
+def identify_database(uri: str) -> dict[str, Any]:
     """Return what identifies the database of a store: the same for each address of it, another one
     for a copy.
     """
@@ -114,28 +118,28 @@ def place_of(uri: str) -> dict[str, Any]:
     if path is not None:
         return {"path": str(path.resolve()), "inode": path.stat().st_ino, "machine": machine_id()}
     if uri.startswith("postgresql"):
-        return _postgres_place(uri)
-    parts = urlsplit(shown(uri))
+        return _identify_postgres(uri)
+    parts = urlsplit(mask_password(uri))
     return {"server": f"{parts.hostname}:{parts.port}{parts.path}"}
 
 
-def _postgres_place(uri: str) -> dict[str, Any]:
+def _identify_postgres(uri: str) -> dict[str, Any]:
     import sqlalchemy
     from sqlalchemy.exc import SQLAlchemyError
 
     engine = sqlalchemy.create_engine(uri)
     try:
         with engine.connect() as connection:
-            cluster, database = connection.execute(sqlalchemy.text(POSTGRES_PLACE)).one()
+            cluster, database = connection.execute(sqlalchemy.text(POSTGRES_IDENTITY)).one()
         return {"server": f"postgresql {cluster}/{database}"}
     except SQLAlchemyError:  # a server that does not let this login ask
-        parts = urlsplit(shown(uri))
+        parts = urlsplit(mask_password(uri))
         return {"server": f"{parts.hostname}:{parts.port or 5432}{parts.path}"}
     finally:
         engine.dispose()
 
 
-def _is_same(recorded: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
+def _is_same_database(recorded: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
     """Return True if two places are of one database. A file that is moved keeps its inode, and a
     copy gets another.
     """

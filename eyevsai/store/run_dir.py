@@ -18,14 +18,16 @@ from filelock import FileLock, Timeout
 
 from eyevsai.core.errors import UserError
 
-CONFIG, BASIS, HEARTBEAT, LOCK, LOG = (
+CONFIG, FINGERPRINT, HEARTBEAT, LOCK, LOG = (
     "config.json",
     "basis.json",
     "heartbeat",
     "lock",
     "training.log",
 )
-ASKED = "asked.json"  # the configuration without what a study found, by which a run is known again
+REQUESTED_CONFIG = (
+    "asked.json"  # the configuration without what a study found, by which a run is known again
+)
 REJECTED = "rejected.json"  # the reason why the store rejected a write of the run
 TRASH = ".deleted-"  # begins the name of a folder that is being deleted
 RUNS = "runs"  # the folder of run folders below a state root
@@ -33,7 +35,7 @@ MODEL_ID, VERSION_URI, STORE = "model_id.json", "version.json", "store.json"
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunDir:
     """The folder of one run below the state root."""
 
     root: Path
@@ -54,7 +56,7 @@ class RunFolder:
         """The run's log, over all its starts."""
         return self.path / LOG
 
-    def claim(self) -> AbstractContextManager[object]:
+    def lock(self) -> AbstractContextManager[object]:
         """A held lock that says that this process works on the run; released when the process ends.
 
         Raises:
@@ -63,9 +65,9 @@ class RunFolder:
         try:
             while True:
                 self.path.mkdir(parents=True, exist_ok=True)
-                before = _identity(self.path / LOCK)
+                before = _inode(self.path / LOCK)
                 held = FileLock(self.path / LOCK).acquire(timeout=0)
-                if _identity(self.path / LOCK) == before:
+                if _inode(self.path / LOCK) == before:
                     return held
                 # of a folder that its owner has just deleted: not the lock of the one here now
                 held.lock.release()
@@ -91,16 +93,16 @@ class RunFolder:
         except (OSError, ValueError):
             return None
 
-    def forget(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Delete one of the folder's files, if it exists."""
         (self.path / name).unlink(missing_ok=True)
 
-    def beat(self) -> None:
+    def record_heartbeat(self) -> None:
         """Says that the process which works on the run is alive now."""
         with suppress(OSError):  # a heart that cannot be written must not end a run
             (self.path / HEARTBEAT).touch()
 
-    def last_beat(self) -> float | None:
+    def last_heartbeat(self) -> float | None:
         """When `beat` was last called, in seconds since 1970; None if never."""
         try:
             return (self.path / HEARTBEAT).stat().st_mtime
@@ -124,7 +126,7 @@ class RunFolder:
         return freed
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _inode(path: Path) -> tuple[int, int]:
     """Return device and inode of a file, which is created if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -132,7 +134,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def check_root(root: Path) -> None:
+def check_state_dir(root: Path) -> None:
     """Raise UserError if no run folder can be created below `root`."""
     try:
         (root / RUNS).mkdir(parents=True, exist_ok=True)
@@ -150,19 +152,19 @@ def finish_deletions(root: Path) -> None:
         shutil.rmtree(trash, ignore_errors=True)
 
 
-def run_folders(root: Path) -> list[RunFolder]:
+def list_run_dirs(root: Path) -> list[RunDir]:
     """All run folders below a state root, the one written to last first."""
     if not (root / RUNS).is_dir():
         return []
-    paths = sorted((root / RUNS).iterdir(), key=_changed_at, reverse=True)
+    paths = sorted((root / RUNS).iterdir(), key=_modified_at, reverse=True)
     return [
-        RunFolder(root, path.name)
+        RunDir(root, path.name)
         for path in paths
         if path.is_dir() and not path.name.startswith(TRASH)
     ]
 
 
-def _changed_at(path: Path) -> float:
+def _modified_at(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError:  # deleted since it was listed

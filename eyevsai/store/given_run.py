@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ENTRY_POINT = "mlflow.project.entryPoint"  # the tag of a run that `mlflow run` created
-VARIABLE = "MLFLOW_RUN_ID"
+RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
 
 
-def check_given(client: MlflowClient, run_id: str) -> None:
+def check_given_run(client: MlflowClient, run_id: str) -> None:
     """Refuse a run that was not created for this call: its content must not be overwritten.
 
     Raises:
@@ -27,24 +27,25 @@ def check_given(client: MlflowClient, run_id: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise _refusal(run_id, "this store does not have") from error
+        raise _rejection(run_id, "this store does not have") from error
     if run.info.lifecycle_stage != "active":
-        raise _refusal(run_id, "was deleted")
+        raise _rejection(run_id, "was deleted")
     if run.info.status != "RUNNING":
-        raise _refusal(run_id, f"is {run.info.status}")
+        raise _rejection(run_id, f"is {run.info.status}")
     if job := run.data.tags.get("job"):
-        raise _refusal(run_id, f"belongs to another call ({job})")
+        raise _rejection(run_id, f"belongs to another call ({job})")
     if (
         ENTRY_POINT not in run.data.tags
         or run.data.metrics
         or client.search_model_versions(f"run_id = '{run_id}'")
     ):
-        raise _refusal(run_id, "was not created by `mlflow run` for this call")
+        raise _rejection(run_id, "was not created by `mlflow run` for this call")
 
 
-def _refusal(run_id: str, why: str) -> UserError:
+def _rejection(run_id: str, why: str) -> UserError:
     return UserError(
-        f"{VARIABLE} names run {run_id}, which {why}. Nothing was logged. A new run is created "
+        f"{RUN_ID_VARIABLE} names run {run_id}, which {why}. Nothing was logged. A new run is "
+        "created "
         "without it: "
-        f"unset {VARIABLE}"
+        f"unset {RUN_ID_VARIABLE}"
     )

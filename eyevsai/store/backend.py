@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.extras import install_command, missing_extra
-from eyevsai.relocation import find_moved_from
+from eyevsai.store.relocate import find_original_dir
+from eyevsai.store.uris import find_store, mask_password, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,14 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("eyevsai")
 
-STUDIES = "studies"
-PARENT = "mlflow.parentRunId"  # the tag by which MLflow shows a run under another one
-# the tag of a study, and how many make one that train takes
-COMPLETE_TRIALS, MIN_COMPLETE = ("complete_trials", 10)
-# the tag with the hash of a class list: of versions, registered models and studies
-CLASSES_SHA256 = "classes_sha256"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-REACH_S = 10.0  # that a server has for its first answer
+CONNECT_TIMEOUT_S = 10.0  # that a server has for its first answer
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
@@ -48,24 +43,24 @@ def open_store() -> str:
             older MLflow, or is a server that wants a login or whose address holds one.
     """
     uri = find_store()
-    log.debug("The store is %s", shown(uri))
+    log.debug("The store is %s", mask_password(uri))
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme in DATABASES:
         with lock_store(uri):
-            _touch(uri)
-        refuse_moved(uri)
+            _create_or_check(uri)
+        check_not_moved(uri)
     elif scheme in ("http", "https"):
-        reach_server(uri)
-        _touch(uri)
+        check_server(uri)
+        _create_or_check(uri)
     else:
         raise UserError(
-            f"The store {shown(uri)} is a plain-file store, which MLflow no longer keeps. "
+            f"The store {mask_password(uri)} is a plain-file store, which MLflow no longer keeps. "
             "Unset MLFLOW_TRACKING_URI for sqlite:///mlflow.db, or name a database or a server."
         )
     return uri
 
 
-def reach_server(uri: str) -> None:
+def check_server(uri: str) -> None:
     """One attempt at the server: MLflow's own first question would be asked for four minutes, in
     silence.
 
@@ -78,62 +73,36 @@ def reach_server(uri: str) -> None:
 
     if "@" in urlsplit(uri).netloc:  # MLflow prints the address at the end of each run
         raise UserError(
-            f"The address {shown(uri)} holds a login, which would be shown. Set {LOGIN} instead."
+            f"The address {mask_password(uri)} holds a login, which would be shown. Set {LOGIN} "
+            "instead."
         )
     try:
-        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=REACH_S)
+        http_request(
+            get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=CONNECT_TIMEOUT_S
+        )
     except MlflowException as error:
         # the innermost of the errors in it
-        why = shown(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]
+        why = mask_password(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]
         raise UserError(
-            f"Nobody answers at {shown(uri)}: {why}. "
+            f"Nobody answers at {mask_password(uri)}: {why}. "
             "Is the server running there, and MLFLOW_TRACKING_URI right?"
         ) from error
 
 
-def refuse_moved(uri: str) -> None:
+def check_not_moved(uri: str) -> None:
     """Raises UserError when a SQLite store was moved with its artifacts: MLflow would look where
     they were.
     """
     path = sqlite_path(uri)
-    if path is not None and (before := find_moved_from(path)):
+    if path is not None and (before := find_original_dir(path)):
         raise UserError(
             f"The store {path} was moved here from {before}, where it looks for artifacts. "
             "Mend it, after a copy, with: eyevsai doctor --relocate"
         )
 
 
-def find_store() -> str:
-    """The tracking URI that MLflow resolves; nothing is opened."""
-    import mlflow
-
-    uri: str = mlflow.get_tracking_uri()
-    return uri
-
-
-def shown(uri: str) -> str:
-    """`uri`, or a message that names it, without the password that it may hold."""
-    uri = re.sub(r"(?i)(https?://)[^/\s]*@", r"\1***@", uri)
-    without = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
-    return re.sub(r"(?i)([?&](?:password|passwd|pwd|sslpassword)=)[^&]*", r"\1***", without)
-
-
-def identify_store(uri: str) -> str:
-    """What tells this store from others in the folders of its runs; no password is in it."""
-    path = sqlite_path(uri)
-    return shown(uri).rstrip("/") if path is None else f"sqlite:///{path}"
-
-
-def studies_folder(uri: str, state_root: Path) -> Path:
-    """Where studies are kept unless --storage says otherwise: beside a SQLite store, else on this
-    machine.
-    """
-    path = sqlite_path(uri)
-    return (path.parent if path else state_root) / STUDIES
-
-
 @contextmanager
-def telling_refusals(uri: str) -> Iterator[None]:
+def raising_on_denial(uri: str) -> Iterator[None]:
     """Raises UserError when the server `uri` refuses what its block asks because of who asks."""
     from mlflow.exceptions import MlflowException
 
@@ -143,12 +112,13 @@ def telling_refusals(uri: str) -> Iterator[None]:
         if error.error_code != "PERMISSION_DENIED":
             raise
         raise UserError(
-            f"Your login may not write to {shown(uri)}. Ask its admin for the role `member`."
+            f"Your login may not write to {mask_password(uri)}. Ask its admin for the role "
+            "`member`."
         ) from error
 
 
 @contextmanager
-def telling(uri: str, what: str) -> Iterator[None]:
+def raising_store_errors(uri: str, what: str) -> Iterator[None]:
     """A block that tells a store something, or asks it.
 
     Raises:
@@ -157,24 +127,24 @@ def telling(uri: str, what: str) -> Iterator[None]:
     """
     from mlflow.exceptions import MlflowException
 
-    with telling_refusals(uri):
+    with raising_on_denial(uri):
         try:
             yield
         except (MlflowException, OSError) as error:
             if getattr(error, "error_code", "") == "PERMISSION_DENIED":
                 raise
             # a database says it in its second line
-            said = shown(" ".join(str(error).split()) or type(error).__name__)
+            said = mask_password(" ".join(str(error).split()) or type(error).__name__)
             raise JobError(
                 f"{what} failed. The store says: {said[:300]}. Try again: what is there stays."
             ) from error
 
 
-def all_pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+def iter_pages(fetch_page: Callable[[str | None], Any]) -> Iterator[Any]:
     """What MLflow finds, page by page; `ask` takes the token of a page, None for the first."""
     token: str | None = None
     while True:
-        page = ask(token)
+        page = fetch_page(token)
         yield from page
         token = page.token or None
         if token is None:
@@ -188,7 +158,7 @@ def list_experiments(client: MlflowClient, *, deleted: bool = False) -> list[Exp
     from mlflow.entities import ViewType
 
     view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
-    return list(all_pages(lambda token: client.search_experiments(view, page_token=token)))
+    return list(iter_pages(lambda token: client.search_experiments(view, page_token=token)))
 
 
 def lock_store(uri: str, suffix: str = "lock") -> FileLock:
@@ -214,13 +184,6 @@ def lock_store(uri: str, suffix: str = "lock") -> FileLock:
     return FileLock(f"{path}.{suffix}")
 
 
-def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite store, None for any other."""
-    if not uri.startswith("sqlite:"):
-        return None
-    return Path(unquote(urlsplit(uri).path)[1:] or "mlflow.db").absolute()
-
-
 def _connect(uri: str) -> None:
     """One attempt at the database: MLflow's own opening tries again for a quarter of an hour."""
     import sqlalchemy
@@ -233,7 +196,7 @@ def _connect(uri: str) -> None:
         engine.dispose()
 
 
-def _touch(uri: str) -> None:
+def _create_or_check(uri: str) -> None:
     """Makes MLflow open the store, which creates its tables where there are none."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -244,7 +207,9 @@ def _touch(uri: str) -> None:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except MlflowException as error:
         if error.get_http_status_code() == 401:
-            raise UserError(f"The server {shown(uri)} does not know you. Set {LOGIN}.") from error
+            raise UserError(
+                f"The server {mask_password(uri)} does not know you. Set {LOGIN}."
+            ) from error
         raise _store_error(uri, str(error)) from error
     except ModuleNotFoundError as error:
         raise _driver_error(uri, error.name or "") from error
@@ -254,14 +219,15 @@ def _touch(uri: str) -> None:
 
 def _driver_error(uri: str, driver: str) -> UserError:
     if driver == "psycopg":
-        return missing_extra(f"The store {shown(uri)}", "postgres")
+        return missing_extra(f"The store {mask_password(uri)}", "postgres")
     hint = ""
     if uri.startswith("postgresql:"):  # SQLAlchemy 2.0 means psycopg2 by it, which no extra brings
         hint = (
             f" Or begin its address with postgresql+psycopg:, after {install_command('postgres')}"
         )
     return UserError(
-        f"The store {shown(uri)} needs the Python package {driver}: pip install {driver}.{hint}"
+        f"The store {mask_password(uri)} needs the Python package {driver}: pip install "
+        f"{driver}.{hint}"
     )
 
 
@@ -271,15 +237,16 @@ def _store_error(uri: str, reason: str) -> UserError:
     revision = re.search(r"found version (\w+)", reason)
     if revision is None:
         return UserError(
-            f"The store {shown(uri)} cannot be opened: {shown(reason.splitlines()[0])[:300]}"
+            f"The store {mask_password(uri)} cannot be opened: "
+            f"{mask_password(reason.splitlines()[0])[:300]}"
         )
     if revision[1] in _known_revisions():
         return UserError(
-            f"The store {shown(uri)} is of an older MLflow than {mlflow.__version__}. "
-            f"Back it up, then run: mlflow db upgrade {shown(uri)}"
+            f"The store {mask_password(uri)} is of an older MLflow than {mlflow.__version__}. "
+            f"Back it up, then run: mlflow db upgrade {mask_password(uri)}"
         )
     return UserError(
-        f"The store {shown(uri)} was made by a newer MLflow than {mlflow.__version__} "
+        f"The store {mask_password(uri)} was made by a newer MLflow than {mlflow.__version__} "
         f"(its schema is {revision[1]}). Upgrade MLflow here, or name another store with "
         "MLFLOW_TRACKING_URI."
     )
