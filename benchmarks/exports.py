@@ -166,7 +166,7 @@ def measure_shallow() -> None:
     ]
     squares = np.stack(
         [
-            learner.preprocessing.square(image[None])[0].numpy()
+            learner.preprocessing.center_square(image[None])[0].numpy()
             for image in data.test.images(range(32))
         ]
     )

@@ -59,8 +59,8 @@ def row_1() -> Outcome:
 
 def row_3() -> Outcome:
     """Mutated images: each is either decoded or named once, and none is changed."""
-    from eyevsai.data.catalogue import Source
-    from eyevsai.data.inspection import inspect_source
+    from eyevsai.data.catalog import DatasetFolder
+    from eyevsai.data.curation import curate
     from tests.faults.mutation import write_mutants
 
     survived = 0
@@ -69,9 +69,9 @@ def row_3() -> Outcome:
             folder = Path(name) / "set" / "a"
             folder.mkdir(parents=True)
             before = {path: path.read_bytes() for path in write_mutants(folder, PER_FOLDER, seed)}
-            found = inspect_source(Source("set", {"set": folder.parent}), Path(name) / "cache")
+            found = curate(DatasetFolder("set", {"set": folder.parent}), Path(name) / "cache")
             named = [file.path for file, _ in found.bad]
-            used = {item.file.path for item in found.items}
+            used = {item.file.path for item in found.samples}
             for path, content in before.items():
                 survived += (path in used) + named.count(path) == 1 and path.read_bytes() == content
     return MUTANTS, survived
@@ -81,8 +81,8 @@ def row_9() -> Outcome:
     """Photographs of which each stands in train and, as an equal copy, in test: none is left in
     both.
     """
-    from eyevsai.data.catalogue import Source
-    from eyevsai.data.inspection import inspect_source
+    from eyevsai.data.catalog import DatasetFolder
+    from eyevsai.data.curation import curate
 
     paths = sorted(PHOTOS.glob("*/*/*.jpg"))
     with tempfile.TemporaryDirectory() as name:
@@ -92,9 +92,9 @@ def row_9() -> Outcome:
                 target = root / split / path.parent.name / path.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
-        found = inspect_source(Source("set", {"set": root}), Path(name) / "cache")
-        left = {item.record.pixels for item in found.items if item.file.split == "train"}
-        kept = {item.record.pixels for item in found.items if item.file.split == "test"}
+        found = curate(DatasetFolder("set", {"set": root}), Path(name) / "cache")
+        left = {item.record.pixels for item in found.samples if item.file.split == "train"}
+        kept = {item.record.pixels for item in found.samples if item.file.split == "test"}
     return len(paths), len(paths) - len(left & kept)
 
 
@@ -102,8 +102,8 @@ def row_19() -> Outcome:
     """Ten thousand non-ASCII names, hidden folders and a loop: each file once, within two
     seconds.
     """
-    from eyevsai.data.catalogue import Source
-    from eyevsai.data.index import index_files
+    from eyevsai.data.catalog import DatasetFolder
+    from eyevsai.data.image_folder import index_dataset
 
     with tempfile.TemporaryDirectory() as name:
         for label in ("ñandú", "日本"):
@@ -113,7 +113,7 @@ def row_19() -> Outcome:
         (Path(name) / "日本" / "loop").symlink_to(name)
         (Path(name) / ".hidden").mkdir()
         began = time.perf_counter()
-        files = index_files(Source("set", {"set": Path(name)})).files
+        files = index_dataset(DatasetFolder("set", {"set": Path(name)})).files
         seconds = time.perf_counter() - began
     return NAMES, len({file.path for file in files}) if seconds < NAMES_LIMIT_S and len(
         files

@@ -52,7 +52,7 @@ class Peer:
 def main() -> None:
     if are_missing():
         return
-    from eyevsai.data.workers import map_chunks
+    from eyevsai.data.parallel import parallel_map
     from eyevsai.models.shallow.learner import ShallowLearner
     from eyevsai.models.shallow.settings import SvmSettings
 
@@ -66,7 +66,7 @@ def main() -> None:
         learner.extract(train)
         ours.append(len(train) / (time.perf_counter() - began))
         began = time.perf_counter()
-        list(map_chunks(Peer(train, learner.preprocessing), range(PEER_IMAGES), "scikit-image"))
+        list(parallel_map(Peer(train, learner.preprocessing), range(PEER_IMAGES), "scikit-image"))
         theirs.append(PEER_IMAGES / (time.perf_counter() - began))
     for name, rates in (("eyevsai", ours), ("scikit-image", theirs)):
         print(

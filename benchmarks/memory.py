@@ -21,7 +21,7 @@ import re, sys
 from pathlib import Path
 import numpy as np
 from eyevsai.data.dataset import Split
-from eyevsai.data.pixels import Pixels
+from eyevsai.data.pixel_cache import Pixels
 from eyevsai.models.families import family_of
 from eyevsai.models.learner import build
 import torch

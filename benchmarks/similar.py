@@ -14,11 +14,11 @@ from typing import Any
 
 def describe(label: str, picture):  # type: ignore[no-untyped-def]
     """Return label, record and thumbnail of a decoded picture, H,W,3 uint8."""
-    from eyevsai.data.audit import Record, _signature, hash_pixels
     from eyevsai.data.duplicates import make_thumbnail
+    from eyevsai.data.image_checks import ImageInfo, _signature, hash_pixels
 
     pixels = hash_pixels(picture)
-    record = Record(pixels, pixels, _signature(picture), picture.shape[1], picture.shape[0])
+    record = ImageInfo(pixels, pixels, _signature(picture), picture.shape[1], picture.shape[0])
     return label, record, make_thumbnail(picture)
 
 

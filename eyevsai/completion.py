@@ -15,7 +15,7 @@ import typer
 from eyevsai import config
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Setting
-from eyevsai.data.catalogue import list_datasets
+from eyevsai.data.catalog import list_datasets
 from eyevsai.formats.formats import ALL, FORMATS
 from eyevsai.models.families import FAMILIES, family_of
 

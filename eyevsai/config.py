@@ -20,7 +20,7 @@ from eyevsai.core.settings import (
     Settings,
     list_settings,
 )
-from eyevsai.data.catalogue import PRESETS
+from eyevsai.data.catalog import PRESETS
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.families import FAMILIES, family_of, variation_of
 

@@ -88,7 +88,8 @@ def check(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
         print(found.describe_classes())
         groups, pairs = len(report["duplicates"]), len(found.conflicts)
         print(
-            f"{len(found.bad)} bad, {len(found.misnamed)} misnamed; {groups} groups of duplicates, "
+            f"{len(found.bad)} bad, {len(found.wrong_extension)} misnamed; {groups} groups of "
+            "duplicates, "
             f"{len(found.left_out)} left out; {pairs} pairs alike in two classes"
         )
         if report["not_used"]:
@@ -97,7 +98,7 @@ def check(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
             print(note)
         for file, record in found.bad:
             print(f"bad        {file.path}: {record.error}")
-        for file, record in found.misnamed:
+        for file, record in found.wrong_extension:
             print(f"misnamed   {file.path} is {record.kind}")
         for group in report["duplicates"]:
             print(

@@ -12,7 +12,7 @@ from eyevsai import config
 from eyevsai.completion import completer_of
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Setting, Settings, list_settings
-from eyevsai.data.catalogue import PRESETS
+from eyevsai.data.catalog import PRESETS
 from eyevsai.data.settings import GetSettings
 from eyevsai.engines.settings import EngineSettings, TrainAllSettings
 from eyevsai.evaluation.settings import EvaluateSettings

@@ -17,28 +17,28 @@ import torch
 from torch import Tensor
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.cache import Cache
-from eyevsai.data.catalogue import find_source
-from eyevsai.data.folders import TEST, TRAIN, VALID
-from eyevsai.data.inspection import Inspection, Item, inspect_source, refuse_bad, refuse_unusable
-from eyevsai.data.pixels import Pixels, load_pixels
+from eyevsai.data.catalog import find_source
+from eyevsai.data.curation import CuratedDataset, Sample, check_bad_fraction, check_usable, curate
+from eyevsai.data.disk_cache import DiskCache
+from eyevsai.data.folder_layout import TEST, TRAIN, VALID
+from eyevsai.data.pixel_cache import PixelCache, load_pixels
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.data.split import split_items
 
 log = logging.getLogger("eyevsai")
 
-DERIVED = "features.npy"
+FEATURES_FILE = "features.npy"
 
 
 @dataclass(frozen=True)
 class Split:
     """The images of one split, as rows of the dataset's pixels."""
 
-    pixels: Pixels
+    pixels: PixelCache
     rows: Sequence[int]
     labels: Tensor  # N int64
-    cache: Cache | None = None  # for what is computed from them
+    cache: DiskCache | None = None  # for what is computed from them
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,12 +50,12 @@ class Split:
             f"{self.pixels.key}/{hashlib.sha256(json.dumps(list(self.rows)).encode()).hexdigest()}"
         )
 
-    def images(self, places: Sequence[int] | None = None) -> Iterator[Tensor]:
+    def images(self, indices: Sequence[int] | None = None) -> Iterator[Tensor]:
         """The images at `places` of this split (all by default), each H,W,3 uint8."""
-        for place in range(len(self)) if places is None else places:
+        for place in range(len(self)) if indices is None else indices:
             yield self.pixels.image(self.rows[place])
 
-    def derive(
+    def cached_features(
         self,
         made_from: str,
         compute: Callable[[], Tensor],
@@ -76,19 +76,21 @@ class Split:
 
         def _build(folder: Path) -> dict[str, Any]:
             derived = compute()
-            np.save(folder / DERIVED, derived.numpy(), allow_pickle=False)
+            np.save(folder / FEATURES_FILE, derived.numpy(), allow_pickle=False)
             return {"made_from": made_from, "shape": list(derived.shape)}
 
         def _read(folder: Path) -> Tensor:
-            return torch.from_numpy(np.load(folder / DERIVED, mmap_mode="c", allow_pickle=False))
+            return torch.from_numpy(
+                np.load(folder / FEATURES_FILE, mmap_mode="c", allow_pickle=False)
+            )
 
         return self.cache.open(
             "features", f"{self.key}/{torch.__version__}/{made_from}", _build, _read, check
         )
 
-    def arrays(self, places: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:
+    def arrays(self, indices: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:
         """The same as `images`, as a list of arrays."""
-        return [image.numpy() for image in self.images(places)]
+        return [image.numpy() for image in self.images(indices)]
 
 
 SPLIT_TABLE = "split.tsv"  # where a run keeps it
@@ -98,31 +100,31 @@ SPLIT_TABLE = "split.tsv"  # where a run keeps it
 class Dataset:
     """What is known of a dataset before its pixels are read."""
 
-    found: Inspection
+    curated: CuratedDataset
     split_names: Sequence[str]
     fingerprint: str
     cache_root: Path
     cache_limit_gb: float
 
     @property
-    def cache(self) -> Cache:
+    def cache(self) -> DiskCache:
         """Where what is computed from the images is kept."""
-        return Cache(self.cache_root, self.cache_limit_gb)
+        return DiskCache(self.cache_root, self.cache_limit_gb)
 
     @property
     def name(self) -> str:
         """The dataset's name."""
-        return self.found.source.name
+        return self.curated.source.name
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, sorted."""
-        return tuple(self.found.classes)
+        return tuple(self.curated.classes)
 
     @property
-    def items(self) -> Sequence[Item]:
+    def items(self) -> Sequence[Sample]:
         """The images in use, sorted by name."""
-        return self.found.items
+        return self.curated.samples
 
     def labels_of(self, split: str) -> list[str]:
         """The class of each image of one split."""
@@ -159,7 +161,7 @@ class Data:
     """Train, valid and test of one dataset. Training and tuning never open `test`."""
 
     dataset: Dataset
-    pixels: Pixels
+    pixels: PixelCache
 
     @property
     def train(self) -> Split:
@@ -186,79 +188,78 @@ class Data:
 
 
 def load_dataset(settings: DataSettings) -> Dataset:
-    """Index, audit and split of the dataset that `settings` name.
+    """FolderIndex, audit and split of the dataset that `settings` name.
 
     Raises:
         UserError: whatever about the data a person must mend before training.
     """
     cache_root = Path(settings.cache_root).expanduser()
-    found = inspect_source(
-        find_source(settings), cache_root, settings.duplicates, settings.bit_depth
-    )
-    refuse_unusable(found, settings.max_bad_fraction)
+    found = curate(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
+    check_usable(found, settings.max_bad_fraction)
     split_names = split_items(
-        found.items, settings.split_seed, settings.valid_fraction, settings.test_fraction
+        found.samples, settings.split_seed, settings.valid_fraction, settings.test_fraction
     )
-    _say_what_was_found(found, split_names)
+    _log_dataset(found, split_names)
     _check_splits(found, split_names)
     log.debug(
-        "%s has %d images in use, of %s", found.source.name, len(found.items), found.source.where
+        "%s has %d images in use, of %s",
+        found.source.name,
+        len(found.samples),
+        found.source.location,
     )
     return Dataset(found, split_names, found.fingerprint(), cache_root, settings.cache_limit_gb)
 
 
-def load_judges(settings: DataSettings) -> Dataset:
-    """Index and audit of the folder that `settings` name, all its images in the test split.
+def load_test_folder(settings: DataSettings) -> Dataset:
+    """FolderIndex and audit of the folder that `settings` name, all its images in the test split.
 
     Raises:
         UserError: there is no image, or too many are bad.
     """
     cache_root = Path(settings.cache_root).expanduser()
-    found = inspect_source(
-        find_source(settings), cache_root, settings.duplicates, settings.bit_depth
-    )
-    refuse_bad(found, settings.max_bad_fraction)
-    _say_how_it_was_read(found)
+    found = curate(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
+    check_bad_fraction(found, settings.max_bad_fraction)
+    _log_layout(found)
     return Dataset(
-        found, [TEST] * len(found.items), found.fingerprint(), cache_root, settings.cache_limit_gb
+        found, [TEST] * len(found.samples), found.fingerprint(), cache_root, settings.cache_limit_gb
     )
 
 
-def _check_splits(found: Inspection, split_names: Sequence[str]) -> None:
+def _check_splits(found: CuratedDataset, split_names: Sequence[str]) -> None:
     in_train = {
-        item.label for item, split in zip(found.items, split_names, strict=True) if split == TRAIN
+        item.label for item, split in zip(found.samples, split_names, strict=True) if split == TRAIN
     }
     if missing := sorted(set(found.classes) - in_train):
         raise UserError(
             f"These classes of {found.source.name} have no image in train: {', '.join(missing)}."
         )
     if VALID not in split_names:
-        groups = len({item.group for item in found.items})
+        groups = len({item.group for item in found.samples})
         raise UserError(
             f"No image of {found.source.name} is left for the valid split: its "
-            f"{len(found.items)} images "
+            f"{len(found.samples)} images "
             f"are {groups} groups, which stay whole. Add images, or change --groups or "
             "--duplicates."
         )
 
 
-def _say_how_it_was_read(found: Inspection) -> None:
+def _log_layout(found: CuratedDataset) -> None:
     if unused := found.describe_unused():
         log.warning("not used: %s", unused)
     for note in found.notes:
         log.warning("%s", note)
 
 
-def _say_what_was_found(found: Inspection, split_names: Sequence[str]) -> None:
+def _log_dataset(found: CuratedDataset, split_names: Sequence[str]) -> None:
     log.info("%s: %s", found.source.name, found.describe_classes())
     counts = Counter(split_names)
     log.info(
         "split: %s",
         ", ".join(f"{name} {counts[name]}" for name in (TRAIN, VALID, TEST) if counts[name]),
     )
-    _say_how_it_was_read(found)
+    _log_layout(found)
     of_group: dict[str, set[str]] = {}
-    for item, split in zip(found.items, split_names, strict=True):
+    for item, split in zip(found.samples, split_names, strict=True):
         if item.file.group is not None:
             of_group.setdefault(f"{item.name.partition('/')[0]}/{item.file.group}", set()).add(
                 split
@@ -268,7 +269,7 @@ def _say_what_was_found(found: Inspection, split_names: Sequence[str]) -> None:
     for name in (VALID, TEST):
         labels = {
             item.label
-            for item, split in zip(found.items, split_names, strict=True)
+            for item, split in zip(found.samples, split_names, strict=True)
             if split == name
         }
         if labels and (without := sorted(set(found.classes) - labels)):

@@ -55,7 +55,7 @@ FORMATS = (
 )
 ORIENTATION = 0x0112  # the tag of EXIF
 PHOTOMETRIC = 0x0106  # the tag of TIFF, of which 0 means that 0 is white
-TURNS = {
+ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -105,7 +105,7 @@ class Decoded:
     levels: str = ""
 
 
-class UndecodableImage(UserError):
+class ImageDecodeError(UserError):
     """A file that is no image, or one that is torn or too large."""
 
 
@@ -115,7 +115,7 @@ def decode(source: Path | bytes, depth: Depth | None = None) -> Array:
     Images with more than 8 bits are scaled by `depth`; without it, each by its own largest value.
 
     Raises:
-        UndecodableImage: naming the file and the reason.
+        ImageDecodeError: naming the file and the reason.
     """
     return decode_fully(source, depth).pixels
 
@@ -126,25 +126,25 @@ def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
     try:
         with _open(source) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UndecodableImage(
+                raise ImageDecodeError(
                     f"{name} has {image.width} x {image.height} pixels; the limit is 89 million."
                 )
-            turned = _turn(image)
+            turned = _apply_orientation(image)
             found, levels = _measure(turned)
             pixels = _to_rgb(turned, found, depth)
             if levels and _is_white_zero(image):
                 np.subtract(255, pixels, out=pixels)
             return Decoded(pixels, image.format or "", found, levels)
-    except UndecodableImage:
+    except ImageDecodeError:
         raise
     except Image.DecompressionBombError as error:  # Pillow refuses still larger ones before we can
-        raise UndecodableImage(
+        raise ImageDecodeError(
             f"{name} has too many pixels; the limit is 89 million ({error})."
         ) from None
     except UnidentifiedImageError:
-        raise UndecodableImage(f"{name} is not an image in a known format.") from None
+        raise ImageDecodeError(f"{name} is not an image in a known format.") from None
     except Exception as error:  # Pillow's decoders raise of every kind on hostile bytes
-        raise UndecodableImage(f"{name} cannot be decoded: {error}") from error
+        raise ImageDecodeError(f"{name} cannot be decoded: {error}") from error
 
 
 def identify(path: Path) -> str:
@@ -175,10 +175,10 @@ def _is_white_zero(image: Image.Image) -> bool:
     return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
 
 
-def _turn(image: Image.Image) -> Image.Image:
+def _apply_orientation(image: Image.Image) -> Image.Image:
     """The image as its EXIF tag of orientation says, whatever else in its EXIF block is broken."""
     image.load()
-    turn = TURNS.get(_orientation(image))
+    turn = ROTATIONS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 

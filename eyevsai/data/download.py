@@ -29,14 +29,14 @@ log = logging.getLogger("eyevsai")
 
 
 @dataclass(frozen=True)
-class Location:
+class DownloadUrl:
     """Where a file can be had now. A URL may be signed, so that it is never shown."""
 
     url: str
     md5: str | None
 
 
-def download(locate: Callable[[], Location], folder: Path, file: str) -> Path:
+def download(locate: Callable[[], DownloadUrl], folder: Path, file: str) -> Path:
     """Fetches a file into `folder` and returns its path, which ends in `.part`: it is ours, whole
     and checked.
 
@@ -51,19 +51,19 @@ def download(locate: Callable[[], Location], folder: Path, file: str) -> Path:
     import urllib3
 
     while True:
-        before = _bytes_in(folder, file)
+        before = _size_of_partial(folder, file)
         try:
             location = locate()
             # what changed since is another file
             part = folder / f"{file}.{location.md5 or 'unchecked'}.part"
-            _go_on(location.url, part, file)
+            _resume_download(location.url, part, file)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            if _bytes_in(folder, file) <= before:
+            if _size_of_partial(folder, file) <= before:
                 raise JobError(f"{file} cannot be downloaded: {_reason(error)}.") from error
             log.info(
                 "%s: the connection broke after %s; going on",
                 file,
-                megabytes(_bytes_in(folder, file)),
+                megabytes(_size_of_partial(folder, file)),
             )
             time.sleep(PAUSE_S)
             continue
@@ -87,11 +87,11 @@ def megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.1f} MB"
 
 
-def _bytes_in(folder: Path, file: str) -> int:
+def _size_of_partial(folder: Path, file: str) -> int:
     return sum(path.stat().st_size for path in folder.glob(f"{file}.*.part"))
 
 
-def _go_on(url: str, part: Path, file: str) -> None:
+def _resume_download(url: str, part: Path, file: str) -> None:
     """Asks for what `part` lacks and writes it as it comes."""
     import requests
 
@@ -105,7 +105,7 @@ def _go_on(url: str, part: Path, file: str) -> None:
             return
         if there and (is_past_end or (goes_on and first != there)):  # another file than it was
             part.unlink()
-            _go_on(url, part, file)
+            _resume_download(url, part, file)
             return
         response.raise_for_status()
         there = there if goes_on else 0

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from eyevsai.data.audit import Record
+from eyevsai.data.image_checks import ImageInfo
 
 VERSION = 1  # goes into the key of remembered results: raise it when any group changes
 BITS = 256
@@ -50,7 +50,7 @@ Pairs = npt.NDArray[np.intp]  # P,2
 
 
 @dataclass(frozen=True)
-class Found:
+class DuplicateGroups:
     """Duplicates among records, all by their places in the records.
 
     Attributes:
@@ -70,20 +70,20 @@ def make_thumbnail(picture: npt.NDArray[np.uint8]) -> Thumbnail:
     return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def candidates(records: Sequence[Record]) -> list[int]:
+def candidates(records: Sequence[ImageInfo]) -> list[int]:
     """Return the places whose thumbnails `find_duplicates` needs; of equal pixels only the
     first.
     """
-    distinct, pairs = _propose(records)
+    distinct, pairs = _propose_pairs(records)
     return sorted(distinct[node] for node in np.unique(pairs))
 
 
 def find_duplicates(
-    records: Sequence[Record],
+    records: Sequence[ImageInfo],
     labels: Sequence[str],
     thumbnail: Callable[[int], Thumbnail],
     mode: str = "near",
-) -> Found:
+) -> DuplicateGroups:
     """Group duplicates: equal pixels of any class, and near-duplicates of one class.
 
     Args:
@@ -100,13 +100,13 @@ def find_duplicates(
     if mode not in ("off", "exact", "near"):
         raise ValueError(f"Unknown duplicates mode {mode!r}. Use off, exact or near.")
     if mode == "off":
-        return Found(list(range(len(records))), [], [])
+        return DuplicateGroups(list(range(len(records))), [], [])
     groups = _group_equal(records)
     if mode == "exact":
-        return Found(groups, [], [])
-    distinct, pairs = _propose(records)
+        return DuplicateGroups(groups, [], [])
+    distinct, pairs = _propose_pairs(records)
     if not len(pairs):
-        return Found(groups, [], [])
+        return DuplicateGroups(groups, [], [])
     nodes, ends = np.unique(pairs, return_inverse=True)
     places = [distinct[node] for node in nodes]
     thumbnails = np.stack([thumbnail(place) for place in places])
@@ -117,14 +117,14 @@ def find_duplicates(
     classes = _first_of_each_class(groups, labels)
     conflicts: list[tuple[int, int]] = []
     for members in (members for members in sets if 1 < len(members) <= MAX_COPIES):
-        near = _confirm(thumbnails[[index[place] for place in members]])
+        near = _confirm_pairs(thumbnails[[index[place] for place in members]])
         conflicts += _split_classes([classes[place] for place in members], near)
         _merge(groups, members, near)
     sequences = [_add_equal(groups, members) for members in sets if len(members) > MAX_COPIES]
-    return Found([groups[first] for first in groups], sorted(conflicts), sequences)
+    return DuplicateGroups([groups[first] for first in groups], sorted(conflicts), sequences)
 
 
-def _group_equal(records: Sequence[Record]) -> list[int]:
+def _group_equal(records: Sequence[ImageInfo]) -> list[int]:
     first: dict[str, int] = {}
     return [first.setdefault(record.pixels, place) for place, record in enumerate(records)]
 
@@ -142,7 +142,7 @@ def _add_equal(groups: Sequence[int], members: Sequence[int]) -> list[int]:
     return [place for place, first in enumerate(groups) if first in chosen]
 
 
-def _propose(records: Sequence[Record]) -> tuple[list[int], Pairs]:
+def _propose_pairs(records: Sequence[ImageInfo]) -> tuple[list[int], Pairs]:
     """Return the places of hashed images that differ in pixels, and the pairs among these that may
     be copies.
     """
@@ -221,7 +221,7 @@ def _link(thumbnails: Thumbnails, pairs: Pairs) -> list[list[int]]:
         roots = np.array([_root(parent, node) for node in some.ravel().tolist()]).reshape(-1, 2)
         some = some[roots[:, 0] != roots[:, 1]]
         for one, other in some[
-            _are_alike(_normalise(grey[some[:, 0]]), _normalise(grey[some[:, 1]]), GAP)
+            _are_near_duplicates(_normalise(grey[some[:, 0]]), _normalise(grey[some[:, 1]]), GAP)
         ].tolist():
             _join(parent, one, other)
     members: dict[int, list[int]] = {}
@@ -230,12 +230,14 @@ def _link(thumbnails: Thumbnails, pairs: Pairs) -> list[list[int]]:
     return list(members.values())
 
 
-def _confirm(thumbnails: Thumbnails) -> Matrix:
+def _confirm_pairs(thumbnails: Thumbnails) -> Matrix:
     """Return which images are copies of each other, compared in colour: N,N bool."""
     pixels, contrast = _normalise(thumbnails)
     near = np.zeros((len(pixels), len(pixels)), bool)
     one, other = np.triu_indices(len(pixels), k=1)
-    alike = _are_alike((pixels[one], contrast[one]), (pixels[other], contrast[other]), 1.0)
+    alike = _are_near_duplicates(
+        (pixels[one], contrast[one]), (pixels[other], contrast[other]), 1.0
+    )
     one, other = one[alike], other[alike]
     near[one, other] = _measure_motion(pixels[one], pixels[other]) <= MAX_MOTION_PX
     return near | near.T
@@ -252,7 +254,7 @@ def _normalise(thumbnails: Thumbnails) -> Normalised:
     return pixels, contrast
 
 
-def _are_alike(one: Normalised, other: Normalised, slack: float) -> npt.NDArray[np.bool_]:
+def _are_near_duplicates(one: Normalised, other: Normalised, slack: float) -> npt.NDArray[np.bool_]:
     """Return which of P pairs agree within `slack` times the limits of the residual, overall and in
     each cell.
     """

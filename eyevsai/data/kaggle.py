@@ -14,9 +14,9 @@ from importlib.util import find_spec
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.extras import missing_extra
-from eyevsai.data.download import Location
+from eyevsai.data.download import DownloadUrl
 
-REFUSALS = (401, 403)
+DENIED = (401, 403)
 
 
 def check_kagglehub(name: str) -> None:
@@ -25,7 +25,7 @@ def check_kagglehub(name: str) -> None:
         raise missing_extra(f"{name}, which comes from Kaggle,", "data")
 
 
-def locate_dataset(handle: str) -> Location:
+def locate_dataset(handle: str) -> DownloadUrl:
     """The URL of the newest version of `owner/name`, and its MD5 where Kaggle says it.
 
     Raises:
@@ -48,9 +48,9 @@ def locate_dataset(handle: str) -> Location:
             raise UserError(f"Kaggle's credentials cannot be read: {error}.") from error
         try:
             with client, client.datasets.dataset_api_client.download_dataset(request) as response:
-                return Location(response.url, _hex(get_md5_checksum_from_response(response)))
+                return DownloadUrl(response.url, _hex(get_md5_checksum_from_response(response)))
         except requests.HTTPError as error:
-            if error.response is None or error.response.status_code not in REFUSALS:
+            if error.response is None or error.response.status_code not in DENIED:
                 raise
             raise JobError(
                 f"Kaggle answers {error.response.status_code}: it wants to know who you are. "

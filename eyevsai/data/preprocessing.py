@@ -41,7 +41,7 @@ class Preprocessing:
         return math.ceil(MARGIN * self.image_size)
 
     @property
-    def middle_of_square(self) -> tuple[int, int]:
+    def center_crop_bounds(self) -> tuple[int, int]:
         """Where the crop begins and ends on both sides of a square of `short_side_px`."""
         begin = (self.short_side_px - self.image_size) // 2
         return begin, begin + self.image_size
@@ -94,18 +94,18 @@ class Preprocessing:
         """N,H,W,3 uint8 of any size -> N,S,S,3 uint8: resized, then the centre."""
         return crop_center(self.resize(images), self.image_size, self.image_size)
 
-    def square(self, resized: Tensor) -> Tensor:
+    def center_square(self, resized: Tensor) -> Tensor:
         """N,h,w,3 as `resize` gives them -> N,s,s,3 with s the short side: of one size, and of the
         same `crop`.
         """
-        side, (margin, _) = self.short_side_px, self.middle_of_square
+        side, (margin, _) = self.short_side_px, self.center_crop_bounds
         top, left = ((length - self.image_size) // 2 - margin for length in resized.shape[1:3])
         return resized[:, top : top + side, left : left + side]
 
-    def square_of(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def resize_to_square(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """H,W,3 of any size -> s,s,3: one image, resized and squared."""
         pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
-        return np.ascontiguousarray(self.square(self.resize(pixels))[0].numpy())
+        return np.ascontiguousarray(self.center_square(self.resize(pixels))[0].numpy())
 
     def normalize(self, crops: Tensor) -> Tensor:
         """N,S,S,3 uint8 -> N,3,S,S float32 with the declared mean and standard deviation."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from eyevsai.data.folders import TEST, TRAIN, VALID
-from eyevsai.data.inspection import Item
+from eyevsai.data.curation import Sample
+from eyevsai.data.folder_layout import TEST, TRAIN, VALID
 
 
 def split_items(
-    items: Sequence[Item], seed: int, valid_fraction: float, test_fraction: float
+    items: Sequence[Sample], seed: int, valid_fraction: float, test_fraction: float
 ) -> list[str]:
     """The split of each item: `train`, `valid` or `test`, stratified by class, groups kept whole.
 
@@ -35,13 +35,13 @@ def split_items(
         classes.setdefault(items[rows[0]].label, []).append(rows)
     for members in classes.values():
         there = given[_part(items[members[0][0]])]
-        ranked = sorted(members, key=lambda rows: _rank(seed, [items[row] for row in rows]))
+        ranked = sorted(members, key=lambda rows: _hash_order(seed, [items[row] for row in rows]))
         shares = {TEST: test_fraction, VALID: valid_fraction}
         asked = [name for name, fraction in shares.items() if name not in there and fraction > 0]
         for number, name in enumerate(asked, start=1):
             order = ranked if name == TEST else ranked[::-1]
             wanted = max(1, round(shares[name] * sum(map(len, members))))
-            taken = _take(order, wanted, spared=1 + len(asked) - number)
+            taken = _take_groups(order, wanted, spared=1 + len(asked) - number)
             first = {rows[0] for rows in taken}
             ranked = [rows for rows in ranked if rows[0] not in first]
             for row in (row for rows in taken for row in rows):
@@ -49,7 +49,7 @@ def split_items(
     return chosen
 
 
-def _take(groups: Sequence[list[int]], wanted: int, spared: int) -> list[list[int]]:
+def _take_groups(groups: Sequence[list[int]], wanted: int, spared: int) -> list[list[int]]:
     """The first groups that together have at most `wanted` images, and one more if that comes
     closer.
 
@@ -71,11 +71,11 @@ def _take(groups: Sequence[list[int]], wanted: int, spared: int) -> list[list[in
     return taken
 
 
-def _part(item: Item) -> str:
+def _part(item: Sample) -> str:
     """The folder of the union that an image lies in; no class lies in two."""
     return item.name.partition("/")[0]
 
 
-def _rank(seed: int, members: Sequence[Item]) -> str:
+def _hash_order(seed: int, members: Sequence[Sample]) -> str:
     content = min(item.record.pixels for item in members)
     return hashlib.sha256(f"{seed}/{content}".encode()).hexdigest()

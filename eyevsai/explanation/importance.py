@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from eyevsai.data.randomness import seed_for
+from eyevsai.data.seeding import derive_seed
 from eyevsai.evaluation.metrics import Labels
 from eyevsai.models.learner import FeatureLearner
 
@@ -21,7 +21,7 @@ def permutation_importance(
     whole = _accuracy(learner, features, labels)
     importance = {}
     for name, columns in learner.feature_groups().items():
-        random = np.random.default_rng(seed_for(seed, "importance", name))
+        random = np.random.default_rng(derive_seed(seed, "importance", name))
         falls = []
         for _ in range(REPEATS):
             shuffled = features.copy()

@@ -35,7 +35,8 @@ class OpenedExport:
         found = [np.zeros((0, len(self.manifest["classes"])), dtype=np.float32)]
         for start in range(0, len(images), AT_ONCE):
             squares = [
-                self.preprocessing.square_of(image) for image in images[start : start + AT_ONCE]
+                self.preprocessing.resize_to_square(image)
+                for image in images[start : start + AT_ONCE]
             ]
             found.append(self._ask(np.stack(squares)))
             if found[-1].shape[1:] != found[0].shape[1:]:

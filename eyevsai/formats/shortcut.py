@@ -58,7 +58,7 @@ def _crop(preprocessing: Preprocessing) -> GraphProto:
     """The middle of squares."""
     from onnx import TensorProto, helper
 
-    begin, end = preprocessing.middle_of_square
+    begin, end = preprocessing.center_crop_bounds
     numbers = {"begins": [begin] * 2, "ends": [end] * 2, "axes": [1, 2]}
     return helper.make_graph(
         [helper.make_node("Slice", [INPUT, *numbers], ["middle"])],

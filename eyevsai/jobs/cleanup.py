@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.progress import track
-from eyevsai.data.cache import Cache
+from eyevsai.data.disk_cache import DiskCache
 from eyevsai.jobs.cleanup_plan import make_plan
 from eyevsai.jobs.opening import open_swept_store
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
@@ -201,7 +201,7 @@ def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
         ) from error
     for item in items:
         if item.kind == CACHE:
-            deletion.freed_bytes += Cache(item.paths[0], limit_gb=0.0).clear()
+            deletion.freed_bytes += DiskCache(item.paths[0], limit_gb=0.0).clear()
             deletion.deleted.append(item)
     for what, why in deletion.kept.items():
         log.warning("%s stays: %s", what, why)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyevsai.data.cache import Cache
+from eyevsai.data.disk_cache import DiskCache
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.store.run_dir import RunDir
 from eyevsai.store.uris import studies_dir
@@ -119,7 +119,7 @@ def _plan_studies(
 def _plan_cache(root: Path) -> Plan:
     from eyevsai.registry.cleanup import CACHE, Item, Plan
 
-    size_bytes = Cache(root, limit_gb=0.0).size_bytes()
+    size_bytes = DiskCache(root, limit_gb=0.0).size_bytes()
     item = Item(
         CACHE, str(root), "computed again when it is needed", paths=(root,), size_bytes=size_bytes
     )

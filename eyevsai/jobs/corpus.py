@@ -12,7 +12,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.progress import track
 from eyevsai.data.dataset import Data, Split
 from eyevsai.data.decode import decode
-from eyevsai.data.randomness import seed_for
+from eyevsai.data.seeding import derive_seed
 from eyevsai.evaluation.metrics import Labels
 from eyevsai.formats.format import Pixels
 from eyevsai.formats.parity import Corpus
@@ -55,12 +55,15 @@ def _batches(split: Split, learner: Learner) -> Iterator[tuple[Pixels, Labels]]:
 
 
 def draw(total: int, count: int, seed: int, purpose: str) -> list[int]:
-    random = np.random.default_rng(seed_for(seed, "export", purpose))
+    random = np.random.default_rng(derive_seed(seed, "export", purpose))
     return sorted(random.choice(total, min(count, total), replace=False).tolist())
 
 
 def squares(split: Split, places: list[int], learner: Learner) -> Pixels:
     """N,s,s,3: the middle of resized images, of one size so that they make batches."""
     return np.stack(
-        [learner.preprocessing.square(image[None])[0].numpy() for image in split.images(places)]
+        [
+            learner.preprocessing.center_square(image[None])[0].numpy()
+            for image in split.images(places)
+        ]
     )

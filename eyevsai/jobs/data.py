@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.cache import Cache
-from eyevsai.data.catalogue import find_source
-from eyevsai.data.inspection import Inspection, inspect_source
+from eyevsai.data.catalog import find_source
+from eyevsai.data.curation import CuratedDataset, curate
+from eyevsai.data.disk_cache import DiskCache
 from eyevsai.data.settings import DataSettings
 
 
-def check_data(settings: DataSettings, page: Path) -> Inspection:
+def check_data(settings: DataSettings, page: Path) -> CuratedDataset:
     """Looks at every file of a dataset and writes what was found as an HTML page.
 
     Raises:
@@ -36,19 +36,19 @@ def describe_data(settings: DataSettings) -> dict[str, Any]:
     counts = list(found.counts.values())
     described: dict[str, Any] = {
         "dataset": found.source.name,
-        "images": len(found.items),
+        "images": len(found.samples),
         "classes": found.counts,
     }
-    if not found.items:
+    if not found.samples:
         return described
-    kinds = [item.record.kind for item in found.items]
+    kinds = [item.record.kind for item in found.samples]
     sides = {
-        "width": [i.record.width for i in found.items],
-        "height": [i.record.height for i in found.items],
+        "width": [i.record.width for i in found.samples],
+        "height": [i.record.height for i in found.samples],
     }
     return described | {
         "formats": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
-        "bytes": sum(item.file.size_bytes for item in found.items),
+        "bytes": sum(item.file.size_bytes for item in found.samples),
         "imbalance": max(counts) / max(1, min(counts)),
         **{
             f"{name}_px": [int(np.percentile(side, q)) for q in (0, 50, 100)]
@@ -57,18 +57,16 @@ def describe_data(settings: DataSettings) -> dict[str, Any]:
     }
 
 
-def _inspect(settings: DataSettings) -> Inspection:
+def _inspect(settings: DataSettings) -> CuratedDataset:
     cache_root = Path(settings.cache_root).expanduser()
-    return inspect_source(
-        find_source(settings), cache_root, settings.duplicates, settings.bit_depth
-    )
+    return curate(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
 
 
 def cache_bytes(cache_root: Path) -> int:
     """How much the caches take."""
-    return Cache(cache_root, limit_gb=0.0).size_bytes()
+    return DiskCache(cache_root, limit_gb=0.0).size_bytes()
 
 
 def clear_cache(cache_root: Path) -> int:
     """Deletes all caches and returns the freed bytes."""
-    return Cache(cache_root, limit_gb=0.0).clear()
+    return DiskCache(cache_root, limit_gb=0.0).clear()

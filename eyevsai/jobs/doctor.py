@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.catalogue import list_datasets
+from eyevsai.data.catalog import list_datasets
 from eyevsai.engines.engines import count_cores
 from eyevsai.store.backend import open_store
 from eyevsai.store.relocate import Relocation, relocate

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from eyevsai.core.errors import UserError
 from eyevsai.core.progress import track
 from eyevsai.core.toml import read_toml
-from eyevsai.data.dataset import Dataset, Split, load_judges
-from eyevsai.data.randomness import seed_for
+from eyevsai.data.dataset import Dataset, Split, load_test_folder
+from eyevsai.data.seeding import derive_seed
 from eyevsai.data.settings import DataSettings
 from eyevsai.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from eyevsai.evaluation.judgement import Judgement, before_temperature
@@ -133,7 +133,7 @@ def _find_judges(settings: EvaluateSettings, subject: Subject, learner: Learner)
             )
         return Judges(dataset, data.test, data.valid)
     cache_root = settings.cache_root or str(subject.config["cache_root"])
-    dataset = load_judges(DataSettings(data=settings.data, cache_root=cache_root))
+    dataset = load_test_folder(DataSettings(data=settings.data, cache_root=cache_root))
     shown = sorted({item.label for item in dataset.items})
     names = _map_classes(shown, learner.classes, _read_map(settings.map), subject.title)
     _say_what_is_known(dataset, subject)
@@ -266,7 +266,7 @@ def _corrupt(
     count = min(settings.corruption_images, len(images))
     if not count:
         return {}
-    random = np.random.default_rng(seed_for(subject.seed, "corruptions"))
+    random = np.random.default_rng(derive_seed(subject.seed, "corruptions"))
     places = np.sort(random.choice(len(images), count, replace=False))
     some, truth = [images[place] for place in places], labels[places]
     whole = float((learner.predict_proba(some).argmax(axis=1) == truth).mean())
@@ -275,7 +275,7 @@ def _corrupt(
         accuracies = [whole]
         for severity in SEVERITIES:
             seeds = [
-                seed_for(subject.seed, "corruptions", kind, severity, place)
+                derive_seed(subject.seed, "corruptions", kind, severity, place)
                 for place in range(count)
             ]
             spoiled = [

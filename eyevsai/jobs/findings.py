@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from eyevsai.data.dataset import Dataset, Split
-from eyevsai.data.randomness import seed_for
+from eyevsai.data.seeding import derive_seed
 from eyevsai.evaluation.judgement import Judgement
 from eyevsai.explanation.errors import worst_mistakes
 from eyevsai.models.learner import FeatureLearner, Learner, MapLearner
@@ -160,7 +160,7 @@ class Findings:
             for mistake in worst_mistakes(judgement.probabilities, judgement.labels, CAM_SIZE // 2)
         ]
         others = np.setdiff1d(np.arange(len(self.split)), wrong)
-        drawn = np.random.default_rng(seed_for(judgement.seed, "grad_cam")).permutation(others)
+        drawn = np.random.default_rng(derive_seed(judgement.seed, "grad_cam")).permutation(others)
         places = [*wrong, *map(int, drawn[: CAM_SIZE - len(wrong)])]
         images, said = self.split.arrays(places), judgement.predicted[places]
         crops = [

@@ -21,22 +21,22 @@ from eyevsai.core.errors import JobError, TerminationRequested, UserError
 from eyevsai.core.hashing import hash_file
 from eyevsai.core.names import choose
 from eyevsai.core.version import VERSION
-from eyevsai.data.catalogue import UNIONS, Source
-from eyevsai.data.download import Location, download, hash_md5
-from eyevsai.data.files import SUFFIXES
-from eyevsai.data.index import index_files
-from eyevsai.data.kaggle import check_kagglehub, locate_dataset
-from eyevsai.data.layout import (
-    lay_out,
+from eyevsai.data.archive_layout import (
     place_by_folder,
     place_by_name,
     read_official,
     read_record,
+    write_class_folders,
     write_record,
 )
-from eyevsai.data.published import PUBLISHED, Archive, Published, parts_of
+from eyevsai.data.archives import UnsafeArchiveError, extract
+from eyevsai.data.catalog import UNIONS, DatasetFolder
+from eyevsai.data.download import DownloadUrl, download, hash_md5
+from eyevsai.data.files import SUFFIXES
+from eyevsai.data.image_folder import index_dataset
+from eyevsai.data.kaggle import check_kagglehub, locate_dataset
 from eyevsai.data.settings import GetSettings
-from eyevsai.data.unpacking import Refused, unpack
+from eyevsai.data.sources import SOURCES, Archive, DatasetSource, expand_union
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.store.uris import mask_password
 
@@ -75,8 +75,8 @@ def get_data(settings: GetSettings, run_id: str | None = None) -> list[Got]:
         JobError: what cannot be downloaded or written, with what to do by hand.
     """
     if settings.dataset is None:
-        raise UserError(f"Name a dataset: {', '.join((*PUBLISHED, *UNIONS))}.")
-    name = choose("published dataset", settings.dataset, (*PUBLISHED, *UNIONS))
+        raise UserError(f"Name a dataset: {', '.join((*SOURCES, *UNIONS))}.")
+    name = choose("published dataset", settings.dataset, (*SOURCES, *UNIONS))
     if run_id is None:
         with stopping() as stop:
             return _get_all(name, settings, stop)
@@ -90,7 +90,7 @@ def get_data(settings: GetSettings, run_id: str | None = None) -> list[Got]:
 
 
 def _get_all(name: str, settings: GetSettings, stop: CancellationToken) -> list[Got]:
-    parts = parts_of(name)
+    parts = expand_union(name)
     if settings.from_archive is not None and len(parts) > 1:
         raise UserError(
             f"{name} is made of {', '.join(parts)}: get each with an --from-archive of its own."
@@ -99,7 +99,7 @@ def _get_all(name: str, settings: GetSettings, stop: CancellationToken) -> list[
     failures: list[UserError] = []
     for part in parts:
         try:
-            got.append(_get(PUBLISHED[part], settings, stop))
+            got.append(_get(SOURCES[part], settings, stop))
         except UserError as error:
             failures.append(error)
     if failures:
@@ -107,7 +107,7 @@ def _get_all(name: str, settings: GetSettings, stop: CancellationToken) -> list[
     return got
 
 
-def _get(published: Published, settings: GetSettings, stop: CancellationToken) -> Got:
+def _get(published: DatasetSource, settings: GetSettings, stop: CancellationToken) -> Got:
     """The dataset, which is fetched if it is not there."""
     root = Path(settings.data_root).expanduser()
     target = root / published.name
@@ -119,7 +119,7 @@ def _get(published: Published, settings: GetSettings, stop: CancellationToken) -
         return _fetch(published, settings, target.resolve(), stop)
 
 
-def _look(published: Published, target: Path, *, force: bool) -> Got | None:
+def _look(published: DatasetSource, target: Path, *, force: bool) -> Got | None:
     """What is at `target`, unless it is to be got again."""
     record = read_record(target)
     if record is None:
@@ -132,7 +132,7 @@ def _look(published: Published, target: Path, *, force: bool) -> Got | None:
         record = {"splits": {}}
     elif force:
         return None
-    index = index_files(Source(published.name, {published.name: target}))
+    index = index_dataset(DatasetFolder(published.name, {published.name: target}))
     classes = dict.fromkeys(index.classes, 0)
     for file in index.files:
         classes[file.label] += 1
@@ -147,7 +147,7 @@ def _look(published: Published, target: Path, *, force: bool) -> Got | None:
 
 
 def _fetch(
-    published: Published, settings: GetSettings, target: Path, stop: CancellationToken
+    published: DatasetSource, settings: GetSettings, target: Path, stop: CancellationToken
 ) -> Got:
     wants_official = settings.splits == "given" and published.splits is not None
     wanted = [
@@ -162,7 +162,7 @@ def _fetch(
             log.info("unpacking %s", archive.file)
             suffixes = SUFFIXES if archive is published.images else LISTS
             with _deleting_refused(path):
-                left_out = unpack(path, building / archive.file, suffixes)
+                left_out = extract(path, building / archive.file, suffixes)
             if left_out and archive is published.images:
                 log.info("left out, being no images: %d files", left_out)
         images = building / published.images.file
@@ -173,7 +173,7 @@ def _fetch(
                 images, read_official(building / published.splits.file) if wants_official else None
             )
         new = building / "dataset"
-        counts = lay_out(placed, new, keep_splits=settings.splits != "none")
+        counts = write_class_folders(placed, new, keep_splits=settings.splits != "none")
         archives = [
             {"url": archive.page, "bytes": path.stat().st_size, "sha256": hash_file(path)}
             for archive, path in zip(wanted, paths, strict=True)
@@ -199,7 +199,9 @@ def _fetch(
     return Got(published.name, target, is_new=True, **counts)
 
 
-def _find(published: Published, archive: Archive, settings: GetSettings, downloads: Path) -> Path:
+def _find(
+    published: DatasetSource, archive: Archive, settings: GetSettings, downloads: Path
+) -> Path:
     """The archive: one that a person downloaded, or else from the mirror or the publisher."""
     by_hand = downloads / archive.file
     if settings.from_archive is not None and archive is published.images:
@@ -216,15 +218,15 @@ def _find(published: Published, archive: Archive, settings: GetSettings, downloa
             )
         return by_hand
 
-    def _locate() -> Location:
+    def _locate() -> DownloadUrl:
         if settings.mirror is not None:
-            return Location(
+            return DownloadUrl(
                 f"{settings.mirror.rstrip('/')}/{published.name}/{archive.file}", archive.md5
             )
         return (
             locate_dataset(archive.handle)
             if archive.handle
-            else Location(archive.page, archive.md5)
+            else DownloadUrl(archive.page, archive.md5)
         )
 
     what_else = (
@@ -266,7 +268,7 @@ def _deleting_refused(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except Refused as error:
+    except UnsafeArchiveError as error:
         if path.suffix != ".part":
             raise
         path.unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eyevsai.data.catalogue import list_datasets
+from eyevsai.data.catalog import list_datasets
 from eyevsai.models.families import FAMILIES, family_of
 
 

@@ -13,6 +13,6 @@ def prepare_learner(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Dat
     """The learner and its data, checked against each other."""
     model = config.model
     learner = build(model.family, model.variation, model.settings, dataset.classes, config.run.seed)
-    learner.preprocessing = replace(learner.preprocessing, depth=dataset.found.depth)
+    learner.preprocessing = replace(learner.preprocessing, depth=dataset.curated.depth)
     learner.prepare(dataset.labels_of("train"))
     return learner, dataset.open(learner.preprocessing)

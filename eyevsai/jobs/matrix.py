@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.config import NEVER_TUNED, TrainConfig, compose_data, compose_train, train_settings
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName, choose_listed
-from eyevsai.data.catalogue import EMBEDDED, UNIONS, list_datasets
+from eyevsai.data.catalog import EMBEDDED, UNIONS, list_datasets
 from eyevsai.data.dataset import load_dataset
 from eyevsai.engines.settings import TrainAllSettings
 from eyevsai.jobs.classes import check_classes

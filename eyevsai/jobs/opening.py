@@ -78,7 +78,7 @@ def log_input(run: Run, dataset: Dataset) -> None:
     from eyevsai.tracking.results import PARTS
 
     counts = Counter(dataset.split_names)
-    parts = dataset.found.source.parts
+    parts = dataset.curated.source.parts
     images = {name: counts[name] for name in ("train", "valid", "test")}
     profile = {"classes": len(dataset.classes), **images, PARTS: list(parts)}
     folders = [str(folder) for folder in parts.values()]

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.decode import UndecodableImage, decode
+from eyevsai.data.decode import ImageDecodeError, decode
 from eyevsai.data.files import is_image, walk
+from eyevsai.data.parallel import parallel_map
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.data.unused import Unused, describe_unused, unused_pages, why_no_image
-from eyevsai.data.workers import map_chunks
+from eyevsai.data.unused_files import UnusedFile, describe_unused, reason_not_an_image, unused_pages
 from eyevsai.serving.classifier import UNSURE, Prediction, load_classifier
 
 log = logging.getLogger("eyevsai")
@@ -66,7 +66,7 @@ def predict(
     paths = _find_images(images)
     preprocessing = Preprocessing.from_json(classifier.metadata["preprocessing"])
     done = 0
-    for pictures in map_chunks(_Decoder(preprocessing), paths, "Predicting"):
+    for pictures in parallel_map(_Decoder(preprocessing), paths, "Predicting"):
         some = paths[done : done + len(pictures)]
         done += len(pictures)
         good = [picture for picture in pictures if not isinstance(picture, str)]
@@ -95,9 +95,9 @@ class _Decoder:
     def _decode(self, path: Path) -> npt.NDArray[np.uint8] | str:
         try:
             picture = decode(path, self.preprocessing.depth)
-        except (UndecodableImage, OSError) as error:
+        except (ImageDecodeError, OSError) as error:
             return str(error)
-        return self.preprocessing.square_of(picture)
+        return self.preprocessing.resize_to_square(picture)
 
 
 def _escaped(cell: str) -> str:
@@ -130,12 +130,12 @@ def _find_images(given: Sequence[str]) -> list[Path]:
 def _images_at(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    inside, others, pages = list[Path](), list[Unused](), list[Path]()
+    inside, others, pages = list[Path](), list[UnusedFile](), list[Path]()
     for each, _ in walk(path, pages=pages):
         if is_image(each):
             inside.append(each)
         else:
-            others.append(why_no_image(each))
+            others.append(reason_not_an_image(each))
     unused = describe_unused([*others, *unused_pages(pages)])
     if not inside:
         raise UserError(f"{path} holds no image. Not used: {unused or 'nothing is in it'}.")

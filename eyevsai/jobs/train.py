@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.config import TrainConfig
 from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import SPLIT_TABLE, Data, Split, load_dataset
-from eyevsai.data.workers import IMPORTING
+from eyevsai.data.parallel import IMPORTING
 from eyevsai.jobs.classes import check_classes
 from eyevsai.jobs.epochs import EpochLog
 from eyevsai.jobs.learning import prepare_learner
@@ -214,7 +214,7 @@ class Session:
         dataset = self.data.dataset
         log_input(self.run, dataset)
         self.run.json(CLASSES, list(dataset.classes))
-        self.run.json("data_report.json", dataset.found.report())
+        self.run.json("data_report.json", dataset.curated.report())
         self.run.text(SPLIT_TABLE, dataset.split_table())
 
     def log_epoch(self, epoch: int, row: dict[str, float]) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from eyevsai.data.exportable_resize import ExportableResize
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.data.resizing import Resizing
 
 
 class Graph(nn.Module):
@@ -17,7 +17,7 @@ class Graph(nn.Module):
 
     def __init__(self, preprocessing: Preprocessing, classify: nn.Module) -> None:
         super().__init__()
-        self.resizing = Resizing(preprocessing)
+        self.resizing = ExportableResize(preprocessing)
         self.classify = classify
 
     def forward(self, images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.data.randomness import seed_for
+from eyevsai.data.seeding import derive_seed
 from eyevsai.models.anatomy import Anatomy, examine_network
 from eyevsai.models.graph import Graph
 from eyevsai.models.learner import Images
@@ -44,7 +44,7 @@ class NetworkLearner:
         self.temperature = 1.0
         self.pruned = 0.0
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(seed, "weights"))
+            torch.manual_seed(derive_seed(seed, "weights"))
             network = self.build_network()
         self.network = self._lay_out(network)
 

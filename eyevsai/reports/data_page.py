@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from eyevsai.data.curation import CuratedDataset, Sample
 from eyevsai.data.decode import decode
-from eyevsai.data.inspection import Inspection, Item
 from eyevsai.reports.thumbnail import encode_thumbnail
 
 SAMPLES_PER_CLASS = 4
@@ -15,7 +15,7 @@ MAX_CLASSES_SHOWN = 100
 MAX_GROUPS_SHOWN = 100
 
 
-def render_data_page(found: Inspection) -> str:
+def render_data_page(found: CuratedDataset) -> str:
     """Counts by class, sizes, files that are not used, duplicates and conflicts with pictures, and
     samples.
     """
@@ -25,8 +25,8 @@ def render_data_page(found: Inspection) -> str:
     environment.filters["thumbnail"] = lambda item: encode_thumbnail(
         decode(item.file.path, found.depth)
     )
-    samples: dict[str, list[Item]] = {label: [] for label in found.classes[:MAX_CLASSES_SHOWN]}
-    for item in found.items:
+    samples: dict[str, list[Sample]] = {label: [] for label in found.classes[:MAX_CLASSES_SHOWN]}
+    for item in found.samples:
         if len(samples.get(item.label, [None] * SAMPLES_PER_CLASS)) < SAMPLES_PER_CLASS:
             samples[item.label].append(item)
     counts = list(found.counts.values())
@@ -36,7 +36,7 @@ def render_data_page(found: Inspection) -> str:
         counts=found.counts,
         most=max(counts, default=0),
         imbalance=max(counts) / max(1, min(counts)) if counts else 0,
-        sizes=_describe_sizes(found.items),
+        sizes=_describe_sizes(found.samples),
         not_used=list(filter(None, found.describe_unused().split("; "))),
         left_out=found.left_out_by_class,
         duplicates=found.duplicates()[:MAX_GROUPS_SHOWN],
@@ -48,7 +48,7 @@ def render_data_page(found: Inspection) -> str:
     return page
 
 
-def _describe_sizes(items: Sequence[Item]) -> list[tuple[str, int]]:
+def _describe_sizes(items: Sequence[Sample]) -> list[tuple[str, int]]:
     """How many images have a short side in each range."""
     ends = (32, 64, 128, 256, 512, 1024, 2048, 10**6)
     sides = [min(item.record.width, item.record.height) for item in items]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from eyevsai.data.catalogue import DESCRIPTIONS
+from eyevsai.data.catalog import DESCRIPTIONS
 from eyevsai.evaluation.scores import VALID_ACCURACY
 from eyevsai.models.families import FAMILIES, family_of
 from eyevsai.reports.candidates import rank

@@ -116,7 +116,7 @@ class Classifier:
         found: list[Prediction] = []
         # none is kept at its full size
         pictures = (pixels_of(image, self.depth) for image in images)
-        squares = map(self._preprocessing.square_of, pictures)
+        squares = map(self._preprocessing.resize_to_square, pictures)
         while some := list(islice(squares, AT_ONCE)):
             found += [self._prediction(row, least) for row in self._model.predict_proba(some)]
         return found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import compose_data
 from eyevsai.core.errors import UserError
-from eyevsai.data.cache import MODELS, Cache
+from eyevsai.data.disk_cache import MODELS, DiskCache
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -120,7 +120,7 @@ def _fetch(repository: ArtifactRepository, path: str, key: str, *, fresh: bool) 
         build(folder)
         return folder / FETCHED / path
     # pixels may be kept under a higher limit
-    cache = Cache(root, settings.cache_limit_gb, evicted=(MODELS,))
+    cache = DiskCache(root, settings.cache_limit_gb, evicted=(MODELS,))
     return cache.open(MODELS, key, build, lambda entry: entry / FETCHED / path, fresh=fresh)
 
 

@@ -14,7 +14,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.data.augmentation import augment
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.data.randomness import generator_for, seed_for
+from eyevsai.data.seeding import derive_seed, make_generator
 from eyevsai.training.course import Course
 from eyevsai.training.group import Group
 from eyevsai.training.mixing import mix
@@ -49,7 +49,7 @@ class Batches:
 
     def order(self, epoch: int) -> list[Tensor]:
         """The places of each batch's images in the split, N int64."""
-        order = torch.randperm(len(self.train), generator=generator_for(self.seed, "order", epoch))
+        order = torch.randperm(len(self.train), generator=make_generator(self.seed, "order", epoch))
         least = 2 * self.settings.parts * self.group.size  # batch normalisation needs two images
         return [places for places in order.split(self.settings.batch_size) if len(places) >= least]
 
@@ -77,7 +77,7 @@ class Batches:
         self, places: Tensor, rows: slice, epoch: int, step: int
     ) -> tuple[Tensor, Tensor]:
         """Inputs of what the epoch trains, of some rows, and labels of all."""
-        generator = generator_for(self.seed, "augment", epoch, step)
+        generator = make_generator(self.seed, "augment", epoch, step)
         labels = self.train.labels[places].to(self.device)
         features = self.course.features(epoch, places, generator)
         if features is not None:
@@ -91,7 +91,7 @@ class Batches:
         )
         if not mixing:
             return batch, labels
-        torch.manual_seed(seed_for(self.seed, "mix", epoch, step))
+        torch.manual_seed(derive_seed(self.seed, "mix", epoch, step))
         batch, labels = mix(batch, labels, self.num_classes, self.settings)
         return batch[rows], labels
 

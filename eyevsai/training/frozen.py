@@ -14,7 +14,7 @@ from eyevsai.core.settings import list_settings
 from eyevsai.data.augmentation import augment
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.data.randomness import generator_for
+from eyevsai.data.seeding import make_generator
 from eyevsai.data.settings import AugmentationSettings
 from eyevsai.training.inference import evaluating
 from eyevsai.training.settings import UnfreezingSettings
@@ -86,7 +86,7 @@ class FrozenFeatures:
     def _view(self, train: Split, preprocessing: Preprocessing, number: int) -> Iterator[Tensor]:
         for start in range(0, len(train), AT_ONCE):
             images = list(train.images(range(start, min(start + AT_ONCE, len(train)))))
-            generator = generator_for(0, "view", number, start)
+            generator = make_generator(0, "view", number, start)
             yield augment(images, self.settings, preprocessing, generator, torch.device("cpu"))
 
 
@@ -129,7 +129,7 @@ class _Describe:
             *_versions(),
         )
         key = f"{computing}/{self.preprocessing.to_json()}/{made_from}"
-        return split.derive(key, lambda: self._compute(shown, len(split)), self.stop.check)
+        return split.cached_features(key, lambda: self._compute(shown, len(split)), self.stop.check)
 
     @torch.no_grad()
     def _compute(self, batches: Iterator[Tensor], count: int) -> Tensor:

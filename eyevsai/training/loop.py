@@ -15,7 +15,7 @@ from eyevsai.core.errors import JobError, TerminationRequested
 from eyevsai.core.progress import track
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.data.randomness import seed_for
+from eyevsai.data.seeding import derive_seed
 from eyevsai.training.average import Average
 from eyevsai.training.batches import Batches, check_batches
 from eyevsai.training.checkpoint import Checkpoints
@@ -235,7 +235,7 @@ class Trainer:
         for part in parts:
             purpose = ("step", epoch, step, part.number) if part.number else ("step", epoch, step)
             # dropout draws from the global generator
-            torch.manual_seed(seed_for(self.seed, *purpose))
+            torch.manual_seed(derive_seed(self.seed, *purpose))
             logits, loss = self._backward(
                 self.course.trained(epoch), part.inputs, part.targets, labels
             )

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from eyevsai.core.errors import JobError, TrialPruned, UserError
 from eyevsai.core.settings import Settings
-from eyevsai.data.randomness import seed_for
+from eyevsai.data.seeding import derive_seed
 from eyevsai.store.run_dir import describe_change
 from eyevsai.store.uris import mask_password
 from eyevsai.tuning.samplers import make_pruner, make_sampler
@@ -183,7 +183,7 @@ class Study:
         if self.num_left() <= 0:
             return None
         started = len(self.trials())
-        drawn = seed_for(seed + worker, "sampler", started) % 2**32
+        drawn = derive_seed(seed + worker, "sampler", started) % 2**32
         self.study.sampler = make_sampler(self.settings, self.space, drawn)
         trial = self.study.ask()
         trial.set_user_attr(PROCESS, process)

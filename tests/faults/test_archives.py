@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from eyevsai.data.unpacking import MAX_FILES, Refused, unpack
+from eyevsai.data.archives import MAX_FILES, UnsafeArchiveError, extract
 from tests.conftest import Eyevsai
 from tests.forked_commands import fork_command
 from tests.publisher import Publisher, images_of, png, publishing, tar_of, zip_of
@@ -196,8 +196,8 @@ def test_a_hostile_archive_leaves_nothing_and_a_retry_works(
 def test_a_bomb_takes_no_memory(kind: str, tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(HOSTILE[kind][0]())
     tracemalloc.start()
-    with pytest.raises(Refused):
-        unpack(tmp_path / "archive", tmp_path / "out", {".png"})
+    with pytest.raises(UnsafeArchiveError):
+        extract(tmp_path / "archive", tmp_path / "out", {".png"})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10 * 10**6
@@ -222,8 +222,8 @@ def test_no_damage_to_an_archive_is_a_traceback_or_another_image(
         (tmp_path / "archive").write_bytes(damaged)
         folder = tmp_path / str(place)
         try:
-            unpack(tmp_path / "archive", folder, {".png"})
-        except Refused:
+            extract(tmp_path / "archive", folder, {".png"})
+        except UnsafeArchiveError:
             continue
         for path in folder.rglob("*.png"):
             assert path.read_bytes() in GOOD.values()

@@ -21,12 +21,12 @@ import pytest
 from PIL import Image
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.audit import examine
-from eyevsai.data.catalogue import Source
+from eyevsai.data.catalog import DatasetFolder
+from eyevsai.data.curation import curate
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.decode import decode
-from eyevsai.data.index import index_files
-from eyevsai.data.inspection import inspect_source
+from eyevsai.data.image_checks import check_image
+from eyevsai.data.image_folder import index_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner
@@ -49,7 +49,7 @@ def test_mutated_images_are_named_and_never_crash(tmp_path: Path, count: int) ->
     (tmp_path / "set" / "a").mkdir(parents=True)
     paths = list(write_mutants(tmp_path / "set" / "a", count, seed=0))
     before = hashes(tmp_path / "set")
-    found = inspect_source(Source("set", {"set": tmp_path / "set"}), tmp_path / "cache")
+    found = curate(DatasetFolder("set", {"set": tmp_path / "set"}), tmp_path / "cache")
     assert len(found.files) == count
     bad = [file.path for file, _ in found.bad]
     assert len(bad) == len(set(bad))
@@ -201,7 +201,7 @@ def test_bombs_are_refused_by_name_without_their_memory(
 ) -> None:
     (tmp_path / "bomb.png").write_bytes(bomb(width, height))
     errors = list[str | None]()
-    assert peak_rise_mib(lambda: errors.append(examine(tmp_path / "bomb.png").error)) < 200
+    assert peak_rise_mib(lambda: errors.append(check_image(tmp_path / "bomb.png").error)) < 200
     assert "89 million" in str(errors[0])
 
 
@@ -228,7 +228,7 @@ def test_ten_thousand_names_are_each_counted_once(tmp_path: Path) -> None:
     (tmp_path / "plain" / "loop").symlink_to(tmp_path)
     (tmp_path / ".checkpoints").mkdir()
     (tmp_path / ".checkpoints" / "x.png").touch()
-    index = index_files(Source("set", {"set": tmp_path}))
+    index = index_dataset(DatasetFolder("set", {"set": tmp_path}))
     assert len(index.files) == len({file.path for file in index.files}) == 10_002
     assert index.classes == ["plain", "ñandú", "日本"]
 
@@ -245,4 +245,4 @@ def test_an_unknown_format_inside_is_named(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "PPM")
     (tmp_path / "image.png").write_bytes(buffer.getvalue() + b"x")
-    assert examine(tmp_path / "image.png").kind == "PPM"
+    assert check_image(tmp_path / "image.png").kind == "PPM"

@@ -134,7 +134,7 @@ def split_of(version: int) -> list[tuple[str, str, str]]:
 
 
 def test_a_file_that_changes_unseen_is_looked_at_again(eyevsai: Eyevsai, workplace: Path) -> None:
-    from eyevsai.data import audit
+    from eyevsai.data import image_checks
 
     folder = write_images(workplace / "set", {"a": 10, "b": 10})
     cache = ("--cache-root", str(workplace / "cache"))
@@ -145,7 +145,7 @@ def test_a_file_that_changes_unseen_is_looked_at_again(eyevsai: Eyevsai, workpla
         path
         for path in (workplace / "cache" / "audit").glob("v*.json")
         if "000.png" in path.read_text()
-        and path.name == audit._ledger_of(changed.parent, Path("x")).name
+        and path.name == image_checks._scan_cache_path(changed.parent, Path("x")).name
     ]
     content = json.loads(ledger.read_text())
     status = changed.stat()

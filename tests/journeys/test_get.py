@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai.data.published import PUBLISHED, Archive
+from eyevsai.data.sources import SOURCES, Archive
 from tests.conftest import Eyevsai, find_port
 from tests.journeys.conftest import MlflowRun
 from tests.publisher import Publisher, images_of, png, publishing, tar_of, zip_of
@@ -72,13 +72,13 @@ def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
         "/instruments/archive.zip": served[TUNES],
     }
     of_tests = replace(
-        PUBLISHED["pets"],
+        SOURCES["pets"],
         images=Archive("images.tar.gz", "https://x/images.tar.gz", md5(pets).hexdigest()),
         splits=Archive(
             "annotations.tar.gz", "https://x/annotations.tar.gz", md5(lists).hexdigest()
         ),
     )
-    monkeypatch.setitem(PUBLISHED, "pets", of_tests)  # type: ignore[arg-type]  # the real archives have 800 MB
+    monkeypatch.setitem(SOURCES, "pets", of_tests)  # type: ignore[arg-type]  # the real archives have 800 MB
     with publishing(served) as there:
         monkeypatch.setenv("EYEVSAI_MIRROR", there.url)
         yield there

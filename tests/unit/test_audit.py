@@ -11,14 +11,14 @@ from PIL import Image
 
 from benchmarks.similar import copies
 from eyevsai.core.errors import UserError
-from eyevsai.data import workers
-from eyevsai.data.audit import audit_files, examine
-from eyevsai.data.catalogue import Source
+from eyevsai.data import parallel
+from eyevsai.data.catalog import DatasetFolder
+from eyevsai.data.curation import curate
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.decode import decode
 from eyevsai.data.duplicates import candidates, find_duplicates, make_thumbnail
-from eyevsai.data.index import index_files
-from eyevsai.data.inspection import inspect_source
+from eyevsai.data.image_checks import check_image, check_images
+from eyevsai.data.image_folder import index_dataset
 from eyevsai.data.settings import DataSettings
 from tests.conftest import draw_image, draw_scene, write_images
 
@@ -38,7 +38,7 @@ def test_every_bad_file_is_named_once_and_left_out(
     (folder / "b" / "torn.png").write_bytes(data[: len(data) // 2])
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.*")}
     dataset = load_dataset(settings(folder, tmp_path))
-    report = dataset.found.report()
+    report = dataset.curated.report()
     assert [bad["image"] for bad in report["bad"]] == [
         "set/a/text.jpg",
         "set/a/zero.png",
@@ -74,43 +74,45 @@ def test_all_files_bad(tmp_path: Path) -> None:
 def test_a_misnamed_image_is_used_and_named(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
     (folder / "a" / "000.png").rename(folder / "a" / "000.jpg")
-    report = load_dataset(settings(folder, tmp_path)).found.report()
+    report = load_dataset(settings(folder, tmp_path)).curated.report()
     assert report["misnamed"] == [{"image": "set/a/000.jpg", "format": "PNG"}]
     assert report["images"] == 6
 
 
 def test_a_second_look_opens_no_file(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
-    files = index_files(Source("set", {"set": folder})).files
-    records = audit_files(files, tmp_path / "cache")
+    files = index_dataset(DatasetFolder("set", {"set": folder})).files
+    records = check_images(files, tmp_path / "cache")
     for file in files:
         os.truncate(file.path, 0)
     # the same sizes and times are handed in
-    assert audit_files(files, tmp_path / "cache") == records
+    assert check_images(files, tmp_path / "cache") == records
     assert all(
         record.error
-        for record in audit_files(index_files(Source("set", {"set": folder})).files, tmp_path)
+        for record in check_images(
+            index_dataset(DatasetFolder("set", {"set": folder})).files, tmp_path
+        )
     )
 
 
 def test_a_torn_ledger_is_written_anew(tmp_path: Path) -> None:
-    files = index_files(
-        Source("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})
+    files = index_dataset(
+        DatasetFolder("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})
     ).files
-    records = audit_files(files, tmp_path / "cache")
+    records = check_images(files, tmp_path / "cache")
     for ledger in (tmp_path / "cache" / "audit").iterdir():
         ledger.write_text(ledger.read_text()[:100])
-    assert audit_files(files, tmp_path / "cache") == records
+    assert check_images(files, tmp_path / "cache") == records
 
 
 def test_a_file_that_may_not_be_read_is_a_bad_one(tmp_path: Path) -> None:
-    record = examine(tmp_path / "gone.png")
+    record = check_image(tmp_path / "gone.png")
     assert record.error == "cannot be read: No such file or directory"
 
 
 def find_groups(paths: Sequence[Path]) -> list[int]:
     """Return the groups of near-duplicates of files of one class."""
-    records = [examine(path) for path in paths]
+    records = [check_image(path) for path in paths]
     thumbnails = {place: make_thumbnail(decode(paths[place])) for place in candidates(records)}
     return find_duplicates(records, [""] * len(records), thumbnails.__getitem__).groups
 
@@ -119,7 +121,7 @@ def test_equal_pixels_are_found_whatever_the_format(tmp_path: Path) -> None:
     pixels = draw_image(0, 0)
     for name in ("one.png", "two.bmp", "three.tiff"):
         Image.fromarray(pixels).save(tmp_path / name)
-    records = [examine(path) for path in sorted(tmp_path.iterdir())]
+    records = [check_image(path) for path in sorted(tmp_path.iterdir())]
     assert len({record.digest for record in records}) == 3
     assert find_groups(sorted(tmp_path.iterdir())) == [0, 0, 0]
 
@@ -157,14 +159,14 @@ def test_an_image_in_two_given_splits_stays_in_the_more_careful_one(tmp_path: Pa
     draw_scene(200).save(tmp_path / "set" / "train" / "a" / "leak.bmp")
     copies(draw_scene(201))[0].save(tmp_path / "set" / "valid" / "a" / "near.png")
     draw_scene(100).save(tmp_path / "set" / "train" / "a" / "other.png")
-    found = inspect_source(Source("set", {"set": tmp_path / "set"}), tmp_path / "cache")
+    found = curate(DatasetFolder("set", {"set": tmp_path / "set"}), tmp_path / "cache")
     assert found.report()["left_out"] == [
         "set/train/a/leak.bmp",
         "set/train/a/other.png",
         "set/valid/a/near.png",
     ]
     splits: dict[int, set[str | None]] = {}
-    for item in found.items:
+    for item in found.samples:
         splits.setdefault(item.group, set()).add(item.file.split)
     assert all(len(names) == 1 for names in splits.values())
 
@@ -172,44 +174,46 @@ def test_an_image_in_two_given_splits_stays_in_the_more_careful_one(tmp_path: Pa
 def test_an_interrupted_audit_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eyevsai.data import audit
+    from eyevsai.data import image_checks
 
-    monkeypatch.setattr(workers, "CHUNK", 4)
+    monkeypatch.setattr(parallel, "CHUNK", 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 0)  # no worker processes
-    files = index_files(
-        Source("set", {"set": write_images(tmp_path / "set", {"a": 8, "b": 5})})
+    files = index_dataset(
+        DatasetFolder("set", {"set": write_images(tmp_path / "set", {"a": 8, "b": 5})})
     ).files
     seen: list[Path] = []
 
-    def note(path: Path) -> audit.Record:
+    def note(path: Path) -> image_checks.ImageInfo:
         seen.append(path)
-        return examine(path)
+        return check_image(path)
 
-    def stop_at_b(path: Path) -> audit.Record:
+    def stop_at_b(path: Path) -> image_checks.ImageInfo:
         if path.parent.name == "b":
             raise UserError("stopped")
         return note(path)
 
-    monkeypatch.setattr(audit, "examine", stop_at_b)
+    monkeypatch.setattr(image_checks, "check_image", stop_at_b)
     with pytest.raises(UserError, match="stopped"):
-        audit_files(files, tmp_path / "cache")
-    monkeypatch.setattr(audit, "examine", note)
-    audit_files(files, tmp_path / "cache")
+        check_images(files, tmp_path / "cache")
+    monkeypatch.setattr(image_checks, "check_image", note)
+    check_images(files, tmp_path / "cache")
     assert sorted(seen) == sorted(file.path for file in files)
 
 
 def test_what_could_not_be_read_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eyevsai.data import audit
+    from eyevsai.data import image_checks
 
-    files = index_files(
-        Source("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})
+    files = index_dataset(
+        DatasetFolder("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})
     ).files
-    denied = audit.Record("", error="cannot be read: Permission denied")
+    denied = image_checks.ImageInfo("", error="cannot be read: Permission denied")
     with monkeypatch.context() as patch:
         patch.setattr(
-            audit, "examine", lambda path: denied if path.name == "001.png" else examine(path)
+            image_checks,
+            "check_image",
+            lambda path: denied if path.name == "001.png" else check_image(path),
         )
-        assert sum(bool(record.error) for record in audit_files(files, tmp_path / "cache")) == 2
-    assert not any(record.error for record in audit_files(files, tmp_path / "cache"))
+        assert sum(bool(record.error) for record in check_images(files, tmp_path / "cache")) == 2
+    assert not any(record.error for record in check_images(files, tmp_path / "cache"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eyevsai.data.decode import Depth, Range, UndecodableImage, decode, decode_fully, find_depth
+from eyevsai.data.decode import Depth, ImageDecodeError, Range, decode, decode_fully, find_depth
 
 GRADIENT = np.arange(12 * 8 * 3, dtype=np.uint8).reshape(12, 8, 3) % 251
 
@@ -87,19 +87,19 @@ def test_the_first_frame_of_an_animation() -> None:
 def test_what_does_not_decode_is_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "torn.png"
     path.write_bytes(data)
-    with pytest.raises(UndecodableImage, match=r"torn\.png"):
+    with pytest.raises(ImageDecodeError, match=r"torn\.png"):
         decode(path)
 
 
 def test_a_torn_jpeg_is_refused() -> None:
     data = encode(Image.fromarray(np.zeros((64, 64, 3), np.uint8)), "JPEG")
-    with pytest.raises(UndecodableImage):
+    with pytest.raises(ImageDecodeError):
         decode(data[: len(data) // 2])
 
 
 @pytest.mark.requirement(18)
 def test_a_bomb_is_refused_by_its_size() -> None:
-    with pytest.raises(UndecodableImage, match="89 million"):
+    with pytest.raises(ImageDecodeError, match="89 million"):
         decode(encode(Image.new("1", (10_000, 9_000))))
 
 
@@ -141,7 +141,7 @@ def test_an_image_whose_exif_block_is_nonsense_is_decoded(kind: str, block: byte
 
 
 def test_no_program_is_started_for_a_file() -> None:
-    with pytest.raises(UndecodableImage, match="not an image in a known format"):
+    with pytest.raises(ImageDecodeError, match="not an image in a known format"):
         decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
 
 

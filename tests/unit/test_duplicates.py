@@ -8,19 +8,19 @@ import pytest
 from PIL import Image
 
 from benchmarks.similar import SIMILAR_SETS, copies, count_false, describe, draw_camera, find
-from eyevsai.data.audit import Record
 from eyevsai.data.duplicates import (
     MAX_COPIES,
     SIDE,
-    Found,
+    DuplicateGroups,
     Thumbnail,
     candidates,
     find_duplicates,
     make_thumbnail,
 )
+from eyevsai.data.image_checks import ImageInfo
 from tests.conftest import draw_scene
 
-Described = tuple[str, Record, Thumbnail]
+Described = tuple[str, ImageInfo, Thumbnail]
 
 
 def described(images: Sequence[Image.Image], labels: str | Sequence[str] = "a") -> list[Described]:
@@ -37,7 +37,7 @@ def with_patch(image: Image.Image, levels: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def grouped(found: Found) -> list[int]:
+def grouped(found: DuplicateGroups) -> list[int]:
     """Return the sizes of groups with more than one member."""
     return sorted(size for size in np.bincount(found.groups) if size > 1)
 
@@ -128,7 +128,7 @@ def test_small_images_are_grouped_by_pixels_only(mode: str) -> None:
     small = [draw_scene(seed).resize((16, 16)) for seed in (0, 1, 0)]
     images = described([*small, Image.fromarray(np.asarray(small[0]) ^ 1)])
     found, _ = find(images, mode)
-    assert found == Found([0, 1, 0, 3], [], [])
+    assert found == DuplicateGroups([0, 1, 0, 3], [], [])
 
 
 def test_modes() -> None:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.catalogue import Source
-from eyevsai.data.index import Index, index_files
-from eyevsai.data.unused import describe_unused
+from eyevsai.data.catalog import DatasetFolder
+from eyevsai.data.image_folder import FolderIndex, index_dataset
+from eyevsai.data.unused_files import describe_unused
 from tests.conftest import draw_image
 
 
@@ -25,11 +25,11 @@ def fill(folder: Path, count: int = 2, start: int = 0) -> Path:
     return folder
 
 
-def read(folder: Path, labels: str | None = None, groups: str | None = None) -> Index:
-    return index_files(Source("set", {"set": folder}, labels, groups))
+def read(folder: Path, labels: str | None = None, groups: str | None = None) -> FolderIndex:
+    return index_dataset(DatasetFolder("set", {"set": folder}, labels, groups))
 
 
-def shares(index: Index) -> dict[tuple[str | None, str], int]:
+def shares(index: FolderIndex) -> dict[tuple[str | None, str], int]:
     return dict(Counter((file.split, file.label) for file in index.files))
 
 

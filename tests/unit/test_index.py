@@ -7,16 +7,16 @@ import pytest
 from PIL import Image
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.catalogue import Source, find_source, list_datasets
+from eyevsai.data.catalog import DatasetFolder, find_source, list_datasets
+from eyevsai.data.curation import check_usable, curate
 from eyevsai.data.dataset import load_dataset
-from eyevsai.data.index import index_files
-from eyevsai.data.inspection import inspect_source, refuse_unusable
+from eyevsai.data.image_folder import index_dataset
 from eyevsai.data.settings import DataSettings
 from tests.conftest import draw_image, write_images
 
 
-def source(folder: Path) -> Source:
-    return Source(folder.name, {folder.name: folder})
+def source(folder: Path) -> DatasetFolder:
+    return DatasetFolder(folder.name, {folder.name: folder})
 
 
 @pytest.mark.requirement(19)
@@ -28,7 +28,7 @@ def test_files_are_sorted_and_hidden_ones_and_loops_left_out(tmp_path: Path) -> 
     (folder / "apple" / "loop").symlink_to(folder / "apple")
     (folder / "apple" / "again.png").symlink_to(folder / "apple" / "001.png")
     (folder / "apple" / "broken.png").symlink_to(folder / "nowhere.png")
-    files = index_files(source(folder)).files
+    files = index_dataset(source(folder)).files
     # again.png is a file as others are
     assert [file.label for file in files] == ["apple"] * 4 + ["bánh mì"] * 3
     assert [file.name for file in files] == sorted(file.name for file in files)
@@ -44,10 +44,10 @@ def test_given_splits_are_read_from_their_folders(tmp_path: Path) -> None:
 
 def test_the_fingerprint_tells_datasets_apart(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
-    before = inspect_source(source(folder), tmp_path / "cache").fingerprint()
-    assert inspect_source(source(folder), tmp_path / "cache").fingerprint() == before
+    before = curate(source(folder), tmp_path / "cache").fingerprint()
+    assert curate(source(folder), tmp_path / "cache").fingerprint() == before
     (folder / "a" / "000.png").write_bytes((folder / "b" / "001.png").read_bytes())
-    assert inspect_source(source(folder), tmp_path / "cache").fingerprint() != before
+    assert curate(source(folder), tmp_path / "cache").fingerprint() != before
 
 
 def test_unions_are_composed_when_read_and_keep_colliding_classes_apart(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_what_cannot_be_learned_from_is_said(
     folder = write_images(tmp_path / "set", counts)
     folder.mkdir(exist_ok=True)
     with pytest.raises(UserError, match=message):
-        refuse_unusable(inspect_source(source(folder), tmp_path / "cache"), 0.05)
+        check_usable(curate(source(folder), tmp_path / "cache"), 0.05)
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,16 @@ def test_a_hard_link_in_val_stays_in_val(tmp_path: Path) -> None:
         DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache"))
     )
     assert dataset.split_names.count("valid") == 12
-    assert [item.file.path.name for item in dataset.found.left_out] == ["linked.png", "linked.png"]
+    assert [item.file.path.name for item in dataset.curated.left_out] == [
+        "linked.png",
+        "linked.png",
+    ]
 
 
 def test_one_photograph_in_two_classes_is_a_conflict(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 6, "b": 6})
     (folder / "b" / "linked.png").hardlink_to(sorted((folder / "a").iterdir())[0])
-    found = load_dataset(DataSettings(data=str(folder), cache_root=str(tmp_path / "cache"))).found
+    found = load_dataset(DataSettings(data=str(folder), cache_root=str(tmp_path / "cache"))).curated
     assert [{item.label for item in members} for members in found.duplicates()] == [{"a", "b"}]
 
 
@@ -164,6 +167,6 @@ def test_frames_of_scenes_that_two_given_splits_share_stay(
             Image.fromarray((scene + noise).clip(0, 255).astype(np.uint8)).save(path)
     found = load_dataset(
         DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache"))
-    ).found
+    ).curated
     assert len(found.left_out) == left_out
     assert any("too many to be copies and stay" in note for note in found.notes) == (left_out == 0)

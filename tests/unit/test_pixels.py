@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.cache import Cache
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.decode import decode
+from eyevsai.data.disk_cache import DiskCache
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from tests.conftest import write_images
@@ -82,7 +82,7 @@ def test_caches_stay_below_their_limit_and_can_be_cleared(tmp_path: Path) -> Non
     caches = list((tmp_path / "cache" / "pixels").glob("*/cache.json"))
     assert [json.loads(path.read_text())["preprocessing"]["image_size"] for path in caches] == [48]
     assert torch.equal(kept.pixels.image(0), before)  # who has a map open keeps reading it
-    cache = Cache(tmp_path / "cache", 1.0)
+    cache = DiskCache(tmp_path / "cache", 1.0)
     assert cache.clear() > 0
     assert cache.clear() == 0
 
@@ -152,7 +152,7 @@ def test_only_kinds_that_may_be_evicted_make_room(tmp_path: Path) -> None:
         return {}
 
     def keep(kind: str, name: str, *evicted: str) -> Path:
-        cache = Cache(tmp_path, limit_gb=1e-4, evicted=evicted)
+        cache = DiskCache(tmp_path, limit_gb=1e-4, evicted=evicted)
         return cache.open(kind, name, build, lambda folder: folder)
 
     pixels = keep("pixels", "a", "pixels")
@@ -174,7 +174,7 @@ def test_a_file_in_a_folder_of_an_entry_is_verified(tmp_path: Path) -> None:
         (folder / "nested" / "file").write_bytes(b"whole")
         return {}
 
-    cache = Cache(tmp_path, 1.0)
+    cache = DiskCache(tmp_path, 1.0)
     entry = cache.open("models", "a", build, lambda folder: folder)
     for damage in (
         lambda: (entry / "nested" / "file").write_bytes(b"torn!"),

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as reference
 
+from eyevsai.data.exportable_resize import ExportableResize
 from eyevsai.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from eyevsai.data.resizing import Resizing
 
 
 def image(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -73,7 +73,7 @@ def test_matrix_products_give_the_same_pixels(
 ) -> None:
     """What makes an exported graph say the same: integers, whatever adds them up."""
     source, preprocessing = image(height, width), Preprocessing(size, interpolation=interpolation)
-    assert torch.equal(Resizing(preprocessing)(source), preprocessing.crop(source))
+    assert torch.equal(ExportableResize(preprocessing)(source), preprocessing.crop(source))
 
 
 @pytest.mark.xdist_group("onnx")
@@ -82,7 +82,7 @@ def test_a_runtime_without_float64_gives_the_same_pixels() -> None:
     preprocessing, dynamic = Preprocessing(64), torch.export.Dim.DYNAMIC
     axes = ({0: dynamic, 1: dynamic, 2: dynamic},)
     traced = torch.export.export(
-        Resizing(preprocessing), (image(50, 60).expand(2, -1, -1, -1),), dynamic_shapes=axes
+        ExportableResize(preprocessing), (image(50, 60).expand(2, -1, -1, -1),), dynamic_shapes=axes
     )
     program = torch.onnx.export(traced, dynamo=True, verbose=False)
     assert program is not None
@@ -112,7 +112,7 @@ def test_matrix_products_give_the_same_pixels_of_any_size(
     height: int, width: int, size: int
 ) -> None:
     source, preprocessing = image(height, width), Preprocessing(size)
-    assert torch.equal(Resizing(preprocessing)(source), preprocessing.crop(source))
+    assert torch.equal(ExportableResize(preprocessing)(source), preprocessing.crop(source))
 
 
 def test_normalize_is_torchvisions() -> None:
@@ -132,6 +132,6 @@ def test_json_round_trip() -> None:
 def test_the_square_of_an_image_has_its_crop(height: int, width: int, image_size: int) -> None:
     preprocessing = Preprocessing(image_size)
     image = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
-    square = preprocessing.square(preprocessing.resize(image))
+    square = preprocessing.center_square(preprocessing.resize(image))
     assert square.shape[1:3] == (preprocessing.short_side_px,) * 2
     assert torch.equal(preprocessing.crop(square), preprocessing.crop(image))

@@ -24,7 +24,7 @@ from sklearn.svm import SVC
 from eyevsai.config import compose_train
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import list_settings
-from eyevsai.data import workers
+from eyevsai.data import parallel
 from eyevsai.data.dataset import Data, Split, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
@@ -352,7 +352,7 @@ def test_images_are_described_a_chunk_at_a_time(
         sizes.append(len(crops))
         return extract(extractor, crops)
 
-    monkeypatch.setattr(workers, "CHUNK", 4)
+    monkeypatch.setattr(parallel, "CHUNK", 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 0)  # no worker processes
     source = data(32)
     learner = ShallowLearner("svm_hog_lbp", SVM, source.dataset.classes, 0)

@@ -7,25 +7,27 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyevsai.data.audit import Record
-from eyevsai.data.index import File
-from eyevsai.data.inspection import Item
+from eyevsai.data.curation import Sample
+from eyevsai.data.image_checks import ImageInfo
+from eyevsai.data.image_folder import ImageFile
 from eyevsai.data.split import split_items
 
 
 def make_items(
     count: int, label: str = "a", split: str | None = None, start: int = 0, group_of: int = 1
-) -> list[Item]:
+) -> list[Sample]:
     """`count` images, each `group_of` neighbours of which show the same."""
     items = []
     for number in range(start, start + count):
-        file = File(Path(f"{number}"), f"{label}/{number:05d}", label, split, 1, 1)
+        file = ImageFile(Path(f"{number}"), f"{label}/{number:05d}", label, split, 1, 1)
         group = hash((label, number // group_of))
-        items.append(Item(file, Record(f"{label}{number}", f"{label}{number // group_of}"), group))
+        items.append(
+            Sample(file, ImageInfo(f"{label}{number}", f"{label}{number // group_of}"), group)
+        )
     return items
 
 
-def by_name(items: list[Item], seed: int = 0) -> dict[str, str]:
+def by_name(items: list[Sample], seed: int = 0) -> dict[str, str]:
     return dict(
         zip((item.name for item in items), split_items(items, seed, 0.15, 0.15), strict=True)
     )

@@ -7,7 +7,7 @@ import pytest
 
 from eyevsai.config import compose_train
 from eyevsai.core.errors import UserError
-from eyevsai.data.workers import IMPORTING
+from eyevsai.data.parallel import IMPORTING
 from eyevsai.jobs import opening
 from eyevsai.jobs import train as module
 

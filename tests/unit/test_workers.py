@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.workers import CHUNK, map_chunks
+from eyevsai.data.parallel import CHUNK, parallel_map
 from tests.conftest import ROOT
 
 
@@ -42,41 +42,41 @@ def die(numbers: Sequence[int]) -> None:
 @pytest.mark.parametrize("count", [0, 1, CHUNK, CHUNK + 1, 5 * CHUNK - 1])
 def test_every_item_once_and_in_order(count: int) -> None:
     done = [
-        number for numbers in map_chunks(double, range(count), "Doubling") for number in numbers
+        number for numbers in parallel_map(double, range(count), "Doubling") for number in numbers
     ]
     assert done == [2 * number for number in range(count)]
 
 
 def test_a_chunk_stays_here_and_more_go_to_workers() -> None:
-    assert set(map_chunks(name_process, range(CHUNK), "Naming")) == {os.getpid()}
-    assert os.getpid() not in set(map_chunks(name_process, range(4 * CHUNK), "Naming"))
+    assert set(parallel_map(name_process, range(CHUNK), "Naming")) == {os.getpid()}
+    assert os.getpid() not in set(parallel_map(name_process, range(4 * CHUNK), "Naming"))
 
 
 def test_torchs_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
-    list(map_chunks(double, range(4 * CHUNK), "Doubling"))
+    list(parallel_map(double, range(4 * CHUNK), "Doubling"))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_errors_arrive_as_they_were_raised() -> None:
     with pytest.raises(UserError, match=r"^number 100 is bad$"):
-        list(map_chunks(fail_at_100, range(300), "Failing"))
+        list(parallel_map(fail_at_100, range(300), "Failing"))
 
 
 def test_an_error_of_the_system_keeps_its_number() -> None:
     with pytest.raises(OSError, match="No space left") as caught:
-        list(map_chunks(fill_the_disk, range(300), "Failing"))
+        list(parallel_map(fill_the_disk, range(300), "Failing"))
     assert caught.value.errno == errno.ENOSPC
 
 
 def test_a_worker_that_dies_is_said() -> None:
     with pytest.raises(UserError, match="ended before its time"):
-        list(map_chunks(die, range(300), "Dying"))
+        list(parallel_map(die, range(300), "Dying"))
 
 
 def test_ctrl_c_ends_all_processes_without_a_word(tmp_path: Path) -> None:
     code = (
-        "import signal, time\nfrom eyevsai.data.workers import map_chunks\n"
+        "import signal, time\nfrom eyevsai.data.parallel import map_chunks\n"
         # a suite in the background ignores Ctrl-C
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def wait(numbers): open('began', 'w').close(); time.sleep(0.2)\n"

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import list_settings
 from eyevsai.data.dataset import Split
+from eyevsai.data.parallel import parallel_map
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.data.randomness import seed_for
-from eyevsai.data.workers import map_chunks
+from eyevsai.data.seeding import derive_seed
 from eyevsai.features.extractor import VERSION, Extractor
 from eyevsai.features.settings import FeatureSettings
 from eyevsai.models.anatomy import Anatomy, Layer
@@ -87,13 +87,15 @@ class ShallowLearner:
         features = self.extract(train)
         rate = len(train) / (time.perf_counter() - began)
         self.projection_ = fit_projection(
-            self.settings, features.numpy(), seed_for(self.seed, "projection")
+            self.settings, features.numpy(), derive_seed(self.seed, "projection")
         )
         with torch.inference_mode():
             inputs = self.projection_(features).numpy()
         labels = train.labels.numpy()
         fit = _Fit(self, inputs, labels)
-        self.temperature_ = fit_temperature(fit.scores, labels, seed_for(self.seed, "calibration"))
+        self.temperature_ = fit_temperature(
+            fit.scores, labels, derive_seed(self.seed, "calibration")
+        )
         self.decision_ = fit(np.arange(len(labels)))
         rows = {f"train/{name}": value for name, value in self._score(features, labels).items()}
         valid_scores = self._score(self.extract(valid), valid.labels.numpy())
@@ -182,13 +184,13 @@ class ShallowLearner:
             each.name: getattr(self.settings, each.name) for each in list_settings(FeatureSettings)
         }
         made_from = f"{VERSION}/{self.preprocessing.to_json()}/{described}"
-        return split.derive(made_from, lambda: self._describe(split))
+        return split.cached_features(made_from, lambda: self._describe(split))
 
     def _describe(self, split: Split) -> Tensor:
         task = _Extraction(split, self.preprocessing, self.extractor)
         features = torch.empty(len(split), self.extractor.dimensions)
         done = 0
-        for part in map_chunks(task, range(len(split)), "Describing images"):
+        for part in parallel_map(task, range(len(split)), "Describing images"):
             features[done : done + len(part)] = part
             done += len(part)
         return features
@@ -231,7 +233,7 @@ class _Fit:
             self.inputs[rows],
             labels,
             weights,
-            seed=seed_for(learner.seed, "estimator"),
+            seed=derive_seed(learner.seed, "estimator"),
             threads=learner._threads(),
         )
         return fitted

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.catalogue import Source
+from eyevsai.data.catalog import DatasetFolder
 from eyevsai.data.files import SUFFIXES
-from eyevsai.data.index import index_files
+from eyevsai.data.image_folder import index_dataset
 
 RECORD = "dataset.json"  # beside the class folders, where nothing but folders is read
-OFFICIAL = {"trainval": "train", "test": "test"}  # lists of Oxford-IIIT Pet
+OFFICIAL_SPLITS = {"trainval": "train", "test": "test"}  # lists of Oxford-IIIT Pet
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedFile:
     """An image of an archive, and where in the dataset it belongs."""
 
     path: Path
@@ -45,13 +45,13 @@ def name_class(folder: str) -> str:
     return name
 
 
-def place_by_folder(unpacked: Path) -> Iterator[Placed]:
+def place_by_folder(unpacked: Path) -> Iterator[PlacedFile]:
     """Images by their folders, as training reads them."""
-    for file in index_files(Source(unpacked.name, {unpacked.name: unpacked})).files:
-        yield Placed(file.path, name_class(file.label), file.split)
+    for file in index_dataset(DatasetFolder(unpacked.name, {unpacked.name: unpacked})).files:
+        yield PlacedFile(file.path, name_class(file.label), file.split)
 
 
-def place_by_name(unpacked: Path, splits: Mapping[str, str] | None) -> Iterator[Placed]:
+def place_by_name(unpacked: Path, splits: Mapping[str, str] | None) -> Iterator[PlacedFile]:
     """Images by their names, such as `Abyssinian_12.jpg`; where `splits` are given, those that it
     lists by stem.
     """
@@ -63,7 +63,7 @@ def place_by_name(unpacked: Path, splits: Mapping[str, str] | None) -> Iterator[
             and underscore
             and (not splits or path.stem in splits)
         ):
-            yield Placed(path, name_class(label), splits[path.stem] if splits else None)
+            yield PlacedFile(path, name_class(label), splits[path.stem] if splits else None)
 
 
 def read_official(unpacked: Path) -> dict[str, str]:
@@ -73,7 +73,7 @@ def read_official(unpacked: Path) -> dict[str, str]:
         UserError: a list is missing.
     """
     splits: dict[str, str] = {}
-    for file, split in OFFICIAL.items():
+    for file, split in OFFICIAL_SPLITS.items():
         path = next(unpacked.rglob(f"{file}.txt"), None)
         if path is None:
             raise UserError(
@@ -86,7 +86,9 @@ def read_official(unpacked: Path) -> dict[str, str]:
     return splits
 
 
-def lay_out(placed: Iterable[Placed], target: Path, *, keep_splits: bool) -> dict[str, Any]:
+def write_class_folders(
+    placed: Iterable[PlacedFile], target: Path, *, keep_splits: bool
+) -> dict[str, Any]:
     """Moves images into class folders of `target`, below folders of splits if those are kept;
     returns the counts.
 

@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from eyevsai.data.folders import TEST, TRAIN, VALID
+from eyevsai.data.folder_layout import TEST, TRAIN, VALID
 
 if TYPE_CHECKING:
-    from eyevsai.data.inspection import Item
+    from eyevsai.data.curation import Sample
 
-GIVEN_ORDER = (TEST, VALID, TRAIN)  # the first of them that has an image keeps it
+SPLIT_PRIORITY = (TEST, VALID, TRAIN)  # the first of them that has an image keeps it
 # images of a class of a given split, and their share, that may be near copies
 MIN_NEAR, MAX_NEAR = (2, 0.1)
 
 
-def part_given_splits(items: Sequence[Item]) -> tuple[list[Item], list[Item], list[str]]:
+def drop_split_overlaps(items: Sequence[Sample]) -> tuple[list[Sample], list[Sample], list[str]]:
     """Part the images that stand in two given splits: those of the more careful split are kept, the
     others left out.
 
@@ -28,13 +28,13 @@ def part_given_splits(items: Sequence[Item]) -> tuple[list[Item], list[Item], li
     keeper, pixels = dict[int, int](), dict[int, set[str]]()
     for item in items:
         if item.file.split is not None:
-            rank = GIVEN_ORDER.index(item.file.split)
-            if rank < keeper.get(item.copy, len(GIVEN_ORDER)):
+            rank = SPLIT_PRIORITY.index(item.file.split)
+            if rank < keeper.get(item.copy, len(SPLIT_PRIORITY)):
                 keeper[item.copy], pixels[item.copy] = rank, set()
             if rank == keeper[item.copy]:
                 pixels[item.copy].add(item.record.pixels)
     sizes = Counter((item.file.split, item.label) for item in items)
-    near: dict[tuple[str | None, str], list[Item]] = {}
+    near: dict[tuple[str | None, str], list[Sample]] = {}
     for item in items:
         if _is_second(item, keeper) and item.record.pixels not in pixels[item.copy]:
             near.setdefault((item.file.split, item.label), []).append(item)
@@ -57,6 +57,8 @@ def part_given_splits(items: Sequence[Item]) -> tuple[list[Item], list[Item], li
     return [item for item in items if item.name not in gone], left_out, notes
 
 
-def _is_second(item: Item, keeper: Mapping[int, int]) -> bool:
+def _is_second(item: Sample, keeper: Mapping[int, int]) -> bool:
     """Return True if a more careful given split has a copy of an image."""
-    return item.file.split is not None and GIVEN_ORDER.index(item.file.split) != keeper[item.copy]
+    return (
+        item.file.split is not None and SPLIT_PRIORITY.index(item.file.split) != keeper[item.copy]
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from eyevsai.data.catalogue import UNIONS
+from eyevsai.data.catalog import UNIONS
 
 OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
 KAGGLE = "https://www.kaggle.com/datasets"
@@ -26,7 +26,7 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Published:
+class DatasetSource:
     """A dataset of a publisher."""
 
     name: str
@@ -37,12 +37,14 @@ class Published:
     )
 
 
-def _kaggle(name: str, handle: str, num_classes: int) -> Published:
-    return Published(name, Archive("archive.zip", f"{KAGGLE}/{handle}", handle=handle), num_classes)
+def _kaggle(name: str, handle: str, num_classes: int) -> DatasetSource:
+    return DatasetSource(
+        name, Archive("archive.zip", f"{KAGGLE}/{handle}", handle=handle), num_classes
+    )
 
 
-PUBLISHED: Mapping[str, Published] = {
-    "pets": Published(  # Parkhi et al. 2012, CC BY-SA 4.0; the checksums are torchvision's
+SOURCES: Mapping[str, DatasetSource] = {
+    "pets": DatasetSource(  # Parkhi et al. 2012, CC BY-SA 4.0; the checksums are torchvision's
         "pets",
         Archive("images.tar.gz", f"{OXFORD}/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
         37,
@@ -56,6 +58,6 @@ PUBLISHED: Mapping[str, Published] = {
 }
 
 
-def parts_of(name: str) -> tuple[str, ...]:
+def expand_union(name: str) -> tuple[str, ...]:
     """The published datasets that a name stands for: itself, or the parts of a union."""
-    return (UNIONS[name] or tuple(PUBLISHED)) if name in UNIONS else (name,)
+    return (UNIONS[name] or tuple(SOURCES)) if name in UNIONS else (name,)

@@ -29,15 +29,15 @@ log = logging.getLogger("eyevsai")
 
 PIXELS, FEATURES, MODELS = "pixels", "features", "models"
 KINDS = (PIXELS, FEATURES, MODELS)
-LEDGERS = "audit"  # the folder of what is known of files that were checked
-ABOUT, BUILDING = "cache.json", ".building-"
+SCAN_CACHES = "audit"  # the folder of what is known of files that were checked
+ABOUT, PARTIAL = "cache.json", ".building-"
 WAIT_S = 1.0
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Cache:
+class DiskCache:
     """The entries under one root, which together stay below a limit.
 
     To stay below it, only entries of the kinds in `evicted` are deleted, those unused for longest
@@ -72,7 +72,7 @@ class Cache:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _locked(folder, check):
-                if folder.is_dir() and not _is_whole(folder):
+                if folder.is_dir() and not _is_complete(folder):
                     log.warning("The cache %s is damaged: building it again.", folder)
                     shutil.rmtree(folder)
                 if fresh:
@@ -84,7 +84,7 @@ class Cache:
                 )
                 if not folder.is_dir():
                     _build(folder, build)
-                    self._shrink(keep=folder)
+                    self._evict(keep=folder)
                 os.utime(folder)  # what was used last is deleted last
                 return read(folder)
         except OSError as error:
@@ -95,13 +95,13 @@ class Cache:
 
     def size_bytes(self) -> int:
         """What all entries and ledgers take together."""
-        return sum(map(_size, [*self._entries(), self.root / LEDGERS]))
+        return sum(map(_size, [*self._entries(), self.root / SCAN_CACHES]))
 
     def clear(self) -> int:
         """Deletes ledgers of checked files, and all entries that no running build holds; returns
         the freed bytes.
         """
-        ledgers = self.root / LEDGERS
+        ledgers = self.root / SCAN_CACHES
         freed = _size(ledgers)
         shutil.rmtree(ledgers, ignore_errors=True)
         return freed + sum(map(self._delete, self._entries()))
@@ -111,10 +111,10 @@ class Cache:
         kinds = [self.root / kind for kind in KINDS if (self.root / kind).is_dir()]
         folders = [path for kind in kinds for path in kind.iterdir() if path.is_dir()]
         return sorted(
-            (path for path in folders if not path.name.startswith(BUILDING)), key=_used_at
+            (path for path in folders if not path.name.startswith(PARTIAL)), key=_last_used
         )
 
-    def _shrink(self, keep: Path) -> None:
+    def _evict(self, keep: Path) -> None:
         sizes = {path: _size(path) for path in self._entries()}
         excess = sum(sizes.values()) - self.limit_gb * 1e9
         for path in sizes:
@@ -152,7 +152,7 @@ def _locked(folder: Path, check: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
-def _used_at(folder: Path) -> float:
+def _last_used(folder: Path) -> float:
     try:
         return folder.stat().st_mtime
     except OSError:  # deleted by another process just now
@@ -172,7 +172,7 @@ def _files(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     """Return True if the files are, byte by byte, those that were written, no more and no fewer."""
     try:
         digests = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["sha256"]
@@ -184,7 +184,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _build(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> None:
-    prefix = f"{BUILDING}{folder.name}-"
+    prefix = f"{PARTIAL}{folder.name}-"
     # the lock is ours: whoever built there is dead
     for abandoned in folder.parent.glob(f"{prefix}*"):
         shutil.rmtree(abandoned, ignore_errors=True)

@@ -43,7 +43,7 @@ class _Chunks(Dataset[Any], Generic[S, T]):
             return error
 
 
-def map_chunks(task: Callable[[Sequence[S]], T], items: Sequence[S], label: str) -> Iterator[T]:
+def parallel_map(task: Callable[[Sequence[S]], T], items: Sequence[S], label: str) -> Iterator[T]:
     """`task` of every 64 items, in order, computed in as many processes as torch has threads here.
 
     `task` is a function of a module or a dataclass with `__call__`: where a system cannot fork, it
@@ -66,13 +66,13 @@ def map_chunks(task: Callable[[Sequence[S]], T], items: Sequence[S], label: str)
         worker_init_fn=_start,
         generator=torch.Generator(),  # else the loader draws from torch's global state
     )
-    for outcome in track(_alive(loader), label, unit=CHUNK, total=len(items)):
+    for outcome in track(_check_workers(loader), label, unit=CHUNK, total=len(items)):
         if isinstance(outcome, Exception):
             raise outcome
         yield outcome
 
 
-def _alive(loader: DataLoader[Any]) -> Iterator[Any]:
+def _check_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     outcomes = iter(loader)
     while True:
         try:

@@ -33,7 +33,7 @@ MAX_RATIO, RATIO_FROM_BYTES = 50, 50 * 10**6  # images hardly shrink, and few th
 MAX_HEADER_BYTES = 2**20
 UTF_8 = 0x800  # in a zip: says how a name is encoded
 ENCRYPTED = 0x1
-DAMAGE = (
+DAMAGED_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
     gzip.BadGzipFile,
@@ -56,11 +56,11 @@ class Member:
     open: Callable[[], IO[bytes] | None]
 
 
-class Refused(UserError):
+class UnsafeArchiveError(UserError):
     """An archive that is not unpacked."""
 
 
-def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
+def extract(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
     """Writes the files of a .zip or .tar.gz that have one of `suffixes` below `folder`; returns how
     many it left out.
 
@@ -68,7 +68,7 @@ def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
     to be thrown away.
 
     Raises:
-        Refused: the archive is damaged, or no dataset.
+        UnsafeArchiveError: the archive is damaged, or no dataset.
         OSError: a file cannot be written.
     """
     written, left_out, total = set(), 0, 0
@@ -79,7 +79,7 @@ def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
                 parts = _parts(archive, member)
                 total += member.size_bytes
                 if count > MAX_FILES or total > largest:
-                    raise _refuse(
+                    raise _unsafe(
                         archive,
                         f"it holds more than {MAX_FILES:,} files"
                         if count > MAX_FILES
@@ -91,22 +91,22 @@ def unpack(archive: Path, folder: Path, suffixes: Collection[str]) -> int:
                     left_out += 1
                     continue
                 if parts in written:
-                    raise _refuse(archive, f"{member.name!r} is in it twice")
+                    raise _unsafe(archive, f"{member.name!r} is in it twice")
                 written.add(parts)
                 _write(archive, member, folder.joinpath(*parts))
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise _refuse(
+        raise _unsafe(
             archive, f"two names in it are one: {Path(str(error.filename)).name!r}"
         ) from error
-    except DAMAGE as error:
-        raise _refuse(
+    except DAMAGED_ERRORS as error:
+        raise _unsafe(
             archive, f"it is damaged or not complete ({error or type(error).__name__})"
         ) from error
     return left_out
 
 
-def _refuse(archive: Path, why: str) -> Refused:
-    return Refused(f"{archive} is not unpacked: {why}.")
+def _unsafe(archive: Path, why: str) -> UnsafeArchiveError:
+    return UnsafeArchiveError(f"{archive} is not unpacked: {why}.")
 
 
 def _is_wanted(parts: tuple[str, ...], suffixes: Collection[str]) -> bool:
@@ -120,22 +120,22 @@ def _parts(archive: Path, member: Member) -> tuple[str, ...]:
     """
     name = member.name.replace("\\", "/")
     if member.kind not in ("file", "folder"):
-        raise _refuse(archive, f"{member.name!r} is {member.kind}")
+        raise _unsafe(archive, f"{member.name!r} is {member.kind}")
     if name.startswith("/") or PureWindowsPath(name).drive:
-        raise _refuse(archive, f"{member.name!r} is an absolute path")
+        raise _unsafe(archive, f"{member.name!r} is an absolute path")
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in parts:
-        raise _refuse(archive, f"{member.name!r} leads out of the folder")
+        raise _unsafe(archive, f"{member.name!r} leads out of the folder")
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name) or (
         member.kind == "file" and not parts
     ):
-        raise _refuse(archive, f"{member.name!r} is no name of a file")
+        raise _unsafe(archive, f"{member.name!r} is no name of a file")
     return parts
 
 
 def _write(archive: Path, member: Member, path: Path) -> None:
     if member.size_bytes > MAX_FILE_BYTES:
-        raise _refuse(archive, f"{member.name!r} has {member.size_bytes / 1e6:,.0f} MB")
+        raise _unsafe(archive, f"{member.name!r} has {member.size_bytes / 1e6:,.0f} MB")
     path.parent.mkdir(parents=True, exist_ok=True)
     source, written = member.open(), 0
     if source is None:
@@ -158,7 +158,7 @@ def _members(archive: Path) -> Generator[Member, None, None]:
     elif magic.startswith(b"PK"):
         yield from _zip_members(archive)
     else:
-        raise _refuse(archive, "it is neither a .zip nor a .tar.gz")
+        raise _unsafe(archive, "it is neither a .zip nor a .tar.gz")
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:
@@ -195,7 +195,7 @@ def _tar_members(archive: Path) -> Iterator[Member]:
         tarfile.GNUTYPE_SPARSE: "a sparse file",
     }
     with gzip.open(archive) as unzipped:
-        stream = _Bounded(unzipped)
+        stream = _BoundedReader(unzipped)
         with tarfile.open(fileobj=stream, mode="r:") as opened:
             for info in opened:
                 kind = (
@@ -209,7 +209,7 @@ def _tar_members(archive: Path) -> Iterator[Member]:
             raise EOFError("something follows its end")
 
 
-class _Bounded:
+class _BoundedReader:
     """What tarfile reads from: no read is longer than a header may be."""
 
     def __init__(self, stream: gzip.GzipFile) -> None:

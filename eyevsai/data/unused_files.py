@@ -12,33 +12,33 @@ SHOWN = 3  # names of files for each reason
 
 
 @dataclass(frozen=True)
-class Unused:
+class UnusedFile:
     """A file that is not read. `reason` completes `8 files ...`: `that do not decode`."""
 
     path: Path
     reason: str
 
 
-def unused_pages(pages: Iterable[Path]) -> list[Unused]:
+def unused_pages(pages: Iterable[Path]) -> list[UnusedFile]:
     """Return the files in folders that were saved with a web page."""
     return [
-        Unused(path, f"in {escape(page.name)}/, which a browser saves with a page")
+        UnusedFile(path, f"in {escape(page.name)}/, which a browser saves with a page")
         for page in pages
         for path, _ in walk(page)
     ]
 
 
-def why_no_image(path: Path) -> Unused:
+def reason_not_an_image(path: Path) -> UnusedFile:
     """Return a file that is no image, with the reason."""
     if not is_text(str(path)):
-        return Unused(path, "with a name that is not UTF-8")
-    return Unused(
+        return UnusedFile(path, "with a name that is not UTF-8")
+    return UnusedFile(
         path,
         "that are no images" if path.suffix.lower() in OTHER_SUFFIXES else "that do not decode",
     )
 
 
-def describe_unused(unused: Iterable[Unused]) -> str:
+def describe_unused(unused: Iterable[UnusedFile]) -> str:
     """Return `20 files in the root (a.jpg, b.jpg, c.jpg, ...)`, by reason; empty if all files are
     read.
     """

@@ -20,8 +20,8 @@ import numpy as np
 from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
 from eyevsai.data import decode
-from eyevsai.data.cache import LEDGERS
-from eyevsai.data.index import File
+from eyevsai.data.disk_cache import SCAN_CACHES
+from eyevsai.data.image_folder import ImageFile
 
 VERSION = 3
 MIN_SIDE_PX = 32  # below it, images of one kind are too alike for a perceptual hash to tell apart
@@ -53,7 +53,7 @@ SUFFIXES_OF = {
 
 
 @dataclass(frozen=True)
-class Record:
+class ImageInfo:
     """What was found in one file; `error` is the reason why it cannot be used, if it cannot.
 
     `pixels` is the SHA-256 of the decoded picture, `signature` its perceptual hash (Zauner 2010,
@@ -79,7 +79,7 @@ class Record:
         return decode.Range(self.top, self.is_float, self.typical, self.low)
 
 
-def audit_files(files: Sequence[File], cache_root: Path) -> list[Record]:
+def check_images(files: Sequence[ImageFile], cache_root: Path) -> list[ImageInfo]:
     """The record of each file, in order; those that were looked at before are not opened.
 
     Each folder has a ledger of its own, written as soon as its files are done: an audit that was
@@ -89,43 +89,43 @@ def audit_files(files: Sequence[File], cache_root: Path) -> list[Record]:
         UserError: the cache folder cannot be written.
     """
     folders = sorted({file.path.parent for file in files})
-    ledgers = {folder: _ledger_of(folder, cache_root) for folder in folders}
-    known = {folder: _read_ledger(path) for folder, path in ledgers.items()}
-    new = [file for file in files if _mark(file) not in known[file.path.parent]]
+    ledgers = {folder: _scan_cache_path(folder, cache_root) for folder in folders}
+    known = {folder: _read_scan_cache(path) for folder, path in ledgers.items()}
+    new = [file for file in files if _file_state(file) not in known[file.path.parent]]
     new.sort(key=lambda file: file.path.parent)
-    examined = iter(_examine_all(new))
+    examined = iter(_check_all(new))
     for folder, group in groupby(new, key=lambda file: file.path.parent):
-        known[folder] |= {_mark(file): next(examined) for file in group}
-        _write_ledger(ledgers[folder], known[folder])
-    return [known[file.path.parent][_mark(file)] for file in files]
+        known[folder] |= {_file_state(file): next(examined) for file in group}
+        _write_scan_cache(ledgers[folder], known[folder])
+    return [known[file.path.parent][_file_state(file)] for file in files]
 
 
-def forget(folder: Path, cache_root: Path) -> None:
+def clear_scan_cache(folder: Path, cache_root: Path) -> None:
     """Delete the ledger of a folder, in which a file is not what it was."""
-    _ledger_of(folder, cache_root).unlink(missing_ok=True)
+    _scan_cache_path(folder, cache_root).unlink(missing_ok=True)
 
 
-def is_misnamed(file: File, record: Record) -> bool:
+def has_wrong_extension(file: ImageFile, record: ImageInfo) -> bool:
     """Whether a file that decodes is of another format than its name says."""
     return bool(record.kind) and file.path.suffix.lower() not in SUFFIXES_OF.get(record.kind, set())
 
 
-def examine(path: Path) -> Record:
+def check_image(path: Path) -> ImageInfo:
     """Opens and decodes one file; whatever is wrong with it is in the record, never raised."""
     try:
         digest = hash_file(path)
         if path.stat().st_size == 0:
-            return Record(digest, error="the file is empty")
+            return ImageInfo(digest, error="the file is empty")
         decoded = decode.decode_fully(path)
     except OSError as error:
-        return Record("", error=f"cannot be read: {error.strerror or error}")
-    except decode.UndecodableImage as error:
-        return Record(digest, error=str(error).removeprefix(f"{path} "))
+        return ImageInfo("", error=f"cannot be read: {error.strerror or error}")
+    except decode.ImageDecodeError as error:
+        return ImageInfo(digest, error=str(error).removeprefix(f"{path} "))
     height, width = decoded.pixels.shape[:2]
     # levels: two dark images may look black, and not be equal
     pixels = decoded.levels or hash_pixels(decoded.pixels)
     found = decoded.range
-    return Record(
+    return ImageInfo(
         digest,
         pixels,
         _signature(decoded.pixels),
@@ -159,39 +159,41 @@ def _signature(picture: decode.Array) -> str:
     return str(imagehash.phash(grey, hash_size=HASH_SIDE))
 
 
-def _examine_all(files: Sequence[File]) -> Iterable[Record]:
+def _check_all(files: Sequence[ImageFile]) -> Iterable[ImageInfo]:
     if not files:
         return
-    from eyevsai.data.workers import map_chunks  # imports torch, which a second look does without
+    from eyevsai.data.parallel import (
+        parallel_map,  # imports torch, which a second look does without
+    )
 
-    for records in map_chunks(_examine_chunk, files, "Looking at images"):
+    for records in parallel_map(_check_chunk, files, "Looking at images"):
         yield from records
 
 
-def _examine_chunk(files: Sequence[File]) -> list[Record]:
-    return [examine(file.path) for file in files]
+def _check_chunk(files: Sequence[ImageFile]) -> list[ImageInfo]:
+    return [check_image(file.path) for file in files]
 
 
-def _ledger_of(folder: Path, cache_root: Path) -> Path:
+def _scan_cache_path(folder: Path, cache_root: Path) -> Path:
     key = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:24]
-    return cache_root / LEDGERS / f"v{VERSION}.{decode.VERSION}-{key}.json"
+    return cache_root / SCAN_CACHES / f"v{VERSION}.{decode.VERSION}-{key}.json"
 
 
-def _mark(file: File) -> str:
+def _file_state(file: ImageFile) -> str:
     """What tells one state of a file from another within its folder."""
     return f"{file.path.name}|{file.size_bytes}|{file.mtime_ns}|{file.ctime_ns}|{file.inode}"
 
 
-def _read_ledger(path: Path) -> dict[str, Record]:
+def _read_scan_cache(path: Path) -> dict[str, ImageInfo]:
     """What an earlier look wrote down; nothing when it is not there or torn."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {mark: Record(*values) for mark, values in content.items()}
+        return {mark: ImageInfo(*values) for mark, values in content.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def _write_ledger(path: Path, records: dict[str, Record]) -> None:
+def _write_scan_cache(path: Path, records: dict[str, ImageInfo]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(

@@ -11,16 +11,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eyevsai.data.audit import Record
-from eyevsai.data.cache import LEDGERS
 from eyevsai.data.decode import Depth, decode
-from eyevsai.data.duplicates import VERSION, Found, candidates, find_duplicates, make_thumbnail
-from eyevsai.data.index import File
+from eyevsai.data.disk_cache import SCAN_CACHES
+from eyevsai.data.duplicates import (
+    VERSION,
+    DuplicateGroups,
+    candidates,
+    find_duplicates,
+    make_thumbnail,
+)
+from eyevsai.data.image_checks import ImageInfo
+from eyevsai.data.image_folder import ImageFile
 
 
-def find_copies(
-    good: Sequence[tuple[File, Record]], depth: Depth, cache_root: Path, mode: str
-) -> Found:
+def find_duplicate_groups(
+    good: Sequence[tuple[ImageFile, ImageInfo]], depth: Depth, cache_root: Path, mode: str
+) -> DuplicateGroups:
     """Find duplicates among files that decode; the result for an equal dataset is read from the
     cache.
 
@@ -38,9 +44,9 @@ def find_copies(
     key = hashlib.sha256(
         f"{VERSION} {mode} {depth}\n{''.join(lines)}".encode("utf-8", "surrogateescape")
     ).hexdigest()
-    path = cache_root / LEDGERS / f"duplicates-{key[:24]}.json"
+    path = cache_root / SCAN_CACHES / f"duplicates-{key[:24]}.json"
     try:
-        return Found(**json.loads(path.read_text(encoding="utf-8")))
+        return DuplicateGroups(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         pass
     places = candidates(records) if mode == "near" else []
@@ -56,14 +62,16 @@ def find_copies(
     return found
 
 
-def _thumbnails(files: Sequence[File], depth: Depth) -> list[Any]:
+def _thumbnails(files: Sequence[ImageFile], depth: Depth) -> list[Any]:
     if not files:
         return []
-    from eyevsai.data.workers import map_chunks  # imports torch, which a second look does without
+    from eyevsai.data.parallel import (
+        parallel_map,  # imports torch, which a second look does without
+    )
 
     return [
         each
-        for chunk in map_chunks(_Thumbnails(depth), files, "Comparing images")
+        for chunk in parallel_map(_Thumbnails(depth), files, "Comparing images")
         for each in chunk
     ]
 
@@ -74,11 +82,11 @@ class _Thumbnails:
 
     depth: Depth
 
-    def __call__(self, files: Sequence[File]) -> list[Any]:
+    def __call__(self, files: Sequence[ImageFile]) -> list[Any]:
         return [make_thumbnail(decode(file.path, self.depth)) for file in files]
 
 
-def join_groups(files: Sequence[File], copies: Sequence[int]) -> list[int]:
+def join_groups(files: Sequence[ImageFile], copies: Sequence[int]) -> list[int]:
     """Return the group of each file: copies and files of one `File.group` are together,
     transitively.
 

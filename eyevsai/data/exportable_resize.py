@@ -19,7 +19,7 @@ BYTE = 256
 CUBIC = -0.5  # the sharpness of torch's antialiased bicubic filter (Keys 1981)
 
 
-class Resizing(nn.Module):
+class ExportableResize(nn.Module):
     """N,H,W,3 uint8 of any size -> N,S,S,3 uint8; see docs/decisions/009-resize.md.
 
     torch's fixed-point weights are whole numbers, and so is all that is computed here: of numbers

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.folders import SPLITS, normalize, split_of
+from eyevsai.data.folder_layout import SPLITS, normalize, split_of
 
 PATHS = (
     "path",
@@ -60,7 +60,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class LabelTable:
     """The rows of a table by the path of their file, relative to the dataset; and what of it was
     not used.
     """
@@ -70,7 +70,9 @@ class Table:
     notes: Sequence[str]
 
 
-def read_labels(path: Path, names: Sequence[str], group_column: str | None, folder: Path) -> Table:
+def read_labels(
+    path: Path, names: Sequence[str], group_column: str | None, folder: Path
+) -> LabelTable:
     """Read a label table.
 
     Args:
@@ -89,7 +91,7 @@ def read_labels(path: Path, names: Sequence[str], group_column: str | None, fold
     of_path, of_label = (_find(path, header, columns, wanted) for wanted in (PATHS, LABELS))
     of_split = next((columns[name] for name in SPLIT_COLUMNS if name in columns), None)
     of_group = columns.get(group_column.strip().casefold()) if group_column is not None else None
-    finder, rows = _Finder(names, path, folder), dict[str, Row]()
+    finder, rows = _FileMatcher(names, path, folder), dict[str, Row]()
     unlabeled, missing = list[str](), list[str]()
     for number, line in enumerate(lines, start=2):
         cells = [*line, *[""] * (len(header) - len(line))]
@@ -126,7 +128,7 @@ def read_labels(path: Path, names: Sequence[str], group_column: str | None, fold
         for cells, what in ((missing, "without a file"), (unlabeled, "without a label"))
         if cells
     ]
-    return Table(rows, [name.strip() for name in header], notes)
+    return LabelTable(rows, [name.strip() for name in header], notes)
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -172,7 +174,7 @@ def _split(path: Path, number: int, cell: str) -> str | None:
     return SPLITS[name] if name else None
 
 
-class _Finder:
+class _FileMatcher:
     """Finds the file that a cell of a table means: by its path, its name, or either without the
     suffix.
     """

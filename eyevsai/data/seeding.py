@@ -11,12 +11,12 @@ import hashlib
 import torch
 
 
-def seed_for(seed: int, *purpose: str | int) -> int:
+def derive_seed(seed: int, *purpose: str | int) -> int:
     """A 63-bit seed for one purpose: `seed_for(0, "order", epoch)`."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator_for(seed: int, *purpose: str | int) -> torch.Generator:
+def make_generator(seed: int, *purpose: str | int) -> torch.Generator:
     """A CPU generator for one purpose; CPU always, so that devices draw alike."""
-    return torch.Generator().manual_seed(seed_for(seed, *purpose))
+    return torch.Generator().manual_seed(derive_seed(seed, *purpose))

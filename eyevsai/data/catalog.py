@@ -9,7 +9,7 @@ from typing import Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
-from eyevsai.data.folders import LAYOUT
+from eyevsai.data.folder_layout import LAYOUT
 from eyevsai.data.settings import DataSettings
 
 EMBEDDED = "digits"
@@ -40,7 +40,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetFolder:
     """A dataset's name and the folders it is composed of when read, by the name of each part.
 
     `labels` is the path of a label table, `groups` says which images belong together: see
@@ -53,7 +53,7 @@ class Source:
     groups: str | None = None
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """The folders, as people are told of them."""
         return ", ".join(str(folder) for folder in self.parts.values())
 
@@ -72,7 +72,7 @@ def list_datasets(root: Path) -> dict[str, str]:
     }
 
 
-def find_source(settings: DataSettings) -> Source:
+def find_source(settings: DataSettings) -> DatasetFolder:
     """The folders that `settings` name; the embedded dataset is written on first use.
 
     Raises:
@@ -87,7 +87,7 @@ def find_source(settings: DataSettings) -> Source:
         )
     name = settings.dataset_name or found.name
     folders = list(found.parts.values())
-    return Source(
+    return DatasetFolder(
         name,
         {name: folders[0]} if len(folders) == 1 else found.parts,
         settings.labels,
@@ -95,25 +95,27 @@ def find_source(settings: DataSettings) -> Source:
     )
 
 
-def _find_folders(settings: DataSettings) -> Source:
+def _find_folders(settings: DataSettings) -> DatasetFolder:
     if settings.data is not None:
         folder = Path(settings.data).expanduser()
         if not folder.exists():
             raise UserError(f"There is no folder {folder}. {LAYOUT}.")
         if not folder.is_dir():
             raise UserError(f"{folder} is a file. {LAYOUT}.")
-        return Source(folder.resolve().name, {folder.resolve().name: folder})
+        return DatasetFolder(folder.resolve().name, {folder.resolve().name: folder})
     if settings.dataset == EMBEDDED:
         from eyevsai.data.digits import write_digits
 
-        return Source(EMBEDDED, {EMBEDDED: write_digits(Path(settings.cache_root).expanduser())})
+        return DatasetFolder(
+            EMBEDDED, {EMBEDDED: write_digits(Path(settings.cache_root).expanduser())}
+        )
     return _source_under_root(settings.dataset, Path(settings.data_root).expanduser())
 
 
-def _source_under_root(name: str, root: Path) -> Source:
+def _source_under_root(name: str, root: Path) -> DatasetFolder:
     folders = _folders(root)
     if name in folders:
-        return Source(name, {name: folders[name]})
+        return DatasetFolder(name, {name: folders[name]})
     if name not in UNIONS:
         try:
             choose("dataset", name, [EMBEDDED, *folders, *(UNIONS if folders else ())])
@@ -131,7 +133,7 @@ def _source_under_root(name: str, root: Path) -> Source:
             f"{name} needs {lacking} under {root}: set --data-root or EYEVSAI_DATA, or run "
             f"`eyevsai data get {name}`."
         )
-    return Source(name, {part: folders[part] for part in wanted})
+    return DatasetFolder(name, {part: folders[part] for part in wanted})
 
 
 def _folders(root: Path) -> dict[str, Path]:

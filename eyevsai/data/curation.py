@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.audit import Record, audit_files, is_misnamed
-from eyevsai.data.catalogue import Source
-from eyevsai.data.copies import find_copies, join_groups
+from eyevsai.data.catalog import DatasetFolder
 from eyevsai.data.decode import Depth, find_depth, named_depth
-from eyevsai.data.duplicates import Found
-from eyevsai.data.folders import LAYOUT
-from eyevsai.data.given_splits import part_given_splits
-from eyevsai.data.index import File, index_files
-from eyevsai.data.unused import Unused, describe_unused
+from eyevsai.data.duplicate_groups import find_duplicate_groups, join_groups
+from eyevsai.data.duplicates import DuplicateGroups
+from eyevsai.data.folder_layout import LAYOUT
+from eyevsai.data.image_checks import ImageInfo, check_images, has_wrong_extension
+from eyevsai.data.image_folder import ImageFile, index_dataset
+from eyevsai.data.provided_splits import drop_split_overlaps
+from eyevsai.data.unused_files import UnusedFile, describe_unused
 
 MIN_IMAGES = 3  # one for each of train, valid and test
 SHOWN = 10
@@ -28,13 +28,13 @@ DARK = 0.1  # of white: an image whose largest value is below it looks black
 
 
 @dataclass(frozen=True)
-class Item:
+class Sample:
     """One image that is used. Images of one `copy` show the same; those of one `group` share a
     split.
     """
 
-    file: File
-    record: Record
+    file: ImageFile
+    record: ImageInfo
     group: int
     copy: int = -1
 
@@ -50,23 +50,25 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class CuratedDataset:
     """What is used of a dataset, and what was found on the way there."""
 
-    source: Source
+    source: DatasetFolder
     classes: list[str]
-    files: list[File]
-    records: list[Record]
-    items: list[Item]
-    left_out: list[Item]  # copies of an image that another given split keeps
+    files: list[ImageFile]
+    records: list[ImageInfo]
+    samples: list[Sample]
+    left_out: list[Sample]  # copies of an image that another given split keeps
     depth: Depth = field(default_factory=Depth)
-    unused: list[Unused] = field(default_factory=list)
+    unused: list[UnusedFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    conflicts: list[tuple[Item, Item]] = field(default_factory=list)  # alike, and of two classes
-    sequences: list[list[Item]] = field(default_factory=list)  # alike, and too many to be copies
+    conflicts: list[tuple[Sample, Sample]] = field(
+        default_factory=list
+    )  # alike, and of two classes
+    sequences: list[list[Sample]] = field(default_factory=list)  # alike, and too many to be copies
 
     @property
-    def bad(self) -> list[tuple[File, Record]]:
+    def bad(self) -> list[tuple[ImageFile, ImageInfo]]:
         """Files that cannot be used, with the reason in their record."""
         return [
             (file, record)
@@ -75,18 +77,18 @@ class Inspection:
         ]
 
     @property
-    def misnamed(self) -> list[tuple[File, Record]]:
+    def wrong_extension(self) -> list[tuple[ImageFile, ImageInfo]]:
         """Files that decode and are of another format than their name says."""
         return [
             (f, record)
             for f, record in zip(self.files, self.records, strict=True)
-            if is_misnamed(f, record)
+            if has_wrong_extension(f, record)
         ]
 
     @property
     def counts(self) -> dict[str, int]:
         """Images in use by class, classes without any too."""
-        counted = Counter(item.label for item in self.items)
+        counted = Counter(item.label for item in self.samples)
         return {label: counted[label] for label in self.classes}
 
     @property
@@ -94,10 +96,10 @@ class Inspection:
         """Images that were left out, by class."""
         return dict(sorted(Counter(item.label for item in self.left_out).items()))
 
-    def duplicates(self) -> list[list[Item]]:
+    def duplicates(self) -> list[list[Sample]]:
         """Groups of two images or more that show the same, those that were left out too."""
-        groups: dict[int, list[Item]] = {}
-        for item in [*self.items, *self.left_out]:
+        groups: dict[int, list[Sample]] = {}
+        for item in [*self.samples, *self.left_out]:
             groups.setdefault(item.copy, []).append(item)
         return [members for members in groups.values() if len(members) > 1]
 
@@ -105,7 +107,7 @@ class Inspection:
         """SHA-256 over name, class, split and content of each image in use: equal means the same
         dataset.
         """
-        lines = (f"{i.name}\0{i.label}\0{i.file.split}\0{i.record.digest}\n" for i in self.items)
+        lines = (f"{i.name}\0{i.label}\0{i.file.split}\0{i.record.digest}\n" for i in self.samples)
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def describe_classes(self) -> str:
@@ -113,15 +115,15 @@ class Inspection:
         counts = self.counts
         shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:SHOWN])
         more = f", and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
-        return f"{len(self.items)} images in {len(counts)} classes: {shown}{more}"
+        return f"{len(self.samples)} images in {len(counts)} classes: {shown}{more}"
 
     def describe_unused(self) -> str:
         """Files that are not read, by reason; empty if all are."""
         left = [
-            Unused(item.file.path, "that are copies of images of another split")
+            UnusedFile(item.file.path, "that are copies of images of another split")
             for item in self.left_out
         ]
-        bad = [Unused(file.path, "that do not decode") for file, _ in self.bad]
+        bad = [UnusedFile(file.path, "that do not decode") for file, _ in self.bad]
         return describe_unused([*self.unused, *bad, *left])
 
     def report(self) -> dict[str, Any]:
@@ -129,11 +131,11 @@ class Inspection:
         return {
             "dataset": self.source.name,
             "files": len(self.files),
-            "images": len(self.items),
+            "images": len(self.samples),
             "classes": self.counts,
             "bad": [{"image": file.name, "reason": record.error} for file, record in self.bad],
             "misnamed": [
-                {"image": file.name, "format": record.kind} for file, record in self.misnamed
+                {"image": file.name, "format": record.kind} for file, record in self.wrong_extension
             ],
             "duplicates": [
                 {
@@ -160,10 +162,10 @@ class Inspection:
         }
 
 
-def inspect_source(
-    source: Source, cache_root: Path, duplicates: str = "near", bit_depth: str = "auto"
-) -> Inspection:
-    """Index, audit and duplicates of a dataset, however many of its files are bad.
+def curate(
+    source: DatasetFolder, cache_root: Path, duplicates: str = "near", bit_depth: str = "auto"
+) -> CuratedDataset:
+    """FolderIndex, audit and duplicates of a dataset, however many of its files are bad.
 
     Args:
         source: the folders, and the label table if there is one.
@@ -174,10 +176,10 @@ def inspect_source(
     Raises:
         UserError: there are no images.
     """
-    index = index_files(source)
+    index = index_dataset(source)
     if not index.files:
-        raise UserError(f"There are no images in {source.where}. {LAYOUT}.")
-    records = audit_files(index.files, cache_root)
+        raise UserError(f"There are no images in {source.location}. {LAYOUT}.")
+    records = check_images(index.files, cache_root)
     depth = (
         find_depth(record.range for record in records)
         if bit_depth == "auto"
@@ -188,20 +190,20 @@ def inspect_source(
         for file, record in zip(index.files, records, strict=True)
         if not record.error
     ]
-    found = find_copies(good, depth, cache_root, duplicates)
+    found = find_duplicate_groups(good, depth, cache_root, duplicates)
     groups = join_groups([file for file, _ in good], found.groups)
     items = [
-        Item(*pair, group, copy)
+        Sample(*pair, group, copy)
         for pair, group, copy in zip(good, groups, found.groups, strict=True)
     ]
-    kept, left_out, spared = part_given_splits(items)
+    kept, left_out, spared = drop_split_overlaps(items)
     notes = [
         *index.notes,
         *_describe_depth(records, depth),
         *_describe_sequences(items, found),
         *spared,
     ]
-    return Inspection(
+    return CuratedDataset(
         source,
         index.classes,
         index.files,
@@ -212,18 +214,18 @@ def inspect_source(
         index.unused,
         notes,
         [
-            *_equal_in_two_classes(items),
+            *_exact_duplicates_across_classes(items),
             *((items[one], items[other]) for one, other in found.conflicts),
         ],
         [[items[place] for place in places] for places in found.sequences],
     )
 
 
-def _equal_in_two_classes(items: Sequence[Item]) -> list[tuple[Item, Item]]:
+def _exact_duplicates_across_classes(items: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
     """Pairs of images with equal pixels and two labels: the first image of the pixels, and that of
     each other label.
     """
-    first, seen, pairs = dict[str, Item](), set[tuple[str, str]](), list[tuple[Item, Item]]()
+    first, seen, pairs = dict[str, Sample](), set[tuple[str, str]](), list[tuple[Sample, Sample]]()
     for item in items:
         pixels, label = item.record.pixels, item.label
         one = first.setdefault(pixels, item)
@@ -233,7 +235,7 @@ def _equal_in_two_classes(items: Sequence[Item]) -> list[tuple[Item, Item]]:
     return pairs
 
 
-def _describe_depth(records: Sequence[Record], depth: Depth) -> list[str]:
+def _describe_depth(records: Sequence[ImageInfo], depth: Depth) -> list[str]:
     deep = [record for record in records if record.top > 0 or record.low < 0]
     if not deep:
         return []
@@ -259,7 +261,7 @@ def _describe_depth(records: Sequence[Record], depth: Depth) -> list[str]:
     return notes
 
 
-def _describe_sequences(items: Sequence[Item], found: Found) -> list[str]:
+def _describe_sequences(items: Sequence[Sample], found: DuplicateGroups) -> list[str]:
     notes = []
     for places in found.sequences:
         labels = ", ".join(sorted({items[place].label for place in places})[:3])
@@ -270,9 +272,9 @@ def _describe_sequences(items: Sequence[Item], found: Found) -> list[str]:
     return notes
 
 
-def refuse_bad(found: Inspection, max_bad_fraction: float) -> None:
+def check_bad_fraction(found: CuratedDataset, max_bad_fraction: float) -> None:
     """Raises UserError when there are too many images that cannot be used."""
-    where = found.source.where
+    where = found.source.location
     if len(found.bad) > max_bad_fraction * len(found.files):
         listed = "".join(f"\n  {file.path}: {record.error}" for file, record in found.bad[:SHOWN])
         more = f"\n  and {len(found.bad) - SHOWN} more" if len(found.bad) > SHOWN else ""
@@ -284,10 +286,10 @@ def refuse_bad(found: Inspection, max_bad_fraction: float) -> None:
         )
 
 
-def refuse_unusable(found: Inspection, max_bad_fraction: float) -> None:
+def check_usable(found: CuratedDataset, max_bad_fraction: float) -> None:
     """Raises UserError for what a person must mend before anything can be learned."""
-    refuse_bad(found, max_bad_fraction)
-    where = found.source.where
+    check_bad_fraction(found, max_bad_fraction)
+    where = found.source.location
     small = [f"{label} ({count})" for label, count in found.counts.items() if count < MIN_IMAGES]
     if small:
         raise UserError(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eyevsai.core.errors import UserError
 from eyevsai.data.files import OTHER_SUFFIXES, is_image, is_saved_page, scan, subfolders, walk
-from eyevsai.data.unused import Unused, unused_pages
+from eyevsai.data.unused_files import UnusedFile, unused_pages
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = {
@@ -82,7 +82,7 @@ class Layout:
     """How a folder is read: its classes, what of it is not read, and what to tell about that."""
 
     classes: list[ClassFolder] = field(default_factory=list)
-    unused: list[Unused] = field(default_factory=list)
+    unused: list[UnusedFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -113,12 +113,12 @@ def read_layout(root: Path) -> Layout:
     else:
         _read_splits(layout, folder, splits, folders)
     labels = {each.label for each in layout.classes}
-    refuse_twins(sorted(labels), root)
+    check_distinct_names(sorted(labels), root)
     flat = all(
         each.path.name.casefold() in IMAGES and not subfolders(each.path) for each in layout.classes
     )
     if not labels or (len(labels) == 1 and (flat or list_tables(folder))):
-        _refuse_flat(root, folder)
+        _reject_flat_folder(root, folder)
     return layout
 
 
@@ -242,11 +242,11 @@ def _find_splits(folder: Path, folders: dict[str, Path]) -> dict[str, str] | Non
         )
         if only_one_class:  # such as train beside bus and car
             return None
-        _refuse_flat(folder, folder)
+        _reject_flat_folder(folder, folder)
     if TRAIN in found.values() and not any(found[name] == TRAIN for name in with_classes):
         if others:
             return None
-        _refuse_flat(folder, folder)
+        _reject_flat_folder(folder, folder)
     for split in set(found.values()):
         twins = [name for name in with_classes if found[name] == split]
         if len(twins) > 1:
@@ -278,7 +278,7 @@ def _read_splits(
         if known and split != TRAIN and len(own) == 1 and own[0].label.casefold() not in known:
             layout.classes.remove(own[0])
             layout.unused += [
-                Unused(file, f"in {name}/, without a folder of a class of train")
+                UnusedFile(file, f"in {name}/, without a folder of a class of train")
                 for file, _ in walk(own[0].path)
             ]
     for name, path in folders.items():
@@ -291,7 +291,9 @@ def _read_splits(
                 f"{shared[0]}/. Name it "
                 "like a split (train, valid, test), or move it away."
             )
-        layout.unused += [Unused(file, f"in {name}/, which is no split") for file, _ in walk(path)]
+        layout.unused += [
+            UnusedFile(file, f"in {name}/, which is no split") for file, _ in walk(path)
+        ]
 
 
 def _without_annotations(layout: Layout, folder: Path, folders: dict[str, Path]) -> dict[str, Path]:
@@ -313,7 +315,8 @@ def _without_annotations(layout: Layout, folder: Path, folders: dict[str, Path])
         )
     for name in others:
         layout.unused += [
-            Unused(file, f"in {name}/, which has annotations") for file, _ in walk(folders[name])
+            UnusedFile(file, f"in {name}/, which has annotations")
+            for file, _ in walk(folders[name])
         ]
     layout.unused += _files_in(folders[pictures[0]], folder)
     layout.notes.append(
@@ -326,7 +329,7 @@ def _has_images(folder: Path) -> bool:
     return any(entry.is_file() and is_image(Path(entry.path)) for entry in scan(folder).values())
 
 
-def _files_in(folder: Path, root: Path) -> list[Unused]:
+def _files_in(folder: Path, root: Path) -> list[UnusedFile]:
     """Return the files directly in a folder, outside of the folders of classes, without those of
     other kinds (.csv).
     """
@@ -336,11 +339,11 @@ def _files_in(folder: Path, root: Path) -> list[Unused]:
     pages = [Path(entry.path) for entry in entries if is_saved_page(entry.name) and entry.is_dir()]
     loose = [path for path in paths if path.suffix.lower() not in OTHER_SUFFIXES]
     return [
-        Unused(path, f"{where}, outside of the folders of classes") for path in loose
+        UnusedFile(path, f"{where}, outside of the folders of classes") for path in loose
     ] + unused_pages(pages)
 
 
-def refuse_twins(labels: Iterable[str], where: Path) -> None:
+def check_distinct_names(labels: Iterable[str], where: Path) -> None:
     """Refuse classes that differ in capitals only.
 
     Raises:
@@ -357,7 +360,7 @@ def refuse_twins(labels: Iterable[str], where: Path) -> None:
             )
 
 
-def _refuse_flat(root: Path, folder: Path) -> None:
+def _reject_flat_folder(root: Path, folder: Path) -> None:
     """Raises UserError for images that lie in no folder of a class."""
     pictures = sum(is_image(path) for path, _ in walk(folder))
     if not pictures:

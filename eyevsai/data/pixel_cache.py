@@ -19,18 +19,18 @@ from torch import Tensor
 
 from eyevsai.core.errors import UserError
 from eyevsai.data import decode
-from eyevsai.data.audit import forget
-from eyevsai.data.cache import Cache
-from eyevsai.data.inspection import Item
+from eyevsai.data.curation import Sample
+from eyevsai.data.disk_cache import DiskCache
+from eyevsai.data.image_checks import clear_scan_cache
+from eyevsai.data.parallel import parallel_map
 from eyevsai.data.preprocessing import VERSION, Preprocessing
-from eyevsai.data.workers import map_chunks
 
 PIXELS_AT_ONCE = 16_000_000  # decoded and not yet resized, in one worker
 FLAT, SHAPES = "pixels.u8", "shapes.npy"
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelCache:
     """All resized images of a dataset, read as they are needed."""
 
     flat: npt.NDArray[np.uint8]
@@ -51,8 +51,8 @@ class Pixels:
 
 
 def load_pixels(
-    cache: Cache, items: Sequence[Item], fingerprint: str, preprocessing: Preprocessing
-) -> Pixels:
+    cache: DiskCache, items: Sequence[Sample], fingerprint: str, preprocessing: Preprocessing
+) -> PixelCache:
     """The pixels of `items`, in order; decoded where the cache has them not.
 
     Raises:
@@ -67,40 +67,40 @@ def load_pixels(
             preprocessing.resized_shape(item.record.height, item.record.width) for item in items
         ]
         np.save(folder / SHAPES, np.array(shapes, dtype=np.int32), allow_pickle=False)
-        _write_pixels(items, shapes, _Writer(folder / FLAT, preprocessing, cache.root))
+        _write_pixels(items, shapes, _PixelWriter(folder / FLAT, preprocessing, cache.root))
         return {"images": len(items), "preprocessing": preprocessing.to_json()}
 
     return cache.open("pixels", key, _build, lambda folder: _open(folder, key))
 
 
-def _open(folder: Path, key: str) -> Pixels:
+def _open(folder: Path, key: str) -> PixelCache:
     shapes = np.load(folder / SHAPES, allow_pickle=False)
     sizes = 3 * shapes.astype(np.int64).prod(axis=1)
     flat = np.memmap(folder / FLAT, dtype=np.uint8, mode="r")
-    return Pixels(flat, shapes, np.concatenate([[0], np.cumsum(sizes)[:-1]]), key)
+    return PixelCache(flat, shapes, np.concatenate([[0], np.cumsum(sizes)[:-1]]), key)
 
 
 def _write_pixels(
-    items: Sequence[Item], shapes: Sequence[tuple[int, int]], writer: _Writer
+    items: Sequence[Sample], shapes: Sequence[tuple[int, int]], writer: _PixelWriter
 ) -> None:
     """All images into one file, each worker writing its own at the place where they belong."""
     ends = np.cumsum([3 * height * width for height, width in shapes], dtype=np.int64).tolist()
     with open(writer.path, "wb") as file:
         file.truncate(ends[-1])
     places = list(zip(items, [0, *ends], strict=False))
-    for _ in map_chunks(writer, places, "Decoding images"):
+    for _ in parallel_map(writer, places, "Decoding images"):
         pass
 
 
 @dataclass(frozen=True)
-class _Writer:
+class _PixelWriter:
     """Decodes and resizes images that lie next to each other in the file of pixels."""
 
     path: Path
     preprocessing: Preprocessing
     cache_root: Path
 
-    def __call__(self, places: Sequence[tuple[Item, int]]) -> None:
+    def __call__(self, places: Sequence[tuple[Sample, int]]) -> None:
         with open(self.path, "r+b") as file:
             file.seek(places[0][1])
             # Decoding several before resizing them is a fifth faster: each finds its code in the
@@ -110,16 +110,16 @@ class _Writer:
                     image = self.preprocessing.resize(torch.from_numpy(picture)[None])[0]
                     file.write(image.contiguous().numpy().data)
 
-    def _decode(self, items: Sequence[Item]) -> list[decode.Array]:
+    def _decode(self, items: Sequence[Sample]) -> list[decode.Array]:
         return [
             decode.decode(_read_unchanged(item, self.cache_root), self.preprocessing.depth)
             for item in items
         ]
 
 
-def _group_by_pixels(items: Iterable[Item]) -> Iterator[list[Item]]:
+def _group_by_pixels(items: Iterable[Sample]) -> Iterator[list[Sample]]:
     """Runs of images that together have at most `PIXELS_AT_ONCE`, or of one that has more."""
-    group: list[Item] = []
+    group: list[Sample] = []
     pixels = 0
     for item in items:
         size = item.record.width * item.record.height
@@ -131,7 +131,7 @@ def _group_by_pixels(items: Iterable[Item]) -> Iterator[list[Item]]:
     yield group
 
 
-def _read_unchanged(item: Item, cache_root: Path) -> bytes:
+def _read_unchanged(item: Sample, cache_root: Path) -> bytes:
     try:
         content = item.file.path.read_bytes()
     except OSError as error:
@@ -139,7 +139,7 @@ def _read_unchanged(item: Item, cache_root: Path) -> bytes:
             f"{item.file.path} cannot be read any more: {error.strerror}. Run the command again."
         ) from error
     if hashlib.sha256(content).hexdigest() != item.record.digest:
-        forget(item.file.path.parent, cache_root)  # or the next run would find the same
+        clear_scan_cache(item.file.path.parent, cache_root)  # or the next run would find the same
         raise UserError(
             f"{item.file.path} changed while the dataset was being read. Run the command again."
         )

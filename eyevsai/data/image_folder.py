@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from eyevsai.core.errors import UserError
-from eyevsai.data.catalogue import Source
+from eyevsai.data.catalog import DatasetFolder
 from eyevsai.data.files import is_image, walk
-from eyevsai.data.folders import Layout, read_layout, refuse_twins, split_of
-from eyevsai.data.labels import Table, read_labels
-from eyevsai.data.unused import Unused, unused_pages, why_no_image
+from eyevsai.data.folder_layout import Layout, check_distinct_names, read_layout, split_of
+from eyevsai.data.label_table import LabelTable, read_labels
+from eyevsai.data.unused_files import UnusedFile, reason_not_an_image, unused_pages
 
 
 @dataclass(frozen=True)
-class File:
+class ImageFile:
     """One image file. `split` is None where the dataset's layout gives none, `group` where it
     belongs to none.
     """
@@ -36,16 +36,16 @@ class File:
 
 
 @dataclass(frozen=True)
-class Index:
+class FolderIndex:
     """All image files of a dataset, sorted by name, and all classes, those without a file too."""
 
-    files: list[File]
+    files: list[ImageFile]
     classes: list[str]
-    unused: list[Unused] = field(default_factory=list)
+    unused: list[UnusedFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # on what was read otherwise than it lies there
 
 
-def index_files(source: Source) -> Index:
+def index_dataset(source: DatasetFolder) -> FolderIndex:
     """The files of all parts of `source`; classes of the same name in two parts are kept apart.
 
     Raises:
@@ -64,22 +64,24 @@ def index_files(source: Source) -> Index:
     _check_groups(source.groups, files)
     classes = sorted({label for index in found for label in index.classes})
     unused = [each for index in found for each in index.unused]
-    return Index(files, classes, unused, [note for index in found for note in index.notes])
+    return FolderIndex(files, classes, unused, [note for index in found for note in index.notes])
 
 
-def _index_part(source: Source, part: str, layout: Layout, shared: Collection[str]) -> Index:
+def _index_part(
+    source: DatasetFolder, part: str, layout: Layout, shared: Collection[str]
+) -> FolderIndex:
     """The files of one part; its name is added to those of classes that are `shared` with other
     parts.
     """
-    root, group_of = source.parts[part], _grouping(source.groups)
-    files, unused, pages = list[File](), list(layout.unused), list[Path]()
+    root, group_of = source.parts[part], _compile_groups(source.groups)
+    files, unused, pages = list[ImageFile](), list(layout.unused), list[Path]()
     spelt: dict[tuple[str | None, str], list[str]] = {}
     for each in layout.classes:
         label = f"{each.label} ({part})" if each.label in shared else each.label
         spelt.setdefault((each.split, label), []).append(each.path.name)
         for path, status in walk(each.path, root, pages):
             if not is_image(path):
-                unused.append(why_no_image(path))
+                unused.append(reason_not_an_image(path))
                 continue
             relative = path.relative_to(root).as_posix()
             file = _file(path, f"{part}/{relative}", label, each.split, status)
@@ -90,24 +92,28 @@ def _index_part(source: Source, part: str, layout: Layout, shared: Collection[st
         if len(names) > 1
     ]
     classes = sorted({label for _, label in spelt})
-    return Index(files, classes, [*unused, *unused_pages(pages)], [*layout.notes, *merged])
+    return FolderIndex(files, classes, [*unused, *unused_pages(pages)], [*layout.notes, *merged])
 
 
-def _index_table(source: Source) -> Index:
+def _index_table(source: DatasetFolder) -> FolderIndex:
     """The files that a table names, wherever they lie in the folder."""
     ((part, folder),) = source.parts.items()
     table_path = _find_table(Path(source.labels or "").expanduser(), folder)
-    images, unused, pages = dict[str, tuple[Path, os.stat_result]](), list[Unused](), list[Path]()
+    images, unused, pages = (
+        dict[str, tuple[Path, os.stat_result]](),
+        list[UnusedFile](),
+        list[Path](),
+    )
     for path, status in walk(folder, pages=pages):
         if is_image(path):
             images[path.relative_to(folder).as_posix()] = path, status
         elif path.resolve() != table_path.resolve():
-            unused.append(why_no_image(path))
+            unused.append(reason_not_an_image(path))
     column = source.groups
     table = read_labels(table_path, sorted(images), column, folder)
     in_table = _is_column(column, table)
-    group_of = (lambda name: table.rows[name].group) if in_table else _grouping(column)
-    files = list[File]()
+    group_of = (lambda name: table.rows[name].group) if in_table else _compile_groups(column)
+    files = list[ImageFile]()
     for name, row in sorted(table.rows.items()):  # which sorts files by name, too
         path, status = images[name]
         split = row.split or (split_of(name.partition("/")[0]) if "/" in name else None)
@@ -116,13 +122,13 @@ def _index_table(source: Source) -> Index:
         )
     _check_groups(None if in_table else column, files)
     unused += [
-        Unused(path, f"without a row in {table_path.name}")
+        UnusedFile(path, f"without a row in {table_path.name}")
         for name, (path, _) in images.items()
         if name not in table.rows
     ]
     classes = sorted({row.label for row in table.rows.values()})
-    refuse_twins(classes, table_path)
-    return Index(files, classes, [*unused, *unused_pages(pages)], list(table.notes))
+    check_distinct_names(classes, table_path)
+    return FolderIndex(files, classes, [*unused, *unused_pages(pages)], list(table.notes))
 
 
 def _find_table(given: Path, folder: Path) -> Path:
@@ -135,16 +141,18 @@ def _find_table(given: Path, folder: Path) -> Path:
     raise UserError(f"There is no table {given}, here or in {folder}: --labels takes a CSV file.")
 
 
-def _is_column(groups: str | None, table: Table) -> bool:
+def _is_column(groups: str | None, table: LabelTable) -> bool:
     return groups is not None and groups.strip().casefold() in map(str.casefold, table.columns)
 
 
-def _file(path: Path, name: str, label: str, split: str | None, status: os.stat_result) -> File:
+def _file(
+    path: Path, name: str, label: str, split: str | None, status: os.stat_result
+) -> ImageFile:
     size, times = status.st_size, (status.st_mtime_ns, status.st_ctime_ns)
-    return File(path, name, label, split, size, *times, status.st_ino)
+    return ImageFile(path, name, label, split, size, *times, status.st_ino)
 
 
-def _grouping(groups: str | None) -> Callable[[str], str | None]:
+def _compile_groups(groups: str | None) -> Callable[[str], str | None]:
     """The function from the relative path of a file to its group."""
     if groups is None:
         return lambda _: None
@@ -160,7 +168,7 @@ def _grouping(groups: str | None) -> Callable[[str], str | None]:
     return group_of
 
 
-def _check_groups(groups: str | None, files: list[File]) -> None:
+def _check_groups(groups: str | None, files: list[ImageFile]) -> None:
     if groups is not None and files and not any(file.group for file in files):
         raise UserError(
             f"--groups {groups} matches no file, such as {files[0].name.partition('/')[2]}. It "
