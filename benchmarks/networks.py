@@ -22,12 +22,12 @@ def measure(family: str, variation: str) -> str:
 
     from eyevsai.models.families import family_of
     from eyevsai.models.learner import build
-    from eyevsai.training.device import find_precision, prepare
+    from eyevsai.training.device import find_precision, setup_device
 
     settings = family_of(family).variations[variation].settings()
     learner = build(family, variation, settings, tuple(map(str, range(60))), seed=0)
     anatomy = learner.anatomy()
-    precision = find_precision("auto", prepare(settings))  # type: ignore[arg-type]
+    precision = find_precision("auto", setup_device(settings))  # type: ignore[arg-type]
     size = learner.preprocessing.image_size
     images = torch.randn(BATCH, 3, size, size)
     labels = torch.randint(0, 60, (BATCH,))

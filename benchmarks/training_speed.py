@@ -46,12 +46,12 @@ def bare() -> float:
     """The same step on one batch in memory."""
     import torch
 
-    from eyevsai.training.device import find_precision, prepare
+    from eyevsai.training.device import find_precision, setup_device
     from eyevsai.training.optimizer import build_optimizer
 
     learner = _learner(load_union().classes)
     settings, network = learner.settings, learner.network.to(memory_format=torch.channels_last)
-    precision = find_precision("auto", prepare(settings))
+    precision = find_precision("auto", setup_device(settings))
     optimizer = build_optimizer([network], settings)
     images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, len(learner.classes), (BATCH,))

@@ -84,7 +84,7 @@ def find_duplicates(
     thumbnail: Callable[[int], Thumbnail],
     mode: str = "near",
 ) -> DuplicateGroups:
-    """Group duplicates: equal pixels of any class, and near-duplicates of one class.
+    """SingleProcess duplicates: equal pixels of any class, and near-duplicates of one class.
 
     Args:
         records: audited images that decode.

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 
 from eyevsai.core.progress import EtaEstimator
-from eyevsai.training.loop import rank
-from eyevsai.training.state import Row
+from eyevsai.training.early_stopping import selection_key
+from eyevsai.training.trainer_state import EpochMetrics
 
 log = logging.getLogger("eyevsai")
 
@@ -21,11 +21,11 @@ class EpochLog:
         self.num_epochs = num_epochs
         self.pace_ = EtaEstimator()
 
-    def tell(self, rows: Sequence[Row]) -> None:
+    def tell(self, rows: Sequence[EpochMetrics]) -> None:
         """Says it of the last of all epochs so far."""
         self.pace_.step()
         epoch, row = len(rows), rows[-1]
-        best = max(range(epoch), key=lambda place: rank(rows[place]))
+        best = max(range(epoch), key=lambda place: selection_key(rows[place]))
         which = (
             "the best so far"
             if best == epoch - 1

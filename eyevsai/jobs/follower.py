@@ -24,7 +24,7 @@ from eyevsai.jobs.signals import ending_with_parent, stopping
 from eyevsai.models.learner import Learner
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import check_devices, find_device
-from eyevsai.training.group import RankLost, leave
+from eyevsai.training.process_group import WorkerLostError, leave_group
 from eyevsai.training.settings import TrainingSettings
 
 
@@ -43,23 +43,23 @@ def follow(config: TrainConfig, place: Place) -> None:
             store = place.open_store()
             try:
                 _follow(config, place, store, stop)
-            except RankLost:
+            except WorkerLostError:
                 raise
             except UserError as error:
                 words = f"On {platform.node()}, rank {place.rank}: {error}"
                 store.set(f"{WORDS}/{place.rank}", words)
                 store.set(f"{READY}/{place.rank}", words)
                 raise SystemExit(error.exit_code) from None
-        except (RankLost, distributed.DistError):  # rank 0 is gone, or knows who is
-            raise SystemExit(RankLost.exit_code) from None
+        except (WorkerLostError, distributed.DistError):  # rank 0 is gone, or knows who is
+            raise SystemExit(WorkerLostError.exit_code) from None
         finally:
             with suppress(RuntimeError):
-                leave()
+                leave_group()
 
 
 def _give_up() -> None:
     # there is nothing to save, and the main thread may wait for what does not come
-    os._exit(RankLost.exit_code)
+    os._exit(WorkerLostError.exit_code)
 
 
 def _follow(config: TrainConfig, place: Place, store: Store, stop: CancellationToken) -> None:

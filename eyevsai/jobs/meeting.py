@@ -27,7 +27,7 @@ from eyevsai.data.dataset import Dataset
 from eyevsai.jobs.place import CONFIG, POLL_S, READY, WORDS, Place, digest_basis
 from eyevsai.models.learner import Learner
 from eyevsai.training.device import check_devices, find_device
-from eyevsai.training.group import leave
+from eyevsai.training.process_group import leave_group
 from eyevsai.training.settings import TrainingSettings
 
 HERE = "127.0.0.1"
@@ -136,7 +136,7 @@ def meeting(config: TrainConfig, place: Place | None) -> Iterator[Meeting | None
         done = True
     finally:
         met.end(done=done)
-        leave()
+        leave_group()
         torch.set_num_threads(threads)
 
 

@@ -23,8 +23,8 @@ from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import Dataset
 from eyevsai.jobs.resume import describe_basis
 from eyevsai.models.learner import Learner
-from eyevsai.training.device import take_share
-from eyevsai.training.group import Ranks, join
+from eyevsai.training.device import set_local_device
+from eyevsai.training.process_group import ProcessGroup, join_group
 from eyevsai.training.settings import TrainingSettings
 
 # what ranks leave at the store; the last two with their number
@@ -99,8 +99,10 @@ class Place:
         assert isinstance(config.model.settings, TrainingSettings)
         # as torchrun means it
         each_has_own = self.launcher is None and "OMP_NUM_THREADS" in os.environ
-        take_share(self.local_rank, 1 if each_has_own else self.local_size, config.model.settings)
-        join(Ranks(self.rank, self.size, PrefixStore("group", store), explain))
+        set_local_device(
+            self.local_rank, 1 if each_has_own else self.local_size, config.model.settings
+        )
+        join_group(ProcessGroup(self.rank, self.size, PrefixStore("group", store), explain))
 
 
 def find_place() -> Place | None:

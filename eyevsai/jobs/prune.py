@@ -51,7 +51,7 @@ def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
         {name: value for name, value in subject.config.items() if value is not None}
     )
     assert isinstance(config.model.settings, NetworkSettings | UnfreezingSettings)
-    recovering = config.model.settings.to_recover(settings.prune_epochs)
+    recovering = config.model.settings.recovery_settings(settings.prune_epochs)
     config = replace(config, model=replace(config.model, settings=recovering))
     learner.prune(settings.prune)
     learner.settings, learner.seed = recovering, config.run.seed

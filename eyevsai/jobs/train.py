@@ -33,7 +33,7 @@ from eyevsai.jobs.tuned import describe_tuned, use_tuned
 from eyevsai.models.learner import FeatureLearner, Learner, read_card
 from eyevsai.store.run_dir import VERSION_URI
 from eyevsai.training.checkpoint import Checkpoints
-from eyevsai.training.loop import rank
+from eyevsai.training.early_stopping import selection_key
 
 if TYPE_CHECKING:
     from eyevsai.tracking.run import Run
@@ -248,7 +248,7 @@ class Session:
                 "calibration/ece": calibration_error(calibrated, labels),
             }
         )
-        ranks = [rank(row) for row in self.rows]
+        ranks = [selection_key(row) for row in self.rows]
         best_epoch = ranks.index(max(ranks)) + 1
         self.run.tags({"parameters": self.learner.num_parameters()})
         self.run.metrics(

@@ -21,7 +21,7 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.models.anatomy import Anatomy
 from eyevsai.models.families import family_of, variation_of
 from eyevsai.training.checkpoint import Checkpoints
-from eyevsai.training.loop import OnEpoch
+from eyevsai.training.trainer import OnEpoch
 
 WEIGHTS, CARD, FORMAT = "model.safetensors", "model.json", 2
 

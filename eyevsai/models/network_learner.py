@@ -21,11 +21,11 @@ from eyevsai.models.learner import Images
 from eyevsai.models.pruning import fit_shapes, prune
 from eyevsai.training.batches import check_batches
 from eyevsai.training.checkpoint import Checkpoints
-from eyevsai.training.course import Course
 from eyevsai.training.device import find_device, find_precision
 from eyevsai.training.inference import predict_logits, predictor
-from eyevsai.training.loop import OnEpoch, Trainer
 from eyevsai.training.settings import NetworkSettings, TrainingSettings
+from eyevsai.training.strategy import TrainingStrategy
+from eyevsai.training.trainer import OnEpoch, Trainer
 
 
 class NetworkLearner:
@@ -70,9 +70,9 @@ class NetworkLearner:
             train, valid, on_epoch, checkpoints
         )
 
-    def course(self) -> Course:
+    def course(self) -> TrainingStrategy:
         """What of the network is trained when."""
-        return Course(self.network, cast(NetworkSettings, self.settings))
+        return TrainingStrategy(self.network, cast(NetworkSettings, self.settings))
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
         """See `Learner.predict_proba`."""

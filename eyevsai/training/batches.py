@@ -15,14 +15,14 @@ from eyevsai.data.augmentation import augment
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.seeding import derive_seed, make_generator
-from eyevsai.training.course import Course
-from eyevsai.training.group import Group
-from eyevsai.training.mixing import mix
+from eyevsai.training.mixup import mix_batch
+from eyevsai.training.process_group import SingleProcess
 from eyevsai.training.settings import TrainingSettings
+from eyevsai.training.strategy import TrainingStrategy
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """A part of a batch that is computed at once; `number` counts the parts of the whole batch, of
     all ranks.
     """
@@ -39,11 +39,11 @@ class Batches:
     """
 
     train: Split
-    course: Course
+    strategy: TrainingStrategy
     settings: TrainingSettings
     preprocessing: Preprocessing
     seed: int
-    group: Group
+    group: SingleProcess
     device: torch.device
     num_classes: int
 
@@ -53,36 +53,44 @@ class Batches:
         least = 2 * self.settings.parts * self.group.size  # batch normalisation needs two images
         return [places for places in order.split(self.settings.batch_size) if len(places) >= least]
 
-    def draw(
-        self, places: Tensor, epoch: int, step: int, num_parts: int
-    ) -> tuple[Tensor, Iterator[Part]]:
+    def load(
+        self, indices: Tensor, epoch: int, step: int, num_micro_batches: int
+    ) -> tuple[Tensor, Iterator[MicroBatch]]:
         """Labels of the whole batch, N int64, or N,C where images were mixed; and the parts that
         are this process's.
 
         A batch is cut into `num_parts` parts for each rank, or fewer, so that each has two images.
         """
-        count, size = len(places), self.group.size
-        num_parts = min(num_parts, count // (2 * size))
-        numbers = range(self.group.rank * num_parts, (self.group.rank + 1) * num_parts)
+        count, size = len(indices), self.group.size
+        num_micro_batches = min(num_micro_batches, count // (2 * size))
+        numbers = range(
+            self.group.rank * num_micro_batches, (self.group.rank + 1) * num_micro_batches
+        )
         # as `tensor_split` does: the first parts have one more
-        each, more = divmod(count, size * num_parts)
+        each, more = divmod(count, size * num_micro_batches)
         rows = slice(
             *(number * each + min(number, more) for number in (numbers.start, numbers.stop))
         )
-        inputs, labels = self._draw_rows(places, rows, epoch, step)
-        own = zip(inputs.tensor_split(num_parts), labels[rows].tensor_split(num_parts), strict=True)
-        return labels, (Part(number, *pair) for number, pair in zip(numbers, own, strict=True))
+        inputs, labels = self._load_rows(indices, rows, epoch, step)
+        own = zip(
+            inputs.tensor_split(num_micro_batches),
+            labels[rows].tensor_split(num_micro_batches),
+            strict=True,
+        )
+        return labels, (
+            MicroBatch(number, *pair) for number, pair in zip(numbers, own, strict=True)
+        )
 
-    def _draw_rows(
-        self, places: Tensor, rows: slice, epoch: int, step: int
+    def _load_rows(
+        self, indices: Tensor, rows: slice, epoch: int, step: int
     ) -> tuple[Tensor, Tensor]:
         """Inputs of what the epoch trains, of some rows, and labels of all."""
         generator = make_generator(self.seed, "augment", epoch, step)
-        labels = self.train.labels[places].to(self.device)
-        features = self.course.features(epoch, places, generator)
+        labels = self.train.labels[indices].to(self.device)
+        features = self.strategy.features(epoch, indices, generator)
         if features is not None:
             return features[rows].to(self.device), labels
-        images = list(self.train.images(places.tolist()))
+        images = list(self.train.images(indices.tolist()))
         # an image is mixed with one of any row
         mixing = bool(self.settings.mixup or self.settings.cutmix)
         drawn = slice(None) if mixing else rows
@@ -92,7 +100,7 @@ class Batches:
         if not mixing:
             return batch, labels
         torch.manual_seed(derive_seed(self.seed, "mix", epoch, step))
-        batch, labels = mix(batch, labels, self.num_classes, self.settings)
+        batch, labels = mix_batch(batch, labels, self.num_classes, self.settings)
         return batch[rows], labels
 
 

@@ -20,12 +20,12 @@ from typing import Any
 from torch import Tensor
 
 from eyevsai.core.cancellation import CancellationToken
-from eyevsai.core.errors import JobError
+from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.hashing import hash_file
 
 log = logging.getLogger("eyevsai")
 
-NEWEST, PREVIOUS, FORMAT = "checkpoint.json", "checkpoint.previous.json", 1
+NEWEST, PREVIOUS, FORMAT = "checkpoint.json", "checkpoint.previous.json", 2
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class Checkpoints:
 
         Raises:
             JobError: there are checkpoints and each of them is damaged.
+            UserError: another version of eyevsai wrote the checkpoint.
         """
         if self.folder is None:
             return None
@@ -148,6 +149,12 @@ def _read(path: Path) -> Checkpoint:
     body = content["body"]
     if _digest(body) != content["sha256"]:
         raise ValueError("its SHA-256 differs")
+    if body["format"] != FORMAT:
+        raise UserError(
+            f"{path} has checkpoint format {body['format']}, and this version of eyevsai reads "
+            f"format {FORMAT}. Start the run again without --resume, or resume it with the version "
+            "that wrote it."
+        )
     tensors = path.parent / Path(body["file"]).name
     if hash_file(tensors) != body["sha256"]:
         raise ValueError(f"the SHA-256 of {tensors.name} differs")

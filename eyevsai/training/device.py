@@ -84,7 +84,7 @@ def check_devices(count: int, device: torch.device) -> None:
         )
 
 
-def take_share(local_rank: int, local_size: int, settings: DeviceSettings) -> None:
+def set_local_device(local_rank: int, local_size: int, settings: DeviceSettings) -> None:
     """Gives this process its device, or its share of the cores, of the `local_size` processes on
     this machine.
     """
@@ -95,7 +95,7 @@ def take_share(local_rank: int, local_size: int, settings: DeviceSettings) -> No
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
 
 
-def prepare(settings: DeviceSettings) -> torch.device:
+def setup_device(settings: DeviceSettings) -> torch.device:
     """Sets threads and allocation for this process and returns the device to compute on."""
     device = find_device(settings.device)
     if settings.threads:

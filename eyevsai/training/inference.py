@@ -13,7 +13,7 @@ from eyevsai.data.preprocessing import Preprocessing
 CPU_BATCH, BATCH = 16, 128  # of a small batch what is computed stays in the caches of a CPU
 
 
-class FlipAverage(nn.Module):
+class FlipTTA(nn.Module):
     """A network that looks at each image and at its mirror image and averages what it says of
     them.
     """
@@ -48,7 +48,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 def predictor(network: nn.Module, *, test_flips: bool) -> nn.Module:
     """The network as it predicts; shares the weights."""
-    return FlipAverage(network).train(network.training) if test_flips else network
+    return FlipTTA(network).train(network.training) if test_flips else network
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
     return len(labels) / (num_classes * counts)
 
 
-def part_loss(
+def micro_batch_loss(
     logits: Tensor, labels: Tensor, batch: Tensor, weights: Tensor | None, smoothing: float
 ) -> Tensor:
     """What a part of a batch adds to the batch's mean loss, whose labels are `batch`: N int64, or

@@ -209,7 +209,7 @@ class NetworkSettings(TrainingSettings):
 
     epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the training images.")] = 30
 
-    def to_recover(self, epochs: int) -> Self:
+    def recovery_settings(self, epochs: int) -> Self:
         """These settings for a network that has learned already, and was changed."""
         return replace(
             self,
@@ -289,7 +289,7 @@ class UnfreezingSettings(TrainingSettings):
         """Passes over the training images, frozen and fine-tuning together."""
         return self.freeze_base_epochs + self.fine_tune_epochs
 
-    def to_recover(self, epochs: int) -> Self:
+    def recovery_settings(self, epochs: int) -> Self:
         """These settings for a network that has learned already, and was changed: nothing of it is
         frozen.
         """

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from eyevsai.core.errors import TerminationRequested
 from eyevsai.store.run_dir import RunDir
 from eyevsai.training.checkpoint import Checkpoints
-from eyevsai.training.loop import Trainer
+from eyevsai.training.trainer import Trainer
 from tests.invoke import ROOT, invoke
 
 INJECT = Path(__file__).parent / "inject"

@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.tracking import lifetime
-from eyevsai.training.loop import Trainer
+from eyevsai.training.trainer import Trainer
 from tests.conftest import ROOT, Eyevsai
 
 FOREST = {

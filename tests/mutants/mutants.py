@@ -21,13 +21,13 @@ class Mutant(NamedTuple):
 MUTANTS = [
     Mutant(
         "1: an interrupted run resumes at its step",
-        "eyevsai/training/loop.py",
+        "eyevsai/training/trainer.py",
         "left = batches[progress.steps :]",
         "left = batches",
     ),
     Mutant(
         "1: resume restores the state of the loop",
-        "eyevsai/training/loop.py",
+        "eyevsai/training/trainer.py",
         "self.progress_ = unpack(checkpoint, self._parts(), self.device_)",
         "unpack(checkpoint, self._parts(), self.device_)",
     ),
@@ -110,14 +110,14 @@ MUTANTS = [
     ),
     Mutant(
         "11: dropout depends on the seed, the epoch and the step",
-        "eyevsai/training/loop.py",
+        "eyevsai/training/trainer.py",
         "torch.manual_seed(seed_for(self.seed, *purpose))  # dropout draws from the global "
         "generator",
         "pass",
     ),
     Mutant(
         "12: an infinite loss stops training",
-        "eyevsai/training/loop.py",
+        "eyevsai/training/trainer.py",
         "if not torch.isfinite(checked):",
         "if torch.isnan(checked):",
     ),
@@ -141,7 +141,7 @@ MUTANTS = [
     ),
     Mutant(
         "16: a batch that does not fit is halved",
-        "eyevsai/training/loop.py",
+        "eyevsai/training/trainer.py",
         "parts = 2 * self.progress_.parts",
         "parts = self.progress_.parts",
     ),
@@ -213,13 +213,13 @@ MUTANTS = [
     ),
     Mutant(
         "the best epoch's weights are registered",
-        "eyevsai/training/loop.py",
+        "eyevsai/training/trainer.py",
         "self.network.load_state_dict(self.best_state_)",
         "pass",
     ),
     Mutant(
         "unfreezing: frozen stages keep their statistics",
-        "eyevsai/training/unfreezing.py",
+        "eyevsai/training/gradual_unfreezing.py",
         "stage.requires_grad_(number >= frozen).train(number >= frozen)",
         "stage.requires_grad_(number >= frozen).train()",
     ),

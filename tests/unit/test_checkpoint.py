@@ -16,7 +16,7 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.training.checkpoint import NEWEST, PREVIOUS, Checkpoints
-from eyevsai.training.state import Row
+from eyevsai.training.trainer_state import EpochMetrics
 
 TINY = DeepV1Settings(
     image_size=32,
@@ -58,7 +58,7 @@ def fit(
     data: Data, settings: DeepV1Settings, checkpoints: Checkpoints | None = None
 ) -> tuple[DeepV1Learner, list]:
     learner = DeepV1Learner("standard", settings, data.dataset.classes, seed=0)
-    rows: list[Row] = []
+    rows: list[EpochMetrics] = []
     learner.fit(data.train, data.valid, lambda epoch, row: rows.append(dict(row)), checkpoints)
     for row in rows:
         del row["images_per_s"]
@@ -106,13 +106,13 @@ def test_a_resumed_run_is_bit_equal_to_one_that_was_never_interrupted(
 def test_a_gentle_end_saves_the_very_step(data: Data, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(data, TINY, Power(tmp_path, 7, gently=True))
-    progress = Checkpoints(tmp_path).load().state["progress"]
-    assert (len(progress["rows"]), progress["steps"]) == (1, 1)
+    progress = Checkpoints(tmp_path).load().state["trainer"]
+    assert (len(progress["history"]), progress["steps"]) == (1, 1)
 
 
 def test_the_epoch_is_on_disk_before_it_is_told(data: Data, tmp_path: Path) -> None:
-    def tell(epoch: int, row: Row) -> None:
-        assert Checkpoints(tmp_path).load().state["progress"]["rows"][-1] == row
+    def tell(epoch: int, row: EpochMetrics) -> None:
+        assert Checkpoints(tmp_path).load().state["trainer"]["history"][-1] == row
 
     learner = DeepV1Learner("standard", TINY, data.dataset.classes, seed=0)
     learner.fit(data.train, data.valid, tell, Checkpoints(tmp_path))

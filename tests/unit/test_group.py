@@ -23,11 +23,11 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.jobs.place import Place, compare_basis, find_place, take_size
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from eyevsai.training.batches import Batches, Part
+from eyevsai.training.batches import Batches, MicroBatch
 from eyevsai.training.checkpoint import Checkpoint
-from eyevsai.training.course import Course
 from eyevsai.training.device import check_devices
-from eyevsai.training.group import ALONE, Group, find_group
+from eyevsai.training.process_group import SINGLE_PROCESS, SingleProcess, current_group
+from eyevsai.training.strategy import TrainingStrategy
 from tests.conftest import find_port, write_images
 from tests.forks import join_forks, start_fork
 
@@ -79,7 +79,7 @@ def take_part(rank: int, port: int, data: Data, out: Path) -> None:
     """Do all that ranks do together, as one of two, and write down what it has in the end."""
     place = Place(rank, 2, rank, 2, "127.0.0.1", port, keeps_store=rank == 0)
     place.join(compose_train({"threads": 1}), place.open_store(), str)
-    group = find_group()
+    group = current_group()
     tensors = {f"end.{name}": tensor for name, tensor in fit(data, SETTINGS).items()}
     asked: list[int] = []
 
@@ -89,7 +89,7 @@ def take_part(rank: int, port: int, data: Data, out: Path) -> None:
 
     tensors["predicted"] = group.predict(5, 2, say)
     tensors["asked"] = torch.tensor(asked)
-    tensors["settled"] = torch.tensor(group.settle([float(rank), 7.0 - rank]))
+    tensors["settled"] = torch.tensor(group.broadcast_values([float(rank), 7.0 - rank]))
     own = Checkpoint({"weight": torch.arange(3)}, {"step": 4}) if rank == 0 else None
     shared = group.share_checkpoint(own)
     assert shared is not None
@@ -168,7 +168,7 @@ def test_what_ranks_tell_each_other(ranks: list[dict[str, Tensor]]) -> None:
     assert [rank["ended"].item() for rank in ranks] == [True, False]
 
 
-class Fake(Group):
+class Fake(SingleProcess):
     """A rank that nobody talks to."""
 
     def __init__(self, rank: int, size: int) -> None:
@@ -183,14 +183,14 @@ def test_shares_of_a_batch_are_the_batch(
     uneven: Data, change: dict[str, object], num_parts: int
 ) -> None:
     settings = replace(SETTINGS, **change)  # type: ignore[arg-type]
-    course, cpu = Course(nn.Linear(1, 1), settings), torch.device("cpu")
+    course, cpu = TrainingStrategy(nn.Linear(1, 1), settings), torch.device("cpu")
 
-    def draw(group: Group, parts: int) -> tuple[Tensor, list[Part]]:
+    def draw(group: SingleProcess, parts: int) -> tuple[Tensor, list[MicroBatch]]:
         batches = Batches(uneven.train, course, settings, Preprocessing(32), 0, group, cpu, 3)
-        labels, own = batches.draw(torch.arange(11), 1, 0, parts)
+        labels, own = batches.load(torch.arange(11), 1, 0, parts)
         return labels, list(own)
 
-    labels, whole = draw(ALONE, 2 * num_parts)
+    labels, whole = draw(SINGLE_PROCESS, 2 * num_parts)
     shares = [part for rank in range(2) for part in draw(Fake(rank, 2), num_parts)[1]]
     assert (
         [part.number for part in shares]

@@ -13,9 +13,9 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner, DeepV1Network
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from eyevsai.training.course import Course
-from eyevsai.training.loop import Trainer
-from eyevsai.training.state import Row
+from eyevsai.training.strategy import TrainingStrategy
+from eyevsai.training.trainer import Trainer
+from eyevsai.training.trainer_state import EpochMetrics
 
 TINY = DeepV1Settings(
     image_size=32, width=4, head_units=0, epochs=2, batch_size=16, precision="float32", device="cpu"
@@ -28,9 +28,11 @@ def data(stripes: Path, cache_root: Path) -> Data:
     return load_dataset(settings).open(Preprocessing(32))
 
 
-def fit(data: Data, settings: DeepV1Settings, seed: int = 0) -> tuple[DeepV1Learner, list[Row]]:
+def fit(
+    data: Data, settings: DeepV1Settings, seed: int = 0
+) -> tuple[DeepV1Learner, list[EpochMetrics]]:
     learner = DeepV1Learner("standard", settings, data.dataset.classes, seed)
-    rows: list[Row] = []
+    rows: list[EpochMetrics] = []
     learner.fit(data.train, data.valid, on_epoch=lambda epoch, row: rows.append(row))
     return learner, rows
 
@@ -75,7 +77,7 @@ def test_accumulation_moves_the_weights_as_one_batch_does(data: Data) -> None:
         torch.manual_seed(0)
         network = Linear()
         settings = replace(TINY, accumulation=parts, class_weights=True, optimizer="sgd", epochs=1)
-        Trainer(Course(network, settings), settings, Preprocessing(32), seed=0).fit(
+        Trainer(TrainingStrategy(network, settings), settings, Preprocessing(32), seed=0).fit(
             data.train, data.valid, lambda epoch, row: None
         )
         states.append(network.layer.weight.detach())
@@ -100,9 +102,9 @@ def test_nan_stops_before_the_update(data: Data) -> None:
     with torch.no_grad():
         next(network.parameters())[0] = float("nan")
     before = {name: weight.clone() for name, weight in network.named_parameters()}
-    rows: list[Row] = []
+    rows: list[EpochMetrics] = []
     with pytest.raises(JobError, match="epoch 1, step 1"):
-        Trainer(Course(network, TINY), TINY, Preprocessing(32), 0).fit(
+        Trainer(TrainingStrategy(network, TINY), TINY, Preprocessing(32), 0).fit(
             data.train, data.valid, lambda e, row: rows.append(row)
         )
     assert not rows

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from eyevsai.training.loss import balanced_weights, part_loss
-from eyevsai.training.optimizer import Schedule, build_optimizer
+from eyevsai.training.loss import balanced_weights, micro_batch_loss
+from eyevsai.training.lr_schedule import LRSchedule
+from eyevsai.training.optimizer import build_optimizer
 from eyevsai.training.settings import NetworkSettings
 
 
-def plan(settings: NetworkSettings) -> Schedule:
-    return Schedule(settings, settings.lr, settings.epochs)
+def plan(settings: NetworkSettings) -> LRSchedule:
+    return LRSchedule(settings, settings.lr, settings.epochs)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
@@ -41,7 +42,7 @@ def test_sgd_is_nesterov() -> None:
 def test_warm_up_then_cosine() -> None:
     settings = NetworkSettings(lr=0.1, epochs=10, warmup_epochs=2, lr_floor=0.01)
     schedule = plan(settings)
-    rates = [schedule.rate(step / 10) for step in range(1, 101)]
+    rates = [schedule.lr_at(step / 10) for step in range(1, 101)]
     assert rates[0] == pytest.approx(0.005)
     assert all(before < after for before, after in pairwise(rates[:20]))
     assert all(before >= after for before, after in pairwise(rates[19:]))
@@ -55,7 +56,7 @@ def test_cosine_is_torchs() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
     for epoch in range(10):
-        assert plan(settings).rate(epoch) == pytest.approx(reference.get_last_lr()[0])
+        assert plan(settings).lr_at(epoch) == pytest.approx(reference.get_last_lr()[0])
         optimizer.step()
         reference.step()
 
@@ -64,9 +65,9 @@ def test_step_and_constant() -> None:
     step = plan(
         NetworkSettings(lr=0.1, schedule="step", step_epochs=3, step_factor=0.5, warmup_epochs=0)
     )
-    assert [step.rate(time) for time in (0, 2.9, 3, 6)] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+    assert [step.lr_at(time) for time in (0, 2.9, 3, 6)] == pytest.approx([0.1, 0.1, 0.05, 0.025])
     constant = plan(NetworkSettings(lr=0.1, schedule="constant", warmup_epochs=0))
-    assert constant.rate(29) == 0.1
+    assert constant.lr_at(29) == 0.1
 
 
 def test_plateau_drops_when_the_loss_no_longer_falls_and_resumes() -> None:
@@ -75,13 +76,13 @@ def test_plateau_drops_when_the_loss_no_longer_falls_and_resumes() -> None:
     )
     schedule = plan(settings)
     for loss in (1.0, 0.9, 0.95, 0.91):
-        schedule.observe(loss)
-    assert schedule.rate(4) == 0.1
+        schedule.end_epoch(loss)
+    assert schedule.lr_at(4) == 0.1
     resumed = plan(settings)
     resumed.load_state_dict(schedule.state_dict())
     for each in (schedule, resumed):
-        each.observe(0.92)
-        assert each.rate(5) == pytest.approx(0.01)
+        each.end_epoch(0.92)
+        assert each.lr_at(5) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -92,7 +93,7 @@ def test_the_parts_of_a_batch_add_up_to_torchs_loss(weighted: bool) -> None:
     weights = balanced_weights(labels, 3) if weighted else None
     expected = nn.CrossEntropyLoss(weight=weights, label_smoothing=0.1)(logits, labels)
     parts = zip(logits.split(5), labels.split(5), strict=True)
-    total = sum(part_loss(part, targets, labels, weights, 0.1) for part, targets in parts)
+    total = sum(micro_batch_loss(part, targets, labels, weights, 0.1) for part, targets in parts)
     torch.testing.assert_close(total, expected)
 
 

@@ -95,7 +95,7 @@ def test_it_learns_again_as_a_whole(pair: tuple[str, str], stripes: Path, cache_
     dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
     learner = make(*pair, batch_size=16, threads=1, precision="float32")
     learner.prune(0.3)
-    learner.settings = learner.settings.to_recover(2)  # type: ignore[attr-defined]
+    learner.settings = learner.settings.recovery_settings(2)  # type: ignore[attr-defined]
     before, rows = {name: tensor.clone() for name, tensor in learner.tensors().items()}, []
     data = dataset.open(learner.preprocessing)
     learner.fit(data.train, data.valid, lambda epoch, row: rows.append(row))
@@ -108,7 +108,7 @@ def test_what_cannot_be_pruned_is_told() -> None:
     with pytest.raises(UserError, match="Nothing can be taken away"):
         make("deep_v1", "standard", width=8).prune(0.01)
     settings = family_of("deep_v1").variations["standard"].settings(lr=1e-2, epochs=30)  # type: ignore[call-arg]
-    assert settings.to_recover(4) == replace(settings, lr=3e-3, epochs=4, warmup_epochs=0.8)  # type: ignore[attr-defined]
+    assert settings.recovery_settings(4) == replace(settings, lr=3e-3, epochs=4, warmup_epochs=0.8)  # type: ignore[attr-defined]
 
 
 def test_weights_of_another_size_do_not_fit_what_was_not_pruned(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from eyevsai.training.average import Average
 from eyevsai.training.batches import check_batches
-from eyevsai.training.loop import Trainer
-from eyevsai.training.loss import balanced_weights, part_loss
-from eyevsai.training.mixing import mix
+from eyevsai.training.ema import ModelEma
+from eyevsai.training.loss import balanced_weights, micro_batch_loss
+from eyevsai.training.mixup import mix_batch
 from eyevsai.training.settings import RegularizationSettings
+from eyevsai.training.trainer import Trainer
 from tests.conftest import draw_image
 
 TINY = DeepV1Settings(
@@ -39,7 +39,7 @@ def data(stripes: Path, cache_root: Path) -> Data:
 
 def mixed(seed: int, **settings: float) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(seed)
-    return mix(IMAGES.clone(), LABELS, 8, RegularizationSettings(mix_share=1.0, **settings))
+    return mix_batch(IMAGES.clone(), LABELS, 8, RegularizationSettings(mix_share=1.0, **settings))
 
 
 def test_without_it_nothing_is_mixed() -> None:
@@ -73,7 +73,7 @@ def test_with_both_one_of_the_two_is_drawn_for_a_share_of_the_batches() -> None:
     kinds = []
     for seed in range(200):
         torch.manual_seed(seed)
-        images, shares = mix(IMAGES.clone(), LABELS, 8, settings)
+        images, shares = mix_batch(IMAGES.clone(), LABELS, 8, settings)
         kinds.append(
             "none"
             if shares.ndim == 1
@@ -94,21 +94,22 @@ def test_the_losses_of_parts_of_a_mixed_batch_add_up_to_the_whole(weighted: bool
         balanced_weights(torch.tensor([0, 0, 0, 1, 2, 3, 4, 5, 6, 7]), 8) if weighted else None
     )
     parts = [
-        part_loss(a, b, shares, weights, 0.1)
+        micro_batch_loss(a, b, shares, weights, 0.1)
         for a, b in zip(logits.tensor_split(3), shares.tensor_split(3), strict=True)
     ]
     torch.testing.assert_close(
-        torch.stack(parts).sum(), part_loss(logits, shares, shares, weights, 0.1)
+        torch.stack(parts).sum(), micro_batch_loss(logits, shares, shares, weights, 0.1)
     )
     sure = nn.functional.one_hot(LABELS, 8).float()
     torch.testing.assert_close(
-        part_loss(logits, sure, sure, weights, 0.1), part_loss(logits, LABELS, LABELS, weights, 0.1)
+        micro_batch_loss(logits, sure, sure, weights, 0.1),
+        micro_batch_loss(logits, LABELS, LABELS, weights, 0.1),
     )
 
 
 def test_the_average_follows_the_weights_and_is_what_is_kept(data: Data) -> None:
     network = nn.Linear(2, 2)
-    average = Average(network, 0.5)
+    average = ModelEma(network, 0.5)
     average.update(set())
     expected = network.weight.detach().clone()
     for updates in range(1, 20):
@@ -118,8 +119,8 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(data: Data) -> None
         # an average of a few steps is not that of none
         decay = min(0.5, (1 + updates) / (10 + updates))
         expected = decay * expected + (1 - decay) * network.weight.detach()
-    torch.testing.assert_close(average.best_guess.weight, expected)
-    assert Average(network, 0.0).best_guess is network
+    torch.testing.assert_close(average.eval_model.weight, expected)
+    assert ModelEma(network, 0.0).eval_model is network
 
     learner = DeepV1Learner("standard", replace(TINY, ema_decay=0.95), data.dataset.classes, 0)
     rows: list[dict[str, float]] = []

@@ -25,8 +25,8 @@ from eyevsai.models.transfer.network import TransferLearner
 from eyevsai.models.transfer.settings import TransferSettings
 from eyevsai.models.transfer.weights import LITE_PACKAGE, find_weights, load_weights, read_tensors
 from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.training.gradual_unfreezing import GradualUnfreezing
 from eyevsai.training.settings import UnfreezingSettings
-from eyevsai.training.unfreezing import Unfreezing
 from tests.conftest import PHOTOS
 from tests.unit.large import LARGE, no_large_init
 
@@ -153,7 +153,7 @@ def test_stages_are_unfrozen_from_the_top_and_the_others_do_not_move(data: Data)
 @pytest.mark.parametrize(("epochs", "stages"), [(1, 3), (2, 5), (3, 5), (8, 2), (7, 1)])
 def test_all_stages_that_were_asked_for_are_unfrozen(epochs: int, stages: int) -> None:
     learner = make(fine_tune_epochs=epochs, unfreeze_stages=stages)
-    course = Unfreezing(learner.network, learner.settings)  # type: ignore[arg-type]
+    course = GradualUnfreezing(learner.network, learner.settings)  # type: ignore[arg-type]
     counts = [course.num_unfrozen(epoch) for epoch in range(1, 3 + epochs)]
     assert counts[:2] == [0, 0]
     assert counts[2:] == sorted(counts[2:])
@@ -164,9 +164,9 @@ def test_lower_stages_learn_slower() -> None:
     learner = make(
         unfreeze_stages=5, fine_tune_lr=1e-2, stage_lr_decay=0.5, schedule="constant", lr=1e-3
     )
-    course = Unfreezing(learner.network, learner.settings)  # type: ignore[arg-type]
-    assert course.rates(1.5) == [1e-3, 0, 0, 0, 0, 0]
-    assert course.rates(3.0) == pytest.approx([1e-2, 1e-2, 5e-3, 2.5e-3, 1.25e-3, 6.25e-4])
+    course = GradualUnfreezing(learner.network, learner.settings)  # type: ignore[arg-type]
+    assert course.lrs_at(1.5) == [1e-3, 0, 0, 0, 0, 0]
+    assert course.lrs_at(3.0) == pytest.approx([1e-2, 1e-2, 5e-3, 2.5e-3, 1.25e-3, 6.25e-4])
 
 
 def test_a_head_that_has_learned_all_it_can_waits_for_the_base_to_be_unfrozen(data: Data) -> None:
@@ -192,11 +192,11 @@ def test_frozen_features_are_computed_once_for_all_seeds(
     again.network.stages.load_state_dict(base)
     # `learner` was tuned since
     assert not all(torch.equal(base[name], states[name]) for name in base)
-    monkeypatch.setattr(again.network, "describe", refuse)
+    monkeypatch.setattr(again.network, "extract_features", refuse)
     assert len(fit(again, data)) == 2
     for change in ({"crop_scale": 0.9}, {"channels_last": False}, {"test_flips": True}):
         other = make(fine_tune_epochs=0, **change)
-        monkeypatch.setattr(other.network, "describe", refuse)
+        monkeypatch.setattr(other.network, "extract_features", refuse)
         with pytest.raises(AssertionError, match="asked again"):
             fit(other, data)
 
@@ -248,7 +248,7 @@ def test_a_base_says_what_its_library_says(
         stage.load_state_dict(loaded.state_dict())
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        features = learner.network.eval().describe(images)
+        features = learner.network.eval().extract_features(images)
         if base.library == "timm":
             expected = whole.forward_head(whole.forward_features(images), pre_logits=True)  # type: ignore[operator]
         elif variation.startswith("resnet"):

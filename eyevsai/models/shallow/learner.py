@@ -31,7 +31,7 @@ from eyevsai.models.shallow.settings import ShallowSettings
 from eyevsai.models.shallow.state import State
 from eyevsai.models.shallow.svm import KernelMachines, fit_svm
 from eyevsai.training.checkpoint import Checkpoints
-from eyevsai.training.loop import OnEpoch
+from eyevsai.training.trainer import OnEpoch
 
 DESCRIBED_AT_ONCE = 256  # images that are in memory side by side
 

@@ -11,9 +11,9 @@ from eyevsai.models.network_learner import NetworkLearner
 from eyevsai.models.transfer.bases import BASES
 from eyevsai.models.transfer.settings import TransferSettings
 from eyevsai.models.transfer.weights import declare_preprocessing, find_weights, load_weights
-from eyevsai.training.course import Course
-from eyevsai.training.staged import StagedNetwork
-from eyevsai.training.unfreezing import Unfreezing
+from eyevsai.training.gradual_unfreezing import GradualUnfreezing
+from eyevsai.training.staged_network import StagedNetwork
+from eyevsai.training.strategy import TrainingStrategy
 
 
 def build_head(num_features: int, settings: TransferSettings, num_classes: int) -> nn.Module:
@@ -59,14 +59,14 @@ class TransferLearner(NetworkLearner):
             for stage, loaded in zip(self.network.stages, base.split(network), strict=True):
                 stage.load_state_dict(loaded.state_dict())
 
-    def course(self) -> Course:
+    def course(self) -> TrainingStrategy:
         """See `NetworkLearner.course`; a base that was pruned has to recover at once, and all of
         it.
         """
         return (
-            Course(self.network, self._settings)
+            TrainingStrategy(self.network, self._settings)
             if self.pruned
-            else Unfreezing(self.network, self._settings)
+            else GradualUnfreezing(self.network, self._settings)
         )
 
     @property

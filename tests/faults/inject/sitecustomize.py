@@ -29,7 +29,7 @@ def die() -> None:
 
 
 def fault_in_step() -> None:
-    from eyevsai.training.loop import Trainer
+    from eyevsai.training.trainer import Trainer
 
     original, calls = Trainer._backward, []
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from eyevsai.training.settings import RegularizationSettings
 
 
-def mix(
+def mix_batch(
     images: Tensor, labels: Tensor, num_classes: int, settings: RegularizationSettings
 ) -> tuple[Tensor, Tensor]:
     """A batch N,3,S,S and its labels N int64, or N,C float32 shares of classes where the batch was

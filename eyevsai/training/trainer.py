@@ -16,37 +16,43 @@ from eyevsai.core.progress import track
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.seeding import derive_seed
-from eyevsai.training.average import Average
 from eyevsai.training.batches import Batches, check_batches
 from eyevsai.training.checkpoint import Checkpoints
-from eyevsai.training.course import Course
-from eyevsai.training.device import find_precision, prepare
-from eyevsai.training.group import find_group
+from eyevsai.training.device import find_precision, setup_device
+from eyevsai.training.early_stopping import is_exhausted, selection_key
+from eyevsai.training.ema import ModelEma
 from eyevsai.training.inference import predict_logits, predictor
-from eyevsai.training.loss import balanced_weights, part_loss
-from eyevsai.training.memory import is_out_of_memory, release_memory
-from eyevsai.training.optimizer import build_optimizer, set_rates
+from eyevsai.training.loss import balanced_weights, micro_batch_loss
+from eyevsai.training.oom import is_out_of_memory, release_memory
+from eyevsai.training.optimizer import build_optimizer, set_lrs
+from eyevsai.training.process_group import current_group
 from eyevsai.training.settings import TrainingSettings
-from eyevsai.training.state import Parts, Progress, Row, pack, unpack
+from eyevsai.training.strategy import TrainingStrategy
+from eyevsai.training.trainer_state import (
+    Components,
+    EpochMetrics,
+    TrainerState,
+    load_state_dict,
+    state_dict,
+)
 
 log = logging.getLogger("eyevsai")
 
-OnEpoch = Callable[[int, Row], None]
+OnEpoch = Callable[[int, EpochMetrics], None]
 MAX_HALVINGS = 5  # times that a batch is split in two when memory is short
-
-
-def rank(row: Row) -> tuple[float, float]:
-    """What the best epoch is the highest of: valid/accuracy, ties going to the lower valid/loss."""
-    return row["valid/accuracy"], -row["valid/loss"]
 
 
 class Trainer:
     """Fits a network to a train split and leaves it with the weights of its best epoch."""
 
     def __init__(
-        self, course: Course, settings: TrainingSettings, preprocessing: Preprocessing, seed: int
+        self,
+        course: TrainingStrategy,
+        settings: TrainingSettings,
+        preprocessing: Preprocessing,
+        seed: int,
     ) -> None:
-        self.course = course
+        self.strategy = course
         self.network = course.network
         self.settings = settings
         self.preprocessing = preprocessing
@@ -80,17 +86,17 @@ class Trainer:
         ):
             self._prepare(train)
             self._restore()
-            self.course.prepare(
-                self.progress_.epoch, (train, valid), self.preprocessing, self.checkpoints_.stop
+            self.strategy.prepare(
+                self._state.epoch, (train, valid), self.preprocessing, self.checkpoints_.stop
             )
-            for epoch, row in enumerate(self.progress_.rows, start=1):
+            for epoch, row in enumerate(self._state.history, start=1):
                 on_epoch(epoch, row)
             while not self._is_done():
-                epoch = self.progress_.epoch
+                epoch = self._state.epoch
                 row = self._train_epoch(epoch) | self._evaluate(valid, epoch)
-                self.course.observe(epoch, row["valid/loss"])
+                self.strategy.end_epoch(epoch, row["valid/loss"])
                 self._keep_best(epoch, row)
-                self.progress_.end_epoch(row)
+                self._state.end_epoch(row)
                 self._save()  # what is told of an epoch is on disk before
                 on_epoch(epoch, row)
                 self.group_.check(self.checkpoints_.stop)
@@ -98,31 +104,29 @@ class Trainer:
         self.network.requires_grad_(True).eval()
 
     def _is_done(self) -> bool:
-        progress, patience = self.progress_, self.settings.patience
-        is_done = progress.epoch > self.course.num_epochs
-        if (
-            patience
-            and not is_done
-            and self.course.waited(len(progress.rows), progress.best_epoch) >= patience
-        ):
-            log.info("No better valid/accuracy for %d epochs: stopping.", patience)
+        state = self._state
+        if state.epoch > self.strategy.num_epochs:
             return True
-        return is_done
+        waited = self.strategy.epochs_without_improvement(len(state.history), state.best_epoch)
+        if is_exhausted(self.settings.patience, waited):
+            log.info("No better valid/accuracy for %d epochs: stopping.", self.settings.patience)
+            return True
+        return False
 
     def _prepare(self, train: Split) -> None:
-        self.device_ = prepare(self.settings)
+        self.device_ = setup_device(self.settings)
         self.precision_ = find_precision(self.settings.precision, self.device_)
-        self.group_ = find_group()
+        self.group_ = current_group()
         layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
         self.network.to(device=self.device_, memory_format=layout)  # type: ignore[call-overload]
-        self.optimizer_ = build_optimizer(self.course.parts, self.settings)
+        self.optimizer_ = build_optimizer(self.strategy.lr_groups, self.settings)
         self.scaler_ = torch.amp.GradScaler(
             self.device_.type, enabled=self.precision_ == torch.float16
         )
         self.num_classes_ = int(train.labels.max()) + 1
         self.batches_ = Batches(
             train,
-            self.course,
+            self.strategy,
             self.settings,
             self.preprocessing,
             self.seed,
@@ -134,50 +138,49 @@ class Trainer:
         if self.settings.class_weights:
             self.weights_ = balanced_weights(train.labels, self.num_classes_).to(self.device_)
         zero = torch.zeros((), device=self.device_)
-        self.progress_ = Progress(zero, zero.clone(), parts=self.settings.parts)
+        self._state = TrainerState(zero, zero.clone(), micro_batches=self.settings.parts)
         self.best_state_: dict[str, Tensor] = {}
-        self.average_ = Average(self.network, self.settings.ema_decay)
+        self._ema = ModelEma(self.network, self.settings.ema_decay)
         self.dropouts_ = [
             (each, each.p) for each in self.network.modules() if isinstance(each, nn.Dropout)
         ]
 
     def _save(self) -> None:
-        self.checkpoints_.save(*pack(self.progress_, self._parts()))
+        self.checkpoints_.save(*state_dict(self._state, self._components()))
 
     def _restore(self) -> None:
         checkpoint = self.group_.share_checkpoint(self.checkpoints_.load())
         if checkpoint is not None:
-            self.progress_ = unpack(checkpoint, self._parts(), self.device_)
-            log.info(
-                "Going on in epoch %d after step %d.", self.progress_.epoch, self.progress_.steps
-            )
+            self._state = load_state_dict(checkpoint, self._components(), self.device_)
+            log.info("Going on in epoch %d after step %d.", self._state.epoch, self._state.steps)
 
-    def _parts(self) -> Parts:
-        return Parts(self.course, self.optimizer_, self.scaler_, self.average_, self.best_state_)
+    def _components(self) -> Components:
+        return Components(self.strategy, self.optimizer_, self.scaler_, self._ema, self.best_state_)
 
-    def _train_epoch(self, epoch: int) -> Row:
-        state = self.course.begin(epoch)
+    def _train_epoch(self, epoch: int) -> EpochMetrics:
+        state = self.strategy.begin_epoch(epoch)
         self.group_.begin_epoch(self.network)
-        self.untouched_ = self.course.untouched(epoch)
+        self._unchanged = self.strategy.unchanged(epoch)
         for dropout, rate in self.dropouts_:
             dropout.p = rate * min(1.0, epoch / max(self.settings.dropout_warmup_epochs, 1e-9))
-        progress, began = self.progress_, time.perf_counter() - self.progress_.seconds
+        progress, began = self._state, time.perf_counter() - self._state.seconds
         batches = self.batches_.order(epoch)
         left = batches[progress.steps :]
-        label, images = f"Epoch {epoch} of {self.course.num_epochs}", sum(map(len, left))
-        for places in track(left, label, total=images, unit=self.settings.batch_size):
-            set_rates(
-                self.optimizer_, self.course.rates(epoch - 1 + (progress.steps + 1) / len(batches))
+        label, images = f"Epoch {epoch} of {self.strategy.num_epochs}", sum(map(len, left))
+        for indices in track(left, label, total=images, unit=self.settings.batch_size):
+            set_lrs(
+                self.optimizer_,
+                self.strategy.lrs_at(epoch - 1 + (progress.steps + 1) / len(batches)),
             )
-            self._step_within_memory(places, epoch, progress.steps)
+            self._step_within_memory(indices, epoch, progress.steps)
             progress.steps, progress.seconds = progress.steps + 1, time.perf_counter() - began
             self._pause()
         return {
             "train/loss": progress.loss.item() / progress.images,
             "train/accuracy": progress.correct.item() / progress.images,
-            "lr": self.course.rates(epoch)[0],
+            "lr": self.strategy.lrs_at(epoch)[0],
             "images_per_s": progress.images / progress.seconds,
-            "accumulation": progress.parts,
+            "accumulation": progress.micro_batches,
             **state,
         }
 
@@ -186,58 +189,59 @@ class Trainer:
         to.
         """
         stop = self.checkpoints_.stop
-        is_due, ends = self.checkpoints_.is_due(), self.group_.ends(stop)
+        is_due, ends = self.checkpoints_.is_due(), self.group_.should_stop(stop)
         if is_due or ends:
             self._save()
         if ends:
             raise stop.requested or TerminationRequested()
 
-    def _step_within_memory(self, places: Tensor, epoch: int, step: int) -> None:
+    def _step_within_memory(self, indices: Tensor, epoch: int, step: int) -> None:
         """One step; where memory is short, the same batch in twice as many parts, and so for the
         rest of the run.
         """
         for halvings in range(MAX_HALVINGS + 1):
             try:
-                return self._step(places, epoch, step)
+                return self._step(indices, epoch, step)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                parts = 2 * self.progress_.parts
-                if halvings == MAX_HALVINGS or 2 * parts * self.group_.size > len(places):
+                parts = 2 * self._state.micro_batches
+                if halvings == MAX_HALVINGS or 2 * parts * self.group_.size > len(indices):
                     raise JobError(
-                        f"Out of memory even with each batch in {self.progress_.parts} parts. "
+                        f"Out of memory even with each batch in {self._state.micro_batches} "
+                        "parts. "
                         "Try a smaller --image-size or a smaller network."
                     ) from error
             release_memory(self.optimizer_)
-            self.progress_.parts = parts
+            self._state.micro_batches = parts
             log.warning("Out of memory: computing each batch in %d parts from here on.", parts)
 
-    def _step(self, places: Tensor, epoch: int, step: int) -> None:
+    def _step(self, indices: Tensor, epoch: int, step: int) -> None:
         self.optimizer_.zero_grad(set_to_none=True)
         sums, shortage = torch.zeros(2, device=self.device_), None  # loss, correct
         try:
-            self._compute(places, epoch, step, sums)
+            self._compute(indices, epoch, step, sums)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             shortage = error.with_traceback(None)  # whose frames hold what was computed so far
-        loss, correct = self.group_.agree(sums, shortage, self.checkpoints_.stop)
+        loss, correct = self.group_.all_reduce_step(sums, shortage, self.checkpoints_.stop)
         self._update(loss, epoch, step)
-        self.progress_.loss += loss * len(places)
-        self.progress_.correct += correct
-        self.progress_.images += len(places)
+        self._state.loss += loss * len(indices)
+        self._state.correct += correct
+        self._state.images += len(indices)
 
-    def _compute(self, places: Tensor, epoch: int, step: int, sums: Tensor) -> None:
+    def _compute(self, indices: Tensor, epoch: int, step: int, sums: Tensor) -> None:
         """Gradients of what is this process's of a batch; adds its loss and the number of right
         answers to `sums`.
         """
-        labels, parts = self.batches_.draw(places, epoch, step, self.progress_.parts)
+        labels, parts = self.batches_.load(indices, epoch, step, self._state.micro_batches)
         for part in parts:
             purpose = ("step", epoch, step, part.number) if part.number else ("step", epoch, step)
             # dropout draws from the global generator
             torch.manual_seed(derive_seed(self.seed, *purpose))
             logits, loss = self._backward(
-                self.course.trained(epoch), part.inputs, part.targets, labels
+                self.strategy.trained_module(epoch), part.inputs, part.targets, labels
             )
             targets = part.targets.argmax(1) if part.targets.ndim == 2 else part.targets
             sums += torch.stack([loss, (logits.argmax(1) == targets).sum()])
@@ -252,7 +256,9 @@ class Trainer:
             self.device_.type, self.precision_, enabled=self.precision_ != torch.float32
         ):
             logits = trained(inputs)
-        loss = part_loss(logits, targets, labels, self.weights_, self.settings.label_smoothing)
+        loss = micro_batch_loss(
+            logits, targets, labels, self.weights_, self.settings.label_smoothing
+        )
         # of ranks' gradients the mean is taken
         self.scaler_.scale(loss * self.group_.size).backward()
         return logits.detach(), loss.detach()
@@ -276,11 +282,11 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.network.parameters(), self.settings.clip_norm, norm)
         self.scaler_.step(self.optimizer_)
         self.scaler_.update()
-        self.average_.update(self.untouched_)
+        self._ema.update(self._unchanged)
 
-    def _evaluate(self, valid: Split, epoch: int) -> Row:
-        network = self.average_.best_guess
-        logits = self.course.valid_logits(epoch, network)
+    def _evaluate(self, valid: Split, epoch: int) -> EpochMetrics:
+        network = self._ema.eval_model
+        logits = self.strategy.valid_logits(epoch, network)
         if logits is None:
             whole = predictor(network, test_flips=self.settings.test_flips)
 
@@ -291,15 +297,15 @@ class Trainer:
         accuracy = (logits.argmax(1) == valid.labels).double().mean().item()
         loss = nn.functional.cross_entropy(logits, valid.labels).item()
         # what ends the run and chooses weights is one for all
-        loss, accuracy = self.group_.settle([loss, accuracy])
+        loss, accuracy = self.group_.broadcast_values([loss, accuracy])
         if not math.isfinite(loss):
             raise JobError(
                 "The loss on valid became NaN or infinite. Try a lower --lr or --precision float32."
             )
         return {"valid/loss": loss, "valid/accuracy": accuracy}
 
-    def _keep_best(self, epoch: int, row: Row) -> None:
-        if rank(row) > self.progress_.best_rank:
-            self.progress_.best_epoch, self.progress_.best_rank = epoch, rank(row)
+    def _keep_best(self, epoch: int, row: EpochMetrics) -> None:
+        if selection_key(row) > self._state.best_key:
+            self._state.best_epoch, self._state.best_key = epoch, selection_key(row)
             # state_dict() alone aliases the weights
-            self.best_state_ = copy.deepcopy(self.average_.best_guess.state_dict())
+            self.best_state_ = copy.deepcopy(self._ema.eval_model.state_dict())

@@ -10,100 +10,102 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eyevsai.training.average import Average
 from eyevsai.training.checkpoint import Checkpoint
-from eyevsai.training.course import Course
+from eyevsai.training.ema import ModelEma
+from eyevsai.training.strategy import TrainingStrategy
 
-Row = dict[str, float]
+EpochMetrics = dict[str, float]
 SUMS = ("loss", "correct")
 
 
 @dataclass
-class Progress:
+class TrainerState:
     """How far a loop is: the rows of its whole epochs, and sums over the images of the one it is
     in.
     """
 
     loss: Tensor
     correct: Tensor
-    rows: list[Row] = field(default_factory=list)
+    history: list[EpochMetrics] = field(default_factory=list)
     images: int = 0
     steps: int = 0
     seconds: float = 0.0
-    parts: int = 1  # that a batch is computed in, more than was set where memory was short
+    micro_batches: int = 1  # that a batch is computed in, more than was set where memory was short
     best_epoch: int = 0
-    best_rank: tuple[float, float] = (-math.inf, -math.inf)
+    best_key: tuple[float, float] = (-math.inf, -math.inf)
 
     @property
     def epoch(self) -> int:
         """The epoch that is under way, counted from 1."""
-        return len(self.rows) + 1
+        return len(self.history) + 1
 
-    def end_epoch(self, row: Row) -> None:
+    def end_epoch(self, row: EpochMetrics) -> None:
         """Keeps the row of the epoch and starts to count anew."""
-        self.rows.append(row)
+        self.history.append(row)
         self.loss, self.correct = torch.zeros_like(self.loss), torch.zeros_like(self.correct)
         self.images, self.steps, self.seconds = 0, 0, 0.0
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """What a loop moves, besides its progress."""
 
-    course: Course
+    strategy: TrainingStrategy
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: Average
+    ema: ModelEma
     best: dict[str, Tensor]  # the weights of the best epoch, empty before the first has ended
 
 
-def pack(progress: Progress, parts: Parts) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def state_dict(
+    progress: TrainerState, parts: Components
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by name and plain values, from which `unpack` restores the loop to the bit.
 
     Weights that nothing has touched yet are left out: a frozen base makes up nearly all of a
     checkpoint.
     """
-    untouched = parts.course.untouched(progress.epoch)
+    untouched = parts.strategy.unchanged(progress.epoch)
     tensors = {
-        **_prefixed("network", _without(untouched, parts.course.network.state_dict())),
-        **_prefixed("average", parts.average.state_dict(untouched)),
+        **_prefixed("network", _without(untouched, parts.strategy.network.state_dict())),
+        **_prefixed("ema", parts.ema.state_dict(untouched)),
         **_prefixed("best", _without(untouched, parts.best)),
         **_prefixed("optimizer", _optimizer_tensors(parts.optimizer)),
-        **_prefixed("progress", {name: getattr(progress, name) for name in SUMS}),
+        **_prefixed("trainer", {name: getattr(progress, name) for name in SUMS}),
     }
     state = {
-        "progress": {name: value for name, value in vars(progress).items() if name not in SUMS},
-        "course": parts.course.state_dict(),
+        "trainer": {name: value for name, value in vars(progress).items() if name not in SUMS},
+        "strategy": parts.strategy.state_dict(),
         "scaler": parts.scaler.state_dict(),
         "threads": torch.get_num_threads(),
     }
     return tensors, state
 
 
-def unpack(checkpoint: Checkpoint, parts: Parts, device: torch.device) -> Progress:
+def load_state_dict(
+    checkpoint: Checkpoint, parts: Components, device: torch.device
+) -> TrainerState:
     """Gives `parts` the state that `pack` wrote down, and the number of threads; returns the
     progress.
     """
     state, tensors = checkpoint.state, checkpoint.tensors
     torch.set_num_threads(state["threads"])  # another number adds up in another order
-    parts.course.load_state_dict(state["course"])
-    network = parts.course.network
+    parts.strategy.load_state_dict(state["strategy"])
+    network = parts.strategy.network
     best = {name: tensor.to(device) for name, tensor in _without_prefix("best", tensors).items()}
     if best:
         parts.best.update(
             {name: tensor.clone() for name, tensor in network.state_dict().items()} | best
         )
     network.load_state_dict(network.state_dict() | _without_prefix("network", tensors))
-    parts.average.load_state_dict(_without_prefix("average", tensors))
+    parts.ema.load_state_dict(_without_prefix("ema", tensors))
     _load_optimizer(parts.optimizer, _without_prefix("optimizer", tensors))
     if parts.scaler.is_enabled():
         parts.scaler.load_state_dict(state["scaler"])
-    values = dict(state["progress"])
-    accuracy, negative_loss = values.pop("best_rank")
-    sums = {
-        name: tensor.to(device) for name, tensor in _without_prefix("progress", tensors).items()
-    }
-    return Progress(sums["loss"], sums["correct"], **values, best_rank=(accuracy, negative_loss))
+    values = dict(state["trainer"])
+    accuracy, negative_loss = values.pop("best_key")
+    sums = {name: tensor.to(device) for name, tensor in _without_prefix("trainer", tensors).items()}
+    return TrainerState(sums["loss"], sums["correct"], **values, best_key=(accuracy, negative_loss))
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

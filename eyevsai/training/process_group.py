@@ -22,18 +22,18 @@ from torch.distributed.distributed_c10d import Store, Work
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested
 from eyevsai.training.checkpoint import Checkpoint
-from eyevsai.training.memory import is_out_of_memory
+from eyevsai.training.oom import is_out_of_memory
 
 # for a machine that is gone without a word; a process that died is noticed at once
 TIMEOUT = timedelta(minutes=30)
-WAIT_S, LONGEST_WAIT_S = 1e-5, 5e-3  # between looks at what others have to say
+POLL_S, MAX_POLL_S = 1e-5, 5e-3  # between looks at what others have to say
 
 
-class RankLost(JobError):
+class WorkerLostError(JobError):
     """Another process of the run has ended, or cannot be reached."""
 
 
-class Group:
+class SingleProcess:
     """A process by itself, which agrees with nobody and has all of each batch."""
 
     rank, size = 0, 1
@@ -42,7 +42,7 @@ class Group:
         """To be called when it is settled which weights of `network` an epoch trains."""
         del network  # its gradients are whole already
 
-    def agree(
+    def all_reduce_step(
         self,
         sums: Tensor,
         shortage: BaseException | None,
@@ -56,13 +56,13 @@ class Group:
 
         Raises:
             MemoryError or RuntimeError: memory was too short for the `shortage` of one of them.
-            RankLost: another one has ended.
+            WorkerLostError: another one has ended.
         """
         if shortage is not None:
             raise shortage
         return sums
 
-    def ends(self, stop: CancellationToken) -> bool:
+    def should_stop(self, stop: CancellationToken) -> bool:
         """Whether this is the step after which all of them end."""
         return stop.requested is not None
 
@@ -81,7 +81,7 @@ class Group:
         """
         return predict(range(count))
 
-    def settle(self, values: Sequence[float]) -> list[float]:
+    def broadcast_values(self, values: Sequence[float]) -> list[float]:
         """What rank 0 has for `values`."""
         return list(values)
 
@@ -90,7 +90,7 @@ class Group:
         return checkpoint
 
 
-class Ranks(Group):
+class ProcessGroup(SingleProcess):
     """The group of several processes, one of which is this one."""
 
     def __init__(
@@ -98,19 +98,21 @@ class Ranks(Group):
     ) -> None:
         """Waits for the others at `store`; `explain` says what a lost connection means."""
         self.rank, self.size = rank, size
-        self.explain = explain
-        self.ends_ = False
+        self.explain_failure = explain
+        self._should_stop = False
         self.statistics_: list[Tensor] = []
-        self.summing_: nn.Module | None = None
+        self._ddp: nn.Module | None = None
         cuda = torch.cuda.is_available() and distributed.is_nccl_available()
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        with self._talking():
+        with self._translate_errors():
             distributed.init_process_group(
                 backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT
             )
 
     def begin_epoch(self, network: nn.Module) -> None:
-        """See `Group.begin_epoch`: from here on all have the weights of rank 0, to the bit."""
+        """See `SingleProcess.begin_epoch`: from here on all have the weights of rank 0, to the
+        bit.
+        """
         weights = [weight for weight in network.parameters() if weight.requires_grad]
         self.statistics_ = [
             buffer
@@ -119,23 +121,23 @@ class Ranks(Group):
             for buffer in module.buffers(recurse=False)
             if buffer.is_floating_point()
         ]
-        self.summing_ = None  # takes its hooks off the weights
+        self._ddp = None  # takes its hooks off the weights
         self._all_reduce(torch.zeros(1))  # what follows waits where no signal is heard
-        with self._talking():
-            self.summing_ = nn.parallel.DistributedDataParallel(_Weights(weights))
+        with self._translate_errors():
+            self._ddp = nn.parallel.DistributedDataParallel(_GradientHolder(weights))
             # it sorts weights anew after its first sum; a resumed run must add up in the order of
             # the one before
-            self.summing_().backward()
+            self._ddp().backward()
 
-    def agree(
+    def all_reduce_step(
         self, sums: Tensor, shortage: BaseException | None, stop: CancellationToken
     ) -> Tensor:
-        """See `Group.agree`."""
+        """See `SingleProcess.agree`."""
         told = sums.new_tensor([shortage is not None, stop.requested is not None])
         message = torch.cat([sums, told, *(each.flatten() for each in self.statistics_)])
         try:
             self._all_reduce(message)
-        except RankLost:
+        except WorkerLostError:
             stop.check()  # all of them were asked to end, and another one was faster
             raise
         sums, (short, ended), means = (
@@ -146,20 +148,20 @@ class Ranks(Group):
         sizes = [each.numel() for each in self.statistics_]
         for each, mean in zip(self.statistics_, (means / self.size).split(sizes), strict=True):
             each.copy_(mean.view_as(each))
-        self.ends_ = bool(ended)
+        self._should_stop = bool(ended)
         if short:
             raise shortage or MemoryError("in another process of this run")
-        assert self.summing_ is not None
-        with self._talking():
-            self.summing_().backward()
+        assert self._ddp is not None
+        with self._translate_errors():
+            self._ddp().backward()
         return sums
 
-    def ends(self, stop: CancellationToken) -> bool:  # noqa: ARG002
-        """See `Group.ends`: all of them in the same step."""
-        return self.ends_
+    def should_stop(self, stop: CancellationToken) -> bool:  # noqa: ARG002
+        """See `SingleProcess.ends`: all of them in the same step."""
+        return self._should_stop
 
     def check(self, stop: CancellationToken) -> None:
-        """See `Group.check`: one that ended by itself would be lost to the others."""
+        """See `SingleProcess.check`: one that ended by itself would be lost to the others."""
         asked = torch.tensor([float(stop.requested is not None)])
         self._all_reduce(asked)
         if asked.item():
@@ -168,21 +170,21 @@ class Ranks(Group):
     def predict(
         self, count: int, num_classes: int, predict: Callable[[Sequence[int]], Tensor]
     ) -> Tensor:
-        """See `Group.predict`."""
+        """See `SingleProcess.predict`."""
         logits, own = torch.zeros(count, num_classes), range(self.rank, count, self.size)
         if own:
             logits[list(own)] = predict(own)
         self._all_reduce(logits)
         return logits
 
-    def settle(self, values: Sequence[float]) -> list[float]:
-        """See `Group.settle`."""
+    def broadcast_values(self, values: Sequence[float]) -> list[float]:
+        """See `SingleProcess.settle`."""
         settled = torch.tensor(values, dtype=torch.float64)
         self._broadcast(settled)
         return settled.tolist()
 
     def share_checkpoint(self, checkpoint: Checkpoint | None) -> Checkpoint | None:
-        """See `Group.share_checkpoint`."""
+        """See `SingleProcess.share_checkpoint`."""
         from safetensors.torch import load, save
 
         plain, tensors = b"", b""
@@ -191,16 +193,16 @@ class Ranks(Group):
             tensors = save(
                 {name: tensor.contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
             )
-        plain, tensors = self._share(plain), self._share(tensors)
+        plain, tensors = self._broadcast_bytes(plain), self._broadcast_bytes(tensors)
         return Checkpoint(load(tensors), json.loads(plain)) if plain else None
 
     def leave(self) -> None:
         """Ends the group for this process; others find it gone."""
-        self.summing_ = None
+        self._ddp = None
         distributed.destroy_process_group()
 
-    def _share(self, content: bytes) -> bytes:
-        (length,) = self.settle([len(content)])
+    def _broadcast_bytes(self, content: bytes) -> bytes:
+        (length,) = self.broadcast_values([len(content)])
         shared = torch.zeros(int(length), dtype=torch.uint8)
         if self.rank == 0 and content:
             shared = torch.frombuffer(bytearray(content), dtype=torch.uint8)
@@ -209,15 +211,15 @@ class Ranks(Group):
         return shared.numpy().tobytes()
 
     def _all_reduce(self, tensor: Tensor) -> None:
-        with self._talking():
-            _wait(distributed.all_reduce(tensor, async_op=True))
+        with self._translate_errors():
+            _wait_interruptibly(distributed.all_reduce(tensor, async_op=True))
 
     def _broadcast(self, tensor: Tensor) -> None:
-        with self._talking():
-            _wait(distributed.broadcast(tensor, src=0, async_op=True))
+        with self._translate_errors():
+            _wait_interruptibly(distributed.broadcast(tensor, src=0, async_op=True))
 
     @contextmanager
-    def _talking(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:  # what gloo, NCCL and their store raise
@@ -227,10 +229,10 @@ class Ranks(Group):
                     "--batch-size or "
                     "--image-size."
                 ) from error
-            raise RankLost(self.explain(error)) from error
+            raise WorkerLostError(self.explain_failure(error)) from error
 
 
-class _Weights(nn.Module):
+class _GradientHolder(nn.Module):
     """Weights whose gradients are there already: what is called and then differentiated adds
     nothing to them.
     """
@@ -244,33 +246,33 @@ class _Weights(nn.Module):
         return torch.stack([weight[None][:0].sum() for weight in self.weights]).sum()
 
 
-def _wait(work: Work | None) -> None:
+def _wait_interruptibly(work: Work | None) -> None:
     """Waits as Python does, so that signals are heard."""
     assert work is not None
     delay_s = 0.0
     while not work.is_completed():
         time.sleep(delay_s)
-        delay_s = min(delay_s + WAIT_S, LONGEST_WAIT_S)
+        delay_s = min(delay_s + POLL_S, MAX_POLL_S)
     work.wait()
 
 
-ALONE = Group()
-_joined: list[Ranks] = []
+SINGLE_PROCESS = SingleProcess()
+_joined: list[ProcessGroup] = []
 
 
-def join(ranks: Ranks) -> None:
+def join_group(ranks: ProcessGroup) -> None:
     """From here on training in this process is that of a group, as `torch.distributed` has it too:
     one a process.
     """
     _joined.append(ranks)
 
 
-def leave() -> None:
+def leave_group() -> None:
     """The process is by itself again."""
     while _joined:
         _joined.pop().leave()
 
 
-def find_group() -> Group:
+def current_group() -> SingleProcess:
     """The group that this process has joined; itself alone if none."""
-    return _joined[-1] if _joined else ALONE
+    return _joined[-1] if _joined else SINGLE_PROCESS

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class Average:
+class ModelEma:
     """The network that is evaluated and kept: an average of the one that is trained, or that one
     itself.
     """
@@ -20,11 +20,11 @@ class Average:
         self.decay = decay
         self.averaged_ = copy.deepcopy(network).requires_grad_(False) if decay else None
         self.updates_ = torch.zeros((), dtype=torch.int64)
-        self.untouched_: Set[str] | None = None
+        self._unchanged: Set[str] | None = None
         self.pairs_: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
-    def update(self, untouched: Set[str]) -> None:
+    def update(self, unchanged: Set[str]) -> None:
         """To be called after each step, with the names of what no step so far has changed.
 
         The first time, the average is what the network is. Counters are copied, not averaged.
@@ -32,14 +32,14 @@ class Average:
         if self.averaged_ is None:
             return
         # once an epoch: tensors stay where they are, only their values change
-        if untouched is not self.untouched_:
+        if unchanged is not self._unchanged:
             now = self.network.state_dict()
             self.pairs_ = [
                 (mean, now[name])
                 for name, mean in self.averaged_.state_dict().items()
-                if name not in untouched
+                if name not in unchanged
             ]
-            self.untouched_ = untouched
+            self._unchanged = unchanged
         blended = [pair for pair in self.pairs_ if self.updates_ and pair[0].is_floating_point()]
         if blended:
             blend = get_ema_multi_avg_fn(self._decay())
@@ -57,11 +57,11 @@ class Average:
         return min(self.decay, (1 + updates) / (10 + updates))
 
     @property
-    def best_guess(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """What predicts best now."""
         return self.network if self.averaged_ is None else self.averaged_
 
-    def state_dict(self, untouched: Set[str]) -> dict[str, Tensor]:
+    def state_dict(self, unchanged: Set[str]) -> dict[str, Tensor]:
         """What a resumed run needs to go on, without what is untouched; nothing where there is no
         average.
         """
@@ -70,7 +70,7 @@ class Average:
         kept = {
             f"weights.{name}": mean
             for name, mean in self.averaged_.state_dict().items()
-            if name not in untouched
+            if name not in unchanged
         }
         return {**kept, "updates": self.updates_}
 

@@ -18,12 +18,12 @@ from eyevsai.data.seeding import make_generator
 from eyevsai.data.settings import AugmentationSettings
 from eyevsai.training.inference import evaluating
 from eyevsai.training.settings import UnfreezingSettings
-from eyevsai.training.staged import AT_ONCE, StagedNetwork
+from eyevsai.training.staged_network import EVAL_BATCH, StagedNetwork
 
 VERSION = 1  # raise it when the same base would give other features
 
 
-class FrozenFeatures:
+class FeatureCache:
     """Some augmented views of each train image, and each valid image as it is, as the base
     describes them.
 
@@ -50,7 +50,7 @@ class FrozenFeatures:
             BaseException: what `stop` was asked for; views that are done stay in the cache.
         """
         train, valid = splits
-        describe = _Describe(network, preprocessing, self.settings, stop)
+        describe = _FeatureExtractor(network, preprocessing, self.settings, stop)
         self.train_, self.valid_ = [], []
         for number in range(self.settings.frozen_views):
             made_from = f"{digest}/{self._augmentation()}/{number}"
@@ -60,19 +60,19 @@ class FrozenFeatures:
             )
         for mirror in (False, True) if self.settings.test_flips else (False,):
             made_from = f"{digest}/as it is/{mirror}"
-            inputs = _as_it_is(valid, preprocessing, mirror)
+            inputs = _center_crops(valid, preprocessing, mirror)
             self.valid_.append(describe.load(valid, made_from, "Features of valid", inputs))
 
     def release(self) -> None:
         """Gives up the memory, when no epoch needs the features any more."""
         self.train_, self.valid_ = [], []
 
-    def draw(self, places: Tensor, generator: torch.Generator) -> Tensor:
+    def load(self, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Places N int64 of train images -> N,D float32: of each image one of its views."""
-        chosen = torch.randint(len(self.train_), (len(places),), generator=generator)
-        drawn = torch.empty(len(places), self.train_[0].shape[1])
+        chosen = torch.randint(len(self.train_), (len(indices),), generator=generator)
+        drawn = torch.empty(len(indices), self.train_[0].shape[1])
         for number, view in enumerate(self.train_):
-            drawn[chosen == number] = view[places[chosen == number]]
+            drawn[chosen == number] = view[indices[chosen == number]]
         return drawn
 
     def _augmentation(self) -> str:
@@ -84,22 +84,22 @@ class FrozenFeatures:
         )
 
     def _view(self, train: Split, preprocessing: Preprocessing, number: int) -> Iterator[Tensor]:
-        for start in range(0, len(train), AT_ONCE):
-            images = list(train.images(range(start, min(start + AT_ONCE, len(train)))))
+        for start in range(0, len(train), EVAL_BATCH):
+            images = list(train.images(range(start, min(start + EVAL_BATCH, len(train)))))
             generator = make_generator(0, "view", number, start)
             yield augment(images, self.settings, preprocessing, generator, torch.device("cpu"))
 
 
-def _as_it_is(split: Split, preprocessing: Preprocessing, mirror: bool) -> Iterator[Tensor]:
-    for start in range(0, len(split), AT_ONCE):
-        images = split.images(range(start, min(start + AT_ONCE, len(split))))
+def _center_crops(split: Split, preprocessing: Preprocessing, mirror: bool) -> Iterator[Tensor]:
+    for start in range(0, len(split), EVAL_BATCH):
+        images = split.images(range(start, min(start + EVAL_BATCH, len(split))))
         batch = preprocessing.normalize(
             torch.cat([preprocessing.crop(image[None]) for image in images])
         )
         yield batch.flip(3) if mirror else batch
 
 
-class _Describe:
+class _FeatureExtractor:
     """Features by a base: N,D float32, from the cache or into it."""
 
     def __init__(
@@ -117,12 +117,12 @@ class _Describe:
 
     def load(self, split: Split, made_from: str, label: str, batches: Iterator[Tensor]) -> Tensor:
         """The features of a split, of which `batches` are the inputs."""
-        shown = track(batches, label, unit=AT_ONCE, total=len(split))
+        shown = track(batches, label, unit=EVAL_BATCH, total=len(split))
         # all that may change the last bit of a feature: a run gone on with computes them as they
         # were
         computing = (
             VERSION,
-            AT_ONCE,
+            EVAL_BATCH,
             self.device.type,
             torch.get_num_threads(),
             str(self.layout),
@@ -138,7 +138,7 @@ class _Describe:
             for batch in batches:
                 self.stop.check()
                 inputs = batch.to(self.device).contiguous(memory_format=self.layout)
-                described = self.network.describe(inputs).float().cpu()
+                described = self.network.extract_features(inputs).float().cpu()
                 if not done:
                     features = torch.empty(count, described.shape[1])
                 features[done : done + len(described)] = described

@@ -11,35 +11,35 @@ from torch import Tensor, nn
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.training.optimizer import Schedule
+from eyevsai.training.lr_schedule import LRSchedule
 from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
 
 
-class Course:
+class TrainingStrategy:
     """The whole network, on images, from the first epoch to the last."""
 
     def __init__(self, network: nn.Module, settings: NetworkSettings | UnfreezingSettings) -> None:
         self.network = network
         self.num_epochs = settings.epochs
-        self.parts: list[nn.Module] = [network]  # those that have a learning rate of their own
-        self.schedule = Schedule(settings, settings.lr, settings.epochs)
+        self.lr_groups: list[nn.Module] = [network]  # those that have a learning rate of their own
+        self.schedule = LRSchedule(settings, settings.lr, settings.epochs)
 
-    def begin(self, epoch: int) -> dict[str, float]:  # noqa: ARG002
+    def begin_epoch(self, epoch: int) -> dict[str, float]:  # noqa: ARG002
         """Puts the network into the state in which an epoch trains it; returns what its row says of
         that.
         """
         self.network.train()
         return {}
 
-    def rates(self, time: float) -> list[float]:
+    def lrs_at(self, epoch: float) -> list[float]:
         """The learning rate of each part `time` epochs after the start."""
-        return [self.schedule.rate(time)]
+        return [self.schedule.lr_at(epoch)]
 
-    def observe(self, epoch: int, valid_loss: float) -> None:  # noqa: ARG002
+    def end_epoch(self, epoch: int, valid_loss: float) -> None:  # noqa: ARG002
         """Tells the schedule how an epoch ended."""
-        self.schedule.observe(valid_loss)
+        self.schedule.end_epoch(valid_loss)
 
-    def waited(self, epoch: int, best_epoch: int) -> int:
+    def epochs_without_improvement(self, epoch: int, best_epoch: int) -> int:
         """For how many of the `epoch` epochs so far nothing became better that could have."""
         return epoch - best_epoch
 
@@ -55,7 +55,7 @@ class Course:
         """
         del epoch, splits, preprocessing, stop  # images are read as they are needed
 
-    def features(self, epoch: int, places: Tensor, generator: torch.Generator) -> Tensor | None:  # noqa: ARG002
+    def features(self, epoch: int, indices: Tensor, generator: torch.Generator) -> Tensor | None:  # noqa: ARG002
         """What the trained part of an epoch is given of train images, N,D float32; None: the images
         themselves.
         """
@@ -67,11 +67,11 @@ class Course:
         """
         return None
 
-    def trained(self, epoch: int) -> nn.Module:  # noqa: ARG002
+    def trained_module(self, epoch: int) -> nn.Module:  # noqa: ARG002
         """The part that takes the inputs of an epoch."""
         return self.network
 
-    def untouched(self, epoch: int) -> Set[str]:  # noqa: ARG002
+    def unchanged(self, epoch: int) -> Set[str]:  # noqa: ARG002
         """Names in the network's state that up to an epoch are as they were before the first."""
         return frozenset()
 

@@ -16,15 +16,15 @@ from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.training.course import Course
-from eyevsai.training.frozen import FrozenFeatures
+from eyevsai.training.feature_cache import FeatureCache
 from eyevsai.training.inference import average_flips, evaluating
-from eyevsai.training.optimizer import Schedule
+from eyevsai.training.lr_schedule import LRSchedule
 from eyevsai.training.settings import UnfreezingSettings
-from eyevsai.training.staged import StagedNetwork
+from eyevsai.training.staged_network import StagedNetwork
+from eyevsai.training.strategy import TrainingStrategy
 
 
-class Unfreezing(Course):
+class GradualUnfreezing(TrainingStrategy):
     """The head alone on features of the frozen base, computed once; then the base's stages as well,
     from the top.
     """
@@ -33,13 +33,13 @@ class Unfreezing(Course):
         self.network: StagedNetwork = network
         self.settings = settings
         self.num_epochs = settings.epochs
-        self.parts = [network.head, *reversed(network.stages)]
+        self.lr_groups = [network.head, *reversed(network.stages)]
         self.schedules = (
-            Schedule(settings, settings.lr, settings.freeze_base_epochs),
-            Schedule(settings, settings.fine_tune_lr, settings.fine_tune_epochs),
+            LRSchedule(settings, settings.lr, settings.freeze_base_epochs),
+            LRSchedule(settings, settings.fine_tune_lr, settings.fine_tune_epochs),
         )
-        self.frozen = FrozenFeatures(settings)
-        self.base_digest = _digest(network.stages)
+        self.frozen = FeatureCache(settings)
+        self.backbone_digest = _digest(network.stages)
 
     def num_unfrozen(self, epoch: int) -> int:
         """How many stages an epoch, counted from 1, trains."""
@@ -52,8 +52,8 @@ class Unfreezing(Course):
             / settings.fine_tune_epochs
         )
 
-    def begin(self, epoch: int) -> dict[str, float]:
-        """See `Course.begin`: frozen stages keep their statistics too."""
+    def begin_epoch(self, epoch: int) -> dict[str, float]:
+        """See `TrainingStrategy.begin`: frozen stages keep their statistics too."""
         self.network.train()
         if self.num_unfrozen(epoch):
             self.frozen.release()
@@ -65,23 +65,23 @@ class Unfreezing(Course):
         )
         return {"unfrozen_stages": self.num_unfrozen(epoch), "trainable_parameters": trainable}
 
-    def rates(self, time: float) -> list[float]:
-        """See `Course.rates`: lower stages learn slower."""
+    def lrs_at(self, epoch: float) -> list[float]:
+        """See `TrainingStrategy.rates`: lower stages learn slower."""
         settings = self.settings
-        if time <= settings.freeze_base_epochs and settings.freeze_base_epochs:
-            return [self.schedules[0].rate(time)] + [0.0] * len(self.network.stages)
-        rate = self.schedules[1].rate(time - settings.freeze_base_epochs)
+        if epoch <= settings.freeze_base_epochs and settings.freeze_base_epochs:
+            return [self.schedules[0].lr_at(epoch)] + [0.0] * len(self.network.stages)
+        rate = self.schedules[1].lr_at(epoch - settings.freeze_base_epochs)
         return [rate] + [
             rate * settings.stage_lr_decay**depth for depth in range(len(self.network.stages))
         ]
 
-    def observe(self, epoch: int, valid_loss: float) -> None:
-        """See `Course.observe`."""
-        self.schedules[epoch > self.settings.freeze_base_epochs].observe(valid_loss)
+    def end_epoch(self, epoch: int, valid_loss: float) -> None:
+        """See `TrainingStrategy.observe`."""
+        self.schedules[epoch > self.settings.freeze_base_epochs].end_epoch(valid_loss)
 
-    def waited(self, epoch: int, best_epoch: int) -> int:
-        """See `Course.waited`: a head that has learned all it can still waits for the base to be
-        unfrozen.
+    def epochs_without_improvement(self, epoch: int, best_epoch: int) -> int:
+        """See `TrainingStrategy.waited`: a head that has learned all it can still waits for the
+        base to be unfrozen.
         """
         settled = next(
             each
@@ -97,18 +97,18 @@ class Unfreezing(Course):
         preprocessing: Preprocessing,
         stop: CancellationToken,
     ) -> None:
-        """See `Course.prepare`: the features of the frozen base."""
+        """See `TrainingStrategy.prepare`: the features of the frozen base."""
         if not self.num_unfrozen(epoch):
-            self.frozen.compute(self.network, self.base_digest, splits, preprocessing, stop)
+            self.frozen.compute(self.network, self.backbone_digest, splits, preprocessing, stop)
 
-    def features(self, epoch: int, places: Tensor, generator: torch.Generator) -> Tensor | None:
-        """See `Course.features`: of each image one of its views, by chance."""
+    def features(self, epoch: int, indices: Tensor, generator: torch.Generator) -> Tensor | None:
+        """See `TrainingStrategy.features`: of each image one of its views, by chance."""
         if self.num_unfrozen(epoch):
             return None
-        return self.frozen.draw(places, generator)
+        return self.frozen.load(indices, generator)
 
     def valid_logits(self, epoch: int, network: nn.Module) -> Tensor | None:
-        """See `Course.valid_logits`."""
+        """See `TrainingStrategy.valid_logits`."""
         if self.num_unfrozen(epoch):
             return None
         head: nn.Module = network.head  # type: ignore[assignment]
@@ -117,12 +117,12 @@ class Unfreezing(Course):
             outputs = [head(view.to(device)).float().cpu() for view in self.frozen.valid_]
         return outputs[0] if len(outputs) == 1 else average_flips(*outputs)
 
-    def trained(self, epoch: int) -> nn.Module:
-        """See `Course.trained`."""
+    def trained_module(self, epoch: int) -> nn.Module:
+        """See `TrainingStrategy.trained`."""
         return self.network if self.num_unfrozen(epoch) else self.network.head
 
-    def untouched(self, epoch: int) -> Set[str]:
-        """See `Course.untouched`: what lies in stages that no epoch has unfrozen."""
+    def unchanged(self, epoch: int) -> Set[str]:
+        """See `TrainingStrategy.untouched`: what lies in stages that no epoch has unfrozen."""
         prefixes = tuple(
             f"stages.{number}."
             for number in range(len(self.network.stages) - self.num_unfrozen(epoch))
@@ -130,19 +130,21 @@ class Unfreezing(Course):
         return {name for name in self.network.state_dict() if name.startswith(prefixes)}
 
     def state_dict(self) -> dict[str, Any]:
-        """See `Course.state_dict`; frozen weights are not in checkpoints, so their digest is."""
+        """See `TrainingStrategy.state_dict`; frozen weights are not in checkpoints, so their
+        digest is.
+        """
         return {
             "schedules": [each.state_dict() for each in self.schedules],
-            "base": self.base_digest,
+            "base": self.backbone_digest,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Course.load_state_dict`.
+        """See `TrainingStrategy.load_state_dict`.
 
         Raises:
             JobError: the base does not begin with the weights that it began with.
         """
-        if state["base"] != self.base_digest:
+        if state["base"] != self.backbone_digest:
             raise JobError(
                 "The pretrained weights are not those that this run began with. Put them back "
                 "where they "
@@ -152,10 +154,10 @@ class Unfreezing(Course):
             schedule.load_state_dict(values)
 
 
-def _digest(base: nn.Module) -> str:
+def _digest(backbone: nn.Module) -> str:
     """SHA-256 of a base: what it is made of, and its weights."""
-    digest = hashlib.sha256(str(base).encode())
-    for name, tensor in base.state_dict().items():
+    digest = hashlib.sha256(str(backbone).encode())
+    for name, tensor in backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
