@@ -34,10 +34,9 @@ LEAST_S = 0.5  # of a turn
 
 def _source(family: str, variation: str, size: int):  # type: ignore[no-untyped-def]
     from eyevsai.formats.format import Source
-    from eyevsai.models.families import family_of
-    from eyevsai.models.learner import build
+    from eyevsai.models.factory import build, get_family
 
-    settings: Any = family_of(family).variations[variation].settings
+    settings: Any = get_family(family).variations[variation].settings
     own = {"weights": "none"} if family == "transfer" else {}
     learner = build(
         family, variation, settings(image_size=size, **own), tuple(map(str, range(60))), seed=0
@@ -151,11 +150,10 @@ def measure_shallow() -> None:
     from eyevsai.formats.format import Source
     from eyevsai.formats.parity import Corpus
     from eyevsai.jobs.predict import predict
-    from eyevsai.models.families import family_of
-    from eyevsai.models.learner import build
+    from eyevsai.models.factory import build, get_family
 
     dataset = load_union()
-    settings = family_of("shallow").variations["svm_hog_lbp"].settings()
+    settings = get_family("shallow").variations["svm_hog_lbp"].settings()
     learner = build("shallow", "svm_hog_lbp", settings, dataset.classes, seed=0)
     data = dataset.open(learner.preprocessing)
     learner.fit(data.train, data.valid, lambda epoch, row: None)

@@ -22,7 +22,7 @@ def main() -> None:
         return
     import torch
 
-    from eyevsai.models.learner import build
+    from eyevsai.models.factory import build
     from eyevsai.models.transfer.settings import TransferSettings
     from eyevsai.training.checkpoint import Checkpoints
 

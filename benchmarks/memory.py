@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from eyevsai.data.dataset import Split
 from eyevsai.data.pixel_cache import Pixels
-from eyevsai.models.families import family_of
+from eyevsai.models.factory import family_of
 from eyevsai.models.learner import build
 import torch
 family, variation, efficient = sys.argv[1], sys.argv[2], sys.argv[3] == "True"

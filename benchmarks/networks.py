@@ -20,13 +20,12 @@ def measure(family: str, variation: str) -> str:
     """One row of the table."""
     import torch
 
-    from eyevsai.models.families import family_of
-    from eyevsai.models.learner import build
+    from eyevsai.models.factory import build, get_family
     from eyevsai.training.device import find_precision, setup_device
 
-    settings = family_of(family).variations[variation].settings()
+    settings = get_family(family).variations[variation].settings()
     learner = build(family, variation, settings, tuple(map(str, range(60))), seed=0)
-    anatomy = learner.anatomy()
+    anatomy = learner.summary()
     precision = find_precision("auto", setup_device(settings))  # type: ignore[arg-type]
     size = learner.preprocessing.image_size
     images = torch.randn(BATCH, 3, size, size)
@@ -83,12 +82,12 @@ def _step(learner, images, labels, precision) -> Callable[[], None]:  # type: ig
 
 
 def main() -> None:
-    from eyevsai.models.families import family_of
+    from eyevsai.models.factory import get_family
 
     heads = ("parameters", "MFLOPs", "train/s", "plain/s", "ratio", "predict/s")
     print(
         f"{'':<25}{heads[0]:>12}{heads[1]:>10}{heads[2]:>9}{heads[3]:>9}{heads[4]:>7}{heads[5]:>9}"
     )
     for family in FAMILIES:
-        for variation in family_of(family).variations:
+        for variation in get_family(family).variations:
             print(measure(family, variation), flush=True)

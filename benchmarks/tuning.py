@@ -36,7 +36,7 @@ def main() -> None:
         }
         from eyevsai.jobs.study import compose_tune, open_study
         from eyevsai.jobs.tune import tune
-        from eyevsai.models.learner import build
+        from eyevsai.models.factory import build
 
         config = compose_tune(given)
         tune(config)

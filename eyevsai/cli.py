@@ -35,7 +35,7 @@ from eyevsai.flags import (
     where_to_view,
     with_flags,
 )
-from eyevsai.models.families import variation_of
+from eyevsai.models.factory import get_variation
 from eyevsai.reports.settings import DescribeSettings
 from eyevsai.words import Asked, hyphens
 
@@ -232,7 +232,7 @@ def _refuse_extras(context: Any, given: dict[str, Any]) -> None:
     if not context.args:
         return
     family, variation = given.get("model", config.ModelChoice().model), given.get("variation")
-    variation, _ = variation_of(family, variation)  # a wrong model is the first thing to say
+    variation, _ = get_variation(family, variation)  # a wrong model is the first thing to say
     known = [param.name for param in context.command.params]
     names = {extra: extra.lstrip("-").partition("=")[0].replace("-", "_") for extra in context.args}
     flag = next(

@@ -17,7 +17,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Setting
 from eyevsai.data.catalog import list_datasets
 from eyevsai.formats.formats import ALL, FORMATS
-from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.factory import FAMILIES, get_family
 
 # of a flag, by the values of those typed before it
 Values = Callable[[dict[str, Any]], Iterable[str]]
@@ -61,13 +61,13 @@ def completer(values: Values, *, listed: bool = False) -> Completer:
 
 
 def _variations(given: dict[str, Any]) -> Iterable[str]:
-    return family_of(given.get("model") or config.ModelChoice().model).variations
+    return get_family(given.get("model") or config.ModelChoice().model).variations
 
 
 def _models(_: dict[str, Any]) -> Iterable[str]:
     return [
         *FAMILIES,
-        *(f"{family}/{name}" for family in FAMILIES for name in family_of(family).variations),
+        *(f"{family}/{name}" for family in FAMILIES for name in get_family(family).variations),
     ]
 
 

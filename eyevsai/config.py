@@ -22,7 +22,7 @@ from eyevsai.core.settings import (
 )
 from eyevsai.data.catalog import PRESETS
 from eyevsai.data.settings import DataSettings
-from eyevsai.models.families import FAMILIES, family_of, variation_of
+from eyevsai.models.factory import FAMILIES, get_family, get_variation
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
 # what `tune` has no use for
@@ -153,7 +153,7 @@ def train_settings(family: str | None, variation: str | None) -> tuple[Setting, 
     """
     if family is None:
         return shared_settings() + _common_settings()
-    return shared_settings() + list_settings(variation_of(family, variation)[1].settings)
+    return shared_settings() + list_settings(get_variation(family, variation)[1].settings)
 
 
 def compose_train(
@@ -169,7 +169,7 @@ def compose_train(
         UserError: a name or a value that is not allowed.
     """
     choice = ModelChoice(**_pick(ModelChoice, given))
-    variation, declared = variation_of(choice.model, choice.variation)
+    variation, declared = get_variation(choice.model, choice.variation)
     data = compose_data(given)
     known = [setting.name for setting in train_settings(choice.model, variation)]
     for name in given:
@@ -257,7 +257,7 @@ def unknown_setting(name: str, family: str, known: Iterable[str], command: str) 
     """
     flag = _flag(name)
     for other in FAMILIES:
-        for form, declared in family_of(other).variations.items():
+        for form, declared in get_family(other).variations.items():
             if other != family and name in {
                 setting.name for setting in list_settings(declared.settings)
             }:
@@ -294,5 +294,5 @@ def _common_settings() -> tuple[Setting, ...]:
     """What the default model takes and does not declare for itself."""
     family = ModelChoice().model
     return tuple(
-        s for s in list_settings(variation_of(family, None)[1].settings) if s.panel != family
+        s for s in list_settings(get_variation(family, None)[1].settings) if s.panel != family
     )

@@ -18,7 +18,7 @@ from eyevsai.core.logging import configure_logging, is_verbose
 from eyevsai.core.settings import Doc, Range, Settings, list_settings
 from eyevsai.data.settings import DataSettings
 from eyevsai.flags import Json, pick_settings, pop_settings, with_flags
-from eyevsai.models.families import FAMILIES
+from eyevsai.models.factory import FAMILIES
 
 UNSYNCED = 3
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080  # that MLflow and optuna-dashboard choose themselves

@@ -14,7 +14,7 @@ from eyevsai.core.settings import Setting, list_settings
 from eyevsai.engines.settings import EngineSettings, TrainAllSettings
 from eyevsai.flags import Json, where_to_view, with_flags
 from eyevsai.model_commands import report
-from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.words import hyphens
 
 # settings of train
@@ -88,7 +88,7 @@ def _settings() -> tuple[Setting, ...]:
     may share.
     """
     families = [
-        form.settings for family in FAMILIES for form in family_of(family).variations.values()
+        form.settings for family in FAMILIES for form in get_family(family).variations.values()
     ]
     own = (*list_settings(TrainAllSettings), *list_settings(EngineSettings))
     found = {setting.name: setting for setting in own}

@@ -20,8 +20,8 @@ from eyevsai.engines.settings import EngineSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.flags import entry_points
 from eyevsai.formats.settings import ExportSettings
-from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.models.family import Family
+from eyevsai.models.base import Family
+from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.tuning.settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,7 @@ def render_conda(pyproject: dict[str, Any]) -> str:
 def render_families() -> str:
     """The page that describes families and variations twice: for anyone, and for engineers."""
     return f"<!-- {WRITTEN} -->\n\n{ABOUT_FAMILIES}" + "".join(
-        _describe(family_of(name)) for name in FAMILIES
+        _describe(get_family(name)) for name in FAMILIES
     )
 
 
@@ -89,7 +89,7 @@ def render_keywords() -> str:
     type.
     """
     models = [
-        form.settings for family in FAMILIES for form in family_of(family).variations.values()
+        form.settings for family in FAMILIES for form in get_family(family).variations.values()
     ]
     train = [
         *config.shared_settings(),

@@ -46,7 +46,7 @@ def calibration_error(probabilities: Probabilities, labels: Labels) -> float:
     return sum(each.count * abs(each.confidence - each.accuracy) for each in bins) / len(labels)
 
 
-def temper(probabilities: Probabilities, temperature: float) -> Probabilities:
+def apply_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
     """N,C probabilities whose logarithms are divided by `temperature`: the order of classes
     stays.
     """
@@ -72,7 +72,7 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     classes = np.arange(probabilities.shape[1])
 
     def loss(temperature: float) -> float:
-        tempered = temper(probabilities, temperature).astype(np.float64)
+        tempered = apply_temperature(probabilities, temperature).astype(np.float64)
         return float(
             metrics.log_loss(labels, tempered / tempered.sum(axis=1, keepdims=True), labels=classes)
         )

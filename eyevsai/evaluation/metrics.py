@@ -12,7 +12,7 @@ Labels = npt.NDArray[np.int64]  # N
 TOP = 5
 
 
-def score(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
+def basic_metrics(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     """accuracy, top5_accuracy, balanced_accuracy, macro_f1 and loss (mean negative log likelihood).
 
     Classes that no label names are left out of balanced_accuracy, those that no prediction names
@@ -48,7 +48,7 @@ def _top5_accuracy(probabilities: Probabilities, labels: Labels) -> float:
     )
 
 
-def score_all(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
+def all_metrics(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     """What `score` gives, and weighted_f1, brier, and the areas under ROC and precision-recall
     curves.
 
@@ -65,7 +65,7 @@ def score_all(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
         "average_precision": [metrics.average_precision_score(*column) for column in columns],
     }
     predicted = probabilities.argmax(axis=1)
-    return score(probabilities, labels) | {
+    return basic_metrics(probabilities, labels) | {
         "weighted_f1": float(
             metrics.f1_score(labels, predicted, average="weighted", zero_division=0.0)
         ),
@@ -74,7 +74,7 @@ def score_all(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     }
 
 
-def score_classes(probabilities: Probabilities, labels: Labels) -> list[dict[str, float]]:
+def class_metrics(probabilities: Probabilities, labels: Labels) -> list[dict[str, float]]:
     """precision, recall, f1 and support of each class, in their order."""
     classes = np.arange(probabilities.shape[1])
     columns = metrics.precision_recall_fscore_support(
@@ -84,7 +84,7 @@ def score_classes(probabilities: Probabilities, labels: Labels) -> list[dict[str
     return [dict(zip(names, map(float, row), strict=True)) for row in zip(*columns, strict=True)]
 
 
-def confusion(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.int64]:
+def confusion_matrix(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.int64]:
     """C,C counts; rows are the true classes, columns the predicted ones."""
     classes = np.arange(probabilities.shape[1])
     matrix: npt.NDArray[np.int64] = metrics.confusion_matrix(

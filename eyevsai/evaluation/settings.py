@@ -12,7 +12,7 @@ from eyevsai.core.settings import STATE_DIR, Doc, Env, Parameter, Range, Setting
 
 
 @dataclass(frozen=True)
-class SubjectSettings(Settings):
+class SourceModelSettings(Settings):
     """Which trained model, and where what it learned from lies now."""
 
     PANEL: ClassVar[str] = "Model"
@@ -42,9 +42,9 @@ class SubjectSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_subject()
+        self.check_source()
 
-    def check_subject(self) -> None:
+    def check_source(self) -> None:
         """Raises UserError unless one model is named."""
         if (self.run is None) == (self.model_uri is None):
             raise UserError(
@@ -53,7 +53,7 @@ class SubjectSettings(Settings):
 
 
 @dataclass(frozen=True)
-class EvaluateSettings(SubjectSettings):
+class EvaluateSettings(SourceModelSettings):
     """By which images a model is judged, and what is asked of it."""
 
     PANEL: ClassVar[str] = "Evaluation"

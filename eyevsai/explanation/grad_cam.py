@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eyevsai.models.learner import MapLearner
+from eyevsai.models.learner import SpatialLearner
 from eyevsai.training.inference import evaluating
 
 
 def grad_cam(
-    learner: MapLearner, images: Sequence[npt.NDArray[np.uint8]], classes: Sequence[int]
+    learner: SpatialLearner, images: Sequence[npt.NDArray[np.uint8]], classes: Sequence[int]
 ) -> npt.NDArray[np.float32]:
     """N images uint8 RGB and a class for each -> N,S,S float32 of 0 to 1: how much each place
     speaks for that class.
@@ -23,7 +23,9 @@ def grad_cam(
     The map that the network averages over places is weighed by the gradient of the class's logit.
     """
     size = learner.preprocessing.image_size
-    heat = [_look(learner, image, number) for image, number in zip(images, classes, strict=True)]
+    heat = [
+        _cam_of_class(learner, image, number) for image, number in zip(images, classes, strict=True)
+    ]
     if not heat:
         return np.zeros((0, size, size), dtype=np.float32)
     whole = functional.interpolate(
@@ -34,7 +36,7 @@ def grad_cam(
     return found
 
 
-def _look(learner: MapLearner, image: npt.NDArray[np.uint8], number: int) -> Tensor:
+def _cam_of_class(learner: SpatialLearner, image: npt.NDArray[np.uint8], number: int) -> Tensor:
     """H,W of the network's last map, not below 0."""
     kept: list[Tensor] = []
 
@@ -43,7 +45,7 @@ def _look(learner: MapLearner, image: npt.NDArray[np.uint8], number: int) -> Ten
         kept.append(inputs[0].detach().requires_grad_())
         return (kept[0],)
 
-    hook = learner.pool().register_forward_pre_hook(_keep)
+    hook = learner.global_pool().register_forward_pre_hook(_keep)
     try:
         with evaluating(learner.network), torch.enable_grad():
             crop = learner.preprocessing.crop(torch.from_numpy(np.ascontiguousarray(image))[None])

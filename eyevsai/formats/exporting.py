@@ -11,7 +11,7 @@ from eyevsai.formats.format import Format, Source
 from eyevsai.formats.formats import format_of
 from eyevsai.formats.manifest import write_manifest
 from eyevsai.formats.parity import AccuracyGate, Corpus, Gate, ParityGate, Verdict
-from eyevsai.models.families import variation_of
+from eyevsai.models.factory import get_variation
 
 EXAMPLE = "example.py"
 # in an example, in place of the code itself
@@ -51,5 +51,5 @@ def gate_of(form: Format, source: Source) -> Gate:
         return AccuracyGate(form.points, form.agreement)
     learner = source.learner
     return ParityGate(
-        form.tolerance, steps=variation_of(learner.family, learner.variation)[1].decides_by_steps
+        form.tolerance, steps=get_variation(learner.family, learner.variation)[1].piecewise_constant
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.formats.format import Format, Pixels, Runtime, Source
-from eyevsai.models.learner import Learner, load, save
+from eyevsai.models.learner import Learner
+from eyevsai.models.serialization import load, save
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

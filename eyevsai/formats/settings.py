@@ -8,12 +8,12 @@ from typing import Annotated, ClassVar
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Doc, Parameter, Range
-from eyevsai.evaluation.settings import SubjectSettings
+from eyevsai.evaluation.settings import SourceModelSettings
 from eyevsai.formats.formats import ALL, FORMATS, names_of
 
 
 @dataclass(frozen=True)
-class ExportSettings(SubjectSettings):
+class ExportSettings(SourceModelSettings):
     """In which formats a model leaves, and how closely each is looked at."""
 
     PANEL: ClassVar[str] = "Export"
@@ -72,10 +72,10 @@ class ExportSettings(SubjectSettings):
                 "_, - and dots."
             )
 
-    def check_subject(self) -> None:
+    def check_source(self) -> None:
         """Raises UserError unless one model, or a package, is named."""
         if self.package is None:
-            super().check_subject()
+            super().check_source()
         elif self.prune:
             raise UserError("--prune makes a new version of one model: leave --package out.")
         elif self.run is not None or self.model_uri is not None:

@@ -24,7 +24,9 @@ class TorchScript(Format):
 
         with quietly(), torch.no_grad():
             traced = torch.jit.trace(
-                source.learner.graph(), torch.zeros(EXAMPLE, dtype=torch.uint8), check_trace=False
+                source.learner.inference_module(),
+                torch.zeros(EXAMPLE, dtype=torch.uint8),
+                check_trace=False,
             )
             traced.save(str(folder / MODEL))
 

@@ -30,7 +30,9 @@ def trace(learner: Learner) -> ExportedProgram:
     free = {axis: Dim(name, min=1) for axis, name in enumerate(FREE)}
     with quietly(), torch.no_grad():
         return torch.export.export(
-            learner.graph(), (torch.zeros(EXAMPLE, dtype=torch.uint8),), dynamic_shapes=(free,)
+            learner.inference_module(),
+            (torch.zeros(EXAMPLE, dtype=torch.uint8),),
+            dynamic_shapes=(free,),
         )
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from eyevsai.evaluation.scores import TEST_ACCURACY, VALID_ACCURACY
+from eyevsai.evaluation.metric_names import TEST_ACCURACY, VALID_ACCURACY
 from eyevsai.formats.formats import EXPORTS, PASSED
 from eyevsai.jobs.registry import read_number, read_whole
-from eyevsai.models.families import FAMILIES
+from eyevsai.models.factory import FAMILIES
 from eyevsai.reports.candidates import Candidate, Export, choose_versions, finite
 from eyevsai.reports.deployment import Reported
 

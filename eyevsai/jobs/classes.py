@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
 from eyevsai.jobs.gate import Check
-from eyevsai.models.learner import read_card
+from eyevsai.models.serialization import read_config
 from eyevsai.registry.classes import (
     ClassChange,
     check_change,
@@ -92,7 +92,7 @@ def find_classes(
             log.debug("The classes of run %s cannot be read", run_id, exc_info=True)
     if found is None:
         try:
-            found = tuple(read_card(fetch_package(uri) / MODEL_FOLDER)["classes"])
+            found = tuple(read_config(fetch_package(uri) / MODEL_FOLDER)["classes"])
         except (UserError, KeyError):
             log.debug("The classes of %s cannot be read", uri, exc_info=True)
     return found

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from eyevsai.core.errors import UserError
 from eyevsai.data.decode import decode
-from eyevsai.evaluation.uncertainty import Difference, Interval, accuracy_interval, mcnemar
+from eyevsai.evaluation.significance import Difference, Interval, accuracy_interval, mcnemar
 from eyevsai.jobs.findings import PREDICTION_COLUMNS, PREDICTIONS
 from eyevsai.jobs.subject import Subject, find_subject
 from eyevsai.store.backend import open_store

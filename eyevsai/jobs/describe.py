@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eyevsai.config import ModelConfig
-from eyevsai.models.learner import build
+from eyevsai.models.factory import build
 from eyevsai.reports.card import describe_model
 
 

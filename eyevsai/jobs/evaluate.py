@@ -21,9 +21,9 @@ from eyevsai.data.dataset import Dataset, Split, load_test_folder
 from eyevsai.data.seeding import derive_seed
 from eyevsai.data.settings import DataSettings
 from eyevsai.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from eyevsai.evaluation.judgement import Judgement, before_temperature
 from eyevsai.evaluation.metrics import Probabilities
-from eyevsai.evaluation.rejection import find_threshold, select
+from eyevsai.evaluation.results import EvaluationResult, before_temperature
+from eyevsai.evaluation.selective import evaluate_threshold, find_threshold
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.jobs.findings import Findings
 from eyevsai.jobs.opening import open_swept_store, start_job
@@ -204,7 +204,7 @@ def _say_what_is_known(dataset: Dataset, subject: Subject) -> None:
 
 def _judge(
     settings: EvaluateSettings, subject: Subject, learner: Learner, judges: Judges
-) -> Judgement:
+) -> EvaluationResult:
     images, labels = judges.split.arrays(), judges.split.labels.numpy()
     began = time.perf_counter()
     probabilities = _predict(learner, images, "Predicting")
@@ -218,8 +218,8 @@ def _judge(
                 f"No confidence makes {settings.target_precision:g} of the valid images right. "
                 "Ask for less with --target-precision."
             )
-        selection = select(probabilities, labels, threshold)
-    return Judgement(
+        selection = evaluate_threshold(probabilities, labels, threshold)
+    return EvaluationResult(
         classes=learner.classes,
         labels=labels,
         probabilities=probabilities,
@@ -297,7 +297,9 @@ def _tell_version(subject: Subject, figures: Mapping[str, float], *, own: bool) 
         tag_version(subject.tracking_uri, subject.version, {TESTED: f"{figures['accuracy']:.4f}"})
 
 
-def _keep_threshold(subject: Subject, judgement: Judgement, settings: EvaluateSettings) -> None:
+def _keep_threshold(
+    subject: Subject, judgement: EvaluationResult, settings: EvaluateSettings
+) -> None:
     from eyevsai.registry.versions import THRESHOLD, tag_version
 
     if subject.version is None or judgement.selection is None:

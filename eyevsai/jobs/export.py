@@ -29,7 +29,8 @@ from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.prune import prune
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.jobs.subject import Subject, find_subject
-from eyevsai.models.learner import Learner, read_card
+from eyevsai.models.learner import Learner
+from eyevsai.models.serialization import read_config
 
 if TYPE_CHECKING:
     from eyevsai.tracking.run import Run
@@ -287,7 +288,7 @@ def _find_source(
 ) -> Source:
     from eyevsai.serving.package import MODEL_FOLDER
 
-    card = read_card(subject.package / MODEL_FOLDER)
+    card = read_config(subject.package / MODEL_FOLDER)
 
     def calibration() -> Pixels:
         places = draw(len(data.train), settings.calibration_images, subject.seed, "calibration")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from eyevsai.data.dataset import Dataset, Split
 from eyevsai.data.seeding import derive_seed
-from eyevsai.evaluation.judgement import Judgement
-from eyevsai.explanation.errors import worst_mistakes
-from eyevsai.models.learner import FeatureLearner, Learner, MapLearner
+from eyevsai.evaluation.results import EvaluationResult
+from eyevsai.explanation.top_losses import top_losses
+from eyevsai.models.learner import FeatureLearner, Learner, SpatialLearner
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ PREDICTION_COLUMNS = ("image", "sha256", "class", "predicted", "probability")
 class Findings:
     """A judgement with the model and the images that it is about."""
 
-    judgement: Judgement
+    judgement: EvaluationResult
     dataset: Dataset
     split: Split
     learner: Learner
@@ -42,7 +42,7 @@ class Findings:
     @cached_property
     def figures(self) -> dict[str, float]:
         """Every figure by its name."""
-        return self.judgement.figures() | {
+        return self.judgement.metrics() | {
             f"importance_{name}": value for name, value in (self.importance or {}).items()
         }
 
@@ -53,7 +53,7 @@ class Findings:
         """
         if not isinstance(self.learner, FeatureLearner):
             return None
-        from eyevsai.explanation.importance import permutation_importance
+        from eyevsai.explanation.permutation_importance import permutation_importance
 
         features = self.learner.features(self.split.arrays())
         return permutation_importance(
@@ -73,13 +73,16 @@ class Findings:
         about = {"test_dataset": self.dataset.name, "test_fingerprint": self.fingerprint}
         run.tags(about | {TEST_WEIGHTS: self.weights, OWN_SPLIT: self.own})
         by_class = [
-            [name, *row.values()] for name, row in zip(classes, judgement.by_class(), strict=True)
+            [name, *row.values()]
+            for name, row in zip(classes, judgement.metrics_by_class(), strict=True)
         ]
         run.table(
             "tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class
         )
         run.table(
-            "tables/test_confusions.json", ("class", "predicted", "images"), judgement.confused()
+            "tables/test_confusions.json",
+            ("class", "predicted", "images"),
+            judgement.most_confused(),
         )
         run.table(PREDICTIONS, PREDICTION_COLUMNS, self.predictions())
         for name, figure in pictures.items():
@@ -126,11 +129,11 @@ class Findings:
         from eyevsai.reports.pictures import draw_confusion, draw_importance, draw_mistakes
 
         judgement, classes = self.judgement, self.judgement.classes
-        mistakes = worst_mistakes(judgement.probabilities, judgement.labels, SHEET_SIZE)
-        images = self.split.arrays([mistake.place for mistake in mistakes])
+        mistakes = top_losses(judgement.probabilities, judgement.labels, SHEET_SIZE)
+        images = self.split.arrays([mistake.index for mistake in mistakes])
         found = {
-            "confusion_matrix": draw_confusion(judgement.matrix(), classes),
-            "classes": draw.draw_classes(judgement.by_class(), classes),
+            "confusion_matrix": draw_confusion(judgement.confusion_matrix(), classes),
+            "classes": draw.draw_classes(judgement.metrics_by_class(), classes),
             "reliability": draw.draw_reliability(
                 judgement.bins(calibrated=False), judgement.bins(calibrated=True)
             ),
@@ -139,13 +142,13 @@ class Findings:
         }
         if judgement.corrupted:
             found["corruptions"] = draw.draw_corruptions(judgement.corrupted)
-        if isinstance(self.learner, MapLearner):
+        if isinstance(self.learner, SpatialLearner):
             found["grad_cam"] = self._draw_cams(self.learner)
         if self.importance is not None:
             found["importance"] = draw_importance(self.importance, "test")
         return found
 
-    def _draw_cams(self, learner: MapLearner) -> Figure:
+    def _draw_cams(self, learner: SpatialLearner) -> Figure:
         """Half of the sheet shows what was most surely wrong, half images that are drawn by
         seed.
         """
@@ -156,8 +159,8 @@ class Findings:
 
         judgement = self.judgement
         wrong = [
-            mistake.place
-            for mistake in worst_mistakes(judgement.probabilities, judgement.labels, CAM_SIZE // 2)
+            mistake.index
+            for mistake in top_losses(judgement.probabilities, judgement.labels, CAM_SIZE // 2)
         ]
         others = np.setdiff1d(np.arange(len(self.split)), wrong)
         drawn = np.random.default_rng(derive_seed(judgement.seed, "grad_cam")).permutation(others)

@@ -13,12 +13,12 @@ import numpy as np
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
-from eyevsai.evaluation.uncertainty import mcnemar
+from eyevsai.evaluation.significance import mcnemar
 from eyevsai.formats.formats import PASSED
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.jobs.compare import read_predictions
 from eyevsai.jobs.findings import TEST_WEIGHTS
-from eyevsai.models.learner import check_weights
+from eyevsai.models.serialization import check_weights
 from eyevsai.registry.settings import Policy
 
 if TYPE_CHECKING:

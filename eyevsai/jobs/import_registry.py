@@ -11,7 +11,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.progress import track
 from eyevsai.jobs.records import LeftOut, Record, read_records
 from eyevsai.jobs.signals import stopping
-from eyevsai.models.families import FAMILIES
+from eyevsai.models.factory import FAMILIES
 from eyevsai.store.backend import lock_store, open_store, raising_store_errors
 
 log = logging.getLogger("eyevsai")

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.extras import install_command, is_installed, read_extras
 from eyevsai.core.names import choose
-from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.factory import FAMILIES, get_family
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,6 @@ def install(extras: Sequence[Extra]) -> None:
 
 def _describe(family: str) -> str:
     wishes = [
-        f"{gain}: {install_command(extra)}" for extra, gain in family_of(family).extras.items()
+        f"{gain}: {install_command(extra)}" for extra, gain in get_family(family).extras.items()
     ]
     return " ".join([f"{family} needs no extra.", *wishes])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.data.catalog import list_datasets
-from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.factory import FAMILIES, get_family
 
 
 def list_inventory(data_root: Path) -> dict[str, Any]:
@@ -14,14 +14,14 @@ def list_inventory(data_root: Path) -> dict[str, Any]:
     return {
         "models": {
             name: {
-                "title": family_of(name).title,
+                "title": get_family(name).title,
                 "variations": {
                     variation: {
                         "title": about.title,
                         "technical": about.technical,
                         "simple": about.simple,
                     }
-                    for variation, about in family_of(name).variations.items()
+                    for variation, about in get_family(name).variations.items()
                 },
             }
             for name in FAMILIES

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import Data, Dataset
-from eyevsai.models.learner import Learner, build
+from eyevsai.models.factory import build
+from eyevsai.models.learner import Learner
 
 
 def prepare_learner(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Data]:

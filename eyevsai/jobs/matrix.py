@@ -21,7 +21,7 @@ from eyevsai.engines.settings import TrainAllSettings
 from eyevsai.jobs.classes import check_classes
 from eyevsai.jobs.resume import hash_code
 from eyevsai.jobs.tuned import use_tuned
-from eyevsai.models.families import FAMILIES, choose_models
+from eyevsai.models.factory import FAMILIES, select_models
 from eyevsai.store.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def compose_cells(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[
         UserError: an unknown model, variation or dataset, naming the nearest, or a setting that
             none of the models has.
     """
-    models = choose_models(",".join(FAMILIES) if settings.models is None else settings.models)
+    models = select_models(",".join(FAMILIES) if settings.models is None else settings.models)
     datasets = _find_datasets(settings.datasets, given)
     if given.get("dataset_name") and len(datasets) > 1:
         raise UserError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.core.atomic_dir import atomic_output_dir
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.version import VERSION
-from eyevsai.evaluation.scores import SCORES
+from eyevsai.evaluation.metric_names import SCORES
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.jobs.export import Exported, Leaving, prepare
 from eyevsai.jobs.opening import open_swept_store, start_job

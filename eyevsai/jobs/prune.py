@@ -87,7 +87,7 @@ def _compare(before: Learner, after: Learner, valid: Split) -> dict[str, float]:
         figures |= {
             f"accuracy_{when}": float((learner.predict_proba(pixels).argmax(1) == labels).mean()),
             f"parameters_{when}": learner.num_parameters(),
-            f"mflops_{when}": (learner.anatomy().flops or 0) / 1e6,
+            f"mflops_{when}": (learner.summary().flops or 0) / 1e6,
             f"size_bytes_{when}": sum(
                 tensor.numel() * tensor.element_size() for tensor in learner.tensors().values()
             ),

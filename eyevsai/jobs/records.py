@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
-from eyevsai.evaluation.scores import VALID_ACCURACY
-from eyevsai.models.families import FAMILIES
+from eyevsai.evaluation.metric_names import VALID_ACCURACY
+from eyevsai.models.factory import FAMILIES
 
 if TYPE_CHECKING:
     from eyevsai.tracking.past import PastRun

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
-from eyevsai.evaluation.scores import SCORES
+from eyevsai.evaluation.metric_names import SCORES
 from eyevsai.registry.settings import PromoteSettings
 from eyevsai.store.backend import open_store, raising_store_errors
 

@@ -16,7 +16,7 @@ from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.names import choose_listed
 from eyevsai.jobs.opening import open_swept_store, start_job
 from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
-from eyevsai.models.families import choose_models
+from eyevsai.models.factory import select_models
 from eyevsai.reports.settings import ReportSettings
 from eyevsai.store.backend import open_store, raising_store_errors
 
@@ -101,7 +101,7 @@ def _select(candidates: list[Candidate], settings: ReportSettings) -> list[Candi
     Raises:
         UserError: one is not known, or there are none.
     """
-    kinds = None if settings.models is None else choose_models(settings.models)
+    kinds = None if settings.models is None else select_models(settings.models)
     datasets = None
     if settings.datasets is not None and candidates:
         known = sorted({each.dataset for each in candidates})

@@ -18,7 +18,7 @@ from eyevsai.engines.settings import EngineSettings
 from eyevsai.jobs.classes import check_classes
 from eyevsai.jobs.opening import open_swept_store
 from eyevsai.jobs.tuned import spell_changes
-from eyevsai.models.learner import build
+from eyevsai.models.factory import build
 from eyevsai.store.uris import studies_dir
 from eyevsai.tuning.settings import JOURNAL, TuneSettings
 

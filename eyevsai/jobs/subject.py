@@ -15,7 +15,8 @@ from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import SPLIT_TABLE, Dataset, load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.jobs.findings import OWN_SPLIT, TEST_WEIGHTS
-from eyevsai.models.learner import Learner, load, read_card
+from eyevsai.models.learner import Learner
+from eyevsai.models.serialization import load, read_config
 
 if TYPE_CHECKING:
     from eyevsai.registry.versions import Version
@@ -102,7 +103,7 @@ class Subject:
         """The SHA-256 of its weights."""
         from eyevsai.serving.package import MODEL_FOLDER
 
-        return str(read_card(self.package / MODEL_FOLDER)["sha256"])
+        return str(read_config(self.package / MODEL_FOLDER)["sha256"])
 
     @property
     def model_id(self) -> str | None:

@@ -30,7 +30,8 @@ from eyevsai.jobs.resume import check_basis, find_interrupted, restore_config, w
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.jobs.subject import CONFIG, describe_origin
 from eyevsai.jobs.tuned import describe_tuned, use_tuned
-from eyevsai.models.learner import FeatureLearner, Learner, read_card
+from eyevsai.models.learner import FeatureLearner, Learner
+from eyevsai.models.serialization import read_config
 from eyevsai.store.run_dir import VERSION_URI
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.early_stopping import selection_key
@@ -229,21 +230,25 @@ class Session:
         """Scores of the best weights on valid, with pictures; `best/...` is what a run table sorts
         by.
         """
-        from eyevsai.evaluation.calibration import calibration_error, fit_temperature, temper
-        from eyevsai.evaluation.metrics import confusion, score
-        from eyevsai.explanation.errors import worst_mistakes
+        from eyevsai.evaluation.calibration import (
+            apply_temperature,
+            calibration_error,
+            fit_temperature,
+        )
+        from eyevsai.evaluation.metrics import basic_metrics, confusion_matrix
+        from eyevsai.explanation.top_losses import top_losses
         from eyevsai.reports.pictures import draw_confusion, draw_curves, draw_mistakes
 
         valid, classes = self.data.valid, self.learner.classes
         labels = valid.labels.numpy()
         probabilities = self.learner.predict_proba(valid.arrays())
-        scores = score(probabilities, labels)
+        scores = basic_metrics(probabilities, labels)
         self.learner.temperature = fit_temperature(probabilities, labels)
-        calibrated = temper(probabilities, self.learner.temperature)
+        calibrated = apply_temperature(probabilities, self.learner.temperature)
         self.run.metrics(
             {
                 "calibration/temperature": self.learner.temperature,
-                "calibration/loss": score(calibrated, labels)["loss"],
+                "calibration/loss": basic_metrics(calibrated, labels)["loss"],
                 "calibration/uncalibrated_ece": calibration_error(probabilities, labels),
                 "calibration/ece": calibration_error(calibrated, labels),
             }
@@ -254,12 +259,12 @@ class Session:
         self.run.metrics(
             {f"best/{name}": value for name, value in scores.items()} | {"best/epoch": best_epoch}
         )
-        mistakes = worst_mistakes(probabilities, labels, SHEET_SIZE)
-        images = valid.arrays([mistake.place for mistake in mistakes])
+        mistakes = top_losses(probabilities, labels, SHEET_SIZE)
+        images = valid.arrays([mistake.index for mistake in mistakes])
         self.run.picture("pictures/curves.png", draw_curves(self.rows, best_epoch))
         self.run.picture(
             "pictures/confusion_matrix.png",
-            draw_confusion(confusion(probabilities, labels), classes),
+            draw_confusion(confusion_matrix(probabilities, labels), classes),
         )
         self.run.picture("pictures/worst_errors.png", draw_mistakes(mistakes, images, classes))
         if isinstance(self.learner, FeatureLearner):
@@ -268,7 +273,7 @@ class Session:
 
     def _explain(self, learner: FeatureLearner, valid: Split) -> None:
         """Which features the model leans on."""
-        from eyevsai.explanation.importance import permutation_importance
+        from eyevsai.explanation.permutation_importance import permutation_importance
         from eyevsai.reports.pictures import draw_importance
 
         found = permutation_importance(
@@ -308,7 +313,7 @@ class Session:
             self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata
         )
         self.run.model(package, "model", self.config.flat())
-        weights = read_card(package / MODEL_FOLDER)["sha256"]
+        weights = read_config(package / MODEL_FOLDER)["sha256"]
         digests = {WEIGHTS_SHA256: weights, FILES_SHA256: json.dumps(hash_package(package))}
         classes = list(self.data.dataset.classes)
         tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()} | digests

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested, TrialPruned, UserError
 from eyevsai.core.progress import EtaEstimator
-from eyevsai.evaluation.scores import VALID_ACCURACY
+from eyevsai.evaluation.metric_names import VALID_ACCURACY
 from eyevsai.jobs.learning import prepare_learner
 from eyevsai.jobs.opening import log_input
 from eyevsai.jobs.signals import JobStop

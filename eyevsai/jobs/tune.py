@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.core.errors import JobError
 from eyevsai.engines.engine import State, Task
 from eyevsai.engines.engines import count_cpus, make_engine
-from eyevsai.evaluation.scores import VALID_ACCURACY
+from eyevsai.evaluation.metric_names import VALID_ACCURACY
 from eyevsai.jobs.opening import log_input, start_job
 from eyevsai.jobs.signals import JobStop, ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.jobs.study import OpenStudy, TuneConfig, compose_tune, open_study

@@ -15,10 +15,10 @@ from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.seeding import derive_seed
-from eyevsai.models.anatomy import Anatomy, examine_network
-from eyevsai.models.graph import Graph
+from eyevsai.models.inference_module import InferenceModule
 from eyevsai.models.learner import Images
 from eyevsai.models.pruning import fit_shapes, prune
+from eyevsai.models.summary import ModelSummary, summarize
 from eyevsai.training.batches import check_batches
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import find_device, find_precision
@@ -46,9 +46,9 @@ class NetworkLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))
             network = self.build_network()
-        self.network = self._lay_out(network)
+        self.network = self._to_memory_format(network)
 
-    def _lay_out(self, network: nn.Module) -> nn.Module:
+    def _to_memory_format(self, network: nn.Module) -> nn.Module:
         """What an image gives depends, to the last bit, on how weights lie in memory: as in
         training, always.
         """
@@ -66,11 +66,11 @@ class NetworkLearner:
         self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
     ) -> None:
         """See `Learner.fit`; raises what `Trainer.fit` raises."""
-        Trainer(self.course(), self.settings, self.preprocessing, self.seed).fit(
+        Trainer(self.strategy(), self.settings, self.preprocessing, self.seed).fit(
             train, valid, on_epoch, checkpoints
         )
 
-    def course(self) -> TrainingStrategy:
+    def strategy(self) -> TrainingStrategy:
         """What of the network is trained when."""
         return TrainingStrategy(self.network, cast(NetworkSettings, self.settings))
 
@@ -83,15 +83,15 @@ class NetworkLearner:
         logits = predict_logits(network, self.preprocessing, tensors)
         return (logits / self.temperature).softmax(1).numpy()
 
-    def graph(self) -> nn.Module:
+    def inference_module(self) -> nn.Module:
         """See `Learner.graph`."""
         network = predictor(
             copy.deepcopy(self.network).cpu().eval(), test_flips=self.settings.test_flips
         )
         classify = Classification(network, self.preprocessing, self.temperature)
-        return Graph(self.preprocessing, classify).eval()
+        return InferenceModule(self.preprocessing, classify).eval()
 
-    def pool(self) -> nn.Module:
+    def global_pool(self) -> nn.Module:
         """The layer that averages the last map over places."""
         *_, last = (
             layer for layer in self.network.modules() if isinstance(layer, nn.AdaptiveAvgPool2d)
@@ -110,9 +110,9 @@ class NetworkLearner:
         threads = self.settings.threads or torch.get_num_threads()
         return {"device": device.type, "precision": precision, "threads": str(threads)}
 
-    def anatomy(self) -> Anatomy:
+    def summary(self) -> ModelSummary:
         """See `Learner.anatomy`."""
-        return examine_network(self.network, self.preprocessing.image_size)
+        return summarize(self.network, self.preprocessing.image_size)
 
     def num_parameters(self) -> int:
         """Parameters of the network."""
@@ -127,7 +127,7 @@ class NetworkLearner:
         try:
             if self.pruned:
                 fit_shapes(self.network, tensors)
-                self.network = self._lay_out(self.network)
+                self.network = self._to_memory_format(self.network)
             self.network.load_state_dict(tensors)
         except (RuntimeError, KeyError, ValueError) as error:
             raise UserError(
@@ -138,7 +138,7 @@ class NetworkLearner:
     def prune(self, share: float) -> None:
         """See `NetworkModel.prune`."""
         prune(self.network, share, self.preprocessing.image_size)
-        self.network = self._lay_out(self.network)
+        self.network = self._to_memory_format(self.network)
         self.pruned = 1 - (1 - self.pruned) * (1 - share)
         self.temperature = 1.0  # it was fitted to another network
 

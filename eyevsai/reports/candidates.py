@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from eyevsai.evaluation.scores import SCORES, TEST_ACCURACY, VALID_ACCURACY
+from eyevsai.evaluation.metric_names import SCORES, TEST_ACCURACY, VALID_ACCURACY
 from eyevsai.formats.formats import PASSED
-from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.models.family import Variation
+from eyevsai.models.base import Variation
+from eyevsai.models.factory import FAMILIES, get_family
 
 SPLITS = {TEST_ACCURACY: "test", VALID_ACCURACY: "valid"}
 MATTER = ("test/", "best/", "calibration/")  # how the metrics begin that a report shows
@@ -84,7 +84,7 @@ class Candidate:
     def about(self) -> Variation | None:
         """What its family declares of it; None for a kind that only another registry knew."""
         return (
-            family_of(self.family).variations.get(self.variation)
+            get_family(self.family).variations.get(self.variation)
             if self.family in FAMILIES
             else None
         )

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from eyevsai.data.dataset import Dataset
-from eyevsai.models.families import family_of
+from eyevsai.models.factory import get_family
 from eyevsai.models.learner import Learner
 
 
@@ -20,7 +20,7 @@ def describe_model(learner: Learner) -> dict[str, Any]:
     """What is known of a model without data: descriptions, papers, layers, parameters and
     operations.
     """
-    about = family_of(learner.family).variations[learner.variation]
+    about = get_family(learner.family).variations[learner.variation]
     return {
         "model": learner.family,
         "variation": learner.variation,
@@ -30,7 +30,7 @@ def describe_model(learner: Learner) -> dict[str, Any]:
         "papers": list(about.papers),
         "image_size": learner.preprocessing.image_size,
         "classes": len(learner.classes),
-        **asdict(learner.anatomy()),
+        **asdict(learner.summary()),
     }
 
 

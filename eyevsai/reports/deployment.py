@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eyevsai.evaluation.scores import TEST_ACCURACY
+from eyevsai.evaluation.metric_names import TEST_ACCURACY
 from eyevsai.formats.formats import REFUSED
 from eyevsai.reports.candidates import Candidate
 from eyevsai.reports.levels import is_scored

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from eyevsai.evaluation.judgement import Judgement
+from eyevsai.evaluation.results import EvaluationResult
 from eyevsai.reports.thumbnail import encode_figure
 
 CAPTIONS = {
@@ -34,7 +34,7 @@ HEADLINES = (
 def render_evaluation_page(
     title: str,
     dataset: str,
-    judgement: Judgement,
+    judgement: EvaluationResult,
     figures: Mapping[str, float],
     pictures: Mapping[str, Figure],
 ) -> str:
@@ -51,9 +51,9 @@ def render_evaluation_page(
         headlines=HEADLINES,
         pictures=[(CAPTIONS[name], pictures[name]) for name in CAPTIONS if name in pictures],
         by_class=sorted(
-            zip(judgement.classes, judgement.by_class(), strict=True),
+            zip(judgement.classes, judgement.metrics_by_class(), strict=True),
             key=lambda pair: pair[1]["f1"],
         ),
-        confused=judgement.confused(),
+        confused=judgement.most_confused(),
     )
     return page

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from eyevsai.evaluation.calibration import Bin
 from eyevsai.evaluation.corruptions import SEVERITIES
-from eyevsai.evaluation.judgement import Judgement
-from eyevsai.evaluation.rejection import curve
+from eyevsai.evaluation.results import EvaluationResult
+from eyevsai.evaluation.selective import coverage_curve
 from eyevsai.reports.pictures import TRAIN_COLOR, VALID_COLOR, plain
 
 
@@ -57,11 +57,11 @@ def draw_reliability(before: Sequence[Bin], after: Sequence[Bin]) -> Figure:
     return figure
 
 
-def draw_coverage(judgement: Judgement) -> Figure:
+def draw_coverage(judgement: EvaluationResult) -> Figure:
     """How much of what is answered is right, when only the surest share is answered."""
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*curve(judgement.probabilities, judgement.labels), color=VALID_COLOR)
+    axes.plot(*coverage_curve(judgement.probabilities, judgement.labels), color=VALID_COLOR)
     if (selection := judgement.selection) is not None:
         axes.axvline(
             selection.coverage,

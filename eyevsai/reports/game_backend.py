@@ -13,8 +13,8 @@ from importlib.resources import files
 from typing import Any
 
 from eyevsai.data.catalog import DESCRIPTIONS
-from eyevsai.evaluation.scores import VALID_ACCURACY
-from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.evaluation.metric_names import VALID_ACCURACY
+from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.reports.candidates import rank
 from eyevsai.reports.deployment import Reported
 from eyevsai.reports.levels import LEVELS, is_scored, split_levels
@@ -68,7 +68,7 @@ def describe_models() -> dict[str, dict[str, str]]:
             "variation": variation,
         }
         for family in FAMILIES
-        for variation, about in family_of(family).variations.items()
+        for variation, about in get_family(family).variations.items()
     }
 
 
@@ -116,7 +116,7 @@ def _describe_levels(playing: Sequence[Reported]) -> dict[str, Any]:
 def describe_model(model: Reported) -> dict[str, Any]:
     """One entry."""
     version, formats = model.version, list(model.version.passed)
-    model_format = family_of(version.family).framework
+    model_format = get_family(version.family).framework
     said = {
         "export_formats": formats,
         "deployment_ready": model.is_ready,

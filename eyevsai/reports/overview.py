@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from eyevsai.evaluation.scores import TEST_ACCURACY, VALID_ACCURACY
+from eyevsai.evaluation.metric_names import TEST_ACCURACY, VALID_ACCURACY
 from eyevsai.formats.formats import REFUSED
 from eyevsai.reports.candidates import Candidate, rank
 from eyevsai.reports.deployment import Reported

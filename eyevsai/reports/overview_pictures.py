@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from eyevsai.models.families import FAMILIES
+from eyevsai.models.factory import FAMILIES
 from eyevsai.reports.candidates import Candidate, rank
 from eyevsai.reports.levels import is_scored
 from eyevsai.reports.pictures import VALID_COLOR, plain

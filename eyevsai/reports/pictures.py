@@ -12,7 +12,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from eyevsai.explanation.errors import Mistake  # which brings scikit-learn
+    from eyevsai.explanation.top_losses import TopLoss  # which brings scikit-learn
 
 TRAIN_COLOR, VALID_COLOR = "#8da0cb", "#1b5e9e"
 
@@ -78,7 +78,7 @@ def draw_importance(importance: Mapping[str, float], split: str) -> Figure:
 
 
 def draw_mistakes(
-    mistakes: Sequence[Mistake], images: Sequence[npt.NDArray[np.uint8]], classes: Sequence[str]
+    mistakes: Sequence[TopLoss], images: Sequence[npt.NDArray[np.uint8]], classes: Sequence[str]
 ) -> Figure:
     """A sheet of wrongly classified images (H,W,3 uint8), each with what was said and what is
     true.

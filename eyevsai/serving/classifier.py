@@ -19,7 +19,8 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.formats.formats import EXPORTS
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.opening import OpenedExport, open_export
-from eyevsai.models.learner import Images, Learner, load, read_card
+from eyevsai.models.learner import Images, Learner
+from eyevsai.models.serialization import load, read_config
 from eyevsai.serving.fetching import fetch_artifacts
 from eyevsai.serving.package import EXPORT_FOLDER, MODEL_FOLDER, check_package, fetch_package
 from eyevsai.training.inference import BATCH
@@ -166,7 +167,7 @@ def open_model(folder: Path, threshold: float | None = None) -> Classifier:
     exported = folder / Path(EXPORT_FOLDER).name
     if not (exported / MANIFEST).is_file():  # which arrives last
         return classifier_of(load(folder), threshold)
-    opened, card = open_export(exported), read_card(folder)
+    opened, card = open_export(exported), read_config(folder)
     if opened.manifest.get("weights_sha256") != card["sha256"]:
         raise UserError(
             f"{exported} is not an export of the model that lies beside it. Export the model again."

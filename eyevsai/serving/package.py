@@ -20,7 +20,8 @@ from eyevsai.data.dataset import Split
 from eyevsai.formats.exporting import EXAMPLE
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.onnx import MODEL
-from eyevsai.models.learner import CARD, WEIGHTS, Learner, save
+from eyevsai.models.learner import Learner
+from eyevsai.models.serialization import CONFIG, WEIGHTS, save
 from eyevsai.serving.fetching import fetch_artifacts
 
 LOADER = "eyevsai.serving.pyfunc"
@@ -37,7 +38,7 @@ ALLOWED = frozenset(
         "input_example.json",
         "serving_input_example.json",
         f"{MODEL_FOLDER}/{WEIGHTS}",
-        f"{MODEL_FOLDER}/{CARD}",
+        f"{MODEL_FOLDER}/{CONFIG}",
         *(f"{EXPORT_FOLDER}/{name}" for name in (MODEL, MANIFEST, EXAMPLE)),
     }
 )

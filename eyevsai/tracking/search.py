@@ -14,7 +14,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
-from eyevsai.evaluation.scores import SCORES
+from eyevsai.evaluation.metric_names import SCORES
 from eyevsai.store.backend import iter_pages, list_experiments
 from eyevsai.store.tags import CLASSES_SHA256
 

@@ -23,7 +23,8 @@ from eyevsai.formats.exporting import export
 from eyevsai.formats.format import Source
 from eyevsai.formats.formats import FORMATS, format_of
 from eyevsai.formats.parity import Corpus
-from eyevsai.models.learner import NetworkModel, build
+from eyevsai.models.factory import build
+from eyevsai.models.learner import NetworkModel
 from tests.conftest import draw_image
 from tests.contract.test_learners import ALL, mixed_images, tiny
 from tests.faults.test_images import awkward_images

@@ -12,14 +12,15 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Settings, list_settings
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.evaluation.calibration import temper
+from eyevsai.evaluation.calibration import apply_temperature
 from eyevsai.explanation.grad_cam import grad_cam
-from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.models.learner import FeatureLearner, Learner, MapLearner, build, load, save
+from eyevsai.models.factory import FAMILIES, build, get_family
+from eyevsai.models.learner import FeatureLearner, Learner, SpatialLearner
+from eyevsai.models.serialization import load, save
 from tests.conftest import draw_image
 from tests.unit.large import no_large_init
 
-ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+ALL = [(family, name) for family in FAMILIES for name in get_family(family).variations]
 TINY = {
     "image_size": 32,
     "epochs": 2,
@@ -35,7 +36,7 @@ TINY = {
 
 
 def tiny(family: str, variation: str) -> Settings:
-    declared = family_of(family).variations[variation].settings
+    declared = get_family(family).variations[variation].settings
     known = {setting.name for setting in list_settings(declared)}
     return declared(**{name: value for name, value in TINY.items() if name in known})
 
@@ -131,7 +132,7 @@ def test_the_graph_says_what_predict_proba_says(fitted: Fitted, batch: int) -> N
     for height, width in ((32, 40), (90, 33), (64, 200)):
         images = np.stack([draw_image(n % 3, n, width, height) for n in range(batch)])
         with torch.inference_mode():
-            probabilities = fitted.learner.graph()(torch.from_numpy(images)).numpy()
+            probabilities = fitted.learner.inference_module()(torch.from_numpy(images)).numpy()
         np.testing.assert_allclose(probabilities, fitted.learner.predict_proba(images), atol=1e-5)
 
 
@@ -145,10 +146,10 @@ def test_a_temperature_is_kept_and_every_way_to_predict_obeys_it(
         save(fitted.learner, tmp_path)
         warm, again = fitted.learner.predict_proba(images), load(tmp_path)
         with torch.inference_mode():
-            drawn = fitted.learner.graph()(torch.from_numpy(images)).numpy()
+            drawn = fitted.learner.inference_module()(torch.from_numpy(images)).numpy()
     finally:
         fitted.learner.temperature = 1.0
-    np.testing.assert_allclose(warm, temper(cold, 1.7), atol=1e-5)
+    np.testing.assert_allclose(warm, apply_temperature(cold, 1.7), atol=1e-5)
     np.testing.assert_allclose(drawn, warm, atol=1e-5)
     assert again.temperature == 1.7
     assert np.array_equal(again.predict_proba(images), warm)
@@ -156,7 +157,7 @@ def test_a_temperature_is_kept_and_every_way_to_predict_obeys_it(
 
 def test_where_it_looked_is_said_by_every_learner_that_has_a_map(fitted: Fitted) -> None:
     image = draw_image(0, 60, 40, 32)
-    if not isinstance(fitted.learner, MapLearner):
+    if not isinstance(fitted.learner, SpatialLearner):
         assert isinstance(fitted.learner, FeatureLearner)
         return
     heat = grad_cam(fitted.learner, [image], [0])
@@ -181,7 +182,7 @@ def test_a_changed_file_is_refused(fitted: Fitted, tmp_path: Path) -> None:
 
 
 def test_a_family_is_described_for_engineers_and_for_anyone(fitted: Fitted) -> None:
-    about = family_of(fitted.family).variations[fitted.variation]
+    about = get_family(fitted.family).variations[fitted.variation]
     assert about.title
     assert about.technical
     assert about.simple

@@ -20,8 +20,8 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.models.families import family_of
-from eyevsai.models.learner import build, seal
+from eyevsai.models.factory import build, get_family
+from eyevsai.models.serialization import add_checksum
 from eyevsai.serving.package import write_package
 from tests.conftest import Eyevsai
 
@@ -47,7 +47,7 @@ def edit_mlmodel(package: Path, **flavor: object) -> None:
 
 def edit_card(package: Path, **values: object) -> None:
     path = package / "data" / "model" / "model.json"
-    path.write_text(json.dumps(seal(json.loads(path.read_text()) | values)))
+    path.write_text(json.dumps(add_checksum(json.loads(path.read_text()) | values)))
 
 
 def hide_pickle(package: Path, marker: Path) -> None:
@@ -157,7 +157,7 @@ HOSTILE: dict[Callable[[Path, Path], None], str] = {
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory, stripes: Path, cache_root: Path) -> Path:
     dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
-    settings = family_of("deep_v1").variations["standard"].settings(image_size=32, width=4)
+    settings = get_family("deep_v1").variations["standard"].settings(image_size=32, width=4)
     learner = build("deep_v1", "standard", settings, dataset.classes, seed=0)
     return write_package(
         learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("own"), {}

@@ -22,8 +22,8 @@ from eyevsai.core.hashing import hash_file
 from eyevsai.formats.exporting import export
 from eyevsai.formats.format import Source
 from eyevsai.formats.parity import Corpus
-from eyevsai.models.families import family_of
-from eyevsai.models.learner import build as build_learner
+from eyevsai.models.factory import build as build_learner
+from eyevsai.models.factory import get_family
 from tests.conftest import ROOT, draw_image, once
 from tests.faults.mutation import mutate
 from tests.faults.test_hostile import EVIL, Marking
@@ -36,7 +36,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with an export of each of FORMATS; never write to it."""
 
     def build(folder: Path) -> None:
-        settings = family_of("deep_v1").variations["standard"].settings(image_size=32, width=4)  # type: ignore[call-arg]
+        settings = get_family("deep_v1").variations["standard"].settings(image_size=32, width=4)  # type: ignore[call-arg]
         learner = build_learner("deep_v1", "standard", settings, ("a", "b", "c"), seed=0)
         squares = np.stack([draw_image(number % 3, number, 37, 37) for number in range(4)])
         corpus = Corpus(

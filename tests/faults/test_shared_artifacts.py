@@ -35,7 +35,7 @@ from eyevsai.core.names import ModelName
 from eyevsai.jobs.cleanup import cleanup
 from eyevsai.jobs.doctor import adopt
 from eyevsai.jobs.promote import promote, rollback
-from eyevsai.models.learner import check_weights
+from eyevsai.models.serialization import check_weights
 from eyevsai.registry.models import KnownVersion, read_models
 from eyevsai.registry.registration import CARRIERS
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings

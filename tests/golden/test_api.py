@@ -12,7 +12,7 @@ from typing import Any, get_overloads
 
 import eyevsai
 from eyevsai import api_types
-from eyevsai.evaluation.uncertainty import Difference, Interval
+from eyevsai.evaluation.significance import Difference, Interval
 from eyevsai.formats.parity import Verdict
 from eyevsai.jobs.compare import Compared, Pair
 from tests.conftest import ROOT

@@ -17,13 +17,12 @@ from eyevsai.config import train_settings
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.models.learner import build
+from eyevsai.models.factory import FAMILIES, build, get_family
 from eyevsai.project import render_files
 from tests.conftest import ROOT
 
 HERE = Path(__file__).parent
-ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+ALL = [(family, name) for family in FAMILIES for name in get_family(family).variations]
 # Features stand in test_features.py; bases are compared with their libraries in
 # tests/unit/test_transfer.py.
 NETWORKS = [pair for pair in ALL if pair[0] not in ("shallow", "transfer")]
@@ -34,7 +33,7 @@ TRAINED = [("deep_v1", "standard")]
 
 def tiny_losses(family: str, variation: str, cache_root: Path) -> list[list[float]]:
     """Train and valid loss per epoch on digits: float32, one thread, seed 0."""
-    declared = family_of(family).variations[variation].settings
+    declared = get_family(family).variations[variation].settings
     settings = declared(
         image_size=32,
         width=4,
@@ -64,7 +63,7 @@ def untrained_loss(family: str, variation: str, cache_root: Path) -> float:
     0.
     """
     settings = (
-        family_of(family).variations[variation].settings(image_size=32, width=8, device="cpu")
+        get_family(family).variations[variation].settings(image_size=32, width=8, device="cpu")
     )
     dataset = load_dataset(DataSettings(cache_root=str(cache_root)))
     learner = build(family, variation, settings, dataset.classes, seed=0)

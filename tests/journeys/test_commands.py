@@ -9,10 +9,10 @@ import pytest
 
 from eyevsai.cli import main
 from eyevsai.core.errors import UserError
-from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.factory import FAMILIES, get_family
 from tests.conftest import Eyevsai, write_images
 
-ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+ALL = [(family, name) for family in FAMILIES for name in get_family(family).variations]
 
 # the others of their kind are described as they are
 LARGE = ("vgg16", "resnet101", "densenet121", "efficientnet_b1")
@@ -173,7 +173,7 @@ def test_describe_says_what_a_model_is_made_of(
 ) -> None:
     command = ("describe", "--model", family, "--variation", variation, "--num-classes", "7")
     card = eyevsai(*command).stdout
-    about = family_of(family).variations[variation]
+    about = get_family(family).variations[variation]
     assert about.papers
     for text in (about.technical, about.simple, *about.papers, "probabilities of 7 classes"):
         assert text in card
@@ -188,7 +188,7 @@ def test_describe_says_what_a_model_is_made_of(
 
 @pytest.mark.parametrize(("family", "variation"), ALL)
 def test_each_variation_is_explained(family: str, variation: str) -> None:
-    about = family_of(family).variations[variation]
+    about = get_family(family).variations[variation]
     assert about.papers
     assert about.technical
     assert about.simple

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from eyevsai.core import extras
-from eyevsai.models.families import FAMILIES
+from eyevsai.models.factory import FAMILIES
 from tests.conftest import ROOT, Eyevsai
 
 PYPROJECT = """

@@ -9,9 +9,9 @@ import torch
 from mlflow import MlflowClient
 
 import eyevsai as package
-from eyevsai.models.families import family_of
-from eyevsai.models.transfer.bases import BASES
-from eyevsai.models.transfer.weights import LITE_PACKAGE
+from eyevsai.models.factory import get_family
+from eyevsai.models.transfer.backbones import BACKBONES
+from eyevsai.models.transfer.pretrained import LITE_PACKAGE
 from tests.conftest import Eyevsai, draw_image
 from tests.journeys.conftest import MlflowRun
 from tests.journeys.test_train import only_run
@@ -26,7 +26,7 @@ SHORT = {
     "threads": 1,
 }
 FLAGS = [part for name, value in SHORT.items() for part in (f"--{name}", str(value))]
-OTHERS = [name for name in family_of("transfer").variations if name != "efficientnet_lite0"]
+OTHERS = [name for name in get_family("transfer").variations if name != "efficientnet_lite0"]
 
 
 def given(**settings: object) -> list[str]:
@@ -56,7 +56,7 @@ def test_base_that_pip_brought_is_unfrozen_gradually(entry_point: Eyevsai, strip
 def test_mlflow_run_trains_every_base(
     mlflow_run: MlflowRun, stripes: Path, tmp_path: Path, variation: str
 ) -> None:
-    torch.save(BASES[variation].build().state_dict(), tmp_path / "weights.pth")
+    torch.save(BACKBONES[variation].build().state_dict(), tmp_path / "weights.pth")
     settings = given(
         model="transfer", variation=variation, data=stripes, weights=tmp_path / "weights.pth"
     )

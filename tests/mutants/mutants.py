@@ -238,13 +238,13 @@ MUTANTS = [
     ),
     Mutant(
         "compare: McNemar's test counts disagreements",
-        "eyevsai/evaluation/uncertainty.py",
+        "eyevsai/evaluation/significance.py",
         "count = only_first + only_second",
         "count = len(first)",
     ),
     Mutant(
         "the lowest threshold with the wanted precision",
-        "eyevsai/evaluation/rejection.py",
+        "eyevsai/evaluation/selective.py",
         "return float(ranked[enough[-1]]) if len(enough) else None",
         "return float(ranked[enough[0]]) if len(enough) else None",
     ),

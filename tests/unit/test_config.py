@@ -7,9 +7,9 @@ import pytest
 from eyevsai.config import ResumeSettings, TunedSettings, compose_train, train_settings
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Range, list_settings
-from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.factory import FAMILIES, get_family
 
-ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+ALL = [(family, name) for family in FAMILIES for name in get_family(family).variations]
 
 
 def test_given_goes_before_preset_before_family() -> None:
@@ -76,7 +76,7 @@ def test_names_are_unique_and_search_stays_inside_what_is_allowed(
 def test_what_mlproject_declares_is_never_tuned(family: str, variation: str) -> None:
     declared = {setting.name for setting in train_settings(family, variation) if setting.parameter}
     assert declared == {"model", "dataset", "data", "seed"}
-    own = list_settings(family_of(family).variations[variation].settings)
+    own = list_settings(get_family(family).variations[variation].settings)
     assert not any(setting.parameter for setting in own)
 
 

@@ -18,12 +18,12 @@ from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v2.attention import Cbam, SelfAttention, SqueezeExcitation
-from eyevsai.models.deep_v2.layers import DenseLayer, ResidualLayer, Stage
+from eyevsai.models.deep_v2.blocks import DenseLayer, ResidualLayer, Stage
 from eyevsai.models.deep_v2.network import DeepV2Learner
 from eyevsai.models.deep_v2.settings import DeepV2Settings, HybridSettings
-from eyevsai.models.families import family_of
+from eyevsai.models.factory import get_family
 
-VARIATIONS = family_of("deep_v2").variations
+VARIATIONS = get_family("deep_v2").variations
 TINY: dict[str, Any] = {
     "image_size": 32,
     "width": 8,

@@ -11,13 +11,18 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from eyevsai.core.errors import UserError
-from eyevsai.evaluation.calibration import calibration_error, fit_temperature, reliability, temper
+from eyevsai.evaluation.calibration import (
+    apply_temperature,
+    calibration_error,
+    fit_temperature,
+    reliability,
+)
 from eyevsai.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from eyevsai.evaluation.judgement import Judgement, before_temperature
-from eyevsai.evaluation.metrics import score, score_all, score_classes
-from eyevsai.evaluation.rejection import curve, find_threshold, select
+from eyevsai.evaluation.metrics import all_metrics, basic_metrics, class_metrics
+from eyevsai.evaluation.results import EvaluationResult, before_temperature
+from eyevsai.evaluation.selective import coverage_curve, evaluate_threshold, find_threshold
 from eyevsai.evaluation.settings import EvaluateSettings
-from eyevsai.evaluation.uncertainty import accuracy_interval, mcnemar
+from eyevsai.evaluation.significance import accuracy_interval, mcnemar
 from eyevsai.reports.comparison_table import print_comparison
 from eyevsai.reports.evaluation_page import render_evaluation_page
 from eyevsai.reports.evaluation_pictures import draw_classes
@@ -36,7 +41,7 @@ def draw_predictions(seed: int, count: int = 200, classes: int = 7, skill: float
 
 def test_figures_are_scikit_learns() -> None:
     probabilities, labels = draw_predictions(0)
-    found, said = score_all(probabilities, labels), probabilities.argmax(1)
+    found, said = all_metrics(probabilities, labels), probabilities.argmax(1)
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(1, keepdims=True)
     expected = {
@@ -54,7 +59,7 @@ def test_figures_are_scikit_learns() -> None:
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=0, abs=1e-12), name
     report = metrics.classification_report(labels, said, output_dict=True)
-    for number, row in enumerate(score_classes(probabilities, labels)):
+    for number, row in enumerate(class_metrics(probabilities, labels)):
         theirs = report[str(number)]
         assert list(row.values()) == pytest.approx(
             [theirs[key] for key in ("precision", "recall", "f1-score", "support")],
@@ -66,20 +71,20 @@ def test_figures_are_scikit_learns() -> None:
 def test_classes_that_nobody_shows_do_not_count() -> None:
     probabilities, labels = draw_predictions(1, classes=4)
     kept = labels != 3
-    found = score_all(probabilities[kept], labels[kept])
+    found = all_metrics(probabilities[kept], labels[kept])
     assert 0 < found["roc_auc"] < 1
-    flawless = score_all(np.eye(60, dtype=np.float32)[labels], labels)
+    flawless = all_metrics(np.eye(60, dtype=np.float32)[labels], labels)
     assert [
         flawless[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1")
     ] == [1.0] * 4
     alone = labels == 0
-    assert "roc_auc" not in score_all(probabilities[alone], labels[alone])
+    assert "roc_auc" not in all_metrics(probabilities[alone], labels[alone])
 
 
 def test_a_tie_is_no_hit_among_the_first_five() -> None:
     sure = np.zeros((60, 60), np.float32)
     sure[:, 0] = 1  # of one class, and all others alike
-    assert score_all(sure, np.arange(60))["top5_accuracy"] == pytest.approx(5 / 60)
+    assert all_metrics(sure, np.arange(60))["top5_accuracy"] == pytest.approx(5 / 60)
 
 
 @given(st.integers(0, 10_000), st.floats(0.3, 8.0))
@@ -87,10 +92,10 @@ def test_a_temperature_never_makes_what_it_was_fitted_to_less_probable(
     seed: int, sharpness: float
 ) -> None:
     probabilities, labels = draw_predictions(seed, count=60)
-    probabilities = temper(probabilities, 1 / sharpness)
+    probabilities = apply_temperature(probabilities, 1 / sharpness)
     temperature = fit_temperature(probabilities, labels)
-    calibrated = temper(probabilities, temperature)
-    assert score(calibrated, labels)["loss"] <= score(probabilities, labels)["loss"]
+    calibrated = apply_temperature(probabilities, temperature)
+    assert basic_metrics(calibrated, labels)["loss"] <= basic_metrics(probabilities, labels)["loss"]
     # ties of saturated rows excepted
     assert (calibrated.argmax(1) == probabilities.argmax(1)).mean() > 0.98
 
@@ -101,10 +106,10 @@ def test_a_temperature_is_found_again_and_can_be_taken_back() -> None:
     labels = np.array(
         [random.choice(7, p=row / row.sum()) for row in probabilities.astype(np.float64)]
     )
-    overconfident = temper(probabilities, 0.5)
+    overconfident = apply_temperature(probabilities, 0.5)
     temperature = fit_temperature(overconfident, labels)
     assert temperature == pytest.approx(2.0, rel=0.1)
-    calibrated = temper(overconfident, temperature)
+    calibrated = apply_temperature(overconfident, temperature)
     assert calibration_error(calibrated, labels) < 0.03 < calibration_error(overconfident, labels)
     np.testing.assert_allclose(
         before_temperature(calibrated, temperature), overconfident, atol=1e-6
@@ -131,20 +136,22 @@ def test_a_threshold_keeps_its_promise_and_is_the_lowest_that_does(
     threshold = find_threshold(probabilities, labels, precision)
     confidences = np.unique(probabilities.max(1))
     good = [
-        each for each in confidences if select(probabilities, labels, each).precision >= precision
+        each
+        for each in confidences
+        if evaluate_threshold(probabilities, labels, each).precision >= precision
     ]
     assert threshold == (float(min(good)) if good else None)
 
 
 def test_coverage_falls_to_one_image() -> None:
     probabilities, labels = draw_predictions(5)
-    coverage, precision = curve(probabilities, labels)
+    coverage, precision = coverage_curve(probabilities, labels)
     assert (coverage[0], coverage[-1], precision[-1]) == (
         1 / 200,
         1.0,
-        score(probabilities, labels)["accuracy"],
+        basic_metrics(probabilities, labels)["accuracy"],
     )
-    assert select(probabilities, labels, 1.1).precision == 1.0
+    assert evaluate_threshold(probabilities, labels, 1.1).precision == 1.0
 
 
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
@@ -181,23 +188,23 @@ def test_corruptions_grow_with_severity_and_repeat(kind: str) -> None:
 def test_a_judgement_has_every_figure() -> None:
     probabilities, labels = draw_predictions(7)
     classes = tuple("abcdefg")
-    judgement = Judgement(
+    judgement = EvaluationResult(
         classes,
         labels,
         probabilities,
-        temper(probabilities, 0.5),
+        apply_temperature(probabilities, 0.5),
         0,
         {"images_per_s": 9.0},
         {"blur": [0.9, 0.8, 0.7, 0.6]},
-        select(probabilities, labels, 0.5),
+        evaluate_threshold(probabilities, labels, 0.5),
     )
-    figures = judgement.figures()
+    figures = judgement.metrics()
     assert figures["accuracy_low"] < figures["accuracy"] < figures["accuracy_high"]
     assert (figures["blur_1"], figures["blur_3"], figures["images_per_s"]) == (0.8, 0.6, 9.0)
     assert figures["uncalibrated_loss"] != figures["loss"]
     assert figures["answered_accuracy"] > figures["accuracy"]
-    pairs = judgement.confused(3)
-    matrix = judgement.matrix()
+    pairs = judgement.most_confused(3)
+    matrix = judgement.confusion_matrix()
     np.fill_diagonal(matrix, 0)
     assert [count for *_, count in pairs] == sorted(matrix.ravel())[::-1][:3]
     assert all(
@@ -242,9 +249,9 @@ def test_names_in_the_evaluation_page_are_escaped() -> None:
     probabilities, labels = draw_predictions(7)
     hostile = "<script>alert(1)</script>"
     classes = (hostile, *"bcdefg")
-    judgement = Judgement(
+    judgement = EvaluationResult(
         classes, labels, probabilities, probabilities, 0, {"images_per_s": 9.0}, {}
     )
-    page = render_evaluation_page(hostile, hostile, judgement, judgement.figures(), {})
+    page = render_evaluation_page(hostile, hostile, judgement, judgement.metrics(), {})
     assert hostile not in page
     assert page.count("&lt;script&gt;") >= 4  # title twice, dataset, class

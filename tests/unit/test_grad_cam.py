@@ -11,8 +11,8 @@ from PIL import Image
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.explanation.grad_cam import grad_cam
-from eyevsai.models.families import family_of
-from eyevsai.models.learner import MapLearner, build
+from eyevsai.models.factory import build, get_family
+from eyevsai.models.learner import SpatialLearner
 
 pytestmark = pytest.mark.xdist_group("grad_cam")  # one worker trains the learner
 SIDE, PATCH = 256, 160  # a patch several times what one place of the last map sees
@@ -35,7 +35,7 @@ def plant(name: str, number: int) -> tuple[np.ndarray, tuple[slice, slice]]:
 
 
 @pytest.fixture(scope="module")
-def learner(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> MapLearner:
+def learner(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> SpatialLearner:
     folder = tmp_path_factory.mktemp("patches") / "patches"
     for name in COLORS:
         (folder / name).mkdir(parents=True)
@@ -43,7 +43,7 @@ def learner(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> MapLe
             Image.fromarray(plant(name, number)[0]).save(folder / name / f"{number}.png")
     dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)))
     settings = (
-        family_of("deep_v1")
+        get_family("deep_v1")
         .variations["standard"]
         .settings(
             image_size=SIDE,
@@ -59,11 +59,11 @@ def learner(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> MapLe
     built = build("deep_v1", "standard", settings, dataset.classes, seed=0)
     data = dataset.open(built.preprocessing)
     built.fit(data.train, data.valid, lambda epoch, row: None)
-    assert isinstance(built, MapLearner)
+    assert isinstance(built, SpatialLearner)
     return built
 
 
-def test_the_planted_patch_is_what_is_looked_at(learner: MapLearner) -> None:
+def test_the_planted_patch_is_what_is_looked_at(learner: SpatialLearner) -> None:
     planted = [(name, *plant(name, number)) for name in COLORS for number in range(100, 110)]
     images = [image for _, image, _ in planted]
     wanted = [learner.classes.index(name) for name, *_ in planted]
@@ -84,7 +84,7 @@ def test_the_planted_patch_is_what_is_looked_at(learner: MapLearner) -> None:
     assert np.mean(elsewhere) < 0.5  # so no heat that lies in the middle of every image would do
 
 
-def test_looking_changes_nothing(learner: MapLearner) -> None:
+def test_looking_changes_nothing(learner: SpatialLearner) -> None:
     image, _ = plant("red", 500)
     learner.network.train()
     before = {name: tensor.clone() for name, tensor in learner.tensors().items()}

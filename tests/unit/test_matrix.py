@@ -12,7 +12,7 @@ from eyevsai.engines.settings import TrainAllSettings
 from eyevsai.jobs.matrix import Cell, compose_cells, find_recipes
 from eyevsai.jobs.train_all import compose_train_all
 from eyevsai.matrix_commands import settings_of_command
-from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.store.backend import open_store
 from tests.conftest import write_images
 
@@ -48,7 +48,7 @@ def test_one_dataset_may_be_given_another_name(root: Path) -> None:
 
 
 def test_without_names_it_is_all_of_them(root: Path) -> None:
-    assert len(cells()) == 2 * sum(len(family_of(family).variations) for family in FAMILIES)
+    assert len(cells()) == 2 * sum(len(get_family(family).variations) for family in FAMILIES)
 
 
 def test_without_folders_there_are_the_digits(

@@ -13,12 +13,13 @@ from torch.nn import BatchNorm2d, Conv2d
 from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.models.families import FAMILIES, family_of
-from eyevsai.models.learner import NetworkModel, build, load, save
+from eyevsai.models.factory import FAMILIES, build, get_family
+from eyevsai.models.learner import NetworkModel
+from eyevsai.models.serialization import load, save
 from tests.conftest import draw_image
 
 OWN: dict[str, dict[str, Any]] = {"transfer": {"weights": "none"}, "deep_v2": {"attention": "self"}}
-PAIRS = [(family, variation) for family in FAMILIES for variation in family_of(family).variations]
+PAIRS = [(family, variation) for family in FAMILIES for variation in get_family(family).variations]
 PAIRS = [pair for pair in PAIRS if pair[0] != "shallow"]
 QUICK = [
     ("deep_v1", "residual"),
@@ -30,7 +31,7 @@ IMAGES = np.stack([draw_image(number % 3, number, 40, 40) for number in range(6)
 
 
 def make(family: str, variation: str, **settings: Any) -> NetworkModel:
-    declared = family_of(family).variations[variation].settings
+    declared = get_family(family).variations[variation].settings
     learner = build(
         family,
         variation,
@@ -52,12 +53,12 @@ def make(family: str, variation: str, **settings: Any) -> NetworkModel:
 def test_a_pruned_network_is_saved_and_loaded(pair: tuple[str, str], tmp_path: Path) -> None:
     learner = make(*pair)
     whole, channels = learner.num_parameters(), learner.network.state_dict()
-    flops = learner.anatomy().flops
+    flops = learner.summary().flops
     learner.temperature = 2.0
     learner.prune(0.3)
     assert learner.temperature == 1  # it was fitted to what the whole network said
     assert learner.num_parameters() < 0.75 * whole
-    assert (learner.anatomy().flops or 0) < 0.8 * (flops or 0)
+    assert (learner.summary().flops or 0) < 0.8 * (flops or 0)
     assert [
         name for name, tensor in learner.tensors().items() if tensor.shape != channels[name].shape
     ]
@@ -107,7 +108,7 @@ def test_it_learns_again_as_a_whole(pair: tuple[str, str], stripes: Path, cache_
 def test_what_cannot_be_pruned_is_told() -> None:
     with pytest.raises(UserError, match="Nothing can be taken away"):
         make("deep_v1", "standard", width=8).prune(0.01)
-    settings = family_of("deep_v1").variations["standard"].settings(lr=1e-2, epochs=30)  # type: ignore[call-arg]
+    settings = get_family("deep_v1").variations["standard"].settings(lr=1e-2, epochs=30)  # type: ignore[call-arg]
     assert settings.recovery_settings(4) == replace(settings, lr=3e-3, epochs=4, warmup_epochs=0.8)  # type: ignore[attr-defined]
 
 

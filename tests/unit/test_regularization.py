@@ -124,7 +124,7 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(data: Data) -> None
 
     learner = DeepV1Learner("standard", replace(TINY, ema_decay=0.95), data.dataset.classes, 0)
     rows: list[dict[str, float]] = []
-    trainer = Trainer(learner.course(), learner.settings, learner.preprocessing, 0)
+    trainer = Trainer(learner.strategy(), learner.settings, learner.preprocessing, 0)
     trainer.fit(data.train, data.valid, lambda epoch, row: rows.append(row))
     probabilities = learner.predict_proba(data.valid.arrays())
     best = max(rows, key=lambda row: (row["valid/accuracy"], -row["valid/loss"]))
@@ -151,7 +151,7 @@ def test_flips_make_an_image_and_its_mirror_image_one(data: Data) -> None:
     np.testing.assert_allclose(both[0], both[1], atol=1e-6)
     assert not learner.network.training  # a prediction leaves the learner as it was
     tensors = {name: tensor.clone() for name, tensor in learner.tensors().items()}
-    graph = learner.graph()
+    graph = learner.inference_module()
     learner.predict_proba([image])
     said = graph(torch.from_numpy(image)[None]).detach().numpy()
     np.testing.assert_allclose(said, learner.predict_proba([image]), atol=1e-6)

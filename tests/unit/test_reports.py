@@ -24,7 +24,7 @@ from eyevsai.core.names import choose_listed
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.jobs.opening import log_input
-from eyevsai.models.families import FAMILIES, choose_models, family_of
+from eyevsai.models.factory import FAMILIES, get_family, select_models
 from eyevsai.reports.candidates import Candidate, Export, choose_versions, finite
 from eyevsai.reports.deployment import Reported
 from eyevsai.reports.game_backend import build_game_report, describe_dataset, read_schema
@@ -72,7 +72,7 @@ ACCURACIES = st.lists(st.floats(0.01, 1.0) | st.sampled_from([0.25, 0.5]), max_s
 
 
 def model_of(number: int, metrics: dict[str, float], **changes: Any) -> Reported:
-    kinds = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+    kinds = [(family, name) for family in FAMILIES for name in get_family(family).variations]
     family, variation = kinds[number % len(kinds)]
     version = replace(
         CANDIDATE,
@@ -292,13 +292,13 @@ def test_names_on_the_page_are_text() -> None:
 
 
 def test_lists_of_models_and_datasets_are_checked() -> None:
-    assert choose_models("deep_v1, transfer/vgg16,deep_v1") == [
+    assert select_models("deep_v1, transfer/vgg16,deep_v1") == [
         ("deep_v1", "standard"),
         ("deep_v1", "residual"),
         ("transfer", "vgg16"),
     ]
     with pytest.raises(UserError, match=r"Did you mean 'transfer/vgg16'\?"):
-        choose_models("transfer/vgg19")
+        select_models("transfer/vgg19")
     with pytest.raises(UserError, match="names no dataset"):
         choose_listed("dataset", " , ", ["pets"])
 

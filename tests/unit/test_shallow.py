@@ -28,7 +28,7 @@ from eyevsai.data import parallel
 from eyevsai.data.dataset import Data, Split, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.explanation.importance import permutation_importance
+from eyevsai.explanation.permutation_importance import permutation_importance
 from eyevsai.features.extractor import Extractor
 from eyevsai.models.shallow.calibration import fit_temperature
 from eyevsai.models.shallow.forest import read_forest

@@ -13,12 +13,12 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Range, Settings, list_settings
 from eyevsai.features.settings import FeatureSettings
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from eyevsai.models.families import FAMILIES, family_of
+from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.models.transfer.settings import TransferSettings
 from eyevsai.tuning.space import Space, declared_space
 
-ALL = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+ALL = [(family, name) for family in FAMILIES for name in get_family(family).variations]
 
 
 def draw(space: Space, defaults: Settings, count: int = 40) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def from_file(
 
 @pytest.mark.parametrize(("family", "variation"), ALL)
 def test_what_is_drawn_is_allowed_and_all_of_it_is_looked_at(family: str, variation: str) -> None:
-    declared = family_of(family).variations[variation].settings
+    declared = get_family(family).variations[variation].settings
     space = declared_space(declared, {}, None)
     assert set(space.dimensions) == {
         each.name for each in list_settings(declared) if each.search is not None
@@ -104,7 +104,7 @@ def test_a_file_narrows_and_fixes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("family", "variation"), ALL)
 def test_defaults_are_a_point_of_the_space(family: str, variation: str) -> None:
-    defaults = family_of(family).variations[variation].settings()
+    defaults = get_family(family).variations[variation].settings()
     near = declared_space(type(defaults), {}, None).nearest(defaults)
     assert near
     assert near == {name: getattr(defaults, name) for name in near}

@@ -19,18 +19,23 @@ from eyevsai.core.settings import list_settings
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.models.families import family_of
-from eyevsai.models.transfer.bases import BASES
+from eyevsai.models.factory import get_family
+from eyevsai.models.transfer.backbones import BACKBONES
 from eyevsai.models.transfer.network import TransferLearner
+from eyevsai.models.transfer.pretrained import (
+    LITE_PACKAGE,
+    find_weights,
+    load_weights,
+    read_tensors,
+)
 from eyevsai.models.transfer.settings import TransferSettings
-from eyevsai.models.transfer.weights import LITE_PACKAGE, find_weights, load_weights, read_tensors
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.gradual_unfreezing import GradualUnfreezing
 from eyevsai.training.settings import UnfreezingSettings
 from tests.conftest import PHOTOS
 from tests.unit.large import LARGE, no_large_init
 
-VARIATIONS = family_of("transfer").variations
+VARIATIONS = get_family("transfer").variations
 LITE = "efficientnet_lite0"
 TINY: dict[str, Any] = {
     "image_size": 32,
@@ -239,7 +244,7 @@ def test_a_run_is_not_gone_on_with_on_other_weights(data: Data, tmp_path: Path) 
 def test_a_base_says_what_its_library_says(
     variation: str, large_tensors_uninitialised: None
 ) -> None:
-    base = BASES[variation]
+    base = BACKBONES[variation]
     torch.manual_seed(0)
     # as the learner's lies: a hundred layers round
     whole = base.build().eval().to(memory_format=torch.channels_last)
@@ -282,7 +287,7 @@ FILES = [
 def test_weights_of_a_file_are_those_that_the_base_begins_with(
     variation: str, suffix: str, tmp_path: Path, large_tensors_uninitialised: None
 ) -> None:
-    base, path = BASES[variation], tmp_path / f"whole{suffix}"
+    base, path = BACKBONES[variation], tmp_path / f"whole{suffix}"
     whole = base.build()
     written = {
         name: tensor[:1].clone() if tensor.numel() > LARGE else tensor
@@ -296,7 +301,7 @@ def test_weights_of_a_file_are_those_that_the_base_begins_with(
 
 
 def test_old_names_of_densenet_are_understood(tmp_path: Path) -> None:
-    base = BASES["densenet121"]
+    base = BACKBONES["densenet121"]
     whole = base.build()
     old = {
         name.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2.")
@@ -313,7 +318,7 @@ def test_old_names_of_densenet_are_understood(tmp_path: Path) -> None:
 def test_a_checkpoint_of_a_training_script_and_a_bare_backbone_are_understood(
     tmp_path: Path,
 ) -> None:
-    base = BASES["mobilenet_v2"]
+    base = BACKBONES["mobilenet_v2"]
     whole = base.build()
     wrapped = {
         "epoch": 3,
@@ -328,12 +333,12 @@ def test_a_checkpoint_of_a_training_script_and_a_bare_backbone_are_understood(
 
 
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
-    torch.save(BASES["mobilenet_v2"].build().state_dict(), tmp_path / "other.pth")
+    torch.save(BACKBONES["mobilenet_v2"].build().state_dict(), tmp_path / "other.pth")
     with pytest.raises(
         UserError, match=r"missing: conv1\.weight.*unexpected: features\.0\.0\.weight"
     ):
         make("resnet50", weights=str(tmp_path / "other.pth"))
-    wide = BASES["mobilenet_v2"].build().state_dict()
+    wide = BACKBONES["mobilenet_v2"].build().state_dict()
     wide["features.0.0.weight"] = torch.zeros(8, 3, 3, 3)
     save_file(wide, tmp_path / "wide.safetensors")
     with pytest.raises(
@@ -363,7 +368,7 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None
         "features.0.0.weight": torch.full((32, 3, 3, 3), float("nan")),
         "sparse": torch.eye(3).to_sparse(),
     }
-    torch.save(BASES["mobilenet_v2"].build().state_dict() | wrong, tmp_path / "wrong.pth")
+    torch.save(BACKBONES["mobilenet_v2"].build().state_dict() | wrong, tmp_path / "wrong.pth")
     with pytest.raises(
         UserError, match=r"not finite numbers in dense tensors: features\.0\.0\.weight, sparse"
     ):
@@ -419,9 +424,9 @@ def test_weights_that_pip_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.equal(
         learner.network.stages[0][0].weight, make(LITE).network.stages[0][0].weight
     )  # type: ignore[index]
-    monkeypatch.setattr("eyevsai.models.transfer.weights.LITE_PACKAGE", "no_such_package")
+    monkeypatch.setattr("eyevsai.models.transfer.pretrained.LITE_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r"needs the extra offline.*eyevsai install offline --run"):
-        find_weights(BASES[LITE], "imagenet")
+        find_weights(BACKBONES[LITE], "imagenet")
 
 
 def test_the_same_weights_in_two_files_are_the_same(photos: Path) -> None:
@@ -442,7 +447,7 @@ def test_preprocessing_of_weights_is_what_flags_say_else_the_file_beside_them(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "own.pth"
-    torch.save(BASES["mobilenet_v2"].build().state_dict(), path)
+    torch.save(BACKBONES["mobilenet_v2"].build().state_dict(), path)
     assert make(weights=str(path)).preprocessing == Preprocessing(32)
     path.with_suffix(".json").write_text(
         json.dumps({"mean": [0, 0, 0.5], "std": [1, 1, 0.5], "interpolation": "bicubic"})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from eyevsai.core.settings import Choice, Doc, Range, Search
-from eyevsai.models.family import Family, Variation
+from eyevsai.models.base import Family, Variation
 from eyevsai.training.settings import NetworkSettings
 
 

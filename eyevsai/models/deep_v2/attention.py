@@ -17,12 +17,12 @@ from torch.nn import functional
 CBAM_KERNEL = 7
 
 
-def weigh(features: Tensor, logits: Tensor) -> Tensor:
+def rescale(features: Tensor, logits: Tensor) -> Tensor:
     """Features times 0 to 2: by what sigmoids say, which at first is about 1."""
     return features * (2 * torch.sigmoid(logits))
 
 
-class ToLogits(nn.Conv2d):
+class ZeroInitConv(nn.Conv2d):
     """The convolution that says how much features weigh. It begins as zero, so that all weigh
     alike.
     """
@@ -37,7 +37,7 @@ class ToLogits(nn.Conv2d):
 def _bottleneck(channels: int, reduction: int) -> nn.Module:
     inside = max(channels // reduction, 4)
     return nn.Sequential(
-        nn.Conv2d(channels, inside, 1), nn.ReLU(inplace=True), ToLogits(inside, channels, 1)
+        nn.Conv2d(channels, inside, 1), nn.ReLU(inplace=True), ZeroInitConv(inside, channels, 1)
     )
 
 
@@ -50,7 +50,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """N,C,H,W -> N,C,H,W."""
-        return weigh(features, self.channels(functional.avg_pool2d(features, features.shape[2:])))
+        return rescale(features, self.channels(functional.avg_pool2d(features, features.shape[2:])))
 
 
 class Cbam(nn.Module):
@@ -59,7 +59,7 @@ class Cbam(nn.Module):
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         self.channels = _bottleneck(channels, reduction)
-        self.places = ToLogits(2, 1, CBAM_KERNEL, padding=CBAM_KERNEL // 2, bias=False)
+        self.places = ZeroInitConv(2, 1, CBAM_KERNEL, padding=CBAM_KERNEL // 2, bias=False)
 
     def channel_layers(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
         """See `ChannelWise`."""
@@ -70,11 +70,11 @@ class Cbam(nn.Module):
         """N,C,H,W -> N,C,H,W."""
         size = features.shape[2:]
         mean, largest = functional.avg_pool2d(features, size), functional.max_pool2d(features, size)
-        features = weigh(features, self.channels(mean) + self.channels(largest))
+        features = rescale(features, self.channels(mean) + self.channels(largest))
         maps = torch.cat(
             [features.mean(1, keepdim=True), features.max(1, keepdim=True).values], dim=1
         )
-        return weigh(features, self.places(maps))
+        return rescale(features, self.places(maps))
 
 
 class SelfAttention(nn.Module):

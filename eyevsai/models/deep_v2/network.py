@@ -12,8 +12,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from eyevsai.models.deep_v2.attention import Cbam, SelfAttention, ToLogits
-from eyevsai.models.deep_v2.layers import DenseLayer, ResidualLayer, Stage, Transition
+from eyevsai.models.deep_v2.attention import Cbam, SelfAttention, ZeroInitConv
+from eyevsai.models.deep_v2.blocks import DenseLayer, ResidualLayer, Stage, Transition
 from eyevsai.models.deep_v2.settings import DeepV2Settings, DenseSettings
 from eyevsai.models.network_learner import NetworkLearner
 
@@ -108,7 +108,7 @@ def _initialize(module: nn.Module) -> None:
     """He et al. 2015, by what a place of the input reaches: of a depthwise convolution, one channel
     alone.
     """
-    if isinstance(module, nn.Conv2d) and not isinstance(module, ToLogits):
+    if isinstance(module, nn.Conv2d) and not isinstance(module, ZeroInitConv):
         reached = (
             module.out_channels * module.kernel_size[0] * module.kernel_size[1] / module.groups
         )
@@ -117,7 +117,7 @@ def _initialize(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-KINDS = {
+LAYERS = {
     "resnet": "residual residual residual residual",
     "densenet": "dense dense dense dense",
     "hybrid": "residual dense residual",
@@ -132,5 +132,5 @@ class DeepV2Learner(NetworkLearner):
     def build_network(self) -> nn.Module:
         """See `NetworkLearner.build_network`."""
         return DeepV2Network(
-            cast(DeepV2Settings, self.settings), KINDS[self.variation], len(self.classes)
+            cast(DeepV2Settings, self.settings), LAYERS[self.variation], len(self.classes)
         )

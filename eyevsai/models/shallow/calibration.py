@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from eyevsai.models.shallow.state import State
+from eyevsai.models.shallow.tensor_module import TensorModule
 
 FOLDS = 3
 RANGE = (1e-3, 1e3)  # of the factor
@@ -17,7 +17,7 @@ RANGE = (1e-3, 1e3)  # of the factor
 Fit = Callable[[npt.NDArray[np.intp]], Callable[[npt.NDArray[np.intp]], Tensor]]
 
 
-class Temperature(State):
+class Temperature(TensorModule):
     """`softmax(factor * scores)`: the order of classes stays, how sure they are is learned (Guo et
     al. 2017).
     """

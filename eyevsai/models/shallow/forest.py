@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from eyevsai.models.shallow.settings import ForestSettings
-from eyevsai.models.shallow.state import State
+from eyevsai.models.shallow.tensor_module import TensorModule
 
 # what is added to a share of votes before its logarithm is taken: no vote is not impossible
 FLOOR = 0.01
 
 
-class Forest(State):
+class Forest(TensorModule):
     """All trees in one table of nodes; a leaf is its own child.
 
     `distributions` are the shares of classes that leaves have, each kept once: most leaves are

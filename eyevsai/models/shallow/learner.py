@@ -21,21 +21,21 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.seeding import derive_seed
 from eyevsai.features.extractor import VERSION, Extractor
 from eyevsai.features.settings import FeatureSettings
-from eyevsai.models.anatomy import Anatomy, Layer
-from eyevsai.models.graph import Graph
+from eyevsai.models.inference_module import InferenceModule
 from eyevsai.models.learner import Images
 from eyevsai.models.shallow.calibration import FOLDS, Temperature, fit_temperature
 from eyevsai.models.shallow.forest import Forest, fit_forest
 from eyevsai.models.shallow.projection import Projection, fit_projection
 from eyevsai.models.shallow.settings import ShallowSettings
-from eyevsai.models.shallow.state import State
 from eyevsai.models.shallow.svm import KernelMachines, fit_svm
+from eyevsai.models.shallow.tensor_module import TensorModule
+from eyevsai.models.summary import Layer, ModelSummary
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.trainer import OnEpoch
 
-DESCRIBED_AT_ONCE = 256  # images that are in memory side by side
+EXTRACT_BATCH = 256  # images that are in memory side by side
 
-ESTIMATORS: dict[str, tuple[type[State], Callable[..., State]]] = {
+ESTIMATORS: dict[str, tuple[type[TensorModule], Callable[..., TensorModule]]] = {
     "svm_hog_lbp": (KernelMachines, fit_svm),
     "rf_hog_lbp": (Forest, fit_forest),
 }
@@ -109,8 +109,8 @@ class ShallowLearner:
     def features(self, images: Images) -> npt.NDArray[np.float32]:
         """N images uint8 RGB of any size -> N,D float32."""
         found = torch.empty(len(images), self.extractor.dimensions)
-        for start in range(0, len(images), DESCRIBED_AT_ONCE):
-            some = images[start : start + DESCRIBED_AT_ONCE]
+        for start in range(0, len(images), EXTRACT_BATCH):
+            some = images[start : start + EXTRACT_BATCH]
             crops = [
                 self.preprocessing.crop(torch.from_numpy(np.ascontiguousarray(image))[None])
                 for image in some
@@ -122,8 +122,8 @@ class ShallowLearner:
     def predict_features(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """N,D float32 features -> N,C float32 probabilities."""
         found, calibrate = torch.empty(len(features), len(self.classes)), self._calibration()
-        for start in range(0, len(features), DESCRIBED_AT_ONCE):
-            some = torch.from_numpy(features[start : start + DESCRIBED_AT_ONCE])
+        for start in range(0, len(features), EXTRACT_BATCH):
+            some = torch.from_numpy(features[start : start + EXTRACT_BATCH])
             found[start : start + len(some)] = calibrate(self.decision_(self.projection_(some)))
         return found.numpy()
 
@@ -131,12 +131,12 @@ class ShallowLearner:
         """Which columns of `features` belong to hog, lbp and color."""
         return self.extractor.groups
 
-    def graph(self) -> nn.Module:
+    def inference_module(self) -> nn.Module:
         """See `Learner.graph`; shares the learner's tensors."""
         parts = (self.extractor, self.projection_, self.decision_, self._calibration())
-        return Graph(self.preprocessing, nn.Sequential(*parts)).eval()
+        return InferenceModule(self.preprocessing, nn.Sequential(*parts)).eval()
 
-    def anatomy(self) -> Anatomy:
+    def summary(self) -> ModelSummary:
         """See `Learner.anatomy`; after `fit` the parts that were fitted are there too."""
         layers = [
             Layer(name, "features", (columns.stop - columns.start,), 0)
@@ -145,7 +145,7 @@ class ShallowLearner:
         for name, part in self._fitted().items():
             count = sum(tensor.numel() for tensor in part.state_dict().values())
             layers.append(Layer(name, type(part).__name__, (), count))
-        return Anatomy(layers, self.num_parameters(), None)
+        return ModelSummary(layers, self.num_parameters(), None)
 
     def num_parameters(self) -> int:
         """How many numbers were learned; 0 before `fit`."""
@@ -159,7 +159,7 @@ class ShallowLearner:
             for key, tensor in part.state_dict().items()
         }
 
-    def _fitted(self) -> dict[str, State]:
+    def _fitted(self) -> dict[str, TensorModule]:
         """The parts that `fit` made; none before it."""
         names = ("projection", "decision", "temperature")
         return {name: getattr(self, f"{name}_") for name in names if hasattr(self, f"{name}_")}
@@ -184,9 +184,9 @@ class ShallowLearner:
             each.name: getattr(self.settings, each.name) for each in list_settings(FeatureSettings)
         }
         made_from = f"{VERSION}/{self.preprocessing.to_json()}/{described}"
-        return split.cached_features(made_from, lambda: self._describe(split))
+        return split.cached_features(made_from, lambda: self._extract(split))
 
-    def _describe(self, split: Split) -> Tensor:
+    def _extract(self, split: Split) -> Tensor:
         task = _Extraction(split, self.preprocessing, self.extractor)
         features = torch.empty(len(split), self.extractor.dimensions)
         done = 0
@@ -220,7 +220,7 @@ class _Fit:
     ) -> None:
         self.learner, self.inputs, self.labels = learner, inputs, labels
 
-    def __call__(self, rows: npt.NDArray[np.intp]) -> State:
+    def __call__(self, rows: npt.NDArray[np.intp]) -> TensorModule:
         from sklearn.utils.class_weight import compute_sample_weight
 
         learner, labels = self.learner, self.labels[rows]
@@ -228,7 +228,7 @@ class _Fit:
             "balanced" if learner.settings.class_weights else None, labels
         )
         estimator: Any = ESTIMATORS[learner.variation][1]
-        fitted: State = estimator(
+        fitted: TensorModule = estimator(
             learner.settings,
             self.inputs[rows],
             labels,
@@ -247,7 +247,7 @@ class _Fit:
             return torch.cat(
                 [
                     fitted(part)
-                    for part in torch.from_numpy(self.inputs[others]).split(DESCRIBED_AT_ONCE)
+                    for part in torch.from_numpy(self.inputs[others]).split(EXTRACT_BATCH)
                 ]
             )
 

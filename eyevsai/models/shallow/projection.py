@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from eyevsai.models.shallow.settings import ShallowSettings
-from eyevsai.models.shallow.state import State
+from eyevsai.models.shallow.tensor_module import TensorModule
 
 log = logging.getLogger("eyevsai")
 
 Array = npt.NDArray[np.float32]
 
 
-class Projection(State):
+class Projection(TensorModule):
     """`(features - mean) * scale`, then `@ axes` if there are axes; in float64."""
 
     def forward(self, features: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from eyevsai.core.settings import Choice, Doc, Range, Search, When
 from eyevsai.features.settings import FeatureSettings
-from eyevsai.models.family import Family, Variation
+from eyevsai.models.base import Family, Variation
 from eyevsai.training.settings import LearningSettings, ThreadSettings
 
 
@@ -122,7 +122,7 @@ FAMILY = Family(
             simple="Counts edges, textures and colours in parts of the picture, and lets "
             "hundreds of trees vote.",
             settings=ForestSettings,
-            decides_by_steps=True,
+            piecewise_constant=True,
             papers=(
                 "Dalal & Triggs 2005: Histograms of Oriented Gradients for Human Detection",
                 "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture "

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from eyevsai.core.progress import track
 from eyevsai.models.shallow.settings import SvmSettings
-from eyevsai.models.shallow.state import State
+from eyevsai.models.shallow.tensor_module import TensorModule
 
 KERNELS = ("linear", "rbf", "poly")
 KERNEL_STEPS, WEIGHT_STEPS = 2**8, 2**15  # the product of which float32 still counts
 CACHE_MB = 256  # of kernel rows, for each machine that is being fitted
 
 
-class KernelMachines(State):
+class KernelMachines(TensorModule):
     """Weighted sums of kernels between an image and all support vectors; in float64."""
 
     def forward(self, inputs: Tensor) -> Tensor:

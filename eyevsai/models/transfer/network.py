@@ -8,9 +8,9 @@ from typing import cast
 from torch import nn
 
 from eyevsai.models.network_learner import NetworkLearner
-from eyevsai.models.transfer.bases import BASES
+from eyevsai.models.transfer.backbones import BACKBONES
+from eyevsai.models.transfer.pretrained import declare_preprocessing, find_weights, load_weights
 from eyevsai.models.transfer.settings import TransferSettings
-from eyevsai.models.transfer.weights import declare_preprocessing, find_weights, load_weights
 from eyevsai.training.gradual_unfreezing import GradualUnfreezing
 from eyevsai.training.staged_network import StagedNetwork
 from eyevsai.training.strategy import TrainingStrategy
@@ -40,7 +40,7 @@ class TransferLearner(NetworkLearner):
 
     def build_network(self) -> nn.Module:
         """See `NetworkLearner.build_network`; pretrained weights come with `prepare`."""
-        base = BASES[self.variation]
+        base = BACKBONES[self.variation]
         network = base.build()
         head = build_head(base.num_features, self._settings, len(self.classes))
         return StagedNetwork(base.split(network), head)
@@ -50,7 +50,7 @@ class TransferLearner(NetworkLearner):
         it.
         """
         super().prepare(train_labels)
-        base = BASES[self.variation]
+        base = BACKBONES[self.variation]
         path = find_weights(base, self._settings.weights)
         self.preprocessing = declare_preprocessing(base, self._settings, path)
         if path is not None:
@@ -59,7 +59,7 @@ class TransferLearner(NetworkLearner):
             for stage, loaded in zip(self.network.stages, base.split(network), strict=True):
                 stage.load_state_dict(loaded.state_dict())
 
-    def course(self) -> TrainingStrategy:
+    def strategy(self) -> TrainingStrategy:
         """See `NetworkLearner.course`; a base that was pruned has to recover at once, and all of
         it.
         """

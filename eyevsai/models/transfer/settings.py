@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Doc, Range, Search
-from eyevsai.models.family import Family, Variation
+from eyevsai.models.base import Family, Variation
 from eyevsai.training.settings import UnfreezingSettings
 
 INTERPOLATIONS = ("bilinear", "bicubic")

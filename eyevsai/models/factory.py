@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose, choose_listed
-from eyevsai.models.family import Family, Variation
+from eyevsai.core.settings import Settings
+from eyevsai.models.base import Family, Variation
+
+if TYPE_CHECKING:
+    from eyevsai.models.learner import Learner
 
 FAMILIES = {
     "deep_v1": "eyevsai.models.deep_v1.settings",
@@ -16,7 +22,7 @@ FAMILIES = {
 }
 
 
-def family_of(name: str) -> Family:
+def get_family(name: str) -> Family:
     """The declaration of a family, read without importing torch.
 
     Raises:
@@ -26,17 +32,17 @@ def family_of(name: str) -> Family:
     return declared
 
 
-def variation_of(family: str, name: str | None) -> tuple[str, Variation]:
+def get_variation(family: str, name: str | None) -> tuple[str, Variation]:
     """The named variation, or the family's first when `name` is None, with its name.
 
     Raises:
         UserError: no such family or variation; the message names the nearest.
     """
-    variations = family_of(family).variations
+    variations = get_family(family).variations
     if name is None:
         name = next(iter(variations))
     elif name not in variations:
-        owners = [other for other in FAMILIES if name in family_of(other).variations]
+        owners = [other for other in FAMILIES if name in get_family(other).variations]
         if owners:
             raise UserError(
                 f"{name!r} is a variation of {owners[0]}, not of {family}: add --model {owners[0]}."
@@ -45,13 +51,24 @@ def variation_of(family: str, name: str | None) -> tuple[str, Variation]:
     return name, variations[name]
 
 
-def choose_models(text: str) -> list[tuple[str, str]]:
+def select_models(text: str) -> list[tuple[str, str]]:
     """Family and variation of all models that a list such as `deep_v1,deep_v2/resnet` names, in the
     table's order.
 
     Raises:
         UserError: one is not known; the message names the nearest.
     """
-    pairs = [(family, name) for family in FAMILIES for name in family_of(family).variations]
+    pairs = [(family, name) for family in FAMILIES for name in get_family(family).variations]
     named = choose_listed("model", text, [*FAMILIES, *("/".join(pair) for pair in pairs)])
     return [pair for pair in pairs if pair[0] in named or "/".join(pair) in named]
+
+
+def build(
+    family: str, variation: str, settings: Settings, classes: Sequence[str], seed: int
+) -> Learner:
+    """A new learner, its initial weights drawn from `seed`."""
+    module, _, name = get_family(family).learner.partition(":")
+    learner: Learner = getattr(import_module(module), name)(
+        variation, settings, tuple(classes), seed
+    )
+    return learner

@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from eyevsai.evaluation.calibration import Bin, calibration_error, reliability, temper
+from eyevsai.evaluation.calibration import Bin, apply_temperature, calibration_error, reliability
 from eyevsai.evaluation.metrics import (
     Labels,
     Probabilities,
-    confusion,
-    score,
-    score_all,
-    score_classes,
+    all_metrics,
+    basic_metrics,
+    class_metrics,
+    confusion_matrix,
 )
-from eyevsai.evaluation.rejection import Selection
-from eyevsai.evaluation.uncertainty import Interval, accuracy_interval
+from eyevsai.evaluation.selective import SelectivePrediction
+from eyevsai.evaluation.significance import Interval, accuracy_interval
 
 PAIRS = 20  # of classes that are taken for each other: as many as a person reads
 
 
 @dataclass(frozen=True)
-class Judgement:
+class EvaluationResult:
     """What predictions are worth. `uncalibrated` are those before temperature scaling."""
 
     classes: tuple[str, ...]
@@ -35,7 +35,7 @@ class Judgement:
     speed: Mapping[str, float] = field(default_factory=dict)
     # accuracy by kind, at severity 0, 1, 2 and 3
     corrupted: Mapping[str, list[float]] = field(default_factory=dict)
-    selection: Selection | None = None
+    selection: SelectivePrediction | None = None
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
@@ -54,15 +54,15 @@ class Judgement:
         """Of the accuracy."""
         return accuracy_interval(self.correct, self.seed)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Every figure by its name."""
         interval = self.interval
-        found = score_all(self.probabilities, self.labels) | {
+        found = all_metrics(self.probabilities, self.labels) | {
             "accuracy_low": interval.low,
             "accuracy_high": interval.high,
             "ece": calibration_error(self.probabilities, self.labels),
             "uncalibrated_ece": calibration_error(self.uncalibrated, self.labels),
-            "uncalibrated_loss": score(self.uncalibrated, self.labels)["loss"],
+            "uncalibrated_loss": basic_metrics(self.uncalibrated, self.labels)["loss"],
         }
         for kind, accuracies in self.corrupted.items():
             found |= {
@@ -82,19 +82,19 @@ class Judgement:
         """The reliability diagram."""
         return reliability(self.probabilities if calibrated else self.uncalibrated, self.labels)
 
-    def matrix(self) -> npt.NDArray[np.int64]:
+    def confusion_matrix(self) -> npt.NDArray[np.int64]:
         """The confusion matrix."""
-        return confusion(self.probabilities, self.labels)
+        return confusion_matrix(self.probabilities, self.labels)
 
-    def by_class(self) -> list[dict[str, float]]:
-        """See `score_classes`."""
-        return score_classes(self.probabilities, self.labels)
+    def metrics_by_class(self) -> list[dict[str, float]]:
+        """See `class_metrics`."""
+        return class_metrics(self.probabilities, self.labels)
 
-    def confused(self, count: int = PAIRS) -> list[tuple[str, str, int]]:
+    def most_confused(self, count: int = PAIRS) -> list[tuple[str, str, int]]:
         """At most `count` pairs of classes, true and predicted, that are taken for each other most
         often.
         """
-        matrix = self.matrix()
+        matrix = self.confusion_matrix()
         np.fill_diagonal(matrix, 0)
         order = np.argsort(-matrix, axis=None, kind="stable")[:count]
         pairs = [
@@ -109,4 +109,4 @@ class Judgement:
 
 def before_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
     """What the model said before its temperature was applied."""
-    return temper(probabilities, 1 / temperature)
+    return apply_temperature(probabilities, 1 / temperature)

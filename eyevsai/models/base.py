@@ -19,7 +19,7 @@ class Variation:
     settings: type[Settings]
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by budget
     papers: tuple[str, ...] = ()
-    decides_by_steps: bool = (
+    piecewise_constant: bool = (
         False  # as trees do: where a number falls on another side, the answer jumps
     )
 

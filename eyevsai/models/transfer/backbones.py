@@ -63,7 +63,7 @@ def _rename_lite(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Base:
+class Backbone:
     """A network as it was published, and how to take it apart.
 
     `classifier` is how the names of its own classifier's weights begin, which are not used.
@@ -134,11 +134,11 @@ def _stages_of_lite(network: Any) -> list[nn.Module]:
     ]
 
 
-BASES = {
-    "mobilenet_v2": Base(
+BACKBONES = {
+    "mobilenet_v2": Backbone(
         "torchvision", "mobilenet_v2", "classifier.", 1280, _stages_of_features(2, 4, 7, 14)
     ),
-    "efficientnet_lite0": Base(
+    "efficientnet_lite0": Backbone(
         "timm",
         "tf_efficientnet_lite0",
         "classifier.",
@@ -149,7 +149,7 @@ BASES = {
         HALF,
         "bicubic",
     ),
-    "efficientnet_b0": Base(
+    "efficientnet_b0": Backbone(
         "torchvision",
         "efficientnet_b0",
         "classifier.",
@@ -157,7 +157,7 @@ BASES = {
         _stages_of_features(2, 3, 4, 6),
         interpolation="bicubic",
     ),
-    "efficientnet_b1": Base(
+    "efficientnet_b1": Backbone(
         "torchvision",
         "efficientnet_b1",
         "classifier.",
@@ -165,10 +165,12 @@ BASES = {
         _stages_of_features(2, 3, 4, 6),
         interpolation="bicubic",
     ),
-    "resnet50": Base("torchvision", "resnet50", "fc.", 2048, _stages_of_resnet),
-    "resnet101": Base("torchvision", "resnet101", "fc.", 2048, _stages_of_resnet),
-    "vgg16": Base("torchvision", "vgg16", "classifier.", 512, _stages_of_features(5, 10, 17, 24)),
-    "densenet121": Base(
+    "resnet50": Backbone("torchvision", "resnet50", "fc.", 2048, _stages_of_resnet),
+    "resnet101": Backbone("torchvision", "resnet101", "fc.", 2048, _stages_of_resnet),
+    "vgg16": Backbone(
+        "torchvision", "vgg16", "classifier.", 512, _stages_of_features(5, 10, 17, 24)
+    ),
+    "densenet121": Backbone(
         "torchvision", "densenet121", "classifier.", 1024, _stages_of_densenet, _rename_densenet
     ),
 }

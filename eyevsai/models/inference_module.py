@@ -10,7 +10,7 @@ from eyevsai.data.exportable_resize import ExportableResize
 from eyevsai.data.preprocessing import Preprocessing
 
 
-class Graph(nn.Module):
+class InferenceModule(nn.Module):
     """From N,H,W,3 uint8 of one size, any one, to N,C float32 probabilities; `classify` takes crops
     N,S,S,3 uint8.
     """

@@ -17,7 +17,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.extras import install_command, missing_extra
 from eyevsai.core.hashing import hash_file
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.models.transfer.bases import Base
+from eyevsai.models.transfer.backbones import Backbone
 from eyevsai.models.transfer.settings import INTERPOLATIONS, OFFLINE, TransferSettings, parse_color
 
 log = logging.getLogger("eyevsai")
@@ -28,12 +28,12 @@ LITE_PACKAGE, LITE_FILE = (
     "models/efficientnet-lite0-57934424.pth",
 )
 # keys under which training scripts keep a state dict
-HOLDERS = ("state_dict", "model_state_dict", "model")
+NESTED_KEYS = ("state_dict", "model_state_dict", "model")
 SHOWN = 4  # names in a message
 FOREIGN = ("Unsupported global", "Unsupported class", "TorchScript")  # what torch refuses to run
 
 
-def find_weights(base: Base, choice: str) -> Path | None:
+def find_weights(backbone: Backbone, choice: str) -> Path | None:
     """The file of `--weights`, downloaded where it has to be; None for weights of chance.
 
     Raises:
@@ -49,10 +49,10 @@ def find_weights(base: Base, choice: str) -> Path | None:
                 "file."
             )
         return path
-    return _find_packaged() if base.library == "timm" else _download(base)
+    return _find_packaged() if backbone.library == "timm" else _download(backbone)
 
 
-def load_weights(base: Base, network: nn.Module, path: Path) -> None:
+def load_weights(backbone: Backbone, network: nn.Module, path: Path) -> None:
     """Gives `network`, as `base` builds it, the weights in a file; those of its own classifier are
     left out.
 
@@ -61,7 +61,7 @@ def load_weights(base: Base, network: nn.Module, path: Path) -> None:
             message
             names the weights that are missing and those that are of no use.
     """
-    tensors = {base.rename(name): tensor for name, tensor in read_tensors(path).items()}
+    tensors = {backbone.rename(name): tensor for name, tensor in read_tensors(path).items()}
     unusable = [name for name, tensor in tensors.items() if not _is_usable(tensor)]
     if unusable:
         raise UserError(
@@ -70,9 +70,9 @@ def load_weights(base: Base, network: nn.Module, path: Path) -> None:
     wanted = {
         name: tensor
         for name, tensor in network.state_dict().items()
-        if not name.startswith(base.classifier)
+        if not name.startswith(backbone.classifier)
     }
-    tensors = _as_named_in(wanted, tensors, base)
+    tensors = _match_names(wanted, tensors, backbone)
     # old files have none
     counters = {name for name in wanted if name.endswith("num_batches_tracked")}
     missing = [name for name in wanted if name not in tensors and name not in counters]
@@ -89,13 +89,13 @@ def load_weights(base: Base, network: nn.Module, path: Path) -> None:
     if any(names for _, names in found):
         said = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in found if names)
         raise UserError(
-            f"{path} does not hold the weights of {base.name}. Of {len(wanted)} names, {said}."
+            f"{path} does not hold the weights of {backbone.name}. Of {len(wanted)} names, {said}."
         )
     network.load_state_dict(network.state_dict() | tensors)
 
 
 def declare_preprocessing(
-    base: Base, settings: TransferSettings, path: Path | None
+    backbone: Backbone, settings: TransferSettings, path: Path | None
 ) -> Preprocessing:
     """How images are prepared for the weights: as flags say, else a JSON file beside them, else as
     the base's own.
@@ -103,7 +103,7 @@ def declare_preprocessing(
     Raises:
         UserError: the JSON file says something that cannot be.
     """
-    own = Preprocessing(settings.image_size, base.mean, base.std, base.interpolation)
+    own = Preprocessing(settings.image_size, backbone.mean, backbone.std, backbone.interpolation)
     if settings.weights not in (IMAGENET, NONE) and path is not None:
         own = replace(own, **_read_beside(path.with_suffix(".json")))
     return replace(
@@ -149,7 +149,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
-    for holder in HOLDERS:
+    for holder in NESTED_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(holder), Mapping):
             content = content[holder]
     if (
@@ -163,14 +163,14 @@ def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def _as_named_in(
-    wanted: Iterable[str], tensors: dict[str, Tensor], base: Base
+def _match_names(
+    wanted: Iterable[str], tensors: dict[str, Tensor], backbone: Backbone
 ) -> dict[str, Tensor]:
     """The tensors without the classifier's; a file of `network.features` alone names them without
     that prefix.
     """
     tensors = {
-        name: tensor for name, tensor in tensors.items() if not name.startswith(base.classifier)
+        name: tensor for name, tensor in tensors.items() if not name.startswith(backbone.classifier)
     }
     if not set(tensors) & set(wanted) and any(name.startswith("features.") for name in wanted):
         return {f"features.{name}": tensor for name, tensor in tensors.items()}
@@ -203,7 +203,7 @@ def _read_beside(path: Path) -> dict[str, Any]:
     return found
 
 
-def _download(base: Base) -> Path:
+def _download(base: Backbone) -> Path:
     """torchvision's file, checked against the hash in its name."""
     from torchvision.models import get_model_weights
 

@@ -11,7 +11,7 @@ from eyevsai.evaluation.metrics import Labels, Probabilities
 
 
 @dataclass(frozen=True)
-class Selection:
+class SelectivePrediction:
     """What is answered when only predictions of at least `threshold` are: which share, and how much
     of it is right.
     """
@@ -21,18 +21,20 @@ class Selection:
     precision: float
 
 
-def select(probabilities: Probabilities, labels: Labels, threshold: float) -> Selection:
+def evaluate_threshold(
+    probabilities: Probabilities, labels: Labels, threshold: float
+) -> SelectivePrediction:
     """Coverage and precision at a threshold of confidence; precision 1 where nothing is
     answered.
     """
     answered = probabilities.max(axis=1) >= threshold
     correct = (probabilities.argmax(axis=1) == labels)[answered]
-    return Selection(
+    return SelectivePrediction(
         threshold, float(answered.mean()), float(correct.mean()) if len(correct) else 1.0
     )
 
 
-def curve(
+def coverage_curve(
     probabilities: Probabilities, labels: Labels
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Coverage and precision when the most confident 1, 2, ... N predictions are answered."""
@@ -48,7 +50,7 @@ def find_threshold(probabilities: Probabilities, labels: Labels, precision: floa
     """
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
-    _, precisions = curve(probabilities, labels)
+    _, precisions = coverage_curve(probabilities, labels)
     ranked = confidence[order]
     # equal confidences are answered together or not at all
     last_of_equals = np.append(ranked[1:] < ranked[:-1], True)

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-S = TypeVar("S", bound="State")
+S = TypeVar("S", bound="TensorModule")
 
 
-class State(nn.Module):
+class TensorModule(nn.Module):
     """A module whose tensors are given, whatever their shapes."""
 
     def __init__(self, **tensors: Tensor) -> None:

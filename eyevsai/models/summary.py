@@ -16,13 +16,13 @@ class Layer:
     """One part of a model, the shape it gives for one image, and how many numbers it learns."""
 
     name: str
-    kind: str
+    type: str
     shape: tuple[int, ...]
     parameters: int
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ModelSummary:
     """The parts of a model in the order in which an image passes them.
 
     `flops` counts the floating-point operations of one image, a multiplication and its addition as
@@ -35,7 +35,7 @@ class Anatomy:
 
 
 @torch.no_grad()
-def examine_network(network: nn.Module, image_size: int) -> Anatomy:
+def summarize(network: nn.Module, image_size: int) -> ModelSummary:
     """Sends one image of `image_size` pixels a side through a network and notes what it passes."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -57,7 +57,7 @@ def examine_network(network: nn.Module, image_size: int) -> Anatomy:
         network.train(training)
     parameters = sum(weight.numel() for weight in network.parameters())
     passed = [layers[name] for name, _ in named if name in layers]
-    return Anatomy(passed, parameters, int(counter.get_total_flops()))
+    return ModelSummary(passed, parameters, int(counter.get_total_flops()))
 
 
 def _note(name: str, layers: dict[str, Layer]) -> Callable[[nn.Module, object, Tensor], None]:

@@ -1,0 +1,135 @@
+"""Writes a learner to a folder and reads it back: weights in safetensors, the rest in JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from eyevsai.core.errors import UserError
+from eyevsai.core.hashing import hash_file
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.models.factory import build, get_variation
+from eyevsai.models.learner import Learner
+
+WEIGHTS, CONFIG, FORMAT = "model.safetensors", "model.json", 2
+
+
+CHECKSUM, SEALED = "card_sha256", 2  # the format from which on cards have one
+
+
+def save(learner: Learner, folder: Path) -> None:
+    """Writes `model.safetensors` and `model.json` into `folder`, which is made if it is not
+    there.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: tensor.contiguous().cpu() for name, tensor in learner.tensors().items()},
+        folder / WEIGHTS,
+    )
+    card = {
+        "format": FORMAT,
+        "family": learner.family,
+        "variation": learner.variation,
+        "settings": vars(learner.settings),
+        "classes": learner.classes,
+        "preprocessing": learner.preprocessing.to_json(),
+        "temperature": learner.temperature,
+        "pruned": learner.pruned,
+        "sha256": hash_file(folder / WEIGHTS),
+    }
+    (folder / CONFIG).write_text(
+        json.dumps(add_checksum(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def add_checksum(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card with the SHA-256 of all else that it says."""
+    said = {name: value for name, value in card.items() if name != CHECKSUM}
+    return said | {CHECKSUM: hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
+
+
+def load(folder: Path) -> Learner:
+    """The learner that `save` wrote into `folder`.
+
+    Raises:
+        UserError: the folder holds no model, one of a newer format, or one whose checksum fails.
+    """
+    card = read_config(folder)
+    try:
+        _check_weights(folder / WEIGHTS, card["sha256"])
+        _, variation = get_variation(card["family"], card["variation"])
+        settings = variation.settings(**card["settings"])
+        learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
+        learner.preprocessing = Preprocessing.from_json(card["preprocessing"])
+        learner.temperature = float(card.get("temperature", 1.0))
+        learner.pruned = float(card.get("pruned", 0.0))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder} holds no eyevsai model: {CONFIG} does not say what one is ({error})."
+        ) from error
+    learner.load_tensors(_read_weights(folder / WEIGHTS))
+    return learner
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What `save` wrote of a learner besides its tensors.
+
+    Raises:
+        UserError: it is not there, of a newer format, or not what was saved.
+    """
+    try:
+        card: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        newer = card["format"] > FORMAT
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} holds no eyevsai model: {CONFIG} cannot be read ({error})."
+        ) from error
+    if newer:
+        raise UserError(
+            f"{folder} was saved by a newer eyevsai (format {card['format']}). Upgrade eyevsai."
+        )
+    if card["format"] >= SEALED and card != add_checksum(card):
+        raise UserError(
+            f"{folder / CONFIG} is not the file that was saved: its SHA-256 differs. Fetch it "
+            "again."
+        )
+    return card
+
+
+def check_weights(folder: Path) -> str:
+    """Return the SHA-256 of the weights that `save` wrote into `folder`.
+
+    Raises:
+        UserError: the weights or the card are not the files that were saved.
+    """
+    digest = str(read_config(folder)["sha256"])
+    _check_weights(folder / WEIGHTS, digest)
+    return digest
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} holds no tensors: it is no safetensors file ({error}).") from error
+
+
+def _check_weights(path: Path, expected: str) -> None:
+    try:
+        found = hash_file(path)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    if found != expected:
+        raise UserError(
+            f"{path} is not the file that was saved: its SHA-256 differs. Fetch it again."
+        )
