@@ -33,7 +33,7 @@ LEAST_S = 0.5  # of a turn
 
 
 def _source(family: str, variation: str, size: int):  # type: ignore[no-untyped-def]
-    from eyevsai.formats.format import Source
+    from eyevsai.formats.base import ExportSource
     from eyevsai.models.factory import build, get_family
 
     settings: Any = get_family(family).variations[variation].settings
@@ -43,7 +43,7 @@ def _source(family: str, variation: str, size: int):  # type: ignore[no-untyped-
     )
     side = learner.preprocessing.short_side_px
     images = np.random.default_rng(0).integers(0, 256, (4 * BATCH, side, side, 3), dtype=np.uint8)
-    return Source(learner, "0" * 64, None, lambda: images)
+    return ExportSource(learner, "0" * 64, None, lambda: images)
 
 
 def _eager(source) -> Callable[[], object]:  # type: ignore[no-untyped-def]
@@ -73,8 +73,8 @@ def _rate(ask: Callable[[], object]) -> float:
 
 def measure_speed(family: str, variation: str, size: int) -> None:
     """One table: eager and all exports of one network."""
-    from eyevsai.formats.formats import format_of
-    from eyevsai.formats.opening import OpenedExport
+    from eyevsai.formats.factory import get_format
+    from eyevsai.formats.load import ExportedModel
 
     source = _source(family, variation, size)
     learner, images = source.learner, source.calibration()[:BATCH]
@@ -87,9 +87,9 @@ def measure_speed(family: str, variation: str, size: int) -> None:
         for name in TIMED:
             folder = Path(place) / name
             folder.mkdir()
-            form = format_of(name)
+            form = get_format(name)
             form.write(source, folder)
-            opened = OpenedExport(about, form.open(folder))
+            opened = ExportedModel(about, form.open(folder))
             works[name] = lambda opened=opened: opened.predict_proba(images)  # type: ignore[misc]
         rates: dict[str, list[float]] = {name: [] for name in works}
         for work in works.values():
@@ -112,16 +112,16 @@ def measure_exporting() -> None:
     """Seconds of each export of deep_v1 at 128 px with its gate on 200 images, raw ones of 500 x
     375 pixels.
     """
-    from eyevsai.formats.exporting import export
-    from eyevsai.formats.formats import FORMATS
-    from eyevsai.formats.parity import Corpus
+    from eyevsai.formats.export import export
+    from eyevsai.formats.factory import FORMATS
+    from eyevsai.formats.parity import ReferenceData
 
     source = _source("deep_v1", "standard", 128)
     side, random = source.learner.preprocessing.short_side_px, np.random.default_rng(0)
     squares = random.integers(0, 256, (200, side, side, 3), dtype=np.uint8)
     raw = [random.integers(0, 256, (375, 500, 3), dtype=np.uint8) for _ in range(200)]
     labels = source.learner.predict_proba(list(squares)).argmax(1)
-    corpus = Corpus(
+    corpus = ReferenceData(
         source.learner,
         [str(number) for number in range(200)],
         squares,
@@ -146,9 +146,9 @@ def measure_shallow() -> None:
     """JPEG files a second through the ONNX export of svm_hog_lbp, fitted to the union of the
     photographs.
     """
-    from eyevsai.formats.exporting import export
-    from eyevsai.formats.format import Source
-    from eyevsai.formats.parity import Corpus
+    from eyevsai.formats.base import ExportSource
+    from eyevsai.formats.export import export
+    from eyevsai.formats.parity import ReferenceData
     from eyevsai.jobs.predict import predict
     from eyevsai.models.factory import build, get_family
 
@@ -168,14 +168,14 @@ def measure_shallow() -> None:
             for image in data.test.images(range(32))
         ]
     )
-    corpus = Corpus(
+    corpus = ReferenceData(
         learner, [str(number) for number in range(32)], squares, lambda: squares, lambda: []
     )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "onnx"
         export(
             "onnx",
-            Source(learner, "0" * 64, None, lambda: squares),
+            ExportSource(learner, "0" * 64, None, lambda: squares),
             corpus,
             folder,
             "models:/benchmark/1",

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from eyevsai.data.dataset import Split
 from eyevsai.data.pixel_cache import Pixels
-from eyevsai.models.factory import family_of
+from eyevsai.models.factory import get_family
 from eyevsai.models.learner import build
 import torch
 family, variation, efficient = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
-settings = family_of(family).variations[variation].settings(
+settings = get_family(family).variations[variation].settings(
     epochs=1, batch_size=64, image_size=96, precision="float32", memory_efficient=efficient
 )
 learner = build(family, variation, settings, tuple("abc"), seed=0)

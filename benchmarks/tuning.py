@@ -40,7 +40,7 @@ def main() -> None:
 
         config = compose_tune(given)
         tune(config)
-        trials = open_study(config).study.counted()
+        trials = open_study(config).study.counted_trials()
         began, ended = trials[0].datetime_start, trials[-1].datetime_complete
         assert began is not None
         assert ended is not None

@@ -215,7 +215,7 @@ def describe(context: typer.Context, as_json: Json = False, **given: Any) -> Non
     own = {} if "dataset" in given else {"data": "any"}
     composed = config.compose_train(own | given).model
     from eyevsai.jobs.describe import describe as job
-    from eyevsai.reports.card import render_card
+    from eyevsai.reports.model_card import render_card
 
     described = job(composed, num_classes)
     print(json.dumps(described, indent=2) if as_json else render_card(described))

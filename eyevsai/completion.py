@@ -16,7 +16,7 @@ from eyevsai import config
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Setting
 from eyevsai.data.catalog import list_datasets
-from eyevsai.formats.formats import ALL, FORMATS
+from eyevsai.formats.factory import ALL, FORMATS
 from eyevsai.models.factory import FAMILIES, get_family
 
 # of a flag, by the values of those typed before it

@@ -88,7 +88,8 @@ def check(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
         print(found.describe_classes())
         groups, pairs = len(report["duplicates"]), len(found.conflicts)
         print(
-            f"{len(found.bad)} bad, {len(found.wrong_extension)} misnamed; {groups} groups of "
+            f"{len(found.bad)} bad, {len(found.wrong_extension)} with a wrong extension; "
+            f"{groups} groups of "
             "duplicates, "
             f"{len(found.left_out)} left out; {pairs} pairs alike in two classes"
         )
@@ -99,7 +100,7 @@ def check(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
         for file, record in found.bad:
             print(f"bad        {file.path}: {record.error}")
         for file, record in found.wrong_extension:
-            print(f"misnamed   {file.path} is {record.kind}")
+            print(f"wrong extension  {file.path} is {record.kind}")
         for group in report["duplicates"]:
             print(
                 f"{'equal     ' if group['exact'] else 'alike     '} {'  '.join(group['images'])}"

@@ -92,7 +92,7 @@ def export(as_json: Json = False, **given: Any) -> None:
         print(json.dumps([each.to_json() for each in done], indent=2))
         return
     for each in done:
-        figures = ", ".join(f"{name} {value:.3g}" for name, value in each.verdict.figures.items())
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in each.verdict.metrics.items())
         print(
             f"{each.format}: {each.uri}, {each.size_bytes / 1e6:.1f} MB, in {each.seconds:.0f} "
             f"s\n  {figures}"

@@ -134,7 +134,7 @@ class CuratedDataset:
             "images": len(self.samples),
             "classes": self.counts,
             "bad": [{"image": file.name, "reason": record.error} for file, record in self.bad],
-            "misnamed": [
+            "wrong_extension": [
                 {"image": file.name, "format": record.kind} for file, record in self.wrong_extension
             ],
             "duplicates": [

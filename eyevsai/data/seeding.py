@@ -12,7 +12,7 @@ import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose: `seed_for(0, "order", epoch)`."""
+    """A 63-bit seed for one purpose: `derive_seed(0, "order", epoch)`."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

@@ -13,17 +13,17 @@ from typing import Any
 from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
 from eyevsai.core.version import VERSION
-from eyevsai.formats.format import Source
-from eyevsai.formats.formats import FORMATS
-from eyevsai.formats.manifest_fields import AGAIN, check_fields
-from eyevsai.formats.parity import Verdict
+from eyevsai.formats.base import ExportSource
+from eyevsai.formats.factory import FORMATS
+from eyevsai.formats.manifest_schema import AGAIN, validate_manifest
+from eyevsai.formats.parity import ParityResult
 
 MANIFEST = "manifest.json"
 RUNTIMES = ("torch", "onnx", "onnxruntime", "openvino", "tensorflow-cpu")
 
 
 def write_manifest(
-    folder: Path, name: str, source: Source, verdict: Verdict, model_uri: str
+    folder: Path, name: str, source: ExportSource, verdict: ParityResult, model_uri: str
 ) -> dict[str, Any]:
     """Writes the manifest of the export of format `name` that lies in `folder`, and returns it."""
     learner = source.learner
@@ -37,7 +37,7 @@ def write_manifest(
         "preprocessing": learner.preprocessing.to_json(),
         "settings": dict(vars(learner.settings)),
         "threshold": source.threshold,
-        "parity": verdict.figures,
+        "parity": verdict.metrics,
         "versions": {"eyevsai": VERSION, **_installed()},
         "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in _files(folder)},
     }
@@ -59,7 +59,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds no export: {MANIFEST} cannot be read ({error})."
         ) from error
-    check_fields(manifest, str(folder / MANIFEST))
+    validate_manifest(manifest, str(folder / MANIFEST))
     if manifest["format"] not in FORMATS:
         raise UserError(
             f"{folder} holds no export that this eyevsai knows: its format is "
@@ -78,7 +78,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_agreement(folder: Path, manifest: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def check_manifest(folder: Path, manifest: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Raises UserError when the manifest says something else than what the exported file itself is
     `known` to say.
     """

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.evaluation.metrics import Probabilities
-from eyevsai.formats.format import Format, Pixels, Runtime, Source
-from eyevsai.formats.shortcut import with_shortcut
+from eyevsai.formats.base import ExportSource, Format, Pixels, Runtime
+from eyevsai.formats.skip_resize import add_resize_skip
 from eyevsai.formats.tracing import INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ class Onnx(Format):
 
     name = "onnx"
 
-    def write(self, source: Source, folder: Path) -> None:
+    def write(self, source: ExportSource, folder: Path) -> None:
         """See `Format.write`."""
         import onnx
 
-        onnx.save(with_shortcut(to_onnx(source), source.learner.preprocessing), folder / MODEL)
+        onnx.save(add_resize_skip(to_onnx(source), source.learner.preprocessing), folder / MODEL)
 
     def open(self, folder: Path) -> Runtime:
         """See `Format.open`."""
@@ -78,7 +78,7 @@ class OnnxRuntime:
         return bool(self.session.get_modelmeta().producer_name == QUANTIZER)
 
 
-def to_onnx(source: Source) -> onnx.ModelProto:
+def to_onnx(source: ExportSource) -> onnx.ModelProto:
     """The model's graph; classes, preprocessing and threshold stand in its metadata."""
     import onnx
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eyevsai.formats.format import Pixels, Source
+from eyevsai.formats.base import ExportSource, Pixels
 from eyevsai.formats.onnx import INT8, MODEL, Onnx, to_onnx
-from eyevsai.formats.shortcut import with_shortcut
+from eyevsai.formats.skip_resize import add_resize_skip
 from eyevsai.formats.tracing import INPUT, quietly
 
 # Resizing and softmax stay as they are; an activation that did too would have to be converted to
@@ -28,13 +28,13 @@ class OnnxInt8(Onnx):
     points = 1.0
     agreement = 0.97
 
-    def write(self, source: Source, folder: Path) -> None:
+    def write(self, source: ExportSource, folder: Path) -> None:
         """See `Format.write`."""
         import onnx
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
         whole, folded = folder / "whole.onnx", folder / "folded.onnx"
-        onnx.save(with_shortcut(to_onnx(source), source.learner.preprocessing), whole)
+        onnx.save(add_resize_skip(to_onnx(source), source.learner.preprocessing), whole)
         _fold(whole, folded)
         with quietly():
             quantize_static(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from eyevsai.evaluation.metrics import Probabilities
-from eyevsai.formats.format import Format, Pixels, Runtime, Source
+from eyevsai.formats.base import ExportSource, Format, Pixels, Runtime
 from eyevsai.formats.onnx import to_onnx
 from eyevsai.formats.tracing import CROPS
 
@@ -30,7 +30,7 @@ class OpenVino(Format):
     extra = ("openvino", "openvino")
     precision: ClassVar[str] = "f32"
 
-    def write(self, source: Source, folder: Path) -> None:
+    def write(self, source: ExportSource, folder: Path) -> None:
         """See `Format.write`."""
         import openvino
 

@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from eyevsai.core.progress import track
 from eyevsai.evaluation.metrics import Labels, Probabilities
-from eyevsai.formats.format import Pixels, Runtime
+from eyevsai.formats.base import Pixels, Runtime
 from eyevsai.models.learner import Learner
 
 BATCHES = (1, 7, 32)
 
 
 @dataclass(frozen=True)
-class Corpus:
+class ReferenceData:
     """A model and images of its test split, by which its exports are held against it; it is asked
     once for all.
     """
@@ -54,10 +54,10 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ParityResult:
     """What was measured of an export, and why it is refused, if it is."""
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     failures: list[str] = field(default_factory=list)
 
 
@@ -73,15 +73,15 @@ class Bounds:
     agreement: float = 1.0
 
 
-class Gate(ABC):
+class ParityCheck(ABC):
     """Judges an export."""
 
     @abstractmethod
-    def judge(self, runtime: Runtime, corpus: Corpus) -> Verdict:
+    def check(self, runtime: Runtime, corpus: ReferenceData) -> ParityResult:
         """Figures and failures of the export that `runtime` opened."""
 
 
-class ParityGate(Gate):
+class ExactParityCheck(ParityCheck):
     """An export has to give the model's probabilities, in batches of any size.
 
     `tolerance` is for the same resized pixels. A model that decides by steps, as trees do, may fall
@@ -97,9 +97,9 @@ class ParityGate(Gate):
             tolerance, self.STEPS if steps else tolerance, share=0.99 if steps else 1.0
         )
 
-    def judge(self, runtime: Runtime, corpus: Corpus) -> Verdict:
+    def check(self, runtime: Runtime, corpus: ReferenceData) -> ParityResult:
         """See `Gate.judge`."""
-        verdict = Verdict({"images": len(corpus.names)})
+        verdict = ParityResult({"images": len(corpus.names)})
         for batch in BATCHES:
             found = np.concatenate(list(_predict(runtime, corpus.resized, batch)))
             compared = (
@@ -108,10 +108,10 @@ class ParityGate(Gate):
                 corpus.expected,
                 found,
             )
-            _hold(verdict, corpus, compared, self.resized)
+            _compare(verdict, corpus, compared, self.resized)
             if verdict.failures:  # of another size they would say the same again
                 break
-        _hold(
+        _compare(
             verdict,
             corpus,
             ("From raw images", "raw_", corpus.raw_expected, _predict_raw(runtime, corpus)),
@@ -120,7 +120,7 @@ class ParityGate(Gate):
         return verdict
 
 
-class AccuracyGate(Gate):
+class AccuracyParityCheck(ParityCheck):
     """An export that computes in fewer bits has to be right about as often as the model, and to
     agree with it.
 
@@ -134,7 +134,7 @@ class AccuracyGate(Gate):
     def __init__(self, points: float, agreement: float) -> None:
         self.points, self.agreement = points, agreement
 
-    def judge(self, runtime: Runtime, corpus: Corpus) -> Verdict:
+    def check(self, runtime: Runtime, corpus: ReferenceData) -> ParityResult:
         """See `Gate.judge`."""
         said = [
             (runtime.predict_proba(images).argmax(1), labels) for images, labels in corpus.test()
@@ -170,7 +170,7 @@ class AccuracyGate(Gate):
                 f"{len(raw)}; "
                 f"{wanted:.1%} are wanted."
             )
-        return Verdict(figures, failures)
+        return ParityResult(figures, failures)
 
 
 def _predict(runtime: Runtime, images: Pixels, batch: int) -> Iterator[Probabilities]:
@@ -179,14 +179,14 @@ def _predict(runtime: Runtime, images: Pixels, batch: int) -> Iterator[Probabili
         yield runtime.predict_proba(images[start : start + batch])
 
 
-def _predict_raw(runtime: Runtime, corpus: Corpus) -> Probabilities:
+def _predict_raw(runtime: Runtime, corpus: ReferenceData) -> Probabilities:
     images = track(corpus.raw(), "Comparing raw images", total=len(corpus.names))
     return np.concatenate([runtime.predict_proba(image[None]) for image in images])
 
 
-def _hold(
-    verdict: Verdict,
-    corpus: Corpus,
+def _compare(
+    verdict: ParityResult,
+    corpus: ReferenceData,
     compared: tuple[str, str, Probabilities, Probabilities],
     bounds: Bounds,
 ) -> None:
@@ -200,18 +200,18 @@ def _hold(
             f"{expected.shape}."
         )
         return
-    apart = _apart(expected, found)
+    apart = _abs_diff(expected, found)
     largest = apart.max(1)
     within = float((largest <= bounds.most).mean())
-    agreement = float(_agree(expected, found, bounds.most).mean())
+    agreement = float(_agreement(expected, found, bounds.most).mean())
     measured = (
         (max, "max_difference", float(largest.max())),
         (min, "share_within", within),
         (min, "top1_agreement", agreement),
     )
     for worse, figure, value in measured:
-        known = verdict.figures.get(f"{prefix}{figure}", value)
-        verdict.figures[f"{prefix}{figure}"] = worse(known, value)
+        known = verdict.metrics.get(f"{prefix}{figure}", value)
+        verdict.metrics[f"{prefix}{figure}"] = worse(known, value)
     row = int(largest.argmax())
     column = int(apart[row].argmax())
     where = (
@@ -236,12 +236,12 @@ def _hold(
         )
 
 
-def _apart(expected: Probabilities, found: Probabilities) -> npt.NDArray[np.float64]:
+def _abs_diff(expected: Probabilities, found: Probabilities) -> npt.NDArray[np.float64]:
     """N,C: how far two tables lie apart; infinitely where there is no number."""
     return np.nan_to_num(np.abs(found.astype(np.float64) - expected), nan=np.inf)
 
 
-def _agree(expected: Probabilities, found: Probabilities, tie: float) -> npt.NDArray[np.bool_]:
+def _agreement(expected: Probabilities, found: Probabilities, tie: float) -> npt.NDArray[np.bool_]:
     """N: whether the export's class is the model's, or one that the model holds for as probable."""
     chosen = found.argmax(1)
     agree: npt.NDArray[np.bool_] = (

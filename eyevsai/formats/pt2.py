@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from eyevsai.evaluation.metrics import Probabilities
-from eyevsai.formats.format import Format, Pixels, Runtime, Source
+from eyevsai.formats.base import ExportSource, Format, Pixels, Runtime
 from eyevsai.formats.tracing import quietly
 
 MODEL = "model.pt2"
@@ -20,7 +20,7 @@ class Pt2(Format):
     networks_only = True
     can_hold_code = True  # torch.export.load unpickles what the archive says is a pickle
 
-    def write(self, source: Source, folder: Path) -> None:
+    def write(self, source: ExportSource, folder: Path) -> None:
         """See `Format.write`."""
         import torch
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.evaluation.metrics import Probabilities
-from eyevsai.formats.format import Format, Pixels, Runtime, Source
+from eyevsai.formats.base import ExportSource, Format, Pixels, Runtime
 from eyevsai.models.learner import Learner
 from eyevsai.models.serialization import load, save
 
@@ -30,7 +30,7 @@ class PyTorch(Format):
     name = "pytorch"
     networks_only = True
 
-    def write(self, source: Source, folder: Path) -> None:
+    def write(self, source: ExportSource, folder: Path) -> None:
         """See `Format.write`."""
         import torch
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Doc, Parameter, Range
 from eyevsai.evaluation.settings import SourceModelSettings
-from eyevsai.formats.formats import ALL, FORMATS, names_of
+from eyevsai.formats.factory import ALL, FORMATS, parse_formats
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ExportSettings(SourceModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names_of(self.format)
+        parse_formats(self.format)
         if self.package is not None and not re.fullmatch(
             r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", self.package
         ):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eyevsai.evaluation.metrics import Probabilities
-from eyevsai.formats.format import Format, Pixels, Runtime, Source
+from eyevsai.formats.base import ExportSource, Format, Pixels, Runtime
 from eyevsai.formats.tracing import INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class TensorFlow(Format):
     extra = ("tensorflow", "tensorflow")
     tolerance = 1e-4
 
-    def write(self, source: Source, folder: Path) -> None:
+    def write(self, source: ExportSource, folder: Path) -> None:
         """See `Format.write`."""
         tf = _tensorflow()
         program = source.program
@@ -81,7 +81,7 @@ def compute(program: ExportedProgram, tensors: list[Any], images: Any) -> Any:
     """
     from torch.fx.node import map_arg
 
-    from eyevsai.formats.aten import OPERATIONS, unknown
+    from eyevsai.formats.aten_to_tf import OPERATIONS, unknown
 
     values: dict[Any, Any] = {}
     given = iter([*tensors, images])

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from eyevsai.formats.format import Runtime, Source
+from eyevsai.formats.base import ExportSource, Runtime
 from eyevsai.formats.onnx import CPU, MODEL, Onnx, OnnxRuntime, to_onnx
 from eyevsai.formats.tracing import INPUT
 
@@ -30,7 +30,7 @@ class TensorRt(Onnx):
     name = "tensorrt"
     networks_only = True
 
-    def write(self, source: Source, folder: Path) -> None:
+    def write(self, source: ExportSource, folder: Path) -> None:
         """See `Format.write`; says what cannot be tried on this machine."""
         # without a branch, of which an engine may not be made
         onnx.save(to_onnx(source), folder / MODEL)

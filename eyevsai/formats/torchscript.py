@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eyevsai.formats.format import Format, Runtime, Source
+from eyevsai.formats.base import ExportSource, Format, Runtime
 from eyevsai.formats.pt2 import TorchRuntime
 from eyevsai.formats.tracing import EXAMPLE, quietly
 
@@ -18,7 +18,7 @@ class TorchScript(Format):
     networks_only = True
     can_hold_code = True
 
-    def write(self, source: Source, folder: Path) -> None:
+    def write(self, source: ExportSource, folder: Path) -> None:
         """See `Format.write`."""
         import torch
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from eyevsai.evaluation.metric_names import TEST_ACCURACY, VALID_ACCURACY
-from eyevsai.formats.formats import EXPORTS, PASSED
+from eyevsai.formats.factory import EXPORTS, PASSED
 from eyevsai.jobs.registry import read_number, read_whole
 from eyevsai.models.factory import FAMILIES
-from eyevsai.reports.candidates import Candidate, Export, choose_versions, finite
-from eyevsai.reports.deployment import Reported
+from eyevsai.reports.model_versions import Export, ModelVersion, finite, select_versions
+from eyevsai.reports.readiness import ReadinessReport
 
 if TYPE_CHECKING:
     from eyevsai.registry.audit import Entry
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAMED = ("dataset", "model", "variation")  # the tags of a registered model that eyevsai trains
 
 
-def read_candidates(tracking_uri: str) -> list[Candidate]:
+def read_candidates(tracking_uri: str) -> list[ModelVersion]:
     """Every version that a training registered; what points at another one's model, as `registry
     best` makes it, is none of its own.
     """
@@ -51,8 +51,8 @@ def read_candidates(tracking_uri: str) -> list[Candidate]:
 
 
 def report_models(
-    tracking_uri: str, candidates: Iterable[Candidate], everything: Iterable[Candidate]
-) -> list[Reported]:
+    tracking_uri: str, candidates: Iterable[ModelVersion], everything: Iterable[ModelVersion]
+) -> list[ReadinessReport]:
     """The version that stands for each model of `candidates`, which are all versions of some
     models, beside what the newest one of its dataset knows, whichever model of `everything` that is
     of.
@@ -61,7 +61,7 @@ def report_models(
     from eyevsai.registry.models import open_registry
     from eyevsai.registry.versions import find_location
 
-    client, chosen = open_registry(tracking_uri), choose_versions(candidates)
+    client, chosen = open_registry(tracking_uri), select_versions(candidates)
     classes = Classes(tracking_uri)
     newest: dict[str, tuple[str, ...]] = {version.dataset: () for version, _ in chosen.values()}
     for each in sorted(
@@ -73,7 +73,7 @@ def report_models(
     for version, _ in chosen.values():
         classes.read(version)
     return [
-        Reported(
+        ReadinessReport(
             version,
             why,
             classes.of(version),
@@ -93,7 +93,7 @@ class Classes:
     tracking_uri: str
     of_data: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
 
-    def read(self, version: Candidate) -> tuple[str, ...]:
+    def read(self, version: ModelVersion) -> tuple[str, ...]:
         """Asks the version's run where nothing is known yet; a run that does not say leaves it to
         the next one.
         """
@@ -105,12 +105,12 @@ class Classes:
             )
         return self.of(version)
 
-    def of(self, version: Candidate) -> tuple[str, ...]:
+    def of(self, version: ModelVersion) -> tuple[str, ...]:
         """What is known; empty where its run is gone, or no run of its data says."""
         return self.of_data.get(_data_of(version), ()) if version.experiment_id else ()
 
 
-def _data_of(version: Candidate) -> tuple[str, str]:
+def _data_of(version: ModelVersion) -> tuple[str, str]:
     return version.dataset, version.fingerprint or version.run_id
 
 
@@ -120,13 +120,13 @@ def _describe(
     version: KnownVersion,
     run: Result | None,
     promotion: Entry | None,
-) -> Candidate:
+) -> ModelVersion:
     from eyevsai.registry.stages import stage_of
     from eyevsai.registry.versions import SIZE, THRESHOLD
     from eyevsai.tracking.search import IMPORTED
 
     tags, dataset = version.tags, model.tags["dataset"]
-    return Candidate(
+    return ModelVersion(
         key=version.name,
         dataset=dataset,
         family=model.tags["model"],
@@ -139,10 +139,10 @@ def _describe(
         registered_ms=version.created_ms,
         stage=stage_of(model, version.number) or "",
         has_model=IMPORTED not in tags and model.tags["model"] in FAMILIES,
-        took_s=run.took_s if run else None,
+        duration_s=run.took_s if run else None,
         metrics=finite(run.metrics if run else _metrics_of(tags)),
         exports=_read_exports(tracking_uri, version, run),
-        objections=_objections(promotion),
+        failed_checks=_objections(promotion),
         size_bytes=read_whole(tags.get(SIZE)),
         parameters=read_whole(tags.get("parameters")),
         image_size=read_whole(tags.get("image_size")),

@@ -81,7 +81,7 @@ def find_classes(
     of them has it.
     """
     from eyevsai.registry.models import STORE_ERRORS
-    from eyevsai.serving.package import MODEL_FOLDER, fetch_package
+    from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir
     from eyevsai.tracking.search import CLASSES, read_json
 
     found = read_classes(tags)
@@ -92,7 +92,7 @@ def find_classes(
             log.debug("The classes of run %s cannot be read", run_id, exc_info=True)
     if found is None:
         try:
-            found = tuple(read_config(fetch_package(uri) / MODEL_FOLDER)["classes"])
+            found = tuple(read_config(fetch_model_dir(uri) / MODEL_FOLDER)["classes"])
         except (UserError, KeyError):
             log.debug("The classes of %s cannot be read", uri, exc_info=True)
     return found

@@ -20,7 +20,7 @@ from eyevsai.jobs.subject import Subject, find_subject
 from eyevsai.store.backend import open_store
 
 if TYPE_CHECKING:
-    from eyevsai.reports.comparison_page import Sample
+    from eyevsai.reports.comparison_page import ComparedImage
     from eyevsai.tracking.search import FoundRun
 
 log = logging.getLogger("eyevsai")
@@ -178,7 +178,7 @@ def _differing(subjects: Sequence[Subject]) -> dict[str, list[Any]]:
 def _write_page(
     page: Path, comparison: Comparison, subjects: Sequence[Subject], predictions: Sequence[Rows]
 ) -> None:
-    from eyevsai.reports.comparison_page import Sample, render_comparison_page
+    from eyevsai.reports.comparison_page import ComparedImage, render_comparison_page
 
     try:
         items = {item.name: item for item in subjects[0].load_dataset().items}
@@ -186,9 +186,11 @@ def _write_page(
         log.warning("%s shows no images. %s", page, error)
         items = {}
 
-    def sample(name: str, first: Rows, second: Rows) -> Sample:
+    def sample(name: str, first: Rows, second: Rows) -> ComparedImage:
         key = f"{name} {items[name].record.digest}"
-        return Sample(decode(items[name].file.path), first[key][0], first[key][1], second[key][1])
+        return ComparedImage(
+            decode(items[name].file.path), first[key][0], first[key][1], second[key][1]
+        )
 
     sheets = []
     for pair, others in zip(comparison.pairs, predictions[1:], strict=True):

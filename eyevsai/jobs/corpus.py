@@ -14,15 +14,15 @@ from eyevsai.data.dataset import Data, Split
 from eyevsai.data.decode import decode
 from eyevsai.data.seeding import derive_seed
 from eyevsai.evaluation.metrics import Labels
-from eyevsai.formats.format import Pixels
-from eyevsai.formats.parity import Corpus
+from eyevsai.formats.base import Pixels
+from eyevsai.formats.parity import ReferenceData
 from eyevsai.jobs.subject import Subject
 from eyevsai.models.learner import Learner
 
 AT_ONCE = 32  # images that are judged together
 
 
-def draw_corpus(subject: Subject, learner: Learner, data: Data, count: int) -> Corpus:
+def draw_corpus(subject: Subject, learner: Learner, data: Data, count: int) -> ReferenceData:
     """Images of the test split, as they lie in the cache and as they were.
 
     Raises:
@@ -38,7 +38,7 @@ def draw_corpus(subject: Subject, learner: Learner, data: Data, count: int) -> C
     items = [data.dataset.items[data.test.rows[place]] for place in places]
     resized = squares(data.test, places, learner)
     depth = learner.preprocessing.depth
-    return Corpus(
+    return ReferenceData(
         learner,
         [item.name for item in items],
         resized,

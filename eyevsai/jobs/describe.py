@@ -6,7 +6,7 @@ from typing import Any
 
 from eyevsai.config import ModelConfig
 from eyevsai.models.factory import build
-from eyevsai.reports.card import describe_model
+from eyevsai.reports.model_card import describe_model
 
 
 def describe(model: ModelConfig, num_classes: int) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.hashing import hash_file
 from eyevsai.data.dataset import Data
-from eyevsai.formats.exporting import export as export_one
-from eyevsai.formats.format import Pixels, Source
-from eyevsai.formats.formats import EXPORTS, PASSED, REFUSED, asks_all, format_of, names_of
+from eyevsai.formats.base import ExportSource, Pixels
+from eyevsai.formats.export import export as export_one
+from eyevsai.formats.factory import EXPORTS, PASSED, REFUSED, get_format, is_all, parse_formats
 from eyevsai.formats.manifest import MANIFEST
-from eyevsai.formats.parity import Corpus, Verdict
+from eyevsai.formats.parity import ParityResult, ReferenceData
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.jobs.corpus import draw, draw_corpus, squares
 from eyevsai.jobs.opening import open_swept_store, start_job
@@ -47,7 +47,7 @@ class Exported:
 
     format: str
     uri: str
-    verdict: Verdict
+    verdict: ParityResult
     size_bytes: int
     seconds: float
 
@@ -59,7 +59,7 @@ class Exported:
             "size_bytes": self.size_bytes,
             "seconds": self.seconds,
         }
-        return about | {"figures": self.verdict.figures}
+        return about | {"figures": self.verdict.metrics}
 
 
 def export(
@@ -103,8 +103,8 @@ class Leaving:
 
     subject: Subject
     names: list[str]
-    source: Source
-    corpus: Corpus
+    source: ExportSource
+    corpus: ReferenceData
     state_root: Path
     output: Path | None
 
@@ -148,7 +148,7 @@ class Leaving:
         if failures and has_files(subject.tracking_uri, keeper, f"{EXPORTS}/{name}"):
             failures[-1] += f" An earlier one, which passed, stays: {uri}"
         return Exported(
-            name, uri, Verdict(verdict.figures, failures), size_bytes, time.monotonic() - began
+            name, uri, ParityResult(verdict.metrics, failures), size_bytes, time.monotonic() - began
         )
 
     def _reopened(self, call: Run) -> AbstractContextManager[Run]:
@@ -159,7 +159,7 @@ class Leaving:
             return nullcontext(call)
         return reopen_run(self.subject.tracking_uri, self.subject.run_id, self.state_root, CARRIERS)
 
-    def _write(self, name: str, folder: Path) -> Verdict:
+    def _write(self, name: str, folder: Path) -> ParityResult:
         try:
             return export_one(name, self.source, self.corpus, folder, self.subject.title)
         except OSError as error:
@@ -173,7 +173,7 @@ class Leaving:
         ) as error:  # each exporter has errors of its own; the other formats may do without it
             log.debug("Writing %s failed", name, exc_info=True)
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            return Verdict({}, [f"It cannot be written: {kind}{error}"])
+            return ParityResult({}, [f"It cannot be written: {kind}{error}"])
 
 
 def prepare(subject: Subject, settings: ExportSettings, output: Path | None) -> Leaving:
@@ -195,16 +195,16 @@ def prepare(subject: Subject, settings: ExportSettings, output: Path | None) -> 
     return Leaving(subject, names, source, corpus, Path(settings.state_root).expanduser(), output)
 
 
-def _log(name: str, subject: Subject, folder: Path, verdict: Verdict, run: Run) -> None:
+def _log(name: str, subject: Subject, folder: Path, verdict: ParityResult, run: Run) -> None:
     """Logs an export that passed on a run, and on the model's version how it fared.
 
     The one that a version is served by goes into the version, too.
     """
     from eyevsai.registry.artifacts import size_of
     from eyevsai.registry.versions import EXPORT, MANIFEST_SHA256, SIZE, WEIGHTS_SHA256, tagging
-    from eyevsai.serving.package import EXPORT_FOLDER, SERVED
+    from eyevsai.serving.model_dir import EXPORT_FOLDER, SERVED
 
-    told = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.figures.items()}
+    told = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.metrics.items()}
     told |= {
         f"{EXPORT}.{name}": REFUSED if verdict.failures else PASSED,
         f"{EXPORT}.{name}.{WEIGHTS_SHA256}": subject.weights,
@@ -238,11 +238,11 @@ def _find_formats(text: str, learner: Learner) -> list[str]:
         UserError: one that was named cannot be had.
     """
     chosen = []
-    for name in names_of(text):
+    for name in parse_formats(text):
         try:
-            format_of(name).check(learner)
+            get_format(name).check(learner)
         except UserError as error:
-            if not asks_all(text):
+            if not is_all(text):
                 raise
             log.info("Left out: %s", error)
         else:
@@ -285,8 +285,8 @@ def _check_room(weights_bytes: int) -> None:
 
 def _find_source(
     subject: Subject, learner: Learner, data: Data, settings: ExportSettings
-) -> Source:
-    from eyevsai.serving.package import MODEL_FOLDER
+) -> ExportSource:
+    from eyevsai.serving.model_dir import MODEL_FOLDER
 
     card = read_config(subject.package / MODEL_FOLDER)
 
@@ -294,6 +294,6 @@ def _find_source(
         places = draw(len(data.train), settings.calibration_images, subject.seed, "calibration")
         return squares(data.train, places, learner)
 
-    return Source(
+    return ExportSource(
         learner, card["sha256"], subject.version.threshold if subject.version else None, calibration
     )

@@ -125,27 +125,27 @@ class Findings:
 
     def pictures(self) -> dict[str, Figure]:
         """Every picture by its name."""
-        from eyevsai.reports import evaluation_pictures as draw
-        from eyevsai.reports.pictures import draw_confusion, draw_importance, draw_mistakes
+        from eyevsai.reports import evaluation_plots as draw
+        from eyevsai.reports.plots import plot_confusion_matrix, plot_importance, plot_top_losses
 
         judgement, classes = self.judgement, self.judgement.classes
         mistakes = top_losses(judgement.probabilities, judgement.labels, SHEET_SIZE)
         images = self.split.arrays([mistake.index for mistake in mistakes])
         found = {
-            "confusion_matrix": draw_confusion(judgement.confusion_matrix(), classes),
-            "classes": draw.draw_classes(judgement.metrics_by_class(), classes),
-            "reliability": draw.draw_reliability(
+            "confusion_matrix": plot_confusion_matrix(judgement.confusion_matrix(), classes),
+            "classes": draw.plot_classes(judgement.metrics_by_class(), classes),
+            "reliability": draw.plot_reliability(
                 judgement.bins(calibrated=False), judgement.bins(calibrated=True)
             ),
-            "coverage": draw.draw_coverage(judgement),
-            "worst_errors": draw_mistakes(mistakes, images, classes),
+            "coverage": draw.plot_coverage(judgement),
+            "worst_errors": plot_top_losses(mistakes, images, classes),
         }
         if judgement.corrupted:
-            found["corruptions"] = draw.draw_corruptions(judgement.corrupted)
+            found["corruptions"] = draw.plot_corruptions(judgement.corrupted)
         if isinstance(self.learner, SpatialLearner):
             found["grad_cam"] = self._draw_cams(self.learner)
         if self.importance is not None:
-            found["importance"] = draw_importance(self.importance, "test")
+            found["importance"] = plot_importance(self.importance, "test")
         return found
 
     def _draw_cams(self, learner: SpatialLearner) -> Figure:
@@ -155,7 +155,7 @@ class Findings:
         import numpy as np
 
         from eyevsai.explanation.grad_cam import grad_cam
-        from eyevsai.reports.evaluation_pictures import draw_cams
+        from eyevsai.reports.evaluation_plots import plot_cams
 
         judgement = self.judgement
         wrong = [
@@ -174,4 +174,4 @@ class Findings:
             (judgement.classes[one], judgement.classes[true])
             for one, true in zip(said, judgement.labels[places], strict=True)
         ]
-        return draw_cams(crops, grad_cam(learner, images, list(map(int, said))), names)
+        return plot_cams(crops, grad_cam(learner, images, list(map(int, said))), names)

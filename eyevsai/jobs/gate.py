@@ -14,7 +14,7 @@ import numpy as np
 from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
 from eyevsai.evaluation.significance import mcnemar
-from eyevsai.formats.formats import PASSED
+from eyevsai.formats.factory import PASSED
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.jobs.compare import read_predictions
 from eyevsai.jobs.findings import TEST_WEIGHTS
@@ -117,11 +117,11 @@ def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str
     """
     from eyevsai.registry.artifacts import size_of
     from eyevsai.serving.classifier import open_model
-    from eyevsai.serving.package import MODEL_FOLDER, fetch_package
+    from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir
 
     try:
         # the store's own files, not a copy that was fetched before
-        package = fetch_package(version.uri, fresh=True)
+        package = fetch_model_dir(version.uri, fresh=True)
         weights, which = _check_files(tracking_uri, version, package)
         answer = open_model(package / MODEL_FOLDER).predict(np.zeros(PROBE_SHAPE, np.uint8))
     except UserError as error:
@@ -144,7 +144,7 @@ def _check_files(tracking_uri: str, version: Version, package: Path) -> tuple[st
         UserError: a file is not the one that was registered or exported.
     """
     from eyevsai.registry.versions import EXPORT, FILES_SHA256, MANIFEST_SHA256, tag_values
-    from eyevsai.serving.package import EXPORT_FOLDER, MODEL_FOLDER, SERVED, check_files
+    from eyevsai.serving.model_dir import EXPORT_FOLDER, MODEL_FOLDER, SERVED, check_files
 
     weights = check_weights(package / MODEL_FOLDER)
     manifest = package / EXPORT_FOLDER / MANIFEST

@@ -135,7 +135,7 @@ def _describe(run: FoundRun, leaving: Leaving, exported: list[Exported]) -> dict
             each.format: {
                 "folder": f"{place}/{each.format}",
                 "size_bytes": each.size_bytes,
-                "figures": each.verdict.figures,
+                "figures": each.verdict.metrics,
             }
             for each in exported
         },

@@ -21,8 +21,8 @@ from eyevsai.reports.settings import ReportSettings
 from eyevsai.store.backend import open_store, raising_store_errors
 
 if TYPE_CHECKING:
-    from eyevsai.reports.candidates import Candidate
-    from eyevsai.reports.deployment import Reported
+    from eyevsai.reports.model_versions import ModelVersion
+    from eyevsai.reports.readiness import ReadinessReport
     from eyevsai.tracking.run import Run
 
 REPORTS = "reports"  # the folder of a run's artifacts that holds them
@@ -95,7 +95,7 @@ def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None =
     return Report(there, len(models), len(candidates), ready, run.run_id if run else None)
 
 
-def _select(candidates: list[Candidate], settings: ReportSettings) -> list[Candidate]:
+def _select(candidates: list[ModelVersion], settings: ReportSettings) -> list[ModelVersion]:
     """The versions of the models and datasets that were named.
 
     Raises:
@@ -125,27 +125,27 @@ def _select(candidates: list[Candidate], settings: ReportSettings) -> list[Candi
 
 
 def _draw(
-    candidates: list[Candidate], models: list[Reported], tracking_uri: str, generated: str
+    candidates: list[ModelVersion], models: list[ReadinessReport], tracking_uri: str, generated: str
 ) -> dict[str, bytes]:
     """What each file of a report holds, by its name without a date; the one that a backend reads is
     the last.
     """
     from eyevsai.reports.game_backend import build_game_report
-    from eyevsai.reports.overview import list_versions, summarize, write_csv
-    from eyevsai.reports.overview_page import render_overview_page
-    from eyevsai.reports.overview_pictures import draw_overview
-    from eyevsai.reports.thumbnail import draw_png
+    from eyevsai.reports.inline_images import draw_png
+    from eyevsai.reports.summary import list_versions, summarize, write_csv
+    from eyevsai.reports.summary_page import render_summary_page
+    from eyevsai.reports.summary_plots import plot_summary
 
     summary = summarize(candidates, models, generated)
     pictures = {
         name: draw_png(figure)
-        for name, figure in draw_overview([each.version for each in models]).items()
+        for name, figure in plot_summary([each.version for each in models]).items()
     }
     address = tracking_uri.rstrip("/") if tracking_uri.startswith("http") else UI
     texts = {
         f"{CSV}.csv": write_csv(list_versions(candidates, models)),
         f"{SUMMARY}.json": _to_json(summary),
-        f"{PAGE}.html": render_overview_page(models, summary, pictures, address),
+        f"{PAGE}.html": render_summary_page(models, summary, pictures, address),
         f"{GAME}.json": _to_json(build_game_report(models, generated)),
     }
     contents = {f"{name}.png": content for name, content in pictures.items()}

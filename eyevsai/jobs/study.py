@@ -92,13 +92,13 @@ def open_study(config: TuneConfig) -> OpenStudy:
     tracking_uri = open_swept_store(config.state_root)
     own = ModelName(dataset.name, model.family, model.variation)
     check_classes(tracking_uri, own, dataset.classes, consented=config.trials.data.class_change)
-    from eyevsai.tuning.space import declared_space
-    from eyevsai.tuning.study import Place, Study
+    from eyevsai.tuning.search_space import declared_space
+    from eyevsai.tuning.study import Study, StudyStorage
 
     space = declared_space(type(model.settings), config.given, config.tuning.space)
     name = config.tuning.study or own.registered
     folder = studies_dir(tracking_uri, config.state_root)
-    place = Place(config.tuning.storage, folder / f"{name}{JOURNAL}")
+    place = StudyStorage(config.tuning.storage, folder / f"{name}{JOURNAL}")
     study = Study(name, place, config.tuning, space, getattr(model.settings, "epochs", 1))
     about = {
         "model": f"{model.family}/{model.variation}",
@@ -107,7 +107,7 @@ def open_study(config: TuneConfig) -> OpenStudy:
         "split": dataset.split_sha256,
         "seed": config.trials.run.seed,
     }
-    study.begin({**space.describe(), **about})
+    study.check_or_store_space({**space.describe(), **about})
     if moved := study.enqueue_defaults(model.settings):
         log.info(
             "Trial 0 takes the defaults, but those outside the space: %s", spell_changes(moved)

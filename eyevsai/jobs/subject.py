@@ -51,7 +51,7 @@ def read_origin(package: Path) -> Origin | None:
     """Return what a package carries of its training run; None if it was written before packages
     carried it.
     """
-    from eyevsai.serving.package import read_metadata
+    from eyevsai.serving.model_dir import read_metadata
 
     found = read_metadata(package).get(ORIGIN)
     return (
@@ -101,7 +101,7 @@ class Subject:
     @property
     def weights(self) -> str:
         """The SHA-256 of its weights."""
-        from eyevsai.serving.package import MODEL_FOLDER
+        from eyevsai.serving.model_dir import MODEL_FOLDER
 
         return str(read_config(self.package / MODEL_FOLDER)["sha256"])
 
@@ -116,7 +116,7 @@ class Subject:
 
     def load(self) -> Learner:
         """The learner; its weights are held against their checksum."""
-        from eyevsai.serving.package import MODEL_FOLDER
+        from eyevsai.serving.model_dir import MODEL_FOLDER
 
         return load(self.package / MODEL_FOLDER)
 
@@ -197,7 +197,7 @@ def find_subject(tracking_uri: str, run_id: str | None, model_uri: str | None) -
             eyevsai does not write.
     """
     from eyevsai.registry.versions import find_version, version_of_run
-    from eyevsai.serving.package import fetch_package
+    from eyevsai.serving.model_dir import fetch_model_dir
     from eyevsai.tracking.search import find_run, read_json
 
     version = find_version(tracking_uri, model_uri) if model_uri else None
@@ -224,7 +224,7 @@ def find_subject(tracking_uri: str, run_id: str | None, model_uri: str | None) -
             f"Run {found_id} has no model: {why}. Name a finished training run; `eyevsai ui` "
             "shows them."
         )
-    package = fetch_package(uri)
+    package = fetch_model_dir(uri)
     config = read_json(tracking_uri, found_id, CONFIG)
     if config is None and version is not None:
         config = getattr(read_origin(package), "config", None)
@@ -236,9 +236,9 @@ def find_subject(tracking_uri: str, run_id: str | None, model_uri: str | None) -
 
 
 def _find_without_run(tracking_uri: str, version: Version) -> Subject:
-    from eyevsai.serving.package import fetch_package
+    from eyevsai.serving.model_dir import fetch_model_dir
 
-    package = fetch_package(version.uri)
+    package = fetch_model_dir(version.uri)
     origin = read_origin(package)
     if origin is None:
         raise UserError(

@@ -237,7 +237,7 @@ class Session:
         )
         from eyevsai.evaluation.metrics import basic_metrics, confusion_matrix
         from eyevsai.explanation.top_losses import top_losses
-        from eyevsai.reports.pictures import draw_confusion, draw_curves, draw_mistakes
+        from eyevsai.reports.plots import plot_confusion_matrix, plot_curves, plot_top_losses
 
         valid, classes = self.data.valid, self.learner.classes
         labels = valid.labels.numpy()
@@ -261,12 +261,12 @@ class Session:
         )
         mistakes = top_losses(probabilities, labels, SHEET_SIZE)
         images = valid.arrays([mistake.index for mistake in mistakes])
-        self.run.picture("pictures/curves.png", draw_curves(self.rows, best_epoch))
+        self.run.picture("pictures/curves.png", plot_curves(self.rows, best_epoch))
         self.run.picture(
             "pictures/confusion_matrix.png",
-            draw_confusion(confusion_matrix(probabilities, labels), classes),
+            plot_confusion_matrix(confusion_matrix(probabilities, labels), classes),
         )
-        self.run.picture("pictures/worst_errors.png", draw_mistakes(mistakes, images, classes))
+        self.run.picture("pictures/worst_errors.png", plot_top_losses(mistakes, images, classes))
         if isinstance(self.learner, FeatureLearner):
             self._explain(self.learner, valid)
         return scores
@@ -274,13 +274,13 @@ class Session:
     def _explain(self, learner: FeatureLearner, valid: Split) -> None:
         """Which features the model leans on."""
         from eyevsai.explanation.permutation_importance import permutation_importance
-        from eyevsai.reports.pictures import draw_importance
+        from eyevsai.reports.plots import plot_importance
 
         found = permutation_importance(
             learner, learner.features(valid.arrays()), valid.labels.numpy(), self.config.run.seed
         )
         self.run.metrics({f"importance/{name}": value for name, value in found.items()})
-        self.run.picture("pictures/importance.png", draw_importance(found, "valid"))
+        self.run.picture("pictures/importance.png", plot_importance(found, "valid"))
 
     def register(self, scores: dict[str, float], *, checks_classes: bool = True) -> str | None:
         """Logs the model, registers it as a version and returns its URI; None when the store does
@@ -292,8 +292,8 @@ class Session:
         from eyevsai.registry.artifacts import size_of
         from eyevsai.registry.classes import VERSION_TAG, class_tags
         from eyevsai.registry.versions import FILES_SHA256, REGISTERED_BY, SIZE, WEIGHTS_SHA256
-        from eyevsai.reports.card import describe_model, describe_training, render_card
-        from eyevsai.serving.package import MODEL_FOLDER, hash_package, write_package
+        from eyevsai.reports.model_card import describe_model, describe_training, render_card
+        from eyevsai.serving.model_dir import MODEL_FOLDER, hash_model_dir, write_model_dir
 
         about: dict[str, Any] = {
             "run_id": self.run.run_id,
@@ -309,12 +309,12 @@ class Session:
         # of a start that was interrupted here
         shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)
         metadata = about | describe_origin(self.config.flat(), self.data.dataset)
-        package = write_package(
+        package = write_model_dir(
             self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata
         )
         self.run.model(package, "model", self.config.flat())
         weights = read_config(package / MODEL_FOLDER)["sha256"]
-        digests = {WEIGHTS_SHA256: weights, FILES_SHA256: json.dumps(hash_package(package))}
+        digests = {WEIGHTS_SHA256: weights, FILES_SHA256: json.dumps(hash_model_dir(package))}
         classes = list(self.data.dataset.classes)
         tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()} | digests
         tags |= class_tags(classes, longest=VERSION_TAG)

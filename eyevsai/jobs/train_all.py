@@ -17,7 +17,7 @@ from eyevsai.core.settings import list_settings
 from eyevsai.engines.engine import State, Status, Task
 from eyevsai.engines.engines import count_cpus, make_engine
 from eyevsai.engines.settings import EngineSettings, TrainAllSettings
-from eyevsai.formats.formats import names_of
+from eyevsai.formats.factory import parse_formats
 from eyevsai.jobs.board import Board
 from eyevsai.jobs.cell import CALL
 from eyevsai.jobs.cleanup import cleanup
@@ -85,7 +85,7 @@ def compose_train_all(given: Mapping[str, Any]) -> TrainAllConfig:
     rest = {name: value for name, value in given.items() if name not in own}
     matrix = compose(TrainAllSettings, given)
     if matrix.export is not None:
-        names_of(matrix.export)
+        parse_formats(matrix.export)
     if matrix.run_tuning and "tuned" in given:
         raise UserError("--run-tuning takes what it finds: leave --tuned out, or --run-tuning.")
     return TrainAllConfig(matrix, compose(EngineSettings, given), rest, compose_cells(matrix, rest))
@@ -171,7 +171,7 @@ def _what_is_left(matrix: TrainAllSettings, before: Before) -> dict[str, Any]:
     from eyevsai.registry.versions import TESTED, exports_of
 
     tags = before.version.tags if before.version else {}
-    formats = [] if matrix.export is None else names_of(matrix.export)
+    formats = [] if matrix.export is None else parse_formats(matrix.export)
     missing = [name for name in formats if name not in exports_of(tags)]
     return {"evaluate": matrix.evaluate and TESTED not in tags, "formats": ",".join(missing)}
 

@@ -64,7 +64,7 @@ class Trials:
     def work(self, after_each: Callable[[], None] = lambda: None) -> None:
         """Runs trials until there are enough, time is up, or one is good enough."""
         while not self._is_enough():
-            self.study.sweep(self._has_died, self._result)
+            self.study.reap_stale_trials(self._has_died, self._result)
             trial = self.study.ask(self.config.trials.run.seed, self.worker, self.process)
             if trial is not None:
                 self._run(trial)
@@ -126,7 +126,7 @@ class Trials:
             if isinstance(outcome, float)
             else str(outcome) or "failed"
         )
-        best, left = self.study.best(), self.study.num_left()
+        best, left = self.study.best(), self.study.num_remaining()
         shown = f" (best {best.value:.4f} in trial {best.number})" if best else ""
         log.info(
             "Trial %d: %s%s; %d of %d to go%s",

@@ -66,7 +66,7 @@ def tune(
                 Trials(opened, run.run_id, stop).work(report.refresh_now_and_then)
             else:
                 _run_workers(config, run, report, stop)
-            best = opened.study.refuse_failure()
+            best = opened.study.check_not_failed()
             report.refresh()
             states, accuracy = report.states(), best.value or 0.0
             log.info(
@@ -112,7 +112,9 @@ def _start(
         extends=True,
     ) as run:
         if before:
-            log.info("Going on with study %s, which has %d trials.", study.name, len(study.begun()))
+            log.info(
+                "Going on with study %s, which has %d trials.", study.name, len(study.started())
+            )
         else:
             study.parent = run.run_id
             run.params({**config.trials.flat(), **asdict(config.tuning)})
@@ -130,7 +132,7 @@ class _Report:
 
     def states(self) -> dict[str, int]:
         """How many trials ended in which way."""
-        names = [trial.state.name.lower() for trial in self.study.begun()]
+        names = [trial.state.name.lower() for trial in self.study.started()]
         return {name: names.count(name) for name in sorted(set(names))}
 
     def refresh_now_and_then(self) -> None:
@@ -140,9 +142,14 @@ class _Report:
 
     def refresh(self) -> None:
         """Logs the best settings, a table of the trials, and pictures."""
-        from eyevsai.tuning.report import describe_best, draw_study, render_page, tabulate
+        from eyevsai.tuning.visualization import (
+            describe_best,
+            plot_study,
+            render_page,
+            trials_table,
+        )
 
-        ended = sum(trial.state.is_finished() for trial in self.study.counted())
+        ended = sum(trial.state.is_finished() for trial in self.study.counted_trials())
         self.shown_at_ = time.monotonic()
         if ended == self.shown_:
             return
@@ -154,12 +161,12 @@ class _Report:
             name: trial.value for name, trial in known.items() if trial and trial.value is not None
         }
         self.run.metrics({**states, **values}, step=ended)
-        self.run.table("trials.json", *tabulate(self.study.counted()))
+        self.run.table("trials.json", *trials_table(self.study.counted_trials()))
         if best is not None:
             described = describe_best(self.study, best)
             self.run.json("best.json", described)
             self.run.tags({COMPLETE_TRIALS: described["complete"]})
-            for name, figure in draw_study(self.study.study).items():
+            for name, figure in plot_study(self.study.study).items():
                 self.run.picture(f"pictures/{name}.png", figure, tight=True)
             self.run.text("study.html", render_page(self.study.study))
 

@@ -119,11 +119,11 @@ def show_studies(window: Window, storage: str | None, state_root: Path) -> None:
     """
     folder = studies_dir(find_store(), state_root)
     window.check()
-    from eyevsai.tuning.dashboard import serving_studies
+    from eyevsai.tuning.dashboard import serve_studies
 
     with (
         _stopping_at_hangup(),
-        serving_studies(folder, storage, window.host, window.port) as server,
+        serve_studies(folder, storage, window.host, window.port) as server,
     ):
         window.show(f"The studies in {mask_password(storage) if storage else folder}")
         server.serve_forever()

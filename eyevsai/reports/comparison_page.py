@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from eyevsai.reports.thumbnail import encode_thumbnail
+from eyevsai.reports.inline_images import encode_thumbnail
 
 
 @dataclass(frozen=True)
-class Sample:
+class ComparedImage:
     """An image (H,W,3 uint8) that one of two models has right, its class, and what each said."""
 
     image: npt.NDArray[np.uint8]
@@ -24,7 +24,7 @@ class Sample:
 
 
 def render_comparison_page(
-    comparison: Mapping[str, Any], sheets: Sequence[Sequence[Sequence[Sample]]]
+    comparison: Mapping[str, Any], sheets: Sequence[Sequence[Sequence[ComparedImage]]]
 ) -> str:
     """Figures, settings that differ, and for each pair the images that only the first, or only the
     second has right.

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from eyevsai.data.curation import CuratedDataset, Sample
 from eyevsai.data.decode import decode
-from eyevsai.reports.thumbnail import encode_thumbnail
+from eyevsai.reports.inline_images import encode_thumbnail
 
 SAMPLES_PER_CLASS = 4
 MAX_CLASSES_SHOWN = 100

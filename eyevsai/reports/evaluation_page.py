@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from eyevsai.evaluation.results import EvaluationResult
-from eyevsai.reports.thumbnail import encode_figure
+from eyevsai.reports.inline_images import encode_figure
 
 CAPTIONS = {
     "confusion_matrix": "Confusion matrix: rows are true classes, columns what was predicted",

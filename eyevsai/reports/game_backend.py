@@ -15,9 +15,9 @@ from typing import Any
 from eyevsai.data.catalog import DESCRIPTIONS
 from eyevsai.evaluation.metric_names import VALID_ACCURACY
 from eyevsai.models.factory import FAMILIES, get_family
-from eyevsai.reports.candidates import rank
-from eyevsai.reports.deployment import Reported
-from eyevsai.reports.levels import LEVELS, is_scored, split_levels
+from eyevsai.reports.difficulty import LEVELS, is_scored, split_levels
+from eyevsai.reports.model_versions import ranking_key
+from eyevsai.reports.readiness import ReadinessReport
 
 VERSION = "1.0"  # of the report's form
 SCHEMA = "schemas/game_backend_report.json"
@@ -25,7 +25,7 @@ PER_LEVEL = 3
 INPUT = "N,H,W,3 uint8 RGB of any size; resizing and normalisation are inside"
 
 
-def build_game_report(models: Sequence[Reported], generated: str) -> dict[str, Any]:
+def build_game_report(models: Sequence[ReadinessReport], generated: str) -> dict[str, Any]:
     """The report of these models, one of each registered name; `generated` is a time in ISO 8601.
 
     Raises:
@@ -33,7 +33,7 @@ def build_game_report(models: Sequence[Reported], generated: str) -> dict[str, A
     """
     import jsonschema
 
-    of_datasets: dict[str, list[Reported]] = {}
+    of_datasets: dict[str, list[ReadinessReport]] = {}
     for model in models:
         of_datasets.setdefault(model.version.dataset, []).append(model)
     report = {
@@ -72,14 +72,14 @@ def describe_models() -> dict[str, dict[str, str]]:
     }
 
 
-def describe_dataset(name: str, models: Sequence[Reported]) -> dict[str, Any]:
+def describe_dataset(name: str, models: Sequence[ReadinessReport]) -> dict[str, Any]:
     """A dataset with its levels; models without an accuracy above zero are in none and are not
     counted.
     """
     classes = list(models[0].classes_of_dataset)
     playing = sorted(
         (each for each in models if is_scored(each.version.accuracy)),
-        key=lambda each: rank(each.version),
+        key=lambda each: ranking_key(each.version),
     )
     best = playing[0] if playing else None
     newest = max(models, key=lambda each: each.version.registered_ms).version
@@ -97,7 +97,7 @@ def describe_dataset(name: str, models: Sequence[Reported]) -> dict[str, Any]:
     }
 
 
-def _describe_levels(playing: Sequence[Reported]) -> dict[str, Any]:
+def _describe_levels(playing: Sequence[ReadinessReport]) -> dict[str, Any]:
     """The best of each level; `accuracy_range` is theirs, and null where there is none."""
     levels = split_levels([each.version.accuracy or 0.0 for each in playing])
     of_level = {
@@ -113,7 +113,7 @@ def _describe_levels(playing: Sequence[Reported]) -> dict[str, Any]:
     return found
 
 
-def describe_model(model: Reported) -> dict[str, Any]:
+def describe_model(model: ReadinessReport) -> dict[str, Any]:
     """One entry."""
     version, formats = model.version, list(model.version.passed)
     model_format = get_family(version.family).framework
@@ -131,13 +131,13 @@ def describe_model(model: Reported) -> dict[str, Any]:
         "model_path": version.uri,
         "local_path": _find_folder(model),
         "version": str(version.number),
-        "chosen_because": model.chosen_because,
+        "chosen_because": model.selected_because,
         "stage": version.stage or None,
         "run_id": version.run_id,
-        "training_time": version.took_s,
+        "training_time": version.duration_s,
         "model_format": model_format,
         **said,
-        "deployment_ready_because": model.because,
+        "deployment_ready_because": model.reasons,
         "metadata": {
             "model_format": model_format,
             **said,
@@ -148,11 +148,11 @@ def describe_model(model: Reported) -> dict[str, Any]:
     }
 
 
-def _describe_use(model: Reported) -> dict[str, Any]:
+def _describe_use(model: ReadinessReport) -> dict[str, Any]:
     """What another program needs in order to ask the model, and where its exports lie."""
     version = model.version
     exports = {
-        name: {"uri": each.uri, "local_path": each.folder, "figures": dict(each.figures)}
+        name: {"uri": each.uri, "local_path": each.folder, "figures": dict(each.metrics)}
         for name, each in version.passed.items()
     }
     return {
@@ -164,7 +164,7 @@ def _describe_use(model: Reported) -> dict[str, Any]:
     }
 
 
-def _find_folder(model: Reported) -> str | None:
+def _find_folder(model: ReadinessReport) -> str | None:
     passed = model.version.passed
     ordered = sorted(passed, key=lambda name: name != "onnx")  # which is what most runtimes open
     return next((folder for name in ordered if (folder := passed[name].folder)), model.folder)

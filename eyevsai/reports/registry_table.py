@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from eyevsai.formats.formats import PASSED
+from eyevsai.formats.factory import PASSED
 
 WIDE = 160  # where no terminal says how wide it is: nothing is cut off there
 

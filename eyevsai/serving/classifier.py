@@ -16,13 +16,13 @@ import numpy.typing as npt
 from eyevsai.core.errors import UserError
 from eyevsai.data.decode import Depth, decode
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.formats.formats import EXPORTS
+from eyevsai.formats.factory import EXPORTS
+from eyevsai.formats.load import ExportedModel, load_export
 from eyevsai.formats.manifest import MANIFEST
-from eyevsai.formats.opening import OpenedExport, open_export
 from eyevsai.models.learner import Images, Learner
 from eyevsai.models.serialization import load, read_config
 from eyevsai.serving.fetching import fetch_artifacts
-from eyevsai.serving.package import EXPORT_FOLDER, MODEL_FOLDER, check_package, fetch_package
+from eyevsai.serving.model_dir import EXPORT_FOLDER, MODEL_FOLDER, check_model_dir, fetch_model_dir
 from eyevsai.training.inference import BATCH
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Classifier:
         least = (self.threshold or 0.0) if unsure else 0.0
         found: list[Prediction] = []
         # none is kept at its full size
-        pictures = (pixels_of(image, self.depth) for image in images)
+        pictures = (decode_image(image, self.depth) for image in images)
         squares = map(self._preprocessing.resize_to_square, pictures)
         while some := list(islice(squares, AT_ONCE)):
             found += [self._prediction(row, least) for row in self._model.predict_proba(some)]
@@ -140,13 +140,13 @@ def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
     if path.is_file() and (path.parent / MANIFEST).is_file():
         path = path.parent
     if path.is_dir() and (path / MANIFEST).is_file():
-        return _of_export(open_export(path, trusted=trusted))
+        return _classifier_of_export(load_export(path, trusted=trusted))
     if path.is_dir():
-        check_package(path)
+        check_model_dir(path)
     elif EXPORT_URI.fullmatch(uri):
-        return _of_export(open_export(fetch_artifacts(uri), trusted=trusted))
+        return _classifier_of_export(load_export(fetch_artifacts(uri), trusted=trusted))
     elif uri.startswith(("models:/", "runs:/")):
-        version, path = _find_version(uri), fetch_package(uri)
+        version, path = _find_version(uri), fetch_model_dir(uri)
     else:
         raise UserError(
             f"There is no model {uri}. Give a folder, models:/NAME/VERSION or models:/NAME@ALIAS."
@@ -166,16 +166,16 @@ def open_model(folder: Path, threshold: float | None = None) -> Classifier:
     """
     exported = folder / Path(EXPORT_FOLDER).name
     if not (exported / MANIFEST).is_file():  # which arrives last
-        return classifier_of(load(folder), threshold)
-    opened, card = open_export(exported), read_config(folder)
+        return make_classifier(load(folder), threshold)
+    opened, card = load_export(exported), read_config(folder)
     if opened.manifest.get("weights_sha256") != card["sha256"]:
         raise UserError(
             f"{exported} is not an export of the model that lies beside it. Export the model again."
         )
-    return _of_export(opened, threshold)
+    return _classifier_of_export(opened, threshold)
 
 
-def classifier_of(learner: Learner, threshold: float | None = None) -> Classifier:
+def make_classifier(learner: Learner, threshold: float | None = None) -> Classifier:
     """The classifier of a learner that is in memory."""
     about = {
         "family": learner.family,
@@ -188,7 +188,7 @@ def classifier_of(learner: Learner, threshold: float | None = None) -> Classifie
     return Classifier(learner, about, threshold)
 
 
-def _of_export(export: OpenedExport, threshold: float | None = None) -> Classifier:
+def _classifier_of_export(export: ExportedModel, threshold: float | None = None) -> Classifier:
     about = {name: export.manifest[name] for name in ABOUT}
     return Classifier(
         export, about, export.manifest["threshold"] if threshold is None else threshold
@@ -244,7 +244,7 @@ def _warn_of_other_classes(uri: str, version: Version, classes: Sequence[str]) -
     )
 
 
-def pixels_of(image: Image, depth: Depth | None = None) -> npt.NDArray[np.uint8]:
+def decode_image(image: Image, depth: Depth | None = None) -> npt.NDArray[np.uint8]:
     """An image, decoded; raises UserError, see `Classifier.predict_batch`."""
     if isinstance(image, bytes):
         return decode(image, depth)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyevsai.core.errors import UserError
-from eyevsai.serving.classifier import Classifier, Image, open_model, pixels_of
+from eyevsai.serving.classifier import Classifier, Image, decode_image, open_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,7 @@ class PyfuncModel:
         """The images of a column, each decoded when it is asked for."""
         for number, cell in enumerate(cells, 1):
             try:
-                yield pixels_of(read_cell(cell), self.classifier.depth)
+                yield decode_image(read_cell(cell), self.classifier.depth)
             except UserError as error:
                 raise UserError(f"Record {number} of {len(cells)}: {error}") from error
 

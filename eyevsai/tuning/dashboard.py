@@ -17,8 +17,8 @@ from optuna.storages import BaseStorage
 from eyevsai.core.errors import UserError
 from eyevsai.core.extras import missing_extra
 from eyevsai.store.uris import mask_password, sqlite_path
-from eyevsai.tuning.gathered import GatheredStorage
-from eyevsai.tuning.study import Place
+from eyevsai.tuning.journals import JournalsStorage
+from eyevsai.tuning.study import StudyStorage
 
 log = logging.getLogger("eyevsai")
 
@@ -33,7 +33,7 @@ class _Handler(WSGIRequestHandler):
 
 
 @contextmanager
-def serving_studies(folder: Path, url: str | None, host: str, port: int) -> Iterator[WSGIServer]:
+def serve_studies(folder: Path, url: str | None, host: str, port: int) -> Iterator[WSGIServer]:
     """A server of optuna-dashboard over the studies of a folder, or of a database; `serve_forever`
     is the caller's.
 
@@ -61,8 +61,8 @@ def serving_studies(folder: Path, url: str | None, host: str, port: int) -> Iter
 
 def _open(folder: Path, url: str | None) -> BaseStorage:
     if url is None:
-        return GatheredStorage(folder)
+        return JournalsStorage(folder)
     path = sqlite_path(url)
     if path is not None and not path.exists():  # which opening it would create
         raise UserError(f"There is no database {path}. Check --storage.")
-    return Place(url, folder).open()
+    return StudyStorage(url, folder).open()

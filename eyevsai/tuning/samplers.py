@@ -14,8 +14,8 @@ from optuna.samplers import (
     TPESampler,
 )
 
+from eyevsai.tuning.search_space import Space
 from eyevsai.tuning.settings import TuneSettings
-from eyevsai.tuning.space import Space
 
 MIN_EPOCHS = 3  # of a trial, for anything to be gained by giving it up
 STARTUP_TRIALS = 5  # that the median pruner lets run

@@ -26,14 +26,14 @@ from eyevsai.data.seeding import derive_seed
 from eyevsai.store.run_dir import describe_change
 from eyevsai.store.uris import mask_password
 from eyevsai.tuning.samplers import make_pruner, make_sampler
+from eyevsai.tuning.search_space import Space
 from eyevsai.tuning.settings import TuneSettings
-from eyevsai.tuning.space import Space
 
 log = logging.getLogger("eyevsai")
 
-__all__ = ["Place", "Study", "Trial"]
+__all__ = ["Study", "StudyStorage", "Trial"]
 
-BASIS, PARENT, PROCESS, LEFT_OUT, ERROR, RUN_ID = (
+FINGERPRINT, PARENT, PROCESS, EXCLUDED, ERROR, RUN_ID = (
     "basis",
     "parent",
     "process",
@@ -71,7 +71,7 @@ class _JournalLock(JournalFileOpenLock):
 
 
 @dataclass(frozen=True)
-class Place:
+class StudyStorage:
     """Where a study is kept: a database, or a file on this machine."""
 
     url: str | None
@@ -105,7 +105,7 @@ class Study:
     """One study as one of its processes sees it."""
 
     def __init__(
-        self, name: str, place: Place, settings: TuneSettings, space: Space, epochs: int
+        self, name: str, place: StudyStorage, settings: TuneSettings, space: Space, epochs: int
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -124,16 +124,16 @@ class Study:
             pruner=self.pruner,
         )
 
-    def begin(self, basis: dict[str, Any]) -> None:
+    def check_or_store_space(self, basis: dict[str, Any]) -> None:
         """Writes down what the study is about, or holds an earlier one of this name against it.
 
         Raises:
             UserError: the earlier one is about something else; the message says what differs.
         """
         texts = {name: json.dumps(value, sort_keys=True) for name, value in basis.items()}
-        before = self.study.user_attrs.get(BASIS)
+        before = self.study.user_attrs.get(FINGERPRINT)
         if before is None:
-            self.study.set_user_attr(BASIS, texts)
+            self.study.set_user_attr(FINGERPRINT, texts)
         elif change := describe_change(before, texts):
             taken = {each.study_name for each in optuna.get_all_study_summaries(self.storage)}
             number = next(
@@ -180,7 +180,7 @@ class Study:
         """The next trial, which `process` works on; None when the study has all that it is to
         have.
         """
-        if self.num_left() <= 0:
+        if self.num_remaining() <= 0:
             return None
         started = len(self.trials())
         drawn = derive_seed(seed + worker, "sampler", started) % 2**32
@@ -188,13 +188,16 @@ class Study:
         trial = self.study.ask()
         trial.set_user_attr(PROCESS, process)
         if self._repeats_defaults(trial):
-            self._leave_out(trial, "another process queued the defaults too")
+            self._exclude(trial, "another process queued the defaults too")
             return self.ask(seed, worker, process)
         # Two processes may ask at the same time: of all that count, those with the lowest numbers
         # are taken, the
         # waiting ones included, since another process may be taking one of them just now.
-        if sum(other.number < trial.number for other in self.counted()) >= self.settings.n_trials:
-            self._leave_out(trial, "there were enough")
+        if (
+            sum(other.number < trial.number for other in self.counted_trials())
+            >= self.settings.n_trials
+        ):
+            self._exclude(trial, "there were enough")
             return None
         return trial
 
@@ -210,13 +213,13 @@ class Study:
         elif isinstance(
             outcome, BaseException
         ):  # a signal: the trial is begun again when the study is gone on with
-            self._leave_out(trial, "interrupted")
-            self._begin_again(trial)
+            self._exclude(trial, "interrupted")
+            self._requeue(trial)
         else:
             self.study.tell(trial, outcome)
 
-    def sweep(
-        self, has_died: Callable[[str, str], bool], result: Callable[[str], float | None]
+    def reap_stale_trials(
+        self, is_stale: Callable[[str, str], bool], result: Callable[[str], float | None]
     ) -> int:
         """Ends trials whose process has died, by its description and its run's id, and queues their
         settings again.
@@ -227,7 +230,7 @@ class Study:
         swept, now = 0, time.monotonic()
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if PROCESS in trial.user_attrs:
-                lost = has_died(trial.user_attrs[PROCESS], trial.user_attrs.get(RUN_ID, ""))
+                lost = is_stale(trial.user_attrs[PROCESS], trial.user_attrs.get(RUN_ID, ""))
             else:
                 lost = now - self._nameless_since.setdefault(trial.number, now) > NAMELESS_S
             if not lost:
@@ -237,11 +240,11 @@ class Study:
                 if value is not None:
                     self.study.tell(trial.number, value)
                     continue
-                self.storage.set_trial_user_attr(trial._trial_id, LEFT_OUT, "its process died")
+                self.storage.set_trial_user_attr(trial._trial_id, EXCLUDED, "its process died")
                 self.study.tell(trial.number, state=TrialState.FAIL)
             except (ValueError, RuntimeError):  # another process swept it at the same time
                 continue
-            self._begin_again(trial)
+            self._requeue(trial)
             swept += 1
         return swept
 
@@ -249,36 +252,40 @@ class Study:
         """All trials by number."""
         return self.study.get_trials(deepcopy=False)
 
-    def counted(self) -> list[FrozenTrial]:
+    def counted_trials(self) -> list[FrozenTrial]:
         """The trials that the study is made of: not those whose process died, which were begun
         again.
         """
-        return [trial for trial in self.trials() if LEFT_OUT not in trial.user_attrs]
+        return [trial for trial in self.trials() if EXCLUDED not in trial.user_attrs]
 
-    def begun(self) -> list[FrozenTrial]:
+    def started(self) -> list[FrozenTrial]:
         """Return the trials that are counted, without those that are only queued."""
-        return [trial for trial in self.counted() if trial.state is not TrialState.WAITING]
+        return [trial for trial in self.counted_trials() if trial.state is not TrialState.WAITING]
 
-    def num_left(self) -> int:
+    def num_remaining(self) -> int:
         """How many trials are still to be begun."""
-        return self.settings.n_trials - len(self.begun())
+        return self.settings.n_trials - len(self.started())
 
     def is_done(self) -> bool:
         """Whether all trials have ended."""
-        return self.num_left() <= 0 and all(trial.state.is_finished() for trial in self.begun())
+        return self.num_remaining() <= 0 and all(
+            trial.state.is_finished() for trial in self.started()
+        )
 
     def best(self) -> FrozenTrial | None:
         """The trial with the highest value; the first of equal ones."""
-        complete = [trial for trial in self.counted() if trial.state is TrialState.COMPLETE]
+        complete = [trial for trial in self.counted_trials() if trial.state is TrialState.COMPLETE]
         return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
 
     def defaults(self) -> FrozenTrial | None:
         """Return the trial with the defaults; None if the study was begun by a version that queued
         none.
         """
-        return next((trial for trial in self.counted() if DEFAULTS in trial.user_attrs), None)
+        return next(
+            (trial for trial in self.counted_trials() if DEFAULTS in trial.user_attrs), None
+        )
 
-    def refuse_failure(self) -> FrozenTrial:
+    def check_not_failed(self) -> FrozenTrial:
         """The best trial.
 
         Raises:
@@ -286,7 +293,7 @@ class Study:
         """
         best = self.best()
         if best is None:
-            begun = self.begun()
+            begun = self.started()
             reasons = Counter(trial.user_attrs.get(ERROR, "pruned") for trial in begun)
             (reason, count), *_ = reasons.most_common(1) or [("no trial was begun", 0)]
             raise JobError(
@@ -303,7 +310,7 @@ class Study:
         first = self.defaults()
         return first is not None and first.number < trial.number
 
-    def _begin_again(self, trial: Trial | FrozenTrial) -> None:
+    def _requeue(self, trial: Trial | FrozenTrial) -> None:
         """Queue a trial again: what was chosen for it, and what it was to have if nothing was
         chosen yet.
         """
@@ -313,6 +320,6 @@ class Study:
             {**lost.system_attrs.get(FIXED, {}), **lost.params}, user_attrs=marks
         )
 
-    def _leave_out(self, trial: Trial, why: str) -> None:
-        trial.set_user_attr(LEFT_OUT, why)
+    def _exclude(self, trial: Trial, why: str) -> None:
+        trial.set_user_attr(EXCLUDED, why)
         self.study.tell(trial, state=TrialState.FAIL)

@@ -19,10 +19,10 @@ import eyevsai
 from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.formats.exporting import export
-from eyevsai.formats.format import Source
-from eyevsai.formats.formats import FORMATS, format_of
-from eyevsai.formats.parity import Corpus
+from eyevsai.formats.base import ExportSource
+from eyevsai.formats.export import export
+from eyevsai.formats.factory import FORMATS, get_format
+from eyevsai.formats.parity import ReferenceData
 from eyevsai.models.factory import build
 from eyevsai.models.learner import NetworkModel
 from tests.conftest import draw_image
@@ -86,9 +86,9 @@ class Leaving:
         data: Data = dataset.open(self.learner.preprocessing)
         self.learner.fit(data.train, data.valid, lambda epoch, row: None)
         side = self.learner.preprocessing.short_side_px
-        self.source = Source(self.learner, "0" * 64, 0.5, lambda: self.squares(side))
+        self.source = ExportSource(self.learner, "0" * 64, 0.5, lambda: self.squares(side))
         self.raw = mixed_images()
-        self.corpus = Corpus(
+        self.corpus = ReferenceData(
             self.learner,
             [f"image {number}" for number in range(40)],
             self.squares(side),
@@ -109,7 +109,7 @@ class Leaving:
         if name not in self.made:
             self.made[name] = export(
                 name, self.source, self.corpus, folder, "models:/stripes/1"
-            ).figures
+            ).metrics
         return folder
 
 
@@ -125,7 +125,7 @@ def leaving(
 
 @pytest.fixture(params=FORMATS)
 def name(request: pytest.FixtureRequest, leaving: Leaving) -> str:
-    form = format_of(request.param)
+    form = get_format(request.param)
     if form.networks_only and not isinstance(leaving.learner, NetworkModel):
         with pytest.raises(UserError, match="has no network"):
             form.check(leaving.learner)
@@ -139,7 +139,7 @@ def runtime_of(name: str) -> str:
 
 
 def is_exact(name: str) -> bool:
-    return format_of(name).points is None
+    return get_format(name).points is None
 
 
 def test_it_says_what_the_model_says(leaving: Leaving, name: str) -> None:
@@ -172,7 +172,7 @@ def test_it_sees_awkward_pictures_as_the_model_does(
 
 
 def test_its_graph_resizes_as_the_model_does(leaving: Leaving, name: str) -> None:
-    runtime = format_of(name).open(leaving.export(name))
+    runtime = get_format(name).open(leaving.export(name))
     for image in leaving.raw:
         expected = leaving.learner.predict_proba([image])
         np.testing.assert_allclose(
@@ -221,7 +221,7 @@ def examples(leaving: Leaving) -> list[tuple[str, str]]:
         name
         for name in FORMATS
         if name != "tensorrt"  # whose example needs an NVIDIA card
-        and (isinstance(leaving.learner, NetworkModel) or not format_of(name).networks_only)
+        and (isinstance(leaving.learner, NetworkModel) or not get_format(name).networks_only)
     ]
     names.sort(key=lambda name: list(RUNTIMES).index(runtime_of(name)))
     return [(runtime_of(name), str(leaving.export(name))) for name in names]

@@ -193,12 +193,12 @@ def clean_and_die(step: int, state: Path) -> None:
 def refuse_unloadable(uri: str) -> None:
     """All versions that are there load and answer; no model has a claim."""
     from eyevsai.serving.classifier import open_model
-    from eyevsai.serving.package import MODEL_FOLDER, fetch_package
+    from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir
 
     models = read_models(open_registry(uri))
     for model in models:
         for version in model.versions:
-            answer = open_model(fetch_package(version.uri) / MODEL_FOLDER).predict(
+            answer = open_model(fetch_model_dir(version.uri) / MODEL_FOLDER).predict(
                 np.zeros((40, 30, 3), np.uint8)
             )
             assert abs(sum(answer.probabilities.values()) - 1) < 1e-3

@@ -22,7 +22,7 @@ from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.factory import build, get_family
 from eyevsai.models.serialization import add_checksum
-from eyevsai.serving.package import write_package
+from eyevsai.serving.model_dir import write_model_dir
 from tests.conftest import Eyevsai
 
 EVIL = "open({marker!r}, 'w').close()\n"
@@ -159,7 +159,7 @@ def package(tmp_path_factory: pytest.TempPathFactory, stripes: Path, cache_root:
     dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
     settings = get_family("deep_v1").variations["standard"].settings(image_size=32, width=4)
     learner = build("deep_v1", "standard", settings, dataset.classes, seed=0)
-    return write_package(
+    return write_model_dir(
         learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("own"), {}
     )
 

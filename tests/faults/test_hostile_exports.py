@@ -19,9 +19,9 @@ from onnx import TensorProto, helper
 import eyevsai
 from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
-from eyevsai.formats.exporting import export
-from eyevsai.formats.format import Source
-from eyevsai.formats.parity import Corpus
+from eyevsai.formats.base import ExportSource
+from eyevsai.formats.export import export
+from eyevsai.formats.parity import ReferenceData
 from eyevsai.models.factory import build as build_learner
 from eyevsai.models.factory import get_family
 from tests.conftest import ROOT, draw_image, once
@@ -39,7 +39,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
         settings = get_family("deep_v1").variations["standard"].settings(image_size=32, width=4)  # type: ignore[call-arg]
         learner = build_learner("deep_v1", "standard", settings, ("a", "b", "c"), seed=0)
         squares = np.stack([draw_image(number % 3, number, 37, 37) for number in range(4)])
-        corpus = Corpus(
+        corpus = ReferenceData(
             learner,
             list("abcd"),
             squares,
@@ -47,7 +47,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lambda: [(squares, np.zeros(4, int))],
         )
         for name in FORMATS:
-            source = Source(learner, "0" * 64, None, lambda: squares)
+            source = ExportSource(learner, "0" * 64, None, lambda: squares)
             assert export(name, source, corpus, folder / name, "models:/a/1").failures == []
 
     return once(tmp_path_factory, "hostile-exports", build)

@@ -31,7 +31,7 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from eyevsai.serving.classifier import classifier_of
+from eyevsai.serving.classifier import make_classifier
 from eyevsai.serving.pyfunc import PyfuncModel
 from tests.conftest import Eyevsai, draw_image, write_images
 from tests.faults.mutation import write_mutants
@@ -141,7 +141,7 @@ def test_every_path_sees_one_identical_picture(tmp_path: Path) -> None:
     )
     trained_on = dataset.open(preprocessing).pixels
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), ("a", "b"), 0)
-    classifier = classifier_of(learner)
+    classifier = make_classifier(learner)
     for row, item in enumerate(dataset.items):
         if item.label == "b":
             continue
@@ -213,7 +213,7 @@ def test_the_largest_pictures_need_little_more_memory_than_one_of_them(
     Image.fromarray(np.zeros((9400, 9400), depth)).save(tmp_path / "large.png")
     assert (tmp_path / "large.png").stat().st_size < 200_000
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), ("a", "b"), 0)
-    classifier, image = classifier_of(learner), (tmp_path / "large.png").read_bytes()
+    classifier, image = make_classifier(learner), (tmp_path / "large.png").read_bytes()
     classifier.predict(np.zeros((9, 9, 3), np.uint8))
     # 253 of them for the pixels of one
     assert peak_rise_mib(lambda: classifier.predict_batch([image] * times)) < 600

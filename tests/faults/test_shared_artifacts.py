@@ -39,7 +39,7 @@ from eyevsai.models.serialization import check_weights
 from eyevsai.registry.models import KnownVersion, read_models
 from eyevsai.registry.registration import CARRIERS
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
-from eyevsai.serving.package import MODEL_FOLDER, fetch_package
+from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir
 from eyevsai.store.backend import open_store
 from eyevsai.tracking.lifetime import start_run
 from eyevsai.tracking.marks import mark_run
@@ -224,7 +224,7 @@ class SharedArtifacts(RuleBasedStateMachine):
     def each_version_loads(self) -> None:
         for store in (A, B) if B in self.uris else ():
             for version in self.versions(store):
-                check_weights(fetch_package(version.uri) / MODEL_FOLDER)
+                check_weights(fetch_model_dir(version.uri) / MODEL_FOLDER)
                 type(self).loaded += 1
 
     @invariant()

@@ -16,9 +16,9 @@ import pytest
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.store.run_dir import RunDir
 from eyevsai.tracking.process import has_died
+from eyevsai.tuning.search_space import declared_space
 from eyevsai.tuning.settings import TuneSettings
-from eyevsai.tuning.space import declared_space
-from eyevsai.tuning.study import Place, Study
+from eyevsai.tuning.study import Study, StudyStorage
 from tests.conftest import ROOT
 from tests.forks import join_forks, start_fork
 
@@ -35,12 +35,12 @@ tune(Path(sys.argv[1]), sys.argv[2] or None, int(sys.argv[3]), int(sys.argv[4]))
 def open_study(folder: Path, url: str | None, count: int) -> Study:
     study = Study(
         "row14",
-        Place(url, folder / "row14.journal"),
+        StudyStorage(url, folder / "row14.journal"),
         TuneSettings(n_trials=count, jobs=TUNERS),
         SPACE,
         1,
     )
-    study.begin(SPACE.describe())
+    study.check_or_store_space(SPACE.describe())
     return study
 
 
@@ -52,7 +52,7 @@ def tune(folder: Path, url: str | None, count: int, worker: int) -> None:
 
     study, process = open_study(folder, url, count), json.dumps(describe_process())
     while True:
-        study.sweep(
+        study.reap_stale_trials(
             lambda described, run_id: has_died(described, RunDir(folder, "none")),
             lambda run_id: None,
         )
@@ -82,7 +82,7 @@ def test_killed_fork_loses_and_doubles_no_trial(tmp_path: Path, storage: str) ->
         time.sleep(0.05)
     tuners[0].kill()
     assert join_forks(tuners) == [-9, 0, 0]
-    assert [trial.state.name for trial in watched.counted()] == ["COMPLETE"] * count
+    assert [trial.state.name for trial in watched.counted_trials()] == ["COMPLETE"] * count
     numbers = [trial.number for trial in watched.trials()]
     assert len(numbers) == len(set(numbers))
 
@@ -108,10 +108,10 @@ def test_killed_tuners_lose_and_double_no_trial(tmp_path: Path, storage: str, co
         tuner.kill()
     codes = sorted(tuner.wait(250) for tuner in tuners)
     assert codes == [-9] * KILLED + [0] * (TUNERS - KILLED)
-    states = [trial.state.name for trial in watched.counted()]
+    states = [trial.state.name for trial in watched.counted_trials()]
     assert states == ["COMPLETE"] * count
     numbers = [trial.number for trial in watched.trials()]
     assert len(numbers) == len(set(numbers))
     best = watched.best()
     assert best is not None
-    assert best.value == max(trial.value for trial in watched.counted())
+    assert best.value == max(trial.value for trial in watched.counted_trials())

@@ -13,12 +13,12 @@ from typing import Any, get_overloads
 import eyevsai
 from eyevsai import api_types
 from eyevsai.evaluation.significance import Difference, Interval
-from eyevsai.formats.parity import Verdict
+from eyevsai.formats.parity import ParityResult
 from eyevsai.jobs.compare import Compared, Pair
 from tests.conftest import ROOT
 
 HERE = Path(__file__).parent
-PARTS = (Compared, Pair, Difference, Interval, Verdict)  # of results
+PARTS = (Compared, Pair, Difference, Interval, ParityResult)  # of results
 
 
 def describe_api() -> dict[str, Any]:

@@ -28,7 +28,7 @@ MUTANTS = [
     Mutant(
         "1: resume restores the state of the loop",
         "eyevsai/training/trainer.py",
-        "self.progress_ = unpack(checkpoint, self._parts(), self.device_)",
+        "self._state = unpack(checkpoint, self._parts(), self.device_)",
         "unpack(checkpoint, self._parts(), self.device_)",
     ),
     Mutant(
@@ -104,14 +104,14 @@ MUTANTS = [
     ),
     Mutant(
         "10: a model folder with foreign files is refused",
-        "eyevsai/serving/package.py",
+        "eyevsai/serving/model_dir.py",
         "if path.is_symlink() or (not path.is_dir() and name not in ALLOWED):",
         "if path.is_symlink():",
     ),
     Mutant(
         "11: dropout depends on the seed, the epoch and the step",
         "eyevsai/training/trainer.py",
-        "torch.manual_seed(seed_for(self.seed, *purpose))  # dropout draws from the global "
+        "torch.manual_seed(derive_seed(self.seed, *purpose))  # dropout draws from the global "
         "generator",
         "pass",
     ),
@@ -130,7 +130,7 @@ MUTANTS = [
     Mutant(
         "14: an interrupted trial is run again",
         "eyevsai/tuning/study.py",
-        'self._leave_out(trial, "interrupted")',
+        'self._exclude(trial, "interrupted")',
         "pass",
     ),
     Mutant(
@@ -142,8 +142,8 @@ MUTANTS = [
     Mutant(
         "16: a batch that does not fit is halved",
         "eyevsai/training/trainer.py",
-        "parts = 2 * self.progress_.parts",
-        "parts = self.progress_.parts",
+        "parts = 2 * self._state.parts",
+        "parts = self._state.parts",
     ),
     Mutant(
         "17: images are turned as EXIF says",

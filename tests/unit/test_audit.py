@@ -75,7 +75,7 @@ def test_a_misnamed_image_is_used_and_named(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
     (folder / "a" / "000.png").rename(folder / "a" / "000.jpg")
     report = load_dataset(settings(folder, tmp_path)).curated.report()
-    assert report["misnamed"] == [{"image": "set/a/000.jpg", "format": "PNG"}]
+    assert report["wrong_extension"] == [{"image": "set/a/000.jpg", "format": "PNG"}]
     assert report["images"] == 6
 
 

@@ -25,8 +25,8 @@ from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.evaluation.significance import accuracy_interval, mcnemar
 from eyevsai.reports.comparison_table import print_comparison
 from eyevsai.reports.evaluation_page import render_evaluation_page
-from eyevsai.reports.evaluation_pictures import draw_classes
-from eyevsai.reports.pictures import draw_confusion
+from eyevsai.reports.evaluation_plots import plot_classes
+from eyevsai.reports.plots import plot_confusion_matrix
 from tests.conftest import draw_image
 
 
@@ -230,7 +230,10 @@ def test_settings_that_do_not_go_together(given: dict[str, object], said: str) -
 def test_names_that_look_like_formulas_are_drawn_as_they_are() -> None:
     names = ["US$_and_$CA", "$", "[/b]"]
     rows = [{"f1": 0.5, "support": 3.0}] * 3
-    for figure in (draw_confusion(np.eye(3, dtype=np.int64), names), draw_classes(rows, names)):
+    for figure in (
+        plot_confusion_matrix(np.eye(3, dtype=np.int64), names),
+        plot_classes(rows, names),
+    ):
         figure.savefig(io.BytesIO(), format="png")
         assert "US$_and_$CA" in {
             label.get_text().replace("\\$", "$") for label in figure.axes[0].get_yticklabels()

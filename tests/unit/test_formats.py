@@ -24,11 +24,11 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.features.extractor import Extractor
 from eyevsai.features.settings import FeatureSettings
 from eyevsai.formats import pytorch
-from eyevsai.formats.exporting import export, gate_of
-from eyevsai.formats.format import Source
-from eyevsai.formats.formats import FORMATS, format_of, names_of
+from eyevsai.formats.base import ExportSource
+from eyevsai.formats.export import export, make_parity_check
+from eyevsai.formats.factory import FORMATS, get_format, parse_formats
 from eyevsai.formats.openvino import OpenVino
-from eyevsai.formats.parity import AccuracyGate, Corpus, Gate, ParityGate
+from eyevsai.formats.parity import AccuracyParityCheck, ExactParityCheck, ParityCheck, ReferenceData
 from eyevsai.formats.pytorch import render_network
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.formats.tensorflow import TensorFlow
@@ -63,11 +63,11 @@ def learner(stripes: Path, cache_root: Path) -> DeepV1Learner:
 
 
 @pytest.fixture(scope="module")
-def corpus(learner: DeepV1Learner) -> Corpus:
+def corpus(learner: DeepV1Learner) -> ReferenceData:
     squares = np.stack([draw_image(number % 3, number, SIDE, SIDE) for number in range(IMAGES)])
     labels = learner.predict_proba(squares).argmax(1)
     raw = [draw_image(number % 3, number, 50 + number, 70) for number in range(IMAGES)]
-    return Corpus(
+    return ReferenceData(
         learner,
         [f"image {number}" for number in range(IMAGES)],
         squares,
@@ -97,9 +97,9 @@ def another_class(found: np.ndarray) -> None:
 
 
 EXACT, STEPS, FEWER_BITS = (
-    ParityGate(1e-5, steps=False),
-    ParityGate(1e-5, steps=True),
-    AccuracyGate(1.0, 0.98),
+    ExactParityCheck(1e-5, steps=False),
+    ExactParityCheck(1e-5, steps=True),
+    AccuracyParityCheck(1.0, 0.98),
 )
 
 
@@ -121,24 +121,26 @@ EXACT, STEPS, FEWER_BITS = (
 @pytest.mark.requirement(21)
 def test_a_gate_refuses_what_does_not_agree(
     learner: DeepV1Learner,
-    corpus: Corpus,
-    gate: Gate,
+    corpus: ReferenceData,
+    gate: ParityCheck,
     change: Callable[[np.ndarray], None],
     reason: str | None,
 ) -> None:
-    verdict = gate.judge(Shifted(learner, change), corpus)
+    verdict = gate.check(Shifted(learner, change), corpus)
     assert bool(verdict.failures) == (reason is not None)
     assert reason is None or any(reason in failure for failure in verdict.failures), (
         verdict.failures
     )
 
 
-def test_a_refusal_says_where_the_outputs_part(learner: DeepV1Learner, corpus: Corpus) -> None:
+def test_a_refusal_says_where_the_outputs_part(
+    learner: DeepV1Learner, corpus: ReferenceData
+) -> None:
     def change(found: np.ndarray) -> None:
         if len(found) == 7:  # the batches of seven, from the sixth of them on
             found[6, 2] = 0.9
 
-    failure, *_ = EXACT.judge(Shifted(learner, change), corpus).failures
+    failure, *_ = EXACT.check(Shifted(learner, change), corpus).failures
     assert failure.startswith(
         "From the same resized pixels, in batches of 7, probabilities lie up to"
     )
@@ -146,7 +148,7 @@ def test_a_refusal_says_where_the_outputs_part(learner: DeepV1Learner, corpus: C
     assert failure.endswith("and 0.900000 in the export.")
 
 
-def test_a_gate_holds_batches_of_each_size(learner: DeepV1Learner, corpus: Corpus) -> None:
+def test_a_gate_holds_batches_of_each_size(learner: DeepV1Learner, corpus: ReferenceData) -> None:
     class Close(DeepV1Learner):
         def predict_proba(self, images: np.ndarray) -> np.ndarray:
             return np.tile(np.float32([0.40, 0.39, 0.21]), (len(images), 1))
@@ -163,41 +165,43 @@ def test_a_gate_holds_batches_of_each_size(learner: DeepV1Learner, corpus: Corpu
 
     close = Close("standard", learner.settings, learner.classes, 0)
     names, resized = [*corpus.names] * 5, np.tile(corpus.resized, (5, 1, 1, 1))
-    verdict = STEPS.judge(
+    verdict = STEPS.check(
         Shifted(close, change), replace(corpus, learner=close, names=names, resized=resized)
     )
     assert any(
         "in batches of 32" in failure and "the model's class" in failure
         for failure in verdict.failures
     )
-    assert verdict.figures["top1_agreement"] < 0.5
+    assert verdict.metrics["top1_agreement"] < 0.5
 
 
-def test_a_gate_refuses_another_number_of_classes(learner: DeepV1Learner, corpus: Corpus) -> None:
+def test_a_gate_refuses_another_number_of_classes(
+    learner: DeepV1Learner, corpus: ReferenceData
+) -> None:
     class Two:
         def predict_proba(self, images: np.ndarray) -> np.ndarray:
             return learner.predict_proba(images)[:, :2]
 
-    failure, *_ = EXACT.judge(Two(), corpus).failures
+    failure, *_ = EXACT.check(Two(), corpus).failures
     assert "answers with a table of (40, 2), the model of (40, 3)" in failure
 
 
-@pytest.mark.parametrize("gate", [FEWER_BITS, AccuracyGate(1.0, 0.0)])
+@pytest.mark.parametrize("gate", [FEWER_BITS, AccuracyParityCheck(1.0, 0.0)])
 def test_fewer_bits_are_held_against_raw_images_too(
-    learner: DeepV1Learner, corpus: Corpus, gate: Gate
+    learner: DeepV1Learner, corpus: ReferenceData, gate: ParityCheck
 ) -> None:
     def change(found: np.ndarray) -> None:
         if len(found) == 1:
             another_class(found)
 
-    (failure,) = gate.judge(Shifted(learner, change), corpus).failures
+    (failure,) = gate.check(Shifted(learner, change), corpus).failures
     assert failure.startswith("From raw images the export names the model's class for ")
 
 
 @pytest.mark.requirement(21)
 @pytest.mark.parametrize(("others", "refused"), [(1, False), (2, True)])
 def test_int8_has_to_name_the_models_class_for_97_percent(
-    learner: DeepV1Learner, corpus: Corpus, others: int, refused: bool
+    learner: DeepV1Learner, corpus: ReferenceData, others: int, refused: bool
 ) -> None:
     """Answers of equal accuracy are not enough: of 40 images, one may be given another class."""
     squares, answers = corpus.resized, learner.predict_proba(corpus.resized).argmax(1)
@@ -208,10 +212,12 @@ def test_int8_has_to_name_the_models_class_for_97_percent(
         if len(found) == len(squares):
             another_class(found[:others])
 
-    source = Source(learner, "0" * 64, None, lambda: squares)
-    verdict = gate_of(format_of("onnx-int8"), source).judge(Shifted(learner, change), wrong)
-    assert verdict.figures["accuracy"] >= verdict.figures["model_accuracy"] == 0
-    assert verdict.figures["top1_agreement"] == 1 - others / len(squares)
+    source = ExportSource(learner, "0" * 64, None, lambda: squares)
+    verdict = make_parity_check(get_format("onnx-int8"), source).check(
+        Shifted(learner, change), wrong
+    )
+    assert verdict.metrics["accuracy"] >= verdict.metrics["model_accuracy"] == 0
+    assert verdict.metrics["top1_agreement"] == 1 - others / len(squares)
     assert bool(verdict.failures) == refused
     if refused:
         assert (
@@ -231,9 +237,9 @@ def predict_proba(state, images):
 
 @pytest.mark.requirement(21)
 def test_the_gate_runs_the_network_file_of_a_pytorch_export(
-    learner: DeepV1Learner, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    learner: DeepV1Learner, corpus: ReferenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = Source(learner, "0" * 64, None, lambda: corpus.resized)
+    source = ExportSource(learner, "0" * 64, None, lambda: corpus.resized)
     before = set(sys.modules)
     assert export("pytorch", source, corpus, tmp_path / "whole", "models:/a/1").failures == []
     assert "network" not in set(sys.modules) - before
@@ -266,7 +272,7 @@ def test_of_tensorflow_only_the_build_for_cpus_is_installed() -> None:
     )
 
 
-def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, corpus: Corpus) -> None:
+def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, corpus: ReferenceData) -> None:
     class Tied(DeepV1Learner):
         def predict_proba(self, images: np.ndarray) -> np.ndarray:
             return np.tile(np.float32([0.45, 0.45, 0.1]), (len(images), 1))
@@ -276,17 +282,17 @@ def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, corpus: Corpus) 
     def other(found: np.ndarray) -> None:
         found[:, 1] += 5e-6
 
-    assert EXACT.judge(Shifted(tied, other), replace(corpus, learner=tied)).failures == []
+    assert EXACT.check(Shifted(tied, other), replace(corpus, learner=tied)).failures == []
 
 
 @pytest.fixture(scope="module")
 def exported(
-    learner: DeepV1Learner, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+    learner: DeepV1Learner, corpus: ReferenceData, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "onnx"
     verdict = export(
         "onnx",
-        Source(learner, "0" * 64, None, lambda: corpus.resized),
+        ExportSource(learner, "0" * 64, None, lambda: corpus.resized),
         corpus,
         folder,
         "models:/a/1",
@@ -354,9 +360,9 @@ def test_an_export_that_was_changed_is_not_opened(
 
 @pytest.mark.requirement(10)
 def test_what_can_hold_code_is_opened_only_on_trust(
-    learner: DeepV1Learner, corpus: Corpus, tmp_path: Path
+    learner: DeepV1Learner, corpus: ReferenceData, tmp_path: Path
 ) -> None:
-    source = Source(learner, "0" * 64, None, lambda: corpus.resized)
+    source = ExportSource(learner, "0" * 64, None, lambda: corpus.resized)
     export("torchscript", source, corpus, tmp_path / "torchscript", "models:/a/1")
     with pytest.raises(UserError, match="trusted=True"):
         eyevsai.load(str(tmp_path / "torchscript"))
@@ -384,8 +390,8 @@ def test_onnx_says_of_itself_what_it_is(folder: Path, learner: DeepV1Learner) ->
 
 
 def test_formats_are_named_with_commas() -> None:
-    assert names_of("openvino, onnx,onnx") == ["onnx", "openvino"]
-    assert names_of("all") == list(FORMATS)
+    assert parse_formats("openvino, onnx,onnx") == ["onnx", "openvino"]
+    assert parse_formats("all") == list(FORMATS)
     with pytest.raises(UserError, match="Did you mean 'openvino'"):
         ExportSettings(run="a", format="onnx,openvio")
 
@@ -414,7 +420,8 @@ def test_an_operation_that_tensorflow_is_not_told_is_named(
     odd = Odd("standard", learner.settings, learner.classes, 0)
     with pytest.raises(UserError, match=r"operation special_erf\.default: use --format onnx"):
         TensorFlow().write(
-            Source(odd, "0" * 64, None, lambda: np.zeros((1, SIDE, SIDE, 3), np.uint8)), tmp_path
+            ExportSource(odd, "0" * 64, None, lambda: np.zeros((1, SIDE, SIDE, 3), np.uint8)),
+            tmp_path,
         )
 
 
@@ -422,7 +429,7 @@ LOADED = """
 import gc, os, signal, sys
 from pathlib import Path
 import numpy as np
-from eyevsai.formats.formats import format_of
+from eyevsai.formats.factory import get_format
 from eyevsai.formats.openvino import OpenVino
 runtime = OpenVino().open(Path(sys.argv[1]))
 for side in (37, 50):  # resized already, and not
@@ -432,7 +439,7 @@ gc.collect()
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
 os.kill(os.getpid(), signal.SIGUSR1)
 
-try: format_of("tensorflow").open(Path(sys.argv[1]) / "none")
+try: get_format("tensorflow").open(Path(sys.argv[1]) / "none")
 except OSError: pass  # there is no such folder, but TensorFlow is loaded
 assert "tensorflow" in sys.modules
 import torch
@@ -443,10 +450,10 @@ print("traced")
 
 @pytest.fixture(scope="module")
 def openvino_export(
-    learner: DeepV1Learner, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+    learner: DeepV1Learner, corpus: ReferenceData, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("openvino")
-    OpenVino().write(Source(learner, "0" * 64, None, lambda: corpus.resized), folder)
+    OpenVino().write(ExportSource(learner, "0" * 64, None, lambda: corpus.resized), folder)
     return folder
 
 

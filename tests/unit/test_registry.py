@@ -53,7 +53,7 @@ def test_a_promotion_that_was_interrupted_is_no_refusal(workplace: Path) -> None
 
     def objections() -> str:
         (found,) = read_candidates(uri)
-        return "; ".join(found.objections)
+        return "; ".join(found.failed_checks)
 
     # before the gate answered: Ctrl-C, a kill, an outage
     for error in (KeyboardInterrupt, SystemExit, JobError):

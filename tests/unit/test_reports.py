@@ -25,14 +25,14 @@ from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.jobs.opening import log_input
 from eyevsai.models.factory import FAMILIES, get_family, select_models
-from eyevsai.reports.candidates import Candidate, Export, choose_versions, finite
-from eyevsai.reports.deployment import Reported
+from eyevsai.reports.difficulty import LEVELS, is_scored, split_levels
 from eyevsai.reports.game_backend import build_game_report, describe_dataset, read_schema
-from eyevsai.reports.levels import LEVELS, is_scored, split_levels
-from eyevsai.reports.overview import list_versions, summarize, write_csv
-from eyevsai.reports.overview_page import render_overview_page
-from eyevsai.reports.overview_pictures import draw_overview
-from eyevsai.reports.thumbnail import draw_png
+from eyevsai.reports.inline_images import draw_png
+from eyevsai.reports.model_versions import Export, ModelVersion, finite, select_versions
+from eyevsai.reports.readiness import ReadinessReport
+from eyevsai.reports.summary import list_versions, summarize, write_csv
+from eyevsai.reports.summary_page import render_summary_page
+from eyevsai.reports.summary_plots import plot_summary
 from eyevsai.store.run_dir import HEARTBEAT
 from eyevsai.tracking.lifetime import start_run
 from eyevsai.tracking.results import Result, read_columns, read_results, read_runs
@@ -45,7 +45,7 @@ PASSED = {
     )
 }
 CLASSES = ("cat", "dog")
-CANDIDATE = Candidate(
+CANDIDATE = ModelVersion(
     key="pets-deep_v2-resnet",
     dataset="pets",
     family="deep_v2",
@@ -58,20 +58,20 @@ CANDIDATE = Candidate(
     registered_ms=0,
     stage="",
     has_model=True,
-    took_s=12.5,
+    duration_s=12.5,
     metrics={"test/accuracy": 0.8, "best/accuracy": 0.9},
     exports=PASSED,
-    objections=(),
+    failed_checks=(),
     size_bytes=10,
     parameters=5,
     image_size=96,
     threshold=None,
 )
-READY = Reported(CANDIDATE, "it is the only version", CLASSES, CLASSES, "/folder", False)
+READY = ReadinessReport(CANDIDATE, "it is the only version", CLASSES, CLASSES, "/folder", False)
 ACCURACIES = st.lists(st.floats(0.01, 1.0) | st.sampled_from([0.25, 0.5]), max_size=15)
 
 
-def model_of(number: int, metrics: dict[str, float], **changes: Any) -> Reported:
+def model_of(number: int, metrics: dict[str, float], **changes: Any) -> ReadinessReport:
     kinds = [(family, name) for family in FAMILIES for name in get_family(family).variations]
     family, variation = kinds[number % len(kinds)]
     version = replace(
@@ -187,23 +187,23 @@ def test_each_fact_that_keeps_a_model_from_deployment_is_said(
     assert READY.is_ready
     model = replace(READY, version=replace(CANDIDATE, **changes))
     assert not model.is_ready
-    assert said in "; ".join(model.because)
+    assert said in "; ".join(model.reasons)
     assert said in " ".join(model.recommendations)
 
 
 def test_a_model_of_other_classes_or_without_files_is_not_ready() -> None:
     assert replace(READY, classes=("dog", "cat")).is_ready
-    assert "other classes (cow)" in replace(READY, classes=(*CLASSES, "cow")).because[0]
-    assert "which classes" in replace(READY, classes=()).because[0]
-    assert "files are gone" in replace(READY, folder=None, is_missing=True).because[0]
+    assert "other classes (cow)" in replace(READY, classes=(*CLASSES, "cow")).reasons[0]
+    assert "which classes" in replace(READY, classes=()).reasons[0]
+    assert "files are gone" in replace(READY, folder=None, is_missing=True).reasons[0]
     staged = replace(READY, version=replace(CANDIDATE, stage="production", threshold=0.5))
-    assert "the gate let it into Production" in staged.because
+    assert "the gate let it into Production" in staged.reasons
     assert "say unsure below a probability of 0.5000" in " ".join(staged.recommendations)
     assert "eyevsai promote pets-deep_v2-resnet --version 1" in " ".join(READY.recommendations)
 
 
-def chosen(*versions: Candidate) -> tuple[int, str]:
-    ((version, why),) = choose_versions(versions).values()
+def chosen(*versions: ModelVersion) -> tuple[int, str]:
+    ((version, why),) = select_versions(versions).values()
     return version.number, why
 
 
@@ -220,7 +220,7 @@ def test_production_then_test_then_valid_accuracy_choose_a_version() -> None:
     assert chosen(tested, replace(better, stage="production"))[0] == 2
     assert chosen(tested, replace(tested, number=4))[0] == 4  # of equal ones the newest
     assert chosen(replace(tested, has_model=False), better)[0] == 2
-    assert choose_versions([replace(tested, has_model=False)]) == {}
+    assert select_versions([replace(tested, has_model=False)]) == {}
     assert (
         "nobody knows"
         in chosen(replace(tested, metrics={}), replace(tested, number=2, metrics={}))[1]
@@ -273,7 +273,7 @@ def test_pictures_of_any_number_of_models(accuracies: list[float], tmp_path: Pat
         )
         for number, value in enumerate(accuracies)
     ]
-    for name, figure in draw_overview(versions).items():
+    for name, figure in plot_summary(versions).items():
         figure.savefig(tmp_path / f"{name}.png")
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -284,8 +284,8 @@ def test_names_on_the_page_are_text() -> None:
         READY, version=replace(CANDIDATE, dataset=nasty, run_id='"x', experiment_id='" onclick="')
     )
     summary = summarize([model.version], [model], NOW)
-    pictures = {name: draw_png(figure) for name, figure in draw_overview([model.version]).items()}
-    page = render_overview_page([model], summary, pictures, "http://server:5000")
+    pictures = {name: draw_png(figure) for name, figure in plot_summary([model.version]).items()}
+    page = render_summary_page([model], summary, pictures, "http://server:5000")
     assert page.count("<script>") == 1
     assert 'onclick="' not in page
     assert "http://server:5000/#/experiments/%22%20onclick%3D%22/runs/%22x" in page

@@ -16,7 +16,7 @@ from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
-from eyevsai.serving.package import write_package
+from eyevsai.serving.model_dir import write_model_dir
 from eyevsai.serving.pyfunc import SERVED, PyfuncModel, read_cell
 from tests.conftest import draw_image
 
@@ -25,7 +25,7 @@ from tests.conftest import draw_image
 def made(stripes: Path, cache_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), dataset.classes, 0)
-    return write_package(
+    return write_model_dir(
         learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("made"), {}
     )
 

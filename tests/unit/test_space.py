@@ -16,7 +16,7 @@ from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.models.transfer.settings import TransferSettings
-from eyevsai.tuning.space import Space, declared_space
+from eyevsai.tuning.search_space import Space, declared_space
 
 ALL = [(family, name) for family in FAMILIES for name in get_family(family).variations]
 

@@ -11,10 +11,10 @@ from matplotlib import pyplot
 from eyevsai.core.errors import JobError, TrialPruned, UserError
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.tuning import study as module
-from eyevsai.tuning.report import describe_best, draw_study, render_page, tabulate
+from eyevsai.tuning.search_space import declared_space
 from eyevsai.tuning.settings import TuneSettings
-from eyevsai.tuning.space import declared_space
-from eyevsai.tuning.study import RUN_ID, Place, Study, Trial
+from eyevsai.tuning.study import RUN_ID, Study, StudyStorage, Trial
+from eyevsai.tuning.visualization import describe_best, plot_study, render_page, trials_table
 
 SPACE = declared_space(SvmSettings, {}, None)
 
@@ -25,9 +25,13 @@ def no_result(run_id: str) -> None:
 
 def open_study(folder: Path, name: str = "study", epochs: int = 1, **settings: Any) -> Study:
     study = Study(
-        name, Place(None, folder / "studies.journal"), TuneSettings(**settings), SPACE, epochs
+        name,
+        StudyStorage(None, folder / "studies.journal"),
+        TuneSettings(**settings),
+        SPACE,
+        epochs,
     )
-    study.begin({"space": SPACE.describe()})
+    study.check_or_store_space({"space": SPACE.describe()})
     return study
 
 
@@ -47,11 +51,11 @@ def work(study: Study, at_most: int = 1000, seed: int = 0) -> list[dict[str, Any
 def test_every_sampler_draws_as_many_trials_as_were_asked_for(tmp_path: Path, sampler: str) -> None:
     study = open_study(tmp_path, sampler=sampler, n_trials=12)
     drawn = work(study)
-    assert len(drawn) == len(study.counted()) == 12
+    assert len(drawn) == len(study.counted_trials()) == 12
     assert study.is_done()
     best = study.best()
     assert best is not None
-    assert best.value == max(trial.value for trial in study.counted())
+    assert best.value == max(trial.value for trial in study.counted_trials())
     assert len({values["C"] for values in drawn}) > 1
 
 
@@ -68,7 +72,7 @@ def test_the_first_trial_has_the_defaults(tmp_path: Path, sampler: str) -> None:
     first, best = again.defaults(), again.best()
     assert first is not None
     assert best is not None
-    assert (first.number, first.params, len(again.counted())) == (0, defaults, 4)
+    assert (first.number, first.params, len(again.counted_trials())) == (0, defaults, 4)
     described = describe_best(again, best)
     told = {"trial": 0, "state": "complete", "accuracy": 1 / 8, "epochs": None}
     assert (described["complete"], described["defaults"]) == (4, told)
@@ -80,7 +84,7 @@ def test_a_grid_is_searched_to_its_end_after_the_defaults(tmp_path: Path) -> Non
     path.write_text("C = [1.0, 10.0, 100.0]\nkernel = 'linear'\nreduction = 'none'\n")
     space = declared_space(SvmSettings, {}, str(path))
     settings = TuneSettings(sampler="grid", n_trials=4)
-    study = Study("grid", Place(None, tmp_path / "studies.journal"), settings, space, 1)
+    study = Study("grid", StudyStorage(None, tmp_path / "studies.journal"), settings, space, 1)
     assert study.enqueue_defaults(SvmSettings()) == {"C": (3.0, 1.0)}
     drawn = [values["C"] for values in work(study)]
     assert (drawn[0], set(drawn[1:])) == (1.0, {1.0, 10.0, 100.0})
@@ -93,7 +97,7 @@ def test_defaults_that_were_lost_are_begun_again(tmp_path: Path) -> None:
     assert interrupted is not None
     study.tell(interrupted, KeyboardInterrupt())  # before anything was chosen for it
     assert study.ask(0, 0, "dead") is not None
-    assert study.sweep(lambda process, run_id: process == "dead", no_result) == 1
+    assert study.reap_stale_trials(lambda process, run_id: process == "dead", no_result) == 1
     drawn = work(study)
     assert (len(drawn), drawn[0]["C"], drawn[0]["components"]) == (3, 3.0, 300)
     defaults = study.defaults()
@@ -109,7 +113,7 @@ def test_defaults_whose_process_died_before_they_were_queued_again_are_queued(
     assert study.ask(0, 0, "p") is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study.study, "enqueue_trial", lambda *_, **__: None)
-        assert study.sweep(lambda process, run_id: True, no_result) == 1
+        assert study.reap_stale_trials(lambda process, run_id: True, no_result) == 1
     again = open_study(tmp_path, n_trials=2)
     again.enqueue_defaults(SvmSettings())
     assert [values["C"] == 3.0 for values in work(again)] == [True, False]
@@ -123,7 +127,7 @@ def test_defaults_that_two_processes_queued_run_once(tmp_path: Path) -> None:
             each.enqueue_defaults(SvmSettings())
     drawn = work(study)
     assert [values["C"] == 3.0 for values in drawn] == [True, False, False]
-    assert len(study.counted()) == 3
+    assert len(study.counted_trials()) == 3
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -149,9 +153,9 @@ def test_a_trial_whose_process_died_before_it_said_who_it_is_is_begun_again(
 ) -> None:
     study = open_study(tmp_path, n_trials=2)
     study.study.ask()  # and killed before its name is written
-    assert study.sweep(lambda process, run_id: False, no_result) == 0
+    assert study.reap_stale_trials(lambda process, run_id: False, no_result) == 0
     monkeypatch.setattr(module, "NAMELESS_S", 0.0)
-    assert study.sweep(lambda process, run_id: False, no_result) == 1
+    assert study.reap_stale_trials(lambda process, run_id: False, no_result) == 1
     assert len(work(study)) == 2
     assert study.is_done()
 
@@ -180,9 +184,9 @@ def test_a_trial_whose_run_was_finished_when_its_process_died_is_not_begun_again
     for trial, run_id in ((done, "finished"), (lost, "running")):
         SPACE.suggest(trial, SvmSettings())
         trial.set_user_attr(RUN_ID, run_id)
-    assert study.sweep(lambda process, run_id: True, {"finished": 0.75}.get) == 1
+    assert study.reap_stale_trials(lambda process, run_id: True, {"finished": 0.75}.get) == 1
     assert len(work(study)) == 1
-    assert next(iter(study.counted())).value == 0.75
+    assert next(iter(study.counted_trials())).value == 0.75
     assert study.is_done()
 
 
@@ -192,8 +196,8 @@ def test_a_trial_of_a_dead_process_is_begun_again(tmp_path: Path) -> None:
     assert lost is not None
     values = SPACE.suggest(lost, SvmSettings())
     assert study.ask(0, 0, "alive") is not None
-    assert study.sweep(lambda process, run_id: process == "dead", no_result) == 1
-    assert study.sweep(lambda process, run_id: process == "dead", no_result) == 0
+    assert study.reap_stale_trials(lambda process, run_id: process == "dead", no_result) == 1
+    assert study.reap_stale_trials(lambda process, run_id: process == "dead", no_result) == 0
     again = study.ask(0, 0, "alive")
     assert again is not None
     assert SPACE.suggest(again, SvmSettings()) == values
@@ -201,7 +205,7 @@ def test_a_trial_of_a_dead_process_is_begun_again(tmp_path: Path) -> None:
     assert len(work(study)) == 1
     numbers = [trial.number for trial in study.trials()]
     assert numbers == sorted(set(numbers))
-    assert len(study.counted()) == 3
+    assert len(study.counted_trials()) == 3
 
 
 def test_an_interrupted_trial_is_begun_again(tmp_path: Path) -> None:
@@ -211,7 +215,7 @@ def test_an_interrupted_trial_is_begun_again(tmp_path: Path) -> None:
     values = SPACE.suggest(trial, SvmSettings())
     study.tell(trial, KeyboardInterrupt())
     assert work(study)[0] == values
-    assert len(study.counted()) == 2
+    assert len(study.counted_trials()) == 2
 
 
 def test_failures_are_told_and_not_scored(tmp_path: Path) -> None:
@@ -228,8 +232,8 @@ def test_failures_are_told_and_not_scored(tmp_path: Path) -> None:
         study.tell(trial, outcome)
     assert study.best() is None
     with pytest.raises(JobError, match="2 of 4: too hot"):
-        study.refuse_failure()
-    columns, rows = tabulate(study.counted())
+        study.check_not_failed()
+    columns, rows = trials_table(study.counted_trials())
     table = [dict(zip(columns, row, strict=True)) for row in rows]
     assert [row["state"] for row in table] == ["fail", "fail", "pruned", "fail"]
     assert [row["error"] for row in table] == ["too hot", "too cold", "", "too hot"]
@@ -237,20 +241,22 @@ def test_failures_are_told_and_not_scored(tmp_path: Path) -> None:
 
 def test_a_study_of_another_space_is_refused_with_a_new_name(tmp_path: Path) -> None:
     open_study(tmp_path)
-    other = Study("study", Place(None, tmp_path / "studies.journal"), TuneSettings(), SPACE, 1)
+    other = Study(
+        "study", StudyStorage(None, tmp_path / "studies.journal"), TuneSettings(), SPACE, 1
+    )
     changed = {**SPACE.describe(), "C": {"low": 1}}
     with pytest.raises(UserError, match=r"1 changed \(space\).*--study study-2"):
-        other.begin({"space": changed})
+        other.check_or_store_space({"space": changed})
 
 
 def test_a_storage_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be opened.*--storage"):
-        Place(None, tmp_path / "file" / "x.journal").open()
+        StudyStorage(None, tmp_path / "file" / "x.journal").open()
     with pytest.raises(UserError, match="cannot be opened"):
-        Place("sqlite:////proc/none.db", tmp_path).open()
+        StudyStorage("sqlite:////proc/none.db", tmp_path).open()
     with pytest.raises(UserError, match=r"user:\*\*\*@nowhere"):
-        Place("postgresql://user:secret@nowhere:1/db", tmp_path).open()
+        StudyStorage("postgresql://user:secret@nowhere:1/db", tmp_path).open()
 
 
 def test_what_a_study_found_is_drawn_and_told(tmp_path: Path) -> None:
@@ -259,7 +265,7 @@ def test_what_a_study_found_is_drawn_and_told(tmp_path: Path) -> None:
     best = study.best()
     assert best is not None
     assert describe_best(study, best)["settings"]["C"] == pytest.approx(best.params["C"])
-    drawn = draw_study(study.study)
+    drawn = plot_study(study.study)
     assert not pyplot.get_fignums()  # which would keep them
     assert set(drawn) == {
         "optimization_history",

@@ -8,14 +8,14 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from eyevsai.reports.candidates import rank
-from eyevsai.reports.deployment import Reported
-from eyevsai.reports.overview_pictures import CAPTIONS
-from eyevsai.reports.thumbnail import encode_png
+from eyevsai.reports.inline_images import encode_png
+from eyevsai.reports.model_versions import ranking_key
+from eyevsai.reports.readiness import ReadinessReport
+from eyevsai.reports.summary_plots import CAPTIONS
 
 
-def render_overview_page(
-    models: Sequence[Reported],
+def render_summary_page(
+    models: Sequence[ReadinessReport],
     summary: Mapping[str, Any],
     pictures: Mapping[str, bytes],
     address: str,
@@ -29,7 +29,7 @@ def render_overview_page(
     environment.filters["uri"] = encode_png
     environment.filters["part"] = lambda text: quote(str(text), safe="")
     page: str = environment.get_template("overview_page.html").render(
-        models=sorted(models, key=lambda model: rank(model.version)),
+        models=sorted(models, key=lambda model: ranking_key(model.version)),
         summary=summary,
         address=address,
         pictures=[(caption, pictures[name]) for name, caption in CAPTIONS.items()],

@@ -15,13 +15,13 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from eyevsai.tuning.settings import JOURNAL
-from eyevsai.tuning.study import Place
+from eyevsai.tuning.study import StudyStorage
 
 # ids of the first journal lie below it, those of the second between it and its double, and so on
 STRIDE = 2**32
 
 
-class GatheredStorage(BaseStorage):
+class JournalsStorage(BaseStorage):
     """All journals of a folder; those that come to be later, too.
 
     An id tells which journal it is of: what Optuna asks of a study or trial is asked of that one.
@@ -35,7 +35,7 @@ class GatheredStorage(BaseStorage):
         """See `BaseStorage`; looks for new journals, too."""
         for path in sorted(self.folder.glob(f"*{JOURNAL}")):
             if path not in self.journals:
-                self.journals[path] = Place(None, path).open()
+                self.journals[path] = StudyStorage(None, path).open()
         found = []
         for number, journal in enumerate(list(self.journals.values())):
             for own in journal.get_all_studies():

@@ -12,10 +12,10 @@ from eyevsai.evaluation.calibration import Bin
 from eyevsai.evaluation.corruptions import SEVERITIES
 from eyevsai.evaluation.results import EvaluationResult
 from eyevsai.evaluation.selective import coverage_curve
-from eyevsai.reports.pictures import TRAIN_COLOR, VALID_COLOR, plain
+from eyevsai.reports.plots import TRAIN_COLOR, VALID_COLOR, plain
 
 
-def draw_classes(by_class: Sequence[Mapping[str, float]], classes: Sequence[str]) -> Figure:
+def plot_classes(by_class: Sequence[Mapping[str, float]], classes: Sequence[str]) -> Figure:
     """Bars of each class's F1, the worst at the bottom, with its number of images."""
     figure = Figure(figsize=(8, 1.2 + 0.22 * len(classes)), layout="constrained")
     axes = figure.subplots()
@@ -35,7 +35,7 @@ def draw_classes(by_class: Sequence[Mapping[str, float]], classes: Sequence[str]
     return figure
 
 
-def draw_reliability(before: Sequence[Bin], after: Sequence[Bin]) -> Figure:
+def plot_reliability(before: Sequence[Bin], after: Sequence[Bin]) -> Figure:
     """Accuracy by confidence, before and after temperature scaling; the diagonal is honest."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
@@ -57,7 +57,7 @@ def draw_reliability(before: Sequence[Bin], after: Sequence[Bin]) -> Figure:
     return figure
 
 
-def draw_coverage(judgement: EvaluationResult) -> Figure:
+def plot_coverage(judgement: EvaluationResult) -> Figure:
     """How much of what is answered is right, when only the surest share is answered."""
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
@@ -75,7 +75,7 @@ def draw_coverage(judgement: EvaluationResult) -> Figure:
     return figure
 
 
-def draw_corruptions(corrupted: Mapping[str, Sequence[float]]) -> Figure:
+def plot_corruptions(corrupted: Mapping[str, Sequence[float]]) -> Figure:
     """Accuracy by severity, a line for each kind; severity 0 are the images as they are."""
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
@@ -88,7 +88,7 @@ def draw_corruptions(corrupted: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def draw_cams(
+def plot_cams(
     crops: Sequence[npt.NDArray[np.uint8]],
     heat: npt.NDArray[np.float32],
     names: Sequence[tuple[str, str]],

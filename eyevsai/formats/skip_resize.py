@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WHOLE = "resized_crops"
 
 
-def with_shortcut(model: ModelProto, preprocessing: Preprocessing) -> ModelProto:
+def add_resize_skip(model: ModelProto, preprocessing: Preprocessing) -> ModelProto:
     """The same graph, in which squares of `short_side_px` are cropped at once. It says of them what
     it said before.
     """

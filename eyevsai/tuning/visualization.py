@@ -35,7 +35,7 @@ def describe_best(study: Study, best: FrozenTrial) -> dict[str, Any]:
         "epochs": best.user_attrs.get(EPOCHS),
         "settings": best.user_attrs[SETTINGS],
         "searched": list(study.space.dimensions),
-        "complete": sum(trial.state is TrialState.COMPLETE for trial in study.counted()),
+        "complete": sum(trial.state is TrialState.COMPLETE for trial in study.counted_trials()),
         "defaults": _describe_defaults(defaults) if defaults else None,
     }
 
@@ -50,7 +50,7 @@ def _describe_defaults(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def tabulate(trials: Sequence[FrozenTrial]) -> tuple[list[str], list[list[Any]]]:
+def trials_table(trials: Sequence[FrozenTrial]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of a table of trials: number, state, value, epochs, seconds, settings, what
     went wrong.
     """
@@ -73,7 +73,7 @@ def tabulate(trials: Sequence[FrozenTrial]) -> tuple[list[str], list[list[Any]]]
     return columns, rows
 
 
-def draw_study(study: optuna.Study) -> dict[str, Figure]:
+def plot_study(study: optuna.Study) -> dict[str, Figure]:
     """History, importances, parallel coordinates and slices, as far as there are trials enough."""
     import matplotlib as mpl
 
@@ -84,7 +84,7 @@ def draw_study(study: optuna.Study) -> dict[str, Figure]:
     drawn = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in _drawable(study):
+        for name in _is_plottable(study):
             axes = getattr(pictures, f"plot_{name}")(study, target_name=TARGET)
             first = axes.flat[0] if hasattr(axes, "flat") else axes
             drawn[name] = first.figure
@@ -99,14 +99,14 @@ def render_page(study: optuna.Study) -> str:
     parts: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in _drawable(study):
+        for name in _is_plottable(study):
             figure = getattr(visualization, f"plot_{name}")(study, target_name=TARGET)
             parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
     head = f"<!doctype html><meta charset='utf-8'><title>{study.study_name}</title>"
     return head + f"<h1>{study.study_name}</h1>" + "\n".join(parts)
 
 
-def _drawable(study: optuna.Study) -> list[str]:
+def _is_plottable(study: optuna.Study) -> list[str]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         return []

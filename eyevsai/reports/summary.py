@@ -10,16 +10,16 @@ from datetime import datetime
 from typing import Any
 
 from eyevsai.evaluation.metric_names import TEST_ACCURACY, VALID_ACCURACY
-from eyevsai.formats.formats import REFUSED
-from eyevsai.reports.candidates import Candidate, rank
-from eyevsai.reports.deployment import Reported
-from eyevsai.reports.levels import is_scored
+from eyevsai.formats.factory import REFUSED
+from eyevsai.reports.difficulty import is_scored
+from eyevsai.reports.model_versions import ModelVersion, ranking_key
+from eyevsai.reports.readiness import ReadinessReport
 
-FIGURES = ("top5_accuracy", "macro_f1", "loss", "ece", "latency_ms")  # of the test split
+METRICS = ("top5_accuracy", "macro_f1", "loss", "ece", "latency_ms")  # of the test split
 
 
 def list_versions(
-    candidates: Iterable[Candidate], models: Iterable[Reported]
+    candidates: Iterable[ModelVersion], models: Iterable[ReadinessReport]
 ) -> list[dict[str, Any]]:
     """A row for each version, by model and number; what is asked of deployment is known of reported
     ones only.
@@ -29,8 +29,8 @@ def list_versions(
     return [_describe(each, reported.get(each.uri)) for each in ordered]
 
 
-def _describe(version: Candidate, reported: Reported | None) -> dict[str, Any]:
-    refused = [name for name, export in version.exports.items() if export.how == REFUSED]
+def _describe(version: ModelVersion, reported: ReadinessReport | None) -> dict[str, Any]:
+    refused = [name for name, export in version.exports.items() if export.result == REFUSED]
     return {
         "model_key": version.key,
         "dataset": version.dataset,
@@ -39,20 +39,20 @@ def _describe(version: Candidate, reported: Reported | None) -> dict[str, Any]:
         "version": version.number,
         "stage": version.stage,
         "reported": reported is not None,
-        "reported_because": reported.chosen_because if reported else "",
+        "reported_because": reported.selected_because if reported else "",
         "accuracy": version.accuracy,
         "accuracy_of": version.split or "",
         "test_accuracy": version.metrics.get(TEST_ACCURACY),
         "valid_accuracy": version.metrics.get(VALID_ACCURACY),
-        **{f"test_{name}": version.metrics.get(f"test/{name}") for name in FIGURES},
-        "training_time": version.took_s,
+        **{f"test_{name}": version.metrics.get(f"test/{name}") for name in METRICS},
+        "training_time": version.duration_s,
         "parameters": version.parameters,
         "size_bytes": version.size_bytes,
         "image_size": version.image_size,
         "export_formats": " ".join(version.passed),
         "exports_refused": " ".join(refused),
         "deployment_ready": reported.is_ready if reported else None,
-        "deployment_ready_because": "; ".join(reported.because) if reported else "",
+        "deployment_ready_because": "; ".join(reported.reasons) if reported else "",
         "model_path": version.uri if version.has_model else "",
         "run_id": version.run_id,
         "registered": datetime.fromtimestamp(version.registered_ms / 1000)
@@ -74,7 +74,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def summarize(
-    candidates: Sequence[Candidate], models: Sequence[Reported], generated: str
+    candidates: Sequence[ModelVersion], models: Sequence[ReadinessReport], generated: str
 ) -> dict[str, Any]:
     """Counts, the best model of all, of each dataset and of each family, and how accuracies are
     spread.
@@ -82,7 +82,9 @@ def summarize(
     `generated` is a time in ISO 8601. Models without an accuracy above zero are neither best nor
     counted in the spread.
     """
-    ranked = sorted((each.version for each in models if is_scored(each.version.accuracy)), key=rank)
+    ranked = sorted(
+        (each.version for each in models if is_scored(each.version.accuracy)), key=ranking_key
+    )
     return {
         "report_generated": generated,
         "total_models_trained": len(candidates),
@@ -97,14 +99,14 @@ def summarize(
     }
 
 
-def _best_by(ranked: Sequence[Candidate], kind: Callable[[Candidate], str]) -> dict[str, Any]:
-    best: dict[str, Candidate] = {}
+def _best_by(ranked: Sequence[ModelVersion], kind: Callable[[ModelVersion], str]) -> dict[str, Any]:
+    best: dict[str, ModelVersion] = {}
     for each in ranked:
         best.setdefault(kind(each), each)
     return {name: _name(each) for name, each in sorted(best.items())}
 
 
-def _name(version: Candidate) -> dict[str, Any]:
+def _name(version: ModelVersion) -> dict[str, Any]:
     return {
         "model": version.kind,
         "dataset": version.dataset,

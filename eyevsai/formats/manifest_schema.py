@@ -13,7 +13,7 @@ MOST_PX = 2048  # of the side of what a model sees
 AGAIN = "Export the model again."
 
 
-def check_fields(manifest: Any, place: str) -> None:
+def validate_manifest(manifest: Any, place: str) -> None:
     """Raises UserError, naming the field, when a manifest lacks one that opening needs, or has it
     of another kind.
     """

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from eyevsai.evaluation.metric_names import SCORES, TEST_ACCURACY, VALID_ACCURACY
-from eyevsai.formats.formats import PASSED
+from eyevsai.formats.factory import PASSED
 from eyevsai.models.base import Variation
 from eyevsai.models.factory import FAMILIES, get_family
 
 SPLITS = {TEST_ACCURACY: "test", VALID_ACCURACY: "valid"}
-MATTER = ("test/", "best/", "calibration/")  # how the metrics begin that a report shows
+EXPORT_METRICS = ("test/", "best/", "calibration/")  # how the metrics begin that a report shows
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class Export:
     not this machine.
     """
 
-    how: str
+    result: str
     uri: str
     folder: str | None
     is_missing: bool  # it passed, and its files are not where they were
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ModelVersion:
     """A version of a registered model, whose name is its `key`."""
 
     key: str
@@ -46,10 +46,10 @@ class Candidate:
     registered_ms: int
     stage: str  # production, staging or empty
     has_model: bool  # of one of our families; False where only a record was imported
-    took_s: float | None  # its training
+    duration_s: float | None  # its training
     metrics: Mapping[str, float]  # finite ones
     exports: Mapping[str, Export]
-    objections: tuple[str, ...]  # of the gate before Production
+    failed_checks: tuple[str, ...]  # of the gate before Production
     size_bytes: int | None
     parameters: int | None
     image_size: int | None
@@ -61,19 +61,19 @@ class Candidate:
         return f"models:/{self.key}/{self.number}"
 
     @property
-    def judged_by(self) -> str | None:
+    def scored_by(self) -> str | None:
         """The metric that its accuracy is."""
         return next((name for name in SCORES if name in self.metrics), None)
 
     @property
     def split(self) -> str | None:
         """The split that its accuracy is of."""
-        return SPLITS[self.judged_by] if self.judged_by else None
+        return SPLITS[self.scored_by] if self.scored_by else None
 
     @property
     def accuracy(self) -> float | None:
         """Its accuracy; None when nobody knows."""
-        return None if self.judged_by is None else self.metrics[self.judged_by]
+        return None if self.scored_by is None else self.metrics[self.scored_by]
 
     @property
     def kind(self) -> str:
@@ -97,7 +97,7 @@ class Candidate:
     @property
     def passed(self) -> dict[str, Export]:
         """The exports that say what it says."""
-        return {name: export for name, export in self.exports.items() if export.how == PASSED}
+        return {name: export for name, export in self.exports.items() if export.result == PASSED}
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -105,29 +105,29 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {
         name: value
         for name, value in metrics.items()
-        if name.startswith(MATTER) and math.isfinite(value)
+        if name.startswith(EXPORT_METRICS) and math.isfinite(value)
     }
 
 
-def rank(version: Candidate) -> tuple[float, str]:
+def ranking_key(version: ModelVersion) -> tuple[float, str]:
     """The order of different models: the most accurate first, by name where they are equal."""
     return -(version.accuracy or 0.0), version.key
 
 
-def choose_versions(candidates: Iterable[Candidate]) -> dict[str, tuple[Candidate, str]]:
+def select_versions(candidates: Iterable[ModelVersion]) -> dict[str, tuple[ModelVersion, str]]:
     """For each registered model the version that stands for it, and why: the one in Production,
     else the best one.
 
     A version whose model is not in the store stands for nothing.
     """
-    of_models: dict[str, list[Candidate]] = {}
+    of_models: dict[str, list[ModelVersion]] = {}
     for each in candidates:
         if each.has_model:
             of_models.setdefault(each.key, []).append(each)
-    return {key: _choose(versions) for key, versions in sorted(of_models.items())}
+    return {key: _select(versions) for key, versions in sorted(of_models.items())}
 
 
-def _choose(versions: list[Candidate]) -> tuple[Candidate, str]:
+def _select(versions: list[ModelVersion]) -> tuple[ModelVersion, str]:
     if held := [each for each in versions if each.stage == "production"]:
         return held[-1], "it is in Production"
     best = max(versions, key=_order)
@@ -141,7 +141,7 @@ def _choose(versions: list[Candidate]) -> tuple[Candidate, str]:
     return best, f"it is the best of {len(versions)} versions by {best.split} accuracy"
 
 
-def _order(version: Candidate) -> tuple[bool, float, int]:
+def _order(version: ModelVersion) -> tuple[bool, float, int]:
     """By test accuracy, else by valid accuracy; of equal ones the newest."""
     return (
         TEST_ACCURACY in version.metrics,

@@ -8,27 +8,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eyevsai.evaluation.metric_names import TEST_ACCURACY
-from eyevsai.formats.formats import REFUSED
-from eyevsai.reports.candidates import Candidate
-from eyevsai.reports.levels import is_scored
+from eyevsai.formats.factory import REFUSED
+from eyevsai.reports.difficulty import is_scored
+from eyevsai.reports.model_versions import ModelVersion
 
 
 @dataclass(frozen=True)
-class Reported:
+class ReadinessReport:
     """The version that stands for a registered model."""
 
-    version: Candidate
-    chosen_because: str
+    version: ModelVersion
+    selected_because: str
     classes: tuple[str, ...]  # in the order of its outputs; empty when its run does not say
     classes_of_dataset: tuple[str, ...]  # of the newest version of a model of its dataset
     folder: str | None  # of the version on this machine
     is_missing: bool  # it has no folder although it ought to be here
 
     @property
-    def lacks(self) -> list[str]:
+    def blockers(self) -> list[str]:
         """What keeps it from deployment, each with what to do; empty when nothing does."""
         version = self.version
-        found = [*self._lacks_of_itself(), *self._lacks_of_exports(), *version.objections]
+        found = [*self._own_blockers(), *self._export_blockers(), *version.failed_checks]
         if not self.classes:
             return [*found, "its run does not say which classes it knows: train it again"]
         if set(self.classes) != set(self.classes_of_dataset):
@@ -43,13 +43,13 @@ class Reported:
     @property
     def is_ready(self) -> bool:
         """Whether nothing keeps it from deployment."""
-        return not self.lacks
+        return not self.blockers
 
     @property
-    def because(self) -> list[str]:
+    def reasons(self) -> list[str]:
         """Why it is ready, or why it is not."""
-        if self.lacks:
-            return self.lacks
+        if self.blockers:
+            return self.blockers
         version = self.version
         reasons = [
             f"its accuracy on the test split is {version.metrics[TEST_ACCURACY]:.4f}",
@@ -64,8 +64,8 @@ class Reported:
     @property
     def recommendations(self) -> list[str]:
         """What to do with it next."""
-        if self.lacks:
-            return [f"Before it is deployed: {lack}." for lack in self.lacks]
+        if self.blockers:
+            return [f"Before it is deployed: {lack}." for lack in self.blockers]
         version, found = self.version, list[str]()
         quick = version.metrics.get("test/latency_ms")
         speed = "" if quick is None else f"; the model itself took {quick:.1f} ms for an image"
@@ -84,7 +84,7 @@ class Reported:
             )
         return found
 
-    def _lacks_of_itself(self) -> list[str]:
+    def _own_blockers(self) -> list[str]:
         version = self.version
         if self.is_missing:
             return ["its files are gone: train it again"]
@@ -99,10 +99,10 @@ class Reported:
             [] if is_scored(version.accuracy) else ["it is right on no test image: train it again"]
         )
 
-    def _lacks_of_exports(self) -> list[str]:
+    def _export_blockers(self) -> list[str]:
         version, found = self.version, list[str]()
         export = f"eyevsai export --model-uri {version.uri}"
-        if refused := [name for name, each in version.exports.items() if each.how == REFUSED]:
+        if refused := [name for name, each in version.exports.items() if each.result == REFUSED]:
             found.append(
                 f"its export as {', '.join(refused)} was refused, for it does not say what the "
                 "model says"

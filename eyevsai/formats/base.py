@@ -34,7 +34,7 @@ class Runtime(Protocol):
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """What leaves: a model, where it answers, and train images by which a format may choose its
     numbers.
     """
@@ -93,7 +93,7 @@ class Format(ABC):
             raise missing_extra(f"--format {self.name}", self.extra[0])
 
     @abstractmethod
-    def write(self, source: Source, folder: Path) -> None:
+    def write(self, source: ExportSource, folder: Path) -> None:
         """Writes the export's files into `folder`, which is empty; the learner stays as it was."""
 
     @abstractmethod

@@ -7,10 +7,16 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from eyevsai.formats.format import Format, Source
-from eyevsai.formats.formats import format_of
+from eyevsai.formats.base import ExportSource, Format
+from eyevsai.formats.factory import get_format
 from eyevsai.formats.manifest import write_manifest
-from eyevsai.formats.parity import AccuracyGate, Corpus, Gate, ParityGate, Verdict
+from eyevsai.formats.parity import (
+    AccuracyParityCheck,
+    ExactParityCheck,
+    ParityCheck,
+    ParityResult,
+    ReferenceData,
+)
 from eyevsai.models.factory import get_variation
 
 EXAMPLE = "example.py"
@@ -18,16 +24,18 @@ EXAMPLE = "example.py"
 IMPORT, BEGIN = ("from decode import decode\n", "here = ")
 
 
-def export(name: str, source: Source, corpus: Corpus, folder: Path, model_uri: str) -> Verdict:
+def export(
+    name: str, source: ExportSource, corpus: ReferenceData, folder: Path, model_uri: str
+) -> ParityResult:
     """Writes an export into `folder`, which is made; with failures in the verdict it is one to
     throw away.
 
     `Format.check` has been asked before.
     """
-    form = format_of(name)
+    form = get_format(name)
     folder.mkdir(parents=True)
     form.write(source, folder)
-    verdict = gate_of(form, source).judge(form.open_written(folder), corpus)
+    verdict = make_parity_check(form, source).check(form.open_written(folder), corpus)
     (folder / EXAMPLE).write_text(_compose_example(form.example or name), encoding="utf-8")
     write_manifest(folder, name, source, verdict, model_uri)
     return verdict
@@ -45,11 +53,12 @@ def _compose_example(name: str) -> str:
     return example.replace(IMPORT, "").replace(BEGIN, f"{body}\n\n{BEGIN}", 1)
 
 
-def gate_of(form: Format, source: Source) -> Gate:
+def make_parity_check(format_: Format, source: ExportSource) -> ParityCheck:
     """What an export of this format has to pass."""
-    if form.points is not None:
-        return AccuracyGate(form.points, form.agreement)
+    if format_.points is not None:
+        return AccuracyParityCheck(format_.points, format_.agreement)
     learner = source.learner
-    return ParityGate(
-        form.tolerance, steps=get_variation(learner.family, learner.variation)[1].piecewise_constant
+    return ExactParityCheck(
+        format_.tolerance,
+        steps=get_variation(learner.family, learner.variation)[1].piecewise_constant,
     )

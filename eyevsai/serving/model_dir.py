@@ -17,7 +17,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
 from eyevsai.core.version import VERSION
 from eyevsai.data.dataset import Split
-from eyevsai.formats.exporting import EXAMPLE
+from eyevsai.formats.export import EXAMPLE
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.onnx import MODEL
 from eyevsai.models.learner import Learner
@@ -45,7 +45,9 @@ ALLOWED = frozenset(
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pillow", "safetensors")
 
 
-def write_package(learner: Learner, example: Split, folder: Path, metadata: dict[str, Any]) -> Path:
+def write_model_dir(
+    learner: Learner, example: Split, folder: Path, metadata: dict[str, Any]
+) -> Path:
     """Writes the learner as an MLflow pyfunc model into `folder/package` and returns that folder.
 
     The first image of `example` becomes the input example.
@@ -67,7 +69,7 @@ def write_package(learner: Learner, example: Split, folder: Path, metadata: dict
     return folder / "package"
 
 
-def fetch_package(uri: str, *, fresh: bool = False) -> Path:
+def fetch_model_dir(uri: str, *, fresh: bool = False) -> Path:
     """The model folder of `models:/...` or `runs:/...`, fetched from the store if need be, and
     checked.
 
@@ -85,11 +87,11 @@ def fetch_package(uri: str, *, fresh: bool = False) -> Path:
             "original's "
             "is a pickle, which eyevsai never opens: train it again."
         )
-    check_package(folder)
+    check_model_dir(folder)
     return folder
 
 
-def hash_package(folder: Path) -> dict[str, str]:
+def hash_model_dir(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of a model folder, except exports, whose manifest has them,
     and MLflow's notes.
 
@@ -108,12 +110,12 @@ def hash_package(folder: Path) -> dict[str, str]:
 
 
 def check_files(folder: Path, expected: Mapping[str, str]) -> None:
-    """Verify that the files of a model folder are those that `hash_package` saw.
+    """Verify that the files of a model folder are those that `hash_model_dir` saw.
 
     Raises:
         UserError: one was changed, is missing or was added.
     """
-    found = hash_package(folder)
+    found = hash_model_dir(folder)
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             how = (
@@ -133,7 +135,7 @@ def _is_added_later(name: str) -> bool:
     return name == "registered_model_meta" or name.startswith(f"{EXPORT_FOLDER}/")
 
 
-def check_package(folder: Path) -> None:
+def check_model_dir(folder: Path) -> None:
     """Refuses a model folder that holds anything which eyevsai does not write.
 
     Raises:
@@ -167,7 +169,7 @@ def check_package(folder: Path) -> None:
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """Return what `write_package` was given as `metadata`."""
+    """Return what `write_model_dir` was given as `metadata`."""
     return _read_entry(folder, "metadata")
 
 

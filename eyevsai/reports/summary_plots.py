@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from eyevsai.models.factory import FAMILIES
-from eyevsai.reports.candidates import Candidate, rank
-from eyevsai.reports.levels import is_scored
-from eyevsai.reports.pictures import VALID_COLOR, plain
+from eyevsai.reports.difficulty import is_scored
+from eyevsai.reports.model_versions import ModelVersion, ranking_key
+from eyevsai.reports.plots import VALID_COLOR, plain
 
 TOP = 20
 CAPTIONS = {
@@ -20,17 +20,17 @@ CAPTIONS = {
 }
 
 
-def draw_overview(versions: Sequence[Candidate]) -> dict[str, Figure]:
+def plot_summary(versions: Sequence[ModelVersion]) -> dict[str, Figure]:
     """Every picture by its name."""
-    scored = sorted((each for each in versions if is_scored(each.accuracy)), key=rank)
-    draws = (draw_heatmap, draw_distribution, draw_top)
+    scored = sorted((each for each in versions if is_scored(each.accuracy)), key=ranking_key)
+    draws = (plot_heatmap, plot_distribution, plot_top)
     return {
-        name: draw(scored) if scored else _say_nothing()
+        name: draw(scored) if scored else _empty_plot()
         for name, draw in zip(CAPTIONS, draws, strict=True)
     }
 
 
-def draw_heatmap(versions: Sequence[Candidate]) -> Figure:
+def plot_heatmap(versions: Sequence[ModelVersion]) -> Figure:
     """Accuracy by dataset and kind of model; where there is no model the cell is grey."""
     datasets, kinds = (
         sorted({each.dataset for each in versions}),
@@ -64,7 +64,7 @@ def draw_heatmap(versions: Sequence[Candidate]) -> Figure:
     return figure
 
 
-def draw_distribution(versions: Sequence[Candidate]) -> Figure:
+def plot_distribution(versions: Sequence[ModelVersion]) -> Figure:
     """Accuracies of each family: a box over its quartiles, and a point for each model."""
     families = [
         name
@@ -88,7 +88,7 @@ def draw_distribution(versions: Sequence[Candidate]) -> Figure:
     return figure
 
 
-def draw_top(versions: Sequence[Candidate]) -> Figure:
+def plot_top(versions: Sequence[ModelVersion]) -> Figure:
     """Bars of the first models of a ranking, the best on top."""
     best = versions[:TOP][::-1]
     figure = Figure(figsize=(9, 1.2 + 0.28 * len(best)), layout="constrained")
@@ -102,7 +102,7 @@ def draw_top(versions: Sequence[Candidate]) -> Figure:
     return figure
 
 
-def _say_nothing() -> Figure:
+def _empty_plot() -> Figure:
     figure = Figure(figsize=(6, 2))
     figure.suptitle("No model has an accuracy above zero yet.", y=0.5)
     return figure

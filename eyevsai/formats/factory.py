@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eyevsai.core.names import choose, choose_listed
 
 if TYPE_CHECKING:
-    from eyevsai.formats.format import Format
+    from eyevsai.formats.base import Format
 
 FORMATS = {
     "onnx": "eyevsai.formats.onnx:Onnx",
@@ -27,7 +27,7 @@ PASSED, REFUSED = "passed", "refused"  # how the version of a model fares in one
 EXPORTS = "exports"  # where a run keeps them, a folder for each format
 
 
-def format_of(name: str) -> Format:
+def get_format(name: str) -> Format:
     """The format of this name.
 
     Raises:
@@ -38,18 +38,18 @@ def format_of(name: str) -> Format:
     return found
 
 
-def asks_all(text: str) -> bool:
+def is_all(text: str) -> bool:
     """Whether `all` is among the formats that were asked for."""
     return ALL in _parts(text)
 
 
-def names_of(text: str) -> list[str]:
+def parse_formats(text: str) -> list[str]:
     """The formats that `onnx,openvino` or `all` names, each once, in the order of the table.
 
     Raises:
         UserError: one is not known.
     """
-    wanted: Iterable[str] = FORMATS if asks_all(text) else choose_listed("format", text, FORMATS)
+    wanted: Iterable[str] = FORMATS if is_all(text) else choose_listed("format", text, FORMATS)
     return [name for name in FORMATS if name in wanted]
 
 

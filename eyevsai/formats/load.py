@@ -12,15 +12,15 @@ import torch
 from eyevsai.core.errors import UserError
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.evaluation.metrics import Probabilities
-from eyevsai.formats.format import Pixels, Runtime
-from eyevsai.formats.formats import format_of
-from eyevsai.formats.manifest import MANIFEST, check_agreement, read_manifest
+from eyevsai.formats.base import Pixels, Runtime
+from eyevsai.formats.factory import get_format
+from eyevsai.formats.manifest import MANIFEST, check_manifest, read_manifest
 from eyevsai.models.learner import Images
 
 AT_ONCE = 16  # images for which what is computed stays in the caches of a CPU
 
 
-class OpenedExport:
+class ExportedModel:
     """Images are resized here, as in training, so that they make batches; the export's own resize
     leaves them alone.
     """
@@ -38,7 +38,7 @@ class OpenedExport:
                 self.preprocessing.resize_to_square(image)
                 for image in images[start : start + AT_ONCE]
             ]
-            found.append(self._ask(np.stack(squares)))
+            found.append(self._predict_squares(np.stack(squares)))
             if found[-1].shape[1:] != found[0].shape[1:]:
                 raise UserError(
                     f"The export gives {found[-1].shape[1]} numbers for each image, but its "
@@ -47,7 +47,7 @@ class OpenedExport:
                 )
         return np.concatenate(found)
 
-    def _ask(self, squares: Pixels) -> Probabilities:
+    def _predict_squares(self, squares: Pixels) -> Probabilities:
         try:
             return self.runtime.predict_proba(squares)
         except (
@@ -59,7 +59,7 @@ class OpenedExport:
             ) from error
 
 
-def open_export(folder: Path, *, trusted: bool = False) -> OpenedExport:
+def load_export(folder: Path, *, trusted: bool = False) -> ExportedModel:
     """The export that `folder` holds, its files held against their checksums.
 
     Raises:
@@ -68,7 +68,7 @@ def open_export(folder: Path, *, trusted: bool = False) -> OpenedExport:
             that could run code as it is opened.
     """
     manifest = read_manifest(folder)
-    form = format_of(manifest["format"])
+    form = get_format(manifest["format"])
     form.check_installed()
     if form.can_hold_code and not trusted:
         raise UserError(
@@ -80,8 +80,8 @@ def open_export(folder: Path, *, trusted: bool = False) -> OpenedExport:
         )
     try:
         runtime = form.open(folder)
-        check_agreement(folder, manifest, form.describe(runtime))
-        return OpenedExport(manifest, runtime)
+        check_manifest(folder, manifest, form.describe(runtime))
+        return ExportedModel(manifest, runtime)
     except UserError:
         raise
     except (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TRAIN_COLOR, VALID_COLOR = "#8da0cb", "#1b5e9e"
 
 
-def draw_curves(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
+def plot_curves(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
     """Loss and accuracy of train and valid by epoch, the best epoch marked."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = range(1, len(rows) + 1)
@@ -42,7 +42,7 @@ def plain(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def draw_confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
+def plot_confusion_matrix(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
     """The confusion matrix by share of each true class; counts are written where they can be
     read.
     """
@@ -63,7 +63,7 @@ def draw_confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Fig
     return figure
 
 
-def draw_importance(importance: Mapping[str, float], split: str) -> Figure:
+def plot_importance(importance: Mapping[str, float], split: str) -> Figure:
     """Bars: how much accuracy on `split` falls without each group of features."""
     figure = Figure(figsize=(6, 1 + 0.5 * len(importance)), layout="constrained")
     axes = figure.subplots()
@@ -77,7 +77,7 @@ def draw_importance(importance: Mapping[str, float], split: str) -> Figure:
     return figure
 
 
-def draw_mistakes(
+def plot_top_losses(
     mistakes: Sequence[TopLoss], images: Sequence[npt.NDArray[np.uint8]], classes: Sequence[str]
 ) -> Figure:
     """A sheet of wrongly classified images (H,W,3 uint8), each with what was said and what is
