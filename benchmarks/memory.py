@@ -21,9 +21,8 @@ import re, sys
 from pathlib import Path
 import numpy as np
 from eyevsai.data.dataset import Split
-from eyevsai.data.pixel_cache import Pixels
-from eyevsai.models.factory import get_family
-from eyevsai.models.learner import build
+from eyevsai.data.pixel_cache import PixelCache
+from eyevsai.models.factory import build, get_family
 import torch
 family, variation, efficient = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
 settings = get_family(family).variations[variation].settings(
@@ -33,7 +32,7 @@ learner = build(family, variation, settings, tuple("abc"), seed=0)
 side, count = learner.preprocessing.short_side_px, 192
 shapes = np.full((count, 2), side, dtype=np.int32)
 flat = np.random.default_rng(0).integers(0, 256, count * 3 * side * side, dtype=np.uint8)
-pixels = Pixels(flat, shapes, np.arange(count, dtype=np.int64) * 3 * side * side)
+pixels = PixelCache(flat, shapes, np.arange(count, dtype=np.int64) * 3 * side * side)
 train = Split(pixels, range(count), torch.arange(count) % 3)
 valid = Split(pixels, range(2), torch.arange(2))
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024

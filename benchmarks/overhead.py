@@ -23,8 +23,8 @@ def logging_seconds() -> tuple[float, float]:
     in it.
     """
     from eyevsai.store.backend import open_store
-    from eyevsai.tracking.lifetime import start_run
-    from eyevsai.tracking.monitor import Monitor
+    from eyevsai.tracking.run_lifecycle import start_run
+    from eyevsai.tracking.system_metrics import Monitor
 
     names = (
         "train/loss",
@@ -44,7 +44,7 @@ def logging_seconds() -> tuple[float, float]:
         monitor = Monitor(run)
 
         def log_row(step: int) -> None:
-            run.metrics(row, step)
+            run.log_metrics(row, step)
             run.flush()
 
         def sample() -> None:  # what the monitor's thread does each time round
@@ -64,7 +64,7 @@ def _timed(action) -> float:  # type: ignore[no-untyped-def]
 
 
 def main() -> None:
-    from eyevsai.tracking.monitor import SYSTEM_METRICS_EVERY_S
+    from eyevsai.tracking.system_metrics import SYSTEM_METRICS_EVERY_S
 
     with tempfile.TemporaryDirectory() as folder:
         code = "from benchmarks.overhead import logging_seconds; print(*logging_seconds())"

@@ -78,7 +78,7 @@ def measure(uri: str) -> None:
     from eyevsai.jobs.promote import promote
     from eyevsai.jobs.registry import read_status
     from eyevsai.registry import deletion, orphans  # noqa: F401
-    from eyevsai.registry.models import open_registry
+    from eyevsai.registry.entities import open_registry
     from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 
     client, state_root = open_registry(uri), str(Path.cwd() / "state")

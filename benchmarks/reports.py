@@ -25,7 +25,7 @@ def judge(uri: str) -> None:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-    from eyevsai.registry.models import open_registry, read_models
+    from eyevsai.registry.entities import open_registry, read_models
     from eyevsai.store.backend import iter_pages, list_experiments
 
     client = MlflowClient(tracking_uri=uri)

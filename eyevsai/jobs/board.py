@@ -19,7 +19,7 @@ from eyevsai.reports.job_table import BEFORE, JobRow, render_jobs
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from eyevsai.tracking.children import Child
+    from eyevsai.tracking.child_runs import ChildRun
     from eyevsai.tracking.run import Run
 
 log = logging.getLogger("eyevsai")
@@ -88,9 +88,9 @@ class Board:
         }
 
     def _look(self) -> dict[str, str]:
-        from eyevsai.tracking.children import find_running
+        from eyevsai.tracking.child_runs import find_running_children
 
-        found = find_running(self.tracking_uri, self.run.run_id)
+        found = find_running_children(self.tracking_uri, self.run.run_id)
         return {
             ModelName(*child.name).registered: _describe(child)
             for child in found
@@ -107,15 +107,15 @@ class Board:
     def _log(self, rows: Sequence[JobRow], statuses: Mapping[str, Status]) -> None:
         counts = Counter(status.state for status in statuses.values())
         ended = counts[State.DONE] + counts[State.FAILED]
-        self.run.metrics({f"jobs/{state}": counts[state] for state in State}, step=ended)
-        self.run.table(
+        self.run.log_metrics({f"jobs/{state}": counts[state] for state in State}, step=ended)
+        self.run.log_table(
             "jobs.json",
             ("job", "state", "detail", "seconds"),
             [(row.name, row.state, row.detail, round(row.seconds)) for row in rows],
         )
 
 
-def _describe(child: Child) -> str:
+def _describe(child: ChildRun) -> str:
     if child.job == "tune":
         return f"tuning, {child.trials} trials"
     if child.accuracy is not None:

@@ -16,9 +16,9 @@ from eyevsai.reports.model_versions import Export, ModelVersion, finite, select_
 from eyevsai.reports.readiness import ReadinessReport
 
 if TYPE_CHECKING:
-    from eyevsai.registry.audit import Entry
-    from eyevsai.registry.models import KnownVersion, RegisteredModel
-    from eyevsai.tracking.results import Result
+    from eyevsai.registry.audit_log import AuditEntry
+    from eyevsai.registry.entities import KnownVersion, RegisteredModel
+    from eyevsai.tracking.run_metrics import RunMetrics
 
 NAMED = ("dataset", "model", "variation")  # the tags of a registered model that eyevsai trains
 
@@ -27,13 +27,13 @@ def read_candidates(tracking_uri: str) -> list[ModelVersion]:
     """Every version that a training registered; what points at another one's model, as `registry
     best` makes it, is none of its own.
     """
-    from eyevsai.registry.audit import read_promotions
-    from eyevsai.registry.models import open_registry, read_models
-    from eyevsai.tracking.results import read_results
+    from eyevsai.registry.audit_log import read_promotions
+    from eyevsai.registry.entities import open_registry, read_models
+    from eyevsai.tracking.run_metrics import read_run_metrics
 
     client = open_registry(tracking_uri)
     models = [model for model in read_models(client) if all(model.tags.get(name) for name in NAMED)]
-    runs = read_results(
+    runs = read_run_metrics(
         tracking_uri, (each.run_id for model in models for each in model.versions if each.run_id)
     )
     promotions = read_promotions(client)
@@ -58,7 +58,7 @@ def report_models(
     of.
     """
     from eyevsai.registry.artifacts import locate
-    from eyevsai.registry.models import open_registry
+    from eyevsai.registry.entities import open_registry
     from eyevsai.registry.versions import find_location
 
     client, chosen = open_registry(tracking_uri), select_versions(candidates)
@@ -118,8 +118,8 @@ def _describe(
     tracking_uri: str,
     model: RegisteredModel,
     version: KnownVersion,
-    run: Result | None,
-    promotion: Entry | None,
+    run: RunMetrics | None,
+    promotion: AuditEntry | None,
 ) -> ModelVersion:
     from eyevsai.registry.stages import stage_of
     from eyevsai.registry.versions import SIZE, THRESHOLD
@@ -139,7 +139,7 @@ def _describe(
         registered_ms=version.created_ms,
         stage=stage_of(model, version.number) or "",
         has_model=IMPORTED not in tags and model.tags["model"] in FAMILIES,
-        duration_s=run.took_s if run else None,
+        duration_s=run.duration_s if run else None,
         metrics=finite(run.metrics if run else _metrics_of(tags)),
         exports=_read_exports(tracking_uri, version, run),
         failed_checks=_objections(promotion),
@@ -162,7 +162,7 @@ def _metrics_of(tags: Mapping[str, str]) -> dict[str, float]:
 
 
 def _read_exports(
-    tracking_uri: str, version: KnownVersion, run: Result | None
+    tracking_uri: str, version: KnownVersion, run: RunMetrics | None
 ) -> dict[str, Export]:
     from eyevsai.registry.artifacts import locate
     from eyevsai.registry.versions import EXPORT, exports_of
@@ -184,7 +184,7 @@ def _read_exports(
     return found
 
 
-def _objections(promotion: Entry | None) -> tuple[str, ...]:
+def _objections(promotion: AuditEntry | None) -> tuple[str, ...]:
     """What the gate before Production had against a version, the last time that it was asked."""
     if promotion is None:
         return ()

@@ -18,8 +18,8 @@ from eyevsai.store.backend import raising_store_errors
 
 if TYPE_CHECKING:
     from eyevsai.core.cancellation import CancellationToken
-    from eyevsai.registry.audit import Record
-    from eyevsai.registry.models import Client, RegisteredModel
+    from eyevsai.registry.audit_log import AuditRecord
+    from eyevsai.registry.entities import Client, RegisteredModel
     from eyevsai.registry.versions import Version
 
 
@@ -32,7 +32,7 @@ def changing(name: str, state_root: Path, run_id: str | None = None) -> Iterator
         UserError: there is no such model, or the server refuses the login.
         JobError: the store went away.
     """
-    from eyevsai.registry.models import open_registry
+    from eyevsai.registry.entities import open_registry
 
     with stopping() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         tracking_uri = open_swept_store(state_root.expanduser())
@@ -53,7 +53,7 @@ class Change:
 
     def model(self) -> RegisteredModel:
         """The model as it is now."""
-        from eyevsai.registry.models import read_model
+        from eyevsai.registry.entities import read_model
 
         return read_model(self.client, self.name)
 
@@ -65,37 +65,39 @@ class Change:
 
     def held(self, stage: str) -> int | None:
         """The version that holds a stage now."""
-        from eyevsai.registry.stages import holder_of
+        from eyevsai.registry.stages import stage_holder
 
-        return holder_of(self.model(), stage).version
+        return stage_holder(self.model(), stage).version
 
     def recording(
         self, action: str, title: str, about: Mapping[str, Any]
-    ) -> AbstractContextManager[Record]:
+    ) -> AbstractContextManager[AuditRecord]:
         """A record of what the block does."""
-        from eyevsai.registry.audit import MODEL, recording
-        from eyevsai.tracking.process import owner
+        from eyevsai.registry.audit_log import MODEL, recording_audit
+        from eyevsai.tracking.liveness import owner_tags
 
         versions = about.get("after") or about.get("before")
-        tags = {"model": self.name, f"{MODEL}{self.name}": versions, **owner(), **about}
-        return recording(self.client, action, title, tags)
+        tags = {"model": self.name, f"{MODEL}{self.name}": versions, **owner_tags(), **about}
+        return recording_audit(self.client, action, title, tags)
 
     def take_over(self) -> None:
         """Follows what was set by hand, and writes down what the log lacks: that, and what a killed
         command did.
         """
-        from eyevsai.registry.audit import read_log
-        from eyevsai.registry.stages import STAGES, adopt, holder_of
+        from eyevsai.registry.audit_log import read_log
+        from eyevsai.registry.stages import STAGES, apply_manual_changes, stage_holder
 
         model = self.model()
-        by_hand = {stage: holder_of(model, stage).by_hand for stage in STAGES}
+        by_hand = {stage: stage_holder(model, stage).by_hand for stage in STAGES}
         if any(by_hand.values()):
-            adopt(self.client, model)
+            apply_manual_changes(self.client, model)
             model = self.model()
         entries = read_log(self.client, self.name)
         for stage in STAGES:
-            held = holder_of(model, stage).version
-            known = next((entry.after for entry in reversed(entries) if entry.counts(stage)), None)
+            held = stage_holder(model, stage).version
+            known = next(
+                (entry.after for entry in reversed(entries) if entry.is_effective(stage)), None
+            )
             if held != known:
                 how = f"the {by_hand[stage]} was set by hand, or " if by_hand[stage] else ""
                 self._write_down(
@@ -104,7 +106,7 @@ class Change:
 
     def hand_over(
         self,
-        record: Record,
+        record: AuditRecord,
         stage: str,
         number: int,
         reason: str | None,
@@ -117,12 +119,12 @@ class Change:
         stage.
         """
         from eyevsai.registry.classes import record_classes, stage_prefix
-        from eyevsai.registry.stages import put
+        from eyevsai.registry.stages import assign_stage
 
         with self.stop.shielded():
-            before = put(self.client, self.name, stage, number)
+            before = assign_stage(self.client, self.name, stage, number)
             if stage == "production" and self.model().aliases.get("staging") == number:
-                put(self.client, self.name, "staging", None)
+                assign_stage(self.client, self.name, "staging", None)
             record.tags({"before": before})
             record.finish()
             self.say_since_when(stage, before, number, reason)
@@ -146,9 +148,9 @@ class Change:
 
     def tag(self, version: int, tags: Mapping[str, str]) -> None:
         """Sets tags of a version, if it is still there."""
-        from eyevsai.registry.models import tag_if_there
+        from eyevsai.registry.entities import tag_if_exists
 
-        tag_if_there(self.client, self.name, version, tags)
+        tag_if_exists(self.client, self.name, version, tags)
 
     def _write_down(self, stage: str, before: int | None, after: int | None, reason: str) -> None:
         about = {"stage": stage, "before": before, "after": after, "reason": reason}

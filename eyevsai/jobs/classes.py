@@ -52,7 +52,7 @@ def check_classes(
             consent, or the
             registered model belongs to another dataset.
     """
-    from eyevsai.registry.models import find_model, open_registry
+    from eyevsai.registry.entities import find_model, open_registry
     from eyevsai.registry.registration import check_name
 
     with raising_store_errors(tracking_uri, f"Reading {name.registered}"):
@@ -80,7 +80,7 @@ def find_classes(
     """Return the class list of a version from its tags, else its run, else its files; None if none
     of them has it.
     """
-    from eyevsai.registry.models import STORE_ERRORS
+    from eyevsai.registry.entities import STORE_ERRORS
     from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir
     from eyevsai.tracking.search import CLASSES, read_json
 

@@ -20,11 +20,11 @@ from eyevsai.registry.settings import CleanupSettings
 from eyevsai.store.uris import mask_password
 
 if TYPE_CHECKING:
-    from eyevsai.registry.audit import Record
-    from eyevsai.registry.cleanup import Item, Plan
+    from eyevsai.registry.audit_log import AuditRecord
     from eyevsai.registry.deletion import Deletion
-    from eyevsai.registry.models import Client
-    from eyevsai.registry.survey import Survey
+    from eyevsai.registry.entities import Client
+    from eyevsai.registry.queries import RunQueries
+    from eyevsai.registry.retention import DeletionItem, DeletionPlan
 
 log = logging.getLogger("eyevsai")
 
@@ -37,8 +37,8 @@ class Cleaned:
     begun.
     """
 
-    plan: Plan
-    deleted: Sequence[Item] = ()
+    plan: DeletionPlan
+    deleted: Sequence[DeletionItem] = ()
     freed_bytes: int = 0
     run_id: str | None = None
 
@@ -46,7 +46,7 @@ class Cleaned:
         """Plain values."""
         return {
             "plan": self.plan.to_json(),
-            "deleted": [item.what for item in self.deleted],
+            "deleted": [item.target for item in self.deleted],
             "freed_bytes": self.freed_bytes,
             "run_id": self.run_id,
         }
@@ -54,11 +54,11 @@ class Cleaned:
 
 def cleanup(
     settings: CleanupSettings,
-    agree: Callable[[Plan], bool],
+    agree: Callable[[DeletionPlan], bool],
     run_id: str | None = None,
     only: Collection[str] | None = None,
 ) -> Cleaned:
-    """Plan, delete what `agree` said yes to and what is still free by then, and record it.
+    """DeletionPlan, delete what `agree` said yes to and what is still free by then, and record it.
 
     Args:
         settings: what is deleted.
@@ -71,11 +71,11 @@ def cleanup(
             its admin delete.
         JobError: something could not be deleted; a rerun goes on with it.
     """
-    from eyevsai.registry.audit import tag_call
-    from eyevsai.registry.models import STORE_ERRORS, open_registry
-    from eyevsai.tracking.lifetime import HTTP
+    from eyevsai.registry.audit_log import tag_call
+    from eyevsai.registry.entities import STORE_ERRORS, open_registry
+    from eyevsai.tracking.run_lifecycle import HTTP_SETTINGS
 
-    for variable, value in HTTP.items():
+    for variable, value in HTTP_SETTINGS.items():
         os.environ.setdefault(variable, value)
     with stopping(), ending_with_mlflow_run() if run_id else nullcontext():
         client = open_registry(open_swept_store(Path(settings.state_root).expanduser()))
@@ -96,15 +96,15 @@ def cleanup(
 
 
 def _clean_up(
-    client: Client, settings: CleanupSettings, planned: Plan, only: Collection[str] | None
+    client: Client, settings: CleanupSettings, planned: DeletionPlan, only: Collection[str] | None
 ) -> Cleaned:
     from eyevsai.registry.artifacts import Artifacts
     from eyevsai.registry.deletion import Deletion
-    from eyevsai.registry.survey import FINISHED_BY, PLAN, Survey
+    from eyevsai.registry.queries import FINISHED_BY, PLAN, RunQueries
 
     with _recording(client, planned) as record:
         artifacts = Artifacts(client)
-        interrupted = _refuse_another(Survey(client, artifacts.experiment_ids), record.run_id)
+        interrupted = _refuse_another(RunQueries(client, artifacts.experiment_ids), record.run_id)
         plan = _still_free(client, settings, planned, only)
         record.json(PLAN, plan.to_json())
         deletion = Deletion(client, artifacts, Path(settings.state_root).expanduser())
@@ -117,25 +117,28 @@ def _clean_up(
     return Cleaned(planned, deletion.deleted, deletion.freed_bytes, record.run_id)
 
 
-def _recording(client: Client, plan: Plan) -> Any:
-    from eyevsai.registry.audit import CLEANUP, MODEL, recording
-    from eyevsai.tracking.process import owner
+def _recording(client: Client, plan: DeletionPlan) -> Any:
+    from eyevsai.registry.audit_log import CLEANUP, MODEL, recording_audit
+    from eyevsai.tracking.liveness import owner_tags
 
     planned = {f"{MODEL}{name}": numbers for name, numbers in _by_model(plan.items).items()}
     title = f"cleanup of {len(plan.items)} items"
-    return recording(
-        client, CLEANUP, title, {**owner(), **planned, "reason": f"{plan.size_bytes / 1e6:.1f} MB"}
+    return recording_audit(
+        client,
+        CLEANUP,
+        title,
+        {**owner_tags(), **planned, "reason": f"{plan.size_bytes / 1e6:.1f} MB"},
     )
 
 
 def _was_interrupted(client: Client) -> bool:
     """Whether an earlier cleanup left a record, and with it perhaps a claim, to be dealt with."""
-    from eyevsai.registry.survey import Survey
+    from eyevsai.registry.queries import RunQueries
 
-    return any(record.status != "RUNNING" for record in Survey(client, ()).cleanups())
+    return any(record.status != "RUNNING" for record in RunQueries(client, ()).cleanups())
 
 
-def _refuse_another(survey: Survey, own: str) -> list[str]:
+def _refuse_another(survey: RunQueries, own: str) -> list[str]:
     """The records of cleanups that were interrupted.
 
     Raises:
@@ -154,33 +157,33 @@ def _refuse_another(survey: Survey, own: str) -> list[str]:
 
 
 def _still_free(
-    client: Client, settings: CleanupSettings, planned: Plan, only: Collection[str] | None
-) -> Plan:
+    client: Client, settings: CleanupSettings, planned: DeletionPlan, only: Collection[str] | None
+) -> DeletionPlan:
     """Of what was agreed to what may still go; claims that an interrupted cleanup left are taken
     back.
     """
-    from eyevsai.registry.deletion import withdraw
-    from eyevsai.registry.models import read_models
+    from eyevsai.registry.deletion import release_reservation
+    from eyevsai.registry.entities import read_models
     from eyevsai.registry.stages import DELETING
 
     for model in read_models(client):
         if DELETING in model.tags:
-            withdraw(client, model.name)
+            release_reservation(client, model.name)
     now = make_plan(client, settings, only)
-    agreed = {(item.what, item.versions, item.run_ids) for item in planned.items}
-    free = tuple(item for item in now.items if (item.what, item.versions, item.run_ids) in agreed)
-    left = {item.what for item in planned.items} - {item.what for item in free}
+    agreed = {(item.target, item.versions, item.run_ids) for item in planned.items}
+    free = tuple(item for item in now.items if (item.target, item.versions, item.run_ids) in agreed)
+    left = {item.target for item in planned.items} - {item.target for item in free}
     for what in sorted(left):
         log.warning("%s stays: something changed since it was planned.", what)
     return replace(now, items=free)
 
 
-def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
-    from eyevsai.registry.cleanup import CACHE
+def _delete_all(deletion: Deletion, items: Sequence[DeletionItem]) -> None:
     from eyevsai.registry.deletion import AT_ONCE
-    from eyevsai.registry.models import STORE_ERRORS
+    from eyevsai.registry.entities import STORE_ERRORS
+    from eyevsai.registry.retention import CACHE
 
-    stored = [item for item in items if item.kind != CACHE]
+    stored = [item for item in items if item.type != CACHE]
     batches = [stored[start : start + AT_ONCE] for start in range(0, len(stored), AT_ONCE)]
     try:
         for batch in track(batches, "Deleting", total=len(stored), unit=AT_ONCE):
@@ -200,7 +203,7 @@ def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
             f"The store stopped answering after {done}: {_first_line(error)}. {AGAIN}"
         ) from error
     for item in items:
-        if item.kind == CACHE:
+        if item.type == CACHE:
             deletion.freed_bytes += DiskCache(item.paths[0], limit_gb=0.0).clear()
             deletion.deleted.append(item)
     for what, why in deletion.kept.items():
@@ -216,10 +219,10 @@ def _delete_all(deletion: Deletion, items: Sequence[Item]) -> None:
         )
 
 
-def _tell(record: Record, deletion: Deletion) -> None:
+def _tell(record: AuditRecord, deletion: Deletion) -> None:
     """What was deleted, on the record; a store that is away is told nothing."""
-    from eyevsai.registry.audit import MODEL
-    from eyevsai.registry.models import STORE_ERRORS
+    from eyevsai.registry.audit_log import MODEL
+    from eyevsai.registry.entities import STORE_ERRORS
 
     try:
         for name, numbers in _by_model(deletion.deleted).items():
@@ -233,7 +236,7 @@ def _first_line(error: Exception) -> str:
     return mask_password((str(error) or type(error).__name__).splitlines()[0])[:200]
 
 
-def _by_model(items: Sequence[Item]) -> dict[str, str]:
+def _by_model(items: Sequence[DeletionItem]) -> dict[str, str]:
     """The numbers of deleted versions by registered model."""
     found: dict[str, list[int]] = {}
     for item in items:

@@ -18,35 +18,35 @@ from eyevsai.tuning.settings import JOURNAL
 
 if TYPE_CHECKING:
     from eyevsai.registry.artifacts import Artifacts
-    from eyevsai.registry.cleanup import Item, KnownRun, Plan
-    from eyevsai.registry.models import Client, RegisteredModel
-    from eyevsai.registry.survey import Survey
+    from eyevsai.registry.entities import Client, RegisteredModel
+    from eyevsai.registry.queries import RunQueries
+    from eyevsai.registry.retention import DeletionItem, DeletionPlan, KnownRun
 
 
 def make_plan(
     client: Client, settings: CleanupSettings, only: Collection[str] | None = None
-) -> Plan:
+) -> DeletionPlan:
     """Plan what of the store, this machine's run folders and the cache may go, as it is now.
 
     `only` names the registered models whose versions may go; all by default.
     """
     from eyevsai.registry.artifacts import Artifacts
-    from eyevsai.registry.audit import read_logs
-    from eyevsai.registry.cleanup import Plan, plan_ended, plan_versions
-    from eyevsai.registry.models import read_models
+    from eyevsai.registry.audit_log import read_logs
+    from eyevsai.registry.entities import read_models
     from eyevsai.registry.orphans import plan_orphans
+    from eyevsai.registry.queries import RunQueries, find_unfinished
+    from eyevsai.registry.retention import DeletionPlan, plan_ended, plan_versions
     from eyevsai.registry.stages import rollback_targets
-    from eyevsai.registry.survey import Survey, find_unfinished
 
     artifacts, state_root = Artifacts(client), Path(settings.state_root).expanduser()
-    survey, models = Survey(client, artifacts.experiment_ids), read_models(client)
+    survey, models = RunQueries(client, artifacts.experiment_ids), read_models(client)
     running, registered = (
         survey.running(),
         {version.run_id for model in models for version in model.versions},
     )
-    plan = Plan(tuple(find_unfinished(client, survey, registered)))
+    plan = DeletionPlan(tuple(find_unfinished(client, survey, registered)))
     begun = {run_id for item in plan.items for run_id in item.run_ids}
-    if settings.does("old_versions"):
+    if settings.includes("old_versions"):
         logs = read_logs(client)
         targets = {
             (model.name, number): stage
@@ -56,46 +56,48 @@ def make_plan(
         plan += plan_versions(
             models, running, survey.pruned(), settings.num_kept, targets=targets, only=only
         )
-    if settings.does("failed_runs"):
+    if settings.includes("failed_runs"):
         ended = [run for run in (*survey.failed(), *survey.killed()) if run.run_id not in begun]
         here = {run.run_id for run in ended if RunDir(state_root, run.run_id).checkpoints.is_dir()}
         plan += plan_ended(
             ended, running, registered, here, days=settings.days, now_ms=int(time.time() * 1000)
         )
-    if settings.does("tuning"):
+    if settings.includes("tuning"):
         plan += _plan_studies(client, survey, running, settings, begun)
     plan = _without_undeletable(plan, client, artifacts, state_root)
     plan = _measure(plan, artifacts, survey, models, state_root)
-    if settings.does("cache"):
+    if settings.includes("cache"):
         plan += _plan_cache(Path(settings.cache_root).expanduser())
-    if settings.does("orphans"):
+    if settings.includes("orphans"):
         plan += plan_orphans(client, artifacts, survey, models, state_root)
     return plan
 
 
 def _without_undeletable(
-    plan: Plan, client: Client, artifacts: Artifacts, state_root: Path
-) -> Plan:
+    plan: DeletionPlan, client: Client, artifacts: Artifacts, state_root: Path
+) -> DeletionPlan:
     """Return the plan without the items that the deletion itself would keep: it must not promise
     more.
     """
-    from eyevsai.registry.cleanup import Plan
     from eyevsai.registry.deletion import AT_ONCE, Deletion
+    from eyevsai.registry.retention import DeletionPlan
 
     deletion, why = Deletion(client, artifacts, state_root), dict[str, str]()
     for start in range(0, len(plan.items), AT_ONCE):
-        why |= deletion.why_not(plan.items[start : start + AT_ONCE])
-    return Plan(tuple(item for item in plan.items if item.what not in why), {**plan.kept, **why})
+        why |= deletion.reasons_to_keep(plan.items[start : start + AT_ONCE])
+    return DeletionPlan(
+        tuple(item for item in plan.items if item.target not in why), {**plan.kept, **why}
+    )
 
 
 def _plan_studies(
     client: Client,
-    survey: Survey,
+    survey: RunQueries,
     running: list[KnownRun],
     settings: CleanupSettings,
     begun: set[str],
-) -> Plan:
-    from eyevsai.registry.cleanup import plan_studies
+) -> DeletionPlan:
+    from eyevsai.registry.retention import plan_studies
 
     studies = [study for study in survey.studies() if study.run_id not in begun]
     trials = survey.trials(study.run_id for study in studies)
@@ -116,23 +118,23 @@ def _plan_studies(
     return replace(plan, items=tuple(items))
 
 
-def _plan_cache(root: Path) -> Plan:
-    from eyevsai.registry.cleanup import CACHE, Item, Plan
+def _plan_cache(root: Path) -> DeletionPlan:
+    from eyevsai.registry.retention import CACHE, DeletionItem, DeletionPlan
 
     size_bytes = DiskCache(root, limit_gb=0.0).size_bytes()
-    item = Item(
+    item = DeletionItem(
         CACHE, str(root), "computed again when it is needed", paths=(root,), size_bytes=size_bytes
     )
-    return Plan((item,) if size_bytes else ())
+    return DeletionPlan((item,) if size_bytes else ())
 
 
 def _measure(
-    plan: Plan,
+    plan: DeletionPlan,
     artifacts: Artifacts,
-    survey: Survey,
+    survey: RunQueries,
     models: Sequence[RegisteredModel],
     state_root: Path,
-) -> Plan:
+) -> DeletionPlan:
     """The plan with the sizes of its items; of what does not lie on this machine, as its versions
     say.
     """
@@ -145,7 +147,7 @@ def _measure(
     for model in survey.logged_models(unregistered):
         logged.setdefault(str(model.source_run_id), set()).add(model.model_id)
 
-    def measure(item: Item) -> int:
+    def measure(item: DeletionItem) -> int:
         """Bytes of an item's files, or what its versions say where files are elsewhere."""
         own = [versions[key] for key in item.versions]
         paths = list(item.paths)

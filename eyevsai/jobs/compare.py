@@ -21,7 +21,7 @@ from eyevsai.store.backend import open_store
 
 if TYPE_CHECKING:
     from eyevsai.reports.comparison_page import ComparedImage
-    from eyevsai.tracking.search import FoundRun
+    from eyevsai.tracking.search import RunInfo
 
 log = logging.getLogger("eyevsai")
 
@@ -122,7 +122,7 @@ def read_predictions(tracking_uri: str, run_id: str) -> Rows | None:
     return {f"{name} {digest}": (true, said) for name, digest, true, said, _ in table["data"]}
 
 
-def _predictions_of(subject: Subject, judgement: FoundRun | None) -> Rows:
+def _predictions_of(subject: Subject, judgement: RunInfo | None) -> Rows:
     found = read_predictions(subject.tracking_uri, judgement.run_id) if judgement else None
     if found is None:
         option = f"--run {subject.run_id}" if subject.run else f"--model-uri {subject.title}"
@@ -143,7 +143,7 @@ def _common_images(subjects: Sequence[Subject], predictions: Sequence[Rows]) -> 
     return sorted(first)
 
 
-def _figures(judgement: FoundRun | None) -> dict[str, float]:
+def _figures(judgement: RunInfo | None) -> dict[str, float]:
     found = {
         name.removeprefix("test/"): value
         for name, value in (judgement.metrics if judgement else {}).items()

@@ -104,7 +104,7 @@ def _store(create: bool) -> list[Finding]:
         open_store()
     except UserError as error:
         return [Finding("store", False, str(error))]
-    from eyevsai.registry.models import open_registry
+    from eyevsai.registry.entities import open_registry
     from eyevsai.store.identity import read_store_id
 
     doubt = read_store_id(open_registry(uri)).doubt
@@ -120,7 +120,7 @@ def _store(create: bool) -> list[Finding]:
 def _versions(uri: str) -> Finding:
     """Look for the files of each version that has a stage or an alias."""
     from eyevsai.registry.artifacts import locate
-    from eyevsai.registry.models import open_registry, read_models
+    from eyevsai.registry.entities import open_registry, read_models
     from eyevsai.registry.versions import find_location
 
     client = open_registry(uri)
@@ -152,8 +152,8 @@ def adopt() -> str:
         UserError: the store cannot be opened or written.
     """
     from eyevsai.registry.artifacts import Artifacts
-    from eyevsai.registry.models import open_registry
-    from eyevsai.registry.survey import Survey
+    from eyevsai.registry.entities import open_registry
+    from eyevsai.registry.queries import RunQueries
     from eyevsai.store.identity import adopt_store, read_store_id
 
     client = open_registry(open_store())
@@ -173,7 +173,7 @@ def adopt() -> str:
             "before the copy stay the original's, and no cleanup of this store deletes them."
         )
     artifacts = Artifacts(client)
-    known = Survey(client, artifacts.experiment_ids).everything()
+    known = RunQueries(client, artifacts.experiment_ids).store_content()
     count = artifacts.take_over(
         [*known.runs, *known.models], former.ids, min(read_store_id(client).ids)
     )

@@ -70,8 +70,7 @@ def evaluate(
         subject = find_subject(tracking_uri, settings.run, settings.model_uri)
         learner = subject.load()
         judges = _find_judges(settings, subject, learner)
-        from eyevsai.registry.registration import CARRIERS
-        from eyevsai.tracking.ended import reopen_run
+        from eyevsai.tracking.finished_runs import reopen_run
 
         about = {"job": "evaluate", "subject": subject.run_id, "model_uri": subject.title, **tags}
         title = f"evaluate {subject.name}"
@@ -89,15 +88,13 @@ def evaluate(
             )
             there = own and subject.run is not None
             reopened = (
-                reopen_run(tracking_uri, subject.run_id, state_root, CARRIERS)
-                if there
-                else nullcontext(call)
+                reopen_run(tracking_uri, subject.run_id, state_root) if there else nullcontext(call)
             )
             with reopened as run:
                 findings.log_to(run)
             _tell_version(subject, findings.figures, own=own)
             _keep_threshold(subject, judgement, settings)
-            call.params(
+            call.log_params(
                 {name: value for name, value in vars(settings).items() if value is not None}
             )
         figures, dataset = findings.figures, judges.dataset

@@ -89,7 +89,7 @@ def export(
         about = {"job": "export", "subject": subject.run_id, "model_uri": subject.title, **tags}
         title = f"export {subject.name}"
         with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
-            call.params(
+            call.log_params(
                 {name: value for name, value in vars(settings).items() if value is not None}
             )
             return leaving.export_all(call)
@@ -152,12 +152,11 @@ class Leaving:
         )
 
     def _reopened(self, call: Run) -> AbstractContextManager[Run]:
-        from eyevsai.registry.registration import CARRIERS
-        from eyevsai.tracking.ended import reopen_run
+        from eyevsai.tracking.finished_runs import reopen_run
 
         if self.subject.run is None:
             return nullcontext(call)
-        return reopen_run(self.subject.tracking_uri, self.subject.run_id, self.state_root, CARRIERS)
+        return reopen_run(self.subject.tracking_uri, self.subject.run_id, self.state_root)
 
     def _write(self, name: str, folder: Path) -> ParityResult:
         try:
@@ -211,14 +210,14 @@ def _log(name: str, subject: Subject, folder: Path, verdict: ParityResult, run: 
     }
     if not verdict.failures:
         told[f"{EXPORT}.{name}.{MANIFEST_SHA256}"] = hash_file(folder / MANIFEST)
-        run.files(f"{EXPORTS}/{name}", folder)
+        run.log_artifacts(f"{EXPORTS}/{name}", folder)
     model_id = subject.model_id
     if not verdict.failures and name == SERVED and model_id is not None:
         package = subject.package
         told[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_of(folder))
-        run.model_files(model_id, folder, EXPORT_FOLDER, last=MANIFEST)
+        run.log_model_files(model_id, folder, EXPORT_FOLDER, last=MANIFEST)
     if subject.version is not None:
-        run.operation("version_tags", **tagging(subject.version, told))
+        run.enqueue("version_tags", **tagging(subject.version, told))
 
 
 def _copy(folder: Path, target: Path) -> None:

@@ -69,25 +69,25 @@ class Findings:
         page = render_evaluation_page(
             self.title, self.dataset.name, judgement, self.figures, pictures
         )
-        run.metrics({f"test/{name}": value for name, value in self.figures.items()})
+        run.log_metrics({f"test/{name}": value for name, value in self.figures.items()})
         about = {"test_dataset": self.dataset.name, "test_fingerprint": self.fingerprint}
-        run.tags(about | {TEST_WEIGHTS: self.weights, OWN_SPLIT: self.own})
+        run.set_tags(about | {TEST_WEIGHTS: self.weights, OWN_SPLIT: self.own})
         by_class = [
             [name, *row.values()]
             for name, row in zip(classes, judgement.metrics_by_class(), strict=True)
         ]
-        run.table(
+        run.log_table(
             "tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class
         )
-        run.table(
+        run.log_table(
             "tables/test_confusions.json",
             ("class", "predicted", "images"),
             judgement.most_confused(),
         )
-        run.table(PREDICTIONS, PREDICTION_COLUMNS, self.predictions())
+        run.log_table(PREDICTIONS, PREDICTION_COLUMNS, self.predictions())
         for name, figure in pictures.items():
-            run.picture(f"pictures/test_{name}.png", figure)
-        run.text("test_report.html", page)
+            run.log_figure(f"pictures/test_{name}.png", figure)
+        run.log_text("test_report.html", page)
 
     @cached_property
     def fingerprint(self) -> str:

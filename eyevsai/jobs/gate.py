@@ -23,7 +23,7 @@ from eyevsai.registry.settings import Policy
 
 if TYPE_CHECKING:
     from eyevsai.registry.versions import Version
-    from eyevsai.tracking.search import FoundRun
+    from eyevsai.tracking.search import RunInfo
 
 # of an image that a version has to answer, of no size that networks like
 PROBE_SHAPE = (97, 131, 3)
@@ -204,17 +204,17 @@ def _at_most(name: str, value: float, limit: float, unit: str, uri: str) -> Chec
     )
 
 
-def _judgements(tracking_uri: str, version: Version, weights: str | None) -> list[FoundRun]:
+def _judgements(tracking_uri: str, version: Version, weights: str | None) -> list[RunInfo]:
     """Return the evaluations of a version: those of its run that are of its weights, as far as
     these are known.
     """
-    from eyevsai.tracking.search import find_judgements
+    from eyevsai.tracking.search import find_evaluations
 
-    found = find_judgements(tracking_uri, version.run_id)
+    found = find_evaluations(tracking_uri, version.run_id)
     return [each for each in found if weights is None or each.tags.get(TEST_WEIGHTS) == weights]
 
 
-def _common(ours: list[FoundRun], theirs: list[FoundRun]) -> tuple[FoundRun, FoundRun | None]:
+def _common(ours: list[RunInfo], theirs: list[RunInfo]) -> tuple[RunInfo, RunInfo | None]:
     """Judgements by the same images; our first one where there are none."""
     of_data = {run.tags["test_fingerprint"]: run for run in reversed(theirs)}
     for run in ours:

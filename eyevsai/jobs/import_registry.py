@@ -77,7 +77,7 @@ def _write(tracking_uri: str, record: Record, begun: str | None, done: Imported)
     written.
     """
     from eyevsai.registry.registration import check_name, register
-    from eyevsai.tracking.past import write_past_run
+    from eyevsai.tracking.backfill import backfill_run
 
     with raising_store_errors(tracking_uri, f"Importing record {record.model_id}"):
         try:
@@ -85,7 +85,7 @@ def _write(tracking_uri: str, record: Record, begun: str | None, done: Imported)
         except UserError as error:
             done.left_out.append(LeftOut(record.model_id, f"cannot be registered. {error}"))
             return
-        run_id, uri = write_past_run(tracking_uri, record.run, begun), None
+        run_id, uri = backfill_run(tracking_uri, record.run, begun), None
         if record.has_version:
             uri = register(tracking_uri, record.name, None, run_id, record.version_tags)
     done.written.append(Written(record.model_id, run_id, uri))

@@ -135,7 +135,7 @@ def find_before(tracking_uri: str, recipe: str, state_root: Path) -> Before:
     """What the store and this machine have of a recipe."""
     from eyevsai.registry.registration import VERSION
     from eyevsai.registry.versions import find_version
-    from eyevsai.tracking.ended import why_not_resumable
+    from eyevsai.tracking.finished_runs import reason_not_resumable
     from eyevsai.tracking.search import find_tagged
 
     interrupted = None
@@ -147,7 +147,7 @@ def find_before(tracking_uri: str, recipe: str, state_root: Path) -> Before:
             except UserError:  # it was deleted
                 continue
         if interrupted is None and any(folder.checkpoints.glob("*.json")):
-            interrupted = None if why_not_resumable(tracking_uri, folder) else run.run_id
+            interrupted = None if reason_not_resumable(tracking_uri, folder) else run.run_id
     return Before(None, interrupted)
 
 

@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 def open_swept_store(state_root: Path) -> str:
     """The store's URI, after what ended runs of this machine left unsaid was said."""
     tracking_uri = open_store()
-    from eyevsai.registry.registration import CARRIERS
-    from eyevsai.tracking.sweep import sweep
+    from eyevsai.tracking.stale_runs import reap_stale_runs
 
     with raising_on_denial(tracking_uri):
-        sweep(tracking_uri, state_root, CARRIERS)
+        reap_stale_runs(tracking_uri, state_root)
     return tracking_uri
 
 
@@ -48,9 +47,8 @@ def start_job(
     Raises:
         UserError: the version that the job is about is being deleted.
     """
-    from eyevsai.registry.registration import CARRIERS
-    from eyevsai.registry.versions import PRUNED_FROM, refuse_claimed
-    from eyevsai.tracking.lifetime import start_run
+    from eyevsai.registry.versions import PRUNED_FROM, check_not_reserved
+    from eyevsai.tracking.run_lifecycle import start_run
 
     with ExitStack() as stack:
         with stop.shielded():
@@ -60,26 +58,25 @@ def start_job(
                     title,
                     tags,
                     state_root,
-                    given=given,
-                    resumed=resumed,
+                    given_run_id=given,
+                    resumed_run_id=resumed,
                     extends=extends,
-                    carriers=CARRIERS,
                     stop=stop,
                 )
             )
             stop.at_timeout = run.kill
-        refuse_claimed(tracking_uri, tags.get("model_uri", tags.get(PRUNED_FROM, "")))
+        check_not_reserved(tracking_uri, tags.get("model_uri", tags.get(PRUNED_FROM, "")))
         stack.callback(setattr, stop, "at_timeout", lambda: None)  # a run that ended stays as it is
         yield run
 
 
 def log_input(run: Run, dataset: Dataset) -> None:
     """Says in MLflow what a run learns from."""
-    from eyevsai.tracking.results import PARTS
+    from eyevsai.tracking.run_metrics import PARTS
 
     counts = Counter(dataset.split_names)
     parts = dataset.curated.source.parts
     images = {name: counts[name] for name in ("train", "valid", "test")}
     profile = {"classes": len(dataset.classes), **images, PARTS: list(parts)}
     folders = [str(folder) for folder in parts.values()]
-    run.dataset(dataset.name, dataset.fingerprint, folders, profile)
+    run.log_input(dataset.name, dataset.fingerprint, folders, profile)

@@ -23,7 +23,7 @@ from eyevsai.jobs.signals import ending_with_mlflow_run, stopping
 from eyevsai.jobs.subject import find_subject
 
 if TYPE_CHECKING:
-    from eyevsai.tracking.search import FoundRun
+    from eyevsai.tracking.search import RunInfo
 
 log = logging.getLogger("eyevsai")
 
@@ -61,18 +61,18 @@ def package(settings: ExportSettings, run_id: str | None = None) -> Packaged:
             leaving = list(_choose(tracking_uri, settings, building))
             tags, title = {"job": "export", "package": name}, f"package {name}"
             with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
-                call.params(
+                call.log_params(
                     {name: value for name, value in vars(settings).items() if value is not None}
                 )
                 models = [_describe(run, each, each.export_all(call)) for run, each in leaving]
                 _finish(building, target, models)
-                call.files(f"{PACKAGES}/{name}", target)
+                call.log_artifacts(f"{PACKAGES}/{name}", target)
         return Packaged(target, call.run_id, models)
 
 
 def _choose(
     tracking_uri: str, settings: ExportSettings, building: Path
-) -> Iterator[tuple[FoundRun, Leaving]]:
+) -> Iterator[tuple[RunInfo, Leaving]]:
     """The best runs of each dataset whose models can leave; why a better one cannot is said.
 
     Raises:
@@ -80,7 +80,7 @@ def _choose(
     """
     from eyevsai.tracking.search import find_trained
 
-    of_datasets: dict[str, list[FoundRun]] = defaultdict(list)
+    of_datasets: dict[str, list[RunInfo]] = defaultdict(list)
     for run in find_trained(tracking_uri):
         if "dataset" in run.tags:
             of_datasets[run.tags["dataset"]].append(run)
@@ -117,7 +117,7 @@ def _finish(building: Path, target: Path, models: list[dict[str, Any]]) -> None:
         ) from error
 
 
-def _describe(run: FoundRun, leaving: Leaving, exported: list[Exported]) -> dict[str, Any]:
+def _describe(run: RunInfo, leaving: Leaving, exported: list[Exported]) -> dict[str, Any]:
     metric, value = run.score
     learner, place = leaving.source.learner, leaving.subject.folder_name
     return {

@@ -46,7 +46,7 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
         UserError: there is no such version, or it is about to be deleted.
         JobError: the policy is against it, and nothing was changed; or the store went away.
     """
-    from eyevsai.registry.audit import REFUSED, tag_call
+    from eyevsai.registry.audit_log import REFUSED, tag_call
     from eyevsai.registry.stages import ARCHIVED
     from eyevsai.registry.versions import WEIGHTS_SHA256
 
@@ -87,13 +87,13 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
         UserError: there is none before, or it does not load either.
         JobError: the store went away.
     """
-    from eyevsai.registry.audit import find_before, read_log
+    from eyevsai.registry.audit_log import previous_version, read_log
     from eyevsai.registry.versions import WEIGHTS_SHA256
 
     stage = "production"
     with changing(name, state_root) as change:
         current, there = change.held(stage), {version.number for version in change.model().versions}
-        target = find_before(read_log(change.client, name), stage, current, there)
+        target = previous_version(read_log(change.client, name), stage, current, there)
         if target is None:
             whose = "" if current is None else f" before {current}"
             raise UserError(
@@ -125,12 +125,12 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
 
 def settle(name: str, state_root: Path) -> list[str]:
     """Leads aliases and stages after what was set by hand; returns what was found, in words."""
-    from eyevsai.registry.models import open_registry, read_model
-    from eyevsai.registry.stages import disagreements
+    from eyevsai.registry.entities import open_registry, read_model
+    from eyevsai.registry.stages import find_inconsistencies
 
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, f"Reading {name}"):
-        found = disagreements(read_model(open_registry(tracking_uri), name))
+        found = find_inconsistencies(read_model(open_registry(tracking_uri), name))
     with changing(name, state_root):
         return found
 

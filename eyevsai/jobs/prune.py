@@ -65,7 +65,7 @@ def prune(subject: Subject, settings: ExportSettings, stop: JobStop) -> str:
         learner.fit(data.train, data.valid, session.log_epoch)
         scores = session.evaluate()
         figures = _compare(before, learner, data.valid)
-        run.metrics({f"{PRUNE}/{name}": value for name, value in figures.items()})
+        run.log_metrics({f"{PRUNE}/{name}": value for name, value in figures.items()})
         uri = session.register(scores, checks_classes=False)  # those of the version that was named
     if uri is None:
         raise JobError(

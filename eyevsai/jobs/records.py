@@ -18,7 +18,7 @@ from eyevsai.evaluation.metric_names import VALID_ACCURACY
 from eyevsai.models.factory import FAMILIES
 
 if TYPE_CHECKING:
-    from eyevsai.tracking.past import PastRun
+    from eyevsai.tracking.backfill import BackfilledRun
 
 TEXTS = (
     "model_id",
@@ -61,7 +61,7 @@ class Record:
 
     model_id: str
     name: ModelName
-    run: PastRun
+    run: BackfilledRun
     version_tags: Mapping[str, str]
 
     @property
@@ -145,7 +145,7 @@ def parse_record(content: Any) -> Record:
     Raises:
         UserError: what is wrong with it, as the end of a sentence that begins with its name.
     """
-    from eyevsai.tracking.past import PastRun
+    from eyevsai.tracking.backfill import BackfilledRun
     from eyevsai.tracking.search import IMPORTED
 
     if not isinstance(content, dict):
@@ -160,7 +160,7 @@ def parse_record(content: Any) -> Record:
     started_ms, ended_ms = _find_times(content)
     origin = {IMPORTED: model_id, "original_version": version, "files": _join(_find_files(content))}
     kept = {name: _join(content[name]) for name in KEPT if content.get(name) not in (None, "", [])}
-    run = PastRun(
+    run = BackfilledRun(
         f"{name} {version}",
         _find_status(content),
         started_ms,

@@ -17,8 +17,8 @@ from eyevsai.store.backend import open_store, raising_store_errors
 
 if TYPE_CHECKING:
     from eyevsai.jobs.promote import Promoted
-    from eyevsai.registry.audit import Entry
-    from eyevsai.registry.models import KnownVersion, RegisteredModel
+    from eyevsai.registry.audit_log import AuditEntry
+    from eyevsai.registry.entities import KnownVersion, RegisteredModel
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def read_status(name: str | None) -> Status:
     Raises:
         UserError: there is no such model.
     """
-    from eyevsai.registry.models import open_registry, read_model, read_models
-    from eyevsai.registry.stages import disagreements
+    from eyevsai.registry.entities import open_registry, read_model, read_models
+    from eyevsai.registry.stages import find_inconsistencies
 
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, "Reading the registry"):
@@ -48,23 +48,32 @@ def read_status(name: str | None) -> Status:
             for model in models
             for each in reversed(model.versions)
         ]
-    return Status(rows, [found for model in models for found in disagreements(model)])
+    return Status(rows, [found for model in models for found in find_inconsistencies(model)])
 
 
 def _tags_of(tracking_uri: str, version: KnownVersion) -> Mapping[str, str]:
     """What a version says; one that points at another says what that one does, too."""
-    from eyevsai.registry.versions import POINTS_AT, find_version
+    from eyevsai.registry.versions import SOURCE_VERSION, find_version
 
     return (
-        find_version(tracking_uri, version.uri).tags if POINTS_AT in version.tags else version.tags
+        find_version(tracking_uri, version.uri).tags
+        if SOURCE_VERSION in version.tags
+        else version.tags
     )
 
 
 def _describe(
     model: RegisteredModel, version: KnownVersion, tags: Mapping[str, str]
 ) -> dict[str, Any]:
-    from eyevsai.registry.stages import holder_of, stage_of
-    from eyevsai.registry.versions import PINNED, POINTS_AT, REGISTERED_BY, SIZE, TESTED, exports_of
+    from eyevsai.registry.stages import stage_holder, stage_of
+    from eyevsai.registry.versions import (
+        PINNED,
+        REGISTERED_BY,
+        SIZE,
+        SOURCE_VERSION,
+        TESTED,
+        exports_of,
+    )
 
     stage = stage_of(model, version.number)
     archived = "archived" if version.stage == "Archived" else ""
@@ -73,14 +82,14 @@ def _describe(
         "version": version.number,
         "stage": stage or archived,
         "mlflow_stage": version.stage,
-        "by_hand": stage is not None and holder_of(model, stage).by_hand is not None,
+        "by_hand": stage is not None and stage_holder(model, stage).by_hand is not None,
         "aliases": list(version.aliases),
         "accuracy": read_number(tags.get(TESTED)),
         "valid_accuracy": read_number(tags.get("accuracy")),
         "exports": exports_of(tags),
         "size_bytes": read_whole(tags.get(SIZE)),
         "pinned": tags.get(PINNED) or None,
-        "points_at": tags.get(POINTS_AT),
+        "points_at": tags.get(SOURCE_VERSION),
         "run_id": version.run_id,
         "registered": datetime.fromtimestamp(version.created_ms / 1000)
         .astimezone()
@@ -109,14 +118,14 @@ def read_whole(text: str | None) -> int | None:
     return None if value is None else int(value)
 
 
-def read_entries(name: str) -> list[Entry]:
+def read_entries(name: str) -> list[AuditEntry]:
     """What was done to a registered model, oldest first.
 
     Raises:
         UserError: nothing ever was, and there is no such model.
     """
-    from eyevsai.registry.audit import read_log
-    from eyevsai.registry.models import open_registry, read_model
+    from eyevsai.registry.audit_log import read_log
+    from eyevsai.registry.entities import open_registry, read_model
 
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, "Reading the registry"):
@@ -128,7 +137,7 @@ def read_entries(name: str) -> list[Entry]:
 
 
 def held_at(
-    entries: Sequence[Entry], when: str, stage: str = "production"
+    entries: Sequence[AuditEntry], when: str, stage: str = "production"
 ) -> list[tuple[datetime, int | None]]:
     """Which versions held a stage at a time, or on a day, and since when: the one at its beginning,
     then each change.
@@ -144,7 +153,7 @@ def held_at(
         ) from error
     begin, is_day = given.astimezone(), len(when) <= len("2026-03-03")
     end = (given + timedelta(days=1)).astimezone() if is_day else begin
-    done = [entry for entry in entries if entry.counts(stage) and entry.time <= end]
+    done = [entry for entry in entries if entry.is_effective(stage) and entry.time <= end]
     before = [entry for entry in done if entry.time <= begin]
     return [
         (entry.time, entry.after)
@@ -209,7 +218,7 @@ def promote_best(
     """
     # brings torch, which a list of versions needs not wait for
     from eyevsai.jobs.promote import promote
-    from eyevsai.registry.registration import point_at
+    from eyevsai.registry.registration import create_reference
 
     tracking_uri = open_store()
     ranking = find_best(dataset)
@@ -228,6 +237,6 @@ def promote_best(
         state_root=state_root,
     )
     with raising_store_errors(tracking_uri, f"Making a version of {dataset}"):
-        name, version = point_at(tracking_uri, dataset, ranking[0].uri)
+        name, version = create_reference(tracking_uri, dataset, ranking[0].uri)
     why = reason or f"the best of {len(ranking)} models"
     return promote(replace(asked, name=name, version=version, reason=why))

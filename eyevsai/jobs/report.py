@@ -62,7 +62,7 @@ def report(settings: ReportSettings, run_id: str | None = None) -> Report:
         with start_job(
             stop, tracking_uri, "report", {"job": "report"}, state_root, given=run_id
         ) as call:
-            call.params(
+            call.log_params(
                 {name: value for name, value in vars(settings).items() if value is not None}
             )
             return write_reports(settings, tracking_uri, call)
@@ -88,7 +88,7 @@ def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None =
         contents = _draw(candidates, models, tracking_uri, now.isoformat(timespec="seconds"))
         files = _write(building, contents, date)
         if run is not None:
-            run.files(REPORTS, building)
+            run.log_artifacts(REPORTS, building)
         _move(files, output)
     ready = sum(model.is_ready for model in models)
     there = {name: output / path.name for name, path in files.items()}

@@ -42,14 +42,14 @@ def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunDir | None:
     Raises:
         UserError: the run that was named cannot be gone on with, and why.
     """
-    from eyevsai.tracking.ended import why_not_resumable
+    from eyevsai.tracking.finished_runs import reason_not_resumable
 
     wanted, root = config.resume.resume, Path(config.run.state_root).expanduser()
     if wanted is None:
         return None
     if wanted != AUTO:
         folder = RunDir(root, _plain(wanted))
-        if reason := why_not_resumable(tracking_uri, folder):
+        if reason := reason_not_resumable(tracking_uri, folder):
             raise UserError(reason)
         if folder.read(CONFIG) is None or not any(folder.checkpoints.glob("*.json")):
             raise UserError(
@@ -61,7 +61,7 @@ def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunDir | None:
         if (
             same
             and any(folder.checkpoints.glob("*.json"))
-            and not why_not_resumable(tracking_uri, folder)
+            and not reason_not_resumable(tracking_uri, folder)
         ):
             return folder
     log.info("No interrupted run with these settings on this machine: starting a new one.")

@@ -20,7 +20,7 @@ from eyevsai.models.serialization import load, read_config
 
 if TYPE_CHECKING:
     from eyevsai.registry.versions import Version
-    from eyevsai.tracking.search import FoundRun
+    from eyevsai.tracking.search import RunInfo
 
 log = logging.getLogger("eyevsai")
 
@@ -68,7 +68,7 @@ class Subject:
     """
 
     run_id: str
-    run: FoundRun | None
+    run: RunInfo | None
     version: Version | None
     package: Path
     config: Mapping[str, Any]
@@ -126,17 +126,17 @@ class Subject:
 
         return read_text(self.tracking_uri, self.run_id, SPLIT_TABLE) if self.run else None
 
-    def judgement(self) -> FoundRun | None:
+    def judgement(self) -> RunInfo | None:
         """The run that holds its evaluation by its own test split: its own, or one of a later call
         if that is gone.
         """
-        from eyevsai.tracking.search import find_judgements
+        from eyevsai.tracking.search import find_evaluations
 
         if self.run is not None:
             return self.run
         own = (
             each
-            for each in find_judgements(self.tracking_uri, self.run_id)
+            for each in find_evaluations(self.tracking_uri, self.run_id)
             if each.tags.get(TEST_WEIGHTS) == self.weights and each.tags.get(OWN_SPLIT) == "True"
         )
         return next(own, None)

@@ -21,13 +21,12 @@ def sync_all(state_root: Path) -> dict[str, int]:
         UserError: the store cannot be opened.
     """
     tracking_uri = open_store()
-    from eyevsai.registry.registration import CARRIERS
-    from eyevsai.tracking.ended import sync
+    from eyevsai.tracking.finished_runs import flush_run
 
     left = {}
     for folder in reversed(list_run_dirs(state_root)):
         try:
-            left[folder.run_id] = sync(tracking_uri, folder, CARRIERS, PATIENCE_S)
+            left[folder.run_id] = flush_run(tracking_uri, folder, PATIENCE_S)
         except JobError as error:
             log.warning(error)
             left[folder.run_id] = 1

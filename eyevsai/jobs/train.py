@@ -79,7 +79,10 @@ def train(
             stack.enter_context(ending_with_parent())
         # mlflow takes seconds to import, while the images are read from disk
         importing = threading.Thread(
-            target=import_module, args=("eyevsai.tracking.lifetime",), name=IMPORTING, daemon=True
+            target=import_module,
+            args=("eyevsai.tracking.run_lifecycle",),
+            name=IMPORTING,
+            daemon=True,
         )
         importing.start()
         config, tracking_uri, resumed = take_size(config, place), None, None
@@ -129,7 +132,7 @@ def _work(
     else:
         session.log_start()
         if study:
-            run.tags({"tuned_from": study, "tuned_settings": describe_tuned(config)})
+            run.set_tags({"tuned_from": study, "tuned_settings": describe_tuned(config)})
         write_basis(config, data.dataset, learner.preprocessing, run.folder)
     checkpoints = Checkpoints(run.folder.checkpoints, config.run.checkpoint_every_s, stop)
     learner.fit(data.train, data.valid, session.log_epoch, checkpoints)
@@ -190,15 +193,15 @@ class Session:
 
         compute, dataset = self.learner.compute(), self.data.dataset
         environment = describe_environment() | compute
-        self.run.params(self.config.flat())
-        self.run.json(CONFIG, self.config.flat())
-        self.run.json("environment.json", environment)
+        self.run.log_params(self.config.flat())
+        self.run.log_dict(CONFIG, self.config.flat())
+        self.run.log_dict("environment.json", environment)
         if commit := environment["git"].get("commit"):
-            self.run.tags({"mlflow.source.git.commit": commit})
+            self.run.set_tags({"mlflow.source.git.commit": commit})
         parameters = self.learner.num_parameters()
         # not before a shallow one is fitted
         known = {"parameters": parameters} if parameters else {}
-        self.run.tags({**compute, "fingerprint": dataset.fingerprint, **known})
+        self.run.set_tags({**compute, "fingerprint": dataset.fingerprint, **known})
         self._log_dataset()
         size = f"{parameters:,} parameters; " if parameters else ""
         log.info(
@@ -214,16 +217,16 @@ class Session:
 
         dataset = self.data.dataset
         log_input(self.run, dataset)
-        self.run.json(CLASSES, list(dataset.classes))
-        self.run.json("data_report.json", dataset.curated.report())
-        self.run.text(SPLIT_TABLE, dataset.split_table())
+        self.run.log_dict(CLASSES, list(dataset.classes))
+        self.run.log_dict("data_report.json", dataset.curated.report())
+        self.run.log_text(SPLIT_TABLE, dataset.split_table())
 
     def log_epoch(self, epoch: int, row: dict[str, float]) -> None:
         """Logs and keeps one epoch's row: the door through which a learner reports."""
         self.rows.append(row)
         if epoch in self.logged:
             return
-        self.run.metrics(row, step=epoch)
+        self.run.log_metrics(row, step=epoch)
         self.epoch_log.tell(self.rows)
 
     def evaluate(self) -> dict[str, float]:
@@ -245,7 +248,7 @@ class Session:
         scores = basic_metrics(probabilities, labels)
         self.learner.temperature = fit_temperature(probabilities, labels)
         calibrated = apply_temperature(probabilities, self.learner.temperature)
-        self.run.metrics(
+        self.run.log_metrics(
             {
                 "calibration/temperature": self.learner.temperature,
                 "calibration/loss": basic_metrics(calibrated, labels)["loss"],
@@ -255,18 +258,18 @@ class Session:
         )
         ranks = [selection_key(row) for row in self.rows]
         best_epoch = ranks.index(max(ranks)) + 1
-        self.run.tags({"parameters": self.learner.num_parameters()})
-        self.run.metrics(
+        self.run.set_tags({"parameters": self.learner.num_parameters()})
+        self.run.log_metrics(
             {f"best/{name}": value for name, value in scores.items()} | {"best/epoch": best_epoch}
         )
         mistakes = top_losses(probabilities, labels, SHEET_SIZE)
         images = valid.arrays([mistake.index for mistake in mistakes])
-        self.run.picture("pictures/curves.png", plot_curves(self.rows, best_epoch))
-        self.run.picture(
+        self.run.log_figure("pictures/curves.png", plot_curves(self.rows, best_epoch))
+        self.run.log_figure(
             "pictures/confusion_matrix.png",
             plot_confusion_matrix(confusion_matrix(probabilities, labels), classes),
         )
-        self.run.picture("pictures/worst_errors.png", plot_top_losses(mistakes, images, classes))
+        self.run.log_figure("pictures/worst_errors.png", plot_top_losses(mistakes, images, classes))
         if isinstance(self.learner, FeatureLearner):
             self._explain(self.learner, valid)
         return scores
@@ -279,8 +282,8 @@ class Session:
         found = permutation_importance(
             learner, learner.features(valid.arrays()), valid.labels.numpy(), self.config.run.seed
         )
-        self.run.metrics({f"importance/{name}": value for name, value in found.items()})
-        self.run.picture("pictures/importance.png", plot_importance(found, "valid"))
+        self.run.log_metrics({f"importance/{name}": value for name, value in found.items()})
+        self.run.log_figure("pictures/importance.png", plot_importance(found, "valid"))
 
     def register(self, scores: dict[str, float], *, checks_classes: bool = True) -> str | None:
         """Logs the model, registers it as a version and returns its URI; None when the store does
@@ -305,20 +308,20 @@ class Session:
         described = render_card(
             describe_model(self.learner), describe_training(self.data.dataset, scores)
         )
-        self.run.text("model_card.md", described)
+        self.run.log_text("model_card.md", described)
         # of a start that was interrupted here
         shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)
         metadata = about | describe_origin(self.config.flat(), self.data.dataset)
         package = write_model_dir(
             self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata
         )
-        self.run.model(package, "model", self.config.flat())
+        self.run.log_model(package, "model", self.config.flat())
         weights = read_config(package / MODEL_FOLDER)["sha256"]
         digests = {WEIGHTS_SHA256: weights, FILES_SHA256: json.dumps(hash_model_dir(package))}
         classes = list(self.data.dataset.classes)
         tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()} | digests
         tags |= class_tags(classes, longest=VERSION_TAG)
-        self.run.operation(
+        self.run.enqueue(
             "version",
             name=vars(self.name),
             tags={name: str(value) for name, value in tags.items()},

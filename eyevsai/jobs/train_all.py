@@ -111,7 +111,7 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> TrainedAll:
             {"job": "train_all"},
         )
         with start_job(stop, tracking_uri, title, tags, config.state_root, given=run_id) as run:
-            run.params({**config.given, **vars(config.matrix), **vars(config.engine)})
+            run.log_params({**config.given, **vars(config.matrix), **vars(config.engine)})
             tasks, before = _find_work(config, tracking_uri, recipes, run.run_id)
             with Board(run, tracking_uri, before) as board:
                 try:
@@ -181,7 +181,9 @@ def _keep_logs(run: Run) -> None:
     from eyevsai.engines.local import LOG
 
     for said in sorted((run.folder.path / JOBS).glob(f"*/{LOG}")):
-        run.text(f"logs/{said.parent.name}.txt", said.read_text(encoding="utf-8", errors="replace"))
+        run.log_text(
+            f"logs/{said.parent.name}.txt", said.read_text(encoding="utf-8", errors="replace")
+        )
 
 
 def _clean_up(config: TrainAllConfig) -> None:

@@ -18,9 +18,9 @@ from eyevsai.jobs.signals import JobStop
 from eyevsai.jobs.study import OpenStudy, trial_config
 from eyevsai.store.run_dir import RunDir
 from eyevsai.store.tags import PARENT
-from eyevsai.tracking.lifetime import start_run
-from eyevsai.tracking.process import describe_process, has_died
-from eyevsai.tracking.run import Run, Unsynced
+from eyevsai.tracking.liveness import describe_process, is_stale
+from eyevsai.tracking.run import Run, SyncError
+from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.tuning.study import DEFAULTS, EPOCHS, RUN_ID, SETTINGS, Trial
 
@@ -81,7 +81,7 @@ class Trials:
         return tuning.timeout is not None and time.monotonic() - self.began_at >= tuning.timeout
 
     def _has_died(self, process: str, run_id: str) -> bool:
-        return has_died(process, RunDir(self.config.state_root, run_id or "none"))
+        return is_stale(process, RunDir(self.config.state_root, run_id or "none"))
 
     def _result(self, run_id: str) -> float | None:
         """What a trial's run found, if it was finished."""
@@ -159,8 +159,8 @@ class Trials:
                 self.opened.tracking_uri, title, tags, self.config.state_root, stop=self.stop
             ) as run:
                 trial.set_user_attr(RUN_ID, run.run_id)
-                run.params(config.flat())
-                run.json("config.json", config.flat())
+                run.log_params(config.flat())
+                run.log_dict("config.json", config.flat())
                 log_input(run, self.dataset)
                 learner, data = prepare_learner(config, self.dataset)
                 learner.fit(
@@ -169,8 +169,8 @@ class Trials:
                     _reporting(run, trial, accuracies),
                     Checkpoints(stop=stop),
                 )
-                run.metrics({VALID_ACCURACY: max(accuracies)})
-        except Unsynced as error:  # the trial is done all the same
+                run.log_metrics({VALID_ACCURACY: max(accuracies)})
+        except SyncError as error:  # the trial is done all the same
             log.warning("%s", error)
         return max(accuracies)
 
@@ -185,7 +185,7 @@ def _reporting(
     is_kept = DEFAULTS in trial.user_attrs
 
     def _on_epoch(epoch: int, row: dict[str, float]) -> None:
-        run.metrics(row, step=epoch)
+        run.log_metrics(row, step=epoch)
         accuracies.append(row["valid/accuracy"])
         trial.report(row["valid/accuracy"], epoch)
         if trial.should_prune() and not is_kept:

@@ -87,7 +87,7 @@ def _start(
     opened: OpenStudy, stop: JobStop, run_id: str | None, told: Mapping[str, str]
 ) -> Iterator[Run]:
     """The study's run: a new one, or that of an earlier call for the same study."""
-    from eyevsai.tracking.ended import is_active
+    from eyevsai.tracking.finished_runs import is_active
 
     config, study = opened.config, opened.study
     before = study.parent if study.parent and is_active(opened.tracking_uri, study.parent) else None
@@ -117,8 +117,8 @@ def _start(
             )
         else:
             study.parent = run.run_id
-            run.params({**config.trials.flat(), **asdict(config.tuning)})
-            run.json("space.json", study.space.describe())
+            run.log_params({**config.trials.flat(), **asdict(config.tuning)})
+            run.log_dict("space.json", study.space.describe())
             log_input(run, opened.dataset)
         yield run
 
@@ -160,15 +160,15 @@ class _Report:
         values = {
             name: trial.value for name, trial in known.items() if trial and trial.value is not None
         }
-        self.run.metrics({**states, **values}, step=ended)
-        self.run.table("trials.json", *trials_table(self.study.counted_trials()))
+        self.run.log_metrics({**states, **values}, step=ended)
+        self.run.log_table("trials.json", *trials_table(self.study.counted_trials()))
         if best is not None:
             described = describe_best(self.study, best)
-            self.run.json("best.json", described)
-            self.run.tags({COMPLETE_TRIALS: described["complete"]})
+            self.run.log_dict("best.json", described)
+            self.run.set_tags({COMPLETE_TRIALS: described["complete"]})
             for name, figure in plot_study(self.study.study).items():
-                self.run.picture(f"pictures/{name}.png", figure, tight=True)
-            self.run.text("study.html", render_page(self.study.study))
+                self.run.log_figure(f"pictures/{name}.png", figure, tight=True)
+            self.run.log_text("study.html", render_page(self.study.study))
 
 
 def _tell_defaults(study: Study) -> str:

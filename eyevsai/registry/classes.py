@@ -17,7 +17,7 @@ from eyevsai.store.tags import CLASSES_SHA256
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from eyevsai.registry.models import RegisteredModel
+    from eyevsai.registry.entities import RegisteredModel
 
 # the tag of a version or a registered model with its list; CLASSES_SHA256 is that with the hash
 CLASSES = "classes"

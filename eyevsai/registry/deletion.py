@@ -21,11 +21,11 @@ from sqlalchemy import text
 from eyevsai.core.errors import UserError
 from eyevsai.core.retry import retry_on_conflict
 from eyevsai.registry.artifacts import Artifacts, erase
-from eyevsai.registry.audit import read_log
-from eyevsai.registry.cleanup import Item, KnownRun, in_use, why_protected
-from eyevsai.registry.models import read_model
+from eyevsai.registry.audit_log import read_log
+from eyevsai.registry.entities import read_model
+from eyevsai.registry.queries import RunQueries
+from eyevsai.registry.retention import DeletionItem, KnownRun, in_use, protection_reason
 from eyevsai.registry.stages import DELETING, rollback_targets
-from eyevsai.registry.survey import Survey
 from eyevsai.store.identity import read_store_id
 from eyevsai.store.run_dir import RunDir
 
@@ -41,62 +41,72 @@ class Deletion:
 
     def __init__(self, client: MlflowClient, artifacts: Artifacts, state_root: Path) -> None:
         self.client, self.artifacts, self.state_root = client, artifacts, state_root
-        self.survey, self.store_id = Survey(client, artifacts.experiment_ids), read_store_id(client)
-        self.freed_bytes, self.deleted = 0, list[Item]()
+        self.queries, self.store_id = (
+            RunQueries(client, artifacts.experiment_ids),
+            read_store_id(client),
+        )
+        self.freed_bytes, self.deleted = 0, list[DeletionItem]()
         self.kept, self.failed = dict[str, str](), dict[str, str]()
         self.claimed_: set[str] = set()
 
-    def why_not(self, items: Sequence[Item]) -> dict[str, str]:
+    def reasons_to_keep(self, items: Sequence[DeletionItem]) -> dict[str, str]:
         """Return, by item, why its files must not be deleted from here; an item without a reason is
         left out.
         """
-        places = self.survey.locations(run_id for item in items for run_id in item.run_ids)
+        places = self.queries.locations(run_id for item in items for run_id in item.run_ids)
         for model_id in (model_id for item in items for model_id in item.model_ids):
-            with _tolerating():
+            with _ignoring_missing():
                 places[model_id] = [
                     (model_id, self.client.get_logged_model(model_id).artifact_location)
                 ]
-        return {item.what: why for item in items if (why := self._why_not(item, places))}
+        return {item.target: why for item in items if (why := self._reason_to_keep(item, places))}
 
-    def delete(self, items: Sequence[Item]) -> None:
+    def delete(self, items: Sequence[DeletionItem]) -> None:
         """Deletes a batch, all but what somebody has begun to use since it was planned."""
-        runs = self.survey.by_id(run_id for item in items for run_id in item.run_ids)
+        runs = self.queries.by_id(run_id for item in items for run_id in item.run_ids)
         models = self._logged_models(items)
         sound = self._sound(items, runs, models)
-        free = [item for item in self._delete_versions(sound) if self._begin(item, runs)]
+        free = [item for item in self._delete_versions(sound) if self._reserve(item, runs)]
         erased = [item for item in free if self._erase(item, runs, models)]
-        self._forget(erased, runs, models)
+        self._delete_rows(erased, runs, models)
         self.deleted += erased
 
     def release(self) -> None:
         """Takes back what says of versions that they are about to be deleted."""
         for name in self.claimed_:
-            withdraw(self.client, name)
+            release_reservation(self.client, name)
 
-    def _logged_models(self, items: Iterable[Item]) -> dict[str, list[LoggedModel]]:
+    def _logged_models(self, items: Iterable[DeletionItem]) -> dict[str, list[LoggedModel]]:
         """By run, and by their own ids those that no run brings along."""
         found: dict[str, list[LoggedModel]] = {}
-        for model in self.survey.logged_models(run_id for item in items for run_id in item.run_ids):
+        for model in self.queries.logged_models(
+            run_id for item in items for run_id in item.run_ids
+        ):
             found.setdefault(str(model.source_run_id), []).append(model)
         for model_id in (model_id for item in items for model_id in item.model_ids):
-            with _tolerating():
+            with _ignoring_missing():
                 found[model_id] = [self.client.get_logged_model(model_id)]
         return found
 
     def _sound(
-        self, items: Sequence[Item], runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]
-    ) -> list[Item]:
+        self,
+        items: Sequence[DeletionItem],
+        runs: dict[str, KnownRun],
+        models: dict[str, list[LoggedModel]],
+    ) -> list[DeletionItem]:
         """The items of which all files lie where they should, before anything is deleted."""
         places = {owner: [(owner, run.artifact_uri)] for owner, run in runs.items()}
         for owner, logged in models.items():
             places.setdefault(owner, []).extend(
                 (model.model_id, model.artifact_location) for model in logged
             )
-        found = {item.what: why for item in items if (why := self._why_not(item, places))}
+        found = {item.target: why for item in items if (why := self._reason_to_keep(item, places))}
         self.kept |= found
-        return [item for item in items if item.what not in found]
+        return [item for item in items if item.target not in found]
 
-    def _why_not(self, item: Item, places: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    def _reason_to_keep(
+        self, item: DeletionItem, places: Mapping[str, Sequence[tuple[str, str]]]
+    ) -> str:
         """Return why the files of an item must not be deleted from here; empty if they may be."""
         try:
             for owner in (*item.run_ids, *item.model_ids):
@@ -106,7 +116,7 @@ class Deletion:
             return str(error)
         return ""
 
-    def _delete_versions(self, items: Sequence[Item]) -> list[Item]:
+    def _delete_versions(self, items: Sequence[DeletionItem]) -> list[DeletionItem]:
         """Deletes versions of a batch; returns the items that have none left."""
         by_name: dict[str, list[int]] = {}
         for item in items:
@@ -115,15 +125,15 @@ class Deletion:
         if not by_name:
             return list(items)
         for name, numbers in by_name.items():
-            claim(self.client, name, numbers)
+            reserve(self.client, name, numbers)
         self.claimed_ |= by_name.keys()
         # asked after: either we see a job, or the job sees our claim
-        used = in_use(self.survey.running())
+        used = in_use(self.queries.running())
         return retry_on_conflict(lambda: self._delete_free(items, by_name, used))
 
     def _delete_free(
-        self, items: Sequence[Item], names: Iterable[str], used: dict[str, str]
-    ) -> list[Item]:
+        self, items: Sequence[DeletionItem], names: Iterable[str], used: dict[str, str]
+    ) -> list[DeletionItem]:
         # MlflowClient reads the whole model at each deletion
         free, registry = ([], self.client._get_registry_client())
         with one_transaction(registry.store):
@@ -142,7 +152,7 @@ class Deletion:
             for item in items:
                 left = [there[key] for key in item.versions if key in there]
                 why = next(
-                    (why for version in left if (why := why_protected(version, used, targets))),
+                    (why for version in left if (why := protection_reason(version, used, targets))),
                     None,
                 )
                 why = why or next(
@@ -150,14 +160,14 @@ class Deletion:
                     None,
                 )
                 if why:
-                    self.kept[item.what] = why
+                    self.kept[item.target] = why
                     continue
                 for version in left:
                     registry.delete_model_version(version.name, str(version.number))
                 free.append(item)
         return free
 
-    def _pointing(self, items: Iterable[Item]) -> dict[str, str]:
+    def _pointing(self, items: Iterable[DeletionItem]) -> dict[str, str]:
         """The versions that runs of the batch have besides those that are deleted: registered since
         it was planned.
         """
@@ -174,23 +184,23 @@ class Deletion:
             if (each.name, int(each.version)) not in planned
         }
 
-    def _begin(self, item: Item, runs: dict[str, KnownRun]) -> bool:
+    def _reserve(self, item: DeletionItem, runs: dict[str, KnownRun]) -> bool:
         """Marks a run that no version's absence gives away as begun; False when somebody goes on
         with it.
         """
         if item.versions or not item.run_ids or item.run_ids[-1] not in runs:
             return True
         run_id = item.run_ids[-1]
-        with _tolerating():
+        with _ignoring_missing():
             retry_on_conflict(lambda: self.client.set_tag(run_id, DELETING, "yes"))
             if self.client.get_run(run_id).info.status in ENDED:
                 return True
             self.client.delete_tag(run_id, DELETING)
-        self.kept[item.what] = "it is RUNNING again, or gone"
+        self.kept[item.target] = "it is RUNNING again, or gone"
         return False
 
     def _erase(
-        self, item: Item, runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]
+        self, item: DeletionItem, runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]
     ) -> bool:
         """Deletes all files of an item; what could not be is left to the next cleanup."""
         try:
@@ -204,7 +214,7 @@ class Deletion:
                 if owner in runs:
                     self.freed_bytes += self.artifacts.erase(runs[owner].artifact_uri)
         except (OSError, UserError) as error:
-            self.failed[item.what] = str(error)
+            self.failed[item.target] = str(error)
             return False
         return True
 
@@ -214,8 +224,11 @@ class Deletion:
         with folder.lock():  # or a job that goes on with it would lose its checkpoints
             return folder.delete()
 
-    def _forget(
-        self, items: Sequence[Item], runs: dict[str, KnownRun], models: dict[str, list[LoggedModel]]
+    def _delete_rows(
+        self,
+        items: Sequence[DeletionItem],
+        runs: dict[str, KnownRun],
+        models: dict[str, list[LoggedModel]],
     ) -> None:
         """Deletes the rows of logged models and runs; a server lets us do no more than mark them as
         deleted.
@@ -231,14 +244,14 @@ class Deletion:
             with one_transaction(store):
                 for owner in owners:
                     for model in models.get(owner, ()):
-                        _forget_one(forget_model, model.model_id)
+                        _delete_row(forget_model, model.model_id)
                     if owner in runs:
-                        _forget_one(forget_run, owner)
+                        _delete_row(forget_run, owner)
 
         retry_on_conflict(forget)
 
 
-def claim(client: MlflowClient, name: str, numbers: Iterable[int]) -> None:
+def reserve(client: MlflowClient, name: str, numbers: Iterable[int]) -> None:
     """Says that versions are about to be deleted, so that nobody promotes them or begins to use
     them.
     """
@@ -246,19 +259,19 @@ def claim(client: MlflowClient, name: str, numbers: Iterable[int]) -> None:
     retry_on_conflict(lambda: client.set_registered_model_tag(name, DELETING, told))
 
 
-def withdraw(client: MlflowClient, name: str) -> None:
+def release_reservation(client: MlflowClient, name: str) -> None:
     """Takes a claim back."""
-    with _tolerating():
+    with _ignoring_missing():
         retry_on_conflict(lambda: client.delete_registered_model_tag(name, DELETING))
 
 
-def _forget_one(forget: Callable[[str], object], name: str) -> None:
-    with _tolerating():
+def _delete_row(forget: Callable[[str], object], name: str) -> None:
+    with _ignoring_missing():
         forget(name)
 
 
 @contextmanager
-def _tolerating() -> Iterator[None]:
+def _ignoring_missing() -> Iterator[None]:
     """What is gone already is as it should be."""
     try:
         yield

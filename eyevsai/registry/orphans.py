@@ -9,9 +9,9 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from eyevsai.registry.artifacts import MODELS, Artifacts, size_of
-from eyevsai.registry.cleanup import ORPHAN, Item, Plan
-from eyevsai.registry.models import RegisteredModel
-from eyevsai.registry.survey import Survey, ids_of_interrupted_cleanups
+from eyevsai.registry.entities import RegisteredModel
+from eyevsai.registry.queries import RunQueries, ids_of_interrupted_cleanups
+from eyevsai.registry.retention import ORPHAN, DeletionItem, DeletionPlan
 from eyevsai.store.identity import read_store_id
 from eyevsai.store.ownership import is_owned
 from eyevsai.store.run_dir import STORE, RunDir, list_run_dirs
@@ -24,10 +24,10 @@ OURS = "variation"  # the parameter that logged models of eyevsai have
 def plan_orphans(
     client: MlflowClient,
     artifacts: Artifacts,
-    survey: Survey,
+    survey: RunQueries,
     models: Iterable[RegisteredModel],
     state_root: Path,
-) -> Plan:
+) -> DeletionPlan:
     """Plan the deletion of files whose run or logged model this store no longer has.
 
     A folder that the store does not know is deleted only if that is proven: by its owner mark, or
@@ -37,7 +37,7 @@ def plan_orphans(
     # listed before the store is asked: what is new by then is known
     folders = list(_artifact_folders(artifacts))
     here = [folder for folder in list_run_dirs(state_root) if RUN.fullmatch(folder.run_id)]
-    there = survey.everything()
+    there = survey.store_content()
     known = there.runs.keys() | there.models.keys() | there.deleted_models
     plan = _plan_folders(client, survey, [path for path in folders if path.name not in known])
     registered = {version.model_id for model in models for version in model.versions}
@@ -63,15 +63,17 @@ def plan_orphans(
         if deleted
         else {}
     )
-    return plan + Plan(tuple(items), kept)
+    return plan + DeletionPlan(tuple(items), kept)
 
 
-def _logged_model_item(client: MlflowClient, artifacts: Artifacts, model_id: str) -> Item | None:
+def _logged_model_item(
+    client: MlflowClient, artifacts: Artifacts, model_id: str
+) -> DeletionItem | None:
     """A logged model that has neither run nor version; None for one that eyevsai did not log."""
     model = client.get_logged_model(model_id)
     if OURS not in (model.params or {}):
         return None
-    return Item(
+    return DeletionItem(
         ORPHAN,
         f"logged model {model_id}",
         "neither its run nor a version is there",
@@ -80,8 +82,8 @@ def _logged_model_item(client: MlflowClient, artifacts: Artifacts, model_id: str
     )
 
 
-def _run_folder_item(folder: RunDir) -> Item:
-    return Item(
+def _run_folder_item(folder: RunDir) -> DeletionItem:
+    return DeletionItem(
         ORPHAN,
         str(folder.path),
         "its run is gone",
@@ -101,11 +103,11 @@ def _artifact_folders(artifacts: Artifacts) -> Iterator[Path]:
                 )
 
 
-def _plan_folders(client: MlflowClient, survey: Survey, unknown: list[Path]) -> Plan:
+def _plan_folders(client: MlflowClient, survey: RunQueries, unknown: list[Path]) -> DeletionPlan:
     """Plan the deletion of unknown folders that provably belong to this store; name the others."""
     # a server does not say what was deleted softly
     if not unknown or client.tracking_uri.startswith("http"):
-        return Plan()
+        return DeletionPlan()
     store, begun = read_store_id(client), ids_of_interrupted_cleanups(client, survey)
     proven = [
         path
@@ -118,7 +120,7 @@ def _plan_folders(client: MlflowClient, survey: Survey, unknown: list[Path]) -> 
         else "unknown, kept: no mark says that it is this store's"
     )
     items = (
-        Item(
+        DeletionItem(
             ORPHAN,
             str(path),
             "its run or logged model is gone from this store",
@@ -127,4 +129,4 @@ def _plan_folders(client: MlflowClient, survey: Survey, unknown: list[Path]) -> 
         )
         for path in proven
     )
-    return Plan(tuple(items), {str(path): why for path in unknown if path not in proven})
+    return DeletionPlan(tuple(items), {str(path): why for path in unknown if path not in proven})

@@ -19,15 +19,13 @@ from eyevsai.registry.classes import (
     record_classes,
     recorded_classes,
 )
-from eyevsai.registry.models import logged_model_of, open_registry, read_model
+from eyevsai.registry.entities import logged_model_of, open_registry, read_model
 from eyevsai.registry.versions import (
-    POINTS_AT,
     REGISTERED_BY,
-    carry_out_tags,
+    SOURCE_VERSION,
+    check_not_reserved,
     find_version,
-    refuse_claimed,
 )
-from eyevsai.store.run_dir import MODEL_ID, VERSION_URI, RunDir
 
 VERSION = "version"  # the tag of a run that holds the URI of its version
 
@@ -66,7 +64,7 @@ def register(
     ):
         check_name(tracking_uri, name)
     texts = {key: str(value) for key, value in tags.items()}
-    version = _find_told(client, name, run_id, texts)
+    version = _find_registered(client, name, run_id, texts)
     if version is None:
         difference = _check_classes(client, name, classes, consented=class_change)
         source = f"models:/{model_id}" if model_id else client.get_run(run_id).info.artifact_uri
@@ -110,7 +108,7 @@ def _check_classes(
     return check_change(name, recorded, classes, consented=consented).tags()
 
 
-def _find_told(
+def _find_registered(
     client: MlflowClient, name: ModelName, run_id: str, tags: Mapping[str, str]
 ) -> ModelVersion | None:
     """The version that a run registered before it was interrupted."""
@@ -121,31 +119,6 @@ def _find_told(
         if each.name == name.registered and each.tags.items() >= tags.items()
     )
     return next(told, None)
-
-
-def carry_out(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
-    """Queued operation `version`: register the logged model of a run.
-
-    Raises:
-        UserError: the model was not stored: a version without files would not load.
-    """
-    name, model_id = ModelName(**arguments["name"]), folder.read(MODEL_ID)
-    if model_id is None:
-        raise UserError(
-            f"the model of run {folder.run_id} was not stored, so no version of {name} is "
-            "registered"
-        )
-    classes, consented = arguments.get("classes"), bool(arguments.get("class_change"))
-    uri = register(
-        client.tracking_uri,
-        name,
-        model_id,
-        folder.run_id,
-        arguments["tags"],
-        classes=classes,
-        class_change=consented,
-    )
-    folder.write(VERSION_URI, uri)
 
 
 def check_name(tracking_uri: str, name: ModelName) -> None:
@@ -165,7 +138,7 @@ def check_name(tracking_uri: str, name: ModelName) -> None:
         )
 
 
-def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
+def create_reference(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
     """Makes the model of a version one of the registered model that is called like its dataset;
     returns name, number.
 
@@ -181,20 +154,17 @@ def point_at(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
             "is written "
             "like it in a registry. Rename the folder of the dataset."
         )
-    if there := [each.number for each in model.versions if each.tags.get(POINTS_AT) == uri]:
+    if there := [each.number for each in model.versions if each.tags.get(SOURCE_VERSION) == uri]:
         return name, there[-1]
     source = str(client.get_model_version(original.name, original.number).source)
     # the rest is read over there
-    told = {POINTS_AT: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}
+    told = {SOURCE_VERSION: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}
     version = client.create_model_version(
         name, source, original.run_id, tags=told, model_id=logged_model_of(source)
     )
     try:
-        refuse_claimed(tracking_uri, uri)
+        check_not_reserved(tracking_uri, uri)
     except UserError:
         client.delete_model_version(name, version.version)
         raise
     return name, int(version.version)
-
-
-CARRIERS = {"version": carry_out, "version_tags": carry_out_tags}

@@ -124,7 +124,7 @@ class CleanupSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not any(self.does(kind) for kind in CLEANED):
+        if not any(self.includes(kind) for kind in CLEANED):
             flags = ", ".join(f"--{kind.replace('_', '-')}" for kind in CLEANED)
             raise UserError(
                 f"Say what to clean up: {flags}, or --all; --keep {KEPT} means --old-versions. "
@@ -137,7 +137,7 @@ class CleanupSettings(Settings):
                 "If that is meant, add --including-newest."
             )
 
-    def does(self, kind: str) -> bool:
+    def includes(self, kind: str) -> bool:
         """Whether one of the kinds in `CLEANED` was asked for."""
         implied = kind == "old_versions" and self.keep is not None
         return bool(self.all or getattr(self, kind) or implied)

@@ -19,18 +19,18 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.retry import retry_on_conflict
-from eyevsai.registry.audit import Entry, find_before
-from eyevsai.registry.models import KnownVersion, RegisteredModel, read_model
+from eyevsai.registry.audit_log import AuditEntry, previous_version
+from eyevsai.registry.entities import KnownVersion, RegisteredModel, read_model
 
 STAGES = {"production": "Production", "staging": "Staging"}  # by alias; of two the first counts
 ARCHIVED = "archived"
-NOBODY = ""
+NONE = ""
 # the tag of a model that names versions about to be deleted, and of such a run
 DELETING = "eyevsai.deleting"
 
 
 @dataclass(frozen=True)
-class Holder:
+class StageHolder:
     """The version that a stage belongs to, None for nobody; `by_hand`: the alias or the stage was
     set by hand.
     """
@@ -39,29 +39,27 @@ class Holder:
     by_hand: str | None = None
 
 
-def holder_of(model: RegisteredModel, stage: str) -> Holder:
+def stage_holder(model: RegisteredModel, stage: str) -> StageHolder:
     """Who holds `production` or `staging`; a version with both aliases is in Production."""
-    if stage != "production" and model.aliases.get(stage) == model.aliases.get(
-        "production", NOBODY
-    ):
-        return Holder(None)
-    alias, known = model.aliases.get(stage), written(model, stage)
+    if stage != "production" and model.aliases.get(stage) == model.aliases.get("production", NONE):
+        return StageHolder(None)
+    alias, known = model.aliases.get(stage), recorded_version(model, stage)
     staged = [version for version in model.versions if version.stage == STAGES[stage]]
     if alias != known:
-        return Holder(alias, "alias")
+        return StageHolder(alias, "alias")
     others = [version for version in staged if version.number != alias]
     if others:
-        return Holder(max(others, key=lambda version: version.changed_ms).number, "stage")
+        return StageHolder(max(others, key=lambda version: version.changed_ms).number, "stage")
     if alias is not None and not staged:
-        return Holder(None, "stage")
-    return Holder(alias)
+        return StageHolder(None, "stage")
+    return StageHolder(alias)
 
 
-def rollback_targets(model: RegisteredModel, entries: Sequence[Entry]) -> dict[int, str]:
+def rollback_targets(model: RegisteredModel, entries: Sequence[AuditEntry]) -> dict[int, str]:
     """Return the versions that a rollback of each stage would restore, with the stage."""
     there = {version.number for version in model.versions}
     found = {
-        find_before(entries, stage, holder_of(model, stage).version, there): stage
+        previous_version(entries, stage, stage_holder(model, stage).version, there): stage
         for stage in reversed(STAGES)
     }
     return {number: stage for number, stage in found.items() if number is not None}
@@ -69,7 +67,7 @@ def rollback_targets(model: RegisteredModel, entries: Sequence[Entry]) -> dict[i
 
 def stage_of(model: RegisteredModel, number: int) -> str | None:
     """The stage that a version holds; None when it holds none."""
-    return next((stage for stage in STAGES if holder_of(model, stage).version == number), None)
+    return next((stage for stage in STAGES if stage_holder(model, stage).version == number), None)
 
 
 def stage_of_uri(uri: str) -> str | None:
@@ -80,11 +78,11 @@ def stage_of_uri(uri: str) -> str | None:
     return next((alias for alias, title in STAGES.items() if named in (alias, title)), None)
 
 
-def disagreements(model: RegisteredModel) -> list[str]:
+def find_inconsistencies(model: RegisteredModel) -> list[str]:
     """What aliases, stages and this module's notes say otherwise of one another, in words."""
     found = []
     for stage, title in STAGES.items():
-        holder, alias = holder_of(model, stage), model.aliases.get(stage)
+        holder, alias = stage_holder(model, stage), model.aliases.get(stage)
         if holder.by_hand is None:
             continue
         staged = (
@@ -99,7 +97,7 @@ def disagreements(model: RegisteredModel) -> list[str]:
     return found
 
 
-def put(client: MlflowClient, name: str, stage: str, version: int | None) -> int | None:
+def assign_stage(client: MlflowClient, name: str, stage: str, version: int | None) -> int | None:
     """Gives a stage to one version, or to nobody, whatever others do at the same time; returns who
     had it.
 
@@ -112,23 +110,23 @@ def put(client: MlflowClient, name: str, stage: str, version: int | None) -> int
     else:
         _set_alias(client, name, stage, version)
         model = read_model(client, name)  # asked after: of this and a cleanup, one sees the other
-        if version in claimed(model.tags) or version not in {
+        if version in reserved_versions(model.tags) or version not in {
             each.number for each in model.versions
         }:
-            put(client, name, stage, None if before == version else before)
+            assign_stage(client, name, stage, None if before == version else before)
             raise UserError(
                 f"models:/{name}/{version} is being deleted by a cleanup. Choose another version."
             )
-    settle(client, name)
+    sync_stages(client, name)
     return before
 
 
-def claimed(tags: Mapping[str, str]) -> frozenset[int]:
+def reserved_versions(tags: Mapping[str, str]) -> frozenset[int]:
     """The versions that a cleanup is about to delete, by the tags of their registered model."""
     return frozenset(map(int, tags.get(DELETING, "").split()))
 
 
-def settle(client: MlflowClient, name: str) -> None:
+def sync_stages(client: MlflowClient, name: str) -> None:
     """Leads stages after aliases until no alias has moved meanwhile.
 
     All stages each time: of two who settle different ones, the second may have taken a version from
@@ -142,7 +140,7 @@ def settle(client: MlflowClient, name: str) -> None:
                 _transition(client, name, version.number, due)
         for stage in STAGES:
             told = _word(model.aliases.get(stage))
-            if model.tags.get(_tag(stage), NOBODY) != told:
+            if model.tags.get(_tag(stage), NONE) != told:
                 retry_on_conflict(partial(client.set_registered_model_tag, name, _tag(stage), told))
         before, model = model, read_model(client, name)
         if model.aliases == before.aliases and all(
@@ -151,17 +149,17 @@ def settle(client: MlflowClient, name: str) -> None:
             return
 
 
-def adopt(client: MlflowClient, model: RegisteredModel) -> None:
+def apply_manual_changes(client: MlflowClient, model: RegisteredModel) -> None:
     """Leads aliases after stages that were set by hand, then stages after aliases."""
     for stage in STAGES:
-        holder = holder_of(model, stage)
+        holder = stage_holder(model, stage)
         if holder.by_hand != "stage":
             continue
         if holder.version is None:
             retry_on_conflict(partial(client.delete_registered_model_alias, model.name, stage))
         else:
             _set_alias(client, model.name, stage, holder.version)
-    settle(client, model.name)
+    sync_stages(client, model.name)
 
 
 def _due_stage(model: RegisteredModel, version: KnownVersion) -> str:
@@ -178,7 +176,7 @@ def archive(client: MlflowClient, name: str, version: int) -> None:
     model = read_model(client, name)
     for stage in STAGES:
         if model.aliases.get(stage) == version:
-            put(client, name, stage, None)
+            assign_stage(client, name, stage, None)
     _transition(client, name, version, "Archived")
 
 
@@ -209,14 +207,14 @@ def _as_number(version: str | int | None) -> int | None:
 
 
 def _word(version: int | None) -> str:
-    return NOBODY if version is None else str(version)
+    return NONE if version is None else str(version)
 
 
 def _tag(stage: str) -> str:
     return f"eyevsai.{stage}"
 
 
-def written(model: RegisteredModel, stage: str) -> int | None:
+def recorded_version(model: RegisteredModel, stage: str) -> int | None:
     """The version to which this module last gave a stage."""
-    kept = model.tags.get(_tag(stage), NOBODY)
+    kept = model.tags.get(_tag(stage), NONE)
     return int(kept) if kept.isdecimal() else None

@@ -13,7 +13,6 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
-from eyevsai.store.run_dir import RunDir
 
 # what MLflow says of what is not there
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -33,7 +32,7 @@ FILES_SHA256 = (
 # the tag of a version, and of its run, that says of which one it is a smaller form
 PRUNED_FROM = "pruned_from"
 # the tag of a version that is another one's model under one more name, and says whose
-POINTS_AT = "points_at"
+SOURCE_VERSION = "points_at"
 
 URI = re.compile(
     r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|/(?P<stage>[A-Za-z]+)|@(?P<alias>[^/@]+))"
@@ -61,9 +60,9 @@ class Version:
         return None if kept is None else float(kept)
 
     @property
-    def original(self) -> str:
+    def source_version(self) -> str:
         """The URI under which the model was registered when it was trained."""
-        return self.tags.get(POINTS_AT, self.uri)
+        return self.tags.get(SOURCE_VERSION, self.uri)
 
 
 def exports_of(tags: Mapping[str, str]) -> dict[str, str]:
@@ -115,14 +114,14 @@ def find_version(tracking_uri: str, uri: str) -> Version:
             "`eyevsai ui` "
             "shows their stages and aliases."
         ) from error
-    return _with_original(
+    return _resolve_reference(
         client, Version(found.name, str(found.version), found.run_id or "", dict(found.tags))
     )
 
 
-def _with_original(client: MlflowClient, version: Version) -> Version:
+def _resolve_reference(client: MlflowClient, version: Version) -> Version:
     """A version that points at another one with what is known of that one."""
-    parts = URI.fullmatch(version.tags.get(POINTS_AT, ""))
+    parts = URI.fullmatch(version.tags.get(SOURCE_VERSION, ""))
     if parts is None or not parts["version"]:
         return version
     try:
@@ -141,7 +140,7 @@ def model_id_of(tracking_uri: str, version: Version) -> str | None:
     """Return the id of the logged model that a version leads to, also by way of the version that it
     is a copy of.
     """
-    from eyevsai.registry.models import logged_model_of
+    from eyevsai.registry.entities import logged_model_of
 
     client, uri, seen = MlflowClient(tracking_uri=tracking_uri), version.uri, set[str]()
     while (parts := URI.fullmatch(uri)) and parts["version"] and uri not in seen:
@@ -153,7 +152,7 @@ def model_id_of(tracking_uri: str, version: Version) -> str | None:
 def version_of_run(tracking_uri: str, run_id: str) -> Version | None:
     """The newest version that was registered of a run's model; None when there is none."""
     found = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
-    own = [version for version in found if POINTS_AT not in version.tags]
+    own = [version for version in found if SOURCE_VERSION not in version.tags]
     newest = max(own, key=lambda version: int(version.version), default=None)
     return (
         None
@@ -174,31 +173,31 @@ def versions_by_run(tracking_uri: str) -> dict[str, Version]:
     """The newest version of each run's model, under the name by which it was registered when it was
     trained.
     """
-    from eyevsai.registry.models import open_registry, read_models
+    from eyevsai.registry.entities import open_registry, read_models
 
     found = {}
     for model in read_models(open_registry(tracking_uri)):
         for each in model.versions:
-            if each.run_id and POINTS_AT not in each.tags:
+            if each.run_id and SOURCE_VERSION not in each.tags:
                 found[each.run_id] = Version(each.name, str(each.number), each.run_id, each.tags)
     return found
 
 
-def refuse_claimed(tracking_uri: str, uri: str) -> None:
+def check_not_reserved(tracking_uri: str, uri: str) -> None:
     """Raises UserError when a cleanup deletes, or has deleted, the version that `uri` names, if it
     names one.
 
     Asked once a run says that it uses the version: either the cleanup sees that run, or this sees
     its claim.
     """
-    from eyevsai.registry.stages import claimed
+    from eyevsai.registry.stages import reserved_versions
 
     parts = URI.fullmatch(uri)
     if parts is None or not parts["version"]:
         return
     version = find_version(tracking_uri, uri)
     model = MlflowClient(tracking_uri=tracking_uri).get_registered_model(version.name)
-    if int(version.number) in claimed(model.tags):
+    if int(version.number) in reserved_versions(model.tags):
         raise UserError(f"{uri} is being deleted by a cleanup. Choose another version.")
 
 
@@ -213,17 +212,10 @@ def tagging(version: Version, tags: Mapping[str, Any]) -> dict[str, Any]:
     """The same as arguments of the spool's operation `version_tags`, which comes after all that was
     logged before.
     """
-    parts = URI.fullmatch(version.original)
+    parts = URI.fullmatch(version.source_version)
     name, number = (parts["name"], parts["version"]) if parts else (version.name, version.number)
     return {
         "name": name,
         "number": number,
         "tags": {key: str(value) for key, value in tags.items()},
     }
-
-
-def carry_out_tags(client: MlflowClient, _: RunDir, arguments: dict[str, Any]) -> None:
-    """The spool's operation `version_tags`: sets tags of a version, if it is still there."""
-    from eyevsai.registry.models import tag_if_there
-
-    tag_if_there(client, arguments["name"], int(arguments["number"]), arguments["tags"])

@@ -215,7 +215,7 @@ def _warn_of_other_classes(uri: str, version: Version, classes: Sequence[str]) -
         recorded_classes,
         stage_prefix,
     )
-    from eyevsai.registry.models import find_model, open_registry
+    from eyevsai.registry.entities import find_model, open_registry
     from eyevsai.registry.stages import stage_of_uri
     from eyevsai.store.backend import open_store
     from eyevsai.store.tags import CLASSES_SHA256

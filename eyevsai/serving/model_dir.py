@@ -78,7 +78,7 @@ def fetch_model_dir(uri: str, *, fresh: bool = False) -> Path:
     Raises:
         UserError: it cannot be had, or is not what eyevsai writes.
     """
-    from eyevsai.tracking.past import RECORD
+    from eyevsai.tracking.backfill import RECORD
 
     folder = fetch_artifacts(uri, fresh=fresh)
     if (folder / RECORD).is_file() and not (folder / "MLmodel").is_file():

@@ -24,7 +24,7 @@ AT_ONCE = 1000  # runs of one answer
 
 
 @dataclass(frozen=True)
-class FoundRun:
+class RunInfo:
     """What the store knows of a run."""
 
     run_id: str
@@ -44,7 +44,7 @@ class FoundRun:
         )
 
 
-def find_run(tracking_uri: str, run_id: str) -> FoundRun:
+def find_run(tracking_uri: str, run_id: str) -> RunInfo:
     """The run of this id.
 
     Raises:
@@ -63,7 +63,7 @@ def find_run(tracking_uri: str, run_id: str) -> FoundRun:
     return _describe(run)
 
 
-def find_judgements(tracking_uri: str, run_id: str) -> list[FoundRun]:
+def find_evaluations(tracking_uri: str, run_id: str) -> list[RunInfo]:
     """Return what judged the model of a run, whether or not the run is still there.
 
     The run itself comes first, if its model was evaluated by its own test split; then other
@@ -84,23 +84,23 @@ def find_judgements(tracking_uri: str, run_id: str) -> list[FoundRun]:
     ]
 
 
-def find_trained(tracking_uri: str) -> list[FoundRun]:
+def find_trained(tracking_uri: str) -> list[RunInfo]:
     """All finished runs that trained a model, newest first."""
     return _find_all(tracking_uri, "tags.job = 'train' and attributes.status = 'FINISHED'")
 
 
-def find_tagged(tracking_uri: str, tags: Mapping[str, str]) -> list[FoundRun]:
+def find_tagged(tracking_uri: str, tags: Mapping[str, str]) -> list[RunInfo]:
     """All runs that have these tags, newest first."""
-    return [run for run in _find_all(tracking_uri, _spell(tags)) if _has(run.tags, tags)]
+    return [run for run in _find_all(tracking_uri, _filter_string(tags)) if _has(run.tags, tags)]
 
 
-def find_imported(tracking_uri: str) -> dict[str, FoundRun]:
+def find_imported(tracking_uri: str) -> dict[str, RunInfo]:
     """The runs that were imported, or begun to be, by what they are called where they come from."""
     found = _find_all(tracking_uri, f"tags.job = 'import' and tags.{IMPORTED} != ''")
     return {run.tags[IMPORTED]: run for run in found}
 
 
-def _find_all(tracking_uri: str, wanted: str) -> list[FoundRun]:
+def _find_all(tracking_uri: str, wanted: str) -> list[RunInfo]:
     client = MlflowClient(tracking_uri=tracking_uri)
     experiments = [each.experiment_id for each in list_experiments(client)]
     newest = ["attributes.end_time DESC"]
@@ -114,11 +114,11 @@ def _find_all(tracking_uri: str, wanted: str) -> list[FoundRun]:
     ]
 
 
-def _describe(run: Run) -> FoundRun:
+def _describe(run: Run) -> RunInfo:
     models = run.outputs.model_outputs if run.outputs else []
     uri = f"models:/{models[-1].model_id}" if models else None
     info, data = run.info, run.data
-    return FoundRun(
+    return RunInfo(
         info.run_id, info.run_name or "", info.status, data.tags, data.params, data.metrics, uri
     )
 
@@ -147,7 +147,7 @@ def find_study(
             return run.info.run_id if _has(run.data.tags, {"job": "tune", **tags}) else None
     experiments = [each.experiment_id for each in list_experiments(client)]
     wanted, newest = (
-        f"{_spell(conditions)} and attributes.status = 'FINISHED'",
+        f"{_filter_string(conditions)} and attributes.status = 'FINISHED'",
         ["attributes.end_time DESC"],
     )
     runs = iter_pages(
@@ -181,7 +181,7 @@ def read_json(tracking_uri: str, run_id: str, name: str) -> Any:
     return None if text is None else json.loads(text)
 
 
-def _spell(tags: Mapping[str, str]) -> str:
+def _filter_string(tags: Mapping[str, str]) -> str:
     """A filter for runs that have all these tags; `_has` looks again."""
     return " and ".join(f"tags.`{name}` {_compare(value)}" for name, value in tags.items())
 

@@ -27,10 +27,10 @@ from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.names import ModelName
 from eyevsai.jobs.cleanup import cleanup
 from eyevsai.registry import artifacts, deletion
-from eyevsai.registry.models import logged_model_of, open_registry, read_models
+from eyevsai.registry.entities import logged_model_of, open_registry, read_models
 from eyevsai.registry.registration import register
 from eyevsai.registry.settings import CleanupSettings
-from eyevsai.registry.stages import DELETING, put
+from eyevsai.registry.stages import DELETING, assign_stage
 from eyevsai.store.backend import open_store
 from eyevsai.store.run_dir import RunDir
 from tests.conftest import ROOT, copy_store, create_database, move_paths, once
@@ -44,14 +44,14 @@ MODEL = NAME.registered
 STEPS = [  # of a deletion: it is killed before each of them, as often as each is taken
     *(
         (deletion.Deletion, name)
-        for name in ("_delete_versions", "_delete_free", "_begin", "_erase", "_forget")
+        for name in ("_delete_versions", "_delete_free", "_reserve", "_erase", "_delete_rows")
     ),
     (deletion.Deletion, "release"),
-    (deletion, "claim"),
-    (deletion, "withdraw"),
+    (deletion, "reserve"),
+    (deletion, "release_reservation"),
     (artifacts, "erase"),
     (artifacts.shutil, "rmtree"),
-    (deletion, "_forget_one"),
+    (deletion, "_delete_row"),
     (ModelRegistryClient, "delete_model_version"),
 ]
 
@@ -150,7 +150,7 @@ def fill(uri: str, package: Path, state: Path, count: int = 5) -> None:
     for _ in range(count):
         add(client, package, state)
     add(client, package, state, "FAILED")
-    put(client, MODEL, "production", 2)
+    assign_stage(client, MODEL, "production", 2)
 
 
 def clean(state: Path, **settings: Any) -> None:
@@ -303,11 +303,13 @@ def promote_at_random(uri: str, seed: int, seconds: float) -> None:
             int(version.version) for version in client.search_model_versions(f"name = '{MODEL}'")
         )
         with suppress(UserError):
-            put(client, MODEL, "production", chance.choice(numbers[: len(numbers) // 2 + 1]))
+            assign_stage(
+                client, MODEL, "production", chance.choice(numbers[: len(numbers) // 2 + 1])
+            )
             held = client.get_registered_model(MODEL).aliases.get("production")
             if held is not None:
                 with suppress(UserError):  # somebody else promotes: it may be another by now
-                    put(client, MODEL, "staging", int(held))
+                    assign_stage(client, MODEL, "staging", int(held))
 
 
 def register_more(uri: str, package: Path, state: Path, count: int) -> None:
@@ -421,14 +423,14 @@ def test_an_alias_that_was_set_after_the_plan_is_seen(filled: Path) -> None:
         return True
 
     done = cleanup(settings, agree)
-    assert [item.what for item in done.deleted] == [f"models:/{MODEL}/1"]
+    assert [item.target for item in done.deleted] == [f"models:/{MODEL}/1"]
     assert versions_in(workplace) == [2, 3, 4, 5]
     refuse_unloadable(uri)
 
 
 def test_a_job_that_uses_a_version_protects_it_or_is_refused(filled: Path) -> None:
-    from eyevsai.registry.registration import point_at
-    from eyevsai.registry.versions import refuse_claimed
+    from eyevsai.registry.registration import create_reference
+    from eyevsai.registry.versions import check_not_reserved
 
     uri, workplace, state = os.environ["MLFLOW_TRACKING_URI"], filled, filled / "state"
     client = open_registry(uri)
@@ -438,14 +440,14 @@ def test_a_job_that_uses_a_version_protects_it_or_is_refused(filled: Path) -> No
     done = cleanup(CleanupSettings(keep=1, yes=True, state_root=str(state)), lambda plan: True)
     assert versions_in(workplace) == [2, 3, 5]
     assert done.plan.kept[f"models:/{MODEL}/3"] == f"in use by run {job}, which is RUNNING"
-    deletion.claim(client, MODEL, [3])
+    deletion.reserve(client, MODEL, [3])
     with pytest.raises(UserError, match="being deleted"):
-        refuse_claimed(uri, f"models:/{MODEL}/3")
+        check_not_reserved(uri, f"models:/{MODEL}/3")
     with pytest.raises(UserError, match="being deleted"):
-        point_at(uri, "stripes", f"models:/{MODEL}/3")
+        create_reference(uri, "stripes", f"models:/{MODEL}/3")
     assert client.search_model_versions("name = 'stripes'") == []
     with pytest.raises(UserError, match="There is no"):
-        refuse_claimed(uri, f"models:/{MODEL}/1")
+        check_not_reserved(uri, f"models:/{MODEL}/1")
 
 
 def test_a_folder_that_cannot_be_erased_is_named_and_finished_later(filled: Path) -> None:

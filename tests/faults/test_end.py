@@ -22,8 +22,8 @@ from eyevsai.core.errors import TerminationRequested
 from eyevsai.jobs import signals
 from eyevsai.jobs.signals import ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.store.run_dir import RunDir
-from eyevsai.tracking.process import describe_process, has_died
-from eyevsai.tracking.sweep import sweep
+from eyevsai.tracking.liveness import describe_process, is_stale
+from eyevsai.tracking.stale_runs import reap_stale_runs
 from eyevsai.training.checkpoint import Checkpoints
 from tests.faults.runs import Place
 from tests.forks import join_forks, start_fork
@@ -212,8 +212,8 @@ def test_stale_process_detection(
         folder.path.mkdir(parents=True)
         folder.record_heartbeat()
         os.utime(folder.path / "heartbeat", (time.time() - beat_age_s,) * 2)
-    assert has_died(json.dumps(describe_process() | changes), folder) is died
-    assert not has_died("no process at all", folder)
+    assert is_stale(json.dumps(describe_process() | changes), folder) is died
+    assert not is_stale("no process at all", folder)
 
 
 def test_the_run_of_a_call_that_resumed_is_deleted_later(place: Place) -> None:
@@ -221,10 +221,10 @@ def test_the_run_of_a_call_that_resumed_is_deleted_later(place: Place) -> None:
     run = client.create_run("0", tags={"job": "resume", "subject": "a"})
     client.set_terminated(run.info.run_id, "FINISHED")
     uri = f"sqlite:///{place.folder / 'mlflow.db'}"
-    sweep(uri, place.folder, {})
+    reap_stale_runs(uri, place.folder, {})
     assert place.run_ids() == [run.info.run_id]  # `mlflow run` may not have left it yet
     client.set_terminated(run.info.run_id, "FINISHED", end_time=int(time.time() * 1000) - 60_000)
-    sweep(uri, place.folder, {})
+    reap_stale_runs(uri, place.folder, {})
     assert place.run_ids() == []
 
 
@@ -237,7 +237,7 @@ def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(place: Pl
     ):
         run = client.create_run("0", tags={"host": platform.node(), **tags})
         client.set_terminated(run.info.run_id, "FAILED", end_time=1_000)
-    sweep(f"sqlite:///{place.folder / 'mlflow.db'}", place.folder, {})
+    reap_stale_runs(f"sqlite:///{place.folder / 'mlflow.db'}", place.folder, {})
     ends = {run.data.tags.get("ended_by", "")[:6]: run.info for run in client.search_runs(["0"])}
     assert {name: info.status for name, info in ends.items()} == {
         "SIGINT": "KILLED",

@@ -13,8 +13,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai.registry.models import RegisteredModel, open_registry, read_model
-from eyevsai.registry.stages import Holder, disagreements, holder_of, put, settle
+from eyevsai.registry.entities import RegisteredModel, open_registry, read_model
+from eyevsai.registry.stages import (
+    StageHolder,
+    assign_stage,
+    find_inconsistencies,
+    stage_holder,
+    sync_stages,
+)
 from eyevsai.store.backend import open_store
 from tests.conftest import ROOT, copy_store, create_database
 
@@ -22,7 +28,7 @@ Record = Callable[[str, object], None]
 NAME, PROMOTERS = "many-deep_v1-standard", 4
 PROMOTE = """
 import sys
-from eyevsai.registry.models import open_registry
+from eyevsai.registry.entities import open_registry
 from eyevsai.registry.stages import put
 client, number = open_registry(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
@@ -112,11 +118,11 @@ def test_two_processes_that_promote_leave_one_version_in_production(
     held = []
     for turn in range(12):
         print(stage_of(turn, 1), file=job.stdin, flush=True)
-        put(own, NAME, stage_of(turn, 0), 2)
+        assign_stage(own, NAME, stage_of(turn, 0), 2)
         assert job.stdout.readline() == "done\n", job.communicate()[1]
         model = read_model(client, NAME)
         held.append((in_stage(model, "Production"), model.aliases["production"]))
-        assert disagreements(model) == []
+        assert find_inconsistencies(model) == []
     job.communicate()
     assert job.returncode == 0
     assert [staged for staged, _ in held] == [[alias] for _, alias in held]
@@ -140,7 +146,7 @@ def test_processes_that_promote_leave_one_version_in_production(
         assert failed == []
         model = read_model(client, NAME)
         held.append((in_stage(model, "Production"), model.aliases["production"]))
-        assert disagreements(model) == []
+        assert find_inconsistencies(model) == []
     record_property("rounds", rounds)
     for job in jobs:
         job.stdin.close()
@@ -152,43 +158,43 @@ def test_processes_that_promote_leave_one_version_in_production(
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 class TestByHand:
     def test_an_alias_that_was_set_by_hand_counts(self, client: MlflowClient) -> None:
-        put(client, NAME, "production", 2)
+        assign_stage(client, NAME, "production", 2)
         client.set_registered_model_alias(NAME, "production", "5")
         model = read_model(client, NAME)
-        assert holder_of(model, "production") == Holder(5, "alias")
+        assert stage_holder(model, "production") == StageHolder(5, "alias")
         assert (
             "alias production is 5, stage Production 2; the alias was set by hand"
-            in disagreements(model)[0]
+            in find_inconsistencies(model)[0]
         )
-        settle(client, NAME)
+        sync_stages(client, NAME)
         model = read_model(client, NAME)
         assert (in_stage(model, "Production"), in_stage(model, "Archived")) == ([5], [2])
 
     def test_a_stage_that_was_set_by_hand_counts(self, client: MlflowClient) -> None:
-        put(client, NAME, "production", 2)
+        assign_stage(client, NAME, "production", 2)
         transition(client, 4, "Production")
-        assert holder_of(read_model(client, NAME), "production") == Holder(4, "stage")
+        assert stage_holder(read_model(client, NAME), "production") == StageHolder(4, "stage")
         transition(client, 4, "Archived")
         transition(client, 2, "None")
-        assert holder_of(read_model(client, NAME), "production") == Holder(None, "stage")
+        assert stage_holder(read_model(client, NAME), "production") == StageHolder(None, "stage")
 
     def test_an_alias_that_was_taken_away_by_hand_leaves_nobody(self, client: MlflowClient) -> None:
-        put(client, NAME, "production", 2)
+        assign_stage(client, NAME, "production", 2)
         client.delete_registered_model_alias(NAME, "production")
-        assert holder_of(read_model(client, NAME), "production") == Holder(None, "alias")
+        assert stage_holder(read_model(client, NAME), "production") == StageHolder(None, "alias")
 
     def test_from_staging_to_production_and_back(self, client: MlflowClient) -> None:
-        put(client, NAME, "staging", 3)
-        put(client, NAME, "production", 3)
-        put(client, NAME, "staging", None)
+        assign_stage(client, NAME, "staging", 3)
+        assign_stage(client, NAME, "production", 3)
+        assign_stage(client, NAME, "staging", None)
         model = read_model(client, NAME)
         assert (in_stage(model, "Production"), in_stage(model, "Staging"), dict(model.aliases)) == (
             [3],
             [],
             {"production": 3},
         )
-        put(client, NAME, "staging", 3)
-        put(client, NAME, "production", 1)
+        assign_stage(client, NAME, "staging", 3)
+        assign_stage(client, NAME, "production", 1)
         model = read_model(client, NAME)
         assert (in_stage(model, "Production"), in_stage(model, "Staging")) == ([1], [3])
-        assert disagreements(model) == []
+        assert find_inconsistencies(model) == []

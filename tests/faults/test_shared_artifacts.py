@@ -36,14 +36,13 @@ from eyevsai.jobs.cleanup import cleanup
 from eyevsai.jobs.doctor import adopt
 from eyevsai.jobs.promote import promote, rollback
 from eyevsai.models.serialization import check_weights
-from eyevsai.registry.models import KnownVersion, read_models
-from eyevsai.registry.registration import CARRIERS
+from eyevsai.registry.entities import KnownVersion, read_models
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir
 from eyevsai.store.backend import open_store
-from eyevsai.tracking.lifetime import start_run
-from eyevsai.tracking.marks import mark_run
+from eyevsai.tracking.owner_marks import mark_run
 from eyevsai.tracking.run import Run
+from eyevsai.tracking.run_lifecycle import start_run
 from tests.conftest import TRAINED, copy_store, create_database
 from tests.mlflow_gc import collect_garbage
 
@@ -148,20 +147,20 @@ class SharedArtifacts(RuleBasedStateMachine):
     def train(self, store: str) -> None:
         with self.start(store) as run:
             shutil.copytree(self.package, run.folder.path / "package")
-            run.model(run.folder.path / "package", "model", {"variation": "standard"})
-            run.operation("version", name=vars(NAME), tags={})
+            run.log_model(run.folder.path / "package", "model", {"variation": "standard"})
+            run.enqueue("version", name=vars(NAME), tags={})
             assert run.flush()
 
     @rule(store=OWNERS)
     def fail(self, store: str) -> None:
         with suppress(ZeroDivisionError), self.start(store) as run:
-            run.text("file.txt", "of a failure")
+            run.log_text("file.txt", "of a failure")
             raise ZeroDivisionError
 
     def start(self, store: str) -> AbstractContextManager[Run]:
         self.use(store)
         tags = {"job": "train", **vars(NAME)}
-        return start_run(self.uris[store], "a run", tags, self.state, given=None, carriers=CARRIERS)
+        return start_run(self.uris[store], "a run", tags, self.state)
 
     @rule(store=OWNERS, place=st.integers(0, 9))
     def copy_version(self, store: str, place: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.store.run_dir import RunDir
-from eyevsai.tracking.process import has_died
+from eyevsai.tracking.liveness import is_stale
 from eyevsai.tuning.search_space import declared_space
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.tuning.study import Study, StudyStorage
@@ -48,12 +48,12 @@ def tune(folder: Path, url: str | None, count: int, worker: int) -> None:
     """What each process does: trials that take a twentieth of a second."""
     import json
 
-    from eyevsai.tracking.process import describe_process
+    from eyevsai.tracking.liveness import describe_process
 
     study, process = open_study(folder, url, count), json.dumps(describe_process())
     while True:
         study.reap_stale_trials(
-            lambda described, run_id: has_died(described, RunDir(folder, "none")),
+            lambda described, run_id: is_stale(described, RunDir(folder, "none")),
             lambda run_id: None,
         )
         trial = study.ask(0, worker, process)

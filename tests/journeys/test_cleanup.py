@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
-from eyevsai.registry.models import open_registry
+from eyevsai.registry.entities import open_registry
 from eyevsai.store.ownership import MARK, write_mark
 from tests.conftest import Eyevsai, copy_store, copy_trained, draw_image, once
 from tests.faults.runs import inject

@@ -31,7 +31,7 @@ from eyevsai.cli import main
 from eyevsai.formats.onnx import Onnx, OnnxRuntime
 from eyevsai.formats.openvino import OpenVino
 from eyevsai.serving.pyfunc import SERVED
-from eyevsai.tracking import lifetime, run
+from eyevsai.tracking import run, run_lifecycle
 from tests.conftest import (
     ROOT,
     TRAINED,
@@ -524,8 +524,8 @@ def test_interrupted_upload_leaves_the_version_as_it_was(
 
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_model_artifacts", once)
-        for module in (run, lifetime):
-            patch.setattr(module, "PATIENCE_S", 0.5)
+        for module in (run, run_lifecycle):
+            patch.setattr(module, "FLUSH_TIMEOUT_S", 0.5)
         assert (
             "eyevsai sync" in eyevsai("export", "--run", trained, "--format", "onnx", code=3).stderr
         )

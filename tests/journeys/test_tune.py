@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai.tracking import lifetime
+from eyevsai.tracking import run_lifecycle
 from eyevsai.training.trainer import Trainer
 from tests.conftest import ROOT, Eyevsai
 
@@ -324,7 +324,7 @@ def test_trial_whose_run_had_ended_counts_when_the_study_is_interrupted(
     eyevsai: Eyevsai, stripes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tune = ["tune", *flags(**{**DEEP, "epochs": 1}, data=stripes, n_trials=2, pruner="none")]
-    ends, end = [], lifetime._end
+    ends, end = [], run_lifecycle._end
 
     def terminate(*arguments: Any) -> str:
         ends.append(1)
@@ -333,7 +333,7 @@ def test_trial_whose_run_had_ended_counts_when_the_study_is_interrupted(
         return end(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lifetime, "_end", terminate)
+        patch.setattr(run_lifecycle, "_end", terminate)
         eyevsai(*tune, code=143)
     assert "2 complete" in eyevsai(*tune).stdout
     assert [run.info.status for run in study_and_trials()[1]] == ["FINISHED", "FINISHED"]

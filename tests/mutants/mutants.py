@@ -46,19 +46,19 @@ MUTANTS = [
     ),
     Mutant(
         "4: an outage loses nothing",
-        "eyevsai/tracking/spool.py",
-        "if not line or not is_refusal(error):",
+        "eyevsai/tracking/write_queue.py",
+        "if not line or not is_permanent(error):",
         "if not line:",
     ),
     Mutant(
         "5: a stale run is marked FAILED",
-        "eyevsai/tracking/sweep.py",
+        "eyevsai/tracking/stale_runs.py",
         'client.set_terminated(run_id, "FAILED")',
         'client.set_terminated(run_id, "FINISHED")',
     ),
     Mutant(
         "5: a run of another host is left alone",
-        "eyevsai/tracking/process.py",
+        "eyevsai/tracking/liveness.py",
         'if process["host"] != here["host"]:',
         "if False:",
     ),
@@ -83,13 +83,13 @@ MUTANTS = [
     ),
     Mutant(
         "8: cleanup keeps a version with an alias",
-        "eyevsai/registry/cleanup.py",
+        "eyevsai/registry/retention.py",
         "if version.aliases:",
         "if False:",
     ),
     Mutant(
         "8: cleanup keeps the newest N",
-        "eyevsai/registry/cleanup.py",
+        "eyevsai/registry/retention.py",
         "newest = {version.number for version in model.versions[-keep:]} if keep else set()",
         "newest = {version.number for version in model.versions[:keep]} if keep else set()",
     ),
@@ -275,7 +275,7 @@ MUTANTS = [
     ),
     Mutant(
         "rollback restores the version before",
-        "eyevsai/registry/audit.py",
+        "eyevsai/registry/audit_log.py",
         "if entry.before is not None and entry.before in there and entry.before != current:",
         "if entry.before is not None and entry.before in there:",
     ),
@@ -299,7 +299,7 @@ MUTANTS = [
     ),
     Mutant(
         "parameters that `mlflow run` logged are not logged again",
-        "eyevsai/tracking/operations.py",
+        "eyevsai/tracking/write_operations.py",
         'in arguments["values"].items() if name not in there]',
         'in arguments["values"].items()]',
     ),

@@ -24,7 +24,7 @@ from eyevsai.registry.classes import (
     read_classes,
     recorded_classes,
 )
-from eyevsai.registry.models import find_model
+from eyevsai.registry.entities import find_model
 from eyevsai.registry.registration import register
 from eyevsai.store.tags import CLASSES_SHA256
 from eyevsai.tracking.search import find_study

@@ -13,11 +13,11 @@ from mlflow import MlflowClient
 
 from eyevsai.core.errors import UserError
 from eyevsai.registry.artifacts import Artifacts
-from eyevsai.registry.cleanup import KnownRun, plan_ended, plan_studies, plan_versions
-from eyevsai.registry.models import KnownVersion, RegisteredModel
+from eyevsai.registry.entities import KnownVersion, RegisteredModel
 from eyevsai.registry.orphans import plan_orphans
+from eyevsai.registry.queries import RunQueries
+from eyevsai.registry.retention import KnownRun, plan_ended, plan_studies, plan_versions
 from eyevsai.registry.settings import CleanupSettings
-from eyevsai.registry.survey import Survey
 from eyevsai.store.identity import StoreId
 
 NAMES = ("pets-deep_v1-standard", "pets-deep_v2-resnet", "pets")
@@ -152,7 +152,7 @@ def test_failed_runs_go_but_for_those_with_a_version_a_study_or_somebody_at_work
     running = [run("x", "RUNNING", subject="used"), run("parent", "RUNNING", job="tune")]
     plan = plan_ended(failed, running, {"registered"}, {"resumable"}, days=7, now_ms=0)
     assert [item.run_ids for item in plan.items] == [("plain",), ("resumable",)]
-    assert "--resume" in plan.items[1].why
+    assert "--resume" in plan.items[1].reason
     assert set(plan.kept) == {"run used", "run trial"}
 
 
@@ -202,9 +202,9 @@ def test_settings_that_make_no_sense(given: dict[str, float], said: str) -> None
 
 
 def test_what_is_meant_by_settings() -> None:
-    assert [kind for kind in ("old_versions", "cache") if CleanupSettings(keep=5).does(kind)] == [
-        "old_versions"
-    ]
+    assert [
+        kind for kind in ("old_versions", "cache") if CleanupSettings(keep=5).includes(kind)
+    ] == ["old_versions"]
     assert CleanupSettings(all=True).num_kept == 3
     assert CleanupSettings(keep=0, including_newest=True).num_kept == 0
 
@@ -253,27 +253,27 @@ class TestPlaces:
                 folder.write(STORE, store)
         artifacts = Artifacts(client)
         plan = plan_orphans(
-            client, artifacts, Survey(client, artifacts.experiment_ids), [], workplace / "state"
+            client, artifacts, RunQueries(client, artifacts.experiment_ids), [], workplace / "state"
         )
         assert [item.run_ids for item in plan.items] == [("a" * 32,)]
 
 
 def test_a_claim_speaks_of_versions(workplace: Path) -> None:
-    from eyevsai.registry.deletion import claim, withdraw
-    from eyevsai.registry.stages import put
+    from eyevsai.registry.deletion import release_reservation, reserve
+    from eyevsai.registry.stages import assign_stage
 
     client = MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
     client.create_registered_model("m", tags={"dataset": "m"})
     run_id = client.create_run("0").info.run_id
     for _ in range(3):
         client.create_model_version("m", f"runs:/{run_id}/model", run_id)
-    put(client, "m", "production", 1)
-    claim(client, "m", [2, 3])
+    assign_stage(client, "m", "production", 1)
+    reserve(client, "m", [2, 3])
     with pytest.raises(UserError, match="being deleted"):
-        put(client, "m", "production", 2)
+        assign_stage(client, "m", "production", 2)
     assert client.get_registered_model("m").aliases == {"production": 1}
-    withdraw(client, "m")
-    put(client, "m", "production", 2)
+    release_reservation(client, "m")
+    assign_stage(client, "m", "production", 2)
     assert client.get_registered_model("m").aliases == {"production": 2}
 
 
@@ -308,7 +308,7 @@ def test_killed_runs_go_when_they_are_old() -> None:
         for name, ended in (("old", 0), ("young", 9))
     ]
     plan = plan_ended(runs, [], set(), {"old"}, days=7, now_ms=10 * day)
-    assert [(item.run_ids, item.why) for item in plan.items] == [
+    assert [(item.run_ids, item.reason) for item in plan.items] == [
         (("old",), "KILLED, but could be resumed: --resume")
     ]
     assert list(plan.kept.values()) == ["KILLED less than 7 days ago"]

@@ -14,24 +14,24 @@ from mlflow import MlflowClient
 
 from eyevsai.jobs.doctor import adopt
 from eyevsai.registry.artifacts import Artifacts
-from eyevsai.registry.cleanup import Item, Plan
 from eyevsai.registry.deletion import Deletion
 from eyevsai.registry.orphans import plan_orphans
-from eyevsai.registry.survey import Survey
+from eyevsai.registry.queries import RunQueries
+from eyevsai.registry.retention import DeletionItem, DeletionPlan
 from eyevsai.store import identity, ownership
 from eyevsai.store.identity import adopt_store, ensure_store_id, read_store_id
 from eyevsai.store.ownership import MARK, is_owned, write_mark
-from eyevsai.tracking.marks import mark_model, mark_run
+from eyevsai.tracking.owner_marks import mark_model, mark_run
 
 
 def open_client(path: Path) -> MlflowClient:
     return MlflowClient(tracking_uri=f"sqlite:///{path}")
 
 
-def plan(client: MlflowClient, folder: Path) -> Plan:
+def plan(client: MlflowClient, folder: Path) -> DeletionPlan:
     artifacts = Artifacts(client)
     return plan_orphans(
-        client, artifacts, Survey(client, artifacts.experiment_ids), [], folder / "state"
+        client, artifacts, RunQueries(client, artifacts.experiment_ids), [], folder / "state"
     )
 
 
@@ -131,14 +131,14 @@ def test_copy_deletes_no_files_of_its_original(client: MlflowClient, workplace: 
     folders = list(add_run(client))
     run_id = folders[0].name
     shutil.copy(workplace / "mlflow.db", workplace / "copy.db")
-    item = Item("run", f"run {run_id}", "", run_ids=(run_id,))
+    item = DeletionItem("run", f"run {run_id}", "", run_ids=(run_id,))
 
     def why_not(store: str) -> str:
         opened = open_client(workplace / store)
         return (
             Deletion(opened, Artifacts(opened), workplace / "state")
-            .why_not([item])
-            .get(item.what, "")
+            .reasons_to_keep([item])
+            .get(item.target, "")
         )
 
     assert why_not("mlflow.db") == ""

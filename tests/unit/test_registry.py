@@ -12,9 +12,9 @@ from mlflow.exceptions import MlflowException
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.names import ModelName
 from eyevsai.jobs.candidates import read_candidates, report_models
-from eyevsai.registry.audit import MODEL, REFUSED, Entry, find_before, recording
+from eyevsai.registry.audit_log import MODEL, REFUSED, AuditEntry, previous_version, recording_audit
 from eyevsai.registry.registration import check_name
-from eyevsai.registry.stages import put
+from eyevsai.registry.stages import assign_stage
 
 
 def test_two_datasets_that_are_written_alike_are_told_apart(workplace: Path) -> None:
@@ -36,7 +36,7 @@ def attempt(name: str, error: type[BaseException] | None, **tags: object) -> Non
     about = {f"{MODEL}{name}": 1, "stage": "production", "after": 1}
     with (
         suppress(KeyboardInterrupt, JobError, SystemExit),
-        recording(MlflowClient(), "promote", "", about) as record,
+        recording_audit(MlflowClient(), "promote", "", about) as record,
     ):
         record.tags(tags)
         if error is not None:
@@ -122,7 +122,7 @@ def test_a_run_that_does_not_say_its_classes_hides_no_other_ones(workplace: Path
 
 def test_a_version_in_production_is_held_against_the_newest_one(workplace: Path) -> None:
     held = register("pets", "standard", ["cat", "dog"], "few")
-    put(MlflowClient(), "pets-deep_v1-standard", "production", 1)
+    assign_stage(MlflowClient(), "pets-deep_v1-standard", "production", 1)
     register("pets", "standard", ["cat", "cow", "dog"], "more")
     # a record without a model
     register("pets", "standard", ["imported"], "none", imported="elsewhere")
@@ -144,11 +144,11 @@ def test_what_was_not_asked_for_is_not_read(
     assert read == [MlflowClient().get_model_version("pets-deep_v1-standard", "1").run_id]
 
 
-def log_of(*changes: tuple[int | None, int | None]) -> list[Entry]:
+def log_of(*changes: tuple[int | None, int | None]) -> list[AuditEntry]:
     """The log of a model whose versions were promoted one after another."""
     begin = datetime(2026, 3, 3, tzinfo=UTC)
     return [
-        Entry(
+        AuditEntry(
             "r",
             begin + timedelta(days=day),
             "promote",
@@ -182,5 +182,5 @@ def test_rollback_restores_the_version_before(
     there: set[int],
     before: int | None,
 ) -> None:
-    assert find_before(log_of(*changes), "production", current, there) == before
-    assert find_before(log_of(*changes), "staging", None, there) is None
+    assert previous_version(log_of(*changes), "production", current, there) == before
+    assert previous_version(log_of(*changes), "staging", None, there) is None

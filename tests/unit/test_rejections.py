@@ -14,12 +14,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from eyevsai.core.errors import JobError
-from eyevsai.registry.registration import CARRIERS
 from eyevsai.store.run_dir import REJECTED, RunDir
-from eyevsai.tracking import spool as module
-from eyevsai.tracking.lifetime import start_run
-from eyevsai.tracking.run import Unsynced
-from eyevsai.tracking.spool import Spool
+from eyevsai.tracking import write_queue as module
+from eyevsai.tracking.run import SyncError
+from eyevsai.tracking.run_lifecycle import start_run
+from eyevsai.tracking.write_operations import HANDLERS
+from eyevsai.tracking.write_queue import WriteQueue
 
 
 class EndpointConnectionError(Exception):
@@ -39,11 +39,11 @@ def test_unknown_error_of_an_artifact_store_is_retried(tmp_path: Path) -> None:
         if len(tries) < 4:
             raise EndpointConnectionError("Could not connect to the endpoint URL")
 
-    queue = Spool(tmp_path, flaky)
+    queue = WriteQueue(tmp_path, flaky)
     queue.start()
     queue.append("model", name="model")
-    assert queue.drain(5) == 0
-    assert queue.refused_ is None
+    assert queue.flush(5) == 0
+    assert queue.rejected is None
     assert tries == ["model"] * 4
 
 
@@ -54,11 +54,11 @@ def test_rejection_and_own_defect_are_not_retried(tmp_path: Path, error: Excepti
     def reject(kind: str, arguments: dict[str, Any]) -> None:
         raise error
 
-    queue = Spool(tmp_path, reject)
+    queue = WriteQueue(tmp_path, reject)
     queue.start()
     queue.append("tags")
-    assert queue.drain(5) == 0
-    assert queue.refused_ is error
+    assert queue.flush(5) == 0
+    assert queue.rejected is error
     assert (tmp_path / REJECTED).is_file()
 
 
@@ -71,12 +71,12 @@ def test_version_without_a_stored_model_is_never_registered(
     uri = f"sqlite:///{workplace / 'mlflow.db'}"
 
     def train() -> None:
-        carriers = {**CARRIERS, "model": refuse}
-        with start_run(uri, "run", {"job": "train"}, workplace / "state", carriers=carriers) as run:
-            run.spool.append("model")
-            run.operation("version", name={"dataset": "a", "model": "b", "variation": "c"}, tags={})
+        monkeypatch.setitem(HANDLERS, "model", refuse)
+        with start_run(uri, "run", {"job": "train"}, workplace / "state") as run:
+            run.queue.append("model")
+            run.enqueue("version", name={"dataset": "a", "model": "b", "variation": "c"}, tags={})
 
-    with pytest.raises((Unsynced, JobError), match="rejects it"):
+    with pytest.raises((SyncError, JobError), match="rejects it"):
         train()
     client = MlflowClient(tracking_uri=uri)
     assert client.search_registered_models() == []
@@ -85,32 +85,38 @@ def test_version_without_a_stored_model_is_never_registered(
     assert "rejects it" in found.data.tags["error"]
 
 
-def test_rejection_while_the_end_drains_leaves_the_run_failed(workplace: Path) -> None:
+def test_rejection_while_the_end_drains_leaves_the_run_failed(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse_late(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
         time.sleep(0.5)
         raise MlflowException("too late", INVALID_PARAMETER_VALUE)
 
     uri = f"sqlite:///{workplace / 'mlflow.db'}"
+    monkeypatch.setitem(HANDLERS, "late", refuse_late)
     with (
-        pytest.raises((Unsynced, JobError), match="too late"),
-        start_run(uri, "run", {}, workplace / "state", carriers={"late": refuse_late}) as run,
+        pytest.raises((SyncError, JobError), match="too late"),
+        start_run(uri, "run", {}, workplace / "state") as run,
     ):
-        run.operation("late")
+        run.enqueue("late")
     found = MlflowClient(tracking_uri=uri).get_run(run.run_id)
     assert (found.info.status, "too late" in found.data.tags["error"]) == ("FAILED", True)
     assert RunDir(workplace / "state", run.run_id).path.is_dir()
 
 
-def test_reason_of_a_failure_is_logged_although_a_write_was_rejected(workplace: Path) -> None:
+def test_reason_of_a_failure_is_logged_although_a_write_was_rejected(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
         raise MlflowException("no", INVALID_PARAMETER_VALUE)
 
     uri = f"sqlite:///{workplace / 'mlflow.db'}"
 
     def fail() -> None:
-        with start_run(uri, "run", {}, workplace / "state", carriers={"no": refuse}) as run:
-            run.operation("no")
-            run.spool.drain(5)
+        monkeypatch.setitem(HANDLERS, "no", refuse)
+        with start_run(uri, "run", {}, workplace / "state") as run:
+            run.enqueue("no")
+            run.queue.flush(5)
             raise ValueError("the real reason")
 
     with pytest.raises(ValueError, match="the real reason"):

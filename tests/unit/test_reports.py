@@ -34,8 +34,8 @@ from eyevsai.reports.summary import list_versions, summarize, write_csv
 from eyevsai.reports.summary_page import render_summary_page
 from eyevsai.reports.summary_plots import plot_summary
 from eyevsai.store.run_dir import HEARTBEAT
-from eyevsai.tracking.lifetime import start_run
-from eyevsai.tracking.results import Result, read_columns, read_results, read_runs
+from eyevsai.tracking.run_lifecycle import start_run
+from eyevsai.tracking.run_metrics import RunMetrics, read_columns, read_run_metrics, read_runs
 from tests.conftest import write_images
 
 NOW = "2026-03-03T12:00:00+00:00"
@@ -303,10 +303,10 @@ def test_lists_of_models_and_datasets_are_checked() -> None:
         choose_listed("dataset", " , ", ["pets"])
 
 
-def result_of(uri: str, run_id: str) -> Result:
+def result_of(uri: str, run_id: str) -> RunMetrics:
     """What came of a run, which a server's answer and a database's columns say alike."""
     client = MlflowClient(tracking_uri=uri)
-    found = read_results(uri, [run_id, "gone"])
+    found = read_run_metrics(uri, [run_id, "gone"])
     assert found == read_columns(client, [run_id]) == read_runs(client, [run_id])
     return found[run_id]
 
@@ -316,15 +316,15 @@ def test_a_resumed_runs_pause_is_no_training(workplace: Path) -> None:
     with pytest.raises(KeyboardInterrupt), start_run(uri, "long", {}, state) as run:
         raise KeyboardInterrupt
     client = MlflowClient()
-    assert result_of(uri, run.run_id).took_s == pytest.approx(0.0, abs=5.0)
+    assert result_of(uri, run.run_id).duration_s == pytest.approx(0.0, abs=5.0)
     begun = int(time.time() * 1000) - 100_000  # it began 100 s ago, and 90 s ago it was interrupted
     _set_begin(workplace, run.run_id, begun)
     os.utime(run.folder.path / HEARTBEAT, (time.time() - 90,) * 2)
-    with start_run(uri, "long", {}, state, resumed=run.run_id):
+    with start_run(uri, "long", {}, state, resumed_run_id=run.run_id):
         pass
     found = result_of(uri, run.run_id)
     assert float(client.get_run(run.run_id).data.tags["paused_s"]) == pytest.approx(90, abs=3)
-    assert found.took_s == pytest.approx(10, abs=5)
+    assert found.duration_s == pytest.approx(10, abs=5)
 
 
 def _set_begin(folder: Path, run_id: str, started_ms: int) -> None:
@@ -346,12 +346,12 @@ def test_a_run_says_of_which_datasets_its_own_is_composed(
     uri = os.environ["MLFLOW_TRACKING_URI"]
     with start_run(uri, "union", {}, workplace / "state") as run:
         log_input(run, load_dataset(union))
-        run.metrics({"best/accuracy": 0.5, "best/loss": 2.0}, step=1)
-        run.metrics({"best/accuracy": 0.75}, step=2)
+        run.log_metrics({"best/accuracy": 0.5, "best/loss": 2.0}, step=1)
+        run.log_metrics({"best/accuracy": 0.75}, step=2)
     assert result_of(uri, run.run_id).parts == ("beans", "pets")
     assert (
         result_of(uri, run.run_id).metrics.items()
         >= {"best/accuracy": 0.75, "best/loss": 2.0}.items()
     )
     MlflowClient().delete_run(run.run_id)
-    assert read_results(uri, [run.run_id]) == {}
+    assert read_run_metrics(uri, [run.run_id]) == {}

@@ -13,7 +13,7 @@ import pytest
 from eyevsai.core import machine
 from eyevsai.core.errors import UserError
 from eyevsai.store.run_dir import LOCK, TRASH, RunDir, finish_deletions, list_run_dirs
-from eyevsai.tracking.process import describe_process, has_died
+from eyevsai.tracking.liveness import describe_process, is_stale
 
 
 def test_lock_of_a_deleted_folder_is_not_the_lock_of_the_new_one(
@@ -93,18 +93,18 @@ def test_process_of_an_unknown_machine_is_judged_by_its_heartbeat(
     """Without /proc two hosts of one name could be told apart by nothing: a live run was marked
     FAILED.
     """
-    from eyevsai.tracking import process
+    from eyevsai.tracking import liveness
 
     dead = describe_process() | {"pid": 2**22 - 1} | changes
     for name, value in here.items():
-        monkeypatch.setattr(process, name, lambda value=value: value)
+        monkeypatch.setattr(liveness, name, lambda value=value: value)
     folder = RunDir(tmp_path, "run")
-    assert not has_died(json.dumps(dead), folder)
+    assert not is_stale(json.dumps(dead), folder)
     folder.path.mkdir(parents=True)
     folder.record_heartbeat()
-    assert not has_died(json.dumps(dead), folder)
+    assert not is_stale(json.dumps(dead), folder)
     os.utime(folder.path / "heartbeat", (time.time() - 3600,) * 2)
-    assert has_died(json.dumps(dead), folder)
+    assert is_stale(json.dumps(dead), folder)
 
 
 def test_machine_and_start_are_known_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.store.uris import find_store
-from eyevsai.tracking.results import read_runs
+from eyevsai.tracking.run_metrics import read_runs
 from eyevsai.tracking.search import find_study, find_tagged, read_json
 
 TAGS = {"dataset": "pets", "model": "deep_v1"}

@@ -10,8 +10,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE
 
 from eyevsai.core.errors import JobError
-from eyevsai.tracking import spool as module
-from eyevsai.tracking.spool import OPERATIONS, Spool
+from eyevsai.tracking import write_queue as module
+from eyevsai.tracking.write_queue import OPERATIONS, WriteQueue
 
 
 class Store:
@@ -36,36 +36,36 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_in_order_whatever_the_store_does(tmp_path: Path) -> None:
     store = Store()
-    spool = Spool(tmp_path, store)
+    spool = WriteQueue(tmp_path, store)
     spool.start()
     for number in range(300):
         store.away = 100 <= number < 200
         began = time.monotonic()
         spool.append("metrics", number=number)
         assert time.monotonic() - began < 1
-    assert spool.drain(5) == 0
+    assert spool.flush(5) == 0
     assert store.taken == list(range(300))
 
 
 def test_what_is_left_outlives_the_process(tmp_path: Path) -> None:
     store = Store()
     store.away = True
-    first = Spool(tmp_path, store)
+    first = WriteQueue(tmp_path, store)
     first.start()
     for number in range(10):
         first.append("metrics", number=number)
-    assert first.drain(0.1) == 10
+    assert first.flush(0.1) == 10
     first.close()
     with open(tmp_path / OPERATIONS, "ab") as stream:
         stream.write(b'["metrics", {"number": 10')  # the process died in the middle of a line
     store.away = False
-    second = Spool(tmp_path, store)
-    assert second.left() == 10
+    second = WriteQueue(tmp_path, store)
+    assert second.pending() == 10
     second.start()
     second.append("metrics", number=11)
-    assert second.drain(5) == 0
+    assert second.flush(5) == 0
     assert store.taken == [*range(10), 11]
-    assert Spool(tmp_path, store).left() == 0
+    assert WriteQueue(tmp_path, store).pending() == 0
 
 
 def test_a_slow_store_is_waited_for_and_a_silent_one_is_not(tmp_path: Path) -> None:
@@ -75,22 +75,22 @@ def test_a_slow_store_is_waited_for_and_a_silent_one_is_not(tmp_path: Path) -> N
         time.sleep(0.1)
         store(kind, arguments)
 
-    spool = Spool(tmp_path, slow)
+    spool = WriteQueue(tmp_path, slow)
     spool.start()
     for number in range(5):
         spool.append("metrics", number=number)
-    assert spool.drain(0.2) == 0
+    assert spool.flush(0.2) == 0
     for number in range(50):
         spool.append("metrics", number=number)
-    assert spool.drain(10, at_most_s=0.3) > 0
+    assert spool.flush(10, at_most_s=0.3) > 0
 
 
 def test_a_refusal_is_told_at_the_next_entry(tmp_path: Path) -> None:
     store = Store()
-    spool = Spool(tmp_path, store)
+    spool = WriteQueue(tmp_path, store)
     spool.start()
     spool.append("refused", number=1)
-    assert spool.drain(5) == 0
+    assert spool.flush(5) == 0
     with pytest.raises(JobError, match="MLflow rejected"):
         spool.append("metrics", number=2)
 
@@ -106,15 +106,15 @@ def test_what_another_wrote_first_is_asked_again_but_not_for_ever(
         if tries.count(arguments["number"]) <= arguments["times"]:
             raise MlflowException("UNIQUE constraint failed: datasets.name", error_code=BAD_REQUEST)
 
-    spool = Spool(tmp_path, overtaken)
+    spool = WriteQueue(tmp_path, overtaken)
     spool.start()
     spool.append("dataset", number=1, times=2)
     spool.append("dataset", number=2, times=2)
-    assert spool.drain(5) == 0
-    assert spool.refused_ is None
+    assert spool.flush(5) == 0
+    assert spool.rejected is None
     assert tries == [1, 1, 1, 2, 2, 2]
     spool.append("dataset", number=3, times=99)
-    assert spool.drain(5) == 0
+    assert spool.flush(5) == 0
     assert tries[6:] == [3, 3, 3]
     with pytest.raises(JobError, match="UNIQUE"):
         spool.append("dataset", number=4, times=0)
@@ -122,7 +122,7 @@ def test_what_another_wrote_first_is_asked_again_but_not_for_ever(
 
 @pytest.mark.requirement(13)
 def test_a_disk_with_room_for_half_a_line_takes_none_of_it(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, Store())
+    spool = WriteQueue(tmp_path, Store())
     spool.append("a", number=1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (spool.end_ + 5, limits[1]))  # Python ignores SIGXFSZ
@@ -132,7 +132,7 @@ def test_a_disk_with_room_for_half_a_line_takes_none_of_it(tmp_path: Path) -> No
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert spool.end_ == spool.path.stat().st_size
-    assert spool.left() == 1
+    assert spool.pending() == 1
 
 
 def test_a_store_that_went_away_is_told_once_and_without_its_password(
@@ -141,10 +141,10 @@ def test_a_store_that_went_away_is_told_once_and_without_its_password(
     def nobody(kind: str, arguments: dict[str, Any]) -> None:
         raise ConnectionError("API request to http://ada:secret@host/api failed\nTraceback")
 
-    spool = Spool(tmp_path, nobody)
+    spool = WriteQueue(tmp_path, nobody)
     spool.start()
     spool.append("metrics", number=1)
-    assert spool.drain(0.2) == 1
+    assert spool.flush(0.2) == 1
     spool.close()
     (said,) = [record.message for record in caplog.records if "does not answer" in record.message]
     assert said.endswith("API request to http://***@host/api failed")

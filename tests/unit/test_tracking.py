@@ -13,11 +13,11 @@ from eyevsai.core.errors import JobError, TerminationRequested, UserError
 from eyevsai.jobs import signals
 from eyevsai.jobs.signals import JobStop
 from eyevsai.store.run_dir import RunDir, list_run_dirs
-from eyevsai.tracking import ended, lifetime, monitor
+from eyevsai.tracking import finished_runs, run_lifecycle, system_metrics
 from eyevsai.tracking import run as tracked
-from eyevsai.tracking.lifetime import start_run
-from eyevsai.tracking.run import Unsynced
-from eyevsai.tracking.spool import Spool
+from eyevsai.tracking.run import SyncError
+from eyevsai.tracking.run_lifecycle import start_run
+from eyevsai.tracking.write_queue import WriteQueue
 
 
 def statuses() -> list[str]:
@@ -28,9 +28,9 @@ def log_a_little(
     uri: str, workplace: Path, tag: str = "tag", stop: CancellationToken | None = None
 ) -> None:
     with start_run(uri, "little", {}, workplace / "state", stop=stop) as run:
-        run.text("a.txt", "text")
-        run.metrics({"loss": 1.0})
-        run.tags({tag: "x"})
+        run.log_text("a.txt", "text")
+        run.log_metrics({"loss": 1.0})
+        run.set_tags({tag: "x"})
         run.flush()
 
 
@@ -42,16 +42,16 @@ def test_a_run_that_the_store_could_not_be_told_is_said_and_told_later(
     def refuse(*arguments: object) -> None:
         raise OSError("no space left on device")
 
-    for module in (lifetime, tracked):
-        monkeypatch.setattr(module, "PATIENCE_S", 0.5)
+    for module in (run_lifecycle, tracked):
+        monkeypatch.setattr(module, "FLUSH_TIMEOUT_S", 0.5)
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_artifact", refuse)
-        with pytest.raises(Unsynced, match="eyevsai sync") as caught:
+        with pytest.raises(SyncError, match="eyevsai sync") as caught:
             log_a_little(uri, workplace)
         assert caught.value.exit_code == 3
     assert statuses() == ["RUNNING"]
     (folder,) = list_run_dirs(workplace / "state")
-    assert ended.sync(uri, folder, {}, 10) == 0
+    assert finished_runs.flush_run(uri, folder, {}, 10) == 0
     assert statuses() == ["FINISHED"]
     assert not folder.path.exists()
     assert MlflowClient().get_run(folder.run_id).data.metrics["loss"] == 1.0
@@ -66,8 +66,8 @@ def test_what_the_store_refuses_ends_the_run_failed(workplace: Path) -> None:
 def test_entries_of_another_store_are_kept(workplace: Path) -> None:
     folder = RunDir(workplace / "state", "ab" * 16)
     folder.path.mkdir(parents=True)
-    Spool(folder.path, lambda kind, arguments: None).append("tags", values={"a": "b"})
-    assert ended.sync(os.environ["MLFLOW_TRACKING_URI"], folder, {}, 5) == 1
+    WriteQueue(folder.path, lambda kind, arguments: None).append("tags", values={"a": "b"})
+    assert finished_runs.flush_run(os.environ["MLFLOW_TRACKING_URI"], folder, {}, 5) == 1
 
 
 def test_a_wish_to_end_that_comes_while_a_run_ends_does_not_tear_it(
@@ -75,15 +75,15 @@ def test_a_wish_to_end_that_comes_while_a_run_ends_does_not_tear_it(
 ) -> None:
     stop = JobStop()
 
-    def ask(self: Spool, kind: str, **arguments: object) -> None:
+    def ask(self: WriteQueue, kind: str, **arguments: object) -> None:
         if kind == "end":
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(signals.threading, "Timer", lambda *_: MagicTimer())
                 stop.handle(signal.SIGTERM, None)  # raises at once where nothing defers it
         append(self, kind, **arguments)
 
-    append = Spool.append
-    monkeypatch.setattr(Spool, "append", ask)
+    append = WriteQueue.append
+    monkeypatch.setattr(WriteQueue, "append", ask)
     with pytest.raises(TerminationRequested):
         log_a_little(os.environ["MLFLOW_TRACKING_URI"], workplace, stop=stop)
     assert statuses() == ["FINISHED"]
@@ -103,7 +103,7 @@ def test_system_metrics_go_on_after_an_outage(
         raise ConnectionError("nobody answers")
 
     name, deadline = "system/cpu_utilization_percentage", time.monotonic() + 60
-    monkeypatch.setattr(monitor, "SYSTEM_METRICS_EVERY_S", 0.05)
+    monkeypatch.setattr(system_metrics, "SYSTEM_METRICS_EVERY_S", 0.05)
     with start_run(os.environ["MLFLOW_TRACKING_URI"], "run", {}, workplace / "state") as run:
         with monkeypatch.context() as patch:
             patch.setattr(MlflowClient, "get_run", away)

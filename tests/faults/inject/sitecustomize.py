@@ -77,9 +77,9 @@ def fault_in_save() -> None:
 
 
 def fault_in_end() -> None:
-    from eyevsai.tracking import lifetime
+    from eyevsai.tracking import run_lifecycle
 
-    original, calls = lifetime._end, []
+    original, calls = run_lifecycle._end, []
 
     def end(*arguments):
         calls.append(1)
@@ -87,7 +87,7 @@ def fault_in_end() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(*arguments)
 
-    lifetime._end = end
+    run_lifecycle._end = end
 
 
 if os.environ.get("FAULT_RANK", os.environ.get("RANK", "0")) != os.environ.get("RANK", "0"):

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from eyevsai.tracking.lifetime import create_run
-from eyevsai.tracking.operations import PARAMS_PER_CALL
+from eyevsai.tracking.run_lifecycle import create_run
+from eyevsai.tracking.write_operations import PARAMS_PER_CALL
 
 RECORD = "record.json"  # the artifact that holds what another registry knew
 
 
 @dataclass(frozen=True)
-class PastRun:
+class BackfilledRun:
     """All that a store is to know of such a run."""
 
     name: str
@@ -28,7 +28,7 @@ class PastRun:
     record: str  # JSON
 
 
-def write_past_run(tracking_uri: str, past: PastRun, begun: str | None = None) -> str:
+def backfill_run(tracking_uri: str, past: BackfilledRun, begun: str | None = None) -> str:
     """Writes a run and returns its id; `begun` is the run of an earlier attempt that did not come
     to its end.
 

@@ -31,7 +31,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 OPERATIONS, DONE = "spool.jsonl", "spool.done"
 RETRY_AFTER_S, RETRY_AT_MOST_S = 0.5, 10.0
-REFUSALS = {
+PERMANENT_ERRORS = {
     "RESOURCE_DOES_NOT_EXIST",
     "INVALID_PARAMETER_VALUE",
     "PERMISSION_DENIED",
@@ -42,24 +42,30 @@ REFUSALS = {
     "CUSTOMER_UNAUTHORIZED",
 }
 
-DEFECTS = (TypeError, AttributeError, NameError, LookupError, AssertionError)  # of our own code
+PROGRAMMING_ERRORS = (
+    TypeError,
+    AttributeError,
+    NameError,
+    LookupError,
+    AssertionError,
+)  # of our own code
 
-CarryOut = Callable[[str, dict[str, Any]], None]
+Apply = Callable[[str, dict[str, Any]], None]
 
 
-class Spool:
+class WriteQueue:
     """Operations on one run, appended here and carried out by `carry_out(kind, arguments)`.
 
     An operation may be carried out twice, when a process or a connection ended just after it: each
     must leave the same behind as once.
     """
 
-    def __init__(self, folder: Path, carry_out: CarryOut) -> None:
+    def __init__(self, folder: Path, carry_out: Apply) -> None:
         self.path = folder / OPERATIONS
         self.done_path = folder / DONE
-        self.carry_out = carry_out
-        self.refused_: Exception | None = None
-        self.accepts_ = False
+        self.apply = carry_out
+        self.rejected: Exception | None = None
+        self._accepts_after_rejection = False
         self.failing_since_: float | None = None
         self.changed_ = threading.Condition()
         self.closed_ = False
@@ -72,7 +78,7 @@ class Spool:
 
     def start(self) -> None:
         """Begins to carry out what is there and what will be appended."""
-        threading.Thread(target=self._work, name="spool", daemon=True).start()
+        threading.Thread(target=self._run, name="spool", daemon=True).start()
 
     def append(self, kind: str, **arguments: Any) -> None:
         """Adds an operation; returns before it is carried out.
@@ -80,8 +86,8 @@ class Spool:
         Raises:
             JobError: the store refused an earlier operation, or this disk is full.
         """
-        if self.refused_ is not None and not self.accepts_:
-            raise JobError(f"MLflow rejected what was logged: {self.refused_}") from self.refused_
+        if self.rejected is not None and not self._accepts_after_rejection:
+            raise JobError(f"MLflow rejected what was logged: {self.rejected}") from self.rejected
         line = json.dumps([kind, arguments]).encode() + b"\n"
         try:
             with self.changed_, open(self.path, "ab", buffering=0) as stream:
@@ -93,13 +99,13 @@ class Spool:
         except OSError as error:
             raise JobError(f"Cannot write {self.path}: {error.strerror or error}.") from error
 
-    def accept(self) -> None:
+    def accept_after_rejection(self) -> None:
         """Take operations from here on although the store rejected an earlier one: those that end
         the run.
         """
-        self.accepts_ = True
+        self._accepts_after_rejection = True
 
-    def drain(self, patience_s: float, at_most_s: float = float("inf")) -> int:
+    def flush(self, patience_s: float, at_most_s: float = float("inf")) -> int:
         """Waits until all is carried out; gives up when the store failed for `patience_s` or after
         `at_most_s`.
 
@@ -115,9 +121,9 @@ class Spool:
                 if failing >= patience_s or now - began >= at_most_s:
                     break
                 self.changed_.wait(0.05)
-        return self.left()
+        return self.pending()
 
-    def left(self) -> int:
+    def pending(self) -> int:
         """How many operations are not carried out."""
         if self.done_ >= self.end_:
             return 0
@@ -131,7 +137,7 @@ class Spool:
             self.closed_ = True
             self.changed_.notify_all()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         pause, overtaken = RETRY_AFTER_S, 0
         while True:
             with self.changed_:
@@ -143,9 +149,9 @@ class Spool:
             try:
                 line = self._next()
                 kind, arguments = json.loads(line)
-                self.carry_out(kind, arguments)
+                self.apply(kind, arguments)
             except Exception as error:
-                if not line or not is_refusal(error):
+                if not line or not is_permanent(error):
                     self._note_failure(error)
                     self._wait(pause)
                     pause = min(2 * pause, RETRY_AT_MOST_S)
@@ -171,8 +177,8 @@ class Spool:
         """Keep the first rejection: on disk too, since another process may apply the end of the
         run.
         """
-        if self.refused_ is None:
-            self.refused_ = error
+        if self.rejected is None:
+            self.rejected = error
             with suppress(OSError):  # a full disk
                 path = self.path.with_name(REJECTED)
                 path.write_text(json.dumps(_first_line(error)), encoding="utf-8")
@@ -206,7 +212,7 @@ def _first_line(error: Exception) -> str:
     return mask_password((str(error) or type(error).__name__).splitlines()[0])[:200]
 
 
-def is_refusal(error: Exception) -> bool:
+def is_permanent(error: Exception) -> bool:
     """Return True if a retry would change nothing: the store rejected the request, or our own code
     is wrong.
 
@@ -214,5 +220,5 @@ def is_refusal(error: Exception) -> bool:
     google.api_core, azure.core), and what is given up here is lost.
     """
     if isinstance(error, MlflowException):
-        return error.error_code in REFUSALS
-    return isinstance(error, (UserError, *DEFECTS)) and not isinstance(error, OSError)
+        return error.error_code in PERMANENT_ERRORS
+    return isinstance(error, (UserError, *PROGRAMMING_ERRORS)) and not isinstance(error, OSError)

@@ -5,7 +5,7 @@ gone on with.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,36 +14,33 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import JobError
 from eyevsai.store.run_dir import RunDir, check_state_dir
-from eyevsai.tracking.operations import Carrier
-from eyevsai.tracking.process import has_died
-from eyevsai.tracking.run import TABLES, Run, Unsynced, make_spool, open_run
+from eyevsai.tracking.liveness import is_stale
+from eyevsai.tracking.run import TABLES, Run, SyncError, make_write_queue, open_run
 
 
 @contextmanager
-def reopen_run(
-    tracking_uri: str, run_id: str, state_root: Path, carriers: Mapping[str, Carrier]
-) -> Iterator[Run]:
+def reopen_run(tracking_uri: str, run_id: str, state_root: Path) -> Iterator[Run]:
     """A run that has ended, to log more on; its status and times stay as they are.
 
-    What it left unsaid is said first; `carriers` carry out operations of other rooms.
+    What it left unsaid is said first;
 
     Raises:
         UserError: another process works on it, or the state root cannot be written.
-        Unsynced: the store could not be told all of it.
+        SyncError: the store could not be told all of it.
     """
     check_state_dir(state_root)
     client = MlflowClient(tracking_uri=tracking_uri)
     folder = RunDir(state_root, run_id)
     with folder.lock():
-        run, known = open_run(client, folder, carriers), client.get_run(run_id)
+        run, known = open_run(client, folder), client.get_run(run_id)
         run.tables_ = [entry["path"] for entry in json.loads(known.data.tags.get(TABLES, "[]"))]
         try:
             yield run
             told = run.flush()
         finally:
-            run.spool.close()
+            run.queue.close()
         if not told:
-            raise Unsynced(
+            raise SyncError(
                 f"What was found of run {run_id} is not all in the store, which does not "
                 "answer. Later: "
                 "eyevsai sync"
@@ -52,9 +49,7 @@ def reopen_run(
             folder.delete()
 
 
-def sync(
-    tracking_uri: str, folder: RunDir, carriers: Mapping[str, Carrier], patience_s: float
-) -> int:
+def flush_run(tracking_uri: str, folder: RunDir, patience_s: float) -> int:
     """Carries out what a run of an ended process left in its spool; returns how many entries are
     left.
 
@@ -65,17 +60,17 @@ def sync(
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     with folder.lock():
-        spool = make_spool(client, folder, carriers)
+        spool = make_write_queue(client, folder)
         try:
             client.get_run(folder.run_id)
         except MlflowException:
-            return spool.left()
+            return spool.pending()
         spool.start()
-        left = spool.drain(patience_s)
+        left = spool.flush(patience_s)
         spool.close()
-        if spool.refused_ is not None:
+        if spool.rejected is not None:
             raise JobError(
-                f"The store rejected what run {folder.run_id} left: {spool.refused_}. "
+                f"The store rejected what run {folder.run_id} left: {spool.rejected}. "
                 f"{folder.path} is kept."
             )
         if not left and client.get_run(folder.run_id).info.status == "FINISHED":
@@ -93,7 +88,7 @@ def is_active(tracking_uri: str, run_id: str) -> bool:
         return False
 
 
-def why_not_resumable(tracking_uri: str, folder: RunDir) -> str | None:
+def reason_not_resumable(tracking_uri: str, folder: RunDir) -> str | None:
     """Why the run of `folder` cannot be gone on with; None when it can."""
     run_id = folder.run_id
     try:
@@ -107,7 +102,7 @@ def why_not_resumable(tracking_uri: str, folder: RunDir) -> str | None:
         )
     if run.info.lifecycle_stage != "active":
         return f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
-    if run.info.status == "RUNNING" and not has_died(run.data.tags.get("process", ""), folder):
+    if run.info.status == "RUNNING" and not is_stale(run.data.tags.get("process", ""), folder):
         return (
             f"Run {run_id} is alive: another process is working on it. Wait for it, or end "
             "that "

@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run, ViewType
 from mlflow.store.tracking.dbmodels.models import SqlLoggedModel, SqlRun
 
-from eyevsai.registry.audit import CLEANUP, EXPERIMENT
-from eyevsai.registry.cleanup import UNFINISHED, Item, KnownRun
-from eyevsai.registry.models import AT_ONCE
+from eyevsai.registry.audit_log import CLEANUP, EXPERIMENT
+from eyevsai.registry.entities import AT_ONCE
+from eyevsai.registry.retention import UNFINISHED, DeletionItem, KnownRun
 from eyevsai.registry.stages import DELETING
 from eyevsai.registry.versions import PRUNED_FROM
 from eyevsai.store.backend import iter_pages
@@ -30,7 +30,7 @@ IDS_AT_ONCE = 200  # in one question
 
 
 @dataclass(frozen=True)
-class Everything:
+class StoreContent:
     """What there is, by id: of runs whether they were deleted softly, of logged models the run that
     they came from.
     """
@@ -41,7 +41,7 @@ class Everything:
 
 
 @dataclass(frozen=True)
-class Survey:
+class RunQueries:
     """Answers about the runs of some experiments."""
 
     client: MlflowClient
@@ -124,14 +124,14 @@ class Survey:
                     found.setdefault(owner, []).append((name, uri))
         return found
 
-    def everything(self) -> Everything:
+    def store_content(self) -> StoreContent:
         """All runs and logged models; of a database their names alone are read, which takes a tenth
         of the time.
         """
         store: Any = self.client._tracking_client.store
         if not hasattr(store, "ManagedSessionMaker"):
             runs = {run.run_id: run.deleted for run in self._search("", ViewType.ALL)}
-            return Everything(
+            return StoreContent(
                 runs,
                 {model.model_id: model.source_run_id or "" for model in self._search_models(None)},
             )
@@ -143,7 +143,7 @@ class Survey:
                 SqlLoggedModel.lifecycle_stage,
             )
             models = list(session.query(*columns).all())
-        return Everything(
+        return StoreContent(
             {run_id: stage != "active" for run_id, stage in stages.items()},
             {model_id: run_id or "" for model_id, run_id, stage in models if stage == "active"},
             frozenset(model_id for model_id, _, stage in models if stage != "active"),
@@ -156,7 +156,7 @@ class Survey:
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             return []
-        records = Survey(self.client, [experiment.experiment_id])
+        records = RunQueries(self.client, [experiment.experiment_id])
         found = records._search(f"tags.action = '{CLEANUP}' and attributes.status != 'FINISHED'")
         return [record for record in found if FINISHED_BY not in record.tags]
 
@@ -193,7 +193,9 @@ def _chunks(ids: Iterable[str]) -> Iterator[str]:
         yield ", ".join(f"'{run_id}'" for run_id in each[start : start + IDS_AT_ONCE])
 
 
-def find_unfinished(client: MlflowClient, survey: Survey, registered: set[str]) -> list[Item]:
+def find_unfinished(
+    client: MlflowClient, survey: RunQueries, registered: set[str]
+) -> list[DeletionItem]:
     """What interrupted cleanups began to delete: runs that lost their versions, or that carry the
     tag of it.
 
@@ -201,7 +203,7 @@ def find_unfinished(client: MlflowClient, survey: Survey, registered: set[str]) 
     """
     set_out = [item for record in survey.cleanups() for item in _read_plan(client, record.run_id)]
     there = survey.by_id(run_id for item in set_out for run_id in item["run_ids"])
-    found: dict[str, Item] = {}
+    found: dict[str, DeletionItem] = {}
     for item in set_out:
         left = [
             there[run_id]
@@ -215,11 +217,13 @@ def find_unfinished(client: MlflowClient, survey: Survey, registered: set[str]) 
                 f"run {left[-1].run_id} ({left[-1].name})",
                 "an interrupted cleanup began with it",
             )
-            found[what] = Item(UNFINISHED, what, why, run_ids=tuple(run.run_id for run in left))
+            found[what] = DeletionItem(
+                UNFINISHED, what, why, run_ids=tuple(run.run_id for run in left)
+            )
     return list(found.values())
 
 
-def ids_of_interrupted_cleanups(client: MlflowClient, survey: Survey) -> set[str]:
+def ids_of_interrupted_cleanups(client: MlflowClient, survey: RunQueries) -> set[str]:
     """Return the ids of runs and logged models that interrupted cleanups of this store set out to
     delete.
     """

@@ -14,7 +14,7 @@ from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from eyevsai.core.retry import retry_on_conflict
-from eyevsai.registry.models import AT_ONCE
+from eyevsai.registry.entities import AT_ONCE
 from eyevsai.store.backend import iter_pages
 from eyevsai.store.given_run import check_given_run
 
@@ -31,7 +31,7 @@ TAG_LENGTH = 5000
 
 
 @dataclass(frozen=True)
-class Entry:
+class AuditEntry:
     """One call."""
 
     run_id: str
@@ -48,7 +48,7 @@ class Entry:
     forced: bool
     versions: str  # of this model, that the call was about
 
-    def counts(self, stage: str) -> bool:
+    def is_effective(self, stage: str) -> bool:
         """Whether it changed who holds a stage."""
         return self.status == "FINISHED" and self.stage == stage
 
@@ -58,7 +58,7 @@ class Entry:
 
 
 @dataclass
-class Record:
+class AuditRecord:
     """A call that is being recorded."""
 
     client: MlflowClient
@@ -92,9 +92,9 @@ class Record:
 
 
 @contextmanager
-def recording(
+def recording_audit(
     client: MlflowClient, action: str, title: str, tags: Mapping[str, Any]
-) -> Iterator[Record]:
+) -> Iterator[AuditRecord]:
     """A record that ends as the block ends: FINISHED, or FAILED with the error."""
     origin = {
         "mlflow.user": getpass.getuser(),
@@ -110,7 +110,7 @@ def recording(
     }
     experiment_id = _experiment(client)
     run = retry_on_conflict(lambda: client.create_run(experiment_id, tags=told, run_name=title))
-    record = Record(client, run.info.run_id)
+    record = AuditRecord(client, run.info.run_id)
     try:
         yield record
     except BaseException as error:
@@ -136,15 +136,15 @@ def tag_call(client: MlflowClient, run_id: str | None, tags: Mapping[str, Any]) 
         client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
-def read_log(client: MlflowClient, name: str) -> list[Entry]:
+def read_log(client: MlflowClient, name: str) -> list[AuditEntry]:
     """Return what was done to a registered model, in order of time."""
     runs = _records(client, f"tags.`{MODEL}{name}` LIKE '%'")
     return sorted((_entry(run, name) for run in runs), key=lambda entry: entry.time)
 
 
-def read_logs(client: MlflowClient) -> dict[str, list[Entry]]:
+def read_logs(client: MlflowClient) -> dict[str, list[AuditEntry]]:
     """Return what was done to each registered model, by its name, in order of time."""
-    found: dict[str, list[Entry]] = {}
+    found: dict[str, list[AuditEntry]] = {}
     for run in _records(client, ""):
         for tag in run.data.tags:
             if tag.startswith(MODEL):
@@ -154,8 +154,8 @@ def read_logs(client: MlflowClient) -> dict[str, list[Entry]]:
     return {name: sorted(entries, key=lambda entry: entry.time) for name, entries in found.items()}
 
 
-def find_before(
-    entries: Sequence[Entry], stage: str, current: int | None, there: Collection[int]
+def previous_version(
+    entries: Sequence[AuditEntry], stage: str, current: int | None, there: Collection[int]
 ) -> int | None:
     """Return the version that `rollback` restores: that of a stage before `current`; further back
     if it is gone.
@@ -168,7 +168,7 @@ def find_before(
     """
     wanted = current
     for entry in reversed(
-        [entry for entry in entries if entry.counts(stage) and entry.action != "rollback"]
+        [entry for entry in entries if entry.is_effective(stage) and entry.action != "rollback"]
     ):
         if entry.after != wanted:
             continue
@@ -190,7 +190,7 @@ def _records(client: MlflowClient, wanted: str) -> list[Run]:
     )
 
 
-def read_promotions(client: MlflowClient) -> dict[tuple[str, int], Entry]:
+def read_promotions(client: MlflowClient) -> dict[tuple[str, int], AuditEntry]:
     """The last attempt to give Production to each version that was done, or that the policy
     answered, by the version's name and number: one that ended before, by a signal or an outage,
     says nothing of the version.
@@ -207,9 +207,9 @@ def read_promotions(client: MlflowClient) -> dict[tuple[str, int], Entry]:
     return {(name, entry.after): entry for name, entry in told if entry.after is not None}
 
 
-def _entry(run: Run, name: str) -> Entry:
+def _entry(run: Run, name: str) -> AuditEntry:
     tags = run.data.tags
-    return Entry(
+    return AuditEntry(
         run.info.run_id,
         datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000).astimezone(),
         tags.get("action", ""),

@@ -14,7 +14,7 @@ import psutil
 from eyevsai.core.machine import boot_id, machine_id
 from eyevsai.store.run_dir import RunDir
 
-BEAT_EVERY_S, SILENT_AFTER_S = 5.0, 60.0
+HEARTBEAT_S, STALE_AFTER_S = 5.0, 60.0
 
 
 def describe_process() -> dict[str, Any]:
@@ -29,13 +29,13 @@ def describe_process() -> dict[str, Any]:
     }
 
 
-def owner() -> dict[str, str]:
+def owner_tags() -> dict[str, str]:
     """The tags by which a run says whose it is."""
     process = describe_process()
     return {"host": process["host"], "process": json.dumps(process)}
 
 
-def has_died(text: str, folder: RunDir) -> bool:
+def is_stale(text: str, folder: RunDir) -> bool:
     """Return True if the process that a run's `process` tag describes has ended; False where that
     cannot be known.
 
@@ -53,7 +53,7 @@ def has_died(text: str, folder: RunDir) -> bool:
         )
         if not same or process["namespace"] != here["namespace"]:
             beat = folder.last_heartbeat()
-            return beat is not None and time.time() - beat > SILENT_AFTER_S
+            return beat is not None and time.time() - beat > STALE_AFTER_S
         return not _is_running(int(process["pid"]), float(process["started"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return False

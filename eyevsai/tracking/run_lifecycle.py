@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from mlflow import MlflowClient
@@ -29,21 +28,21 @@ from eyevsai.store.given_run import check_given_run
 from eyevsai.store.run_dir import REJECTED, STORE, RunDir, check_state_dir
 from eyevsai.store.uris import canonical_uri, mask_password
 from eyevsai.tracking.experiment import describe_experiment, find_experiment
-from eyevsai.tracking.marks import mark_run
-from eyevsai.tracking.monitor import start_monitor
-from eyevsai.tracking.operations import ERROR_LENGTH, Carrier
-from eyevsai.tracking.process import BEAT_EVERY_S, owner
-from eyevsai.tracking.results import PAUSED, read_seconds
-from eyevsai.tracking.run import PATIENCE_S, Run, Unsynced, now_ms, open_run
+from eyevsai.tracking.liveness import HEARTBEAT_S, owner_tags
+from eyevsai.tracking.owner_marks import mark_run
+from eyevsai.tracking.run import FLUSH_TIMEOUT_S, Run, SyncError, now_ms, open_run
+from eyevsai.tracking.run_metrics import PAUSED, read_seconds
+from eyevsai.tracking.system_metrics import start_system_metrics
+from eyevsai.tracking.write_operations import ERROR_LENGTH
 
 log = logging.getLogger("eyevsai")
 
 INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its spool
-ENDED_BY = "ended_by"  # the tag that says what ended an interrupted run
+TERMINATION_REASON = "ended_by"  # the tag that says what ended an interrupted run
 RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
-GIVEN_BY_MLFLOW = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
+GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
 # the spool tries again itself
-HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+HTTP_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
 @contextmanager
@@ -53,10 +52,9 @@ def start_run(
     tags: Mapping[str, Any],
     state_root: Path,
     *,
-    given: str | None = None,
-    resumed: str | None = None,
+    given_run_id: str | None = None,
+    resumed_run_id: str | None = None,
     extends: bool = False,
-    carriers: Mapping[str, Carrier] = MappingProxyType({}),
     stop: CancellationToken | None = None,
 ) -> Iterator[Run]:
     """A run that ends as the block ends: FINISHED, KILLED when it was interrupted, else FAILED.
@@ -64,52 +62,56 @@ def start_run(
     `given` is the run that `mlflow run` made for this call: it is taken over instead of making
     another. `resumed` is an earlier run to go on with; then the given one only says so, and `sweep`
     deletes it later. One that has finished is refused unless this one `extends` it, as more trials
-    extend a study. `carriers` carry out operations of other rooms. While a run ends, `stop` waits.
+    extend a study. While a run ends, `stop` waits.
 
     Raises:
         UserError: another process works on the resumed run, the state root cannot be written, or
             the
             server refuses this login.
-        Unsynced: the block ended well, and the store could not be told all of it.
+        SyncError: the block ended well, and the store could not be told all of it.
     """
-    for variable, value in HTTP.items():
+    for variable, value in HTTP_SETTINGS.items():
         os.environ.setdefault(variable, value)
     check_state_dir(state_root)  # before a run is made
     client = MlflowClient(tracking_uri=tracking_uri)
-    if given is not None and given != resumed:
-        check_given_run(client, given)
-    own = {"eyevsai": "1", **tags, **owner()}
+    if given_run_id is not None and given_run_id != resumed_run_id:
+        check_given_run(client, given_run_id)
+    own = {"eyevsai": "1", **tags, **owner_tags()}
     with raising_on_denial(tracking_uri):
-        run_id = resumed or (
-            _take_over(client, given, name, own) if given else create_run(client, name, own)
+        run_id = resumed_run_id or (
+            _use_given_run(client, given_run_id, name, own)
+            if given_run_id
+            else create_run(client, name, own)
         )
     folder = RunDir(state_root, run_id)
     with folder.lock():
         # a cleanup takes nothing for an orphan of another store
         folder.write(STORE, canonical_uri(tracking_uri))
         mark_run(client, run_id)
-        run = open_run(client, folder, carriers)
+        run = open_run(client, folder)
         log.debug(
             "Run %s (%s) begins; what this machine keeps of it is in %s", run_id, name, folder.path
         )
-        if resumed:
-            _reopen(run, own, given, extends=extends)
-        with _logging_to(folder.log), _beating(folder):
-            yield from _ending_truly(run, stop or CancellationToken())
+        if resumed_run_id:
+            _resume(run, own, given_run_id, extends=extends)
+        with _logging_to(folder.log), _sending_heartbeats(folder):
+            yield from _ending_with_status(run, stop or CancellationToken())
         # only a finished run whose store knows all comes here; inside the lock, or two could own it
         folder.delete()
 
 
-def _ending_truly(run: Run, stop: CancellationToken) -> Iterator[Run]:
+def _ending_with_status(run: Run, stop: CancellationToken) -> Iterator[Run]:
     """Yields the run and ends it as what follows ends."""
-    monitor = start_monitor(run)
+    monitor = start_system_metrics(run)
     status = "FAILED"
     try:
         yield run
         status = "FINISHED"
     except (KeyboardInterrupt, TerminationRequested) as error:
         status = "KILLED"
-        run.tags({ENDED_BY: "SIGTERM" if isinstance(error, TerminationRequested) else "SIGINT"})
+        run.set_tags(
+            {TERMINATION_REASON: "SIGTERM" if isinstance(error, TerminationRequested) else "SIGINT"}
+        )
         if run.folder.checkpoints.is_dir():
             log.warning("Interrupted. Go on with: eyevsai train --resume %s", run.run_id)
         else:
@@ -117,21 +119,21 @@ def _ending_truly(run: Run, stop: CancellationToken) -> Iterator[Run]:
         raise
     except TrialPruned:
         status = "KILLED"
-        run.tags({ENDED_BY: "pruner"})
+        run.set_tags({TERMINATION_REASON: "pruner"})
         raise
     except BaseException as error:
         said = mask_password(str(error))
         log.error("The run failed: %s", said)
         # a rejection of what was logged before does not keep the reason from being logged
-        run.spool.accept()
+        run.queue.accept_after_rejection()
         with suppress(JobError):  # the disk of the queue may be what is full
-            run.tags({"error": said[:ERROR_LENGTH]})
+            run.set_tags({"error": said[:ERROR_LENGTH]})
         raise
     finally:
         with stop.shielded():
             left = _end(run, status, monitor)
     if left:
-        raise Unsynced(left)
+        raise SyncError(left)
 
 
 def _end(run: Run, status: str, monitor: Any) -> str:
@@ -142,20 +144,20 @@ def _end(run: Run, status: str, monitor: Any) -> str:
     (`operations.end_run`).
     """
     monitor.finish()
-    run.spool.accept()
+    run.queue.accept_after_rejection()
     try:
-        run.spool.append("file", file=run.folder.log.name, artifact_folder=None)
-        run.spool.append("end", status=status, time_ms=now_ms())
+        run.queue.append("file", file=run.folder.log.name, artifact_folder=None)
+        run.queue.append("end", status=status, time_ms=now_ms())
     except JobError:  # this disk is full
         run.client.set_terminated(run.run_id, "FAILED")
         raise
     patience_s, at_most_s = (
-        (INTERRUPTED_S, INTERRUPTED_S) if status == "KILLED" else (PATIENCE_S, math.inf)
+        (INTERRUPTED_S, INTERRUPTED_S) if status == "KILLED" else (FLUSH_TIMEOUT_S, math.inf)
     )
-    left = run.spool.drain(patience_s, at_most_s)
-    run.spool.close()
-    if run.spool.refused_:
-        return f"MLflow rejected what was logged: {run.spool.refused_}"
+    left = run.queue.flush(patience_s, at_most_s)
+    run.queue.close()
+    if run.queue.rejected:
+        return f"MLflow rejected what was logged: {run.queue.rejected}"
     if not left:
         return ""
     said = (
@@ -171,9 +173,9 @@ def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> Non
     client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
-def _reopen(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool) -> None:
+def _resume(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool) -> None:
     # first: an end that was left unsaid must not come after the new beginning
-    if run.spool.drain(PATIENCE_S):
+    if run.queue.flush(FLUSH_TIMEOUT_S):
         raise JobError(
             f"The store did not take what run {run.run_id} left in its spool. Try again when it "
             "answers."
@@ -181,7 +183,7 @@ def _reopen(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool)
     found = run.client.get_run(run.run_id)
     # by another process, between the search for it and the lock
     if found.info.status == "FINISHED" and not extends:
-        run.spool.close()
+        run.queue.close()
         run.folder.delete()
         raise UserError(f"Run {run.run_id} has finished meanwhile: there is nothing to resume.")
     known = found.data.tags
@@ -191,20 +193,20 @@ def _reopen(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool)
     paused = {PAUSED: f"{read_seconds(known.get(PAUSED)) + max(paused_s, 0.0):.1f}"}
     # before the status, or a sweep would see a dead owner
     _set_tags(run.client, run.run_id, tags | paused)
-    if ENDED_BY in known:
-        run.client.delete_tag(run.run_id, ENDED_BY)
+    if TERMINATION_REASON in known:
+        run.client.delete_tag(run.run_id, TERMINATION_REASON)
     run.client.update_run(run.run_id, status="RUNNING")
     if given and given != run.run_id:  # `mlflow run` ends it: docs/decisions/010-resume.md
-        _set_tags(run.client, given, {"job": RESUMED, "subject": run.run_id, **owner()})
+        _set_tags(run.client, given, {"job": RESUMED, "subject": run.run_id, **owner_tags()})
 
 
 @contextmanager
-def _beating(folder: RunDir) -> Iterator[None]:
+def _sending_heartbeats(folder: RunDir) -> Iterator[None]:
     done = threading.Event()
 
     def _beat() -> None:
         folder.record_heartbeat()
-        while not done.wait(BEAT_EVERY_S):
+        while not done.wait(HEARTBEAT_S):
             folder.record_heartbeat()
 
     thread = threading.Thread(target=_beat, daemon=True)
@@ -232,11 +234,11 @@ def create_run(
     return str(client.create_run(experiment_id, started_ms, {**origin, **tags}, name).info.run_id)
 
 
-def _take_over(client: MlflowClient, run_id: str, name: str, tags: Mapping[str, Any]) -> str:
+def _use_given_run(client: MlflowClient, run_id: str, name: str, tags: Mapping[str, Any]) -> str:
     info = client.get_run(run_id).info
     describe_experiment(client, info.experiment_id)
     _set_tags(client, run_id, tags)
-    if GIVEN_BY_MLFLOW.fullmatch(info.run_name or ""):
+    if GENERATED_NAME.fullmatch(info.run_name or ""):
         client.update_run(run_id, name=name)
     return run_id
 

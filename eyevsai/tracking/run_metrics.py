@@ -27,30 +27,30 @@ AT_ONCE, IDS_AT_ONCE = 1000, 200  # runs of one answer; in one question
 
 
 @dataclass(frozen=True)
-class Result:
+class RunMetrics:
     """What came of a run."""
 
     experiment_id: str
     artifact_uri: str
     # from begin to end, without what lay between an interruption and its resume
-    took_s: float | None
+    duration_s: float | None
     metrics: Mapping[str, float]
     # the datasets that its data are composed of; empty where it does not say
     parts: tuple[str, ...]
 
 
-def read_results(tracking_uri: str, run_ids: Iterable[str]) -> dict[str, Result]:
+def read_run_metrics(tracking_uri: str, run_ids: Iterable[str]) -> dict[str, RunMetrics]:
     """Results of the runs of these ids that are there and were not deleted."""
     client, ids = MlflowClient(tracking_uri=tracking_uri), sorted(set(run_ids))
     store: Any = client._tracking_client.store
     read = read_columns if hasattr(store, "ManagedSessionMaker") else read_runs
-    found: dict[str, Result] = {}
+    found: dict[str, RunMetrics] = {}
     for start in range(0, len(ids), IDS_AT_ONCE):
         found |= read(client, ids[start : start + IDS_AT_ONCE])
     return found
 
 
-def read_runs(client: MlflowClient, ids: Sequence[str]) -> dict[str, Result]:
+def read_runs(client: MlflowClient, ids: Sequence[str]) -> dict[str, RunMetrics]:
     """The results of these runs by MLflow's own search, as a server answers it."""
     experiments = [each.experiment_id for each in list_experiments(client)]
     wanted = f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in ids)})"
@@ -67,13 +67,13 @@ def read_runs(client: MlflowClient, ids: Sequence[str]) -> dict[str, Result]:
         )
         took_s = _time(info.start_time, info.end_time, data.tags.get(PAUSED))
         parts = _read_parts(profiles[0]) if profiles else ()
-        found[info.run_id] = Result(
+        found[info.run_id] = RunMetrics(
             info.experiment_id, info.artifact_uri, took_s, data.metrics, parts
         )
     return found
 
 
-def read_columns(client: MlflowClient, ids: Sequence[str]) -> dict[str, Result]:
+def read_columns(client: MlflowClient, ids: Sequence[str]) -> dict[str, RunMetrics]:
     """The same out of the database that the client has."""
     store: Any = client._tracking_client.store
     with store.ManagedSessionMaker() as session:
@@ -110,7 +110,7 @@ def read_columns(client: MlflowClient, ids: Sequence[str]) -> dict[str, Result]:
     for run_id, name, value, is_nan in rows:
         metrics[run_id][name] = float("nan") if is_nan else value
     return {
-        run_id: Result(
+        run_id: RunMetrics(
             str(experiment),
             uri,
             _time(begun, ended, paused.get(run_id)),

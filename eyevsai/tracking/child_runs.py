@@ -10,11 +10,11 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.store.tags import PARENT
 
-FOLLOWED = "valid/accuracy"
+PROGRESS_METRIC = "valid/accuracy"
 
 
 @dataclass(frozen=True)
-class Child:
+class ChildRun:
     """A run under another one, with the epoch of its newest accuracy, or how many of a study's
     trials ended.
     """
@@ -27,7 +27,7 @@ class Child:
     trials: int
 
 
-def find_running(tracking_uri: str, parent: str) -> list[Child]:
+def find_running_children(tracking_uri: str, parent: str) -> list[ChildRun]:
     """The runs under `parent` that are RUNNING; none when the store does not answer, by which
     nobody is to fail.
     """
@@ -43,11 +43,15 @@ def find_running(tracking_uri: str, parent: str) -> list[Child]:
         return []
 
 
-def _describe(client: MlflowClient, run: Run) -> Child:
+def _describe(client: MlflowClient, run: Run) -> ChildRun:
     tags, metrics = run.data.tags, run.data.metrics
-    history = client.get_metric_history(run.info.run_id, FOLLOWED) if FOLLOWED in metrics else []
+    history = (
+        client.get_metric_history(run.info.run_id, PROGRESS_METRIC)
+        if PROGRESS_METRIC in metrics
+        else []
+    )
     last = max(history, key=lambda point: point.step, default=None)
     ended = sum(int(value) for name, value in metrics.items() if name.startswith("trials/"))
     name = (tags.get("dataset", ""), tags.get("model", ""), tags.get("variation", ""))
     epoch, accuracy = (last.step, last.value) if last else (0, None)
-    return Child(run.info.run_id, name, tags.get("job", ""), epoch, accuracy, ended)
+    return ChildRun(run.info.run_id, name, tags.get("job", ""), epoch, accuracy, ended)

@@ -102,7 +102,7 @@ def read_models(client: MlflowClient) -> list[RegisteredModel]:
     )
 
 
-def tag_if_there(client: Client, name: str, version: int, tags: Mapping[str, str]) -> None:
+def tag_if_exists(client: Client, name: str, version: int, tags: Mapping[str, str]) -> None:
     """Sets tags of a version, unless it was deleted meanwhile."""
     try:
         for key, value in tags.items():

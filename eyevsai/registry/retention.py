@@ -10,10 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from eyevsai.registry.audit import CLEANUP, MODEL
-from eyevsai.registry.models import KnownVersion, RegisteredModel
+from eyevsai.registry.audit_log import CLEANUP, MODEL
+from eyevsai.registry.entities import KnownVersion, RegisteredModel
 from eyevsai.registry.stages import STAGES
-from eyevsai.registry.versions import PINNED, POINTS_AT, PRUNED_FROM, URI
+from eyevsai.registry.versions import PINNED, PRUNED_FROM, SOURCE_VERSION, URI
 from eyevsai.store.tags import CLASSES_SHA256, COMPLETE_TRIALS, MIN_COMPLETE, PARENT
 
 Key = tuple[str, int]  # name and number of a version
@@ -43,14 +43,14 @@ class KnownRun:
 
 
 @dataclass(frozen=True)
-class Item:
+class DeletionItem:
     """What is deleted together: versions first, then of each run its logged models, its files, and
     itself.
     """
 
-    kind: str
-    what: str
-    why: str
+    type: str
+    target: str
+    reason: str
     versions: tuple[Key, ...] = ()
     run_ids: tuple[str, ...] = ()
     model_ids: tuple[str, ...] = ()  # logged models that no run brings along
@@ -66,10 +66,10 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeletionPlan:
     """What goes, and of what stays the reason, by name."""
 
-    items: tuple[Item, ...] = ()
+    items: tuple[DeletionItem, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -77,8 +77,8 @@ class Plan:
         """What all items take together."""
         return sum(item.size_bytes for item in self.items)
 
-    def __add__(self, other: Plan) -> Plan:
-        return Plan((*self.items, *other.items), {**self.kept, **other.kept})
+    def __add__(self, other: DeletionPlan) -> DeletionPlan:
+        return DeletionPlan((*self.items, *other.items), {**self.kept, **other.kept})
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -97,7 +97,7 @@ def plan_versions(
     *,
     targets: Mapping[Key, str] = MappingProxyType({}),
     only: Collection[str] | None = None,
-) -> Plan:
+) -> DeletionPlan:
     """Plan the deletion of versions beyond the `keep` newest of each model, each with the run that
     it came from.
 
@@ -121,7 +121,7 @@ def plan_versions(
             why = (
                 f"one of the {keep} newest"
                 if version.number in newest
-                else why_protected(version, used, targets)
+                else protection_reason(version, used, targets)
             )
             if only is not None and model.name not in only:
                 why = why or "its model is not among those of this call"
@@ -138,7 +138,7 @@ def plan_versions(
         groups.setdefault(versions[key].run_id or key, []).append(versions[key])
     still = {versions[key].run_id for key in stays}
     items = (_version_item(group, keep, still) for group in groups.values())
-    return Plan(
+    return DeletionPlan(
         tuple(items),
         {f"models:/{name}/{number}": stays[name, number] for name, number in sorted(stays)},
     )
@@ -157,10 +157,10 @@ def _add_copied(
             stays[key] = f"needed by {by}"
 
 
-def _version_item(group: Sequence[KnownVersion], keep: int, still: set[str]) -> Item:
+def _version_item(group: Sequence[KnownVersion], keep: int, still: set[str]) -> DeletionItem:
     run_id = group[0].run_id
     names = ", ".join(sorted({version.name for version in group}))
-    return Item(
+    return DeletionItem(
         VERSION,
         ", ".join(version.uri for version in group),
         f"older than the {keep} newest of {names}",
@@ -169,7 +169,7 @@ def _version_item(group: Sequence[KnownVersion], keep: int, still: set[str]) -> 
     )
 
 
-def why_protected(
+def protection_reason(
     version: KnownVersion, used: Mapping[str, str], targets: Mapping[Key, str]
 ) -> str | None:
     """Return why a version stays whatever its age; None if nothing protects it.
@@ -219,13 +219,13 @@ def _add_needed(
     while waiting:
         needing = versions[waiting.pop()]
         needed = [
-            _key(needing.tags.get(POINTS_AT, "")),
+            _key(needing.tags.get(SOURCE_VERSION, "")),
             _key(needing.tags.get(PRUNED_FROM, "")),
             _key(pruned.get(needing.run_id, "")),
         ]
         sharing = [*by_run.get(needing.run_id, ()), *by_run.get(needing.model_id, ())]
         # a pointer owns nothing
-        needed += [other for other in sharing if POINTS_AT not in versions[other].tags]
+        needed += [other for other in sharing if SOURCE_VERSION not in versions[other].tags]
         for key in filter(None, needed):
             if key in versions and key not in stays:
                 stays[key] = f"needed by {needing.uri}"
@@ -245,7 +245,7 @@ def plan_ended(
     *,
     days: float,
     now_ms: int,
-) -> Plan:
+) -> DeletionPlan:
     """Plan the deletion of FAILED runs, and of KILLED ones that ended more than `days` ago, without
     a version.
 
@@ -273,8 +273,10 @@ def plan_ended(
                 if run.run_id in here
                 else run.status
             )
-            items.append(Item(FAILED, f"run {run.run_id} ({run.name})", why, run_ids=(run.run_id,)))
-    return Plan(tuple(items), kept)
+            items.append(
+                DeletionItem(FAILED, f"run {run.run_id} ({run.name})", why, run_ids=(run.run_id,))
+            )
+    return DeletionPlan(tuple(items), kept)
 
 
 def plan_studies(
@@ -283,7 +285,7 @@ def plan_studies(
     running: Sequence[KnownRun],
     days: float,
     now_ms: int,
-) -> Plan:
+) -> DeletionPlan:
     """Studies that ended more than `days` ago, with their trials, but for those whose best settings
     train takes.
     """
@@ -319,8 +321,8 @@ def plan_studies(
             number = len(of_study.get(study.run_id, ()))
             run_ids = (*of_study.get(study.run_id, ()), study.run_id)
             why = f"ended {(now_ms - study.ended_ms) / DAY_MS:.0f} days ago, with {number} trials"
-            items.append(Item(STUDY, what, why, run_ids=run_ids))
-    return Plan(tuple(items), kept)
+            items.append(DeletionItem(STUDY, what, why, run_ids=run_ids))
+    return DeletionPlan(tuple(items), kept)
 
 
 def _about(study: KnownRun) -> tuple[str | None, ...]:

@@ -37,7 +37,7 @@ class Monitor(SystemMetricsMonitor):
 
     def publish_metrics(self, metrics: dict[str, float]) -> None:
         """Logs one sample."""
-        self.run.metrics(
+        self.run.log_metrics(
             {self._metrics_prefix + name: value for name, value in metrics.items()},
             self._logging_step,
         )
@@ -46,7 +46,7 @@ class Monitor(SystemMetricsMonitor):
             monitor.clear_metrics()
 
 
-def start_monitor(run: Run) -> Monitor:
+def start_system_metrics(run: Run) -> Monitor:
     """Begins to log what the run takes of the machine; `finish` ends it."""
     logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
     monitor = Monitor(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -14,17 +14,16 @@ from mlflow.entities import Run as Entity
 from eyevsai.core.errors import UserError
 from eyevsai.store.backend import iter_pages, list_experiments
 from eyevsai.store.run_dir import RunDir, finish_deletions
-from eyevsai.tracking.ended import sync
-from eyevsai.tracking.lifetime import ENDED_BY, RESUMED
-from eyevsai.tracking.operations import Carrier
-from eyevsai.tracking.process import has_died
+from eyevsai.tracking.finished_runs import flush_run
+from eyevsai.tracking.liveness import is_stale
+from eyevsai.tracking.run_lifecycle import RESUMED, TERMINATION_REASON
 
 log = logging.getLogger("eyevsai")
 
-SETTLED_AFTER_S, PATIENCE_S = 10.0, 2.0
+DELETE_STUBS_AFTER_S, PATIENCE_S = 10.0, 2.0
 
 
-def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) -> list[str]:
+def reap_stale_runs(tracking_uri: str, state_root: Path) -> list[str]:
     """Ends the RUNNING runs of dead processes of this host as FAILED and returns their ids.
 
     What such a process left in its spool is carried out first: it may have ended in good order.
@@ -37,29 +36,29 @@ def sweep(tracking_uri: str, state_root: Path, carriers: Mapping[str, Carrier]) 
     finish_deletions(state_root)
     swept = []
     for stub in _search(client, f"attributes.status = 'FINISHED' and tags.job = '{RESUMED}'"):
-        if time.time() - stub.info.end_time / 1000 > SETTLED_AFTER_S:
+        if time.time() - stub.info.end_time / 1000 > DELETE_STUBS_AFTER_S:
             client.delete_run(stub.info.run_id)
     here = f"tags.host = '{platform.node()}'"
     for run in _search(
-        client, f"attributes.status = 'FAILED' and {here} and tags.{ENDED_BY} LIKE 'SIG%'"
+        client, f"attributes.status = 'FAILED' and {here} and tags.{TERMINATION_REASON} LIKE 'SIG%'"
     ):
         now = client.get_run(run.info.run_id)  # somebody may have just begun to go on with it
-        if now.info.status == "FAILED" and ENDED_BY in now.data.tags:
+        if now.info.status == "FAILED" and TERMINATION_REASON in now.data.tags:
             client.set_terminated(run.info.run_id, "KILLED", run.info.end_time)
     for run in _search(client, f"attributes.status = 'RUNNING' and {here}"):
         run_id, folder = run.info.run_id, RunDir(state_root, run.info.run_id)
-        if not has_died(run.data.tags.get("process", ""), folder):
+        if not is_stale(run.data.tags.get("process", ""), folder):
             continue
         if folder.path.is_dir():
             try:
-                sync(tracking_uri, folder, carriers, PATIENCE_S)
+                flush_run(tracking_uri, folder, PATIENCE_S)
             except (
                 UserError
             ):  # somebody has just begun to go on with it, or the store refused what it left
                 continue
         if client.get_run(run_id).info.status != "RUNNING":
             continue
-        client.set_tag(run_id, ENDED_BY, "sweep: its process died without a word")
+        client.set_tag(run_id, TERMINATION_REASON, "sweep: its process died without a word")
         client.set_terminated(run_id, "FAILED")
         swept.append(run_id)
         hint = f" Go on with --resume {run_id}." if folder.checkpoints.is_dir() else ""

@@ -1,5 +1,6 @@
-"""The operations of a spool: each leaves the same behind whether it is carried out once or
-twice.
+"""Handlers of the write queue: one per kind of operation.
+
+A handler leaves the same behind whether it is applied once or twice.
 """
 
 from __future__ import annotations
@@ -20,16 +21,39 @@ from mlflow.entities import (
     RunTag,
 )
 
-from eyevsai.store.run_dir import MODEL_ID, REJECTED, RunDir
-from eyevsai.tracking.marks import mark_model
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import ModelName
+from eyevsai.registry.entities import tag_if_exists
+from eyevsai.registry.registration import register
+from eyevsai.store.run_dir import MODEL_ID, REJECTED, VERSION_URI, RunDir
+from eyevsai.tracking.owner_marks import mark_model
 
 PARAMS_PER_CALL = 100
 ERROR_LENGTH = 500  # of what a tag says of a failure
 FILES, MODEL_FILES = "files", "model_files"  # where in a run folder they wait
 
-Carrier = Callable[[MlflowClient, RunDir, dict[str, Any]], None]
+Handler = Callable[[MlflowClient, RunDir, dict[str, Any]], None]
+HANDLERS: dict[str, Handler] = {}  # by the kind of the operation
 
 
+def handler(kind: str) -> Callable[[Handler], Handler]:
+    """Register a function as the handler of the operations of one kind."""
+
+    def register_handler(function: Handler) -> Handler:
+        HANDLERS[kind] = function
+        return function
+
+    return register_handler
+
+
+def apply_operation(
+    client: MlflowClient, folder: RunDir, kind: str, arguments: dict[str, Any]
+) -> None:
+    """Apply one operation of the write queue of a run."""
+    HANDLERS[kind](client, folder, arguments)
+
+
+@handler("params")
 def log_params(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Logs settings, except those that `mlflow run` logged already as it was given them."""
     there = client.get_run(folder.run_id).data.params
@@ -38,6 +62,7 @@ def log_params(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) 
         client.log_batch(folder.run_id, params=new[start : start + PARAMS_PER_CALL])
 
 
+@handler("tags")
 def set_tags(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Sets tags of the run."""
     client.log_batch(
@@ -45,6 +70,7 @@ def set_tags(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) ->
     )
 
 
+@handler("metrics")
 def log_metrics(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Logs one row; a point of the same time, step and value is one point to MLflow."""
     time_ms, step = arguments["time_ms"], arguments["step"]
@@ -54,6 +80,7 @@ def log_metrics(client: MlflowClient, folder: RunDir, arguments: dict[str, Any])
     )
 
 
+@handler("file")
 def log_file(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Uploads a file of the run folder as an artifact."""
     client.log_artifact(
@@ -61,6 +88,7 @@ def log_file(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) ->
     )
 
 
+@handler("dataset")
 def log_dataset(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Logs what the run learned from as an MLflow dataset input."""
     entity = Dataset(
@@ -75,6 +103,7 @@ def log_dataset(client: MlflowClient, folder: RunDir, arguments: dict[str, Any])
     )
 
 
+@handler("model")
 def log_model(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Uploads the model folder as a logged model of the run and keeps its id."""
     if folder.read(MODEL_ID) is not None:
@@ -96,11 +125,13 @@ def log_model(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -
     folder.write(MODEL_ID, model.model_id)
 
 
+@handler("model_files")
 def log_model_files(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """Uploads more files into a logged model."""
     client.log_model_artifacts(arguments["model_id"], str(folder.path / arguments["folder"]))
 
 
+@handler("end")
 def end_run(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
     """End the run; one whose writes were rejected is never FINISHED."""
     status, rejected = arguments["status"], folder.read(REJECTED)
@@ -112,13 +143,32 @@ def end_run(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> 
     client.set_terminated(folder.run_id, status, arguments["time_ms"])
 
 
-CARRIERS: dict[str, Carrier] = {
-    "params": log_params,
-    "tags": set_tags,
-    "metrics": log_metrics,
-    "file": log_file,
-    "dataset": log_dataset,
-    "model": log_model,
-    "model_files": log_model_files,
-    "end": end_run,
-}
+@handler("version")
+def register_version(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
+    """Register the logged model of a run and keep the URI of its version.
+
+    Raises:
+        UserError: the model was not stored: a version without files would not load.
+    """
+    name, model_id = ModelName(**arguments["name"]), folder.read(MODEL_ID)
+    if model_id is None:
+        raise UserError(
+            f"the model of run {folder.run_id} was not stored, so no version of {name} is "
+            "registered"
+        )
+    uri = register(
+        client.tracking_uri,
+        name,
+        model_id,
+        folder.run_id,
+        arguments["tags"],
+        classes=arguments.get("classes"),
+        class_change=bool(arguments.get("class_change")),
+    )
+    folder.write(VERSION_URI, uri)
+
+
+@handler("version_tags")
+def tag_version(client: MlflowClient, _: RunDir, arguments: dict[str, Any]) -> None:
+    """Set tags of a version, if it still exists."""
+    tag_if_exists(client, arguments["name"], int(arguments["number"]), arguments["tags"])
