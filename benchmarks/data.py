@@ -53,7 +53,7 @@ def speed() -> None:
             dataset = load_dataset(_photos(cache))
             seconds = time.perf_counter() - began
             print(
-                f"{name:<12} {len(dataset.items)} photographs in {seconds:5.2f} s   (limit "
+                f"{name:<12} {len(dataset.samples)} photographs in {seconds:5.2f} s   (limit "
                 f"{limit} s)"
             )
 

@@ -149,8 +149,8 @@ def measure_shallow() -> None:
     from eyevsai.formats.base import ExportSource
     from eyevsai.formats.export import export
     from eyevsai.formats.parity import ReferenceData
-    from eyevsai.jobs.predict import predict
     from eyevsai.models.factory import build, get_family
+    from eyevsai.workflows.predict import predict
 
     dataset = load_union()
     settings = get_family("shallow").variations["svm_hog_lbp"].settings()
@@ -159,7 +159,7 @@ def measure_shallow() -> None:
     learner.fit(data.train, data.valid, lambda epoch, row: None)
     files = [
         str(item.file.path)
-        for item in dataset.items
+        for item in dataset.samples
         if item.file.path.suffix.lower() in (".jpg", ".jpeg")
     ]
     squares = np.stack(

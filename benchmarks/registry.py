@@ -73,13 +73,13 @@ def _write_files(location: str) -> None:
 
 def measure(uri: str) -> None:
     """Prints what each command takes, in a process that has imported what it needs."""
-    from eyevsai.jobs.cleanup import cleanup
-    from eyevsai.jobs.cleanup_plan import make_plan
-    from eyevsai.jobs.promote import promote
-    from eyevsai.jobs.registry import read_status
     from eyevsai.registry import deletion, orphans  # noqa: F401
     from eyevsai.registry.entities import open_registry
     from eyevsai.registry.settings import CleanupSettings, PromoteSettings
+    from eyevsai.workflows.registry.cleanup import cleanup
+    from eyevsai.workflows.registry.cleanup_plan import make_plan
+    from eyevsai.workflows.registry.promote import promote
+    from eyevsai.workflows.registry.status import read_status
 
     client, state_root = open_registry(uri), str(Path.cwd() / "state")
     promote(

@@ -34,9 +34,9 @@ def main() -> None:
             "state_root": f"{folder}/state",
             "n_trials": TRIALS,
         }
-        from eyevsai.jobs.study import compose_tune, open_study
-        from eyevsai.jobs.tune import tune
         from eyevsai.models.factory import build
+        from eyevsai.workflows.tune.study_config import compose_tune, open_study
+        from eyevsai.workflows.tune.tune import tune
 
         config = compose_tune(given)
         tune(config)

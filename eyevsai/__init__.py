@@ -16,22 +16,22 @@ from eyevsai.core.version import VERSION
 if TYPE_CHECKING:
     from eyevsai.api import compare, evaluate, export, train, tune
     from eyevsai.core.errors import JobError, UserError
-    from eyevsai.jobs.compare import Comparison
-    from eyevsai.jobs.evaluate import Evaluated
-    from eyevsai.jobs.export import Exported
-    from eyevsai.jobs.package import Packaged
-    from eyevsai.jobs.train import Trained
-    from eyevsai.jobs.tune import Tuned
     from eyevsai.serving.classifier import Classifier, Prediction
+    from eyevsai.workflows.evaluate.compare import Comparison
+    from eyevsai.workflows.evaluate.evaluate import Evaluated
+    from eyevsai.workflows.export.bundle import Bundled
+    from eyevsai.workflows.export.export import Exported
+    from eyevsai.workflows.train.train import Trained
+    from eyevsai.workflows.tune.tune import Tuned
 
 __version__ = VERSION
 __all__ = [
+    "Bundled",
     "Classifier",
     "Comparison",
     "Evaluated",
     "Exported",
     "JobError",
-    "Packaged",
     "Prediction",
     "Trained",
     "Tuned",
@@ -51,12 +51,12 @@ _LAZY_IMPORTS = {
     "Prediction": "serving.classifier",
     "JobError": "core.errors",
     "UserError": "core.errors",
-    "Trained": "jobs.train",
-    "Tuned": "jobs.tune",
-    "Evaluated": "jobs.evaluate",
-    "Comparison": "jobs.compare",
-    "Exported": "jobs.export",
-    "Packaged": "jobs.package",
+    "Trained": "workflows.train.train",
+    "Tuned": "workflows.tune.tune",
+    "Evaluated": "workflows.evaluate.evaluate",
+    "Comparison": "workflows.evaluate.compare",
+    "Exported": "workflows.export.export",
+    "Bundled": "workflows.export.bundle",
     "train": "api",
     "tune": "api",
     "evaluate": "api",

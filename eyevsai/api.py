@@ -32,12 +32,12 @@ if TYPE_CHECKING:
         TrainKeywords,
         TuneKeywords,
     )
-    from eyevsai.jobs.compare import Comparison
-    from eyevsai.jobs.evaluate import Evaluated
-    from eyevsai.jobs.export import Exported
-    from eyevsai.jobs.package import Packaged
-    from eyevsai.jobs.train import Trained
-    from eyevsai.jobs.tune import Tuned
+    from eyevsai.workflows.evaluate.compare import Comparison
+    from eyevsai.workflows.evaluate.evaluate import Evaluated
+    from eyevsai.workflows.export.bundle import Bundled
+    from eyevsai.workflows.export.export import Exported
+    from eyevsai.workflows.train.train import Trained
+    from eyevsai.workflows.tune.tune import Tuned
 
 
 def train(**settings: Unpack[TrainKeywords]) -> Trained:
@@ -58,15 +58,15 @@ def train(**settings: Unpack[TrainKeywords]) -> Trained:
     """
     with _in_the_callers_process():
         composed = config.compose_train(config.adopt(settings, _settings_of_train(settings)))
-        from eyevsai.jobs.place import find_place
+        from eyevsai.workflows.distributed.rank import rank_from_env
 
-        if find_place() is not None:
+        if rank_from_env() is not None:
             raise UserError(
                 "torchrun started this process as one of several. Call train with devices=N in "
                 "one process "
                 "instead, or let torchrun start the command: torchrun ... -m eyevsai train"
             )
-        from eyevsai.jobs.train import train as job
+        from eyevsai.workflows.train.train import train as job
 
         return job(composed)
 
@@ -87,16 +87,16 @@ def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
         KeyboardInterrupt: after the trial's run ended; the same call goes on with the study.
     """
     with _in_the_callers_process():
-        from eyevsai.jobs.study import compose_tune
+        from eyevsai.workflows.tune.study_config import compose_tune
 
         composed = compose_tune(config.adopt(settings, tune_settings(_settings_of_train(settings))))
-        from eyevsai.jobs.tune import tune as job
+        from eyevsai.workflows.tune.tune import tune as job
 
         return job(composed)
 
 
 def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
-    """Judges a trained model by images that it has not seen, as `eyevsai evaluate` does.
+    """EvaluationData a trained model by images that it has not seen, as `eyevsai evaluate` does.
 
         judged = eyevsai.evaluate(model_uri="models:/digits-deep_v1-standard/1")      # or
         run=trained.run_id judged.figures["accuracy"], judged.figures["accuracy_low"]
@@ -106,7 +106,7 @@ def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
     """
     with _in_the_callers_process():
         composed = config.compose(EvaluateSettings, _take(EvaluateSettings, settings, "evaluate"))
-        from eyevsai.jobs.evaluate import evaluate as job
+        from eyevsai.workflows.evaluate.evaluate import evaluate as job
 
         return job(composed)
 
@@ -122,7 +122,7 @@ def compare(*models: str, page: str | os.PathLike[str] = "comparison.html") -> C
         UserError: a model that cannot be found, was not evaluated, or was judged by other images.
     """
     with _in_the_callers_process():
-        from eyevsai.jobs.compare import compare as job
+        from eyevsai.workflows.evaluate.compare import compare as job
 
         return job(models, Path(page))
 
@@ -130,8 +130,8 @@ def compare(*models: str, page: str | os.PathLike[str] = "comparison.html") -> C
 @overload
 def export(**settings: Unpack[ExportKeywords]) -> list[Exported]: ...
 @overload
-def export(**settings: Unpack[PackageKeywords]) -> Packaged: ...
-def export(**settings: Any) -> list[Exported] | Packaged:
+def export(**settings: Unpack[PackageKeywords]) -> Bundled: ...
+def export(**settings: Any) -> list[Exported] | Bundled:
     """Writes a trained model as files for other runtimes, as `eyevsai export` does; with `package`,
     the best models.
 
@@ -146,10 +146,10 @@ def export(**settings: Any) -> list[Exported] | Packaged:
     with _in_the_callers_process():
         composed = config.compose(ExportSettings, _take(ExportSettings, settings, "export"))
         if composed.package is not None:
-            from eyevsai.jobs.package import package
+            from eyevsai.workflows.export.bundle import bundle
 
-            return package(composed)
-        from eyevsai.jobs.export import export as job
+            return bundle(composed)
+        from eyevsai.workflows.export.export import export as job
 
         return job(composed)
 
@@ -178,10 +178,10 @@ def _in_the_callers_process() -> Iterator[None]:
 
     SIGTERM ends the job first, and is then sent again, to whatever the process had for it.
     """
-    from eyevsai.jobs.signals import outliving_jobs
+    from eyevsai.workflows.shutdown import in_host_process
 
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
-    with logging_to_stderr(), outliving_jobs(), _keeping_threads():
+    with logging_to_stderr(), in_host_process(), _keeping_threads():
         try:
             quiet_mlflow()
             yield

@@ -130,16 +130,16 @@ def train(context: typer.Context, **given: Any) -> None:
     """
     _refuse_extras(context, given)
     composed = config.compose_train(given)
-    from eyevsai.jobs.place import find_place
+    from eyevsai.workflows.distributed.rank import rank_from_env
 
-    place = find_place()
+    place = rank_from_env()
     if place is not None and place.rank > 0:
-        from eyevsai.jobs.follower import follow
+        from eyevsai.workflows.distributed.worker import run_worker
 
-        follow(composed, place)
+        run_worker(composed, place)
         return
     configure_logging()
-    from eyevsai.jobs.train import train as job
+    from eyevsai.workflows.train.train import train as job
 
     done = job(composed, config.take_run_id(), place)
     scores = done.scores
@@ -158,11 +158,11 @@ def tune(context: typer.Context, **given: Any) -> None:
     """
     refuse_flags_of_train(context.args)
     _refuse_extras(context, given)
-    from eyevsai.jobs.study import compose_tune
+    from eyevsai.workflows.tune.study_config import compose_tune
 
     composed = compose_tune(given)
     configure_logging()
-    from eyevsai.jobs.tune import tune as job
+    from eyevsai.workflows.tune.tune import tune as job
 
     done = job(composed, config.take_run_id())
     states = ", ".join(f"{count} {state}" for state, count in done.states.items())
@@ -176,14 +176,14 @@ def tune(context: typer.Context, **given: Any) -> None:
 def work(folder: Path) -> None:
     """Make the call that an engine left in a folder, in a process of its own."""
     configure_logging()
-    from eyevsai.engines.local import work as job
+    from eyevsai.executors.local import run_task as job
 
     raise typer.Exit(job(folder))
 
 
 def list_all(as_json: Json = False, **given: Any) -> None:
     """List families, variations and datasets."""
-    from eyevsai.jobs.inventory import list_inventory
+    from eyevsai.workflows.describe import list_inventory
 
     inventory = list_inventory(_data_root(given))
     if as_json:
@@ -214,8 +214,8 @@ def describe(context: typer.Context, as_json: Json = False, **given: Any) -> Non
     # the family's own defaults, not those that suit the digits
     own = {} if "dataset" in given else {"data": "any"}
     composed = config.compose_train(own | given).model
-    from eyevsai.jobs.describe import describe as job
     from eyevsai.reports.model_card import render_card
+    from eyevsai.workflows.describe import describe as job
 
     described = job(composed, num_classes)
     print(json.dumps(described, indent=2) if as_json else render_card(described))

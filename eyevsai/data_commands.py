@@ -54,9 +54,9 @@ def get(
     """
     settings = config.compose(GetSettings, merge_named(name, given, "dataset"))
     configure_logging()
-    from eyevsai.jobs.get import get_data
+    from eyevsai.workflows.data.download_dataset import download_datasets
 
-    got = get_data(settings, config.take_run_id())
+    got = download_datasets(settings, config.take_run_id())
     if as_json:
         print(json.dumps([part.to_json() for part in got], indent=2, ensure_ascii=False))
         return
@@ -77,7 +77,7 @@ def get(
 
 def check(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
     """Look at every file: bad ones, duplicates, classes. Exit code 1 when files are bad."""
-    from eyevsai.jobs.data import check_data
+    from eyevsai.workflows.data.inspect import check_data
 
     page = Path(pop_settings(CheckPage, given).page)
     found = check_data(_data_settings(folder, given), page)
@@ -114,7 +114,7 @@ def check(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
 
 def stats(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
     """Print images by class and format, sizes and imbalance."""
-    from eyevsai.jobs.data import describe_data
+    from eyevsai.workflows.data.inspect import describe_data
 
     described = describe_data(_data_settings(folder, given))
     if as_json:
@@ -132,7 +132,7 @@ def cache(
     **given: Any,
 ) -> None:
     """Say how large the cache of pixels and features is, or clear it."""
-    from eyevsai.jobs.data import cache_bytes, clear_cache
+    from eyevsai.workflows.data.inspect import cache_bytes, clear_cache
 
     root = Path(config.compose_data(given).cache_root).expanduser()
     if clear:

@@ -14,8 +14,8 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Setting, Settings, list_settings
 from eyevsai.data.catalog import PRESETS
 from eyevsai.data.settings import GetSettings
-from eyevsai.engines.settings import EngineSettings, TrainAllSettings
 from eyevsai.evaluation.settings import EvaluateSettings
+from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.reports.settings import ReportSettings
@@ -47,7 +47,7 @@ def tune_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
     return (
         *(setting for setting in settings if setting.name not in config.OF_TRAIN),
         *list_settings(TuneSettings),
-        *list_settings(EngineSettings),
+        *list_settings(ExecutorSettings),
     )
 
 

@@ -67,8 +67,8 @@ def doctor(
 ) -> None:
     """Check the environment and say what to mend."""
     configure_logging()
-    from eyevsai.jobs import doctor as job
-    from eyevsai.jobs.doctor import examine, relocate_store
+    from eyevsai.workflows.system import doctor as job
+    from eyevsai.workflows.system.doctor import relocate_store, run_checks
 
     if adopt:
         print(job.adopt())
@@ -78,7 +78,9 @@ def doctor(
             f"{done.paths} paths lead from {done.before} to {done.after} now; the store before "
             f"is {done.backup}"
         )
-    findings = examine(Path(config.compose_data(given).data_root).expanduser(), create_store=init)
+    findings = run_checks(
+        Path(config.compose_data(given).data_root).expanduser(), create_store=init
+    )
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
@@ -104,7 +106,7 @@ def install(
     """Print the pip command that brings what a family or an extra needs, or run it; without a name,
     list the extras.
     """
-    from eyevsai.jobs import install as job
+    from eyevsai.workflows.system import install as job
 
     if not names:
         for extra in job.list_extras():
@@ -143,7 +145,7 @@ def ui(
 
     Where a server keeps the store, it is that server's page which is opened.
     """
-    from eyevsai.jobs import ui as job
+    from eyevsai.workflows.system import ui as job
 
     port = pop_settings(UiSettings, given).port
     configure_logging()
@@ -169,7 +171,7 @@ def ui(
 
 def sync(as_json: Json = False, **given: Any) -> None:
     """Tell the store what runs could not while it was away. Exit code 3 when something is left."""
-    from eyevsai.jobs.sync import sync_all
+    from eyevsai.workflows.system.sync import sync_all
 
     configure_logging()
     left = sync_all(Path(config.compose_run(given).state_root).expanduser())

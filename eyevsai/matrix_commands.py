@@ -11,7 +11,7 @@ import typer
 from eyevsai import config
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import Setting, list_settings
-from eyevsai.engines.settings import EngineSettings, TrainAllSettings
+from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
 from eyevsai.flags import Json, where_to_view, with_flags
 from eyevsai.model_commands import report
 from eyevsai.models.factory import FAMILIES, get_family
@@ -49,15 +49,15 @@ def train_all(as_json: Json = False, **given: Any) -> None:
     if matrix.generate_reports_only:
         _report(matrix, as_json)
         return
-    from eyevsai.jobs.train_all import compose_train_all
+    from eyevsai.workflows.sweep.train_all import compose_train_all
 
     composed = compose_train_all(given)
     configure_logging()
-    from eyevsai.jobs.train_all import train_all as job
+    from eyevsai.workflows.sweep.train_all import train_all as job
 
     done = job(composed, config.take_run_id())
     models = {
-        **done.before,
+        **done.cached,
         **{name: status.value["model_uri"] for name, status in done.jobs.items()},
     }
     if as_json:
@@ -73,7 +73,7 @@ def train_all(as_json: Json = False, **given: Any) -> None:
     for uri in models.values():
         print(uri)
     print(
-        f"{len(done.jobs)} trained, {len(done.before)} there before, in {done.seconds:.0f} s\n"
+        f"{len(done.jobs)} trained, {len(done.cached)} there before, in {done.seconds:.0f} s\n"
         f"run {done.run_id}; {where_to_view()}"
     )
 
@@ -90,7 +90,7 @@ def _settings() -> tuple[Setting, ...]:
     families = [
         form.settings for family in FAMILIES for form in get_family(family).variations.values()
     ]
-    own = (*list_settings(TrainAllSettings), *list_settings(EngineSettings))
+    own = (*list_settings(TrainAllSettings), *list_settings(ExecutorSettings))
     found = {setting.name: setting for setting in own}
     for setting in (
         *config.shared_settings(),

@@ -33,15 +33,15 @@ def evaluate(as_json: Json = False, **given: Any) -> None:
     """
     settings = config.compose(EvaluateSettings, given)
     configure_logging()
-    from eyevsai.jobs.evaluate import evaluate as job
+    from eyevsai.workflows.evaluate.evaluate import evaluate as job
 
     done = job(settings, config.take_run_id())
     if as_json:
         print(json.dumps(vars(done), indent=2))
         return
-    found = done.figures
+    found = done.metrics
     print(
-        f"{done.subject} on {done.images} images of {done.dataset}\n"
+        f"{done.model} on {done.images} images of {done.dataset}\n"
         f"accuracy {found['accuracy']:.4f} ({found['accuracy_low']:.4f} to "
         f"{found['accuracy_high']:.4f}), "
         f"loss {found['loss']:.4f}, calibration error {found['ece']:.4f}\n"
@@ -64,7 +64,7 @@ def compare(
     """
     page = Path(config.compose(ComparisonPage, given).page)
     configure_logging()
-    from eyevsai.jobs.compare import compare as job
+    from eyevsai.workflows.evaluate.compare import compare as job
 
     found = job(models, page)
     if as_json:
@@ -85,14 +85,14 @@ def export(as_json: Json = False, **given: Any) -> None:
     if settings.package is not None:
         _package(settings, as_json)
         return
-    from eyevsai.jobs.export import export as job
+    from eyevsai.workflows.export.export import export as job
 
     done = job(settings, config.take_run_id())
     if as_json:
         print(json.dumps([each.to_json() for each in done], indent=2))
         return
     for each in done:
-        figures = ", ".join(f"{name} {value:.3g}" for name, value in each.verdict.metrics.items())
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in each.parity.metrics.items())
         print(
             f"{each.format}: {each.uri}, {each.size_bytes / 1e6:.1f} MB, in {each.seconds:.0f} "
             f"s\n  {figures}"
@@ -100,9 +100,9 @@ def export(as_json: Json = False, **given: Any) -> None:
 
 
 def _package(settings: ExportSettings, as_json: bool) -> None:
-    from eyevsai.jobs.package import package
+    from eyevsai.workflows.export.bundle import bundle
 
-    done = package(settings, config.take_run_id())
+    done = bundle(settings, config.take_run_id())
     if as_json:
         print(json.dumps({**vars(done), "folder": str(done.folder)}, indent=2))
         return
@@ -131,7 +131,7 @@ def predict(
     """
     settings = config.compose(PredictSettings, given)
     configure_logging()
-    from eyevsai.jobs.predict import predict as job
+    from eyevsai.workflows.predict import predict as job
 
     bad = 0
     for each in job(model, images, settings.top_k, settings.threshold, trusted=settings.trusted):
@@ -150,7 +150,7 @@ def report(as_json: Json = False, **given: Any) -> None:
     """
     settings = config.compose(ReportSettings, given)
     configure_logging()
-    from eyevsai.jobs.report import report as job
+    from eyevsai.workflows.report.report import report as job
 
     done = job(settings, config.take_run_id())
     if as_json:

@@ -16,8 +16,8 @@ from typing import Any
 
 from eyevsai import config
 from eyevsai.core.settings import Choice, Setting, list_settings
-from eyevsai.engines.settings import EngineSettings
 from eyevsai.evaluation.settings import EvaluateSettings
+from eyevsai.executors.settings import ExecutorSettings
 from eyevsai.flags import entry_points
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.base import Family
@@ -98,7 +98,7 @@ def render_keywords() -> str:
     own = [setting for setting in train if setting.name in config.OF_TRAIN]
     trials = [setting for setting in train if setting.name not in config.OF_TRAIN]
     export = [setting for setting in list_settings(ExportSettings) if setting.name != "package"]
-    tune = [*list_settings(TuneSettings), *list_settings(EngineSettings)]
+    tune = [*list_settings(TuneSettings), *list_settings(ExecutorSettings)]
     return KEYWORDS + "".join(
         [
             _keywords("TrialKeywords", "What trials and trainings have in common.", trials),

@@ -57,7 +57,7 @@ def promote(registered: Promoted = None, as_json: Json = False, **given: Any) ->
     """Give Production or Staging to a version, once it has passed what the policy asks."""
     settings = config.compose(PromoteSettings, merge_named(registered, given, "name"))
     configure_logging()
-    from eyevsai.jobs.promote import promote as job
+    from eyevsai.workflows.registry.promote import promote as job
 
     _print_promoted(job(settings, config.take_run_id()), as_json)
 
@@ -67,7 +67,7 @@ def rollback(name: Name, reason: Reason = None, as_json: Json = False, **given: 
     load.
     """
     configure_logging()
-    from eyevsai.jobs.promote import rollback as job
+    from eyevsai.workflows.registry.promote import rollback as job
 
     _print_promoted(job(name, reason, _state_root(given)), as_json)
 
@@ -95,7 +95,7 @@ def cleanup(as_json: Json = False, **given: Any) -> None:
     """
     settings = config.compose(CleanupSettings, given)
     configure_logging()
-    from eyevsai.jobs.cleanup import cleanup as job
+    from eyevsai.workflows.registry.cleanup import cleanup as job
 
     done = job(settings, lambda plan: _agree(settings, plan, as_json), config.take_run_id())
     if as_json:
@@ -143,7 +143,7 @@ def status(
     disagrees.
     """
     configure_logging()
-    from eyevsai.jobs.registry import read_status
+    from eyevsai.workflows.registry.status import read_status
 
     found = read_status(name)
     if as_json:
@@ -169,13 +169,13 @@ def log(
     Production then.
     """
     configure_logging()
-    from eyevsai.jobs.registry import held_at, read_entries
+    from eyevsai.workflows.registry.status import read_entries, version_at
 
     entries = read_entries(name)
     if at is not None:
         held = [
             {"since": since.isoformat(timespec="seconds"), "version": version}
-            for since, version in held_at(entries, at)
+            for since, version in version_at(entries, at)
         ]
         print(json.dumps(held, indent=2) if as_json else _held(name, at, held))
         return
@@ -220,7 +220,7 @@ def best(
     the best.
     """
     configure_logging()
-    from eyevsai.jobs.registry import find_best, promote_best
+    from eyevsai.workflows.registry.ranking import find_best, promote_best
 
     if make:
         settings = {"policy": None, "force": False, "class_change": False, "reason": None} | given
@@ -242,7 +242,7 @@ def best(
 def settle(name: Name, **given: Any) -> None:
     """Lead aliases and stages after what was set by hand in MLflow's UI."""
     configure_logging()
-    from eyevsai.jobs.promote import settle as job
+    from eyevsai.workflows.registry.promote import reconcile as job
 
     print("\n".join(job(name, _state_root(given))) or f"Nothing of {name} disagrees.")
 
@@ -263,7 +263,7 @@ def _pin(
     name: str, version: int, reason: str | None, given: dict[str, Any], *, pinned: bool
 ) -> None:
     configure_logging()
-    from eyevsai.jobs.promote import pin as job
+    from eyevsai.workflows.registry.promote import pin as job
 
     job(name, version, _state_root(given), pinned=pinned, reason=reason)
 
@@ -275,7 +275,7 @@ def import_registry(
     are left out.
     """
     configure_logging()
-    from eyevsai.jobs.import_registry import import_registry as job
+    from eyevsai.workflows.registry.import_legacy import import_legacy_registry as job
 
     done = job(Path(path))
     if as_json:

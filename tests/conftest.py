@@ -289,14 +289,14 @@ def eyevsai_process(workplace: Path) -> Eyevsai:
 @pytest.fixture
 def jobs_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have train-all make its jobs' calls in this process."""
-    from eyevsai.engines import engine
-    from eyevsai.jobs import train_all
+    from eyevsai.executors import base
+    from eyevsai.workflows.sweep import train_all
     from tests.in_process_engine import InProcessEngine
 
     monkeypatch.setattr(
-        train_all, "make_engine", lambda settings, at_once: InProcessEngine(at_once)
+        train_all, "make_executor", lambda settings, at_once: InProcessEngine(at_once)
     )
-    monkeypatch.setattr(engine, "POLL_S", 0.01)
+    monkeypatch.setattr(base, "POLL_S", 0.01)
 
 
 @pytest.fixture

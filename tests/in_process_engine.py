@@ -6,27 +6,27 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from eyevsai.engines.engine import Engine, Job, State, Status, Task, make_call
-from eyevsai.engines.local import LOG
+from eyevsai.executors.base import Executor, State, Status, Task, TaskHandle, run_call
+from eyevsai.executors.local import LOG
 
 
-class InProcessEngine(Engine):
-    """Takes the place of LocalEngine, whose processes have tests of their own in
+class InProcessEngine(Executor):
+    """Takes the place of LocalExecutor, whose processes have tests of their own in
     tests/unit/test_engines.py.
     """
 
-    def begin(self, task: Task, folder: Path) -> Job:
-        """Make the call, and keep its output as LocalEngine does."""
+    def begin(self, task: Task, folder: Path) -> TaskHandle:
+        """Make the call, and keep its output as LocalExecutor does."""
         folder.mkdir(parents=True, exist_ok=True)
         with (
             open(folder / LOG, "w", encoding="utf-8") as log,
             redirect_stdout(log),
             redirect_stderr(log),
         ):
-            return _Done(task, make_call(task.call, task.given))
+            return _Done(task, run_call(task.call, task.given))
 
 
-class _Done(Job):
+class _Done(TaskHandle):
     """A task that has ended."""
 
     def __init__(self, task: Task, result: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ class Dataset:
         return tuple(self.curated.classes)
 
     @property
-    def items(self) -> Sequence[Sample]:
+    def samples(self) -> Sequence[Sample]:
         """The images in use, sorted by name."""
         return self.curated.samples
 
@@ -130,7 +130,7 @@ class Dataset:
         """The class of each image of one split."""
         return [
             item.label
-            for item, name in zip(self.items, self.split_names, strict=True)
+            for item, name in zip(self.samples, self.split_names, strict=True)
             if name == split
         ]
 
@@ -138,7 +138,7 @@ class Dataset:
         """Split, class, name and SHA-256 of each image, a line each, with tabs between."""
         lines = [
             f"{split}\t{item.label}\t{item.name}\t{item.record.digest}\n"
-            for item, split in zip(self.items, self.split_names, strict=True)
+            for item, split in zip(self.samples, self.split_names, strict=True)
         ]
         return "split\tclass\timage\tsha256\n" + "".join(lines)
 
@@ -153,7 +153,7 @@ class Dataset:
         Raises:
             UserError: an image that does not decode, or a cache that cannot be written.
         """
-        return Data(self, load_pixels(self.cache, self.items, self.fingerprint, preprocessing))
+        return Data(self, load_pixels(self.cache, self.samples, self.fingerprint, preprocessing))
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Data:
         rows = [row for row, split in enumerate(self.dataset.split_names) if split == name]
         number = {label: index for index, label in enumerate(self.dataset.classes)}
         labels = torch.tensor(
-            [number[self.dataset.items[row].label] for row in rows], dtype=torch.int64
+            [number[self.dataset.samples[row].label] for row in rows], dtype=torch.int64
         )
         return Split(self.pixels, rows, labels, self.dataset.cache)
 

@@ -28,7 +28,7 @@ def render_summary_page(
     )
     environment.filters["uri"] = encode_png
     environment.filters["part"] = lambda text: quote(str(text), safe="")
-    page: str = environment.get_template("overview_page.html").render(
+    page: str = environment.get_template("summary_page.html").render(
         models=sorted(models, key=lambda model: ranking_key(model.version)),
         summary=summary,
         address=address,

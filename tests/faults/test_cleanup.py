@@ -25,7 +25,6 @@ from mlflow.tracking._model_registry.client import ModelRegistryClient
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.names import ModelName
-from eyevsai.jobs.cleanup import cleanup
 from eyevsai.registry import artifacts, deletion
 from eyevsai.registry.entities import logged_model_of, open_registry, read_models
 from eyevsai.registry.registration import register
@@ -33,6 +32,7 @@ from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.stages import DELETING, assign_stage
 from eyevsai.store.backend import open_store
 from eyevsai.store.run_dir import RunDir
+from eyevsai.workflows.registry.cleanup import cleanup
 from tests.conftest import ROOT, copy_store, create_database, move_paths, once
 from tests.faults.test_store import Server
 from tests.invoke import invoke, restored_process

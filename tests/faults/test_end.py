@@ -19,12 +19,12 @@ import psutil
 import pytest
 
 from eyevsai.core.errors import TerminationRequested
-from eyevsai.jobs import signals
-from eyevsai.jobs.signals import ending_with_mlflow_run, ending_with_parent, stopping
 from eyevsai.store.run_dir import RunDir
 from eyevsai.tracking.liveness import describe_process, is_stale
 from eyevsai.tracking.stale_runs import reap_stale_runs
 from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.workflows import shutdown
+from eyevsai.workflows.shutdown import ending_with_mlflow_run, ending_with_parent, handling_signals
 from tests.faults.runs import Place
 from tests.forks import join_forks, start_fork
 
@@ -141,11 +141,11 @@ def test_job_ends_when_its_parent_dies(
     if middle == 0:
         parent, words = os.getpid(), ["python", "-m", "mlflow", "run", "."]
         monkeypatch.setattr(
-            signals, "_words", lambda process: words if process.pid == parent else []
+            shutdown, "_words", lambda process: words if process.pid == parent else []
         )
         if os.fork() == 0:
             try:
-                with stopping(), ending():
+                with handling_signals(), ending():
                     os.write(writing, b"started ")
                     time.sleep(20)
             except TerminationRequested:

@@ -142,7 +142,7 @@ def test_every_path_sees_one_identical_picture(tmp_path: Path) -> None:
     trained_on = dataset.open(preprocessing).pixels
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), ("a", "b"), 0)
     classifier = make_classifier(learner)
-    for row, item in enumerate(dataset.items):
+    for row, item in enumerate(dataset.samples):
         if item.label == "b":
             continue
         path = item.file.path

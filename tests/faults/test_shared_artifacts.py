@@ -32,9 +32,6 @@ from mlflow import MlflowClient
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.names import ModelName
-from eyevsai.jobs.cleanup import cleanup
-from eyevsai.jobs.doctor import adopt
-from eyevsai.jobs.promote import promote, rollback
 from eyevsai.models.serialization import check_weights
 from eyevsai.registry.entities import KnownVersion, read_models
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
@@ -43,6 +40,9 @@ from eyevsai.store.backend import open_store
 from eyevsai.tracking.owner_marks import mark_run
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.run_lifecycle import start_run
+from eyevsai.workflows.registry.cleanup import cleanup
+from eyevsai.workflows.registry.promote import promote, rollback
+from eyevsai.workflows.system.doctor import adopt
 from tests.conftest import TRAINED, copy_store, create_database
 from tests.mlflow_gc import collect_garbage
 

@@ -14,11 +14,11 @@ import eyevsai
 from eyevsai import api_types
 from eyevsai.evaluation.significance import Difference, Interval
 from eyevsai.formats.parity import ParityResult
-from eyevsai.jobs.compare import Compared, Pair
+from eyevsai.workflows.evaluate.compare import ComparedModel, Pair
 from tests.conftest import ROOT
 
 HERE = Path(__file__).parent
-PARTS = (Compared, Pair, Difference, Interval, ParityResult)  # of results
+PARTS = (ComparedModel, Pair, Difference, Interval, ParityResult)  # of results
 
 
 def describe_api() -> dict[str, Any]:

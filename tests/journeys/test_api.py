@@ -96,7 +96,7 @@ def test_a_program_does_what_commands_do(
     (exported,) = export(
         model_uri=str(first.model_uri), format="onnx", output=workplace / "exports", parity_images=9
     )
-    assert exported.verdict.failures == []
+    assert exported.parity.failures == []
     picture = next(stripes.glob("wide/*.png"))
     for uri in (str(first.model_uri), f"runs:/{first.run_id}/exports/onnx"):
         assert load(uri).predict(picture).probability == pytest.approx(

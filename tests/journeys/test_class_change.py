@@ -192,8 +192,8 @@ def test_other_classes_reach_production_by_consent_only(
 
 def test_a_run_that_is_resumed_takes_the_consent_that_is_given_now(workplace: Path) -> None:
     from eyevsai.config import compose_train
-    from eyevsai.jobs.resume import restore_config
     from eyevsai.store.run_dir import CONFIG, RunDir
+    from eyevsai.workflows.train.resume import restore_config
 
     folder = RunDir(workplace / "state", "0" * 32)
     folder.path.mkdir(parents=True)

@@ -87,7 +87,7 @@ def test_entry_point_evaluates_on_the_test_split(
     dataset = load_dataset(DataSettings(data=str(images), cache_root=run.data.params["cache_root"]))
     items = [
         item
-        for item, split in zip(dataset.items, dataset.split_names, strict=True)
+        for item, split in zip(dataset.samples, dataset.split_names, strict=True)
         if split == "test"
     ]
     model = package.load(f"models:/{run.data.tags['version'].removeprefix('models:/')}")

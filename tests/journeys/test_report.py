@@ -18,12 +18,12 @@ from mlflow import MlflowClient
 
 import eyevsai as package
 from eyevsai.core.errors import UserError
-from eyevsai.jobs.candidates import read_candidates
-from eyevsai.jobs.opening import start_job
-from eyevsai.jobs.report import write_reports
-from eyevsai.jobs.signals import JobStop
 from eyevsai.reports.game_backend import read_schema
 from eyevsai.reports.settings import ReportSettings
+from eyevsai.workflows.job_context import start_job
+from eyevsai.workflows.report.collect import read_model_versions
+from eyevsai.workflows.report.report import write_reports
+from eyevsai.workflows.shutdown import ShutdownHandler
 from tests.conftest import Eyevsai, copy_store, copy_trained, draw_image, once, write_images
 from tests.invoke import invoke
 from tests.original import make_record, write_registry
@@ -243,7 +243,9 @@ def test_versions_of_production_and_of_other_names(eyevsai: Eyevsai, workplace: 
         "it is the only one",
     )
     by_number = {
-        each.number: each for each in read_candidates(str(client.tracking_uri)) if each.key == DEEP
+        each.number: each
+        for each in read_model_versions(str(client.tracking_uri))
+        if each.key == DEEP
     }
     assert set(by_number) == {1, 2}
     eyevsai("report")
@@ -280,7 +282,7 @@ def test_another_jobs_run_takes_the_files(workplace: Path, tmp_path: Path) -> No
     uri = str(MlflowClient().tracking_uri)
     settings = ReportSettings(models="shallow", output=str(tmp_path / "deep" / "out"))
     with start_job(
-        JobStop(), uri, "parent", {"job": "train_all"}, tmp_path / "state", given=None
+        ShutdownHandler(), uri, "parent", {"job": "train_all"}, tmp_path / "state", given=None
     ) as run:
         done = write_reports(settings, uri, run)
     logged = {
@@ -344,7 +346,7 @@ class Noon(datetime):
 def test_reports_of_the_same_second_stand_side_by_side(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eyevsai.jobs import report
+    from eyevsai.workflows.report import report
 
     monkeypatch.setattr(report, "datetime", Noon)
     uri, out = str(MlflowClient().tracking_uri), tmp_path / "out"

@@ -18,14 +18,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from torch import Tensor
 
-from eyevsai.engines import engine
-from eyevsai.engines.engine import Job, State, Status, Task
-from eyevsai.engines.engines import make_engine
-from eyevsai.engines.local import LocalEngine
-from eyevsai.engines.settings import EngineSettings
-from eyevsai.jobs import train_all
+from eyevsai.executors import base
+from eyevsai.executors.base import State, Status, Task, TaskHandle
+from eyevsai.executors.factory import make_executor
+from eyevsai.executors.local import LocalExecutor
+from eyevsai.executors.settings import ExecutorSettings
 from eyevsai.models.deep_v1.network import Block
 from eyevsai.store.tags import PARENT
+from eyevsai.workflows.sweep import train_all
 from tests.conftest import ROOT, Eyevsai
 from tests.in_process_engine import InProcessEngine
 from tests.journeys.conftest import MlflowRun
@@ -142,7 +142,7 @@ def test_train_all_trains_in_a_process(eyevsai: Eyevsai, workplace: Path, data: 
     assert "epoch 1 of 1" in (logs / "stripes-deep_v1-standard.txt").read_text()
 
 
-class Hanging(Job):
+class Hanging(TaskHandle):
     """A job that goes on until it is asked to end."""
 
     asked = False
@@ -171,7 +171,7 @@ class HangingEngine(InProcessEngine):
         super().__init__(at_once)
         self.tasks: list[Task] = []
 
-    def begin(self, task: Task, folder: Path) -> Job:
+    def begin(self, task: Task, folder: Path) -> TaskHandle:
         self.tasks.append(task)
         return Hanging(task) if "residual" in task.name else super().begin(task, folder)
 
@@ -182,13 +182,13 @@ def test_job_that_hangs_is_ended_and_leaves_the_others(
 ) -> None:
     made: list[HangingEngine] = []
 
-    def make(settings: EngineSettings, at_once: int) -> HangingEngine:
-        assert type(make_engine(settings, at_once)) is LocalEngine
+    def make(settings: ExecutorSettings, at_once: int) -> HangingEngine:
+        assert type(make_executor(settings, at_once)) is LocalExecutor
         made.append(HangingEngine(at_once))
         return made[-1]
 
-    monkeypatch.setattr(train_all, "make_engine", make)
-    monkeypatch.setattr(engine, "POLL_S", 0.01)
+    monkeypatch.setattr(train_all, "make_executor", make)
+    monkeypatch.setattr(base, "POLL_S", 0.01)
     command = (
         "train-all",
         "--models",
@@ -217,7 +217,7 @@ def test_job_that_hangs_is_ended_and_leaves_the_others(
     assert "- stripes-deep_v1-residual: took longer than 75 s" in failed.stderr
     assert "Traceback" not in failed.stderr
     (used,) = made
-    assert used.at_once == 2
+    assert used.max_workers == 2
     assert {(task.timeout_s, task.cpus) for task in used.tasks} == {(75.0, 3)}
     assert {run.data.tags["variation"] for run in runs("train")} == {"standard"}
     (parent,) = MlflowClient().search_runs(["0"], "tags.job = 'train_all'")

@@ -64,14 +64,14 @@ MUTANTS = [
     ),
     Mutant(
         "5: SIGTERM exits with 143",
-        "eyevsai/jobs/signals.py",
+        "eyevsai/workflows/shutdown.py",
         "self.requested = TerminationRequested() if number == signal.SIGTERM else "
         "KeyboardInterrupt()",
         "self.requested = KeyboardInterrupt()",
     ),
     Mutant(
         "5: a step that hangs does not hold up the end",
-        "eyevsai/jobs/signals.py",
+        "eyevsai/workflows/shutdown.py",
         "self.timer_.start()",
         "pass",
     ),
@@ -135,8 +135,8 @@ MUTANTS = [
     ),
     Mutant(
         "15: failed jobs of train-all are named",
-        "eyevsai/jobs/train_all.py",
-        "_refuse_failures(jobs, len(config.cells))",
+        "eyevsai/workflows/sweep/train_all.py",
+        "_raise_failures(jobs, len(config.cells))",
         "pass",
     ),
     Mutant(
@@ -207,7 +207,7 @@ MUTANTS = [
     ),
     Mutant(
         "flags go before a study's settings",
-        "eyevsai/jobs/tuned.py",
+        "eyevsai/workflows/train/tuned_settings.py",
         "if key in known and key not in config.given}",
         "if key in known}",
     ),
@@ -262,15 +262,15 @@ MUTANTS = [
     ),
     Mutant(
         "promotion: a policy's limits hold",
-        "eyevsai/jobs/gate.py",
+        "eyevsai/workflows/registry/checks.py",
         'return Check(name, value <= limit, f"{name} is {said}" if value <= limit else f"{uri} '
         'takes {said}.")',
         'return Check(name, True, f"{name} is {said}")',
     ),
     Mutant(
         "promotion: a refused version stays where it is",
-        "eyevsai/jobs/promote.py",
-        "_refuse(verdict, settings, version.uri)",
+        "eyevsai/workflows/registry/promote.py",
+        "_check_allowed(verdict, settings, version.uri)",
         "pass",
     ),
     Mutant(
@@ -281,7 +281,7 @@ MUTANTS = [
     ),
     Mutant(
         "train-all: a model that is done is not trained again",
-        "eyevsai/jobs/train_all.py",
+        "eyevsai/workflows/sweep/train_all.py",
         "if before.version and not any(left.values()):",
         "if False:",
     ),
@@ -293,7 +293,7 @@ MUTANTS = [
     ),
     Mutant(
         "a job's processes end with it",
-        "eyevsai/engines/local.py",
+        "eyevsai/executors/local.py",
         "self.kill()  # what it started",
         "pass",
     ),

@@ -45,7 +45,7 @@ def test_every_bad_file_is_named_once_and_left_out(
         "set/b/torn.png",
     ]
     assert all(bad["reason"] for bad in report["bad"])
-    assert len(dataset.items) == 60
+    assert len(dataset.samples) == 60
     assert {
         path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.*")
     } == before
@@ -60,7 +60,7 @@ def test_too_many_bad_files_are_refused_before_training(tmp_path: Path) -> None:
         UserError, match=r"2 of 22 images.*--max-bad-fraction 0\.05(.|\n)*bad1\.png"
     ):
         load_dataset(settings(folder, tmp_path))
-    assert len(load_dataset(settings(folder, tmp_path, max_bad_fraction=0.1)).items) == 20
+    assert len(load_dataset(settings(folder, tmp_path, max_bad_fraction=0.1)).samples) == 20
 
 
 def test_all_files_bad(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from mlflow import MlflowClient
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
-from eyevsai.jobs.classes import check_classes
 from eyevsai.registry.classes import (
     MODEL_TAG,
     VERSION_TAG,
@@ -28,6 +27,7 @@ from eyevsai.registry.entities import find_model
 from eyevsai.registry.registration import register
 from eyevsai.store.tags import CLASSES_SHA256
 from eyevsai.tracking.search import find_study
+from eyevsai.workflows.registry.class_lists import check_classes
 
 NAME = ModelName("birds", "deep_v1", "standard")
 LISTS = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=12)

@@ -13,9 +13,9 @@ import pytest
 
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError
-from eyevsai.engines import local
-from eyevsai.engines.engine import POLL_S, State, Status, Task
-from eyevsai.engines.local import LOG, LocalEngine
+from eyevsai.executors import local
+from eyevsai.executors.base import POLL_S, State, Status, Task
+from eyevsai.executors.local import LOG, LocalExecutor
 from tests.conftest import ROOT
 
 CALLS = "tests.unit.calls"
@@ -24,13 +24,13 @@ CALLS = "tests.unit.calls"
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr("eyevsai.engines.engine.POLL_S", POLL_S / 5)
+    monkeypatch.setattr("eyevsai.executors.base.POLL_S", POLL_S / 5)
 
 
 def run(
     folder: Path, *tasks: Task, at_once: int = 4, stop: CancellationToken | None = None
 ) -> dict[str, Status]:
-    return LocalEngine(at_once).run(tasks, folder, lambda _: None, stop or CancellationToken())
+    return LocalExecutor(at_once).run(tasks, folder, lambda _: None, stop or CancellationToken())
 
 
 def task(name: str, function: str, timeout_s: float | None = None, **given: Any) -> Task:
@@ -64,7 +64,7 @@ def test_jobs_are_told_apart_by_their_ends_and_are_no_more_than_asked_for(tmp_pa
         task("parent", "leave_child", seconds=60),
         task("four", "double", number=2),
     ]
-    ended = LocalEngine(2).run(tasks, tmp_path, watch, CancellationToken())
+    ended = LocalExecutor(2).run(tasks, tmp_path, watch, CancellationToken())
     assert max(most) == 2
     assert (ended["two"].value, ended["four"].value) == (2, 4)
     assert {
@@ -82,7 +82,7 @@ def test_jobs_are_told_apart_by_their_ends_and_are_no_more_than_asked_for(tmp_pa
 def test_a_job_that_takes_too_long_is_ended_with_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pids, look = tmp_path / "pids", local._Process.look
+    pids, look = tmp_path / "pids", local._Process.poll
 
     def look_later(process: local._Process) -> Status:
         """As if its time were up once it has begun."""
@@ -90,8 +90,8 @@ def test_a_job_that_takes_too_long_is_ended_with_what_it_started(
         began = pids.exists() and pids.read_text()
         return replace(status, seconds=status.seconds + 600) if began else status
 
-    monkeypatch.setattr(local._Process, "look", look_later)
-    monkeypatch.setattr("eyevsai.engines.engine.ENDING_S", 1.0)
+    monkeypatch.setattr(local._Process, "poll", look_later)
+    monkeypatch.setattr("eyevsai.executors.base.TERMINATE_S", 1.0)
     slow = task("slow", "sleep", timeout_s=500.0, seconds=900, file=str(pids), deaf=True)
     ended = run(tmp_path, slow, task("quick", "double", number=1))
     assert (ended["slow"].state, ended["slow"].reason) == (State.FAILED, "took longer than 500 s")
@@ -107,7 +107,7 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
             stop.requested = KeyboardInterrupt()
 
     with pytest.raises(KeyboardInterrupt):
-        LocalEngine(1).run(
+        LocalExecutor(1).run(
             [task("slow", "sleep", seconds=60, file=str(pids))], tmp_path, watch, stop
         )
     assert are_gone(*map(int, pids.read_text().split()))
@@ -121,7 +121,7 @@ def test_what_is_raised_while_watching_ends_all(tmp_path: Path) -> None:
             raise JobError("the store is gone")
 
     with pytest.raises(JobError, match="the store is gone"):
-        LocalEngine(1).run(
+        LocalExecutor(1).run(
             [task("slow", "sleep", seconds=60, file=str(pids))],
             tmp_path,
             watch,

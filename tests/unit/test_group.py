@@ -20,7 +20,6 @@ from eyevsai.core.errors import TerminationRequested, UserError
 from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from eyevsai.jobs.place import Place, compare_basis, find_place, take_size
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.training.batches import Batches, MicroBatch
@@ -28,6 +27,12 @@ from eyevsai.training.checkpoint import Checkpoint
 from eyevsai.training.device import check_devices
 from eyevsai.training.process_group import SINGLE_PROCESS, SingleProcess, current_group
 from eyevsai.training.strategy import TrainingStrategy
+from eyevsai.workflows.distributed.rank import (
+    RankInfo,
+    compare_fingerprints,
+    rank_from_env,
+    set_world_size,
+)
 from tests.conftest import find_port, write_images
 from tests.forks import join_forks, start_fork
 
@@ -77,7 +82,7 @@ def fit(
 
 def take_part(rank: int, port: int, data: Data, out: Path) -> None:
     """Do all that ranks do together, as one of two, and write down what it has in the end."""
-    place = Place(rank, 2, rank, 2, "127.0.0.1", port, keeps_store=rank == 0)
+    place = RankInfo(rank, 2, rank, 2, "127.0.0.1", port, hosts_store=rank == 0)
     place.join(compose_train({"threads": 1}), place.open_store(), str)
     group = current_group()
     tensors = {f"end.{name}": tensor for name, tensor in fit(data, SETTINGS).items()}
@@ -222,29 +227,29 @@ def test_more_devices_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_rank_with_other_things_is_refused() -> None:
-    compare_basis({"data": "a", "code": "b"}, {"data": "a", "code": "b"})
+    compare_fingerprints({"data": "a", "code": "b"}, {"data": "a", "code": "b"})
     with pytest.raises(UserError, match="other data and weights than rank 0"):
-        compare_basis(
+        compare_fingerprints(
             {"data": "a", "code": "b", "weights": "c"}, {"data": "x", "code": "b", "weights": "d"}
         )
 
 
 def test_places_are_read_as_torchrun_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Place(0, 1, 0, 1, "", 0, keeps_store=True).variables():
+    for name in RankInfo(0, 1, 0, 1, "", 0, hosts_store=True).environment():
         monkeypatch.delenv(name, raising=False)
-    assert find_place() is None
-    place = Place(3, 4, 1, 2, "10.0.0.1", 29500, keeps_store=False)
-    for name, value in place.variables().items():
+    assert rank_from_env() is None
+    place = RankInfo(3, 4, 1, 2, "10.0.0.1", 29500, hosts_store=False)
+    for name, value in place.environment().items():
         monkeypatch.setenv(name, value)
-    assert find_place() == place
-    assert not place.is_left_behind
-    assert replace(place, launcher=os.getpid()).is_left_behind  # one's parent is never oneself
+    assert rank_from_env() == place
+    assert not place.is_orphaned
+    assert replace(place, launcher=os.getpid()).is_orphaned  # one's parent is never oneself
     config = compose_train({})
-    assert take_size(config, place).flat()["devices"] == 4
-    assert take_size(config, None) is config
+    assert set_world_size(config, place).flat()["devices"] == 4
+    assert set_world_size(config, None) is config
     with pytest.raises(UserError, match="--devices 2, but torchrun started 4 processes"):
-        take_size(compose_train({"devices": 2}), place)
+        set_world_size(compose_train({"devices": 2}), place)
     with pytest.raises(UserError, match="shallow is no network"):
-        take_size(compose_train({"model": "shallow"}), place)
+        set_world_size(compose_train({"model": "shallow"}), place)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert find_place() is None
+    assert rank_from_env() is None

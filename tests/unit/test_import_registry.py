@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
-from eyevsai.jobs.records import LeftOut, parse_record, read_records
+from eyevsai.workflows.registry.legacy_records import (
+    RejectedRecord,
+    parse_record,
+    read_legacy_records,
+)
 from tests.original import make_record, write_registry
 
 
@@ -163,7 +167,7 @@ def test_a_bad_record_is_named_and_the_others_are_taken(name: str, tmp_path: Pat
     path = write_registry(
         tmp_path / "registry.json", make_record(1), make_record(2, **changed), make_record(3)
     )
-    records, (left_out,) = read_records(path)
+    records, (left_out,) = read_legacy_records(path)
     assert [record.model_id for record in records] == ["model_000000000001", "model_000000000003"]
     assert left_out.record == "model_000000000002"
     assert reason in left_out.reason
@@ -173,15 +177,15 @@ def test_missing_fields_are_named_together(tmp_path: Path) -> None:
     (tmp_path / "registry.json").write_text(
         '{"models": {"bare": {"model_id": "bare", "dataset": "pets"}, "none": 7}}'
     )
-    records, left_out = read_records(tmp_path / "registry.json")
+    records, left_out = read_legacy_records(tmp_path / "registry.json")
     assert records == []
     assert left_out == [
-        LeftOut(
+        RejectedRecord(
             "bare",
             "lacks model_type, variation, version, registered_at, training_status, "
             "best_validation_accuracy, training_time_seconds",
         ),
-        LeftOut("none", "is 7, not an object"),
+        RejectedRecord("none", "is 7, not an object"),
     ]
 
 
@@ -194,10 +198,10 @@ def test_of_two_records_with_one_id_none_is_guessed(key: str, tmp_path: Path) ->
     ]
     written = ", ".join(f"{json.dumps(key)}: {json.dumps(content)}" for key, content in pairs)
     (tmp_path / "registry.json").write_text(f'{{"models": {{{written}}}}}')
-    records, left_out = read_records(tmp_path / "registry.json")
+    records, left_out = read_legacy_records(tmp_path / "registry.json")
     assert [record.model_id for record in records] == ["model_000000000003"]
     reason = "is the model_id of 2 records: leave the right one in the file"
-    assert left_out == [LeftOut("model_000000000001", reason)]
+    assert left_out == [RejectedRecord("model_000000000001", reason)]
 
 
 @pytest.mark.parametrize(
@@ -214,25 +218,25 @@ def test_of_two_records_with_one_id_none_is_guessed(key: str, tmp_path: Path) ->
 def test_a_file_that_is_no_registry_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "registry.json").write_bytes(content)
     with pytest.raises(UserError, match=r"registry\.json is n.*training_registry\.json") as caught:
-        read_records(tmp_path / "registry.json")
+        read_legacy_records(tmp_path / "registry.json")
     assert reason in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no file .*missing\.json"):
-        read_records(tmp_path / "missing.json")
+        read_legacy_records(tmp_path / "missing.json")
     with pytest.raises(UserError, match="Is a directory"):
-        read_records(tmp_path)
+        read_legacy_records(tmp_path)
 
 
 def test_an_empty_registry_holds_nothing(tmp_path: Path) -> None:
-    assert read_records(write_registry(tmp_path / "registry.json")) == ([], [])
+    assert read_legacy_records(write_registry(tmp_path / "registry.json")) == ([], [])
 
 
 def test_a_registry_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     path = write_registry(tmp_path / "registry.json", make_record(1))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert len(read_records(path)[0]) == 1
+    assert len(read_legacy_records(path)[0]) == 1
 
 
 VALUES = st.recursive(
@@ -251,7 +255,7 @@ def test_whatever_stands_in_a_field_the_other_records_are_read(
 ) -> None:
     models = {"a": make_record(1), "b": make_record(2, **{field: value})}
     (tmp_path / "registry.json").write_text(json.dumps({"models": models}))
-    records, left_out = read_records(tmp_path / "registry.json")
+    records, left_out = read_legacy_records(tmp_path / "registry.json")
     assert len(records) + len(left_out) == 2
     assert records[0].model_id == "model_000000000001"
     for record in records:
@@ -267,4 +271,4 @@ def test_whatever_stands_in_a_field_the_other_records_are_read(
 def test_any_json_is_a_registry_or_refused(tmp_path: Path, content: Any) -> None:
     (tmp_path / "registry.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="is no registry"):
-        read_records(tmp_path / "registry.json")
+        read_legacy_records(tmp_path / "registry.json")

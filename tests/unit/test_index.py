@@ -60,7 +60,7 @@ def test_unions_are_composed_when_read_and_keep_colliding_classes_apart(tmp_path
     assert combined.classes == ("cat", "harp", "pug (pets)", "pug (street_foods)", "taco", "tuba")
     everything = load_dataset(DataSettings(dataset="combined_all", data_root=str(tmp_path)))
     assert len(everything.classes) == 8
-    assert len(everything.items) == 25
+    assert len(everything.samples) == 25
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_digits_are_written_once(cache_root: Path) -> None:
     folder = find_source(DataSettings(cache_root=str(cache_root))).parts["digits"]
     stamp = folder.stat().st_mtime_ns
     dataset = load_dataset(DataSettings(cache_root=str(cache_root)))
-    assert (len(dataset.items), dataset.classes) == (1797, tuple("0123456789"))
+    assert (len(dataset.samples), dataset.classes) == (1797, tuple("0123456789"))
     assert folder.stat().st_mtime_ns == stamp
 
 
@@ -119,7 +119,7 @@ def test_groups_stay_in_one_split(tmp_path: Path) -> None:
     )
     dataset = load_dataset(given)
     splits: dict[str | None, set[str]] = {}
-    for item, split in zip(dataset.items, dataset.split_names, strict=True):
+    for item, split in zip(dataset.samples, dataset.split_names, strict=True):
         splits.setdefault(item.file.group, set()).add(split)
     assert len(splits) == 12
     assert all(len(found) == 1 for found in splits.values())

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from eyevsai.core.errors import UserError
-from eyevsai.engines.settings import TrainAllSettings
-from eyevsai.jobs.matrix import Cell, compose_cells, find_recipes
-from eyevsai.jobs.train_all import compose_train_all
+from eyevsai.executors.settings import TrainAllSettings
 from eyevsai.matrix_commands import settings_of_command
 from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.store.backend import open_store
+from eyevsai.workflows.sweep.grid import SweepJob, compose_jobs, fingerprint_jobs
+from eyevsai.workflows.sweep.train_all import compose_train_all
 from tests.conftest import write_images
 
 
@@ -25,8 +25,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def cells(datasets: str | None = None, models: str | None = None, **given: Any) -> list[Cell]:
-    return compose_cells(TrainAllSettings(datasets=datasets, models=models), given)
+def cells(datasets: str | None = None, models: str | None = None, **given: Any) -> list[SweepJob]:
+    return compose_jobs(TrainAllSettings(datasets=datasets, models=models), given)
 
 
 def test_a_matrix_is_models_times_variations_times_datasets(root: Path) -> None:
@@ -103,10 +103,10 @@ def test_folders_whose_models_would_have_one_name_are_refused(root: Path) -> Non
 
 def test_a_recipe_follows_settings_and_data_but_not_places(root: Path, workplace: Path) -> None:
     def recipe(trials: int = 0, **given: Any) -> str:
-        (found,) = find_recipes(
+        (found,) = fingerprint_jobs(
             cells("pets", "deep_v1/standard", **given), trials, open_store()
         ).values()
-        return found.checksum
+        return found.digest
 
     first = recipe()
     # there is no study

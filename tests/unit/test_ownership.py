@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from eyevsai.jobs.doctor import adopt
 from eyevsai.registry.artifacts import Artifacts
 from eyevsai.registry.deletion import Deletion
 from eyevsai.registry.orphans import plan_orphans
@@ -22,6 +21,7 @@ from eyevsai.store import identity, ownership
 from eyevsai.store.identity import adopt_store, ensure_store_id, read_store_id
 from eyevsai.store.ownership import MARK, is_owned, write_mark
 from eyevsai.tracking.owner_marks import mark_model, mark_run
+from eyevsai.workflows.system.doctor import adopt
 
 
 def open_client(path: Path) -> MlflowClient:

@@ -28,7 +28,7 @@ def test_the_cache_holds_what_decoding_and_resizing_give(tmp_path: Path) -> None
     dataset = load_dataset(settings(folder, tmp_path / "cache"))
     preprocessing = Preprocessing(32)
     data = dataset.open(preprocessing)
-    for row, item in enumerate(dataset.items):
+    for row, item in enumerate(dataset.samples):
         expected = preprocessing.resize(torch.from_numpy(decode(item.file.path))[None])[0]
         assert torch.equal(data.pixels.image(row), expected)
     assert len(data.train) + len(data.valid) + len(data.test) == 10
@@ -38,7 +38,7 @@ def test_a_second_reading_opens_no_image(tmp_path: Path, monkeypatch: pytest.Mon
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
     dataset = load_dataset(settings(folder, tmp_path / "cache"))
     first = dataset.open(Preprocessing(32)).pixels.image(0)
-    for item in dataset.items:
+    for item in dataset.samples:
         item.file.path.unlink()
     assert torch.equal(dataset.open(Preprocessing(32)).pixels.image(0), first)
 

@@ -11,10 +11,10 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.names import ModelName
-from eyevsai.jobs.candidates import read_candidates, report_models
 from eyevsai.registry.audit_log import MODEL, REFUSED, AuditEntry, previous_version, recording_audit
 from eyevsai.registry.registration import check_name
 from eyevsai.registry.stages import assign_stage
+from eyevsai.workflows.report.collect import read_model_versions, report_models
 
 
 def test_two_datasets_that_are_written_alike_are_told_apart(workplace: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_promotion_that_was_interrupted_is_no_refusal(workplace: Path) -> None
     client.create_model_version(name, str(workplace), client.create_run("0").info.run_id)
 
     def objections() -> str:
-        (found,) = read_candidates(uri)
+        (found,) = read_model_versions(uri)
         return "; ".join(found.failed_checks)
 
     # before the gate answered: Ctrl-C, a kill, an outage
@@ -101,7 +101,7 @@ def register(
 def classes_of(*datasets: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     """What each reported version knows, and what the newest one of its dataset does."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    everything = read_candidates(uri)
+    everything = read_model_versions(uri)
     models = report_models(
         uri, [each for each in everything if each.dataset in datasets], everything
     )

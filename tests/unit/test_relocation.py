@@ -7,9 +7,9 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.core.errors import UserError
-from eyevsai.jobs.doctor import examine
 from eyevsai.store.backend import open_store
 from eyevsai.store.relocate import find_original_dir, relocate
+from eyevsai.workflows.system.doctor import run_checks
 
 
 def make_project(folder: Path, template: Path) -> str:
@@ -46,7 +46,7 @@ def test_a_moved_project_is_mended_after_a_copy(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
     assert any(
         "--relocate" in finding.text
-        for finding in examine(tmp_path, create_store=False)
+        for finding in run_checks(tmp_path, create_store=False)
         if not finding.ok
     )
     with pytest.raises(

@@ -23,7 +23,6 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose_listed
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
-from eyevsai.jobs.opening import log_input
 from eyevsai.models.factory import FAMILIES, get_family, select_models
 from eyevsai.reports.difficulty import LEVELS, is_scored, split_levels
 from eyevsai.reports.game_backend import build_game_report, describe_dataset, read_schema
@@ -36,6 +35,7 @@ from eyevsai.reports.summary_plots import plot_summary
 from eyevsai.store.run_dir import HEARTBEAT
 from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.run_metrics import RunMetrics, read_columns, read_run_metrics, read_runs
+from eyevsai.workflows.job_context import log_input
 from tests.conftest import write_images
 
 NOW = "2026-03-03T12:00:00+00:00"
@@ -178,7 +178,10 @@ def test_the_schema_refuses_what_a_backend_cannot_use() -> None:
             {"exports": {"onnx": replace(PASSED["onnx"], is_missing=True, folder=None)}},
             "as onnx are gone",
         ),
-        ({"objections": ("the gate did not let it through",)}, "the gate did not let it through"),
+        (
+            {"failed_checks": ("the gate did not let it through",)},
+            "the gate did not let it through",
+        ),
     ],
 )
 def test_each_fact_that_keeps_a_model_from_deployment_is_said(
@@ -229,7 +232,7 @@ def test_production_then_test_then_valid_accuracy_choose_a_version() -> None:
 
 def test_tables_hold_every_version_and_no_nan() -> None:
     other = replace(
-        CANDIDATE, number=2, metrics=finite({"best/accuracy": math.nan, "lr": 0.1}), took_s=None
+        CANDIDATE, number=2, metrics=finite({"best/accuracy": math.nan, "lr": 0.1}), duration_s=None
     )
     rows = list_versions([other, CANDIDATE], [READY])
     first, second = csv.DictReader(write_csv(rows).splitlines())

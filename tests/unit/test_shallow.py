@@ -125,7 +125,7 @@ def test_images_are_described_once_for_all_estimators(
     def refuse(learner: ShallowLearner, split: Split) -> torch.Tensor:
         raise AssertionError("images were described again")
 
-    monkeypatch.setattr(ShallowLearner, "_describe", refuse)
+    monkeypatch.setattr(ShallowLearner, "_extract", refuse)
     assert (
         fitted(data, replace(SVM, C=0.01)).temperature_.state_dict()
         != first.temperature_.state_dict()

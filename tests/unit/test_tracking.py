@@ -10,14 +10,14 @@ from mlflow import MlflowClient
 
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested, UserError
-from eyevsai.jobs import signals
-from eyevsai.jobs.signals import JobStop
 from eyevsai.store.run_dir import RunDir, list_run_dirs
 from eyevsai.tracking import finished_runs, run_lifecycle, system_metrics
 from eyevsai.tracking import run as tracked
 from eyevsai.tracking.run import SyncError
 from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.write_queue import WriteQueue
+from eyevsai.workflows import shutdown
+from eyevsai.workflows.shutdown import ShutdownHandler
 
 
 def statuses() -> list[str]:
@@ -51,7 +51,7 @@ def test_a_run_that_the_store_could_not_be_told_is_said_and_told_later(
         assert caught.value.exit_code == 3
     assert statuses() == ["RUNNING"]
     (folder,) = list_run_dirs(workplace / "state")
-    assert finished_runs.flush_run(uri, folder, {}, 10) == 0
+    assert finished_runs.flush_run(uri, folder, 10) == 0
     assert statuses() == ["FINISHED"]
     assert not folder.path.exists()
     assert MlflowClient().get_run(folder.run_id).data.metrics["loss"] == 1.0
@@ -67,18 +67,18 @@ def test_entries_of_another_store_are_kept(workplace: Path) -> None:
     folder = RunDir(workplace / "state", "ab" * 16)
     folder.path.mkdir(parents=True)
     WriteQueue(folder.path, lambda kind, arguments: None).append("tags", values={"a": "b"})
-    assert finished_runs.flush_run(os.environ["MLFLOW_TRACKING_URI"], folder, {}, 5) == 1
+    assert finished_runs.flush_run(os.environ["MLFLOW_TRACKING_URI"], folder, 5) == 1
 
 
 def test_a_wish_to_end_that_comes_while_a_run_ends_does_not_tear_it(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = JobStop()
+    stop = ShutdownHandler()
 
     def ask(self: WriteQueue, kind: str, **arguments: object) -> None:
         if kind == "end":
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(signals.threading, "Timer", lambda *_: MagicTimer())
+                patch.setattr(shutdown.threading, "Timer", lambda *_: MagicTimer())
                 stop.handle(signal.SIGTERM, None)  # raises at once where nothing defers it
         append(self, kind, **arguments)
 

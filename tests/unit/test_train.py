@@ -8,8 +8,8 @@ import pytest
 from eyevsai.config import compose_train
 from eyevsai.core.errors import UserError
 from eyevsai.data.parallel import IMPORTING
-from eyevsai.jobs import opening
-from eyevsai.jobs import train as module
+from eyevsai.workflows import job_context
+from eyevsai.workflows.train import train as module
 
 
 @pytest.mark.parametrize("given", [{}, {"resume": "auto"}])
@@ -30,7 +30,7 @@ def test_the_store_is_opened_when_nothing_is_being_imported(
     # as long as nobody waits for it
     monkeypatch.setattr(module, "import_module", lambda name: joined.wait(60))
     monkeypatch.setattr(threading.Thread, "join", note_join)
-    monkeypatch.setattr(opening, "open_store", open_store)
+    monkeypatch.setattr(job_context, "open_store", open_store)
     with pytest.raises(UserError, match="opened"):
         module.train(
             compose_train({"data": str(stripes), "image_size": 32, "batch_size": 8, **given})

@@ -13,11 +13,17 @@ from mlflow import MlflowClient
 from eyevsai.config import compose_train
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
-from eyevsai.jobs.tuned import UNCHANGED, describe_tuned, find_objections, spell_changes, use_tuned
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.models.transfer.settings import TransferSettings
 from eyevsai.store.uris import find_store
+from eyevsai.workflows.train.tuned_settings import (
+    UNCHANGED,
+    describe_tuned,
+    find_objections,
+    spell_changes,
+    use_tuned,
+)
 
 NAME = ModelName("pets", "deep_v1", "standard")
 DEFAULTS = {"trial": 0, "state": "complete", "accuracy": 0.74, "epochs": 70}

@@ -1,0 +1,115 @@
+"""Processes of this machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from eyevsai.executors.base import Executor, State, Status, Task, TaskHandle, run_call
+
+log = logging.getLogger("eyevsai")
+
+TASK, RESULT, LOG = "task.json", "result.json", "log.txt"
+
+
+class LocalExecutor(Executor):
+    """Processes, each the first of a session, so that whatever it started ends with it."""
+
+    def __init__(self, max_workers: int, *, quiet: bool = True) -> None:
+        super().__init__(max_workers)
+        self.quiet = quiet
+
+    def submit(self, task: Task, folder: Path) -> TaskHandle:
+        """See `Engine.begin`. A quiet process says what it says into its folder."""
+        return _Process(task, folder, quiet=self.quiet)
+
+
+class _Process(TaskHandle):
+    """A task in its process. Its folder has what is asked, what was said, and what came of it."""
+
+    def __init__(self, task: Task, folder: Path, *, quiet: bool) -> None:
+        super().__init__(task)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RESULT).unlink(missing_ok=True)
+        (folder / TASK).write_text(
+            json.dumps({"call": task.call, "given": dict(task.given)}), encoding="utf-8"
+        )
+        self.folder, self.began_at = folder, time.monotonic()
+        log.debug(
+            "%s begins in a process of its own, which says what it does in %s",
+            task.name,
+            folder / LOG,
+        )
+        with open(folder / LOG, "w", encoding="utf-8") as said:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "eyevsai", "work", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=said if quiet else None,
+                stderr=said if quiet else None,
+                env={**os.environ, "OMP_NUM_THREADS": str(task.cpus)},
+                start_new_session=True,
+            )
+
+    def poll(self) -> Status:
+        """See `Job.look`."""
+        seconds = time.monotonic() - self.began_at
+        if self.process.poll() is None:
+            return Status(State.RUNNING, seconds)
+        self.kill()  # what it started
+        result = self._read_result()
+        if "value" in result:
+            return Status(State.DONE, seconds, result["value"])
+        return Status(State.FAILED, seconds, reason=result.get("reason") or self._describe_end())
+
+    def terminate(self) -> None:
+        """See `Job.terminate`."""
+        self.process.terminate()
+
+    def kill(self) -> None:
+        """See `Job.kill`."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def wait(self, seconds: float) -> None:
+        """See `Job.wait`."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+
+    def _read_result(self) -> dict[str, Any]:
+        try:
+            result: dict[str, Any] = json.loads((self.folder / RESULT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return result
+
+    def _describe_end(self) -> str:
+        code = self.process.returncode
+        how = (
+            f"was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended with exit code {code}"
+        )
+        said = (self.folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(said) if line.strip()), "")
+        return f"{how}; it last said: {last[:300]}" if last else how
+
+
+def run_task(folder: Path) -> int:
+    """Makes the call that a task's folder describes and leaves there what came of it; returns the
+    exit code.
+    """
+    task = json.loads((folder / TASK).read_text(encoding="utf-8"))
+    result = run_call(task["call"], task["given"])
+    new = folder / f"{RESULT}.new"
+    new.write_text(json.dumps(result), encoding="utf-8")
+    new.replace(folder / RESULT)
+    return 0 if "value" in result else 1

@@ -1,0 +1,309 @@
+"""evaluate: what a trained model is worth on images that it has not seen."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from eyevsai.core.errors import UserError
+from eyevsai.core.progress import track
+from eyevsai.core.toml import read_toml
+from eyevsai.data.dataset import Dataset, Split, load_test_folder
+from eyevsai.data.seeding import derive_seed
+from eyevsai.data.settings import DataSettings
+from eyevsai.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from eyevsai.evaluation.metrics import Probabilities
+from eyevsai.evaluation.results import EvaluationResult, before_temperature
+from eyevsai.evaluation.selective import evaluate_threshold, find_threshold
+from eyevsai.evaluation.settings import EvaluateSettings
+from eyevsai.models.learner import Images, Learner
+from eyevsai.workflows.evaluate.log_results import EvaluationLogger
+from eyevsai.workflows.job_context import open_store_and_reap, start_job
+from eyevsai.workflows.shutdown import ending_with_mlflow_run, handling_signals
+from eyevsai.workflows.trained_model import TrainedModel, find_trained_model
+
+log = logging.getLogger("eyevsai")
+
+AT_ONCE = 128  # images between two steps of the progress bar
+LATENCIES = 20  # single predictions of which the median is taken
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation found."""
+
+    model: str
+    run_id: str  # where it is logged
+    dataset: str
+    images: int
+    metrics: dict[str, float]
+    seconds: float
+
+
+def evaluate(
+    settings: EvaluateSettings,
+    run_id: str | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> Evaluated:
+    """EvaluationData a trained model and logs what was found: on its own run; by other data, or
+    if that is gone, on the call's.
+
+    `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags`
+    besides its own.
+
+    Raises:
+        UserError: something a person must mend.
+    """
+    began = time.monotonic()
+    with handling_signals() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+        state_root = Path(settings.state_root).expanduser()
+        tracking_uri = open_store_and_reap(state_root)
+        subject = find_trained_model(tracking_uri, settings.run, settings.model_uri)
+        learner = subject.load()
+        judges = _load_evaluation_data(settings, subject, learner)
+        from eyevsai.tracking.finished_runs import reopen_run
+
+        about = {"job": "evaluate", "subject": subject.run_id, "model_uri": subject.title, **tags}
+        title = f"evaluate {subject.name}"
+        with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
+            judgement = _evaluate(settings, subject, learner, judges)
+            own = settings.data is None
+            findings = EvaluationLogger(
+                judgement,
+                judges.dataset,
+                judges.split,
+                learner,
+                subject.title,
+                subject.weights,
+                own,
+            )
+            there = own and subject.run is not None
+            reopened = (
+                reopen_run(tracking_uri, subject.run_id, state_root) if there else nullcontext(call)
+            )
+            with reopened as run:
+                findings.log_to(run)
+            _tag_version(subject, findings.metrics, own=own)
+            _store_threshold(subject, judgement, settings)
+            call.log_params(
+                {name: value for name, value in vars(settings).items() if value is not None}
+            )
+        figures, dataset = findings.metrics, judges.dataset
+        return Evaluated(
+            subject.title,
+            run.run_id,
+            dataset.name,
+            len(judges.split),
+            figures,
+            time.monotonic() - began,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """Images with the number of the model's class that each shows."""
+
+    dataset: Dataset
+    split: Split
+    valid: Split | None
+
+
+def _load_evaluation_data(
+    settings: EvaluateSettings, subject: TrainedModel, learner: Learner
+) -> EvaluationData:
+    places = {"data_root": settings.data_root, "cache_root": settings.cache_root}
+    if settings.data is None:
+        dataset = subject.load_dataset(**places)
+        data = dataset.open(learner.preprocessing)
+        if not len(data.test):
+            raise UserError(
+                f"The test split of {dataset.name} is empty: the model was trained with "
+                "--test-fraction 0. "
+                "Judge it by other images with --data FOLDER."
+            )
+        return EvaluationData(dataset, data.test, data.valid)
+    cache_root = settings.cache_root or str(subject.config["cache_root"])
+    dataset = load_test_folder(DataSettings(data=settings.data, cache_root=cache_root))
+    shown = sorted({item.label for item in dataset.samples})
+    names = _map_classes(shown, learner.classes, _read_map(settings.map), subject.title)
+    _warn_of_training_images(dataset, subject)
+    whole = dataset.open(learner.preprocessing).test
+    places_kept = [place for place, item in enumerate(dataset.samples) if names[item.label]]
+    labels = whole.labels.new_tensor(
+        [learner.classes.index(names[dataset.samples[place].label]) for place in places_kept]
+    )
+    split = replace(whole, rows=[whole.rows[place] for place in places_kept], labels=labels)
+    return EvaluationData(dataset, split, None)
+
+
+def _read_map(path: str | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    read = read_toml(path, "--map", '"their name" = "the model\'s name"')
+    wrong = [name for name, value in read.items() if not isinstance(value, str)]
+    if wrong:
+        raise UserError(
+            f'--map {path}: {wrong[0]} is no text. It has lines like "their name" = "the '
+            "model's name\"."
+        )
+    return read
+
+
+def _map_classes(
+    theirs: Sequence[str], known: Sequence[str], mapping: Mapping[str, str], title: str
+) -> dict[str, str]:
+    """The model's name of each class of the data; empty for those that are left out."""
+    names = {name: mapping.get(name, name) for name in theirs}
+    if strange := [name for name in mapping if name not in theirs]:
+        raise UserError(f"--map names classes that the data have not: {', '.join(strange[:10])}.")
+    unknown = [name for name, mapped in names.items() if mapped and mapped not in known]
+    if unknown:
+        raise UserError(
+            f"{title} does not know these classes of the data: {', '.join(unknown[:10])}. It knows "
+            f"{', '.join(list(known)[:10])}{', ...' if len(known) > 10 else ''}. Name them with "
+            "--map FILE.toml."
+        )
+    if not any(names.values()):
+        raise UserError("--map leaves all classes of the data out.")
+    if lacking := sorted(set(known) - set(names.values())):
+        log.warning("No image shows %s: figures say nothing of them.", ", ".join(lacking[:10]))
+    return names
+
+
+def _warn_of_training_images(dataset: Dataset, subject: TrainedModel) -> None:
+    """Warns when images are among those that the model was trained on."""
+    table = subject.split_table()
+    if table is None:
+        log.warning(
+            "The list of images that %s was trained on is gone with its run: whether it is "
+            "judged by images "
+            "that it knows cannot be told.",
+            subject.title,
+        )
+        return
+    lines = table.splitlines()[1:]
+    learned = {line.rpartition("\t")[2] for line in lines if line.startswith("train\t")}
+    count = sum(item.record.digest in learned for item in dataset.samples)
+    if count:
+        log.warning(
+            "%d of %d images were in the model's train split: it is judged by what it knows.",
+            count,
+            len(dataset.samples),
+        )
+
+
+def _evaluate(
+    settings: EvaluateSettings, subject: TrainedModel, learner: Learner, judges: EvaluationData
+) -> EvaluationResult:
+    images, labels = judges.split.arrays(), judges.split.labels.numpy()
+    began = time.perf_counter()
+    probabilities = _predict(learner, images, "Predicting")
+    rate = len(images) / (time.perf_counter() - began)
+    selection = None
+    if settings.target_precision is not None and judges.valid is not None:
+        valid = _predict(learner, judges.valid.arrays(), "Predicting valid")
+        threshold = find_threshold(valid, judges.valid.labels.numpy(), settings.target_precision)
+        if threshold is None:
+            raise UserError(
+                f"No confidence makes {settings.target_precision:g} of the valid images right. "
+                "Ask for less with --target-precision."
+            )
+        selection = evaluate_threshold(probabilities, labels, threshold)
+    return EvaluationResult(
+        classes=learner.classes,
+        labels=labels,
+        probabilities=probabilities,
+        uncalibrated=before_temperature(probabilities, learner.temperature),
+        seed=subject.seed,
+        speed=_measure_latency(learner, images) | {"images_per_s": rate},
+        corrupted=_corrupt(settings, subject, learner, images, labels),
+        selection=selection,
+    )
+
+
+def _predict(learner: Learner, images: Images, what: str) -> Probabilities:
+    parts = track(range(0, len(images), AT_ONCE), what, total=len(images), unit=AT_ONCE)
+    return np.concatenate(
+        [learner.predict_proba(images[start : start + AT_ONCE]) for start in parts]
+    )
+
+
+def _measure_latency(learner: Learner, images: Images) -> dict[str, float]:
+    """Milliseconds for a single image, and the most memory that this process has taken so far."""
+    import resource
+    import sys
+
+    took = []
+    for number in range(LATENCIES):
+        image = images[number % len(images)]
+        began = time.perf_counter()
+        learner.predict_proba([image])
+        took.append(1000 * (time.perf_counter() - began))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
+    return {"latency_ms": statistics.median(took), "peak_memory_mib": peak}
+
+
+def _corrupt(
+    settings: EvaluateSettings,
+    subject: TrainedModel,
+    learner: Learner,
+    images: Images,
+    labels: npt.NDArray[np.int64],
+) -> dict[str, list[float]]:
+    """Accuracy by kind of corruption: of the images as they are, then at each severity."""
+    count = min(settings.corruption_images, len(images))
+    if not count:
+        return {}
+    random = np.random.default_rng(derive_seed(subject.seed, "corruptions"))
+    places = np.sort(random.choice(len(images), count, replace=False))
+    some, truth = [images[place] for place in places], labels[places]
+    whole = float((learner.predict_proba(some).argmax(axis=1) == truth).mean())
+    found = {}
+    for kind in track(CORRUPTIONS, "Corrupting", total=len(CORRUPTIONS)):
+        accuracies = [whole]
+        for severity in SEVERITIES:
+            seeds = [
+                derive_seed(subject.seed, "corruptions", kind, severity, place)
+                for place in range(count)
+            ]
+            spoiled = [
+                corrupt(image, kind, severity, seed)
+                for image, seed in zip(some, seeds, strict=True)
+            ]
+            accuracies.append(
+                float((learner.predict_proba(spoiled).argmax(axis=1) == truth).mean())
+            )
+        found[kind] = accuracies
+    return found
+
+
+def _tag_version(subject: TrainedModel, figures: Mapping[str, float], *, own: bool) -> None:
+    """Keeps the accuracy on the model's own test split where the registry is listed."""
+    from eyevsai.registry.versions import TESTED, tag_version
+
+    if own and subject.version is not None:
+        tag_version(subject.tracking_uri, subject.version, {TESTED: f"{figures['accuracy']:.4f}"})
+
+
+def _store_threshold(
+    subject: TrainedModel, judgement: EvaluationResult, settings: EvaluateSettings
+) -> None:
+    from eyevsai.registry.versions import THRESHOLD, tag_version
+
+    if subject.version is None or judgement.selection is None:
+        return
+    threshold = judgement.selection.threshold
+    kept = {THRESHOLD: repr(threshold), "target_precision": settings.target_precision}
+    tag_version(subject.tracking_uri, subject.version, kept)
+    log.info("%s answers from a confidence of %.4f on", subject.version.uri, threshold)

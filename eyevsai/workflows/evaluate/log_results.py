@@ -1,0 +1,175 @@
+"""What an evaluation found, as it is logged: metrics, tables, pictures and a page."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from eyevsai.data.dataset import Dataset, Split
+from eyevsai.data.seeding import derive_seed
+from eyevsai.evaluation.results import EvaluationResult
+from eyevsai.explanation.top_losses import top_losses
+from eyevsai.models.learner import FeatureLearner, Learner, SpatialLearner
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from eyevsai.tracking.run import Run
+
+GRID_SIZE, CAM_SIZE = 24, 12
+TEST_WEIGHTS = "test_weights"  # the tag of an evaluation: the SHA-256 of the weights that it is of
+OWN_SPLIT = (
+    "own_test_split"  # the tag of an evaluation: True if it is by the model's own test split
+)
+PREDICTIONS = "tables/test_predictions.json"
+PREDICTION_COLUMNS = ("image", "sha256", "class", "predicted", "probability")
+
+
+@dataclass(frozen=True)
+class EvaluationLogger:
+    """A judgement with the model and the images that it is about."""
+
+    result: EvaluationResult
+    dataset: Dataset
+    split: Split
+    learner: Learner
+    title: str
+    weights: str  # SHA-256 of the model's weights, by which an evaluation belongs to a version
+    own: bool  # whether the images are the model's own test split
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Every figure by its name."""
+        return self.result.metrics() | {
+            f"importance_{name}": value for name, value in (self.importance or {}).items()
+        }
+
+    @cached_property
+    def importance(self) -> dict[str, float] | None:
+        """How much accuracy falls without each group of features; None for models that have no such
+        groups.
+        """
+        if not isinstance(self.learner, FeatureLearner):
+            return None
+        from eyevsai.explanation.permutation_importance import permutation_importance
+
+        features = self.learner.features(self.split.arrays())
+        return permutation_importance(self.learner, features, self.result.labels, self.result.seed)
+
+    def log_to(self, run: Run) -> None:
+        """Logs everything on a run, under the name of the test split."""
+        from eyevsai.reports.evaluation_page import render_evaluation_page
+
+        judgement, classes = self.result, self.result.classes
+        pictures = self.plots()
+        page = render_evaluation_page(
+            self.title, self.dataset.name, judgement, self.metrics, pictures
+        )
+        run.log_metrics({f"test/{name}": value for name, value in self.metrics.items()})
+        about = {"test_dataset": self.dataset.name, "test_fingerprint": self.fingerprint}
+        run.set_tags(about | {TEST_WEIGHTS: self.weights, OWN_SPLIT: self.own})
+        by_class = [
+            [name, *row.values()]
+            for name, row in zip(classes, judgement.metrics_by_class(), strict=True)
+        ]
+        run.log_table(
+            "tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class
+        )
+        run.log_table(
+            "tables/test_confusions.json",
+            ("class", "predicted", "images"),
+            judgement.most_confused(),
+        )
+        run.log_table(PREDICTIONS, PREDICTION_COLUMNS, self.predictions())
+        for name, figure in pictures.items():
+            run.log_figure(f"pictures/test_{name}.png", figure)
+        run.log_text("test_report.html", page)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the images that judged it and of what they show: two judgements with one can
+        be compared.
+        """
+        shown = zip(self.split.rows, self.result.labels, strict=True)
+        lines = sorted(
+            f"{self.dataset.samples[row].record.digest} {self.result.classes[true]}"
+            for row, true in shown
+        )
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def predictions(self) -> list[list[object]]:
+        """A row for each image: `PREDICTION_COLUMNS`."""
+        judgement = self.result
+        items = [self.dataset.samples[row] for row in self.split.rows]
+        columns = zip(
+            items,
+            judgement.labels,
+            judgement.predicted,
+            judgement.probabilities.max(axis=1),
+            strict=True,
+        )
+        return [
+            [
+                item.name,
+                item.record.digest,
+                judgement.classes[true],
+                judgement.classes[said],
+                float(probability),
+            ]
+            for item, true, said, probability in columns
+        ]
+
+    def plots(self) -> dict[str, Figure]:
+        """Every picture by its name."""
+        from eyevsai.reports import evaluation_plots as draw
+        from eyevsai.reports.plots import plot_confusion_matrix, plot_importance, plot_top_losses
+
+        judgement, classes = self.result, self.result.classes
+        mistakes = top_losses(judgement.probabilities, judgement.labels, GRID_SIZE)
+        images = self.split.arrays([mistake.index for mistake in mistakes])
+        found = {
+            "confusion_matrix": plot_confusion_matrix(judgement.confusion_matrix(), classes),
+            "classes": draw.plot_classes(judgement.metrics_by_class(), classes),
+            "reliability": draw.plot_reliability(
+                judgement.bins(calibrated=False), judgement.bins(calibrated=True)
+            ),
+            "coverage": draw.plot_coverage(judgement),
+            "worst_errors": plot_top_losses(mistakes, images, classes),
+        }
+        if judgement.corrupted:
+            found["corruptions"] = draw.plot_corruptions(judgement.corrupted)
+        if isinstance(self.learner, SpatialLearner):
+            found["grad_cam"] = self._plot_cams(self.learner)
+        if self.importance is not None:
+            found["importance"] = plot_importance(self.importance, "test")
+        return found
+
+    def _plot_cams(self, learner: SpatialLearner) -> Figure:
+        """Half of the sheet shows what was most surely wrong, half images that are drawn by
+        seed.
+        """
+        import numpy as np
+
+        from eyevsai.explanation.grad_cam import grad_cam
+        from eyevsai.reports.evaluation_plots import plot_cams
+
+        judgement = self.result
+        wrong = [
+            mistake.index
+            for mistake in top_losses(judgement.probabilities, judgement.labels, CAM_SIZE // 2)
+        ]
+        others = np.setdiff1d(np.arange(len(self.split)), wrong)
+        drawn = np.random.default_rng(derive_seed(judgement.seed, "grad_cam")).permutation(others)
+        places = [*wrong, *map(int, drawn[: CAM_SIZE - len(wrong)])]
+        images, said = self.split.arrays(places), judgement.predicted[places]
+        crops = [
+            learner.preprocessing.crop(image[None])[0].numpy()
+            for image in self.split.images(places)
+        ]
+        names = [
+            (judgement.classes[one], judgement.classes[true])
+            for one, true in zip(said, judgement.labels[places], strict=True)
+        ]
+        return plot_cams(crops, grad_cam(learner, images, list(map(int, said))), names)

@@ -1,0 +1,180 @@
+"""package: the best model of each dataset, exported and bundled for whoever deploys them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.core.atomic_dir import atomic_output_dir
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.version import VERSION
+from eyevsai.evaluation.metric_names import SCORES
+from eyevsai.formats.settings import ExportSettings
+from eyevsai.workflows.export.export import Exported, ExportPlan, prepare
+from eyevsai.workflows.job_context import open_store_and_reap, start_job
+from eyevsai.workflows.shutdown import ending_with_mlflow_run, handling_signals
+from eyevsai.workflows.trained_model import find_trained_model
+
+if TYPE_CHECKING:
+    from eyevsai.tracking.search import RunInfo
+
+log = logging.getLogger("eyevsai")
+
+INFO, README, PACKAGES = "deployment_info.json", "README.md", "packages"
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """A package that was written."""
+
+    folder: Path
+    run_id: str  # where it is logged
+    models: list[dict[str, Any]]
+
+
+def bundle(settings: ExportSettings, run_id: str | None = None) -> Bundled:
+    """Exports the best models of each dataset, and writes them with what is known of them into one
+    folder.
+
+    `run_id` is the run that `mlflow run` made for this call, if one did.
+
+    Raises:
+        UserError: something a person must mend.
+        JobError: an export does not say what its model says; no package is written.
+    """
+    with handling_signals() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+        state_root, name = Path(settings.state_root).expanduser(), str(settings.package)
+        tracking_uri = open_store_and_reap(state_root)
+        target = Path(settings.output or ".").expanduser() / name
+        if target.exists():
+            raise UserError(
+                f"{target} is there already. Name another --package or --output, or move it away."
+            )
+        with atomic_output_dir(target) as building:
+            leaving = list(_choose(tracking_uri, settings, building))
+            tags, title = {"job": "export", "package": name}, f"package {name}"
+            with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
+                call.log_params(
+                    {name: value for name, value in vars(settings).items() if value is not None}
+                )
+                models = [_describe(run, each, each.export_all(call)) for run, each in leaving]
+                _finish(building, target, models)
+                call.log_artifacts(f"{PACKAGES}/{name}", target)
+        return Bundled(target, call.run_id, models)
+
+
+def _choose(
+    tracking_uri: str, settings: ExportSettings, building: Path
+) -> Iterator[tuple[RunInfo, ExportPlan]]:
+    """The best runs of each dataset whose models can leave; why a better one cannot is said.
+
+    Raises:
+        UserError: there is no model, or none of a dataset's can leave.
+    """
+    from eyevsai.tracking.search import find_trained
+
+    of_datasets: dict[str, list[RunInfo]] = defaultdict(list)
+    for run in find_trained(tracking_uri):
+        if "dataset" in run.tags:
+            of_datasets[run.tags["dataset"]].append(run)
+    if not of_datasets:
+        raise UserError(
+            "No model was trained in this store yet, so there is nothing to package. Train one "
+            "first."
+        )
+    for _, runs in sorted(of_datasets.items()):
+        left, refused = settings.per_dataset, list[UserError]()
+        for run in sorted(runs, key=lambda run: (SCORES.index(run.score[0]), -run.score[1])):
+            if not left:
+                break
+            try:
+                subject = find_trained_model(tracking_uri, run.run_id, None)
+                yield run, prepare(subject, settings, building / subject.folder_name)
+            except UserError as error:
+                log.warning("Left out: %s", error)
+                refused.append(error)
+            else:
+                left -= 1
+        if left == settings.per_dataset:
+            raise refused[-1]
+
+
+def _finish(building: Path, target: Path, models: list[dict[str, Any]]) -> None:
+    try:
+        _write_info(building, target.name, models)
+        building.chmod(0o755)
+        building.rename(target)
+    except OSError as error:
+        raise JobError(
+            f"Cannot write {target}: {error.strerror or error}. The exports are with their runs."
+        ) from error
+
+
+def _describe(run: RunInfo, leaving: ExportPlan, exported: list[Exported]) -> dict[str, Any]:
+    metric, value = run.score
+    learner, place = leaving.source.learner, leaving.subject.folder_name
+    return {
+        "dataset": run.tags["dataset"],
+        "model": learner.family,
+        "variation": learner.variation,
+        "model_uri": leaving.subject.title,
+        "run_id": run.run_id,
+        "metric": metric,
+        "accuracy": value,
+        "classes": list(learner.classes),
+        "input": "N,H,W,3 uint8 RGB of any size",
+        "parameters": learner.num_parameters(),
+        "formats": {
+            each.format: {
+                "folder": f"{place}/{each.format}",
+                "size_bytes": each.size_bytes,
+                "figures": each.parity.metrics,
+            }
+            for each in exported
+        },
+    }
+
+
+def _write_info(folder: Path, name: str, models: list[dict[str, Any]]) -> None:
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    info = {"package": name, "created": made, "eyevsai": VERSION, "models": models}
+    (folder / INFO).write_text(
+        json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    rows = [
+        f"| {model['dataset']} | {model['model']}/{model['variation']} | "
+        f"{model['accuracy']:.4f} ({model['metric']}) | "
+        f"{len(model['classes'])} | "
+        + ", ".join(f"`{each['folder']}`" for each in model["formats"].values())
+        + " |"
+        for model in models
+    ]
+    (folder / README).write_text(
+        "\n".join(
+            [
+                f"# {name}",
+                "",
+                f"Made by eyevsai {VERSION} on {made}. Each folder holds a model, "
+                "`manifest.json` with its "
+                "classes and the SHA-256 of its files, and `example.py`, for that format's "
+                "runtime, numpy and Pillow:",
+                "",
+                "    python example.py IMAGE",
+                "",
+                "| dataset | model | accuracy | classes | folders |",
+                "|---|---|---|---|---|",
+                *rows,
+                "",
+                f"`{INFO}` says the same for programs.",
+                "",
+            ]
+        ),
+        encoding="utf-8",
+    )

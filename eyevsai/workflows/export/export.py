@@ -1,0 +1,302 @@
+"""export: a trained model as files for other runtimes, each held against the model before it
+leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.hashing import hash_file
+from eyevsai.data.dataset import Data
+from eyevsai.formats.base import ExportSource, Pixels
+from eyevsai.formats.export import export as export_one
+from eyevsai.formats.factory import EXPORTS, PASSED, REFUSED, get_format, is_all, parse_formats
+from eyevsai.formats.manifest import MANIFEST
+from eyevsai.formats.parity import ParityResult, ReferenceData
+from eyevsai.formats.settings import ExportSettings
+from eyevsai.models.learner import Learner
+from eyevsai.models.serialization import read_config
+from eyevsai.workflows.export.prune import prune
+from eyevsai.workflows.export.reference_data import draw_indices, load_reference_data, squares
+from eyevsai.workflows.job_context import open_store_and_reap, start_job
+from eyevsai.workflows.shutdown import ending_with_mlflow_run, handling_signals
+from eyevsai.workflows.trained_model import TrainedModel, find_trained_model
+
+if TYPE_CHECKING:
+    from eyevsai.tracking.run import Run
+
+log = logging.getLogger("eyevsai")
+
+# of the weights, while whole numbers are fitted to them; and for all else
+COPIES, ROOM_BYTES = (4, 16_000_000)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """How one format fared: kept at `uri`, or refused for the verdict's failures."""
+
+    format: str
+    uri: str
+    parity: ParityResult
+    size_bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        about = {
+            "format": self.format,
+            "uri": self.uri,
+            "size_bytes": self.size_bytes,
+            "seconds": self.seconds,
+        }
+        return about | {"figures": self.parity.metrics}
+
+
+def export(
+    settings: ExportSettings,
+    run_id: str | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> list[Exported]:
+    """Exports a trained model, logs what passed on the run that trained it, and says on its version
+    how all fared.
+
+    `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags`
+    besides its own.
+
+    Raises:
+        UserError: something a person must mend.
+        JobError: an export does not say what the model says; those that do are kept.
+    """
+    with handling_signals() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+        state_root = Path(settings.state_root).expanduser()
+        tracking_uri = open_store_and_reap(state_root)
+        _check_room(0)
+        subject = find_trained_model(tracking_uri, settings.run, settings.model_uri)
+        if settings.prune:
+            _find_formats(settings.format, subject.load())  # before epochs are spent
+            subject = find_trained_model(tracking_uri, None, prune(subject, settings, stop))
+        leaving = prepare(subject, settings, _find_output(settings, subject))
+        about = {"job": "export", "subject": subject.run_id, "model_uri": subject.title, **tags}
+        title = f"export {subject.name}"
+        with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
+            call.log_params(
+                {name: value for name, value in vars(settings).items() if value is not None}
+            )
+            return leaving.export_all(call)
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """A model that is about to leave in some formats, what they are held against, and where copies
+    of them go.
+    """
+
+    subject: TrainedModel
+    names: list[str]
+    source: ExportSource
+    reference: ReferenceData
+    state_root: Path
+    output: Path | None
+
+    def export_all(self, call: Run) -> list[Exported]:
+        """Keep the exports that agree with the model on the run that trained it; on the run of the
+        call if it is gone.
+
+        Raises:
+            JobError: the others' failures, in the end.
+        """
+        done = [self.export(name, call) for name in self.names]
+        if failures := [failure for each in done for failure in each.parity.failures]:
+            raise JobError("\n".join(failures))
+        return done
+
+    def export(self, name: str, call: Run) -> Exported:
+        """Writes one export and holds it against the model; logs it and what was found."""
+        from eyevsai.registry.artifacts import has_files, size_of
+
+        subject, began = self.subject, time.monotonic()
+        keeper = subject.run_id if subject.run else call.run_id
+        log.info(
+            "Exporting %s as %s, format %d of %d",
+            subject.title,
+            name,
+            self.names.index(name) + 1,
+            len(self.names),
+        )
+        with tempfile.TemporaryDirectory(prefix="eyevsai-export-") as place:
+            folder = Path(place) / name
+            verdict = self._write(name, folder)
+            size_bytes = size_of(folder)
+            with self._reopened(call) as run:
+                _log(name, subject, folder, verdict, run)
+            if not verdict.failures and self.output is not None:
+                _copy(folder, self.output / name)
+        uri = f"runs:/{keeper}/{EXPORTS}/{name}"
+        failures = [
+            f"{subject.title} as {name} is refused. {failure}" for failure in verdict.failures
+        ]
+        if failures and has_files(subject.tracking_uri, keeper, f"{EXPORTS}/{name}"):
+            failures[-1] += f" An earlier one, which passed, stays: {uri}"
+        return Exported(
+            name, uri, ParityResult(verdict.metrics, failures), size_bytes, time.monotonic() - began
+        )
+
+    def _reopened(self, call: Run) -> AbstractContextManager[Run]:
+        from eyevsai.tracking.finished_runs import reopen_run
+
+        if self.subject.run is None:
+            return nullcontext(call)
+        return reopen_run(self.subject.tracking_uri, self.subject.run_id, self.state_root)
+
+    def _write(self, name: str, folder: Path) -> ParityResult:
+        try:
+            return export_one(name, self.source, self.reference, folder, self.subject.title)
+        except OSError as error:
+            raise JobError(
+                f"Cannot write {folder}: {error.strerror or error}. Nothing was kept."
+            ) from error
+        except MemoryError:
+            raise
+        except (
+            Exception
+        ) as error:  # each exporter has errors of its own; the other formats may do without it
+            log.debug("Writing %s failed", name, exc_info=True)
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            return ParityResult({}, [f"It cannot be written: {kind}{error}"])
+
+
+def prepare(subject: TrainedModel, settings: ExportSettings, output: Path | None) -> ExportPlan:
+    """All that an export needs, found and checked before anything is written but the folder
+    `output`.
+
+    Raises:
+        UserError: a format that cannot be had, no room, or the model's data are not what they were.
+    """
+    learner = subject.load()
+    names = _find_formats(settings.format, learner)
+    _check_room(sum(path.stat().st_size for path in subject.package.rglob("*.safetensors")))
+    dataset = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root)
+    data = dataset.open(learner.preprocessing)
+    source = _make_source(subject, learner, data, settings)
+    corpus = load_reference_data(subject, learner, data, settings.parity_images)
+    if output is not None:
+        _make_output(output, names)
+    return ExportPlan(
+        subject, names, source, corpus, Path(settings.state_root).expanduser(), output
+    )
+
+
+def _log(name: str, subject: TrainedModel, folder: Path, verdict: ParityResult, run: Run) -> None:
+    """Logs an export that passed on a run, and on the model's version how it fared.
+
+    The one that a version is served by goes into the version, too.
+    """
+    from eyevsai.registry.artifacts import size_of
+    from eyevsai.registry.versions import EXPORT, MANIFEST_SHA256, SIZE, WEIGHTS_SHA256, tagging
+    from eyevsai.serving.model_dir import EXPORT_FOLDER, SERVED
+
+    told = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.metrics.items()}
+    told |= {
+        f"{EXPORT}.{name}": REFUSED if verdict.failures else PASSED,
+        f"{EXPORT}.{name}.{WEIGHTS_SHA256}": subject.weights,
+    }
+    if not verdict.failures:
+        told[f"{EXPORT}.{name}.{MANIFEST_SHA256}"] = hash_file(folder / MANIFEST)
+        run.log_artifacts(f"{EXPORTS}/{name}", folder)
+    model_id = subject.model_id
+    if not verdict.failures and name == SERVED and model_id is not None:
+        package = subject.package
+        told[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_of(folder))
+        run.log_model_files(model_id, folder, EXPORT_FOLDER, last=MANIFEST)
+    if subject.version is not None:
+        run.enqueue("version_tags", **tagging(subject.version, told))
+
+
+def _copy(folder: Path, target: Path) -> None:
+    try:
+        shutil.copytree(folder, target)
+    except OSError as error:
+        raise JobError(
+            f"The export is logged, but its copy {target} cannot be written: {error}"
+        ) from error
+
+
+def _find_formats(text: str, learner: Learner) -> list[str]:
+    """The formats that were asked for; of `all` those that the model has and this machine can
+    write.
+
+    Raises:
+        UserError: one that was named cannot be had.
+    """
+    chosen = []
+    for name in parse_formats(text):
+        try:
+            get_format(name).check(learner)
+        except UserError as error:
+            if not is_all(text):
+                raise
+            log.info("Left out: %s", error)
+        else:
+            chosen.append(name)
+    return chosen
+
+
+def _find_output(settings: ExportSettings, subject: TrainedModel) -> Path | None:
+    if settings.output is None:
+        return None
+    return Path(settings.output).expanduser() / subject.folder_name
+
+
+def _make_output(output: Path, names: list[str]) -> None:
+    if there := [name for name in names if (output / name).exists()]:
+        raise UserError(
+            f"{output / there[0]} is there already. Name another --output, or move it away."
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to {output}: {error.strerror}. Choose another --output."
+        ) from error
+
+
+def _check_room(weights_bytes: int) -> None:
+    """Raises UserError when exports have no room where they are built: libraries say of a full disk
+    what they like.
+    """
+    folder = Path(tempfile.gettempdir())
+    needed, free = ROOM_BYTES + COPIES * weights_bytes, shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"An export is built in {folder} and takes up to {needed / 1e6:.0f} MB; "
+            f"{free / 1e6:.0f} MB "
+            "are left there. Free some, or name another folder in TMPDIR."
+        )
+
+
+def _make_source(
+    subject: TrainedModel, learner: Learner, data: Data, settings: ExportSettings
+) -> ExportSource:
+    from eyevsai.serving.model_dir import MODEL_FOLDER
+
+    card = read_config(subject.package / MODEL_FOLDER)
+
+    def calibration() -> Pixels:
+        places = draw_indices(
+            len(data.train), settings.calibration_images, subject.seed, "calibration"
+        )
+        return squares(data.train, places, learner)
+
+    return ExportSource(
+        learner, card["sha256"], subject.version.threshold if subject.version else None, calibration
+    )

@@ -1,0 +1,131 @@
+"""prune: a smaller network made of a trained one, as a new version of it."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from eyevsai.config import compose_train
+from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.names import ModelName
+from eyevsai.data.dataset import Split
+from eyevsai.formats.settings import ExportSettings
+from eyevsai.models.learner import Learner, NetworkModel
+from eyevsai.models.pruning import check_installed
+from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
+from eyevsai.workflows.job_context import start_job
+from eyevsai.workflows.shutdown import ShutdownHandler
+from eyevsai.workflows.train.session import TrainingSession
+from eyevsai.workflows.trained_model import TrainedModel
+
+log = logging.getLogger("eyevsai")
+
+PRUNE = (
+    "prune"  # begins the metrics of a run, and the tags of a version, that say what pruning changed
+)
+TIMED, TURNS = 64, 7  # images that are predicted at once, and how often
+
+
+def prune(subject: TrainedModel, settings: ExportSettings, stop: ShutdownHandler) -> str:
+    """Prunes a model's network, trains what is left, and registers it; returns the URI of the new
+    version.
+
+    Raises:
+        UserError: the model has no network, or none that could lose as much.
+        JobError: the store took no version.
+    """
+    from eyevsai.registry.versions import PRUNED_FROM
+
+    check_installed()
+    before, learner = subject.load(), subject.load()
+    if not isinstance(learner, NetworkModel):
+        raise UserError(f"{learner.family} has no network, which --prune is for: leave it out.")
+    dataset = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root)
+    data = dataset.open(learner.preprocessing)
+    config = compose_train(
+        {name: value for name, value in subject.config.items() if value is not None}
+    )
+    assert isinstance(config.model.settings, NetworkSettings | UnfreezingSettings)
+    recovering = config.model.settings.recovery_settings(settings.prune_epochs)
+    config = replace(config, model=replace(config.model, settings=recovering))
+    learner.prune(settings.prune)
+    learner.settings, learner.seed = recovering, config.run.seed
+    name = ModelName(dataset.name, learner.family, learner.variation)
+    tags = {"job": "train", **vars(name), PRUNED_FROM: subject.title}
+    state_root = Path(settings.state_root).expanduser()
+    title = f"{subject.name} pruned by {settings.prune:g}"
+    with start_job(stop, subject.tracking_uri, title, tags, state_root, given=None) as run:
+        session = TrainingSession(config, learner, data, name, run)
+        session.log_start()
+        learner.fit(data.train, data.valid, session.log_epoch)
+        scores = session.evaluate()
+        figures = _compare(before, learner, data.valid)
+        run.log_metrics({f"{PRUNE}/{name}": value for name, value in figures.items()})
+        uri = session.register(scores, checks_classes=False)  # those of the version that was named
+    if uri is None:
+        raise JobError(
+            f"Run {run.run_id} has the pruned model, but the store took no version of it. "
+            "Export it with "
+            f"--run {run.run_id} once the store answers."
+        )
+    _tell(subject, uri, figures)
+    return uri
+
+
+def _compare(before: Learner, after: Learner, valid: Split) -> dict[str, float]:
+    """Accuracy on valid, size and speed of two models."""
+    if isinstance(before, NetworkModel) and isinstance(after, NetworkModel):
+        before.network.to(next(after.network.parameters()).device)
+    labels, pixels = valid.labels.numpy(), valid.arrays()
+    figures = dict[str, float]()
+    for when, learner in (("before", before), ("after", after)):
+        figures |= {
+            f"accuracy_{when}": float((learner.predict_proba(pixels).argmax(1) == labels).mean()),
+            f"parameters_{when}": learner.num_parameters(),
+            f"mflops_{when}": (learner.summary().flops or 0) / 1e6,
+            f"size_bytes_{when}": sum(
+                tensor.numel() * tensor.element_size() for tensor in learner.tensors().values()
+            ),
+        }
+    return figures | _time(before, after, [pixels[place % len(pixels)] for place in range(TIMED)])
+
+
+def _time(before: Learner, after: Learner, images: list[np.ndarray]) -> dict[str, float]:
+    """Images per second of two models, in turns."""
+    took: dict[str, list[float]] = {"before": [], "after": []}
+    for _ in range(TURNS):
+        for when, learner in (("before", before), ("after", after)):
+            began = time.perf_counter()
+            learner.predict_proba(images)
+            took[when].append(time.perf_counter() - began)
+    return {
+        f"images_per_s_{when}": TIMED / statistics.median(seconds) for when, seconds in took.items()
+    }
+
+
+def _tell(subject: TrainedModel, uri: str, figures: dict[str, float]) -> None:
+    from eyevsai.registry.versions import PRUNED_FROM, find_version, tag_version
+
+    told = {f"{PRUNE}.{name}": f"{value:.6g}" for name, value in figures.items()}
+    tag_version(
+        subject.tracking_uri,
+        find_version(subject.tracking_uri, uri),
+        told | {PRUNED_FROM: subject.title},
+    )
+    log.info(
+        "%s is %s pruned: valid accuracy %.4f -> %.4f, %.2f -> %.2f million parameters, %.0f -> "
+        "%.0f images/s",
+        uri,
+        subject.title,
+        figures["accuracy_before"],
+        figures["accuracy_after"],
+        figures["parameters_before"] / 1e6,
+        figures["parameters_after"] / 1e6,
+        figures["images_per_s_before"],
+        figures["images_per_s_after"],
+    )

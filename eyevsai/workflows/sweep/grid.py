@@ -1,0 +1,174 @@
+"""Models x variations x datasets, as the training runs that are wanted, and which of them were done
+before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.config import NEVER_TUNED, TrainConfig, compose_data, compose_train, train_settings
+from eyevsai.core.errors import UserError
+from eyevsai.core.names import ModelName, choose_listed
+from eyevsai.data.catalog import EMBEDDED, UNIONS, list_datasets
+from eyevsai.data.dataset import load_dataset
+from eyevsai.executors.settings import TrainAllSettings
+from eyevsai.models.factory import FAMILIES, select_models
+from eyevsai.store.run_dir import RunDir
+from eyevsai.workflows.registry.class_lists import check_classes
+from eyevsai.workflows.train.resume import hash_code
+from eyevsai.workflows.train.tuned_settings import use_tuned
+
+if TYPE_CHECKING:
+    from eyevsai.registry.versions import Version
+
+log = logging.getLogger("eyevsai")
+
+JOB_FINGERPRINT = (
+    "recipe"  # the tag of a run that says what it was made of: settings, data and code
+)
+NO_EFFECT = (  # settings that change no result
+    "data_root",
+    "cache_root",
+    "state_root",
+    "run_name",
+    "checkpoint_every_s",
+    "class_change",
+)
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One model on one dataset: the settings of its training that were given, and what they amount
+    to.
+    """
+
+    name: ModelName
+    given: Mapping[str, Any]
+    config: TrainConfig
+
+
+@dataclass(frozen=True)
+class JobFingerprint:
+    """A checksum of settings, data and code, and the study that settings are taken from without one
+    of its own.
+    """
+
+    digest: str
+    tuned: str
+
+
+@dataclass(frozen=True)
+class CachedResult:
+    """What earlier calls left of a cell: a version, or a run that can be gone on with."""
+
+    version: Version | None = None
+    interrupted: str | None = None
+
+
+def compose_jobs(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[SweepJob]:
+    """The cells of a matrix; each takes those of the `given` settings of train that its model has.
+
+    Raises:
+        UserError: an unknown model, variation or dataset, naming the nearest, or a setting that
+            none of the models has.
+    """
+    models = select_models(",".join(FAMILIES) if settings.models is None else settings.models)
+    datasets = _find_datasets(settings.datasets, given)
+    if given.get("dataset_name") and len(datasets) > 1:
+        raise UserError(
+            f"--dataset-name {given['dataset_name']} cannot name {len(datasets)} datasets: "
+            f"{', '.join(datasets)}. Choose one of them with --datasets."
+        )
+    own = {pair: {setting.name for setting in train_settings(*pair)} for pair in models}
+    for name in given:
+        if not any(name in known for known in own.values()):
+            chosen = ", ".join(f"{model}/{variation}" for model, variation in models)
+            raise UserError(
+                f"--{name.replace('_', '-')} is a setting of none of the chosen models: {chosen}."
+            )
+    cells = []
+    for dataset in datasets:
+        for model, variation in models:
+            kept = {name: value for name, value in given.items() if name in own[model, variation]}
+            kept |= {"model": model, "variation": variation, "dataset": dataset}
+            called = ModelName(given.get("dataset_name") or dataset, model, variation)
+            cells.append(SweepJob(called, kept, compose_train(kept)))
+    _check_distinct_names(cells)
+    return cells
+
+
+def fingerprint_jobs(
+    cells: Iterable[SweepJob], trials: int, tracking_uri: str
+) -> dict[ModelName, JobFingerprint]:
+    """What the result of each cell is a function of; `trials` of a study come first, or none.
+
+    Raises:
+        UserError: the images of a dataset cannot be learned from, its classes are not those of its
+            registered models,
+            or there is no such study.
+    """
+    code, read, recipes = (
+        hash_code(),
+        dict[str, tuple[str, tuple[str, ...]]](),
+        dict[ModelName, JobFingerprint](),
+    )
+    for cell in cells:
+        dataset, config, study = cell.name.dataset, cell.config, None
+        if dataset not in read:
+            log.info("Reading %s", dataset)
+            found = load_dataset(config.data)
+            read[dataset] = found.fingerprint, tuple(found.classes)
+        fingerprint, classes = read[dataset]
+        check_classes(tracking_uri, cell.name, classes, consented=config.data.class_change)
+        if not trials:
+            config, study = use_tuned(config, cell.name, tracking_uri, classes)
+        flat = {name: value for name, value in config.flat().items() if name not in NO_EFFECT}
+        about = {**flat, "trials": trials, "fingerprint": fingerprint, "code": code}
+        checksum = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        recipes[cell.name] = JobFingerprint(checksum, study or NEVER_TUNED)
+    return recipes
+
+
+def find_cached(tracking_uri: str, recipe: str, state_root: Path) -> CachedResult:
+    """What the store and this machine have of a recipe."""
+    from eyevsai.registry.registration import VERSION
+    from eyevsai.registry.versions import find_version
+    from eyevsai.tracking.finished_runs import reason_not_resumable
+    from eyevsai.tracking.search import find_tagged
+
+    interrupted = None
+    for run in find_tagged(tracking_uri, {JOB_FINGERPRINT: recipe, "job": "train"}):
+        folder = RunDir(state_root, run.run_id)
+        if run.status == "FINISHED" and VERSION in run.tags:
+            try:
+                return CachedResult(find_version(tracking_uri, run.tags[VERSION]))
+            except UserError:  # it was deleted
+                continue
+        if interrupted is None and any(folder.checkpoints.glob("*.json")):
+            interrupted = None if reason_not_resumable(tracking_uri, folder) else run.run_id
+    return CachedResult(None, interrupted)
+
+
+def _find_datasets(wanted: str | None, given: Mapping[str, Any]) -> list[str]:
+    known = list_datasets(Path(compose_data(given).data_root).expanduser())
+    if wanted is not None:
+        return choose_listed("dataset", wanted, known)
+    return [name for name in known if name != EMBEDDED and name not in UNIONS] or [EMBEDDED]
+
+
+def _check_distinct_names(cells: Iterable[SweepJob]) -> None:
+    by_name: dict[str, ModelName] = {}
+    for cell in cells:
+        other = by_name.setdefault(cell.name.registered, cell.name)
+        if other != cell.name:
+            raise UserError(
+                f"The models of the datasets {other.dataset!r} and {cell.name.dataset!r} would "
+                "have one "
+                f"name, {cell.name.registered}. Rename one of the two folders."
+            )

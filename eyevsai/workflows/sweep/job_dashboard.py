@@ -1,0 +1,123 @@
+"""What is shown of many jobs while they run: a live table, or lines in a log, and the same on their
+run.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from eyevsai.core.names import ModelName
+from eyevsai.executors.base import State, Status
+from eyevsai.reports.job_table import BEFORE, JobRow, render_jobs
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from eyevsai.tracking.child_runs import ChildRun
+    from eyevsai.tracking.run import Run
+
+log = logging.getLogger("eyevsai")
+
+POLL_S, LINE_EVERY_S = 3.0, 30.0
+
+
+class Dashboard:
+    """Shows how jobs stand. Epochs and accuracies are those that the store knows, on whatever
+    machine a job runs.
+    """
+
+    def __init__(self, run: Run, tracking_uri: str, before: Mapping[str, str]) -> None:
+        self.run, self.tracking_uri, self.cached = run, tracking_uri, before
+        self.details_: dict[str, str] = {}
+        self.states_: dict[str, State] | None = None
+        self.looked_at_ = self.said_at_ = time.monotonic()
+        self.stack_ = ExitStack()
+        self.live_: Live | None = None
+
+    def __enter__(self) -> Dashboard:
+        if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
+            from rich.console import Console
+            from rich.live import Live
+
+            self.live_ = self.stack_.enter_context(
+                Live(console=Console(stderr=True), refresh_per_second=2)
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack_.close()
+
+    def update(self, statuses: Mapping[str, Status]) -> None:
+        """Shows how all jobs stand now."""
+        is_first = self.states_ is None
+        now, changed = time.monotonic(), self._find_changed(statuses)
+        if now - self.looked_at_ >= POLL_S:
+            self.looked_at_ = now
+            self.details_ = self._read_progress()
+        rows = self.rows(statuses)
+        if self.live_ is not None:
+            self.live_.update(render_jobs(rows))
+        else:
+            self._print_lines(rows, changed, now)
+        if is_first or changed:
+            self._log_to_run(rows, statuses)
+
+    def rows(self, statuses: Mapping[str, Status]) -> list[JobRow]:
+        """A row for each job, those that were done before first."""
+        rows = [JobRow(name, BEFORE, uri, 0.0) for name, uri in self.cached.items()]
+        for name, status in statuses.items():
+            detail = status.reason or (
+                self.details_.get(name, "") if status.state is State.RUNNING else ""
+            )
+            if status.state is State.DONE:
+                detail = str(status.value["model_uri"])
+            rows.append(JobRow(name, str(status.state), detail, status.seconds))
+        return rows
+
+    def _find_changed(self, statuses: Mapping[str, Status]) -> set[str]:
+        states = {name: status.state for name, status in statuses.items()}
+        before, self.states_ = self.states_ or {}, states
+        return {
+            name for name, state in states.items() if before.get(name, State.QUEUED) is not state
+        }
+
+    def _read_progress(self) -> dict[str, str]:
+        from eyevsai.tracking.child_runs import find_running_children
+
+        found = find_running_children(self.tracking_uri, self.run.run_id)
+        return {
+            ModelName(*child.name).registered: _describe(child)
+            for child in found
+            if all(child.name)
+        }
+
+    def _print_lines(self, rows: Sequence[JobRow], changed: set[str], now: float) -> None:
+        due = now - self.said_at_ >= LINE_EVERY_S
+        self.said_at_ = now if due else self.said_at_
+        for row in rows:
+            if row.name in changed or (due and row.state == State.RUNNING):
+                log.info("%s", row.to_text())
+
+    def _log_to_run(self, rows: Sequence[JobRow], statuses: Mapping[str, Status]) -> None:
+        counts = Counter(status.state for status in statuses.values())
+        ended = counts[State.DONE] + counts[State.FAILED]
+        self.run.log_metrics({f"jobs/{state}": counts[state] for state in State}, step=ended)
+        self.run.log_table(
+            "jobs.json",
+            ("job", "state", "detail", "seconds"),
+            [(row.name, row.state, row.detail, round(row.seconds)) for row in rows],
+        )
+
+
+def _describe(child: ChildRun) -> str:
+    if child.job == "tune":
+        return f"tuning, {child.trials} trials"
+    if child.accuracy is not None:
+        return f"epoch {child.epoch}, accuracy {child.accuracy:.4f}"
+    return f"{child.job}" if child.job != "train" else ""

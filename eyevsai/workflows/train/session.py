@@ -1,0 +1,191 @@
+"""The training session: what a run logs, from its start to its registration."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from eyevsai.config import TrainConfig
+from eyevsai.core.names import ModelName
+from eyevsai.data.dataset import SPLIT_TABLE, Data, Split
+from eyevsai.models.learner import FeatureLearner, Learner
+from eyevsai.models.serialization import read_config
+from eyevsai.store.run_dir import VERSION_URI
+from eyevsai.training.early_stopping import selection_key
+from eyevsai.workflows.job_context import log_input
+from eyevsai.workflows.train.epoch_log import EpochLog
+from eyevsai.workflows.trained_model import CONFIG, describe_origin
+
+if TYPE_CHECKING:
+    from eyevsai.tracking.run import Run
+
+log = logging.getLogger("eyevsai")
+
+GRID_SIZE = 24
+PACKAGE = "package"  # the part of the run directory in which the model directory is built
+
+
+@dataclass
+class TrainingSession:
+    """One training run while it lasts: what is logged, in the order in which it comes to be."""
+
+    config: TrainConfig
+    learner: Learner
+    data: Data
+    name: ModelName
+    run: Run
+    rows: list[dict[str, float]] = field(default_factory=list)
+    logged: set[int] = field(default_factory=set)  # epochs whose rows a resumed run has already
+
+    def __post_init__(self) -> None:
+        self.epoch_log = EpochLog(getattr(self.config.model.settings, "epochs", 1))
+
+    def log_start(self) -> None:
+        """Settings, environment and data, before the first step."""
+        from eyevsai.tracking.environment import describe_environment
+
+        compute, dataset = self.learner.compute(), self.data.dataset
+        environment = describe_environment() | compute
+        self.run.log_params(self.config.flat())
+        self.run.log_dict(CONFIG, self.config.flat())
+        self.run.log_dict("environment.json", environment)
+        if commit := environment["git"].get("commit"):
+            self.run.set_tags({"mlflow.source.git.commit": commit})
+        parameters = self.learner.num_parameters()
+        # not before a shallow one is fitted
+        known = {"parameters": parameters} if parameters else {}
+        self.run.set_tags({**compute, "fingerprint": dataset.fingerprint, **known})
+        self._log_dataset()
+        size = f"{parameters:,} parameters; " if parameters else ""
+        log.info(
+            "%s/%s: %s%s",
+            self.learner.family,
+            self.learner.variation,
+            size,
+            ", ".join(f"{key} {value}" for key, value in compute.items()),
+        )
+
+    def _log_dataset(self) -> None:
+        from eyevsai.tracking.search import CLASSES
+
+        dataset = self.data.dataset
+        log_input(self.run, dataset)
+        self.run.log_dict(CLASSES, list(dataset.classes))
+        self.run.log_dict("data_report.json", dataset.curated.report())
+        self.run.log_text(SPLIT_TABLE, dataset.split_table())
+
+    def log_epoch(self, epoch: int, row: dict[str, float]) -> None:
+        """Logs and keeps one epoch's row: the door through which a learner reports."""
+        self.rows.append(row)
+        if epoch in self.logged:
+            return
+        self.run.log_metrics(row, step=epoch)
+        self.epoch_log.log(self.rows)
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores of the best weights on valid, with pictures; `best/...` is what a run table sorts
+        by.
+        """
+        from eyevsai.evaluation.calibration import (
+            apply_temperature,
+            calibration_error,
+            fit_temperature,
+        )
+        from eyevsai.evaluation.metrics import basic_metrics, confusion_matrix
+        from eyevsai.explanation.top_losses import top_losses
+        from eyevsai.reports.plots import plot_confusion_matrix, plot_curves, plot_top_losses
+
+        valid, classes = self.data.valid, self.learner.classes
+        labels = valid.labels.numpy()
+        probabilities = self.learner.predict_proba(valid.arrays())
+        scores = basic_metrics(probabilities, labels)
+        self.learner.temperature = fit_temperature(probabilities, labels)
+        calibrated = apply_temperature(probabilities, self.learner.temperature)
+        self.run.log_metrics(
+            {
+                "calibration/temperature": self.learner.temperature,
+                "calibration/loss": basic_metrics(calibrated, labels)["loss"],
+                "calibration/uncalibrated_ece": calibration_error(probabilities, labels),
+                "calibration/ece": calibration_error(calibrated, labels),
+            }
+        )
+        ranks = [selection_key(row) for row in self.rows]
+        best_epoch = ranks.index(max(ranks)) + 1
+        self.run.set_tags({"parameters": self.learner.num_parameters()})
+        self.run.log_metrics(
+            {f"best/{name}": value for name, value in scores.items()} | {"best/epoch": best_epoch}
+        )
+        mistakes = top_losses(probabilities, labels, GRID_SIZE)
+        images = valid.arrays([mistake.index for mistake in mistakes])
+        self.run.log_figure("pictures/curves.png", plot_curves(self.rows, best_epoch))
+        self.run.log_figure(
+            "pictures/confusion_matrix.png",
+            plot_confusion_matrix(confusion_matrix(probabilities, labels), classes),
+        )
+        self.run.log_figure("pictures/worst_errors.png", plot_top_losses(mistakes, images, classes))
+        if isinstance(self.learner, FeatureLearner):
+            self._explain(self.learner, valid)
+        return scores
+
+    def _explain(self, learner: FeatureLearner, valid: Split) -> None:
+        """Which features the model leans on."""
+        from eyevsai.explanation.permutation_importance import permutation_importance
+        from eyevsai.reports.plots import plot_importance
+
+        found = permutation_importance(
+            learner, learner.features(valid.arrays()), valid.labels.numpy(), self.config.run.seed
+        )
+        self.run.log_metrics({f"importance/{name}": value for name, value in found.items()})
+        self.run.log_figure("pictures/importance.png", plot_importance(found, "valid"))
+
+    def register(self, scores: dict[str, float], *, checks_classes: bool = True) -> str | None:
+        """Logs the model, registers it as a version and returns its URI; None when the store does
+        not answer.
+
+        Without `checks_classes` the version may have other classes than the registered model, which
+        keeps its list.
+        """
+        from eyevsai.registry.artifacts import size_of
+        from eyevsai.registry.classes import VERSION_TAG, class_tags
+        from eyevsai.registry.versions import FILES_SHA256, REGISTERED_BY, SIZE, WEIGHTS_SHA256
+        from eyevsai.reports.model_card import describe_model, describe_training, render_card
+        from eyevsai.serving.model_dir import MODEL_FOLDER, hash_model_dir, write_model_dir
+
+        about: dict[str, Any] = {
+            "run_id": self.run.run_id,
+            "fingerprint": self.data.dataset.fingerprint,
+            "accuracy": f"{scores['accuracy']:.4f}",
+            "parameters": self.learner.num_parameters(),
+            "image_size": self.learner.preprocessing.image_size,
+        }
+        described = render_card(
+            describe_model(self.learner), describe_training(self.data.dataset, scores)
+        )
+        self.run.log_text("model_card.md", described)
+        # of a start that was interrupted here
+        shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)
+        metadata = about | describe_origin(self.config.flat(), self.data.dataset)
+        package = write_model_dir(
+            self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata
+        )
+        self.run.log_model(package, "model", self.config.flat())
+        weights = read_config(package / MODEL_FOLDER)["sha256"]
+        digests = {WEIGHTS_SHA256: weights, FILES_SHA256: json.dumps(hash_model_dir(package))}
+        classes = list(self.data.dataset.classes)
+        tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()} | digests
+        tags |= class_tags(classes, longest=VERSION_TAG)
+        self.run.enqueue(
+            "version",
+            name=vars(self.name),
+            tags={name: str(value) for name, value in tags.items()},
+            classes=classes if checks_classes else None,
+            class_change=self.config.data.class_change,
+        )
+        model_uri: str | None = self.run.folder.read(VERSION_URI) if self.run.flush() else None
+        if model_uri:
+            log.info("Registered %s with valid accuracy %.4f", model_uri, scores["accuracy"])
+        return model_uri
