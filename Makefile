@@ -31,12 +31,12 @@ check: $(VENV)/installed-dev
 	ruff format --check .
 	mypy
 	lint-imports
-	python -m eyevsai.project --check
+	python -m eyevsai.codegen --check
 
 format: $(VENV)/installed-dev
 	ruff check --fix .
 	ruff format .
-	python -m eyevsai.project
+	python -m eyevsai.codegen
 
 ui: $(VENV)/installed
 	eyevsai ui

@@ -2,8 +2,8 @@
 
 import sys
 
-from eyevsai.cli import main
-from eyevsai.flags import drop_empty
+from eyevsai.cli.main import main
+from eyevsai.cli.options import drop_empty
 
 if __name__ == "__main__":
     main(["promote", *drop_empty("promote", sys.argv[1:])])

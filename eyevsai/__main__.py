@@ -1,5 +1,5 @@
 """`python -m eyevsai` is the same as `eyevsai`."""
 
-from eyevsai.cli import main
+from eyevsai.cli.main import main
 
 main()

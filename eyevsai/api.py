@@ -21,8 +21,8 @@ from eyevsai.core.errors import TerminationRequested, UserError, explain_path_er
 from eyevsai.core.logging import logging_to_stderr, quiet_mlflow
 from eyevsai.core.settings import Setting, list_settings
 from eyevsai.evaluation.settings import EvaluateSettings
-from eyevsai.flags import tune_settings
 from eyevsai.formats.settings import ExportSettings
+from eyevsai.workflows.tune.settings import tune_settings
 
 if TYPE_CHECKING:
     from eyevsai.api_types import (
@@ -57,7 +57,9 @@ def train(**settings: Unpack[TrainKeywords]) -> Trained:
             train(resume=RUN_ID).
     """
     with _in_the_callers_process():
-        composed = config.compose_train(config.adopt(settings, _settings_of_train(settings)))
+        composed = config.compose_train(
+            config.coerce_settings(settings, _settings_of_train(settings))
+        )
         from eyevsai.workflows.distributed.rank import rank_from_env
 
         if rank_from_env() is not None:
@@ -89,7 +91,9 @@ def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
     with _in_the_callers_process():
         from eyevsai.workflows.tune.study_config import compose_tune
 
-        composed = compose_tune(config.adopt(settings, tune_settings(_settings_of_train(settings))))
+        composed = compose_tune(
+            config.coerce_settings(settings, tune_settings(_settings_of_train(settings)))
+        )
         from eyevsai.workflows.tune.tune import tune as job
 
         return job(composed)
@@ -168,8 +172,8 @@ def _settings_of_train(given: Any) -> tuple[Setting, ...]:
 
 
 def _take(declared: type[Any], given: Any, command: str) -> dict[str, Any]:
-    config.refuse_unknown(given, list_settings(declared), command)
-    return config.adopt(given, list_settings(declared))
+    config.check_known(given, list_settings(declared), command)
+    return config.coerce_settings(given, list_settings(declared))
 
 
 @contextmanager

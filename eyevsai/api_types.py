@@ -2,7 +2,7 @@
 
 `eyevsai train --model M --help` explains them.
 
-Written by `python -m eyevsai.project`; change the declarations, not this file.
+Written by `python -m eyevsai.codegen`; change the declarations, not this file.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from eyevsai.core.settings import (
 )
 from eyevsai.data.catalog import PRESETS
 from eyevsai.data.settings import DataSettings
-from eyevsai.models.factory import FAMILIES, get_family, get_variation
+from eyevsai.models.factory import FAMILIES, ResolvedModel, get_family, resolve_model
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
 # what `tune` has no use for
@@ -35,8 +35,12 @@ class ModelChoice(Settings):
 
     PANEL: ClassVar[str] = "Model"
 
-    model: Annotated[str, Parameter(), Doc("Family of models: see `eyevsai list`.")] = "deep_v1"
-    variation: Annotated[str | None, Doc("Form of the family; its first one by default.")] = None
+    model: Annotated[str, Parameter(), Doc("Family, or family/variation: see `eyevsai list`.")] = (
+        "deep_v1"
+    )
+    variation: Annotated[str | None, Doc("Variation of the family; its first one by default.")] = (
+        None
+    )
     preset: Annotated[
         str,
         Choice(("cpu", "gpu")),
@@ -106,12 +110,21 @@ class TunedSettings(Settings):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model's family, variation and settings."""
+    """A model, its preset and its settings."""
 
-    family: str
-    variation: str
+    resolved: ResolvedModel
     preset: str
     settings: Settings
+
+    @property
+    def family(self) -> str:
+        """The name of the family."""
+        return self.resolved.family
+
+    @property
+    def variation(self) -> str:
+        """The name of the variation."""
+        return self.resolved.variation
 
 
 @dataclass(frozen=True)
@@ -147,13 +160,19 @@ def shared_settings() -> tuple[Setting, ...]:
     )
 
 
-def train_settings(family: str | None, variation: str | None) -> tuple[Setting, ...]:
-    """All settings of `train` for one model; without one, those that the default model does not
-    declare for itself.
+def train_settings(model: str | None, variation: str | None = None) -> tuple[Setting, ...]:
+    """Return all settings of `train` for a model, given as in `--model` and `--variation`.
+
+    Without a model they are those that the default model does not declare for itself.
     """
-    if family is None:
+    if model is None:
         return shared_settings() + _common_settings()
-    return shared_settings() + list_settings(get_variation(family, variation)[1].settings)
+    return model_settings(resolve_model(model, variation))
+
+
+def model_settings(model: ResolvedModel) -> tuple[Setting, ...]:
+    """Return all settings of `train` for a model."""
+    return shared_settings() + list_settings(model.declaration.settings)
 
 
 def compose_train(
@@ -169,22 +188,23 @@ def compose_train(
         UserError: a name or a value that is not allowed.
     """
     choice = ModelChoice(**_pick(ModelChoice, given))
-    variation, declared = get_variation(choice.model, choice.variation)
+    model = resolve_model(choice.model, choice.variation)
+    declared = model.declaration
     data = compose_data(given)
-    known = [setting.name for setting in train_settings(choice.model, variation)]
+    known = [setting.name for setting in model_settings(model)]
     for name in given:
         if name not in known:
-            raise unknown_setting(name, choice.model, [*known, *sorted(others)], command)
+            raise unknown_setting(name, model.family, [*known, *sorted(others)], command)
     if choice.preset != ModelChoice().preset and choice.preset not in declared.presets:
         raise UserError(
-            f"{choice.model}/{variation} has no --preset {choice.preset}: leave it out."
+            f"{model.family}/{model.variation} has no --preset {choice.preset}: leave it out."
         )
     budget = dict(declared.presets.get(choice.preset, {}))
     preset = {} if data.data is not None else dict(PRESETS.get(data.dataset, {}))
     suited = {name: value for name, value in (budget | preset).items() if name in known}
     settings = declared.settings(**suited | _pick(declared.settings, given))
     return TrainConfig(
-        ModelConfig(choice.model, variation, choice.preset, settings),
+        ModelConfig(model, choice.preset, settings),
         data,
         compose_run(given),
         ResumeSettings(**_pick(ResumeSettings, given)),
@@ -218,7 +238,7 @@ def compose(cls: type[S], given: Mapping[str, Any]) -> S:
     return cls(**_pick(cls, given))
 
 
-def adopt(given: Mapping[str, Any], settings: Sequence[Setting]) -> dict[str, Any]:
+def coerce_settings(given: Mapping[str, Any], settings: Sequence[Setting]) -> dict[str, Any]:
     """Values that a program gave, by setting name, as these settings take them; those of others
     stay as they are.
     """
@@ -228,7 +248,7 @@ def adopt(given: Mapping[str, Any], settings: Sequence[Setting]) -> dict[str, An
     }
 
 
-def refuse_names_of_train(given: Iterable[str]) -> None:
+def check_no_train_settings(given: Iterable[str]) -> None:
     """Raises UserError for settings of `train` that a study has no use for."""
     for name in given:
         if name in OF_TRAIN:
@@ -241,7 +261,7 @@ def refuse_names_of_train(given: Iterable[str]) -> None:
             )
 
 
-def refuse_unknown(given: Iterable[str], settings: Sequence[Setting], command: str) -> None:
+def check_known(given: Iterable[str], settings: Sequence[Setting], command: str) -> None:
     """Raises UserError for a name that is none of a command's settings."""
     known = [setting.name for setting in settings]
     for name in given:
@@ -292,7 +312,6 @@ def _pick(cls: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _common_settings() -> tuple[Setting, ...]:
     """What the default model takes and does not declare for itself."""
-    family = ModelChoice().model
-    return tuple(
-        s for s in list_settings(get_variation(family, None)[1].settings) if s.panel != family
-    )
+    default = resolve_model(ModelChoice().model)
+    settings = list_settings(default.declaration.settings)
+    return tuple(setting for setting in settings if setting.panel != default.family)

@@ -43,7 +43,7 @@ class Fork:
 
 def fork_command(folder: Path, *arguments: str) -> Fork:
     """Run `eyevsai ARGUMENTS` in a fork; what it prints goes to two files in `folder`."""
-    from eyevsai.cli import main
+    from eyevsai.cli.main import main
 
     out, err = folder / "fork.out", folder / "fork.err"
     out.touch()

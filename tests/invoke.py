@@ -48,7 +48,7 @@ def invoke(
     """Run `eyevsai ARGUMENTS` in `folder`, in this process; check the exit code unless `code` is
     None.
     """
-    from eyevsai.cli import main
+    from eyevsai.cli.main import main
 
     out, err, returned = io.StringIO(), io.StringIO(), 0
     with restored_process(folder, env), redirect_stdout(out), redirect_stderr(err):

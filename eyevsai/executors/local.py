@@ -50,7 +50,7 @@ class _Process(TaskHandle):
         )
         with open(folder / LOG, "w", encoding="utf-8") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "eyevsai", "work", str(folder)],
+                [sys.executable, "-m", "eyevsai", "run-task", str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=said if quiet else None,
                 stderr=said if quiet else None,

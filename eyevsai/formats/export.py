@@ -17,7 +17,7 @@ from eyevsai.formats.parity import (
     ParityResult,
     ReferenceData,
 )
-from eyevsai.models.factory import get_variation
+from eyevsai.models.factory import resolve_model
 
 EXAMPLE = "example.py"
 # in an example, in place of the code itself
@@ -60,5 +60,5 @@ def make_parity_check(format_: Format, source: ExportSource) -> ParityCheck:
     learner = source.learner
     return ExactParityCheck(
         format_.tolerance,
-        steps=get_variation(learner.family, learner.variation)[1].piecewise_constant,
+        steps=resolve_model(learner.family, learner.variation).declaration.piecewise_constant,
     )

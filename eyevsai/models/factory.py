@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -32,23 +33,41 @@ def get_family(name: str) -> Family:
     return declared
 
 
-def get_variation(family: str, name: str | None) -> tuple[str, Variation]:
-    """The named variation, or the family's first when `name` is None, with its name.
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A family, one of its variations, and the declaration of that variation."""
+
+    family: str
+    variation: str
+    declaration: Variation
+
+
+def resolve_model(model: str, variation: str | None = None) -> ResolvedModel:
+    """Return the model that `--model` and `--variation` name.
+
+    Args:
+        model: a family, or `family/variation`.
+        variation: of the family; None takes the one in `model`, else the family's first.
 
     Raises:
-        UserError: no such family or variation; the message names the nearest.
+        UserError: no such family or variation, with the nearest name; or two different variations.
     """
+    family, _, named = model.partition("/")
+    if named and variation not in (None, named):
+        raise UserError(f"--model {model} contradicts --variation {variation}: leave one out.")
+    variation = variation or named or None
     variations = get_family(family).variations
-    if name is None:
-        name = next(iter(variations))
-    elif name not in variations:
-        owners = [other for other in FAMILIES if name in get_family(other).variations]
+    if variation is None:
+        variation = next(iter(variations))
+    elif variation not in variations:
+        owners = [other for other in FAMILIES if variation in get_family(other).variations]
         if owners:
             raise UserError(
-                f"{name!r} is a variation of {owners[0]}, not of {family}: add --model {owners[0]}."
+                f"{variation!r} is a variation of {owners[0]}, not of {family}: "
+                f"add --model {owners[0]}."
             )
-        choose(f"{family} variation", name, variations)
-    return name, variations[name]
+        choose(f"{family} variation", variation, variations)
+    return ResolvedModel(family, variation, variations[variation])
 
 
 def select_models(text: str) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.models.factory import build, get_variation
+from eyevsai.models.factory import build, resolve_model
 from eyevsai.models.learner import Learner
 
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "model.json", 2
@@ -64,7 +64,7 @@ def load(folder: Path) -> Learner:
     card = read_config(folder)
     try:
         _check_weights(folder / WEIGHTS, card["sha256"])
-        _, variation = get_variation(card["family"], card["variation"])
+        variation = resolve_model(card["family"], card["variation"]).declaration
         settings = variation.settings(**card["settings"])
         learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
         learner.preprocessing = Preprocessing.from_json(card["preprocessing"])

@@ -187,8 +187,8 @@ def check_not_reserved(tracking_uri: str, uri: str) -> None:
     """Raises UserError when a cleanup deletes, or has deleted, the version that `uri` names, if it
     names one.
 
-    Asked once a run says that it uses the version: either the cleanup sees that run, or this sees
-    its claim.
+    Verbosity once a run says that it uses the version: either the cleanup sees that run, or this
+    sees its claim.
     """
     from eyevsai.registry.stages import reserved_versions
 

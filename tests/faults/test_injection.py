@@ -19,11 +19,11 @@ from mlflow.projects._project_spec import EntryPoint
 from mlflow.projects.utils import load_project
 from typer.main import get_command
 
-from eyevsai.cli import build_app
+from eyevsai.cli.main import build_app
+from eyevsai.cli.parsing import OptionTable, normalize_arguments
 from eyevsai.config import train_settings
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Setting, Settings, list_settings
-from eyevsai.words import Flags, spell_out
 from tests.conftest import ROOT, TRAINED, Eyevsai, copy_trained, write_images
 from tests.invoke import invoke
 from tests.journeys.conftest import MlflowRun
@@ -177,7 +177,7 @@ def every_command() -> list[str]:
             if hasattr(command, "commands")
             else [name]
         )
-    return [name for name in names if name != "work"]  # takes a folder that eyevsai made
+    return [name for name in names if name != "run-task"]  # takes a folder that eyevsai made
 
 
 # What a command needs besides to come as far as it can; MODEL is a version that was trained, RUN
@@ -359,7 +359,7 @@ def test_what_may_say_anything_says_it_in_the_run_by_mlflow_run(
 
 def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:
     settings = train_settings("deep_v1", None)
-    flags = Flags(
+    flags = OptionTable(
         taking={setting.flag for setting in settings if setting.type is not bool},
         booleans={setting.flag for setting in settings if setting.type is bool},
     )
@@ -376,7 +376,7 @@ def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:
         "--flip -- --flip --debug true": "--flip true -- --flip --debug true",
     }.items():
         words, _, switches = spelled.partition(" | ")
-        assert spell_out(text.split(), flags) == (words.split(), switches.split()), text
+        assert normalize_arguments(text.split(), flags) == (words.split(), switches.split()), text
 
 
 @pytest.mark.parametrize("switch", ["--debug", "--quiet", "--verbose"])

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from eyevsai.codegen import render_files
 from eyevsai.config import train_settings
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.factory import FAMILIES, build, get_family
-from eyevsai.project import render_files
 from tests.conftest import ROOT
 
 HERE = Path(__file__).parent
@@ -120,7 +120,7 @@ def test_the_api_and_help_import_nothing_heavy() -> None:
     )
     code += "assert not heavy, heavy\n"
     code += (
-        "sys.argv = ['eyevsai', 'train', '--model', 'deep_v1', '--help']\nfrom eyevsai.cli "
+        "sys.argv = ['eyevsai', 'train', '--model', 'deep_v1', '--help']\nfrom eyevsai.cli.main "
         "import main\n"
     )
     # nor what other models declare

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eyevsai.cli import main
+from eyevsai.cli.main import main
 from eyevsai.core.errors import UserError
 from eyevsai.models.factory import FAMILIES, get_family
 from tests.conftest import Eyevsai, write_images

@@ -27,7 +27,7 @@ from mlflow.entities import Run
 from PIL import Image
 
 import eyevsai as package
-from eyevsai.cli import main
+from eyevsai.cli.main import main
 from eyevsai.formats.onnx import Onnx, OnnxRuntime
 from eyevsai.formats.openvino import OpenVino
 from eyevsai.serving.pyfunc import SERVED
@@ -540,7 +540,7 @@ def test_interrupted_upload_leaves_the_version_as_it_was(
 KILLED_BEFORE_THE_MANIFEST = """
 import os, signal, sys
 from mlflow import MlflowClient
-from eyevsai.cli import main
+from eyevsai.cli.main import main
 upload = MlflowClient.log_model_artifacts
 def once(self, model_id, folder):
     upload(self, model_id, folder)

@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
-from eyevsai.cli import main
+from eyevsai.cli.main import main
 from eyevsai.core.errors import UserError
 from tests.conftest import ROOT, Eyevsai
 from tests.original import make_record, write_registry

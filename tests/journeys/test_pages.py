@@ -23,7 +23,7 @@ import typer.main
 import yaml
 from PIL import Image
 
-from eyevsai.cli import build_app
+from eyevsai.cli.main import build_app
 from tests.conftest import ROOT, write_images
 from tests.journeys.pages import (
     REASONS,

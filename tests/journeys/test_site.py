@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from eyevsai.cli import build_app
+from eyevsai.cli.main import build_app
 from tests.conftest import ROOT, Eyevsai
 from tests.journeys.pages import read_page, split_calls
 

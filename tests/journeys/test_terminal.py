@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from eyevsai.cli import main
+from eyevsai.cli.main import main
 from tests.conftest import ROOT, Eyevsai, write_images
 from tests.invoke import restored_process
 
@@ -156,7 +156,7 @@ def test_a_shell_completes_commands_flags_and_values(eyevsai: Eyevsai, workplace
 
 
 def test_completing_imports_nothing_heavy(workplace: Path) -> None:
-    code = "import sys\nfrom eyevsai.cli import main\ntry:\n    main([])\nfinally:\n"
+    code = "import sys\nfrom eyevsai.cli.main import main\ntry:\n    main([])\nfinally:\n"
     code += (
         "    heavy = {'torch', 'mlflow', 'numpy', 'optuna'} & set(sys.modules)\n    assert "
         "not "

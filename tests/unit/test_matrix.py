@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from eyevsai.cli.train import train_all_settings
 from eyevsai.core.errors import UserError
 from eyevsai.executors.settings import TrainAllSettings
-from eyevsai.matrix_commands import settings_of_command
 from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.store.backend import open_store
 from eyevsai.workflows.sweep.grid import SweepJob, compose_jobs, fingerprint_jobs
@@ -117,7 +117,7 @@ def test_a_recipe_follows_settings_and_data_but_not_places(root: Path, workplace
 
 
 def test_no_flag_of_the_command_means_two_things() -> None:
-    names = [setting.name for setting in settings_of_command(["train-all"])]
+    names = [setting.name for setting in train_all_settings()]
     assert len(names) == len(set(names))
     assert {"datasets", "engine", "epochs", "C", "data_root", "state_root"} <= set(names)
     assert not {"model", "variation", "dataset", "data", "resume"} & set(names)

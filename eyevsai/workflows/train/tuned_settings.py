@@ -99,8 +99,8 @@ def spell_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
 def apply_best(config: TrainConfig, best: Mapping[str, Any]) -> Settings:
     """Return a model's settings with those of a study's best trial in place of defaults.
 
-    Flags stay. So do epochs that the study did not search: they were given to `tune` to make trials
-    short.
+    OptionTable stay. So do epochs that the study did not search: they were given to `tune` to
+    make trials short.
 
     Raises:
         UserError: the study's settings and the flags do not go together.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.config import TrainConfig, compose, compose_train, refuse_names_of_train
+from eyevsai.config import TrainConfig, check_no_train_settings, compose, compose_train
 from eyevsai.core.names import ModelName
 from eyevsai.core.settings import list_settings
 from eyevsai.data.dataset import Dataset, load_dataset
@@ -51,7 +51,7 @@ def compose_tune(given: Mapping[str, Any]) -> TuneConfig:
     Raises:
         UserError: a name or a value that is not allowed.
     """
-    refuse_names_of_train(given)
+    check_no_train_settings(given)
     own = {
         setting.name for part in (TuneSettings, ExecutorSettings) for setting in list_settings(part)
     }

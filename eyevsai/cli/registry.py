@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from eyevsai import config
-from eyevsai.completion import COMPLETERS
+from eyevsai.cli.completion import COMPLETERS
+from eyevsai.cli.options import Json, argument, merge_named, pick_settings, with_options
 from eyevsai.core.errors import UserError
 from eyevsai.core.logging import configure_logging, is_verbose
 from eyevsai.core.settings import Setting, format_flags, list_settings
-from eyevsai.flags import Json, argument, merge_named, pick_settings, with_flags
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 
 Name = Annotated[
@@ -34,9 +34,9 @@ OF_BEST = ("policy", "force", "class_change", "reason", "state_root")
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
-    app.command(rich_help_panel="Registry")(with_flags(promote, list_settings(PromoteSettings)))
-    app.command(rich_help_panel="Registry")(with_flags(rollback, STATE))
-    app.command(rich_help_panel="Registry")(with_flags(cleanup, list_settings(CleanupSettings)))
+    app.command(rich_help_panel="Registry")(with_options(promote, list_settings(PromoteSettings)))
+    app.command(rich_help_panel="Registry")(with_options(rollback, STATE))
+    app.command(rich_help_panel="Registry")(with_options(cleanup, list_settings(CleanupSettings)))
     app.add_typer(build_app(), name="registry", rich_help_panel="Registry")
 
 
@@ -45,10 +45,10 @@ def build_app() -> typer.Typer:
     app = typer.Typer(help="What is in Production, what was, and why.")
     app.command()(status)
     app.command()(log)
-    app.command()(with_flags(best, pick_settings(PromoteSettings, *OF_BEST)))
-    app.command()(with_flags(settle, STATE))
-    app.command()(with_flags(pin, STATE))
-    app.command()(with_flags(unpin, STATE))
+    app.command()(with_options(best, pick_settings(PromoteSettings, *OF_BEST)))
+    app.command()(with_options(settle, STATE))
+    app.command()(with_options(pin, STATE))
+    app.command()(with_options(unpin, STATE))
     app.command(name="import")(import_registry)
     return app
 

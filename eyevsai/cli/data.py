@@ -9,11 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from eyevsai import config
+from eyevsai.cli.options import (
+    Json,
+    argument,
+    merge_named,
+    pick_settings,
+    pop_settings,
+    with_options,
+)
 from eyevsai.core.errors import UserError
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import list_settings
 from eyevsai.data.settings import DataSettings, GetSettings
-from eyevsai.flags import Json, argument, merge_named, pick_settings, pop_settings, with_flags
 from eyevsai.reports.settings import CheckPage
 
 DATA, DATASET = *pick_settings(DataSettings, "data"), *pick_settings(GetSettings, "dataset")
@@ -23,7 +30,7 @@ Folder = Annotated[str | None, argument(DATA, "FOLDER", "A folder of class folde
 def build_app() -> typer.Typer:
     """The group of commands."""
     app = typer.Typer(help="Get a dataset, look at it, or clear the cache.")
-    app.command(name="get")(with_flags(get, list_settings(GetSettings)))
+    app.command(name="get")(with_options(get, list_settings(GetSettings)))
     flags = pick_settings(
         DataSettings,
         "dataset",
@@ -34,9 +41,9 @@ def build_app() -> typer.Typer:
         "bit_depth",
         "cache_root",
     )
-    app.command(name="check")(with_flags(check, (*flags, *list_settings(CheckPage))))
-    app.command(name="stats")(with_flags(stats, flags))
-    app.command(name="cache")(with_flags(cache, pick_settings(DataSettings, "cache_root")))
+    app.command(name="check")(with_options(check, (*flags, *list_settings(CheckPage))))
+    app.command(name="stats")(with_options(stats, flags))
+    app.command(name="cache")(with_options(cache, pick_settings(DataSettings, "cache_root")))
     return app
 
 

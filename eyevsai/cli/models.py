@@ -1,30 +1,47 @@
-"""The commands about models that are trained: evaluate, compare, export, predict, report."""
+"""The commands about models: evaluate, compare, export, predict, report, describe, list."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from eyevsai import config
+from eyevsai.cli.options import (
+    Json,
+    check_extra_arguments,
+    pick_settings,
+    pop_settings,
+    with_options,
+)
+from eyevsai.cli.output import where_to_view
 from eyevsai.core.logging import configure_logging
-from eyevsai.core.settings import list_settings
+from eyevsai.core.settings import Setting, list_settings
+from eyevsai.data.settings import DataSettings
 from eyevsai.evaluation.settings import EvaluateSettings
-from eyevsai.flags import Json, where_to_view, with_flags
 from eyevsai.formats.settings import ExportSettings
-from eyevsai.reports.settings import ComparisonPage, ReportSettings
+from eyevsai.reports.settings import ComparisonPage, DescribeSettings, ReportSettings
 from eyevsai.serving.settings import PredictSettings
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
-    app.command(rich_help_panel="Jobs")(with_flags(evaluate, list_settings(EvaluateSettings)))
-    app.command(rich_help_panel="Jobs")(with_flags(compare, list_settings(ComparisonPage)))
-    app.command(rich_help_panel="Jobs")(with_flags(export, list_settings(ExportSettings)))
-    app.command(rich_help_panel="Jobs")(with_flags(predict, list_settings(PredictSettings)))
-    app.command(rich_help_panel="Jobs")(with_flags(report, list_settings(ReportSettings)))
+    app.command(rich_help_panel="Jobs")(with_options(evaluate, list_settings(EvaluateSettings)))
+    app.command(rich_help_panel="Jobs")(with_options(compare, list_settings(ComparisonPage)))
+    app.command(rich_help_panel="Jobs")(with_options(export, list_settings(ExportSettings)))
+    app.command(rich_help_panel="Jobs")(with_options(predict, list_settings(PredictSettings)))
+    app.command(rich_help_panel="Jobs")(with_options(report, list_settings(ReportSettings)))
+
+
+def add_descriptions_to(app: typer.Typer, settings: Sequence[Setting]) -> None:
+    """Add `list` and `describe`, which takes the `settings` of `train`."""
+    app.command(name="list")(with_options(list_all, pick_settings(DataSettings, "data_root")))
+    app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
+        with_options(describe, (*list_settings(DescribeSettings), *settings))
+    )
 
 
 def evaluate(as_json: Json = False, **given: Any) -> None:
@@ -162,3 +179,47 @@ def report(as_json: Json = False, **given: Any) -> None:
     )
     for path in done.files.values():
         print(path)
+
+
+def list_all(as_json: Json = False, **given: Any) -> None:
+    """List families, variations and datasets."""
+    from eyevsai.workflows.describe import list_inventory
+
+    inventory = list_inventory(_data_root(given))
+    if as_json:
+        print(json.dumps(inventory, indent=2, ensure_ascii=False))
+        return
+    models, datasets = inventory["models"], inventory["datasets"]
+    width = 2 + max(
+        map(len, (*datasets, *(name for about in models.values() for name in about["variations"])))
+    )
+    for family, about in models.items():
+        print(f"{family}: {about['title']}")
+        for variation, described in about["variations"].items():
+            print(
+                f"  {variation:<{width}}{described['technical']}\n  "
+                f"{'':<{width}}{described['simple']}"
+            )
+    print("datasets:")
+    for name, description in datasets.items():
+        print(f"  {name:<{width}}{description}")
+
+
+def describe(context: typer.Context, as_json: Json = False, **given: Any) -> None:
+    """Say what a model is made of: layers, parameters, operations and papers. Takes the flags of
+    train.
+    """
+    check_extra_arguments(context, given)
+    num_classes = pop_settings(DescribeSettings, given).num_classes
+    # the family's own defaults, not those that suit the digits
+    own = {} if "dataset" in given else {"data": "any"}
+    composed = config.compose_train(own | given).model
+    from eyevsai.reports.model_card import render_card
+    from eyevsai.workflows.describe import describe as job
+
+    described = job(composed, num_classes)
+    print(json.dumps(described, indent=2) if as_json else render_card(described))
+
+
+def _data_root(given: dict[str, Any]) -> Path:
+    return Path(config.compose_data(given).data_root).expanduser()

@@ -31,14 +31,14 @@ UsageError = cast(type[Exception], typer.BadParameter.__base__)
 
 
 @dataclass
-class Asked:
+class Verbosity:
     """The switches of one command line, wherever they stand in it."""
 
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
 
-    def ask(self, switch: str) -> None:
+    def enable(self, switch: str) -> None:
         """Turns a switch on.
 
         Raises:
@@ -49,7 +49,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Flags:
+class OptionTable:
     """What is to be known of a command's flags before its line is parsed."""
 
     taking: Collection[str]  # flags with a value
@@ -58,12 +58,14 @@ class Flags:
     goes_on: bool = True  # flags stand behind such words, too
 
 
-def hyphens(token: str) -> str:
+def with_hyphens(token: str) -> str:
     """`--weight_decay` and `--weight-decay` are one flag."""
     return token.replace("_", "-")
 
 
-def free_words(arguments: Sequence[str], taking: Collection[str]) -> Iterator[tuple[int, str]]:
+def positional_arguments(
+    arguments: Sequence[str], taking: Collection[str]
+) -> Iterator[tuple[int, str]]:
     """Places of the words that are no flag's value and stand before `--`, and the words."""
     is_value = False
     for place, word in enumerate(arguments):
@@ -71,10 +73,12 @@ def free_words(arguments: Sequence[str], taking: Collection[str]) -> Iterator[tu
             return
         if not is_value:
             yield place, word
-        is_value = not is_value and hyphens(word) in taking
+        is_value = not is_value and with_hyphens(word) in taking
 
 
-def spell_out(arguments: Sequence[str], flags: Flags) -> tuple[list[str], list[str]]:
+def normalize_arguments(
+    arguments: Sequence[str], flags: OptionTable
+) -> tuple[list[str], list[str]]:
     """The words of a command line without its switches, and the switches that are on.
 
     `--flip` is spelled as `--flip true`, `--no-flip` as `--flip false`. `--flip maybe` stays, which
@@ -84,7 +88,7 @@ def spell_out(arguments: Sequence[str], flags: Flags) -> tuple[list[str], list[s
     rest, spelled, switches = list(arguments), [], []
     while rest and rest[0] != "--" and (flags.goes_on or rest[0].startswith("-")):
         word = rest.pop(0)
-        flag = hyphens(word)
+        flag = with_hyphens(word)
         said = bool(rest) and rest[0].lower() in TRUE + FALSE
         if flag in flags.taking:
             spelled += [word, *rest[:1]]
@@ -146,7 +150,7 @@ class Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Raises UserError for a command that does not exist."""
-        if not ctx.resilient_parsing and self.get_command(ctx, hyphens(args[0])) is None:
+        if not ctx.resilient_parsing and self.get_command(ctx, with_hyphens(args[0])) is None:
             known = [name for name, command in self.commands.items() if not command.hidden]
             choose(f"{ctx.info_name} command", args[0], known)
         return super().resolve_command(ctx, args)
@@ -184,18 +188,18 @@ def _read(context: Any, arguments: Sequence[str]) -> list[str]:
     """The words for the parser; switches are turned on before it finds anything wrong, and hold for
     that too.
     """
-    words, switches = spell_out(arguments, _flags_of(context.command))
+    words, switches = normalize_arguments(arguments, _flags_of(context.command))
     if not context.resilient_parsing:
         for switch in switches:
-            context.ensure_object(Asked).ask(switch)
+            context.ensure_object(Verbosity).enable(switch)
     return words
 
 
-def _flags_of(command: Any) -> Flags:
+def _flags_of(command: Any) -> OptionTable:
     arguments = [param for param in command.params if param.param_type_name == "argument"]
     options = [param for param in command.params if param not in arguments and not param.is_flag]
     is_group = isinstance(command, TyperGroup)
-    return Flags(
+    return OptionTable(
         {flag for option in options if option.metavar != BOOL for flag in option.opts},
         {flag for option in options if option.metavar == BOOL for flag in option.opts},
         takes_names=is_group or bool(arguments),

@@ -1,8 +1,8 @@
 """Writes MLproject, conda.yaml, docs/families.md and the API's keywords from the declarations, none
 of them by hand.
 
-python -m eyevsai.project           write all
-python -m eyevsai.project --check   say which differ; exit code 1 when one does
+python -m eyevsai.codegen           write all
+python -m eyevsai.codegen --check   say which differ; exit code 1 when one does
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai import config
+from eyevsai.cli.options import entry_points
 from eyevsai.core.settings import Choice, Setting, list_settings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.executors.settings import ExecutorSettings
-from eyevsai.flags import entry_points
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.base import Family
 from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.tuning.settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
-WRITTEN = "Written by `python -m eyevsai.project`; change the declarations, not this file."
-HEADER = f"# {WRITTEN}\n"
+GENERATED = "Written by `python -m eyevsai.codegen`; change the declarations, not this file."
+HEADER = f"# {GENERATED}\n"
 CONDA_EXTRAS = ("tensorflow", "openvino", "offline", "data")
 ABOUT_FAMILIES = """# The families
 
@@ -39,11 +39,11 @@ $ eyevsai describe --model deep_v2 --variation hybrid     # layers, parameters, 
 $ eyevsai train --model deep_v2 --help                    # what can be set
 ```
 """
-KEYWORDS = '''"""The keywords of the API, for editors and type checkers.
+API_TYPES_HEADER = '''"""The keywords of the API, for editors and type checkers.
 
 `eyevsai train --model M --help` explains them.
 
-Written by `python -m eyevsai.project`; change the declarations, not this file.
+Written by `python -m eyevsai.codegen`; change the declarations, not this file.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ def render_conda(pyproject: dict[str, Any]) -> str:
 
 def render_families() -> str:
     """The page that describes families and variations twice: for anyone, and for engineers."""
-    return f"<!-- {WRITTEN} -->\n\n{ABOUT_FAMILIES}" + "".join(
+    return f"<!-- {GENERATED} -->\n\n{ABOUT_FAMILIES}" + "".join(
         _describe(get_family(name)) for name in FAMILIES
     )
 
 
-def render_keywords() -> str:
+def render_api_types() -> str:
     """The text of eyevsai/api_types.py: the settings of each function of the API by name and
     type.
     """
@@ -99,7 +99,7 @@ def render_keywords() -> str:
     trials = [setting for setting in train if setting.name not in config.OF_TRAIN]
     export = [setting for setting in list_settings(ExportSettings) if setting.name != "package"]
     tune = [*list_settings(TuneSettings), *list_settings(ExecutorSettings)]
-    return KEYWORDS + "".join(
+    return API_TYPES_HEADER + "".join(
         [
             _keywords("TrialKeywords", "What trials and trainings have in common.", trials),
             _keywords(
@@ -141,7 +141,7 @@ def render_files() -> dict[Path, str]:
         ROOT / "MLproject": render_mlproject(),
         ROOT / "conda.yaml": render_conda(pyproject),
         ROOT / "docs" / "families.md": render_families(),
-        ROOT / "eyevsai" / "api_types.py": render_keywords(),
+        ROOT / "eyevsai" / "api_types.py": render_api_types(),
     }
 
 
@@ -188,7 +188,7 @@ def main() -> int:
     for path in stale:
         if "--check" in sys.argv:
             print(
-                f"{path.name} differs from the declarations: run python -m eyevsai.project",
+                f"{path.name} differs from the declarations: run python -m eyevsai.codegen",
                 file=sys.stderr,
             )
         else:

@@ -9,19 +9,19 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from eyevsai import config
-from eyevsai.completion import completer_of
+from eyevsai.cli.completion import completer_of
+from eyevsai.cli.parsing import BOOL, SWITCHES, Command, Group, positional_arguments, with_hyphens
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Setting, Settings, list_settings
 from eyevsai.data.catalog import PRESETS
 from eyevsai.data.settings import GetSettings
 from eyevsai.evaluation.settings import EvaluateSettings
-from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
+from eyevsai.executors.settings import TrainAllSettings
 from eyevsai.formats.settings import ExportSettings
+from eyevsai.models.factory import resolve_model
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.reports.settings import ReportSettings
-from eyevsai.store.uris import find_store, mask_password
 from eyevsai.tuning.settings import TuneSettings
-from eyevsai.words import BOOL, SWITCHES, Command, Group, free_words, hyphens
 
 S = TypeVar("S", bound=Settings)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -32,7 +32,10 @@ def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
 
     A model that does not exist is reported when the command runs, so that help still works.
     """
-    model, variation = _peek(arguments, "model"), _peek(arguments, "variation") or None
+    model, variation = (
+        _peek_option(arguments, "model"),
+        _peek_option(arguments, "variation") or None,
+    )
     helping = "--help" in arguments
     try:
         return config.train_settings(
@@ -42,25 +45,16 @@ def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
         return config.shared_settings()
 
 
-def tune_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
-    """The settings of `tune` for a model whose settings of `train` are given."""
-    return (
-        *(setting for setting in settings if setting.name not in config.OF_TRAIN),
-        *list_settings(TuneSettings),
-        *list_settings(ExecutorSettings),
-    )
-
-
-def refuse_flags_of_train(arguments: Sequence[str]) -> None:
+def check_no_train_options(arguments: Sequence[str]) -> None:
     """Raises UserError for flags of `train` that a study has no use for."""
     flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    config.refuse_names_of_train(flag.lstrip("-").replace("-", "_") for flag in flags)
+    config.check_no_train_settings(flag.lstrip("-").replace("-", "_") for flag in flags)
 
 
-def _peek(arguments: Sequence[str], name: str) -> str | None:
+def _peek_option(arguments: Sequence[str], name: str) -> str | None:
     """The value of `--name` in a command line that is not parsed yet."""
     taking = {setting.flag for setting in config.shared_settings() if setting.type is not bool}
-    for place, word in free_words(arguments, taking):
+    for place, word in positional_arguments(arguments, taking):
         if word.startswith(f"--{name}="):
             return word.partition("=")[2]
         if word == f"--{name}" and place + 1 < len(arguments):
@@ -73,7 +67,7 @@ def pick_settings(cls: type[Settings], *names: str) -> tuple[Setting, ...]:
     return tuple(setting for setting in list_settings(cls) if setting.name in names)
 
 
-def with_flags(command: Callable[..., None], settings: Sequence[Setting]) -> Callable[..., None]:
+def with_options(command: Callable[..., None], settings: Sequence[Setting]) -> Callable[..., None]:
     """`command` with its own parameters and one flag for each setting, which it gets as `**given`.
 
     A flag that was not typed is not given: defaults are the configuration's business.
@@ -156,7 +150,9 @@ def drop_empty(entry: str, arguments: Sequence[str]) -> list[str]:
     }
     words, place = list[str](), 0
     while place < len(arguments):
-        if hyphens(arguments[place]) in optional and list(arguments[place + 1 : place + 2]) == [""]:
+        if with_hyphens(arguments[place]) in optional and list(
+            arguments[place + 1 : place + 2]
+        ) == [""]:
             place += 2
         else:
             words.append(arguments[place])
@@ -165,8 +161,8 @@ def drop_empty(entry: str, arguments: Sequence[str]) -> list[str]:
 
 
 def finish(app: typer.Typer) -> None:
-    """Lets all commands and groups read words as `eyevsai.words` has it, and shows the switches in
-    each one's help.
+    """Lets all commands and groups read words as `eyevsai.cli.parsing` has it, and shows the
+    switches in each one's help.
     """
     app.info.cls = Group
     for info in app.registered_commands:
@@ -238,22 +234,34 @@ def _metavar(setting: Setting) -> str:
 def _help(setting: Setting) -> str:
     notes = [str(setting.allowed)] if setting.allowed else []
     notes += [f"env {setting.env}"] if setting.env else []
-    notes += [] if setting.default is None else [f"default {_word(setting.default)}"]
+    notes += [] if setting.default is None else [f"default {_placeholder(setting.default)}"]
     notes += [
-        f"{name}: {_word(preset[setting.name])}"
+        f"{name}: {_placeholder(preset[setting.name])}"
         for name, preset in PRESETS.items()
         if setting.name in preset
     ]
     return f"{setting.doc} ({'; '.join(notes)})" if notes else setting.doc
 
 
-def _word(value: object) -> str:
+def _placeholder(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def where_to_view() -> str:
-    """Return how to see a run in MLflow's UI."""
-    uri = find_store()
-    return (
-        f"see it at {mask_password(uri)}" if uri.startswith("http") else "see it with: eyevsai ui"
-    )
+def check_extra_arguments(context: Any, given: dict[str, Any]) -> None:
+    """Raise UserError for arguments that the parser could not use: options of other models, unknown
+    options, words without an option.
+    """
+    if not context.args:
+        return
+    model = given.get("model", config.ModelChoice().model)
+    # an unknown model is reported first
+    resolved = resolve_model(model, given.get("variation"))
+    known = [param.name for param in context.command.params]
+    names = {extra: extra.lstrip("-").partition("=")[0].replace("-", "_") for extra in context.args}
+    unknown = (extra for extra in context.args if extra.startswith("--"))
+    flag = next((extra for extra in unknown if names[extra] not in known), None)
+    if flag is None:
+        raise UserError(
+            f"{context.args[0]!r} belongs to no flag. See `{context.command_path} --help`."
+        )
+    raise config.unknown_setting(names[flag], resolved.family, known, context.info_name)

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from eyevsai import config
-from eyevsai.completion import completer
+from eyevsai.cli.completion import completer
+from eyevsai.cli.options import Json, pick_settings, pop_settings, with_options
 from eyevsai.core.errors import UserError
 from eyevsai.core.extras import read_extras
 from eyevsai.core.logging import configure_logging, is_verbose
 from eyevsai.core.settings import Doc, Range, Settings, list_settings
 from eyevsai.data.settings import DataSettings
-from eyevsai.flags import Json, pick_settings, pop_settings, with_flags
 from eyevsai.models.factory import FAMILIES
 
 UNSYNCED = 3
@@ -35,10 +35,10 @@ class UiSettings(Settings):
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
-    app.command()(with_flags(doctor, pick_settings(DataSettings, "data_root")))
+    app.command()(with_options(doctor, pick_settings(DataSettings, "data_root")))
     app.command()(install)
-    app.command()(with_flags(ui, (*list_settings(UiSettings), *STATE)))
-    app.command()(with_flags(sync, STATE))
+    app.command()(with_options(ui, (*list_settings(UiSettings), *STATE)))
+    app.command()(with_options(sync, STATE))
 
 
 def _installable(_: dict[str, Any]) -> list[str]:
