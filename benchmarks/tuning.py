@@ -35,18 +35,20 @@ def main() -> None:
             "n_trials": TRIALS,
         }
         from eyevsai.models.factory import build
+        from eyevsai.workflows.job_context import job_context
         from eyevsai.workflows.tune.study_config import compose_tune, open_study
         from eyevsai.workflows.tune.tune import tune
 
         config = compose_tune(given)
         tune(config)
-        trials = open_study(config).study.counted_trials()
+        with job_context(config.state_root) as job:
+            opened = open_study(config, job)
+        trials, dataset = opened.study.counted_trials(), opened.dataset
         began, ended = trials[0].datetime_start, trials[-1].datetime_complete
         assert began is not None
         assert ended is not None
         ours = (ended - began).total_seconds()
 
-        dataset = open_study(config).dataset
         model, theirs = config.trials.model, 0.0
         for number, trial in enumerate(trials):
             settings = replace(model.settings, **trial.user_attrs["settings"])

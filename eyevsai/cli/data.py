@@ -18,6 +18,7 @@ from eyevsai.cli.options import (
     with_options,
 )
 from eyevsai.core.errors import UserError
+from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import list_settings
 from eyevsai.data.settings import DataSettings, GetSettings
@@ -65,7 +66,7 @@ def get(
 
     got = download_datasets(settings, config.take_run_id())
     if as_json:
-        print(json.dumps([part.to_json() for part in got], indent=2, ensure_ascii=False))
+        print(json.dumps(to_json(got), indent=2, ensure_ascii=False))
         return
     for part in got:
         splits = ", ".join(f"{count} {split}" for split, count in part.splits.items())

@@ -18,6 +18,7 @@ from eyevsai.cli.options import (
     with_options,
 )
 from eyevsai.cli.output import where_to_view
+from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import Setting, list_settings
 from eyevsai.data.settings import DataSettings
@@ -54,7 +55,7 @@ def evaluate(as_json: Json = False, **given: Any) -> None:
 
     done = job(settings, config.take_run_id())
     if as_json:
-        print(json.dumps(vars(done), indent=2))
+        print(json.dumps(to_json(done), indent=2))
         return
     found = done.metrics
     print(
@@ -85,11 +86,11 @@ def compare(
 
     found = job(models, page)
     if as_json:
-        print(json.dumps(found.to_json(), indent=2))
+        print(json.dumps(to_json(found), indent=2))
         return
     from eyevsai.reports.comparison_table import print_comparison
 
-    print_comparison(found.to_json())
+    print_comparison(to_json(found))
     print(f"See {page}")
 
 
@@ -106,7 +107,7 @@ def export(as_json: Json = False, **given: Any) -> None:
 
     done = job(settings, config.take_run_id())
     if as_json:
-        print(json.dumps([each.to_json() for each in done], indent=2))
+        print(json.dumps(to_json(done), indent=2))
         return
     for each in done:
         figures = ", ".join(f"{name} {value:.3g}" for name, value in each.parity.metrics.items())
@@ -121,7 +122,7 @@ def _package(settings: ExportSettings, as_json: bool) -> None:
 
     done = bundle(settings, config.take_run_id())
     if as_json:
-        print(json.dumps({**vars(done), "folder": str(done.folder)}, indent=2))
+        print(json.dumps(to_json(done), indent=2))
         return
     for model in done.models:
         print(
@@ -154,7 +155,7 @@ def predict(
     for each in job(model, images, settings.top_k, settings.threshold, trusted=settings.trusted):
         bad += each.error is not None
         if as_json:
-            print(json.dumps(each.to_json(), ensure_ascii=False))
+            print(json.dumps(to_json(each), ensure_ascii=False))
         else:
             print(each.to_text())
     if bad:
@@ -171,7 +172,7 @@ def report(as_json: Json = False, **given: Any) -> None:
 
     done = job(settings, config.take_run_id())
     if as_json:
-        print(json.dumps(done.to_json(), indent=2))
+        print(json.dumps(to_json(done), indent=2))
         return
     print(
         f"{done.models} models of {done.versions} versions, {done.ready} of them ready to be "

@@ -13,6 +13,7 @@ from eyevsai import config
 from eyevsai.cli.completion import COMPLETERS
 from eyevsai.cli.options import Json, argument, merge_named, pick_settings, with_options
 from eyevsai.core.errors import UserError
+from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging, is_verbose
 from eyevsai.core.settings import Setting, format_flags, list_settings
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
@@ -74,7 +75,7 @@ def rollback(name: Name, reason: Reason = None, as_json: Json = False, **given: 
 
 def _print_promoted(done: Any, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(done.to_json(), indent=2))
+        print(json.dumps(to_json(done), indent=2))
         return
     for check in done.checks:
         print(f"{'ok    ' if check.ok else 'forced'}  {check.name:<10}{check.text}")
@@ -99,7 +100,7 @@ def cleanup(as_json: Json = False, **given: Any) -> None:
 
     done = job(settings, lambda plan: _agree(settings, plan, as_json), config.take_run_id())
     if as_json:
-        print(json.dumps(done.to_json(), indent=2, ensure_ascii=False))
+        print(json.dumps(to_json(done), indent=2, ensure_ascii=False))
     elif done.run_id is not None:
         print(
             f"deleted {len(done.deleted)} of {len(done.plan.items)} items, freed "
@@ -113,7 +114,7 @@ def _agree(settings: CleanupSettings, plan: Any, as_json: bool) -> bool:
     from eyevsai.reports.registry_table import print_plan
 
     if not as_json:
-        print_plan(plan.to_json(), verbose=is_verbose())
+        print_plan(to_json(plan), verbose=is_verbose())
     if settings.yes or settings.dry_run or not plan.items:
         return True
     if as_json or not sys.stdin.isatty():
@@ -180,11 +181,11 @@ def log(
         print(json.dumps(held, indent=2) if as_json else _held(name, at, held))
         return
     if as_json:
-        print(json.dumps([entry.to_json() for entry in entries], indent=2, ensure_ascii=False))
+        print(json.dumps(to_json(entries), indent=2, ensure_ascii=False))
         return
     from eyevsai.reports.registry_table import print_log
 
-    print_log([entry.to_json() for entry in entries])
+    print_log(to_json(entries))
 
 
 def _held(name: str, at: str, held: list[dict[str, Any]]) -> str:
@@ -279,7 +280,7 @@ def import_registry(
 
     done = job(Path(path))
     if as_json:
-        print(json.dumps(done.to_json(), indent=2, ensure_ascii=False))
+        print(json.dumps(to_json(done), indent=2, ensure_ascii=False))
     else:
         for each in done.written:
             print(f"{each.model_id}: {each.model_uri or 'a failed training'}, run {each.run_id}")

@@ -4,6 +4,7 @@ belongs.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import write_error
 
 
 @contextmanager
@@ -26,9 +27,7 @@ def atomic_output_dir(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise UserError(
-            f"Cannot write to {target.parent}: {error.strerror}. Choose another --output."
-        ) from error
+        raise write_error(target.parent, error, "Choose another --output.") from error
     try:
         yield building
     finally:
@@ -51,9 +50,7 @@ def atomic_output_files(target: Path, begun: datetime) -> Iterator[tuple[Path, s
         target.mkdir(parents=True, exist_ok=True)
         building, date = _claim(target, begun)
     except OSError as error:
-        raise UserError(
-            f"Cannot write to {target}: {error.strerror}. Choose another --output."
-        ) from error
+        raise write_error(target, error, "Choose another --output.") from error
     try:
         yield building, date
     finally:
@@ -74,3 +71,23 @@ def _claim(target: Path, begun: datetime) -> tuple[Path, str]:
         if not any(target.glob(f"*_{date}.*")):
             return building, date
         building.rmdir()
+
+
+def write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
+    """Replace the content of a file in one step; a reader sees the old or the new content.
+
+    Args:
+        path: of the file, whose folder exists.
+        text: the new content, written as UTF-8.
+        durable: wait until the content is on disk, so that it survives a power failure.
+
+    Raises:
+        OSError: the file cannot be written; the old content stays.
+    """
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with open(new, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
+    new.replace(path)

@@ -36,3 +36,14 @@ def explain_path_error(error: Exception) -> UserError | None:
         f"Cannot use {error.filename}: {error.strerror}. Check the path, and who may read and "
         "write there."
     )
+
+
+def write_error(path: object, error: OSError, fix: str) -> UserError:
+    """Return the error for a file or folder that cannot be written.
+
+    Args:
+        path: what cannot be written.
+        error: the reason, of the operating system.
+        fix: a sentence that says what to do.
+    """
+    return UserError(f"Cannot write {path}: {error.strerror or error}. {fix}")

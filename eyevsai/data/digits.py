@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import write_error
 
 
 def write_digits(cache_root: Path) -> Path:
@@ -24,9 +24,7 @@ def write_digits(cache_root: Path) -> Path:
         cache_root.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=".digits-", dir=cache_root))
     except OSError as error:
-        raise UserError(
-            f"Cannot write to {cache_root}: {error.strerror}. Choose another --cache-root."
-        ) from error
+        raise write_error(cache_root, error, "Choose another --cache-root.") from error
     try:
         _write_images(building)
         building.rename(folder)

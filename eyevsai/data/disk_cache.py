@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import write_error
 from eyevsai.core.hashing import hash_file
+from eyevsai.core.locks import releasing, try_lock, waiting_for
 
 log = logging.getLogger("eyevsai")
 
@@ -88,10 +87,7 @@ class DiskCache:
                 os.utime(folder)  # what was used last is deleted last
                 return read(folder)
         except OSError as error:
-            raise UserError(
-                f"Cannot write the cache {folder}: {error.strerror or error}. Choose another "
-                "--cache-root."
-            ) from error
+            raise write_error(folder, error, "Choose another --cache-root.") from error
 
     def size_bytes(self) -> int:
         """What all entries and ledgers take together."""
@@ -122,34 +118,30 @@ class DiskCache:
                 excess -= self._delete(path)
 
     def _delete(self, path: Path) -> int:
-        try:
-            with FileLock(
-                f"{path}.lock", timeout=0
-            ):  # a process that has the map open keeps reading it
-                freed = _size(path)
-                shutil.rmtree(path, ignore_errors=True)
-        # somebody builds or checks it; waiting here, with a lock of our own, could wait for ever
-        except Timeout:
+        # waiting for a process that builds or checks the entry, with a lock of our own, could
+        # deadlock
+        lock = try_lock(Path(f"{path}.lock"))
+        if lock is None:
             return 0
+        with releasing(lock):
+            freed = _size(path)
+            shutil.rmtree(path, ignore_errors=True)  # a process that has it open keeps reading it
         return freed
 
 
 @contextmanager
 def _locked(folder: Path, check: Callable[[], None]) -> Iterator[None]:
-    lock, waited = FileLock(f"{folder}.lock"), False
-    while True:
+    is_said = False
+
+    def wait(has_failed: bool) -> None:
+        nonlocal is_said
         check()
-        try:
-            lock.acquire(timeout=WAIT_S)
-            break
-        except Timeout:
-            if not waited:
-                log.info("Waiting for another process that computes the same: %s", folder)
-            waited = True
-    try:
+        if has_failed and not is_said:
+            log.info("Waiting for another process that computes the same: %s", folder)
+            is_said = True
+
+    with waiting_for(Path(f"{folder}.lock"), WAIT_S, wait):
         yield
-    finally:
-        lock.release()
 
 
 def _last_used(folder: Path) -> float:

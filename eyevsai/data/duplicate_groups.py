@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eyevsai.core.atomic_dir import write_atomically
 from eyevsai.data.decode import Depth, decode
 from eyevsai.data.disk_cache import SCAN_CACHES
 from eyevsai.data.duplicates import (
@@ -56,9 +56,7 @@ def find_duplicate_groups(
     found = find_duplicates(records, labels, thumbnails.__getitem__, mode)
     if thumbnails:  # else there is nothing that it took long to find
         with suppress(OSError):  # they are found again next time
-            new = path.with_suffix(f".{os.getpid()}.new")
-            new.write_text(json.dumps(asdict(found)), encoding="utf-8")
-            new.replace(path)
+            write_atomically(path, json.dumps(asdict(found)))
     return found
 
 

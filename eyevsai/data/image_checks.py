@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import groupby
@@ -17,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.atomic_dir import write_atomically
+from eyevsai.core.errors import write_error
 from eyevsai.core.hashing import hash_file
 from eyevsai.data import decode
 from eyevsai.data.disk_cache import SCAN_CACHES
@@ -194,17 +194,10 @@ def _read_scan_cache(path: Path) -> dict[str, ImageInfo]:
 
 
 def _write_scan_cache(path: Path, records: dict[str, ImageInfo]) -> None:
+    # What could not be read may be readable next time, with no sign of it in size or time.
+    kept = {state: astuple(record) for state, record in records.items() if record.digest}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, delete=False, encoding="utf-8"
-        ) as stream:
-            # What could not be read may be readable next time, with no sign of it in size or time.
-            json.dump(
-                {mark: astuple(record) for mark, record in records.items() if record.digest}, stream
-            )
-        Path(stream.name).replace(path)
+        write_atomically(path, json.dumps(kept))
     except OSError as error:
-        raise UserError(
-            f"Cannot write {path}: {error.strerror or error}. Choose another --cache-root."
-        ) from error
+        raise write_error(path, error, "Choose another --cache-root.") from error

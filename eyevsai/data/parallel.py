@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -17,7 +16,6 @@ from eyevsai.core.progress import track
 
 S = TypeVar("S")
 T = TypeVar("T")
-IMPORTING = "importing"  # the name of a thread that imports
 CHUNK = 64  # what a worker takes at a time: bounds memory, whatever the size of the dataset
 
 
@@ -53,10 +51,6 @@ def parallel_map(task: Callable[[Sequence[S]], T], items: Sequence[S], label: st
         UserError or OSError: what the first failing task raised, or that a worker died.
     """
     chunks = _Chunks(task, items)
-    # a module that is half imported at a fork stays locked in the worker
-    for thread in threading.enumerate():
-        if thread.name == IMPORTING:
-            thread.join()
     workers = min(torch.get_num_threads(), len(chunks)) if len(chunks) > 1 else 0
     loader: DataLoader[Any] = DataLoader(
         chunks,

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from eyevsai.core.atomic_dir import write_atomically
 from eyevsai.executors.base import Executor, State, Status, Task, TaskHandle, run_call
 
 log = logging.getLogger("eyevsai")
@@ -109,7 +110,5 @@ def run_task(folder: Path) -> int:
     """
     task = json.loads((folder / TASK).read_text(encoding="utf-8"))
     result = run_call(task["call"], task["given"])
-    new = folder / f"{RESULT}.new"
-    new.write_text(json.dumps(result), encoding="utf-8")
-    new.replace(folder / RESULT)
+    write_atomically(folder / RESULT, json.dumps(result))
     return 0 if "value" in result else 1

@@ -52,10 +52,6 @@ class AuditEntry:
         """Whether it changed who holds a stage."""
         return self.status == "FINISHED" and self.stage == stage
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return vars(self) | {"time": self.time.isoformat(timespec="seconds")}
-
 
 @dataclass
 class AuditRecord:

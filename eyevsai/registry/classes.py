@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
 from eyevsai.core.retry import retry_on_conflict
+from eyevsai.registry.entities import RegisteredModel
 from eyevsai.store.tags import CLASSES_SHA256
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from eyevsai.registry.entities import RegisteredModel
 
 # the tag of a version or a registered model with its list; CLASSES_SHA256 is that with the hash
 CLASSES = "classes"

@@ -13,6 +13,8 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
+from eyevsai.registry.entities import logged_model_of, open_registry, read_models
+from eyevsai.registry.stages import reserved_versions
 
 # what MLflow says of what is not there
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -140,8 +142,6 @@ def model_id_of(tracking_uri: str, version: Version) -> str | None:
     """Return the id of the logged model that a version leads to, also by way of the version that it
     is a copy of.
     """
-    from eyevsai.registry.entities import logged_model_of
-
     client, uri, seen = MlflowClient(tracking_uri=tracking_uri), version.uri, set[str]()
     while (parts := URI.fullmatch(uri)) and parts["version"] and uri not in seen:
         seen.add(uri)
@@ -173,8 +173,6 @@ def versions_by_run(tracking_uri: str) -> dict[str, Version]:
     """The newest version of each run's model, under the name by which it was registered when it was
     trained.
     """
-    from eyevsai.registry.entities import open_registry, read_models
-
     found = {}
     for model in read_models(open_registry(tracking_uri)):
         for each in model.versions:
@@ -190,8 +188,6 @@ def check_not_reserved(tracking_uri: str, uri: str) -> None:
     Verbosity once a run says that it uses the version: either the cleanup sees that run, or this
     sees its claim.
     """
-    from eyevsai.registry.stages import reserved_versions
-
     parts = URI.fullmatch(uri)
     if parts is None or not parts["version"]:
         return

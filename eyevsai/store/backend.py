@@ -6,11 +6,9 @@ time crash. Whoever comes first here creates it; the others wait.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import logging
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,6 +19,7 @@ from filelock import FileLock
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.extras import install_command, missing_extra
+from eyevsai.core.locks import host_lock
 from eyevsai.store.relocate import find_original_dir
 from eyevsai.store.uris import find_store, mask_password, sqlite_path
 
@@ -170,9 +169,7 @@ def lock_store(uri: str, suffix: str = "lock") -> FileLock:
     path = sqlite_path(uri)
     if path is None:
         name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        return FileLock(
-            Path(tempfile.gettempdir()) / f"eyevsai-{getpass.getuser()}-{name}.{suffix}"
-        )
+        return host_lock(f"{name}.{suffix}")
     try:
         with open(f"{path}.{suffix}", "a"), open(path, "ab") if path.exists() else nullcontext():
             pass

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from eyevsai.core.atomic_dir import write_atomically
+
 MARK = ".eyevsai-owner.json"
 
 
@@ -30,10 +32,8 @@ def write_mark(folder: Path, store: str) -> None:
         OSError
     ):  # a folder without a mark is kept, so that a full disk does no harm here
         folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f"{MARK}.new"
         mark = Mark(store, str(folder.resolve()), folder.name)
-        new.write_text(json.dumps(asdict(mark)), encoding="utf-8")
-        new.replace(folder / MARK)
+        write_atomically(folder / MARK, json.dumps(asdict(mark)))
 
 
 def is_owned(folder: Path, stores: Collection[str]) -> bool:

@@ -8,15 +8,14 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from eyevsai.core.errors import UserError
+from eyevsai.core.atomic_dir import write_atomically
+from eyevsai.core.errors import UserError, write_error
+from eyevsai.core.locks import releasing, try_lock
 
 CONFIG, FINGERPRINT, HEARTBEAT, LOCK, LOG = (
     "config.json",
@@ -66,25 +65,22 @@ class RunDir:
             while True:
                 self.path.mkdir(parents=True, exist_ok=True)
                 before = _inode(self.path / LOCK)
-                held = FileLock(self.path / LOCK).acquire(timeout=0)
+                lock = try_lock(self.path / LOCK)
+                if lock is None:
+                    raise UserError(
+                        f"Run {self.run_id} is alive: another process is working on it. Wait "
+                        "for it."
+                    )
                 if _inode(self.path / LOCK) == before:
-                    return held
+                    return releasing(lock)
                 # of a folder that its owner has just deleted: not the lock of the one here now
-                held.lock.release()
-        except Timeout:
-            raise UserError(
-                f"Run {self.run_id} is alive: another process is working on it. Wait for it."
-            ) from None
+                lock.release()
         except OSError as error:
-            raise UserError(
-                f"Cannot write {self.path}: {error.strerror or error}. Choose another --state-root."
-            ) from error
+            raise write_error(self.path, error, "Choose another --state-root.") from error
 
     def write(self, name: str, content: Any) -> None:
         """Writes one of the folder's JSON files in one step."""
-        new = self.path / f"{name}.new"
-        new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        new.replace(self.path / name)
+        write_atomically(self.path / name, json.dumps(content, ensure_ascii=False))
 
     def read(self, name: str) -> Any:
         """What `write` wrote; None when it is not there or torn."""
@@ -141,9 +137,7 @@ def check_state_dir(root: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=root / RUNS):
             pass
     except OSError as error:
-        raise UserError(
-            f"Cannot write {root}: {error.strerror or error}. Choose another --state-root."
-        ) from error
+        raise write_error(root, error, "Choose another --state-root.") from error
 
 
 def finish_deletions(root: Path) -> None:
@@ -169,15 +163,3 @@ def _modified_at(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:  # deleted since it was listed
         return 0.0
-
-
-def describe_change(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """How two mappings of names to checksums differ, in words; empty when they do not."""
-    added, gone = sorted(now.keys() - before.keys()), sorted(before.keys() - now.keys())
-    changed = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
-    parts = []
-    for word, names in (("added", added), ("gone", gone), ("changed", changed)):
-        if names:
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            parts.append(f"{len(names)} {word} ({shown})")
-    return "; ".join(parts)

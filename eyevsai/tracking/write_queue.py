@@ -20,6 +20,7 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from eyevsai.core.atomic_dir import write_atomically
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.retry import BACKOFF_S, is_write_conflict
 from eyevsai.store.run_dir import REJECTED
@@ -196,9 +197,7 @@ class WriteQueue:
             self.failing_since_ = None
             self.done_ += size
             with suppress(OSError):  # a full disk: the next process will say again what was said
-                new = self.done_path.with_suffix(".new")
-                new.write_text(str(self.done_))
-                new.replace(self.done_path)
+                write_atomically(self.done_path, str(self.done_))
             self.changed_.notify_all()
 
     def _read_done(self) -> int:

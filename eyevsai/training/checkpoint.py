@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from eyevsai.core.atomic_dir import write_atomically
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.hashing import hash_file
@@ -70,8 +71,10 @@ class Checkpoints:
             _write_tensors(tensors, path)
             body = {"format": FORMAT, "file": path.name, "sha256": hash_file(path), "state": state}
             if (self.folder / NEWEST).exists():
-                _replace(self.folder / PREVIOUS, (self.folder / NEWEST).read_text(encoding="utf-8"))
-            _replace(self.folder / NEWEST, json.dumps({"body": body, "sha256": _digest(body)}))
+                newest = (self.folder / NEWEST).read_text(encoding="utf-8")
+                write_atomically(self.folder / PREVIOUS, newest, durable=True)
+            content = json.dumps({"body": body, "sha256": _digest(body)})
+            write_atomically(self.folder / NEWEST, content, durable=True)
             self._delete_others()
             log.debug("Checkpoint of %.1f MB in %s", path.stat().st_size / 1e6, self.folder)
         except OSError as error:
@@ -130,16 +133,6 @@ def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         )
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Gives `path` a new content in one step."""
-    new = path.with_suffix(".new")
-    with open(new, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(path)
 
 
 def _read(path: Path) -> Checkpoint:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 import time
 import warnings
 from collections import Counter
@@ -21,9 +20,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from eyevsai.core.errors import JobError, TrialPruned, UserError
+from eyevsai.core.fingerprint import describe_change
+from eyevsai.core.locks import host_lock
 from eyevsai.core.settings import Settings
 from eyevsai.data.seeding import derive_seed
-from eyevsai.store.run_dir import describe_change
 from eyevsai.store.uris import mask_password
 from eyevsai.tuning.samplers import make_pruner, make_sampler
 from eyevsai.tuning.search_space import Space
@@ -88,9 +88,7 @@ class StudyStorage:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 return JournalStorage(JournalFileBackend(str(self.file), _JournalLock(self.file)))
             name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-            with FileLock(
-                Path(tempfile.gettempdir()) / f"eyevsai-studies-{name}.lock"
-            ):  # tables are made without one
+            with host_lock(f"studies-{name}.lock"):  # tables are made without one
                 return RDBStorage(self.url, engine_kwargs={"pool_pre_ping": True})
         except Exception as error:  # database drivers raise of every kind
             where = mask_password(self.url) if self.url else str(self.file)

@@ -9,18 +9,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import SPLIT_TABLE, Dataset, load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.learner import Learner
 from eyevsai.models.serialization import load, read_config
+from eyevsai.registry.versions import Version, find_version, model_id_of, version_of_run
+from eyevsai.tracking.search import RunInfo, find_evaluations, find_run, read_json, read_text
 from eyevsai.workflows.evaluate.log_results import OWN_SPLIT, TEST_WEIGHTS
-
-if TYPE_CHECKING:
-    from eyevsai.registry.versions import Version
-    from eyevsai.tracking.search import RunInfo
 
 log = logging.getLogger("eyevsai")
 
@@ -108,8 +106,6 @@ class TrainedModel:
     @property
     def model_id(self) -> str | None:
         """The id of its logged model, if it has one."""
-        from eyevsai.registry.versions import model_id_of
-
         if self.run is not None:
             return self.run.model_uri.removeprefix("models:/") if self.run.model_uri else None
         return model_id_of(self.tracking_uri, self.version) if self.version else None
@@ -122,16 +118,12 @@ class TrainedModel:
 
     def split_table(self) -> str | None:
         """The table of the images that it learned from; None if its run has none or is gone."""
-        from eyevsai.tracking.search import read_text
-
         return read_text(self.tracking_uri, self.run_id, SPLIT_TABLE) if self.run else None
 
     def evaluation_result(self) -> RunInfo | None:
         """The run that holds its evaluation by its own test split: its own, or one of a later call
         if that is gone.
         """
-        from eyevsai.tracking.search import find_evaluations
-
         if self.run is not None:
             return self.run
         own = (
@@ -198,9 +190,7 @@ def find_trained_model(
         UserError: there is no such run or version, it has no model, or its folder holds what
             eyevsai does not write.
     """
-    from eyevsai.registry.versions import find_version, version_of_run
     from eyevsai.serving.model_dir import fetch_model_dir
-    from eyevsai.tracking.search import find_run, read_json
 
     version = find_version(tracking_uri, model_uri) if model_uri else None
     found_id = version.run_id if version else str(run_id)

@@ -20,10 +20,9 @@ import eyevsai as package
 from eyevsai.core.errors import UserError
 from eyevsai.reports.game_backend import read_schema
 from eyevsai.reports.settings import ReportSettings
-from eyevsai.workflows.job_context import start_job
+from eyevsai.workflows.job_context import job_context
 from eyevsai.workflows.report.collect import read_model_versions
 from eyevsai.workflows.report.report import write_reports
-from eyevsai.workflows.shutdown import ShutdownHandler
 from tests.conftest import Eyevsai, copy_store, copy_trained, draw_image, once, write_images
 from tests.invoke import invoke
 from tests.original import make_record, write_registry
@@ -281,9 +280,10 @@ def test_what_was_imported_without_a_model_is_in_the_table_alone(
 def test_another_jobs_run_takes_the_files(workplace: Path, tmp_path: Path) -> None:
     uri = str(MlflowClient().tracking_uri)
     settings = ReportSettings(models="shallow", output=str(tmp_path / "deep" / "out"))
-    with start_job(
-        ShutdownHandler(), uri, "parent", {"job": "train_all"}, tmp_path / "state", given=None
-    ) as run:
+    with (
+        job_context(tmp_path / "state") as job,
+        job.start_run("parent", {"job": "train_all"}) as run,
+    ):
         done = write_reports(settings, uri, run)
     logged = {
         Path(artifact.path).name

@@ -163,7 +163,9 @@ def test_when_none_is_whole_it_is_said(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "nothing").load() is None
 
 
-@pytest.mark.parametrize("point", ["_write_tensors", "hash_file", "_replace", "_replace again"])
+@pytest.mark.parametrize(
+    "point", ["_write_tensors", "hash_file", "write_atomically", "write_atomically again"]
+)
 def test_a_save_that_is_torn_anywhere_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:

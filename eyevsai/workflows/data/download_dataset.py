@@ -11,14 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from eyevsai.core.atomic_dir import atomic_output_dir
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested, UserError
 from eyevsai.core.hashing import hash_file
+from eyevsai.core.locks import exclusive
 from eyevsai.core.names import choose
 from eyevsai.core.version import VERSION
 from eyevsai.data.archive_layout import (
@@ -38,7 +36,7 @@ from eyevsai.data.kaggle import check_kagglehub, locate_dataset
 from eyevsai.data.settings import GetSettings
 from eyevsai.data.sources import SOURCES, Archive, DatasetSource, expand_union
 from eyevsai.store.uris import mask_password
-from eyevsai.workflows.shutdown import ending_with_mlflow_run, handling_signals
+from eyevsai.workflows.shutdown import handling_signals
 
 DOWNLOADS = ".downloads"  # below the data root: no dataset, being hidden
 LISTS = frozenset({".txt"})
@@ -56,10 +54,6 @@ class DownloadedDataset:
     classes: dict[str, int]
     splits: dict[str, int]  # images of each split that it was published with
     is_new: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return vars(self) | {"folder": str(self.folder)}
 
 
 def download_datasets(settings: GetSettings, run_id: str | None = None) -> list[DownloadedDataset]:
@@ -80,15 +74,11 @@ def download_datasets(settings: GetSettings, run_id: str | None = None) -> list[
     if run_id is None:
         with handling_signals() as stop:
             return _download_all(name, settings, stop)
-    from eyevsai.workflows.job_context import open_store_and_reap, start_job
+    from eyevsai.workflows.job_context import job_context
 
-    with handling_signals() as stop, ending_with_mlflow_run():
-        state_root = Path(settings.state_root).expanduser()
-        tags = {"job": "data", "subject": name}
-        with start_job(
-            stop, open_store_and_reap(state_root), "data", tags, state_root, given=run_id
-        ):
-            return _download_all(name, settings, stop)
+    tags = {"job": "data", "subject": name}
+    with job_context(settings.state_root, run_id) as job, job.start_run("data", tags):
+        return _download_all(name, settings, job.stop)
 
 
 def _download_all(
@@ -117,10 +107,9 @@ def _download(
     """The dataset, which is fetched if it is not there."""
     root = Path(settings.data_root).expanduser()
     target = root / published.name
-    with (
-        _raising_disk_errors(root),
-        _locked(root / DOWNLOADS / f"{published.name}.lock", published.name),
-    ):
+    lock = root / DOWNLOADS / f"{published.name}.lock"
+    busy = f"Another process is getting {published.name} right now. Wait until it is done."
+    with _raising_disk_errors(root), exclusive(lock, busy):
         if target.exists() and (there := _find_existing(published, target, force=settings.force)):
             return there
         for left in root.glob(f".{published.name}-*"):  # by a process that was killed
@@ -288,19 +277,6 @@ def _deleting_unsafe(path: Path) -> Iterator[None]:
         raise JobError(
             f"{error} It was deleted; run the same command again to download it anew."
         ) from error
-
-
-@contextmanager
-def _locked(path: Path, name: str) -> Iterator[None]:
-    """A block that only one process of this machine is in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(path, timeout=0):
-            yield
-    except Timeout:
-        raise UserError(
-            f"Another process is getting {name} right now. Wait until it is done."
-        ) from None
 
 
 @contextmanager

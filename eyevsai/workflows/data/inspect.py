@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import write_error
 from eyevsai.data.catalog import find_source
 from eyevsai.data.curation import CuratedDataset, curate
 from eyevsai.data.disk_cache import DiskCache
@@ -24,7 +24,7 @@ def check_data(settings: DataSettings, page: Path) -> CuratedDataset:
     try:
         page.write_text(render_data_page(found), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"Cannot write {page}: {error.strerror}. Choose another --page.") from error
+        raise write_error(page, error, "Choose another --page.") from error
     return found
 
 

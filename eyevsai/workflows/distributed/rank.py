@@ -25,7 +25,7 @@ from eyevsai.models.learner import Learner
 from eyevsai.training.device import set_local_device
 from eyevsai.training.process_group import ProcessGroup, join_group
 from eyevsai.training.settings import TrainingSettings
-from eyevsai.workflows.train.resume import describe_fingerprint
+from eyevsai.workflows.train.fingerprint import describe_fingerprint
 
 # what ranks leave at the store; the last two with their number
 CONFIG, READY, FAILURE = ("config", "ready", "words")

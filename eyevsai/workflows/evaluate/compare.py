@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import UserError, write_error
+from eyevsai.core.json import to_json
 from eyevsai.data.decode import decode
 from eyevsai.evaluation.significance import Difference, Interval, accuracy_interval, mcnemar
 from eyevsai.store.backend import open_store
+from eyevsai.tracking.search import RunInfo, read_json
 from eyevsai.workflows.evaluate.log_results import PREDICTION_COLUMNS, PREDICTIONS
 from eyevsai.workflows.trained_model import TrainedModel, find_trained_model
 
 if TYPE_CHECKING:
     from eyevsai.reports.comparison_page import ComparedImage
-    from eyevsai.tracking.search import RunInfo
 
 log = logging.getLogger("eyevsai")
 
@@ -59,10 +60,6 @@ class Comparison:
     images: int
     settings: dict[str, list[Any]]  # those that differ, by name, a value for each model
     pairs: list[Pair]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def compare(names: Sequence[str], page: Path) -> Comparison:
@@ -116,8 +113,6 @@ Rows = dict[str, tuple[str, str]]  # class and prediction by the image's name
 
 def read_predictions(tracking_uri: str, run_id: str) -> Rows | None:
     """Class and prediction of each image that an evaluation logged on a run; None when none did."""
-    from eyevsai.tracking.search import read_json
-
     table = read_json(tracking_uri, run_id, PREDICTIONS)
     if table is None or tuple(table["columns"]) != PREDICTION_COLUMNS:
         return None
@@ -204,6 +199,6 @@ def _write_page(
             [[sample(name, predictions[0], others) for name in names] for names in chosen if items]
         )
     try:
-        page.write_text(render_comparison_page(comparison.to_json(), sheets), encoding="utf-8")
+        page.write_text(render_comparison_page(to_json(comparison), sheets), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"Cannot write {page}: {error.strerror}. Choose another --page.") from error
+        raise write_error(page, error, "Choose another --page.") from error

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -26,9 +25,10 @@ from eyevsai.evaluation.results import EvaluationResult, before_temperature
 from eyevsai.evaluation.selective import evaluate_threshold, find_threshold
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.models.learner import Images, Learner
+from eyevsai.registry.versions import TESTED, THRESHOLD, tag_version
+from eyevsai.tracking.finished_runs import reopen_run
 from eyevsai.workflows.evaluate.log_results import EvaluationLogger
-from eyevsai.workflows.job_context import open_store_and_reap, start_job
-from eyevsai.workflows.shutdown import ending_with_mlflow_run, handling_signals
+from eyevsai.workflows.job_context import job_context
 from eyevsai.workflows.trained_model import TrainedModel, find_trained_model
 
 log = logging.getLogger("eyevsai")
@@ -64,17 +64,15 @@ def evaluate(
         UserError: something a person must mend.
     """
     began = time.monotonic()
-    with handling_signals() as stop, ending_with_mlflow_run() if run_id else nullcontext():
-        state_root = Path(settings.state_root).expanduser()
-        tracking_uri = open_store_and_reap(state_root)
+    with job_context(settings.state_root, run_id) as job:
+        tracking_uri, state_root = job.tracking_uri, job.state_dir
         subject = find_trained_model(tracking_uri, settings.run, settings.model_uri)
         learner = subject.load()
         judges = _load_evaluation_data(settings, subject, learner)
-        from eyevsai.tracking.finished_runs import reopen_run
 
         about = {"job": "evaluate", "subject": subject.run_id, "model_uri": subject.title, **tags}
         title = f"evaluate {subject.name}"
-        with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
+        with job.start_run(title, about) as call:
             judgement = _evaluate(settings, subject, learner, judges)
             own = settings.data is None
             findings = EvaluationLogger(
@@ -290,8 +288,6 @@ def _corrupt(
 
 def _tag_version(subject: TrainedModel, figures: Mapping[str, float], *, own: bool) -> None:
     """Keeps the accuracy on the model's own test split where the registry is listed."""
-    from eyevsai.registry.versions import TESTED, tag_version
-
     if own and subject.version is not None:
         tag_version(subject.tracking_uri, subject.version, {TESTED: f"{figures['accuracy']:.4f}"})
 
@@ -299,8 +295,6 @@ def _tag_version(subject: TrainedModel, figures: Mapping[str, float], *, own: bo
 def _store_threshold(
     subject: TrainedModel, judgement: EvaluationResult, settings: EvaluateSettings
 ) -> None:
-    from eyevsai.registry.versions import THRESHOLD, tag_version
-
     if subject.version is None or judgement.selection is None:
         return
     threshold = judgement.selection.threshold

@@ -12,11 +12,11 @@ from eyevsai.data.seeding import derive_seed
 from eyevsai.evaluation.results import EvaluationResult
 from eyevsai.explanation.top_losses import top_losses
 from eyevsai.models.learner import FeatureLearner, Learner, SpatialLearner
+from eyevsai.tracking.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from eyevsai.tracking.run import Run
 
 GRID_SIZE, CAM_SIZE = 24, 12
 TEST_WEIGHTS = "test_weights"  # the tag of an evaluation: the SHA-256 of the weights that it is of

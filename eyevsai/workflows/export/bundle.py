@@ -6,24 +6,20 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eyevsai.core.atomic_dir import atomic_output_dir
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.version import VERSION
 from eyevsai.evaluation.metric_names import SCORES
 from eyevsai.formats.settings import ExportSettings
+from eyevsai.tracking.search import RunInfo, find_trained
 from eyevsai.workflows.export.export import Exported, ExportPlan, prepare
-from eyevsai.workflows.job_context import open_store_and_reap, start_job
-from eyevsai.workflows.shutdown import ending_with_mlflow_run, handling_signals
+from eyevsai.workflows.job_context import job_context, log_settings
 from eyevsai.workflows.trained_model import find_trained_model
-
-if TYPE_CHECKING:
-    from eyevsai.tracking.search import RunInfo
 
 log = logging.getLogger("eyevsai")
 
@@ -49,9 +45,8 @@ def bundle(settings: ExportSettings, run_id: str | None = None) -> Bundled:
         UserError: something a person must mend.
         JobError: an export does not say what its model says; no package is written.
     """
-    with handling_signals() as stop, ending_with_mlflow_run() if run_id else nullcontext():
-        state_root, name = Path(settings.state_root).expanduser(), str(settings.package)
-        tracking_uri = open_store_and_reap(state_root)
+    with job_context(settings.state_root, run_id) as job:
+        tracking_uri, name = job.tracking_uri, str(settings.package)
         target = Path(settings.output or ".").expanduser() / name
         if target.exists():
             raise UserError(
@@ -60,10 +55,8 @@ def bundle(settings: ExportSettings, run_id: str | None = None) -> Bundled:
         with atomic_output_dir(target) as building:
             leaving = list(_choose(tracking_uri, settings, building))
             tags, title = {"job": "export", "package": name}, f"package {name}"
-            with start_job(stop, tracking_uri, title, tags, state_root, given=run_id) as call:
-                call.log_params(
-                    {name: value for name, value in vars(settings).items() if value is not None}
-                )
+            with job.start_run(title, tags) as call:
+                log_settings(call, settings)
                 models = [_describe(run, each, each.export_all(call)) for run, each in leaving]
                 _finish(building, target, models)
                 call.log_artifacts(f"{PACKAGES}/{name}", target)
@@ -78,8 +71,6 @@ def _choose(
     Raises:
         UserError: there is no model, or none of a dataset's can leave.
     """
-    from eyevsai.tracking.search import find_trained
-
     of_datasets: dict[str, list[RunInfo]] = defaultdict(list)
     for run in find_trained(tracking_uri):
         if "dataset" in run.tags:

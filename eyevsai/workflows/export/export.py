@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.errors import JobError, UserError, write_error
 from eyevsai.core.hashing import hash_file
 from eyevsai.data.dataset import Data
 from eyevsai.formats.base import ExportSource, Pixels
@@ -26,14 +26,14 @@ from eyevsai.formats.parity import ParityResult, ReferenceData
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.learner import Learner
 from eyevsai.models.serialization import read_config
+from eyevsai.registry.artifacts import has_files, size_of
+from eyevsai.registry.versions import EXPORT, MANIFEST_SHA256, SIZE, WEIGHTS_SHA256, tagging
+from eyevsai.tracking.finished_runs import reopen_run
+from eyevsai.tracking.run import Run
 from eyevsai.workflows.export.prune import prune
 from eyevsai.workflows.export.reference_data import draw_indices, load_reference_data, squares
-from eyevsai.workflows.job_context import open_store_and_reap, start_job
-from eyevsai.workflows.shutdown import ending_with_mlflow_run, handling_signals
+from eyevsai.workflows.job_context import job_context, log_settings
 from eyevsai.workflows.trained_model import TrainedModel, find_trained_model
-
-if TYPE_CHECKING:
-    from eyevsai.tracking.run import Run
 
 log = logging.getLogger("eyevsai")
 
@@ -77,21 +77,18 @@ def export(
         UserError: something a person must mend.
         JobError: an export does not say what the model says; those that do are kept.
     """
-    with handling_signals() as stop, ending_with_mlflow_run() if run_id else nullcontext():
-        state_root = Path(settings.state_root).expanduser()
-        tracking_uri = open_store_and_reap(state_root)
+    with job_context(settings.state_root, run_id) as job:
+        tracking_uri = job.tracking_uri
         _check_room(0)
         subject = find_trained_model(tracking_uri, settings.run, settings.model_uri)
         if settings.prune:
             _find_formats(settings.format, subject.load())  # before epochs are spent
-            subject = find_trained_model(tracking_uri, None, prune(subject, settings, stop))
+            subject = find_trained_model(tracking_uri, None, prune(subject, settings, job))
         leaving = prepare(subject, settings, _find_output(settings, subject))
         about = {"job": "export", "subject": subject.run_id, "model_uri": subject.title, **tags}
         title = f"export {subject.name}"
-        with start_job(stop, tracking_uri, title, about, state_root, given=run_id) as call:
-            call.log_params(
-                {name: value for name, value in vars(settings).items() if value is not None}
-            )
+        with job.start_run(title, about) as call:
+            log_settings(call, settings)
             return leaving.export_all(call)
 
 
@@ -122,8 +119,6 @@ class ExportPlan:
 
     def export(self, name: str, call: Run) -> Exported:
         """Writes one export and holds it against the model; logs it and what was found."""
-        from eyevsai.registry.artifacts import has_files, size_of
-
         subject, began = self.subject, time.monotonic()
         keeper = subject.run_id if subject.run else call.run_id
         log.info(
@@ -152,8 +147,6 @@ class ExportPlan:
         )
 
     def _reopened(self, call: Run) -> AbstractContextManager[Run]:
-        from eyevsai.tracking.finished_runs import reopen_run
-
         if self.subject.run is None:
             return nullcontext(call)
         return reopen_run(self.subject.tracking_uri, self.subject.run_id, self.state_root)
@@ -201,8 +194,6 @@ def _log(name: str, subject: TrainedModel, folder: Path, verdict: ParityResult, 
 
     The one that a version is served by goes into the version, too.
     """
-    from eyevsai.registry.artifacts import size_of
-    from eyevsai.registry.versions import EXPORT, MANIFEST_SHA256, SIZE, WEIGHTS_SHA256, tagging
     from eyevsai.serving.model_dir import EXPORT_FOLDER, SERVED
 
     told = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.metrics.items()}
@@ -265,9 +256,7 @@ def _make_output(output: Path, names: list[str]) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"Cannot write to {output}: {error.strerror}. Choose another --output."
-        ) from error
+        raise write_error(output, error, "Choose another --output.") from error
 
 
 def _check_room(weights_bytes: int) -> None:

@@ -6,7 +6,6 @@ import logging
 import statistics
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +16,9 @@ from eyevsai.data.dataset import Split
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.learner import Learner, NetworkModel
 from eyevsai.models.pruning import check_installed
+from eyevsai.registry.versions import PRUNED_FROM, find_version, tag_version
 from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
-from eyevsai.workflows.job_context import start_job
-from eyevsai.workflows.shutdown import ShutdownHandler
+from eyevsai.workflows.job_context import JobContext
 from eyevsai.workflows.train.session import TrainingSession
 from eyevsai.workflows.trained_model import TrainedModel
 
@@ -31,7 +30,7 @@ PRUNE = (
 TIMED, TURNS = 64, 7  # images that are predicted at once, and how often
 
 
-def prune(subject: TrainedModel, settings: ExportSettings, stop: ShutdownHandler) -> str:
+def prune(subject: TrainedModel, settings: ExportSettings, job: JobContext) -> str:
     """Prunes a model's network, trains what is left, and registers it; returns the URI of the new
     version.
 
@@ -39,8 +38,6 @@ def prune(subject: TrainedModel, settings: ExportSettings, stop: ShutdownHandler
         UserError: the model has no network, or none that could lose as much.
         JobError: the store took no version.
     """
-    from eyevsai.registry.versions import PRUNED_FROM
-
     check_installed()
     before, learner = subject.load(), subject.load()
     if not isinstance(learner, NetworkModel):
@@ -57,9 +54,8 @@ def prune(subject: TrainedModel, settings: ExportSettings, stop: ShutdownHandler
     learner.settings, learner.seed = recovering, config.run.seed
     name = ModelName(dataset.name, learner.family, learner.variation)
     tags = {"job": "train", **vars(name), PRUNED_FROM: subject.title}
-    state_root = Path(settings.state_root).expanduser()
     title = f"{subject.name} pruned by {settings.prune:g}"
-    with start_job(stop, subject.tracking_uri, title, tags, state_root, given=None) as run:
+    with job.start_run(title, tags, is_additional=True) as run:
         session = TrainingSession(config, learner, data, name, run)
         session.log_start()
         learner.fit(data.train, data.valid, session.log_epoch)
@@ -109,8 +105,6 @@ def _time(before: Learner, after: Learner, images: list[np.ndarray]) -> dict[str
 
 
 def _tell(subject: TrainedModel, uri: str, figures: dict[str, float]) -> None:
-    from eyevsai.registry.versions import PRUNED_FROM, find_version, tag_version
-
     told = {f"{PRUNE}.{name}": f"{value:.6g}" for name, value in figures.items()}
     tag_version(
         subject.tracking_uri,

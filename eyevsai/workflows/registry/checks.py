@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +17,20 @@ from eyevsai.evaluation.significance import mcnemar
 from eyevsai.formats.factory import PASSED
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.models.serialization import check_weights
+from eyevsai.registry.artifacts import size_of
 from eyevsai.registry.settings import Policy
+from eyevsai.registry.versions import (
+    EXPORT,
+    FILES_SHA256,
+    MANIFEST_SHA256,
+    WEIGHTS_SHA256,
+    Version,
+    exports_of,
+    tag_values,
+)
+from eyevsai.tracking.search import RunInfo, find_evaluations
 from eyevsai.workflows.evaluate.compare import read_predictions
 from eyevsai.workflows.evaluate.log_results import TEST_WEIGHTS
-
-if TYPE_CHECKING:
-    from eyevsai.registry.versions import Version
-    from eyevsai.tracking.search import RunInfo
 
 # of an image that a version has to answer, of no size that networks like
 PROBE_SHAPE = (97, 131, 3)
@@ -76,8 +83,6 @@ def check_promotion(
 
     Without `held` and its figures a version is asked what it can be asked alone.
     """
-    from eyevsai.registry.versions import WEIGHTS_SHA256
-
     loads, size_mb, weights = _load(tracking_uri, version)
     checks = [loads, _check_exports(version, policy)]
     figures = {} if size_mb is None else {"size_mb": size_mb}
@@ -117,7 +122,6 @@ def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str
     Returns the check, the size of the files in MB, and the SHA-256 of the weights; None for what is
     unknown.
     """
-    from eyevsai.registry.artifacts import size_of
     from eyevsai.serving.classifier import open_model
     from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir
 
@@ -145,7 +149,6 @@ def _check_files(tracking_uri: str, version: Version, package: Path) -> tuple[st
     Raises:
         UserError: a file is not the one that was registered or exported.
     """
-    from eyevsai.registry.versions import EXPORT, FILES_SHA256, MANIFEST_SHA256, tag_values
     from eyevsai.serving.model_dir import EXPORT_FOLDER, MODEL_FOLDER, SERVED, check_files
 
     weights = check_weights(package / MODEL_FOLDER)
@@ -168,8 +171,6 @@ def _check_files(tracking_uri: str, version: Version, package: Path) -> tuple[st
 
 
 def _check_exports(version: Version, policy: Policy) -> Check:
-    from eyevsai.registry.versions import EXPORT, WEIGHTS_SHA256, exports_of
-
     weights = version.tags.get(WEIGHTS_SHA256)
     fared = {
         name: how
@@ -210,8 +211,6 @@ def _evaluations(tracking_uri: str, version: Version, weights: str | None) -> li
     """Return the evaluations of a version: those of its run that are of its weights, as far as
     these are known.
     """
-    from eyevsai.tracking.search import find_evaluations
-
     found = find_evaluations(tracking_uri, version.run_id)
     return [each for each in found if weights is None or each.tags.get(TEST_WEIGHTS) == weights]
 

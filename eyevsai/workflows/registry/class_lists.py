@@ -21,7 +21,10 @@ from eyevsai.registry.classes import (
     recorded_classes,
     stage_prefix,
 )
+from eyevsai.registry.entities import STORE_ERRORS, find_model, open_registry
+from eyevsai.registry.registration import check_name
 from eyevsai.store.backend import raising_store_errors
+from eyevsai.tracking.search import CLASSES, read_json
 from eyevsai.workflows.registry.checks import Check
 
 if TYPE_CHECKING:
@@ -52,9 +55,6 @@ def check_classes(
             consent, or the
             registered model belongs to another dataset.
     """
-    from eyevsai.registry.entities import find_model, open_registry
-    from eyevsai.registry.registration import check_name
-
     with raising_store_errors(tracking_uri, f"Reading {name.registered}"):
         check_name(tracking_uri, name)
         client = open_registry(tracking_uri)
@@ -80,9 +80,7 @@ def find_classes(
     """Return the class list of a version from its tags, else its run, else its files; None if none
     of them has it.
     """
-    from eyevsai.registry.entities import STORE_ERRORS
     from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir
-    from eyevsai.tracking.search import CLASSES, read_json
 
     found = read_classes(tags)
     if found is None and run_id:

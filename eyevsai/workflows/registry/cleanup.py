@@ -5,26 +5,26 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.progress import track
 from eyevsai.data.disk_cache import DiskCache
+from eyevsai.registry.artifacts import Artifacts
+from eyevsai.registry.audit_log import CLEANUP, MODEL, AuditRecord, recording_audit, tag_call
+from eyevsai.registry.deletion import AT_ONCE, Deletion, release_reservation
+from eyevsai.registry.entities import STORE_ERRORS, Client, open_registry, read_models
+from eyevsai.registry.queries import FINISHED_BY, PLAN, RunQueries
+from eyevsai.registry.retention import CACHE, DeletionItem, DeletionPlan
 from eyevsai.registry.settings import CleanupSettings
+from eyevsai.registry.stages import DELETING
 from eyevsai.store.uris import mask_password
-from eyevsai.workflows.job_context import open_store_and_reap
+from eyevsai.tracking.liveness import owner_tags
+from eyevsai.tracking.run_lifecycle import HTTP_SETTINGS
+from eyevsai.workflows.job_context import job_context
 from eyevsai.workflows.registry.cleanup_plan import make_plan
-from eyevsai.workflows.shutdown import ending_with_mlflow_run, handling_signals
-
-if TYPE_CHECKING:
-    from eyevsai.registry.audit_log import AuditRecord
-    from eyevsai.registry.deletion import Deletion
-    from eyevsai.registry.entities import Client
-    from eyevsai.registry.queries import RunQueries
-    from eyevsai.registry.retention import DeletionItem, DeletionPlan
 
 log = logging.getLogger("eyevsai")
 
@@ -71,14 +71,10 @@ def cleanup(
             its admin delete.
         JobError: something could not be deleted; a rerun goes on with it.
     """
-    from eyevsai.registry.audit_log import tag_call
-    from eyevsai.registry.entities import STORE_ERRORS, open_registry
-    from eyevsai.tracking.run_lifecycle import HTTP_SETTINGS
-
     for variable, value in HTTP_SETTINGS.items():
         os.environ.setdefault(variable, value)
-    with handling_signals(), ending_with_mlflow_run() if run_id else nullcontext():
-        client = open_registry(open_store_and_reap(Path(settings.state_root).expanduser()))
+    with job_context(settings.state_root, run_id) as job:
+        client = open_registry(job.tracking_uri)
         try:
             tag_call(client, run_id, {"job": "cleanup"})
             planned = make_plan(client, settings, only)
@@ -98,10 +94,6 @@ def cleanup(
 def _clean_up(
     client: Client, settings: CleanupSettings, planned: DeletionPlan, only: Collection[str] | None
 ) -> CleanupResult:
-    from eyevsai.registry.artifacts import Artifacts
-    from eyevsai.registry.deletion import Deletion
-    from eyevsai.registry.queries import FINISHED_BY, PLAN, RunQueries
-
     with _recording(client, planned) as record:
         artifacts = Artifacts(client)
         interrupted = _check_no_other_cleanup(
@@ -120,9 +112,6 @@ def _clean_up(
 
 
 def _recording(client: Client, plan: DeletionPlan) -> Any:
-    from eyevsai.registry.audit_log import CLEANUP, MODEL, recording_audit
-    from eyevsai.tracking.liveness import owner_tags
-
     planned = {f"{MODEL}{name}": numbers for name, numbers in _by_model(plan.items).items()}
     title = f"cleanup of {len(plan.items)} items"
     return recording_audit(
@@ -135,8 +124,6 @@ def _recording(client: Client, plan: DeletionPlan) -> Any:
 
 def _interrupted_cleanup(client: Client) -> bool:
     """Whether an earlier cleanup left a record, and with it perhaps a claim, to be dealt with."""
-    from eyevsai.registry.queries import RunQueries
-
     return any(record.status != "RUNNING" for record in RunQueries(client, ()).cleanups())
 
 
@@ -164,10 +151,6 @@ def _still_free(
     """Of what was agreed to what may still go; claims that an interrupted cleanup left are taken
     back.
     """
-    from eyevsai.registry.deletion import release_reservation
-    from eyevsai.registry.entities import read_models
-    from eyevsai.registry.stages import DELETING
-
     for model in read_models(client):
         if DELETING in model.tags:
             release_reservation(client, model.name)
@@ -181,10 +164,6 @@ def _still_free(
 
 
 def _delete_all(deletion: Deletion, items: Sequence[DeletionItem]) -> None:
-    from eyevsai.registry.deletion import AT_ONCE
-    from eyevsai.registry.entities import STORE_ERRORS
-    from eyevsai.registry.retention import CACHE
-
     stored = [item for item in items if item.type != CACHE]
     batches = [stored[start : start + AT_ONCE] for start in range(0, len(stored), AT_ONCE)]
     try:
@@ -223,9 +202,6 @@ def _delete_all(deletion: Deletion, items: Sequence[DeletionItem]) -> None:
 
 def _log_deletion(record: AuditRecord, deletion: Deletion) -> None:
     """What was deleted, on the record; a store that is away is told nothing."""
-    from eyevsai.registry.audit_log import MODEL
-    from eyevsai.registry.entities import STORE_ERRORS
-
     try:
         for name, numbers in _by_model(deletion.deleted).items():
             record.tags({f"{MODEL}{name}": numbers})

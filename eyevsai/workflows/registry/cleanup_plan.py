@@ -8,19 +8,29 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from eyevsai.data.disk_cache import DiskCache
+from eyevsai.registry.artifacts import Artifacts, size_of
+from eyevsai.registry.audit_log import read_logs
+from eyevsai.registry.deletion import AT_ONCE, Deletion
+from eyevsai.registry.entities import Client, RegisteredModel, read_models
+from eyevsai.registry.orphans import plan_orphans
+from eyevsai.registry.queries import RunQueries, find_unfinished
+from eyevsai.registry.retention import (
+    CACHE,
+    DeletionItem,
+    DeletionPlan,
+    KnownRun,
+    plan_ended,
+    plan_studies,
+    plan_versions,
+)
 from eyevsai.registry.settings import CleanupSettings
+from eyevsai.registry.stages import rollback_targets
+from eyevsai.registry.versions import SIZE
 from eyevsai.store.run_dir import RunDir
 from eyevsai.store.uris import studies_dir
 from eyevsai.tuning.settings import JOURNAL
-
-if TYPE_CHECKING:
-    from eyevsai.registry.artifacts import Artifacts
-    from eyevsai.registry.entities import Client, RegisteredModel
-    from eyevsai.registry.queries import RunQueries
-    from eyevsai.registry.retention import DeletionItem, DeletionPlan, KnownRun
 
 
 def make_plan(
@@ -30,14 +40,6 @@ def make_plan(
 
     `only` names the registered models whose versions may go; all by default.
     """
-    from eyevsai.registry.artifacts import Artifacts
-    from eyevsai.registry.audit_log import read_logs
-    from eyevsai.registry.entities import read_models
-    from eyevsai.registry.orphans import plan_orphans
-    from eyevsai.registry.queries import RunQueries, find_unfinished
-    from eyevsai.registry.retention import DeletionPlan, plan_ended, plan_versions
-    from eyevsai.registry.stages import rollback_targets
-
     artifacts, state_root = Artifacts(client), Path(settings.state_root).expanduser()
     survey, models = RunQueries(client, artifacts.experiment_ids), read_models(client)
     running, registered = (
@@ -79,9 +81,6 @@ def _without_undeletable(
     """Return the plan without the items that the deletion itself would keep: it must not promise
     more.
     """
-    from eyevsai.registry.deletion import AT_ONCE, Deletion
-    from eyevsai.registry.retention import DeletionPlan
-
     deletion, why = Deletion(client, artifacts, state_root), dict[str, str]()
     for start in range(0, len(plan.items), AT_ONCE):
         why |= deletion.reasons_to_keep(plan.items[start : start + AT_ONCE])
@@ -97,8 +96,6 @@ def _plan_studies(
     settings: CleanupSettings,
     begun: set[str],
 ) -> DeletionPlan:
-    from eyevsai.registry.retention import plan_studies
-
     studies = [study for study in survey.studies() if study.run_id not in begun]
     trials = survey.trials(study.run_id for study in studies)
     plan = plan_studies(studies, trials, running, settings.days, int(time.time() * 1000))
@@ -119,8 +116,6 @@ def _plan_studies(
 
 
 def _plan_cache(root: Path) -> DeletionPlan:
-    from eyevsai.registry.retention import CACHE, DeletionItem, DeletionPlan
-
     size_bytes = DiskCache(root, limit_gb=0.0).size_bytes()
     item = DeletionItem(
         CACHE, str(root), "computed again when it is needed", paths=(root,), size_bytes=size_bytes
@@ -138,9 +133,6 @@ def _measure(
     """The plan with the sizes of its items; of what does not lie on this machine, as its versions
     say.
     """
-    from eyevsai.registry.artifacts import size_of
-    from eyevsai.registry.versions import SIZE
-
     versions = {(each.name, each.number): each for model in models for each in model.versions}
     unregistered = [run_id for item in plan.items if not item.versions for run_id in item.run_ids]
     logged: dict[str, set[str]] = {}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.progress import track
 from eyevsai.models.factory import FAMILIES
+from eyevsai.registry.registration import check_name, register
 from eyevsai.store.backend import lock_store, open_store, raising_store_errors
+from eyevsai.tracking.backfill import backfill_run
+from eyevsai.tracking.search import find_imported
 from eyevsai.workflows.registry.legacy_records import (
     LegacyModel,
     RejectedRecord,
@@ -40,10 +42,6 @@ class ImportResult:
     # kept as they are, for they are no family of ours
     unknown_types: list[str] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 def import_legacy_registry(path: Path) -> ImportResult:
     """Writes each record of the original's training_registry.json as a run, and as a version if it
@@ -60,7 +58,6 @@ def import_legacy_registry(path: Path) -> ImportResult:
     done = ImportResult(left_out=left_out)
     with handling_signals() as stop:
         tracking_uri = open_store()
-        from eyevsai.tracking.search import find_imported
 
         with lock_store(tracking_uri, "import.lock"):  # two at once would both find nothing
             known = find_imported(tracking_uri)
@@ -80,9 +77,6 @@ def _write(tracking_uri: str, record: LegacyModel, begun: str | None, done: Impo
     """Writes the run, then the version; the version's URI on the run is the last thing to be
     written.
     """
-    from eyevsai.registry.registration import check_name, register
-    from eyevsai.tracking.backfill import backfill_run
-
     with raising_store_errors(tracking_uri, f"Importing record {record.model_id}"):
         try:
             check_name(tracking_uri, record.name)

@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
 from eyevsai.evaluation.metric_names import VALID_ACCURACY
 from eyevsai.models.factory import FAMILIES
-
-if TYPE_CHECKING:
-    from eyevsai.tracking.backfill import BackfilledRun
+from eyevsai.tracking.backfill import BackfilledRun
+from eyevsai.tracking.search import IMPORTED
 
 TEXTS = (
     "model_id",
@@ -145,9 +144,6 @@ def parse_record(content: Any) -> LegacyModel:
     Raises:
         UserError: what is wrong with it, as the end of a sentence that begins with its name.
     """
-    from eyevsai.tracking.backfill import BackfilledRun
-    from eyevsai.tracking.search import IMPORTED
-
     if not isinstance(content, dict):
         raise UserError(f"is {_shown(content)}, not an object")
     if missing := [name for name in (*TEXTS, ACCURACY, SECONDS) if name not in content]:

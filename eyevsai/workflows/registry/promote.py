@@ -7,10 +7,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from eyevsai.core.errors import JobError, UserError
+from eyevsai.registry.audit_log import REFUSED, previous_version, read_log, tag_call
+from eyevsai.registry.entities import open_registry, read_model
 from eyevsai.registry.settings import Policy, PromoteSettings, read_policy
+from eyevsai.registry.stages import ARCHIVED, STAGES, archive, find_inconsistencies
+from eyevsai.registry.versions import PINNED, WEIGHTS_SHA256
 from eyevsai.store.backend import open_store, raising_store_errors
 from eyevsai.workflows.registry.checks import Check, CheckResults, check_promotion
 from eyevsai.workflows.registry.class_lists import CHECK, compare_with_stage
@@ -32,10 +35,6 @@ class Promoted:
     checks: tuple[Check, ...]
     run_id: str  # where it is recorded
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return vars(self) | {"checks": [vars(check) for check in self.checks]}
-
 
 def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
     """Gives a stage to a version that the policy has nothing against, and writes it down.
@@ -46,10 +45,6 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
         UserError: there is no such version, or it is about to be deleted.
         JobError: the policy is against it, and nothing was changed; or the store went away.
     """
-    from eyevsai.registry.audit_log import REFUSED, tag_call
-    from eyevsai.registry.stages import ARCHIVED
-    from eyevsai.registry.versions import WEIGHTS_SHA256
-
     number, stage = int(settings.version or 0), settings.to
     with registry_transaction(str(settings.name), Path(settings.state_root), run_id) as change:
         version = change.version(number)
@@ -87,9 +82,6 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
         UserError: there is none before, or it does not load either.
         JobError: the store went away.
     """
-    from eyevsai.registry.audit_log import previous_version, read_log
-    from eyevsai.registry.versions import WEIGHTS_SHA256
-
     stage = "production"
     with registry_transaction(name, state_root) as change:
         current, there = (
@@ -128,9 +120,6 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
 
 def reconcile(name: str, state_root: Path) -> list[str]:
     """Leads aliases and stages after what was set by hand; returns what was found, in words."""
-    from eyevsai.registry.entities import open_registry, read_model
-    from eyevsai.registry.stages import find_inconsistencies
-
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, f"Reading {name}"):
         found = find_inconsistencies(read_model(open_registry(tracking_uri), name))
@@ -140,8 +129,6 @@ def reconcile(name: str, state_root: Path) -> list[str]:
 
 def pin(name: str, version: int, state_root: Path, *, pinned: bool, reason: str | None) -> None:
     """Says that no cleanup may delete a version, or that one may again."""
-    from eyevsai.registry.versions import PINNED
-
     with registry_transaction(name, state_root) as change:
         change.version(version)
         action = "pin" if pinned else "unpin"
@@ -165,8 +152,6 @@ def _check(change: RegistryTransaction, stage: str, number: int, policy: Policy)
 
 
 def _archive(change: RegistryTransaction, number: int, reason: str | None) -> Promoted:
-    from eyevsai.registry.stages import ARCHIVED, STAGES, archive
-
     held = next((stage for stage in STAGES if change.current_version(stage) == number), "")
     about = {"stage": held, "before": number, "after": None, "reason": reason}
     title = f"{change.name} {number} archived"

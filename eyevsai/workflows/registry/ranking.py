@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
 from eyevsai.evaluation.metric_names import SCORES
+from eyevsai.registry.registration import create_reference
 from eyevsai.registry.settings import PromoteSettings
+from eyevsai.registry.versions import versions_by_run
 from eyevsai.store.backend import open_store, raising_store_errors
+from eyevsai.tracking.search import find_trained
 
 if TYPE_CHECKING:
     from eyevsai.workflows.registry.promote import Promoted
@@ -33,9 +36,6 @@ def find_best(dataset: str) -> list[RankedModel]:
     Raises:
         UserError: none was trained on it.
     """
-    from eyevsai.registry.versions import versions_by_run
-    from eyevsai.tracking.search import find_trained
-
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, "Reading the registry"):
         trained, versions = find_trained(tracking_uri), versions_by_run(tracking_uri)
@@ -73,7 +73,6 @@ def promote_best(
         JobError: the policy is against it.
     """
     # brings torch, which a list of versions needs not wait for
-    from eyevsai.registry.registration import create_reference
     from eyevsai.workflows.registry.promote import promote
 
     tracking_uri = open_store()

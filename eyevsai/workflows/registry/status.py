@@ -7,14 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eyevsai.core.errors import UserError
+from eyevsai.registry.audit_log import AuditEntry, read_log
+from eyevsai.registry.entities import (
+    KnownVersion,
+    RegisteredModel,
+    open_registry,
+    read_model,
+    read_models,
+)
+from eyevsai.registry.stages import find_inconsistencies, stage_holder, stage_of
+from eyevsai.registry.versions import (
+    PINNED,
+    REGISTERED_BY,
+    SIZE,
+    SOURCE_VERSION,
+    TESTED,
+    exports_of,
+    find_version,
+)
 from eyevsai.store.backend import open_store, raising_store_errors
-
-if TYPE_CHECKING:
-    from eyevsai.registry.audit_log import AuditEntry
-    from eyevsai.registry.entities import KnownVersion, RegisteredModel
 
 
 @dataclass(frozen=True)
@@ -31,9 +45,6 @@ def read_status(name: str | None) -> Status:
     Raises:
         UserError: there is no such model.
     """
-    from eyevsai.registry.entities import open_registry, read_model, read_models
-    from eyevsai.registry.stages import find_inconsistencies
-
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, "Reading the registry"):
         client = open_registry(tracking_uri)
@@ -49,8 +60,6 @@ def read_status(name: str | None) -> Status:
 
 def _tags_of(tracking_uri: str, version: KnownVersion) -> Mapping[str, str]:
     """What a version says; one that points at another says what that one does, too."""
-    from eyevsai.registry.versions import SOURCE_VERSION, find_version
-
     return (
         find_version(tracking_uri, version.uri).tags
         if SOURCE_VERSION in version.tags
@@ -61,16 +70,6 @@ def _tags_of(tracking_uri: str, version: KnownVersion) -> Mapping[str, str]:
 def _describe(
     model: RegisteredModel, version: KnownVersion, tags: Mapping[str, str]
 ) -> dict[str, Any]:
-    from eyevsai.registry.stages import stage_holder, stage_of
-    from eyevsai.registry.versions import (
-        PINNED,
-        REGISTERED_BY,
-        SIZE,
-        SOURCE_VERSION,
-        TESTED,
-        exports_of,
-    )
-
     stage = stage_of(model, version.number)
     archived = "archived" if version.stage == "Archived" else ""
     return {
@@ -120,9 +119,6 @@ def read_entries(name: str) -> list[AuditEntry]:
     Raises:
         UserError: nothing ever was, and there is no such model.
     """
-    from eyevsai.registry.audit_log import read_log
-    from eyevsai.registry.entities import open_registry, read_model
-
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, "Reading the registry"):
         client = open_registry(tracking_uri)

@@ -6,21 +6,29 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eyevsai.registry.audit_log import MODEL, AuditRecord, read_log, recording_audit
+from eyevsai.registry.classes import record_classes, stage_prefix
+from eyevsai.registry.entities import (
+    Client,
+    RegisteredModel,
+    open_registry,
+    read_model,
+    tag_if_exists,
+)
+from eyevsai.registry.stages import STAGES, apply_manual_changes, assign_stage, stage_holder
+from eyevsai.registry.versions import Version, find_version
 from eyevsai.store.backend import raising_store_errors
-from eyevsai.workflows.job_context import open_store_and_reap
-from eyevsai.workflows.shutdown import ending_with_mlflow_run, handling_signals
+from eyevsai.tracking.liveness import owner_tags
+from eyevsai.workflows.job_context import job_context
 
 if TYPE_CHECKING:
     from eyevsai.core.cancellation import CancellationToken
-    from eyevsai.registry.audit_log import AuditRecord
-    from eyevsai.registry.entities import Client, RegisteredModel
-    from eyevsai.registry.versions import Version
 
 
 @contextmanager
@@ -34,10 +42,8 @@ def registry_transaction(
         UserError: there is no such model, or the server refuses the login.
         JobError: the store went away.
     """
-    from eyevsai.registry.entities import open_registry
-
-    with handling_signals() as stop, ending_with_mlflow_run() if run_id else nullcontext():
-        tracking_uri = open_store_and_reap(state_root.expanduser())
+    with job_context(state_root, run_id) as job:
+        tracking_uri, stop = job.tracking_uri, job.stop
         with raising_store_errors(tracking_uri, f"Changing {name}"):
             change = RegistryTransaction(tracking_uri, open_registry(tracking_uri), name, stop)
             change.apply_manual_changes()
@@ -55,29 +61,20 @@ class RegistryTransaction:
 
     def model(self) -> RegisteredModel:
         """The model as it is now."""
-        from eyevsai.registry.entities import read_model
-
         return read_model(self.client, self.name)
 
     def version(self, number: int) -> Version:
         """One of its versions."""
-        from eyevsai.registry.versions import find_version
-
         return find_version(self.tracking_uri, f"models:/{self.name}/{number}")
 
     def current_version(self, stage: str) -> int | None:
         """The version that holds a stage now."""
-        from eyevsai.registry.stages import stage_holder
-
         return stage_holder(self.model(), stage).version
 
     def recording(
         self, action: str, title: str, about: Mapping[str, Any]
     ) -> AbstractContextManager[AuditRecord]:
         """A record of what the block does."""
-        from eyevsai.registry.audit_log import MODEL, recording_audit
-        from eyevsai.tracking.liveness import owner_tags
-
         versions = about.get("after") or about.get("before")
         tags = {"model": self.name, f"{MODEL}{self.name}": versions, **owner_tags(), **about}
         return recording_audit(self.client, action, title, tags)
@@ -86,9 +83,6 @@ class RegistryTransaction:
         """Follows what was set by hand, and writes down what the log lacks: that, and what a killed
         command did.
         """
-        from eyevsai.registry.audit_log import read_log
-        from eyevsai.registry.stages import STAGES, apply_manual_changes, stage_holder
-
         model = self.model()
         by_hand = {stage: stage_holder(model, stage).by_hand for stage in STAGES}
         if any(by_hand.values()):
@@ -120,9 +114,6 @@ class RegistryTransaction:
         The registered model records the version's `classes` as those that were promoted to the
         stage.
         """
-        from eyevsai.registry.classes import record_classes, stage_prefix
-        from eyevsai.registry.stages import assign_stage
-
         with self.stop.shielded():
             before = assign_stage(self.client, self.name, stage, number)
             if stage == "production" and self.model().aliases.get("staging") == number:
@@ -150,8 +141,6 @@ class RegistryTransaction:
 
     def tag(self, version: int, tags: Mapping[str, str]) -> None:
         """Sets tags of a version, if it is still there."""
-        from eyevsai.registry.entities import tag_if_exists
-
         tag_if_exists(self.client, self.name, version, tags)
 
     def _write_entry(self, stage: str, before: int | None, after: int | None, reason: str) -> None:

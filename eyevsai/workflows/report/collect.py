@@ -6,19 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from eyevsai.evaluation.metric_names import TEST_ACCURACY, VALID_ACCURACY
 from eyevsai.formats.factory import EXPORTS, PASSED
 from eyevsai.models.factory import FAMILIES
+from eyevsai.registry.artifacts import locate
+from eyevsai.registry.audit_log import AuditEntry, read_promotions
+from eyevsai.registry.entities import KnownVersion, RegisteredModel, open_registry, read_models
+from eyevsai.registry.stages import stage_of
+from eyevsai.registry.versions import EXPORT, SIZE, TESTED, THRESHOLD, exports_of, find_location
 from eyevsai.reports.model_versions import Export, ModelVersion, finite, select_versions
 from eyevsai.reports.readiness import ReadinessReport
+from eyevsai.tracking.run_metrics import RunMetrics, read_run_metrics
+from eyevsai.tracking.search import CLASSES, IMPORTED, read_json
 from eyevsai.workflows.registry.status import read_number, read_whole
-
-if TYPE_CHECKING:
-    from eyevsai.registry.audit_log import AuditEntry
-    from eyevsai.registry.entities import KnownVersion, RegisteredModel
-    from eyevsai.tracking.run_metrics import RunMetrics
 
 NAMED_METRICS = (
     "dataset",
@@ -31,10 +32,6 @@ def read_model_versions(tracking_uri: str) -> list[ModelVersion]:
     """Every version that a training registered; what points at another one's model, as `registry
     best` makes it, is none of its own.
     """
-    from eyevsai.registry.audit_log import read_promotions
-    from eyevsai.registry.entities import open_registry, read_models
-    from eyevsai.tracking.run_metrics import read_run_metrics
-
     client = open_registry(tracking_uri)
     models = [
         model
@@ -65,10 +62,6 @@ def report_models(
     models, beside what the newest one of its dataset knows, whichever model of `everything` that is
     of.
     """
-    from eyevsai.registry.artifacts import locate
-    from eyevsai.registry.entities import open_registry
-    from eyevsai.registry.versions import find_location
-
     client, chosen = open_registry(tracking_uri), select_versions(candidates)
     classes = Classes(tracking_uri)
     newest: dict[str, tuple[str, ...]] = {version.dataset: () for version, _ in chosen.values()}
@@ -105,8 +98,6 @@ class Classes:
         """Asks the version's run where nothing is known yet; a run that does not say leaves it to
         the next one.
         """
-        from eyevsai.tracking.search import CLASSES, read_json
-
         if version.experiment_id and not self.of(version):
             self.of_data[_data_of(version)] = tuple(
                 read_json(self.tracking_uri, version.run_id, CLASSES) or ()
@@ -129,10 +120,6 @@ def _describe_version(
     run: RunMetrics | None,
     promotion: AuditEntry | None,
 ) -> ModelVersion:
-    from eyevsai.registry.stages import stage_of
-    from eyevsai.registry.versions import SIZE, THRESHOLD
-    from eyevsai.tracking.search import IMPORTED
-
     tags, dataset = version.tags, model.tags["dataset"]
     return ModelVersion(
         key=version.name,
@@ -160,8 +147,6 @@ def _describe_version(
 
 def _metrics_of(tags: Mapping[str, str]) -> dict[str, float]:
     """What a version says itself of how good it is."""
-    from eyevsai.registry.versions import TESTED
-
     known = {
         TEST_ACCURACY: read_number(tags.get(TESTED)),
         VALID_ACCURACY: read_number(tags.get("accuracy")),
@@ -172,9 +157,6 @@ def _metrics_of(tags: Mapping[str, str]) -> dict[str, float]:
 def _read_exports(
     tracking_uri: str, version: KnownVersion, run: RunMetrics | None
 ) -> dict[str, Export]:
-    from eyevsai.registry.artifacts import locate
-    from eyevsai.registry.versions import EXPORT, exports_of
-
     found = {}
     for name, how in exports_of(version.tags).items():
         begin = f"{EXPORT}.{name}."

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.core.atomic_dir import atomic_output_files
-from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.errors import JobError, UserError, write_error
 from eyevsai.core.names import choose_listed
 from eyevsai.models.factory import select_models
 from eyevsai.reports.settings import ReportSettings
 from eyevsai.store.backend import open_store, raising_store_errors
-from eyevsai.workflows.job_context import open_store_and_reap, start_job
-from eyevsai.workflows.shutdown import ending_with_mlflow_run, handling_signals
+from eyevsai.tracking.run import Run
+from eyevsai.workflows.job_context import job_context, log_settings
+from eyevsai.workflows.shutdown import handling_signals
 
 if TYPE_CHECKING:
     from eyevsai.reports.model_versions import ModelVersion
     from eyevsai.reports.readiness import ReadinessReport
-    from eyevsai.tracking.run import Run
 
 REPORTS = "reports"  # the folder of a run's artifacts that holds them
 UI = "http://127.0.0.1:5000"  # where `eyevsai ui` answers over a store that no server has
@@ -41,10 +41,6 @@ class Report:
     ready: int  # models that may be deployed
     run_id: str | None  # where it is logged, if it is
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return vars(self) | {"files": {name: str(path) for name, path in self.files.items()}}
-
 
 def report(settings: ReportSettings, run_id: str | None = None) -> Report:
     """Reports the models of the store; logs the files too on the run that `mlflow run` made for
@@ -56,16 +52,12 @@ def report(settings: ReportSettings, run_id: str | None = None) -> Report:
     if run_id is None:
         with handling_signals():
             return write_reports(settings, open_store())
-    with handling_signals() as stop, ending_with_mlflow_run():
-        state_root = Path(settings.state_root).expanduser()
-        tracking_uri = open_store_and_reap(state_root)
-        with start_job(
-            stop, tracking_uri, "report", {"job": "report"}, state_root, given=run_id
-        ) as call:
-            call.log_params(
-                {name: value for name, value in vars(settings).items() if value is not None}
-            )
-            return write_reports(settings, tracking_uri, call)
+    with (
+        job_context(settings.state_root, run_id) as job,
+        job.start_run("report", {"job": "report"}) as call,
+    ):
+        log_settings(call, settings)
+        return write_reports(settings, job.tracking_uri, call)
 
 
 def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None = None) -> Report:
@@ -182,6 +174,4 @@ def _move(files: dict[str, Path], output: Path) -> None:
     except OSError as error:
         for path in moved:
             path.unlink(missing_ok=True)
-        raise UserError(
-            f"Cannot write to {output}: {error.strerror}. Choose another --output."
-        ) from error
+        raise write_error(output, error, "Choose another --output.") from error

@@ -10,22 +10,23 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eyevsai.config import NEVER_TUNED, TrainConfig, compose_data, compose_train, train_settings
 from eyevsai.core.errors import UserError
+from eyevsai.core.fingerprint import hash_code
 from eyevsai.core.names import ModelName, choose_listed
 from eyevsai.data.catalog import EMBEDDED, UNIONS, list_datasets
 from eyevsai.data.dataset import load_dataset
 from eyevsai.executors.settings import TrainAllSettings
 from eyevsai.models.factory import FAMILIES, select_models
+from eyevsai.registry.registration import VERSION
+from eyevsai.registry.versions import Version, find_version
 from eyevsai.store.run_dir import RunDir
+from eyevsai.tracking.finished_runs import reason_not_resumable
+from eyevsai.tracking.search import find_tagged
 from eyevsai.workflows.registry.class_lists import check_classes
-from eyevsai.workflows.train.resume import hash_code
 from eyevsai.workflows.train.tuned_settings import use_tuned
-
-if TYPE_CHECKING:
-    from eyevsai.registry.versions import Version
 
 log = logging.getLogger("eyevsai")
 
@@ -137,11 +138,6 @@ def fingerprint_jobs(
 
 def find_cached(tracking_uri: str, recipe: str, state_root: Path) -> CachedResult:
     """What the store and this machine have of a recipe."""
-    from eyevsai.registry.registration import VERSION
-    from eyevsai.registry.versions import find_version
-    from eyevsai.tracking.finished_runs import reason_not_resumable
-    from eyevsai.tracking.search import find_tagged
-
     interrupted = None
     for run in find_tagged(tracking_uri, {JOB_FINGERPRINT: recipe, "job": "train"}):
         folder = RunDir(state_root, run.run_id)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from eyevsai.core.names import ModelName
 from eyevsai.executors.base import State, Status
 from eyevsai.reports.job_table import BEFORE, JobRow, render_jobs
+from eyevsai.tracking.child_runs import ChildRun, find_running_children
+from eyevsai.tracking.run import Run
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from eyevsai.tracking.child_runs import ChildRun
-    from eyevsai.tracking.run import Run
 
 log = logging.getLogger("eyevsai")
 
@@ -88,8 +88,6 @@ class Dashboard:
         }
 
     def _read_progress(self) -> dict[str, str]:
-        from eyevsai.tracking.child_runs import find_running_children
-
         found = find_running_children(self.tracking_uri, self.run.run_id)
         return {
             ModelName(*child.name).registered: _describe(child)

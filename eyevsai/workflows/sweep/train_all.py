@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eyevsai.config import compose, compose_run
 from eyevsai.core.errors import JobError, UserError
@@ -19,11 +18,12 @@ from eyevsai.executors.factory import count_cpus, make_executor
 from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
 from eyevsai.formats.factory import parse_formats
 from eyevsai.registry.settings import CleanupSettings
+from eyevsai.registry.versions import TESTED, exports_of
 from eyevsai.reports.settings import ReportSettings
-from eyevsai.workflows.job_context import open_store_and_reap, start_job
+from eyevsai.tracking.run import Run
+from eyevsai.workflows.job_context import job_context
 from eyevsai.workflows.registry.cleanup import cleanup
 from eyevsai.workflows.report.report import write_reports
-from eyevsai.workflows.shutdown import ending_with_mlflow_run, handling_signals
 from eyevsai.workflows.sweep.grid import (
     CachedResult,
     JobFingerprint,
@@ -34,9 +34,6 @@ from eyevsai.workflows.sweep.grid import (
 )
 from eyevsai.workflows.sweep.job import CALL
 from eyevsai.workflows.sweep.job_dashboard import Dashboard
-
-if TYPE_CHECKING:
-    from eyevsai.tracking.run import Run
 
 log = logging.getLogger("eyevsai")
 
@@ -110,21 +107,21 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:
         JobError: some jobs failed; the others were done all the same.
     """
     began = time.monotonic()
-    with handling_signals() as stop, ending_with_mlflow_run() if run_id else nullcontext():
+    with job_context(config.state_root, run_id) as job:
         engine = make_executor(config.executor, config.sweep.parallel_jobs)
-        tracking_uri = open_store_and_reap(config.state_root)
+        tracking_uri = job.tracking_uri
         recipes = fingerprint_jobs(config.jobs, config.trials, tracking_uri)
         count = len(config.jobs)
         title, tags = (
             f"train {count} models" if count > 1 else "train 1 model",
             {"job": "train_all"},
         )
-        with start_job(stop, tracking_uri, title, tags, config.state_root, given=run_id) as run:
+        with job.start_run(title, tags) as run:
             run.log_params({**config.given, **vars(config.sweep), **vars(config.executor)})
             tasks, before = _find_work(config, tracking_uri, recipes, run.run_id)
             with Dashboard(run, tracking_uri, before) as board:
                 try:
-                    jobs = engine.run(tasks, run.folder.path / JOBS, board.update, stop)
+                    jobs = engine.run(tasks, run.folder.path / JOBS, board.update, job.stop)
                 finally:
                     _keep_logs(run)
             if config.sweep.auto_cleanup:
@@ -180,8 +177,6 @@ def _describe_remaining(matrix: TrainAllSettings, before: CachedResult) -> dict[
     """Whether a model is still to be evaluated, and the formats that it is still to be exported
     in.
     """
-    from eyevsai.registry.versions import TESTED, exports_of
-
     tags = before.version.tags if before.version else {}
     formats = [] if matrix.export is None else parse_formats(matrix.export)
     missing = [name for name in formats if name not in exports_of(tags)]

@@ -11,7 +11,12 @@ from pathlib import Path
 from eyevsai.core.errors import UserError
 from eyevsai.data.catalog import list_datasets
 from eyevsai.executors.factory import count_cores
+from eyevsai.registry.artifacts import Artifacts, locate
+from eyevsai.registry.entities import open_registry, read_models
+from eyevsai.registry.queries import RunQueries
+from eyevsai.registry.versions import find_location
 from eyevsai.store.backend import open_store
+from eyevsai.store.identity import adopt_store, read_store_id
 from eyevsai.store.relocate import Relocation, relocate
 from eyevsai.store.uris import find_store, mask_password, sqlite_path
 
@@ -106,8 +111,6 @@ def _store(create: bool) -> list[CheckResult]:
         open_store()
     except UserError as error:
         return [CheckResult("store", False, str(error))]
-    from eyevsai.registry.entities import open_registry
-    from eyevsai.store.identity import read_store_id
 
     doubt = read_store_id(open_registry(uri)).doubt
     if doubt:
@@ -121,10 +124,6 @@ def _store(create: bool) -> list[CheckResult]:
 
 def _versions(uri: str) -> CheckResult:
     """Look for the files of each version that has a stage or an alias."""
-    from eyevsai.registry.artifacts import locate
-    from eyevsai.registry.entities import open_registry, read_models
-    from eyevsai.registry.versions import find_location
-
     client = open_registry(uri)
     used = [
         version
@@ -155,11 +154,6 @@ def adopt() -> str:
     Raises:
         UserError: the store cannot be opened or written.
     """
-    from eyevsai.registry.artifacts import Artifacts
-    from eyevsai.registry.entities import open_registry
-    from eyevsai.registry.queries import RunQueries
-    from eyevsai.store.identity import adopt_store, read_store_id
-
     client = open_registry(open_store())
     former = adopt_store(client)
     if former is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.store.backend import open_store
 from eyevsai.store.run_dir import list_run_dirs
+from eyevsai.tracking.finished_runs import flush_run
 
 log = logging.getLogger("eyevsai")
 
@@ -21,7 +22,6 @@ def sync_all(state_root: Path) -> dict[str, int]:
         UserError: the store cannot be opened.
     """
     tracking_uri = open_store()
-    from eyevsai.tracking.finished_runs import flush_run
 
     left = {}
     for folder in reversed(list_run_dirs(state_root)):

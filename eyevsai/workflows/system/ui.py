@@ -21,6 +21,7 @@ from pathlib import Path
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.store.backend import check_server, open_store
 from eyevsai.store.uris import find_store, mask_password, sqlite_path, studies_dir
+from eyevsai.tracking.experiment import page_of_runs
 from eyevsai.workflows.shutdown import handling_signals
 
 START_S, END_S, POLL_S = 120.0, 4.0, 0.2
@@ -99,7 +100,6 @@ def show_store(window: Window, *, verbose: bool) -> None:
     """
     uri = open_store()
     window.check()
-    from eyevsai.tracking.experiment import page_of_runs
 
     with _stopping_at_hangup(), _mlflow_ui(uri, window, verbose) as (process, said):
         page = page_of_runs(uri)

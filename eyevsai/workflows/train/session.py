@@ -7,21 +7,24 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eyevsai.config import TrainConfig
 from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import SPLIT_TABLE, Data, Split
 from eyevsai.models.learner import FeatureLearner, Learner
 from eyevsai.models.serialization import read_config
+from eyevsai.registry.artifacts import size_of
+from eyevsai.registry.classes import VERSION_TAG, class_tags
+from eyevsai.registry.versions import FILES_SHA256, REGISTERED_BY, SIZE, WEIGHTS_SHA256
 from eyevsai.store.run_dir import VERSION_URI
+from eyevsai.tracking.environment import describe_environment
+from eyevsai.tracking.run import Run
+from eyevsai.tracking.search import CLASSES
 from eyevsai.training.early_stopping import selection_key
 from eyevsai.workflows.job_context import log_input
 from eyevsai.workflows.train.epoch_log import EpochLog
 from eyevsai.workflows.trained_model import CONFIG, describe_origin
-
-if TYPE_CHECKING:
-    from eyevsai.tracking.run import Run
 
 log = logging.getLogger("eyevsai")
 
@@ -46,8 +49,6 @@ class TrainingSession:
 
     def log_start(self) -> None:
         """Settings, environment and data, before the first step."""
-        from eyevsai.tracking.environment import describe_environment
-
         compute, dataset = self.learner.compute(), self.data.dataset
         environment = describe_environment() | compute
         self.run.log_params(self.config.flat())
@@ -70,8 +71,6 @@ class TrainingSession:
         )
 
     def _log_dataset(self) -> None:
-        from eyevsai.tracking.search import CLASSES
-
         dataset = self.data.dataset
         log_input(self.run, dataset)
         self.run.log_dict(CLASSES, list(dataset.classes))
@@ -149,9 +148,6 @@ class TrainingSession:
         Without `checks_classes` the version may have other classes than the registered model, which
         keeps its list.
         """
-        from eyevsai.registry.artifacts import size_of
-        from eyevsai.registry.classes import VERSION_TAG, class_tags
-        from eyevsai.registry.versions import FILES_SHA256, REGISTERED_BY, SIZE, WEIGHTS_SHA256
         from eyevsai.reports.model_card import describe_model, describe_training, render_card
         from eyevsai.serving.model_dir import MODEL_FOLDER, hash_model_dir, write_model_dir
 

@@ -13,6 +13,7 @@ from eyevsai.core.names import ModelName
 from eyevsai.core.settings import Settings, list_settings
 from eyevsai.registry.classes import hash_classes
 from eyevsai.store.tags import MIN_COMPLETE
+from eyevsai.tracking.search import find_run, find_study, find_tagged, has_classes, read_json
 
 log = logging.getLogger("eyevsai")
 
@@ -161,8 +162,6 @@ def _use_newest_study(
     config: TrainConfig, about: _StudyKey, tracking_uri: str
 ) -> tuple[TrainConfig, str | None]:
     """Use the newest finished study without objections; log those to the newest of all."""
-    from eyevsai.tracking.search import find_tagged, has_classes, read_json
-
     refused, used = "", None
     for run in find_tagged(tracking_uri, {"job": "tune", **about.tags}):
         if run.status != "FINISHED" or not has_classes(run.tags, about.classes_sha256):
@@ -201,8 +200,6 @@ def _find_study_objections(
 
 
 def _find_named(wanted: str, about: _StudyKey, tracking_uri: str) -> _FoundStudy:
-    from eyevsai.tracking.search import find_run, find_study, read_json
-
     run_id = find_study(tracking_uri, about.tags, wanted, about.classes_sha256)
     if run_id is None:
         raise UserError(

@@ -18,7 +18,7 @@ from eyevsai.executors.settings import ExecutorSettings
 from eyevsai.models.factory import build
 from eyevsai.store.uris import studies_dir
 from eyevsai.tuning.settings import JOURNAL, TuneSettings
-from eyevsai.workflows.job_context import open_store_and_reap
+from eyevsai.workflows.job_context import JobContext
 from eyevsai.workflows.registry.class_lists import check_classes
 from eyevsai.workflows.train.tuned_settings import spell_changes
 
@@ -77,8 +77,8 @@ class OpenStudy:
         )
 
 
-def open_study(config: TuneConfig) -> OpenStudy:
-    """The study that a configuration means; everything that can be wrong with it is found here.
+def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
+    """Open the study of a configuration in the store of a job; all mistakes are found here.
 
     Raises:
         UserError: whatever a person must mend before trials are run.
@@ -89,7 +89,7 @@ def open_study(config: TuneConfig) -> OpenStudy:
         model.family, model.variation, model.settings, dataset.classes, config.trials.run.seed
     )
     learner.prepare(dataset.labels_of("train"))
-    tracking_uri = open_store_and_reap(config.state_root)
+    tracking_uri = job.tracking_uri
     own = ModelName(dataset.name, model.family, model.variation)
     check_classes(tracking_uri, own, dataset.classes, consented=config.trials.data.class_change)
     from eyevsai.tuning.search_space import declared_space

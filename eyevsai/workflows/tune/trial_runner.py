@@ -17,6 +17,7 @@ from eyevsai.store.tags import PARENT
 from eyevsai.tracking.liveness import describe_process, is_stale
 from eyevsai.tracking.run import Run, SyncError
 from eyevsai.tracking.run_lifecycle import start_run
+from eyevsai.tracking.search import find_run
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.tuning.study import DEFAULTS, EPOCHS, RUN_ID, SETTINGS, Trial
 from eyevsai.workflows.job_context import log_input
@@ -87,8 +88,6 @@ class TrialRunner:
 
     def _result(self, run_id: str) -> float | None:
         """What a trial's run found, if it was finished."""
-        from eyevsai.tracking.search import find_run
-
         if not run_id:
             return None
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,18 +16,17 @@ from eyevsai.executors.base import State, Task
 from eyevsai.executors.factory import count_cpus, make_executor
 from eyevsai.registry.classes import hash_classes
 from eyevsai.store.tags import CLASSES_SHA256, COMPLETE_TRIALS
+from eyevsai.tracking.finished_runs import is_active
+from eyevsai.tracking.run import Run
 from eyevsai.tuning.settings import TuneSettings
-from eyevsai.workflows.job_context import log_input, start_job
+from eyevsai.workflows.job_context import JobContext, job_context, log_input
 from eyevsai.workflows.shutdown import (
     ShutdownHandler,
-    ending_with_mlflow_run,
     ending_with_parent,
-    handling_signals,
 )
 from eyevsai.workflows.tune.study_config import OpenStudy, TuneConfig, compose_tune, open_study
 
 if TYPE_CHECKING:
-    from eyevsai.tracking.run import Run
     from eyevsai.tuning.study import Study
 
 log = logging.getLogger("eyevsai")
@@ -61,16 +60,16 @@ def tune(
         UserError: something a person must mend, or (JobError) no trial had a result.
     """
     began = time.monotonic()
-    with handling_signals() as stop, ending_with_mlflow_run() if run_id else nullcontext():
-        opened = open_study(config)
-        with _start(opened, stop, run_id, tags) as run:
+    with job_context(config.state_root, run_id) as job:
+        opened = open_study(config, job)
+        with _start(opened, job, tags) as run:
             report = _Report(run, opened.study)
             if config.tuning.jobs == 1:
                 from eyevsai.workflows.tune.trial_runner import TrialRunner
 
-                TrialRunner(opened, run.run_id, stop).run(report.refresh_now_and_then)
+                TrialRunner(opened, run.run_id, job.stop).run(report.refresh_now_and_then)
             else:
-                _run_workers(config, run, report, stop)
+                _run_workers(config, run, report, job.stop)
             best = opened.study.check_not_failed()
             report.refresh()
             states, accuracy = report.states(), best.value or 0.0
@@ -88,12 +87,8 @@ def tune(
 
 
 @contextmanager
-def _start(
-    opened: OpenStudy, stop: ShutdownHandler, run_id: str | None, told: Mapping[str, str]
-) -> Iterator[Run]:
+def _start(opened: OpenStudy, job: JobContext, told: Mapping[str, str]) -> Iterator[Run]:
     """The study's run: a new one, or that of an earlier call for the same study."""
-    from eyevsai.tracking.finished_runs import is_active
-
     config, study = opened.config, opened.study
     before = study.parent if study.parent and is_active(opened.tracking_uri, study.parent) else None
     tags = {
@@ -106,16 +101,7 @@ def _start(
         **told,
     }
     title = config.trials.run.run_name or f"tune {study.name}"
-    with start_job(
-        stop,
-        opened.tracking_uri,
-        title,
-        tags,
-        config.state_root,
-        given=run_id,
-        resumed=before,
-        extends=True,
-    ) as run:
+    with job.start_run(title, tags, resumed=before, extends=True) as run:
         if before:
             log.info(
                 "Going on with study %s, which has %d trials.", study.name, len(study.started())
@@ -222,5 +208,6 @@ def run_trials(given: Mapping[str, Any]) -> None:
     from eyevsai.workflows.tune.trial_runner import TrialRunner
 
     config = compose_tune(given["given"])
-    with handling_signals() as stop, ending_with_parent():
-        TrialRunner(open_study(config), given["parent"], stop, given["worker"]).run()
+    with job_context(config.state_root) as job, ending_with_parent():
+        opened = open_study(config, job)
+        TrialRunner(opened, given["parent"], job.stop, given["worker"]).run()
