@@ -75,24 +75,24 @@ class TaskHandle(ABC):
     """A task that was begun somewhere."""
 
     def __init__(self, task: Task) -> None:
-        self.task, self.asked_at_ = task, math.inf
+        self.task, self._stop_requested_at = task, math.inf
 
     def status(self) -> Status:
         """How it stands; when its time is up it is asked to end, and ended if it does not."""
         status, limit_s = self.poll(), self.task.timeout_s
         if status.has_ended:
-            overdue = self.asked_at_ < math.inf and status.state is State.FAILED
+            overdue = self._stop_requested_at < math.inf and status.state is State.FAILED
             return replace(status, reason=f"took longer than {limit_s:g} s") if overdue else status
         if limit_s is not None and status.seconds > limit_s:
             self.request_stop()
-        if time.monotonic() - self.asked_at_ > TERMINATE_S:
+        if time.monotonic() - self._stop_requested_at > TERMINATE_S:
             self.kill()
         return status
 
     def request_stop(self) -> None:
         """Asks once; a second signal would tear what the first has begun."""
-        if self.asked_at_ == math.inf:
-            self.asked_at_ = time.monotonic()
+        if self._stop_requested_at == math.inf:
+            self._stop_requested_at = time.monotonic()
             self.terminate()
 
     @abstractmethod

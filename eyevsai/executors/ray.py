@@ -40,7 +40,7 @@ class RayExecutor(Executor):
         if address is not None:
             _reach(address)
         self.address = address
-        self.clock_: Any = None
+        self._clock: Any = None
 
     @contextmanager
     def connected(self, tasks: Sequence[Task]) -> Iterator[None]:
@@ -53,7 +53,7 @@ class RayExecutor(Executor):
             try:
                 self._connect(tasks)
                 _check_store_is_shared()
-                self.clock_ = ray.remote(_Clock).options(num_cpus=0, max_restarts=-1).remote()
+                self._clock = ray.remote(_Clock).options(num_cpus=0, max_restarts=-1).remote()
                 yield
             finally:
                 ray.shutdown()
@@ -61,7 +61,7 @@ class RayExecutor(Executor):
     def submit(self, task: Task, folder: Path) -> TaskHandle:
         """See `Engine.begin`; what jobs say is in Ray's own logs."""
         del folder
-        return _Call(task, self.clock_)
+        return _Call(task, self._clock)
 
     def _connect(self, tasks: Sequence[Task]) -> None:
         import ray

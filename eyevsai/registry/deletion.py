@@ -47,7 +47,7 @@ class Deletion:
         )
         self.freed_bytes, self.deleted = 0, list[DeletionItem]()
         self.kept, self.failed = dict[str, str](), dict[str, str]()
-        self.claimed_: set[str] = set()
+        self._reserved: set[str] = set()
 
     def reasons_to_keep(self, items: Sequence[DeletionItem]) -> dict[str, str]:
         """Return, by item, why its files must not be deleted from here; an item without a reason is
@@ -73,7 +73,7 @@ class Deletion:
 
     def release(self) -> None:
         """Takes back what says of versions that they are about to be deleted."""
-        for name in self.claimed_:
+        for name in self._reserved:
             release_reservation(self.client, name)
 
     def _logged_models(self, items: Iterable[DeletionItem]) -> dict[str, list[LoggedModel]]:
@@ -126,7 +126,7 @@ class Deletion:
             return list(items)
         for name, numbers in by_name.items():
             reserve(self.client, name, numbers)
-        self.claimed_ |= by_name.keys()
+        self._reserved |= by_name.keys()
         # asked after: either we see a job, or the job sees our claim
         used = in_use(self.queries.running())
         return retry_on_conflict(lambda: self._delete_free(items, by_name, used))

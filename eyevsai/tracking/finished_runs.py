@@ -33,7 +33,7 @@ def reopen_run(tracking_uri: str, run_id: str, state_root: Path) -> Iterator[Run
     folder = RunDir(state_root, run_id)
     with folder.lock():
         run, known = open_run(client, folder), client.get_run(run_id)
-        run.tables_ = [entry["path"] for entry in json.loads(known.data.tags.get(TABLES, "[]"))]
+        run.tables = [entry["path"] for entry in json.loads(known.data.tags.get(TABLES, "[]"))]
         try:
             yield run
             told = run.flush()

@@ -41,7 +41,7 @@ class Run:
         self.run_id = folder.run_id
         self.experiment_id = experiment_id
         self.queue = spool
-        self.tables_: list[str] = []
+        self.tables: list[str] = []
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Logs settings, except those that `mlflow run` logged already as it was given them."""
@@ -78,9 +78,9 @@ class Run:
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Logs a table in the form that MLflow's UI shows as one."""
         self.log_dict(name, {"columns": list(columns), "data": [list(row) for row in rows]})
-        self.tables_ = sorted({*self.tables_, name})
+        self.tables = sorted({*self.tables, name})
         self.set_tags(
-            {TABLES: json.dumps([{"path": path, "type": "table"} for path in self.tables_])}
+            {TABLES: json.dumps([{"path": path, "type": "table"} for path in self.tables])}
         )
 
     def log_figure(self, name: str, figure: Figure, *, tight: bool = False) -> None:

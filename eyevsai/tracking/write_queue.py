@@ -67,15 +67,15 @@ class WriteQueue:
         self.apply = carry_out
         self.rejected: Exception | None = None
         self._accepts_after_rejection = False
-        self.failing_since_: float | None = None
-        self.changed_ = threading.Condition()
-        self.closed_ = False
-        self.done_ = self._read_done()
+        self._failing_since: float | None = None
+        self._changed = threading.Condition()
+        self._closed = False
+        self._applied = self._read_done()
         if self.path.exists():  # a line that a dying process did not finish was never an operation
             content = self.path.read_bytes()
             with open(self.path, "r+b") as stream:
                 stream.truncate(content.rfind(b"\n") + 1)
-        self.end_ = self.path.stat().st_size if self.path.exists() else 0
+        self._end = self.path.stat().st_size if self.path.exists() else 0
 
     def start(self) -> None:
         """Begins to carry out what is there and what will be appended."""
@@ -91,12 +91,12 @@ class WriteQueue:
             raise JobError(f"MLflow rejected what was logged: {self.rejected}") from self.rejected
         line = json.dumps([kind, arguments]).encode() + b"\n"
         try:
-            with self.changed_, open(self.path, "ab", buffering=0) as stream:
+            with self._changed, open(self.path, "ab", buffering=0) as stream:
                 if stream.write(line) < len(line):  # a disk with room for a part of it
-                    stream.truncate(self.end_)
+                    stream.truncate(self._end)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                self.end_ += len(line)
-                self.changed_.notify_all()
+                self._end += len(line)
+                self._changed.notify_all()
         except OSError as error:
             raise JobError(f"Cannot write {self.path}: {error.strerror or error}.") from error
 
@@ -113,38 +113,38 @@ class WriteQueue:
         Returns how many operations are left.
         """
         began = time.monotonic()
-        with self.changed_:
-            while self.done_ < self.end_:
+        with self._changed:
+            while self._applied < self._end:
                 now = time.monotonic()
                 failing = (
-                    0.0 if self.failing_since_ is None else now - max(self.failing_since_, began)
+                    0.0 if self._failing_since is None else now - max(self._failing_since, began)
                 )
                 if failing >= patience_s or now - began >= at_most_s:
                     break
-                self.changed_.wait(0.05)
+                self._changed.wait(0.05)
         return self.pending()
 
     def pending(self) -> int:
         """How many operations are not carried out."""
-        if self.done_ >= self.end_:
+        if self._applied >= self._end:
             return 0
         with open(self.path, "rb") as stream:
-            stream.seek(self.done_)
+            stream.seek(self._applied)
             return sum(1 for _ in stream)
 
     def close(self) -> None:
         """Carries out nothing more."""
-        with self.changed_:
-            self.closed_ = True
-            self.changed_.notify_all()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def _run(self) -> None:
         pause, overtaken = RETRY_AFTER_S, 0
         while True:
-            with self.changed_:
-                while self.done_ >= self.end_ and not self.closed_:
-                    self.changed_.wait()
-                if self.closed_:
+            with self._changed:
+                while self._applied >= self._end and not self._closed:
+                    self._changed.wait()
+                if self._closed:
                     return
             line = b""
             try:
@@ -166,12 +166,12 @@ class WriteQueue:
             self._advance(len(line))
 
     def _wait(self, pause_s: float) -> None:
-        with self.changed_:
-            self.changed_.wait_for(lambda: self.closed_, timeout=pause_s)
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, timeout=pause_s)
 
     def _next(self) -> bytes:
         with open(self.path, "rb") as stream:
-            stream.seek(self.done_)
+            stream.seek(self._applied)
             return stream.readline()
 
     def _note_rejection(self, error: Exception) -> None:
@@ -185,20 +185,20 @@ class WriteQueue:
                 path.write_text(json.dumps(_first_line(error)), encoding="utf-8")
 
     def _note_failure(self, error: Exception) -> None:
-        if self.failing_since_ is None:
-            self.failing_since_ = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
             log.warning(
                 "The store does not answer, so what is logged waits on this machine: %s",
                 _first_line(error),
             )
 
     def _advance(self, size: int) -> None:
-        with self.changed_:
-            self.failing_since_ = None
-            self.done_ += size
+        with self._changed:
+            self._failing_since = None
+            self._applied += size
             with suppress(OSError):  # a full disk: the next process will say again what was said
-                write_atomically(self.done_path, str(self.done_))
-            self.changed_.notify_all()
+                write_atomically(self.done_path, str(self._applied))
+            self._changed.notify_all()
 
     def _read_done(self) -> int:
         try:

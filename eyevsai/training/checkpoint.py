@@ -49,11 +49,11 @@ class Checkpoints:
         self.folder = folder
         self.every_s = every_s
         self.stop = stop or CancellationToken()
-        self.saved_at_ = time.monotonic()
+        self._saved_at = time.monotonic()
 
     def is_due(self) -> bool:
         """Whether the time has come to save in mid-epoch."""
-        return time.monotonic() - self.saved_at_ >= self.every_s
+        return time.monotonic() - self._saved_at >= self.every_s
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Writes a checkpoint. Until its last step the one before is what `load` finds.
@@ -62,7 +62,7 @@ class Checkpoints:
             JobError: the disk is full or the folder cannot be written; the checkpoint before
                 stands.
         """
-        self.saved_at_ = time.monotonic()
+        self._saved_at = time.monotonic()
         if self.folder is None:
             return
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"

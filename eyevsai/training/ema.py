@@ -18,10 +18,10 @@ class ModelEma:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = network
         self.decay = decay
-        self.averaged_ = copy.deepcopy(network).requires_grad_(False) if decay else None
-        self.updates_ = torch.zeros((), dtype=torch.int64)
+        self._averaged = copy.deepcopy(network).requires_grad_(False) if decay else None
+        self._updates = torch.zeros((), dtype=torch.int64)
         self._unchanged: Set[str] | None = None
-        self.pairs_: list[tuple[Tensor, Tensor]] = []
+        self._pairs: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
     def update(self, unchanged: Set[str]) -> None:
@@ -29,58 +29,58 @@ class ModelEma:
 
         The first time, the average is what the network is. Counters are copied, not averaged.
         """
-        if self.averaged_ is None:
+        if self._averaged is None:
             return
         # once an epoch: tensors stay where they are, only their values change
         if unchanged is not self._unchanged:
             now = self.network.state_dict()
-            self.pairs_ = [
+            self._pairs = [
                 (mean, now[name])
-                for name, mean in self.averaged_.state_dict().items()
+                for name, mean in self._averaged.state_dict().items()
                 if name not in unchanged
             ]
             self._unchanged = unchanged
-        blended = [pair for pair in self.pairs_ if self.updates_ and pair[0].is_floating_point()]
+        blended = [pair for pair in self._pairs if self._updates and pair[0].is_floating_point()]
         if blended:
             blend = get_ema_multi_avg_fn(self._decay())
-            blend([mean for mean, _ in blended], [value for _, value in blended], self.updates_)
-        for mean, value in self.pairs_:
-            if not (self.updates_ and mean.is_floating_point()):
+            blend([mean for mean, _ in blended], [value for _, value in blended], self._updates)
+        for mean, value in self._pairs:
+            if not (self._updates and mean.is_floating_point()):
                 mean.copy_(value)
-        self.updates_ += 1
+        self._updates += 1
 
     def _decay(self) -> float:
         """Lower at first, as TensorFlow's is: an average of a few steps must not be that of
         none.
         """
-        updates = self.updates_.item()
+        updates = self._updates.item()
         return min(self.decay, (1 + updates) / (10 + updates))
 
     @property
     def eval_model(self) -> nn.Module:
         """What predicts best now."""
-        return self.network if self.averaged_ is None else self.averaged_
+        return self.network if self._averaged is None else self._averaged
 
     def state_dict(self, unchanged: Set[str]) -> dict[str, Tensor]:
         """What a resumed run needs to go on, without what is untouched; nothing where there is no
         average.
         """
-        if self.averaged_ is None:
+        if self._averaged is None:
             return {}
         kept = {
             f"weights.{name}": mean
-            for name, mean in self.averaged_.state_dict().items()
+            for name, mean in self._averaged.state_dict().items()
             if name not in unchanged
         }
-        return {**kept, "updates": self.updates_}
+        return {**kept, "updates": self._updates}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state_dict`."""
-        if self.averaged_ is not None:
+        if self._averaged is not None:
             weights = {
                 name.removeprefix("weights."): t
                 for name, t in state.items()
                 if name.startswith("weights.")
             }
-            self.averaged_.load_state_dict(self.averaged_.state_dict() | weights)
-            self.updates_ = state["updates"].clone()
+            self._averaged.load_state_dict(self._averaged.state_dict() | weights)
+            self._updates = state["updates"].clone()

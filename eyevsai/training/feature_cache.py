@@ -32,9 +32,9 @@ class FeatureCache:
 
     def __init__(self, settings: UnfreezingSettings) -> None:
         self.settings = settings
-        self.train_: list[Tensor] = []  # of each view N,D float32
+        self._train: list[Tensor] = []  # of each view N,D float32
         # the images, and their mirror images where predictions average both
-        self.valid_: list[Tensor] = []
+        self.valid: list[Tensor] = []
 
     def compute(
         self,
@@ -51,27 +51,27 @@ class FeatureCache:
         """
         train, valid = splits
         describe = _FeatureExtractor(network, preprocessing, self.settings, stop)
-        self.train_, self.valid_ = [], []
+        self._train, self.valid = [], []
         for number in range(self.settings.frozen_views):
             made_from = f"{digest}/{self._augmentation()}/{number}"
             label = f"Features, view {number + 1} of {self.settings.frozen_views}"
-            self.train_.append(
+            self._train.append(
                 describe.load(train, made_from, label, self._view(train, preprocessing, number))
             )
         for mirror in (False, True) if self.settings.test_flips else (False,):
             made_from = f"{digest}/as it is/{mirror}"
             inputs = _center_crops(valid, preprocessing, mirror)
-            self.valid_.append(describe.load(valid, made_from, "Features of valid", inputs))
+            self.valid.append(describe.load(valid, made_from, "Features of valid", inputs))
 
     def release(self) -> None:
         """Gives up the memory, when no epoch needs the features any more."""
-        self.train_, self.valid_ = [], []
+        self._train, self.valid = [], []
 
     def load(self, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Places N int64 of train images -> N,D float32: of each image one of its views."""
-        chosen = torch.randint(len(self.train_), (len(indices),), generator=generator)
-        drawn = torch.empty(len(indices), self.train_[0].shape[1])
-        for number, view in enumerate(self.train_):
+        chosen = torch.randint(len(self._train), (len(indices),), generator=generator)
+        drawn = torch.empty(len(indices), self._train[0].shape[1])
+        for number, view in enumerate(self._train):
             drawn[chosen == number] = view[indices[chosen == number]]
         return drawn
 

@@ -114,7 +114,7 @@ class GradualUnfreezing(TrainingStrategy):
         head: nn.Module = network.head  # type: ignore[assignment]
         device = next(head.parameters()).device
         with torch.inference_mode(), evaluating(head):
-            outputs = [head(view.to(device)).float().cpu() for view in self.frozen.valid_]
+            outputs = [head(view.to(device)).float().cpu() for view in self.frozen.valid]
         return outputs[0] if len(outputs) == 1 else average_flips(*outputs)
 
     def trained_module(self, epoch: int) -> nn.Module:

@@ -15,8 +15,8 @@ class LRSchedule:
         self.settings = settings
         self.lr = lr
         self.epochs = epochs
-        self.drops_ = 0
-        self.best_loss_ = math.inf
+        self._drops = 0
+        self._best_loss = math.inf
         self._epochs_without_improvement = 0
 
     def lr_at(self, epoch: float) -> float:
@@ -33,29 +33,29 @@ class LRSchedule:
         if settings.schedule == "step":
             return settings.step_factor ** int(epoch / settings.step_epochs)
         if settings.schedule == "plateau":
-            return settings.step_factor**self.drops_
+            return settings.step_factor**self._drops
         return 1.0
 
     def end_epoch(self, valid_loss: float) -> None:
         """Tells a plateau schedule how an epoch ended."""
-        if valid_loss < self.best_loss_:
-            self.best_loss_, self._epochs_without_improvement = valid_loss, 0
+        if valid_loss < self._best_loss:
+            self._best_loss, self._epochs_without_improvement = valid_loss, 0
             return
         self._epochs_without_improvement += 1
         if self._epochs_without_improvement > self.settings.plateau_patience:
-            self.drops_, self._epochs_without_improvement = self.drops_ + 1, 0
+            self._drops, self._epochs_without_improvement = self._drops + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on."""
         return {
-            "drops_": self.drops_,
-            "best_loss_": self.best_loss_,
+            "drops_": self._drops,
+            "best_loss_": self._best_loss,
             "waited_": self._epochs_without_improvement,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.drops_, self.best_loss_, self._epochs_without_improvement = (
+        self._drops, self._best_loss, self._epochs_without_improvement = (
             state["drops_"],
             state["best_loss_"],
             state["waited_"],

@@ -100,7 +100,7 @@ class ProcessGroup(SingleProcess):
         self.rank, self.size = rank, size
         self.explain_failure = explain
         self._should_stop = False
-        self.statistics_: list[Tensor] = []
+        self._statistics: list[Tensor] = []
         self._ddp: nn.Module | None = None
         cuda = torch.cuda.is_available() and distributed.is_nccl_available()
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
@@ -114,7 +114,7 @@ class ProcessGroup(SingleProcess):
         bit.
         """
         weights = [weight for weight in network.parameters() if weight.requires_grad]
-        self.statistics_ = [
+        self._statistics = [
             buffer
             for module in network.modules()
             if module.training and getattr(module, "track_running_stats", False)
@@ -134,7 +134,7 @@ class ProcessGroup(SingleProcess):
     ) -> Tensor:
         """See `SingleProcess.agree`."""
         told = sums.new_tensor([shortage is not None, stop.requested is not None])
-        message = torch.cat([sums, told, *(each.flatten() for each in self.statistics_)])
+        message = torch.cat([sums, told, *(each.flatten() for each in self._statistics)])
         try:
             self._all_reduce(message)
         except WorkerLostError:
@@ -145,8 +145,8 @@ class ProcessGroup(SingleProcess):
             message[len(sums) :][:2].tolist(),
             message[len(sums) + 2 :],
         )
-        sizes = [each.numel() for each in self.statistics_]
-        for each, mean in zip(self.statistics_, (means / self.size).split(sizes), strict=True):
+        sizes = [each.numel() for each in self._statistics]
+        for each, mean in zip(self._statistics, (means / self.size).split(sizes), strict=True):
             each.copy_(mean.view_as(each))
         self._should_stop = bool(ended)
         if short:

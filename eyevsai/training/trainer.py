@@ -79,15 +79,15 @@ class Trainer:
             BaseException: what `checkpoints.stop` was asked for, after a checkpoint was saved.
         """
         check_batches(self.settings, len(train))
-        self.checkpoints_ = checkpoints or Checkpoints()
+        self._checkpoints = checkpoints or Checkpoints()
         with (
             torch.random.fork_rng(devices=range(torch.cuda.device_count())),
-            self.checkpoints_.stop.shielded(),
+            self._checkpoints.stop.shielded(),
         ):
             self._prepare(train)
             self._restore()
             self.strategy.prepare(
-                self._state.epoch, (train, valid), self.preprocessing, self.checkpoints_.stop
+                self._state.epoch, (train, valid), self.preprocessing, self._checkpoints.stop
             )
             for epoch, row in enumerate(self._state.history, start=1):
                 on_epoch(epoch, row)
@@ -99,8 +99,8 @@ class Trainer:
                 self._state.end_epoch(row)
                 self._save()  # what is told of an epoch is on disk before
                 on_epoch(epoch, row)
-                self.group_.check(self.checkpoints_.stop)
-        self.network.load_state_dict(self.best_state_)
+                self._group.check(self._checkpoints.stop)
+        self.network.load_state_dict(self._best_state)
         self.network.requires_grad_(True).eval()
 
     def _is_done(self) -> bool:
@@ -114,62 +114,62 @@ class Trainer:
         return False
 
     def _prepare(self, train: Split) -> None:
-        self.device_ = setup_device(self.settings)
-        self.precision_ = find_precision(self.settings.precision, self.device_)
-        self.group_ = current_group()
+        self._device = setup_device(self.settings)
+        self._precision = find_precision(self.settings.precision, self._device)
+        self._group = current_group()
         layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
-        self.network.to(device=self.device_, memory_format=layout)  # type: ignore[call-overload]
-        self.optimizer_ = build_optimizer(self.strategy.lr_groups, self.settings)
-        self.scaler_ = torch.amp.GradScaler(
-            self.device_.type, enabled=self.precision_ == torch.float16
+        self.network.to(device=self._device, memory_format=layout)  # type: ignore[call-overload]
+        self._optimizer = build_optimizer(self.strategy.lr_groups, self.settings)
+        self._scaler = torch.amp.GradScaler(
+            self._device.type, enabled=self._precision == torch.float16
         )
-        self.num_classes_ = int(train.labels.max()) + 1
-        self.batches_ = Batches(
+        self._num_classes = int(train.labels.max()) + 1
+        self._batches = Batches(
             train,
             self.strategy,
             self.settings,
             self.preprocessing,
             self.seed,
-            self.group_,
-            self.device_,
-            self.num_classes_,
+            self._group,
+            self._device,
+            self._num_classes,
         )
-        self.weights_: Tensor | None = None
+        self._weights: Tensor | None = None
         if self.settings.class_weights:
-            self.weights_ = balanced_weights(train.labels, self.num_classes_).to(self.device_)
-        zero = torch.zeros((), device=self.device_)
+            self._weights = balanced_weights(train.labels, self._num_classes).to(self._device)
+        zero = torch.zeros((), device=self._device)
         self._state = TrainerState(zero, zero.clone(), micro_batches=self.settings.parts)
-        self.best_state_: dict[str, Tensor] = {}
+        self._best_state: dict[str, Tensor] = {}
         self._ema = ModelEma(self.network, self.settings.ema_decay)
-        self.dropouts_ = [
+        self._dropouts = [
             (each, each.p) for each in self.network.modules() if isinstance(each, nn.Dropout)
         ]
 
     def _save(self) -> None:
-        self.checkpoints_.save(*state_dict(self._state, self._components()))
+        self._checkpoints.save(*state_dict(self._state, self._components()))
 
     def _restore(self) -> None:
-        checkpoint = self.group_.share_checkpoint(self.checkpoints_.load())
+        checkpoint = self._group.share_checkpoint(self._checkpoints.load())
         if checkpoint is not None:
-            self._state = load_state_dict(checkpoint, self._components(), self.device_)
+            self._state = load_state_dict(checkpoint, self._components(), self._device)
             log.info("Going on in epoch %d after step %d.", self._state.epoch, self._state.steps)
 
     def _components(self) -> Components:
-        return Components(self.strategy, self.optimizer_, self.scaler_, self._ema, self.best_state_)
+        return Components(self.strategy, self._optimizer, self._scaler, self._ema, self._best_state)
 
     def _train_epoch(self, epoch: int) -> EpochMetrics:
         state = self.strategy.begin_epoch(epoch)
-        self.group_.begin_epoch(self.network)
+        self._group.begin_epoch(self.network)
         self._unchanged = self.strategy.unchanged(epoch)
-        for dropout, rate in self.dropouts_:
+        for dropout, rate in self._dropouts:
             dropout.p = rate * min(1.0, epoch / max(self.settings.dropout_warmup_epochs, 1e-9))
         progress, began = self._state, time.perf_counter() - self._state.seconds
-        batches = self.batches_.order(epoch)
+        batches = self._batches.order(epoch)
         left = batches[progress.steps :]
         label, images = f"Epoch {epoch} of {self.strategy.num_epochs}", sum(map(len, left))
         for indices in track(left, label, total=images, unit=self.settings.batch_size):
             set_lrs(
-                self.optimizer_,
+                self._optimizer,
                 self.strategy.lrs_at(epoch - 1 + (progress.steps + 1) / len(batches)),
             )
             self._step_within_memory(indices, epoch, progress.steps)
@@ -188,8 +188,8 @@ class Trainer:
         """Between two steps: saves when it is time, and ends when all ranks know that they are
         to.
         """
-        stop = self.checkpoints_.stop
-        is_due, ends = self.checkpoints_.is_due(), self.group_.should_stop(stop)
+        stop = self._checkpoints.stop
+        is_due, ends = self._checkpoints.is_due(), self._group.should_stop(stop)
         if is_due or ends:
             self._save()
         if ends:
@@ -206,26 +206,26 @@ class Trainer:
                 if not is_out_of_memory(error):
                     raise
                 parts = 2 * self._state.micro_batches
-                if halvings == MAX_HALVINGS or 2 * parts * self.group_.size > len(indices):
+                if halvings == MAX_HALVINGS or 2 * parts * self._group.size > len(indices):
                     raise JobError(
                         f"Out of memory even with each batch in {self._state.micro_batches} "
                         "parts. "
                         "Try a smaller --image-size or a smaller network."
                     ) from error
-            release_memory(self.optimizer_)
+            release_memory(self._optimizer)
             self._state.micro_batches = parts
             log.warning("Out of memory: computing each batch in %d parts from here on.", parts)
 
     def _step(self, indices: Tensor, epoch: int, step: int) -> None:
-        self.optimizer_.zero_grad(set_to_none=True)
-        sums, shortage = torch.zeros(2, device=self.device_), None  # loss, correct
+        self._optimizer.zero_grad(set_to_none=True)
+        sums, shortage = torch.zeros(2, device=self._device), None  # loss, correct
         try:
             self._compute(indices, epoch, step, sums)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             shortage = error.with_traceback(None)  # whose frames hold what was computed so far
-        loss, correct = self.group_.all_reduce_step(sums, shortage, self.checkpoints_.stop)
+        loss, correct = self._group.all_reduce_step(sums, shortage, self._checkpoints.stop)
         self._update(loss, epoch, step)
         self._state.loss += loss * len(indices)
         self._state.correct += correct
@@ -235,7 +235,7 @@ class Trainer:
         """Gradients of what is this process's of a batch; adds its loss and the number of right
         answers to `sums`.
         """
-        labels, parts = self.batches_.load(indices, epoch, step, self._state.micro_batches)
+        labels, parts = self._batches.load(indices, epoch, step, self._state.micro_batches)
         for part in parts:
             purpose = ("step", epoch, step, part.number) if part.number else ("step", epoch, step)
             # dropout draws from the global generator
@@ -253,35 +253,35 @@ class Trainer:
         if self.settings.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(
-            self.device_.type, self.precision_, enabled=self.precision_ != torch.float32
+            self._device.type, self._precision, enabled=self._precision != torch.float32
         ):
             logits = trained(inputs)
         loss = micro_batch_loss(
-            logits, targets, labels, self.weights_, self.settings.label_smoothing
+            logits, targets, labels, self._weights, self.settings.label_smoothing
         )
         # of ranks' gradients the mean is taken
-        self.scaler_.scale(loss * self.group_.size).backward()
+        self._scaler.scale(loss * self._group.size).backward()
         return logits.detach(), loss.detach()
 
     def _update(self, loss: Tensor, epoch: int, step: int) -> None:
         """Moves the weights, unless loss or gradient is not finite."""
-        self.scaler_.unscale_(self.optimizer_)
+        self._scaler.unscale_(self._optimizer)
         gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         # the scaler skips its own overflows
-        checked = loss if self.scaler_.is_enabled() else loss + norm
+        checked = loss if self._scaler.is_enabled() else loss + norm
         if not torch.isfinite(checked):
             raise JobError(
                 f"Loss or gradient became NaN or infinite in epoch {epoch}, step {step + 1} "
                 f"(loss {loss.item():g}, "
-                f"gradient norm {norm.item():g}, lr {self.optimizer_.param_groups[0]['lr']:g}). "
+                f"gradient norm {norm.item():g}, lr {self._optimizer.param_groups[0]['lr']:g}). "
                 "The update was not made. Try a lower --lr, a smaller --clip-norm or "
                 "--precision float32."
             )
         if self.settings.clip_norm:
             nn.utils.clip_grads_with_norm_(self.network.parameters(), self.settings.clip_norm, norm)
-        self.scaler_.step(self.optimizer_)
-        self.scaler_.update()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self._ema.update(self._unchanged)
 
     def _evaluate(self, valid: Split, epoch: int) -> EpochMetrics:
@@ -293,11 +293,11 @@ class Trainer:
             def predict(rows: Sequence[int]) -> Tensor:
                 return predict_logits(whole, self.preprocessing, list(valid.images(rows)))
 
-            logits = self.group_.predict(len(valid), self.num_classes_, predict)
+            logits = self._group.predict(len(valid), self._num_classes, predict)
         accuracy = (logits.argmax(1) == valid.labels).double().mean().item()
         loss = nn.functional.cross_entropy(logits, valid.labels).item()
         # what ends the run and chooses weights is one for all
-        loss, accuracy = self.group_.broadcast_values([loss, accuracy])
+        loss, accuracy = self._group.broadcast_values([loss, accuracy])
         if not math.isfinite(loss):
             raise JobError(
                 "The loss on valid became NaN or infinite. Try a lower --lr or --precision float32."
@@ -308,4 +308,4 @@ class Trainer:
         if selection_key(row) > self._state.best_key:
             self._state.best_epoch, self._state.best_key = epoch, selection_key(row)
             # state_dict() alone aliases the weights
-            self.best_state_ = copy.deepcopy(self._ema.eval_model.state_dict())
+            self._best_state = copy.deepcopy(self._ema.eval_model.state_dict())

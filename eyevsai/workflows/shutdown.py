@@ -50,7 +50,7 @@ class ShutdownHandler(CancellationToken):
         super().__init__()
         self.in_host_process = outlived
         self.at_timeout: Callable[[], None] = lambda: None
-        self.timer_: threading.Timer | None = None
+        self.timer: threading.Timer | None = None
 
     def handle(self, number: int, _: object) -> None:
         """Takes a signal. A second one never disturbs what the first has begun."""
@@ -58,11 +58,11 @@ class ShutdownHandler(CancellationToken):
             return
         self.requested = TerminationRequested() if number == signal.SIGTERM else KeyboardInterrupt()
         if number == signal.SIGTERM or not self.in_host_process:
-            self.timer_ = threading.Timer(
+            self.timer = threading.Timer(
                 GRACE_S, self._give_up, [EXIT_CODES[signal.Signals(number)]]
             )
-            self.timer_.daemon = True
-            self.timer_.start()
+            self.timer.daemon = True
+            self.timer.start()
         if not self.is_shielded:
             raise self.requested
 
@@ -92,8 +92,8 @@ def handling_signals() -> Iterator[ShutdownHandler]:
     try:
         yield stop
     finally:
-        if stop.timer_ is not None:
-            stop.timer_.cancel()
+        if stop.timer is not None:
+            stop.timer.cancel()
         for number, handler in before.items():
             # a process that was asked to end is ending: no further signal is to tear what is left
             # of it

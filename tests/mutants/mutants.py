@@ -28,8 +28,8 @@ MUTANTS = [
     Mutant(
         "1: resume restores the state of the loop",
         "eyevsai/training/trainer.py",
-        "self._state = unpack(checkpoint, self._parts(), self.device_)",
-        "unpack(checkpoint, self._parts(), self.device_)",
+        "self._state = unpack(checkpoint, self._parts(), self._device)",
+        "unpack(checkpoint, self._parts(), self._device)",
     ),
     Mutant(
         "2: a fresh store is created once",
@@ -72,7 +72,7 @@ MUTANTS = [
     Mutant(
         "5: a step that hangs does not hold up the end",
         "eyevsai/workflows/shutdown.py",
-        "self.timer_.start()",
+        "self.timer.start()",
         "pass",
     ),
     Mutant(
@@ -214,7 +214,7 @@ MUTANTS = [
     Mutant(
         "the best epoch's weights are registered",
         "eyevsai/training/trainer.py",
-        "self.network.load_state_dict(self.best_state_)",
+        "self.network.load_state_dict(self._best_state)",
         "pass",
     ),
     Mutant(

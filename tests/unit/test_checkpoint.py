@@ -175,10 +175,10 @@ def test_a_save_that_is_torn_anywhere_leaves_the_one_before(
     name, _, again = point.partition(" ")
     original, calls = getattr(checkpoint, name), []
 
-    def tear(*arguments: object) -> object:
+    def tear(*arguments: object, **options: object) -> object:
         calls.append(arguments)
         if again and len(calls) == 1:
-            return original(*arguments)
+            return original(*arguments, **options)
         raise SystemError("power failure")
 
     with monkeypatch.context() as patch:

@@ -125,13 +125,13 @@ def test_a_disk_with_room_for_half_a_line_takes_none_of_it(tmp_path: Path) -> No
     spool = WriteQueue(tmp_path, Store())
     spool.append("a", number=1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (spool.end_ + 5, limits[1]))  # Python ignores SIGXFSZ
+    resource.setrlimit(resource.RLIMIT_FSIZE, (spool._end + 5, limits[1]))  # Python ignores SIGXFSZ
     try:
         with pytest.raises(JobError):
             spool.append("a", number=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert spool.end_ == spool.path.stat().st_size
+    assert spool._end == spool.path.stat().st_size
     assert spool.pending() == 1
 
 

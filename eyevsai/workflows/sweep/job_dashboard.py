@@ -34,35 +34,35 @@ class Dashboard:
 
     def __init__(self, run: Run, tracking_uri: str, before: Mapping[str, str]) -> None:
         self.run, self.tracking_uri, self.cached = run, tracking_uri, before
-        self.details_: dict[str, str] = {}
-        self.states_: dict[str, State] | None = None
-        self.looked_at_ = self.said_at_ = time.monotonic()
-        self.stack_ = ExitStack()
-        self.live_: Live | None = None
+        self._details: dict[str, str] = {}
+        self._states: dict[str, State] | None = None
+        self._polled_at = self._printed_at = time.monotonic()
+        self._stack = ExitStack()
+        self._live: Live | None = None
 
     def __enter__(self) -> Dashboard:
         if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
             from rich.console import Console
             from rich.live import Live
 
-            self.live_ = self.stack_.enter_context(
+            self._live = self._stack.enter_context(
                 Live(console=Console(stderr=True), refresh_per_second=2)
             )
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stack_.close()
+        self._stack.close()
 
     def update(self, statuses: Mapping[str, Status]) -> None:
         """Shows how all jobs stand now."""
-        is_first = self.states_ is None
+        is_first = self._states is None
         now, changed = time.monotonic(), self._find_changed(statuses)
-        if now - self.looked_at_ >= POLL_S:
-            self.looked_at_ = now
-            self.details_ = self._read_progress()
+        if now - self._polled_at >= POLL_S:
+            self._polled_at = now
+            self._details = self._read_progress()
         rows = self.rows(statuses)
-        if self.live_ is not None:
-            self.live_.update(render_jobs(rows))
+        if self._live is not None:
+            self._live.update(render_jobs(rows))
         else:
             self._print_lines(rows, changed, now)
         if is_first or changed:
@@ -73,7 +73,7 @@ class Dashboard:
         rows = [JobRow(name, BEFORE, uri, 0.0) for name, uri in self.cached.items()]
         for name, status in statuses.items():
             detail = status.reason or (
-                self.details_.get(name, "") if status.state is State.RUNNING else ""
+                self._details.get(name, "") if status.state is State.RUNNING else ""
             )
             if status.state is State.DONE:
                 detail = str(status.value["model_uri"])
@@ -82,7 +82,7 @@ class Dashboard:
 
     def _find_changed(self, statuses: Mapping[str, Status]) -> set[str]:
         states = {name: status.state for name, status in statuses.items()}
-        before, self.states_ = self.states_ or {}, states
+        before, self._states = self._states or {}, states
         return {
             name for name, state in states.items() if before.get(name, State.QUEUED) is not state
         }
@@ -96,8 +96,8 @@ class Dashboard:
         }
 
     def _print_lines(self, rows: Sequence[JobRow], changed: set[str], now: float) -> None:
-        due = now - self.said_at_ >= LINE_EVERY_S
-        self.said_at_ = now if due else self.said_at_
+        due = now - self._printed_at >= LINE_EVERY_S
+        self._printed_at = now if due else self._printed_at
         for row in rows:
             if row.name in changed or (due and row.state == State.RUNNING):
                 log.info("%s", row.to_text())

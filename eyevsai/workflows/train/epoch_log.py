@@ -19,11 +19,11 @@ class EpochLog:
 
     def __init__(self, num_epochs: int) -> None:
         self.num_epochs = num_epochs
-        self.pace_ = EtaEstimator()
+        self._eta = EtaEstimator()
 
     def log(self, rows: Sequence[EpochMetrics]) -> None:
         """Says it of the last of all epochs so far."""
-        self.pace_.step()
+        self._eta.step()
         epoch, row = len(rows), rows[-1]
         best = max(range(epoch), key=lambda place: selection_key(rows[place]))
         which = (
@@ -43,7 +43,7 @@ class EpochLog:
             row["train/accuracy"],
             row["train/loss"],
             speed,
-            self.pace_.remaining(self.num_epochs - epoch),
+            self._eta.remaining(self.num_epochs - epoch),
         )
         log.debug(
             "epoch %d: %s", epoch, "  ".join(f"{name} {value:.4g}" for name, value in row.items())

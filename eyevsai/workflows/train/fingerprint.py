@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +19,8 @@ from eyevsai.store.run_dir import (
     REQUESTED_CONFIG,
     RunDir,
 )
-from eyevsai.workflows.train.resume import log
+
+log = logging.getLogger("eyevsai")
 
 PARTS = {
     "data": "images",

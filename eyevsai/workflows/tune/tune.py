@@ -119,7 +119,7 @@ class _Report:
 
     def __init__(self, run: Run, study: Study) -> None:
         self.run, self.study = run, study
-        self.shown_, self.shown_at_ = -1, 0.0
+        self._num_shown, self._shown_at = -1, 0.0
 
     def states(self) -> dict[str, int]:
         """How many trials ended in which way."""
@@ -128,7 +128,7 @@ class _Report:
 
     def refresh_now_and_then(self) -> None:
         """Refreshes when trials ended since, at most twice a minute."""
-        if time.monotonic() - self.shown_at_ >= REPORT_EVERY_S:
+        if time.monotonic() - self._shown_at >= REPORT_EVERY_S:
             self.refresh()
 
     def refresh(self) -> None:
@@ -141,10 +141,10 @@ class _Report:
         )
 
         ended = sum(trial.state.is_finished() for trial in self.study.counted_trials())
-        self.shown_at_ = time.monotonic()
-        if ended == self.shown_:
+        self._shown_at = time.monotonic()
+        if ended == self._num_shown:
             return
-        self.shown_ = ended
+        self._num_shown = ended
         states = {f"trials/{name}": count for name, count in self.states().items()}
         best, defaults = self.study.best(), self.study.defaults()
         known = {VALID_ACCURACY: best, DEFAULT_ACCURACY: defaults}
