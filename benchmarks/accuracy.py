@@ -49,7 +49,7 @@ class Row:
             self.variation,
             "--dataset",
             self.dataset,
-            "--data-root",
+            "--data-dir",
             str(PHOTOS.resolve()),
             *self.flags,
         ]

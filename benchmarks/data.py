@@ -37,11 +37,11 @@ GROWTH = (1_000, 5_000, 20_000, 80_000)
 def _settings(cache: str, **where: Any):  # type: ignore[no-untyped-def]
     from eyevsai.data.settings import DataSettings
 
-    return DataSettings(cache_root=cache, **where)
+    return DataSettings(cache_dir=cache, **where)
 
 
 def _photos(cache: str):  # type: ignore[no-untyped-def]
-    return _settings(cache, dataset="combined_all", data_root=str(PHOTOS))
+    return _settings(cache, dataset="combined_all", data_dir=str(PHOTOS))
 
 
 def speed() -> None:
@@ -86,7 +86,7 @@ def decoding() -> None:
                 from dataclasses import replace
 
                 began = time.perf_counter()
-                replace(dataset, cache_root=Path(fresh)).open(Preprocessing(SIZE))
+                replace(dataset, cache_dir=Path(fresh)).open(Preprocessing(SIZE))
                 ours.append(len(paths) / (time.perf_counter() - began))
     rates = statistics.median(ours), statistics.median(plain)
     print(f"cache {rates[0]:.0f} images/s, plain Pillow on two processes {rates[1]:.0f}")

@@ -27,7 +27,7 @@ def main() -> None:
     from eyevsai.training.checkpoint import Checkpoints
 
     dataset = load_union()
-    settings = TransferSettings(freeze_base_epochs=EPOCHS, fine_tune_epochs=0)
+    settings = TransferSettings(freeze_epochs=EPOCHS, fine_tune_epochs=0)
     learner = build("transfer", "efficientnet_lite0", settings, dataset.classes, 0)
     learner.prepare(dataset.labels_of("train"))
     data, ends = dataset.open(learner.preprocessing), [time.perf_counter()]

@@ -33,12 +33,12 @@ def logging_seconds() -> tuple[float, float]:
         "valid/accuracy",
         "lr",
         "images_per_s",
-        "accumulation",
+        "grad_accum_steps",
     )
     row = dict.fromkeys(names, 0.5)
     with (
         tempfile.TemporaryDirectory() as state,
-        start_run(open_store(), "overhead", {"job": "benchmark"}, Path(state)) as run,
+        start_run(open_store(), "overhead", {"eyevsai.job": "benchmark"}, Path(state)) as run,
     ):
         run.flush()
         monitor = Monitor(run)

@@ -25,6 +25,4 @@ def load_union() -> Dataset:
     from eyevsai.data.settings import DataSettings
 
     cache = os.environ.get("EYEVSAI_CACHE", "~/.cache/eyevsai")
-    return load_dataset(
-        DataSettings(dataset="combined_all", data_root=str(PHOTOS), cache_root=cache)
-    )
+    return load_dataset(DataSettings(dataset="combined_all", data_dir=str(PHOTOS), cache_dir=cache))

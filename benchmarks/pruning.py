@@ -64,7 +64,7 @@ def main() -> None:
             best, all_s = tune(folder, "unpruned", seed, *plain)
             wanted = best - math.sqrt(best * (1 - best) / valid)
             reached, ours_s = tune(
-                folder, "pruned", seed, "--n-trials", "60", "--until", f"{wanted:.6f}"
+                folder, "pruned", seed, "--n-trials", "60", "--target-value", f"{wanted:.6f}"
             )
             shares.append(ours_s / all_s if reached >= wanted else math.inf)
             print(

@@ -40,7 +40,7 @@ def fill(uri: str, folder: Path) -> None:
         name = {"dataset": "pets", "model": "deep_v1", "variation": str(number)}
         client.create_registered_model(name_of(number), tags=name)
     for number in range(RUNS):
-        run = client.create_run(experiment_id, tags={"eyevsai": "1", "job": "train"})
+        run = client.create_run(experiment_id, tags={"eyevsai.schema": "2", "eyevsai.job": "train"})
         tags = [RunTag(f"tag_{tag}", "of a run") for tag in range(20)]
         client.log_batch(run.info.run_id, metrics, [Param(*each) for each in params.items()], tags)
         client.set_terminated(run.info.run_id)
@@ -81,21 +81,19 @@ def measure(uri: str) -> None:
     from eyevsai.workflows.registry.promote import promote
     from eyevsai.workflows.registry.status import read_status
 
-    client, state_root = open_registry(uri), str(Path.cwd() / "state")
+    client, state_dir = open_registry(uri), str(Path.cwd() / "state")
     promote(
         PromoteSettings(
-            name=name_of(1), version=1, force=True, reason="imports", state_root=state_root
+            name=name_of(1), version=1, force=True, reason="imports", state_dir=state_dir
         )
     )
     print(f"  registry status       {_timed(lambda: read_status(None)):6.2f} s   (limit 3 s)")
     forced = PromoteSettings(
-        name=name_of(0), version=1, force=True, reason="it has no files", state_root=state_root
+        name=name_of(0), version=1, force=True, reason="it has no files", state_dir=state_dir
     )
     print(f"  promote, its gate apart {_timed(lambda: promote(forced)):4.2f} s   (limit 2 s)")
-    settings = CleanupSettings(keep=3, yes=True, state_root=state_root)
-    everything = CleanupSettings(
-        all=True, state_root=state_root, cache_root=str(Path.cwd() / "cache")
-    )
+    settings = CleanupSettings(keep=3, yes=True, state_dir=state_dir)
+    everything = CleanupSettings(all=True, state_dir=state_dir, cache_dir=str(Path.cwd() / "cache"))
     print(
         f"  plan of a cleanup     {_timed(lambda: make_plan(client, settings)):6.2f} s   (limit "
         "5 s)"

@@ -62,7 +62,7 @@ def bare() -> float:
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             logits = network(images)
         torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=0.1).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_grad)
         optimizer.step()
 
     for _ in range(10):

@@ -29,9 +29,9 @@ def main() -> None:
             "model": "shallow",
             "variation": variation,
             "dataset": "combined_all",
-            "data_root": photos,
-            "cache_root": f"{folder}/cache",
-            "state_root": f"{folder}/state",
+            "data_dir": photos,
+            "cache_dir": f"{folder}/cache",
+            "state_dir": f"{folder}/state",
             "n_trials": TRIALS,
         }
         from eyevsai.models.factory import build
@@ -41,7 +41,7 @@ def main() -> None:
 
         config = compose_tune(given)
         tune(config)
-        with job_context(config.state_root) as job:
+        with job_context(config.state_dir) as job:
             opened = open_study(config, job)
         trials, dataset = opened.study.counted_trials(), opened.dataset
         began, ended = trials[0].datetime_start, trials[-1].datetime_complete

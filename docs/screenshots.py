@@ -108,7 +108,7 @@ def open_best(page: Page, address: str, experiment_id: str = "0") -> list[str]:
     page.goto(
         f"{address}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=eyevsai"
     )
-    page.locator(".ag-row .ag-cell[col-id*='best/accuracy']").first.wait_for(timeout=60_000)
+    page.locator(".ag-row .ag-cell[col-id*='valid/best_accuracy']").first.wait_for(timeout=60_000)
     _close_assistant(page)
     return [
         text.strip() for text in page.locator(".ag-header-cell").all_inner_texts() if text.strip()
@@ -129,7 +129,7 @@ def compare_runs(page: Page, address: str, names: Sequence[str]) -> list[list[st
     page.get_by_role("button", name="Visualizations").click()  # of a metric that nobody asked for
     for what in ("Parameters", "Metrics"):
         page.get_by_label(f"{what} - Show diff only").click()
-    page.get_by_role("link", name="best/accuracy").wait_for()
+    page.get_by_role("link", name="valid/best_accuracy").wait_for()
     tables = [
         [cell.strip() for cell in row.split("\t")] for row in page.locator("tr").all_inner_texts()
     ]
@@ -147,9 +147,9 @@ def open_picture(page: Page, address: str, run_id: str, name: str) -> None:
     """A picture among a run's artifacts, once it is loaded."""
     page.goto("about:blank")  # a change of the address behind # alone would keep the page before it
     page.goto(
-        f"{address}/#/experiments/0/runs/{run_id}/artifacts/pictures/{name}?workflowType=machine_learning"
+        f"{address}/#/experiments/0/runs/{run_id}/artifacts/plots/{name}?workflowType=machine_learning"
     )
-    page.get_by_text(f"pictures/{name}").first.wait_for(timeout=60_000)
+    page.get_by_text(f"plots/{name}").first.wait_for(timeout=60_000)
     page.wait_for_function(
         "[...document.images].some(image => image.naturalWidth > 300 && image.complete)",
         timeout=60_000,
@@ -186,7 +186,7 @@ def open_version(page: Page, address: str, name: str, version: int) -> None:
     """The page of a version, once its tags are drawn."""
     page.goto("about:blank")
     page.goto(f"{address}/#/models/{name}/versions/{version}?workflowType=machine_learning")
-    page.get_by_text("fingerprint").first.wait_for(timeout=60_000)
+    page.get_by_text("eyevsai.dataset_digest").first.wait_for(timeout=60_000)
 
 
 def give_alias(page: Page, address: str, name: str, version: int, alias: str) -> None:

@@ -1,4 +1,4 @@
-"""`mlflow run . -e data`: the same as `eyevsai data get`."""
+"""`mlflow run . -e data`: the same as `eyevsai data download`."""
 
 import sys
 
@@ -6,4 +6,4 @@ from eyevsai.cli.main import main
 from eyevsai.cli.options import drop_empty
 
 if __name__ == "__main__":
-    main(["data", "get", *drop_empty("data", sys.argv[1:])])
+    main(["data", "download", *drop_empty("data", sys.argv[1:])])

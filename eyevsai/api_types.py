@@ -21,14 +21,14 @@ class TrialKeywords(TypedDict, total=False):
     preset: Literal["cpu", "gpu"]
     dataset: Text
     data: Text | None
-    data_root: Text
+    data_dir: Text
     dataset_name: Text | None
     labels: Text | None
     groups: Text | None
     duplicates: Literal["near", "exact", "off"]
     bit_depth: Literal["auto", "8", "10", "12", "14", "16", "float1", "float255"]
     class_change: bool
-    cache_root: Text
+    cache_dir: Text
     max_bad_fraction: float
     cache_limit_gb: float
     valid_fraction: float
@@ -36,23 +36,23 @@ class TrialKeywords(TypedDict, total=False):
     split_seed: int
     seed: int
     run_name: Text | None
-    state_root: Text
+    state_dir: Text
     image_size: int
     class_weights: bool
     batch_size: int
-    accumulation: int
+    grad_accum_steps: int
     optimizer: Literal["adamw", "adam", "sgd"]
     lr: float
     momentum: float
     weight_decay: float
     schedule: Literal["cosine", "step", "plateau", "constant"]
     warmup_epochs: float
-    lr_floor: float
-    step_epochs: int
-    step_factor: float
+    min_lr_ratio: float
+    decay_epochs: int
+    decay_rate: float
     plateau_patience: int
     label_smoothing: float
-    clip_norm: float
+    clip_grad: float
     patience: int
     crop_scale: float
     crop_ratio: float
@@ -61,14 +61,14 @@ class TrialKeywords(TypedDict, total=False):
     brightness: float
     contrast: float
     saturation: float
-    erasing: float
-    policy: Literal["none", "trivial", "rand"]
+    random_erasing: float
+    auto_augment: Literal["none", "trivial", "rand"]
     mixup: float
     cutmix: float
-    mix_share: float
+    mixup_prob: float
     ema_decay: float
     dropout_warmup_epochs: float
-    test_flips: bool
+    tta_flip: bool
     threads: int
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "float32", "bfloat16", "float16"]
@@ -108,12 +108,12 @@ class TrialKeywords(TypedDict, total=False):
     n_estimators: int
     max_depth: int | None
     min_samples_leaf: int
-    freeze_base_epochs: int
+    freeze_epochs: int
     fine_tune_epochs: int
     unfreeze_stages: int
     fine_tune_lr: float
-    stage_lr_decay: float
-    frozen_views: int
+    layer_decay: float
+    feature_views: int
     weights: Text
     mean: Text | None
     std: Text | None
@@ -127,7 +127,7 @@ class TrainKeywords(TrialKeywords, total=False):
     tuned: Text
     checkpoint_every_s: float
     resume: Text | None
-    resume_anyway: bool
+    resume_force: bool
     devices: int
 
 
@@ -140,14 +140,14 @@ class TuneKeywords(TrialKeywords, total=False):
     pruner: Literal["hyperband", "median", "none"]
     space: Text | None
     storage: Text | None
-    jobs: int
+    parallel_jobs: int
     timeout: float | None
     trial_timeout: float | None
-    until: float | None
-    engine: Literal["local", "ray"]
+    target_value: float | None
+    executor: Literal["local", "ray"]
     ray_address: Text | None
-    job_cpus: int | None
-    job_gpus: float
+    cpus_per_job: int | None
+    gpus_per_job: float
 
 
 class EvaluateKeywords(TypedDict, total=False):
@@ -155,11 +155,11 @@ class EvaluateKeywords(TypedDict, total=False):
 
     run: Text | None
     model_uri: Text | None
-    data_root: Text | None
-    cache_root: Text | None
-    state_root: Text
+    data_dir: Text | None
+    cache_dir: Text | None
+    state_dir: Text
     data: Text | None
-    map: Text | None
+    class_map: Text | None
     target_precision: float | None
     corruption_images: int
 
@@ -169,9 +169,9 @@ class ExportKeywords(TypedDict, total=False):
 
     run: Text | None
     model_uri: Text | None
-    data_root: Text | None
-    cache_root: Text | None
-    state_root: Text
+    data_dir: Text | None
+    cache_dir: Text | None
+    state_dir: Text
     format: Text
     output: Text | None
     per_dataset: int

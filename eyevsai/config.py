@@ -26,7 +26,7 @@ from eyevsai.models.factory import FAMILIES, ResolvedModel, get_family, resolve_
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
 # what `tune` has no use for
-OF_TRAIN = ("resume", "resume_anyway", "tuned", "checkpoint_every_s", "devices")
+OF_TRAIN = ("resume", "resume_force", "tuned", "checkpoint_every_s", "devices")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class RunSettings(Settings):
     run_name: Annotated[
         str | None, Doc("Name of the run; dataset, model and variation by default.")
     ] = None
-    state_root: Annotated[
+    state_dir: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
     ] = STATE_DIR
     checkpoint_every_s: Annotated[
@@ -86,7 +86,7 @@ class ResumeSettings(Settings):
             "settings, if any."
         ),
     ] = None
-    resume_anyway: Annotated[
+    resume_force: Annotated[
         bool, Doc("Go on although data or code changed since the run began.")
     ] = False
 
@@ -257,7 +257,7 @@ def check_no_train_settings(given: Iterable[str]) -> None:
                 "started again "
                 "with the same --study; its trials keep no checkpoints, and each has one "
                 "device: several "
-                "run at once with --jobs."
+                "run at once with --parallel-jobs."
             )
 
 

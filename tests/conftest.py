@@ -60,17 +60,17 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the cache of all tests of a session, in all workers: pixels are decoded once."""
     return once(tmp_path_factory, "cache", lambda folder: None)
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, cache_root: Path, tmp_path: Path) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, cache_dir: Path, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith(("MLFLOW_", "EYEVSAI_")):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("EYEVSAI_CACHE", str(cache_root))
+    monkeypatch.setenv("EYEVSAI_CACHE", str(cache_dir))
     monkeypatch.setenv("EYEVSAI_STATE", str(tmp_path / "state"))
 
 
@@ -198,14 +198,14 @@ SETTINGS = {
     "deep_v2": "--variation resnet --batch-size 8 --width 8 --layers 1,1,1,1 --epochs 4",
     "shallow": "--variation svm_hog_lbp",
     "transfer": "--variation mobilenet_v2 --batch-size 8 --weights none --dense-units 16 "
-    "--freeze-base-epochs 1 "
+    "--freeze-epochs 1 "
     "--fine-tune-epochs 1",
 }
 
 
 @pytest.fixture(scope="session")
 def trained_store(
-    tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path
+    tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_dir: Path
 ) -> Path:
     """Return a folder with a store of one version per family (TRAINED), not evaluated; never write
     to it.
@@ -218,7 +218,7 @@ def trained_store(
         images = write_images(folder / "data" / "stripes", STRIPES)
         env = {
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-            "EYEVSAI_CACHE": str(cache_root),
+            "EYEVSAI_CACHE": str(cache_dir),
             "EYEVSAI_STATE": str(folder / "state"),
         }
         for family, flags in SETTINGS.items():
@@ -228,7 +228,7 @@ def trained_store(
     return once(tmp_path_factory, "trained", build)
 
 
-def extend_trained(trained: Path, cache_root: Path, folder: Path) -> Callable[..., object]:
+def extend_trained(trained: Path, cache_dir: Path, folder: Path) -> Callable[..., object]:
     """Copy a folder with a store and its artifacts; return a function that runs `eyevsai ARGUMENTS`
     there.
     """
@@ -236,7 +236,7 @@ def extend_trained(trained: Path, cache_root: Path, folder: Path) -> Callable[..
     move_paths(folder / "mlflow.db", trained, folder)
     env = {
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-        "EYEVSAI_CACHE": str(cache_root),
+        "EYEVSAI_CACHE": str(cache_dir),
         "EYEVSAI_STATE": str(folder / "state"),
     }
     return partial(invoke, folder, **env)

@@ -73,8 +73,8 @@ def _models(_: dict[str, Any]) -> Iterable[str]:
 
 def _datasets(given: dict[str, Any]) -> Iterable[str]:
     root = config.compose_data(
-        {"data_root": given["data_root"]} if given.get("data_root") else {}
-    ).data_root
+        {"data_dir": given["data_dir"]} if given.get("data_dir") else {}
+    ).data_dir
     return list_datasets(Path(root).expanduser())
 
 

@@ -21,34 +21,36 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import list_settings
-from eyevsai.data.settings import DataSettings, GetSettings
+from eyevsai.data.settings import DataSettings, DownloadSettings
 from eyevsai.reports.settings import CheckPage
 
-DATA, DATASET = *pick_settings(DataSettings, "data"), *pick_settings(GetSettings, "dataset")
+DATA, DATASET = *pick_settings(DataSettings, "data"), *pick_settings(DownloadSettings, "dataset")
 Folder = Annotated[str | None, argument(DATA, "FOLDER", "A folder of class folders.")]
 
 
 def build_app() -> typer.Typer:
     """The group of commands."""
     app = typer.Typer(help="Get a dataset, look at it, or clear the cache.")
-    app.command(name="get")(with_options(get, list_settings(GetSettings)))
+    download_options = with_options(download, list_settings(DownloadSettings))
+    app.command(name="download")(download_options)
+    app.command(name="get", hidden=True)(download_options)
     flags = pick_settings(
         DataSettings,
         "dataset",
-        "data_root",
+        "data_dir",
         "labels",
         "groups",
         "duplicates",
         "bit_depth",
-        "cache_root",
+        "cache_dir",
     )
     app.command(name="check")(with_options(check, (*flags, *list_settings(CheckPage))))
     app.command(name="stats")(with_options(stats, flags))
-    app.command(name="cache")(with_options(cache, pick_settings(DataSettings, "cache_root")))
+    app.command(name="cache")(with_options(cache, pick_settings(DataSettings, "cache_dir")))
     return app
 
 
-def get(
+def download(
     name: Annotated[str | None, argument(DATASET, "NAME", "The same as --dataset.")] = None,
     as_json: Json = False,
     **given: Any,
@@ -60,7 +62,7 @@ def get(
     left alone, a download that was interrupted goes on, and without network you are told what to
     download by hand.
     """
-    settings = config.compose(GetSettings, merge_named(name, given, "dataset"))
+    settings = config.compose(DownloadSettings, merge_named(name, given, "dataset"))
     configure_logging()
     from eyevsai.workflows.data.download_dataset import download_datasets
 
@@ -142,7 +144,7 @@ def cache(
     """Say how large the cache of pixels and features is, or clear it."""
     from eyevsai.workflows.data.inspect import cache_bytes, clear_cache
 
-    root = Path(config.compose_data(given).cache_root).expanduser()
+    root = Path(config.compose_data(given).cache_dir).expanduser()
     if clear:
         print(f"freed {clear_cache(root) / 1e6:.1f} MB in {root}")
     else:

@@ -39,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
 
 def add_descriptions_to(app: typer.Typer, settings: Sequence[Setting]) -> None:
     """Add `list` and `describe`, which takes the `settings` of `train`."""
-    app.command(name="list")(with_options(list_all, pick_settings(DataSettings, "data_root")))
+    app.command(name="list")(with_options(list_all, pick_settings(DataSettings, "data_dir")))
     app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
         with_options(describe, (*list_settings(DescribeSettings), *settings))
     )
@@ -223,4 +223,4 @@ def describe(context: typer.Context, as_json: Json = False, **given: Any) -> Non
 
 
 def _data_root(given: dict[str, Any]) -> Path:
-    return Path(config.compose_data(given).data_root).expanduser()
+    return Path(config.compose_data(given).data_dir).expanduser()

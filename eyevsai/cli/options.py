@@ -14,7 +14,7 @@ from eyevsai.cli.parsing import BOOL, SWITCHES, Command, Group, positional_argum
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Setting, Settings, list_settings
 from eyevsai.data.catalog import PRESETS
-from eyevsai.data.settings import GetSettings
+from eyevsai.data.settings import DownloadSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.executors.settings import TrainAllSettings
 from eyevsai.formats.settings import ExportSettings
@@ -135,7 +135,7 @@ def entry_points() -> dict[str, tuple[Setting, ...]]:
         "cleanup": CleanupSettings,
         "train_all": TrainAllSettings,
         "report": ReportSettings,
-        "data": GetSettings,
+        "data": DownloadSettings,
     }
     trained = {"train": train, "tune": (*train, *list_settings(TuneSettings))}
     return trained | {name: list_settings(part) for name, part in declared.items()}

@@ -28,9 +28,9 @@ Promoted = Annotated[
 Version = Annotated[int, argument(*pick_settings(PromoteSettings, "version"), "VERSION")]
 Reason = Annotated[str | None, typer.Option(help="Why, for those who read the log.")]
 ORIGINAL = Setting("path", str, False, None, "The original's training_registry.json.", "Registry")
-STATE = pick_settings(PromoteSettings, "state_root")
+STATE = pick_settings(PromoteSettings, "state_dir")
 # settings of promote that `best` takes
-OF_BEST = ("policy", "force", "class_change", "reason", "state_root")
+OF_BEST = ("policy", "force", "class_change", "reason", "state_dir")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -47,7 +47,7 @@ def build_app() -> typer.Typer:
     app.command()(status)
     app.command()(log)
     app.command()(with_options(best, pick_settings(PromoteSettings, *OF_BEST)))
-    app.command()(with_options(settle, STATE))
+    app.command()(with_options(reconcile, STATE))
     app.command()(with_options(pin, STATE))
     app.command()(with_options(unpin, STATE))
     app.command(name="import")(import_registry)
@@ -154,7 +154,7 @@ def status(
 
         print_status(found.versions)
         for said in found.disagreements:
-            print(f"MEND  {said}")
+            print(f"FAIL  {said}")
     if found.disagreements:
         raise typer.Exit(1)
 
@@ -225,7 +225,7 @@ def best(
 
     if make:
         settings = {"policy": None, "force": False, "class_change": False, "reason": None} | given
-        settings["state_root"] = str(_state_root(given))
+        settings["state_dir"] = str(_state_root(given))
         _print_promoted(promote_best(dataset, **settings), as_json)
         return
     ranking = find_best(dataset)
@@ -240,7 +240,7 @@ def best(
     )
 
 
-def settle(name: Name, **given: Any) -> None:
+def reconcile(name: Name, **given: Any) -> None:
     """Lead aliases and stages after what was set by hand in MLflow's UI."""
     configure_logging()
     from eyevsai.workflows.registry.promote import reconcile as job
@@ -299,4 +299,4 @@ def import_registry(
 
 
 def _state_root(given: dict[str, Any]) -> Path:
-    return Path(config.compose_run(given).state_root).expanduser()
+    return Path(config.compose_run(given).state_dir).expanduser()

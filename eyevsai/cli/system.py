@@ -23,7 +23,7 @@ from eyevsai.models.factory import FAMILIES
 UNSYNCED = 3
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080  # that MLflow and optuna-dashboard choose themselves
 HOST = "127.0.0.1"
-STATE = pick_settings(config.RunSettings, "state_root")
+STATE = pick_settings(config.RunSettings, "state_dir")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class UiSettings(Settings):
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
-    app.command()(with_options(doctor, pick_settings(DataSettings, "data_root")))
+    app.command()(with_options(doctor, pick_settings(DataSettings, "data_dir")))
     app.command()(install)
     app.command()(with_options(ui, (*list_settings(UiSettings), *STATE)))
     app.command()(with_options(sync, STATE))
@@ -78,14 +78,12 @@ def doctor(
             f"{done.paths} paths lead from {done.before} to {done.after} now; the store before "
             f"is {done.backup}"
         )
-    findings = run_checks(
-        Path(config.compose_data(given).data_root).expanduser(), create_store=init
-    )
+    findings = run_checks(Path(config.compose_data(given).data_dir).expanduser(), create_store=init)
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
-            print(f"{'ok  ' if finding.ok else 'MEND'}  {finding.subject:<12}{finding.text}")
+            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject:<12}{finding.text}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -151,7 +149,7 @@ def ui(
     configure_logging()
     window = job.Window(host or HOST, port or (OPTUNA_PORT if optuna else MLFLOW_PORT), browser)
     if optuna:
-        job.show_studies(window, storage, Path(config.compose_run(given).state_root).expanduser())
+        job.show_studies(window, storage, Path(config.compose_run(given).state_dir).expanduser())
         return
     if storage is not None:
         raise UserError("--storage says where studies are: add --optuna.")
@@ -174,7 +172,7 @@ def sync(as_json: Json = False, **given: Any) -> None:
     from eyevsai.workflows.system.sync import sync_all
 
     configure_logging()
-    left = sync_all(Path(config.compose_run(given).state_root).expanduser())
+    left = sync_all(Path(config.compose_run(given).state_dir).expanduser())
     if as_json:
         print(json.dumps(left))
     else:

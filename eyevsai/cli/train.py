@@ -20,7 +20,7 @@ from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.workflows.tune.settings import tune_settings
 
 # settings of train
-OF_ONE = ("model", "variation", "dataset", "data", "run_name", "resume", "resume_anyway")
+OF_ONE = ("model", "variation", "dataset", "data", "run_name", "resume", "resume_force")
 
 
 LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}

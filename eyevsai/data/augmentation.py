@@ -34,8 +34,8 @@ def augment(
 
     What is drawn for an image is the same whichever rows are asked for.
     """
-    if settings.policy != "none":
-        images = _apply_policy(images, settings.policy, generator)
+    if settings.auto_augment != "none":
+        images = _apply_policy(images, settings.auto_augment, generator)
     sizes = torch.tensor([image.shape[:2] for image in images], dtype=torch.float32)  # N,2
     frame = _stack(images, rows).to(device)  # N,H,W,3 uint8
     size = preprocessing.image_size
@@ -46,9 +46,12 @@ def augment(
         planes, grid, mode="bilinear", padding_mode="border", align_corners=False
     )
     batch = _recolor(batch, preprocessing, _draw_factors(len(images), settings, generator)[rows])
-    if settings.erasing:
+    if settings.random_erasing:
         batch.masked_fill_(
-            _draw_rectangles(len(images), size, settings.erasing, generator)[rows].to(device), 0.0
+            _draw_rectangles(len(images), size, settings.random_erasing, generator)[rows].to(
+                device
+            ),
+            0.0,
         )
     return batch
 

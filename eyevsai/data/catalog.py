@@ -34,7 +34,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "flip": False,
         "rotation": 10.0,
         "crop_scale": 0.7,
-        "erasing": 0.0,
+        "random_erasing": 0.0,
     }
 }
 
@@ -107,9 +107,9 @@ def _find_folders(settings: DataSettings) -> DatasetFolder:
         from eyevsai.data.digits import write_digits
 
         return DatasetFolder(
-            EMBEDDED, {EMBEDDED: write_digits(Path(settings.cache_root).expanduser())}
+            EMBEDDED, {EMBEDDED: write_digits(Path(settings.cache_dir).expanduser())}
         )
-    return _source_under_root(settings.dataset, Path(settings.data_root).expanduser())
+    return _source_under_root(settings.dataset, Path(settings.data_dir).expanduser())
 
 
 def _source_under_root(name: str, root: Path) -> DatasetFolder:
@@ -120,9 +120,9 @@ def _source_under_root(name: str, root: Path) -> DatasetFolder:
         try:
             choose("dataset", name, [EMBEDDED, *folders, *(UNIONS if folders else ())])
         except UserError as error:
-            hint = f" Get it: `eyevsai data get {name}`." if name in DESCRIPTIONS else ""
+            hint = f" Get it: `eyevsai data download {name}`." if name in DESCRIPTIONS else ""
             raise UserError(
-                f"{error} Datasets are the folders under {root}: set --data-root or "
+                f"{error} Datasets are the folders under {root}: set --data-dir or "
                 f"EYEVSAI_DATA.{hint}"
             ) from None
     wanted = UNIONS[name] or tuple(folders)
@@ -130,8 +130,8 @@ def _source_under_root(name: str, root: Path) -> DatasetFolder:
     if missing or not wanted:
         lacking = ", ".join(missing) or "any dataset"
         raise UserError(
-            f"{name} needs {lacking} under {root}: set --data-root or EYEVSAI_DATA, or run "
-            f"`eyevsai data get {name}`."
+            f"{name} needs {lacking} under {root}: set --data-dir or EYEVSAI_DATA, or run "
+            f"`eyevsai data download {name}`."
         )
     return DatasetFolder(name, {part: folders[part] for part in wanted})
 

@@ -163,13 +163,13 @@ class CuratedDataset:
 
 
 def curate(
-    source: DatasetFolder, cache_root: Path, duplicates: str = "near", bit_depth: str = "auto"
+    source: DatasetFolder, cache_dir: Path, duplicates: str = "near", bit_depth: str = "auto"
 ) -> CuratedDataset:
     """FolderIndex, audit and duplicates of a dataset, however many of its files are bad.
 
     Args:
         source: the folders, and the label table if there is one.
-        cache_root: where what was found is kept for the next look.
+        cache_dir: where what was found is kept for the next look.
         duplicates: `near`, `exact` or `off`: see `find_duplicates`.
         bit_depth: `auto` or a depth of `DataSettings`, for images with more than 8 bits.
 
@@ -179,7 +179,7 @@ def curate(
     index = index_dataset(source)
     if not index.files:
         raise UserError(f"There are no images in {source.location}. {LAYOUT}.")
-    records = check_images(index.files, cache_root)
+    records = check_images(index.files, cache_dir)
     depth = (
         find_depth(record.range for record in records)
         if bit_depth == "auto"
@@ -190,7 +190,7 @@ def curate(
         for file, record in zip(index.files, records, strict=True)
         if not record.error
     ]
-    found = find_duplicate_groups(good, depth, cache_root, duplicates)
+    found = find_duplicate_groups(good, depth, cache_dir, duplicates)
     groups = join_groups([file for file, _ in good], found.groups)
     items = [
         Sample(*pair, group, copy)

@@ -103,13 +103,13 @@ class Dataset:
     curated: CuratedDataset
     split_names: Sequence[str]
     fingerprint: str
-    cache_root: Path
+    cache_dir: Path
     cache_limit_gb: float
 
     @property
     def cache(self) -> DiskCache:
         """Where what is computed from the images is kept."""
-        return DiskCache(self.cache_root, self.cache_limit_gb)
+        return DiskCache(self.cache_dir, self.cache_limit_gb)
 
     @property
     def name(self) -> str:
@@ -193,8 +193,8 @@ def load_dataset(settings: DataSettings) -> Dataset:
     Raises:
         UserError: whatever about the data a person must mend before training.
     """
-    cache_root = Path(settings.cache_root).expanduser()
-    found = curate(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
+    cache_dir = Path(settings.cache_dir).expanduser()
+    found = curate(find_source(settings), cache_dir, settings.duplicates, settings.bit_depth)
     check_usable(found, settings.max_bad_fraction)
     split_names = split_items(
         found.samples, settings.split_seed, settings.valid_fraction, settings.test_fraction
@@ -207,7 +207,7 @@ def load_dataset(settings: DataSettings) -> Dataset:
         len(found.samples),
         found.source.location,
     )
-    return Dataset(found, split_names, found.fingerprint(), cache_root, settings.cache_limit_gb)
+    return Dataset(found, split_names, found.fingerprint(), cache_dir, settings.cache_limit_gb)
 
 
 def load_test_folder(settings: DataSettings) -> Dataset:
@@ -216,12 +216,12 @@ def load_test_folder(settings: DataSettings) -> Dataset:
     Raises:
         UserError: there is no image, or too many are bad.
     """
-    cache_root = Path(settings.cache_root).expanduser()
-    found = curate(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
+    cache_dir = Path(settings.cache_dir).expanduser()
+    found = curate(find_source(settings), cache_dir, settings.duplicates, settings.bit_depth)
     check_bad_fraction(found, settings.max_bad_fraction)
     _log_layout(found)
     return Dataset(
-        found, [TEST] * len(found.samples), found.fingerprint(), cache_root, settings.cache_limit_gb
+        found, [TEST] * len(found.samples), found.fingerprint(), cache_dir, settings.cache_limit_gb
     )
 
 

@@ -9,22 +9,22 @@ from pathlib import Path
 from eyevsai.core.errors import write_error
 
 
-def write_digits(cache_root: Path) -> Path:
-    """The folder `cache_root/digits` with 1,797 PNG files of 8 x 8 pixels in ten class folders.
+def write_digits(cache_dir: Path) -> Path:
+    """The folder `cache_dir/digits` with 1,797 PNG files of 8 x 8 pixels in ten class folders.
 
     WrittenModel once, under another name first, so that a folder of this name is always whole.
 
     Raises:
         UserError: when the folder cannot be written.
     """
-    folder = cache_root / "digits"
+    folder = cache_dir / "digits"
     if folder.is_dir():
         return folder
     try:
-        cache_root.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=".digits-", dir=cache_root))
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=".digits-", dir=cache_dir))
     except OSError as error:
-        raise write_error(cache_root, error, "Choose another --cache-root.") from error
+        raise write_error(cache_dir, error, "Choose another --cache-dir.") from error
     try:
         _write_images(building)
         building.rename(folder)

@@ -87,7 +87,7 @@ class DiskCache:
                 os.utime(folder)  # what was used last is deleted last
                 return read(folder)
         except OSError as error:
-            raise write_error(folder, error, "Choose another --cache-root.") from error
+            raise write_error(folder, error, "Choose another --cache-dir.") from error
 
     def size_bytes(self) -> int:
         """What all entries and ledgers take together."""

@@ -143,7 +143,7 @@ def _check_size(size_bytes: int, left: int, part: Path, file: str) -> None:
         raise JobError(
             f"{file} needs {megabytes(left)} and {part.parent} has {megabytes(free)} left. Make "
             "room, or "
-            "choose another --data-root."
+            "choose another --data-dir."
         )
 
 

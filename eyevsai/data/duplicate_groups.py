@@ -25,7 +25,7 @@ from eyevsai.data.image_folder import ImageFile
 
 
 def find_duplicate_groups(
-    good: Sequence[tuple[ImageFile, ImageInfo]], depth: Depth, cache_root: Path, mode: str
+    good: Sequence[tuple[ImageFile, ImageInfo]], depth: Depth, cache_dir: Path, mode: str
 ) -> DuplicateGroups:
     """Find duplicates among files that decode; the result for an equal dataset is read from the
     cache.
@@ -33,7 +33,7 @@ def find_duplicate_groups(
     Args:
         good: files with their records.
         depth: the range of images with more than 8 bits.
-        cache_root: where results are kept.
+        cache_dir: where results are kept.
         mode: `near`, `exact` or `off`: see `find_duplicates`.
     """
     records, labels = [record for _, record in good], [file.label for file, _ in good]
@@ -44,7 +44,7 @@ def find_duplicate_groups(
     key = hashlib.sha256(
         f"{VERSION} {mode} {depth}\n{''.join(lines)}".encode("utf-8", "surrogateescape")
     ).hexdigest()
-    path = cache_root / SCAN_CACHES / f"duplicates-{key[:24]}.json"
+    path = cache_dir / SCAN_CACHES / f"duplicates-{key[:24]}.json"
     try:
         return DuplicateGroups(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

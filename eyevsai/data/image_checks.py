@@ -79,7 +79,7 @@ class ImageInfo:
         return decode.Range(self.top, self.is_float, self.typical, self.low)
 
 
-def check_images(files: Sequence[ImageFile], cache_root: Path) -> list[ImageInfo]:
+def check_images(files: Sequence[ImageFile], cache_dir: Path) -> list[ImageInfo]:
     """The record of each file, in order; those that were looked at before are not opened.
 
     Each folder has a ledger of its own, written as soon as its files are done: an audit that was
@@ -89,7 +89,7 @@ def check_images(files: Sequence[ImageFile], cache_root: Path) -> list[ImageInfo
         UserError: the cache folder cannot be written.
     """
     folders = sorted({file.path.parent for file in files})
-    ledgers = {folder: _scan_cache_path(folder, cache_root) for folder in folders}
+    ledgers = {folder: _scan_cache_path(folder, cache_dir) for folder in folders}
     known = {folder: _read_scan_cache(path) for folder, path in ledgers.items()}
     new = [file for file in files if _file_state(file) not in known[file.path.parent]]
     new.sort(key=lambda file: file.path.parent)
@@ -100,9 +100,9 @@ def check_images(files: Sequence[ImageFile], cache_root: Path) -> list[ImageInfo
     return [known[file.path.parent][_file_state(file)] for file in files]
 
 
-def clear_scan_cache(folder: Path, cache_root: Path) -> None:
+def clear_scan_cache(folder: Path, cache_dir: Path) -> None:
     """Delete the ledger of a folder, in which a file is not what it was."""
-    _scan_cache_path(folder, cache_root).unlink(missing_ok=True)
+    _scan_cache_path(folder, cache_dir).unlink(missing_ok=True)
 
 
 def has_wrong_extension(file: ImageFile, record: ImageInfo) -> bool:
@@ -174,9 +174,9 @@ def _check_chunk(files: Sequence[ImageFile]) -> list[ImageInfo]:
     return [check_image(file.path) for file in files]
 
 
-def _scan_cache_path(folder: Path, cache_root: Path) -> Path:
+def _scan_cache_path(folder: Path, cache_dir: Path) -> Path:
     key = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:24]
-    return cache_root / SCAN_CACHES / f"v{VERSION}.{decode.VERSION}-{key}.json"
+    return cache_dir / SCAN_CACHES / f"v{VERSION}.{decode.VERSION}-{key}.json"
 
 
 def _file_state(file: ImageFile) -> str:
@@ -200,4 +200,4 @@ def _write_scan_cache(path: Path, records: dict[str, ImageInfo]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(kept))
     except OSError as error:
-        raise write_error(path, error, "Choose another --cache-root.") from error
+        raise write_error(path, error, "Choose another --cache-dir.") from error

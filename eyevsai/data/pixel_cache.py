@@ -98,7 +98,7 @@ class _PixelWriter:
 
     path: Path
     preprocessing: Preprocessing
-    cache_root: Path
+    cache_dir: Path
 
     def __call__(self, places: Sequence[tuple[Sample, int]]) -> None:
         with open(self.path, "r+b") as file:
@@ -112,7 +112,7 @@ class _PixelWriter:
 
     def _decode(self, items: Sequence[Sample]) -> list[decode.Array]:
         return [
-            decode.decode(_read_unchanged(item, self.cache_root), self.preprocessing.depth)
+            decode.decode(_read_unchanged(item, self.cache_dir), self.preprocessing.depth)
             for item in items
         ]
 
@@ -131,7 +131,7 @@ def _group_by_pixels(items: Iterable[Sample]) -> Iterator[list[Sample]]:
     yield group
 
 
-def _read_unchanged(item: Sample, cache_root: Path) -> bytes:
+def _read_unchanged(item: Sample, cache_dir: Path) -> bytes:
     try:
         content = item.file.path.read_bytes()
     except OSError as error:
@@ -139,7 +139,7 @@ def _read_unchanged(item: Sample, cache_root: Path) -> bytes:
             f"{item.file.path} cannot be read any more: {error.strerror}. Run the command again."
         ) from error
     if hashlib.sha256(content).hexdigest() != item.record.digest:
-        clear_scan_cache(item.file.path.parent, cache_root)  # or the next run would find the same
+        clear_scan_cache(item.file.path.parent, cache_dir)  # or the next run would find the same
         raise UserError(
             f"{item.file.path} changed while the dataset was being read. Run the command again."
         )

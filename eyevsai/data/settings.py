@@ -33,7 +33,7 @@ class DataSettings(Settings):
     data: Annotated[
         str | None, Parameter(), Doc("Any folder of class folders; goes before --dataset.")
     ] = None
-    data_root: DataRoot = "data"
+    data_dir: DataRoot = "data"
     dataset_name: Annotated[
         str | None,
         Doc("Name of the dataset in runs and registered models; that of its folder by default."),
@@ -76,7 +76,7 @@ class DataSettings(Settings):
             "registered model."
         ),
     ] = False
-    cache_root: Annotated[
+    cache_dir: Annotated[
         str,
         Env("EYEVSAI_CACHE"),
         Doc("Folder for decoded pixels, features and the embedded dataset."),
@@ -103,7 +103,7 @@ class DataSettings(Settings):
 
 
 @dataclass(frozen=True)
-class GetSettings(Settings):
+class DownloadSettings(Settings):
     """Which published dataset is fetched, from where, and how it is laid out."""
 
     PANEL: ClassVar[str] = "Get"
@@ -113,26 +113,24 @@ class GetSettings(Settings):
         Parameter(),
         Doc("pets, vegetables, street_foods, instruments, or the union combined or combined_all."),
     ] = None
-    data_root: DataRoot = "data"
+    data_dir: DataRoot = "data"
     splits: Annotated[
         str | None,
-        Choice(("given", "none")),
+        Choice(("published", "none")),
         Doc(
             "given: keep train, valid and test as published; none: a folder per class, to be "
             "split here. By default "
             "given where folders say it, as those of vegetables do."
         ),
     ] = None
-    from_archive: Annotated[
-        str | None, Doc("Archive of the images that was downloaded by hand.")
-    ] = None
+    archive: Annotated[str | None, Doc("Archive of the images that was downloaded by hand.")] = None
     force: Annotated[bool, Doc("Get it again, and replace what was got before.")] = False
     mirror: Annotated[
         str | None,
         Env("EYEVSAI_MIRROR"),
         Doc("URL of a copy of the archives, each at NAME/FILE: pets/images.tar.gz."),
     ] = None
-    state_root: Annotated[
+    state_dir: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
     ] = STATE_DIR
 
@@ -159,13 +157,13 @@ class AugmentationSettings(Settings):
     brightness: Annotated[float, Range(0, 1), Doc("Largest relative change of brightness.")] = 0.3
     contrast: Annotated[float, Range(0, 1), Doc("Largest relative change of contrast.")] = 0.3
     saturation: Annotated[float, Range(0, 1), Doc("Largest relative change of saturation.")] = 0.3
-    erasing: Annotated[
+    random_erasing: Annotated[
         float,
         Range(0, 1),
         Search(Range(0.0, 0.5)),
         Doc("Share of images of which a random rectangle is blanked (Zhong et al. 2020)."),
     ] = 0.0
-    policy: Annotated[
+    auto_augment: Annotated[
         str,
         Choice(("none", "trivial", "rand")),
         Doc(

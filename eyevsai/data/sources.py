@@ -1,5 +1,5 @@
-"""The datasets that `eyevsai data get` fetches: where their publishers keep them, and what is in
-them.
+"""The datasets that `eyevsai data download` fetches: where their publishers keep them, and what
+is in them.
 """
 
 from __future__ import annotations

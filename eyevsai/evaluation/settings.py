@@ -26,17 +26,17 @@ class SourceModelSettings(Settings):
             "models:/NAME@ALIAS."
         ),
     ] = None
-    data_root: Annotated[
+    data_dir: Annotated[
         str | None,
         Env("EYEVSAI_DATA"),
         Doc("Folder in which each folder is a dataset; that of the run by default."),
     ] = None
-    cache_root: Annotated[
+    cache_dir: Annotated[
         str | None,
         Env("EYEVSAI_CACHE"),
         Doc("Folder for decoded pixels and features; that of the run by default."),
     ] = None
-    state_root: Annotated[
+    state_dir: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
     ] = STATE_DIR
 
@@ -66,7 +66,7 @@ class EvaluateSettings(SourceModelSettings):
             "by default."
         ),
     ] = None
-    map: Annotated[
+    class_map: Annotated[
         str | None,
         Doc(
             'TOML file for --data whose classes have other names: "their name" = "the '
@@ -90,10 +90,10 @@ class EvaluateSettings(SourceModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.map is not None and self.data is None:
+        if self.class_map is not None and self.data is None:
             raise UserError(
-                "--map says how the classes of --data are called: give --data too, or leave "
-                "--map out."
+                "--class-map says how the classes of --data are called: give --data too, or leave "
+                "--class-map out."
             )
         if self.target_precision is not None and self.data is not None:
             raise UserError(

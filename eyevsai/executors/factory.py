@@ -15,7 +15,7 @@ def make_executor(settings: ExecutorSettings, max_workers: int, *, quiet: bool =
     Raises:
         UserError: it needs an extra that is not installed, or does not answer.
     """
-    if settings.engine == LOCAL:
+    if settings.executor == LOCAL:
         from eyevsai.executors.local import LocalExecutor
 
         return LocalExecutor(max_workers, quiet=quiet)
@@ -28,7 +28,7 @@ def count_cpus(settings: ExecutorSettings, max_workers: int) -> int:
     """The cores of each task: as many as were asked for, or its share of those that this process
     may use.
     """
-    return settings.job_cpus or max(1, count_cores() // max_workers)
+    return settings.cpus_per_job or max(1, count_cores() // max_workers)
 
 
 def count_cores() -> int:

@@ -36,7 +36,7 @@ class RayExecutor(Executor):
         try:
             import ray  # noqa: F401
         except ModuleNotFoundError as error:
-            raise missing_extra("--engine ray", "ray") from error
+            raise missing_extra("--executor ray", "ray") from error
         if address is not None:
             _reach(address)
         self.address = address

@@ -17,7 +17,7 @@ class ExecutorSettings(Settings):
 
     PANEL: ClassVar[str] = "Engine"
 
-    engine: Annotated[
+    executor: Annotated[
         str,
         Choice((LOCAL, RAY)),
         Doc("local: processes of this machine. ray: a Ray cluster (extra ray)."),
@@ -29,21 +29,21 @@ class ExecutorSettings(Settings):
             "started here."
         ),
     ] = None
-    job_cpus: Annotated[
+    cpus_per_job: Annotated[
         int | None,
         Range(1, 1024),
         Doc("Cores of each job; by default this machine's, divided among the jobs."),
     ] = None
-    job_gpus: Annotated[float, Range(0.0, 64.0), Doc("GPUs that Ray keeps free for each job.")] = (
-        0.0
-    )
+    gpus_per_job: Annotated[
+        float, Range(0.0, 64.0), Doc("GPUs that Ray keeps free for each job.")
+    ] = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("ray_address", "job_gpus"):
-            if self.engine != RAY and getattr(self, name):
+        for name in ("ray_address", "gpus_per_job"):
+            if self.executor != RAY and getattr(self, name):
                 raise UserError(
-                    f"--{name.replace('_', '-')} is for a Ray cluster: add --engine {RAY}, or "
+                    f"--{name.replace('_', '-')} is for a Ray cluster: add --executor {RAY}, or "
                     "leave it out."
                 )
 
@@ -57,7 +57,7 @@ class TrainAllSettings(Settings):
     datasets: Annotated[
         str | None,
         Parameter(),
-        Doc("Datasets by name, with commas; all folders under --data-root by default."),
+        Doc("Datasets by name, with commas; all folders under --data-dir by default."),
     ] = None
     models: Annotated[
         str | None,

@@ -31,7 +31,7 @@ class ExportSettings(SourceModelSettings):
         str | None,
         Doc(
             "Instead of one model: the best of each dataset, by test/accuracy or else "
-            "best/accuracy, in a folder of "
+            "valid/best_accuracy, in a folder of "
             "this name."
         ),
     ] = None

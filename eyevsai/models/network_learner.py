@@ -79,14 +79,14 @@ class NetworkLearner:
         tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
         if not tensors:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
-        network = predictor(self.network, test_flips=self.settings.test_flips)
+        network = predictor(self.network, tta_flip=self.settings.tta_flip)
         logits = predict_logits(network, self.preprocessing, tensors)
         return (logits / self.temperature).softmax(1).numpy()
 
     def inference_module(self) -> nn.Module:
         """See `Learner.graph`."""
         network = predictor(
-            copy.deepcopy(self.network).cpu().eval(), test_flips=self.settings.test_flips
+            copy.deepcopy(self.network).cpu().eval(), tta_flip=self.settings.tta_flip
         )
         classify = Classification(network, self.preprocessing, self.temperature)
         return InferenceModule(self.preprocessing, classify).eval()

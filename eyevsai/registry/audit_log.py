@@ -17,6 +17,7 @@ from eyevsai.core.retry import retry_on_conflict
 from eyevsai.registry.entities import AT_ONCE
 from eyevsai.store.backend import iter_pages
 from eyevsai.store.given_run import check_given_run
+from eyevsai.store.tags import JOB
 
 EXPERIMENT = "eyevsai-registry"
 ABOUT = (
@@ -96,7 +97,7 @@ def recording_audit(
         "mlflow.user": getpass.getuser(),
         "mlflow.source.name": "eyevsai",
         "mlflow.source.type": "LOCAL",
-        "job": "registry",
+        JOB: "registry",
         "action": action,
     }
     told = {

@@ -39,8 +39,8 @@ class Deletion:
     could not be erased.
     """
 
-    def __init__(self, client: MlflowClient, artifacts: Artifacts, state_root: Path) -> None:
-        self.client, self.artifacts, self.state_root = client, artifacts, state_root
+    def __init__(self, client: MlflowClient, artifacts: Artifacts, state_dir: Path) -> None:
+        self.client, self.artifacts, self.state_dir = client, artifacts, state_dir
         self.queries, self.store_id = (
             RunQueries(client, artifacts.experiment_ids),
             read_store_id(client),
@@ -205,7 +205,7 @@ class Deletion:
         """Deletes all files of an item; what could not be is left to the next cleanup."""
         try:
             for run_id in item.run_ids:
-                self.freed_bytes += self._erase_run_folder(RunDir(self.state_root, run_id))
+                self.freed_bytes += self._erase_run_folder(RunDir(self.state_dir, run_id))
             for path in item.paths:
                 self.freed_bytes += erase(path)
             for owner in (*item.run_ids, *item.model_ids):

@@ -26,7 +26,7 @@ def plan_orphans(
     artifacts: Artifacts,
     survey: RunQueries,
     models: Iterable[RegisteredModel],
-    state_root: Path,
+    state_dir: Path,
 ) -> DeletionPlan:
     """Plan the deletion of files whose run or logged model this store no longer has.
 
@@ -36,7 +36,7 @@ def plan_orphans(
     """
     # listed before the store is asked: what is new by then is known
     folders = list(_artifact_folders(artifacts))
-    here = [folder for folder in list_run_dirs(state_root) if RUN.fullmatch(folder.run_id)]
+    here = [folder for folder in list_run_dirs(state_dir) if RUN.fullmatch(folder.run_id)]
     there = survey.store_content()
     known = there.runs.keys() | there.models.keys() | there.deleted_models
     plan = _plan_folders(client, survey, [path for path in folders if path.name not in known])

@@ -19,10 +19,10 @@ from eyevsai.registry.audit_log import CLEANUP, EXPERIMENT
 from eyevsai.registry.entities import AT_ONCE
 from eyevsai.registry.retention import UNFINISHED, DeletionItem, KnownRun
 from eyevsai.registry.stages import DELETING
-from eyevsai.registry.versions import PRUNED_FROM
 from eyevsai.store.backend import iter_pages
-from eyevsai.store.tags import PARENT
+from eyevsai.store.tags import JOB, PARENT, PRUNED_FROM, SCHEMA
 
+OURS = f"tags.`{SCHEMA}` LIKE '%'"  # runs that eyevsai created
 PLAN = "plan.json"  # the artifact of a record that says what it set out to delete
 # the tag of an interrupted cleanup's record: the record of the one that finished it
 FINISHED_BY = "finished_by"
@@ -53,20 +53,20 @@ class RunQueries:
 
     def failed(self) -> list[KnownRun]:
         """Our runs that FAILED."""
-        return self._search("attributes.status = 'FAILED' and tags.eyevsai = '1'")
+        return self._search(f"attributes.status = 'FAILED' and {OURS}")
 
     def killed(self) -> list[KnownRun]:
         """Our runs that were interrupted; trials go with their study."""
-        found = self._search("attributes.status = 'KILLED' and tags.eyevsai = '1'")
-        return [run for run in found if run.tags.get("job") != "trial"]
+        found = self._search(f"attributes.status = 'KILLED' and {OURS}")
+        return [run for run in found if run.tags.get(JOB) != "trial"]
 
     def studies(self) -> list[KnownRun]:
         """The runs of studies."""
-        return self._search("tags.job = 'tune' and tags.eyevsai = '1'")
+        return self._search(f"tags.`{JOB}` = 'tune' and {OURS}")
 
     def pruned(self) -> list[KnownRun]:
         """The runs that made a smaller model of a version."""
-        return self._search(f"tags.{PRUNED_FROM} LIKE 'models:/%'")
+        return self._search(f"tags.`{PRUNED_FROM}` LIKE 'models:/%'")
 
     def trials(self, study_ids: Iterable[str]) -> list[KnownRun]:
         """The runs of studies' trials."""

@@ -13,8 +13,17 @@ from typing import Any
 from eyevsai.registry.audit_log import CLEANUP, MODEL
 from eyevsai.registry.entities import KnownVersion, RegisteredModel
 from eyevsai.registry.stages import STAGES
-from eyevsai.registry.versions import PINNED, PRUNED_FROM, SOURCE_VERSION, URI
-from eyevsai.store.tags import CLASSES_SHA256, COMPLETE_TRIALS, MIN_COMPLETE, PARENT
+from eyevsai.registry.versions import PINNED, URI
+from eyevsai.store.tags import (
+    CLASSES_SHA256,
+    COMPLETE_TRIALS,
+    JOB,
+    MIN_COMPLETE,
+    PARENT,
+    PRUNED_FROM,
+    SOURCE_RUN_ID,
+    SOURCE_VERSION,
+)
 
 Key = tuple[str, int]  # name and number of a version
 VERSION, FAILED, STUDY, CACHE, ORPHAN, UNFINISHED = (
@@ -197,7 +206,9 @@ def in_use(running: Iterable[KnownRun]) -> dict[str, str]:
     for run in running:
         if run.tags.get("action") == CLEANUP:  # it says which versions it deletes
             continue
-        named = [run.tags.get(name, "") for name in ("subject", "model_uri", PRUNED_FROM, PARENT)]
+        named = [
+            run.tags.get(name, "") for name in (SOURCE_RUN_ID, "model_uri", PRUNED_FROM, PARENT)
+        ]
         named += [
             f"models:/{name.removeprefix(MODEL)}/{number}"
             for name, number in run.tags.items()
@@ -260,7 +271,7 @@ def plan_ended(
     """
     used, items, kept = in_use(running), [], {}
     for run in ended:
-        if run.run_id in registered or run.tags.get("job") == "tune":  # a study goes as a study
+        if run.run_id in registered or run.tags.get(JOB) == "tune":  # a study goes as a study
             continue
         by = used.get(run.run_id) or used.get(run.tags.get(PARENT, ""))
         if by:

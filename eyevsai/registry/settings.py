@@ -58,7 +58,7 @@ class PromoteSettings(Settings):
         Doc("Promote although the classes differ from those that the stage has had; is recorded."),
     ] = False
     reason: Annotated[str | None, Parameter(), Doc("Why, for those who read the log.")] = None
-    state_root: Annotated[
+    state_dir: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
     ] = STATE_DIR
 
@@ -117,10 +117,10 @@ class CleanupSettings(Settings):
     yes: Annotated[bool, Doc("Do not ask.")] = (
         False  # undeclared in MLproject: a key `yes` is true to YAML
     )
-    state_root: Annotated[
+    state_dir: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
     ] = STATE_DIR
-    cache_root: Annotated[str, Env("EYEVSAI_CACHE"), Doc("Folder of the cache.")] = CACHE_DIR
+    cache_dir: Annotated[str, Env("EYEVSAI_CACHE"), Doc("Folder of the cache.")] = CACHE_DIR
 
     def __post_init__(self) -> None:
         super().__post_init__()

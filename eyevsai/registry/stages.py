@@ -92,7 +92,7 @@ def find_inconsistencies(model: RegisteredModel) -> list[str]:
         found.append(
             f"{model.name}: alias {stage} is {alias or 'none'}, stage {title} {staged}; the "
             f"{holder.by_hand} was set "
-            f"by hand and counts. Lead the other after it: eyevsai registry settle {model.name}"
+            f"by hand and counts. Lead the other after it: eyevsai registry reconcile {model.name}"
         )
     return found
 

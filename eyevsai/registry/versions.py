@@ -15,6 +15,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
 from eyevsai.registry.entities import logged_model_of, open_registry, read_models
 from eyevsai.registry.stages import reserved_versions
+from eyevsai.store.tags import SOURCE_VERSION
 
 # what MLflow says of what is not there
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -22,19 +23,10 @@ EXPORT = "export"  # begins the tags of a version that say how its exports fared
 THRESHOLD = "threshold"  # the tag of a version below whose value a prediction is unsure
 PINNED = "pinned"  # the tag of a version that no cleanup may delete
 SIZE, REGISTERED_BY, TESTED = "size_bytes", "registered_by", "test_accuracy"  # tags of a version
-WEIGHTS_SHA256 = (
-    "weights_sha256"  # the tag of a version: of its weights, by which evaluations belong to it
-)
 MANIFEST_SHA256 = (
     "manifest_sha256"  # ends the tag of a version: of an export's manifest, which has its files'
 )
-FILES_SHA256 = (
-    "files_sha256"  # the tag of a version: JSON, of each file that it was registered with
-)
-# the tag of a version, and of its run, that says of which one it is a smaller form
-PRUNED_FROM = "pruned_from"
-# the tag of a version that is another one's model under one more name, and says whose
-SOURCE_VERSION = "points_at"
+EXPORT_WEIGHTS_SHA256 = "weights_sha256"  # ends the tag of a version: of an export's weights
 
 URI = re.compile(
     r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|/(?P<stage>[A-Za-z]+)|@(?P<alias>[^/@]+))"

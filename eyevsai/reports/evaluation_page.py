@@ -16,7 +16,7 @@ CAPTIONS = {
     "reliability": "Reliability: is a confidence of 80 % right in 80 % of cases?",
     "coverage": "Coverage against accuracy, when the least sure predictions are not answered",
     "corruptions": "Accuracy on spoiled images",
-    "worst_errors": "Most confident mistakes",
+    "top_losses": "Most confident mistakes",
     "grad_cam": "Where the network looked (Grad-CAM); wrong predictions in red",
     "importance": "Permutation importance of each group of features",
 }

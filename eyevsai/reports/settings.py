@@ -44,6 +44,6 @@ class ReportSettings(Settings):
         str | None, Parameter(), Doc("Datasets, with commas; all that models know by default.")
     ] = None
     output: Annotated[str, Doc("Folder that the files are written into.")] = "reports"
-    state_root: Annotated[
+    state_dir: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
     ] = STATE_DIR

@@ -112,7 +112,7 @@ def _fetch(repository: ArtifactRepository, path: str, key: str, *, fresh: bool) 
         return {"location": repository.artifact_uri, "path": path}
 
     settings = compose_data({})
-    root = Path(settings.cache_root).expanduser()
+    root = Path(settings.cache_dir).expanduser()
     if not _can_write(root / MODELS):
         log.info("%s cannot be written: the model is fetched for this process only.", root)
         folder = Path(tempfile.mkdtemp(prefix="eyevsai-model-"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eyevsai.core.errors import UserError
+from eyevsai.store.tags import JOB
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,7 +33,7 @@ def check_given_run(client: MlflowClient, run_id: str) -> None:
         raise _rejection(run_id, "was deleted")
     if run.info.status != "RUNNING":
         raise _rejection(run_id, f"is {run.info.status}")
-    if job := run.data.tags.get("job"):
+    if job := run.data.tags.get(JOB):
         raise _rejection(run_id, f"belongs to another call ({job})")
     if (
         ENTRY_POINT not in run.data.tags

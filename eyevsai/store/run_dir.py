@@ -19,14 +19,13 @@ from eyevsai.core.locks import releasing, try_lock
 
 CONFIG, FINGERPRINT, HEARTBEAT, LOCK, LOG = (
     "config.json",
-    "basis.json",
+    "fingerprint.json",
     "heartbeat",
     "lock",
     "training.log",
 )
-REQUESTED_CONFIG = (
-    "asked.json"  # the configuration without what a study found, by which a run is known again
-)
+# the configuration without what a study found, by which a run is known again
+REQUESTED_CONFIG = "requested_config.json"
 REJECTED = "rejected.json"  # the reason why the store rejected a write of the run
 TRASH = ".deleted-"  # begins the name of a folder that is being deleted
 RUNS = "runs"  # the folder of run folders below a state root
@@ -76,7 +75,7 @@ class RunDir:
                 # of a folder that its owner has just deleted: not the lock of the one here now
                 lock.release()
         except OSError as error:
-            raise write_error(self.path, error, "Choose another --state-root.") from error
+            raise write_error(self.path, error, "Choose another --state-dir.") from error
 
     def write(self, name: str, content: Any) -> None:
         """Writes one of the folder's JSON files in one step."""
@@ -137,7 +136,7 @@ def check_state_dir(root: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=root / RUNS):
             pass
     except OSError as error:
-        raise write_error(root, error, "Choose another --state-root.") from error
+        raise write_error(root, error, "Choose another --state-dir.") from error
 
 
 def finish_deletions(root: Path) -> None:

@@ -30,12 +30,12 @@ def canonical_uri(uri: str) -> str:
     return mask_password(uri).rstrip("/") if path is None else f"sqlite:///{path}"
 
 
-def studies_dir(uri: str, state_root: Path) -> Path:
+def studies_dir(uri: str, state_dir: Path) -> Path:
     """Where studies are kept unless --storage says otherwise: beside a SQLite store, else on this
     machine.
     """
     path = sqlite_path(uri)
-    return (path.parent if path else state_root) / STUDIES
+    return (path.parent if path else state_dir) / STUDIES
 
 
 def sqlite_path(uri: str) -> Path | None:

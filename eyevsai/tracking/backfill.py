@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
+from eyevsai.store.tags import SCHEMA, SCHEMA_VERSION
 from eyevsai.tracking.run_lifecycle import create_run
 from eyevsai.tracking.write_operations import PARAMS_PER_CALL
 
@@ -35,7 +36,9 @@ def backfill_run(tracking_uri: str, past: BackfilledRun, begun: str | None = Non
     It is RUNNING until all is written, and each step leaves the same behind when it is done again.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    run_id = begun or create_run(client, past.name, {"eyevsai": "1", **past.tags}, past.started_ms)
+    run_id = begun or create_run(
+        client, past.name, {SCHEMA: str(SCHEMA_VERSION), **past.tags}, past.started_ms
+    )
     params = [Param(name, value) for name, value in past.params.items()]
     metrics = [Metric(name, value, past.ended_ms, 0) for name, value in past.metrics.items()]
     for start in range(0, max(len(params), len(metrics)), PARAMS_PER_CALL):

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from eyevsai.store.tags import PARENT
+from eyevsai.store.tags import JOB, PARENT
 
 PROGRESS_METRIC = "valid/accuracy"
 
@@ -54,4 +54,4 @@ def _describe(client: MlflowClient, run: Run) -> ChildRun:
     ended = sum(int(value) for name, value in metrics.items() if name.startswith("trials/"))
     name = (tags.get("dataset", ""), tags.get("model", ""), tags.get("variation", ""))
     epoch, accuracy = (last.step, last.value) if last else (0, None)
-    return ChildRun(run.info.run_id, name, tags.get("job", ""), epoch, accuracy, ended)
+    return ChildRun(run.info.run_id, name, tags.get(JOB, ""), epoch, accuracy, ended)

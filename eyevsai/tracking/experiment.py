@@ -22,12 +22,12 @@ ABOUT = f"""\
 under it, or another job.
 
 - **Which is best?** The view *{VIEW_NAME}* (Views, top right; `eyevsai ui` opens it) sorts by
-  `best/accuracy`, that of the valid split. `test/accuracy` comes with `eyevsai evaluate --run ID`.
-  Trials lie under their study: clear the filter to see them as rows.
+  `valid/best_accuracy`. `test/accuracy` comes with `eyevsai evaluate --run ID`. Trials lie
+  under their study: clear the filter to see them as rows.
 - **What differs?** Tick runs and press *Compare*; or `eyevsai compare RUN_A RUN_B`, which also
   says whether chance explains it.
-- **Only some of them**: filter by `tags.job = "train"`, `tags.dataset = "pets"`,
-  `tags.model = "deep_v2"`.
+- **Only some of them**: filter by ``tags.`eyevsai.job` = "train"``,
+  `tags.dataset = "pets"`, `tags.model = "deep_v2"`.
 - **One run**: *Overview* has its settings, *Model metrics* its curves, *Artifacts* its
   pictures, tables and data.
 - **What is live?** *Model registry*: the version with the alias `production`. Which runs did what
@@ -72,7 +72,7 @@ def _find_or_create(client: MlflowClient, name: str) -> str:
 def _view() -> str:
     """A view in the form in which the UI of MLflow keeps those that people save."""
     columns = [
-        "metrics.`best/accuracy`",
+        "metrics.`valid/best_accuracy`",
         "metrics.`test/accuracy`",
         "tags.`dataset`",
         "tags.`model`",
@@ -83,7 +83,7 @@ def _view() -> str:
         "orderByKey": columns[0],
         "orderByAsc": False,
         "selectedColumns": columns,
-        "searchFilter": 'tags.job != "trial"',
+        "searchFilter": 'tags.`eyevsai.job` != "trial"',
     }
     return json.dumps(
         {"name": VIEW_NAME, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}

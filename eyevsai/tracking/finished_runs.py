@@ -14,12 +14,13 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import JobError
 from eyevsai.store.run_dir import RunDir, check_state_dir
+from eyevsai.store.tags import PROCESS
 from eyevsai.tracking.liveness import is_stale
 from eyevsai.tracking.run import TABLES, Run, SyncError, make_write_queue, open_run
 
 
 @contextmanager
-def reopen_run(tracking_uri: str, run_id: str, state_root: Path) -> Iterator[Run]:
+def reopen_run(tracking_uri: str, run_id: str, state_dir: Path) -> Iterator[Run]:
     """A run that has ended, to log more on; its status and times stay as they are.
 
     What it left unsaid is said first;
@@ -28,9 +29,9 @@ def reopen_run(tracking_uri: str, run_id: str, state_root: Path) -> Iterator[Run
         UserError: another process works on it, or the state root cannot be written.
         SyncError: the store could not be told all of it.
     """
-    check_state_dir(state_root)
+    check_state_dir(state_dir)
     client = MlflowClient(tracking_uri=tracking_uri)
-    folder = RunDir(state_root, run_id)
+    folder = RunDir(state_dir, run_id)
     with folder.lock():
         run, known = open_run(client, folder), client.get_run(run_id)
         run.tables = [entry["path"] for entry in json.loads(known.data.tags.get(TABLES, "[]"))]
@@ -102,7 +103,7 @@ def reason_not_resumable(tracking_uri: str, folder: RunDir) -> str | None:
         )
     if run.info.lifecycle_stage != "active":
         return f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
-    if run.info.status == "RUNNING" and not is_stale(run.data.tags.get("process", ""), folder):
+    if run.info.status == "RUNNING" and not is_stale(run.data.tags.get(PROCESS, ""), folder):
         return (
             f"Run {run_id} is alive: another process is working on it. Wait for it, or end "
             "that "

@@ -13,6 +13,7 @@ import psutil
 
 from eyevsai.core.machine import boot_id, machine_id
 from eyevsai.store.run_dir import RunDir
+from eyevsai.store.tags import HOST, PROCESS
 
 HEARTBEAT_S, STALE_AFTER_S = 5.0, 60.0
 
@@ -32,7 +33,7 @@ def describe_process() -> dict[str, Any]:
 def owner_tags() -> dict[str, str]:
     """The tags by which a run says whose it is."""
     process = describe_process()
-    return {"host": process["host"], "process": json.dumps(process)}
+    return {HOST: process["host"], PROCESS: json.dumps(process)}
 
 
 def is_stale(text: str, folder: RunDir) -> bool:

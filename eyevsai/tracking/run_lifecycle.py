@@ -26,19 +26,26 @@ from eyevsai.core.errors import JobError, TerminationRequested, TrialPruned, Use
 from eyevsai.store.backend import raising_on_denial
 from eyevsai.store.given_run import check_given_run
 from eyevsai.store.run_dir import REJECTED, STORE, RunDir, check_state_dir
+from eyevsai.store.tags import (
+    JOB,
+    PAUSED_S,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SOURCE_RUN_ID,
+    TERMINATION_REASON,
+)
 from eyevsai.store.uris import canonical_uri, mask_password
 from eyevsai.tracking.experiment import describe_experiment, find_experiment
 from eyevsai.tracking.liveness import HEARTBEAT_S, owner_tags
 from eyevsai.tracking.owner_marks import mark_run
 from eyevsai.tracking.run import FLUSH_TIMEOUT_S, Run, SyncError, now_ms, open_run
-from eyevsai.tracking.run_metrics import PAUSED, read_seconds
+from eyevsai.tracking.run_metrics import read_seconds
 from eyevsai.tracking.system_metrics import start_system_metrics
 from eyevsai.tracking.write_operations import ERROR_LENGTH
 
 log = logging.getLogger("eyevsai")
 
 INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its spool
-TERMINATION_REASON = "ended_by"  # the tag that says what ended an interrupted run
 RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
 # the spool tries again itself
@@ -50,7 +57,7 @@ def start_run(
     tracking_uri: str,
     name: str,
     tags: Mapping[str, Any],
-    state_root: Path,
+    state_dir: Path,
     *,
     given_run_id: str | None = None,
     resumed_run_id: str | None = None,
@@ -72,18 +79,18 @@ def start_run(
     """
     for variable, value in HTTP_SETTINGS.items():
         os.environ.setdefault(variable, value)
-    check_state_dir(state_root)  # before a run is made
+    check_state_dir(state_dir)  # before a run is made
     client = MlflowClient(tracking_uri=tracking_uri)
     if given_run_id is not None and given_run_id != resumed_run_id:
         check_given_run(client, given_run_id)
-    own = {"eyevsai": "1", **tags, **owner_tags()}
+    own = {SCHEMA: str(SCHEMA_VERSION), **tags, **owner_tags()}
     with raising_on_denial(tracking_uri):
         run_id = resumed_run_id or (
             _use_given_run(client, given_run_id, name, own)
             if given_run_id
             else create_run(client, name, own)
         )
-    folder = RunDir(state_root, run_id)
+    folder = RunDir(state_dir, run_id)
     with folder.lock():
         # a cleanup takes nothing for an orphan of another store
         folder.write(STORE, canonical_uri(tracking_uri))
@@ -190,14 +197,14 @@ def _resume(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool)
     run.folder.remove(REJECTED)
     # its end is when somebody noticed
     paused_s = time.time() - (run.folder.last_heartbeat() or time.time())
-    paused = {PAUSED: f"{read_seconds(known.get(PAUSED)) + max(paused_s, 0.0):.1f}"}
+    paused = {PAUSED_S: f"{read_seconds(known.get(PAUSED_S)) + max(paused_s, 0.0):.1f}"}
     # before the status, or a sweep would see a dead owner
     _set_tags(run.client, run.run_id, tags | paused)
     if TERMINATION_REASON in known:
         run.client.delete_tag(run.run_id, TERMINATION_REASON)
     run.client.update_run(run.run_id, status="RUNNING")
     if given and given != run.run_id:  # `mlflow run` ends it: docs/decisions/010-resume.md
-        _set_tags(run.client, given, {"job": RESUMED, "subject": run.run_id, **owner_tags()})
+        _set_tags(run.client, given, {JOB: RESUMED, SOURCE_RUN_ID: run.run_id, **owner_tags()})
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from mlflow.store.tracking.dbmodels.models import (
 )
 
 from eyevsai.store.backend import iter_pages, list_experiments
+from eyevsai.store.tags import PAUSED_S
 
 PARTS = "parts"  # of what a run says of its data: the datasets that these are composed of
-PAUSED = "paused_s"  # the tag of a resumed run: seconds in which nobody worked on it
 AT_ONCE, IDS_AT_ONCE = 1000, 200  # runs of one answer; in one question
 
 
@@ -65,7 +65,7 @@ def read_runs(client: MlflowClient, ids: Sequence[str]) -> dict[str, RunMetrics]
         profiles = (
             [each.dataset.profile for each in run.inputs.dataset_inputs] if run.inputs else []
         )
-        took_s = _time(info.start_time, info.end_time, data.tags.get(PAUSED))
+        took_s = _time(info.start_time, info.end_time, data.tags.get(PAUSED_S))
         parts = _read_parts(profiles[0]) if profiles else ()
         found[info.run_id] = RunMetrics(
             info.experiment_id, info.artifact_uri, took_s, data.metrics, parts
@@ -90,7 +90,7 @@ def read_columns(client: MlflowClient, ids: Sequence[str]) -> dict[str, RunMetri
             .all()
         )
         pauses = session.query(SqlTag.run_uuid, SqlTag.value).filter(
-            SqlTag.key == PAUSED, SqlTag.run_uuid.in_(ids)
+            SqlTag.key == PAUSED_S, SqlTag.run_uuid.in_(ids)
         )
         latest = (
             SqlLatestMetric.run_uuid,

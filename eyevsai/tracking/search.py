@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from eyevsai.core.errors import UserError
 from eyevsai.evaluation.metric_names import SCORES
 from eyevsai.store.backend import iter_pages, list_experiments
-from eyevsai.store.tags import CLASSES_SHA256
+from eyevsai.store.tags import CLASSES_SHA256, EVALUATION_DIGEST, JOB, SOURCE_RUN_ID
 
 CLASSES = "classes.json"  # the artifact of a training run that names its classes
 IMPORTED = "imported"  # the tag of a run that another registry knew first: its name there
@@ -71,7 +71,8 @@ def find_evaluations(tracking_uri: str, run_id: str) -> list[RunInfo]:
     predictions.
     """
     wanted = (
-        f"tags.job = 'evaluate' and tags.subject = '{run_id}' and tags.test_fingerprint LIKE "
+        f"tags.`{JOB}` = 'evaluate' and tags.`{SOURCE_RUN_ID}` = '{run_id}' and "
+        f"tags.`{EVALUATION_DIGEST}` LIKE "
         "'%' and "
         "attributes.status = 'FINISHED'"
     )
@@ -80,13 +81,13 @@ def find_evaluations(tracking_uri: str, run_id: str) -> list[RunInfo]:
     except UserError:
         own = []
     return [
-        each for each in (*own, *_find_all(tracking_uri, wanted)) if "test_fingerprint" in each.tags
+        each for each in (*own, *_find_all(tracking_uri, wanted)) if EVALUATION_DIGEST in each.tags
     ]
 
 
 def find_trained(tracking_uri: str) -> list[RunInfo]:
     """All finished runs that trained a model, newest first."""
-    return _find_all(tracking_uri, "tags.job = 'train' and attributes.status = 'FINISHED'")
+    return _find_all(tracking_uri, f"tags.`{JOB}` = 'train' and attributes.status = 'FINISHED'")
 
 
 def find_tagged(tracking_uri: str, tags: Mapping[str, str]) -> list[RunInfo]:
@@ -96,7 +97,7 @@ def find_tagged(tracking_uri: str, tags: Mapping[str, str]) -> list[RunInfo]:
 
 def find_imported(tracking_uri: str) -> dict[str, RunInfo]:
     """The runs that were imported, or begun to be, by what they are called where they come from."""
-    found = _find_all(tracking_uri, f"tags.job = 'import' and tags.{IMPORTED} != ''")
+    found = _find_all(tracking_uri, f"tags.`{JOB}` = 'import' and tags.{IMPORTED} != ''")
     return {run.tags[IMPORTED]: run for run in found}
 
 
@@ -136,7 +137,7 @@ def find_study(
     Studies of earlier versions do not record theirs, and are not skipped.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    conditions = {"job": "tune", **tags}
+    conditions = {JOB: "tune", **tags}
     if wanted is not None:
         conditions["study"] = wanted
         try:
@@ -144,7 +145,7 @@ def find_study(
         except MlflowException:
             pass
         else:
-            return run.info.run_id if _has(run.data.tags, {"job": "tune", **tags}) else None
+            return run.info.run_id if _has(run.data.tags, {JOB: "tune", **tags}) else None
     experiments = [each.experiment_id for each in list_experiments(client)]
     wanted, newest = (
         f"{_filter_string(conditions)} and attributes.status = 'FINISHED'",

@@ -14,16 +14,17 @@ from mlflow.entities import Run as Entity
 from eyevsai.core.errors import UserError
 from eyevsai.store.backend import iter_pages, list_experiments
 from eyevsai.store.run_dir import RunDir, finish_deletions
+from eyevsai.store.tags import HOST, JOB, PROCESS, TERMINATION_REASON
 from eyevsai.tracking.finished_runs import flush_run
 from eyevsai.tracking.liveness import is_stale
-from eyevsai.tracking.run_lifecycle import RESUMED, TERMINATION_REASON
+from eyevsai.tracking.run_lifecycle import RESUMED
 
 log = logging.getLogger("eyevsai")
 
 DELETE_STUBS_AFTER_S, PATIENCE_S = 10.0, 2.0
 
 
-def reap_stale_runs(tracking_uri: str, state_root: Path) -> list[str]:
+def reap_stale_runs(tracking_uri: str, state_dir: Path) -> list[str]:
     """Ends the RUNNING runs of dead processes of this host as FAILED and returns their ids.
 
     What such a process left in its spool is carried out first: it may have ended in good order.
@@ -33,21 +34,22 @@ def reap_stale_runs(tracking_uri: str, state_root: Path) -> list[str]:
     KILLED again.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    finish_deletions(state_root)
+    finish_deletions(state_dir)
     swept = []
-    for stub in _search(client, f"attributes.status = 'FINISHED' and tags.job = '{RESUMED}'"):
+    for stub in _search(client, f"attributes.status = 'FINISHED' and tags.`{JOB}` = '{RESUMED}'"):
         if time.time() - stub.info.end_time / 1000 > DELETE_STUBS_AFTER_S:
             client.delete_run(stub.info.run_id)
-    here = f"tags.host = '{platform.node()}'"
+    here = f"tags.`{HOST}` = '{platform.node()}'"
     for run in _search(
-        client, f"attributes.status = 'FAILED' and {here} and tags.{TERMINATION_REASON} LIKE 'SIG%'"
+        client,
+        f"attributes.status = 'FAILED' and {here} and tags.`{TERMINATION_REASON}` LIKE 'SIG%'",
     ):
         now = client.get_run(run.info.run_id)  # somebody may have just begun to go on with it
         if now.info.status == "FAILED" and TERMINATION_REASON in now.data.tags:
             client.set_terminated(run.info.run_id, "KILLED", run.info.end_time)
     for run in _search(client, f"attributes.status = 'RUNNING' and {here}"):
-        run_id, folder = run.info.run_id, RunDir(state_root, run.info.run_id)
-        if not is_stale(run.data.tags.get("process", ""), folder):
+        run_id, folder = run.info.run_id, RunDir(state_dir, run.info.run_id)
+        if not is_stale(run.data.tags.get(PROCESS, ""), folder):
             continue
         if folder.path.is_dir():
             try:

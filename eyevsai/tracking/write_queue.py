@@ -30,7 +30,7 @@ log = logging.getLogger("eyevsai")
 # a traceback a try; the spool says it once
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
-OPERATIONS, DONE = "spool.jsonl", "spool.done"
+OPERATIONS, DONE = "write_queue.jsonl", "write_queue.done"
 RETRY_AFTER_S, RETRY_AT_MOST_S = 0.5, 10.0
 PERMANENT_ERRORS = {
     "RESOURCE_DOES_NOT_EXIST",

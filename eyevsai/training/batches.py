@@ -115,7 +115,8 @@ def check_batches(settings: TrainingSettings, num_images: int) -> None:
     if settings.batch_size % settings.parts or settings.batch_size < 2 * settings.parts:
         efficient = " with --memory-efficient" if settings.memory_efficient else ""
         raise UserError(
-            f"--accumulation {settings.accumulation}{efficient} makes {settings.parts} parts, "
+            f"--grad-accum-steps {settings.grad_accum_steps}{efficient} makes {settings.parts} "
+            "parts, "
             "which must divide "
             f"--batch-size {settings.batch_size} into parts of two images or more."
         )

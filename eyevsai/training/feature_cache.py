@@ -52,13 +52,13 @@ class FeatureCache:
         train, valid = splits
         describe = _FeatureExtractor(network, preprocessing, self.settings, stop)
         self._train, self.valid = [], []
-        for number in range(self.settings.frozen_views):
+        for number in range(self.settings.feature_views):
             made_from = f"{digest}/{self._augmentation()}/{number}"
-            label = f"Features, view {number + 1} of {self.settings.frozen_views}"
+            label = f"Features, view {number + 1} of {self.settings.feature_views}"
             self._train.append(
                 describe.load(train, made_from, label, self._view(train, preprocessing, number))
             )
-        for mirror in (False, True) if self.settings.test_flips else (False,):
+        for mirror in (False, True) if self.settings.tta_flip else (False,):
             made_from = f"{digest}/as it is/{mirror}"
             inputs = _center_crops(valid, preprocessing, mirror)
             self.valid.append(describe.load(valid, made_from, "Features of valid", inputs))

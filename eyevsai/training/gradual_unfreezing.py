@@ -35,7 +35,7 @@ class GradualUnfreezing(TrainingStrategy):
         self.num_epochs = settings.epochs
         self.lr_groups = [network.head, *reversed(network.stages)]
         self.schedules = (
-            LRSchedule(settings, settings.lr, settings.freeze_base_epochs),
+            LRSchedule(settings, settings.lr, settings.freeze_epochs),
             LRSchedule(settings, settings.fine_tune_lr, settings.fine_tune_epochs),
         )
         self.frozen = FeatureCache(settings)
@@ -43,7 +43,7 @@ class GradualUnfreezing(TrainingStrategy):
 
     def num_unfrozen(self, epoch: int) -> int:
         """How many stages an epoch, counted from 1, trains."""
-        settings, tuned = self.settings, epoch - self.settings.freeze_base_epochs
+        settings, tuned = self.settings, epoch - self.settings.freeze_epochs
         if tuned <= 0 or not settings.fine_tune_epochs:
             return 0
         return math.ceil(
@@ -68,16 +68,16 @@ class GradualUnfreezing(TrainingStrategy):
     def lrs_at(self, epoch: float) -> list[float]:
         """See `TrainingStrategy.rates`: lower stages learn slower."""
         settings = self.settings
-        if epoch <= settings.freeze_base_epochs and settings.freeze_base_epochs:
+        if epoch <= settings.freeze_epochs and settings.freeze_epochs:
             return [self.schedules[0].lr_at(epoch)] + [0.0] * len(self.network.stages)
-        rate = self.schedules[1].lr_at(epoch - settings.freeze_base_epochs)
+        rate = self.schedules[1].lr_at(epoch - settings.freeze_epochs)
         return [rate] + [
-            rate * settings.stage_lr_decay**depth for depth in range(len(self.network.stages))
+            rate * settings.layer_decay**depth for depth in range(len(self.network.stages))
         ]
 
     def end_epoch(self, epoch: int, valid_loss: float) -> None:
         """See `TrainingStrategy.observe`."""
-        self.schedules[epoch > self.settings.freeze_base_epochs].end_epoch(valid_loss)
+        self.schedules[epoch > self.settings.freeze_epochs].end_epoch(valid_loss)
 
     def epochs_without_improvement(self, epoch: int, best_epoch: int) -> int:
         """See `TrainingStrategy.waited`: a head that has learned all it can still waits for the

@@ -46,9 +46,9 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def predictor(network: nn.Module, *, test_flips: bool) -> nn.Module:
+def predictor(network: nn.Module, *, tta_flip: bool) -> nn.Module:
     """The network as it predicts; shares the weights."""
-    return FlipTTA(network).train(network.training) if test_flips else network
+    return FlipTTA(network).train(network.training) if tta_flip else network
 
 
 @torch.inference_mode()

@@ -23,7 +23,7 @@ class LRSchedule:
         """The learning rate `time` epochs after the start."""
         if epoch < self.settings.warmup_epochs:
             return self.lr * epoch / self.settings.warmup_epochs
-        return self.lr * max(self._factor_at(epoch), self.settings.lr_floor)
+        return self.lr * max(self._factor_at(epoch), self.settings.min_lr_ratio)
 
     def _factor_at(self, epoch: float) -> float:
         settings = self.settings
@@ -31,9 +31,9 @@ class LRSchedule:
             course = max(self.epochs - settings.warmup_epochs, 1e-9)
             return (1 + math.cos(math.pi * min((epoch - settings.warmup_epochs) / course, 1.0))) / 2
         if settings.schedule == "step":
-            return settings.step_factor ** int(epoch / settings.step_epochs)
+            return settings.decay_rate ** int(epoch / settings.decay_epochs)
         if settings.schedule == "plateau":
-            return settings.step_factor**self._drops
+            return settings.decay_rate**self._drops
         return 1.0
 
     def end_epoch(self, valid_loss: float) -> None:

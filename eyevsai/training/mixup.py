@@ -21,7 +21,7 @@ def mix_batch(
         for name, alpha in (("MixUp", settings.mixup), ("CutMix", settings.cutmix))
         if alpha
     }
-    if not alphas or torch.rand(()) >= settings.mix_share:
+    if not alphas or torch.rand(()) >= settings.mixup_prob:
         return images, labels
     from torchvision.transforms import v2  # takes memory that a run without it may not have
 

@@ -37,7 +37,7 @@ class OptimizationSettings(LearningSettings):
     batch_size: Annotated[
         int, Range(2, 4096), Search(Choice((32, 64, 128))), Doc("Images per optimizer step.")
     ] = 64
-    accumulation: Annotated[
+    grad_accum_steps: Annotated[
         int, Range(1, 64), Doc("Parts that a batch is computed in; must divide --batch-size.")
     ] = 1
     optimizer: Annotated[
@@ -70,11 +70,11 @@ class OptimizationSettings(LearningSettings):
     warmup_epochs: Annotated[
         float, Range(0, 100), Doc("Epochs over which the learning rate rises from 0.")
     ] = 2.0
-    lr_floor: Annotated[float, Range(0, 1), Doc("Share of --lr below which no schedule goes.")] = (
-        0.001
-    )
-    step_epochs: Annotated[int, Range(1, 10_000), Doc("schedule=step: epochs between drops.")] = 10
-    step_factor: Annotated[
+    min_lr_ratio: Annotated[
+        float, Range(0, 1), Doc("Share of --lr below which no schedule goes.")
+    ] = 0.001
+    decay_epochs: Annotated[int, Range(1, 10_000), Doc("schedule=step: epochs between drops.")] = 10
+    decay_rate: Annotated[
         float, Range(0.01, 1), Doc("schedule=step and plateau: what a drop multiplies the rate by.")
     ] = 0.1
     plateau_patience: Annotated[
@@ -88,7 +88,7 @@ class OptimizationSettings(LearningSettings):
         Search(Range(0.0, 0.2)),
         Doc("Share of each label spread over all classes (Szegedy et al. 2016)."),
     ] = 0.1
-    clip_norm: Annotated[
+    clip_grad: Annotated[
         float, Range(0, 1000), Doc("Largest norm of the gradient; 0 does not clip.")
     ] = 1.0
     patience: Annotated[
@@ -116,7 +116,7 @@ class RegularizationSettings(Settings):
         Search(Choice((0.0, 1.0))),
         Doc("Alpha of CutMix (Yun et al. 2019), which pastes a part of another image; 0 is off."),
     ] = 0.0
-    mix_share: Annotated[
+    mixup_prob: Annotated[
         float,
         Range(0, 1),
         Doc("Share of the batches that are mixed; with both, one of the two is drawn."),
@@ -134,9 +134,9 @@ class RegularizationSettings(Settings):
         Range(0, 10_000),
         Doc("Epochs over which dropout rises from 0 (Morerio et al. 2017); 0 is off."),
     ] = 0.0
-    test_flips: Annotated[
-        bool, Doc("Average the predictions for an image and its mirror image.")
-    ] = False
+    tta_flip: Annotated[bool, Doc("Average the predictions for an image and its mirror image.")] = (
+        False
+    )
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class TrainingSettings(
     @property
     def parts(self) -> int:
         """Parts that a batch is computed in while memory suffices."""
-        return self.accumulation * (MEMORY_EFFICIENT_PARTS if self.memory_efficient else 1)
+        return self.grad_accum_steps * (MEMORY_EFFICIENT_PARTS if self.memory_efficient else 1)
 
 
 @dataclass(frozen=True)
@@ -229,10 +229,10 @@ class UnfreezingSettings(TrainingSettings):
     """
 
     NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset(
-        {"crop_scale", "rotation", "erasing", "mixup", "cutmix"}
+        {"crop_scale", "rotation", "random_erasing", "mixup", "cutmix"}
     )
 
-    freeze_base_epochs: Annotated[
+    freeze_epochs: Annotated[
         int,
         Range(0, 10_000),
         Search(Range(5, 30)),
@@ -259,13 +259,13 @@ class UnfreezingSettings(TrainingSettings):
         Search(Range(1e-5, 1e-2, log=True)),
         Doc("Peak learning rate of head and top stage while fine-tuning."),
     ] = 5e-4
-    stage_lr_decay: Annotated[
+    layer_decay: Annotated[
         float,
         Range(0.01, 1.0),
         Search(Range(0.2, 1.0)),
         Doc("What each stage further down multiplies the learning rate by (Howard & Ruder 2018)."),
     ] = 0.5
-    frozen_views: Annotated[
+    feature_views: Annotated[
         int,
         Range(1, 64),
         Doc("Augmented views of each image whose features are kept for the frozen epochs."),
@@ -275,7 +275,7 @@ class UnfreezingSettings(TrainingSettings):
         super().__post_init__()
         if not self.epochs:
             raise UserError(
-                "--freeze-base-epochs 0 with --fine-tune-epochs 0 trains nothing. Give one of them."
+                "--freeze-epochs 0 with --fine-tune-epochs 0 trains nothing. Give one of them."
             )
         if not self.fine_tune_epochs and (self.mixup or self.cutmix):
             raise UserError(
@@ -287,7 +287,7 @@ class UnfreezingSettings(TrainingSettings):
     @property
     def epochs(self) -> int:
         """Passes over the training images, frozen and fine-tuning together."""
-        return self.freeze_base_epochs + self.fine_tune_epochs
+        return self.freeze_epochs + self.fine_tune_epochs
 
     def recovery_settings(self, epochs: int) -> Self:
         """These settings for a network that has learned already, and was changed: nothing of it is
@@ -295,7 +295,7 @@ class UnfreezingSettings(TrainingSettings):
         """
         return replace(
             self,
-            freeze_base_epochs=0,
+            freeze_epochs=0,
             fine_tune_epochs=epochs,
             lr=self.fine_tune_lr,
             devices=1,

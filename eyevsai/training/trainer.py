@@ -180,7 +180,7 @@ class Trainer:
             "train/accuracy": progress.correct.item() / progress.images,
             "lr": self.strategy.lrs_at(epoch)[0],
             "images_per_s": progress.images / progress.seconds,
-            "accumulation": progress.micro_batches,
+            "grad_accum_steps": progress.micro_batches,
             **state,
         }
 
@@ -275,11 +275,11 @@ class Trainer:
                 f"Loss or gradient became NaN or infinite in epoch {epoch}, step {step + 1} "
                 f"(loss {loss.item():g}, "
                 f"gradient norm {norm.item():g}, lr {self._optimizer.param_groups[0]['lr']:g}). "
-                "The update was not made. Try a lower --lr, a smaller --clip-norm or "
+                "The update was not made. Try a lower --lr, a smaller --clip-grad or "
                 "--precision float32."
             )
-        if self.settings.clip_norm:
-            nn.utils.clip_grads_with_norm_(self.network.parameters(), self.settings.clip_norm, norm)
+        if self.settings.clip_grad:
+            nn.utils.clip_grads_with_norm_(self.network.parameters(), self.settings.clip_grad, norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._ema.update(self._unchanged)
@@ -288,7 +288,7 @@ class Trainer:
         network = self._ema.eval_model
         logits = self.strategy.valid_logits(epoch, network)
         if logits is None:
-            whole = predictor(network, test_flips=self.settings.test_flips)
+            whole = predictor(network, tta_flip=self.settings.tta_flip)
 
             def predict(rows: Sequence[int]) -> Tensor:
                 return predict_logits(whole, self.preprocessing, list(valid.images(rows)))

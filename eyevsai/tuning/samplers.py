@@ -37,7 +37,7 @@ def make_sampler(settings: TuneSettings, space: Space, seed: int) -> BaseSampler
     """
     kind = settings.sampler
     if kind == "tpe":
-        return TPESampler(seed=seed, constant_liar=settings.jobs > 1)
+        return TPESampler(seed=seed, constant_liar=settings.parallel_jobs > 1)
     if kind == "gp":
         return GPSampler(seed=seed)
     if kind == "cmaes":

@@ -52,8 +52,11 @@ class TuneSettings(Settings):
             "Database URL for the study, for several machines; a file beside the store by default."
         ),
     ] = None
-    jobs: Annotated[
-        int, Range(1, 1024), Doc("Trials at a time, each in a process with its share of the cores.")
+    parallel_jobs: Annotated[
+        int,
+        Parameter(),
+        Range(1, 1024),
+        Doc("Trials at a time, each in a process with its share of the cores."),
     ] = 1
     timeout: Annotated[
         float | None, Range(0, 1e9), Doc("Seconds after which no trial is started any more.")
@@ -61,7 +64,7 @@ class TuneSettings(Settings):
     trial_timeout: Annotated[
         float | None, Range(0, 1e9), Doc("Seconds after which a trial is given up as failed.")
     ] = None
-    until: Annotated[
+    target_value: Annotated[
         float | None, Range(0, 1), Doc("Stop when a trial's valid/accuracy is this high.")
     ] = None
 

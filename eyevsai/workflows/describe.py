@@ -17,7 +17,7 @@ def describe(model: ModelConfig, num_classes: int) -> dict[str, Any]:
     return describe_model(build(model.family, model.variation, model.settings, classes, seed=0))
 
 
-def list_inventory(data_root: Path) -> dict[str, Any]:
+def list_inventory(data_dir: Path) -> dict[str, Any]:
     """Families with their variations, and datasets, each with its descriptions, as plain values."""
     return {
         "models": {
@@ -34,5 +34,5 @@ def list_inventory(data_root: Path) -> dict[str, Any]:
             }
             for name in FAMILIES
         },
-        "datasets": list_datasets(data_root),
+        "datasets": list_datasets(data_dir),
     }

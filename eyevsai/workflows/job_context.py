@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyevsai.core.settings import Settings
-from eyevsai.registry.versions import PRUNED_FROM, check_not_reserved
+from eyevsai.registry.versions import check_not_reserved
 from eyevsai.store.backend import open_store, raising_on_denial
+from eyevsai.store.tags import PRUNED_FROM
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.run_metrics import PARTS
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from eyevsai.data.dataset import Dataset
 
 
-def open_store_and_reap(state_root: Path) -> str:
+def open_store_and_reap(state_dir: Path) -> str:
     """Open the tracking store, flush pending writes of finished runs on this host, and return its
     URI.
     """
     tracking_uri = open_store()
     with raising_on_denial(tracking_uri):
-        reap_stale_runs(tracking_uri, state_root)
+        reap_stale_runs(tracking_uri, state_dir)
     return tracking_uri
 
 

@@ -17,8 +17,9 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.models.learner import Learner
 from eyevsai.models.serialization import load, read_config
 from eyevsai.registry.versions import Version, find_version, model_id_of, version_of_run
+from eyevsai.store.tags import DATASET_DIGEST, EVALUATION_WEIGHTS
 from eyevsai.tracking.search import RunInfo, find_evaluations, find_run, read_json, read_text
-from eyevsai.workflows.evaluate.log_results import OWN_SPLIT, TEST_WEIGHTS
+from eyevsai.workflows.evaluate.log_results import OWN_SPLIT
 
 log = logging.getLogger("eyevsai")
 
@@ -129,7 +130,8 @@ class TrainedModel:
         own = (
             each
             for each in find_evaluations(self.tracking_uri, self.run_id)
-            if each.tags.get(TEST_WEIGHTS) == self.weights and each.tags.get(OWN_SPLIT) == "True"
+            if each.tags.get(EVALUATION_WEIGHTS) == self.weights
+            and each.tags.get(OWN_SPLIT) == "True"
         )
         return next(own, None)
 
@@ -166,7 +168,7 @@ class TrainedModel:
 
     def _fingerprint(self) -> str | None:
         if self.run is not None:
-            return self.run.tags.get("fingerprint")
+            return self.run.tags.get(DATASET_DIGEST)
         origin = read_origin(self.package)
         return origin.fingerprint if origin else None
 

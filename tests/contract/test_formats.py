@@ -80,7 +80,7 @@ class Leaving:
     """
 
     def __init__(self, pair: tuple[str, str], source: Path, cache: Path, folder: Path) -> None:
-        dataset = load_dataset(DataSettings(data=str(source), cache_root=str(cache)))
+        dataset = load_dataset(DataSettings(data=str(source), cache_dir=str(cache)))
         self.learner = build(*pair, tiny(*pair), dataset.classes, seed=0)
         self.learner.prepare(dataset.labels_of("train"))
         data: Data = dataset.open(self.learner.preprocessing)
@@ -117,10 +117,10 @@ class Leaving:
 def leaving(
     request: pytest.FixtureRequest,
     stripes: Path,
-    cache_root: Path,
+    cache_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Leaving:
-    return Leaving(request.param, stripes, cache_root, tmp_path_factory.mktemp("exports"))
+    return Leaving(request.param, stripes, cache_dir, tmp_path_factory.mktemp("exports"))
 
 
 @pytest.fixture(params=FORMATS)

@@ -29,9 +29,9 @@ TINY = {
     "precision": "float32",
     "width": 8,
     "weights": "none",
-    "freeze_base_epochs": 1,
+    "freeze_epochs": 1,
     "fine_tune_epochs": 2,
-    "frozen_views": 2,
+    "feature_views": 2,
 }
 
 
@@ -44,7 +44,7 @@ def tiny(family: str, variation: str) -> Settings:
 class Fitted:
     def __init__(self, family: str, variation: str, source: Path, cache: Path) -> None:
         self.family, self.variation = family, variation
-        dataset = load_dataset(DataSettings(data=str(source), cache_root=str(cache)))
+        dataset = load_dataset(DataSettings(data=str(source), cache_dir=str(cache)))
         self.learner = self.build(dataset.classes)
         self.learner.prepare(dataset.labels_of("train"))
         self.data: Data = dataset.open(self.learner.preprocessing)
@@ -76,8 +76,8 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module", params=PAIRS)
-def fitted(request: pytest.FixtureRequest, stripes: Path, cache_root: Path) -> Fitted:
-    return Fitted(*request.param, stripes, cache_root)
+def fitted(request: pytest.FixtureRequest, stripes: Path, cache_dir: Path) -> Fitted:
+    return Fitted(*request.param, stripes, cache_dir)
 
 
 def mixed_images() -> list[np.ndarray]:

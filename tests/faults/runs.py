@@ -242,7 +242,7 @@ def survives(
     if done.returncode != 0:
         raise AssertionError(done.stdout + done.stderr)
     assert [
-        place.client.get_run(other).data.tags["subject"]
+        place.client.get_run(other).data.tags["eyevsai.source_run_id"]
         for other in place.run_ids()
         if other != run_id
     ] == ([run_id] if place.by_mlflow else [])

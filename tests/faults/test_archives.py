@@ -169,7 +169,7 @@ def test_a_hostile_archive_leaves_nothing_and_a_retry_works(
     make, reason = HOSTILE[kind]
     publisher.files[PATH] = make()
     before = sorted(workplace.rglob("*"))
-    said = eyevsai("data", "get", "vegetables", "--mirror", publisher.url, code=1).stderr
+    said = eyevsai("data", "download", "vegetables", "--mirror", publisher.url, code=1).stderr
     assert any(word in said for word in reason.split("|")), said
     assert "It was deleted; run the same command again" in said
     assert "\x1b" not in said
@@ -186,7 +186,7 @@ def test_a_hostile_archive_leaves_nothing_and_a_retry_works(
     publisher.files[PATH] = zip_of(GOOD)
     assert (
         "8 images in 2 classes"
-        in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
+        in eyevsai("data", "download", "vegetables", "--mirror", publisher.url).stdout
     )
 
 
@@ -205,7 +205,7 @@ def test_a_bomb_takes_no_memory(kind: str, tmp_path: Path) -> None:
 
 def test_an_archive_of_ones_own_is_refused_and_kept(eyevsai: Eyevsai, workplace: Path) -> None:
     (workplace / "mine.zip").write_bytes(zip_with("../../evil.png", stat.S_IFREG))
-    done = eyevsai("data", "get", "vegetables", "--from-archive", "mine.zip", code=2)
+    done = eyevsai("data", "download", "vegetables", "--archive", "mine.zip", code=2)
     assert "mine.zip is not unpacked: '../../evil.png' leads out of the folder" in done.stderr
     assert (workplace / "mine.zip").exists()
     assert not (workplace / "data" / "vegetables").exists()
@@ -234,7 +234,7 @@ def test_a_wrong_checksum_is_refused_and_asked_for_again(
 ) -> None:
     publisher.files["/pets/images.tar.gz"] = tar_of({"images/Pug_1.jpg": png(0, 0)})
     for _ in range(2):  # the published MD5 is that of the real archive
-        said = eyevsai("data", "get", "pets", "--mirror", publisher.url, code=1).stderr
+        said = eyevsai("data", "download", "pets", "--mirror", publisher.url, code=1).stderr
         assert "is not what was published" in said
         assert "5c4f3ee8e5d25df40f4fd59a7f44e54c" in said
     assert [asked for asked in publisher.asked if asked[0].startswith("/pets")] == [
@@ -249,7 +249,7 @@ def test_an_interrupted_download_is_gone_on_with(
 ) -> None:
     publisher.files[PATH] = whole = zip_of(images_of({"set/bean": 20, "set/leek": 20}))
     publisher.hang_after = 100_000
-    child = fork_command(workplace, "data", "get", "vegetables", "--mirror", publisher.url)
+    child = fork_command(workplace, "data", "download", "vegetables", "--mirror", publisher.url)
     part = workplace / "data" / ".downloads" / "vegetables" / "archive.zip.unchecked.part"
     child.wait_until(lambda: part.exists() and part.stat().st_size >= 64_000)
     code = child.end(number)
@@ -265,7 +265,7 @@ def test_an_interrupted_download_is_gone_on_with(
     publisher.hang_after = None
     assert (
         "40 images in 2 classes"
-        in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
+        in eyevsai("data", "download", "vegetables", "--mirror", publisher.url).stdout
     )
     assert publisher.asked[-1] == (PATH, f"bytes={there}-")
     assert 0 < there < len(whole)
@@ -278,14 +278,14 @@ def test_an_interrupted_unpacking_leaves_no_half_dataset_and_needs_no_second_dow
     publisher.files[PATH] = zip_of(
         {f"{label}/{number}.png": image for label in "ab" for number in range(1500)}
     )
-    child = fork_command(workplace, "data", "get", "vegetables", "--mirror", publisher.url)
+    child = fork_command(workplace, "data", "download", "vegetables", "--mirror", publisher.url)
     child.wait_until(lambda: list(workplace.glob("data/.vegetables-*/*/*/*")))
     assert child.end(signal.SIGINT) == 130
     assert {path.name for path in (workplace / "data").iterdir()} == {".downloads"}
     size = len(publisher.files[PATH])
     assert (
         "3000 images in 2 classes"
-        in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
+        in eyevsai("data", "download", "vegetables", "--mirror", publisher.url).stdout
     )
     assert publisher.asked == [(PATH, None), (PATH, f"bytes={size}-")]
 
@@ -298,7 +298,7 @@ def test_a_part_of_what_is_no_longer_published_is_not_gone_on_with(
     part.write_bytes(b"x" * (len(publisher.files[PATH]) + 1))
     assert (
         "8 images in 2 classes"
-        in eyevsai("data", "get", "vegetables", "--mirror", publisher.url).stdout
+        in eyevsai("data", "download", "vegetables", "--mirror", publisher.url).stdout
     )
     assert [asked for _, asked in publisher.asked] == [
         f"bytes={len(publisher.files[PATH]) + 1}-",
@@ -308,11 +308,11 @@ def test_a_part_of_what_is_no_longer_published_is_not_gone_on_with(
 
 def test_two_at_once_do_not_meet(eyevsai: Eyevsai, workplace: Path, publisher: Publisher) -> None:
     publisher.hang_after = 1
-    child = fork_command(workplace, "data", "get", "vegetables", "--mirror", publisher.url)
+    child = fork_command(workplace, "data", "download", "vegetables", "--mirror", publisher.url)
     child.wait_until(lambda: publisher.asked)
     assert (
         "Another process is getting vegetables"
-        in eyevsai("data", "get", "vegetables", code=2).stderr
+        in eyevsai("data", "download", "vegetables", code=2).stderr
     )
     assert child.end(signal.SIGINT) == 130
 
@@ -323,6 +323,6 @@ def test_what_a_killed_process_left_is_swept_away(
     left = workplace / "data" / ".vegetables-half"
     left.mkdir(parents=True)
     (left / "000.png").write_bytes(b"half")
-    eyevsai("data", "get", "vegetables", "--mirror", publisher.url)
+    eyevsai("data", "download", "vegetables", "--mirror", publisher.url)
     assert not left.exists()
     assert {path.name for path in (workplace / "data").iterdir()} == {".downloads", "vegetables"}

@@ -123,7 +123,9 @@ def add(client: MlflowClient, package: Path, state: Path, status: str = "FINISHE
     """A training run as it leaves the store and this machine; a FINISHED one with a version, whose
     URI is returned.
     """
-    run_id = client.create_run("0", tags={"eyevsai": "1", "job": "train", **vars(NAME)}).info.run_id
+    run_id = client.create_run(
+        "0", tags={"eyevsai.schema": "2", "eyevsai.job": "train", **vars(NAME)}
+    ).info.run_id
     client.log_text(run_id, "a" * 1000, "config.json")
     folder = RunDir(state, run_id)
     folder.checkpoints.mkdir(parents=True)
@@ -155,9 +157,7 @@ def fill(uri: str, package: Path, state: Path, count: int = 5) -> None:
 
 def clean(state: Path, **settings: Any) -> None:
     cleanup(
-        CleanupSettings(
-            yes=True, state_root=str(state), cache_root=str(state / "cache"), **settings
-        ),
+        CleanupSettings(yes=True, state_dir=str(state), cache_dir=str(state / "cache"), **settings),
         lambda plan: True,
     )
 
@@ -415,7 +415,7 @@ def test_of_two_cleanups_at_once_one_is_refused(filled: Path) -> None:
 def test_an_alias_that_was_set_after_the_plan_is_seen(filled: Path) -> None:
     uri, workplace, state = os.environ["MLFLOW_TRACKING_URI"], filled, filled / "state"
     client = open_registry(uri)
-    settings = CleanupSettings(keep=1, yes=True, state_root=str(state))
+    settings = CleanupSettings(keep=1, yes=True, state_dir=str(state))
 
     def agree(plan: Any) -> bool:
         client.set_registered_model_alias(MODEL, "best", "3")
@@ -435,9 +435,9 @@ def test_a_job_that_uses_a_version_protects_it_or_is_refused(filled: Path) -> No
     uri, workplace, state = os.environ["MLFLOW_TRACKING_URI"], filled, filled / "state"
     client = open_registry(uri)
     job = client.create_run(
-        "0", tags={"job": "evaluate", "model_uri": f"models:/{MODEL}/3"}
+        "0", tags={"eyevsai.job": "evaluate", "model_uri": f"models:/{MODEL}/3"}
     ).info.run_id
-    done = cleanup(CleanupSettings(keep=1, yes=True, state_root=str(state)), lambda plan: True)
+    done = cleanup(CleanupSettings(keep=1, yes=True, state_dir=str(state)), lambda plan: True)
     assert versions_in(workplace) == [2, 3, 5]
     assert done.plan.kept[f"models:/{MODEL}/3"] == f"in use by run {job}, which is RUNNING"
     deletion.reserve(client, MODEL, [3])
@@ -466,14 +466,14 @@ def test_a_folder_that_cannot_be_erased_is_named_and_finished_later(filled: Path
     try:
         with pytest.raises(JobError, match=r"deleted in part.*(Read-only|busy)") as caught:
             cleanup(
-                CleanupSettings(keep=0, including_newest=True, yes=True, state_root=str(state)),
+                CleanupSettings(keep=0, including_newest=True, yes=True, state_dir=str(state)),
                 lambda plan: True,
             )
         assert f"models:/{MODEL}/{number}" in str(caught.value)
         assert "goes on" in str(caught.value)
     finally:
         subprocess.run(["umount", str(folder / "artifacts")], check=True)
-    cleanup(CleanupSettings(cache=True, yes=True, state_root=str(state)), lambda plan: True)
+    cleanup(CleanupSettings(cache=True, yes=True, state_dir=str(state)), lambda plan: True)
     assert not folder.exists()
     assert orphaned_bytes(workplace, state) == 0
 

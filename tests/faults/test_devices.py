@@ -156,7 +156,7 @@ def test_memory_that_is_short_on_one_rank_makes_all_compute_in_parts(place: Plac
     done = place.run("short:10", {"FAULT_RANK": "1"}, devices=2)
     assert done.returncode == 0, done.stderr
     (run_id,) = place.run_ids()
-    points = place.client.get_metric_history(run_id, "accumulation")
+    points = place.client.get_metric_history(run_id, "grad_accum_steps")
     assert [point.value for point in sorted(points, key=lambda point: point.step)] == [1, 2, 2, 2]
 
 

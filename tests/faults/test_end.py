@@ -67,7 +67,7 @@ def test_signal_saves_the_step_and_ends_the_run_killed(
     (run_id,) = place.run_ids()
     assert f"--resume {run_id}" in said
     run = place.client.get_run(run_id)
-    assert (run.info.status, run.data.tags["ended_by"]) == (
+    assert (run.info.status, run.data.tags["eyevsai.termination_reason"]) == (
         "KILLED",
         signal.Signals(numbers[0]).name,
     )
@@ -117,15 +117,15 @@ def test_stale_run_is_marked_failed_and_a_live_one_left_alone(place: Place) -> N
     client, gone = place.client, start_fork(int)
     assert join_forks([gone]) == [0]
     dead = describe_process() | {"pid": gone.pid}
-    tags = {"eyevsai": "1", "job": "train", "host": platform.node()}
+    tags = {"eyevsai.schema": "2", "eyevsai.job": "train", "eyevsai.host": platform.node()}
     live, stale = (
-        client.create_run("0", tags=tags | {"process": json.dumps(process)}).info.run_id
+        client.create_run("0", tags=tags | {"eyevsai.process": json.dumps(process)}).info.run_id
         for process in (describe_process(), dead)
     )
     done = place.invoke(epochs=1)
     assert f"Run {stale} was left RUNNING" in done.stderr
     assert client.get_run(stale).info.status == "FAILED"
-    assert "sweep" in client.get_run(stale).data.tags["ended_by"]
+    assert "sweep" in client.get_run(stale).data.tags["eyevsai.termination_reason"]
     assert client.get_run(live).info.status == "RUNNING"
     assert "is alive" in place.invoke(resume=live, code=2).stderr
 
@@ -176,7 +176,7 @@ def test_next_start_marks_a_killed_run_and_leaves_a_live_one(place: Place) -> No
     done = place.run(epochs=1)
     assert f"Run {dead_id} was left RUNNING" in done.stderr
     assert place.client.get_run(dead_id).info.status == "FAILED"
-    assert "sweep" in place.client.get_run(dead_id).data.tags["ended_by"]
+    assert "sweep" in place.client.get_run(dead_id).data.tags["eyevsai.termination_reason"]
     assert place.client.get_run(living_id).info.status == "RUNNING"
     refused = place.run(resume=living_id)
     assert refused.returncode == 2
@@ -187,7 +187,7 @@ def test_next_start_marks_a_killed_run_and_leaves_a_live_one(place: Place) -> No
 
 
 def owner(place: Place, run_id: str) -> int:
-    return int(json.loads(place.client.get_run(run_id).data.tags["process"])["pid"])
+    return int(json.loads(place.client.get_run(run_id).data.tags["eyevsai.process"])["pid"])
 
 
 @pytest.mark.requirement(5)
@@ -218,7 +218,7 @@ def test_stale_process_detection(
 
 def test_the_run_of_a_call_that_resumed_is_deleted_later(place: Place) -> None:
     client = place.client
-    run = client.create_run("0", tags={"job": "resume", "subject": "a"})
+    run = client.create_run("0", tags={"eyevsai.job": "resume", "eyevsai.source_run_id": "a"})
     client.set_terminated(run.info.run_id, "FINISHED")
     uri = f"sqlite:///{place.folder / 'mlflow.db'}"
     reap_stale_runs(uri, place.folder, {})
@@ -231,14 +231,17 @@ def test_the_run_of_a_call_that_resumed_is_deleted_later(place: Place) -> None:
 def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(place: Place) -> None:
     client = place.client
     for tags in (
-        {"ended_by": "SIGINT"},
-        {"ended_by": "sweep: its process died without a word"},
+        {"eyevsai.termination_reason": "SIGINT"},
+        {"eyevsai.termination_reason": "sweep: its process died without a word"},
         {},
     ):
-        run = client.create_run("0", tags={"host": platform.node(), **tags})
+        run = client.create_run("0", tags={"eyevsai.host": platform.node(), **tags})
         client.set_terminated(run.info.run_id, "FAILED", end_time=1_000)
     reap_stale_runs(f"sqlite:///{place.folder / 'mlflow.db'}", place.folder, {})
-    ends = {run.data.tags.get("ended_by", "")[:6]: run.info for run in client.search_runs(["0"])}
+    ends = {
+        run.data.tags.get("eyevsai.termination_reason", "")[:6]: run.info
+        for run in client.search_runs(["0"])
+    }
     assert {name: info.status for name, info in ends.items()} == {
         "SIGINT": "KILLED",
         "sweep:": "FAILED",

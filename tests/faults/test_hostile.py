@@ -155,8 +155,8 @@ HOSTILE: dict[Callable[[Path, Path], None], str] = {
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory, stripes: Path, cache_root: Path) -> Path:
-    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
+def package(tmp_path_factory: pytest.TempPathFactory, stripes: Path, cache_dir: Path) -> Path:
+    dataset = load_dataset(DataSettings(data=str(stripes), cache_dir=str(cache_dir)))
     settings = get_family("deep_v1").variations["standard"].settings(image_size=32, width=4)
     learner = build("deep_v1", "standard", settings, dataset.classes, seed=0)
     return write_model_dir(
@@ -180,7 +180,7 @@ def test_a_hostile_folder_is_refused_and_nothing_of_it_runs(
     with pytest.raises(UserError, match=HOSTILE[spoil]):
         load(folder)
     client = MlflowClient()
-    run = client.create_run("0", tags={"job": "train"})
+    run = client.create_run("0", tags={"eyevsai.job": "train"})
     client.log_dict(run.info.run_id, {"seed": 0}, "config.json")
     client.create_registered_model("evil")
     client.create_model_version("evil", str(folder), run.info.run_id)

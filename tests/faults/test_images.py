@@ -137,7 +137,7 @@ def test_every_path_sees_one_identical_picture(tmp_path: Path) -> None:
         np.testing.assert_array_equal(decode(path.read_bytes()), picture, err_msg=path.name)
     preprocessing = Preprocessing(32)
     dataset = load_dataset(
-        DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache"))
+        DataSettings(data=str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))
     )
     trained_on = dataset.open(preprocessing).pixels
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), ("a", "b"), 0)

@@ -185,7 +185,7 @@ def every_command() -> list[str]:
 GIVEN: dict[str, list[str]] = {
     "train": ["--data", "stripes", *SMALL],
     "tune": ["--data", "stripes", "--n-trials", "1", *SMALL],
-    "train-all": ["--data-root", "data", "--models", "deep_v1/standard", *SMALL],
+    "train-all": ["--data-dir", "data", "--models", "deep_v1/standard", *SMALL],
     "evaluate": ["--run", "RUN"],
     "export": ["--run", "RUN", "--parity-images", "3"],
     "compare": ["RUN", "RUN"],
@@ -194,7 +194,7 @@ GIVEN: dict[str, list[str]] = {
     "rollback": ["NAME"],
     "registry log": ["NAME"],
     "registry best": ["--dataset", "stripes"],
-    "registry settle": ["NAME"],
+    "registry reconcile": ["NAME"],
     "registry pin": ["NAME", "1"],
     "registry unpin": ["NAME", "1"],
     "registry import": ["none.json"],
@@ -204,8 +204,8 @@ GIVEN: dict[str, list[str]] = {
     "ui": ["--no-browser", "--port", "TAKEN"],
 }
 # where a person says files go
-PATHS = {"--data-root", "--cache-root", "--state-root", "--output", "--page"}
-COMMANDS = {"data": "data get"}  # where the command is not called like its entry point
+PATHS = {"--data-dir", "--cache-dir", "--state-dir", "--output", "--page"}
+COMMANDS = {"data": "data download"}  # where the command is not called like its entry point
 # many flags of train, or many jobs that are done
 LONG = {"train-all", "tune", "describe", "evaluate", "export"}
 
@@ -326,7 +326,7 @@ def check_free_texts(run: Eyevsai, folder: Path) -> None:
     version's run.
     """
     data = write_images(folder / "data" / FOLDER, {"across": 12, "down": 12, "wide": 12})
-    places = {name: f"{FOLDER}-{name}" for name in ("state_root", "cache_root")}
+    places = {name: f"{FOLDER}-{name}" for name in ("state_dir", "cache_dir")}
     given = (
         {"data": data, "run_name": ALL}
         | places
@@ -365,7 +365,7 @@ def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:
     )
     for text, spelled in {
         "--run-name --flip": "--run-name --flip",
-        "--flip --run-name --resume-anyway": "--flip true --run-name --resume-anyway",
+        "--flip --run-name --resume-force": "--flip true --run-name --resume-force",
         "--no-flip": "--flip false",
         "--flip maybe": "--flip maybe",
         "--flip": "--flip true",

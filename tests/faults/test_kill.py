@@ -66,7 +66,7 @@ TRANSFER = {
     "epochs": None,
     "weights": "none",
     "dense_units": 16,
-    "frozen_views": 2,
+    "feature_views": 2,
 }
 OTHERS = {
     "deep_v2": {
@@ -81,13 +81,13 @@ OTHERS = {
     },
     "transfer, frozen": {
         **TRANSFER,
-        "freeze_base_epochs": 2,
+        "freeze_epochs": 2,
         "fine_tune_epochs": 1,
         "ema_decay": 0.9,
     },
     "transfer, unfrozen": {
         **TRANSFER,
-        "freeze_base_epochs": 1,
+        "freeze_epochs": 1,
         "fine_tune_epochs": 2,
         "unfreeze_stages": 2,
     },
@@ -132,11 +132,11 @@ def test_deleted_feature_cache_is_computed_again_on_resume(
         make_place(tmp_path / name, template_store, stripes) for name in ("whole", "place")
     )
     caches = [tmp_path / "cache of whole", tmp_path / "cache of place"]
-    assert whole.run(**settings, cache_root=caches[0]).returncode == 0
-    was_killed(place.run(f"kill:{STEPS + 3}", **settings, cache_root=caches[1]))
+    assert whole.run(**settings, cache_dir=caches[0]).returncode == 0
+    was_killed(place.run(f"kill:{STEPS + 3}", **settings, cache_dir=caches[1]))
     shutil.rmtree(caches[1] / "features")
     (run_id,) = place.run_ids()
-    assert place.run(resume=run_id, cache_root=caches[1]).returncode == 0
+    assert place.run(resume=run_id, cache_dir=caches[1]).returncode == 0
     assert place.outcome(run_id).equals(whole.outcome(whole.run_ids()[0]))
 
 

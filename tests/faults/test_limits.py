@@ -45,7 +45,8 @@ try:
 except Exception as error:
     print(json.dumps({"error": type(error).__name__, "text": str(error)}))
 else:
-    print(json.dumps({"accumulation": rows[0]["accumulation"], "loss": rows[0]["train/loss"]}))
+    first = rows[0]
+    print(json.dumps({"grad_accum_steps": first["grad_accum_steps"], "loss": first["train/loss"]}))
 """
 
 
@@ -71,7 +72,7 @@ def fit_within(spare_mib: int, stripes: Path, image_size: int = 128) -> dict:
 @pytest.mark.slow
 @pytest.mark.requirement(16)
 def test_batch_is_whole_where_memory_suffices(stripes: Path) -> None:
-    assert fit_within(8192, stripes)["accumulation"] == 1
+    assert fit_within(8192, stripes)["grad_accum_steps"] == 1
 
 
 @pytest.mark.requirement(16)
@@ -80,7 +81,7 @@ def test_batch_is_whole_where_memory_suffices(stripes: Path) -> None:
 )
 def test_batch_that_does_not_fit_is_computed_in_parts(stripes: Path, spare_mib: int) -> None:
     halved = fit_within(spare_mib, stripes)
-    assert halved["accumulation"] in (2, 4, 8, 16), halved
+    assert halved["grad_accum_steps"] in (2, 4, 8, 16), halved
 
 
 @pytest.mark.requirement(16)

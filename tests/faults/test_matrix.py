@@ -49,7 +49,7 @@ def data(tmp_path: Path, stripes: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def runs(job: str, status: str = "FINISHED") -> list[Run]:
     return MlflowClient().search_runs(
-        ["0"], f"tags.job = '{job}' and attributes.status = '{status}'"
+        ["0"], f"tags.`eyevsai.job` = '{job}' and attributes.status = '{status}'"
     )
 
 
@@ -117,7 +117,7 @@ def test_interrupted_job_of_train_all_is_resumed(
         eyevsai(*command, code=143)
     (interrupted,), (_,) = runs("train", "KILLED"), runs("train_all", "KILLED")
     eyevsai(*command)
-    (trained,) = MlflowClient().search_runs(["0"], "tags.job = 'train'")
+    (trained,) = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'train'")
     assert (trained.info.run_id, trained.info.status) == (interrupted.info.run_id, "FINISHED")
     (parent,) = runs("train_all")
     assert trained.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -152,6 +152,8 @@ def test_interrupted_train_all_ends_its_jobs_and_resumes(
         time.sleep(0.2)
     eyevsai_process(*command)
     (trained,) = runs("train")
-    assert len(MlflowClient().search_runs(["0"], "tags.job = 'train'")) == 1  # it was gone on with
+    assert (
+        len(MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'train'")) == 1
+    )  # it was gone on with
     (parent,) = runs("train_all")
     assert trained.data.tags["mlflow.parentRunId"] == parent.info.run_id

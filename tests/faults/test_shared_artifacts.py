@@ -102,7 +102,7 @@ class SharedArtifacts(RuleBasedStateMachine):
             self._make_postgres()
         self._make_file_store()
         client = self.use(A)
-        run = client.create_run("0", tags={"eyevsai": "1", "job": "train"})
+        run = client.create_run("0", tags={"eyevsai.schema": "2", "eyevsai.job": "train"})
         mark_run(client, run.info.run_id)
         client.log_text(run.info.run_id, "of a run that is in progress", "file.txt")
         self._keep(Path(run.info.artifact_uri.removeprefix("file://")))
@@ -159,7 +159,7 @@ class SharedArtifacts(RuleBasedStateMachine):
 
     def start(self, store: str) -> AbstractContextManager[Run]:
         self.use(store)
-        tags = {"job": "train", **vars(NAME)}
+        tags = {"eyevsai.job": "train", **vars(NAME)}
         return start_run(self.uris[store], "a run", tags, self.state)
 
     @rule(store=OWNERS, place=st.integers(0, 9))
@@ -179,7 +179,7 @@ class SharedArtifacts(RuleBasedStateMachine):
                         version=version.number,
                         force=True,
                         reason="a test",
-                        state_root=str(self.state),
+                        state_dir=str(self.state),
                     )
                 )
 
@@ -211,7 +211,7 @@ class SharedArtifacts(RuleBasedStateMachine):
     @rule(store=STORES, chosen=CLEANUPS)
     def clean(self, store: str, chosen: dict[str, Any]) -> None:
         self.use(store)
-        places = {"state_root": str(self.state), "cache_root": str(self.root / "cache")}
+        places = {"state_dir": str(self.state), "cache_dir": str(self.root / "cache")}
         cleanup(CleanupSettings(yes=True, **places, **chosen), lambda plan: True)
 
     @rule()

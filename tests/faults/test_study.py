@@ -36,7 +36,7 @@ def open_study(folder: Path, url: str | None, count: int) -> Study:
     study = Study(
         "row14",
         StudyStorage(url, folder / "row14.journal"),
-        TuneSettings(n_trials=count, jobs=TUNERS),
+        TuneSettings(n_trials=count, parallel_jobs=TUNERS),
         SPACE,
         1,
     )

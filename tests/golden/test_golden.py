@@ -31,7 +31,7 @@ NETWORKS = [pair for pair in ALL if pair[0] not in ("shallow", "transfer")]
 TRAINED = [("deep_v1", "standard")]
 
 
-def tiny_losses(family: str, variation: str, cache_root: Path) -> list[list[float]]:
+def tiny_losses(family: str, variation: str, cache_dir: Path) -> list[list[float]]:
     """Train and valid loss per epoch on digits: float32, one thread, seed 0."""
     declared = get_family(family).variations[variation].settings
     settings = declared(
@@ -46,7 +46,7 @@ def tiny_losses(family: str, variation: str, cache_root: Path) -> list[list[floa
         lr=1e-3,  # Adam divides by tiny gradients, and so makes much of how a CPU rounds
     )
     torch.set_num_threads(1)
-    dataset = load_dataset(DataSettings(cache_root=str(cache_root)))
+    dataset = load_dataset(DataSettings(cache_dir=str(cache_dir)))
     learner = build(family, variation, settings, dataset.classes, seed=0)
     data = dataset.open(learner.preprocessing)
     losses: list[list[float]] = []
@@ -58,14 +58,14 @@ def tiny_losses(family: str, variation: str, cache_root: Path) -> list[list[floa
     return losses
 
 
-def untrained_loss(family: str, variation: str, cache_root: Path) -> float:
+def untrained_loss(family: str, variation: str, cache_dir: Path) -> float:
     """Mean negative log likelihood of digits' valid split by a network as it is built from seed
     0.
     """
     settings = (
         get_family(family).variations[variation].settings(image_size=32, width=8, device="cpu")
     )
-    dataset = load_dataset(DataSettings(cache_root=str(cache_root)))
+    dataset = load_dataset(DataSettings(cache_dir=str(cache_dir)))
     learner = build(family, variation, settings, dataset.classes, seed=0)
     valid = dataset.open(learner.preprocessing).valid
     own = learner.predict_proba(valid.arrays())[range(len(valid)), valid.labels.numpy()]
@@ -73,10 +73,10 @@ def untrained_loss(family: str, variation: str, cache_root: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def decoded(cache_root: Path) -> Path:
+def decoded(cache_dir: Path) -> Path:
     """The cache, with the digits in it."""
-    load_dataset(DataSettings(cache_root=str(cache_root))).open(Preprocessing(32))
-    return cache_root
+    load_dataset(DataSettings(cache_dir=str(cache_dir))).open(Preprocessing(32))
+    return cache_dir
 
 
 @pytest.mark.parametrize(("family", "variation"), NETWORKS)

@@ -136,7 +136,7 @@ def test_an_interrupted_job_leaves_a_program_as_it_was(
         train(data=stripes, **SMALL | {"epochs": 2})
     assert {number: signal.getsignal(number) for number in handlers} == handlers
     (run,) = mlflow.MlflowClient().search_runs(["0"])
-    assert (run.info.status, run.data.tags["ended_by"]) == ("KILLED", "SIGINT")
+    assert (run.info.status, run.data.tags["eyevsai.termination_reason"]) == ("KILLED", "SIGINT")
     assert not mlflow.MlflowClient().search_registered_models()
     done = train(data=stripes, resume="auto", **SMALL | {"epochs": 2})
     assert done.run_id == run.info.run_id
@@ -190,7 +190,7 @@ MISTAKES = {
         {},
         {"run": "0" * 32},
         {"model_uri": "models:/none/1"},
-        {"run": "a", "map": "none.toml"},
+        {"run": "a", "class_map": "none.toml"},
     ],
     "export": [{"format": "onyx"}, {"run": "0" * 32}, {"package": "../game"}, {"package": "game"}],
 }

@@ -32,14 +32,14 @@ def test_a_study_shows_its_trials_under_it(
     )
     eyevsai("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1")
     parent = next(
-        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "tune"
+        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["eyevsai.job"] == "tune"
     )
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
         screenshots.open_study(page, address, "tune stripes-shallow-rf_hog_lbp")
         assert page.get_by_text("trial 1 stripes-shallow-rf_hog_lbp").count()
         screenshots.open_picture(page, address, parent.info.run_id, "optimization_history.png")
         columns = screenshots.open_best(page, address)
-        assert {"best/accuracy", "dataset", "model", "variation"} <= set(columns)
+        assert {"valid/best_accuracy", "dataset", "model", "variation"} <= set(columns)
         assert page.get_by_text("Image classifiers by eyevsai").count()
         assert page.locator(".ag-row").get_by_text("tune stripes-shallow-rf_hog_lbp").count()
         assert not page.locator(".ag-row").get_by_text("trial").count()  # they lie under it
@@ -80,7 +80,7 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
     eyevsai("promote", name, "--version", "1", "--force", "--reason", "the first")
     with screenshots.mlflow_ui(workplace) as address, screenshots.browser_page() as page:
         # as the list does
-        runs = sorted((wide, narrow), key=lambda run: -run.data.metrics["best/accuracy"])
+        runs = sorted((wide, narrow), key=lambda run: -run.data.metrics["valid/best_accuracy"])
         rows = screenshots.compare_runs(page, address, [run.info.run_name for run in runs])
         assert ["Run ID:", *(run.info.run_id for run in runs)] in rows
         assert ["Run Name:", *(run.info.run_name for run in runs)] in rows
@@ -89,8 +89,8 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
             *({"narrow": "8", "wide": "16"}[run.info.run_name] for run in runs),
         ] in rows
         assert [
-            "best/accuracy",
-            *(f"{run.data.metrics['best/accuracy']:.3g}" for run in runs),
+            "valid/best_accuracy",
+            *(f"{run.data.metrics['valid/best_accuracy']:.3g}" for run in runs),
         ] in rows
         assert "epochs" not in {label for label, *_ in rows}  # of which both had two
 
@@ -100,7 +100,7 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
         for row, number, run in zip(versions(), (2, 1), (wide, narrow), strict=True):
             assert row.startswith(f"Version {number}\n")
             assert f"run_id\n: {run.info.run_id}" in row
-            assert f"accuracy\n: {run.data.metrics['best/accuracy']:.4f}" in row
+            assert f"accuracy\n: {run.data.metrics['valid/best_accuracy']:.4f}" in row
         assert ["@\xa0production" in row for row in versions()] == [False, True]
         screenshots.give_alias(page, address, name, 2, "production")
         assert ["@\xa0production" in row for row in versions()] == [True, False]
@@ -112,7 +112,7 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
             "alias production is 2, stage Production 1; the alias was set by hand"
             in status["disagreements"][0]
         )
-        eyevsai("registry", "settle", name)
+        eyevsai("registry", "reconcile", name)
         eyevsai("registry", "status", name)  # nothing disagrees any more
         log = json.loads(eyevsai("registry", "log", name, "--json").stdout)
         changes = [(each["action"], each["before"], each["after"]) for each in log]
@@ -133,9 +133,9 @@ def test_a_run_shows_its_curves_pictures_and_tables(
         screenshots.open_curves(page, address, run.info.run_id)
         assert page.get_by_text("digits-deep_v1-standard").count()
         assert page.locator("svg.main-svg .scatterlayer .trace").count() >= 4
-        for name in ("curves.png", "confusion_matrix.png", "worst_errors.png"):
+        for name in ("curves.png", "confusion_matrix.png", "top_losses.png"):
             screenshots.open_picture(page, address, run.info.run_id, name)
-            assert page.get_by_text(f"pictures/{name}").count()
+            assert page.get_by_text(f"plots/{name}").count()
         screenshots.open_table(page, address, run.info.run_id, "test_classes.json")
         # class, precision, recall, f1 and support of ten digits
         assert page.get_by_role("cell").count() == 5 * 10

@@ -107,7 +107,7 @@ def test_a_study_and_a_matrix_are_refused_before_time_is_spent(
     for command in (
         (
             "train-all",
-            "--data-root",
+            "--data-dir",
             str(other.parent),
             "--datasets",
             "stripes",
@@ -169,10 +169,10 @@ def test_other_classes_reach_production_by_consent_only(
     assert f"eyevsai promote {NAME} --version 2 --to production --class-change true" in said
     # the number is consent enough
     assert "differ" not in eyevsai("predict", f"models:/{NAME}/2", image).stderr
-    eyevsai("registry", "settle", NAME)
+    eyevsai("registry", "reconcile", NAME)
     assert "whose classes differ" in eyevsai("predict", production, image).stderr
     client.set_registered_model_alias(NAME, "production", "1")
-    eyevsai("registry", "settle", NAME)
+    eyevsai("registry", "reconcile", NAME)
 
     for flags in ((), ("--force", "--reason", "a demonstration")):
         refused = eyevsai("promote", NAME, "--version", "2", *flags, code=1).stderr

@@ -108,7 +108,7 @@ def test_entry_point_cleans_up(entry_point: Eyevsai, eyevsai: Eyevsai, workplace
     assert "deleted 1 of 1 items" in said
     assert numbers() == [2]
     package.load(f"models:/{NAME}/2").predict(draw_image(0, 0))
-    calls = MlflowClient().search_runs(["0"], "tags.job = 'cleanup'")
+    calls = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'cleanup'")
     assert [call.info.status for call in calls] == ["FINISHED"] * 2
     (entry,) = json.loads(eyevsai("registry", "log", NAME, "--json").stdout)
     assert (entry["action"], entry["versions"], entry["status"]) == ("cleanup", "1", "FINISHED")
@@ -116,7 +116,7 @@ def test_entry_point_cleans_up(entry_point: Eyevsai, eyevsai: Eyevsai, workplace
 
 def test_a_dry_run_lists_exactly_what_a_run_deletes(eyevsai: Eyevsai, workplace: Path) -> None:
     client = MlflowClient()
-    for run in client.search_runs(["0"], "tags.job = 'tune'"):
+    for run in client.search_runs(["0"], "tags.`eyevsai.job` = 'tune'"):
         client.set_terminated(run.info.run_id, "FINISHED", run.info.end_time - OLD_MS)
     (mark,) = {json.loads(path.read_text())["store"] for path in (workplace / "mlruns").rglob(MARK)}
     for name in ("e" * 32, "f" * 32):

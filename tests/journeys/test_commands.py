@@ -21,7 +21,7 @@ LARGE = ("vgg16", "resnet101", "densenet121", "efficientnet_b1")
 def test_list_describes_models_and_datasets(eyevsai: Eyevsai, tmp_path: Path) -> None:
     write_images(tmp_path / "root" / "beans", {"a": 3, "b": 3})
     write_images(tmp_path / "root" / "beans_of_all_the_world", {"a": 3, "b": 3})
-    root = ("--data-root", str(tmp_path / "root"))
+    root = ("--data-dir", str(tmp_path / "root"))
     lines = eyevsai("list", *root).stdout.splitlines()
     # none touches what is said of it
     names = {line.split()[0] for line in lines if line.startswith("  ")}
@@ -37,7 +37,7 @@ def test_list_describes_models_and_datasets(eyevsai: Eyevsai, tmp_path: Path) ->
 
 
 def test_doctor_has_nothing_to_mend(eyevsai: Eyevsai) -> None:
-    assert "MEND" not in eyevsai("doctor").stdout
+    assert "FAIL" not in eyevsai("doctor").stdout
 
 
 def test_doctor_says_what_to_mend(eyevsai: Eyevsai, workplace: Path) -> None:
@@ -118,7 +118,7 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
         ),
         ("data check --dataset digits --page ''", "--page is empty."),
         (
-            "data get pets --dataset vegetables",
+            "data download pets --dataset vegetables",
             "'pets' and --dataset 'vegetables' contradict each other",
         ),
         ("promote a --name b", "'a' and --name 'b' contradict each other: leave one out."),

@@ -56,10 +56,10 @@ def test_data_cache_is_cleared(eyevsai: Eyevsai, workplace: Path) -> None:
         "--threads",
         "1",
     )
-    eyevsai("train", "--data", str(folder), *tiny, "--cache-root", "cache")
-    assert "0.0 MB" not in eyevsai("data", "cache", "--cache_root", "cache").stdout
-    assert "freed" in eyevsai("data", "cache", "--clear", "--cache-root", "cache").stdout
-    assert "0.0 MB" in eyevsai("data", "cache", "--cache-root", "cache").stdout
+    eyevsai("train", "--data", str(folder), *tiny, "--cache-dir", "cache")
+    assert "0.0 MB" not in eyevsai("data", "cache", "--cache_dir", "cache").stdout
+    assert "freed" in eyevsai("data", "cache", "--clear", "--cache-dir", "cache").stdout
+    assert "0.0 MB" in eyevsai("data", "cache", "--cache-dir", "cache").stdout
 
 
 def test_a_folder_without_images_is_refused(eyevsai: Eyevsai, workplace: Path) -> None:
@@ -108,7 +108,7 @@ def test_swapped_class_folders_of_equal_files_are_seen(
             path = folder / label / f"{number}.bmp"
             Image.fromarray(draw_image(number + 100 * (label == "dog"), 0, 40)).save(path)
             os.utime(path, (1e9, 1e9))
-    cache = ("--cache-root", str(workplace / "cache"))
+    cache = ("--cache-dir", str(workplace / "cache"))
     eyevsai("train", "--data", str(folder), *TINY, *cache)
     before = split_of(1)
     (folder / "cat").rename(folder / "other")
@@ -137,7 +137,7 @@ def test_a_file_that_changes_unseen_is_looked_at_again(eyevsai: Eyevsai, workpla
     from eyevsai.data import image_checks
 
     folder = write_images(workplace / "set", {"a": 10, "b": 10})
-    cache = ("--cache-root", str(workplace / "cache"))
+    cache = ("--cache-dir", str(workplace / "cache"))
     eyevsai("data", "check", str(folder), *cache)
     changed = folder / "a" / "000.png"
     Image.fromarray(draw_image(999, 3)).save(changed)

@@ -23,14 +23,14 @@ TRANSFER = {
     "epochs": None,
     "weights": "none",
     "dense_units": 16,
-    "frozen_views": 2,
-    "freeze_base_epochs": 1,
+    "feature_views": 2,
+    "freeze_epochs": 1,
     "fine_tune_epochs": 2,
     "unfreeze_stages": 2,
 }
 CASES: dict[str, dict[str, Any]] = {
     "deep_v1/standard": {"mixup": 0.2, "ema_decay": 0.9},
-    "deep_v1/residual": {"variation": "residual", "policy": "trivial", "class_weights": True},
+    "deep_v1/residual": {"variation": "residual", "auto_augment": "trivial", "class_weights": True},
     "deep_v2/resnet": {
         "model": "deep_v2",
         "variation": "resnet",
@@ -51,7 +51,7 @@ def test_two_devices_give_the_weights_of_one(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the process of rank 1
     states = []
-    for number, given in enumerate(({"devices": 2}, {"accumulation": 2})):
+    for number, given in enumerate(({"devices": 2}, {"grad_accum_steps": 2})):
         place = make_place(
             tmp_path / str(number), template_store, stripes, by_mlflow=case == "deep_v1/residual"
         )
@@ -82,7 +82,10 @@ def test_two_devices_give_the_weights_of_one(
         (["train", "--devices", "0"], "--devices 0 is not allowed"),
         (["train", "--model", "shallow", "--devices", "2"], "--devices is a setting of"),
         (["train", "--devices", "64"], "--devices 64 share batches of --batch-size 64"),
-        (["tune", "--devices", "2"], "each has one device: several run at once with --jobs"),
+        (
+            ["tune", "--devices", "2"],
+            "each has one device: several run at once with --parallel-jobs",
+        ),
     ],
 )
 def test_devices_that_cannot_be_are_refused(

@@ -60,7 +60,9 @@ def train(eyevsai: Eyevsai, data: Path, *flags: str) -> str:
 
 
 def runs_of(job: str) -> list[Run]:
-    return [run for run in MlflowClient().search_runs(["0"]) if run.data.tags.get("job") == job]
+    return [
+        run for run in MlflowClient().search_runs(["0"]) if run.data.tags.get("eyevsai.job") == job
+    ]
 
 
 def artifacts(run_id: str, folder: str | None = None) -> set[str]:
@@ -77,14 +79,14 @@ def test_entry_point_evaluates_on_the_test_split(
     said = entry_point("evaluate", "-P", f"run={run_id}").stdout
     assert f"run {run_id} has test_report.html" in said
     run, (call,) = MlflowClient().get_run(run_id), runs_of("evaluate")
-    assert (run.info.status, call.info.status, call.data.tags["subject"]) == (
+    assert (run.info.status, call.info.status, call.data.tags["eyevsai.source_run_id"]) == (
         "FINISHED",
         "FINISHED",
         run_id,
     )
     assert not any(name.startswith("test/") for name in call.data.metrics)
 
-    dataset = load_dataset(DataSettings(data=str(images), cache_root=run.data.params["cache_root"]))
+    dataset = load_dataset(DataSettings(data=str(images), cache_dir=run.data.params["cache_dir"]))
     items = [
         item
         for item, split in zip(dataset.samples, dataset.split_names, strict=True)
@@ -108,7 +110,7 @@ def test_entry_point_evaluates_on_the_test_split(
         log_loss(truth, rows, labels=list(model.classes)), abs=1e-5
     )
     assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
-    assert run.data.metrics["calibration/loss"] <= run.data.metrics["best/loss"]
+    assert run.data.metrics["calibration/loss"] <= run.data.metrics["valid/best_loss"]
     for name in (
         "top5_accuracy",
         "brier",
@@ -135,10 +137,10 @@ def test_entry_point_evaluates_on_the_test_split(
         "reliability",
         "coverage",
         "corruptions",
-        "worst_errors",
+        "top_losses",
         "grad_cam",
     )
-    assert {f"pictures/test_{name}.png" for name in pictures} <= artifacts(run_id, "pictures")
+    assert {f"plots/test_{name}.png" for name in pictures} <= artifacts(run_id, "plots")
     page = read(run_id, "test_report.html")
     assert page.count("data:image/png;base64,") == len(pictures)
     text = re.sub(r"data:image/png;base64,[^\"]*", "", page)
@@ -176,13 +178,16 @@ def test_a_version_is_judged_by_other_images_and_answers_only_when_it_is_sure(
         in eyevsai("evaluate", "--model-uri", uri, "--data", str(others), code=2).stderr
     )
     done = eyevsai(
-        "evaluate", "--model-uri", uri, "--data", str(others), "--map", str(mapped), "--json"
+        "evaluate", "--model-uri", uri, "--data", str(others), "--class-map", str(mapped), "--json"
     )
     found = json.loads(done.stdout)
     assert (found["images"], found["dataset"]) == (12, "others")
     assert "No image shows wide" in done.stderr
     other = client.get_run(found["run_id"])
-    assert (other.data.tags["job"], other.data.tags["subject"]) == ("evaluate", run_id)
+    assert (other.data.tags["eyevsai.job"], other.data.tags["eyevsai.source_run_id"]) == (
+        "evaluate",
+        run_id,
+    )
     assert other.data.metrics["test/accuracy"] == found["figures"]["accuracy"]
     known = eyevsai(
         "evaluate", "--run", run_id, "--data", str(images), "--corruption-images", "0"
@@ -193,9 +198,9 @@ def test_a_version_is_judged_by_other_images_and_answers_only_when_it_is_sure(
 def test_a_shallow_model_says_what_it_leans_on(eyevsai: Eyevsai, workplace: Path) -> None:
     run_id = run_of(TRAINED["shallow"])
     eyevsai("evaluate", "--run", run_id, "--corruption-images", "8")
-    names = artifacts(run_id, "pictures")
-    assert "pictures/test_importance.png" in names
-    assert "pictures/test_grad_cam.png" not in names
+    names = artifacts(run_id, "plots")
+    assert "plots/test_importance.png" in names
+    assert "plots/test_grad_cam.png" not in names
     assert {"test/importance_hog", "test/importance_color"} <= MlflowClient().get_run(
         run_id
     ).data.metrics.keys()

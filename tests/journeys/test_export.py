@@ -77,7 +77,9 @@ def trained(workplace: Path) -> str:
 
 
 def runs_of(job: str) -> list[Run]:
-    return [run for run in MlflowClient().search_runs(["0"]) if run.data.tags.get("job") == job]
+    return [
+        run for run in MlflowClient().search_runs(["0"]) if run.data.tags.get("eyevsai.job") == job
+    ]
 
 
 def artifacts(run_id: str, folder: str) -> set[str]:
@@ -98,7 +100,11 @@ def test_exported_version_is_served_by_its_onnx_file(
         "export", "-P", f"model_uri={VERSION}", "-P", formats, "-P", f"output={workplace / 'out'}"
     )
     (call,) = runs_of("export")
-    assert (call.info.status, call.data.tags["subject"], call.data.tags["model_uri"]) == (
+    assert (
+        call.info.status,
+        call.data.tags["eyevsai.source_run_id"],
+        call.data.tags["model_uri"],
+    ) == (
         "FINISHED",
         trained,
         VERSION,
@@ -229,9 +235,7 @@ def test_predict_takes_names_from_standard_input(
         done = eyevsai("predict", VERSION, "-", code=None)
         return done.returncode, done.stdout, done.stderr
 
-    said = predict_from_input(
-        f"{folder}\r\n\r\n~/some pictures/one.png\r\n{folder}/none.png".encode()
-    )
+    said = predict_from_input(f"{folder}\r\n\r\n~/some plots/one.png\r\n{folder}/none.png".encode())
     assert said[0] == 1, said[2]
     assert [line.split("\t")[0] for line in said[1].splitlines()] == [
         f"{folder}/näme\\twith\\x1b[31m tab.png",
@@ -421,14 +425,14 @@ def test_a_pruned_version_is_smaller_and_leaves(eyevsai: Eyevsai, trained: str) 
     done = eyevsai("export", "--run", trained, "--prune", "0.5", "--prune-epochs", "2")
     assert f"models:/{MODEL}/2 is {VERSION} pruned" in done.stderr
     version = MlflowClient().get_model_version(MODEL, "2")
-    assert version.tags["pruned_from"] == VERSION
+    assert version.tags["eyevsai.pruned_from"] == VERSION
     assert float(version.tags["prune.parameters_after"]) < 0.6 * float(
         version.tags["prune.parameters_before"]
     )
     assert version.tags["export.onnx"] == "passed"
     pruned = MlflowClient().get_run(version.run_id or "")
     assert pruned.info.status == "FINISHED"
-    assert pruned.data.tags["job"] == "train"
+    assert pruned.data.tags["eyevsai.job"] == "train"
     assert len(MlflowClient().get_metric_history(pruned.info.run_id, "valid/accuracy")) == 2
     for name in ("accuracy", "parameters", "mflops", "size_bytes", "images_per_s"):
         assert {f"prune/{name}_before", f"prune/{name}_after"} <= pruned.data.metrics.keys()
@@ -452,8 +456,8 @@ def test_the_best_of_each_dataset_are_packaged(
     )
     client, shallow = MlflowClient(), "models:/stripes-shallow-svm_hog_lbp/1"
     worse = client.get_model_version("stripes-shallow-svm_hog_lbp", "1").run_id or ""
-    client.log_metric(trained, "best/accuracy", 0.5)
-    client.log_metric(worse, "best/accuracy", 0.4)
+    client.log_metric(trained, "valid/best_accuracy", 0.5)
+    client.log_metric(worse, "valid/best_accuracy", 0.4)
     mlflow_run(
         "export", "-P", "package=game", "-P", "format=onnx", "-P", f"output={workplace / 'out'}"
     )
@@ -479,9 +483,9 @@ def test_the_best_of_each_dataset_are_packaged(
     models = json.loads((workplace / "other" / "deployment_info.json").read_text())["models"]
     assert [
         (model["model_uri"], model["metric"]) for model in models if model["dataset"] == "stripes"
-    ] == [(shallow, "test/accuracy"), (VERSION, "best/accuracy")]
+    ] == [(shallow, "test/accuracy"), (VERSION, "valid/best_accuracy")]
     assert not [each for each in workplace.iterdir() if each.name.startswith(".other")]
-    client.set_tag(worse, "fingerprint", "of images that are gone")
+    client.set_tag(worse, "eyevsai.dataset_digest", "of images that are gone")
     done = eyevsai("export", "--package", "third")
     assert "Left out: The images of stripes are not those" in done.stderr
     models = json.loads((workplace / "third" / "deployment_info.json").read_text())["models"]

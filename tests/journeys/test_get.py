@@ -1,4 +1,4 @@
-"""`eyevsai data get`: published datasets, from archives that are served here."""
+"""`eyevsai data download`: published datasets, from archives that are served here."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_pets_are_class_folders_named_after_their_files(
     eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
     publisher.cut_after = [3000]
-    done = eyevsai("data", "get", "pets")
+    done = eyevsai("data", "download", "pets")
     assert "pets: 20 images in 2 classes at " in done.stdout
     assert "has 2 classes, where its publisher names 37" in done.stderr
     assert "left out, being no images: 2 files" in done.stderr
@@ -114,18 +114,18 @@ def test_pets_are_class_folders_named_after_their_files(
     stats = json.loads(eyevsai("data", "stats", "--dataset", "pets", "--json").stdout)
     assert stats["classes"] == record["classes"]
 
-    again = eyevsai("data", "get", "pets").stdout
+    again = eyevsai("data", "download", "pets").stdout
     assert "pets: there already: 20 images in 2 classes" in again
     assert len(publisher.asked) == 2
     next((workplace / "data" / "pets" / "Abyssinian").iterdir()).unlink()
-    assert "20 images were, 19 are there. --force" in eyevsai("data", "get", "pets").stderr
-    assert "pets: 20 images" in eyevsai("data", "get", "--force", "pets").stdout
+    assert "20 images were, 19 are there. --force" in eyevsai("data", "download", "pets").stderr
+    assert "pets: 20 images" in eyevsai("data", "download", "--force", "pets").stdout
 
 
 def test_pets_by_their_official_split(
     eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
-    said = eyevsai("data", "get", "--dataset", "pets", "--splits", "given").stdout
+    said = eyevsai("data", "download", "--dataset", "pets", "--splits", "published").stdout
     # two images are in no list, as 41 of the real ones
     assert "18 images in 2 classes (12 train, 6 test)" in said
     assert len(list((workplace / "data" / "pets" / "test" / "Abyssinian").iterdir())) == 3
@@ -134,7 +134,7 @@ def test_pets_by_their_official_split(
 def test_vegetables_keep_their_splits_or_are_put_together(
     eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
-    said = eyevsai("data", "get", "vegetables").stdout
+    said = eyevsai("data", "download", "vegetables").stdout
     assert "30 images in 2 classes" in said
     root = workplace / "data" / "vegetables"
     assert {path.name for path in root.iterdir()} == {"train", "valid", "test", "dataset.json"}
@@ -144,7 +144,7 @@ def test_vegetables_keep_their_splits_or_are_put_together(
         "test": 8,
     }
     done = json.loads(
-        eyevsai("data", "get", "vegetables", "--splits", "none", "--force", "--json").stdout
+        eyevsai("data", "download", "vegetables", "--splits", "none", "--force", "--json").stdout
     )
     assert done == [
         {
@@ -163,7 +163,7 @@ def test_kaggle_is_asked_by_kagglehub(
     eyevsai: Eyevsai, workplace: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     through_proxy(publisher, monkeypatch)
-    done = eyevsai("data", "get", "street_foods")
+    done = eyevsai("data", "download", "street_foods")
     assert "left out, being no images: 1 files" in done.stderr
     assert "secret" not in done.stderr + done.stdout
     assert publisher.asked[0] == ("/api/v1/datasets.DatasetApiService/DownloadDataset", None)
@@ -172,7 +172,7 @@ def test_kaggle_is_asked_by_kagglehub(
     }
     assert folders == {"kebab_shish_kebab", "bánh_mì"}
     del publisher.files[TUNES]
-    said = eyevsai("data", "get", "instruments", code=1).stderr
+    said = eyevsai("data", "download", "instruments", code=1).stderr
     assert "Kaggle answers 403" in said
     assert "set KAGGLE_API_TOKEN" in said
 
@@ -181,13 +181,13 @@ def test_a_union_is_trained_on_without_a_copy(
     eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
     before = eyevsai("train", "--dataset", "combined", *TINY, code=2).stderr
-    assert "eyevsai data get combined" in before
-    done = eyevsai("data", "get", "combined").stdout
+    assert "eyevsai data download combined" in before
+    done = eyevsai("data", "download", "combined").stdout
     assert "combined: 6 classes, composed of these when it is read" in done
     folders = {path.name for path in (workplace / "data").iterdir() if path.is_dir()}
     assert folders == {".downloads", "pets", "street_foods", "instruments"}
     assert "combined-deep_v1" in eyevsai("train", "--dataset", "combined", *TINY).stdout
-    assert "combined_all: 8 classes" in eyevsai("data", "get", "combined_all").stdout
+    assert "combined_all: 8 classes" in eyevsai("data", "download", "combined_all").stdout
 
 
 def test_without_network_each_part_says_what_to_do(
@@ -196,7 +196,7 @@ def test_without_network_each_part_says_what_to_do(
     monkeypatch.delenv("EYEVSAI_MIRROR")
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{find_port()}")
-    said = eyevsai("data", "get", "combined_all", code=1).stderr
+    said = eyevsai("data", "download", "combined_all", code=1).stderr
     for name, page, file in (
         ("pets", "https://x/images.tar.gz", "images.tar.gz"),
         (
@@ -221,51 +221,53 @@ def test_without_network_each_part_says_what_to_do(
         )
     by_hand = workplace / "data" / ".downloads" / "instruments" / "archive.zip"
     by_hand.write_bytes(publisher.files[TUNES])
-    assert "8 images" in eyevsai("data", "get", "instruments").stdout
+    assert "8 images" in eyevsai("data", "download", "instruments").stdout
     assert by_hand.exists()  # what a person downloaded is not ours to delete
     (workplace / "mine.tar.gz").write_bytes(publisher.files["/pets/images.tar.gz"])
-    assert "20 images" in eyevsai("data", "get", "pets", "--from-archive", "mine.tar.gz").stdout
+    assert "20 images" in eyevsai("data", "download", "pets", "--archive", "mine.tar.gz").stdout
 
 
 def test_mistakes_are_told(
     eyevsai: Eyevsai, workplace: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "Name a dataset: pets, vegetables" in eyevsai("data", "get", code=2).stderr
-    assert "Did you mean 'vegetables'" in eyevsai("data", "get", "vegetable", code=2).stderr
+    assert "Name a dataset: pets, vegetables" in eyevsai("data", "download", code=2).stderr
+    assert "Did you mean 'vegetables'" in eyevsai("data", "download", "vegetable", code=2).stderr
     assert (
         "takes one of given, none"
-        in eyevsai("data", "get", "pets", "--splits", "some", code=2).stderr
+        in eyevsai("data", "download", "pets", "--splits", "some", code=2).stderr
     )
-    get = ("data", "get", "pets", "--from-archive")
+    get = ("data", "download", "pets", "--archive")
     assert "There is no file nowhere.zip" in eyevsai(*get, "nowhere.zip", code=2).stderr
     (workplace / "other.zip").write_bytes(b"PK")
     assert "is not the published images.tar.gz" in eyevsai(*get, "other.zip", code=2).stderr
-    one = eyevsai("data", "get", "combined", "--from-archive", "other.zip", code=2).stderr
+    one = eyevsai("data", "download", "combined", "--archive", "other.zip", code=2).stderr
     assert "made of pets, street_foods, instruments" in one
     (workplace / "data" / "vegetables" / "mine").mkdir(parents=True)
-    assert "vegetables: there already: 0 images" in eyevsai("data", "get", "vegetables").stdout
-    forced = eyevsai("data", "get", "vegetables", "--force", code=2).stderr
+    assert "vegetables: there already: 0 images" in eyevsai("data", "download", "vegetables").stdout
+    forced = eyevsai("data", "download", "vegetables", "--force", code=2).stderr
     assert "was not made by this command" in forced
     assert (
-        "cannot be read or written" in eyevsai(*get[:3], "--data-root", "other.zip", code=1).stderr
+        "cannot be read or written" in eyevsai(*get[:3], "--data-dir", "other.zip", code=1).stderr
     )
-    gone = eyevsai("data", "get", "pets", EYEVSAI_MIRROR=f"{publisher.url}/nothing", code=1).stderr
+    gone = eyevsai(
+        "data", "download", "pets", EYEVSAI_MIRROR=f"{publisher.url}/nothing", code=1
+    ).stderr
     assert "the server answers 404" in gone
     login = eyevsai(
-        "data", "get", "pets", EYEVSAI_MIRROR="http://me:password@127.0.0.1:9", code=1
+        "data", "download", "pets", EYEVSAI_MIRROR="http://me:password@127.0.0.1:9", code=1
     ).stderr
     assert "password" not in login
     with monkeypatch.context() as patch:
         patch.delenv("EYEVSAI_MIRROR")
         patch.setitem(sys.modules, "kagglehub", None)
-        without = eyevsai("data", "get", "instruments", code=2).stderr
+        without = eyevsai("data", "download", "instruments", code=2).stderr
     assert "eyevsai install data --run" in without
 
 
 def check_data_run() -> None:
     """Fail unless the run of the entry point `data` says what was got."""
     (run,) = MlflowClient().search_runs(["0"])
-    assert (run.info.status, run.data.tags["job"], run.data.tags["subject"]) == (
+    assert (run.info.status, run.data.tags["eyevsai.job"], run.data.tags["dataset"]) == (
         "FINISHED",
         "data",
         "vegetables",

@@ -55,7 +55,10 @@ def test_finished_run_in_the_environment_is_refused(
     ("tags", "why"),
     [
         ({}, "was not created by `mlflow run` for this call"),
-        ({"mlflow.project.entryPoint": "train", "job": "train"}, "belongs to another call (train)"),
+        (
+            {"mlflow.project.entryPoint": "train", "eyevsai.job": "train"},
+            "belongs to another call (train)",
+        ),
     ],
 )
 def test_running_run_of_somebody_else_is_refused(

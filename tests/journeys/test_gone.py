@@ -67,13 +67,13 @@ def test_version_whose_run_is_gone_is_evaluated_promoted_and_exported(
         f"Run {run_id} of {URI} is gone: what the version carries is used instead." in said.stderr
     )
     (found,) = MlflowClient().search_runs(
-        ["0"], f"tags.job = 'evaluate' and tags.subject = '{run_id}'"
+        ["0"], f"tags.`eyevsai.job` = 'evaluate' and tags.`eyevsai.source_run_id` = '{run_id}'"
     )
     assert found.data.metrics["test/accuracy"] > 0.5
     eyevsai("promote", NAME, "--version", "1")
 
     assert "onnx" in eyevsai("export", "--model-uri", URI, "--format", "onnx").stdout
-    (call,) = MlflowClient().search_runs(["0"], "tags.job = 'export'")
+    (call,) = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'export'")
     assert {each.path for each in MlflowClient().list_artifacts(call.info.run_id, "exports/onnx")}
     eyevsai("predict", URI, image_of(workplace))
     eyevsai("predict", f"runs:/{call.info.run_id}/exports/onnx", image_of(workplace))
@@ -170,12 +170,12 @@ def test_no_version_with_a_changed_file_is_promoted(
 
 @pytest.fixture(scope="module")
 def exported_store(
-    tmp_path_factory: pytest.TempPathFactory, trained_store: Path, cache_root: Path
+    tmp_path_factory: pytest.TempPathFactory, trained_store: Path, cache_dir: Path
 ) -> Path:
     """Return a folder with a store whose version was evaluated and exported as ONNX."""
 
     def build(folder: Path) -> None:
-        run = extend_trained(trained_store, cache_root, folder)
+        run = extend_trained(trained_store, cache_dir, folder)
         run("evaluate", "--model-uri", URI, *FAST)
         run("export", "--model-uri", URI)
 

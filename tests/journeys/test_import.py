@@ -91,7 +91,7 @@ def test_a_registry_becomes_runs_and_versions(eyevsai: Eyevsai, registry: Path) 
     assert said.endswith("4 imported, 0 were there already, 0 left out\n")
     first, _, third, failed = contents()
     assert first["times"] == (ENDED_MS - 3_600_500, ENDED_MS)
-    assert first["metrics"]["best/accuracy"] == 0.49
+    assert first["metrics"]["valid/best_accuracy"] == 0.49
     assert first["params"]["dropout_rates"] == "[0.4, 0.3, 0.2]"
     assert first["files"] == ["record.json"]
     assert first["tags"]["version"] == "models:/pets-deep_v2-resnet/1"

@@ -81,7 +81,7 @@ def check(call: list[str], command: Command) -> None:
         entry = call[call.index("-e") + 1]
         assert entry in ENTRIES, where
         given = [call[at + 1].partition("=") for at, word in enumerate(call) if word == "-P"]
-        command_of = ["data", "get"] if entry == "data" else [entry.replace("_", "-")]
+        command_of = ["data", "download"] if entry == "data" else [entry.replace("_", "-")]
         check_eyevsai(
             [*command_of, *(word for name, _, value in given for word in (f"--{name}", value))],
             where,

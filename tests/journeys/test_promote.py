@@ -32,14 +32,14 @@ GOOD, BAD = ("--epochs", "8"), ("--epochs", "1", "--lr", "1e-5")
 
 @pytest.fixture(scope="session")
 def evaluated_store(
-    tmp_path_factory: pytest.TempPathFactory, trained_store: Path, cache_root: Path
+    tmp_path_factory: pytest.TempPathFactory, trained_store: Path, cache_dir: Path
 ) -> Path:
     """Return a folder with a store of three versions: two good ones and a bad one, all
     evaluated.
     """
 
     def build(folder: Path) -> None:
-        run = extend_trained(trained_store, cache_root, folder)
+        run = extend_trained(trained_store, cache_dir, folder)
         for flags in ((*GOOD, "--mixup", "0"), BAD):
             run("train", "--data", str(folder / "data" / "stripes"), *SMALL, *flags)
         for number in (1, 2, 3):
@@ -76,8 +76,8 @@ def test_entry_point_promotes_and_rollback_puts_back(
         "promote", "-P", f"name={NAME}", "-P", "version=1", "-P", "reason=the first"
     ).stdout
     assert f"production: models:/{NAME}/1, before it nobody" in said
-    (call,) = MlflowClient().search_runs(["0"], "tags.job = 'promote'")
-    assert (call.info.status, call.data.tags["subject"]) == ("FINISHED", f"models:/{NAME}/1")
+    (call,) = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'promote'")
+    assert (call.info.status, call.data.tags["model_uri"]) == ("FINISHED", f"models:/{NAME}/1")
     eyevsai("promote", NAME, "--version", "2")
     assert versions_in("Production") == [2]
     assert versions_in("Archived") == [1]
@@ -133,7 +133,9 @@ def test_what_the_policy_is_against_is_not_promoted(eyevsai: Eyevsai, workplace:
     assert (refusal["status"], refusal["refused"], refusal["forced"]) == ("FAILED", True, False)
     assert (done["status"], done["forced"], done["reason"]) == ("FINISHED", True, "a demonstration")
     run_id = str(done["run_id"])
-    gate = json.loads(Path(MlflowClient().download_artifacts(run_id, "gate.json")).read_text())
+    gate = json.loads(
+        Path(MlflowClient().download_artifacts(run_id, "promotion_checks.json")).read_text()
+    )
     assert {check["name"] for check in gate["checks"] if not check["ok"]} == {"not worse"}
     assert MlflowClient().get_run(run_id).data.metrics["accuracy_before"] > 0.6
 
@@ -198,7 +200,7 @@ def test_what_is_set_by_hand_counts_and_is_shown(eyevsai: Eyevsai, workplace: Pa
     status = json.loads(eyevsai("registry", "status", NAME, "--json", code=1).stdout)
     (held,) = [each for each in status["versions"] if each["stage"] == "production"]
     assert (held["version"], held["by_hand"]) == (3, True)
-    assert f"eyevsai registry settle {NAME}" in status["disagreements"][0]
+    assert f"eyevsai registry reconcile {NAME}" in status["disagreements"][0]
     eyevsai("promote", NAME, "--version", "2")
     assert [(each["action"], each["before"], each["after"]) for each in log_of(eyevsai)] == [
         ("promote", None, 1),
@@ -207,9 +209,9 @@ def test_what_is_set_by_hand_counts_and_is_shown(eyevsai: Eyevsai, workplace: Pa
     ]
     assert versions_in("Production") == [2]
     MlflowClient().set_registered_model_alias(NAME, "production", "1")
-    assert "alias production is 1" in eyevsai("registry", "settle", NAME).stdout
+    assert "alias production is 1" in eyevsai("registry", "reconcile", NAME).stdout
     assert versions_in("Production") == [1]
-    assert "Nothing of" in eyevsai("registry", "settle", NAME).stdout
+    assert "Nothing of" in eyevsai("registry", "reconcile", NAME).stdout
     eyevsai("registry", "status")
 
 

@@ -42,7 +42,7 @@ KINDS = (
 
 @pytest.fixture(scope="session")
 def reported_store(
-    tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_root: Path
+    tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_dir: Path
 ) -> Path:
     """Return a folder with a store of two models, of which one was evaluated and exported."""
 
@@ -52,7 +52,7 @@ def reported_store(
         forest = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5")
         env = {
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-            "EYEVSAI_CACHE": str(cache_root),
+            "EYEVSAI_CACHE": str(cache_dir),
             "EYEVSAI_STATE": str(folder / "state"),
         }
         for command in [
@@ -138,7 +138,7 @@ def test_entry_point_reports_what_a_backend_can_use(entry_point: Eyevsai, workpl
     run = MlflowClient().get_run(deep["run_id"]).info
     assert deep["training_time"] == pytest.approx((run.end_time - run.start_time) / 1000)
 
-    (call,) = MlflowClient().search_runs(["0"], "tags.job = 'report'")
+    (call,) = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'report'")
     logged = {
         Path(artifact.path).name
         for artifact in MlflowClient().list_artifacts(call.info.run_id, "reports")
@@ -282,7 +282,7 @@ def test_another_jobs_run_takes_the_files(workplace: Path, tmp_path: Path) -> No
     settings = ReportSettings(models="shallow", output=str(tmp_path / "deep" / "out"))
     with (
         job_context(tmp_path / "state") as job,
-        job.start_run("parent", {"job": "train_all"}) as run,
+        job.start_run("parent", {"eyevsai.job": "train_all"}) as run,
     ):
         done = write_reports(settings, uri, run)
     logged = {

@@ -132,7 +132,7 @@ def test_all_that_a_run_keeps_is_explained(
         "evaluate", "--model-uri", version, "--corruption-images", "2", "--target-precision", "0.1"
     )
     client = MlflowClient()
-    run = next(run for run in client.search_runs(["0"]) if run.data.tags["job"] == "train")
+    run = next(run for run in client.search_runs(["0"]) if run.data.tags["eyevsai.job"] == "train")
     known = re.findall(r"`([^`\s]+)`", read("runs.md"))
     kept = [*run.data.metrics, *(tag for tag in run.data.tags if not tag.startswith(OF_MLFLOW))]
     kept += client.get_model_version(version.split("/")[1], "1").tags

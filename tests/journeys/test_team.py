@@ -369,7 +369,7 @@ def test_the_admin_cleans_up_and_files_go(
     client.create_registered_model(name, tags={"dataset": "cleaned"})
     owners = []
     for _ in range(3):
-        run = client.create_run("0", tags={"eyevsai": "1", "job": "train"})
+        run = client.create_run("0", tags={"eyevsai.schema": "2", "eyevsai.job": "train"})
         client.log_artifact(run.info.run_id, str(tmp_path / "model.safetensors"))
         model = client.create_logged_model("0", "model", source_run_id=run.info.run_id)
         client.log_model_artifact(model.model_id, str(tmp_path / "model.safetensors"))

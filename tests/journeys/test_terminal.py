@@ -138,7 +138,7 @@ def test_a_shell_completes_commands_flags_and_values(eyevsai: Eyevsai, workplace
         "eyevsai train --model deep_v2 --variation ": ["resnet", "densenet", "hybrid"],
         "eyevsai train --model deep_v2 --variation resnet --attention-r": ["--attention-reduction"],
         "eyevsai train --optimizer ada": ["adamw", "adam"],
-        f"eyevsai train --data-root {workplace}/root --dataset ": [
+        f"eyevsai train --data-dir {workplace}/root --dataset ": [
             "digits",
             "beans",
             "combined_all",

@@ -42,7 +42,7 @@ def data(workplace: Path, stripes: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def runs(job: str) -> list[Run]:
     return MlflowClient().search_runs(
-        ["0"], f"tags.job = '{job}' and attributes.status = 'FINISHED'"
+        ["0"], f"tags.`eyevsai.job` = '{job}' and attributes.status = 'FINISHED'"
     )
 
 
@@ -137,7 +137,7 @@ def test_train_all_trains_in_a_process(eyevsai: Eyevsai, workplace: Path, data: 
     )
     assert "1 trained, 0 there before" in eyevsai(*command, PYTHONPATH=str(ROOT)).stdout
     ((parent,), (trained,)) = runs("train_all"), runs("train")
-    assert trained.data.tags["process"] != parent.data.tags["process"]
+    assert trained.data.tags["eyevsai.process"] != parent.data.tags["eyevsai.process"]
     logs = Path(MlflowClient().download_artifacts(parent.info.run_id, "logs"))
     assert "epoch 1 of 1" in (logs / "stripes-deep_v1-standard.txt").read_text()
 
@@ -209,7 +209,7 @@ def test_job_that_hangs_is_ended_and_leaves_the_others(
         "2",
         "--job-timeout",
         "75",
-        "--job-cpus",
+        "--cpus-per-job",
         "3",
     )
     failed = eyevsai(*command, code=1)
@@ -220,7 +220,7 @@ def test_job_that_hangs_is_ended_and_leaves_the_others(
     assert used.max_workers == 2
     assert {(task.timeout_s, task.cpus) for task in used.tasks} == {(75.0, 3)}
     assert {run.data.tags["variation"] for run in runs("train")} == {"standard"}
-    (parent,) = MlflowClient().search_runs(["0"], "tags.job = 'train_all'")
+    (parent,) = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'train_all'")
     assert parent.info.status == "FAILED"
 
 
@@ -300,9 +300,9 @@ def test_a_cluster_that_loses_a_machine_does_all_jobs(workplace: Path, data: Pat
     settings = {
         "models": "deep_v1",
         "parallel_jobs": 2,
-        "engine": "ray",
+        "executor": "ray",
         "ray_address": cluster.address,
-        "job_cpus": 1,
+        "cpus_per_job": 1,
         "epochs": 100,
         "patience": 100,
         "width": 4,
@@ -333,7 +333,7 @@ def test_a_cluster_that_loses_a_machine_does_all_jobs(workplace: Path, data: Pat
         cluster.shutdown()
     assert matrix.returncode == 0, errors
     assert len(json.loads(said)["models"]) == 2
-    trained = MlflowClient().search_runs(["0"], "tags.job = 'train'")
+    trained = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'train'")
     # the lost one was gone on with elsewhere
     assert [run.info.status for run in trained] == ["FINISHED"] * 2
     assert all(run.data.params["epochs"] == "100" for run in trained)

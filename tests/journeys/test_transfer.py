@@ -18,10 +18,10 @@ from tests.journeys.test_train import only_run
 
 SHORT = {
     "image_size": 32,
-    "freeze_base_epochs": 3,
+    "freeze_epochs": 3,
     "fine_tune_epochs": 2,
     "unfreeze_stages": 2,
-    "frozen_views": 2,
+    "feature_views": 2,
     "batch_size": 8,
     "threads": 1,
 }
@@ -46,7 +46,7 @@ def test_base_that_pip_brought_is_unfrozen_gradually(entry_point: Eyevsai, strip
     }
     assert history["unfrozen_stages"] == [0, 0, 0, 1, 2]
     assert history["trainable_parameters"] == sorted(history["trainable_parameters"])
-    assert run.data.metrics["best/accuracy"] > 0.8
+    assert run.data.metrics["valid/best_accuracy"] > 0.8
     classifier = package.load("models:/stripes-transfer-efficientnet_lite0/1")
     assert classifier.predict(draw_image(0, 77)).label == "across"
 

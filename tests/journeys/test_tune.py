@@ -43,8 +43,8 @@ def flags(**settings: object) -> list[str]:
 
 def study_and_trials():  # type: ignore[no-untyped-def]
     runs = MlflowClient().search_runs(["0"])
-    parents = [run for run in runs if run.data.tags.get("job") == "tune"]
-    trials = [run for run in runs if run.data.tags.get("job") == "trial"]
+    parents = [run for run in runs if run.data.tags.get("eyevsai.job") == "tune"]
+    trials = [run for run in runs if run.data.tags.get("eyevsai.job") == "trial"]
     return parents, sorted(trials, key=lambda run: int(run.data.tags["trial"]))
 
 
@@ -64,8 +64,8 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
     best = json.loads(
         Path(MlflowClient().download_artifacts(parent.info.run_id, "best.json")).read_text()
     )
-    accuracies = [run.data.metrics["best/accuracy"] for run in trials]
-    assert best["accuracy"] == parent.data.metrics["best/accuracy"] == max(accuracies)
+    accuracies = [run.data.metrics["valid/best_accuracy"] for run in trials]
+    assert best["accuracy"] == parent.data.metrics["valid/best_accuracy"] == max(accuracies)
     names = {artifact.path for artifact in MlflowClient().list_artifacts(parent.info.run_id)}
     assert {"best.json", "trials.json", "space.json", "study.html", "pictures"} <= names
     table = json.loads(
@@ -80,7 +80,7 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
     assert f"--tuned auto would not use it: {few}" in taken
     assert f"run {parent.info.run_id}" in taken
     trained = next(
-        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train"
+        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["eyevsai.job"] == "train"
     )
     assert trained.data.tags["tuned_from"] == parent.info.run_id
     assert "n_estimators 200 -> 5" in trained.data.tags["tuned_settings"]
@@ -89,7 +89,7 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
     eyevsai(*train, "--max-depth", "7", "--tuned", parent.data.tags["study"])
     assert few not in eyevsai(*train, "--tuned", "never").stderr
     other, explicit, _ = (
-        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train"
+        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["eyevsai.job"] == "train"
     )
     assert (explicit.data.params["max_depth"], explicit.data.params["n_estimators"]) == ("7", "5")
     assert (other.data.params["n_estimators"], other.data.tags.get("tuned_from")) == ("200", None)
@@ -99,7 +99,9 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
 
 
 def last_training():  # type: ignore[no-untyped-def]
-    return next(run for run in MlflowClient().search_runs(["0"]) if run.data.tags["job"] == "train")
+    return next(
+        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["eyevsai.job"] == "train"
+    )
 
 
 def test_toy_study_leaves_the_defaults_of_train(eyevsai: Eyevsai, stripes: Path) -> None:
@@ -128,8 +130,10 @@ def test_toy_study_leaves_the_defaults_of_train(eyevsai: Eyevsai, stripes: Path)
     }
     # trial 0
     assert {name: first.data.params[name] for name in names} == {**defaults, "epochs": "1"}
-    assert parent.data.metrics["trials/default_accuracy"] == first.data.metrics["best/accuracy"]
-    assert f"the defaults (trial 0): {first.data.metrics['best/accuracy']:.4f}" in done.stderr
+    assert (
+        parent.data.metrics["trials/default_accuracy"] == first.data.metrics["valid/best_accuracy"]
+    )
+    assert f"the defaults (trial 0): {first.data.metrics['valid/best_accuracy']:.4f}" in done.stderr
 
 
 def test_study_that_is_better_than_the_defaults_is_used(
@@ -140,7 +144,7 @@ def test_study_that_is_better_than_the_defaults_is_used(
     small = {**DEEP, "data": stripes}
     eyevsai("tune", *flags(**{**small, "epochs": 2}, n_trials=10, space=space))
     (parent,), trials = study_and_trials()
-    accuracies = [run.data.metrics["best/accuracy"] for run in trials]
+    accuracies = [run.data.metrics["valid/best_accuracy"] for run in trials]
     assert max(accuracies) > accuracies[0]
     best = trials[accuracies.index(max(accuracies))].data.params
     said = [
@@ -179,7 +183,7 @@ def test_trials_that_do_badly_are_given_up(eyevsai: Eyevsai, stripes: Path, tmp_
     assert (
         "Trial 0 takes the defaults, but those outside the space: lr 0.003 -> 0.03" in done.stderr
     )
-    assert {run.data.tags["ended_by"] for run in pruned} == {"pruner"}
+    assert {run.data.tags["eyevsai.termination_reason"] for run in pruned} == {"pruner"}
     epochs = {
         run.info.run_id: len(MlflowClient().get_metric_history(run.info.run_id, "valid/loss"))
         for run in trials
@@ -195,7 +199,7 @@ def test_a_study_ends_when_one_is_good_enough_or_time_is_up(
 ) -> None:
     tune = ("tune", *flags(**FOREST, data=stripes, n_trials=5))
     assert "no trial was begun" in eyevsai(*tune, "--timeout", "0", code=1).stderr
-    assert ": 1 complete" in eyevsai(*tune, "--until", "0.1").stdout
+    assert ": 1 complete" in eyevsai(*tune, "--target-value", "0.1").stdout
     assert ": 5 complete" in eyevsai(*tune).stdout
 
 
@@ -211,7 +215,7 @@ def test_same_seed_gives_the_same_study(eyevsai: Eyevsai, stripes: Path) -> None
     for run in trials:
         metrics = run.data.metrics
         rows[run.data.tags["study"]].append(
-            (run.data.params, metrics["train/loss"], metrics["best/accuracy"])
+            (run.data.params, metrics["train/loss"], metrics["valid/best_accuracy"])
         )
     assert len(rows["first"]) == 4
     assert rows["first"] == rows["second"]
@@ -239,7 +243,7 @@ def test_killed_study_of_two_processes_resumes(
 ) -> None:
     tune = [
         "tune",
-        *flags(**{**DEEP, "epochs": 12}, data=stripes, n_trials=8, jobs=2, pruner="none"),
+        *flags(**{**DEEP, "epochs": 12}, data=stripes, n_trials=8, parallel_jobs=2, pruner="none"),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -266,8 +270,8 @@ def test_killed_study_of_two_processes_resumes(
     finished = [run for run in trials if run.info.status == "FINISHED"]
     assert len(finished) == 8
     assert not [run for run in trials if run.info.status == "RUNNING"]
-    assert parent.data.metrics["best/accuracy"] == max(
-        run.data.metrics["best/accuracy"] for run in finished
+    assert parent.data.metrics["valid/best_accuracy"] == max(
+        run.data.metrics["valid/best_accuracy"] for run in finished
     )
     assert "8 complete" in done.stdout
 
@@ -344,13 +348,22 @@ def test_trial_whose_run_had_ended_counts_when_the_study_is_interrupted(
 def test_trials_run_on_a_ray_cluster(eyevsai_process: Eyevsai, stripes: Path) -> None:
     tune = (
         "tune",
-        *flags(**{**DEEP, "epochs": 2}, data=stripes, n_trials=4, jobs=2, engine="ray", job_cpus=1),
+        *flags(
+            **{**DEEP, "epochs": 2},
+            data=stripes,
+            n_trials=4,
+            parallel_jobs=2,
+            executor="ray",
+            cpus_per_job=1,
+        ),
     )
     assert ": 4 complete" in eyevsai_process(*tune).stdout
     (parent,), trials = study_and_trials()
     assert [run.info.status for run in (parent, *trials)] == ["FINISHED"] * 5
     # which are Ray's
-    assert parent.data.tags["process"] not in {run.data.tags["process"] for run in trials}
+    assert parent.data.tags["eyevsai.process"] not in {
+        run.data.tags["eyevsai.process"] for run in trials
+    }
 
 
 def test_help_lists_what_a_study_takes(eyevsai: Eyevsai) -> None:

@@ -136,7 +136,7 @@ def test_mlflows_ui_is_opened_on_the_store_with_the_best_runs_first(
         screenshots = request.getfixturevalue("screenshots")
         with screenshots.browser_page() as page:
             columns = screenshots.open_best(page, url)
-            assert {"best/accuracy", "dataset", "model", "variation"} <= set(columns)
+            assert {"valid/best_accuracy", "dataset", "model", "variation"} <= set(columns)
             assert page.get_by_text("Image classifiers by eyevsai").count()
             for name in TRAINED.values():
                 assert page.locator(".ag-row").get_by_text(name).count()

@@ -24,7 +24,7 @@ from tests.conftest import draw_image, draw_scene, write_images
 
 
 def settings(folder: Path, tmp_path: Path, **changes: float) -> DataSettings:
-    return DataSettings(data=str(folder), cache_root=str(tmp_path / "cache"), **changes)
+    return DataSettings(data=str(folder), cache_dir=str(tmp_path / "cache"), **changes)
 
 
 @pytest.mark.requirement(3)

@@ -55,9 +55,9 @@ def test_all_off_is_what_evaluation_sees() -> None:
         {"contrast": 0.5},
         {"saturation": 0.5},
         {"crop_scale": 0.5, "crop_ratio": 2.0},
-        {"erasing": 0.7},
-        {"policy": "trivial"},
-        {"policy": "rand"},
+        {"random_erasing": 0.7},
+        {"auto_augment": "trivial"},
+        {"auto_augment": "rand"},
     ],
 )
 def test_each_change_alone_differs_from_image_to_image(change: dict[str, float]) -> None:
@@ -71,7 +71,7 @@ def test_each_change_alone_differs_from_image_to_image(change: dict[str, float])
 
 def test_erasing_blanks_one_rectangle_in_its_share_of_the_images() -> None:
     bright = torch.full((37, 37, 3), 255, dtype=torch.uint8)
-    blank = (run(replace(OFF, erasing=0.5), [bright] * 400) == 0).all(dim=1)  # N,S,S
+    blank = (run(replace(OFF, random_erasing=0.5), [bright] * 400) == 0).all(dim=1)  # N,S,S
     hit = blank.flatten(1).any(dim=1)
     assert 0.4 < hit.float().mean() < 0.6
     for mask in blank[hit]:
@@ -83,7 +83,7 @@ def test_erasing_blanks_one_rectangle_in_its_share_of_the_images() -> None:
 def test_a_policy_leaves_the_callers_random_state_alone() -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    run(replace(OFF, policy="rand"), images(2))
+    run(replace(OFF, auto_augment="rand"), images(2))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

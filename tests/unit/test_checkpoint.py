@@ -32,8 +32,8 @@ STEPS = 4 * 5  # at least: 42 training images in batches of 8
 
 
 @pytest.fixture(scope="module")
-def data(stripes: Path, cache_root: Path) -> Data:
-    return load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root))).open(
+def data(stripes: Path, cache_dir: Path) -> Data:
+    return load_dataset(DataSettings(data=str(stripes), cache_dir=str(cache_dir))).open(
         Preprocessing(32)
     )
 
@@ -71,13 +71,13 @@ def fit(
         {},
         {"optimizer": "sgd", "lr": 0.01},
         {"optimizer": "adam", "schedule": "plateau", "plateau_patience": 1},
-        {"precision": "bfloat16", "class_weights": True, "accumulation": 2},
+        {"precision": "bfloat16", "class_weights": True, "grad_accum_steps": 2},
         {
             "mixup": 0.4,
             "cutmix": 1.0,
             "ema_decay": 0.9,
             "dropout_warmup_epochs": 3.0,
-            "test_flips": True,
+            "tta_flip": True,
         },
     ],
 )

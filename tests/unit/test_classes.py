@@ -115,7 +115,7 @@ def test_registering_again_after_an_interruption_adds_nothing(workplace: Path) -
 
 def test_studies_are_found_by_their_class_list(workplace: Path) -> None:
     client, uri = MlflowClient(), os.environ["MLFLOW_TRACKING_URI"]
-    tags = {"job": "tune", **vars(NAME), "study": "s"}
+    tags = {"eyevsai.job": "tune", **vars(NAME), "study": "s"}
 
     def add_study(**more: str) -> str:
         run_id = str(client.create_run("0", tags=tags | more).info.run_id)

@@ -36,7 +36,13 @@ def registries(draw: st.DrawFn) -> list[RegisteredModel]:
         versions = []
         for number in sorted(draw(st.sets(st.integers(1, 9), max_size=7))):
             target = f"models:/{draw(st.sampled_from(NAMES))}/{draw(st.integers(1, 9))}"
-            kinds = ({}, {}, {"pinned": "yes"}, {"points_at": target}, {"pruned_from": target})
+            kinds = (
+                {},
+                {},
+                {"pinned": "yes"},
+                {"eyevsai.source_version": target},
+                {"eyevsai.pruned_from": target},
+            )
             versions.append(
                 KnownVersion(
                     name,
@@ -79,11 +85,15 @@ def test_nothing_protected_is_ever_planned(
             assert not version.aliases
             assert "pinned" not in version.tags
             assert version.uri not in {each.tags.get("model_uri") for each in running}
-            assert version.run_id not in {each.tags.get("subject") for each in running} - {""}
+            assert version.run_id not in {
+                each.tags.get("eyevsai.source_run_id") for each in running
+            } - {""}
             assert version.uri not in {
-                each.tags.get(tag) for each in stays for tag in ("points_at", "pruned_from")
+                each.tags.get(tag)
+                for each in stays
+                for tag in ("eyevsai.source_version", "eyevsai.pruned_from")
             }
-            if "points_at" not in version.tags:
+            if "eyevsai.source_version" not in version.tags:
                 assert version.model_id not in {each.model_id for each in stays}
     taken = [run_id for item in plan.items for run_id in item.run_ids]
     assert len(taken) == len(set(taken))
@@ -158,7 +168,7 @@ def test_failed_runs_go_but_for_those_with_a_version_a_study_or_somebody_at_work
 
 def test_old_studies_go_with_their_trials_but_not_the_one_that_train_takes() -> None:
     day = 86_400_000
-    about = {"job": "tune", "dataset": "pets", "model": "deep_v1", "variation": "standard"}
+    about = {"eyevsai.job": "tune", "dataset": "pets", "model": "deep_v1", "variation": "standard"}
     studies = [
         run("old", "FINISHED", 10 * day, study="old", **about),
         run("newest", "FINISHED", 11 * day, study="n", **about),
@@ -179,9 +189,9 @@ def test_old_studies_go_with_their_trials_but_not_the_one_that_train_takes() -> 
 def test_a_study_that_train_may_take_stays_behind_a_newer_toy_study() -> None:
     about = {"dataset": "pets", "model": "deep_v1", "variation": "standard"}
     studies = [
-        run("proven", "FINISHED", 1, complete_trials="10", **about),
+        run("proven", "FINISHED", 1, **about, **{"eyevsai.complete_trials": "10"}),
         run("old", "FINISHED", 0, **about),
-        run("toy", "FINISHED", 2, complete_trials="2", **about),
+        run("toy", "FINISHED", 2, **about, **{"eyevsai.complete_trials": "2"}),
     ]
     plan = plan_studies(studies, [], [], 7, 30 * 86_400_000)
     assert [item.run_ids for item in plan.items] == [("old",)]

@@ -27,8 +27,8 @@ def test_a_preset_belongs_to_the_dataset_and_not_to_a_folder() -> None:
 
 def test_environment_goes_before_default_and_after_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EYEVSAI_DATA", "/photos")
-    assert compose_train({}).data.data_root == "/photos"
-    assert compose_train({"data_root": "/mine"}).data.data_root == "/mine"
+    assert compose_train({}).data.data_dir == "/photos"
+    assert compose_train({"data_dir": "/mine"}).data.data_dir == "/mine"
 
 
 def test_the_flat_configuration_is_complete_and_plain() -> None:

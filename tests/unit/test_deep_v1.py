@@ -37,22 +37,22 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "image_size": ({}, 48),
     "epochs": ({}, 2),
     "batch_size": ({}, 8),
-    "accumulation": ({}, 2),
+    "grad_accum_steps": ({}, 2),
     "optimizer": ({}, "adam"),
     "lr": ({}, 0.01),
     "momentum": ({"optimizer": "sgd"}, 0.5),
     "weight_decay": ({}, 0.5),
     "schedule": ({}, "constant"),
     "warmup_epochs": ({}, 2.0),
-    "lr_floor": ({"schedule": "step", "step_epochs": 1}, 0.5),
-    "step_epochs": ({"schedule": "step"}, 1),
-    "step_factor": ({"schedule": "step", "step_epochs": 1}, 0.5),
+    "min_lr_ratio": ({"schedule": "step", "decay_epochs": 1}, 0.5),
+    "decay_epochs": ({"schedule": "step"}, 1),
+    "decay_rate": ({"schedule": "step", "decay_epochs": 1}, 0.5),
     "plateau_patience": (
         {"schedule": "plateau", "lr": 0.05, "epochs": 12, "plateau_patience": 50},
         1,
     ),
     "label_smoothing": ({}, 0.3),
-    "clip_norm": ({"clip_norm": 0.01}, 0.0),
+    "clip_grad": ({"clip_grad": 0.01}, 0.0),
     "class_weights": ({}, True),
     "patience": ({"lr": 0.05, "epochs": 25}, 1),
     "crop_scale": ({}, 1.0),
@@ -62,14 +62,14 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "brightness": ({}, 0.0),
     "contrast": ({}, 0.0),
     "saturation": ({}, 0.0),
-    "erasing": ({}, 0.6),
+    "random_erasing": ({}, 0.6),
     "policy": ({}, "trivial"),
     "mixup": ({}, 0.4),
     "cutmix": ({}, 1.0),
-    "mix_share": ({"mixup": 0.4}, 1.0),
+    "mixup_prob": ({"mixup": 0.4}, 1.0),
     "ema_decay": ({}, 0.9),
     "dropout_warmup_epochs": ({"dropout": 0.5}, 3.0),
-    "test_flips": ({}, True),
+    "tta_flip": ({}, True),
     "precision": ({}, "bfloat16"),
     "width": ({}, 8),
     "convolutions": ({}, 2),
@@ -81,13 +81,13 @@ COMPUTE = {"device", "devices", "channels_last", "threads", "memory_efficient"}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Callable[[int], Data]:
+def data(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Callable[[int], Data]:
     from tests.conftest import write_images
 
     folder = write_images(
         tmp_path_factory.mktemp("uneven") / "set", {"across": 20, "down": 14, "wide": 9}
     )
-    dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)))
+    dataset = load_dataset(DataSettings(data=str(folder), cache_dir=str(cache_dir)))
     return lambda size: dataset.open(Preprocessing(size))
 
 

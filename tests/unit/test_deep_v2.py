@@ -56,8 +56,8 @@ LEARNING: dict[str, tuple[str, dict[str, Any], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def data(stripes: Path, cache_root: Path) -> Data:
-    settings = DataSettings(data=str(stripes), cache_root=str(cache_root))
+def data(stripes: Path, cache_dir: Path) -> Data:
+    settings = DataSettings(data=str(stripes), cache_dir=str(cache_dir))
     return load_dataset(settings).open(Preprocessing(32))
 
 

@@ -217,7 +217,7 @@ def test_a_judgement_has_every_figure() -> None:
     [
         ({}, "Say which model"),
         ({"run": "a", "model_uri": "models:/b/1"}, "One of them"),
-        ({"run": "a", "map": "m.toml"}, "give --data too"),
+        ({"run": "a", "class_map": "m.toml"}, "give --data too"),
         ({"run": "a", "data": "d", "target_precision": 0.9}, "leave --data out"),
         ({"run": "a", "target_precision": 1.5}, "not allowed"),
     ],

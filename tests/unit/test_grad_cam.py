@@ -35,13 +35,13 @@ def plant(name: str, number: int) -> tuple[np.ndarray, tuple[slice, slice]]:
 
 
 @pytest.fixture(scope="module")
-def learner(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> SpatialLearner:
+def learner(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> SpatialLearner:
     folder = tmp_path_factory.mktemp("patches") / "patches"
     for name in COLORS:
         (folder / name).mkdir(parents=True)
         for number in range(14):
             Image.fromarray(plant(name, number)[0]).save(folder / name / f"{number}.png")
-    dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)))
+    dataset = load_dataset(DataSettings(data=str(folder), cache_dir=str(cache_dir)))
     settings = (
         get_family("deep_v1")
         .variations["standard"]
@@ -52,7 +52,7 @@ def learner(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Spati
             batch_size=8,
             precision="float32",
             crop_scale=0.8,
-            erasing=0.0,
+            random_erasing=0.0,
             lr=3e-3,
         )
     )

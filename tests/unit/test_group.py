@@ -53,8 +53,8 @@ SETTINGS = DeepV1Settings(
 )
 
 
-def open_data(folder: Path, cache_root: Path) -> Data:
-    return load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root))).open(
+def open_data(folder: Path, cache_dir: Path) -> Data:
+    return load_dataset(DataSettings(data=str(folder), cache_dir=str(cache_dir))).open(
         Preprocessing(32)
     )
 
@@ -111,11 +111,11 @@ def take_part(rank: int, port: int, data: Data, out: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def uneven(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Data:
+def uneven(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Data:
     folder = write_images(
         tmp_path_factory.mktemp("uneven") / "set", {"across": 21, "down": 14, "wide": 12}
     )
-    return open_data(folder, cache_root)
+    return open_data(folder, cache_dir)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_two_ranks_have_the_weights_of_one_process_that_takes_two_parts(
 
     expected = fit(
         uneven,
-        replace(SETTINGS, accumulation=2),
+        replace(SETTINGS, grad_accum_steps=2),
         lambda net: net[0].body[1].register_forward_pre_hook(look),
     )
     for name, tensor in expected.items():
@@ -181,7 +181,8 @@ class Fake(SingleProcess):
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"policy": "trivial", "erasing": 0.5}, {"mixup": 0.4, "mix_share": 1.0}]
+    "change",
+    [{}, {"auto_augment": "trivial", "random_erasing": 0.5}, {"mixup": 0.4, "mixup_prob": 1.0}],
 )
 @pytest.mark.parametrize("num_parts", [1, 2])
 def test_shares_of_a_batch_are_the_batch(

@@ -56,9 +56,9 @@ def test_unions_are_composed_when_read_and_keep_colliding_classes_apart(tmp_path
     write_images(tmp_path / "instruments", {"harp": 3, "tuba": 4})
     write_images(tmp_path / "vegetables", {"bean": 3, "leek": 3})
     assert list(list_datasets(tmp_path))[-2:] == ["combined", "combined_all"]
-    combined = load_dataset(DataSettings(dataset="combined", data_root=str(tmp_path)))
+    combined = load_dataset(DataSettings(dataset="combined", data_dir=str(tmp_path)))
     assert combined.classes == ("cat", "harp", "pug (pets)", "pug (street_foods)", "taco", "tuba")
-    everything = load_dataset(DataSettings(dataset="combined_all", data_root=str(tmp_path)))
+    everything = load_dataset(DataSettings(dataset="combined_all", data_dir=str(tmp_path)))
     assert len(everything.classes) == 8
     assert len(everything.samples) == 25
 
@@ -88,20 +88,20 @@ def test_what_cannot_be_learned_from_is_said(
         ({"data": __file__}, "is a file"),
         ({"dataset": "digit"}, "Did you mean 'digits'"),
         ({"dataset": "combined"}, "combined needs pets"),
-        ({"dataset": "pets"}, "Get it: `eyevsai data get pets`"),
+        ({"dataset": "pets"}, "Get it: `eyevsai data download pets`"),
     ],
 )
 def test_a_source_that_is_not_there_is_said(
     tmp_path: Path, settings: dict[str, str], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        find_source(DataSettings(**{"data_root": str(tmp_path), **settings}))
+        find_source(DataSettings(**{"data_dir": str(tmp_path), **settings}))
 
 
-def test_digits_are_written_once(cache_root: Path) -> None:
-    folder = find_source(DataSettings(cache_root=str(cache_root))).parts["digits"]
+def test_digits_are_written_once(cache_dir: Path) -> None:
+    folder = find_source(DataSettings(cache_dir=str(cache_dir))).parts["digits"]
     stamp = folder.stat().st_mtime_ns
-    dataset = load_dataset(DataSettings(cache_root=str(cache_root)))
+    dataset = load_dataset(DataSettings(cache_dir=str(cache_dir)))
     assert (len(dataset.samples), dataset.classes) == (1797, tuple("0123456789"))
     assert folder.stat().st_mtime_ns == stamp
 
@@ -115,7 +115,7 @@ def test_groups_stay_in_one_split(tmp_path: Path) -> None:
                 start=100 * video + 10_000 * (label == "b"),
             )
     given = DataSettings(
-        data=str(tmp_path / "set"), groups=r"(video_\d+)/", cache_root=str(tmp_path / "cache")
+        data=str(tmp_path / "set"), groups=r"(video_\d+)/", cache_dir=str(tmp_path / "cache")
     )
     dataset = load_dataset(given)
     splits: dict[str | None, set[str]] = {}
@@ -133,7 +133,7 @@ def test_a_hard_link_in_val_stays_in_val(tmp_path: Path) -> None:
         first = sorted((tmp_path / "set" / "val" / label).iterdir())[0]
         (tmp_path / "set" / "train" / label / "linked.png").hardlink_to(first)
     dataset = load_dataset(
-        DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache"))
+        DataSettings(data=str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))
     )
     assert dataset.split_names.count("valid") == 12
     assert [item.file.path.name for item in dataset.curated.left_out] == [
@@ -145,7 +145,7 @@ def test_a_hard_link_in_val_stays_in_val(tmp_path: Path) -> None:
 def test_one_photograph_in_two_classes_is_a_conflict(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 6, "b": 6})
     (folder / "b" / "linked.png").hardlink_to(sorted((folder / "a").iterdir())[0])
-    found = load_dataset(DataSettings(data=str(folder), cache_root=str(tmp_path / "cache"))).curated
+    found = load_dataset(DataSettings(data=str(folder), cache_dir=str(tmp_path / "cache"))).curated
     assert [{item.label for item in members} for members in found.duplicates()] == [{"a", "b"}]
 
 
@@ -166,7 +166,7 @@ def test_frames_of_scenes_that_two_given_splits_share_stay(
             path = tmp_path / "set" / split / "a" / f"camera_{camera}_{frame}.png"
             Image.fromarray((scene + noise).clip(0, 255).astype(np.uint8)).save(path)
     found = load_dataset(
-        DataSettings(data=str(tmp_path / "set"), cache_root=str(tmp_path / "cache"))
+        DataSettings(data=str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))
     ).curated
     assert len(found.left_out) == left_out
     assert any("too many to be copies and stay" in note for note in found.notes) == (left_out == 0)

@@ -23,8 +23,8 @@ TINY = DeepV1Settings(
 
 
 @pytest.fixture(scope="module")
-def data(stripes: Path, cache_root: Path) -> Data:
-    settings = DataSettings(data=str(stripes), cache_root=str(cache_root))
+def data(stripes: Path, cache_dir: Path) -> Data:
+    settings = DataSettings(data=str(stripes), cache_dir=str(cache_dir))
     return load_dataset(settings).open(Preprocessing(32))
 
 
@@ -76,7 +76,9 @@ def test_accumulation_moves_the_weights_as_one_batch_does(data: Data) -> None:
     for parts in (1, 4):
         torch.manual_seed(0)
         network = Linear()
-        settings = replace(TINY, accumulation=parts, class_weights=True, optimizer="sgd", epochs=1)
+        settings = replace(
+            TINY, grad_accum_steps=parts, class_weights=True, optimizer="sgd", epochs=1
+        )
         Trainer(TrainingStrategy(network, settings), settings, Preprocessing(32), seed=0).fit(
             data.train, data.valid, lambda epoch, row: None
         )
@@ -116,8 +118,8 @@ def test_nan_stops_before_the_update(data: Data) -> None:
     ("change", "message"),
     [
         ({"batch_size": 4096}, "larger than the train split of 42"),
-        ({"accumulation": 5}, "must divide"),
-        ({"batch_size": 2, "accumulation": 2}, "two images or more"),
+        ({"grad_accum_steps": 5}, "must divide"),
+        ({"batch_size": 2, "grad_accum_steps": 2}, "two images or more"),
     ],
 )
 def test_batches_that_do_not_fit_are_refused(

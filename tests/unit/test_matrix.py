@@ -83,9 +83,9 @@ def test_each_model_takes_the_settings_that_it_has(root: Path) -> None:
         ({"models": "shallow", "epochs": 3}, "--epochs is a setting of none of the chosen models"),
         ({"models": "deep_v1", "epochs": 0}, "--epochs 0 is not allowed"),
         ({"export": "onxn"}, "Did you mean 'onnx'"),
-        ({"engine": "cloud"}, "--engine 'cloud' is not allowed"),
-        ({"ray_address": "auto"}, "add --engine ray"),
-        ({"job_gpus": 1.0}, "add --engine ray"),
+        ({"executor": "cloud"}, "--executor 'cloud' is not allowed"),
+        ({"ray_address": "auto"}, "add --executor ray"),
+        ({"gpus_per_job": 1.0}, "add --executor ray"),
         ({"run_tuning": True, "tuned": "never"}, "leave --tuned out"),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_recipe_follows_settings_and_data_but_not_places(root: Path, workplace
 
     first = recipe()
     # there is no study
-    assert recipe(state_root="/elsewhere", checkpoint_every_s=1.0, tuned="never") == first
+    assert recipe(state_dir="/elsewhere", checkpoint_every_s=1.0, tuned="never") == first
     assert len({first, recipe(epochs=3), recipe(seed=1), recipe(trials=5)}) == 4
     write_images(root / "pets", {"one": 1}, start=100)
     assert recipe() != first
@@ -119,5 +119,5 @@ def test_a_recipe_follows_settings_and_data_but_not_places(root: Path, workplace
 def test_no_flag_of_the_command_means_two_things() -> None:
     names = [setting.name for setting in train_all_settings()]
     assert len(names) == len(set(names))
-    assert {"datasets", "engine", "epochs", "C", "data_root", "state_root"} <= set(names)
+    assert {"datasets", "executor", "epochs", "C", "data_dir", "state_dir"} <= set(names)
     assert not {"model", "variation", "dataset", "data", "resume"} & set(names)

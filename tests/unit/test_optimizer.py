@@ -40,7 +40,7 @@ def test_sgd_is_nesterov() -> None:
 
 
 def test_warm_up_then_cosine() -> None:
-    settings = NetworkSettings(lr=0.1, epochs=10, warmup_epochs=2, lr_floor=0.01)
+    settings = NetworkSettings(lr=0.1, epochs=10, warmup_epochs=2, min_lr_ratio=0.01)
     schedule = plan(settings)
     rates = [schedule.lr_at(step / 10) for step in range(1, 101)]
     assert rates[0] == pytest.approx(0.005)
@@ -52,7 +52,7 @@ def test_warm_up_then_cosine() -> None:
 
 
 def test_cosine_is_torchs() -> None:
-    settings = NetworkSettings(lr=0.1, epochs=10, warmup_epochs=0, lr_floor=0)
+    settings = NetworkSettings(lr=0.1, epochs=10, warmup_epochs=0, min_lr_ratio=0)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
     for epoch in range(10):
@@ -63,7 +63,7 @@ def test_cosine_is_torchs() -> None:
 
 def test_step_and_constant() -> None:
     step = plan(
-        NetworkSettings(lr=0.1, schedule="step", step_epochs=3, step_factor=0.5, warmup_epochs=0)
+        NetworkSettings(lr=0.1, schedule="step", decay_epochs=3, decay_rate=0.5, warmup_epochs=0)
     )
     assert [step.lr_at(time) for time in (0, 2.9, 3, 6)] == pytest.approx([0.1, 0.1, 0.05, 0.025])
     constant = plan(NetworkSettings(lr=0.1, schedule="constant", warmup_epochs=0))
@@ -72,7 +72,7 @@ def test_step_and_constant() -> None:
 
 def test_plateau_drops_when_the_loss_no_longer_falls_and_resumes() -> None:
     settings = NetworkSettings(
-        lr=0.1, schedule="plateau", plateau_patience=2, step_factor=0.1, warmup_epochs=0
+        lr=0.1, schedule="plateau", plateau_patience=2, decay_rate=0.1, warmup_epochs=0
     )
     schedule = plan(settings)
     for loss in (1.0, 0.9, 0.95, 0.91):

@@ -20,7 +20,7 @@ from tests.forks import join_forks, start_fork, wait_for_file
 
 
 def settings(folder: Path, cache: Path) -> DataSettings:
-    return DataSettings(data=str(folder), cache_root=str(cache))
+    return DataSettings(data=str(folder), cache_dir=str(cache))
 
 
 def test_the_cache_holds_what_decoding_and_resizing_give(tmp_path: Path) -> None:
@@ -134,11 +134,11 @@ def test_two_builders_at_once_and_one_that_died(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "set", {"a": 3, "b": 3})
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Choose another --cache-root"):
+    with pytest.raises(UserError, match="Choose another --cache-dir"):
         load_dataset(settings(folder, tmp_path / "file"))
     dataset = load_dataset(settings(folder, tmp_path / "cache"))
-    with pytest.raises(UserError, match="Choose another --cache-root"):
-        replace(dataset, cache_root=tmp_path / "file").open(Preprocessing(32))
+    with pytest.raises(UserError, match="Choose another --cache-dir"):
+        replace(dataset, cache_dir=tmp_path / "file").open(Preprocessing(32))
 
 
 def test_only_kinds_that_may_be_evicted_make_room(tmp_path: Path) -> None:

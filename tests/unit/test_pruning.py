@@ -92,8 +92,8 @@ def test_channels_of_the_smallest_weights_go() -> None:
 
 
 @pytest.mark.parametrize("pair", [("deep_v1", "standard"), ("transfer", "mobilenet_v2")])
-def test_it_learns_again_as_a_whole(pair: tuple[str, str], stripes: Path, cache_root: Path) -> None:
-    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
+def test_it_learns_again_as_a_whole(pair: tuple[str, str], stripes: Path, cache_dir: Path) -> None:
+    dataset = load_dataset(DataSettings(data=str(stripes), cache_dir=str(cache_dir)))
     learner = make(*pair, batch_size=16, threads=1, precision="float32")
     learner.prune(0.3)
     learner.settings = learner.settings.recovery_settings(2)  # type: ignore[attr-defined]

@@ -91,7 +91,7 @@ def register(
     run_id = client.create_run("0").info.run_id
     if classes is not None:
         client.log_dict(run_id, classes, "classes.json")
-    told = {"fingerprint": fingerprint, **tags}
+    told = {"eyevsai.dataset_digest": fingerprint, **tags}
     version = client.create_model_version(
         name, client.get_run(run_id).info.artifact_uri, run_id, tags=told
     )

@@ -32,14 +32,14 @@ LABELS = torch.arange(8)
 
 
 @pytest.fixture(scope="module")
-def data(stripes: Path, cache_root: Path) -> Data:
-    settings = DataSettings(data=str(stripes), cache_root=str(cache_root))
+def data(stripes: Path, cache_dir: Path) -> Data:
+    settings = DataSettings(data=str(stripes), cache_dir=str(cache_dir))
     return load_dataset(settings).open(Preprocessing(32))
 
 
 def mixed(seed: int, **settings: float) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(seed)
-    return mix_batch(IMAGES.clone(), LABELS, 8, RegularizationSettings(mix_share=1.0, **settings))
+    return mix_batch(IMAGES.clone(), LABELS, 8, RegularizationSettings(mixup_prob=1.0, **settings))
 
 
 def test_without_it_nothing_is_mixed() -> None:
@@ -69,7 +69,7 @@ def test_cutmix_pastes_a_part_as_large_as_its_share_of_the_label() -> None:
 
 
 def test_with_both_one_of_the_two_is_drawn_for_a_share_of_the_batches() -> None:
-    settings = RegularizationSettings(mixup=0.4, cutmix=1.0, mix_share=0.5)
+    settings = RegularizationSettings(mixup=0.4, cutmix=1.0, mixup_prob=0.5)
     kinds = []
     for seed in range(200):
         torch.manual_seed(seed)
@@ -144,7 +144,7 @@ def test_dropout_rises_over_the_epochs(data: Data) -> None:
 
 def test_flips_make_an_image_and_its_mirror_image_one(data: Data) -> None:
     settings = replace(TINY, image_size=40)  # whose crop lies in the very middle
-    learner = DeepV1Learner("standard", replace(settings, test_flips=True), data.dataset.classes, 0)
+    learner = DeepV1Learner("standard", replace(settings, tta_flip=True), data.dataset.classes, 0)
     learner.network.eval()
     image = draw_image(1, 3, 46, 46)
     both = learner.predict_proba([image, np.ascontiguousarray(image[:, ::-1])])
@@ -167,6 +167,6 @@ def test_memory_efficient_computes_in_four_times_as_many_parts(data: Data) -> No
         "standard", replace(TINY, memory_efficient=True), data.dataset.classes, 0
     )
     learner.fit(data.train, data.valid, lambda epoch, row: rows.append(row))
-    assert rows[0]["accumulation"] == 4
+    assert rows[0]["grad_accum_steps"] == 4
     with pytest.raises(UserError, match="with --memory-efficient makes 8 parts"):
-        check_batches(replace(TINY, memory_efficient=True, accumulation=2, batch_size=12), 100)
+        check_batches(replace(TINY, memory_efficient=True, grad_accum_steps=2, batch_size=12), 100)

@@ -72,7 +72,7 @@ def test_version_without_a_stored_model_is_never_registered(
 
     def train() -> None:
         monkeypatch.setitem(HANDLERS, "model", refuse)
-        with start_run(uri, "run", {"job": "train"}, workplace / "state") as run:
+        with start_run(uri, "run", {"eyevsai.job": "train"}, workplace / "state") as run:
             run.queue.append("model")
             run.enqueue("version", name={"dataset": "a", "model": "b", "variation": "c"}, tags={})
 

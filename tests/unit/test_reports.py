@@ -59,7 +59,7 @@ CANDIDATE = ModelVersion(
     stage="",
     has_model=True,
     duration_s=12.5,
-    metrics={"test/accuracy": 0.8, "best/accuracy": 0.9},
+    metrics={"test/accuracy": 0.8, "valid/best_accuracy": 0.9},
     exports=PASSED,
     failed_checks=(),
     size_bytes=10,
@@ -164,7 +164,7 @@ def test_the_schema_refuses_what_a_backend_cannot_use() -> None:
     ("changes", "said"),
     [
         (
-            {"metrics": {"best/accuracy": 0.9}},
+            {"metrics": {"valid/best_accuracy": 0.9}},
             "eyevsai evaluate --model-uri models:/pets-deep_v2-resnet/1",
         ),
         ({"metrics": {"test/accuracy": 0.0}}, "right on no test image"),
@@ -213,10 +213,12 @@ def chosen(*versions: ModelVersion) -> tuple[int, str]:
 def test_production_then_test_then_valid_accuracy_choose_a_version() -> None:
     tested, better = (
         replace(CANDIDATE, number=1),
-        replace(CANDIDATE, number=2, metrics={"best/accuracy": 1.0}),
+        replace(CANDIDATE, number=2, metrics={"valid/best_accuracy": 1.0}),
     )
     assert chosen(tested, better) == (1, "it is the best of 2 versions by test accuracy")
-    assert chosen(replace(better, metrics={"best/accuracy": 0.5}), replace(better, number=3)) == (
+    assert chosen(
+        replace(better, metrics={"valid/best_accuracy": 0.5}), replace(better, number=3)
+    ) == (
         3,
         "it is the best of 2 versions by valid accuracy",
     )
@@ -232,7 +234,10 @@ def test_production_then_test_then_valid_accuracy_choose_a_version() -> None:
 
 def test_tables_hold_every_version_and_no_nan() -> None:
     other = replace(
-        CANDIDATE, number=2, metrics=finite({"best/accuracy": math.nan, "lr": 0.1}), duration_s=None
+        CANDIDATE,
+        number=2,
+        metrics=finite({"valid/best_accuracy": math.nan, "lr": 0.1}),
+        duration_s=None,
     )
     rows = list_versions([other, CANDIDATE], [READY])
     first, second = csv.DictReader(write_csv(rows).splitlines())
@@ -326,7 +331,9 @@ def test_a_resumed_runs_pause_is_no_training(workplace: Path) -> None:
     with start_run(uri, "long", {}, state, resumed_run_id=run.run_id):
         pass
     found = result_of(uri, run.run_id)
-    assert float(client.get_run(run.run_id).data.tags["paused_s"]) == pytest.approx(90, abs=3)
+    assert float(client.get_run(run.run_id).data.tags["eyevsai.paused_s"]) == pytest.approx(
+        90, abs=3
+    )
     assert found.duration_s == pytest.approx(10, abs=5)
 
 
@@ -338,23 +345,21 @@ def _set_begin(folder: Path, run_id: str, started_ms: int) -> None:
     database.close()
 
 
-def test_a_run_says_of_which_datasets_its_own_is_composed(
-    workplace: Path, cache_root: Path
-) -> None:
+def test_a_run_says_of_which_datasets_its_own_is_composed(workplace: Path, cache_dir: Path) -> None:
     for name in ("beans", "pets"):
         write_images(workplace / "root" / name, {"a": 8, "b": 8})
     union = DataSettings(
-        dataset="combined_all", data_root=str(workplace / "root"), cache_root=str(cache_root)
+        dataset="combined_all", data_dir=str(workplace / "root"), cache_dir=str(cache_dir)
     )
     uri = os.environ["MLFLOW_TRACKING_URI"]
     with start_run(uri, "union", {}, workplace / "state") as run:
         log_input(run, load_dataset(union))
-        run.log_metrics({"best/accuracy": 0.5, "best/loss": 2.0}, step=1)
-        run.log_metrics({"best/accuracy": 0.75}, step=2)
+        run.log_metrics({"valid/best_accuracy": 0.5, "valid/best_loss": 2.0}, step=1)
+        run.log_metrics({"valid/best_accuracy": 0.75}, step=2)
     assert result_of(uri, run.run_id).parts == ("beans", "pets")
     assert (
         result_of(uri, run.run_id).metrics.items()
-        >= {"best/accuracy": 0.75, "best/loss": 2.0}.items()
+        >= {"valid/best_accuracy": 0.75, "valid/best_loss": 2.0}.items()
     )
     MlflowClient().delete_run(run.run_id)
     assert read_run_metrics(uri, [run.run_id]) == {}

@@ -58,14 +58,14 @@ def test_deletion_takes_nothing_of_the_next_owner(
 
     monkeypatch.setattr(run_dir.shutil, "rmtree", slow)
     with folder.lock():
-        (folder.path / "spool.jsonl").write_text("old")
+        (folder.path / "write_queue.jsonl").write_text("old")
         deleting = threading.Thread(target=folder.delete)
         deleting.start()
         reached.wait(5)
     with folder.lock():
-        (folder.path / "spool.jsonl").write_text("new")
+        (folder.path / "write_queue.jsonl").write_text("new")
         deleting.join()
-        assert (folder.path / "spool.jsonl").read_text() == "new"
+        assert (folder.path / "write_queue.jsonl").read_text() == "new"
 
 
 def test_interrupted_deletion_is_finished_later(tmp_path: Path) -> None:

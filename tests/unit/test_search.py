@@ -18,7 +18,7 @@ TAGS = {"dataset": "pets", "model": "deep_v1"}
 def make(status: str = "FINISHED", **tags: str) -> str:
     client = MlflowClient()
     run_id: str = client.create_run(
-        "0", tags={"job": "tune", "study": "s", **TAGS, **tags}
+        "0", tags={"eyevsai.job": "tune", "study": "s", **TAGS, **tags}
     ).info.run_id
     client.set_terminated(run_id, status)
     return run_id

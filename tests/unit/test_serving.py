@@ -22,8 +22,8 @@ from tests.conftest import draw_image
 
 
 @pytest.fixture(scope="module")
-def made(stripes: Path, cache_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
+def made(stripes: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dataset = load_dataset(DataSettings(data=str(stripes), cache_dir=str(cache_dir)))
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), dataset.classes, 0)
     return write_model_dir(
         learner, dataset.open(learner.preprocessing).valid, tmp_path_factory.mktemp("made"), {}

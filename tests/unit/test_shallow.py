@@ -68,11 +68,11 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, cache_root: Path) -> Callable[[int], Data]:
+def data(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Callable[[int], Data]:
     folder = write_images(
         tmp_path_factory.mktemp("uneven") / "set", {"across": 20, "down": 14, "wide": 9}
     )
-    dataset = load_dataset(DataSettings(data=str(folder), cache_root=str(cache_root)))
+    dataset = load_dataset(DataSettings(data=str(folder), cache_dir=str(cache_dir)))
     return lambda size: dataset.open(Preprocessing(size))
 
 
@@ -150,7 +150,7 @@ def test_threads_reach_torch_and_are_said(data: Callable[[int], Data]) -> None:
 
 @pytest.fixture(scope="module", params=["made", "photos"])
 def inputs(
-    request: pytest.FixtureRequest, cache_root: Path
+    request: pytest.FixtureRequest, cache_dir: Path
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Projected features and labels to fit to, and others to predict."""
     if request.param == "made":
@@ -164,7 +164,7 @@ def inputs(
     if not PHOTOS.is_dir():
         pytest.skip(f"no photographs at {PHOTOS}: set EYEVSAI_PHOTOS")
     settings = SvmSettings(image_size=64, components=60)
-    chosen = DataSettings(dataset="vegetables", data_root=str(PHOTOS), cache_root=str(cache_root))
+    chosen = DataSettings(dataset="vegetables", data_dir=str(PHOTOS), cache_dir=str(cache_dir))
     dataset = load_dataset(chosen)
     learner = ShallowLearner("svm_hog_lbp", settings, dataset.classes, 0)
     opened = dataset.open(learner.preprocessing)
@@ -330,7 +330,7 @@ from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.shallow.learner import ShallowLearner
 from eyevsai.models.shallow.settings import SvmSettings
-dataset = load_dataset(DataSettings(data=sys.argv[1], cache_root=sys.argv[2]))
+dataset = load_dataset(DataSettings(data=sys.argv[1], cache_dir=sys.argv[2]))
 learner = ShallowLearner("svm_hog_lbp", SvmSettings(image_size=64), dataset.classes, 0)
 train = dataset.open(learner.preprocessing).train
 peak = lambda who: resource.getrusage(who).ru_maxrss / 1024

@@ -81,7 +81,7 @@ def test_features_are_searched_on_wish_only(tmp_path: Path) -> None:
     )
     assert {values["features"] for values in draw(asked, SvmSettings())} == {"hog", "hog,lbp"}
     transfer = declared_space(TransferSettings, {}, None).dimensions
-    assert not {"crop_scale", "rotation", "erasing", "mixup", "cutmix"} & set(transfer)
+    assert not {"crop_scale", "rotation", "random_erasing", "mixup", "cutmix"} & set(transfer)
     assert {"lr", "dropout", "fine_tune_lr"} <= set(transfer)
 
 
@@ -120,7 +120,7 @@ def test_defaults_are_a_point_of_the_space(family: str, variation: str) -> None:
         ("width = [4, 8]", "width", 8),
         ("head_units = {low = 8, high = 64}", "head_units", 64),
         ("optimizer = ['sgd', 'adam']", "optimizer", "adam"),
-        ("policy = ['trivial', 'rand']", "policy", "rand"),
+        ("auto_augment = ['trivial', 'rand']", "auto_augment", "rand"),
     ],
 )
 def test_a_default_outside_the_space_is_moved_into_it(

@@ -121,6 +121,6 @@ def test_system_metrics_go_on_after_an_outage(
 
 def test_a_state_root_that_cannot_be_written_is_told_before_a_run_is_made(workplace: Path) -> None:
     (workplace / "state").write_text("")
-    with pytest.raises(UserError, match="Choose another --state-root"):
+    with pytest.raises(UserError, match="Choose another --state-dir"):
         log_a_little(os.environ["MLFLOW_TRACKING_URI"], workplace)
     assert statuses() == []

@@ -44,18 +44,18 @@ TINY: dict[str, Any] = {
     "device": "cpu",
     "weights": "none",
     "warmup_epochs": 0.0,
-    "freeze_base_epochs": 2,
+    "freeze_epochs": 2,
     "fine_tune_epochs": 2,
     "unfreeze_stages": 2,
-    "frozen_views": 2,
+    "feature_views": 2,
     "patience": 0,
     "dense_units": "16",
 }
 
 
 @pytest.fixture(scope="module")
-def data(stripes: Path, cache_root: Path) -> Data:
-    settings = DataSettings(data=str(stripes), cache_root=str(cache_root))
+def data(stripes: Path, cache_dir: Path) -> Data:
+    settings = DataSettings(data=str(stripes), cache_dir=str(cache_dir))
     return load_dataset(settings).open(Preprocessing(32))
 
 
@@ -77,12 +77,12 @@ def fit(
 
 # Each setting of its own, what else has to be so, and a value that makes another model of it.
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
-    "freeze_base_epochs": ({}, 1),
+    "freeze_epochs": ({}, 1),
     "fine_tune_epochs": ({}, 3),
     "unfreeze_stages": ({}, 1),
     "fine_tune_lr": ({}, 5e-3),
-    "stage_lr_decay": ({}, 1.0),
-    "frozen_views": ({}, 1),
+    "layer_decay": ({}, 1.0),
+    "feature_views": ({}, 1),
     "dense_units": ({}, "none"),
     "dropout": ({}, 0.8),
 }
@@ -167,7 +167,7 @@ def test_all_stages_that_were_asked_for_are_unfrozen(epochs: int, stages: int) -
 
 def test_lower_stages_learn_slower() -> None:
     learner = make(
-        unfreeze_stages=5, fine_tune_lr=1e-2, stage_lr_decay=0.5, schedule="constant", lr=1e-3
+        unfreeze_stages=5, fine_tune_lr=1e-2, layer_decay=0.5, schedule="constant", lr=1e-3
     )
     course = GradualUnfreezing(learner.network, learner.settings)  # type: ignore[arg-type]
     assert course.lrs_at(1.5) == [1e-3, 0, 0, 0, 0, 0]
@@ -175,7 +175,7 @@ def test_lower_stages_learn_slower() -> None:
 
 
 def test_a_head_that_has_learned_all_it_can_waits_for_the_base_to_be_unfrozen(data: Data) -> None:
-    rows = fit(make(freeze_base_epochs=6, patience=2, lr=1e-6), data)
+    rows = fit(make(freeze_epochs=6, patience=2, lr=1e-6), data)
     assert len(rows) > 6
 
 
@@ -183,7 +183,7 @@ def test_frozen_features_are_computed_once_for_all_seeds(
     stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # a cache in which no other test has features
-    alone = DataSettings(data=str(stripes), cache_root=str(tmp_path))
+    alone = DataSettings(data=str(stripes), cache_dir=str(tmp_path))
     data = load_dataset(alone).open(Preprocessing(32))
     learner = make()
     fit(learner, data)
@@ -199,7 +199,7 @@ def test_frozen_features_are_computed_once_for_all_seeds(
     assert not all(torch.equal(base[name], states[name]) for name in base)
     monkeypatch.setattr(again.network, "extract_features", refuse)
     assert len(fit(again, data)) == 2
-    for change in ({"crop_scale": 0.9}, {"channels_last": False}, {"test_flips": True}):
+    for change in ({"crop_scale": 0.9}, {"channels_last": False}, {"tta_flip": True}):
         other = make(fine_tune_epochs=0, **change)
         monkeypatch.setattr(other.network, "extract_features", refuse)
         with pytest.raises(AssertionError, match="asked again"):
@@ -207,7 +207,7 @@ def test_frozen_features_are_computed_once_for_all_seeds(
 
 
 def test_frozen_features_are_those_of_the_network(data: Data) -> None:
-    learner = make(fine_tune_epochs=0, test_flips=True)
+    learner = make(fine_tune_epochs=0, tta_flip=True)
     rows = fit(learner, data)
     probabilities = torch.from_numpy(learner.predict_proba(data.valid.arrays()))
     accuracy = (probabilities.argmax(1) == data.valid.labels).double().mean().item()
@@ -468,7 +468,7 @@ def test_preprocessing_of_weights_is_what_flags_say_else_the_file_beside_them(
         ({"dense_units": "512,"}, "--dense-units takes numbers"),
         ({"mean": "0.5"}, "--mean takes three numbers"),
         ({"std": "0,1,1"}, "--std takes three numbers"),
-        ({"freeze_base_epochs": "0", "fine_tune_epochs": "0"}, "trains nothing"),
+        ({"freeze_epochs": "0", "fine_tune_epochs": "0"}, "trains nothing"),
         ({"fine_tune_epochs": "0", "mixup": "0.2"}, "--mixup and --cutmix mix images"),
         ({"image_size": "16"}, "--image-size 16 is not allowed"),
         ({"interpolation": "nearest"}, "--interpolation 'nearest' is not allowed"),
@@ -494,7 +494,7 @@ def test_what_cannot_be_is_said(given: dict[str, str], message: str) -> None:
 def test_a_base_from_nothing_learns_32_images_by_heart(
     variation: str, stripes: Path, tmp_path: Path
 ) -> None:
-    data = load_dataset(DataSettings(data=str(stripes), cache_root=str(tmp_path))).open(
+    data = load_dataset(DataSettings(data=str(stripes), cache_dir=str(tmp_path))).open(
         Preprocessing(32)
     )
     few = replace(data.train, rows=data.train.rows[:32], labels=data.train.labels[:32])
@@ -507,10 +507,10 @@ def test_a_base_from_nothing_learns_32_images_by_heart(
     }
     learner = make(
         variation,
-        freeze_base_epochs=0,
+        freeze_epochs=0,
         fine_tune_epochs=80,
         unfreeze_stages=5,
-        stage_lr_decay=1.0,
+        layer_decay=1.0,
         batch_size=32,
         label_smoothing=0.0,
         dropout=0.0,

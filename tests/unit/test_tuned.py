@@ -52,7 +52,7 @@ def write_study(
 ) -> str:
     """Write the run of a finished study as `tune` does."""
     client = MlflowClient()
-    tags = {"job": "tune", "study": study, **vars(NAME), "preset": "cpu", **settings}
+    tags = {"eyevsai.job": "tune", "study": study, **vars(NAME), "preset": "cpu", **settings}
     run_id: str = client.create_run("0", tags=tags).info.run_id
     if best is not None:
         client.log_text(run_id, json.dumps(best), "best.json")
@@ -225,7 +225,7 @@ def test_trials_have_at_least_half_of_the_epochs_of_training() -> None:
 
 def test_searched_epochs_are_those_of_the_best_trial(caplog: pytest.LogCaptureFixture) -> None:
     # 6 epochs beat the 18 of the defaults, and training has 6, too
-    short = TransferSettings(freeze_base_epochs=5, fine_tune_epochs=1)
+    short = TransferSettings(freeze_epochs=5, fine_tune_epochs=1)
     assert objections(TransferSettings(), short, 6, 18) == []
     # the space allowed no more than 2, so that nothing was compared to what 70 would reach
     assert objections(DeepV1Settings(), DeepV1Settings(epochs=2), 2, 2) == [

@@ -19,7 +19,7 @@ class DeepV1Settings(NetworkSettings):
     image_size: int = 96
     epochs: int = 70
     crop_scale: float = 0.35
-    erasing: float = 0.1
+    random_erasing: float = 0.1
     width: Annotated[
         int,
         Range(4, 256),
@@ -53,8 +53,8 @@ GPU = {
     "batch_size": 256,
     "convolutions": 2,
     "epochs": 200,
-    "erasing": 0.25,
-    "policy": "trivial",
+    "random_erasing": 0.25,
+    "auto_augment": "trivial",
 }
 
 FAMILY = Family(

@@ -22,7 +22,7 @@ class DeepV2Settings(NetworkSettings):
     image_size: int = 96
     epochs: int = 64
     crop_scale: float = 0.35
-    erasing: float = 0.1
+    random_erasing: float = 0.1
     width: Annotated[
         int,
         Range(4, 256),
@@ -144,8 +144,8 @@ GPU = {
     "image_size": 128,
     "batch_size": 128,
     "epochs": 200,
-    "erasing": 0.2,
-    "policy": "trivial",
+    "random_erasing": 0.2,
+    "auto_augment": "trivial",
     "cutmix": 1.0,
     "mixup": 0.2,
     "ema_decay": 0.9995,

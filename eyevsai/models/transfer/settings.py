@@ -115,8 +115,8 @@ GPU = {
     "ema_decay": 0.999,
     "unfreeze_stages": 5,
     "fine_tune_epochs": 30,
-    "frozen_views": 8,
-    "policy": "trivial",
+    "feature_views": 8,
+    "auto_augment": "trivial",
 }
 UNFREEZING = "Howard & Ruder 2018: Universal Language Model Fine-tuning for Text Classification"
 

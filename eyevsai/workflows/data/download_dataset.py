@@ -1,5 +1,5 @@
-"""data get: a published dataset, downloaded, checked, unpacked and laid out as class folders, or
-not there at all.
+"""data download: a published dataset, downloaded, checked, unpacked and laid out as class
+folders, or not there at all.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from eyevsai.data.download import DownloadUrl, download, hash_md5
 from eyevsai.data.files import SUFFIXES
 from eyevsai.data.image_folder import index_dataset
 from eyevsai.data.kaggle import check_kagglehub, locate_dataset
-from eyevsai.data.settings import GetSettings
+from eyevsai.data.settings import DownloadSettings
 from eyevsai.data.sources import SOURCES, Archive, DatasetSource, expand_union
+from eyevsai.store.tags import JOB
 from eyevsai.store.uris import mask_password
 from eyevsai.workflows.shutdown import handling_signals
 
@@ -56,7 +57,9 @@ class DownloadedDataset:
     is_new: bool
 
 
-def download_datasets(settings: GetSettings, run_id: str | None = None) -> list[DownloadedDataset]:
+def download_datasets(
+    settings: DownloadSettings, run_id: str | None = None
+) -> list[DownloadedDataset]:
     """Gets a dataset, or the parts of a union, of which training composes it; what is there already
     stays.
 
@@ -76,18 +79,18 @@ def download_datasets(settings: GetSettings, run_id: str | None = None) -> list[
             return _download_all(name, settings, stop)
     from eyevsai.workflows.job_context import job_context
 
-    tags = {"job": "data", "subject": name}
-    with job_context(settings.state_root, run_id) as job, job.start_run("data", tags):
+    tags = {JOB: "data", "dataset": name}
+    with job_context(settings.state_dir, run_id) as job, job.start_run("data", tags):
         return _download_all(name, settings, job.stop)
 
 
 def _download_all(
-    name: str, settings: GetSettings, stop: CancellationToken
+    name: str, settings: DownloadSettings, stop: CancellationToken
 ) -> list[DownloadedDataset]:
     parts = expand_union(name)
-    if settings.from_archive is not None and len(parts) > 1:
+    if settings.archive is not None and len(parts) > 1:
         raise UserError(
-            f"{name} is made of {', '.join(parts)}: get each with an --from-archive of its own."
+            f"{name} is made of {', '.join(parts)}: get each with an --archive of its own."
         )
     got: list[DownloadedDataset] = []
     failures: list[UserError] = []
@@ -102,10 +105,10 @@ def _download_all(
 
 
 def _download(
-    published: DatasetSource, settings: GetSettings, stop: CancellationToken
+    published: DatasetSource, settings: DownloadSettings, stop: CancellationToken
 ) -> DownloadedDataset:
     """The dataset, which is fetched if it is not there."""
-    root = Path(settings.data_root).expanduser()
+    root = Path(settings.data_dir).expanduser()
     target = root / published.name
     lock = root / DOWNLOADS / f"{published.name}.lock"
     busy = f"Another process is getting {published.name} right now. Wait until it is done."
@@ -149,14 +152,14 @@ def _find_existing(
 
 
 def _fetch(
-    published: DatasetSource, settings: GetSettings, target: Path, stop: CancellationToken
+    published: DatasetSource, settings: DownloadSettings, target: Path, stop: CancellationToken
 ) -> DownloadedDataset:
-    wants_official = settings.splits == "given" and published.splits is not None
+    wants_official = settings.splits == "published" and published.splits is not None
     wanted = [
         published.images,
         *([published.splits] if wants_official and published.splits else []),
     ]
-    downloads = Path(settings.data_root).expanduser() / DOWNLOADS / published.name
+    downloads = Path(settings.data_dir).expanduser() / DOWNLOADS / published.name
     downloads.mkdir(parents=True, exist_ok=True)
     paths = [_find(published, archive, settings, downloads) for archive in wanted]
     with atomic_output_dir(target) as building:
@@ -202,14 +205,14 @@ def _fetch(
 
 
 def _find(
-    published: DatasetSource, archive: Archive, settings: GetSettings, downloads: Path
+    published: DatasetSource, archive: Archive, settings: DownloadSettings, downloads: Path
 ) -> Path:
     """The archive: one that a person downloaded, or else from the mirror or the publisher."""
     by_hand = downloads / archive.file
-    if settings.from_archive is not None and archive is published.images:
-        by_hand = Path(settings.from_archive).expanduser()
+    if settings.archive is not None and archive is published.images:
+        by_hand = Path(settings.archive).expanduser()
         if not by_hand.is_file():
-            raise UserError(f"There is no file {by_hand}. Check --from-archive.")
+            raise UserError(f"There is no file {by_hand}. Check --archive.")
     if by_hand.is_file():
         log.info("taking %s, which is here", by_hand)
         if archive.md5 is not None and hash_md5(by_hand) != archive.md5:
@@ -234,7 +237,7 @@ def _find(
     what_else = (
         f"Or download {archive.page} with a browser, leave the file at {by_hand}, and run the "
         "same command "
-        f"again{'; or name it with --from-archive' if archive is published.images else ''}."
+        f"again{'; or name it with --archive' if archive is published.images else ''}."
     )
     publisher = mask_password(settings.mirror) if settings.mirror else archive.page
     log.info("downloading %s of %s from %s", archive.file, published.name, publisher)
@@ -287,5 +290,5 @@ def _raising_disk_errors(root: Path) -> Iterator[None]:
         raise JobError(
             f"{error.filename or root} cannot be read or written: {error.strerror or error}. "
             "Mend that, "
-            "make room, or choose another --data-root."
+            "make room, or choose another --data-dir."
         ) from error

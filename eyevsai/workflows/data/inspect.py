@@ -58,15 +58,15 @@ def describe_data(settings: DataSettings) -> dict[str, Any]:
 
 
 def _inspect(settings: DataSettings) -> CuratedDataset:
-    cache_root = Path(settings.cache_root).expanduser()
-    return curate(find_source(settings), cache_root, settings.duplicates, settings.bit_depth)
+    cache_dir = Path(settings.cache_dir).expanduser()
+    return curate(find_source(settings), cache_dir, settings.duplicates, settings.bit_depth)
 
 
-def cache_bytes(cache_root: Path) -> int:
+def cache_bytes(cache_dir: Path) -> int:
     """How much the caches take."""
-    return DiskCache(cache_root, limit_gb=0.0).size_bytes()
+    return DiskCache(cache_dir, limit_gb=0.0).size_bytes()
 
 
-def clear_cache(cache_root: Path) -> int:
+def clear_cache(cache_dir: Path) -> int:
     """Deletes all caches and returns the freed bytes."""
-    return DiskCache(cache_root, limit_gb=0.0).clear()
+    return DiskCache(cache_dir, limit_gb=0.0).clear()

@@ -158,7 +158,7 @@ def _launch(config: TrainConfig, size: int) -> RankLauncher:
     port = own.open_port()
     own = replace(own, port=port.port)
     met = RankLauncher(own, PrefixStore(own.attempt, port))
-    roots = ["--data-root", config.data.data_root, "--cache-root", config.data.cache_root]
+    roots = ["--data-dir", config.data.data_dir, "--cache-dir", config.data.cache_dir]
     for rank in range(1, size):
         env = os.environ | replace(own, rank=rank, local_rank=rank).environment()
         met.processes[rank] = subprocess.Popen(

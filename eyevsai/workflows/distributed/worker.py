@@ -89,8 +89,8 @@ def _use_settings(flat: dict[str, Any], own: TrainConfig) -> TrainConfig:
     settled = compose_train({name: value for name, value in flat.items() if value is not None})
     data = replace(
         settled.data,
-        data_root=own.data.data_root,
-        cache_root=own.data.cache_root,
+        data_dir=own.data.data_dir,
+        cache_dir=own.data.cache_dir,
         data=own.data.data or settled.data.data,
     )
     return replace(settled, data=data)

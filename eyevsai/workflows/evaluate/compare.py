@@ -28,7 +28,7 @@ log = logging.getLogger("eyevsai")
 
 SHOWN = ("accuracy", "top5_accuracy", "macro_f1", "loss", "ece", "images_per_s", "latency_ms")
 SAMPLES = 12  # images on the sheet of each pair and direction
-UNEQUAL_BY_NATURE = ("run_name", "cache_root", "state_root", "cache_limit_gb", "checkpoint_every_s")
+UNEQUAL_BY_NATURE = ("run_name", "cache_dir", "state_dir", "cache_limit_gb", "checkpoint_every_s")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from eyevsai.evaluation.selective import evaluate_threshold, find_threshold
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.models.learner import Images, Learner
 from eyevsai.registry.versions import TESTED, THRESHOLD, tag_version
+from eyevsai.store.tags import JOB, SOURCE_RUN_ID
 from eyevsai.tracking.finished_runs import reopen_run
 from eyevsai.workflows.evaluate.log_results import EvaluationLogger
 from eyevsai.workflows.job_context import job_context
@@ -54,7 +55,7 @@ def evaluate(
     run_id: str | None = None,
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Evaluated:
-    """EvaluationData a trained model and logs what was found: on its own run; by other data, or
+    """Evaluate a trained model and log the results: on its own run; for other data, or
     if that is gone, on the call's.
 
     `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags`
@@ -64,13 +65,13 @@ def evaluate(
         UserError: something a person must mend.
     """
     began = time.monotonic()
-    with job_context(settings.state_root, run_id) as job:
-        tracking_uri, state_root = job.tracking_uri, job.state_dir
+    with job_context(settings.state_dir, run_id) as job:
+        tracking_uri, state_dir = job.tracking_uri, job.state_dir
         subject = find_trained_model(tracking_uri, settings.run, settings.model_uri)
         learner = subject.load()
         judges = _load_evaluation_data(settings, subject, learner)
 
-        about = {"job": "evaluate", "subject": subject.run_id, "model_uri": subject.title, **tags}
+        about = {JOB: "evaluate", SOURCE_RUN_ID: subject.run_id, "model_uri": subject.title, **tags}
         title = f"evaluate {subject.name}"
         with job.start_run(title, about) as call:
             judgement = _evaluate(settings, subject, learner, judges)
@@ -86,7 +87,7 @@ def evaluate(
             )
             there = own and subject.run is not None
             reopened = (
-                reopen_run(tracking_uri, subject.run_id, state_root) if there else nullcontext(call)
+                reopen_run(tracking_uri, subject.run_id, state_dir) if there else nullcontext(call)
             )
             with reopened as run:
                 findings.log_to(run)
@@ -118,7 +119,7 @@ class EvaluationData:
 def _load_evaluation_data(
     settings: EvaluateSettings, subject: TrainedModel, learner: Learner
 ) -> EvaluationData:
-    places = {"data_root": settings.data_root, "cache_root": settings.cache_root}
+    places = {"data_dir": settings.data_dir, "cache_dir": settings.cache_dir}
     if settings.data is None:
         dataset = subject.load_dataset(**places)
         data = dataset.open(learner.preprocessing)
@@ -129,10 +130,10 @@ def _load_evaluation_data(
                 "Judge it by other images with --data FOLDER."
             )
         return EvaluationData(dataset, data.test, data.valid)
-    cache_root = settings.cache_root or str(subject.config["cache_root"])
-    dataset = load_test_folder(DataSettings(data=settings.data, cache_root=cache_root))
+    cache_dir = settings.cache_dir or str(subject.config["cache_dir"])
+    dataset = load_test_folder(DataSettings(data=settings.data, cache_dir=cache_dir))
     shown = sorted({item.label for item in dataset.samples})
-    names = _map_classes(shown, learner.classes, _read_map(settings.map), subject.title)
+    names = _map_classes(shown, learner.classes, _read_map(settings.class_map), subject.title)
     _warn_of_training_images(dataset, subject)
     whole = dataset.open(learner.preprocessing).test
     places_kept = [place for place, item in enumerate(dataset.samples) if names[item.label]]
@@ -146,11 +147,11 @@ def _load_evaluation_data(
 def _read_map(path: str | None) -> dict[str, str]:
     if path is None:
         return {}
-    read = read_toml(path, "--map", '"their name" = "the model\'s name"')
+    read = read_toml(path, "--class-map", '"their name" = "the model\'s name"')
     wrong = [name for name, value in read.items() if not isinstance(value, str)]
     if wrong:
         raise UserError(
-            f'--map {path}: {wrong[0]} is no text. It has lines like "their name" = "the '
+            f'--class-map {path}: {wrong[0]} is no text. It has lines like "their name" = "the '
             "model's name\"."
         )
     return read
@@ -162,16 +163,18 @@ def _map_classes(
     """The model's name of each class of the data; empty for those that are left out."""
     names = {name: mapping.get(name, name) for name in theirs}
     if strange := [name for name in mapping if name not in theirs]:
-        raise UserError(f"--map names classes that the data have not: {', '.join(strange[:10])}.")
+        raise UserError(
+            f"--class-map names classes that the data have not: {', '.join(strange[:10])}."
+        )
     unknown = [name for name, mapped in names.items() if mapped and mapped not in known]
     if unknown:
         raise UserError(
             f"{title} does not know these classes of the data: {', '.join(unknown[:10])}. It knows "
             f"{', '.join(list(known)[:10])}{', ...' if len(known) > 10 else ''}. Name them with "
-            "--map FILE.toml."
+            "--class-map FILE.toml."
         )
     if not any(names.values()):
-        raise UserError("--map leaves all classes of the data out.")
+        raise UserError("--class-map leaves all classes of the data out.")
     if lacking := sorted(set(known) - set(names.values())):
         log.warning("No image shows %s: figures say nothing of them.", ", ".join(lacking[:10]))
     return names

@@ -12,6 +12,7 @@ from eyevsai.data.seeding import derive_seed
 from eyevsai.evaluation.results import EvaluationResult
 from eyevsai.explanation.top_losses import top_losses
 from eyevsai.models.learner import FeatureLearner, Learner, SpatialLearner
+from eyevsai.store.tags import EVALUATION_DIGEST, EVALUATION_WEIGHTS
 from eyevsai.tracking.run import Run
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 
 GRID_SIZE, CAM_SIZE = 24, 12
-TEST_WEIGHTS = "test_weights"  # the tag of an evaluation: the SHA-256 of the weights that it is of
 OWN_SPLIT = (
     "own_test_split"  # the tag of an evaluation: True if it is by the model's own test split
 )
@@ -68,8 +68,8 @@ class EvaluationLogger:
             self.title, self.dataset.name, judgement, self.metrics, pictures
         )
         run.log_metrics({f"test/{name}": value for name, value in self.metrics.items()})
-        about = {"test_dataset": self.dataset.name, "test_fingerprint": self.fingerprint}
-        run.set_tags(about | {TEST_WEIGHTS: self.weights, OWN_SPLIT: self.own})
+        about = {"test_dataset": self.dataset.name, EVALUATION_DIGEST: self.fingerprint}
+        run.set_tags(about | {EVALUATION_WEIGHTS: self.weights, OWN_SPLIT: self.own})
         by_class = [
             [name, *row.values()]
             for name, row in zip(classes, judgement.metrics_by_class(), strict=True)
@@ -84,7 +84,7 @@ class EvaluationLogger:
         )
         run.log_table(PREDICTIONS, PREDICTION_COLUMNS, self.predictions())
         for name, figure in pictures.items():
-            run.log_figure(f"pictures/test_{name}.png", figure)
+            run.log_figure(f"plots/test_{name}.png", figure)
         run.log_text("test_report.html", page)
 
     @cached_property
@@ -136,7 +136,7 @@ class EvaluationLogger:
                 judgement.bins(calibrated=False), judgement.bins(calibrated=True)
             ),
             "coverage": draw.plot_coverage(judgement),
-            "worst_errors": plot_top_losses(mistakes, images, classes),
+            "top_losses": plot_top_losses(mistakes, images, classes),
         }
         if judgement.corrupted:
             found["corruptions"] = draw.plot_corruptions(judgement.corrupted)

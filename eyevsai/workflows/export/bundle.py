@@ -16,6 +16,7 @@ from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.version import VERSION
 from eyevsai.evaluation.metric_names import SCORES
 from eyevsai.formats.settings import ExportSettings
+from eyevsai.store.tags import JOB
 from eyevsai.tracking.search import RunInfo, find_trained
 from eyevsai.workflows.export.export import Exported, ExportPlan, prepare
 from eyevsai.workflows.job_context import job_context, log_settings
@@ -45,7 +46,7 @@ def bundle(settings: ExportSettings, run_id: str | None = None) -> Bundled:
         UserError: something a person must mend.
         JobError: an export does not say what its model says; no package is written.
     """
-    with job_context(settings.state_root, run_id) as job:
+    with job_context(settings.state_dir, run_id) as job:
         tracking_uri, name = job.tracking_uri, str(settings.package)
         target = Path(settings.output or ".").expanduser() / name
         if target.exists():
@@ -54,7 +55,7 @@ def bundle(settings: ExportSettings, run_id: str | None = None) -> Bundled:
             )
         with atomic_output_dir(target) as building:
             leaving = list(_choose(tracking_uri, settings, building))
-            tags, title = {"job": "export", "package": name}, f"package {name}"
+            tags, title = {JOB: "export", "package": name}, f"package {name}"
             with job.start_run(title, tags) as call:
                 log_settings(call, settings)
                 models = [_describe(run, each, each.export_all(call)) for run, each in leaving]

@@ -27,7 +27,8 @@ from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.learner import Learner
 from eyevsai.models.serialization import read_config
 from eyevsai.registry.artifacts import has_files, size_of
-from eyevsai.registry.versions import EXPORT, MANIFEST_SHA256, SIZE, WEIGHTS_SHA256, tagging
+from eyevsai.registry.versions import EXPORT, EXPORT_WEIGHTS_SHA256, MANIFEST_SHA256, SIZE, tagging
+from eyevsai.store.tags import JOB, SOURCE_RUN_ID
 from eyevsai.tracking.finished_runs import reopen_run
 from eyevsai.tracking.run import Run
 from eyevsai.workflows.export.prune import prune
@@ -77,7 +78,7 @@ def export(
         UserError: something a person must mend.
         JobError: an export does not say what the model says; those that do are kept.
     """
-    with job_context(settings.state_root, run_id) as job:
+    with job_context(settings.state_dir, run_id) as job:
         tracking_uri = job.tracking_uri
         _check_room(0)
         subject = find_trained_model(tracking_uri, settings.run, settings.model_uri)
@@ -85,7 +86,7 @@ def export(
             _find_formats(settings.format, subject.load())  # before epochs are spent
             subject = find_trained_model(tracking_uri, None, prune(subject, settings, job))
         leaving = prepare(subject, settings, _find_output(settings, subject))
-        about = {"job": "export", "subject": subject.run_id, "model_uri": subject.title, **tags}
+        about = {JOB: "export", SOURCE_RUN_ID: subject.run_id, "model_uri": subject.title, **tags}
         title = f"export {subject.name}"
         with job.start_run(title, about) as call:
             log_settings(call, settings)
@@ -102,7 +103,7 @@ class ExportPlan:
     names: list[str]
     source: ExportSource
     reference: ReferenceData
-    state_root: Path
+    state_dir: Path
     output: Path | None
 
     def export_all(self, call: Run) -> list[Exported]:
@@ -149,7 +150,7 @@ class ExportPlan:
     def _reopened(self, call: Run) -> AbstractContextManager[Run]:
         if self.subject.run is None:
             return nullcontext(call)
-        return reopen_run(self.subject.tracking_uri, self.subject.run_id, self.state_root)
+        return reopen_run(self.subject.tracking_uri, self.subject.run_id, self.state_dir)
 
     def _write(self, name: str, folder: Path) -> ParityResult:
         try:
@@ -178,15 +179,13 @@ def prepare(subject: TrainedModel, settings: ExportSettings, output: Path | None
     learner = subject.load()
     names = _find_formats(settings.format, learner)
     _check_room(sum(path.stat().st_size for path in subject.package.rglob("*.safetensors")))
-    dataset = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root)
+    dataset = subject.load_dataset(data_dir=settings.data_dir, cache_dir=settings.cache_dir)
     data = dataset.open(learner.preprocessing)
     source = _make_source(subject, learner, data, settings)
     corpus = load_reference_data(subject, learner, data, settings.parity_images)
     if output is not None:
         _make_output(output, names)
-    return ExportPlan(
-        subject, names, source, corpus, Path(settings.state_root).expanduser(), output
-    )
+    return ExportPlan(subject, names, source, corpus, Path(settings.state_dir).expanduser(), output)
 
 
 def _log(name: str, subject: TrainedModel, folder: Path, verdict: ParityResult, run: Run) -> None:
@@ -199,7 +198,7 @@ def _log(name: str, subject: TrainedModel, folder: Path, verdict: ParityResult, 
     told = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.metrics.items()}
     told |= {
         f"{EXPORT}.{name}": REFUSED if verdict.failures else PASSED,
-        f"{EXPORT}.{name}.{WEIGHTS_SHA256}": subject.weights,
+        f"{EXPORT}.{name}.{EXPORT_WEIGHTS_SHA256}": subject.weights,
     }
     if not verdict.failures:
         told[f"{EXPORT}.{name}.{MANIFEST_SHA256}"] = hash_file(folder / MANIFEST)

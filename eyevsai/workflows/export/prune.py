@@ -16,7 +16,8 @@ from eyevsai.data.dataset import Split
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.learner import Learner, NetworkModel
 from eyevsai.models.pruning import check_installed
-from eyevsai.registry.versions import PRUNED_FROM, find_version, tag_version
+from eyevsai.registry.versions import find_version, tag_version
+from eyevsai.store.tags import JOB, PRUNED_FROM
 from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
 from eyevsai.workflows.job_context import JobContext
 from eyevsai.workflows.train.session import TrainingSession
@@ -42,7 +43,7 @@ def prune(subject: TrainedModel, settings: ExportSettings, job: JobContext) -> s
     before, learner = subject.load(), subject.load()
     if not isinstance(learner, NetworkModel):
         raise UserError(f"{learner.family} has no network, which --prune is for: leave it out.")
-    dataset = subject.load_dataset(data_root=settings.data_root, cache_root=settings.cache_root)
+    dataset = subject.load_dataset(data_dir=settings.data_dir, cache_dir=settings.cache_dir)
     data = dataset.open(learner.preprocessing)
     config = compose_train(
         {name: value for name, value in subject.config.items() if value is not None}
@@ -53,7 +54,7 @@ def prune(subject: TrainedModel, settings: ExportSettings, job: JobContext) -> s
     learner.prune(settings.prune)
     learner.settings, learner.seed = recovering, config.run.seed
     name = ModelName(dataset.name, learner.family, learner.variation)
-    tags = {"job": "train", **vars(name), PRUNED_FROM: subject.title}
+    tags = {JOB: "train", **vars(name), PRUNED_FROM: subject.title}
     title = f"{subject.name} pruned by {settings.prune:g}"
     with job.start_run(title, tags, is_additional=True) as run:
         session = TrainingSession(config, learner, data, name, run)

@@ -21,16 +21,15 @@ from eyevsai.registry.artifacts import size_of
 from eyevsai.registry.settings import Policy
 from eyevsai.registry.versions import (
     EXPORT,
-    FILES_SHA256,
+    EXPORT_WEIGHTS_SHA256,
     MANIFEST_SHA256,
-    WEIGHTS_SHA256,
     Version,
     exports_of,
     tag_values,
 )
+from eyevsai.store.tags import EVALUATION_DIGEST, EVALUATION_WEIGHTS, FILES_SHA256, WEIGHTS_SHA256
 from eyevsai.tracking.search import RunInfo, find_evaluations
 from eyevsai.workflows.evaluate.compare import read_predictions
-from eyevsai.workflows.evaluate.log_results import TEST_WEIGHTS
 
 # of an image that a version has to answer, of no size that networks like
 PROBE_SHAPE = (97, 131, 3)
@@ -175,7 +174,7 @@ def _check_exports(version: Version, policy: Policy) -> Check:
     fared = {
         name: how
         for name, how in exports_of(version.tags).items()
-        if version.tags.get(f"{EXPORT}.{name}.{WEIGHTS_SHA256}", weights) == weights
+        if version.tags.get(f"{EXPORT}.{name}.{EXPORT_WEIGHTS_SHA256}", weights) == weights
     }
     if policy.exports is not None:
         wanted = [name.strip() for name in policy.exports.split(",") if name.strip()]
@@ -212,15 +211,17 @@ def _evaluations(tracking_uri: str, version: Version, weights: str | None) -> li
     these are known.
     """
     found = find_evaluations(tracking_uri, version.run_id)
-    return [each for each in found if weights is None or each.tags.get(TEST_WEIGHTS) == weights]
+    return [
+        each for each in found if weights is None or each.tags.get(EVALUATION_WEIGHTS) == weights
+    ]
 
 
 def _on_same_images(ours: list[RunInfo], theirs: list[RunInfo]) -> tuple[RunInfo, RunInfo | None]:
     """Judgements by the same images; our first one where there are none."""
-    of_data = {run.tags["test_fingerprint"]: run for run in reversed(theirs)}
+    of_data = {run.tags[EVALUATION_DIGEST]: run for run in reversed(theirs)}
     for run in ours:
-        if run.tags["test_fingerprint"] in of_data:
-            return run, of_data[run.tags["test_fingerprint"]]
+        if run.tags[EVALUATION_DIGEST] in of_data:
+            return run, of_data[run.tags[EVALUATION_DIGEST]]
     return ours[0], None
 
 

@@ -20,6 +20,7 @@ from eyevsai.registry.queries import FINISHED_BY, PLAN, RunQueries
 from eyevsai.registry.retention import CACHE, DeletionItem, DeletionPlan
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.stages import DELETING
+from eyevsai.store.tags import JOB
 from eyevsai.store.uris import mask_password
 from eyevsai.tracking.liveness import owner_tags
 from eyevsai.tracking.run_lifecycle import HTTP_SETTINGS
@@ -73,10 +74,10 @@ def cleanup(
     """
     for variable, value in HTTP_SETTINGS.items():
         os.environ.setdefault(variable, value)
-    with job_context(settings.state_root, run_id) as job:
+    with job_context(settings.state_dir, run_id) as job:
         client = open_registry(job.tracking_uri)
         try:
-            tag_call(client, run_id, {"job": "cleanup"})
+            tag_call(client, run_id, {JOB: "cleanup"})
             planned = make_plan(client, settings, only)
             if (
                 not agree(planned)
@@ -101,7 +102,7 @@ def _clean_up(
         )
         plan = _still_free(client, settings, planned, only)
         record.json(PLAN, plan.to_json())
-        deletion = Deletion(client, artifacts, Path(settings.state_root).expanduser())
+        deletion = Deletion(client, artifacts, Path(settings.state_dir).expanduser())
         try:
             _delete_all(deletion, plan.items)
         finally:

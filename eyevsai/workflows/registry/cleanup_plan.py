@@ -40,7 +40,7 @@ def make_plan(
 
     `only` names the registered models whose versions may go; all by default.
     """
-    artifacts, state_root = Artifacts(client), Path(settings.state_root).expanduser()
+    artifacts, state_dir = Artifacts(client), Path(settings.state_dir).expanduser()
     survey, models = RunQueries(client, artifacts.experiment_ids), read_models(client)
     running, registered = (
         survey.running(),
@@ -60,28 +60,28 @@ def make_plan(
         )
     if settings.includes("failed_runs"):
         ended = [run for run in (*survey.failed(), *survey.killed()) if run.run_id not in begun]
-        here = {run.run_id for run in ended if RunDir(state_root, run.run_id).checkpoints.is_dir()}
+        here = {run.run_id for run in ended if RunDir(state_dir, run.run_id).checkpoints.is_dir()}
         plan += plan_ended(
             ended, running, registered, here, days=settings.days, now_ms=int(time.time() * 1000)
         )
     if settings.includes("tuning"):
         plan += _plan_studies(client, survey, running, settings, begun)
-    plan = _without_undeletable(plan, client, artifacts, state_root)
-    plan = _measure(plan, artifacts, survey, models, state_root)
+    plan = _without_undeletable(plan, client, artifacts, state_dir)
+    plan = _measure(plan, artifacts, survey, models, state_dir)
     if settings.includes("cache"):
-        plan += _plan_cache(Path(settings.cache_root).expanduser())
+        plan += _plan_cache(Path(settings.cache_dir).expanduser())
     if settings.includes("orphans"):
-        plan += plan_orphans(client, artifacts, survey, models, state_root)
+        plan += plan_orphans(client, artifacts, survey, models, state_dir)
     return plan
 
 
 def _without_undeletable(
-    plan: DeletionPlan, client: Client, artifacts: Artifacts, state_root: Path
+    plan: DeletionPlan, client: Client, artifacts: Artifacts, state_dir: Path
 ) -> DeletionPlan:
     """Return the plan without the items that the deletion itself would keep: it must not promise
     more.
     """
-    deletion, why = Deletion(client, artifacts, state_root), dict[str, str]()
+    deletion, why = Deletion(client, artifacts, state_dir), dict[str, str]()
     for start in range(0, len(plan.items), AT_ONCE):
         why |= deletion.reasons_to_keep(plan.items[start : start + AT_ONCE])
     return DeletionPlan(
@@ -101,7 +101,7 @@ def _plan_studies(
     plan = plan_studies(studies, trials, running, settings.days, int(time.time() * 1000))
     going = {item.run_ids[-1] for item in plan.items}
     staying = {study.tags.get("study") for study in studies if study.run_id not in going}
-    folder = studies_dir(client.tracking_uri, Path(settings.state_root).expanduser())
+    folder = studies_dir(client.tracking_uri, Path(settings.state_dir).expanduser())
     names = {study.run_id: study.tags.get("study") for study in studies}
     items = []
     for item in plan.items:
@@ -128,7 +128,7 @@ def _measure(
     artifacts: Artifacts,
     survey: RunQueries,
     models: Sequence[RegisteredModel],
-    state_root: Path,
+    state_dir: Path,
 ) -> DeletionPlan:
     """The plan with the sizes of its items; of what does not lie on this machine, as its versions
     say.
@@ -148,7 +148,7 @@ def _measure(
                 run_id, set()
             )
             paths += [
-                RunDir(state_root, run_id).path,
+                RunDir(state_dir, run_id).path,
                 *artifacts.folders_of(run_id, tuple(sorted(ids))),
             ]
         told = (

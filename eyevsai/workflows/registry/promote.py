@@ -13,15 +13,16 @@ from eyevsai.registry.audit_log import REFUSED, previous_version, read_log, tag_
 from eyevsai.registry.entities import open_registry, read_model
 from eyevsai.registry.settings import Policy, PromoteSettings, read_policy
 from eyevsai.registry.stages import ARCHIVED, STAGES, archive, find_inconsistencies
-from eyevsai.registry.versions import PINNED, WEIGHTS_SHA256
+from eyevsai.registry.versions import PINNED
 from eyevsai.store.backend import open_store, raising_store_errors
+from eyevsai.store.tags import JOB, WEIGHTS_SHA256
 from eyevsai.workflows.registry.checks import Check, CheckResults, check_promotion
 from eyevsai.workflows.registry.class_lists import CHECK, compare_with_stage
 from eyevsai.workflows.registry.transaction import RegistryTransaction, registry_transaction
 
 log = logging.getLogger("eyevsai")
 
-CHECKS_FILE = "gate.json"
+CHECKS_FILE = "promotion_checks.json"
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
         JobError: the policy is against it, and nothing was changed; or the store went away.
     """
     number, stage = int(settings.version or 0), settings.to
-    with registry_transaction(str(settings.name), Path(settings.state_root), run_id) as change:
+    with registry_transaction(str(settings.name), Path(settings.state_dir), run_id) as change:
         version = change.version(number)
-        tag_call(change.client, run_id, {"job": "promote", "subject": version.uri})
+        tag_call(change.client, run_id, {JOB: "promote", "model_uri": version.uri})
         if stage == ARCHIVED:
             return _archive(change, number, settings.reason)
         dataset = version.tags.get("dataset") or change.model().tags.get("dataset", "")
@@ -74,7 +75,7 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
         return Promoted(change.name, stage, before, number, verdict.checks, record.run_id)
 
 
-def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
+def rollback(name: str, reason: str | None, state_dir: Path) -> Promoted:
     """Puts back the version that held Production before, whether or not the one that holds it now
     can load.
 
@@ -83,7 +84,7 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
         JobError: the store went away.
     """
     stage = "production"
-    with registry_transaction(name, state_root) as change:
+    with registry_transaction(name, state_dir) as change:
         current, there = (
             change.current_version(stage),
             {version.number for version in change.model().versions},
@@ -118,18 +119,18 @@ def rollback(name: str, reason: str | None, state_root: Path) -> Promoted:
         return Promoted(name, stage, before, target, verdict.checks[:1], record.run_id)
 
 
-def reconcile(name: str, state_root: Path) -> list[str]:
+def reconcile(name: str, state_dir: Path) -> list[str]:
     """Leads aliases and stages after what was set by hand; returns what was found, in words."""
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, f"Reading {name}"):
         found = find_inconsistencies(read_model(open_registry(tracking_uri), name))
-    with registry_transaction(name, state_root):
+    with registry_transaction(name, state_dir):
         return found
 
 
-def pin(name: str, version: int, state_root: Path, *, pinned: bool, reason: str | None) -> None:
+def pin(name: str, version: int, state_dir: Path, *, pinned: bool, reason: str | None) -> None:
     """Says that no cleanup may delete a version, or that one may again."""
-    with registry_transaction(name, state_root) as change:
+    with registry_transaction(name, state_dir) as change:
         change.version(version)
         action = "pin" if pinned else "unpin"
         with change.recording(

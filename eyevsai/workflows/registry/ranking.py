@@ -12,6 +12,7 @@ from eyevsai.registry.registration import create_reference
 from eyevsai.registry.settings import PromoteSettings
 from eyevsai.registry.versions import versions_by_run
 from eyevsai.store.backend import open_store, raising_store_errors
+from eyevsai.store.tags import DATASET_DIGEST
 from eyevsai.tracking.search import find_trained
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def find_best(dataset: str) -> list[RankedModel]:
     )
     return [
         RankedModel(
-            versions[run.run_id].uri, run.run_id, *run.score, run.tags.get("fingerprint", "")
+            versions[run.run_id].uri, run.run_id, *run.score, run.tags.get(DATASET_DIGEST, "")
         )
         for run in ranked
     ]
@@ -59,7 +60,7 @@ def find_best(dataset: str) -> list[RankedModel]:
 def promote_best(
     dataset: str,
     policy: str | None,
-    state_root: str,
+    state_dir: str,
     *,
     force: bool,
     class_change: bool,
@@ -89,7 +90,7 @@ def promote_best(
         force=force,
         class_change=class_change,
         reason=reason,
-        state_root=state_root,
+        state_dir=state_dir,
     )
     with raising_store_errors(tracking_uri, f"Making a version of {dataset}"):
         name, version = create_reference(tracking_uri, dataset, ranking[0].uri)

@@ -19,16 +19,9 @@ from eyevsai.registry.entities import (
     read_models,
 )
 from eyevsai.registry.stages import find_inconsistencies, stage_holder, stage_of
-from eyevsai.registry.versions import (
-    PINNED,
-    REGISTERED_BY,
-    SIZE,
-    SOURCE_VERSION,
-    TESTED,
-    exports_of,
-    find_version,
-)
+from eyevsai.registry.versions import PINNED, REGISTERED_BY, SIZE, TESTED, exports_of, find_version
 from eyevsai.store.backend import open_store, raising_store_errors
+from eyevsai.store.tags import SOURCE_VERSION
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ def _describe(
         "exports": exports_of(tags),
         "size_bytes": read_whole(tags.get(SIZE)),
         "pinned": tags.get(PINNED) or None,
-        "points_at": tags.get(SOURCE_VERSION),
+        "source_version": tags.get(SOURCE_VERSION),
         "run_id": version.run_id,
         "registered": datetime.fromtimestamp(version.created_ms / 1000)
         .astimezone()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def registry_transaction(
-    name: str, state_root: Path, run_id: str | None = None
+    name: str, state_dir: Path, run_id: str | None = None
 ) -> Iterator[RegistryTransaction]:
     """The change of one registered model; `run_id` is the run that `mlflow run` made for it, if one
     did.
@@ -42,7 +42,7 @@ def registry_transaction(
         UserError: there is no such model, or the server refuses the login.
         JobError: the store went away.
     """
-    with job_context(state_root, run_id) as job:
+    with job_context(state_dir, run_id) as job:
         tracking_uri, stop = job.tracking_uri, job.stop
         with raising_store_errors(tracking_uri, f"Changing {name}"):
             change = RegistryTransaction(tracking_uri, open_registry(tracking_uri), name, stop)

@@ -17,6 +17,7 @@ from eyevsai.registry.stages import stage_of
 from eyevsai.registry.versions import EXPORT, SIZE, TESTED, THRESHOLD, exports_of, find_location
 from eyevsai.reports.model_versions import Export, ModelVersion, finite, select_versions
 from eyevsai.reports.readiness import ReadinessReport
+from eyevsai.store.tags import DATASET_DIGEST
 from eyevsai.tracking.run_metrics import RunMetrics, read_run_metrics
 from eyevsai.tracking.search import CLASSES, IMPORTED, read_json
 from eyevsai.workflows.registry.status import read_number, read_whole
@@ -129,7 +130,7 @@ def _describe_version(
         number=version.number,
         run_id=version.run_id,
         experiment_id=run.experiment_id if run else "",
-        fingerprint=tags.get("fingerprint", ""),
+        fingerprint=tags.get(DATASET_DIGEST, ""),
         parts=run.parts if run else (),
         registered_ms=version.created_ms,
         stage=stage_of(model, version.number) or "",

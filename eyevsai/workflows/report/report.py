@@ -17,6 +17,7 @@ from eyevsai.core.names import choose_listed
 from eyevsai.models.factory import select_models
 from eyevsai.reports.settings import ReportSettings
 from eyevsai.store.backend import open_store, raising_store_errors
+from eyevsai.store.tags import JOB
 from eyevsai.tracking.run import Run
 from eyevsai.workflows.job_context import job_context, log_settings
 from eyevsai.workflows.shutdown import handling_signals
@@ -53,8 +54,8 @@ def report(settings: ReportSettings, run_id: str | None = None) -> Report:
         with handling_signals():
             return write_reports(settings, open_store())
     with (
-        job_context(settings.state_root, run_id) as job,
-        job.start_run("report", {"job": "report"}) as call,
+        job_context(settings.state_dir, run_id) as job,
+        job.start_run("report", {JOB: "report"}) as call,
     ):
         log_settings(call, settings)
         return write_reports(settings, job.tracking_uri, call)

@@ -23,6 +23,7 @@ from eyevsai.models.factory import FAMILIES, select_models
 from eyevsai.registry.registration import VERSION
 from eyevsai.registry.versions import Version, find_version
 from eyevsai.store.run_dir import RunDir
+from eyevsai.store.tags import JOB, JOB_FINGERPRINT
 from eyevsai.tracking.finished_runs import reason_not_resumable
 from eyevsai.tracking.search import find_tagged
 from eyevsai.workflows.registry.class_lists import check_classes
@@ -30,13 +31,10 @@ from eyevsai.workflows.train.tuned_settings import use_tuned
 
 log = logging.getLogger("eyevsai")
 
-JOB_FINGERPRINT = (
-    "recipe"  # the tag of a run that says what it was made of: settings, data and code
-)
 NO_EFFECT = (  # settings that change no result
-    "data_root",
-    "cache_root",
-    "state_root",
+    "data_dir",
+    "cache_dir",
+    "state_dir",
     "run_name",
     "checkpoint_every_s",
     "class_change",
@@ -136,11 +134,11 @@ def fingerprint_jobs(
     return recipes
 
 
-def find_cached(tracking_uri: str, recipe: str, state_root: Path) -> CachedResult:
+def find_cached(tracking_uri: str, recipe: str, state_dir: Path) -> CachedResult:
     """What the store and this machine have of a recipe."""
     interrupted = None
-    for run in find_tagged(tracking_uri, {JOB_FINGERPRINT: recipe, "job": "train"}):
-        folder = RunDir(state_root, run.run_id)
+    for run in find_tagged(tracking_uri, {JOB_FINGERPRINT: recipe, JOB: "train"}):
+        folder = RunDir(state_dir, run.run_id)
         if run.status == "FINISHED" and VERSION in run.tags:
             try:
                 return CachedResult(find_version(tracking_uri, run.tags[VERSION]))
@@ -152,7 +150,7 @@ def find_cached(tracking_uri: str, recipe: str, state_root: Path) -> CachedResul
 
 
 def _find_datasets(wanted: str | None, given: Mapping[str, Any]) -> list[str]:
-    known = list_datasets(Path(compose_data(given).data_root).expanduser())
+    known = list_datasets(Path(compose_data(given).data_dir).expanduser())
     if wanted is not None:
         return choose_listed("dataset", wanted, known)
     return [name for name in known if name != EMBEDDED and name not in UNIONS] or [EMBEDDED]

@@ -12,12 +12,12 @@ from eyevsai.config import OF_TRAIN, compose, compose_run, compose_train
 from eyevsai.core.errors import JobError
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
-from eyevsai.store.tags import PARENT
+from eyevsai.store.tags import JOB_FINGERPRINT, PARENT
 from eyevsai.workflows.evaluate.evaluate import evaluate
 from eyevsai.workflows.export.export import export
 from eyevsai.workflows.job_context import open_store_and_reap
 from eyevsai.workflows.shutdown import ending_with_parent
-from eyevsai.workflows.sweep.grid import JOB_FINGERPRINT, CachedResult, find_cached
+from eyevsai.workflows.sweep.grid import CachedResult, find_cached
 from eyevsai.workflows.train.train import train
 from eyevsai.workflows.tune.study_config import compose_tune
 from eyevsai.workflows.tune.tune import tune
@@ -28,15 +28,15 @@ CALL = "eyevsai.workflows.sweep.job:run_job"
 def run_job(given: Mapping[str, Any]) -> dict[str, Any]:
     """Does what is left to do of a cell; the version's URI.
 
-    `given` has the settings of `train`, the `parent` run and the `recipe`; with `trials`, a study
-    of that many comes first. What the store or this machine has of the recipe is gone on with
-    unless `force` is true. `evaluate` and `formats` say what is done with the version.
+    `given` has the settings of `train`, the `parent` run and the `fingerprint`; with `trials`, a
+    study of that many comes first. What the store or this machine has of the recipe is gone on
+    with unless `force` is true. `evaluate` and `formats` say what is done with the version.
     """
     settings, tags = given["train"], {PARENT: given["parent"]}
     with ending_with_parent():
         before = CachedResult() if given["force"] else _find_cached(given)
         uri = before.version.uri if before.version else _train(given, before.interrupted)
-        subject = {"model_uri": uri, "state_root": compose_run(settings).state_root}
+        subject = {"model_uri": uri, "state_dir": compose_run(settings).state_dir}
         if given["evaluate"]:
             evaluate(compose(EvaluateSettings, subject), tags=tags)
         if given["formats"]:
@@ -46,8 +46,8 @@ def run_job(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _find_cached(given: Mapping[str, Any]) -> CachedResult:
     """What there is by now: an engine begins a job again whose machine was lost."""
-    state_root = Path(compose_run(given["train"]).state_root).expanduser()
-    return find_cached(open_store_and_reap(state_root), given["recipe"], state_root)
+    state_dir = Path(compose_run(given["train"]).state_dir).expanduser()
+    return find_cached(open_store_and_reap(state_dir), given["fingerprint"], state_dir)
 
 
 def _train(given: Mapping[str, Any], interrupted: str | None) -> str:
@@ -61,7 +61,7 @@ def _train(given: Mapping[str, Any], interrupted: str | None) -> str:
             tags=parent,
         )
         settings["tuned"] = found.run_id
-    done = train(compose_train(settings), tags={**parent, JOB_FINGERPRINT: given["recipe"]})
+    done = train(compose_train(settings), tags={**parent, JOB_FINGERPRINT: given["fingerprint"]})
     if done.model_uri is None:
         raise JobError(
             f"Run {done.run_id} has no version yet, since the store does not answer. Later: "

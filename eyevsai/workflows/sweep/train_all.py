@@ -20,6 +20,7 @@ from eyevsai.formats.factory import parse_formats
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.versions import TESTED, exports_of
 from eyevsai.reports.settings import ReportSettings
+from eyevsai.store.tags import JOB
 from eyevsai.tracking.run import Run
 from eyevsai.workflows.job_context import job_context
 from eyevsai.workflows.registry.cleanup import cleanup
@@ -52,9 +53,9 @@ class TrainAllConfig:
     jobs: Sequence[SweepJob]
 
     @property
-    def state_root(self) -> Path:
+    def state_dir(self) -> Path:
         """The folder of what this machine keeps of runs."""
-        return Path(compose_run(self.given).state_root).expanduser()
+        return Path(compose_run(self.given).state_dir).expanduser()
 
     @property
     def trials(self) -> int:
@@ -107,14 +108,14 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:
         JobError: some jobs failed; the others were done all the same.
     """
     began = time.monotonic()
-    with job_context(config.state_root, run_id) as job:
+    with job_context(config.state_dir, run_id) as job:
         engine = make_executor(config.executor, config.sweep.parallel_jobs)
         tracking_uri = job.tracking_uri
         recipes = fingerprint_jobs(config.jobs, config.trials, tracking_uri)
         count = len(config.jobs)
         title, tags = (
             f"train {count} models" if count > 1 else "train 1 model",
-            {"job": "train_all"},
+            {JOB: "train_all"},
         )
         with job.start_run(title, tags) as run:
             run.log_params({**config.given, **vars(config.sweep), **vars(config.executor)})
@@ -144,7 +145,7 @@ def _find_work(
         before = (
             CachedResult()
             if config.sweep.force
-            else find_cached(tracking_uri, recipe.digest, config.state_root)
+            else find_cached(tracking_uri, recipe.digest, config.state_dir)
         )
         left = _describe_remaining(config.sweep, before)
         if before.version and not any(left.values()):
@@ -154,7 +155,7 @@ def _find_work(
         given = {
             "train": settings,
             "parent": parent,
-            "recipe": recipe.digest,
+            "fingerprint": recipe.digest,
             "trials": config.trials,
             "study": f"{cell.name.registered}-{recipe.digest[:8]}",
             "force": config.sweep.force,
@@ -166,7 +167,7 @@ def _find_work(
                 CALL,
                 given,
                 count_cpus(config.executor, config.sweep.parallel_jobs),
-                config.executor.job_gpus,
+                config.executor.gpus_per_job,
                 config.sweep.job_timeout,
             )
         )
@@ -194,7 +195,7 @@ def _keep_logs(run: Run) -> None:
 
 
 def _clean_up(config: TrainAllConfig) -> None:
-    kept = {"keep": config.sweep.keep, "yes": True, "state_root": str(config.state_root)}
+    kept = {"keep": config.sweep.keep, "yes": True, "state_dir": str(config.state_dir)}
     names = {cell.name.registered for cell in config.jobs}
     done = cleanup(compose(CleanupSettings, kept), lambda _: True, only=names)
     log.info(

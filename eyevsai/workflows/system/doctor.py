@@ -34,11 +34,11 @@ class CheckResult:
     text: str
 
 
-def run_checks(data_root: Path, *, create_store: bool) -> list[CheckResult]:
+def run_checks(data_dir: Path, *, create_store: bool) -> list[CheckResult]:
     """Looks at Python, packages, compute, disk, datasets and the store, which is created if
     wished.
     """
-    return [_python(), _packages(), _compute(), _disk(), _data(data_root), *_store(create_store)]
+    return [_python(), _packages(), _compute(), _disk(), _data(data_dir), *_store(create_store)]
 
 
 def _python() -> CheckResult:
@@ -92,7 +92,7 @@ def _data(root: Path) -> CheckResult:
     if root.is_dir():
         return CheckResult("data", True, f"{names} (data root {root})")
     return CheckResult(
-        "data", True, f"{names}; no folder {root} with your own: set --data-root or EYEVSAI_DATA"
+        "data", True, f"{names}; no folder {root} with your own: set --data-dir or EYEVSAI_DATA"
     )
 
 

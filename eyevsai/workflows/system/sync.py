@@ -15,7 +15,7 @@ log = logging.getLogger("eyevsai")
 PATIENCE_S = 10.0
 
 
-def sync_all(state_root: Path) -> dict[str, int]:
+def sync_all(state_dir: Path) -> dict[str, int]:
     """Carries out what is left of ended runs, oldest first; entries that are still left, by run id.
 
     Raises:
@@ -24,7 +24,7 @@ def sync_all(state_root: Path) -> dict[str, int]:
     tracking_uri = open_store()
 
     left = {}
-    for folder in reversed(list_run_dirs(state_root)):
+    for folder in reversed(list_run_dirs(state_dir)):
         try:
             left[folder.run_id] = flush_run(tracking_uri, folder, PATIENCE_S)
         except JobError as error:

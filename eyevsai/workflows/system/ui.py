@@ -109,7 +109,7 @@ def show_store(window: Window, *, verbose: bool) -> None:
         raise _ended(said)
 
 
-def show_studies(window: Window, storage: str | None, state_root: Path) -> None:
+def show_studies(window: Window, storage: str | None, state_dir: Path) -> None:
     """Serves optuna-dashboard over the studies beside the store, or in a database, until this
     process is asked to end.
 
@@ -117,7 +117,7 @@ def show_studies(window: Window, storage: str | None, state_root: Path) -> None:
         UserError: there are none, or the address cannot be used, or optuna-dashboard is not
             installed.
     """
-    folder = studies_dir(find_store(), state_root)
+    folder = studies_dir(find_store(), state_dir)
     window.check()
     from eyevsai.tuning.dashboard import serve_studies
 

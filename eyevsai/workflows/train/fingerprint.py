@@ -54,7 +54,7 @@ def verify_fingerprint(
         if not anyway:
             raise UserError(
                 f"Run {folder.run_id} began with other {kind}; {subject}: {change}. "
-                "Bring them back, start a new run, or add --resume-anyway true."
+                "Bring them back, start a new run, or add --resume-force true."
             )
         log.warning("Going on although the %s changed: %s.", kind, change)
 

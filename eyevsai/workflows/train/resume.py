@@ -29,7 +29,7 @@ def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunDir | None:
     Raises:
         UserError: the run that was named cannot be gone on with, and why.
     """
-    wanted, root = config.resume.resume, Path(config.run.state_root).expanduser()
+    wanted, root = config.resume.resume, Path(config.run.state_dir).expanduser()
     if wanted is None:
         return None
     if wanted != AUTO:
@@ -58,7 +58,7 @@ def restore_config(config: TrainConfig, folder: RunDir) -> TrainConfig:
     saved: dict[str, Any] = folder.read(CONFIG)
     begun = compose_train({name: value for name, value in saved.items() if value is not None})
     fresh = compose_train({"model": config.model.family})
-    used = ("state_root", "class_change")  # as they are given now
+    used = ("state_dir", "class_change")  # as they are given now
     for name, value in config.flat().items():
         if name not in used and value != begun.flat().get(name) and value != fresh.flat().get(name):
             log.warning(
@@ -66,7 +66,7 @@ def restore_config(config: TrainConfig, folder: RunDir) -> TrainConfig:
                 name.replace("_", "-"),
                 value,
             )
-    here = replace(begun.run, state_root=config.run.state_root)  # where the checkpoint was found
+    here = replace(begun.run, state_dir=config.run.state_dir)  # where the checkpoint was found
     data = replace(begun.data, class_change=begun.data.class_change or config.data.class_change)
     return replace(begun, run=here, data=data, resume=config.resume)
 

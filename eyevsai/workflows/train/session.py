@@ -16,8 +16,9 @@ from eyevsai.models.learner import FeatureLearner, Learner
 from eyevsai.models.serialization import read_config
 from eyevsai.registry.artifacts import size_of
 from eyevsai.registry.classes import VERSION_TAG, class_tags
-from eyevsai.registry.versions import FILES_SHA256, REGISTERED_BY, SIZE, WEIGHTS_SHA256
+from eyevsai.registry.versions import REGISTERED_BY, SIZE
 from eyevsai.store.run_dir import VERSION_URI
+from eyevsai.store.tags import DATASET_DIGEST, FILES_SHA256, WEIGHTS_SHA256
 from eyevsai.tracking.environment import describe_environment
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.search import CLASSES
@@ -59,7 +60,7 @@ class TrainingSession:
         parameters = self.learner.num_parameters()
         # not before a shallow one is fitted
         known = {"parameters": parameters} if parameters else {}
-        self.run.set_tags({**compute, "fingerprint": dataset.fingerprint, **known})
+        self.run.set_tags({**compute, DATASET_DIGEST: dataset.fingerprint, **known})
         self._log_dataset()
         size = f"{parameters:,} parameters; " if parameters else ""
         log.info(
@@ -116,16 +117,17 @@ class TrainingSession:
         best_epoch = ranks.index(max(ranks)) + 1
         self.run.set_tags({"parameters": self.learner.num_parameters()})
         self.run.log_metrics(
-            {f"best/{name}": value for name, value in scores.items()} | {"best/epoch": best_epoch}
+            {f"valid/best_{name}": value for name, value in scores.items()}
+            | {"valid/best_epoch": best_epoch}
         )
         mistakes = top_losses(probabilities, labels, GRID_SIZE)
         images = valid.arrays([mistake.index for mistake in mistakes])
-        self.run.log_figure("pictures/curves.png", plot_curves(self.rows, best_epoch))
+        self.run.log_figure("plots/curves.png", plot_curves(self.rows, best_epoch))
         self.run.log_figure(
-            "pictures/confusion_matrix.png",
+            "plots/confusion_matrix.png",
             plot_confusion_matrix(confusion_matrix(probabilities, labels), classes),
         )
-        self.run.log_figure("pictures/worst_errors.png", plot_top_losses(mistakes, images, classes))
+        self.run.log_figure("plots/top_losses.png", plot_top_losses(mistakes, images, classes))
         if isinstance(self.learner, FeatureLearner):
             self._explain(self.learner, valid)
         return scores
@@ -139,7 +141,7 @@ class TrainingSession:
             learner, learner.features(valid.arrays()), valid.labels.numpy(), self.config.run.seed
         )
         self.run.log_metrics({f"importance/{name}": value for name, value in found.items()})
-        self.run.log_figure("pictures/importance.png", plot_importance(found, "valid"))
+        self.run.log_figure("plots/importance.png", plot_importance(found, "valid"))
 
     def register(self, scores: dict[str, float], *, checks_classes: bool = True) -> str | None:
         """Logs the model, registers it as a version and returns its URI; None when the store does
@@ -153,7 +155,7 @@ class TrainingSession:
 
         about: dict[str, Any] = {
             "run_id": self.run.run_id,
-            "fingerprint": self.data.dataset.fingerprint,
+            DATASET_DIGEST: self.data.dataset.fingerprint,
             "accuracy": f"{scores['accuracy']:.4f}",
             "parameters": self.learner.num_parameters(),
             "image_size": self.learner.preprocessing.image_size,

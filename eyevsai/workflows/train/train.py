@@ -13,6 +13,7 @@ from eyevsai.config import TrainConfig
 from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import load_dataset
 from eyevsai.registry.registration import check_name
+from eyevsai.store.tags import JOB
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.workflows.distributed.launcher import launching_ranks
 from eyevsai.workflows.distributed.rank import RankInfo, set_world_size
@@ -57,7 +58,7 @@ def train(
         UserError: something a person must mend, or (JobError) a loss that became NaN.
     """
     began = time.monotonic()
-    with job_context(config.run.state_root, run_id) as job, ExitStack() as stack:
+    with job_context(config.run.state_dir, run_id) as job, ExitStack() as stack:
         if place:
             stack.enter_context(ending_with_parent())
         config, resumed = set_world_size(config, place), None
@@ -74,13 +75,13 @@ def train(
         learner, data = build_learner_and_data(config, dataset)
         if resumed:
             verify_fingerprint(
-                dataset, learner.preprocessing, resumed, anyway=config.resume.resume_anyway
+                dataset, learner.preprocessing, resumed, anyway=config.resume.resume_force
             )
         if launcher:
             launcher.join(config, dataset, learner)
         check_name(job.tracking_uri, name)
         title = config.run.run_name or str(name)
-        about = {"job": "train", **vars(name), **tags}
+        about = {JOB: "train", **vars(name), **tags}
         resumed_id = resumed.run_id if resumed else None
         with job.start_run(title, about, resumed=resumed_id) as run:
             session = TrainingSession(config, learner, data, name, run)

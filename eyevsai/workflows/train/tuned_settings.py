@@ -12,7 +12,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
 from eyevsai.core.settings import Settings, list_settings
 from eyevsai.registry.classes import hash_classes
-from eyevsai.store.tags import MIN_COMPLETE
+from eyevsai.store.tags import JOB, MIN_COMPLETE
 from eyevsai.tracking.search import find_run, find_study, find_tagged, has_classes, read_json
 
 log = logging.getLogger("eyevsai")
@@ -20,7 +20,7 @@ log = logging.getLogger("eyevsai")
 BEST = "best.json"
 MAX_FACTOR = 2  # by which training may have more epochs than the trials of such a study
 # settings that tell how long a trial is
-LENGTHS = frozenset({"epochs", "freeze_base_epochs", "fine_tune_epochs"})
+LENGTHS = frozenset({"epochs", "freeze_epochs", "fine_tune_epochs"})
 UNCHANGED = "no setting changes"
 
 
@@ -163,7 +163,7 @@ def _use_newest_study(
 ) -> tuple[TrainConfig, str | None]:
     """Use the newest finished study without objections; log those to the newest of all."""
     refused, used = "", None
-    for run in find_tagged(tracking_uri, {"job": "tune", **about.tags}):
+    for run in find_tagged(tracking_uri, {JOB: "tune", **about.tags}):
         if run.status != "FINISHED" or not has_classes(run.tags, about.classes_sha256):
             continue
         found = _FoundStudy(

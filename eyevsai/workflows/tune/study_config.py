@@ -40,9 +40,9 @@ class TuneConfig:
     engine: ExecutorSettings
 
     @property
-    def state_root(self) -> Path:
+    def state_dir(self) -> Path:
         """The folder of what this machine keeps of runs."""
-        return Path(self.trials.run.state_root).expanduser()
+        return Path(self.trials.run.state_dir).expanduser()
 
 
 def compose_tune(given: Mapping[str, Any]) -> TuneConfig:
@@ -97,7 +97,7 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
 
     space = declared_space(type(model.settings), config.given, config.tuning.space)
     name = config.tuning.study or own.registered
-    folder = studies_dir(tracking_uri, config.state_root)
+    folder = studies_dir(tracking_uri, config.state_dir)
     place = StudyStorage(config.tuning.storage, folder / f"{name}{JOURNAL}")
     study = Study(name, place, config.tuning, space, getattr(model.settings, "epochs", 1))
     about = {

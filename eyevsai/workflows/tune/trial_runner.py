@@ -13,7 +13,7 @@ from eyevsai.core.errors import JobError, TerminationRequested, TrialPruned, Use
 from eyevsai.core.progress import EtaEstimator
 from eyevsai.evaluation.metric_names import VALID_ACCURACY
 from eyevsai.store.run_dir import RunDir
-from eyevsai.store.tags import PARENT
+from eyevsai.store.tags import JOB, PARENT
 from eyevsai.tracking.liveness import describe_process, is_stale
 from eyevsai.tracking.run import Run, SyncError
 from eyevsai.tracking.run_lifecycle import start_run
@@ -79,12 +79,16 @@ class TrialRunner:
 
     def _is_enough(self) -> bool:
         tuning, best = self.config.tuning, self.study.best()
-        if tuning.until is not None and best is not None and (best.value or 0.0) >= tuning.until:
+        if (
+            tuning.target_value is not None
+            and best is not None
+            and (best.value or 0.0) >= tuning.target_value
+        ):
             return True
         return tuning.timeout is not None and time.monotonic() - self.began_at >= tuning.timeout
 
     def _is_stale(self, process: str, run_id: str) -> bool:
-        return is_stale(process, RunDir(self.config.state_root, run_id or "none"))
+        return is_stale(process, RunDir(self.config.state_dir, run_id or "none"))
 
     def _result(self, run_id: str) -> float | None:
         """What a trial's run found, if it was finished."""
@@ -136,7 +140,7 @@ class TrialRunner:
             shown,
             left,
             self.config.tuning.n_trials,
-            self.pace.remaining(left / self.config.tuning.jobs),
+            self.pace.remaining(left / self.config.tuning.parallel_jobs),
         )
 
     def _evaluate(self, trial: Trial) -> float:
@@ -146,7 +150,7 @@ class TrialRunner:
         config = trial_config(self.config, values)
         trial.set_user_attr(EPOCHS, getattr(config.model.settings, "epochs", None))
         tags = {
-            "job": "trial",
+            JOB: "trial",
             PARENT: self.parent,
             "study": self.study.name,
             "trial": trial.number,
@@ -157,7 +161,7 @@ class TrialRunner:
         stop = TrialCancellation(self.stop, self.config.tuning.trial_timeout)
         try:
             with start_run(
-                self.opened.tracking_uri, title, tags, self.config.state_root, stop=self.stop
+                self.opened.tracking_uri, title, tags, self.config.state_dir, stop=self.stop
             ) as run:
                 trial.set_user_attr(RUN_ID, run.run_id)
                 run.log_params(config.flat())

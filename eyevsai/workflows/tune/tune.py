@@ -15,7 +15,7 @@ from eyevsai.evaluation.metric_names import VALID_ACCURACY
 from eyevsai.executors.base import State, Task
 from eyevsai.executors.factory import count_cpus, make_executor
 from eyevsai.registry.classes import hash_classes
-from eyevsai.store.tags import CLASSES_SHA256, COMPLETE_TRIALS
+from eyevsai.store.tags import CLASSES_SHA256, COMPLETE_TRIALS, DATASET_DIGEST, JOB
 from eyevsai.tracking.finished_runs import is_active
 from eyevsai.tracking.run import Run
 from eyevsai.tuning.settings import TuneSettings
@@ -60,11 +60,11 @@ def tune(
         UserError: something a person must mend, or (JobError) no trial had a result.
     """
     began = time.monotonic()
-    with job_context(config.state_root, run_id) as job:
+    with job_context(config.state_dir, run_id) as job:
         opened = open_study(config, job)
         with _start(opened, job, tags) as run:
             report = _Report(run, opened.study)
-            if config.tuning.jobs == 1:
+            if config.tuning.parallel_jobs == 1:
                 from eyevsai.workflows.tune.trial_runner import TrialRunner
 
                 TrialRunner(opened, run.run_id, job.stop).run(report.refresh_now_and_then)
@@ -92,11 +92,11 @@ def _start(opened: OpenStudy, job: JobContext, told: Mapping[str, str]) -> Itera
     config, study = opened.config, opened.study
     before = study.parent if study.parent and is_active(opened.tracking_uri, study.parent) else None
     tags = {
-        "job": "tune",
+        JOB: "tune",
         "study": study.name,
         **vars(opened.name),
         "preset": config.trials.model.preset,
-        "fingerprint": opened.dataset.fingerprint,
+        DATASET_DIGEST: opened.dataset.fingerprint,
         CLASSES_SHA256: hash_classes(opened.dataset.classes),
         **told,
     }
@@ -158,7 +158,7 @@ class _Report:
             self.run.log_dict("best.json", described)
             self.run.set_tags({COMPLETE_TRIALS: described["complete"]})
             for name, figure in plot_study(self.study.study).items():
-                self.run.log_figure(f"pictures/{name}.png", figure, tight=True)
+                self.run.log_figure(f"plots/{name}.png", figure, tight=True)
             self.run.log_text("study.html", render_page(self.study.study))
 
 
@@ -174,14 +174,23 @@ def _log_defaults(study: Study) -> str:
 
 def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: ShutdownHandler) -> None:
     """Runs trials in processes until the study is done; ends them when this one is asked to end."""
-    jobs, threads = config.tuning.jobs, count_cpus(config.engine, config.tuning.jobs)
+    jobs, threads = (
+        config.tuning.parallel_jobs,
+        count_cpus(config.engine, config.tuning.parallel_jobs),
+    )
     task = {
         "given": {**config.given, **_plain(config.tuning)},
         "parent": run.run_id,
         "threads": threads,
     }
     tasks = [
-        Task(f"worker-{number}", WORK, {**task, "worker": number}, threads, config.engine.job_gpus)
+        Task(
+            f"worker-{number}",
+            WORK,
+            {**task, "worker": number},
+            threads,
+            config.engine.gpus_per_job,
+        )
         for number in range(jobs)
     ]
     engine = make_executor(config.engine, jobs, quiet=False)
@@ -208,6 +217,6 @@ def run_trials(given: Mapping[str, Any]) -> None:
     from eyevsai.workflows.tune.trial_runner import TrialRunner
 
     config = compose_tune(given["given"])
-    with job_context(config.state_root) as job, ending_with_parent():
+    with job_context(config.state_dir) as job, ending_with_parent():
         opened = open_study(config, job)
         TrialRunner(opened, given["parent"], job.stop, given["worker"]).run()
