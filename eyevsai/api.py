@@ -100,7 +100,7 @@ def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
 
 
 def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
-    """EvaluationData a trained model by images that it has not seen, as `eyevsai evaluate` does.
+    """Evaluate a trained model by images that it has not seen, as `eyevsai evaluate` does.
 
         judged = eyevsai.evaluate(model_uri="models:/digits-deep_v1-standard/1")      # or
         run=trained.run_id judged.figures["accuracy"], judged.figures["accuracy_low"]

@@ -40,12 +40,10 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """See `File.name`."""
         return self.file.name
 
     @property
     def label(self) -> str:
-        """See `File.label`."""
         return self.file.label
 
 

@@ -12,7 +12,7 @@ from eyevsai.core.errors import write_error
 def write_digits(cache_dir: Path) -> Path:
     """The folder `cache_dir/digits` with 1,797 PNG files of 8 x 8 pixels in ten class folders.
 
-    WrittenModel once, under another name first, so that a folder of this name is always whole.
+    Write once, under another name first, so that a folder of this name is always whole.
 
     Raises:
         UserError: when the folder cannot be written.

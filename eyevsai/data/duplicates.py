@@ -84,7 +84,7 @@ def find_duplicates(
     thumbnail: Callable[[int], Thumbnail],
     mode: str = "near",
 ) -> DuplicateGroups:
-    """SingleProcess duplicates: equal pixels of any class, and near-duplicates of one class.
+    """Group duplicates: equal pixels of any class, and near-duplicates of one class.
 
     Args:
         records: audited images that decode.

@@ -87,7 +87,6 @@ class EvaluationResult:
         return confusion_matrix(self.probabilities, self.labels)
 
     def metrics_by_class(self) -> list[dict[str, float]]:
-        """See `class_metrics`."""
         return class_metrics(self.probabilities, self.labels)
 
     def most_confused(self, count: int = PAIRS) -> list[tuple[str, str, int]]:

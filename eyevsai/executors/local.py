@@ -60,7 +60,6 @@ class _Process(TaskHandle):
             )
 
     def poll(self) -> Status:
-        """See `Job.look`."""
         seconds = time.monotonic() - self.began_at
         if self.process.poll() is None:
             return Status(State.RUNNING, seconds)
@@ -71,17 +70,14 @@ class _Process(TaskHandle):
         return Status(State.FAILED, seconds, reason=result.get("reason") or self._describe_end())
 
     def terminate(self) -> None:
-        """See `Job.terminate`."""
         self.process.terminate()
 
     def kill(self) -> None:
-        """See `Job.kill`."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def wait(self, seconds: float) -> None:
-        """See `Job.wait`."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
 

@@ -127,7 +127,6 @@ class _Call(TaskHandle):
         self.reference = work.remote(task, environment, str(Path.cwd()), clock)
 
     def poll(self) -> Status:
-        """See `Job.look`."""
         import ray
 
         seconds = self._ask_clock()
@@ -145,19 +144,16 @@ class _Call(TaskHandle):
         return Status(State.FAILED, took_s, reason=result["reason"])
 
     def terminate(self) -> None:
-        """See `Job.terminate`."""
         import ray
 
         ray.cancel(self.reference, force=False)
 
     def kill(self) -> None:
-        """See `Job.kill`."""
         import ray
 
         ray.cancel(self.reference, force=True)
 
     def wait(self, seconds: float) -> None:
-        """See `Job.wait`."""
         import ray
 
         ray.wait([self.reference], timeout=seconds)

@@ -29,17 +29,14 @@ class Onnx(Format):
     name = "onnx"
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """See `Format.write`."""
         import onnx
 
         onnx.save(add_resize_skip(to_onnx(source), source.learner.preprocessing), folder / MODEL)
 
     def open(self, folder: Path) -> Runtime:
-        """See `Format.open`."""
         return OnnxRuntime(folder / MODEL)
 
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
-        """See `Format.describe`."""
         assert isinstance(runtime, OnnxRuntime)
         plain = Onnx.name if self.name == INT8 else self.name
         return runtime.known() | {"format": INT8 if runtime.is_quantized() else plain}
@@ -63,7 +60,6 @@ class OnnxRuntime:
         self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
 
     def predict_proba(self, images: Pixels) -> Probabilities:
-        """See `Runtime.predict_proba`."""
         (found,) = self.session.run([OUTPUT], {INPUT: images})
         probabilities: Probabilities = found
         return probabilities

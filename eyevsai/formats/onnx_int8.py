@@ -29,7 +29,6 @@ class OnnxInt8(Onnx):
     agreement = 0.97
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """See `Format.write`."""
         import onnx
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 

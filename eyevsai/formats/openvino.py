@@ -31,7 +31,6 @@ class OpenVino(Format):
     precision: ClassVar[str] = "f32"
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """See `Format.write`."""
         import openvino
 
         model = openvino.Core().read_model(to_onnx(source).SerializeToString())
@@ -39,7 +38,6 @@ class OpenVino(Format):
         openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
 
     def open(self, folder: Path) -> Runtime:
-        """See `Format.open`."""
         return OpenVinoRuntime(folder / MODEL, self.precision)
 
 
@@ -78,7 +76,6 @@ class OpenVinoRuntime:
         self.own = threading.local()
 
     def predict_proba(self, images: Pixels) -> Probabilities:
-        """See `Runtime.predict_proba`."""
         resized = images.shape[1:3] == (self.short_side_px, self.short_side_px)
         request = self._request(resized)
         if resized:

@@ -98,7 +98,6 @@ class ExactParityCheck(ParityCheck):
         )
 
     def check(self, runtime: Runtime, corpus: ReferenceData) -> ParityResult:
-        """See `Gate.judge`."""
         verdict = ParityResult({"images": len(corpus.names)})
         for batch in BATCHES:
             found = np.concatenate(list(_predict(runtime, corpus.resized, batch)))
@@ -135,7 +134,6 @@ class AccuracyParityCheck(ParityCheck):
         self.points, self.agreement = points, agreement
 
     def check(self, runtime: Runtime, corpus: ReferenceData) -> ParityResult:
-        """See `Gate.judge`."""
         said = [
             (runtime.predict_proba(images).argmax(1), labels) for images, labels in corpus.test()
         ]

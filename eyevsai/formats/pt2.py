@@ -21,14 +21,12 @@ class Pt2(Format):
     can_hold_code = True  # torch.export.load unpickles what the archive says is a pickle
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """See `Format.write`."""
         import torch
 
         with quietly():
             torch.export.save(source.program, folder / MODEL)
 
     def open(self, folder: Path) -> Runtime:
-        """See `Format.open`."""
         import torch
 
         with quietly():
@@ -42,7 +40,6 @@ class TorchRuntime:
         self.module = module
 
     def predict_proba(self, images: Pixels) -> Probabilities:
-        """See `Runtime.predict_proba`."""
         import torch
 
         with torch.inference_mode():

@@ -31,7 +31,6 @@ class PyTorch(Format):
     networks_only = True
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """See `Format.write`."""
         import torch
 
         save(source.learner, folder)
@@ -114,7 +113,6 @@ class LearnerRuntime:
         self.learner = learner
 
     def predict_proba(self, images: Pixels) -> Probabilities:
-        """See `Runtime.predict_proba`."""
         return self.learner.predict_proba(images)
 
 

@@ -36,7 +36,6 @@ class TensorFlow(Format):
     tolerance = 1e-4
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """See `Format.write`."""
         tf = _tensorflow()
         program = source.program
         module = tf.Module()
@@ -52,7 +51,6 @@ class TensorFlow(Format):
         tf.saved_model.save(module, str(folder / FOLDER), signatures={SIGNATURE: module.predict})
 
     def open(self, folder: Path) -> Runtime:
-        """See `Format.open`."""
         return TensorFlowRuntime(folder / FOLDER)
 
 
@@ -66,7 +64,6 @@ class TensorFlowRuntime:
         self.signature = self.loaded.signatures[SIGNATURE]
 
     def predict_proba(self, images: Pixels) -> Probabilities:
-        """See `Runtime.predict_proba`."""
         found: Probabilities = self.signature(
             **{INPUT: self.constant(np.ascontiguousarray(images))}
         )[OUTPUT].numpy()

@@ -19,7 +19,6 @@ class TorchScript(Format):
     can_hold_code = True
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """See `Format.write`."""
         import torch
 
         with quietly(), torch.no_grad():
@@ -31,7 +30,6 @@ class TorchScript(Format):
             traced.save(str(folder / MODEL))
 
     def open(self, folder: Path) -> Runtime:
-        """See `Format.open`."""
         import torch
 
         with quietly():

@@ -75,7 +75,6 @@ class NetworkLearner:
         return TrainingStrategy(self.network, cast(NetworkSettings, self.settings))
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
-        """See `Learner.predict_proba`."""
         tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
         if not tensors:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
@@ -84,7 +83,6 @@ class NetworkLearner:
         return (logits / self.temperature).softmax(1).numpy()
 
     def inference_module(self) -> nn.Module:
-        """See `Learner.graph`."""
         network = predictor(
             copy.deepcopy(self.network).cpu().eval(), tta_flip=self.settings.tta_flip
         )
@@ -99,19 +97,16 @@ class NetworkLearner:
         return last
 
     def prepare(self, train_labels: Sequence[str]) -> None:
-        """See `Learner.prepare`."""
         check_batches(self.settings, len(train_labels))
         find_precision(self.settings.precision, find_device(self.settings.device))
 
     def compute(self) -> dict[str, str]:
-        """See `Learner.compute`."""
         device = find_device(self.settings.device)
         precision = str(find_precision(self.settings.precision, device)).removeprefix("torch.")
         threads = self.settings.threads or torch.get_num_threads()
         return {"device": device.type, "precision": precision, "threads": str(threads)}
 
     def summary(self) -> ModelSummary:
-        """See `Learner.anatomy`."""
         return summarize(self.network, self.preprocessing.image_size)
 
     def num_parameters(self) -> int:
@@ -136,7 +131,6 @@ class NetworkLearner:
         self.network.eval()
 
     def prune(self, share: float) -> None:
-        """See `NetworkModel.prune`."""
         prune(self.network, share, self.preprocessing.image_size)
         self.network = self._to_memory_format(self.network)
         self.pruned = 1 - (1 - self.pruned) * (1 - share)

@@ -131,7 +131,6 @@ class Classifier:
 
 
 def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
-    """See `eyevsai.load`."""
     if not uri:  # which would be the current folder
         raise UserError(
             "The model's name is empty: give a folder, models:/NAME/VERSION or models:/NAME@ALIAS."

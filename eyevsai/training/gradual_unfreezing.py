@@ -53,7 +53,7 @@ class GradualUnfreezing(TrainingStrategy):
         )
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """See `TrainingStrategy.begin`: frozen stages keep their statistics too."""
+        """See `TrainingStrategy.begin_epoch`: frozen stages keep their statistics too."""
         self.network.train()
         if self.num_unfrozen(epoch):
             self.frozen.release()
@@ -66,7 +66,7 @@ class GradualUnfreezing(TrainingStrategy):
         return {"unfrozen_stages": self.num_unfrozen(epoch), "trainable_parameters": trainable}
 
     def lrs_at(self, epoch: float) -> list[float]:
-        """See `TrainingStrategy.rates`: lower stages learn slower."""
+        """See `TrainingStrategy.lrs_at`: lower stages learn slower."""
         settings = self.settings
         if epoch <= settings.freeze_epochs and settings.freeze_epochs:
             return [self.schedules[0].lr_at(epoch)] + [0.0] * len(self.network.stages)
@@ -76,12 +76,11 @@ class GradualUnfreezing(TrainingStrategy):
         ]
 
     def end_epoch(self, epoch: int, valid_loss: float) -> None:
-        """See `TrainingStrategy.observe`."""
         self.schedules[epoch > self.settings.freeze_epochs].end_epoch(valid_loss)
 
     def epochs_without_improvement(self, epoch: int, best_epoch: int) -> int:
-        """See `TrainingStrategy.waited`: a head that has learned all it can still waits for the
-        base to be unfrozen.
+        """See `TrainingStrategy.epochs_without_improvement`: a head that has learned all it can
+        still waits for the base to be unfrozen.
         """
         settled = next(
             each
@@ -108,7 +107,6 @@ class GradualUnfreezing(TrainingStrategy):
         return self.frozen.load(indices, generator)
 
     def valid_logits(self, epoch: int, network: nn.Module) -> Tensor | None:
-        """See `TrainingStrategy.valid_logits`."""
         if self.num_unfrozen(epoch):
             return None
         head: nn.Module = network.head  # type: ignore[assignment]
@@ -118,11 +116,10 @@ class GradualUnfreezing(TrainingStrategy):
         return outputs[0] if len(outputs) == 1 else average_flips(*outputs)
 
     def trained_module(self, epoch: int) -> nn.Module:
-        """See `TrainingStrategy.trained`."""
         return self.network if self.num_unfrozen(epoch) else self.network.head
 
     def unchanged(self, epoch: int) -> Set[str]:
-        """See `TrainingStrategy.untouched`: what lies in stages that no epoch has unfrozen."""
+        """See `TrainingStrategy.unchanged`: what lies in stages that no epoch has unfrozen."""
         prefixes = tuple(
             f"stages.{number}."
             for number in range(len(self.network.stages) - self.num_unfrozen(epoch))

@@ -132,7 +132,6 @@ class ProcessGroup(SingleProcess):
     def all_reduce_step(
         self, sums: Tensor, shortage: BaseException | None, stop: CancellationToken
     ) -> Tensor:
-        """See `SingleProcess.agree`."""
         told = sums.new_tensor([shortage is not None, stop.requested is not None])
         message = torch.cat([sums, told, *(each.flatten() for each in self._statistics)])
         try:
@@ -157,7 +156,7 @@ class ProcessGroup(SingleProcess):
         return sums
 
     def should_stop(self, stop: CancellationToken) -> bool:  # noqa: ARG002
-        """See `SingleProcess.ends`: all of them in the same step."""
+        """See `SingleProcess.should_stop`: all of them in the same step."""
         return self._should_stop
 
     def check(self, stop: CancellationToken) -> None:
@@ -170,7 +169,6 @@ class ProcessGroup(SingleProcess):
     def predict(
         self, count: int, num_classes: int, predict: Callable[[Sequence[int]], Tensor]
     ) -> Tensor:
-        """See `SingleProcess.predict`."""
         logits, own = torch.zeros(count, num_classes), range(self.rank, count, self.size)
         if own:
             logits[list(own)] = predict(own)
@@ -178,13 +176,11 @@ class ProcessGroup(SingleProcess):
         return logits
 
     def broadcast_values(self, values: Sequence[float]) -> list[float]:
-        """See `SingleProcess.settle`."""
         settled = torch.tensor(values, dtype=torch.float64)
         self._broadcast(settled)
         return settled.tolist()
 
     def share_checkpoint(self, checkpoint: Checkpoint | None) -> Checkpoint | None:
-        """See `SingleProcess.share_checkpoint`."""
         from safetensors.torch import load, save
 
         plain, tensors = b"", b""

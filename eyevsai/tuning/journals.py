@@ -45,7 +45,6 @@ class JournalsStorage(BaseStorage):
         return found
 
     def get_study_id_from_name(self, study_name: str) -> int:
-        """See `BaseStorage`."""
         return next(
             each._study_id for each in self.get_all_studies() if each.study_name == study_name
         )
@@ -57,48 +56,38 @@ class JournalsStorage(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """See `BaseStorage`."""
         journal, own = self._find(study_id)
         return [
             _shift(trial, study_id - own) for trial in journal.get_all_trials(own, deepcopy, states)
         ]
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """See `BaseStorage`."""
         journal, own = self._find(trial_id)
         return _shift(journal.get_trial(own), trial_id - own)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """See `BaseStorage`."""
         journal, own = self._find(study_id)
         return journal.create_new_trial(own, template_trial) + study_id - own
 
     def delete_study(self, study_id: int) -> None:
-        """See `BaseStorage`."""
         self._ask("delete_study", study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        """See `BaseStorage`."""
         self._ask("set_study_user_attr", study_id, key, value)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """See `BaseStorage`."""
         self._ask("set_study_system_attr", study_id, key, value)
 
     def get_study_name_from_id(self, study_id: int) -> str:
-        """See `BaseStorage`."""
         return str(self._ask("get_study_name_from_id", study_id))
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """See `BaseStorage`."""
         return list(self._ask("get_study_directions", study_id))
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """See `BaseStorage`."""
         return dict(self._ask("get_study_user_attrs", study_id))
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """See `BaseStorage`."""
         return dict(self._ask("get_study_system_attrs", study_id))
 
     def set_trial_param(
@@ -108,27 +97,22 @@ class JournalsStorage(BaseStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        """See `BaseStorage`."""
         self._ask("set_trial_param", trial_id, param_name, param_value_internal, distribution)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """See `BaseStorage`."""
         return bool(self._ask("set_trial_state_values", trial_id, state, values))
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
-        """See `BaseStorage`."""
         self._ask("set_trial_intermediate_value", trial_id, step, intermediate_value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """See `BaseStorage`."""
         self._ask("set_trial_user_attr", trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """See `BaseStorage`."""
         self._ask("set_trial_system_attr", trial_id, key, value)
 
     def _ask(self, method: str, number: int, *arguments: Any) -> Any:

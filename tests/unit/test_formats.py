@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from importlib.metadata import distributions, requires
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 
 import eyevsai
 from eyevsai.core.errors import UserError
@@ -27,14 +29,17 @@ from eyevsai.formats import pytorch
 from eyevsai.formats.base import ExportSource
 from eyevsai.formats.export import export, make_parity_check
 from eyevsai.formats.factory import FORMATS, get_format, parse_formats
+from eyevsai.formats.manifest_schema import validate_manifest
 from eyevsai.formats.openvino import OpenVino
 from eyevsai.formats.parity import AccuracyParityCheck, ExactParityCheck, ParityCheck, ReferenceData
 from eyevsai.formats.pytorch import render_network
+from eyevsai.formats.schemas.validation import load_validator
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.formats.tensorflow import TensorFlow
 from eyevsai.formats.tracing import OPSET, quietly
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
+from eyevsai.models.transfer.settings import INTERPOLATIONS
 from tests.conftest import ROOT, draw_image
 
 # one worker imports what writes ONNX, which takes seconds
@@ -55,8 +60,8 @@ class Shifted:
 
 
 @pytest.fixture(scope="module")
-def learner(stripes: Path, cache_root: Path) -> DeepV1Learner:
-    dataset = load_dataset(DataSettings(data=str(stripes), cache_root=str(cache_root)))
+def learner(stripes: Path, cache_dir: Path) -> DeepV1Learner:
+    dataset = load_dataset(DataSettings(data=str(stripes), cache_dir=str(cache_dir)))
     learner = DeepV1Learner("standard", DeepV1Settings(image_size=32, width=4), dataset.classes, 0)
     assert learner.preprocessing.short_side_px == SIDE
     return learner
@@ -356,6 +361,64 @@ def test_an_export_that_was_changed_is_not_opened(
     spoil(folder)
     with pytest.raises(UserError, match=reason):
         eyevsai.load(str(folder))
+
+
+MANIFEST = {
+    "format": "onnx",
+    "family": "deep_v1",
+    "variation": "standard",
+    "classes": ["a", "b"],
+    "preprocessing": {
+        "image_size": 32,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "interpolation": "bilinear",
+    },
+    "settings": {},
+    "threshold": None,
+    "files": {"model.onnx": "0" * 64},
+}
+HUGE = 10**400  # more than a float holds
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "error"),
+    [
+        ("threshold", HUGE, "has threshold 1(0{79}), not null or a number from 0 to 1"),
+        ("threshold", float("inf"), "has threshold Infinity, not null or a number from 0 to 1"),
+        ("classes", ["a", ""], r'has classes\[1\] "", not the name of a class'),
+        ("classes", ["a", "a"], r'has classes \["a", "a"\], not a list of names, each once'),
+        ("preprocessing.image_size", HUGE, "image_size 1(0{79}), not a whole number from 1 to"),
+        ("preprocessing.image_size", True, "image_size true, not a whole number from 1 to 2048"),
+        ("preprocessing.mean", [0, 0, HUGE], r"mean\[2\] 1(0{79}), not a finite number"),
+        ("preprocessing.std", [1, 1, 0], r"std\[2\] 0, not a finite number above 0"),
+        ("preprocessing", {}, "lacks preprocessing.image_size, preprocessing.mean, "),
+        ("files", {"a/\ud800": 1}, r'has files\["a/\\ud800"\] 1, not the SHA-256 of the file'),
+    ],
+    ids=["huge", "infinite", "empty", "twice", "huge size", "bool", "mean", "std", "lacks", "file"],
+)
+def test_an_invalid_field_of_a_manifest_is_named(path: str, value: object, error: str) -> None:
+    manifest = deepcopy(MANIFEST)
+    validate_manifest(manifest, "manifest.json")
+    *parents, name = path.split(".")
+    place = manifest
+    for parent in parents:
+        place = place[parent]  # type: ignore[assignment]
+    place[name] = value
+    with pytest.raises(UserError, match=rf"^manifest.json .*{error}.*\. Export the model again.$"):
+        validate_manifest(manifest, "manifest.json")
+
+
+def test_a_manifest_that_is_no_object_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^manifest.json is \[\], not an object. Export"):
+        validate_manifest([], "manifest.json")
+
+
+def test_the_schema_of_manifests_is_valid() -> None:
+    schema = load_validator("eyevsai.formats", "manifest.json").schema
+    Draft202012Validator.check_schema(schema)
+    preprocessing = schema["properties"]["preprocessing"]["properties"]
+    assert preprocessing["interpolation"]["enum"] == list(INTERPOLATIONS)
 
 
 @pytest.mark.requirement(10)

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
+from eyevsai.formats.schemas.validation import load_validator
 from eyevsai.workflows.registry.legacy_records import (
+    STATUSES,
     RejectedRecord,
     parse_record,
     read_legacy_records,
@@ -27,7 +30,7 @@ def test_a_record_says_what_its_run_is() -> None:
     assert run.ended_ms - run.started_ms == 3_600_500
     assert run.status == "FINISHED"
     assert run.metrics == {
-        "best/accuracy": 0.49,
+        "valid/best_accuracy": 0.49,
         "imported/final_train_accuracy": 0.6,
         "imported/total_epochs": 30,
     }
@@ -38,7 +41,7 @@ def test_a_record_says_what_its_run_is() -> None:
         "max_depth": "",
     }
     assert run.tags == {
-        "job": "import",
+        "eyevsai.job": "import",
         "dataset": "pets",
         "model": "deep_v2",
         "variation": "resnet",
@@ -120,20 +123,20 @@ BAD = {
     "time huge": ({"training_time_seconds": HUGE}, "training_time_seconds Infinity, not a number"),
     "metric NaN": (
         {"metrics": {"test_loss": float("nan")}},
-        "has metric test_loss NaN, not a finite number",
+        "has metrics.test_loss NaN, not a finite number",
     ),
     "metric huge": (
         {"metrics": {"test_loss": HUGE}},
-        "has metric test_loss Infinity, not a finite number",
+        "has metrics.test_loss Infinity, not a finite number",
     ),
     "metric's name": (
         {"metrics": {"a/../b": 1.0}},
-        'has metrics with the name "a/../b", which MLflow does not take',
+        'has metrics["a/../b"] 1.0, not a number with a name that MLflow accepts',
     ),
     "metrics a list": ({"metrics": [1.0]}, r"has metrics [1.0], not an object"),
     "setting's name": (
         {"final_hyperparameters": {"lr?": 1}},
-        'has final_hyperparameters with the name "lr?"',
+        'has final_hyperparameters "lr?", not the name of a setting that MLflow accepts',
     ),
     "no time": ({"registered_at": "yesterday"}, 'registered_at "yesterday", not a time such as'),
     "before its time": (
@@ -150,14 +153,14 @@ BAD = {
     "dataset long": ({"dataset": "x" * 61}, "not a text of 1 to 60 characters"),
     "running": (
         {"training_status": "running"},
-        'training_status "running", neither completed nor failed',
+        'training_status "running", not completed or failed',
     ),
     "files": (
         {"model_files": {"config": ["config.json"]}},
-        "has model_files that are not lists of objects",
+        'has model_files.config[0] "config.json", not an object with the path of a file',
     ),
-    "half a character": ({"notes": "\ud800"}, "holds half a character"),
-    "character 0": ({"notes": "a\0b"}, "holds the character of number 0"),
+    "half a character": ({"notes": "\ud800"}, "contains an unpaired surrogate"),
+    "character 0": ({"notes": "a\0b"}, "contains the character U+0000"),
 }
 
 
@@ -187,6 +190,41 @@ def test_missing_fields_are_named_together(tmp_path: Path) -> None:
         ),
         RejectedRecord("none", "is 7, not an object"),
     ]
+
+
+def test_the_first_error_in_the_order_of_the_schema_is_reported() -> None:
+    files = {"config": [{"path": "config.json"}, {"size_mb": 1}]}
+    changed = {"model_files": files, "metrics": {"loss": float("inf")}}
+    with pytest.raises(UserError, match=r"^has metrics.loss Infinity, not a finite number$"):
+        parse_record(make_record(1, **changed))
+    with pytest.raises(UserError, match=r"^lacks model_files.config\[1\].path$"):
+        parse_record(make_record(1, model_files=files))
+    with pytest.raises(UserError, match=rf'^has dataset "{"x" * 79}, not a text'):
+        parse_record(make_record(1, dataset="x" * 1000))
+
+
+def test_settings_that_were_replaced_are_not_checked() -> None:
+    record = parse_record(make_record(1, hyperparameters=7, final_hyperparameters={"lr": 1}))
+    assert record.run.params == {"lr": "1"}
+    with pytest.raises(UserError, match="has hyperparameters 7, not an object"):
+        parse_record(make_record(1, hyperparameters=7, final_hyperparameters=None))
+
+
+def list_undescribed(schema: Any) -> list[Any]:
+    """Return the schemas that can fail, but lack the description that error messages quote."""
+    if not isinstance(schema, dict):
+        return []
+    own = [schema] if {"type", "enum"} & schema.keys() and "description" not in schema else []
+    inner = [value for key, value in schema.items() if key not in ("if", "not")]
+    return own + [each for value in inner for each in list_undescribed(value)]
+
+
+def test_the_schema_is_valid() -> None:
+    schema = load_validator("eyevsai.workflows.registry", "legacy_registry.json").schema
+    Draft202012Validator.check_schema(schema)
+    assert schema["properties"]["training_status"]["enum"] == list(STATUSES)
+    assert list_undescribed(schema) == []
+    assert list_undescribed(load_validator("eyevsai.formats", "manifest.json").schema) == []
 
 
 @pytest.mark.parametrize("key", ["model_000000000001", "other"])
@@ -270,5 +308,5 @@ def test_whatever_stands_in_a_field_the_other_records_are_read(
 @given(VALUES)
 def test_any_json_is_a_registry_or_refused(tmp_path: Path, content: Any) -> None:
     (tmp_path / "registry.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="is no registry"):
+    with pytest.raises(UserError, match="is not a registry"):
         read_legacy_records(tmp_path / "registry.json")

@@ -87,6 +87,5 @@ class DeepV1Learner(NetworkLearner):
     family = "deep_v1"
 
     def build_network(self) -> nn.Module:
-        """See `NetworkLearner.build_network`."""
         settings = cast(DeepV1Settings, self.settings)
         return DeepV1Network(settings, len(self.classes), residual=self.variation == "residual")

@@ -62,7 +62,6 @@ class Cbam(nn.Module):
         self.places = ZeroInitConv(2, 1, CBAM_KERNEL, padding=CBAM_KERNEL // 2, bias=False)
 
     def channel_layers(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """See `ChannelWise`."""
         first, *_, last = self.channels.children()
         return [first], [last]
 
@@ -92,7 +91,6 @@ class SelfAttention(nn.Module):
         self.share = nn.Parameter(torch.zeros(1))
 
     def channel_layers(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """See `ChannelWise`."""
         return [self.look], [self.answer, self.norm]
 
     def forward(self, features: Tensor) -> Tensor:

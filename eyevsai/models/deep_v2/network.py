@@ -130,7 +130,6 @@ class DeepV2Learner(NetworkLearner):
     family = "deep_v2"
 
     def build_network(self) -> nn.Module:
-        """See `NetworkLearner.build_network`."""
         return DeepV2Network(
             cast(DeepV2Settings, self.settings), LAYERS[self.variation], len(self.classes)
         )

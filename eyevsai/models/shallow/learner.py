@@ -59,7 +59,6 @@ class ShallowLearner:
         self.extractor = Extractor(settings, settings.image_size)
 
     def prepare(self, train_labels: Sequence[str]) -> None:
-        """See `Learner.prepare`."""
         small = [
             f"{label} ({count})" for label, count in Counter(train_labels).items() if count < FOLDS
         ]
@@ -71,7 +70,6 @@ class ShallowLearner:
             )
 
     def compute(self) -> dict[str, str]:
-        """See `Learner.compute`."""
         return {"device": "cpu", "precision": "float64", "threads": str(self._threads())}
 
     def fit(
@@ -103,7 +101,6 @@ class ShallowLearner:
         on_epoch(1, rows | {"images_per_s": rate})
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
-        """See `Learner.predict_proba`."""
         return self.predict_features(self.features(images))
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:

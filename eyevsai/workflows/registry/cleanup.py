@@ -59,7 +59,7 @@ def cleanup(
     run_id: str | None = None,
     only: Collection[str] | None = None,
 ) -> CleanupResult:
-    """DeletionPlan, delete what `agree` said yes to and what is still free by then, and record it.
+    """Plan, delete what `agree` said yes to and what is still free by then, and record it.
 
     Args:
         settings: what is deleted.
