@@ -26,7 +26,7 @@ def judge(uri: str) -> None:
     from mlflow.entities import Metric
 
     from eyevsai.registry.entities import open_registry, read_models
-    from eyevsai.store.backend import iter_pages, list_experiments
+    from eyevsai.store.paging import iter_pages, list_experiments
 
     client = MlflowClient(tracking_uri=uri)
     experiments = [each.experiment_id for each in list_experiments(client)]

@@ -35,7 +35,7 @@ class UiSettings(Settings):
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the application."""
-    app.command()(with_options(doctor, pick_settings(DataSettings, "data_dir")))
+    app.command()(with_options(doctor, (*pick_settings(DataSettings, "data_dir"), *STATE)))
     app.command()(install)
     app.command()(with_options(ui, (*list_settings(UiSettings), *STATE)))
     app.command()(with_options(sync, STATE))
@@ -62,10 +62,17 @@ def doctor(
             help="Give a copied store an identity of its own, by which it owns new files.",
         ),
     ] = False,
+    upgrade: Annotated[
+        bool,
+        typer.Option(
+            "--upgrade",
+            help="Bring a store of an earlier eyevsai to the present names, after a copy.",
+        ),
+    ] = False,
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Check the environment and say what to mend."""
+    """Check the environment, and how to fix what is wrong."""
     configure_logging()
     from eyevsai.workflows.system import doctor as job
     from eyevsai.workflows.system.doctor import relocate_store, run_checks
@@ -78,6 +85,20 @@ def doctor(
             f"{done.paths} paths lead from {done.before} to {done.after} now; the store before "
             f"is {done.backup}"
         )
+    state_dir = Path(config.compose_run(given).state_dir).expanduser()
+    if upgrade:
+        from eyevsai.workflows.system.upgrade import upgrade as upgrade_store
+
+        changed = upgrade_store(state_dir)
+        print(
+            f"{changed.runs} runs, {changed.versions} versions and {changed.run_dirs} run "
+            "directories have the present names"
+        )
+        if changed.deleted_runs:
+            print(
+                f"{changed.deleted_runs} deleted runs keep the earlier ones: restore them and "
+                "upgrade again to change that"
+            )
     findings = run_checks(Path(config.compose_data(given).data_dir).expanduser(), create_store=init)
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))

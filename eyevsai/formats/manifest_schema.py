@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eyevsai.core.errors import UserError
-from eyevsai.formats.schemas.validation import find_error, load_validator
+from eyevsai.core.json_schema import find_error, load_validator
 
 AGAIN = "Export the model again."
 

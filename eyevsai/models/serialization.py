@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
+from eyevsai.core.legacy_names import rename_settings
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.models.factory import build, resolve_model
 from eyevsai.models.learner import Learner
@@ -65,7 +66,7 @@ def load(folder: Path) -> Learner:
     try:
         _check_weights(folder / WEIGHTS, card["sha256"])
         variation = resolve_model(card["family"], card["variation"]).declaration
-        settings = variation.settings(**card["settings"])
+        settings = variation.settings(**rename_settings(card["settings"]))
         learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
         learner.preprocessing = Preprocessing.from_json(card["preprocessing"])
         learner.temperature = float(card.get("temperature", 1.0))

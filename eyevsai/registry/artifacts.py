@@ -14,9 +14,9 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from eyevsai.core.errors import UserError
-from eyevsai.store.backend import list_experiments
 from eyevsai.store.identity import StoreId
 from eyevsai.store.ownership import read_mark, write_mark
+from eyevsai.store.paging import list_experiments
 
 MODELS = "models"  # the folder of logged models below an experiment's location
 

@@ -15,8 +15,8 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.retry import retry_on_conflict
 from eyevsai.registry.entities import AT_ONCE
-from eyevsai.store.backend import iter_pages
 from eyevsai.store.given_run import check_given_run
+from eyevsai.store.paging import iter_pages
 from eyevsai.store.tags import JOB
 
 EXPERIMENT = "eyevsai-registry"

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import REGISTERED, choose
 from eyevsai.core.retry import retry_on_conflict
-from eyevsai.store.backend import iter_pages
+from eyevsai.store.paging import iter_pages
 
 Client = MlflowClient
 LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")

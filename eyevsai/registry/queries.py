@@ -19,7 +19,7 @@ from eyevsai.registry.audit_log import CLEANUP, EXPERIMENT
 from eyevsai.registry.entities import AT_ONCE
 from eyevsai.registry.retention import UNFINISHED, DeletionItem, KnownRun
 from eyevsai.registry.stages import DELETING
-from eyevsai.store.backend import iter_pages
+from eyevsai.store.paging import iter_pages
 from eyevsai.store.tags import JOB, PARENT, PRUNED_FROM, SCHEMA
 
 OURS = f"tags.`{SCHEMA}` LIKE '%'"  # runs that eyevsai created

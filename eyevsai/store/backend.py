@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from filelock import FileLock
@@ -21,11 +20,8 @@ from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.extras import install_command, missing_extra
 from eyevsai.core.locks import host_lock
 from eyevsai.store.relocate import find_original_dir
+from eyevsai.store.schema import check_schema
 from eyevsai.store.uris import find_store, mask_password, sqlite_path
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Experiment
 
 log = logging.getLogger("eyevsai")
 
@@ -34,13 +30,16 @@ CONNECT_TIMEOUT_S = 10.0  # that a server has for its first answer
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
-def open_store() -> str:
+def open_store(*, any_schema: bool = False) -> str:
     """The tracking URI that MLflow resolves, after the store behind it was created and checked.
 
     Raises:
         UserError: the store cannot be written or reached, is a plain-file store, is of a newer or
-            older MLflow, or is a server that wants a login or whose address holds one.
+            older MLflow, was written by an earlier eyevsai (unless `any_schema`), or is a server
+            that wants a login or whose address holds one.
     """
+    from mlflow import MlflowClient
+
     uri = find_store()
     log.debug("The store is %s", mask_password(uri))
     scheme = uri.partition(":")[0].partition("+")[0]
@@ -56,6 +55,8 @@ def open_store() -> str:
             f"The store {mask_password(uri)} is a plain-file store, which MLflow no longer keeps. "
             "Unset MLFLOW_TRACKING_URI for sqlite:///mlflow.db, or name a database or a server."
         )
+    if not any_schema:
+        check_schema(MlflowClient(tracking_uri=uri))
     return uri
 
 
@@ -137,27 +138,6 @@ def raising_store_errors(uri: str, what: str) -> Iterator[None]:
             raise JobError(
                 f"{what} failed. The store says: {said[:300]}. Try again: what is there stays."
             ) from error
-
-
-def iter_pages(fetch_page: Callable[[str | None], Any]) -> Iterator[Any]:
-    """What MLflow finds, page by page; `ask` takes the token of a page, None for the first."""
-    token: str | None = None
-    while True:
-        page = fetch_page(token)
-        yield from page
-        token = page.token or None
-        if token is None:
-            return
-
-
-def list_experiments(client: MlflowClient, *, deleted: bool = False) -> list[Experiment]:
-    """All experiments of a store, with `deleted` also those that were deleted; MLflow itself
-    answers page by page.
-    """
-    from mlflow.entities import ViewType
-
-    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
-    return list(iter_pages(lambda token: client.search_experiments(view, page_token=token)))
 
 
 def lock_store(uri: str, suffix: str = "lock") -> FileLock:

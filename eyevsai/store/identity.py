@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from eyevsai.core.machine import machine_id
 from eyevsai.core.retry import retry_on_conflict
-from eyevsai.store.backend import list_experiments, lock_store
+from eyevsai.store.backend import lock_store
+from eyevsai.store.paging import list_experiments
 from eyevsai.store.uris import mask_password, sqlite_path
 
 if TYPE_CHECKING:

@@ -57,24 +57,33 @@ def relocate(store: Path) -> Relocation:
     Raises:
         UserError: there is nothing to mend, or the store cannot be written.
     """
-    backup = store.with_name(f"{store.name}.backup-{datetime.now():%Y%m%d-%H%M%S}")
     try:
         before = find_original_dir(store)
         if before is None:
             raise UserError(
                 f"{store} was not moved: its artifacts are where it says. There is nothing to mend."
             )
-        with closing(_open_database(store)) as database:
-            with closing(sqlite3.connect(backup)) as copy:
-                database.backup(copy)
-            with database:
-                paths = sum(
-                    _replace_prefix(database, table, column, before, store.parent)
-                    for table, column in PATH_COLUMNS
-                )
+        backup = back_up(store)
+        with closing(_open_database(store)) as database, database:
+            paths = sum(
+                _replace_prefix(database, table, column, before, store.parent)
+                for table, column in PATH_COLUMNS
+            )
     except (sqlite3.Error, OSError) as error:
         raise UserError(f"{store} cannot be mended: {error}. Nothing in it was changed.") from error
     return Relocation(before, store.parent, paths, backup)
+
+
+def back_up(store: Path) -> Path:
+    """Copy a SQLite store beside itself and return the path of the copy.
+
+    Raises:
+        sqlite3.Error or OSError: it cannot be copied.
+    """
+    backup = store.with_name(f"{store.name}.backup-{datetime.now():%Y%m%d-%H%M%S}")
+    with closing(_open_database(store)) as database, closing(sqlite3.connect(backup)) as copy:
+        database.backup(copy)
+    return backup
 
 
 def _open_database(store: Path) -> sqlite3.Connection:

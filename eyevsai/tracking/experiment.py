@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 
 from eyevsai.core.retry import retry_on_conflict
 
@@ -17,8 +18,9 @@ VIEW_ID, VIEW_NAME = "eyevsai", "Best first"
 VIEW = f"mlflow.sharedViewState.{VIEW_ID}"  # the tag of a view that the UI lists under Views
 PAGE = f"/#/experiments/{{}}/runs?workflowType=machine_learning&viewStateShareKey={VIEW_ID}"
 
+ABOUT_START = "**Image classifiers by eyevsai**"
 ABOUT = f"""\
-**Image classifiers by eyevsai**: each row is a run: a training, a study with its trials
+{ABOUT_START}: each row is a run: a training, a study with its trials
 under it, or another job.
 
 - **Which is best?** The view *{VIEW_NAME}* (Views, top right; `eyevsai ui` opens it) sorts by
@@ -52,6 +54,15 @@ def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
     for name, value in told.items():
         if known.get(name) != value:
             retry_on_conflict(partial(client.set_experiment_tag, experiment_id, name, value))
+
+
+def update_description(client: MlflowClient, experiment: Experiment) -> None:
+    """Replace the description and the view that an earlier eyevsai wrote; others stay."""
+    if experiment.tags.get(NOTE, "").startswith(ABOUT_START):
+        for name, value in ((NOTE, ABOUT), (VIEW, _view())):
+            retry_on_conflict(
+                partial(client.set_experiment_tag, experiment.experiment_id, name, value)
+            )
 
 
 def page_of_runs(tracking_uri: str) -> str:

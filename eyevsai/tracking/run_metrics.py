@@ -19,7 +19,7 @@ from mlflow.store.tracking.dbmodels.models import (
     SqlTag,
 )
 
-from eyevsai.store.backend import iter_pages, list_experiments
+from eyevsai.store.paging import iter_pages, list_experiments
 from eyevsai.store.tags import PAUSED_S
 
 PARTS = "parts"  # of what a run says of its data: the datasets that these are composed of

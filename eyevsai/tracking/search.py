@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
 from eyevsai.evaluation.metric_names import SCORES
-from eyevsai.store.backend import iter_pages, list_experiments
+from eyevsai.store.paging import iter_pages, list_experiments
 from eyevsai.store.tags import CLASSES_SHA256, EVALUATION_DIGEST, JOB, SOURCE_RUN_ID
 
 CLASSES = "classes.json"  # the artifact of a training run that names its classes

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as Entity
 
 from eyevsai.core.errors import UserError
-from eyevsai.store.backend import iter_pages, list_experiments
+from eyevsai.store.paging import iter_pages, list_experiments
 from eyevsai.store.run_dir import RunDir, finish_deletions
 from eyevsai.store.tags import HOST, JOB, PROCESS, TERMINATION_REASON
 from eyevsai.tracking.finished_runs import flush_run

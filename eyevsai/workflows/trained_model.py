@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.legacy_names import rename_settings
 from eyevsai.data.dataset import SPLIT_TABLE, Dataset, load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.learner import Learner
 from eyevsai.models.serialization import load, read_config
 from eyevsai.registry.versions import Version, find_version, model_id_of, version_of_run
-from eyevsai.store.tags import DATASET_DIGEST, EVALUATION_WEIGHTS
+from eyevsai.store.tags import DATASET_DIGEST, EVALUATION_WEIGHTS, JOB
 from eyevsai.tracking.search import RunInfo, find_evaluations, find_run, read_json, read_text
 from eyevsai.workflows.evaluate.log_results import OWN_SPLIT
 
@@ -56,7 +57,7 @@ def read_origin(package: Path) -> Origin | None:
     return (
         None
         if found is None
-        else Origin(found["config"], found["fingerprint"], found["split_sha256"])
+        else Origin(rename_settings(found["config"]), found["fingerprint"], found["split_sha256"])
     )
 
 
@@ -212,7 +213,7 @@ def find_trained_model(
         why = (
             f"it is {run.status}"
             if run.status != "FINISHED"
-            else f"it is of job {run.tags.get('job', 'unknown')}"
+            else f"it is of job {run.tags.get(JOB, 'unknown')}"
         )
         raise UserError(
             f"Run {found_id} has no model: {why}. Name a finished training run; `eyevsai ui` "
@@ -226,7 +227,7 @@ def find_trained_model(
         raise UserError(
             f"Run {found_id} has no {CONFIG}: eyevsai did not train it, or its files were deleted."
         )
-    return TrainedModel(found_id, run, version, package, config, tracking_uri)
+    return TrainedModel(found_id, run, version, package, rename_settings(config), tracking_uri)
 
 
 def _find_without_run(tracking_uri: str, version: Version) -> TrainedModel:

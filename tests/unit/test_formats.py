@@ -21,6 +21,7 @@ from jsonschema import Draft202012Validator
 
 import eyevsai
 from eyevsai.core.errors import UserError
+from eyevsai.core.json_schema import load_validator
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.features.extractor import Extractor
@@ -33,7 +34,6 @@ from eyevsai.formats.manifest_schema import validate_manifest
 from eyevsai.formats.openvino import OpenVino
 from eyevsai.formats.parity import AccuracyParityCheck, ExactParityCheck, ParityCheck, ReferenceData
 from eyevsai.formats.pytorch import render_network
-from eyevsai.formats.schemas.validation import load_validator
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.formats.tensorflow import TensorFlow
 from eyevsai.formats.tracing import OPSET, quietly

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.json_schema import load_validator
 from eyevsai.core.names import ModelName
-from eyevsai.formats.schemas.validation import load_validator
 from eyevsai.workflows.registry.legacy_records import (
     STATUSES,
     RejectedRecord,

@@ -20,7 +20,7 @@ from eyevsai.registry.queries import FINISHED_BY, PLAN, RunQueries
 from eyevsai.registry.retention import CACHE, DeletionItem, DeletionPlan
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.stages import DELETING
-from eyevsai.store.tags import JOB
+from eyevsai.store.tags import HOST, JOB
 from eyevsai.store.uris import mask_password
 from eyevsai.tracking.liveness import owner_tags
 from eyevsai.tracking.run_lifecycle import HTTP_SETTINGS
@@ -139,7 +139,7 @@ def _check_no_other_cleanup(survey: RunQueries, own: str) -> list[str]:
     for record in others:
         if record.status == "RUNNING":
             raise UserError(
-                f"Another cleanup is at work on {record.tags.get('host')} (run "
+                f"Another cleanup is at work on {record.tags.get(HOST)} (run "
                 f"{record.run_id}): wait for it. If that "
                 f"machine is gone for good: mlflow runs delete --run-id {record.run_id}"
             )

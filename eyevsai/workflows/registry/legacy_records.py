@@ -1,10 +1,8 @@
-"""The records of the original's training_registry.json: read, and checked one by one."""
+"""Records of the original's training_registry.json, checked by `schemas/legacy_registry.json`."""
 
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,23 +11,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.json_schema import VALUE_LENGTH, find_error, load_validator
 from eyevsai.core.names import ModelName
 from eyevsai.evaluation.metric_names import VALID_ACCURACY
 from eyevsai.models.factory import FAMILIES
+from eyevsai.store.tags import JOB
 from eyevsai.tracking.backfill import BackfilledRun
 from eyevsai.tracking.search import IMPORTED
 
-TEXTS = (
-    "model_id",
-    "model_type",
-    "variation",
-    "dataset",
-    "version",
-    "registered_at",
-    "training_status",
-)
-# null where the original did not know
-ACCURACY, SECONDS = ("best_validation_accuracy", "training_time_seconds")
+ACCURACY = "best_validation_accuracy"
 KEPT = (
     "session_id",
     "export_status",
@@ -41,22 +31,14 @@ KEPT = (
     "tags",
 )
 STATUSES = {"completed": "FINISHED", "failed": "FAILED"}
-TEXT_LENGTH = 60  # four of them fit into the 250 characters that PostgreSQL keeps of a run's name
 TAG_LENGTH = 5000  # the record itself has all of it
-LONGEST_S = 10_000_000.0
 EARLIEST = datetime(2000, 1, 1).astimezone()
-# what MLflow takes as the name of a parameter or a metric
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}")
-DIGITS = (
-    18  # of whole numbers that are kept as such; longer ones are no numbers that a training has
-)
+DIGITS = 18  # longer integers become floats, because Python refuses to parse more than 4300 digits
 
 
 @dataclass(frozen=True)
 class LegacyModel:
-    """One model of the original, as a run and the tags of a version; a failed training gets no
-    version.
-    """
+    """A model of the original as a run and the tags of a version."""
 
     model_id: str
     name: ModelName
@@ -65,23 +47,23 @@ class LegacyModel:
 
     @property
     def has_version(self) -> bool:
-        """Whether its training made a model."""
+        """Return True if the training has a model; a failed training has none."""
         return self.run.status == "FINISHED"
 
 
 @dataclass(frozen=True)
 class RejectedRecord:
-    """A record that cannot be imported, and why."""
+    """A record that cannot be imported, and the reason."""
 
     record: str
     reason: str
 
 
 def read_legacy_records(path: Path) -> tuple[list[LegacyModel], list[RejectedRecord]]:
-    """The records of a registry in its own order, and those that are left out.
+    """Return the valid records of a registry in the order of the file, and the rejected ones.
 
     Raises:
-        UserError: the file cannot be read, or is no such registry.
+        UserError: the file cannot be read, or is not such a registry.
     """
     records, left_out = list[LegacyModel](), list[RejectedRecord]()
     for key, content in _read_models(path):
@@ -101,7 +83,7 @@ def read_legacy_records(path: Path) -> tuple[list[LegacyModel], list[RejectedRec
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that remembers the pairs it was written as: a key may stand in a file twice."""
+    """A JSON object that keeps all its pairs, because a file may contain a key twice."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -109,28 +91,20 @@ class _Object(dict[str, Any]):
 
 
 def _read_models(path: Path) -> list[tuple[str, Any]]:
+    fix = "Give the original's training_registry.json."
     try:
         content = json.loads(
             path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Object, parse_int=_read_int
         )
     except FileNotFoundError:
-        raise UserError(
-            f"There is no file {path}. Give the original's training_registry.json."
-        ) from None
+        raise UserError(f"There is no file {path}. {fix}") from None
     except OSError as error:
-        raise UserError(
-            f"Cannot read {path}: {error.strerror}. Give the original's training_registry.json."
-        ) from error
+        raise UserError(f"Cannot read {path}: {error.strerror}. {fix}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not JSON ({error}). Give the original's training_registry.json."
-        ) from error
+        raise UserError(f"{path} is not JSON ({error}). {fix}") from error
     models = content.get("models") if isinstance(content, dict) else None
     if not isinstance(models, _Object):
-        raise UserError(
-            f"{path} is no registry: it has no 'models'. Give the original's "
-            "training_registry.json."
-        )
+        raise UserError(f"{path} is not a registry: it has no 'models'. {fix}")
     return models.pairs
 
 
@@ -139,164 +113,116 @@ def _read_int(digits: str) -> float:
 
 
 def parse_record(content: Any) -> LegacyModel:
-    """One record.
+    """Return the run and the version tags of a record.
 
     Raises:
-        UserError: what is wrong with it, as the end of a sentence that begins with its name.
+        UserError: the record is invalid; the message is the end of a sentence that begins with the
+            name of the record.
     """
-    if not isinstance(content, dict):
-        raise UserError(f"is {_shown(content)}, not an object")
-    if missing := [name for name in (*TEXTS, ACCURACY, SECONDS) if name not in content]:
-        raise UserError(f"lacks {', '.join(missing)}")
-    model_id, model_type, variation, dataset, version, _, _ = (
-        _find_text(content, name) for name in TEXTS
-    )
-    name = ModelName(dataset, _find_family(model_type), variation)
-    accuracy = _find_number(content, ACCURACY, 1.0)
+    validator = load_validator("eyevsai.workflows.registry", "legacy_registry.json")
+    if error := find_error(validator, content):
+        raise UserError(error)
+    record_json = _format_record(content)
+    name = ModelName(content["dataset"], _find_family(content["model_type"]), content["variation"])
     started_ms, ended_ms = _find_times(content)
-    origin = {IMPORTED: model_id, "original_version": version, "files": _join(_find_files(content))}
+    origin = {
+        IMPORTED: content["model_id"],
+        "original_version": content["version"],
+        "files": _join(_list_files(content)),
+    }
     kept = {name: _join(content[name]) for name in KEPT if content.get(name) not in (None, "", [])}
     run = BackfilledRun(
-        f"{name} {version}",
-        _find_status(content),
+        f"{name} {content['version']}",
+        STATUSES[content["training_status"]],
         started_ms,
         ended_ms,
-        _find_params(content),
-        _find_metrics(content, accuracy),
-        {"job": "import", **vars(name), **origin, **kept},
-        _write(content),
+        _list_params(content),
+        _list_metrics(content),
+        {JOB: "import", **vars(name), **origin, **kept},
+        record_json,
     )
+    accuracy = content[ACCURACY]
     known = {} if accuracy is None else {"accuracy": f"{accuracy:.4f}"}
-    return LegacyModel(model_id, name, run, {**origin, **known})
-
-
-def _find_text(content: Mapping[str, Any], name: str) -> str:
-    value = content[name]
-    if not isinstance(value, str) or not 0 < len(value.strip()) <= len(value) <= TEXT_LENGTH:
-        raise UserError(f"has {name} {_shown(value)}, not a text of 1 to {TEXT_LENGTH} characters")
-    return value
+    return LegacyModel(content["model_id"], name, run, {**origin, **known})
 
 
 def _find_family(model_type: str) -> str:
-    """The original writes `deep-v1` in some places and `deep_v1` in others; a type that is none of
-    ours stays.
+    """Return the family of a type, which the original writes as `deep-v1` or `deep_v1`; other types
+    stay as they are.
     """
     family = model_type.lower().replace("-", "_")
     return family if family in FAMILIES else model_type
 
 
-def _find_status(content: Mapping[str, Any]) -> str:
-    status = content["training_status"]
-    if status not in STATUSES:
-        raise UserError(f"has training_status {_shown(status)}, neither {' nor '.join(STATUSES)}")
-    return STATUSES[status]
-
-
-def _find_number(content: Mapping[str, Any], name: str, highest: float) -> float | None:
-    value = content[name]
-    if value is None:
-        return None
-    if not _is_number(value) or not 0 <= value <= highest:
-        raise UserError(f"has {name} {_shown(value)}, not a number from 0 to {highest:,.0f}")
-    return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _find_times(content: Mapping[str, Any]) -> tuple[int, int]:
-    """When the training began and ended, in ms: the original registers a model at its end, in local
-    time.
+    """Return start and end of the training in ms: the original registers a model at its end, in
+    local time.
+
+    Dates are parsed here because JSON Schema cannot compare them, nor does its `date-time` accept
+    times without an offset.
     """
     written, latest = content["registered_at"], datetime.now().astimezone() + timedelta(days=1)
+    problem = f"has registered_at {json.dumps(written)[:VALUE_LENGTH]}, not a time"
     try:
         ended = datetime.fromisoformat(written).astimezone()
     except (ValueError, OverflowError):
-        raise UserError(
-            f"has registered_at {_shown(written)}, not a time such as 2025-07-05T12:20:14"
-        ) from None
+        raise UserError(f"{problem} such as 2025-07-05T12:20:14") from None
     if not EARLIEST <= ended <= latest:
-        raise UserError(
-            f"has registered_at {_shown(written)}, not a time from {EARLIEST.year} until now"
-        )
-    ended_ms, seconds = int(ended.timestamp() * 1000), _find_number(content, SECONDS, LONGEST_S)
-    return ended_ms - int((seconds or 0.0) * 1000), ended_ms
+        raise UserError(f"{problem} from {EARLIEST.year} until now")
+    ended_ms = int(ended.timestamp() * 1000)
+    return ended_ms - int((content["training_time_seconds"] or 0) * 1000), ended_ms
 
 
-def _find_params(content: Mapping[str, Any]) -> dict[str, str]:
-    field = (
-        "hyperparameters"
-        if content.get("final_hyperparameters") is None
-        else "final_hyperparameters"
-    )
-    settings = _find_object(content, field)
-    _check_names(field, settings)
+def _list_params(content: Mapping[str, Any]) -> dict[str, str]:
+    settings = content.get("final_hyperparameters")
+    if settings is None:
+        settings = content.get("hyperparameters") or {}
     return {name: "" if value is None else str(value) for name, value in settings.items()}
 
 
-def _find_metrics(content: Mapping[str, Any], accuracy: float | None) -> dict[str, float]:
-    """The accuracy under our name, the others under theirs; a metric that is a text stays in the
-    record alone.
+def _list_metrics(content: Mapping[str, Any]) -> dict[str, float]:
+    """Return the accuracy under the name of eyevsai and the other numbers under their own; other
+    values stay in the record alone.
     """
-    metrics = {
-        name: value for name, value in _find_object(content, "metrics").items() if _is_number(value)
-    }
-    _check_names("metrics", metrics)
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise UserError(f"has metric {name} {_shown(value)}, not a finite number")
-    ours = {} if accuracy is None else {VALID_ACCURACY: accuracy}
+    accuracy = content[ACCURACY]
+    ours = {} if accuracy is None else {VALID_ACCURACY: float(accuracy)}
     return ours | {
-        f"imported/{name}": float(value) for name, value in metrics.items() if name != ACCURACY
+        f"imported/{name}": float(value)
+        for name, value in (content.get("metrics") or {}).items()
+        if type(value) in (int, float) and name != ACCURACY
     }
 
 
-def _find_files(content: Mapping[str, Any]) -> list[str]:
-    """Names of the files that the original saw in the model's folder."""
-    kinds = _find_object(content, "model_files")
-    try:
-        there = [
-            each["path"] for files in kinds.values() for each in files if each.get("exists", True)
-        ]
-        return sorted({PurePosixPath(path).name for path in there})
-    except (TypeError, KeyError, AttributeError):
-        raise UserError("has model_files that are not lists of objects with a path") from None
-
-
-def _find_object(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = content.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise UserError(f"has {name} {_shown(value)}, not an object")
-    return value
-
-
-def _check_names(field: str, values: Mapping[str, Any]) -> None:
-    for name in values:
-        if not NAME.fullmatch(name):
-            raise UserError(f"has {field} with the name {_shown(name)}, which MLflow does not take")
+def _list_files(content: Mapping[str, Any]) -> list[str]:
+    """Return the names of the files that existed in the model's folder."""
+    kinds = content.get("model_files") or {}
+    return sorted(
+        {
+            PurePosixPath(each["path"]).name
+            for entries in kinds.values()
+            for each in entries
+            if each.get("exists", True)
+        }
+    )
 
 
 def _join(value: Any) -> str:
     return (", ".join(map(str, value)) if isinstance(value, list) else str(value))[:TAG_LENGTH]
 
 
-def _write(content: Mapping[str, Any]) -> str:
-    """The record as JSON, once it is certain that a store can take its texts."""
-    try:
-        written = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        written.encode()
-    except (UnicodeEncodeError, RecursionError):
-        raise UserError("holds half a character, or nests too deep") from None
-    if "\\u0000" in written:
-        raise UserError("holds the character of number 0, which databases do not take")
-    return written
+def _format_record(content: Mapping[str, Any]) -> str:
+    """Return the record as JSON.
 
-
-def _shown(value: Any) -> str:
+    Raises:
+        UserError: a database cannot store it, which depends on the characters at any depth.
+    """
     try:
-        return json.dumps(value)[:60]
+        record_json = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        record_json.encode()
     except RecursionError:
-        return "what nests too deep"
+        raise UserError("is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise UserError("contains an unpaired surrogate, which databases do not accept") from None
+    if "\\u0000" in record_json:
+        raise UserError("contains the character U+0000, which databases do not accept")
+    return record_json

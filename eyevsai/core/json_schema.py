@@ -56,10 +56,10 @@ def _format_path(path: Iterable[str | int]) -> str:
     return "".join(parts).removeprefix(".")[:VALUE_LENGTH]
 
 
-def _is_number(_: Any, value: Any) -> bool:
+def _is_number(_checker: Any, value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
-def _is_integer(_: Any, value: Any) -> bool:
+def _is_integer(checker: Any, value: Any) -> bool:
     # huge ints are excluded: minimum and maximum apply only to what is also a number
-    return type(value) is int and _is_number(_, value)
+    return type(value) is int and _is_number(checker, value)

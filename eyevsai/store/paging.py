@@ -1,0 +1,31 @@
+"""Pages of MLflow's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+
+def iter_pages(fetch_page: Callable[[str | None], Any]) -> Iterator[Any]:
+    """What MLflow finds, page by page; `ask` takes the token of a page, None for the first."""
+    token: str | None = None
+    while True:
+        page = fetch_page(token)
+        yield from page
+        token = page.token or None
+        if token is None:
+            return
+
+
+def list_experiments(client: MlflowClient, *, deleted: bool = False) -> list[Experiment]:
+    """All experiments of a store, with `deleted` also those that were deleted; MLflow itself
+    answers page by page.
+    """
+    from mlflow.entities import ViewType
+
+    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+    return list(iter_pages(lambda token: client.search_experiments(view, page_token=token)))
