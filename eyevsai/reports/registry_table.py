@@ -107,12 +107,12 @@ def print_plan(plan: Mapping[str, Any], *, verbose: bool) -> None:
     what stays, too.
     """
     items = plan["items"]
-    kinds = max((len(item["kind"]) for item in items), default=0)
-    whats = max((len(item["what"]) for item in items), default=0)
+    types = max((len(item["type"]) for item in items), default=0)
+    targets = max((len(item["target"]) for item in items), default=0)
     for item in items:
         print(
-            f"{item['kind']:<{kinds}}  {item['what']:<{whats}}  {item['size_bytes']:>15,}  "
-            f"{item['why']}"
+            f"{item['type']:<{types}}  {item['target']:<{targets}}  {item['size_bytes']:>15,}  "
+            f"{item['reason']}"
         )
     if verbose:
         for what, why in plan["kept"].items():

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -80,7 +81,11 @@ def back_up(store: Path) -> Path:
     Raises:
         sqlite3.Error or OSError: it cannot be copied.
     """
-    backup = store.with_name(f"{store.name}.backup-{datetime.now():%Y%m%d-%H%M%S}")
+    name = f"{store.name}.backup-{datetime.now():%Y%m%d-%H%M%S}"
+    suffixes = chain([""], (f"-{number}" for number in count(2)))
+    backup = next(
+        path for suffix in suffixes if not (path := store.with_name(name + suffix)).exists()
+    )
     with closing(_open_database(store)) as database, closing(sqlite3.connect(backup)) as copy:
         database.backup(copy)
     return backup

@@ -139,8 +139,10 @@ def _find_runs(client: MlflowClient, experiments: list[str], *, deleted: bool) -
         )
 
     yield from search(f"tags.{SCHEMA_1} = '1'")
-    for run in search("tags.`mlflow.source.name` = 'eyevsai' and tags.job LIKE '%'"):
-        if SCHEMA_1 not in run.data.tags:
+    for run in search("tags.job LIKE '%'"):
+        known = run.data.tags
+        is_ours = "process" in known or known.get("mlflow.source.name") == SCHEMA_1
+        if is_ours and SCHEMA_1 not in known:
             yield run
 
 

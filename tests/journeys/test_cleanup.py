@@ -135,18 +135,18 @@ def test_a_dry_run_lists_exactly_what_a_run_deletes(eyevsai: Eyevsai, workplace:
     plan = json.loads(eyevsai("cleanup", "--all", "--keep", "1", "--dry-run", "--json").stdout)[
         "plan"
     ]
-    assert {item["kind"] for item in plan["items"]} == {
+    assert {item["type"] for item in plan["items"]} == {
         "version",
         "failed run",
         "study",
         "cache",
         "orphan",
     }
-    assert [item["paths"] for item in plan["items"] if item["kind"] == "orphan"] == [
+    assert [item["paths"] for item in plan["items"] if item["type"] == "orphan"] == [
         [str(workplace / "mlruns" / "0" / ("f" * 32))]
     ]
     assert "unknown, kept" in plan["kept"][str(workplace / "mlruns" / "0" / ("e" * 32))]
-    assert [item["what"].split(" (")[0] for item in plan["items"] if item["kind"] == "study"] == [
+    assert [item["target"].split(" (")[0] for item in plan["items"] if item["type"] == "study"] == [
         "study first"
     ]
     said = eyevsai("cleanup", "--all", "--keep", "1", "--yes").stdout
