@@ -18,13 +18,13 @@ test: $(VENV)/installed-dev
 	HYPOTHESIS_PROFILE=ci $(PYTEST) -m "not slow"
 
 test-fast: $(VENV)/installed-dev
-	$(PYTEST) -m "not slow" tests/unit tests/golden tests/contract/test_learners.py
+	$(PYTEST) -m "not slow" tests/unit tests/snapshots tests/contract/test_learners.py
 
 test-all: $(VENV)/installed-dev
 	HYPOTHESIS_PROFILE=nightly $(PYTEST)
 
 first-hour: $(VENV)/installed-dev
-	EYEVSAI_FRESH=1 python -m pytest tests/journeys/test_pages.py -m slow -k first_hour -rP
+	EYEVSAI_FRESH=1 python -m pytest tests/e2e/test_pages.py -m slow -k first_hour -rP
 
 check: $(VENV)/installed-dev
 	ruff check .

@@ -33,17 +33,17 @@ def row_1() -> Outcome:
     Each run is gone on with and must end as the run that nobody disturbed, bit by bit.
     """
     from tests.conftest import write_images
-    from tests.faults.runs import EPOCHS, STEPS, Place, survives
+    from tests.robustness.runs import EPOCHS, STEPS, Sandbox, survives
 
-    def make_place(folder: Path, *, by_mlflow: bool = False) -> Place:
+    def make_sandbox(folder: Path, *, by_mlflow: bool = False) -> Sandbox:
         folder.mkdir()
-        return Place(folder, data, by_mlflow)
+        return Sandbox(folder, data, by_mlflow)
 
     choose = random.Random(0)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         data = write_images(root / "stripes", {"across": 20, "down": 20, "wide": 20})
-        whole = make_place(root / "whole")
+        whole = make_sandbox(root / "whole")
         done = whole.run()
         if done.returncode != 0:
             raise SystemExit(done.stderr)
@@ -52,8 +52,8 @@ def row_1() -> Outcome:
         for number in range(KILLS):
             step, save = choose.randint(STEPS + 1, STEPS * EPOCHS), choose.randint(2, EPOCHS)
             fault = f"torn:{save}" if number % 4 == 3 else f"kill:{step}"
-            place = make_place(root / f"place {number}", by_mlflow=number % 2 == 1)
-            survived += survives(place, fault, expected)
+            sandbox = make_sandbox(root / f"sandbox {number}", by_mlflow=number % 2 == 1)
+            survived += survives(sandbox, fault, expected)
     return KILLS, survived
 
 
@@ -61,7 +61,7 @@ def row_3() -> Outcome:
     """Mutated images: each is either decoded or named once, and none is changed."""
     from eyevsai.data.catalog import DatasetFolder
     from eyevsai.data.curation import curate
-    from tests.faults.mutation import write_mutants
+    from tests.robustness.mutation import write_mutants
 
     survived = 0
     for seed in range(MUTANTS // PER_FOLDER):

@@ -291,10 +291,10 @@ def jobs_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have train-all make its jobs' calls in this process."""
     from eyevsai.executors import base
     from eyevsai.workflows.sweep import train_all
-    from tests.in_process_engine import InProcessEngine
+    from tests.in_process_executor import InProcessExecutor
 
     monkeypatch.setattr(
-        train_all, "make_executor", lambda settings, at_once: InProcessEngine(at_once)
+        train_all, "make_executor", lambda settings, at_once: InProcessExecutor(at_once)
     )
     monkeypatch.setattr(base, "POLL_S", 0.01)
 

@@ -27,7 +27,7 @@ from eyevsai.models.factory import build
 from eyevsai.models.learner import NetworkModel
 from tests.conftest import draw_image
 from tests.contract.test_learners import ALL, mixed_images, tiny
-from tests.faults.test_images import awkward_images
+from tests.robustness.test_images import awkward_images
 
 QUICK = [("deep_v1", "residual"), ("shallow", "rf_hog_lbp")]
 PAIRS = [

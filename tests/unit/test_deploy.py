@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.journeys.team import HOST, SECRETS, recipe_environment
+from tests.e2e.team import HOST, SECRETS, recipe_environment
 
 
 @pytest.mark.parametrize(
