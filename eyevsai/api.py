@@ -103,7 +103,7 @@ def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
     """Evaluate a trained model by images that it has not seen, as `eyevsai evaluate` does.
 
         judged = eyevsai.evaluate(model_uri="models:/digits-deep_v1-standard/1")      # or
-        run=trained.run_id judged.figures["accuracy"], judged.figures["accuracy_low"]
+        run=trained.run_id judged.metrics["accuracy"], judged.metrics["accuracy_low"]
 
     Raises:
         UserError: a setting, a model, data or a store that a person must mend.
@@ -140,7 +140,7 @@ def export(**settings: Any) -> list[Exported] | Bundled:
     the best models.
 
         for each in eyevsai.export(run=trained.run_id, format="onnx,openvino", output="exports"):
-            print(each.format, each.uri, each.size_bytes, each.verdict.figures)
+            print(each.format, each.uri, each.size_bytes, each.parity.metrics)
         eyevsai.export(package="game", format="onnx").folder
 
     Raises:

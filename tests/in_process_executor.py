@@ -15,7 +15,7 @@ class InProcessExecutor(Executor):
     tests/unit/executors/test_executors.py.
     """
 
-    def begin(self, task: Task, folder: Path) -> TaskHandle:
+    def submit(self, task: Task, folder: Path) -> TaskHandle:
         """Make the call, and keep its output as LocalExecutor does."""
         folder.mkdir(parents=True, exist_ok=True)
         with (

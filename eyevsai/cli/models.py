@@ -186,7 +186,7 @@ def list_all(as_json: Json = False, **given: Any) -> None:
     """List families, variations and datasets."""
     from eyevsai.workflows.describe import list_inventory
 
-    inventory = list_inventory(_data_root(given))
+    inventory = list_inventory(_data_dir(given))
     if as_json:
         print(json.dumps(inventory, indent=2, ensure_ascii=False))
         return
@@ -222,5 +222,5 @@ def describe(context: typer.Context, as_json: Json = False, **given: Any) -> Non
     print(json.dumps(described, indent=2) if as_json else render_card(described))
 
 
-def _data_root(given: dict[str, Any]) -> Path:
+def _data_dir(given: dict[str, Any]) -> Path:
     return Path(config.compose_data(given).data_dir).expanduser()

@@ -70,7 +70,7 @@ def rollback(name: Name, reason: Reason = None, as_json: Json = False, **given: 
     configure_logging()
     from eyevsai.workflows.registry.promote import rollback as job
 
-    _print_promoted(job(name, reason, _state_root(given)), as_json)
+    _print_promoted(job(name, reason, _state_dir(given)), as_json)
 
 
 def _print_promoted(done: Any, as_json: bool) -> None:
@@ -225,7 +225,7 @@ def best(
 
     if make:
         settings = {"policy": None, "force": False, "class_change": False, "reason": None} | given
-        settings["state_dir"] = str(_state_root(given))
+        settings["state_dir"] = str(_state_dir(given))
         _print_promoted(promote_best(dataset, **settings), as_json)
         return
     ranking = find_best(dataset)
@@ -245,7 +245,7 @@ def reconcile(name: Name, **given: Any) -> None:
     configure_logging()
     from eyevsai.workflows.registry.promote import reconcile as job
 
-    print("\n".join(job(name, _state_root(given))) or f"Nothing of {name} disagrees.")
+    print("\n".join(job(name, _state_dir(given))) or f"Nothing of {name} disagrees.")
 
 
 def pin(name: Name, version: Version, reason: Reason = None, **given: Any) -> None:
@@ -266,7 +266,7 @@ def _pin(
     configure_logging()
     from eyevsai.workflows.registry.promote import pin as job
 
-    job(name, version, _state_root(given), pinned=pinned, reason=reason)
+    job(name, version, _state_dir(given), pinned=pinned, reason=reason)
 
 
 def import_registry(
@@ -298,5 +298,5 @@ def import_registry(
         raise typer.Exit(1)
 
 
-def _state_root(given: dict[str, Any]) -> Path:
+def _state_dir(given: dict[str, Any]) -> Path:
     return Path(config.compose_run(given).state_dir).expanduser()

@@ -33,7 +33,7 @@ def render_comparison_page(
         loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["thumbnail"] = encode_thumbnail
-    names = list(dict.fromkeys(name for model in comparison["models"] for name in model["figures"]))
+    names = list(dict.fromkeys(name for model in comparison["models"] for name in model["metrics"]))
     page: str = environment.get_template("comparison_page.html").render(
         **comparison, names=names, sheets=list(zip(comparison["pairs"], sheets, strict=True))
     )

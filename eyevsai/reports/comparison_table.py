@@ -20,8 +20,8 @@ def print_comparison(comparison: Mapping[str, Any]) -> None:
     table.add_row(
         "accuracy, 95 %", *(f"{each['low']:.4f} to {each['high']:.4f}" for each in intervals)
     )
-    for name in dict.fromkeys(name for model in models for name in model["figures"]):
-        values = [model["figures"].get(name) for model in models]
+    for name in dict.fromkeys(name for model in models for name in model["metrics"]):
+        values = [model["metrics"].get(name) for model in models]
         table.add_row(name, *("" if value is None else f"{value:.4g}" for value in values))
     for name, values in comparison["settings"].items():
         table.add_row(

@@ -188,7 +188,7 @@ def test_a_version_is_judged_by_other_images_and_answers_only_when_it_is_sure(
         "evaluate",
         run_id,
     )
-    assert other.data.metrics["test/accuracy"] == found["figures"]["accuracy"]
+    assert other.data.metrics["test/accuracy"] == found["metrics"]["accuracy"]
     known = eyevsai(
         "evaluate", "--run", run_id, "--data", str(images), "--corruption-images", "0"
     ).stderr
@@ -216,7 +216,7 @@ def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace
         eyevsai("evaluate", "--run", each, "--corruption-images", "0")
     found = json.loads(eyevsai("compare", first, second, "--json").stdout)
     assert found["settings"] == {"lr": [0.003, 0.0001], "epochs": [8, 1]}
-    accuracies = [model["figures"]["accuracy"] for model in found["models"]]
+    accuracies = [model["metrics"]["accuracy"] for model in found["models"]]
     (pair,) = found["pairs"]
     assert len(pair["only_first"]) - len(pair["only_second"]) == round(
         (accuracies[0] - accuracies[1]) * found["images"]

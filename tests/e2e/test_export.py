@@ -235,7 +235,9 @@ def test_predict_takes_names_from_standard_input(
         done = eyevsai("predict", VERSION, "-", code=None)
         return done.returncode, done.stdout, done.stderr
 
-    said = predict_from_input(f"{folder}\r\n\r\n~/some plots/one.png\r\n{folder}/none.png".encode())
+    said = predict_from_input(
+        f"{folder}\r\n\r\n~/some pictures/one.png\r\n{folder}/none.png".encode()
+    )
     assert said[0] == 1, said[2]
     assert [line.split("\t")[0] for line in said[1].splitlines()] == [
         f"{folder}/näme\\twith\\x1b[31m tab.png",
@@ -438,7 +440,7 @@ def test_a_pruned_version_is_smaller_and_leaves(eyevsai: Eyevsai, trained: str) 
         assert {f"prune/{name}_before", f"prune/{name}_after"} <= pruned.data.metrics.keys()
     assert package.load(f"models:/{MODEL}/2").metadata["format"] == "onnx"
     figures = json.loads(eyevsai("evaluate", "--model-uri", f"models:/{MODEL}/2", "--json").stdout)[
-        "figures"
+        "metrics"
     ]
     assert 0 <= figures["accuracy"] <= 1
     said = eyevsai("export", "--run", trained, "--prune", "0.01", code=2).stderr

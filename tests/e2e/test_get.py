@@ -233,7 +233,7 @@ def test_mistakes_are_told(
     assert "Name a dataset: pets, vegetables" in eyevsai("data", "download", code=2).stderr
     assert "Did you mean 'vegetables'" in eyevsai("data", "download", "vegetable", code=2).stderr
     assert (
-        "takes one of given, none"
+        "takes one of published, none"
         in eyevsai("data", "download", "pets", "--splits", "some", code=2).stderr
     )
     get = ("data", "download", "pets", "--archive")

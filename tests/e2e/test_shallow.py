@@ -48,7 +48,7 @@ def test_forest_learns_digits(entry_point: Eyevsai) -> None:
     importance = {name: metrics[f"importance/{name}"] for name in ("hog", "lbp", "color")}
     assert max(importance, key=importance.get) == "hog"  # digits are shapes
     pictures = {"curves.png", "confusion_matrix.png", "top_losses.png", "importance.png"}
-    assert artifacts(run.info.run_id, "pictures") == pictures
+    assert artifacts(run.info.run_id, "plots") == pictures
     assert int(run.data.tags["parameters"]) > 1000
     classifier = package.load("models:/digits-shallow-rf_hog_lbp/1")
     assert classifier.predict(np.full((8, 8, 3), 255, dtype=np.uint8)).label in "0123456789"

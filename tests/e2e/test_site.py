@@ -136,7 +136,7 @@ def test_all_that_a_run_keeps_is_explained(
     known = re.findall(r"`([^`\s]+)`", read("runs.md"))
     kept = [*run.data.metrics, *(tag for tag in run.data.tags if not tag.startswith(OF_MLFLOW))]
     kept += client.get_model_version(version.split("/")[1], "1").tags
-    for folder in ("", "pictures", "tables"):
+    for folder in ("", "plots", "tables"):
         kept += [
             each.path for each in client.list_artifacts(run.info.run_id, folder) if not each.is_dir
         ]

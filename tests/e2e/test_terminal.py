@@ -109,7 +109,7 @@ def test_quiet_says_the_result_alone_and_verbose_how_it_goes_and_where(
     assert "(the best so far)" in second or "in epoch 1)" in second
     assert f"The store is sqlite:///{workplace}/mlflow.db" in said
     assert re.search(r"^\d\d:\d\d:\d\d Checkpoint of .* MB in ", said, re.MULTILINE)
-    assert "accumulation 1" in said
+    assert "grad_accum_steps 1" in said
     assert "contradict" in eyevsai("list", "--quiet", "--verbose", code=2).stderr
 
 

@@ -103,10 +103,10 @@ def test_mlflow_run_trains_logs_and_registers(mlflow_run: MlflowRun, project: Pa
         "classes.json",
         "split.tsv",
         "training.log",
-        "pictures",
+        "plots",
     }
     assert expected <= artifacts(run.info.run_id)
-    assert artifacts(run.info.run_id, "pictures") == {
+    assert artifacts(run.info.run_id, "plots") == {
         "curves.png",
         "confusion_matrix.png",
         "top_losses.png",

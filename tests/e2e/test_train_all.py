@@ -171,9 +171,9 @@ class HangingEngine(InProcessExecutor):
         super().__init__(at_once)
         self.tasks: list[Task] = []
 
-    def begin(self, task: Task, folder: Path) -> TaskHandle:
+    def submit(self, task: Task, folder: Path) -> TaskHandle:
         self.tasks.append(task)
-        return Hanging(task) if "residual" in task.name else super().begin(task, folder)
+        return Hanging(task) if "residual" in task.name else super().submit(task, folder)
 
 
 @pytest.mark.requirement(15)

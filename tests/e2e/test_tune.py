@@ -67,7 +67,7 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
     accuracies = [run.data.metrics["valid/best_accuracy"] for run in trials]
     assert best["accuracy"] == parent.data.metrics["valid/best_accuracy"] == max(accuracies)
     names = {artifact.path for artifact in MlflowClient().list_artifacts(parent.info.run_id)}
-    assert {"best.json", "trials.json", "space.json", "study.html", "pictures"} <= names
+    assert {"best.json", "trials.json", "space.json", "study.html", "plots"} <= names
     table = json.loads(
         Path(MlflowClient().download_artifacts(parent.info.run_id, "trials.json")).read_text()
     )

@@ -147,7 +147,7 @@ def test_what_is_no_number_on_one_rank_ends_all_before_the_update(sandbox: Sandb
     assert only_status(sandbox) == "FAILED"
     (run_id,) = sandbox.run_ids()
     checkpoint = Checkpoints(RunDir(sandbox.folder / "state", run_id).checkpoints).load()
-    assert len(checkpoint.state["progress"]["rows"]) == 1
+    assert len(checkpoint.state["trainer"]["history"]) == 1
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint.tensors.values())
 
 

@@ -72,7 +72,7 @@ def test_signal_saves_the_step_and_ends_the_run_killed(
         signal.Signals(numbers[0]).name,
     )
     progress = (
-        Checkpoints(RunDir(sandbox.folder / "state", run_id).checkpoints).load().state["progress"]
+        Checkpoints(RunDir(sandbox.folder / "state", run_id).checkpoints).load().state["trainer"]
     )
     assert progress["steps"] > 0 or len(progress["rows"]) > 1
 
@@ -91,7 +91,7 @@ def test_step_that_hangs_leaves_the_last_checkpoint(sandbox: Sandbox) -> None:
     (run_id,) = sandbox.run_ids()
     assert sandbox.client.get_run(run_id).info.status == "KILLED"
     progress = (
-        Checkpoints(RunDir(sandbox.folder / "state", run_id).checkpoints).load().state["progress"]
+        Checkpoints(RunDir(sandbox.folder / "state", run_id).checkpoints).load().state["trainer"]
     )
     assert (len(progress["rows"]), progress["steps"]) == (1, 0)
 

@@ -113,7 +113,7 @@ def test_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     assert sandbox.client.get_run(run_id).info.status == "FAILED"
     assert not sandbox.client.search_registered_models()
     checkpoint = Checkpoints(RunDir(sandbox.folder / "state", run_id).checkpoints).load()
-    assert len(checkpoint.state["progress"]["rows"]) == 1
+    assert len(checkpoint.state["trainer"]["history"]) == 1
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint.tensors.values())
 
 
@@ -179,7 +179,7 @@ def test_full_disk_leaves_the_previous_checkpoint(
     assert sandbox.client.get_run(run_id).info.status == "FAILED"
     assert not sandbox.client.search_registered_models()
     checkpoint = Checkpoints(RunDir(small_disk, run_id).checkpoints).load()
-    assert checkpoint.state["progress"]["rows"]
+    assert checkpoint.state["trainer"]["history"]
     ballast.unlink()
     command = sandbox.command(resume=run_id)
     done = subprocess.run(

@@ -29,11 +29,11 @@ NAME, PROMOTERS = "many-deep_v1-standard", 4
 PROMOTE = """
 import sys
 from eyevsai.registry.entities import open_registry
-from eyevsai.registry.stages import put
+from eyevsai.registry.stages import assign_stage
 client, number = open_registry(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 for line in sys.stdin:
-    put(client, "many-deep_v1-standard", line.strip(), number)
+    assign_stage(client, "many-deep_v1-standard", line.strip(), number)
     print("done", flush=True)
 """
 

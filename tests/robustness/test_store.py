@@ -313,7 +313,7 @@ def test_many_runs_log_one_dataset_at_the_same_moment(
     for _ in range(8):
         folder = RunDir(tmp_path / "state", client.create_run("0").info.run_id)
         folder.path.mkdir(parents=True)
-        runs.append(open_run(client, folder, {}))
+        runs.append(open_run(client, folder))
     for number in range(10):
         for run in runs:
             run.dataset("pets", f"{number:036}", [str(tmp_path)], {"images": number})

@@ -127,7 +127,7 @@ def _describe(run: RunInfo, leaving: ExportPlan, exported: list[Exported]) -> di
             each.format: {
                 "folder": f"{place}/{each.format}",
                 "size_bytes": each.size_bytes,
-                "figures": each.parity.metrics,
+                "metrics": each.parity.metrics,
             }
             for each in exported
         },

@@ -60,7 +60,7 @@ class Exported:
             "size_bytes": self.size_bytes,
             "seconds": self.seconds,
         }
-        return about | {"figures": self.parity.metrics}
+        return about | {"metrics": self.parity.metrics}
 
 
 def export(

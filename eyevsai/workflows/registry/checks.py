@@ -62,7 +62,7 @@ class CheckResults:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         checks = [vars(check) for check in self.checks]
-        return {"checks": checks, "figures": dict(self.metrics), "weights_sha256": self.weights}
+        return {"checks": checks, "metrics": dict(self.metrics), "weights_sha256": self.weights}
 
 
 @dataclass(frozen=True)

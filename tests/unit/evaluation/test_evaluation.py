@@ -241,7 +241,7 @@ def test_names_that_look_like_formulas_are_drawn_as_they_are() -> None:
 
 
 def test_a_comparison_on_the_terminal_shows_brackets(capsys: pytest.CaptureFixture[str]) -> None:
-    model = {"title": "models:/a/1", "interval": {"low": 0.1, "high": 0.2}, "figures": {}}
+    model = {"title": "models:/a/1", "interval": {"low": 0.1, "high": 0.2}, "metrics": {}}
     print_comparison(
         {"models": [model], "images": 3, "settings": {"data": ["/x/[/old]/y"]}, "pairs": []}
     )

@@ -63,7 +63,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "contrast": ({}, 0.0),
     "saturation": ({}, 0.0),
     "random_erasing": ({}, 0.6),
-    "policy": ({}, "trivial"),
+    "auto_augment": ({}, "trivial"),
     "mixup": ({}, 0.4),
     "cutmix": ({}, 1.0),
     "mixup_prob": ({"mixup": 0.4}, 1.0),

@@ -19,6 +19,7 @@ from eyevsai.registry.queries import RunQueries
 from eyevsai.registry.retention import KnownRun, plan_ended, plan_studies, plan_versions
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.store.identity import StoreId
+from eyevsai.store.tags import COMPLETE_TRIALS, JOB, PRUNED_FROM, SOURCE_RUN_ID, SOURCE_VERSION
 
 NAMES = ("pets-deep_v1-standard", "pets-deep_v2-resnet", "pets")
 STAGES = ("None", "None", "None", "Archived", "Staging", "Production")
@@ -40,8 +41,8 @@ def registries(draw: st.DrawFn) -> list[RegisteredModel]:
                 {},
                 {},
                 {"pinned": "yes"},
-                {"eyevsai.source_version": target},
-                {"eyevsai.pruned_from": target},
+                {SOURCE_VERSION: target},
+                {PRUNED_FROM: target},
             )
             versions.append(
                 KnownVersion(
@@ -62,7 +63,10 @@ def registries(draw: st.DrawFn) -> list[RegisteredModel]:
 
 def used_by(version: KnownVersion) -> st.SearchStrategy[list[KnownRun]]:
     return st.just(
-        [run("r", "RUNNING", subject=version.run_id), run("s", "RUNNING", model_uri=version.uri)]
+        [
+            run("r", "RUNNING", **{SOURCE_RUN_ID: version.run_id}),
+            run("s", "RUNNING", model_uri=version.uri),
+        ]
     )
 
 
@@ -85,15 +89,11 @@ def test_nothing_protected_is_ever_planned(
             assert not version.aliases
             assert "pinned" not in version.tags
             assert version.uri not in {each.tags.get("model_uri") for each in running}
-            assert version.run_id not in {
-                each.tags.get("eyevsai.source_run_id") for each in running
-            } - {""}
+            assert version.run_id not in {each.tags.get(SOURCE_RUN_ID) for each in running} - {""}
             assert version.uri not in {
-                each.tags.get(tag)
-                for each in stays
-                for tag in ("eyevsai.source_version", "eyevsai.pruned_from")
+                each.tags.get(tag) for each in stays for tag in (SOURCE_VERSION, PRUNED_FROM)
             }
-            if "eyevsai.source_version" not in version.tags:
+            if SOURCE_VERSION not in version.tags:
                 assert version.model_id not in {each.model_id for each in stays}
     taken = [run_id for item in plan.items for run_id in item.run_ids]
     assert len(taken) == len(set(taken))
@@ -115,8 +115,10 @@ def version(number: int, run_id: str = "", name: str = NAMES[0], **tags: str) ->
 
 
 def test_what_a_kept_version_needs_stays_and_what_that_needs_too() -> None:
-    first, second = version(1), version(2, pruned_from=f"models:/{NAMES[0]}/1")
-    pointer = replace(version(1, "run2", "pets", points_at=second.uri), model_id=second.model_id)
+    first, second = version(1), version(2, **{PRUNED_FROM: f"models:/{NAMES[0]}/1"})
+    pointer = replace(
+        version(1, "run2", "pets", **{SOURCE_VERSION: second.uri}), model_id=second.model_id
+    )
     plan = plan_versions([model(first, second, version(3), version(4)), model(pointer)], [], [], 1)
     assert [item.versions for item in plan.items] == [((NAMES[0], 3),)]
     assert plan.kept[second.uri] == "needed by models:/pets/1"
@@ -124,14 +126,15 @@ def test_what_a_kept_version_needs_stays_and_what_that_needs_too() -> None:
 
 
 def test_the_run_that_pruned_says_so_where_its_version_does_not() -> None:
-    pruned = [run("run4", pruned_from=f"models:/{NAMES[0]}/1")]
+    pruned = [run("run4", **{PRUNED_FROM: f"models:/{NAMES[0]}/1"})]
     plan = plan_versions([model(*map(version, (1, 2, 3, 4)))], [], pruned, 1)
     assert [item.run_ids for item in plan.items] == [("run2",), ("run3",)]
 
 
 def test_a_pointer_goes_alone_while_its_original_stays() -> None:
     pointers = [
-        version(number, "run9", "pets", points_at=f"models:/{NAMES[0]}/9") for number in (1, 2)
+        version(number, "run9", "pets", **{SOURCE_VERSION: f"models:/{NAMES[0]}/9"})
+        for number in (1, 2)
     ]
     plan = plan_versions([model(version(9)), model(*pointers)], [], [], 1)
     assert [(item.versions, item.run_ids) for item in plan.items] == [((("pets", 1),), ())]
@@ -156,10 +159,13 @@ def test_the_version_of_a_run_that_still_runs_stays() -> None:
 def test_failed_runs_go_but_for_those_with_a_version_a_study_or_somebody_at_work() -> None:
     failed = [run(name, "FAILED") for name in ("plain", "registered", "used", "resumable")]
     failed += [
-        run("study", "FAILED", job="tune"),
+        run("study", "FAILED", **{JOB: "tune"}),
         run("trial", "FAILED", **{"mlflow.parentRunId": "parent"}),
     ]
-    running = [run("x", "RUNNING", subject="used"), run("parent", "RUNNING", job="tune")]
+    running = [
+        run("x", "RUNNING", **{SOURCE_RUN_ID: "used"}),
+        run("parent", "RUNNING", **{JOB: "tune"}),
+    ]
     plan = plan_ended(failed, running, {"registered"}, {"resumable"}, days=7, now_ms=0)
     assert [item.run_ids for item in plan.items] == [("plain",), ("resumable",)]
     assert "--resume" in plan.items[1].reason
@@ -168,7 +174,7 @@ def test_failed_runs_go_but_for_those_with_a_version_a_study_or_somebody_at_work
 
 def test_old_studies_go_with_their_trials_but_not_the_one_that_train_takes() -> None:
     day = 86_400_000
-    about = {"eyevsai.job": "tune", "dataset": "pets", "model": "deep_v1", "variation": "standard"}
+    about = {JOB: "tune", "dataset": "pets", "model": "deep_v1", "variation": "standard"}
     studies = [
         run("old", "FINISHED", 10 * day, study="old", **about),
         run("newest", "FINISHED", 11 * day, study="n", **about),
@@ -189,9 +195,9 @@ def test_old_studies_go_with_their_trials_but_not_the_one_that_train_takes() -> 
 def test_a_study_that_train_may_take_stays_behind_a_newer_toy_study() -> None:
     about = {"dataset": "pets", "model": "deep_v1", "variation": "standard"}
     studies = [
-        run("proven", "FINISHED", 1, **about, **{"eyevsai.complete_trials": "10"}),
+        run("proven", "FINISHED", 1, **about, **{COMPLETE_TRIALS: "10"}),
         run("old", "FINISHED", 0, **about),
-        run("toy", "FINISHED", 2, **about, **{"eyevsai.complete_trials": "2"}),
+        run("toy", "FINISHED", 2, **about, **{COMPLETE_TRIALS: "2"}),
     ]
     plan = plan_studies(studies, [], [], 7, 30 * 86_400_000)
     assert [item.run_ids for item in plan.items] == [("old",)]

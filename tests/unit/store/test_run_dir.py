@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 
 from eyevsai.core import machine
@@ -20,10 +21,9 @@ def test_lock_of_a_deleted_folder_is_not_the_lock_of_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process opens the lock file, the owner deletes the folder, a third one claims the run."""
-    from eyevsai.store import run_dir
 
     folder = RunDir(tmp_path, "run")
-    acquire, opened = run_dir.FileLock.acquire, []
+    acquire, opened = filelock.FileLock.acquire, []
     with folder.lock():
         pass
 
@@ -33,7 +33,7 @@ def test_lock_of_a_deleted_folder_is_not_the_lock_of_the_new_one(
             folder.delete()  # between the look at the lock file and its lock
         return acquire(self, *arguments, **named)
 
-    monkeypatch.setattr(run_dir.FileLock, "acquire", late)
+    monkeypatch.setattr(filelock.FileLock, "acquire", late)
     with folder.lock():
         assert (folder.path / LOCK).exists()
         with pytest.raises(UserError, match="is alive"):

@@ -29,7 +29,7 @@ def test_the_newest_finished_study_of_the_same_model_is_found() -> None:
     older, newer = make(), make(study="other")
     make("FAILED")
     make(model="shallow")
-    make(job="train")
+    make(**{"eyevsai.job": "train"})
     MlflowClient().delete_run(make())
     uri = find_store()
     assert find_study(uri, TAGS, None) == newer

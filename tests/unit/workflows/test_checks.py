@@ -132,13 +132,13 @@ def test_a_version_in_production_is_held_against_the_newest_one(workplace: Path)
 def test_what_was_not_asked_for_is_not_read(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eyevsai.tracking import search
+    from eyevsai.workflows.report import collect
 
     own = register("pets", "standard", ["cat", "dog"], "pets")
     register("birds", "standard", ["jay", "owl"], "birds")
-    read, original = list[str](), search.read_json
+    read, original = list[str](), collect.read_json
     monkeypatch.setattr(
-        search, "read_json", lambda uri, *asked: [read.append(asked[0]), original(uri, *asked)][1]
+        collect, "read_json", lambda uri, *asked: [read.append(asked[0]), original(uri, *asked)][1]
     )
     assert set(classes_of("pets")) == {own}
     assert read == [MlflowClient().get_model_version("pets-deep_v1-standard", "1").run_id]
