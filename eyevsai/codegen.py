@@ -30,8 +30,9 @@ HEADER = f"# {GENERATED}\n"
 CONDA_EXTRAS = ("tensorflow", "openvino", "offline", "data")
 ABOUT_FAMILIES = """# The families
 
-A family is a way of telling images apart, and a variation is one form of it. `--model` names the
-family, `--variation` the variation; without `--variation` the first is taken.
+A family is an approach to image classification, and a variation is one architecture
+of it. `--model` names the family, `--variation` the variation; without `--variation` the first is
+taken. `--model family/variation` names both.
 
 ```console
 $ eyevsai list                                            # what is below, in the terminal
@@ -89,7 +90,9 @@ def render_api_types() -> str:
     type.
     """
     models = [
-        form.settings for family in FAMILIES for form in get_family(family).variations.values()
+        variation.settings
+        for family in FAMILIES
+        for variation in get_family(family).variations.values()
     ]
     train = [
         *config.shared_settings(),

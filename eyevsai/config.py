@@ -277,12 +277,12 @@ def unknown_setting(name: str, family: str, known: Iterable[str], command: str) 
     """
     flag = _flag(name)
     for other in FAMILIES:
-        for form, declared in get_family(other).variations.items():
+        for variation, declared in get_family(other).variations.items():
             if other != family and name in {
                 setting.name for setting in list_settings(declared.settings)
             }:
                 return UserError(
-                    f"{flag} is a setting of {other} ({form}), not of {family}. Add --model "
+                    f"{flag} is a setting of {other} ({variation}), not of {family}. Add --model "
                     f"{other}, or leave it out."
                 )
     return UserError(

@@ -146,7 +146,9 @@ def train_all_settings() -> tuple[Setting, ...]:
     may share.
     """
     families = [
-        form.settings for family in FAMILIES for form in get_family(family).variations.values()
+        variation.settings
+        for family in FAMILIES
+        for variation in get_family(family).variations.values()
     ]
     own = (*list_settings(TrainAllSettings), *list_settings(ExecutorSettings))
     found = {setting.name: setting for setting in own}

@@ -11,7 +11,7 @@ from eyevsai.core.settings import Settings
 
 @dataclass(frozen=True)
 class Variation:
-    """One named form of a family, described for engineers and for anyone."""
+    """One named variation of a family, described for engineers and for anyone."""
 
     title: str
     technical: str

@@ -76,13 +76,13 @@ class ModelVersion:
         return None if self.scored_by is None else self.metrics[self.scored_by]
 
     @property
-    def kind(self) -> str:
+    def model(self) -> str:
         """`deep_v2/resnet`."""
         return f"{self.family}/{self.variation}"
 
     @property
     def about(self) -> Variation | None:
-        """What its family declares of it; None for a kind that only another registry knew."""
+        """What its family declares of it; None for a model that only another registry had."""
         return (
             get_family(self.family).variations.get(self.variation)
             if self.family in FAMILIES
@@ -92,7 +92,7 @@ class ModelVersion:
     @property
     def title(self) -> str:
         """What people call it."""
-        return self.about.title if self.about else self.kind
+        return self.about.title if self.about else self.model
 
     @property
     def passed(self) -> dict[str, Export]:

@@ -108,7 +108,7 @@ def _best_by(ranked: Sequence[ModelVersion], kind: Callable[[ModelVersion], str]
 
 def _name(version: ModelVersion) -> dict[str, Any]:
     return {
-        "model": version.kind,
+        "model": version.model,
         "dataset": version.dataset,
         "accuracy": version.accuracy,
         "accuracy_of": version.split,

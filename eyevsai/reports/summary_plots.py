@@ -31,22 +31,22 @@ def plot_summary(versions: Sequence[ModelVersion]) -> dict[str, Figure]:
 
 
 def plot_heatmap(versions: Sequence[ModelVersion]) -> Figure:
-    """Accuracy by dataset and kind of model; where there is no model the cell is grey."""
-    datasets, kinds = (
+    """Accuracy by dataset and model; where there is no model the cell is grey."""
+    datasets, models = (
         sorted({each.dataset for each in versions}),
-        sorted({each.kind for each in versions}),
+        sorted({each.model for each in versions}),
     )
-    values = np.full((len(datasets), len(kinds)), np.nan)
+    values = np.full((len(datasets), len(models)), np.nan)
     for each in versions:
-        values[datasets.index(each.dataset), kinds.index(each.kind)] = each.accuracy
+        values[datasets.index(each.dataset), models.index(each.model)] = each.accuracy
     figure = Figure(
-        figsize=(3.5 + 0.6 * len(kinds), 2.5 + 0.4 * len(datasets)), layout="constrained"
+        figsize=(3.5 + 0.6 * len(models), 2.5 + 0.4 * len(datasets)), layout="constrained"
     )
     axes = figure.subplots()
     axes.set_facecolor("#e6e6e6")
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(
-        range(len(kinds)), [plain(kind) for kind in kinds], rotation=60, ha="right", fontsize=8
+        range(len(models)), [plain(kind) for kind in models], rotation=60, ha="right", fontsize=8
     )
     axes.set_yticks(range(len(datasets)), [plain(name) for name in datasets], fontsize=8)
     for row, column in np.argwhere(~np.isnan(values)):

@@ -473,7 +473,7 @@ def test_the_best_of_each_dataset_are_packaged(
     for model in info["models"]:
         classifier = package.load(str(folder / model["formats"]["onnx"]["folder"]))
         assert list(classifier.classes) == model["classes"]
-        assert model["formats"]["onnx"]["figures"]["top1_agreement"] == 1
+        assert model["formats"]["onnx"]["metrics"]["top1_agreement"] == 1
     assert "python example.py IMAGE" in (folder / "README.md").read_text()
     (call,) = runs_of("export")
     assert (call.info.status, call.data.tags["package"]) == ("FINISHED", "game")
@@ -666,5 +666,5 @@ def test_exports_agree_on_photographs(
         "export", "--run", of_photographs, "--format", formats, "--json", EYEVSAI_DATA=str(photos)
     )
     for exported in json.loads(done.stdout):
-        assert exported["figures"]["images"] == 80
-        assert exported["figures"]["top1_agreement"] >= 0.98
+        assert exported["metrics"]["images"] == 80
+        assert exported["metrics"]["top1_agreement"] >= 0.98

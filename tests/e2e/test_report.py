@@ -190,9 +190,9 @@ def test_the_page_filters_and_sorts_in_a_browser(
         page.locator("#text").fill("STRIPES forest")
         assert names() == ["shallow/rf_hog_lbp"]
         page.locator("#text").fill("")
-        page.get_by_role("button", name="kind").click()
+        page.get_by_role("button", name="model type").click()
         assert names() == ["deep_v1/standard", "shallow/rf_hog_lbp"]
-        page.get_by_role("button", name="kind").click()
+        page.get_by_role("button", name="model type").click()
         assert names() == ["shallow/rf_hog_lbp", "deep_v1/standard"]
 
 

@@ -45,7 +45,7 @@ EXPLAIN_S, END_S = 2.0, 10.0
 class RankLauncher:
     """All ranks of a run, from when they are started until the run has ended."""
 
-    rank: RankInfo
+    info: RankInfo
     store: Store
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -58,11 +58,11 @@ class RankLauncher:
         said = {"config": config.flat(), "basis": digest_fingerprint(dataset, learner)}
         self.store.set(CONFIG, json.dumps(said))
         try:
-            for rank in range(1, self.rank.world_size):
+            for rank in range(1, self.info.world_size):
                 self._wait_for(rank)
         except distributed.DistError as error:  # of torchrun
             raise JobError(f"The store at which processes meet is gone: {error}") from error
-        self.rank.join(config, self.store, self.explain_failure)
+        self.info.join(config, self.store, self.explain_failure)
 
     def _wait_for(self, rank: int) -> None:
         """Waits until a rank has read its images, however many those are."""
@@ -98,7 +98,7 @@ class RankLauncher:
 
     def _find_failure(self) -> str:
         """How a rank ended, if one did; empty otherwise."""
-        for rank in range(1, self.rank.world_size):
+        for rank in range(1, self.info.world_size):
             with suppress(RuntimeError):  # a store that is gone says nothing
                 if self.store.check([f"{FAILURE}/{rank}"]):
                     return self._read(f"{FAILURE}/{rank}")
@@ -114,7 +114,7 @@ class RankLauncher:
 
 
 @contextmanager
-def launching_ranks(config: TrainConfig, place: RankInfo | None) -> Iterator[RankLauncher | None]:
+def launching_ranks(config: TrainConfig, rank: RankInfo | None) -> Iterator[RankLauncher | None]:
     """The meeting of a run of which this process is rank 0; None where it is alone.
 
     The other processes of this machine are started here, unless torchrun did, and are no more when
@@ -125,9 +125,9 @@ def launching_ranks(config: TrainConfig, place: RankInfo | None) -> Iterator[Ran
     """
     settings = config.model.settings
     size = settings.devices if isinstance(settings, TrainingSettings) else 1
-    if place is not None and place.world_size != size:
+    if rank is not None and rank.world_size != size:
         raise UserError(
-            f"The run began with --devices {size}, and torchrun started {place.world_size} "
+            f"The run began with --devices {size}, and torchrun started {rank.world_size} "
             "processes. "
             "Only as "
             "many go on with it exactly."
@@ -135,9 +135,9 @@ def launching_ranks(config: TrainConfig, place: RankInfo | None) -> Iterator[Ran
     if not isinstance(settings, TrainingSettings) or size == 1:
         yield None
         return
-    check_devices(place.local_world_size if place else size, find_device(settings.device))
+    check_devices(rank.local_world_size if rank else size, find_device(settings.device))
     threads = torch.get_num_threads()
-    met = RankLauncher(place, place.open_store()) if place else _launch(config, size)
+    met = RankLauncher(rank, rank.open_store()) if rank else _launch(config, size)
     done = False
     try:
         yield met

@@ -36,7 +36,7 @@ from eyevsai.workflows.shutdown import ending_with_parent, handling_signals
 from eyevsai.workflows.train.setup import build_learner_and_data
 
 
-def run_worker(config: TrainConfig, place: RankInfo) -> None:
+def run_worker(config: TrainConfig, rank: RankInfo) -> None:
     """Computes this rank's share of the run that rank 0 has.
 
     Raises:
@@ -45,18 +45,18 @@ def run_worker(config: TrainConfig, place: RankInfo) -> None:
     # rank 0 tells all that there is to tell
     logging.getLogger("eyevsai").setLevel(logging.CRITICAL)
     with handling_signals() as stop, ending_with_parent(_exit_at_once):
-        if place.is_orphaned:  # while this process was importing
+        if rank.is_orphaned:  # while this process was importing
             _exit_at_once()
         try:
-            store = place.open_store()
+            store = rank.open_store()
             try:
-                _run_worker(config, place, store, stop)
+                _run_worker(config, rank, store, stop)
             except WorkerLostError:
                 raise
             except UserError as error:
-                words = f"On {platform.node()}, rank {place.rank}: {error}"
-                store.set(f"{FAILURE}/{place.rank}", words)
-                store.set(f"{READY}/{place.rank}", words)
+                words = f"On {platform.node()}, rank {rank.rank}: {error}"
+                store.set(f"{FAILURE}/{rank.rank}", words)
+                store.set(f"{READY}/{rank.rank}", words)
                 raise SystemExit(error.exit_code) from None
         except (WorkerLostError, distributed.DistError):  # rank 0 is gone, or knows who is
             raise SystemExit(WorkerLostError.exit_code) from None
@@ -70,17 +70,15 @@ def _exit_at_once() -> None:
     os._exit(WorkerLostError.exit_code)
 
 
-def _run_worker(
-    config: TrainConfig, place: RankInfo, store: Store, stop: CancellationToken
-) -> None:
+def _run_worker(config: TrainConfig, rank: RankInfo, store: Store, stop: CancellationToken) -> None:
     while not store.check([CONFIG]):
         time.sleep(POLL_S)
     said = json.loads(store.get(CONFIG))
     settled = _use_settings(said["config"], config)
-    learner, data = _prepare(settled, place)
+    learner, data = _prepare(settled, rank)
     compare_fingerprints(said["basis"], digest_fingerprint(data.dataset, learner))
-    store.set(f"{READY}/{place.rank}", "")
-    place.join(settled, store, lambda error: f"Rank 0 or another one is gone: {error}")
+    store.set(f"{READY}/{rank.rank}", "")
+    rank.join(settled, store, lambda error: f"Rank 0 or another one is gone: {error}")
     learner.fit(data.train, data.valid, _ignore_epoch, Checkpoints(stop=stop))
 
 
@@ -96,10 +94,10 @@ def _use_settings(flat: dict[str, Any], own: TrainConfig) -> TrainConfig:
     return replace(settled, data=data)
 
 
-def _prepare(config: TrainConfig, place: RankInfo) -> tuple[Learner, Data]:
+def _prepare(config: TrainConfig, rank: RankInfo) -> tuple[Learner, Data]:
     model = config.model
     assert isinstance(model.settings, TrainingSettings)
-    check_devices(place.local_world_size, find_device(model.settings.device))
+    check_devices(rank.local_world_size, find_device(model.settings.device))
     return build_learner_and_data(config, load_dataset(config.data))
 
 

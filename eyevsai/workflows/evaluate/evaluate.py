@@ -203,16 +203,16 @@ def _warn_of_training_images(dataset: Dataset, subject: TrainedModel) -> None:
 
 
 def _evaluate(
-    settings: EvaluateSettings, subject: TrainedModel, learner: Learner, judges: EvaluationData
+    settings: EvaluateSettings, subject: TrainedModel, learner: Learner, data: EvaluationData
 ) -> EvaluationResult:
-    images, labels = judges.split.arrays(), judges.split.labels.numpy()
+    images, labels = data.split.arrays(), data.split.labels.numpy()
     began = time.perf_counter()
     probabilities = _predict(learner, images, "Predicting")
     rate = len(images) / (time.perf_counter() - began)
     selection = None
-    if settings.target_precision is not None and judges.valid is not None:
-        valid = _predict(learner, judges.valid.arrays(), "Predicting valid")
-        threshold = find_threshold(valid, judges.valid.labels.numpy(), settings.target_precision)
+    if settings.target_precision is not None and data.valid is not None:
+        valid = _predict(learner, data.valid.arrays(), "Predicting valid")
+        threshold = find_threshold(valid, data.valid.labels.numpy(), settings.target_precision)
         if threshold is None:
             raise UserError(
                 f"No confidence makes {settings.target_precision:g} of the valid images right. "

@@ -94,7 +94,7 @@ def _select(candidates: list[ModelVersion], settings: ReportSettings) -> list[Mo
     Raises:
         UserError: one is not known, or there are none.
     """
-    kinds = None if settings.models is None else select_models(settings.models)
+    chosen = None if settings.models is None else select_models(settings.models)
     datasets = None
     if settings.datasets is not None and candidates:
         known = sorted({each.dataset for each in candidates})
@@ -102,12 +102,12 @@ def _select(candidates: list[ModelVersion], settings: ReportSettings) -> list[Mo
     found = [
         each
         for each in candidates
-        if (kinds is None or (each.family, each.variation) in kinds)
+        if (chosen is None or (each.family, each.variation) in chosen)
         and (datasets is None or each.dataset in datasets)
     ]
     if found:
         return found
-    flags = f" --model {kinds[0][0]} --variation {kinds[0][1]}" if kinds else ""
+    flags = f" --model {chosen[0][0]} --variation {chosen[0][1]}" if chosen else ""
     flags += f" --dataset {datasets[0]}" if datasets else ""
     what = (
         "No model is registered in this store yet"

@@ -40,7 +40,7 @@ def save_fingerprint(
 
 
 def verify_fingerprint(
-    dataset: Dataset, preprocessing: Preprocessing, folder: RunDir, *, anyway: bool
+    dataset: Dataset, preprocessing: Preprocessing, folder: RunDir, *, force: bool
 ) -> None:
     """Raises UserError when data, preprocessing or code are not those that the run began with,
     unless `anyway`.
@@ -51,7 +51,7 @@ def verify_fingerprint(
         change = describe_change(before.get(kind, {}), now)
         if not change:
             continue
-        if not anyway:
+        if not force:
             raise UserError(
                 f"Run {folder.run_id} began with other {kind}; {subject}: {change}. "
                 "Bring them back, start a new run, or add --resume-force true."

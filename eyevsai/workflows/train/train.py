@@ -45,7 +45,7 @@ class Trained:
 def train(
     config: TrainConfig,
     run_id: str | None = None,
-    place: RankInfo | None = None,
+    rank: RankInfo | None = None,
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Trained:
     """Trains one model, logs the run and registers a version.
@@ -59,14 +59,14 @@ def train(
     """
     began = time.monotonic()
     with job_context(config.run.state_dir, run_id) as job, ExitStack() as stack:
-        if place:
+        if rank:
             stack.enter_context(ending_with_parent())
-        config, resumed = set_world_size(config, place), None
+        config, resumed = set_world_size(config, rank), None
         if config.resume.resume:
             resumed = find_interrupted(config, job.tracking_uri)
         if resumed:
             config = restore_config(config, resumed)
-        launcher = stack.enter_context(launching_ranks(config, place))
+        launcher = stack.enter_context(launching_ranks(config, rank))
         dataset = load_dataset(config.data)  # before the store: most mistakes are in the data
         name, study = ModelName(dataset.name, config.model.family, config.model.variation), None
         check_classes(job.tracking_uri, name, dataset.classes, consented=config.data.class_change)
@@ -75,7 +75,7 @@ def train(
         learner, data = build_learner_and_data(config, dataset)
         if resumed:
             verify_fingerprint(
-                dataset, learner.preprocessing, resumed, anyway=config.resume.resume_force
+                dataset, learner.preprocessing, resumed, force=config.resume.resume_force
             )
         if launcher:
             launcher.join(config, dataset, learner)
