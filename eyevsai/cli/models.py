@@ -110,10 +110,10 @@ def export(as_json: Json = False, **given: Any) -> None:
         print(json.dumps(to_json(done), indent=2))
         return
     for each in done:
-        figures = ", ".join(f"{name} {value:.3g}" for name, value in each.parity.metrics.items())
+        metrics = ", ".join(f"{name} {value:.3g}" for name, value in each.parity.metrics.items())
         print(
             f"{each.format}: {each.uri}, {each.size_bytes / 1e6:.1f} MB, in {each.seconds:.0f} "
-            f"s\n  {figures}"
+            f"s\n  {metrics}"
         )
 
 

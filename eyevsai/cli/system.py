@@ -99,13 +99,13 @@ def doctor(
                 f"{changed.deleted_runs} deleted runs keep the earlier ones: restore them and "
                 "upgrade again to change that"
             )
-    findings = run_checks(Path(config.compose_data(given).data_dir).expanduser(), create_store=init)
+    results = run_checks(Path(config.compose_data(given).data_dir).expanduser(), create_store=init)
     if as_json:
-        print(json.dumps([vars(finding) for finding in findings], indent=2))
+        print(json.dumps([vars(finding) for finding in results], indent=2))
     else:
-        for finding in findings:
-            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject:<12}{finding.text}")
-    if not all(finding.ok for finding in findings):
+        for result in results:
+            print(f"{'ok  ' if result.ok else 'FAIL'}  {result.subject:<12}{result.text}")
+    if not all(finding.ok for finding in results):
         raise typer.Exit(1)
 
 

@@ -54,16 +54,16 @@ def train(context: typer.Context, **given: Any) -> None:
     composed = config.compose_train(given)
     from eyevsai.workflows.distributed.rank import rank_from_env
 
-    place = rank_from_env()
-    if place is not None and place.rank > 0:
+    rank = rank_from_env()
+    if rank is not None and rank.rank > 0:
         from eyevsai.workflows.distributed.worker import run_worker
 
-        run_worker(composed, place)
+        run_worker(composed, rank)
         return
     configure_logging()
     from eyevsai.workflows.train.train import train as job
 
-    done = job(composed, config.take_run_id(), place)
+    done = job(composed, config.take_run_id(), rank)
     scores = done.scores
     print(
         f"{done.model_uri or 'no version yet'}\n"
@@ -103,9 +103,9 @@ def train_all(as_json: Json = False, **given: Any) -> None:
     train, for all models that have them. Exit code 1 when a job failed; the others are done all the
     same.
     """
-    matrix = config.compose(TrainAllSettings, given)
-    if matrix.generate_reports_only:
-        _report(matrix, as_json)
+    settings = config.compose(TrainAllSettings, given)
+    if settings.generate_reports_only:
+        _report(settings, as_json)
         return
     from eyevsai.workflows.sweep.train_all import compose_train_all
 
@@ -136,8 +136,8 @@ def train_all(as_json: Json = False, **given: Any) -> None:
     )
 
 
-def _report(matrix: TrainAllSettings, as_json: bool) -> None:
-    wanted = {"models": matrix.models, "datasets": matrix.datasets, "output": matrix.output}
+def _report(settings: TrainAllSettings, as_json: bool) -> None:
+    wanted = {"models": settings.models, "datasets": settings.datasets, "output": settings.output}
     report(as_json, **{name: value for name, value in wanted.items() if value is not None})
 
 

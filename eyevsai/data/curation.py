@@ -163,7 +163,7 @@ class CuratedDataset:
 def curate(
     source: DatasetFolder, cache_dir: Path, duplicates: str = "near", bit_depth: str = "auto"
 ) -> CuratedDataset:
-    """FolderIndex, audit and duplicates of a dataset, however many of its files are bad.
+    """Index, check and group the duplicates of a dataset, however many of its files are bad.
 
     Args:
         source: the folders, and the label table if there is one.

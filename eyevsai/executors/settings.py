@@ -15,7 +15,7 @@ LOCAL, RAY = "local", "ray"
 class ExecutorSettings(Settings):
     """Where jobs run."""
 
-    PANEL: ClassVar[str] = "Engine"
+    PANEL: ClassVar[str] = "Executor"
 
     executor: Annotated[
         str,

@@ -25,7 +25,7 @@ IMPORT, BEGIN = ("from decode import decode\n", "here = ")
 
 
 def export(
-    name: str, source: ExportSource, corpus: ReferenceData, folder: Path, model_uri: str
+    name: str, source: ExportSource, reference: ReferenceData, folder: Path, model_uri: str
 ) -> ParityResult:
     """Writes an export into `folder`, which is made; with failures in the verdict it is one to
     throw away.
@@ -35,10 +35,10 @@ def export(
     form = get_format(name)
     folder.mkdir(parents=True)
     form.write(source, folder)
-    verdict = make_parity_check(form, source).check(form.open_written(folder), corpus)
+    parity = make_parity_check(form, source).check(form.open_written(folder), reference)
     (folder / EXAMPLE).write_text(_compose_example(form.example or name), encoding="utf-8")
-    write_manifest(folder, name, source, verdict, model_uri)
-    return verdict
+    write_manifest(folder, name, source, parity, model_uri)
+    return parity
 
 
 def _compose_example(name: str) -> str:

@@ -23,7 +23,7 @@ RUNTIMES = ("torch", "onnx", "onnxruntime", "openvino", "tensorflow-cpu")
 
 
 def write_manifest(
-    folder: Path, name: str, source: ExportSource, verdict: ParityResult, model_uri: str
+    folder: Path, name: str, source: ExportSource, parity: ParityResult, model_uri: str
 ) -> dict[str, Any]:
     """Writes the manifest of the export of format `name` that lies in `folder`, and returns it."""
     learner = source.learner
@@ -37,7 +37,7 @@ def write_manifest(
         "preprocessing": learner.preprocessing.to_json(),
         "settings": dict(vars(learner.settings)),
         "threshold": source.threshold,
-        "parity": verdict.metrics,
+        "parity": parity.metrics,
         "versions": {"eyevsai": VERSION, **_installed()},
         "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in _files(folder)},
     }

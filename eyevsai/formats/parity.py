@@ -77,7 +77,7 @@ class ParityCheck(ABC):
     """Judges an export."""
 
     @abstractmethod
-    def check(self, runtime: Runtime, corpus: ReferenceData) -> ParityResult:
+    def check(self, runtime: Runtime, reference: ReferenceData) -> ParityResult:
         """Figures and failures of the export that `runtime` opened."""
 
 
@@ -97,26 +97,26 @@ class ExactParityCheck(ParityCheck):
             tolerance, self.STEPS if steps else tolerance, share=0.99 if steps else 1.0
         )
 
-    def check(self, runtime: Runtime, corpus: ReferenceData) -> ParityResult:
-        verdict = ParityResult({"images": len(corpus.names)})
+    def check(self, runtime: Runtime, reference: ReferenceData) -> ParityResult:
+        result = ParityResult({"images": len(reference.names)})
         for batch in BATCHES:
-            found = np.concatenate(list(_predict(runtime, corpus.resized, batch)))
+            found = np.concatenate(list(_predict(runtime, reference.resized, batch)))
             compared = (
                 f"From the same resized pixels, in batches of {batch}",
                 "",
-                corpus.expected,
+                reference.expected,
                 found,
             )
-            _compare(verdict, corpus, compared, self.resized)
-            if verdict.failures:  # of another size they would say the same again
+            _compare(result, reference, compared, self.resized)
+            if result.failures:  # of another size they would say the same again
                 break
         _compare(
-            verdict,
-            corpus,
-            ("From raw images", "raw_", corpus.raw_expected, _predict_raw(runtime, corpus)),
+            result,
+            reference,
+            ("From raw images", "raw_", reference.raw_expected, _predict_raw(runtime, reference)),
             self.RAW,
         )
-        return verdict
+        return result
 
 
 class AccuracyParityCheck(ParityCheck):
@@ -133,13 +133,13 @@ class AccuracyParityCheck(ParityCheck):
     def __init__(self, points: float, agreement: float) -> None:
         self.points, self.agreement = points, agreement
 
-    def check(self, runtime: Runtime, corpus: ReferenceData) -> ParityResult:
+    def check(self, runtime: Runtime, reference: ReferenceData) -> ParityResult:
         said = [
-            (runtime.predict_proba(images).argmax(1), labels) for images, labels in corpus.test()
+            (runtime.predict_proba(images).argmax(1), labels) for images, labels in reference.test()
         ]
         found, labels = (np.concatenate(part) for part in zip(*said, strict=True))
-        expected = corpus.answers
-        raw = _predict_raw(runtime, corpus).argmax(1) == corpus.raw_expected.argmax(1)
+        expected = reference.answers
+        raw = _predict_raw(runtime, reference).argmax(1) == reference.raw_expected.argmax(1)
         before, after = (float((answers == labels).mean()) for answers in (expected, found))
         figures = {
             "images": len(labels),
@@ -177,14 +177,14 @@ def _predict(runtime: Runtime, images: Pixels, batch: int) -> Iterator[Probabili
         yield runtime.predict_proba(images[start : start + batch])
 
 
-def _predict_raw(runtime: Runtime, corpus: ReferenceData) -> Probabilities:
-    images = track(corpus.raw(), "Comparing raw images", total=len(corpus.names))
+def _predict_raw(runtime: Runtime, reference: ReferenceData) -> Probabilities:
+    images = track(reference.raw(), "Comparing raw images", total=len(reference.names))
     return np.concatenate([runtime.predict_proba(image[None]) for image in images])
 
 
 def _compare(
-    verdict: ParityResult,
-    corpus: ReferenceData,
+    result: ParityResult,
+    reference: ReferenceData,
     compared: tuple[str, str, Probabilities, Probabilities],
     bounds: Bounds,
 ) -> None:
@@ -193,7 +193,7 @@ def _compare(
     """
     title, prefix, expected, found = compared
     if found.shape != expected.shape:
-        verdict.failures.append(
+        result.failures.append(
             f"{title}, the export answers with a table of {found.shape}, the model of "
             f"{expected.shape}."
         )
@@ -208,27 +208,27 @@ def _compare(
         (min, "top1_agreement", agreement),
     )
     for worse, figure, value in measured:
-        known = verdict.metrics.get(f"{prefix}{figure}", value)
-        verdict.metrics[f"{prefix}{figure}"] = worse(known, value)
+        known = result.metrics.get(f"{prefix}{figure}", value)
+        result.metrics[f"{prefix}{figure}"] = worse(known, value)
     row = int(largest.argmax())
     column = int(apart[row].argmax())
     where = (
-        f"; {corpus.names[row]} parts most: {corpus.learner.classes[column]} is "
+        f"; {reference.names[row]} parts most: {reference.learner.classes[column]} is "
         f"{expected[row, column]:.6f} in "
         f"the model and {found[row, column]:.6f} in the export."
     )
     if largest.max() > bounds.every:
-        verdict.failures.append(
+        result.failures.append(
             f"{title}, probabilities lie up to {largest.max():.2g} apart ({bounds.every:g} is "
             f"allowed){where}"
         )
     elif within < bounds.share:
-        verdict.failures.append(
+        result.failures.append(
             f"{title}, {within:.1%} of the images are within {bounds.most:g} "
             f"({bounds.share:.0%} are wanted){where}"
         )
     if agreement < bounds.agreement:
-        verdict.failures.append(
+        result.failures.append(
             f"{title}, {agreement:.2%} of the images are given the model's class "
             f"({bounds.agreement:.1%} are wanted){where}"
         )

@@ -24,7 +24,7 @@ OURS = "variation"  # the parameter that logged models of eyevsai have
 def plan_orphans(
     client: MlflowClient,
     artifacts: Artifacts,
-    survey: RunQueries,
+    queries: RunQueries,
     models: Iterable[RegisteredModel],
     state_dir: Path,
 ) -> DeletionPlan:
@@ -37,9 +37,9 @@ def plan_orphans(
     # listed before the store is asked: what is new by then is known
     folders = list(_artifact_folders(artifacts))
     here = [folder for folder in list_run_dirs(state_dir) if RUN.fullmatch(folder.run_id)]
-    there = survey.store_content()
+    there = queries.store_content()
     known = there.runs.keys() | there.models.keys() | there.deleted_models
-    plan = _plan_folders(client, survey, [path for path in folders if path.name not in known])
+    plan = _plan_folders(client, queries, [path for path in folders if path.name not in known])
     registered = {version.model_id for model in models for version in model.versions}
     alone = (
         each
@@ -103,12 +103,12 @@ def _artifact_folders(artifacts: Artifacts) -> Iterator[Path]:
                 )
 
 
-def _plan_folders(client: MlflowClient, survey: RunQueries, unknown: list[Path]) -> DeletionPlan:
+def _plan_folders(client: MlflowClient, queries: RunQueries, unknown: list[Path]) -> DeletionPlan:
     """Plan the deletion of unknown folders that provably belong to this store; name the others."""
     # a server does not say what was deleted softly
     if not unknown or client.tracking_uri.startswith("http"):
         return DeletionPlan()
-    store, begun = read_store_id(client), ids_of_interrupted_cleanups(client, survey)
+    store, begun = read_store_id(client), ids_of_interrupted_cleanups(client, queries)
     proven = [
         path
         for path in unknown

@@ -194,15 +194,15 @@ def _chunks(ids: Iterable[str]) -> Iterator[str]:
 
 
 def find_unfinished(
-    client: MlflowClient, survey: RunQueries, registered: set[str]
+    client: MlflowClient, queries: RunQueries, registered: set[str]
 ) -> list[DeletionItem]:
     """What interrupted cleanups began to delete: runs that lost their versions, or that carry the
     tag of it.
 
     `registered` are the runs that have a version.
     """
-    set_out = [item for record in survey.cleanups() for item in _read_plan(client, record.run_id)]
-    there = survey.by_id(run_id for item in set_out for run_id in item["run_ids"])
+    set_out = [item for record in queries.cleanups() for item in _read_plan(client, record.run_id)]
+    there = queries.by_id(run_id for item in set_out for run_id in item["run_ids"])
     found: dict[str, DeletionItem] = {}
     for item in set_out:
         left = [
@@ -223,11 +223,11 @@ def find_unfinished(
     return list(found.values())
 
 
-def ids_of_interrupted_cleanups(client: MlflowClient, survey: RunQueries) -> set[str]:
+def ids_of_interrupted_cleanups(client: MlflowClient, queries: RunQueries) -> set[str]:
     """Return the ids of runs and logged models that interrupted cleanups of this store set out to
     delete.
     """
-    items = [item for record in survey.cleanups() for item in _read_plan(client, record.run_id)]
+    items = [item for record in queries.cleanups() for item in _read_plan(client, record.run_id)]
     return {each for item in items for each in (*item["run_ids"], *item["model_ids"])}
 
 

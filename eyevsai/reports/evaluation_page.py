@@ -34,9 +34,9 @@ HEADLINES = (
 def render_evaluation_page(
     title: str,
     dataset: str,
-    judgement: EvaluationResult,
-    figures: Mapping[str, float],
-    pictures: Mapping[str, Figure],
+    result: EvaluationResult,
+    metrics: Mapping[str, float],
+    plots: Mapping[str, Figure],
 ) -> str:
     """Headline figures, all figures, each class, confused pairs and every picture."""
     environment = Environment(
@@ -46,14 +46,14 @@ def render_evaluation_page(
     page: str = environment.get_template("evaluation_page.html").render(
         title=title,
         dataset=dataset,
-        judgement=judgement,
-        figures=figures,
+        judgement=result,
+        figures=metrics,
         headlines=HEADLINES,
-        pictures=[(CAPTIONS[name], pictures[name]) for name in CAPTIONS if name in pictures],
+        pictures=[(CAPTIONS[name], plots[name]) for name in CAPTIONS if name in plots],
         by_class=sorted(
-            zip(judgement.classes, judgement.metrics_by_class(), strict=True),
+            zip(result.classes, result.metrics_by_class(), strict=True),
             key=lambda pair: pair[1]["f1"],
         ),
-        confused=judgement.most_confused(),
+        confused=result.most_confused(),
     )
     return page

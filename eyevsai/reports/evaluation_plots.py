@@ -57,12 +57,12 @@ def plot_reliability(before: Sequence[Bin], after: Sequence[Bin]) -> Figure:
     return figure
 
 
-def plot_coverage(judgement: EvaluationResult) -> Figure:
+def plot_coverage(result: EvaluationResult) -> Figure:
     """How much of what is answered is right, when only the surest share is answered."""
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*coverage_curve(judgement.probabilities, judgement.labels), color=VALID_COLOR)
-    if (selection := judgement.selection) is not None:
+    axes.plot(*coverage_curve(result.probabilities, result.labels), color=VALID_COLOR)
+    if (selection := result.selection) is not None:
         axes.axvline(
             selection.coverage,
             color="#999999",

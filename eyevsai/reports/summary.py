@@ -19,13 +19,13 @@ METRICS = ("top5_accuracy", "macro_f1", "loss", "ece", "latency_ms")  # of the t
 
 
 def list_versions(
-    candidates: Iterable[ModelVersion], models: Iterable[ReadinessReport]
+    versions: Iterable[ModelVersion], models: Iterable[ReadinessReport]
 ) -> list[dict[str, Any]]:
     """A row for each version, by model and number; what is asked of deployment is known of reported
     ones only.
     """
     reported = {model.version.uri: model for model in models}
-    ordered = sorted(candidates, key=lambda each: (each.key, each.number))
+    ordered = sorted(versions, key=lambda each: (each.key, each.number))
     return [_describe(each, reported.get(each.uri)) for each in ordered]
 
 
@@ -74,7 +74,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def summarize(
-    candidates: Sequence[ModelVersion], models: Sequence[ReadinessReport], generated: str
+    versions: Sequence[ModelVersion], models: Sequence[ReadinessReport], generated: str
 ) -> dict[str, Any]:
     """Counts, the best model of all, of each dataset and of each family, and how accuracies are
     spread.
@@ -87,11 +87,11 @@ def summarize(
     )
     return {
         "report_generated": generated,
-        "total_models_trained": len(candidates),
+        "total_models_trained": len(versions),
         "total_models": len(models),
         "deployment_ready": sum(model.is_ready for model in models),
-        "model_types": sorted({each.family for each in candidates}),
-        "datasets": sorted({each.dataset for each in candidates}),
+        "model_types": sorted({each.family for each in versions}),
+        "datasets": sorted({each.dataset for each in versions}),
         "best_overall_model": _name(ranked[0]) if ranked else None,
         "best_by_dataset": _best_by(ranked, lambda each: each.dataset),
         "best_by_model_type": _best_by(ranked, lambda each: each.family),

@@ -17,7 +17,7 @@ from eyevsai.reports.summary_plots import CAPTIONS
 def render_summary_page(
     models: Sequence[ReadinessReport],
     summary: Mapping[str, Any],
-    pictures: Mapping[str, bytes],
+    plots: Mapping[str, bytes],
     address: str,
 ) -> str:
     """A table to filter and to sort, with links to runs and versions in MLflow's UI at `address`,
@@ -32,6 +32,6 @@ def render_summary_page(
         models=sorted(models, key=lambda model: ranking_key(model.version)),
         summary=summary,
         address=address,
-        pictures=[(caption, pictures[name]) for name, caption in CAPTIONS.items()],
+        pictures=[(caption, plots[name]) for name, caption in CAPTIONS.items()],
     )
     return page

@@ -61,17 +61,17 @@ def flush_run(tracking_uri: str, folder: RunDir, patience_s: float) -> int:
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     with folder.lock():
-        spool = make_write_queue(client, folder)
+        queue = make_write_queue(client, folder)
         try:
             client.get_run(folder.run_id)
         except MlflowException:
-            return spool.pending()
-        spool.start()
-        left = spool.flush(patience_s)
-        spool.close()
-        if spool.rejected is not None:
+            return queue.pending()
+        queue.start()
+        left = queue.flush(patience_s)
+        queue.close()
+        if queue.rejected is not None:
             raise JobError(
-                f"The store rejected what run {folder.run_id} left: {spool.rejected}. "
+                f"The store rejected what run {folder.run_id} left: {queue.rejected}. "
                 f"{folder.path} is kept."
             )
         if not left and client.get_run(folder.run_id).info.status == "FINISHED":

@@ -34,13 +34,13 @@ class Run:
     """A run that is being written to, by way of a spool: no call waits for the store."""
 
     def __init__(
-        self, client: MlflowClient, folder: RunDir, experiment_id: str, spool: WriteQueue
+        self, client: MlflowClient, folder: RunDir, experiment_id: str, queue: WriteQueue
     ) -> None:
         self.client = client
         self.folder = folder
         self.run_id = folder.run_id
         self.experiment_id = experiment_id
-        self.queue = spool
+        self.queue = queue
         self.tables: list[str] = []
 
     def log_params(self, values: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ def reap_stale_runs(tracking_uri: str, state_dir: Path) -> list[str]:
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     finish_deletions(state_dir)
-    swept = []
+    reaped = []
     for stub in _search(client, f"attributes.status = 'FINISHED' and tags.`{JOB}` = '{RESUMED}'"):
         if time.time() - stub.info.end_time / 1000 > DELETE_STUBS_AFTER_S:
             client.delete_run(stub.info.run_id)
@@ -62,12 +62,12 @@ def reap_stale_runs(tracking_uri: str, state_dir: Path) -> list[str]:
             continue
         client.set_tag(run_id, TERMINATION_REASON, "sweep: its process died without a word")
         client.set_terminated(run_id, "FAILED")
-        swept.append(run_id)
+        reaped.append(run_id)
         hint = f" Go on with --resume {run_id}." if folder.checkpoints.is_dir() else ""
         log.warning(
             "Run %s was left RUNNING by a process that died: marked FAILED.%s", run_id, hint
         )
-    return swept
+    return reaped
 
 
 def _search(client: MlflowClient, wanted: str) -> Iterator[Entity]:

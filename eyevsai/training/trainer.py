@@ -47,13 +47,13 @@ class Trainer:
 
     def __init__(
         self,
-        course: TrainingStrategy,
+        strategy: TrainingStrategy,
         settings: TrainingSettings,
         preprocessing: Preprocessing,
         seed: int,
     ) -> None:
-        self.strategy = course
-        self.network = course.network
+        self.strategy = strategy
+        self.network = strategy.network
         self.settings = settings
         self.preprocessing = preprocessing
         self.seed = seed

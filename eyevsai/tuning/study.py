@@ -122,13 +122,13 @@ class Study:
             pruner=self.pruner,
         )
 
-    def check_or_store_space(self, basis: dict[str, Any]) -> None:
+    def check_or_store_space(self, fingerprint: dict[str, Any]) -> None:
         """Writes down what the study is about, or holds an earlier one of this name against it.
 
         Raises:
             UserError: the earlier one is about something else; the message says what differs.
         """
-        texts = {name: json.dumps(value, sort_keys=True) for name, value in basis.items()}
+        texts = {name: json.dumps(value, sort_keys=True) for name, value in fingerprint.items()}
         before = self.study.user_attrs.get(FINGERPRINT)
         if before is None:
             self.study.set_user_attr(FINGERPRINT, texts)
@@ -225,7 +225,7 @@ class Study:
         A trial whose process died between the end of its run and telling so has the run's `result`,
         by its id.
         """
-        swept, now = 0, time.monotonic()
+        requeued, now = 0, time.monotonic()
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if PROCESS in trial.user_attrs:
                 lost = is_stale(trial.user_attrs[PROCESS], trial.user_attrs.get(RUN_ID, ""))
@@ -243,8 +243,8 @@ class Study:
             except (ValueError, RuntimeError):  # another process swept it at the same time
                 continue
             self._requeue(trial)
-            swept += 1
-        return swept
+            requeued += 1
+        return requeued
 
     def trials(self) -> list[FrozenTrial]:
         """All trials by number."""

@@ -28,8 +28,8 @@ MUTANTS = [
     Mutant(
         "1: resume restores the state of the loop",
         "eyevsai/training/trainer.py",
-        "self._state = unpack(checkpoint, self._parts(), self._device)",
-        "unpack(checkpoint, self._parts(), self._device)",
+        "self._state = load_state_dict(checkpoint, self._components(), self._device)",
+        "load_state_dict(checkpoint, self._components(), self._device)",
     ),
     Mutant(
         "2: a fresh store is created once",
@@ -111,8 +111,7 @@ MUTANTS = [
     Mutant(
         "11: dropout depends on the seed, the epoch and the step",
         "eyevsai/training/trainer.py",
-        "torch.manual_seed(derive_seed(self.seed, *purpose))  # dropout draws from the global "
-        "generator",
+        "torch.manual_seed(derive_seed(self.seed, *purpose))",
         "pass",
     ),
     Mutant(
@@ -124,7 +123,7 @@ MUTANTS = [
     Mutant(
         "13, 23: the checkpoint before stays",
         "eyevsai/training/checkpoint.py",
-        '_replace(self.folder / PREVIOUS, (self.folder / NEWEST).read_text(encoding="utf-8"))',
+        "write_atomically(self.folder / PREVIOUS, newest, durable=True)",
         "pass",
     ),
     Mutant(
@@ -136,14 +135,14 @@ MUTANTS = [
     Mutant(
         "15: failed jobs of train-all are named",
         "eyevsai/workflows/sweep/train_all.py",
-        "_raise_failures(jobs, len(config.cells))",
+        "_raise_failures(jobs, len(config.jobs))",
         "pass",
     ),
     Mutant(
         "16: a batch that does not fit is halved",
         "eyevsai/training/trainer.py",
-        "parts = 2 * self._state.parts",
-        "parts = self._state.parts",
+        "parts = 2 * self._state.micro_batches",
+        "parts = self._state.micro_batches",
     ),
     Mutant(
         "17: images are turned as EXIF says",
@@ -208,8 +207,8 @@ MUTANTS = [
     Mutant(
         "flags go before a study's settings",
         "eyevsai/workflows/train/tuned_settings.py",
-        "if key in known and key not in config.given}",
-        "if key in known}",
+        "if name in known and name not in config.given and",
+        "if name in known and",
     ),
     Mutant(
         "the best epoch's weights are registered",
@@ -263,14 +262,13 @@ MUTANTS = [
     Mutant(
         "promotion: a policy's limits hold",
         "eyevsai/workflows/registry/checks.py",
-        'return Check(name, value <= limit, f"{name} is {said}" if value <= limit else f"{uri} '
-        'takes {said}.")',
-        'return Check(name, True, f"{name} is {said}")',
+        'name, value <= limit, f"{name} is {said}" if value <= limit else f"{uri} takes {said}."',
+        'name, True, f"{name} is {said}"',
     ),
     Mutant(
         "promotion: a refused version stays where it is",
         "eyevsai/workflows/registry/promote.py",
-        "_check_allowed(verdict, settings, version.uri)",
+        "_check_allowed(results, settings, version.uri)",
         "pass",
     ),
     Mutant(
@@ -282,7 +280,7 @@ MUTANTS = [
     Mutant(
         "train-all: a model that is done is not trained again",
         "eyevsai/workflows/sweep/train_all.py",
-        "if before.version and not any(left.values()):",
+        "if cached.version and not any(left.values()):",
         "if False:",
     ),
     Mutant(

@@ -137,13 +137,13 @@ def launching_ranks(config: TrainConfig, rank: RankInfo | None) -> Iterator[Rank
         return
     check_devices(rank.local_world_size if rank else size, find_device(settings.device))
     threads = torch.get_num_threads()
-    met = RankLauncher(rank, rank.open_store()) if rank else _launch(config, size)
+    launcher = RankLauncher(rank, rank.open_store()) if rank else _launch(config, size)
     done = False
     try:
-        yield met
+        yield launcher
         done = True
     finally:
-        met.end(done=done)
+        launcher.end(done=done)
         leave_group()
         torch.set_num_threads(threads)
 
@@ -157,14 +157,14 @@ def _launch(config: TrainConfig, size: int) -> RankLauncher:
     own = RankInfo(0, size, 0, size, LOOPBACK, 0, hosts_store=True, launcher=os.getpid())
     port = own.open_port()
     own = replace(own, port=port.port)
-    met = RankLauncher(own, PrefixStore(own.attempt, port))
+    launcher = RankLauncher(own, PrefixStore(own.attempt, port))
     roots = ["--data-dir", config.data.data_dir, "--cache-dir", config.data.cache_dir]
     for rank in range(1, size):
         env = os.environ | replace(own, rank=rank, local_rank=rank).environment()
-        met.processes[rank] = subprocess.Popen(
+        launcher.processes[rank] = subprocess.Popen(
             [sys.executable, "-m", "eyevsai", "train", *roots],
             env=env,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for rank 0, which tells the others
         )
-    return met
+    return launcher

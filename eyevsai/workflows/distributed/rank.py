@@ -159,8 +159,10 @@ def digest_fingerprint(dataset: Dataset, learner: Learner) -> dict[str, str]:
     """SHA-256 of each thing that has to be the same for all ranks before the first step, besides
     the settings.
     """
-    basis = describe_fingerprint(dataset, learner.preprocessing)
-    digests = {kind: json.dumps(values, sort_keys=True).encode() for kind, values in basis.items()}
+    fingerprint = describe_fingerprint(dataset, learner.preprocessing)
+    digests = {
+        kind: json.dumps(values, sort_keys=True).encode() for kind, values in fingerprint.items()
+    }
     weights = hashlib.sha256()
     for name, tensor in learner.tensors().items():
         weights.update(name.encode())

@@ -74,24 +74,24 @@ def _run_worker(config: TrainConfig, rank: RankInfo, store: Store, stop: Cancell
     while not store.check([CONFIG]):
         time.sleep(POLL_S)
     said = json.loads(store.get(CONFIG))
-    settled = _use_settings(said["config"], config)
-    learner, data = _prepare(settled, rank)
+    composed = _use_settings(said["config"], config)
+    learner, data = _prepare(composed, rank)
     compare_fingerprints(said["basis"], digest_fingerprint(data.dataset, learner))
     store.set(f"{READY}/{rank.rank}", "")
-    rank.join(settled, store, lambda error: f"Rank 0 or another one is gone: {error}")
+    rank.join(composed, store, lambda error: f"Rank 0 or another one is gone: {error}")
     learner.fit(data.train, data.valid, _ignore_epoch, Checkpoints(stop=stop))
 
 
 def _use_settings(flat: dict[str, Any], own: TrainConfig) -> TrainConfig:
     """Rank 0's configuration, with the places where this machine keeps its data."""
-    settled = compose_train({name: value for name, value in flat.items() if value is not None})
+    composed = compose_train({name: value for name, value in flat.items() if value is not None})
     data = replace(
-        settled.data,
+        composed.data,
         data_dir=own.data.data_dir,
         cache_dir=own.data.cache_dir,
-        data=own.data.data or settled.data.data,
+        data=own.data.data or composed.data.data,
     )
-    return replace(settled, data=data)
+    return replace(composed, data=data)
 
 
 def _prepare(config: TrainConfig, rank: RankInfo) -> tuple[Learner, Data]:

@@ -75,18 +75,18 @@ def compare(names: Sequence[str], page: Path) -> Comparison:
             f"{' '.join(map(repr, names))}."
         )
     tracking_uri = open_store()
-    subjects = [
+    source_models = [
         find_trained_model(
             tracking_uri, *((None, name) if name.startswith("models:/") else (name, None))
         )
         for name in names
     ]
-    judgements = [subject.evaluation_result() for subject in subjects]
+    evaluations = [source_model.evaluation_result() for source_model in source_models]
     predictions = [
-        _predictions_of(subject, judgement)
-        for subject, judgement in zip(subjects, judgements, strict=True)
+        _predictions_of(subject, evaluation)
+        for subject, evaluation in zip(source_models, evaluations, strict=True)
     ]
-    images = _common_images(subjects, predictions)
+    images = _common_images(source_models, predictions)
     correct = [
         np.array([rows[image][0] == rows[image][1] for image in images]) for rows in predictions
     ]
@@ -97,14 +97,14 @@ def compare(names: Sequence[str], page: Path) -> Comparison:
             _metrics(judgement),
             accuracy_interval(right, subject.seed),
         )
-        for subject, judgement, right in zip(subjects, judgements, correct, strict=True)
+        for subject, judgement, right in zip(source_models, evaluations, correct, strict=True)
     ]
     pairs = [
         _pair(images, models[0].title, other.title, correct[0], right)
         for other, right in zip(models[1:], correct[1:], strict=True)
     ]
-    comparison = Comparison(models, len(images), _differing(subjects), pairs)
-    _write_page(page, comparison, subjects, predictions)
+    comparison = Comparison(models, len(images), _differing(source_models), pairs)
+    _write_page(page, comparison, source_models, predictions)
     return comparison
 
 
@@ -119,31 +119,36 @@ def read_predictions(tracking_uri: str, run_id: str) -> Rows | None:
     return {f"{name} {digest}": (true, said) for name, digest, true, said, _ in table["data"]}
 
 
-def _predictions_of(subject: TrainedModel, judgement: RunInfo | None) -> Rows:
-    found = read_predictions(subject.tracking_uri, judgement.run_id) if judgement else None
+def _predictions_of(source_model: TrainedModel, evaluation: RunInfo | None) -> Rows:
+    found = read_predictions(source_model.tracking_uri, evaluation.run_id) if evaluation else None
     if found is None:
-        option = f"--run {subject.run_id}" if subject.run else f"--model-uri {subject.title}"
-        raise UserError(f"{subject.title} was not evaluated yet: eyevsai evaluate {option}")
+        option = (
+            f"--run {source_model.run_id}"
+            if source_model.run
+            else f"--model-uri {source_model.title}"
+        )
+        raise UserError(f"{source_model.title} was not evaluated yet: eyevsai evaluate {option}")
     return found
 
 
-def _common_images(subjects: Sequence[TrainedModel], predictions: Sequence[Rows]) -> list[str]:
+def _common_images(source_models: Sequence[TrainedModel], predictions: Sequence[Rows]) -> list[str]:
     """Images that all were judged by, sorted; the name and content of each."""
     first = set(predictions[0])
-    for subject, rows in zip(subjects, predictions, strict=True):
+    for source_model, rows in zip(source_models, predictions, strict=True):
         if set(rows) != first:
             raise UserError(
-                f"{subject.title} and {subjects[0].title} were not judged by the same images "
+                f"{source_model.title} and {source_models[0].title} were not judged by the same "
+                "images "
                 f"({len(first & set(rows))} "
                 "are): models of one dataset and one --split-seed can be compared."
             )
     return sorted(first)
 
 
-def _metrics(judgement: RunInfo | None) -> dict[str, float]:
+def _metrics(evaluation: RunInfo | None) -> dict[str, float]:
     found = {
         name.removeprefix("test/"): value
-        for name, value in (judgement.metrics if judgement else {}).items()
+        for name, value in (evaluation.metrics if evaluation else {}).items()
         if name.startswith("test/")
     }
     return {name: found[name] for name in SHOWN if name in found}
@@ -162,9 +167,9 @@ def _pair(
     return Pair(first, second, mcnemar(right, other), only_first, only_second)
 
 
-def _differing(subjects: Sequence[TrainedModel]) -> dict[str, list[Any]]:
-    names = dict.fromkeys(name for subject in subjects for name in subject.config)
-    values = {name: [subject.config.get(name) for subject in subjects] for name in names}
+def _differing(source_models: Sequence[TrainedModel]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for source_model in source_models for name in source_model.config)
+    values = {name: [subject.config.get(name) for subject in source_models] for name in names}
     return {
         name: each
         for name, each in values.items()
@@ -175,13 +180,13 @@ def _differing(subjects: Sequence[TrainedModel]) -> dict[str, list[Any]]:
 def _write_page(
     page: Path,
     comparison: Comparison,
-    subjects: Sequence[TrainedModel],
+    source_models: Sequence[TrainedModel],
     predictions: Sequence[Rows],
 ) -> None:
     from eyevsai.reports.comparison_page import ComparedImage, render_comparison_page
 
     try:
-        items = {item.name: item for item in subjects[0].load_dataset().samples}
+        items = {item.name: item for item in source_models[0].load_dataset().samples}
     except UserError as error:  # they are on another machine, say: figures need none of them
         log.warning("%s shows no images. %s", page, error)
         items = {}

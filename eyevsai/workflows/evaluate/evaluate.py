@@ -67,42 +67,49 @@ def evaluate(
     began = time.monotonic()
     with job_context(settings.state_dir, run_id) as job:
         tracking_uri, state_dir = job.tracking_uri, job.state_dir
-        subject = find_trained_model(tracking_uri, settings.run, settings.model_uri)
-        learner = subject.load()
-        judges = _load_evaluation_data(settings, subject, learner)
+        source_model = find_trained_model(tracking_uri, settings.run, settings.model_uri)
+        learner = source_model.load()
+        test_data = _load_evaluation_data(settings, source_model, learner)
 
-        about = {JOB: "evaluate", SOURCE_RUN_ID: subject.run_id, "model_uri": subject.title, **tags}
-        title = f"evaluate {subject.name}"
+        about = {
+            JOB: "evaluate",
+            SOURCE_RUN_ID: source_model.run_id,
+            "model_uri": source_model.title,
+            **tags,
+        }
+        title = f"evaluate {source_model.name}"
         with job.start_run(title, about) as call:
-            judgement = _evaluate(settings, subject, learner, judges)
+            result = _evaluate(settings, source_model, learner, test_data)
             own = settings.data is None
-            findings = EvaluationLogger(
-                judgement,
-                judges.dataset,
-                judges.split,
+            results_log = EvaluationLogger(
+                result,
+                test_data.dataset,
+                test_data.split,
                 learner,
-                subject.title,
-                subject.weights,
+                source_model.title,
+                source_model.weights,
                 own,
             )
-            there = own and subject.run is not None
+            there = own and source_model.run is not None
             reopened = (
-                reopen_run(tracking_uri, subject.run_id, state_dir) if there else nullcontext(call)
+                reopen_run(tracking_uri, source_model.run_id, state_dir)
+                if there
+                else nullcontext(call)
             )
             with reopened as run:
-                findings.log_to(run)
-            _tag_version(subject, findings.metrics, own=own)
-            _store_threshold(subject, judgement, settings)
+                results_log.log_to(run)
+            _tag_version(source_model, results_log.metrics, own=own)
+            _store_threshold(source_model, result, settings)
             call.log_params(
                 {name: value for name, value in vars(settings).items() if value is not None}
             )
-        figures, dataset = findings.metrics, judges.dataset
+        metrics, dataset = results_log.metrics, test_data.dataset
         return Evaluated(
-            subject.title,
+            source_model.title,
             run.run_id,
             dataset.name,
-            len(judges.split),
-            figures,
+            len(test_data.split),
+            metrics,
             time.monotonic() - began,
         )
 
@@ -117,11 +124,11 @@ class EvaluationData:
 
 
 def _load_evaluation_data(
-    settings: EvaluateSettings, subject: TrainedModel, learner: Learner
+    settings: EvaluateSettings, source_model: TrainedModel, learner: Learner
 ) -> EvaluationData:
     places = {"data_dir": settings.data_dir, "cache_dir": settings.cache_dir}
     if settings.data is None:
-        dataset = subject.load_dataset(**places)
+        dataset = source_model.load_dataset(**places)
         data = dataset.open(learner.preprocessing)
         if not len(data.test):
             raise UserError(
@@ -130,11 +137,11 @@ def _load_evaluation_data(
                 "Judge it by other images with --data FOLDER."
             )
         return EvaluationData(dataset, data.test, data.valid)
-    cache_dir = settings.cache_dir or str(subject.config["cache_dir"])
+    cache_dir = settings.cache_dir or str(source_model.config["cache_dir"])
     dataset = load_test_folder(DataSettings(data=settings.data, cache_dir=cache_dir))
     shown = sorted({item.label for item in dataset.samples})
-    names = _map_classes(shown, learner.classes, _read_map(settings.class_map), subject.title)
-    _warn_of_training_images(dataset, subject)
+    names = _map_classes(shown, learner.classes, _read_map(settings.class_map), source_model.title)
+    _warn_of_training_images(dataset, source_model)
     whole = dataset.open(learner.preprocessing).test
     places_kept = [place for place, item in enumerate(dataset.samples) if names[item.label]]
     labels = whole.labels.new_tensor(
@@ -180,15 +187,15 @@ def _map_classes(
     return names
 
 
-def _warn_of_training_images(dataset: Dataset, subject: TrainedModel) -> None:
+def _warn_of_training_images(dataset: Dataset, source_model: TrainedModel) -> None:
     """Warns when images are among those that the model was trained on."""
-    table = subject.split_table()
+    table = source_model.split_table()
     if table is None:
         log.warning(
             "The list of images that %s was trained on is gone with its run: whether it is "
             "judged by images "
             "that it knows cannot be told.",
-            subject.title,
+            source_model.title,
         )
         return
     lines = table.splitlines()[1:]
@@ -203,7 +210,7 @@ def _warn_of_training_images(dataset: Dataset, subject: TrainedModel) -> None:
 
 
 def _evaluate(
-    settings: EvaluateSettings, subject: TrainedModel, learner: Learner, data: EvaluationData
+    settings: EvaluateSettings, source_model: TrainedModel, learner: Learner, data: EvaluationData
 ) -> EvaluationResult:
     images, labels = data.split.arrays(), data.split.labels.numpy()
     began = time.perf_counter()
@@ -224,9 +231,9 @@ def _evaluate(
         labels=labels,
         probabilities=probabilities,
         uncalibrated=before_temperature(probabilities, learner.temperature),
-        seed=subject.seed,
+        seed=source_model.seed,
         speed=_measure_latency(learner, images) | {"images_per_s": rate},
-        corrupted=_corrupt(settings, subject, learner, images, labels),
+        corrupted=_corrupt(settings, source_model, learner, images, labels),
         selection=selection,
     )
 
@@ -257,7 +264,7 @@ def _measure_latency(learner: Learner, images: Images) -> dict[str, float]:
 
 def _corrupt(
     settings: EvaluateSettings,
-    subject: TrainedModel,
+    source_model: TrainedModel,
     learner: Learner,
     images: Images,
     labels: npt.NDArray[np.int64],
@@ -266,7 +273,7 @@ def _corrupt(
     count = min(settings.corruption_images, len(images))
     if not count:
         return {}
-    random = np.random.default_rng(derive_seed(subject.seed, "corruptions"))
+    random = np.random.default_rng(derive_seed(source_model.seed, "corruptions"))
     places = np.sort(random.choice(len(images), count, replace=False))
     some, truth = [images[place] for place in places], labels[places]
     whole = float((learner.predict_proba(some).argmax(axis=1) == truth).mean())
@@ -275,7 +282,7 @@ def _corrupt(
         accuracies = [whole]
         for severity in SEVERITIES:
             seeds = [
-                derive_seed(subject.seed, "corruptions", kind, severity, place)
+                derive_seed(source_model.seed, "corruptions", kind, severity, place)
                 for place in range(count)
             ]
             spoiled = [
@@ -289,18 +296,20 @@ def _corrupt(
     return found
 
 
-def _tag_version(subject: TrainedModel, figures: Mapping[str, float], *, own: bool) -> None:
+def _tag_version(source_model: TrainedModel, metrics: Mapping[str, float], *, own: bool) -> None:
     """Keeps the accuracy on the model's own test split where the registry is listed."""
-    if own and subject.version is not None:
-        tag_version(subject.tracking_uri, subject.version, {TESTED: f"{figures['accuracy']:.4f}"})
+    if own and source_model.version is not None:
+        tag_version(
+            source_model.tracking_uri, source_model.version, {TESTED: f"{metrics['accuracy']:.4f}"}
+        )
 
 
 def _store_threshold(
-    subject: TrainedModel, judgement: EvaluationResult, settings: EvaluateSettings
+    source_model: TrainedModel, result: EvaluationResult, settings: EvaluateSettings
 ) -> None:
-    if subject.version is None or judgement.selection is None:
+    if source_model.version is None or result.selection is None:
         return
-    threshold = judgement.selection.threshold
+    threshold = result.selection.threshold
     kept = {THRESHOLD: repr(threshold), "target_precision": settings.target_precision}
-    tag_version(subject.tracking_uri, subject.version, kept)
-    log.info("%s answers from a confidence of %.4f on", subject.version.uri, threshold)
+    tag_version(source_model.tracking_uri, source_model.version, kept)
+    log.info("%s answers from a confidence of %.4f on", source_model.version.uri, threshold)

@@ -62,17 +62,15 @@ class EvaluationLogger:
         """Logs everything on a run, under the name of the test split."""
         from eyevsai.reports.evaluation_page import render_evaluation_page
 
-        judgement, classes = self.result, self.result.classes
-        pictures = self.plots()
-        page = render_evaluation_page(
-            self.title, self.dataset.name, judgement, self.metrics, pictures
-        )
+        result, classes = self.result, self.result.classes
+        plots = self.plots()
+        page = render_evaluation_page(self.title, self.dataset.name, result, self.metrics, plots)
         run.log_metrics({f"test/{name}": value for name, value in self.metrics.items()})
         about = {"test_dataset": self.dataset.name, EVALUATION_DIGEST: self.fingerprint}
         run.set_tags(about | {EVALUATION_WEIGHTS: self.weights, OWN_SPLIT: self.own})
         by_class = [
             [name, *row.values()]
-            for name, row in zip(classes, judgement.metrics_by_class(), strict=True)
+            for name, row in zip(classes, result.metrics_by_class(), strict=True)
         ]
         run.log_table(
             "tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class
@@ -80,10 +78,10 @@ class EvaluationLogger:
         run.log_table(
             "tables/test_confusions.json",
             ("class", "predicted", "images"),
-            judgement.most_confused(),
+            result.most_confused(),
         )
         run.log_table(PREDICTIONS, PREDICTION_COLUMNS, self.predictions())
-        for name, figure in pictures.items():
+        for name, figure in plots.items():
             run.log_figure(f"plots/test_{name}.png", figure)
         run.log_text("test_report.html", page)
 
@@ -101,21 +99,21 @@ class EvaluationLogger:
 
     def predictions(self) -> list[list[object]]:
         """A row for each image: `PREDICTION_COLUMNS`."""
-        judgement = self.result
+        result = self.result
         items = [self.dataset.samples[row] for row in self.split.rows]
         columns = zip(
             items,
-            judgement.labels,
-            judgement.predicted,
-            judgement.probabilities.max(axis=1),
+            result.labels,
+            result.predicted,
+            result.probabilities.max(axis=1),
             strict=True,
         )
         return [
             [
                 item.name,
                 item.record.digest,
-                judgement.classes[true],
-                judgement.classes[said],
+                result.classes[true],
+                result.classes[said],
                 float(probability),
             ]
             for item, true, said, probability in columns
@@ -126,20 +124,20 @@ class EvaluationLogger:
         from eyevsai.reports import evaluation_plots as draw
         from eyevsai.reports.plots import plot_confusion_matrix, plot_importance, plot_top_losses
 
-        judgement, classes = self.result, self.result.classes
-        mistakes = top_losses(judgement.probabilities, judgement.labels, GRID_SIZE)
+        result, classes = self.result, self.result.classes
+        mistakes = top_losses(result.probabilities, result.labels, GRID_SIZE)
         images = self.split.arrays([mistake.index for mistake in mistakes])
         found = {
-            "confusion_matrix": plot_confusion_matrix(judgement.confusion_matrix(), classes),
-            "classes": draw.plot_classes(judgement.metrics_by_class(), classes),
+            "confusion_matrix": plot_confusion_matrix(result.confusion_matrix(), classes),
+            "classes": draw.plot_classes(result.metrics_by_class(), classes),
             "reliability": draw.plot_reliability(
-                judgement.bins(calibrated=False), judgement.bins(calibrated=True)
+                result.bins(calibrated=False), result.bins(calibrated=True)
             ),
-            "coverage": draw.plot_coverage(judgement),
+            "coverage": draw.plot_coverage(result),
             "top_losses": plot_top_losses(mistakes, images, classes),
         }
-        if judgement.corrupted:
-            found["corruptions"] = draw.plot_corruptions(judgement.corrupted)
+        if result.corrupted:
+            found["corruptions"] = draw.plot_corruptions(result.corrupted)
         if isinstance(self.learner, SpatialLearner):
             found["grad_cam"] = self._plot_cams(self.learner)
         if self.importance is not None:
@@ -155,21 +153,21 @@ class EvaluationLogger:
         from eyevsai.explanation.grad_cam import grad_cam
         from eyevsai.reports.evaluation_plots import plot_cams
 
-        judgement = self.result
+        result = self.result
         wrong = [
             mistake.index
-            for mistake in top_losses(judgement.probabilities, judgement.labels, CAM_SIZE // 2)
+            for mistake in top_losses(result.probabilities, result.labels, CAM_SIZE // 2)
         ]
         others = np.setdiff1d(np.arange(len(self.split)), wrong)
-        drawn = np.random.default_rng(derive_seed(judgement.seed, "grad_cam")).permutation(others)
+        drawn = np.random.default_rng(derive_seed(result.seed, "grad_cam")).permutation(others)
         places = [*wrong, *map(int, drawn[: CAM_SIZE - len(wrong)])]
-        images, said = self.split.arrays(places), judgement.predicted[places]
+        images, said = self.split.arrays(places), result.predicted[places]
         crops = [
             learner.preprocessing.crop(image[None])[0].numpy()
             for image in self.split.images(places)
         ]
         names = [
-            (judgement.classes[one], judgement.classes[true])
-            for one, true in zip(said, judgement.labels[places], strict=True)
+            (result.classes[one], result.classes[true])
+            for one, true in zip(said, result.labels[places], strict=True)
         ]
         return plot_cams(crops, grad_cam(learner, images, list(map(int, said))), names)

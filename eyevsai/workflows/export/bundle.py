@@ -54,11 +54,11 @@ def bundle(settings: ExportSettings, run_id: str | None = None) -> Bundled:
                 f"{target} is there already. Name another --package or --output, or move it away."
             )
         with atomic_output_dir(target) as building:
-            leaving = list(_choose(tracking_uri, settings, building))
+            plan = list(_choose(tracking_uri, settings, building))
             tags, title = {JOB: "export", "package": name}, f"package {name}"
             with job.start_run(title, tags) as call:
                 log_settings(call, settings)
-                models = [_describe(run, each, each.export_all(call)) for run, each in leaving]
+                models = [_describe(run, each, each.export_all(call)) for run, each in plan]
                 _finish(building, target, models)
                 call.log_artifacts(f"{PACKAGES}/{name}", target)
         return Bundled(target, call.run_id, models)
@@ -87,8 +87,8 @@ def _choose(
             if not left:
                 break
             try:
-                subject = find_trained_model(tracking_uri, run.run_id, None)
-                yield run, prepare(subject, settings, building / subject.folder_name)
+                source_model = find_trained_model(tracking_uri, run.run_id, None)
+                yield run, prepare(source_model, settings, building / source_model.folder_name)
             except UserError as error:
                 log.warning("Left out: %s", error)
                 refused.append(error)
@@ -109,14 +109,14 @@ def _finish(building: Path, target: Path, models: list[dict[str, Any]]) -> None:
         ) from error
 
 
-def _describe(run: RunInfo, leaving: ExportPlan, exported: list[Exported]) -> dict[str, Any]:
+def _describe(run: RunInfo, plan: ExportPlan, exported: list[Exported]) -> dict[str, Any]:
     metric, value = run.score
-    learner, place = leaving.source.learner, leaving.subject.folder_name
+    learner, place = plan.source.learner, plan.source_model.folder_name
     return {
         "dataset": run.tags["dataset"],
         "model": learner.family,
         "variation": learner.variation,
-        "model_uri": leaving.subject.title,
+        "model_uri": plan.source_model.title,
         "run_id": run.run_id,
         "metric": metric,
         "accuracy": value,

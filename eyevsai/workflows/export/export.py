@@ -81,16 +81,23 @@ def export(
     with job_context(settings.state_dir, run_id) as job:
         tracking_uri = job.tracking_uri
         _check_room(0)
-        subject = find_trained_model(tracking_uri, settings.run, settings.model_uri)
+        source_model = find_trained_model(tracking_uri, settings.run, settings.model_uri)
         if settings.prune:
-            _find_formats(settings.format, subject.load())  # before epochs are spent
-            subject = find_trained_model(tracking_uri, None, prune(subject, settings, job))
-        leaving = prepare(subject, settings, _find_output(settings, subject))
-        about = {JOB: "export", SOURCE_RUN_ID: subject.run_id, "model_uri": subject.title, **tags}
-        title = f"export {subject.name}"
+            _find_formats(settings.format, source_model.load())  # before epochs are spent
+            source_model = find_trained_model(
+                tracking_uri, None, prune(source_model, settings, job)
+            )
+        plan = prepare(source_model, settings, _find_output(settings, source_model))
+        about = {
+            JOB: "export",
+            SOURCE_RUN_ID: source_model.run_id,
+            "model_uri": source_model.title,
+            **tags,
+        }
+        title = f"export {source_model.name}"
         with job.start_run(title, about) as call:
             log_settings(call, settings)
-            return leaving.export_all(call)
+            return plan.export_all(call)
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class ExportPlan:
     of them go.
     """
 
-    subject: TrainedModel
+    source_model: TrainedModel
     names: list[str]
     source: ExportSource
     reference: ReferenceData
@@ -120,41 +127,41 @@ class ExportPlan:
 
     def export(self, name: str, call: Run) -> Exported:
         """Writes one export and holds it against the model; logs it and what was found."""
-        subject, began = self.subject, time.monotonic()
-        keeper = subject.run_id if subject.run else call.run_id
+        source_model, began = self.source_model, time.monotonic()
+        keeper = source_model.run_id if source_model.run else call.run_id
         log.info(
             "Exporting %s as %s, format %d of %d",
-            subject.title,
+            source_model.title,
             name,
             self.names.index(name) + 1,
             len(self.names),
         )
         with tempfile.TemporaryDirectory(prefix="eyevsai-export-") as place:
             folder = Path(place) / name
-            verdict = self._write(name, folder)
+            parity = self._write(name, folder)
             size_bytes = size_of(folder)
             with self._reopened(call) as run:
-                _log(name, subject, folder, verdict, run)
-            if not verdict.failures and self.output is not None:
+                _log(name, source_model, folder, parity, run)
+            if not parity.failures and self.output is not None:
                 _copy(folder, self.output / name)
         uri = f"runs:/{keeper}/{EXPORTS}/{name}"
         failures = [
-            f"{subject.title} as {name} is refused. {failure}" for failure in verdict.failures
+            f"{source_model.title} as {name} is refused. {failure}" for failure in parity.failures
         ]
-        if failures and has_files(subject.tracking_uri, keeper, f"{EXPORTS}/{name}"):
+        if failures and has_files(source_model.tracking_uri, keeper, f"{EXPORTS}/{name}"):
             failures[-1] += f" An earlier one, which passed, stays: {uri}"
         return Exported(
-            name, uri, ParityResult(verdict.metrics, failures), size_bytes, time.monotonic() - began
+            name, uri, ParityResult(parity.metrics, failures), size_bytes, time.monotonic() - began
         )
 
     def _reopened(self, call: Run) -> AbstractContextManager[Run]:
-        if self.subject.run is None:
+        if self.source_model.run is None:
             return nullcontext(call)
-        return reopen_run(self.subject.tracking_uri, self.subject.run_id, self.state_dir)
+        return reopen_run(self.source_model.tracking_uri, self.source_model.run_id, self.state_dir)
 
     def _write(self, name: str, folder: Path) -> ParityResult:
         try:
-            return export_one(name, self.source, self.reference, folder, self.subject.title)
+            return export_one(name, self.source, self.reference, folder, self.source_model.title)
         except OSError as error:
             raise JobError(
                 f"Cannot write {folder}: {error.strerror or error}. Nothing was kept."
@@ -169,47 +176,53 @@ class ExportPlan:
             return ParityResult({}, [f"It cannot be written: {kind}{error}"])
 
 
-def prepare(subject: TrainedModel, settings: ExportSettings, output: Path | None) -> ExportPlan:
+def prepare(
+    source_model: TrainedModel, settings: ExportSettings, output: Path | None
+) -> ExportPlan:
     """All that an export needs, found and checked before anything is written but the folder
     `output`.
 
     Raises:
         UserError: a format that cannot be had, no room, or the model's data are not what they were.
     """
-    learner = subject.load()
+    learner = source_model.load()
     names = _find_formats(settings.format, learner)
-    _check_room(sum(path.stat().st_size for path in subject.package.rglob("*.safetensors")))
-    dataset = subject.load_dataset(data_dir=settings.data_dir, cache_dir=settings.cache_dir)
+    _check_room(sum(path.stat().st_size for path in source_model.package.rglob("*.safetensors")))
+    dataset = source_model.load_dataset(data_dir=settings.data_dir, cache_dir=settings.cache_dir)
     data = dataset.open(learner.preprocessing)
-    source = _make_source(subject, learner, data, settings)
-    corpus = load_reference_data(subject, learner, data, settings.parity_images)
+    source = _make_source(source_model, learner, data, settings)
+    reference = load_reference_data(source_model, learner, data, settings.parity_images)
     if output is not None:
         _make_output(output, names)
-    return ExportPlan(subject, names, source, corpus, Path(settings.state_dir).expanduser(), output)
+    return ExportPlan(
+        source_model, names, source, reference, Path(settings.state_dir).expanduser(), output
+    )
 
 
-def _log(name: str, subject: TrainedModel, folder: Path, verdict: ParityResult, run: Run) -> None:
+def _log(
+    name: str, source_model: TrainedModel, folder: Path, parity: ParityResult, run: Run
+) -> None:
     """Logs an export that passed on a run, and on the model's version how it fared.
 
     The one that a version is served by goes into the version, too.
     """
     from eyevsai.serving.model_dir import EXPORT_FOLDER, SERVED
 
-    told = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in verdict.metrics.items()}
+    told = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in parity.metrics.items()}
     told |= {
-        f"{EXPORT}.{name}": REFUSED if verdict.failures else PASSED,
-        f"{EXPORT}.{name}.{EXPORT_WEIGHTS_SHA256}": subject.weights,
+        f"{EXPORT}.{name}": REFUSED if parity.failures else PASSED,
+        f"{EXPORT}.{name}.{EXPORT_WEIGHTS_SHA256}": source_model.weights,
     }
-    if not verdict.failures:
+    if not parity.failures:
         told[f"{EXPORT}.{name}.{MANIFEST_SHA256}"] = hash_file(folder / MANIFEST)
         run.log_artifacts(f"{EXPORTS}/{name}", folder)
-    model_id = subject.model_id
-    if not verdict.failures and name == SERVED and model_id is not None:
-        package = subject.package
+    model_id = source_model.model_id
+    if not parity.failures and name == SERVED and model_id is not None:
+        package = source_model.package
         told[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_of(folder))
         run.log_model_files(model_id, folder, EXPORT_FOLDER, last=MANIFEST)
-    if subject.version is not None:
-        run.enqueue("version_tags", **tagging(subject.version, told))
+    if source_model.version is not None:
+        run.enqueue("version_tags", **tagging(source_model.version, told))
 
 
 def _copy(folder: Path, target: Path) -> None:
@@ -241,10 +254,10 @@ def _find_formats(text: str, learner: Learner) -> list[str]:
     return chosen
 
 
-def _find_output(settings: ExportSettings, subject: TrainedModel) -> Path | None:
+def _find_output(settings: ExportSettings, source_model: TrainedModel) -> Path | None:
     if settings.output is None:
         return None
-    return Path(settings.output).expanduser() / subject.folder_name
+    return Path(settings.output).expanduser() / source_model.folder_name
 
 
 def _make_output(output: Path, names: list[str]) -> None:
@@ -273,18 +286,21 @@ def _check_room(weights_bytes: int) -> None:
 
 
 def _make_source(
-    subject: TrainedModel, learner: Learner, data: Data, settings: ExportSettings
+    source_model: TrainedModel, learner: Learner, data: Data, settings: ExportSettings
 ) -> ExportSource:
     from eyevsai.serving.model_dir import MODEL_FOLDER
 
-    card = read_config(subject.package / MODEL_FOLDER)
+    card = read_config(source_model.package / MODEL_FOLDER)
 
     def calibration() -> Pixels:
         places = draw_indices(
-            len(data.train), settings.calibration_images, subject.seed, "calibration"
+            len(data.train), settings.calibration_images, source_model.seed, "calibration"
         )
         return squares(data.train, places, learner)
 
     return ExportSource(
-        learner, card["sha256"], subject.version.threshold if subject.version else None, calibration
+        learner,
+        card["sha256"],
+        source_model.version.threshold if source_model.version else None,
+        calibration,
     )

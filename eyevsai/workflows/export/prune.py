@@ -31,7 +31,7 @@ PRUNE = (
 TIMED, TURNS = 64, 7  # images that are predicted at once, and how often
 
 
-def prune(subject: TrainedModel, settings: ExportSettings, job: JobContext) -> str:
+def prune(source_model: TrainedModel, settings: ExportSettings, job: JobContext) -> str:
     """Prunes a model's network, trains what is left, and registers it; returns the URI of the new
     version.
 
@@ -40,13 +40,13 @@ def prune(subject: TrainedModel, settings: ExportSettings, job: JobContext) -> s
         JobError: the store took no version.
     """
     check_installed()
-    before, learner = subject.load(), subject.load()
+    before, learner = source_model.load(), source_model.load()
     if not isinstance(learner, NetworkModel):
         raise UserError(f"{learner.family} has no network, which --prune is for: leave it out.")
-    dataset = subject.load_dataset(data_dir=settings.data_dir, cache_dir=settings.cache_dir)
+    dataset = source_model.load_dataset(data_dir=settings.data_dir, cache_dir=settings.cache_dir)
     data = dataset.open(learner.preprocessing)
     config = compose_train(
-        {name: value for name, value in subject.config.items() if value is not None}
+        {name: value for name, value in source_model.config.items() if value is not None}
     )
     assert isinstance(config.model.settings, NetworkSettings | UnfreezingSettings)
     recovering = config.model.settings.recovery_settings(settings.prune_epochs)
@@ -54,15 +54,15 @@ def prune(subject: TrainedModel, settings: ExportSettings, job: JobContext) -> s
     learner.prune(settings.prune)
     learner.settings, learner.seed = recovering, config.run.seed
     name = ModelName(dataset.name, learner.family, learner.variation)
-    tags = {JOB: "train", **vars(name), PRUNED_FROM: subject.title}
-    title = f"{subject.name} pruned by {settings.prune:g}"
+    tags = {JOB: "train", **vars(name), PRUNED_FROM: source_model.title}
+    title = f"{source_model.name} pruned by {settings.prune:g}"
     with job.start_run(title, tags, is_additional=True) as run:
         session = TrainingSession(config, learner, data, name, run)
         session.log_start()
         learner.fit(data.train, data.valid, session.log_epoch)
         scores = session.evaluate()
-        figures = _compare(before, learner, data.valid)
-        run.log_metrics({f"{PRUNE}/{name}": value for name, value in figures.items()})
+        metrics = _compare(before, learner, data.valid)
+        run.log_metrics({f"{PRUNE}/{name}": value for name, value in metrics.items()})
         uri = session.register(scores, checks_classes=False)  # those of the version that was named
     if uri is None:
         raise JobError(
@@ -70,7 +70,7 @@ def prune(subject: TrainedModel, settings: ExportSettings, job: JobContext) -> s
             "Export it with "
             f"--run {run.run_id} once the store answers."
         )
-    _tell(subject, uri, figures)
+    _tell(source_model, uri, metrics)
     return uri
 
 
@@ -79,9 +79,9 @@ def _compare(before: Learner, after: Learner, valid: Split) -> dict[str, float]:
     if isinstance(before, NetworkModel) and isinstance(after, NetworkModel):
         before.network.to(next(after.network.parameters()).device)
     labels, pixels = valid.labels.numpy(), valid.arrays()
-    figures = dict[str, float]()
+    metrics = dict[str, float]()
     for when, learner in (("before", before), ("after", after)):
-        figures |= {
+        metrics |= {
             f"accuracy_{when}": float((learner.predict_proba(pixels).argmax(1) == labels).mean()),
             f"parameters_{when}": learner.num_parameters(),
             f"mflops_{when}": (learner.summary().flops or 0) / 1e6,
@@ -89,7 +89,7 @@ def _compare(before: Learner, after: Learner, valid: Split) -> dict[str, float]:
                 tensor.numel() * tensor.element_size() for tensor in learner.tensors().values()
             ),
         }
-    return figures | _time(before, after, [pixels[place % len(pixels)] for place in range(TIMED)])
+    return metrics | _time(before, after, [pixels[place % len(pixels)] for place in range(TIMED)])
 
 
 def _time(before: Learner, after: Learner, images: list[np.ndarray]) -> dict[str, float]:
@@ -105,22 +105,22 @@ def _time(before: Learner, after: Learner, images: list[np.ndarray]) -> dict[str
     }
 
 
-def _tell(subject: TrainedModel, uri: str, figures: dict[str, float]) -> None:
-    told = {f"{PRUNE}.{name}": f"{value:.6g}" for name, value in figures.items()}
+def _tell(source_model: TrainedModel, uri: str, metrics: dict[str, float]) -> None:
+    told = {f"{PRUNE}.{name}": f"{value:.6g}" for name, value in metrics.items()}
     tag_version(
-        subject.tracking_uri,
-        find_version(subject.tracking_uri, uri),
-        told | {PRUNED_FROM: subject.title},
+        source_model.tracking_uri,
+        find_version(source_model.tracking_uri, uri),
+        told | {PRUNED_FROM: source_model.title},
     )
     log.info(
         "%s is %s pruned: valid accuracy %.4f -> %.4f, %.2f -> %.2f million parameters, %.0f -> "
         "%.0f images/s",
         uri,
-        subject.title,
-        figures["accuracy_before"],
-        figures["accuracy_after"],
-        figures["parameters_before"] / 1e6,
-        figures["parameters_after"] / 1e6,
-        figures["images_per_s_before"],
-        figures["images_per_s_after"],
+        source_model.title,
+        metrics["accuracy_before"],
+        metrics["accuracy_after"],
+        metrics["parameters_before"] / 1e6,
+        metrics["parameters_after"] / 1e6,
+        metrics["images_per_s_before"],
+        metrics["images_per_s_after"],
     )

@@ -23,7 +23,7 @@ AT_ONCE = 32  # images that are judged together
 
 
 def load_reference_data(
-    subject: TrainedModel, learner: Learner, data: Data, count: int
+    source_model: TrainedModel, learner: Learner, data: Data, count: int
 ) -> ReferenceData:
     """Images of the test split, as they lie in the cache and as they were.
 
@@ -36,7 +36,7 @@ def load_reference_data(
             "model by "
             "test images. Train with a --test-fraction above 0."
         )
-    places = draw_indices(len(data.test), count, subject.seed, "parity")
+    places = draw_indices(len(data.test), count, source_model.seed, "parity")
     items = [data.dataset.samples[data.test.rows[place]] for place in places]
     resized = squares(data.test, places, learner)
     depth = learner.preprocessing.depth

@@ -84,35 +84,35 @@ def check_promotion(
     """
     loads, size_mb, weights = _load(tracking_uri, version)
     checks = [loads, _check_exports(version, policy)]
-    figures = {} if size_mb is None else {"size_mb": size_mb}
+    metrics = {} if size_mb is None else {"size_mb": size_mb}
     if size_mb is not None and policy.max_size_mb is not None:
         checks.append(_check_limit("size", size_mb, policy.max_size_mb, "MB", version.uri))
-    judgements = _evaluations(tracking_uri, version, weights)
-    if not judgements:
+    evaluations = _evaluations(tracking_uri, version, weights)
+    if not evaluations:
         others = "" if weights is None else " with the weights that it has"
         text = (
             f"{version.uri} was not evaluated{others}: eyevsai evaluate --model-uri {version.uri}"
         )
-        return CheckResults((*checks, Check("evaluated", False, text)), figures, weights)
+        return CheckResults((*checks, Check("evaluated", False, text)), metrics, weights)
     of_held = _evaluations(tracking_uri, held, held.tags.get(WEIGHTS_SHA256)) if held else []
-    ours, theirs = _on_same_images(judgements, of_held)
+    ours, theirs = _on_same_images(evaluations, of_held)
     value = ours.metrics[f"test/{policy.metric}"]
-    figures |= {policy.metric: value, LATENCY: ours.metrics[f"test/{LATENCY}"]}
+    metrics |= {policy.metric: value, LATENCY: ours.metrics[f"test/{LATENCY}"]}
     checks.append(_check_floor(version, policy, value))
     if policy.max_latency_ms is not None:
         checks.append(
             _check_limit(
-                "latency", figures[LATENCY], policy.max_latency_ms, "ms for one image", version.uri
+                "latency", metrics[LATENCY], policy.max_latency_ms, "ms for one image", version.uri
             )
         )
     if held is not None and theirs is None:
         checks.append(_not_comparable(version, held, judged=bool(of_held)))
     elif held is not None and theirs is not None:
-        figures[f"{policy.metric}_before"] = theirs.metrics[f"test/{policy.metric}"]
+        metrics[f"{policy.metric}_before"] = theirs.metrics[f"test/{policy.metric}"]
         chance = partial(_p_value, tracking_uri, ours.run_id, theirs.run_id)
-        other = _Baseline(held.uri, value, figures[f"{policy.metric}_before"])
+        other = _Baseline(held.uri, value, metrics[f"{policy.metric}_before"])
         checks.append(_check_not_worse(policy, version.uri, other, chance))
-    return CheckResults(tuple(checks), figures, weights)
+    return CheckResults(tuple(checks), metrics, weights)
 
 
 def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str | None]:

@@ -128,14 +128,14 @@ def _interrupted_cleanup(client: Client) -> bool:
     return any(record.status != "RUNNING" for record in RunQueries(client, ()).cleanups())
 
 
-def _check_no_other_cleanup(survey: RunQueries, own: str) -> list[str]:
+def _check_no_other_cleanup(queries: RunQueries, own: str) -> list[str]:
     """The records of cleanups that were interrupted.
 
     Raises:
         UserError: one is at work. Each writes its record before it looks, so that of two one at
             least sees the other.
     """
-    others = [record for record in survey.cleanups() if record.run_id != own]
+    others = [record for record in queries.cleanups() if record.run_id != own]
     for record in others:
         if record.status == "RUNNING":
             raise UserError(

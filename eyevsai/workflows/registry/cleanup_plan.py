@@ -41,12 +41,12 @@ def make_plan(
     `only` names the registered models whose versions may go; all by default.
     """
     artifacts, state_dir = Artifacts(client), Path(settings.state_dir).expanduser()
-    survey, models = RunQueries(client, artifacts.experiment_ids), read_models(client)
+    queries, models = RunQueries(client, artifacts.experiment_ids), read_models(client)
     running, registered = (
-        survey.running(),
+        queries.running(),
         {version.run_id for model in models for version in model.versions},
     )
-    plan = DeletionPlan(tuple(find_unfinished(client, survey, registered)))
+    plan = DeletionPlan(tuple(find_unfinished(client, queries, registered)))
     begun = {run_id for item in plan.items for run_id in item.run_ids}
     if settings.includes("old_versions"):
         logs = read_logs(client)
@@ -56,22 +56,22 @@ def make_plan(
             for number, stage in rollback_targets(model, logs.get(model.name, [])).items()
         }
         plan += plan_versions(
-            models, running, survey.pruned(), settings.num_kept, targets=targets, only=only
+            models, running, queries.pruned(), settings.num_kept, targets=targets, only=only
         )
     if settings.includes("failed_runs"):
-        ended = [run for run in (*survey.failed(), *survey.killed()) if run.run_id not in begun]
+        ended = [run for run in (*queries.failed(), *queries.killed()) if run.run_id not in begun]
         here = {run.run_id for run in ended if RunDir(state_dir, run.run_id).checkpoints.is_dir()}
         plan += plan_ended(
             ended, running, registered, here, days=settings.days, now_ms=int(time.time() * 1000)
         )
     if settings.includes("tuning"):
-        plan += _plan_studies(client, survey, running, settings, begun)
+        plan += _plan_studies(client, queries, running, settings, begun)
     plan = _without_undeletable(plan, client, artifacts, state_dir)
-    plan = _measure(plan, artifacts, survey, models, state_dir)
+    plan = _measure(plan, artifacts, queries, models, state_dir)
     if settings.includes("cache"):
         plan += _plan_cache(Path(settings.cache_dir).expanduser())
     if settings.includes("orphans"):
-        plan += plan_orphans(client, artifacts, survey, models, state_dir)
+        plan += plan_orphans(client, artifacts, queries, models, state_dir)
     return plan
 
 
@@ -91,13 +91,13 @@ def _without_undeletable(
 
 def _plan_studies(
     client: Client,
-    survey: RunQueries,
+    queries: RunQueries,
     running: list[KnownRun],
     settings: CleanupSettings,
     begun: set[str],
 ) -> DeletionPlan:
-    studies = [study for study in survey.studies() if study.run_id not in begun]
-    trials = survey.trials(study.run_id for study in studies)
+    studies = [study for study in queries.studies() if study.run_id not in begun]
+    trials = queries.trials(study.run_id for study in studies)
     plan = plan_studies(studies, trials, running, settings.days, int(time.time() * 1000))
     going = {item.run_ids[-1] for item in plan.items}
     staying = {study.tags.get("study") for study in studies if study.run_id not in going}
@@ -126,7 +126,7 @@ def _plan_cache(root: Path) -> DeletionPlan:
 def _measure(
     plan: DeletionPlan,
     artifacts: Artifacts,
-    survey: RunQueries,
+    queries: RunQueries,
     models: Sequence[RegisteredModel],
     state_dir: Path,
 ) -> DeletionPlan:
@@ -136,7 +136,7 @@ def _measure(
     versions = {(each.name, each.number): each for model in models for each in model.versions}
     unregistered = [run_id for item in plan.items if not item.versions for run_id in item.run_ids]
     logged: dict[str, set[str]] = {}
-    for model in survey.logged_models(unregistered):
+    for model in queries.logged_models(unregistered):
         logged.setdefault(str(model.source_run_id), set()).add(model.model_id)
 
     def measure(item: DeletionItem) -> int:

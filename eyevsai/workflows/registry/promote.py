@@ -60,19 +60,19 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
             )
         about = {"stage": stage, "after": number, "reason": settings.reason}
         with change.recording("promote", f"{change.name} {number} to {stage}", about) as record:
-            verdict = _check(change, stage, number, policy)
+            results = _check(change, stage, number, policy)
             classes = compare_with_stage(change, stage, number)
-            verdict = replace(
-                verdict, checks=(*verdict.checks, classes.check(consented=settings.class_change))
+            results = replace(
+                results, checks=(*results.checks, classes.check(consented=settings.class_change))
             )
             # REFUSED, which FAILED does not say: Ctrl-C ends a record so, too
-            record.tags({REFUSED: bool(verdict.failed_checks), WEIGHTS_SHA256: verdict.weights})
-            record.json(CHECKS_FILE, verdict.to_json())
-            record.metrics(verdict.metrics)
-            _check_allowed(verdict, settings, version.uri)
-            record.tags({"forced": bool(verdict.failed_checks), **classes.difference.tags()})
+            record.tags({REFUSED: bool(results.failed_checks), WEIGHTS_SHA256: results.weights})
+            record.json(CHECKS_FILE, results.to_json())
+            record.metrics(results.metrics)
+            _check_allowed(results, settings, version.uri)
+            record.tags({"forced": bool(results.failed_checks), **classes.difference.tags()})
             before = change.assign_stage(record, stage, number, settings.reason, classes.classes)
-        return Promoted(change.name, stage, before, number, verdict.checks, record.run_id)
+        return Promoted(change.name, stage, before, number, results.checks, record.run_id)
 
 
 def rollback(name: str, reason: str | None, state_dir: Path) -> Promoted:
@@ -99,11 +99,11 @@ def rollback(name: str, reason: str | None, state_dir: Path) -> Promoted:
             )
         about = {"stage": stage, "after": target, "reason": reason}
         with change.recording("rollback", f"{name} back to {target}", about) as record:
-            verdict = check_promotion(change.tracking_uri, change.version(target), None, Policy())
-            record.tags({WEIGHTS_SHA256: verdict.weights})
-            record.json(CHECKS_FILE, verdict.to_json())
-            record.metrics(verdict.metrics)
-            loads = verdict.checks[0]
+            results = check_promotion(change.tracking_uri, change.version(target), None, Policy())
+            record.tags({WEIGHTS_SHA256: results.weights})
+            record.json(CHECKS_FILE, results.to_json())
+            record.metrics(results.metrics)
+            loads = results.checks[0]
             if not loads.ok:
                 raise UserError(f"{loads.text} Promote another one: eyevsai registry status {name}")
             classes = compare_with_stage(change, stage, target)
@@ -116,7 +116,7 @@ def rollback(name: str, reason: str | None, state_dir: Path) -> Promoted:
                 )
                 record.tags(classes.difference.tags())
             before = change.assign_stage(record, stage, target, reason, classes.classes)
-        return Promoted(name, stage, before, target, verdict.checks[:1], record.run_id)
+        return Promoted(name, stage, before, target, results.checks[:1], record.run_id)
 
 
 def reconcile(name: str, state_dir: Path) -> list[str]:
@@ -146,9 +146,9 @@ def _check(change: RegistryTransaction, stage: str, number: int, policy: Policy)
     before = change.current_version(stage)
     while True:
         other = None if before is None or before == number else change.version(before)
-        verdict = check_promotion(change.tracking_uri, change.version(number), other, policy)
+        results = check_promotion(change.tracking_uri, change.version(number), other, policy)
         if (now := change.current_version(stage)) == before:
-            return verdict
+            return results
         before = now
 
 
@@ -165,11 +165,11 @@ def _archive(change: RegistryTransaction, number: int, reason: str | None) -> Pr
     return Promoted(change.name, ARCHIVED, number, None, (), record.run_id)
 
 
-def _check_allowed(verdict: CheckResults, settings: PromoteSettings, uri: str) -> None:
+def _check_allowed(results: CheckResults, settings: PromoteSettings, uri: str) -> None:
     """Raises JobError for what the policy is against, unless it is forced, and for other classes
     in any case.
     """
-    failed = [check for check in verdict.checks if not check.ok]
+    failed = [check for check in results.checks if not check.ok]
     forced = [check for check in failed if settings.force and check.name != CHECK]
     for check in forced:
         log.warning("Forced: %s", check.text)

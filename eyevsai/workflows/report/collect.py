@@ -57,13 +57,13 @@ def read_model_versions(tracking_uri: str) -> list[ModelVersion]:
 
 
 def report_models(
-    tracking_uri: str, candidates: Iterable[ModelVersion], everything: Iterable[ModelVersion]
+    tracking_uri: str, versions: Iterable[ModelVersion], everything: Iterable[ModelVersion]
 ) -> list[ReadinessReport]:
     """The version that stands for each model of `candidates`, which are all versions of some
     models, beside what the newest one of its dataset knows, whichever model of `everything` that is
     of.
     """
-    client, chosen = open_registry(tracking_uri), select_versions(candidates)
+    client, chosen = open_registry(tracking_uri), select_versions(versions)
     classes = Classes(tracking_uri)
     newest: dict[str, tuple[str, ...]] = {version.dataset: () for version, _ in chosen.values()}
     for each in sorted(

@@ -74,21 +74,21 @@ def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None =
     output = Path(settings.output).expanduser()
     with raising_store_errors(tracking_uri, "Reading the registry"):
         everything = read_model_versions(tracking_uri)
-        candidates = _select(everything, settings)
-        models = report_models(tracking_uri, candidates, everything)
+        versions = _select(everything, settings)
+        models = report_models(tracking_uri, versions, everything)
     now = datetime.now().astimezone()
     with atomic_output_files(output, now) as (building, date):
-        contents = _draw(candidates, models, tracking_uri, now.isoformat(timespec="seconds"))
+        contents = _draw(versions, models, tracking_uri, now.isoformat(timespec="seconds"))
         files = _write(building, contents, date)
         if run is not None:
             run.log_artifacts(REPORTS, building)
         _move(files, output)
     ready = sum(model.is_ready for model in models)
     there = {name: output / path.name for name, path in files.items()}
-    return Report(there, len(models), len(candidates), ready, run.run_id if run else None)
+    return Report(there, len(models), len(versions), ready, run.run_id if run else None)
 
 
-def _select(candidates: list[ModelVersion], settings: ReportSettings) -> list[ModelVersion]:
+def _select(versions: list[ModelVersion], settings: ReportSettings) -> list[ModelVersion]:
     """The versions of the models and datasets that were named.
 
     Raises:
@@ -96,12 +96,12 @@ def _select(candidates: list[ModelVersion], settings: ReportSettings) -> list[Mo
     """
     chosen = None if settings.models is None else select_models(settings.models)
     datasets = None
-    if settings.datasets is not None and candidates:
-        known = sorted({each.dataset for each in candidates})
+    if settings.datasets is not None and versions:
+        known = sorted({each.dataset for each in versions})
         datasets = choose_listed("dataset with a trained model", settings.datasets, known)
     found = [
         each
-        for each in candidates
+        for each in versions
         if (chosen is None or (each.family, each.variation) in chosen)
         and (datasets is None or each.dataset in datasets)
     ]
@@ -111,14 +111,14 @@ def _select(candidates: list[ModelVersion], settings: ReportSettings) -> list[Mo
     flags += f" --dataset {datasets[0]}" if datasets else ""
     what = (
         "No model is registered in this store yet"
-        if not candidates
+        if not versions
         else "No model that was asked for is registered"
     )
     raise UserError(f"{what}, so there is nothing to report. Train one first: eyevsai train{flags}")
 
 
 def _draw(
-    candidates: list[ModelVersion], models: list[ReadinessReport], tracking_uri: str, generated: str
+    versions: list[ModelVersion], models: list[ReadinessReport], tracking_uri: str, generated: str
 ) -> dict[str, bytes]:
     """What each file of a report holds, by its name without a date; the one that a backend reads is
     the last.
@@ -129,19 +129,19 @@ def _draw(
     from eyevsai.reports.summary_page import render_summary_page
     from eyevsai.reports.summary_plots import plot_summary
 
-    summary = summarize(candidates, models, generated)
-    pictures = {
+    summary = summarize(versions, models, generated)
+    plots = {
         name: draw_png(figure)
         for name, figure in plot_summary([each.version for each in models]).items()
     }
     address = tracking_uri.rstrip("/") if tracking_uri.startswith("http") else UI
     texts = {
-        f"{CSV}.csv": write_csv(list_versions(candidates, models)),
+        f"{CSV}.csv": write_csv(list_versions(versions, models)),
         f"{SUMMARY}.json": _to_json(summary),
-        f"{PAGE}.html": render_summary_page(models, summary, pictures, address),
+        f"{PAGE}.html": render_summary_page(models, summary, plots, address),
         f"{GAME}.json": _to_json(build_game_report(models, generated)),
     }
-    contents = {f"{name}.png": content for name, content in pictures.items()}
+    contents = {f"{name}.png": content for name, content in plots.items()}
     return contents | {name: text.encode() for name, text in texts.items()}
 
 

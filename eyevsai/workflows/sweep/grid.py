@@ -91,19 +91,19 @@ def compose_jobs(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[S
             raise UserError(
                 f"--{name.replace('_', '-')} is a setting of none of the chosen models: {chosen}."
             )
-    cells = []
+    jobs = []
     for dataset in datasets:
         for model, variation in models:
             kept = {name: value for name, value in given.items() if name in own[model, variation]}
             kept |= {"model": model, "variation": variation, "dataset": dataset}
             called = ModelName(given.get("dataset_name") or dataset, model, variation)
-            cells.append(SweepJob(called, kept, compose_train(kept)))
-    _check_distinct_names(cells)
-    return cells
+            jobs.append(SweepJob(called, kept, compose_train(kept)))
+    _check_distinct_names(jobs)
+    return jobs
 
 
 def fingerprint_jobs(
-    cells: Iterable[SweepJob], trials: int, tracking_uri: str
+    jobs: Iterable[SweepJob], trials: int, tracking_uri: str
 ) -> dict[ModelName, JobFingerprint]:
     """What the result of each cell is a function of; `trials` of a study come first, or none.
 
@@ -112,32 +112,32 @@ def fingerprint_jobs(
             registered models,
             or there is no such study.
     """
-    code, read, recipes = (
+    code, read, fingerprints = (
         hash_code(),
         dict[str, tuple[str, tuple[str, ...]]](),
         dict[ModelName, JobFingerprint](),
     )
-    for cell in cells:
-        dataset, config, study = cell.name.dataset, cell.config, None
+    for job in jobs:
+        dataset, config, study = job.name.dataset, job.config, None
         if dataset not in read:
             log.info("Reading %s", dataset)
             found = load_dataset(config.data)
             read[dataset] = found.fingerprint, tuple(found.classes)
         fingerprint, classes = read[dataset]
-        check_classes(tracking_uri, cell.name, classes, consented=config.data.class_change)
+        check_classes(tracking_uri, job.name, classes, consented=config.data.class_change)
         if not trials:
-            config, study = use_tuned(config, cell.name, tracking_uri, classes)
+            config, study = use_tuned(config, job.name, tracking_uri, classes)
         flat = {name: value for name, value in config.flat().items() if name not in NO_EFFECT}
         about = {**flat, "trials": trials, "fingerprint": fingerprint, "code": code}
         checksum = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        recipes[cell.name] = JobFingerprint(checksum, study or NEVER_TUNED)
-    return recipes
+        fingerprints[job.name] = JobFingerprint(checksum, study or NEVER_TUNED)
+    return fingerprints
 
 
-def find_cached(tracking_uri: str, recipe: str, state_dir: Path) -> CachedResult:
+def find_cached(tracking_uri: str, fingerprint_: str, state_dir: Path) -> CachedResult:
     """What the store and this machine have of a recipe."""
     interrupted = None
-    for run in find_tagged(tracking_uri, {JOB_FINGERPRINT: recipe, JOB: "train"}):
+    for run in find_tagged(tracking_uri, {JOB_FINGERPRINT: fingerprint_, JOB: "train"}):
         folder = RunDir(state_dir, run.run_id)
         if run.status == "FINISHED" and VERSION in run.tags:
             try:
@@ -156,13 +156,13 @@ def _find_datasets(wanted: str | None, given: Mapping[str, Any]) -> list[str]:
     return [name for name in known if name != EMBEDDED and name not in UNIONS] or [EMBEDDED]
 
 
-def _check_distinct_names(cells: Iterable[SweepJob]) -> None:
+def _check_distinct_names(jobs: Iterable[SweepJob]) -> None:
     by_name: dict[str, ModelName] = {}
-    for cell in cells:
-        other = by_name.setdefault(cell.name.registered, cell.name)
-        if other != cell.name:
+    for job in jobs:
+        other = by_name.setdefault(job.name.registered, job.name)
+        if other != job.name:
             raise UserError(
-                f"The models of the datasets {other.dataset!r} and {cell.name.dataset!r} would "
+                f"The models of the datasets {other.dataset!r} and {job.name.dataset!r} would "
                 "have one "
-                f"name, {cell.name.registered}. Rename one of the two folders."
+                f"name, {job.name.registered}. Rename one of the two folders."
             )

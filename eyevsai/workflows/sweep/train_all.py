@@ -88,13 +88,13 @@ def compose_train_all(given: Mapping[str, Any]) -> TrainAllConfig:
         for setting in list_settings(part)
     }
     rest = {name: value for name, value in given.items() if name not in own}
-    matrix = compose(TrainAllSettings, given)
-    if matrix.export is not None:
-        parse_formats(matrix.export)
-    if matrix.run_tuning and "tuned" in given:
+    settings = compose(TrainAllSettings, given)
+    if settings.export is not None:
+        parse_formats(settings.export)
+    if settings.run_tuning and "tuned" in given:
         raise UserError("--run-tuning takes what it finds: leave --tuned out, or --run-tuning.")
     return TrainAllConfig(
-        matrix, compose(ExecutorSettings, given), rest, compose_jobs(matrix, rest)
+        settings, compose(ExecutorSettings, given), rest, compose_jobs(settings, rest)
     )
 
 
@@ -109,9 +109,9 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:
     """
     began = time.monotonic()
     with job_context(config.state_dir, run_id) as job:
-        engine = make_executor(config.executor, config.sweep.parallel_jobs)
+        executor = make_executor(config.executor, config.sweep.parallel_jobs)
         tracking_uri = job.tracking_uri
-        recipes = fingerprint_jobs(config.jobs, config.trials, tracking_uri)
+        fingerprints = fingerprint_jobs(config.jobs, config.trials, tracking_uri)
         count = len(config.jobs)
         title, tags = (
             f"train {count} models" if count > 1 else "train 1 model",
@@ -119,45 +119,45 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:
         )
         with job.start_run(title, tags) as run:
             run.log_params({**config.given, **vars(config.sweep), **vars(config.executor)})
-            tasks, before = _find_work(config, tracking_uri, recipes, run.run_id)
-            with Dashboard(run, tracking_uri, before) as board:
+            tasks, cached = _find_work(config, tracking_uri, fingerprints, run.run_id)
+            with Dashboard(run, tracking_uri, cached) as dashboard:
                 try:
-                    jobs = engine.run(tasks, run.folder.path / JOBS, board.update, job.stop)
+                    jobs = executor.run(tasks, run.folder.path / JOBS, dashboard.update, job.stop)
                 finally:
                     _keep_logs(run)
             if config.sweep.auto_cleanup:
                 _clean_up(config)
-            reports = _report(config, tracking_uri, run, done=[*before, *_done(jobs)])
+            reports = _report(config, tracking_uri, run, done=[*cached, *_done(jobs)])
             _raise_failures(jobs, len(config.jobs))
-            return SweepResult(run.run_id, jobs, before, reports, time.monotonic() - began)
+            return SweepResult(run.run_id, jobs, cached, reports, time.monotonic() - began)
 
 
 def _find_work(
     config: TrainAllConfig,
     tracking_uri: str,
-    recipes: Mapping[ModelName, JobFingerprint],
+    fingerprints: Mapping[ModelName, JobFingerprint],
     parent: str,
 ) -> tuple[list[Task], dict[str, str]]:
     """What is left to do, and the versions of models with which nothing is left to do."""
     tasks, done = [], {}
     for cell in config.jobs:
-        recipe = recipes[cell.name]
-        before = (
+        fingerprint = fingerprints[cell.name]
+        cached = (
             CachedResult()
             if config.sweep.force
-            else find_cached(tracking_uri, recipe.digest, config.state_dir)
+            else find_cached(tracking_uri, fingerprint.digest, config.state_dir)
         )
-        left = _describe_remaining(config.sweep, before)
-        if before.version and not any(left.values()):
-            done[cell.name.registered] = before.version.uri
+        left = _describe_remaining(config.sweep, cached)
+        if cached.version and not any(left.values()):
+            done[cell.name.registered] = cached.version.uri
             continue
-        settings = {**cell.given, "tuned": recipe.tuned}
+        settings = {**cell.given, "tuned": fingerprint.tuned}
         given = {
             "train": settings,
             "parent": parent,
-            "fingerprint": recipe.digest,
+            "fingerprint": fingerprint.digest,
             "trials": config.trials,
-            "study": f"{cell.name.registered}-{recipe.digest[:8]}",
+            "study": f"{cell.name.registered}-{fingerprint.digest[:8]}",
             "force": config.sweep.force,
             **left,
         }
@@ -174,14 +174,14 @@ def _find_work(
     return tasks, done
 
 
-def _describe_remaining(matrix: TrainAllSettings, before: CachedResult) -> dict[str, Any]:
+def _describe_remaining(settings: TrainAllSettings, cached: CachedResult) -> dict[str, Any]:
     """Whether a model is still to be evaluated, and the formats that it is still to be exported
     in.
     """
-    tags = before.version.tags if before.version else {}
-    formats = [] if matrix.export is None else parse_formats(matrix.export)
+    tags = cached.version.tags if cached.version else {}
+    formats = [] if settings.export is None else parse_formats(settings.export)
     missing = [name for name in formats if name not in exports_of(tags)]
-    return {"evaluate": matrix.evaluate and TESTED not in tags, "formats": ",".join(missing)}
+    return {"evaluate": settings.evaluate and TESTED not in tags, "formats": ",".join(missing)}
 
 
 def _keep_logs(run: Run) -> None:

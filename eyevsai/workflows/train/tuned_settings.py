@@ -9,6 +9,7 @@ from typing import Any
 
 from eyevsai.config import AUTO_TUNED, NEVER_TUNED, TrainConfig
 from eyevsai.core.errors import UserError
+from eyevsai.core.legacy_names import SETTING_NAMES, rename_settings
 from eyevsai.core.names import ModelName
 from eyevsai.core.settings import Settings, list_settings
 from eyevsai.registry.classes import hash_classes
@@ -68,12 +69,12 @@ def use_tuned(
         return _use_newest_study(config, about, tracking_uri)
     found = _find_named(wanted, about, tracking_uri)
     settings = apply_best(config, found.best)
-    if objections := find_objections(found.best, config.model.settings, settings):
+    if failed_checks := find_objections(found.best, config.model.settings, settings):
         log.warning(
             "Study %s is used because --tuned names it; --tuned %s would not use it: %s.",
             found.study,
             AUTO_TUNED,
-            "; ".join(objections),
+            "; ".join(failed_checks),
         )
     return _use(config, found, settings)
 
@@ -100,18 +101,19 @@ def spell_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
 def apply_best(config: TrainConfig, best: Mapping[str, Any]) -> Settings:
     """Return a model's settings with those of a study's best trial in place of defaults.
 
-    OptionTable stay. So do epochs that the study did not search: they were given to `tune` to
-    make trials short.
+    Settings that were given stay. So do epochs that the study did not search: they were given to
+    `tune` to make trials short.
 
     Raises:
         UserError: the study's settings and the flags do not go together.
     """
     known = {setting.name: setting.search for setting in list_settings(type(config.model.settings))}
     by_default = [name for name, search in known.items() if search]
-    searched = best.get("searched", by_default)  # earlier versions did not write it
+    names = best.get("searched", by_default)  # earlier versions did not write it
+    searched = [SETTING_NAMES.get(name, name) for name in names]
     values = {
         name: value
-        for name, value in best["settings"].items()
+        for name, value in rename_settings(best["settings"]).items()
         if name in known and name not in config.given and (name in searched or name not in LENGTHS)
     }
     return replace(config.model.settings, **values)
@@ -171,19 +173,19 @@ def _use_newest_study(
             run.tags.get("study", run.run_id),
             read_json(tracking_uri, run.run_id, BEST) or {},
         )
-        settings, objections = _find_study_objections(config, found.best)
-        if settings is not None and not objections:
+        settings, failed_checks = _find_study_objections(config, found.best)
+        if settings is not None and not failed_checks:
             used = found, settings
             break
-        refused = refused or _reject_study(found, objections, could_be_used=settings is not None)
+        refused = refused or _reject_study(found, failed_checks, could_be_used=settings is not None)
     if refused:
         log.info("%s", refused)
     return _use(config, *used) if used else (config, None)
 
 
-def _reject_study(found: _FoundStudy, objections: Sequence[str], *, could_be_used: bool) -> str:
+def _reject_study(found: _FoundStudy, failed_checks: Sequence[str], *, could_be_used: bool) -> str:
     fix = f" Use it all the same with --tuned {found.study}." if could_be_used else ""
-    return f"Study {found.study} is not used: {'; '.join(objections)}.{fix}"
+    return f"Study {found.study} is not used: {'; '.join(failed_checks)}.{fix}"
 
 
 def _find_study_objections(

@@ -37,7 +37,7 @@ class TuneConfig:
     trials: TrainConfig
     given: Mapping[str, Any]
     tuning: TuneSettings
-    engine: ExecutorSettings
+    executor: ExecutorSettings
 
     @property
     def state_dir(self) -> Path:

@@ -176,7 +176,7 @@ def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: ShutdownHa
     """Runs trials in processes until the study is done; ends them when this one is asked to end."""
     jobs, threads = (
         config.tuning.parallel_jobs,
-        count_cpus(config.engine, config.tuning.parallel_jobs),
+        count_cpus(config.executor, config.tuning.parallel_jobs),
     )
     task = {
         "given": {**config.given, **_plain(config.tuning)},
@@ -189,12 +189,12 @@ def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: ShutdownHa
             WORK,
             {**task, "worker": number},
             threads,
-            config.engine.gpus_per_job,
+            config.executor.gpus_per_job,
         )
         for number in range(jobs)
     ]
-    engine = make_executor(config.engine, jobs, quiet=False)
-    ended = engine.run(
+    executor = make_executor(config.executor, jobs, quiet=False)
+    ended = executor.run(
         tasks, run.folder.path / "workers", lambda _: report.refresh_now_and_then(), stop
     )
     if all(status.state is State.FAILED for status in ended.values()):
