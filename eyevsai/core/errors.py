@@ -24,7 +24,7 @@ class TerminationRequested(BaseException):
     exit_code = 143
 
 
-class TrialPruned(Exception):
+class TrialPruned(Exception):  # noqa: N818  # as Optuna calls it
     """A trial that was given up because others do better; neither a mistake nor a failure."""
 
 

@@ -27,7 +27,7 @@ NOT_COMPARED = ("system/", "images_per_s")
 EPOCHS, STEPS = 4, 6  # of 42 images in batches of 8
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818  # ends a process, is no failure
     """Stands for SIGKILL in this process: nothing of the run goes on after it."""
 
 
