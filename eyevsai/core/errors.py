@@ -1,6 +1,7 @@
 """Errors that are written for people: what was wrong, where, and what to do."""
 
 import errno
+from typing import TypeVar
 
 # what no code can mend
 UNUSABLE_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -38,12 +39,16 @@ def explain_path_error(error: Exception) -> UserError | None:
     )
 
 
-def write_error(path: object, error: OSError, fix: str) -> UserError:
+E = TypeVar("E", bound=UserError)
+
+
+def write_error(path: object, error: OSError, fix: str, cls: type[E] = UserError) -> E:  # type: ignore[assignment]
     """Return the error for a file or folder that cannot be written.
 
     Args:
         path: what cannot be written.
         error: the reason, of the operating system.
-        fix: a sentence that says what to do.
+        fix: a sentence that says what to do, or what became of the rest.
+        cls: the class of the error.
     """
-    return UserError(f"Cannot write {path}: {error.strerror or error}. {fix}")
+    return cls(f"Cannot write {path}: {error.strerror or error}. {fix}".rstrip())

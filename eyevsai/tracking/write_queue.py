@@ -21,7 +21,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from eyevsai.core.atomic_dir import write_atomically
-from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.errors import JobError, UserError, write_error
 from eyevsai.core.retry import BACKOFF_S, is_write_conflict
 from eyevsai.store.run_dir import REJECTED
 from eyevsai.store.uris import mask_password
@@ -98,7 +98,7 @@ class WriteQueue:
                 self._end += len(line)
                 self._changed.notify_all()
         except OSError as error:
-            raise JobError(f"Cannot write {self.path}: {error.strerror or error}.") from error
+            raise write_error(self.path, error, "", JobError) from error
 
     def accept_after_rejection(self) -> None:
         """Take operations from here on although the store rejected an earlier one: those that end

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.core.atomic_dir import atomic_output_dir
-from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.errors import JobError, UserError, write_error
 from eyevsai.core.version import VERSION
 from eyevsai.evaluation.metric_names import SCORES
 from eyevsai.formats.settings import ExportSettings
@@ -104,9 +104,7 @@ def _finish(building: Path, target: Path, models: list[dict[str, Any]]) -> None:
         building.chmod(0o755)
         building.rename(target)
     except OSError as error:
-        raise JobError(
-            f"Cannot write {target}: {error.strerror or error}. The exports are with their runs."
-        ) from error
+        raise write_error(target, error, "The exports are with their runs.", JobError) from error
 
 
 def _describe(run: RunInfo, plan: ExportPlan, exported: list[Exported]) -> dict[str, Any]:

@@ -163,9 +163,7 @@ class ExportPlan:
         try:
             return export_one(name, self.source, self.reference, folder, self.source_model.title)
         except OSError as error:
-            raise JobError(
-                f"Cannot write {folder}: {error.strerror or error}. Nothing was kept."
-            ) from error
+            raise write_error(folder, error, "Nothing was kept.", JobError) from error
         except MemoryError:
             raise
         except (

@@ -154,9 +154,7 @@ def _write(folder: Path, contents: Mapping[str, bytes], date: str) -> dict[str, 
             files[kind] = folder / f"{kind}_{date}.{suffix}"
             files[kind].write_bytes(content)
     except OSError as error:
-        raise JobError(
-            f"Cannot write to {folder.parent}: {error.strerror or error}. Nothing was kept."
-        ) from error
+        raise write_error(folder.parent, error, "Nothing was kept.", JobError) from error
     return files
 
 
