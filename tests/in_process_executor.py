@@ -35,7 +35,7 @@ class _Done(TaskHandle):
         state = State.DONE if done else State.FAILED
         self.ended = Status(state, 0.1, result.get("value"), result.get("reason", ""))
 
-    def look(self) -> Status:
+    def poll(self) -> Status:
         return self.ended
 
     def terminate(self) -> None:

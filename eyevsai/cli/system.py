@@ -99,7 +99,9 @@ def doctor(
                 f"{changed.deleted_runs} deleted runs keep the earlier ones: restore them and "
                 "upgrade again to change that"
             )
-    results = run_checks(Path(config.compose_data(given).data_dir).expanduser(), create_store=init)
+    results = run_checks(
+        Path(config.compose_data(given).data_dir).expanduser(), state_dir, create_store=init
+    )
     if as_json:
         print(json.dumps([vars(finding) for finding in results], indent=2))
     else:

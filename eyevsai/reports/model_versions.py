@@ -14,7 +14,11 @@ from eyevsai.models.base import Variation
 from eyevsai.models.factory import FAMILIES, get_family
 
 SPLITS = {TEST_ACCURACY: "test", VALID_ACCURACY: "valid"}
-EXPORT_METRICS = ("test/", "best/", "calibration/")  # how the metrics begin that a report shows
+REPORTED_METRICS = (
+    "test/",
+    "valid/best_",
+    "calibration/",
+)  # how the metrics begin that a report shows
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {
         name: value
         for name, value in metrics.items()
-        if name.startswith(EXPORT_METRICS) and math.isfinite(value)
+        if name.startswith(REPORTED_METRICS) and math.isfinite(value)
     }
 
 

@@ -18,7 +18,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.legacy_names import SETTING_NAMES, rename_settings
 from eyevsai.store import tags
 from eyevsai.store.paging import iter_pages, list_experiments
-from eyevsai.store.run_dir import list_run_dirs
+from eyevsai.store.run_dir import RUNS, list_run_dirs
 from eyevsai.store.uris import mask_password
 
 if TYPE_CHECKING:
@@ -95,15 +95,29 @@ def upgrade_store(client: MlflowClient, progress: Callable[[int, int], None]) ->
             partial(client.set_experiment_tag, experiment.experiment_id),
             lambda _: None,  # MLflow deletes no tag of an experiment
         )
+    # `check_schema` asks for the tag of schema 1, so the runs that have it come last
+    done.versions = _upgrade_versions(client)
     ids = [each.experiment_id for each in experiments]
-    runs = list(_find_runs(client, ids, deleted=False))
+    runs = sorted(_find_runs(client, ids, deleted=False), key=lambda run: SCHEMA_1 in run.data.tags)
     for number, run in enumerate(runs):
         _upgrade_run(client, run)
         done.runs += 1
         progress(number + 1, len(runs))
-    done.versions = _upgrade_versions(client)
     done.deleted_runs = sum(1 for _ in _find_runs(client, ids, deleted=True))
     return done
+
+
+def check_run_dirs(state_dir: Path) -> None:
+    """Raise UserError if this machine has run directories of an earlier schema.
+
+    The store may have been upgraded from another machine.
+    """
+    for name in RUN_FILES:
+        if found := next((state_dir / RUNS).glob(f"*/{name}"), None):
+            raise UserError(
+                f"{found.parent} was written by eyevsai before its first release. Upgrade the run "
+                "directories of this machine with: eyevsai doctor --upgrade"
+            )
 
 
 def upgrade_run_dirs(state_dir: Path) -> int:
@@ -114,7 +128,6 @@ def upgrade_run_dirs(state_dir: Path) -> int:
         if not old:
             continue
         with run_dir.lock():
-            # the queue before its offset: a queue without one is applied from its start
             if "spool.jsonl" in old:
                 _upgrade_queue(run_dir.path)
             for name in old:
@@ -220,8 +233,10 @@ def _upgrade_queue(folder: Path) -> None:
     pending = content[applied : content.rfind(b"\n") + 1].splitlines()
     lines = [json.dumps(_rename_operation(*json.loads(line))) + "\n" for line in pending]
     write_atomically(folder / RUN_FILES["spool.jsonl"], "".join(lines), durable=True)
-    (folder / "spool.jsonl").unlink()
+    # a queue without an offset is applied again, which changes nothing; one with a wrong offset
+    # loses operations
     (folder / "spool.done").unlink(missing_ok=True)
+    (folder / "spool.jsonl").unlink()
 
 
 def _rename_operation(kind: str, arguments: dict[str, Any]) -> list[Any]:

@@ -60,7 +60,7 @@ def reap_stale_runs(tracking_uri: str, state_dir: Path) -> list[str]:
                 continue
         if client.get_run(run_id).info.status != "RUNNING":
             continue
-        client.set_tag(run_id, TERMINATION_REASON, "sweep: its process died without a word")
+        client.set_tag(run_id, TERMINATION_REASON, "stale: its process ended unexpectedly")
         client.set_terminated(run_id, "FAILED")
         reaped.append(run_id)
         hint = f" Go on with --resume {run_id}." if folder.checkpoints.is_dir() else ""

@@ -48,15 +48,15 @@ class LRSchedule:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on."""
         return {
-            "drops_": self._drops,
-            "best_loss_": self._best_loss,
-            "waited_": self._epochs_without_improvement,
+            "drops": self._drops,
+            "best_loss": self._best_loss,
+            "epochs_without_improvement": self._epochs_without_improvement,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self._drops, self._best_loss, self._epochs_without_improvement = (
-            state["drops_"],
-            state["best_loss_"],
-            state["waited_"],
+            state["drops"],
+            state["best_loss"],
+            state["epochs_without_improvement"],
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from eyevsai.core.settings import Settings
 from eyevsai.registry.versions import check_not_reserved
 from eyevsai.store.backend import open_store, raising_on_denial
+from eyevsai.store.schema import check_run_dirs
 from eyevsai.store.tags import PRUNED_FROM
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.run_lifecycle import start_run
@@ -33,6 +34,7 @@ def open_store_and_reap(state_dir: Path) -> str:
     URI.
     """
     tracking_uri = open_store()
+    check_run_dirs(state_dir)
     with raising_on_denial(tracking_uri):
         reap_stale_runs(tracking_uri, state_dir)
     return tracking_uri

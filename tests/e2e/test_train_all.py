@@ -147,7 +147,7 @@ class Hanging(TaskHandle):
 
     asked = False
 
-    def look(self) -> Status:
+    def poll(self) -> Status:
         return (
             Status(State.FAILED, reason="asked to end")
             if self.asked

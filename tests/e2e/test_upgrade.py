@@ -113,20 +113,47 @@ def test_upgraded_store_goes_on_working(old_store: Path, eyevsai: Eyevsai) -> No
     eyevsai("cleanup", "--keep", "1", "--dry-run")
 
 
-def test_interrupted_upgrade_is_completed_by_the_next(
-    old_store: Path, eyevsai: Eyevsai, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["delete_tag", "delete_model_version_tag"])
+def test_interrupted_upgrade_is_refused_and_completed_by_the_next(
+    old_store: Path, eyevsai: Eyevsai, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    original, calls = MlflowClient.delete_tag, []
+    original, calls = getattr(MlflowClient, name), []
 
-    def delete_tag(client: MlflowClient, run_id: str, key: str) -> None:
-        calls.append(key)
-        if len(calls) == 50:
+    def count(*arguments: object) -> None:
+        calls.append(arguments)
+        original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, name, count)
+        eyevsai("doctor", "--upgrade")
+    before = len(calls)
+    with tarfile.open(ARCHIVE) as archive:
+        shutil.rmtree(old_store / "state")
+        archive.extractall(old_store, filter="data")
+    eyevsai("doctor", "--relocate", code=1)
+
+    def interrupt(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 2 * before:  # the last of all
             raise KeyboardInterrupt
-        original(client, run_id, key)
+        original(*arguments)
 
-    monkeypatch.setattr(MlflowClient, "delete_tag", delete_tag)
-    eyevsai("doctor", "--upgrade", code=130)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, name, interrupt)
+        eyevsai("doctor", "--upgrade", code=130)
     assert "--upgrade" in eyevsai("registry", "status", code=2).stderr
     eyevsai("doctor", "--upgrade")
     for run in runs_of(MlflowClient()):
         assert not run.data.tags.keys() & {SCHEMA_1, *TAG_NAMES}
+
+
+def test_run_directories_of_a_machine_that_did_not_upgrade_are_noticed(
+    old_store: Path, eyevsai: Eyevsai
+) -> None:
+    shutil.copytree(old_store / "state", old_store / "other")
+    eyevsai("doctor", "--upgrade")
+    other = ("--state-dir", str(old_store / "other"))
+    assert "doctor --upgrade" in eyevsai("sync", *other, code=2).stderr
+    assert "FAIL  store" in eyevsai("doctor", *other, code=1).stdout
+    assert eyevsai("doctor", "--upgrade", *other).stdout.startswith("0 runs, 0 versions and 3 run")
+    eyevsai("sync", *other)

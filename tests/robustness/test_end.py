@@ -74,7 +74,7 @@ def test_signal_saves_the_step_and_ends_the_run_killed(
     progress = (
         Checkpoints(RunDir(sandbox.folder / "state", run_id).checkpoints).load().state["trainer"]
     )
-    assert progress["steps"] > 0 or len(progress["rows"]) > 1
+    assert progress["steps"] > 0 or len(progress["history"]) > 1
 
 
 @pytest.mark.requirement(5)
@@ -93,7 +93,7 @@ def test_step_that_hangs_leaves_the_last_checkpoint(sandbox: Sandbox) -> None:
     progress = (
         Checkpoints(RunDir(sandbox.folder / "state", run_id).checkpoints).load().state["trainer"]
     )
-    assert (len(progress["rows"]), progress["steps"]) == (1, 0)
+    assert (len(progress["history"]), progress["steps"]) == (1, 0)
 
 
 @pytest.mark.requirement(5)
@@ -125,7 +125,7 @@ def test_stale_run_is_marked_failed_and_a_live_one_left_alone(sandbox: Sandbox) 
     done = sandbox.invoke(epochs=1)
     assert f"Run {stale} was left RUNNING" in done.stderr
     assert client.get_run(stale).info.status == "FAILED"
-    assert "sweep" in client.get_run(stale).data.tags["eyevsai.termination_reason"]
+    assert "stale" in client.get_run(stale).data.tags["eyevsai.termination_reason"]
     assert client.get_run(live).info.status == "RUNNING"
     assert "is alive" in sandbox.invoke(resume=live, code=2).stderr
 
@@ -176,7 +176,7 @@ def test_next_start_marks_a_killed_run_and_leaves_a_live_one(sandbox: Sandbox) -
     done = sandbox.run(epochs=1)
     assert f"Run {dead_id} was left RUNNING" in done.stderr
     assert sandbox.client.get_run(dead_id).info.status == "FAILED"
-    assert "sweep" in sandbox.client.get_run(dead_id).data.tags["eyevsai.termination_reason"]
+    assert "stale" in sandbox.client.get_run(dead_id).data.tags["eyevsai.termination_reason"]
     assert sandbox.client.get_run(living_id).info.status == "RUNNING"
     refused = sandbox.run(resume=living_id)
     assert refused.returncode == 2
@@ -232,7 +232,7 @@ def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(sandbox: 
     client = sandbox.client
     for tags in (
         {"eyevsai.termination_reason": "SIGINT"},
-        {"eyevsai.termination_reason": "sweep: its process died without a word"},
+        {"eyevsai.termination_reason": "stale: its process ended unexpectedly"},
         {},
     ):
         run = client.create_run("0", tags={"eyevsai.host": platform.node(), **tags})
@@ -244,7 +244,7 @@ def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(sandbox: 
     }
     assert {name: info.status for name, info in ends.items()} == {
         "SIGINT": "KILLED",
-        "sweep:": "FAILED",
+        "stale:": "FAILED",
         "": "FAILED",
     }
     assert ends["SIGINT"].end_time == 1_000

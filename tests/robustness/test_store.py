@@ -316,11 +316,11 @@ def test_many_runs_log_one_dataset_at_the_same_moment(
         runs.append(open_run(client, folder))
     for number in range(10):
         for run in runs:
-            run.dataset("pets", f"{number:036}", [str(tmp_path)], {"images": number})
+            run.log_input("pets", f"{number:036}", [str(tmp_path)], {"images": number})
     for run in runs:
-        assert run.spool.drain(60) == 0
+        assert run.queue.flush(60) == 0
         run.flush()  # raises what was refused
-        run.spool.close()
+        run.queue.close()
         assert len(client.get_run(run.run_id).inputs.dataset_inputs) == 10
 
 

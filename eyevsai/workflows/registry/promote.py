@@ -1,4 +1,4 @@
-"""promote, rollback, settle, pin: which version is in Production, changed with care and written
+"""promote, rollback, reconcile, pin: which version is in Production, changed with care and written
 down.
 """
 

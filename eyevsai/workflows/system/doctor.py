@@ -18,6 +18,7 @@ from eyevsai.registry.versions import find_location
 from eyevsai.store.backend import open_store
 from eyevsai.store.identity import adopt_store, read_store_id
 from eyevsai.store.relocate import Relocation, relocate
+from eyevsai.store.schema import check_run_dirs
 from eyevsai.store.uris import find_store, mask_password, sqlite_path
 
 PYTHONS = ((3, 11), (3, 13))
@@ -34,11 +35,18 @@ class CheckResult:
     text: str
 
 
-def run_checks(data_dir: Path, *, create_store: bool) -> list[CheckResult]:
+def run_checks(data_dir: Path, state_dir: Path, *, create_store: bool) -> list[CheckResult]:
     """Looks at Python, packages, compute, disk, datasets and the store, which is created if
     wished.
     """
-    return [_python(), _packages(), _compute(), _disk(), _data(data_dir), *_store(create_store)]
+    return [
+        _python(),
+        _packages(),
+        _compute(),
+        _disk(),
+        _data(data_dir),
+        *_store(create_store, state_dir),
+    ]
 
 
 def _python() -> CheckResult:
@@ -96,7 +104,7 @@ def _data(root: Path) -> CheckResult:
     )
 
 
-def _store(create: bool) -> list[CheckResult]:
+def _store(create: bool, state_dir: Path) -> list[CheckResult]:
     uri = find_store()
     path = sqlite_path(uri)
     if not create and path is not None and not path.exists():
@@ -109,6 +117,7 @@ def _store(create: bool) -> list[CheckResult]:
         ]
     try:
         open_store()
+        check_run_dirs(state_dir)
     except UserError as error:
         return [CheckResult("store", False, str(error))]
 

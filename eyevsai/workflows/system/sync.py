@@ -8,6 +8,7 @@ from pathlib import Path
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.store.backend import open_store
 from eyevsai.store.run_dir import list_run_dirs
+from eyevsai.store.schema import check_run_dirs
 from eyevsai.tracking.finished_runs import flush_run
 
 log = logging.getLogger("eyevsai")
@@ -22,7 +23,7 @@ def sync_all(state_dir: Path) -> dict[str, int]:
         UserError: the store cannot be opened.
     """
     tracking_uri = open_store()
-
+    check_run_dirs(state_dir)
     left = {}
     for folder in reversed(list_run_dirs(state_dir)):
         try:

@@ -87,8 +87,8 @@ class TrainingSession:
         self.epoch_log.log(self.rows)
 
     def evaluate(self) -> dict[str, float]:
-        """Scores of the best weights on valid, with pictures; `best/...` is what a run table sorts
-        by.
+        """Scores of the best weights on valid, with pictures; `valid/best_...` is what a run
+        table sorts by.
         """
         from eyevsai.evaluation.calibration import (
             apply_temperature,
