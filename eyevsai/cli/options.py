@@ -96,6 +96,7 @@ def with_options(command: Callable[..., None], settings: Sequence[Setting]) -> C
         )
 
     def flagged(**values: Any) -> None:
+        """Call the command with its own arguments and the options that were given."""
         command(
             **{
                 name: value

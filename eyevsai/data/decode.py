@@ -283,6 +283,7 @@ def _deep_grey(white: float) -> Callable[[Image.Image], Array]:
     """Greys of more than 8 bits, scaled to 8; Pillow's own conversion would clip them to white."""
 
     def convert(strip: Image.Image) -> Array:
+        """Return greys of 8 bits (H,W,1 uint8) of a strip."""
         levels = np.nan_to_num(
             np.asarray(strip).astype(np.float64), nan=0.0, posinf=white, neginf=0.0
         )

@@ -134,6 +134,7 @@ def _locked(folder: Path, check: Callable[[], None]) -> Iterator[None]:
     is_said = False
 
     def wait(has_failed: bool) -> None:
+        """Call `check`, and log once that another process builds the entry."""
         nonlocal is_said
         check()
         if has_failed and not is_said:

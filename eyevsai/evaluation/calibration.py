@@ -72,6 +72,7 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     classes = np.arange(probabilities.shape[1])
 
     def loss(temperature: float) -> float:
+        """Return the mean negative log likelihood at a temperature."""
         tempered = apply_temperature(probabilities, temperature).astype(np.float64)
         return float(
             metrics.log_loss(labels, tempered / tempered.sum(axis=1, keepdims=True), labels=classes)

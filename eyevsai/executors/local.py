@@ -60,6 +60,7 @@ class _Process(TaskHandle):
             )
 
     def poll(self) -> Status:
+        """Return the state of the process, and its result once it has ended."""
         seconds = time.monotonic() - self.began_at
         if self.process.poll() is None:
             return Status(State.RUNNING, seconds)
@@ -73,6 +74,7 @@ class _Process(TaskHandle):
         self.process.terminate()
 
     def kill(self) -> None:
+        """Send SIGKILL to all processes of the session of the task."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

@@ -127,6 +127,7 @@ class _Call(TaskHandle):
         self.reference = work.remote(task, environment, str(Path.cwd()), clock)
 
     def poll(self) -> Status:
+        """Return the state of the call, with the seconds that its worker counted."""
         import ray
 
         seconds = self._ask_clock()
@@ -144,16 +145,19 @@ class _Call(TaskHandle):
         return Status(State.FAILED, took_s, reason=result["reason"])
 
     def terminate(self) -> None:
+        """Cancel the call, which raises KeyboardInterrupt in its worker."""
         import ray
 
         ray.cancel(self.reference, force=False)
 
     def kill(self) -> None:
+        """Cancel the call by force: its worker process is killed."""
         import ray
 
         ray.cancel(self.reference, force=True)
 
     def wait(self, seconds: float) -> None:
+        """Wait until the call has ended, at most `seconds`."""
         import ray
 
         ray.wait([self.reference], timeout=seconds)

@@ -29,6 +29,7 @@ class Onnx(Format):
     name = "onnx"
 
     def write(self, source: ExportSource, folder: Path) -> None:
+        """Write `model.onnx`: from uint8 images of any size to float32 probabilities."""
         import onnx
 
         onnx.save(add_resize_skip(to_onnx(source), source.learner.preprocessing), folder / MODEL)
@@ -37,6 +38,7 @@ class Onnx(Format):
         return OnnxRuntime(folder / MODEL)
 
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
+        """Return what the file says of itself."""
         assert isinstance(runtime, OnnxRuntime)
         plain = Onnx.name if self.name == INT8 else self.name
         return runtime.known() | {"format": INT8 if runtime.is_quantized() else plain}
@@ -60,6 +62,7 @@ class OnnxRuntime:
         self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
 
     def predict_proba(self, images: Pixels) -> Probabilities:
+        """Return float32 probabilities (N,C) of uint8 images (N,H,W,3)."""
         (found,) = self.session.run([OUTPUT], {INPUT: images})
         probabilities: Probabilities = found
         return probabilities

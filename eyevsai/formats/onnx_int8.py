@@ -29,6 +29,7 @@ class OnnxInt8(Onnx):
     agreement = 0.97
 
     def write(self, source: ExportSource, folder: Path) -> None:
+        """Quantize the ONNX graph with calibration images and write it."""
         import onnx
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 

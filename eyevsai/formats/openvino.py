@@ -31,6 +31,7 @@ class OpenVino(Format):
     precision: ClassVar[str] = "f32"
 
     def write(self, source: ExportSource, folder: Path) -> None:
+        """Convert the ONNX file of the source and write XML and weights."""
         import openvino
 
         model = openvino.Core().read_model(to_onnx(source).SerializeToString())
@@ -76,6 +77,7 @@ class OpenVinoRuntime:
         self.own = threading.local()
 
     def predict_proba(self, images: Pixels) -> Probabilities:
+        """Return float32 probabilities (N,C) of uint8 images (N,H,W,3)."""
         resized = images.shape[1:3] == (self.short_side_px, self.short_side_px)
         request = self._request(resized)
         if resized:

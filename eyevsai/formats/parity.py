@@ -98,6 +98,7 @@ class ExactParityCheck(ParityCheck):
         )
 
     def check(self, runtime: Runtime, reference: ReferenceData) -> ParityResult:
+        """Compare probabilities in batches of each size, and those of raw images."""
         result = ParityResult({"images": len(reference.names)})
         for batch in BATCHES:
             found = np.concatenate(list(_predict(runtime, reference.resized, batch)))
@@ -134,6 +135,7 @@ class AccuracyParityCheck(ParityCheck):
         self.points, self.agreement = points, agreement
 
     def check(self, runtime: Runtime, reference: ReferenceData) -> ParityResult:
+        """Compare classes and accuracy: a quantized export may differ in the rest."""
         said = [
             (runtime.predict_proba(images).argmax(1), labels) for images, labels in reference.test()
         ]

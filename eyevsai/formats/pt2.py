@@ -21,12 +21,14 @@ class Pt2(Format):
     can_hold_code = True  # torch.export.load unpickles what the archive says is a pickle
 
     def write(self, source: ExportSource, folder: Path) -> None:
+        """Write the exported program of the source."""
         import torch
 
         with quietly():
             torch.export.save(source.program, folder / MODEL)
 
     def open(self, folder: Path) -> Runtime:
+        """Load the exported program on the CPU."""
         import torch
 
         with quietly():
@@ -40,6 +42,7 @@ class TorchRuntime:
         self.module = module
 
     def predict_proba(self, images: Pixels) -> Probabilities:
+        """Return float32 probabilities (N,C) of uint8 images (N,H,W,3)."""
         import torch
 
         with torch.inference_mode():

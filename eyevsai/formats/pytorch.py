@@ -31,6 +31,7 @@ class PyTorch(Format):
     networks_only = True
 
     def write(self, source: ExportSource, folder: Path) -> None:
+        """Write the weights, the settings and the code of the network."""
         import torch
 
         save(source.learner, folder)

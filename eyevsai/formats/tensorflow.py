@@ -36,6 +36,7 @@ class TensorFlow(Format):
     tolerance = 1e-4
 
     def write(self, source: ExportSource, folder: Path) -> None:
+        """Write a SavedModel with the operations of the exported program."""
         tf = _tensorflow()
         program = source.program
         module = tf.Module()
@@ -64,6 +65,7 @@ class TensorFlowRuntime:
         self.signature = self.loaded.signatures[SIGNATURE]
 
     def predict_proba(self, images: Pixels) -> Probabilities:
+        """Return float32 probabilities (N,C) of uint8 images (N,H,W,3)."""
         found: Probabilities = self.signature(
             **{INPUT: self.constant(np.ascontiguousarray(images))}
         )[OUTPUT].numpy()

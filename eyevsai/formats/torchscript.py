@@ -19,6 +19,7 @@ class TorchScript(Format):
     can_hold_code = True
 
     def write(self, source: ExportSource, folder: Path) -> None:
+        """Trace the inference module and write it."""
         import torch
 
         with quietly(), torch.no_grad():
@@ -30,6 +31,7 @@ class TorchScript(Format):
             traced.save(str(folder / MODEL))
 
     def open(self, folder: Path) -> Runtime:
+        """Load the traced module on the CPU."""
         import torch
 
         with quietly():

@@ -75,6 +75,7 @@ class NetworkLearner:
         return TrainingStrategy(self.network, cast(NetworkSettings, self.settings))
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
+        """Return calibrated float32 probabilities (N,C) of uint8 images (N,H,W,3)."""
         tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
         if not tensors:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
@@ -83,6 +84,7 @@ class NetworkLearner:
         return (logits / self.temperature).softmax(1).numpy()
 
     def inference_module(self) -> nn.Module:
+        """Return resize, network and temperature as one module."""
         network = predictor(
             copy.deepcopy(self.network).cpu().eval(), tta_flip=self.settings.tta_flip
         )
@@ -101,6 +103,7 @@ class NetworkLearner:
         find_precision(self.settings.precision, find_device(self.settings.device))
 
     def compute(self) -> dict[str, str]:
+        """Return device, precision and threads, as they are logged."""
         device = find_device(self.settings.device)
         precision = str(find_precision(self.settings.precision, device)).removeprefix("torch.")
         threads = self.settings.threads or torch.get_num_threads()
@@ -131,6 +134,7 @@ class NetworkLearner:
         self.network.eval()
 
     def prune(self, share: float) -> None:
+        """Remove the given share of the channels, the least important first."""
         prune(self.network, share, self.preprocessing.image_size)
         self.network = self._to_memory_format(self.network)
         self.pruned = 1 - (1 - self.pruned) * (1 - share)

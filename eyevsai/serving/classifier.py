@@ -131,6 +131,7 @@ class Classifier:
 
 
 def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
+    """Load a classifier from a model URI, a folder or a file, as `eyevsai.load` does."""
     if not uri:  # which would be the current folder
         raise UserError(
             "The model's name is empty: give a folder, models:/NAME/VERSION or models:/NAME@ALIAS."

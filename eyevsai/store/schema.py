@@ -147,6 +147,7 @@ def _find_runs(client: MlflowClient, experiments: list[str], *, deleted: bool) -
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
 
     def search(wanted: str) -> Iterator[Run]:
+        """Yield the runs of a filter, page by page."""
         return iter_pages(
             lambda token: client.search_runs(experiments, wanted, view, page_token=token)
         )

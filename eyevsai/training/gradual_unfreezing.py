@@ -107,6 +107,7 @@ class GradualUnfreezing(TrainingStrategy):
         return self.frozen.load(indices, generator)
 
     def valid_logits(self, epoch: int, network: nn.Module) -> Tensor | None:
+        """Return the logits of the cached features while the backbone is frozen."""
         if self.num_unfrozen(epoch):
             return None
         head: nn.Module = network.head  # type: ignore[assignment]

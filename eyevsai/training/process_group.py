@@ -132,6 +132,7 @@ class ProcessGroup(SingleProcess):
     def all_reduce_step(
         self, sums: Tensor, shortage: BaseException | None, stop: CancellationToken
     ) -> Tensor:
+        """All-reduce loss sums, batch-norm statistics and stop flags, then gradients."""
         told = sums.new_tensor([shortage is not None, stop.requested is not None])
         message = torch.cat([sums, told, *(each.flatten() for each in self._statistics)])
         try:
@@ -169,6 +170,7 @@ class ProcessGroup(SingleProcess):
     def predict(
         self, count: int, num_classes: int, predict: Callable[[Sequence[int]], Tensor]
     ) -> Tensor:
+        """Compute every `size`-th image on this rank, and all-reduce the logits."""
         logits, own = torch.zeros(count, num_classes), range(self.rank, count, self.size)
         if own:
             logits[list(own)] = predict(own)
@@ -176,11 +178,13 @@ class ProcessGroup(SingleProcess):
         return logits
 
     def broadcast_values(self, values: Sequence[float]) -> list[float]:
+        """Return the values of rank 0, broadcast as float64."""
         settled = torch.tensor(values, dtype=torch.float64)
         self._broadcast(settled)
         return settled.tolist()
 
     def share_checkpoint(self, checkpoint: Checkpoint | None) -> Checkpoint | None:
+        """Broadcast the checkpoint of rank 0: plain values as JSON, tensors as safetensors."""
         from safetensors.torch import load, save
 
         plain, tensors = b"", b""

@@ -45,6 +45,7 @@ class JournalsStorage(BaseStorage):
         return found
 
     def get_study_id_from_name(self, study_name: str) -> int:
+        """Return the id of a study, by the number of its journal."""
         return next(
             each._study_id for each in self.get_all_studies() if each.study_name == study_name
         )
@@ -56,6 +57,7 @@ class JournalsStorage(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
+        """Return the trials of a study with ids that are unique over all journals."""
         journal, own = self._find(study_id)
         return [
             _shift(trial, study_id - own) for trial in journal.get_all_trials(own, deepcopy, states)
@@ -97,16 +99,19 @@ class JournalsStorage(BaseStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
+        """Write to the journal that has the trial."""
         self._ask("set_trial_param", trial_id, param_name, param_value_internal, distribution)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
+        """Write to the journal that has the trial."""
         return bool(self._ask("set_trial_state_values", trial_id, state, values))
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
+        """Write to the journal that has the trial."""
         self._ask("set_trial_intermediate_value", trial_id, step, intermediate_value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:

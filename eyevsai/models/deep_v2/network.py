@@ -130,6 +130,7 @@ class DeepV2Learner(NetworkLearner):
     family = "deep_v2"
 
     def build_network(self) -> nn.Module:
+        """Build the network of the variation from the seed."""
         return DeepV2Network(
             cast(DeepV2Settings, self.settings), LAYERS[self.variation], len(self.classes)
         )

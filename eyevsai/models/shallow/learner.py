@@ -59,6 +59,7 @@ class ShallowLearner:
         self.extractor = Extractor(settings, settings.image_size)
 
     def prepare(self, train_labels: Sequence[str]) -> None:
+        """Raise UserError if a class has too few train images for the calibration."""
         small = [
             f"{label} ({count})" for label, count in Counter(train_labels).items() if count < FOLDS
         ]
@@ -241,6 +242,7 @@ class _Fit:
 
         @torch.inference_mode()
         def score(others: npt.NDArray[np.intp]) -> Tensor:
+            """Return the scores of other rows."""
             return torch.cat(
                 [
                     fitted(part)

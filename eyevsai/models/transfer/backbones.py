@@ -115,6 +115,7 @@ def _stages_of_features(*ends: int) -> Callable[[Any], list[nn.Module]]:
     """Splits `network.features` before each of `ends`."""
 
     def split(network: Any) -> list[nn.Module]:
+        """Return the stages of a network."""
         return [
             network.features[start:end]
             for start, end in zip((0, *ends), (*ends, None), strict=True)

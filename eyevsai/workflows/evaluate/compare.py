@@ -192,6 +192,7 @@ def _write_page(
         items = {}
 
     def sample(name: str, first: Rows, second: Rows) -> ComparedImage:
+        """Return an image with its true and its predicted classes."""
         key = f"{name} {items[name].record.digest}"
         return ComparedImage(
             decode(items[name].file.path), first[key][0], first[key][1], second[key][1]

@@ -291,6 +291,7 @@ def _make_source(
     card = read_config(source_model.package / MODEL_FOLDER)
 
     def calibration() -> Pixels:
+        """Return the images that quantization is calibrated with."""
         places = draw_indices(
             len(data.train), settings.calibration_images, source_model.seed, "calibration"
         )

@@ -64,14 +64,15 @@ class JobFingerprint:
 
 @dataclass(frozen=True)
 class CachedResult:
-    """What earlier calls left of a cell: a version, or a run that can be gone on with."""
+    """The result of an earlier call: a version, or a run that can be resumed."""
 
     version: Version | None = None
     interrupted: str | None = None
 
 
 def compose_jobs(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[SweepJob]:
-    """The cells of a matrix; each takes those of the `given` settings of train that its model has.
+    """Return the jobs of a grid; each takes those of the `given` settings of train that its
+    model has.
 
     Raises:
         UserError: an unknown model, variation or dataset, naming the nearest, or a setting that
@@ -105,7 +106,7 @@ def compose_jobs(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[S
 def fingerprint_jobs(
     jobs: Iterable[SweepJob], trials: int, tracking_uri: str
 ) -> dict[ModelName, JobFingerprint]:
-    """What the result of each cell is a function of; `trials` of a study come first, or none.
+    """Return what the result of each job depends on; `trials` of a study come first, or none.
 
     Raises:
         UserError: the images of a dataset cannot be learned from, its classes are not those of its
@@ -134,10 +135,10 @@ def fingerprint_jobs(
     return fingerprints
 
 
-def find_cached(tracking_uri: str, fingerprint_: str, state_dir: Path) -> CachedResult:
-    """What the store and this machine have of a recipe."""
+def find_cached(tracking_uri: str, digest: str, state_dir: Path) -> CachedResult:
+    """Return what the store and this machine have of a job with this fingerprint."""
     interrupted = None
-    for run in find_tagged(tracking_uri, {JOB_FINGERPRINT: fingerprint_, JOB: "train"}):
+    for run in find_tagged(tracking_uri, {JOB_FINGERPRINT: digest, JOB: "train"}):
         folder = RunDir(state_dir, run.run_id)
         if run.status == "FINISHED" and VERSION in run.tags:
             try:

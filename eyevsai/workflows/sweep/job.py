@@ -1,6 +1,4 @@
-"""One model on one dataset, from its settings to a version that was judged and exported: the job of
-a matrix.
-"""
+"""A job of train-all: one model on one dataset, trained, evaluated and exported."""
 
 from __future__ import annotations
 
@@ -26,11 +24,11 @@ CALL = "eyevsai.workflows.sweep.job:run_job"
 
 
 def run_job(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Does what is left to do of a cell; the version's URI.
+    """Do what is left to do of a job, and return the URI of its version.
 
     `given` has the settings of `train`, the `parent` run and the `fingerprint`; with `trials`, a
-    study of that many comes first. What the store or this machine has of the recipe is gone on
-    with unless `force` is true. `evaluate` and `formats` say what is done with the version.
+    study of that many comes first. What the store or this machine has of the job is used
+    unless `force` is true. `evaluate` and `formats` say what is done with the version.
     """
     settings, tags = given["train"], {PARENT: given["parent"]}
     with ending_with_parent():

@@ -1,4 +1,4 @@
-"""train_all: a matrix of models and datasets, each a run of its own under one parent."""
+"""train_all: a grid of models and datasets, each a run under one parent."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def compose_train_all(given: Mapping[str, Any]) -> TrainAllConfig:
 
 
 def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:
-    """Does what of a matrix was not done before with the same settings, data and code.
+    """Run the jobs of a grid that were not done before with the same settings, data and code.
 
     `run_id` is the run that `mlflow run` made for this call, if one did.
 
@@ -140,8 +140,8 @@ def _find_work(
 ) -> tuple[list[Task], dict[str, str]]:
     """What is left to do, and the versions of models with which nothing is left to do."""
     tasks, done = [], {}
-    for cell in config.jobs:
-        fingerprint = fingerprints[cell.name]
+    for job in config.jobs:
+        fingerprint = fingerprints[job.name]
         cached = (
             CachedResult()
             if config.sweep.force
@@ -149,21 +149,21 @@ def _find_work(
         )
         left = _describe_remaining(config.sweep, cached)
         if cached.version and not any(left.values()):
-            done[cell.name.registered] = cached.version.uri
+            done[job.name.registered] = cached.version.uri
             continue
-        settings = {**cell.given, "tuned": fingerprint.tuned}
+        settings = {**job.given, "tuned": fingerprint.tuned}
         given = {
             "train": settings,
             "parent": parent,
             "fingerprint": fingerprint.digest,
             "trials": config.trials,
-            "study": f"{cell.name.registered}-{fingerprint.digest[:8]}",
+            "study": f"{job.name.registered}-{fingerprint.digest[:8]}",
             "force": config.sweep.force,
             **left,
         }
         tasks.append(
             Task(
-                cell.name.registered,
+                job.name.registered,
                 CALL,
                 given,
                 count_cpus(config.executor, config.sweep.parallel_jobs),
@@ -196,7 +196,7 @@ def _keep_logs(run: Run) -> None:
 
 def _clean_up(config: TrainAllConfig) -> None:
     kept = {"keep": config.sweep.keep, "yes": True, "state_dir": str(config.state_dir)}
-    names = {cell.name.registered for cell in config.jobs}
+    names = {job.name.registered for job in config.jobs}
     done = cleanup(compose(CleanupSettings, kept), lambda _: True, only=names)
     log.info(
         "Cleanup: %d older versions deleted, %.1f MB freed",

@@ -46,7 +46,7 @@ def test_a_moved_project_is_mended_after_a_copy(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
     assert any(
         "--relocate" in finding.text
-        for finding in run_checks(tmp_path, create_store=False)
+        for finding in run_checks(tmp_path, tmp_path, create_store=False)
         if not finding.ok
     )
     with pytest.raises(
