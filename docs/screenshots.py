@@ -23,6 +23,7 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
+ALL_METRICS_PX = 2400  # height of a window that shows all metrics of a comparison
 MODEL = "digits-deep_v1-standard"  # is the name of the run, too
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -87,7 +88,7 @@ def open_curves(page: Page, address: str, run_id: str) -> None:
     page.goto(
         f"{address}/#/experiments/0/runs/{run_id}/model-metrics?workflowType=machine_learning"
     )
-    page.get_by_placeholder("Search metric charts").fill("(train|valid)/")
+    page.get_by_placeholder("Search metric charts").fill("(train|valid)/(accuracy|loss)")
     page.locator("svg.main-svg").nth(3).wait_for(timeout=60_000)
     _close_assistant(page)
 
@@ -129,7 +130,11 @@ def compare_runs(page: Page, address: str, names: Sequence[str]) -> list[list[st
     page.get_by_role("button", name="Visualizations").click()  # of a metric that nobody asked for
     for what in ("Parameters", "Metrics"):
         page.get_by_label(f"{what} - Show diff only").click()
-    page.get_by_role("link", name="valid/best_accuracy").wait_for()
+    size = page.viewport_size
+    assert size is not None
+    # MLflow draws the metrics that the window shows
+    page.set_viewport_size({"width": size["width"], "height": ALL_METRICS_PX})
+    page.get_by_role("grid").get_by_role("link").first.wait_for()
     tables = [
         [cell.strip() for cell in row.split("\t")] for row in page.locator("tr").all_inner_texts()
     ]
@@ -140,6 +145,7 @@ def compare_runs(page: Page, address: str, names: Sequence[str]) -> list[list[st
         "cells => cells.map(cell => [cell.style.top, cell.innerText])"
     ):
         metrics.setdefault(top, []).append(text)
+    page.set_viewport_size(size)
     return [*tables, *metrics.values()]
 
 
@@ -252,7 +258,7 @@ def main() -> None:
             page.screenshot(
                 path=IMAGES / "study.png", clip={"x": 0, "y": 0, "width": 1440, "height": 550}
             )
-            page.set_viewport_size({"width": 1440, "height": 1094})  # with the first six metrics
+            page.set_viewport_size({"width": 1440, "height": 1500})  # with all metrics
             compare_runs(page, address, (MODEL, "narrow"))
             page.screenshot(path=IMAGES / "comparison.png")
             page.set_viewport_size({"width": 1440, "height": 900})
