@@ -29,7 +29,7 @@ class LocalExecutor(Executor):
         self.quiet = quiet
 
     def submit(self, task: Task, folder: Path) -> TaskHandle:
-        """See `Engine.begin`. A quiet process says what it says into its folder."""
+        """Start a process for the task; a quiet one writes its output to its folder."""
         return _Process(task, folder, quiet=self.quiet)
 
 

@@ -44,7 +44,7 @@ class RayExecutor(Executor):
 
     @contextmanager
     def connected(self, tasks: Sequence[Task]) -> Iterator[None]:
-        """See `Engine.opened`: the connection to the cluster."""
+        """See `Executor.connected`: the connection to the cluster."""
         import ray
 
         with redirect_stdout(
@@ -59,7 +59,7 @@ class RayExecutor(Executor):
                 ray.shutdown()
 
     def submit(self, task: Task, folder: Path) -> TaskHandle:
-        """See `Engine.begin`; what jobs say is in Ray's own logs."""
+        """See `Executor.submit`; what jobs say is in Ray's own logs."""
         del folder
         return _Call(task, self._clock)
 

@@ -60,5 +60,7 @@ def make_parity_check(format_: Format, source: ExportSource) -> ParityCheck:
     learner = source.learner
     return ExactParityCheck(
         format_.tolerance,
-        steps=resolve_model(learner.family, learner.variation).declaration.piecewise_constant,
+        piecewise_constant=resolve_model(
+            learner.family, learner.variation
+        ).declaration.piecewise_constant,
     )

@@ -92,9 +92,11 @@ class ExactParityCheck(ParityCheck):
     RAW: ClassVar[Bounds] = Bounds(most=1e-3, every=1e-2, agreement=0.999)
     STEPS: ClassVar[float] = 0.02
 
-    def __init__(self, tolerance: float, *, steps: bool) -> None:
+    def __init__(self, tolerance: float, *, piecewise_constant: bool) -> None:
         self.resized = Bounds(
-            tolerance, self.STEPS if steps else tolerance, share=0.99 if steps else 1.0
+            tolerance,
+            self.STEPS if piecewise_constant else tolerance,
+            share=0.99 if piecewise_constant else 1.0,
         )
 
     def check(self, runtime: Runtime, reference: ReferenceData) -> ParityResult:

@@ -20,7 +20,7 @@ from eyevsai.models.learner import Learner
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "model.json", 2
 
 
-CHECKSUM, SEALED = "card_sha256", 2  # the format from which on cards have one
+CHECKSUM, CHECKSUM_SINCE_FORMAT = "card_sha256", 2  # the format from which on cards have one
 
 
 def save(learner: Learner, folder: Path) -> None:
@@ -96,7 +96,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} was saved by a newer eyevsai (format {card['format']}). Upgrade eyevsai."
         )
-    if card["format"] >= SEALED and card != add_checksum(card):
+    if card["format"] >= CHECKSUM_SINCE_FORMAT and card != add_checksum(card):
         raise UserError(
             f"{folder / CONFIG} is not the file that was saved: its SHA-256 differs. Fetch it "
             "again."

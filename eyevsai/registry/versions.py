@@ -197,8 +197,8 @@ def tag_version(tracking_uri: str, version: Version, tags: Mapping[str, Any]) ->
 
 
 def tagging(version: Version, tags: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as arguments of the spool's operation `version_tags`, which comes after all that was
-    logged before.
+    """The same as arguments of the write queue's operation `version_tags`, which comes after all
+    that was logged before.
     """
     parts = URI.fullmatch(version.source_version)
     name, number = (parts["name"], parts["version"]) if parts else (version.name, version.number)

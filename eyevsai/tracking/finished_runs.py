@@ -51,8 +51,8 @@ def reopen_run(tracking_uri: str, run_id: str, state_dir: Path) -> Iterator[Run]
 
 
 def flush_run(tracking_uri: str, folder: RunDir, patience_s: float) -> int:
-    """Carries out what a run of an ended process left in its spool; returns how many entries are
-    left.
+    """Carries out what a run of an ended process left in its write queue; returns how many
+    entries are left.
 
     Entries of a run that this store does not know are kept: it is another store's.
 

@@ -31,7 +31,7 @@ class SyncError(JobError):
 
 
 class Run:
-    """A run that is being written to, by way of a spool: no call waits for the store."""
+    """A run that is being written to, by way of a write queue: no call waits for the store."""
 
     def __init__(
         self, client: MlflowClient, folder: RunDir, experiment_id: str, queue: WriteQueue
@@ -139,7 +139,9 @@ class Run:
         return left == 0
 
     def kill(self) -> None:
-        """Ends the run as KILLED at once, past the spool: for a process that has no time left."""
+        """Ends the run as KILLED at once, past the write queue: for a process that has no time
+        left.
+        """
         self.client.set_terminated(self.run_id, "KILLED")
 
     def _path(self, name: str) -> Path:

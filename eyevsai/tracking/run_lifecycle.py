@@ -45,10 +45,10 @@ from eyevsai.tracking.write_operations import ERROR_LENGTH
 
 log = logging.getLogger("eyevsai")
 
-INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its spool
+INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its write queue
 RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
-# the spool tries again itself
+# the write queue tries again itself
 HTTP_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
@@ -184,7 +184,8 @@ def _resume(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool)
     # first: an end that was left unsaid must not come after the new beginning
     if run.queue.flush(FLUSH_TIMEOUT_S):
         raise JobError(
-            f"The store did not take what run {run.run_id} left in its spool. Try again when it "
+            f"The store did not take what run {run.run_id} left in its write queue. Try again "
+            "when it "
             "answers."
         )
     found = run.client.get_run(run.run_id)

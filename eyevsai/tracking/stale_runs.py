@@ -27,7 +27,8 @@ DELETE_STUBS_AFTER_S, PATIENCE_S = 10.0, 2.0
 def reap_stale_runs(tracking_uri: str, state_dir: Path) -> list[str]:
     """Ends the RUNNING runs of dead processes of this host as FAILED and returns their ids.
 
-    What such a process left in its spool is carried out first: it may have ended in good order.
+    What such a process left in its write queue is carried out first: it may have ended in good
+    order.
 
     Runs that `mlflow run` made for a resume, which hold nothing, are deleted once `mlflow run` has
     left them. Interrupted runs over whose KILLED it wrote FAILED (docs/decisions/010-resume.md) are

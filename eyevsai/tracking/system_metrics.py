@@ -14,7 +14,7 @@ SYSTEM_METRICS_EVERY_S = 2.0
 
 class Monitor(SystemMetricsMonitor):
     """MLflow's own monitor ends at the first call that a store does not answer; this one has the
-    run's spool.
+    run's write queue.
     """
 
     def __init__(self, run: Run) -> None:

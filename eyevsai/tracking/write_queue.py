@@ -1,8 +1,7 @@
-"""What is to be said to MLflow, in order, in a file: a store that is away holds up no training
-step.
+"""Durable, ordered queue of MLflow calls. Training never blocks on an unreachable tracking server.
 
-A thread carries the operations out one after another. What the store could not take stays in the
-file and outlives the process; `eyevsai sync` or the next start carries it out.
+A thread applies the operations one after another. Those that the store could not take stay in the
+file after the process has ended; `eyevsai sync` or the next start applies them.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from eyevsai.store.run_dir import REJECTED
 from eyevsai.store.uris import mask_password
 
 log = logging.getLogger("eyevsai")
-# a traceback a try; the spool says it once
+# MLflow logs a traceback for each attempt; the queue logs one warning
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 OPERATIONS, DONE = "write_queue.jsonl", "write_queue.done"
@@ -55,16 +54,16 @@ Apply = Callable[[str, dict[str, Any]], None]
 
 
 class WriteQueue:
-    """Operations on one run, appended here and carried out by `carry_out(kind, arguments)`.
+    """Operations on one run, appended here and applied by `apply(kind, arguments)`.
 
-    An operation may be carried out twice, when a process or a connection ended just after it: each
+    An operation may be applied twice, when a process or a connection ended just after it: each
     must leave the same behind as once.
     """
 
-    def __init__(self, folder: Path, carry_out: Apply) -> None:
+    def __init__(self, folder: Path, apply: Apply) -> None:
         self.path = folder / OPERATIONS
         self.done_path = folder / DONE
-        self.apply = carry_out
+        self.apply = apply
         self.rejected: Exception | None = None
         self._accepts_after_rejection = False
         self._failing_since: float | None = None
@@ -79,10 +78,10 @@ class WriteQueue:
 
     def start(self) -> None:
         """Begins to carry out what is there and what will be appended."""
-        threading.Thread(target=self._run, name="spool", daemon=True).start()
+        threading.Thread(target=self._run, name="write-queue", daemon=True).start()
 
     def append(self, kind: str, **arguments: Any) -> None:
-        """Adds an operation; returns before it is carried out.
+        """Adds an operation; returns before it is applied.
 
         Raises:
             JobError: the store refused an earlier operation, or this disk is full.
@@ -107,7 +106,7 @@ class WriteQueue:
         self._accepts_after_rejection = True
 
     def flush(self, patience_s: float, at_most_s: float = float("inf")) -> int:
-        """Waits until all is carried out; gives up when the store failed for `patience_s` or after
+        """Wait until all is applied; give up when the store failed for `patience_s` or after
         `at_most_s`.
 
         Returns how many operations are left.
@@ -125,7 +124,7 @@ class WriteQueue:
         return self.pending()
 
     def pending(self) -> int:
-        """How many operations are not carried out."""
+        """Return the number of operations that are not applied."""
         if self._applied >= self._end:
             return 0
         with open(self.path, "rb") as stream:

@@ -13,6 +13,6 @@ def selection_key(metrics: EpochMetrics) -> tuple[float, float]:
     return metrics["valid/accuracy"], -metrics["valid/loss"]
 
 
-def is_exhausted(patience: int, epochs_without_improvement: int) -> bool:
+def should_stop_early(patience: int, epochs_without_improvement: int) -> bool:
     """Return True if training stops: no better epoch within `patience` epochs; 0 never stops it."""
     return 0 < patience <= epochs_without_improvement

@@ -45,7 +45,7 @@ class SingleProcess:
     def all_reduce_step(
         self,
         sums: Tensor,
-        shortage: BaseException | None,
+        oom_error: BaseException | None,
         stop: CancellationToken,  # noqa: ARG002
     ) -> Tensor:
         """Adds up `sums` (float32) over ranks; to be called in each step, when its gradients are
@@ -58,8 +58,8 @@ class SingleProcess:
             MemoryError or RuntimeError: memory was too short for the `shortage` of one of them.
             WorkerLostError: another one has ended.
         """
-        if shortage is not None:
-            raise shortage
+        if oom_error is not None:
+            raise oom_error
         return sums
 
     def should_stop(self, stop: CancellationToken) -> bool:
@@ -130,10 +130,10 @@ class ProcessGroup(SingleProcess):
             self._ddp().backward()
 
     def all_reduce_step(
-        self, sums: Tensor, shortage: BaseException | None, stop: CancellationToken
+        self, sums: Tensor, oom_error: BaseException | None, stop: CancellationToken
     ) -> Tensor:
         """All-reduce loss sums, batch-norm statistics and stop flags, then gradients."""
-        told = sums.new_tensor([shortage is not None, stop.requested is not None])
+        told = sums.new_tensor([oom_error is not None, stop.requested is not None])
         message = torch.cat([sums, told, *(each.flatten() for each in self._statistics)])
         try:
             self._all_reduce(message)
@@ -150,7 +150,7 @@ class ProcessGroup(SingleProcess):
             each.copy_(mean.view_as(each))
         self._should_stop = bool(ended)
         if short:
-            raise shortage or MemoryError("in another process of this run")
+            raise oom_error or MemoryError("in another process of this run")
         assert self._ddp is not None
         with self._translate_errors():
             self._ddp().backward()

@@ -19,7 +19,7 @@ from eyevsai.data.seeding import derive_seed
 from eyevsai.training.batches import Batches, check_batches
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import find_precision, setup_device
-from eyevsai.training.early_stopping import is_exhausted, selection_key
+from eyevsai.training.early_stopping import selection_key, should_stop_early
 from eyevsai.training.ema import ModelEma
 from eyevsai.training.inference import predict_logits, predictor
 from eyevsai.training.loss import balanced_weights, micro_batch_loss
@@ -108,7 +108,7 @@ class Trainer:
         if state.epoch > self.strategy.num_epochs:
             return True
         waited = self.strategy.epochs_without_improvement(len(state.history), state.best_epoch)
-        if is_exhausted(self.settings.patience, waited):
+        if should_stop_early(self.settings.patience, waited):
             log.info("No better valid/accuracy for %d epochs: stopping.", self.settings.patience)
             return True
         return False

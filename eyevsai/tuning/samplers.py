@@ -14,7 +14,7 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from eyevsai.tuning.search_space import Space
+from eyevsai.tuning.search_space import SearchSpace
 from eyevsai.tuning.settings import TuneSettings
 
 MIN_EPOCHS = 3  # of a trial, for anything to be gained by giving it up
@@ -31,7 +31,7 @@ class _Grid(GridSampler):
     after_trial = BaseSampler.after_trial
 
 
-def make_sampler(settings: TuneSettings, space: Space, seed: int) -> BaseSampler:
+def make_sampler(settings: TuneSettings, space: SearchSpace, seed: int) -> BaseSampler:
     """Return a sampler; a `seed` that depends on how many trials there are lets a resumed study
     repeat none.
     """

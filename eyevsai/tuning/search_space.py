@@ -85,7 +85,7 @@ class Dimension:
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """The dimensions of a study, and the settings that are the same in all its trials."""
 
     dimensions: Mapping[str, Dimension]
@@ -126,7 +126,9 @@ class Space:
         return {**found, **{f"{name} fixed": value for name, value in self.fixed.items()}}
 
 
-def declared_space(declared: type[Settings], given: Mapping[str, Any], path: str | None) -> Space:
+def build_search_space(
+    declared: type[Settings], given: Mapping[str, Any], path: str | None
+) -> SearchSpace:
     """The space of a family's settings: as declared, as a file says instead, without what was
     `given`.
 
@@ -169,7 +171,7 @@ def declared_space(declared: type[Settings], given: Mapping[str, Any], path: str
             "Every setting of this model is fixed: there is nothing to tune. Leave a flag out, "
             "or train."
         )
-    return Space(_dependants_last(left), fixed)
+    return SearchSpace(_dependants_last(left), fixed)
 
 
 def _dependants_last(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:

@@ -26,7 +26,7 @@ from eyevsai.core.settings import Settings
 from eyevsai.data.seeding import derive_seed
 from eyevsai.store.uris import mask_password
 from eyevsai.tuning.samplers import make_pruner, make_sampler
-from eyevsai.tuning.search_space import Space
+from eyevsai.tuning.search_space import SearchSpace
 from eyevsai.tuning.settings import TuneSettings
 
 log = logging.getLogger("eyevsai")
@@ -103,7 +103,12 @@ class Study:
     """One study as one of its processes sees it."""
 
     def __init__(
-        self, name: str, place: StudyStorage, settings: TuneSettings, space: Space, epochs: int
+        self,
+        name: str,
+        place: StudyStorage,
+        settings: TuneSettings,
+        space: SearchSpace,
+        epochs: int,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

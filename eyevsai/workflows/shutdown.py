@@ -46,9 +46,9 @@ class ShutdownHandler(CancellationToken):
     An `outlived` one never ends the process for SIGINT, by which a notebook interrupts a cell.
     """
 
-    def __init__(self, *, outlived: bool = False) -> None:
+    def __init__(self, *, in_host_process: bool = False) -> None:
         super().__init__()
-        self.in_host_process = outlived
+        self.in_host_process = in_host_process
         self.at_timeout: Callable[[], None] = lambda: None
         self.timer: threading.Timer | None = None
 
@@ -84,7 +84,7 @@ def handling_signals() -> Iterator[ShutdownHandler]:
     """Inside the block SIGTERM raises TerminationRequested and SIGINT KeyboardInterrupt, where
     the work can bear it.
     """
-    stop = ShutdownHandler(outlived=IN_HOST_PROCESS.get())
+    stop = ShutdownHandler(in_host_process=IN_HOST_PROCESS.get())
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

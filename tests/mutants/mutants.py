@@ -261,7 +261,7 @@ MUTANTS = [
     ),
     Mutant(
         "promotion: a policy's limits hold",
-        "eyevsai/workflows/registry/checks.py",
+        "eyevsai/workflows/registry/promotion_checks.py",
         'name, value <= limit, f"{name} is {said}" if value <= limit else f"{uri} takes {said}."',
         'name, True, f"{name} is {said}"',
     ),

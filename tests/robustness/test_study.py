@@ -16,13 +16,13 @@ import pytest
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.store.run_dir import RunDir
 from eyevsai.tracking.liveness import is_stale
-from eyevsai.tuning.search_space import declared_space
+from eyevsai.tuning.search_space import build_search_space
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.tuning.study import Study, StudyStorage
 from tests.conftest import ROOT
 from tests.forks import join_forks, start_fork
 
-SPACE = declared_space(SvmSettings, {}, None)
+SPACE = build_search_space(SvmSettings, {}, None)
 TUNERS, KILLED = 8, 3
 TUNER = """
 import sys

@@ -130,12 +130,12 @@ class ShallowLearner:
         return self.extractor.groups
 
     def inference_module(self) -> nn.Module:
-        """See `Learner.graph`; shares the learner's tensors."""
+        """See `Learner.inference_module`; shares the learner's tensors."""
         parts = (self.extractor, self.projection_, self.decision_, self._calibration())
         return InferenceModule(self.preprocessing, nn.Sequential(*parts)).eval()
 
     def summary(self) -> ModelSummary:
-        """See `Learner.anatomy`; after `fit` the parts that were fitted are there too."""
+        """See `Learner.summary`; after `fit` the parts that were fitted are there too."""
         layers = [
             Layer(name, "features", (columns.stop - columns.start,), 0)
             for name, columns in self.extractor.groups.items()

@@ -60,7 +60,7 @@ class TransferLearner(NetworkLearner):
                 stage.load_state_dict(loaded.state_dict())
 
     def strategy(self) -> TrainingStrategy:
-        """See `NetworkLearner.course`; a base that was pruned has to recover at once, and all of
+        """See `NetworkLearner.strategy`; a base that was pruned has to recover at once, and all of
         it.
         """
         return (

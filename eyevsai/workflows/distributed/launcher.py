@@ -55,7 +55,7 @@ class RankLauncher:
         Raises:
             UserError: one of them has other data or another eyevsai, or cannot begin.
         """
-        said = {"config": config.flat(), "basis": digest_fingerprint(dataset, learner)}
+        said = {"config": config.flat(), "fingerprint": digest_fingerprint(dataset, learner)}
         self.store.set(CONFIG, json.dumps(said))
         try:
             for rank in range(1, self.info.world_size):
@@ -155,7 +155,7 @@ def _launch(config: TrainConfig, size: int) -> RankLauncher:
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else's network, either
     own = RankInfo(0, size, 0, size, LOOPBACK, 0, hosts_store=True, launcher=os.getpid())
-    port = own.open_port()
+    port = own.open_tcp_store()
     own = replace(own, port=port.port)
     launcher = RankLauncher(own, PrefixStore(own.attempt, port))
     roots = ["--data-dir", config.data.data_dir, "--cache-dir", config.data.cache_dir]

@@ -28,7 +28,7 @@ from eyevsai.training.settings import TrainingSettings
 from eyevsai.workflows.train.fingerprint import describe_fingerprint
 
 # what ranks leave at the store; the last two with their number
-CONFIG, READY, FAILURE = ("config", "ready", "words")
+CONFIG, READY, FAILURE = ("config", "ready", "failure")
 LAUNCHER = "EYEVSAI_LAUNCHER"
 POLL_S = 0.05
 RENDEZVOUS_TIMEOUT = timedelta(minutes=5)
@@ -65,7 +65,7 @@ class RankInfo:
         """Whether the process that started this one has ended since."""
         return self.launcher not in (None, os.getppid())
 
-    def open_port(self) -> TCPStore:
+    def open_tcp_store(self) -> TCPStore:
         """The server or client of the store; that of rank 0 finds itself a port if it was given 0.
 
         torch's server listens to every network. Where all ranks are on this machine it is given a
@@ -92,7 +92,7 @@ class RankInfo:
 
     def open_store(self) -> Store:
         """Where ranks leave what others are to know."""
-        return PrefixStore(self.attempt, self.open_port())
+        return PrefixStore(self.attempt, self.open_tcp_store())
 
     def join(self, config: TrainConfig, store: Store, explain: Callable[[Exception], str]) -> None:
         """Takes this process's share of the machine and joins the group."""

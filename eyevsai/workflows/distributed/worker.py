@@ -76,7 +76,7 @@ def _run_worker(config: TrainConfig, rank: RankInfo, store: Store, stop: Cancell
     said = json.loads(store.get(CONFIG))
     composed = _use_settings(said["config"], config)
     learner, data = _prepare(composed, rank)
-    compare_fingerprints(said["basis"], digest_fingerprint(data.dataset, learner))
+    compare_fingerprints(said["fingerprint"], digest_fingerprint(data.dataset, learner))
     store.set(f"{READY}/{rank.rank}", "")
     rank.join(composed, store, lambda error: f"Rank 0 or another one is gone: {error}")
     learner.fit(data.train, data.valid, _ignore_epoch, Checkpoints(stop=stop))

@@ -25,7 +25,7 @@ from eyevsai.registry.entities import STORE_ERRORS, find_model, open_registry
 from eyevsai.registry.registration import check_name
 from eyevsai.store.backend import raising_store_errors
 from eyevsai.tracking.search import CLASSES, read_json
-from eyevsai.workflows.registry.checks import Check
+from eyevsai.workflows.registry.promotion_checks import Check
 
 if TYPE_CHECKING:
     from eyevsai.workflows.registry.transaction import RegistryTransaction

@@ -16,8 +16,8 @@ from eyevsai.registry.stages import ARCHIVED, STAGES, archive, find_inconsistenc
 from eyevsai.registry.versions import PINNED
 from eyevsai.store.backend import open_store, raising_store_errors
 from eyevsai.store.tags import JOB, WEIGHTS_SHA256
-from eyevsai.workflows.registry.checks import Check, CheckResults, check_promotion
 from eyevsai.workflows.registry.class_lists import CHECK, compare_with_stage
+from eyevsai.workflows.registry.promotion_checks import Check, CheckResults, check_promotion
 from eyevsai.workflows.registry.transaction import RegistryTransaction, registry_transaction
 
 log = logging.getLogger("eyevsai")

@@ -31,7 +31,7 @@ from eyevsai.workflows.train.tuned_settings import use_tuned
 
 log = logging.getLogger("eyevsai")
 
-NO_EFFECT = (  # settings that change no result
+IGNORED_IN_FINGERPRINT = (  # settings that change no result
     "data_dir",
     "cache_dir",
     "state_dir",
@@ -128,7 +128,11 @@ def fingerprint_jobs(
         check_classes(tracking_uri, job.name, classes, consented=config.data.class_change)
         if not trials:
             config, study = use_tuned(config, job.name, tracking_uri, classes)
-        flat = {name: value for name, value in config.flat().items() if name not in NO_EFFECT}
+        flat = {
+            name: value
+            for name, value in config.flat().items()
+            if name not in IGNORED_IN_FINGERPRINT
+        }
         about = {**flat, "trials": trials, "fingerprint": fingerprint, "code": code}
         checksum = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         fingerprints[job.name] = JobFingerprint(checksum, study or NEVER_TUNED)

@@ -92,10 +92,10 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
     tracking_uri = job.tracking_uri
     own = ModelName(dataset.name, model.family, model.variation)
     check_classes(tracking_uri, own, dataset.classes, consented=config.trials.data.class_change)
-    from eyevsai.tuning.search_space import declared_space
+    from eyevsai.tuning.search_space import build_search_space
     from eyevsai.tuning.study import Study, StudyStorage
 
-    space = declared_space(type(model.settings), config.given, config.tuning.space)
+    space = build_search_space(type(model.settings), config.given, config.tuning.space)
     name = config.tuning.study or own.registered
     folder = studies_dir(tracking_uri, config.state_dir)
     place = StudyStorage(config.tuning.storage, folder / f"{name}{JOURNAL}")

@@ -102,8 +102,8 @@ def another_class(found: np.ndarray) -> None:
 
 
 EXACT, STEPS, FEWER_BITS = (
-    ExactParityCheck(1e-5, steps=False),
-    ExactParityCheck(1e-5, steps=True),
+    ExactParityCheck(1e-5, piecewise_constant=False),
+    ExactParityCheck(1e-5, piecewise_constant=True),
     AccuracyParityCheck(1.0, 0.98),
 )
 

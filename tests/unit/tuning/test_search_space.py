@@ -16,28 +16,28 @@ from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.models.transfer.settings import TransferSettings
-from eyevsai.tuning.search_space import Space, declared_space
+from eyevsai.tuning.search_space import SearchSpace, build_search_space
 
 ALL = [(family, name) for family in FAMILIES for name in get_family(family).variations]
 
 
-def draw(space: Space, defaults: Settings, count: int = 40) -> list[dict[str, Any]]:
+def draw(space: SearchSpace, defaults: Settings, count: int = 40) -> list[dict[str, Any]]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     return [space.suggest(study.ask(), defaults) for _ in range(count)]
 
 
 def from_file(
     tmp_path: Path, text: str, declared: type[Settings] = DeepV1Settings, **given: Any
-) -> Space:
+) -> SearchSpace:
     path = tmp_path / "space.toml"
     path.write_text(text)
-    return declared_space(declared, given, str(path))
+    return build_search_space(declared, given, str(path))
 
 
 @pytest.mark.parametrize(("family", "variation"), ALL)
 def test_what_is_drawn_is_allowed_and_all_of_it_is_looked_at(family: str, variation: str) -> None:
     declared = get_family(family).variations[variation].settings
-    space = declared_space(declared, {}, None)
+    space = build_search_space(declared, {}, None)
     assert set(space.dimensions) == {
         each.name for each in list_settings(declared) if each.search is not None
     }
@@ -50,37 +50,38 @@ def test_what_is_drawn_is_allowed_and_all_of_it_is_looked_at(family: str, variat
 
 
 def test_a_setting_that_does_not_matter_is_left_alone() -> None:
-    drawn = draw(declared_space(SvmSettings, {}, None), SvmSettings())
+    drawn = draw(build_search_space(SvmSettings, {}, None), SvmSettings())
     assert {("degree" in values, values["kernel"] == "poly") for values in drawn} == {
         (True, True),
         (False, False),
     }
     assert {"components" in values for values in drawn} == {True, False}
     fixed = draw(
-        declared_space(SvmSettings, {"kernel": "poly", "reduction": "none"}, None), SvmSettings()
+        build_search_space(SvmSettings, {"kernel": "poly", "reduction": "none"}, None),
+        SvmSettings(),
     )
     assert all("degree" in values and "components" not in values for values in fixed)
 
 
 def test_what_was_given_is_never_drawn() -> None:
-    space = declared_space(DeepV1Settings, {"lr": 0.5, "seed": 3}, None)
+    space = build_search_space(DeepV1Settings, {"lr": 0.5, "seed": 3}, None)
     assert space.fixed == {"lr": 0.5}
     assert all(values["lr"] == 0.5 for values in draw(space, DeepV1Settings()))
 
 
 def test_what_computes_is_no_part_of_a_study() -> None:
-    assert declared_space(SvmSettings, {"threads": 1, "C": 2.0}, None).fixed == {"C": 2.0}
+    assert build_search_space(SvmSettings, {"threads": 1, "C": 2.0}, None).fixed == {"C": 2.0}
 
 
 def test_features_are_searched_on_wish_only(tmp_path: Path) -> None:
     assert not {each.name for each in list_settings(FeatureSettings)} & set(
-        declared_space(SvmSettings, {}, None).dimensions
+        build_search_space(SvmSettings, {}, None).dimensions
     )
     asked = from_file(
         tmp_path, "features = ['hog', 'hog,lbp']\nhog_cells = {low = 4, high = 8}\n", SvmSettings
     )
     assert {values["features"] for values in draw(asked, SvmSettings())} == {"hog", "hog,lbp"}
-    transfer = declared_space(TransferSettings, {}, None).dimensions
+    transfer = build_search_space(TransferSettings, {}, None).dimensions
     assert not {"crop_scale", "rotation", "random_erasing", "mixup", "cutmix"} & set(transfer)
     assert {"lr", "dropout", "fine_tune_lr"} <= set(transfer)
 
@@ -105,7 +106,7 @@ def test_a_file_narrows_and_fixes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("family", "variation"), ALL)
 def test_defaults_are_a_point_of_the_space(family: str, variation: str) -> None:
     defaults = get_family(family).variations[variation].settings()
-    near = declared_space(type(defaults), {}, None).nearest(defaults)
+    near = build_search_space(type(defaults), {}, None).nearest(defaults)
     assert near
     assert near == {name: getattr(defaults, name) for name in near}
     assert "degree" not in near  # which matters beside a kernel that is not the default
@@ -162,10 +163,10 @@ def test_a_wrong_file_is_told(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         from_file(tmp_path, text)
     with pytest.raises(UserError, match=r"--space .*nowhere\.toml cannot be read: No such file"):
-        declared_space(DeepV1Settings, {}, str(tmp_path / "nowhere.toml"))
+        build_search_space(DeepV1Settings, {}, str(tmp_path / "nowhere.toml"))
 
 
 def test_a_study_of_nothing_is_refused() -> None:
     given = {each.name: each.default for each in list_settings(DeepV1Settings)}
     with pytest.raises(UserError, match="nothing to tune"):
-        declared_space(DeepV1Settings, given, None)
+        build_search_space(DeepV1Settings, given, None)

@@ -11,12 +11,12 @@ from matplotlib import pyplot
 from eyevsai.core.errors import JobError, TrialPruned, UserError
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.tuning import study as module
-from eyevsai.tuning.search_space import declared_space
+from eyevsai.tuning.search_space import build_search_space
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.tuning.study import RUN_ID, Study, StudyStorage, Trial
 from eyevsai.tuning.visualization import describe_best, plot_study, render_page, trials_table
 
-SPACE = declared_space(SvmSettings, {}, None)
+SPACE = build_search_space(SvmSettings, {}, None)
 
 
 def no_result(run_id: str) -> None:
@@ -82,7 +82,7 @@ def test_the_first_trial_has_the_defaults(tmp_path: Path, sampler: str) -> None:
 def test_a_grid_is_searched_to_its_end_after_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "space.toml"
     path.write_text("C = [1.0, 10.0, 100.0]\nkernel = 'linear'\nreduction = 'none'\n")
-    space = declared_space(SvmSettings, {}, str(path))
+    space = build_search_space(SvmSettings, {}, str(path))
     settings = TuneSettings(sampler="grid", n_trials=4)
     study = Study("grid", StudyStorage(None, tmp_path / "studies.journal"), settings, space, 1)
     assert study.enqueue_defaults(SvmSettings()) == {"C": (3.0, 1.0)}

@@ -75,7 +75,7 @@ class _Baseline:
 
 
 def check_promotion(
-    tracking_uri: str, version: Version, held: Version | None, policy: Policy
+    tracking_uri: str, version: Version, current: Version | None, policy: Policy
 ) -> CheckResults:
     """Asks a version all that a policy wants, in comparison with the one that holds the stage now,
     if any does.
@@ -94,7 +94,9 @@ def check_promotion(
             f"{version.uri} was not evaluated{others}: eyevsai evaluate --model-uri {version.uri}"
         )
         return CheckResults((*checks, Check("evaluated", False, text)), metrics, weights)
-    of_held = _evaluations(tracking_uri, held, held.tags.get(WEIGHTS_SHA256)) if held else []
+    of_held = (
+        _evaluations(tracking_uri, current, current.tags.get(WEIGHTS_SHA256)) if current else []
+    )
     ours, theirs = _on_same_images(evaluations, of_held)
     value = ours.metrics[f"test/{policy.metric}"]
     metrics |= {policy.metric: value, LATENCY: ours.metrics[f"test/{LATENCY}"]}
@@ -105,12 +107,12 @@ def check_promotion(
                 "latency", metrics[LATENCY], policy.max_latency_ms, "ms for one image", version.uri
             )
         )
-    if held is not None and theirs is None:
-        checks.append(_not_comparable(version, held, judged=bool(of_held)))
-    elif held is not None and theirs is not None:
+    if current is not None and theirs is None:
+        checks.append(_not_comparable(version, current, judged=bool(of_held)))
+    elif current is not None and theirs is not None:
         metrics[f"{policy.metric}_before"] = theirs.metrics[f"test/{policy.metric}"]
         chance = partial(_p_value, tracking_uri, ours.run_id, theirs.run_id)
-        other = _Baseline(held.uri, value, metrics[f"{policy.metric}_before"])
+        other = _Baseline(current.uri, value, metrics[f"{policy.metric}_before"])
         checks.append(_check_not_worse(policy, version.uri, other, chance))
     return CheckResults(tuple(checks), metrics, weights)
 
