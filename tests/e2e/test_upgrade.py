@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,7 @@ def old_store(workplace: Path, eyevsai: Eyevsai, monkeypatch: pytest.MonkeyPatch
     """The workplace with the store, whose paths lead into it."""
     (workplace / "mlflow.db").unlink()
     shutil.rmtree(workplace / "mlruns", ignore_errors=True)
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(workplace, filter="data")
+    shutil.unpack_archive(ARCHIVE, workplace)  # our own archive
     monkeypatch.setenv("EYEVSAI_STATE", str(workplace / "state"))
     monkeypatch.setenv("EYEVSAI_CACHE", str(workplace / "cache"))
     eyevsai("doctor", "--relocate", code=1)  # moved, and still of the earlier schema
@@ -127,9 +125,8 @@ def test_interrupted_upgrade_is_refused_and_completed_by_the_next(
         patch.setattr(MlflowClient, name, count)
         eyevsai("doctor", "--upgrade")
     before = len(calls)
-    with tarfile.open(ARCHIVE) as archive:
-        shutil.rmtree(old_store / "state")
-        archive.extractall(old_store, filter="data")
+    shutil.rmtree(old_store / "state")
+    shutil.unpack_archive(ARCHIVE, old_store)
     eyevsai("doctor", "--relocate", code=1)
 
     def interrupt(*arguments: object) -> None:
