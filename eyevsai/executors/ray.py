@@ -44,7 +44,7 @@ class RayExecutor(Executor):
 
     @contextmanager
     def connected(self, tasks: Sequence[Task]) -> Iterator[None]:
-        """See `Executor.connected`: the connection to the cluster."""
+        """Connect to the cluster, or start one on this machine; disconnect at exit."""
         import ray
 
         with redirect_stdout(
@@ -59,7 +59,7 @@ class RayExecutor(Executor):
                 ray.shutdown()
 
     def submit(self, task: Task, folder: Path) -> TaskHandle:
-        """See `Executor.submit`; what jobs say is in Ray's own logs."""
+        """Submit the task to Ray; `folder` is unused, the task's output is in Ray's own logs."""
         del folder
         return _Call(task, self._clock)
 

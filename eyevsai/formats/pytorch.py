@@ -41,9 +41,7 @@ class PyTorch(Format):
         (folder / NETWORK).write_text(render_network(program, list(learned)), encoding="utf-8")
 
     def open(self, folder: Path) -> Runtime:
-        """See `Format.open`. `network.py` is run by those who want it: nothing that lies in a
-        folder is run here.
-        """
+        """Load the learner with the weights of `model.pth`; no code in the folder is executed."""
         import torch
 
         learner = load(folder)
@@ -61,7 +59,7 @@ class PyTorch(Format):
         return NetworkRuntime(folder)
 
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
-        """See `Format.describe`; a card lies beside the weights."""
+        """Return the learner's classes, preprocessing, family and variation."""
         assert isinstance(runtime, LearnerRuntime)
         learner = runtime.learner
         return {

@@ -31,7 +31,7 @@ class TensorRt(Onnx):
     networks_only = True
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """See `Format.write`; says what cannot be tried on this machine."""
+        """Write the ONNX file and the engine settings; warn if TensorRT is missing here."""
         # without a branch, of which an engine may not be made
         onnx.save(to_onnx(source), folder / MODEL)
         if not is_here():
@@ -50,7 +50,7 @@ class TensorRt(Onnx):
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def open(self, folder: Path) -> Runtime:
-        """See `Format.open`; on the CPU where there is no TensorRT."""
+        """Open the ONNX file with TensorRT, or on the CPU if TensorRT is not available."""
         providers = (
             ((PROVIDER, provider_options()), "CUDAExecutionProvider", *CPU) if is_here() else CPU
         )

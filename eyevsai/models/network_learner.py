@@ -65,7 +65,7 @@ class NetworkLearner:
     def fit(
         self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
     ) -> None:
-        """See `Learner.fit`; raises what `Trainer.fit` raises."""
+        """Train the network with `Trainer.fit`, and raise the same errors."""
         Trainer(self.strategy(), self.settings, self.preprocessing, self.seed).fit(
             train, valid, on_epoch, checkpoints
         )
@@ -121,7 +121,7 @@ class NetworkLearner:
         return self.network.state_dict()
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """See `Learner.load_tensors`; raises UserError when the weights are another network's."""
+        """Load parameters and buffers; raise UserError if they are those of another network."""
         try:
             if self.pruned:
                 fit_shapes(self.network, tensors)

@@ -53,7 +53,7 @@ class GradualUnfreezing(TrainingStrategy):
         )
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """See `TrainingStrategy.begin_epoch`: frozen stages keep their statistics too."""
+        """Unfreeze the stages of this epoch; frozen stages stay in eval mode (batch norm, too)."""
         self.network.train()
         if self.num_unfrozen(epoch):
             self.frozen.release()
@@ -66,7 +66,7 @@ class GradualUnfreezing(TrainingStrategy):
         return {"unfrozen_stages": self.num_unfrozen(epoch), "trainable_parameters": trainable}
 
     def lrs_at(self, epoch: float) -> list[float]:
-        """See `TrainingStrategy.lrs_at`: lower stages learn slower."""
+        """Return the LRs of head and stages from the top, decayed by `layer_decay` per stage."""
         settings = self.settings
         if epoch <= settings.freeze_epochs and settings.freeze_epochs:
             return [self.schedules[0].lr_at(epoch)] + [0.0] * len(self.network.stages)
@@ -79,9 +79,7 @@ class GradualUnfreezing(TrainingStrategy):
         self.schedules[epoch > self.settings.freeze_epochs].end_epoch(valid_loss)
 
     def epochs_without_improvement(self, epoch: int, best_epoch: int) -> int:
-        """See `TrainingStrategy.epochs_without_improvement`: a head that has learned all it can
-        still waits for the base to be unfrozen.
-        """
+        """Count the epochs since the best one, starting when the last stage is unfrozen."""
         settled = next(
             each
             for each in range(self.num_epochs, -1, -1)
@@ -96,12 +94,12 @@ class GradualUnfreezing(TrainingStrategy):
         preprocessing: Preprocessing,
         stop: CancellationToken,
     ) -> None:
-        """See `TrainingStrategy.prepare`: the features of the frozen base."""
+        """Compute the features of the frozen backbone if `epoch` trains the head alone."""
         if not self.num_unfrozen(epoch):
             self.frozen.compute(self.network, self.backbone_digest, splits, preprocessing, stop)
 
     def features(self, epoch: int, indices: Tensor, generator: torch.Generator) -> Tensor | None:
-        """See `TrainingStrategy.features`: of each image one of its views, by chance."""
+        """Return N,D float32 features, a random view per image; None once a stage is unfrozen."""
         if self.num_unfrozen(epoch):
             return None
         return self.frozen.load(indices, generator)
@@ -120,7 +118,7 @@ class GradualUnfreezing(TrainingStrategy):
         return self.network if self.num_unfrozen(epoch) else self.network.head
 
     def unchanged(self, epoch: int) -> Set[str]:
-        """See `TrainingStrategy.unchanged`: what lies in stages that no epoch has unfrozen."""
+        """Return the names in the network's state that belong to stages frozen in `epoch`."""
         prefixes = tuple(
             f"stages.{number}."
             for number in range(len(self.network.stages) - self.num_unfrozen(epoch))
@@ -128,19 +126,17 @@ class GradualUnfreezing(TrainingStrategy):
         return {name for name in self.network.state_dict() if name.startswith(prefixes)}
 
     def state_dict(self) -> dict[str, Any]:
-        """See `TrainingStrategy.state_dict`; frozen weights are not in checkpoints, so their
-        digest is.
-        """
+        """Return the LR schedules, and the backbone's digest in place of its frozen weights."""
         return {
             "schedules": [each.state_dict() for each in self.schedules],
             "base": self.backbone_digest,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `TrainingStrategy.load_state_dict`.
+        """Restore the LR schedules.
 
         Raises:
-            JobError: the base does not begin with the weights that it began with.
+            JobError: the pretrained weights differ from those that the run began with.
         """
         if state["base"] != self.backbone_digest:
             raise JobError(

@@ -110,9 +110,7 @@ class ProcessGroup(SingleProcess):
             )
 
     def begin_epoch(self, network: nn.Module) -> None:
-        """See `SingleProcess.begin_epoch`: from here on all have the weights of rank 0, to the
-        bit.
-        """
+        """Copy the trainable weights of rank 0 to all ranks, and set up the gradient all-reduce."""
         weights = [weight for weight in network.parameters() if weight.requires_grad]
         self._statistics = [
             buffer
@@ -157,11 +155,11 @@ class ProcessGroup(SingleProcess):
         return sums
 
     def should_stop(self, stop: CancellationToken) -> bool:  # noqa: ARG002
-        """See `SingleProcess.should_stop`: all of them in the same step."""
+        """Return the stop flag of the last `all_reduce_step`, which is equal on all ranks."""
         return self._should_stop
 
     def check(self, stop: CancellationToken) -> None:
-        """See `SingleProcess.check`: one that ended by itself would be lost to the others."""
+        """Raise on all ranks if a stop was requested on any: no rank may end by itself."""
         asked = torch.tensor([float(stop.requested is not None)])
         self._all_reduce(asked)
         if asked.item():

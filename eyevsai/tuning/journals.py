@@ -32,7 +32,7 @@ class JournalsStorage(BaseStorage):
         self.journals: dict[Path, BaseStorage] = {}  # in the order in which they were seen
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        """See `BaseStorage`; looks for new journals, too."""
+        """Return the studies of all journals, including journals created since the last call."""
         for path in sorted(self.folder.glob(f"*{JOURNAL}")):
             if path not in self.journals:
                 self.journals[path] = StudyStorage(None, path).open()

@@ -42,7 +42,7 @@ ESTIMATORS: dict[str, tuple[type[TensorModule], Callable[..., TensorModule]]] = 
 
 
 class ShallowLearner:
-    """See `Learner`; it learns in one pass."""
+    """Learner that fits a classical estimator to image features in a single pass."""
 
     family = "shallow"
     pruned = 0.0
@@ -76,9 +76,7 @@ class ShallowLearner:
     def fit(
         self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
     ) -> None:
-        """See `Learner.fit`. The estimator is fitted once to all of train, and three times to
-        calibrate it.
-        """
+        """Fit the estimator to all of train, and the temperature by 3-fold cross-validation."""
         del checkpoints  # there are no passes to go on from
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
@@ -130,12 +128,12 @@ class ShallowLearner:
         return self.extractor.groups
 
     def inference_module(self) -> nn.Module:
-        """See `Learner.inference_module`; shares the learner's tensors."""
+        """Return a module N,H,W,3 uint8 -> N,C float32 that shares the learner's tensors."""
         parts = (self.extractor, self.projection_, self.decision_, self._calibration())
         return InferenceModule(self.preprocessing, nn.Sequential(*parts)).eval()
 
     def summary(self) -> ModelSummary:
-        """See `Learner.summary`; after `fit` the parts that were fitted are there too."""
+        """Return the feature groups and, after `fit`, the fitted parts with their sizes."""
         layers = [
             Layer(name, "features", (columns.stop - columns.start,), 0)
             for name, columns in self.extractor.groups.items()
@@ -163,7 +161,7 @@ class ShallowLearner:
         return {name: getattr(self, f"{name}_") for name in names if hasattr(self, f"{name}_")}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """See `Learner.load_tensors`; raises UserError when the tensors are another model's."""
+        """Load projection, decision and temperature; raise UserError if they do not fit."""
         self.projection_ = Projection.restore("projection", tensors)
         self.decision_ = ESTIMATORS[self.variation][0].restore("decision", tensors)
         self.temperature_ = Temperature.restore("temperature", tensors)

@@ -39,16 +39,14 @@ class TransferLearner(NetworkLearner):
     network: StagedNetwork
 
     def build_network(self) -> nn.Module:
-        """See `NetworkLearner.build_network`; pretrained weights come with `prepare`."""
+        """Return backbone and head, N,3,S,S float32 -> N,C logits, without pretrained weights."""
         base = BACKBONES[self.variation]
         network = base.build()
         head = build_head(base.num_features, self._settings, len(self.classes))
         return StagedNetwork(base.split(network), head)
 
     def prepare(self, train_labels: Sequence[str]) -> None:
-        """See `Learner.prepare`: takes the pretrained weights, and prepares images as they want
-        it.
-        """
+        """Check the settings, load the pretrained weights, and set the preprocessing for them."""
         super().prepare(train_labels)
         base = BACKBONES[self.variation]
         path = find_weights(base, self._settings.weights)
@@ -60,9 +58,7 @@ class TransferLearner(NetworkLearner):
                 stage.load_state_dict(loaded.state_dict())
 
     def strategy(self) -> TrainingStrategy:
-        """See `NetworkLearner.strategy`; a base that was pruned has to recover at once, and all of
-        it.
-        """
+        """Return gradual unfreezing, or training of the whole network if it is pruned."""
         return (
             TrainingStrategy(self.network, self._settings)
             if self.pruned
