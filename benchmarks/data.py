@@ -126,8 +126,7 @@ def duplicates() -> None:
         print(
             f"{name:<20}{len(described):>5} images: {count_false(described, result)} grouped, "
             f"{len(result.conflicts)} conflicts, sequences of "
-            f"{[len(s) for s in result.sequences]}, "
-            f"{seconds:.2f} s   (limit 0 grouped)"
+            f"{[len(s) for s in result.sequences]}, {seconds:.2f} s   (limit 0 grouped)"
         )
 
 

@@ -41,8 +41,7 @@ def main() -> None:
     whole = sum(tensor.nbytes for tensor in learner.tensors().values())
     print(
         f"features and first epoch {first:.1f} s   epochs after it "
-        f"{statistics.median(others):.2f} s "
-        f"({min(others):.2f} to {max(others):.2f}; limit 1)"
+        f"{statistics.median(others):.2f} s ({min(others):.2f} to {max(others):.2f}; limit 1)"
     )
     print(f"a checkpoint of the frozen phase {size / 1e6:.1f} MB; the network {whole / 1e6:.1f} MB")
     network = learner.network  # type: ignore[attr-defined]

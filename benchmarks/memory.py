@@ -53,7 +53,6 @@ def main() -> None:
         whole, saved = (peak_mib(family, variation, efficient=each) for each in (False, True))
         print(
             f"{family}/{variation:<10}{whole:>8.0f} MiB, memory-efficient {saved:>6.0f} MiB: "
-            f"{saved / whole:.2f}   "
-            "(limit 0.50)",
+            f"{saved / whole:.2f}   (limit 0.50)",
             flush=True,
         )

@@ -69,8 +69,7 @@ def main() -> None:
             shares.append(ours_s / all_s if reached >= wanted else math.inf)
             print(
                 f"seed {seed}   unpruned {best:.4f} in {all_s:.0f} s   pruned {reached:.4f} "
-                f"(wanted {wanted:.4f}) in "
-                f"{ours_s:.0f} s   share {shares[-1]:.2f}",
+                f"(wanted {wanted:.4f}) in {ours_s:.0f} s   share {shares[-1]:.2f}",
                 flush=True,
             )
     print(f"median share {statistics.median(shares):.2f} (limit 0.40)")

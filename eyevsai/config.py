@@ -101,9 +101,8 @@ class TunedSettings(Settings):
         str,
         Doc(
             "auto: the settings of the newest study of this model and dataset that is better "
-            "than the defaults "
-            "after 10 complete trials of half the epochs; never; or a study by name or run id. "
-            "Flags go first."
+            "than the defaults after 10 complete trials of half the epochs; never; or a study by "
+            "name or run id. Flags go first."
         ),
     ] = AUTO_TUNED
 
@@ -137,9 +136,8 @@ class TrainConfig:
     resume: ResumeSettings = ResumeSettings()
     tuned: TunedSettings = TunedSettings()
     given: frozenset[str] = frozenset()  # names of the settings that were typed
-    untuned: TrainConfig | None = (
-        None  # what it was before a study's settings took the place of defaults
-    )
+    # what it was before a study's settings took the place of defaults
+    untuned: TrainConfig | None = None
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name, as it is logged."""
@@ -254,10 +252,8 @@ def check_no_train_settings(given: Iterable[str]) -> None:
         if name in OF_TRAIN:
             raise UserError(
                 f"{_flag(name)} is a flag of train. A study goes on by itself when tune is "
-                "started again "
-                "with the same --study; its trials keep no checkpoints, and each has one "
-                "device: several "
-                "run at once with --parallel-jobs."
+                "started again with the same --study; its trials keep no checkpoints, and each "
+                "has one device: several run at once with --parallel-jobs."
             )
 
 

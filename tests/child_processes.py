@@ -23,9 +23,8 @@ STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn")
 CHEAP = {"git", "xargs", "mount", "umount", "fc-list", "uname", "ldconfig"}
 LONG_S = 10.0  # of CPU time
 
-started: list[str] | None = (
-    None  # programs that the running test has started; None outside of a call phase
-)
+# programs that the running test has started; None outside of a call phase
+started: list[str] | None = None
 owner = os.getpid()
 
 

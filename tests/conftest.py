@@ -198,8 +198,7 @@ SETTINGS = {
     "deep_v2": "--variation resnet --batch-size 8 --width 8 --layers 1,1,1,1 --epochs 4",
     "shallow": "--variation svm_hog_lbp",
     "transfer": "--variation mobilenet_v2 --batch-size 8 --weights none --dense-units 16 "
-    "--freeze-epochs 1 "
-    "--fine-tune-epochs 1",
+    "--freeze-epochs 1 --fine-tune-epochs 1",
 }
 
 

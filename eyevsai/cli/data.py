@@ -74,8 +74,7 @@ def download(
         splits = ", ".join(f"{count} {split}" for split, count in part.splits.items())
         print(
             f"{part.name}: {'' if part.is_new else 'there already: '}{part.images} images in "
-            f"{len(part.classes)} "
-            f"classes{f' ({splits})' if splits else ''} at {part.folder}"
+            f"{len(part.classes)} classes{f' ({splits})' if splits else ''} at {part.folder}"
         )
     if len(got) > 1:
         print(
@@ -99,9 +98,8 @@ def check(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
         groups, pairs = len(report["duplicates"]), len(found.conflicts)
         print(
             f"{len(found.bad)} bad, {len(found.wrong_extension)} with a wrong extension; "
-            f"{groups} groups of "
-            "duplicates, "
-            f"{len(found.left_out)} left out; {pairs} pairs alike in two classes"
+            f"{groups} groups of duplicates, {len(found.left_out)} left out; {pairs} pairs alike "
+            "in two classes"
         )
         if report["not_used"]:
             print(f"not used: {report['not_used']}")

@@ -11,10 +11,7 @@ import typer
 
 from eyevsai.cli import data, models, registry, system, train
 from eyevsai.cli.completion import completed_words
-from eyevsai.cli.options import (
-    finish,
-    settings_of_command,
-)
+from eyevsai.cli.options import finish, settings_of_command
 from eyevsai.cli.parsing import Verbosity, with_hyphens
 from eyevsai.core.errors import JobError, TerminationRequested, UserError, explain_path_error
 from eyevsai.core.logging import configure_logging

@@ -59,13 +59,11 @@ def evaluate(as_json: Json = False, **given: Any) -> None:
         return
     found = done.metrics
     print(
-        f"{done.model} on {done.images} images of {done.dataset}\n"
-        f"accuracy {found['accuracy']:.4f} ({found['accuracy_low']:.4f} to "
-        f"{found['accuracy_high']:.4f}), "
+        f"{done.model} on {done.images} images of {done.dataset}\naccuracy "
+        f"{found['accuracy']:.4f} ({found['accuracy_low']:.4f} to {found['accuracy_high']:.4f}), "
         f"loss {found['loss']:.4f}, calibration error {found['ece']:.4f}\n"
         f"{found['images_per_s']:.0f} images/s, {found['latency_ms']:.1f} ms for one; in "
-        f"{done.seconds:.0f} s\n"
-        f"run {done.run_id} has test_report.html; {where_to_view()}"
+        f"{done.seconds:.0f} s\nrun {done.run_id} has test_report.html; {where_to_view()}"
     )
 
 
@@ -127,8 +125,7 @@ def _package(settings: ExportSettings, as_json: bool) -> None:
     for model in done.models:
         print(
             f"{model['dataset']}: {model['model_uri']}, {model['metric']} "
-            f"{model['accuracy']:.4f}, as "
-            f"{', '.join(model['formats'])}"
+            f"{model['accuracy']:.4f}, as {', '.join(model['formats'])}"
         )
     print(f"See {done.folder}; it is logged on run {done.run_id}")
 

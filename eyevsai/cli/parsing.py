@@ -112,9 +112,8 @@ class Command(TyperCommand):
     instead.
     """
 
-    allow_extra_args = (
-        True  # so that they are refused below; a command that ignores unknown flags does it itself
-    )
+    # so that they are refused below; a command that ignores unknown flags does it itself
+    allow_extra_args = True
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Raises UserError for words that mean nothing here."""

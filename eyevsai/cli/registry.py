@@ -104,8 +104,7 @@ def cleanup(as_json: Json = False, **given: Any) -> None:
     elif done.run_id is not None:
         print(
             f"deleted {len(done.deleted)} of {len(done.plan.items)} items, freed "
-            f"{done.freed_bytes:,} bytes; "
-            f"written down in run {done.run_id}"
+            f"{done.freed_bytes:,} bytes; written down in run {done.run_id}"
         )
 
 

@@ -183,8 +183,7 @@ def ui(
     if port is not None or host is not None:
         raise UserError(
             f"The store is kept by the server at {server}, which has its own address: leave out "
-            "--port "
-            "and --host."
+            "--port and --host."
         )
     print(f"MLflow's UI: {server}")
     job.open_browser(server, browser)

@@ -66,10 +66,8 @@ def train(context: typer.Context, **given: Any) -> None:
     done = job(composed, config.take_run_id(), rank)
     scores = done.scores
     print(
-        f"{done.model_uri or 'no version yet'}\n"
-        f"valid accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, in "
-        f"{done.seconds:.0f} s\n"
-        f"run {done.run_id}; {where_to_view()}"
+        f"{done.model_uri or 'no version yet'}\nvalid accuracy {scores['accuracy']:.4f}, loss "
+        f"{scores['loss']:.4f}, in {done.seconds:.0f} s\nrun {done.run_id}; {where_to_view()}"
     )
 
 

@@ -62,11 +62,8 @@ class EtaEstimator:
         """
         if steps <= 0 or len(self.ends) < 2:
             return ""
-        return (
-            ", about "
-            f"{format_seconds(steps * (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1))} "
-            "left"
-        )
+        pace_s = (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
+        return f", about {format_seconds(steps * pace_s)} left"
 
 
 def format_seconds(seconds: float) -> str:

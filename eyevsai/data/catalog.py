@@ -82,8 +82,7 @@ def find_source(settings: DataSettings) -> DatasetFolder:
     if settings.labels is not None and len(found.parts) > 1:
         raise UserError(
             f"{found.name} is a union of {len(found.parts)} datasets, which --labels cannot "
-            "name. Give one "
-            "folder with --data."
+            "name. Give one folder with --data."
         )
     name = settings.dataset_name or found.name
     folders = list(found.parts.values())

@@ -277,10 +277,9 @@ def check_bad_fraction(found: CuratedDataset, max_bad_fraction: float) -> None:
         listed = "".join(f"\n  {file.path}: {record.error}" for file, record in found.bad[:SHOWN])
         more = f"\n  and {len(found.bad) - SHOWN} more" if len(found.bad) > SHOWN else ""
         raise UserError(
-            f"{len(found.bad)} of {len(found.files)} images in {where} cannot be used, more "
-            "than --max-bad-fraction "
-            f"{max_bad_fraction:g} allows. Mend or remove them; `eyevsai data check` shows "
-            f"all.{listed}{more}"
+            f"{len(found.bad)} of {len(found.files)} images in {where} cannot be used, more than "
+            f"--max-bad-fraction {max_bad_fraction:g} allows. Mend or remove them; `eyevsai data "
+            f"check` shows all.{listed}{more}"
         )
 
 
@@ -292,8 +291,7 @@ def check_usable(found: CuratedDataset, max_bad_fraction: float) -> None:
     if small:
         raise UserError(
             f"Each class needs at least {MIN_IMAGES} images; too few in {where}: "
-            f"{', '.join(small[:SHOWN])}. "
-            "Add images or remove the folder."
+            f"{', '.join(small[:SHOWN])}. Add images or remove the folder."
         )
     if len(found.classes) < 2:
         raise UserError(

@@ -237,9 +237,8 @@ def _check_splits(found: CuratedDataset, split_names: Sequence[str]) -> None:
         groups = len({item.group for item in found.samples})
         raise UserError(
             f"No image of {found.source.name} is left for the valid split: its "
-            f"{len(found.samples)} images "
-            f"are {groups} groups, which stay whole. Add images, or change --groups or "
-            "--duplicates."
+            f"{len(found.samples)} images are {groups} groups, which stay whole. Add images, or "
+            "change --groups or --duplicates."
         )
 
 

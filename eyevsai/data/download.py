@@ -142,8 +142,7 @@ def _check_size(size_bytes: int, left: int, part: Path, file: str) -> None:
     if left > free:
         raise JobError(
             f"{file} needs {megabytes(left)} and {part.parent} has {megabytes(free)} left. Make "
-            "room, or "
-            "choose another --data-dir."
+            "room, or choose another --data-dir."
         )
 
 

@@ -63,9 +63,8 @@ def find_duplicate_groups(
 def _thumbnails(files: Sequence[ImageFile], depth: Depth) -> list[Any]:
     if not files:
         return []
-    from eyevsai.data.parallel import (
-        parallel_map,  # imports torch, which a second look does without
-    )
+    # imports torch, which a second look does without
+    from eyevsai.data.parallel import parallel_map
 
     return [
         each

@@ -19,13 +19,11 @@ from eyevsai.data.image_checks import ImageInfo
 
 VERSION = 1  # goes into the key of remembered results: raise it when any group changes
 BITS = 256
-MAX_DISTANCE = (
-    24  # differing bits of 256; measured: 99 % of copies differ in 24 or fewer, half in 6 or fewer
-)
+# differing bits of 256; measured: 99 % of copies differ in 24 or fewer, half in 6 or fewer
+MAX_DISTANCE = 24
 BANDS = 16  # a pair that agrees on all 16 bits of any band is compared in full
-MAX_COPIES = (
-    24  # images in a group of near-duplicates; more that resemble each other are a sequence
-)
+# images in a group of near-duplicates; more that resemble each other are a sequence
+MAX_COPIES = 24
 
 SIDE = 64  # px, of a thumbnail
 CELL = 8  # px, of the cells in which thumbnails are compared

@@ -62,8 +62,7 @@ ANNOTATIONS = frozenset(
 FILLERS = IMAGES | {"set", "data", "dataset", "split", "folder"}
 LAYOUT = (
     "A dataset is a folder with a folder of images per class, or with the folders train, valid "
-    "and test that have "
-    "these, or a folder of images with --labels FILE.csv"
+    "and test that have these, or a folder of images with --labels FILE.csv"
 )
 SHOWN = 3
 
@@ -198,11 +197,9 @@ def _look_inside(layout: Layout, folder: Path) -> None:
     if names:
         splits = inside[names[0]]
         raise UserError(
-            f"{folder / names[0]} has {', '.join(f'{name}/' for name in splits)}: the splits "
-            "are inside of "
-            f"the classes. Put the classes into the splits ({splits[0]}/{names[0]}/), or name "
-            "them in a "
-            "table with --labels."
+            f"{folder / names[0]} has {', '.join(f'{name}/' for name in splits)}: the splits are "
+            f"inside of the classes. Put the classes into the splits ({splits[0]}/{names[0]}/), "
+            "or name them in a table with --labels."
         )
     by_content: dict[tuple[str, ...], list[str]] = {}
     for label, inner in inside.items():
@@ -216,8 +213,7 @@ def _look_inside(layout: Layout, folder: Path) -> None:
             )
             layout.notes.append(
                 f"{first} hold the same folders ({shown}) and are read as one class each: if "
-                "they are "
-                "splits, name them train, valid and test"
+                "they are splits, name them train, valid and test"
             )
 
 
@@ -252,8 +248,7 @@ def _find_splits(folder: Path, folders: dict[str, Path]) -> dict[str, str] | Non
         if len(twins) > 1:
             raise UserError(
                 f"{folder} has {' and '.join(f'{name}/' for name in twins)}, which are both the "
-                f"{split} "
-                "split. Put their images into one of them, or move one away."
+                f"{split} split. Put their images into one of them, or move one away."
             )
     return found
 
@@ -288,8 +283,7 @@ def _read_splits(
         if shared:
             raise UserError(
                 f"{path} is no split, but has folders of classes of the train split: "
-                f"{shared[0]}/. Name it "
-                "like a split (train, valid, test), or move it away."
+                f"{shared[0]}/. Name it like a split (train, valid, test), or move it away."
             )
         layout.unused += [
             UnusedFile(file, f"in {name}/, which is no split") for file, _ in walk(path)
@@ -355,8 +349,7 @@ def check_distinct_names(labels: Iterable[str], where: Path) -> None:
         if other != label:
             raise UserError(
                 f"{where} has the classes {other} and {label}, which differ in capitals only. "
-                "Write them "
-                "alike."
+                "Write them alike."
             )
 
 

@@ -162,9 +162,8 @@ def _signature(picture: decode.Array) -> str:
 def _check_all(files: Sequence[ImageFile]) -> Iterable[ImageInfo]:
     if not files:
         return
-    from eyevsai.data.parallel import (
-        parallel_map,  # imports torch, which a second look does without
-    )
+    # imports torch, which a second look does without
+    from eyevsai.data.parallel import parallel_map
 
     for records in parallel_map(_check_chunk, files, "Looking at images"):
         yield from records

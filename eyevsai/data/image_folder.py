@@ -172,6 +172,5 @@ def _check_groups(groups: str | None, files: list[ImageFile]) -> None:
     if groups is not None and files and not any(file.group for file in files):
         raise UserError(
             f"--groups {groups} matches no file, such as {files[0].name.partition('/')[2]}. It "
-            "is a "
-            "regular expression over paths, or a column of --labels."
+            "is a regular expression over paths, or a column of --labels."
         )

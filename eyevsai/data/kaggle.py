@@ -54,8 +54,7 @@ def locate_dataset(handle: str) -> DownloadUrl:
                 raise
             raise JobError(
                 f"Kaggle answers {error.response.status_code}: it wants to know who you are. "
-                "Make a token "
-                "at https://www.kaggle.com/settings and set KAGGLE_API_TOKEN."
+                "Make a token at https://www.kaggle.com/settings and set KAGGLE_API_TOKEN."
             ) from error
 
 

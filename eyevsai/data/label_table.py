@@ -111,16 +111,14 @@ def read_labels(
             if rows.setdefault(found, row) != row:
                 raise UserError(
                     f"{path}, row {number}: {found} has two rows, {rows[found].label!r} and "
-                    f"{label!r}. An "
-                    "image has one label and one split: remove one of the rows."
+                    f"{label!r}. An image has one label and one split: remove one of the rows."
                 )
     if not rows:
         example = f", such as {missing[0]!r}" if missing else ""
         takes = names[0] if names else "images/a.jpg"
         raise UserError(
             f"{path}: no row names an image of the dataset{example}. The column "
-            f"{header[of_path]!r} takes "
-            f"paths relative to its folder, such as {takes!r}."
+            f"{header[of_path]!r} takes paths relative to its folder, such as {takes!r}."
         )
     notes = [
         f"{len(cells)} {'row' if len(cells) == 1 else 'rows'} of {path.name} {what} "
@@ -203,8 +201,7 @@ class _FileMatcher:
         if key == ".." or key.startswith("../") or Path(key).is_absolute():
             raise UserError(
                 f"{self.table}, row {number}: {cell!r} leaves the folder of the dataset. Write "
-                "the path "
-                "relative to that."
+                "the path relative to that."
             )
         beside = os.path.normpath(os.path.join(self.base, key))
         for exact in (key, beside, key.removeprefix(f"{self.folder.name}/")):
@@ -216,8 +213,7 @@ class _FileMatcher:
         if len(found) > 1:
             raise UserError(
                 f"{self.table}, row {number}: {cell!r} may be {found[0]} or {found[1]}. Write "
-                "the path "
-                "relative to the folder of the dataset."
+                "the path relative to the folder of the dataset."
             )
         return found[0] if found else None
 

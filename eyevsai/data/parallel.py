@@ -34,10 +34,8 @@ class _Chunks(Dataset[Any], Generic[S, T]):
             raise IndexError(number)
         try:
             return self.task(self.items[number * CHUNK : (number + 1) * CHUNK])
-        except (
-            UserError,
-            OSError,
-        ) as error:  # handed over as it is; the loader would rewrite its message
+        except (UserError, OSError) as error:
+            # handed over as it is; the loader would rewrite its message
             return error
 
 

@@ -31,9 +31,8 @@ class Preprocessing:
     mean: tuple[float, ...] = field(default=IMAGENET_MEAN)
     std: tuple[float, ...] = field(default=IMAGENET_STD)
     interpolation: str = "bilinear"
-    depth: Depth | None = (
-        None  # of images with more than 8 bits; None: each by its own values, as older models do
-    )
+    # of images with more than 8 bits; None: each by its own values, as older models do
+    depth: Depth | None = None
 
     @property
     def short_side_px(self) -> int:

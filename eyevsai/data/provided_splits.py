@@ -51,8 +51,7 @@ def drop_split_overlaps(items: Sequence[Sample]) -> tuple[list[Sample], list[Sam
         notes.append(
             f"{len(found)} {split} images of {label} resemble images of another split, such as "
             f"{found[0].name}: they are too many to be copies and stay. If they are frames of "
-            "the same "
-            "scenes, test figures are too high"
+            "the same scenes, test figures are too high"
         )
     return [item for item in items if item.name not in gone], left_out, notes
 

@@ -49,8 +49,7 @@ class DataSettings(Settings):
         str | None,
         Doc(
             "Keeps images of a video, patient or object in one split: a regular expression over "
-            "paths, or a column "
-            "of --labels."
+            "paths, or a column of --labels."
         ),
     ] = None
     duplicates: Annotated[
@@ -119,8 +118,7 @@ class DownloadSettings(Settings):
         Choice(("published", "none")),
         Doc(
             "given: keep train, valid and test as published; none: a folder per class, to be "
-            "split here. By default "
-            "given where folders say it, as those of vegetables do."
+            "split here. By default given where folders say it, as those of vegetables do."
         ),
     ] = None
     archive: Annotated[str | None, Doc("Archive of the images that was downloaded by hand.")] = None

@@ -32,9 +32,8 @@ class DatasetSource:
     name: str
     images: Archive
     num_classes: int  # that its publisher names
-    splits: Archive | None = (
-        None  # lists of the official split, where the folders of `images` do not say it
-    )
+    # lists of the official split, where the folders of `images` do not say it
+    splits: Archive | None = None
 
 
 def _kaggle(name: str, handle: str, num_classes: int) -> DatasetSource:

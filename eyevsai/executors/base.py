@@ -21,9 +21,8 @@ from eyevsai.core.errors import UserError
 log = logging.getLogger("eyevsai")
 
 POLL_S = 0.5
-TERMINATE_S = (
-    12.0  # that a job has which took too long: for its step, its checkpoint and the end of its run
-)
+# that a job has which took too long: for its step, its checkpoint and the end of its run
+TERMINATE_S = 12.0
 # that all have when their caller is asked to end, which has a second more and must see them gone
 KILL_S = 7.0
 

@@ -47,9 +47,8 @@ class RayExecutor(Executor):
         """Connect to the cluster, or start one on this machine; disconnect at exit."""
         import ray
 
-        with redirect_stdout(
-            sys.stderr
-        ):  # where Ray says that a machine was lost, which is no part of our answer
+        with redirect_stdout(sys.stderr):
+            # where Ray says that a machine was lost, which is no part of our answer
             try:
                 self._connect(tasks)
                 _check_store_is_shared()
@@ -217,7 +216,6 @@ def _check_store_is_shared() -> None:
     others = {node["NodeManagerAddress"] for node in nodes if node["Alive"]} - {here}
     if others and find_store().startswith("sqlite:"):
         raise UserError(
-            f"The cluster has other machines ({', '.join(sorted(others)[:3])}), which do not "
-            "see the SQLite store of "
-            "this one. Set MLFLOW_TRACKING_URI to a server: docs/team.md."
+            f"The cluster has other machines ({', '.join(sorted(others)[:3])}), which do not see "
+            "the SQLite store of this one. Set MLFLOW_TRACKING_URI to a server: docs/team.md."
         )

@@ -15,9 +15,8 @@ from eyevsai.features.settings import FeatureSettings
 CIRCLES = {"8": ((8, 1),), "16": ((16, 2),), "both": ((8, 1), (16, 2))}  # neighbours and radius
 LUMA = (19595, 38470, 7471)  # ITU-R BT.601 in 65536ths, as Pillow rounds it
 VERSION = 2  # goes into the key of cached features: raise it when any of them changes
-BATCH = (
-    4  # images at a time: few enough that what is computed of them stays in the caches of a core
-)
+# images at a time: few enough that what is computed of them stays in the caches of a core
+BATCH = 4
 
 
 class Extractor(nn.Module):

@@ -78,7 +78,6 @@ class FeatureSettings(Settings):
         if "hog" in self.groups and image_size < MIN_CELL_PX * self.hog_cells:
             raise UserError(
                 f"--image-size {image_size} is too small for --hog-cells {self.hog_cells}: a "
-                f"cell has {MIN_CELL_PX} "
-                f"pixels or more. Choose at least --image-size {MIN_CELL_PX * self.hog_cells}, "
-                "or fewer cells."
+                f"cell has {MIN_CELL_PX} pixels or more. Choose at least --image-size "
+                f"{MIN_CELL_PX * self.hog_cells}, or fewer cells."
             )

@@ -71,12 +71,10 @@ class Format(ABC):
     extra: ClassVar[tuple[str, str] | None] = None  # of pyproject, and the module that it brings
     can_hold_code: ClassVar[bool] = False  # that runs as somebody else's file is opened
     tolerance: ClassVar[float] = 1e-5  # of a probability, from the same resized pixels
-    points: ClassVar[float | None] = (
-        None  # of accuracy, that a format may lose which computes in fewer bits
-    )
-    agreement: ClassVar[float] = (
-        0.0  # the share of images for which such a format has to name the model's class
-    )
+    # of accuracy, that a format may lose which computes in fewer bits
+    points: ClassVar[float | None] = None
+    # the share of images for which such a format has to name the model's class
+    agreement: ClassVar[float] = 0.0
 
     def check(self, learner: Learner) -> None:
         """Raises UserError when the learner cannot leave in this format, or on this machine."""

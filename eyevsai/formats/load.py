@@ -42,17 +42,15 @@ class ExportedModel:
             if found[-1].shape[1:] != found[0].shape[1:]:
                 raise UserError(
                     f"The export gives {found[-1].shape[1]} numbers for each image, but its "
-                    f"{MANIFEST} "
-                    f"names {found[0].shape[1]} classes: one of the two was changed."
+                    f"{MANIFEST} names {found[0].shape[1]} classes: one of the two was changed."
                 )
         return np.concatenate(found)
 
     def _predict_squares(self, squares: Pixels) -> Probabilities:
         try:
             return self.runtime.predict_proba(squares)
-        except (
-            Exception
-        ) as error:  # each runtime has errors of its own, and some find a bad file only now
+        except Exception as error:
+            # each runtime has errors of its own, and some find a bad file only now
             said = str(error).strip().partition("\n")[0]
             raise UserError(
                 f"The {self.manifest.get('format')} export cannot be computed: {said}"
@@ -73,10 +71,9 @@ def load_export(folder: Path, *, trusted: bool = False) -> ExportedModel:
     if form.can_hold_code and not trusted:
         raise UserError(
             f"{folder} is a {form.name} export, in which code can be hidden that runs as it is "
-            "opened or asked. If you "
-            "made it yourself, open it with predict --trusted, or in Python with "
-            "eyevsai.load(..., trusted=True); else "
-            "take the onnx export, which holds none."
+            "opened or asked. If you made it yourself, open it with predict --trusted, or in "
+            "Python with eyevsai.load(..., trusted=True); else take the onnx export, which "
+            "holds none."
         )
     try:
         runtime = form.open(folder)
@@ -84,9 +81,8 @@ def load_export(folder: Path, *, trusted: bool = False) -> ExportedModel:
         return ExportedModel(manifest, runtime)
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # each runtime has errors of its own for a file that is none of its own
+    except Exception as error:
+        # each runtime has errors of its own for a file that is none of its own
         said = str(error).strip().partition("\n")[0]
         raise UserError(
             f"{folder} holds no {form.name} export that can be opened: {said}"

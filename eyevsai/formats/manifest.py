@@ -86,8 +86,7 @@ def check_manifest(folder: Path, manifest: Mapping[str, Any], known: Mapping[str
         if manifest[name] != json.loads(json.dumps(value)):  # in which a tuple is a list
             raise UserError(
                 f"{folder / MANIFEST} says {name} {manifest[name]!r:.80}, but the exported file "
-                "itself says "
-                f"{value!r:.80}: one of the two was changed. {AGAIN}"
+                f"itself says {value!r:.80}: one of the two was changed. {AGAIN}"
             )
 
 

@@ -56,9 +56,8 @@ class OnnxRuntime:
         # Threads that spin while they wait take the cores from the processes that decode the next
         # images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = (
-            3  # errors; it warns of what an exporter does, not of what a person can mend
-        )
+        # errors; it warns of what an exporter does, not of what a person can mend
+        options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
 
     def predict_proba(self, images: Pixels) -> Probabilities:

@@ -27,9 +27,8 @@ class ReferenceData:
 
     learner: Learner
     names: Sequence[str]
-    resized: (
-        Pixels  # N,s,s,3 with s the short side after resizing: a graph resizes these to themselves
-    )
+    # N,s,s,3 with s the short side after resizing: a graph resizes these to themselves
+    resized: Pixels
     # the same images as they were decoded, one after another
     raw: Callable[[], Iterable[npt.NDArray[np.uint8]]]
     # the whole test split, resized, a batch after another
@@ -129,9 +128,8 @@ class AccuracyParityCheck(ParityCheck):
     So it does from raw images, which such a format may resize in fewer bits, too.
     """
 
-    RAW_LOSS: ClassVar[float] = (
-        0.05  # of agreement: few of 200 images may flip, and not a tenth of them
-    )
+    # of agreement: few of 200 images may flip, and not a tenth of them
+    RAW_LOSS: ClassVar[float] = 0.05
 
     def __init__(self, points: float, agreement: float) -> None:
         self.points, self.agreement = points, agreement
@@ -162,15 +160,13 @@ class AccuracyParityCheck(ParityCheck):
         if figures["top1_agreement"] < self.agreement:
             failures.append(
                 f"The export names the model's class for {figures['top1_agreement']:.2%} of "
-                f"{len(found)} "
-                f"test images; {self.agreement:.0%} are wanted."
+                f"{len(found)} test images; {self.agreement:.0%} are wanted."
             )
         wanted = max(self.agreement, figures["top1_agreement"] - self.RAW_LOSS)
         if figures["raw_top1_agreement"] < wanted:
             failures.append(
                 f"From raw images the export names the model's class for {raw.mean():.2%} of "
-                f"{len(raw)}; "
-                f"{wanted:.1%} are wanted."
+                f"{len(raw)}; {wanted:.1%} are wanted."
             )
         return ParityResult(figures, failures)
 
@@ -218,8 +214,7 @@ def _compare(
     column = int(apart[row].argmax())
     where = (
         f"; {reference.names[row]} parts most: {reference.learner.classes[column]} is "
-        f"{expected[row, column]:.6f} in "
-        f"the model and {found[row, column]:.6f} in the export."
+        f"{expected[row, column]:.6f} in the model and {found[row, column]:.6f} in the export."
     )
     if largest.max() > bounds.every:
         result.failures.append(

@@ -31,8 +31,7 @@ class ExportSettings(SourceModelSettings):
         str | None,
         Doc(
             "Instead of one model: the best of each dataset, by test/accuracy or else "
-            "valid/best_accuracy, in a folder of "
-            "this name."
+            "valid/best_accuracy, in a folder of this name."
         ),
     ] = None
     per_dataset: Annotated[
@@ -43,8 +42,7 @@ class ExportSettings(SourceModelSettings):
         Range(0.0, 0.9),
         Doc(
             "First take this share of each layer's channels away, train for --prune-epochs, and "
-            "register that as a new "
-            "version, which is exported then (Fang et al. 2023)."
+            "register that as a new version, which is exported then (Fang et al. 2023)."
         ),
     ] = 0.0
     prune_epochs: Annotated[

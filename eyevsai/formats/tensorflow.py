@@ -115,9 +115,8 @@ def _tensorflow() -> Any:
     """TensorFlow, without what its C++ parts announce on standard error, past Python, while they
     are loaded.
     """
-    with suppress(
-        ImportError
-    ):  # torch loads it to trace a graph; loaded after TensorFlow it ends the process
+    with suppress(ImportError):
+        # torch loads it to trace a graph; loaded after TensorFlow it ends the process
         import_module("triton")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()

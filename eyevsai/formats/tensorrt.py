@@ -36,9 +36,8 @@ class TensorRt(Onnx):
         onnx.save(to_onnx(source), folder / MODEL)
         if not is_here():
             log.warning(
-                "There is no TensorRT here: the engine is built where it first runs, and what "
-                "is compared with "
-                "the model is the ONNX file on the CPU."
+                "There is no TensorRT here: the engine is built where it first runs, and what is "
+                "compared with the model is the ONNX file on the CPU."
             )
         shapes = {name: "x".join(map(str, shape)) for name, shape in SHAPES.items()}
         flags = [f"--{TRTEXEC[name]}={INPUT}:{shape}" for name, shape in shapes.items()]

@@ -19,9 +19,8 @@ class Variation:
     settings: type[Settings]
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by budget
     papers: tuple[str, ...] = ()
-    piecewise_constant: bool = (
-        False  # as trees do: where a number falls on another side, the answer jumps
-    )
+    # as trees do: where a number falls on another side, the answer jumps
+    piecewise_constant: bool = False
 
 
 @dataclass(frozen=True)

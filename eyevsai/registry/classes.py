@@ -140,19 +140,16 @@ def check_change(
         remain = len(set(recorded)) - len(change.removed)
         raise UserError(
             f"The dataset {name.dataset} cannot be a new version of {name.registered}: it has "
-            f"{remain} of the "
-            f"{len(set(recorded))} classes of that model ({name_some(recorded)}), and the "
-            f"classes {name_some(new)}. If "
-            "it is another dataset in a folder of the same name, give it a name of its own with "
+            f"{remain} of the {len(set(recorded))} classes of that model "
+            f"({name_some(recorded)}), and the classes {name_some(new)}. If it is another "
+            "dataset in a folder of the same name, give it a name of its own with "
             "--dataset-name NAME."
         )
     if not change.is_empty and not consented:
         raise UserError(
             f"The classes of {name.dataset} differ from those of the newest version of "
-            f"{name.registered}: {change}. "
-            "To train a version with other classes, add --class-change true; if it is another "
-            "dataset, add "
-            "--dataset-name NAME."
+            f"{name.registered}: {change}. To train a version with other classes, add "
+            "--class-change true; if it is another dataset, add --dataset-name NAME."
         )
     return change
 

@@ -129,8 +129,7 @@ def check_name(tracking_uri: str, name: ModelName) -> None:
     if owner != name.dataset:
         raise UserError(
             f"The registered model {name.registered} belongs to the dataset {owner!r}, whose "
-            "name is written "
-            f"like {name.dataset!r} in a registry. Rename one of the two folders."
+            f"name is written like {name.dataset!r} in a registry. Rename one of the two folders."
         )
 
 
@@ -147,8 +146,7 @@ def create_reference(tracking_uri: str, dataset: str, uri: str) -> tuple[str, in
     if model.tags.get("dataset") != dataset or "variation" in model.tags:
         raise UserError(
             f"The registered model {name} is not the one of the dataset {dataset!r}, whose name "
-            "is written "
-            "like it in a registry. Rename the folder of the dataset."
+            "is written like it in a registry. Rename the folder of the dataset."
         )
     if there := [each.number for each in model.versions if each.tags.get(SOURCE_VERSION) == uri]:
         return name, there[-1]

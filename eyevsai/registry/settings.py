@@ -114,9 +114,8 @@ class CleanupSettings(Settings):
     ] = 7.0
     including_newest: Annotated[bool, Doc("Let --keep 0 delete the newest versions too.")] = False
     dry_run: Annotated[bool, Doc("Print what would be deleted, and delete nothing.")] = False
-    yes: Annotated[bool, Doc("Do not ask.")] = (
-        False  # undeclared in MLproject: a key `yes` is true to YAML
-    )
+    # undeclared in MLproject: a key `yes` is true to YAML
+    yes: Annotated[bool, Doc("Do not ask.")] = False
     state_dir: Annotated[
         str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
     ] = STATE_DIR
@@ -133,8 +132,7 @@ class CleanupSettings(Settings):
         if self.keep == 0 and not self.including_newest:
             raise UserError(
                 "--keep 0 keeps no version of any model but those in use, pinned, aliased or in "
-                "a stage. "
-                "If that is meant, add --including-newest."
+                "a stage. If that is meant, add --including-newest."
             )
 
     def includes(self, kind: str) -> bool:
@@ -210,8 +208,7 @@ def _parsed(said: Mapping[str, Any], file: Path) -> dict[str, Any]:
             guess = nearest(name, known)
             raise UserError(
                 f"{file}: there is no {name!r} in a policy. "
-                f"{f'Did you mean {guess!r}? ' if guess else ''}"
-                f"It has {', '.join(known)}."
+                f"{f'Did you mean {guess!r}? ' if guess else ''}It has {', '.join(known)}."
             )
         if isinstance(value, dict | list):
             raise UserError(f"{file}: {name} is one value, not {value!r}.")

@@ -23,9 +23,8 @@ EXPORT = "export"  # begins the tags of a version that say how its exports fared
 THRESHOLD = "threshold"  # the tag of a version below whose value a prediction is unsure
 PINNED = "pinned"  # the tag of a version that no cleanup may delete
 SIZE, REGISTERED_BY, TESTED = "size_bytes", "registered_by", "test_accuracy"  # tags of a version
-MANIFEST_SHA256 = (
-    "manifest_sha256"  # ends the tag of a version: of an export's manifest, which has its files'
-)
+# ends the tag of a version: of an export's manifest, which has its files'
+MANIFEST_SHA256 = "manifest_sha256"
 EXPORT_WEIGHTS_SHA256 = "weights_sha256"  # ends the tag of a version: of an export's weights
 
 URI = re.compile(
@@ -105,8 +104,7 @@ def find_version(tracking_uri: str, uri: str) -> Version:
         )
         raise UserError(
             f"There is no {uri}. Versions of {name}: {', '.join(map(str, there)) or 'none'}; "
-            "`eyevsai ui` "
-            "shows their stages and aliases."
+            "`eyevsai ui` shows their stages and aliases."
         ) from error
     return _resolve_reference(
         client, Version(found.name, str(found.version), found.run_id or "", dict(found.tags))

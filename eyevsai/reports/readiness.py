@@ -35,8 +35,7 @@ class ReadinessReport:
             differing = sorted(set(self.classes) ^ set(self.classes_of_dataset))
             found.append(
                 f"the newest model of {version.dataset} knows other classes "
-                f"({_shorten(differing)}): train "
-                "this one again"
+                f"({_shorten(differing)}): train this one again"
             )
         return found
 

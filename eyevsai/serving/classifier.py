@@ -110,8 +110,7 @@ class Classifier:
         if unsure and self.threshold is None:
             raise UserError(
                 "No threshold is kept with this model. Find one: eyevsai evaluate "
-                "--target-precision 0.95, "
-                "then load it by its version."
+                "--target-precision 0.95, then load it by its version."
             )
         least = (self.threshold or 0.0) if unsure else 0.0
         found: list[Prediction] = []
@@ -230,11 +229,9 @@ def _warn_of_other_classes(uri: str, version: Version, classes: Sequence[str]) -
     recorded = recorded_classes(model, stage_prefix(stage))
     how = f": {compare_classes(recorded, classes)}" if recorded is not None else ""
     log.warning(
-        "%s is version %s, whose classes differ from those that were promoted%s. Nobody "
-        "accepted them: the "
-        "alias or the stage was set by hand. Accept them with: eyevsai promote %s --version %s "
-        "--to %s "
-        "--class-change true",
+        "%s is version %s, whose classes differ from those that were promoted%s. Nobody accepted "
+        "them: the alias or the stage was set by hand. Accept them with: eyevsai promote %s "
+        "--version %s --to %s --class-change true",
         uri,
         version.number,
         how,

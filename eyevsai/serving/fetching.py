@@ -140,6 +140,5 @@ def _gone(uri: str, where: str, *, server: bool = False) -> UserError:
     )
     return UserError(
         f"The files of {uri} are gone: {where} is empty or does not exist.{other} Restore them "
-        "from a backup, "
-        "or train the model again."
+        "from a backup, or train the model again."
     )

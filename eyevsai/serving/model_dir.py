@@ -84,8 +84,7 @@ def fetch_model_dir(uri: str, *, fresh: bool = False) -> Path:
     if (folder / RECORD).is_file() and not (folder / "MLmodel").is_file():
         raise UserError(
             f"{uri} was imported: the store has the record of its training but no model. The "
-            "original's "
-            "is a pickle, which eyevsai never opens: train it again."
+            "original's is a pickle, which eyevsai never opens: train it again."
         )
     check_model_dir(folder)
     return folder
@@ -144,8 +143,7 @@ def check_model_dir(folder: Path) -> None:
     if not (folder / "MLmodel").is_file():
         raise UserError(
             f"{folder} is no model folder: it holds no MLmodel. Give that of a model or of an "
-            "export, "
-            "models:/NAME/VERSION or models:/NAME@ALIAS."
+            "export, models:/NAME/VERSION or models:/NAME@ALIAS."
         )
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -46,7 +46,5 @@ def check_given_run(client: MlflowClient, run_id: str) -> None:
 def _rejection(run_id: str, why: str) -> UserError:
     return UserError(
         f"{RUN_ID_VARIABLE} names run {run_id}, which {why}. Nothing was logged. A new run is "
-        "created "
-        "without it: "
-        f"unset {RUN_ID_VARIABLE}"
+        f"created without it: unset {RUN_ID_VARIABLE}"
     )

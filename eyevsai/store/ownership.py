@@ -28,9 +28,8 @@ class Mark:
 
 def write_mark(folder: Path, store: str) -> None:
     """Mark the folder of a run or a logged model, which is created if it does not exist."""
-    with suppress(
-        OSError
-    ):  # a folder without a mark is kept, so that a full disk does no harm here
+    with suppress(OSError):
+        # a folder without a mark is kept, so that a full disk does no harm here
         folder.mkdir(parents=True, exist_ok=True)
         mark = Mark(store, str(folder.resolve()), folder.name)
         write_atomically(folder / MARK, json.dumps(asdict(mark)))

@@ -42,9 +42,8 @@ def reopen_run(tracking_uri: str, run_id: str, state_dir: Path) -> Iterator[Run]
             run.queue.close()
         if not told:
             raise SyncError(
-                f"What was found of run {run_id} is not all in the store, which does not "
-                "answer. Later: "
-                "eyevsai sync"
+                f"What was found of run {run_id} is not all in the store, which does not answer. "
+                "Later: eyevsai sync"
             )
         if known.info.status == "FINISHED":  # of another one the checkpoints lie there too
             folder.delete()
@@ -105,8 +104,7 @@ def reason_not_resumable(tracking_uri: str, folder: RunDir) -> str | None:
         return f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
     if run.info.status == "RUNNING" and not is_stale(run.data.tags.get(PROCESS, ""), folder):
         return (
-            f"Run {run_id} is alive: another process is working on it. Wait for it, or end "
-            "that "
+            f"Run {run_id} is alive: another process is working on it. Wait for it, or end that "
             "process."
         )
     return None

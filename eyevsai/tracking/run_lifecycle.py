@@ -185,8 +185,7 @@ def _resume(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool)
     if run.queue.flush(FLUSH_TIMEOUT_S):
         raise JobError(
             f"The store did not take what run {run.run_id} left in its write queue. Try again "
-            "when it "
-            "answers."
+            "when it answers."
         )
     found = run.client.get_run(run.run_id)
     # by another process, between the search for it and the lock

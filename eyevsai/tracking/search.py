@@ -72,9 +72,7 @@ def find_evaluations(tracking_uri: str, run_id: str) -> list[RunInfo]:
     """
     wanted = (
         f"tags.`{JOB}` = 'evaluate' and tags.`{SOURCE_RUN_ID}` = '{run_id}' and "
-        f"tags.`{EVALUATION_DIGEST}` LIKE "
-        "'%' and "
-        "attributes.status = 'FINISHED'"
+        f"tags.`{EVALUATION_DIGEST}` LIKE '%' and attributes.status = 'FINISHED'"
     )
     try:
         own = [find_run(tracking_uri, run_id)]

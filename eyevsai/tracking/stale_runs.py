@@ -55,9 +55,8 @@ def reap_stale_runs(tracking_uri: str, state_dir: Path) -> list[str]:
         if folder.path.is_dir():
             try:
                 flush_run(tracking_uri, folder, PATIENCE_S)
-            except (
-                UserError
-            ):  # somebody has just begun to go on with it, or the store refused what it left
+            except UserError:
+                # somebody has just begun to go on with it, or the store refused what it left
                 continue
         if client.get_run(run_id).info.status != "RUNNING":
             continue

@@ -109,14 +109,12 @@ def check_batches(settings: TrainingSettings, num_images: int) -> None:
     if settings.batch_size > num_images:
         raise UserError(
             f"--batch-size {settings.batch_size} is larger than the train split of {num_images} "
-            "images. "
-            f"Choose at most {num_images}."
+            f"images. Choose at most {num_images}."
         )
     if settings.batch_size % settings.parts or settings.batch_size < 2 * settings.parts:
         efficient = " with --memory-efficient" if settings.memory_efficient else ""
         raise UserError(
             f"--grad-accum-steps {settings.grad_accum_steps}{efficient} makes {settings.parts} "
-            "parts, "
-            "which must divide "
-            f"--batch-size {settings.batch_size} into parts of two images or more."
+            f"parts, which must divide --batch-size {settings.batch_size} into parts of two "
+            "images or more."
         )

@@ -81,8 +81,7 @@ class Checkpoints:
             path.unlink(missing_ok=True)
             raise JobError(
                 f"Cannot write a checkpoint into {self.folder}: {error.strerror or error}. The "
-                "one before it stands: "
-                "make room, then go on with --resume."
+                "one before it stands: make room, then go on with --resume."
             ) from error
 
     def load(self) -> Checkpoint | None:
@@ -112,12 +111,8 @@ class Checkpoints:
         for path in (self.folder / NEWEST, self.folder / PREVIOUS):
             try:
                 kept.add(json.loads(path.read_text(encoding="utf-8"))["body"]["file"])
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                TypeError,
-            ):  # none yet, or damaged: `load` says so
+            except (OSError, ValueError, KeyError, TypeError):
+                # none yet, or damaged: `load` says so
                 continue
         for path in self.folder.glob("*.safetensors"):
             if path.name not in kept:

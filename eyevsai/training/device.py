@@ -74,8 +74,7 @@ def check_devices(count: int, device: torch.device) -> None:
     if device.type == "mps" or not torch.distributed.is_available():
         raise UserError(
             f"--devices {count}: this torch shares batches only on CUDA and on CPUs. Leave it "
-            "out, or add "
-            "--device cpu."
+            "out, or add --device cpu."
         )
     if device.type == "cuda" and count > (there := torch.cuda.device_count()):
         raise UserError(

@@ -141,8 +141,7 @@ class GradualUnfreezing(TrainingStrategy):
         if state["base"] != self.backbone_digest:
             raise JobError(
                 "The pretrained weights are not those that this run began with. Put them back "
-                "where they "
-                "were, or start the run again without --resume."
+                "where they were, or start the run again without --resume."
             )
         for schedule, values in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(values)

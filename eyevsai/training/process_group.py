@@ -224,8 +224,7 @@ class ProcessGroup(SingleProcess):
             if is_out_of_memory(error):  # no shorter parts help: the others are past their own
                 raise JobError(
                     "Memory is too short for the sums of several devices. Try a smaller "
-                    "--batch-size or "
-                    "--image-size."
+                    "--batch-size or --image-size."
                 ) from error
             raise WorkerLostError(self.explain_failure(error)) from error
 

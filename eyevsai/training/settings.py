@@ -191,8 +191,7 @@ class TrainingSettings(
         if self.devices > 1 and self.batch_size < least:
             raise UserError(
                 f"--devices {self.devices} share batches of --batch-size {self.batch_size}, and "
-                "each has "
-                f"{self.parts} parts of two images or more: choose at least {least}."
+                f"each has {self.parts} parts of two images or more: choose at least {least}."
             )
 
     @property
@@ -280,8 +279,7 @@ class UnfreezingSettings(TrainingSettings):
         if not self.fine_tune_epochs and (self.mixup or self.cutmix):
             raise UserError(
                 "--mixup and --cutmix mix images, which only fine-tuning sees: leave them out, "
-                "or give "
-                "--fine-tune-epochs."
+                "or give --fine-tune-epochs."
             )
 
     @property

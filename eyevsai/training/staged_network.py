@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-EVAL_BATCH = (
-    8  # images in a frozen stage: what is computed of them stays in the caches of a CPU's core
-)
+# images in a frozen stage: what is computed of them stays in the caches of a CPU's core
+EVAL_BATCH = 8
 
 
 class StagedNetwork(nn.Module):

@@ -209,8 +209,7 @@ class Trainer:
                 if halvings == MAX_HALVINGS or 2 * parts * self._group.size > len(indices):
                     raise JobError(
                         f"Out of memory even with each batch in {self._state.micro_batches} "
-                        "parts. "
-                        "Try a smaller --image-size or a smaller network."
+                        "parts. Try a smaller --image-size or a smaller network."
                     ) from error
             release_memory(self._optimizer)
             self._state.micro_batches = parts
@@ -273,10 +272,9 @@ class Trainer:
         if not torch.isfinite(checked):
             raise JobError(
                 f"Loss or gradient became NaN or infinite in epoch {epoch}, step {step + 1} "
-                f"(loss {loss.item():g}, "
-                f"gradient norm {norm.item():g}, lr {self._optimizer.param_groups[0]['lr']:g}). "
-                "The update was not made. Try a lower --lr, a smaller --clip-grad or "
-                "--precision float32."
+                f"(loss {loss.item():g}, gradient norm {norm.item():g}, lr "
+                f"{self._optimizer.param_groups[0]['lr']:g}). The update was not made. Try a "
+                "lower --lr, a smaller --clip-grad or --precision float32."
             )
         if self.settings.clip_grad:
             nn.utils.clip_grads_with_norm_(self.network.parameters(), self.settings.clip_grad, norm)

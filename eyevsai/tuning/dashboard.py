@@ -49,9 +49,7 @@ def serve_studies(folder: Path, url: str | None, host: str, port: int) -> Iterat
     if not storage.get_all_studies():
         raise UserError(
             f"There are no studies in {mask_password(url) if url else folder}. Begin one with "
-            "eyevsai "
-            "tune, or "
-            "name the database of others with --storage."
+            "eyevsai tune, or name the database of others with --storage."
         )
     with make_server(
         host, port, wsgi(storage), server_class=_Server, handler_class=_Handler

@@ -41,9 +41,8 @@ FINGERPRINT, PARENT, PROCESS, EXCLUDED, ERROR, RUN_ID = (
     "error",
     "run_id",
 )
-DEFAULTS = (
-    "defaults"  # the attribute of the trial that has the defaults, to which others are compared
-)
+# the attribute of the trial that has the defaults, to which others are compared
+DEFAULTS = "defaults"
 # attributes of a trial: all that was chosen for it, its configured epochs
 SETTINGS, EPOCHS = ("settings", "epochs")
 FIXED = "fixed_params"  # Optuna's name for the parameters of a trial that was queued
@@ -146,8 +145,7 @@ class Study:
             )
             raise UserError(
                 f"There is a study {self.name} of another space: {change}. Bring it back, or "
-                "start another "
-                f"with --study {self.name}-{number}."
+                f"start another with --study {self.name}-{number}."
             )
 
     def enqueue_defaults(self, defaults: Settings) -> dict[str, tuple[Any, Any]]:
@@ -213,9 +211,8 @@ class Study:
                 ERROR, str(outcome).splitlines()[0] if str(outcome) else type(outcome).__name__
             )
             self.study.tell(trial, state=TrialState.FAIL)
-        elif isinstance(
-            outcome, BaseException
-        ):  # a signal: the trial is begun again when the study is gone on with
+        elif isinstance(outcome, BaseException):
+            # a signal: the trial is begun again when the study is gone on with
             self._exclude(trial, "interrupted")
             self._requeue(trial)
         else:

@@ -19,11 +19,7 @@ from eyevsai.tracking.run import Run
 from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.run_metrics import PARTS
 from eyevsai.tracking.stale_runs import reap_stale_runs
-from eyevsai.workflows.shutdown import (
-    ShutdownHandler,
-    ending_with_mlflow_run,
-    handling_signals,
-)
+from eyevsai.workflows.shutdown import ShutdownHandler, ending_with_mlflow_run, handling_signals
 
 if TYPE_CHECKING:
     from eyevsai.data.dataset import Dataset

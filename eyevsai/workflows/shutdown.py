@@ -17,9 +17,8 @@ from eyevsai.core.errors import TerminationRequested
 if TYPE_CHECKING:
     import psutil
 
-GRACE_S = (
-    8.0  # for the step, the checkpoint and the end of the run; then the last checkpoint stands
-)
+# for the step, the checkpoint and the end of the run; then the last checkpoint stands
+GRACE_S = 8.0
 LAST_CALL_S = 1.5
 WATCH_EVERY_S = 1.0
 EXIT_CODES = {signal.SIGTERM: TerminationRequested.exit_code, signal.SIGINT: 130}

@@ -153,17 +153,15 @@ class TrainedModel:
         if dataset.fingerprint != self._fingerprint():
             raise UserError(
                 f"The images of {dataset.name} are not those that {self.title} learned from: by "
-                "today's split it could "
-                "be judged by images that it knows. Bring them back, or judge it by others with "
-                "--data FOLDER."
+                "today's split it could be judged by images that it knows. Bring them back, or "
+                "judge it by others with --data FOLDER."
             )
         if not self._is_split_as_then(dataset):
             raise UserError(
                 f"Today the images of {dataset.name} are split otherwise than when {self.title} "
-                "learned from them, by "
-                "another version of Pillow or of eyevsai: it could be judged by images that it "
-                "knows. Judge it where "
-                "it was trained, or by others with --data FOLDER."
+                "learned from them, by another version of Pillow or of eyevsai: it could be "
+                "judged by images that it knows. Judge it where it was trained, or by others "
+                "with --data FOLDER."
             )
         return dataset
 
@@ -237,10 +235,9 @@ def _find_without_run(tracking_uri: str, version: Version) -> TrainedModel:
     origin = read_origin(package)
     if origin is None:
         raise UserError(
-            f"Run {version.run_id} of {version.uri} is gone, and the version is older than "
-            "those that "
-            "carry their settings. If it was deleted in MLflow's UI: mlflow runs restore --run-id "
-            f"{version.run_id}"
+            f"Run {version.run_id} of {version.uri} is gone, and the version is older than those "
+            "that carry their settings. If it was deleted in MLflow's UI: mlflow runs restore "
+            f"--run-id {version.run_id}"
         )
     log.info(
         "Run %s of %s is gone: what the version carries is used instead.",

@@ -104,11 +104,7 @@ def test_exported_version_is_served_by_its_onnx_file(
         call.info.status,
         call.data.tags["eyevsai.source_run_id"],
         call.data.tags["model_uri"],
-    ) == (
-        "FINISHED",
-        trained,
-        VERSION,
-    )
+    ) == ("FINISHED", trained, VERSION)
     assert artifacts(trained, "exports") == {"onnx", "openvino", "pytorch"}
     assert artifacts(trained, "exports/onnx") == {"model.onnx", "manifest.json", "example.py"}
     assert tags()["export.onnx"] == tags()["export.openvino"] == "passed"

@@ -238,9 +238,8 @@ def run(
     says.
     """
     script = "".join(
-        f"SECONDS=0; {{\n{typed(command)}\n}} >{notes}/{number}.said 2>&1 </dev/null\n"
-        f"code=$?; echo $code $SECONDS >{notes}/{number}.code; [ $code = {command.code} ] || "
-        "exit 1\n"
+        f"SECONDS=0; {{\n{typed(command)}\n}} >{notes}/{number}.said 2>&1 </dev/null\ncode=$?; "
+        f"echo $code $SECONDS >{notes}/{number}.code; [ $code = {command.code} ] || exit 1\n"
         for number, command in enumerate(commands)
     )
     env = environment() | {"HOME": str(home), "COLUMNS": "200"}

@@ -158,8 +158,7 @@ def test_a_shell_completes_commands_flags_and_values(eyevsai: Eyevsai, workplace
 def test_completing_imports_nothing_heavy(workplace: Path) -> None:
     code = "import sys\nfrom eyevsai.cli.main import main\ntry:\n    main([])\nfinally:\n"
     code += (
-        "    heavy = {'torch', 'mlflow', 'numpy', 'optuna'} & set(sys.modules)\n    assert "
-        "not "
+        "    heavy = {'torch', 'mlflow', 'numpy', 'optuna'} & set(sys.modules)\n    assert not "
         "heavy, heavy"
     )
     shell = {

@@ -332,9 +332,8 @@ def test_a_mistake_is_told_before_anything_is_made(
 
 def test_debug_shows_the_traceback(eyevsai: Eyevsai) -> None:
     for debug in (("--debug",), ("--debug", "true")):
-        with pytest.raises(
-            UserError, match="--epochs 0 is not allowed"
-        ):  # Python prints it and exits with code 1
+        with pytest.raises(UserError, match="--epochs 0 is not allowed"):
+            # Python prints it and exits with code 1
             eyevsai("train", *debug, "--epochs", "0")
     assert "Traceback" not in eyevsai("train", "--debug", "false", "--epochs", "0", code=2).stderr
 

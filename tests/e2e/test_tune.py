@@ -112,9 +112,8 @@ def test_toy_study_leaves_the_defaults_of_train(eyevsai: Eyevsai, stripes: Path)
     refused = [line for line in trained.splitlines() if "is not used" in line]
     assert len(refused) == 1
     assert (
-        "Study stripes-deep_v1-standard is not used: it has 2 complete trials of the 10 that "
-        "are needed; its "
-        "trials have 1 epoch, less than half of the 4 of training" in refused[0]
+        "Study stripes-deep_v1-standard is not used: it has 2 complete trials of the 10 that are "
+        "needed; its trials have 1 epoch, less than half of the 4 of training" in refused[0]
     )
     run = last_training()
     assert {"tuned_from", "tuned_settings"}.isdisjoint(run.data.tags)
@@ -160,8 +159,7 @@ def test_study_that_is_better_than_the_defaults_is_used(
     assert len(said) == 1
     assert (
         f"Settings of study stripes-deep_v1-standard (run {parent.info.run_id}; 10 complete "
-        "trials, valid accuracy "
-        f"{max(accuracies):.4f}, defaults {accuracies[0]:.4f}): {changes}."
+        f"trials, valid accuracy {max(accuracies):.4f}, defaults {accuracies[0]:.4f}): {changes}."
     ) in said[0]
     assert (run.data.params["dropout"], run.data.params["epochs"]) == (best["dropout"], "4")
     assert (

@@ -119,8 +119,7 @@ def run(numbers: list[int] | range) -> None:
             killer = row["killed_by"]
             print(
                 f"{number:2d} {'killed' if killer else 'SURVIVED':8} {row['seconds']:4d} s "
-                f"{row['tests']:4d} tests  "
-                f"{row['promise']}  [{killer or '-'}]",
+                f"{row['tests']:4d} tests  {row['promise']}  [{killer or '-'}]",
                 flush=True,
             )
 

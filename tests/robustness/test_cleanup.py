@@ -229,8 +229,7 @@ def orphaned_bytes(folder: Path, state: Path) -> int:
 def versions_in(folder: Path) -> list[int]:
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         wanted = (
-            "select version from model_versions where current_stage != 'Deleted_Internal' "
-            "order "
+            "select version from model_versions where current_stage != 'Deleted_Internal' order "
             "by version"
         )
         return [row[0] for row in database.execute(wanted)]

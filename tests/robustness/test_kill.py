@@ -87,12 +87,7 @@ OTHERS = {
         "mixup": 0.2,
         "gradient_checkpointing": True,
     },
-    "transfer, frozen": {
-        **TRANSFER,
-        "freeze_epochs": 2,
-        "fine_tune_epochs": 1,
-        "ema_decay": 0.9,
-    },
+    "transfer, frozen": {**TRANSFER, "freeze_epochs": 2, "fine_tune_epochs": 1, "ema_decay": 0.9},
     "transfer, unfrozen": {
         **TRANSFER,
         "freeze_epochs": 1,

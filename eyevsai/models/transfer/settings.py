@@ -44,8 +44,7 @@ class TransferSettings(UnfreezingSettings):
         str | None,
         Doc(
             "Mean that --weights PATH was trained with, as 0.5,0.5,0.5 of red, green, blue in "
-            "0..1; empty takes what a "
-            "JSON file beside it says, else the base's own."
+            "0..1; empty takes what a JSON file beside it says, else the base's own."
         ),
     ] = None
     std: Annotated[str | None, Doc("Standard deviation, in the same way.")] = None
@@ -72,8 +71,7 @@ class TransferSettings(UnfreezingSettings):
         if not all(part.strip().isdecimal() and 1 <= int(part) <= MAX_UNITS for part in parts):
             raise UserError(
                 f"--dense-units takes numbers of 1 to {MAX_UNITS} with commas, such as 512,256, "
-                "or none, "
-                f"not {self.dense_units!r}."
+                f"or none, not {self.dense_units!r}."
             )
         for name in ("mean", "std"):
             parse_color(f"--{name}", getattr(self, name))
@@ -156,8 +154,7 @@ FAMILY = Family(
         "efficientnet_b0": _variation(
             "EfficientNet-B0",
             "Inverted residuals with squeeze-and-excitation, scaled evenly in depth, width and "
-            "size, 4.0 M parameters, "
-            "from ImageNet.",
+            "size, 4.0 M parameters, from ImageNet.",
             "Depth, width and picture size in balance, so that no part of the network is idle.",
             "Tan & Le 2019: EfficientNet: Rethinking Model Scaling for Convolutional Neural "
             "Networks",
@@ -187,8 +184,7 @@ FAMILY = Family(
         "vgg16": _variation(
             "VGG-16",
             "Thirteen plain convolutions in five stages, 14.7 M parameters, from ImageNet; "
-            "global average pooling "
-            "takes the place of its two large dense layers.",
+            "global average pooling takes the place of its two large dense layers.",
             "Simple and heavy: nothing but small filters, one after another.",
             "Simonyan & Zisserman 2014: Very Deep Convolutional Networks for Large-Scale Image "
             "Recognition",

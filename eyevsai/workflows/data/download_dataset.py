@@ -218,8 +218,7 @@ def _find(
         if archive.md5 is not None and hash_md5(by_hand) != archive.md5:
             raise UserError(
                 f"{by_hand} is not the published {archive.file}, whose MD5 is {archive.md5}: it "
-                "is damaged "
-                "or not complete. Download it again."
+                "is damaged or not complete. Download it again."
             )
         return by_hand
 
@@ -289,6 +288,5 @@ def _raising_disk_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         raise JobError(
             f"{error.filename or root} cannot be read or written: {error.strerror or error}. "
-            "Mend that, "
-            "make room, or choose another --data-dir."
+            "Mend that, make room, or choose another --data-dir."
         ) from error

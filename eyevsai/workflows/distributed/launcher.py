@@ -128,9 +128,7 @@ def launching_ranks(config: TrainConfig, rank: RankInfo | None) -> Iterator[Rank
     if rank is not None and rank.world_size != size:
         raise UserError(
             f"The run began with --devices {size}, and torchrun started {rank.world_size} "
-            "processes. "
-            "Only as "
-            "many go on with it exactly."
+            "processes. Only as many go on with it exactly."
         )
     if not isinstance(settings, TrainingSettings) or size == 1:
         yield None

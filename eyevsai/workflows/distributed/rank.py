@@ -146,9 +146,7 @@ def set_world_size(config: TrainConfig, rank: RankInfo | None) -> TrainConfig:
     if settings.devices not in (1, rank.world_size):
         raise UserError(
             f"--devices {settings.devices}, but torchrun started {rank.world_size} processes. "
-            "Leave "
-            "--devices "
-            "out, or start as many."
+            "Leave --devices out, or start as many."
         )
     return replace(
         config, model=replace(config.model, settings=replace(settings, devices=rank.world_size))

@@ -138,9 +138,8 @@ def _common_images(source_models: Sequence[TrainedModel], predictions: Sequence[
         if set(rows) != first:
             raise UserError(
                 f"{source_model.title} and {source_models[0].title} were not judged by the same "
-                "images "
-                f"({len(first & set(rows))} "
-                "are): models of one dataset and one --split-seed can be compared."
+                f"images ({len(first & set(rows))} are): models of one dataset and one "
+                "--split-seed can be compared."
             )
     return sorted(first)
 

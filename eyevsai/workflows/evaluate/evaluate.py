@@ -133,8 +133,7 @@ def _load_evaluation_data(
         if not len(data.test):
             raise UserError(
                 f"The test split of {dataset.name} is empty: the model was trained with "
-                "--test-fraction 0. "
-                "Judge it by other images with --data FOLDER."
+                "--test-fraction 0. Judge it by other images with --data FOLDER."
             )
         return EvaluationData(dataset, data.test, data.valid)
     cache_dir = settings.cache_dir or str(source_model.config["cache_dir"])
@@ -193,8 +192,7 @@ def _warn_of_training_images(dataset: Dataset, source_model: TrainedModel) -> No
     if table is None:
         log.warning(
             "The list of images that %s was trained on is gone with its run: whether it is "
-            "judged by images "
-            "that it knows cannot be told.",
+            "judged by images that it knows cannot be told.",
             source_model.title,
         )
         return

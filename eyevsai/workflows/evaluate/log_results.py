@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 
 GRID_SIZE, CAM_SIZE = 24, 12
-OWN_SPLIT = (
-    "own_test_split"  # the tag of an evaluation: True if it is by the model's own test split
-)
+# the tag of an evaluation: True if it is by the model's own test split
+OWN_SPLIT = "own_test_split"
 PREDICTIONS = "tables/test_predictions.json"
 PREDICTION_COLUMNS = ("image", "sha256", "class", "predicted", "probability")
 
@@ -76,9 +75,7 @@ class EvaluationLogger:
             "tables/test_classes.json", ("class", "precision", "recall", "f1", "support"), by_class
         )
         run.log_table(
-            "tables/test_confusions.json",
-            ("class", "predicted", "images"),
-            result.most_confused(),
+            "tables/test_confusions.json", ("class", "predicted", "images"), result.most_confused()
         )
         run.log_table(PREDICTIONS, PREDICTION_COLUMNS, self.predictions())
         for name, figure in plots.items():
@@ -102,11 +99,7 @@ class EvaluationLogger:
         result = self.result
         items = [self.dataset.samples[row] for row in self.split.rows]
         columns = zip(
-            items,
-            result.labels,
-            result.predicted,
-            result.probabilities.max(axis=1),
-            strict=True,
+            items, result.labels, result.predicted, result.probabilities.max(axis=1), strict=True
         )
         return [
             [

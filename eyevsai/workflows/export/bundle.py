@@ -139,9 +139,8 @@ def _write_info(folder: Path, name: str, models: list[dict[str, Any]]) -> None:
         json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     rows = [
-        f"| {model['dataset']} | {model['model']}/{model['variation']} | "
-        f"{model['accuracy']:.4f} ({model['metric']}) | "
-        f"{len(model['classes'])} | "
+        f"| {model['dataset']} | {model['model']}/{model['variation']} | {model['accuracy']:.4f} "
+        f"({model['metric']}) | {len(model['classes'])} | "
         + ", ".join(f"`{each['folder']}`" for each in model["formats"].values())
         + " |"
         for model in models
@@ -152,9 +151,8 @@ def _write_info(folder: Path, name: str, models: list[dict[str, Any]]) -> None:
                 f"# {name}",
                 "",
                 f"Made by eyevsai {VERSION} on {made}. Each folder holds a model, "
-                "`manifest.json` with its "
-                "classes and the SHA-256 of its files, and `example.py`, for that format's "
-                "runtime, numpy and Pillow:",
+                "`manifest.json` with its classes and the SHA-256 of its files, and "
+                "`example.py`, for that format's runtime, numpy and Pillow:",
                 "",
                 "    python example.py IMAGE",
                 "",

@@ -166,9 +166,8 @@ class ExportPlan:
             raise write_error(folder, error, "Nothing was kept.", JobError) from error
         except MemoryError:
             raise
-        except (
-            Exception
-        ) as error:  # each exporter has errors of its own; the other formats may do without it
+        except Exception as error:
+            # each exporter has errors of its own; the other formats may do without it
             log.debug("Writing %s failed", name, exc_info=True)
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             return ParityResult({}, [f"It cannot be written: {kind}{error}"])
@@ -278,8 +277,7 @@ def _check_room(weights_bytes: int) -> None:
     if free < needed:
         raise UserError(
             f"An export is built in {folder} and takes up to {needed / 1e6:.0f} MB; "
-            f"{free / 1e6:.0f} MB "
-            "are left there. Free some, or name another folder in TMPDIR."
+            f"{free / 1e6:.0f} MB are left there. Free some, or name another folder in TMPDIR."
         )
 
 

@@ -25,9 +25,8 @@ from eyevsai.workflows.trained_model import TrainedModel
 
 log = logging.getLogger("eyevsai")
 
-PRUNE = (
-    "prune"  # begins the metrics of a run, and the tags of a version, that say what pruning changed
-)
+# begins the metrics of a run, and the tags of a version, that say what pruning changed
+PRUNE = "prune"
 TIMED, TURNS = 64, 7  # images that are predicted at once, and how often
 
 
@@ -66,9 +65,8 @@ def prune(source_model: TrainedModel, settings: ExportSettings, job: JobContext)
         uri = session.register(scores, checks_classes=False)  # those of the version that was named
     if uri is None:
         raise JobError(
-            f"Run {run.run_id} has the pruned model, but the store took no version of it. "
-            "Export it with "
-            f"--run {run.run_id} once the store answers."
+            f"Run {run.run_id} has the pruned model, but the store took no version of it. Export "
+            f"it with --run {run.run_id} once the store answers."
         )
     _tell(source_model, uri, metrics)
     return uri

@@ -33,8 +33,7 @@ def load_reference_data(
     if not len(data.test):
         raise UserError(
             f"The test split of {data.dataset.name} is empty, and an export is held against its "
-            "model by "
-            "test images. Train with a --test-fraction above 0."
+            "model by test images. Train with a --test-fraction above 0."
         )
     places = draw_indices(len(data.test), count, source_model.seed, "parity")
     items = [data.dataset.samples[data.test.rows[place]] for place in places]

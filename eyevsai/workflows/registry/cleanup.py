@@ -177,8 +177,7 @@ def _delete_all(deletion: Deletion, items: Sequence[DeletionItem]) -> None:
             uri = mask_password(deletion.client.tracking_uri)
             raise UserError(
                 f"Your login may not delete versions and runs on {uri}: a cleanup there is its "
-                "admin's. "
-                "Nothing more was deleted."
+                "admin's. Nothing more was deleted."
             ) from error
         done = f"{len(deletion.deleted)} of {len(items)} items"
         raise JobError(

@@ -94,8 +94,7 @@ def rollback(name: str, reason: str | None, state_dir: Path) -> Promoted:
             whose = "" if current is None else f" before {current}"
             raise UserError(
                 f"The log knows no version of {name} that was in {stage}{whose} and is still "
-                "there: "
-                f"eyevsai registry log {name}"
+                f"there: eyevsai registry log {name}"
             )
         about = {"stage": stage, "after": target, "reason": reason}
         with change.recording("rollback", f"{name} back to {target}", about) as record:

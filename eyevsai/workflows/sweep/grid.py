@@ -168,6 +168,5 @@ def _check_distinct_names(jobs: Iterable[SweepJob]) -> None:
         if other != job.name:
             raise UserError(
                 f"The models of the datasets {other.dataset!r} and {job.name.dataset!r} would "
-                "have one "
-                f"name, {job.name.registered}. Rename one of the two folders."
+                f"have one name, {job.name.registered}. Rename one of the two folders."
             )

@@ -226,6 +226,5 @@ def _raise_failures(jobs: Mapping[str, Status], total: int) -> None:
         lines = "\n".join(f"- {name}: {reason}" for name, reason in failed.items())
         raise JobError(
             f"{len(failed)} of {total} jobs failed:\n{lines}\nThe same command, typed again, "
-            "does what is "
-            "missing."
+            "does what is missing."
         )

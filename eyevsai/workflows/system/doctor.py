@@ -185,8 +185,7 @@ def adopt() -> str:
         [*known.runs, *known.models], former.ids, min(read_store_id(client).ids)
     )
     return (
-        f"The store has an identity of its own now, and owns {count} folders of runs and "
-        "models "
+        f"The store has an identity of its own now, and owns {count} folders of runs and models "
         "of the original."
     )
 
@@ -201,8 +200,7 @@ def relocate_store() -> Relocation:
     path = sqlite_path(uri)
     if path is None:
         raise UserError(
-            f"The store {mask_password(uri)} does not lie in a project folder: there is "
-            "nothing "
+            f"The store {mask_password(uri)} does not lie in a project folder: there is nothing "
             "to relocate."
         )
     return relocate(path)

@@ -70,8 +70,7 @@ def install(extras: Sequence[Extra]) -> None:
         names = ", ".join(extra.name for extra in extras)
         raise JobError(
             f"{names} could not be installed: pip ended with exit code {code}; what it said "
-            "stands above. "
-            f"Lacking: {', '.join(lacking) or 'nothing'}."
+            f"stands above. Lacking: {', '.join(lacking) or 'nothing'}."
         )
 
 

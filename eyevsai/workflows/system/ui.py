@@ -54,8 +54,7 @@ class Window:
             if error.errno == errno.EADDRINUSE:
                 raise UserError(
                     f"Port {self.port} is taken by another program, maybe by another eyevsai ui. "
-                    "Choose one with --port, such as "
-                    f"--port {_free_port(self.host, family)}."
+                    f"Choose one with --port, such as --port {_free_port(self.host, family)}."
                 ) from error
             why = str(error.strerror or error).partition(" (while")[0]  # Python repeats the address
             raise UserError(
@@ -121,10 +120,7 @@ def show_studies(window: Window, storage: str | None, state_dir: Path) -> None:
     window.check()
     from eyevsai.tuning.dashboard import serve_studies
 
-    with (
-        _stopping_at_hangup(),
-        serve_studies(folder, storage, window.host, window.port) as server,
-    ):
+    with _stopping_at_hangup(), serve_studies(folder, storage, window.host, window.port) as server:
         window.show(f"The studies in {mask_password(storage) if storage else folder}")
         server.serve_forever()
 

@@ -13,12 +13,7 @@ from eyevsai.core.fingerprint import describe_change, hash_code
 from eyevsai.core.version import VERSION
 from eyevsai.data.dataset import Dataset
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.store.run_dir import (
-    CONFIG,
-    FINGERPRINT,
-    REQUESTED_CONFIG,
-    RunDir,
-)
+from eyevsai.store.run_dir import CONFIG, FINGERPRINT, REQUESTED_CONFIG, RunDir
 
 log = logging.getLogger("eyevsai")
 

@@ -9,12 +9,7 @@ from typing import Any
 
 from eyevsai.config import TrainConfig, compose_train
 from eyevsai.core.errors import UserError
-from eyevsai.store.run_dir import (
-    CONFIG,
-    REQUESTED_CONFIG,
-    RunDir,
-    list_run_dirs,
-)
+from eyevsai.store.run_dir import CONFIG, REQUESTED_CONFIG, RunDir, list_run_dirs
 from eyevsai.tracking.finished_runs import reason_not_resumable
 from eyevsai.workflows.train.fingerprint import plain_values
 

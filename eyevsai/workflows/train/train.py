@@ -19,10 +19,7 @@ from eyevsai.workflows.distributed.launcher import launching_ranks
 from eyevsai.workflows.distributed.rank import RankInfo, set_world_size
 from eyevsai.workflows.job_context import job_context
 from eyevsai.workflows.registry.class_lists import check_classes
-from eyevsai.workflows.shutdown import (
-    ShutdownHandler,
-    ending_with_parent,
-)
+from eyevsai.workflows.shutdown import ShutdownHandler, ending_with_parent
 from eyevsai.workflows.train.fingerprint import save_fingerprint, verify_fingerprint
 from eyevsai.workflows.train.resume import find_interrupted, restore_config
 from eyevsai.workflows.train.session import TrainingSession

@@ -20,10 +20,7 @@ from eyevsai.tracking.finished_runs import is_active
 from eyevsai.tracking.run import Run
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.workflows.job_context import JobContext, job_context, log_input
-from eyevsai.workflows.shutdown import (
-    ShutdownHandler,
-    ending_with_parent,
-)
+from eyevsai.workflows.shutdown import ShutdownHandler, ending_with_parent
 from eyevsai.workflows.tune.study_config import OpenStudy, TuneConfig, compose_tune, open_study
 
 if TYPE_CHECKING:
@@ -199,9 +196,8 @@ def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: ShutdownHa
     )
     if all(status.state is State.FAILED for status in ended.values()):
         raise JobError(
-            f"All processes of the study ended early ({next(iter(ended.values())).reason}). "
-            "What they said "
-            "stands above; start tune again to go on."
+            f"All processes of the study ended early ({next(iter(ended.values())).reason}). What "
+            "they said stands above; start tune again to go on."
         )
 
 

@@ -78,10 +78,9 @@ def test_ctrl_c_ends_all_processes_without_a_word(tmp_path: Path) -> None:
     code = (
         "import signal, time\nfrom eyevsai.data.parallel import parallel_map\n"
         # a suite in the background ignores Ctrl-C
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "def wait(numbers): open('began', 'w').close(); time.sleep(0.2)\n"
-        "try: list(parallel_map(wait, range(10_000), 'Waiting'))\n"
-        "except KeyboardInterrupt: print('interrupted')"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\ndef wait(numbers): "
+        "open('began', 'w').close(); time.sleep(0.2)\ntry: list(parallel_map(wait, "
+        "range(10_000), 'Waiting'))\nexcept KeyboardInterrupt: print('interrupted')"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     job = subprocess.Popen(

@@ -37,13 +37,7 @@ def registries(draw: st.DrawFn) -> list[RegisteredModel]:
         versions = []
         for number in sorted(draw(st.sets(st.integers(1, 9), max_size=7))):
             target = f"models:/{draw(st.sampled_from(NAMES))}/{draw(st.integers(1, 9))}"
-            kinds = (
-                {},
-                {},
-                {"pinned": "yes"},
-                {SOURCE_VERSION: target},
-                {PRUNED_FROM: target},
-            )
+            kinds = ({}, {}, {"pinned": "yes"}, {SOURCE_VERSION: target}, {PRUNED_FROM: target})
             versions.append(
                 KnownVersion(
                     name,

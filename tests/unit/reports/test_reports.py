@@ -218,10 +218,7 @@ def test_production_then_test_then_valid_accuracy_choose_a_version() -> None:
     assert chosen(tested, better) == (1, "it is the best of 2 versions by test accuracy")
     assert chosen(
         replace(better, metrics={"valid/best_accuracy": 0.5}), replace(better, number=3)
-    ) == (
-        3,
-        "it is the best of 2 versions by valid accuracy",
-    )
+    ) == (3, "it is the best of 2 versions by valid accuracy")
     assert chosen(tested, replace(better, stage="production"))[0] == 2
     assert chosen(tested, replace(tested, number=4))[0] == 4  # of equal ones the newest
     assert chosen(replace(tested, has_model=False), better)[0] == 2

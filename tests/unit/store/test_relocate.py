@@ -49,9 +49,8 @@ def test_a_moved_project_is_mended_after_a_copy(
         for finding in run_checks(tmp_path, tmp_path, create_store=False)
         if not finding.ok
     )
-    with pytest.raises(
-        UserError, match="doctor --relocate"
-    ):  # or MLflow would make the old folders again
+    with pytest.raises(UserError, match="doctor --relocate"):
+        # or MLflow would make the old folders again
         open_store()
     done = relocate(store)
     open_store()

@@ -45,11 +45,7 @@ def test_deletion_takes_nothing_of_the_next_owner(
 ) -> None:
     from eyevsai.store import run_dir
 
-    folder, rmtree, reached = (
-        RunDir(tmp_path, "run"),
-        run_dir.shutil.rmtree,
-        threading.Event(),
-    )
+    folder, rmtree, reached = (RunDir(tmp_path, "run"), run_dir.shutil.rmtree, threading.Event())
 
     def slow(path: Path, **named: bool) -> None:
         reached.set()

@@ -154,8 +154,7 @@ def test_study_that_has_not_earned_it_is_used_only_by_name(
         )
         assert lines[0] == (
             "Study pets-deep_v1-standard is used because --tuned names it; --tuned auto would "
-            "not use "
-            f"it: {reason}."
+            f"not use it: {reason}."
         )
         assert len(lines) == 2
         assert "lr 0.003 -> 0.01123" in lines[1]
