@@ -52,7 +52,9 @@ def resolve_model(model: str, variation: str | None = None) -> ResolvedModel:
     Raises:
         UserError: no such family or variation, with the nearest name; or two different variations.
     """
-    family, _, named = model.partition("/")
+    family, slash, named = model.partition("/")
+    if slash and not (family and named):
+        raise UserError(f"--model {model} lacks a family or a variation: give FAMILY/VARIATION.")
     if named and variation not in (None, named):
         raise UserError(f"--model {model} contradicts --variation {variation}: leave one out.")
     variation = variation or named or None
@@ -62,10 +64,8 @@ def resolve_model(model: str, variation: str | None = None) -> ResolvedModel:
     elif variation not in variations:
         owners = [other for other in FAMILIES if variation in get_family(other).variations]
         if owners:
-            raise UserError(
-                f"{variation!r} is a variation of {owners[0]}, not of {family}: "
-                f"add --model {owners[0]}."
-            )
+            fix = f"use --model {owners[0]}/{named}" if named else f"add --model {owners[0]}"
+            raise UserError(f"{variation!r} is a variation of {owners[0]}, not of {family}: {fix}.")
         choose(f"{family} variation", variation, variations)
     return ResolvedModel(family, variation, variations[variation])
 

@@ -23,7 +23,7 @@ from eyevsai.store.uris import mask_password, sqlite_path
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-STORE_ID, STORE_DATABASE = "eyevsai.store_id", "eyevsai.store_database"  # tags of an experiment
+STORE_ID, STORE_DATABASE = "eyevsai.store_id", "eyevsai.store_place"  # tags of an experiment
 POSTGRES_IDENTITY = (
     "select (select system_identifier from pg_control_system()), "
     "(select oid from pg_database where datname = current_database())"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -68,6 +68,22 @@ def reap_stale_runs(tracking_uri: str, state_dir: Path) -> list[str]:
             "Run %s was left RUNNING by a process that died: marked FAILED.%s", run_id, hint
         )
     return reaped
+
+
+def check_no_process_works(runs: Iterable[Entity], state_dir: Path) -> None:
+    """Raise UserError if the process of a RUNNING run of schema 1 may be alive: it would go on
+    writing the former names.
+    """
+    for run in runs:
+        known, run_id = run.data.tags, run.info.run_id
+        if run.info.status == "RUNNING" and not is_stale(
+            known.get("process", ""), RunDir(state_dir, run_id)
+        ):
+            raise UserError(
+                f"Run {run_id} is RUNNING on {known.get('host', 'an unknown host')}, and its "
+                "process may be alive. Nothing was changed. Wait for it, or upgrade on that host, "
+                "where it is known whether it is."
+            )
 
 
 def _search(client: MlflowClient, wanted: str) -> Iterator[Entity]:

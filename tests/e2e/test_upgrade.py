@@ -3,28 +3,68 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from eyevsai.store.schema import RUN_FILES, SCHEMA_1, TAG_NAMES
-from tests.conftest import Eyevsai
+from eyevsai.config import train_settings
+from eyevsai.core.legacy_names import SETTING_NAMES
+from eyevsai.models.factory import FAMILIES
+from eyevsai.store import schema
+from eyevsai.store.run_dir import RunDir
+from eyevsai.store.schema_upgrade import upgrade_run_dir
+from tests.conftest import Eyevsai, create_database
 
 ARCHIVE = Path(__file__).parent / "stores" / "store_4c82b9d.tar.xz"
+HOST = "vm"  # where it was made
 MODEL = "digits-deep_v1-standard"
+TAGS = {  # of runs and versions
+    "job": "eyevsai.job",
+    "host": "eyevsai.host",
+    "process": "eyevsai.process",
+    "ended_by": "eyevsai.termination_reason",
+    "paused_s": "eyevsai.paused_s",
+    "fingerprint": "eyevsai.dataset_digest",
+    "subject": "eyevsai.source_run_id",
+    "recipe": "eyevsai.job_fingerprint",
+    "test_fingerprint": "eyevsai.evaluation_digest",
+    "points_at": "eyevsai.source_version",
+    "pruned_from": "eyevsai.pruned_from",
+}
+METRICS = {"accumulation": "grad_accum_steps"} | {
+    f"best/{name}": f"valid/best_{name}"
+    for name in ("accuracy", "balanced_accuracy", "epoch", "loss", "macro_f1", "top5_accuracy")
+}
+PARAMS = {
+    "accumulation": "grad_accum_steps",
+    "cache_root": "cache_dir",
+    "data_root": "data_dir",
+    "lr_floor": "min_lr_ratio",
+    "mix_share": "mixup_prob",
+    "test_flips": "tta_flip",
+    "jobs": "parallel_jobs",
+    "engine": "executor",
+    "job_cpus": "cpus_per_job",
+}
+ALL_SCHEMA_1 = {"eyevsai", *TAGS}
 
 
 @pytest.fixture
 def old_store(workplace: Path, eyevsai: Eyevsai, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The workplace with the store, whose paths lead into it."""
+    """The workplace with the store, whose paths lead into it, on the machine that made it."""
     (workplace / "mlflow.db").unlink()
     shutil.rmtree(workplace / "mlruns", ignore_errors=True)
     shutil.unpack_archive(ARCHIVE, workplace)  # our own archive
     monkeypatch.setenv("EYEVSAI_STATE", str(workplace / "state"))
     monkeypatch.setenv("EYEVSAI_CACHE", str(workplace / "cache"))
+    monkeypatch.setattr(platform, "node", lambda: HOST)
+    monkeypatch.setattr(schema, "_checked", set())
     eyevsai("doctor", "--relocate", code=1)  # moved, and still of the earlier schema
     return workplace
 
@@ -34,13 +74,34 @@ def runs_of(client: MlflowClient) -> list[Run]:
     return list(client.search_runs(ids, run_view_type=ViewType.ALL, max_results=1000))
 
 
+def renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "registry status",
+        "registry log NAME",
+        "sync",
+        "evaluate --run a",
+        "compare a b",
+        "report",
+        "export --run a",
+        f"predict models:/{MODEL}/1 image.png",
+        f"promote {MODEL} --version 1",
+        "train --epochs 1",
+        "tune --n-trials 1",
+        "train-all --models deep_v1",
+        "cleanup --failed-runs --yes",
+    ],
+)
 def test_an_old_store_is_refused_with_the_command_that_upgrades_it(
-    old_store: Path, eyevsai: Eyevsai
+    old_store: Path, eyevsai: Eyevsai, command: str
 ) -> None:
     before = (old_store / "mlflow.db").read_bytes()
-    for command in (("registry", "status"), ("sync",), ("evaluate", "--run", "a")):
-        assert "eyevsai doctor --upgrade" in eyevsai(*command, code=2).stderr
-    assert "FAIL  store" in eyevsai("doctor", code=1).stdout
+    (old_store / "image.png").touch()
+    assert "eyevsai doctor --upgrade" in eyevsai(*command.split(), code=2).stderr
     assert (old_store / "mlflow.db").read_bytes() == before
 
 
@@ -48,31 +109,53 @@ def test_upgraded_store_has_the_present_names_and_the_same_values(
     old_store: Path, eyevsai: Eyevsai
 ) -> None:
     client = MlflowClient()
+    theirs = {"job": "nightly", "process": "etl", "host": "a", "fingerprint": "b"}
+    foreign = client.create_run("0", tags=theirs).info.run_id
+    client.create_registered_model("theirs")
+    client.create_model_version("theirs", str(old_store), tags=theirs)
+    deleted = next(run for run in runs_of(client) if run.info.run_name == "unsent").info.run_id
+    client.delete_run(deleted)
     before = {run.info.run_id: run for run in runs_of(client)}
     versions = {(each.name, each.version): each.tags for each in client.search_model_versions()}
+    assert "FAIL  store" in eyevsai("doctor", code=1).stdout
     said = eyevsai("doctor", "--upgrade").stdout
     assert "ok    store" in said
+    assert "1 deleted runs keep" in said
     assert len(list(old_store.glob("mlflow.db.backup-*"))) == 2  # of --relocate and --upgrade
 
     after = {run.info.run_id: run for run in runs_of(client)}
     assert after.keys() == before.keys()
     for run_id, old in before.items():
-        new = after[run_id].data
-        assert not new.tags.keys() & {SCHEMA_1, *TAG_NAMES}, run_id
-        for name, value in old.data.tags.items():
-            assert name == SCHEMA_1 or new.tags[TAG_NAMES.get(name, name)] == value
-        for name, value in old.data.metrics.items():
-            assert new.metrics[name.replace("best/", "valid/best_")] == value
-        assert after[run_id].info.status == old.info.status
+        new = after[run_id]
+        assert new.info.status == old.info.status
+        assert new.data.metrics.items() >= old.data.metrics.items()
+        if run_id in (foreign, deleted):
+            assert new.data.tags == old.data.tags
+            continue
+        is_record = "eyevsai" not in old.data.tags and "action" in old.data.tags
+        marks = {"eyevsai.schema": "2"}
+        kept = {name: value for name, value in old.data.tags.items() if name != "eyevsai"}
+        assert new.data.tags == renamed(kept, TAGS) | marks, is_record
+        assert new.data.metrics.items() >= renamed(old.data.metrics, METRICS).items()
+        assert new.data.params.items() >= renamed(old.data.params, PARAMS).items()
     trained = next(run for run in after.values() if run.info.run_name == "first version")
-    assert trained.data.tags["eyevsai.job"] == "train"
-    assert trained.data.params["grad_accum_steps"] == trained.data.params["accumulation"]
-    history = client.get_metric_history(trained.info.run_id, "valid/best_accuracy")
-    assert [point.value for point in history] == [trained.data.metrics["best/accuracy"]]
+    for name in ("best/accuracy", "accumulation"):
+        old_points = client.get_metric_history(trained.info.run_id, name)
+        points = client.get_metric_history(trained.info.run_id, METRICS[name])
+        assert old_points
+        assert [(each.step, each.value) for each in points] == [
+            (each.step, each.value) for each in old_points
+        ]
     for version in client.search_model_versions():
         old_tags = versions[version.name, version.version]
-        assert version.tags == {TAG_NAMES.get(name, name): old_tags[name] for name in old_tags}
+        assert version.tags == (theirs if version.name == "theirs" else renamed(old_tags, TAGS))
+
     assert eyevsai("doctor", "--upgrade").stdout.startswith("0 runs, 0 versions and 0 run")
+    assert len(list(old_store.glob("mlflow.db.backup-*"))) == 2  # nothing to copy for
+    client.restore_run(deleted)
+    schema._checked.clear()
+    assert "--upgrade" in eyevsai("registry", "status", code=2).stderr
+    assert eyevsai("doctor", "--upgrade").stdout.startswith("1 runs")
 
 
 @pytest.mark.processes("evaluation decodes images in worker processes")
@@ -82,33 +165,53 @@ def test_upgraded_store_goes_on_working(old_store: Path, eyevsai: Eyevsai) -> No
     by_name = {run.info.run_name: run for run in runs_of(client)}
     unsent = by_name["unsent"].info.run_id
     queue = (old_store / "state" / "runs" / unsent / "write_queue.jsonl").read_text()
-    assert '"eyevsai.job"' not in queue or '"job"' not in queue
-    assert {path.name for path in old_store.rglob("state/runs/*/*")}.isdisjoint(RUN_FILES)
+    operations = [json.loads(line) for line in queue.splitlines()]
+    written = {
+        name
+        for _, arguments in operations
+        for values in (arguments.get("values"), arguments.get("tags"), arguments.get("params"))
+        for name in values or ()
+    }
+    assert {"valid/best_accuracy", "grad_accum_steps", "eyevsai.dataset_digest"} <= written
+    assert not written & (ALL_SCHEMA_1 | set(METRICS) | set(SETTING_NAMES))
+    assert not {path.name for path in old_store.glob("state/runs/*/*")} & set(schema.RUN_FILES)
 
     eyevsai("sync")
     found = client.get_run(unsent)
     assert found.info.status == "FINISHED"
     assert found.data.metrics["valid/best_accuracy"] > 0
     assert "best/accuracy" not in found.data.metrics
-    uri = found.data.tags["version"]
-    number = int(uri.rsplit("/", 1)[1])
-    assert client.get_model_version(MODEL, str(number)).tags["eyevsai.dataset_digest"]
+    number = found.data.tags["version"].rsplit("/", 1)[1]
+    assert client.get_model_version(MODEL, number).tags["eyevsai.dataset_digest"]
 
-    evaluated = json.loads(
-        eyevsai(
-            "evaluate", "--model-uri", f"models:/{MODEL}/2", "--corruption-images", "0", "--json"
-        ).stdout
-    )
+    evaluate = ("evaluate", "--model-uri", f"models:/{MODEL}/2", "--corruption-images", "0")
+    evaluated = json.loads(eyevsai(*evaluate, "--json").stdout)
     run = client.get_run(evaluated["run_id"])
     assert evaluated["metrics"]["accuracy"] == pytest.approx(run.data.metrics["test/accuracy"])
+    compared = eyevsai("compare", *(by_name[name].info.run_id for name in (MODEL, "first version")))
+    assert "accuracy" in compared.stdout
     described = eyevsai("registry", "log", MODEL, "--json").stdout
     assert [entry["action"] for entry in json.loads(described)][:2] == ["promote", "promote"]
+    assert "report" in eyevsai("report").stdout
+    tuned = ("train", "--tuned", MODEL, "--epochs", "1", "--width", "4", "--lr", "0.01")
+    assert "is used because --tuned names it" in eyevsai(*tuned).stderr
     interrupted = by_name["interrupted"].info.run_id
     refused = eyevsai("train", "--resume", interrupted, code=2).stderr
     assert "--resume-force" in refused
     forced = eyevsai("train", "--resume", interrupted, "--resume-force", "true", code=2).stderr
     assert "checkpoint format 1" in forced
-    eyevsai("cleanup", "--keep", "1", "--dry-run")
+    plan = json.loads(eyevsai("cleanup", "--keep", "1", "--dry-run", "--json").stdout)
+    assert {"version"} <= {item["type"] for item in plan["plan"]["items"]}
+
+
+def test_no_run_is_upgraded_while_its_process_may_work(
+    old_store: Path, eyevsai: Eyevsai, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "node", lambda: "another")  # which cannot know
+    before = runs_of(MlflowClient())
+    said = eyevsai("doctor", "--upgrade", code=2).stderr
+    assert "is RUNNING on vm" in said
+    assert [run.data.tags for run in runs_of(MlflowClient())] == [run.data.tags for run in before]
 
 
 @pytest.mark.parametrize("name", ["delete_tag", "delete_model_version_tag"])
@@ -127,6 +230,7 @@ def test_interrupted_upgrade_is_refused_and_completed_by_the_next(
     before = len(calls)
     shutil.rmtree(old_store / "state")
     shutil.unpack_archive(ARCHIVE, old_store)
+    schema._checked.clear()
     eyevsai("doctor", "--relocate", code=1)
 
     def interrupt(*arguments: object) -> None:
@@ -141,7 +245,41 @@ def test_interrupted_upgrade_is_refused_and_completed_by_the_next(
     assert "--upgrade" in eyevsai("registry", "status", code=2).stderr
     eyevsai("doctor", "--upgrade")
     for run in runs_of(MlflowClient()):
-        assert not run.data.tags.keys() & {SCHEMA_1, *TAG_NAMES}
+        assert not run.data.tags.keys() & ALL_SCHEMA_1
+
+
+def test_interrupted_upgrade_of_a_run_directory_is_completed(
+    old_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = (old_store / "state" / "runs").glob("*/spool.jsonl")
+    path = max(queues, key=lambda path: path.stat().st_size)
+    run_dir, steps = RunDir(old_store / "state", path.parent.name), range(12)
+    lines = path.read_bytes().count(b"\n")
+
+    def fail_at(step: int, original: Callable[..., Any]) -> Callable[..., Any]:
+        def fail(*arguments: Any, **options: Any) -> Any:
+            taken.append(step)
+            if len(taken) > step:
+                raise KeyboardInterrupt
+            return original(*arguments, **options)
+
+        return fail
+
+    for step in steps:
+        taken: list[int] = []
+        with monkeypatch.context() as patch:
+            for name in ("rename", "unlink", "replace"):
+                patch.setattr(Path, name, fail_at(step, getattr(Path, name)))
+            try:
+                upgrade_run_dir(run_dir)
+            except KeyboardInterrupt:
+                continue
+        break
+    names = {path.name for path in run_dir.path.iterdir()}
+    assert not names & set(schema.RUN_FILES)
+    assert not set(run_dir.read("config.json")) & set(SETTING_NAMES)
+    assert (run_dir.path / "write_queue.jsonl").read_bytes().count(b"\n") <= lines
+    assert step >= 3
 
 
 def test_run_directories_of_a_machine_that_did_not_upgrade_are_noticed(
@@ -154,3 +292,32 @@ def test_run_directories_of_a_machine_that_did_not_upgrade_are_noticed(
     assert "FAIL  store" in eyevsai("doctor", *other, code=1).stdout
     assert eyevsai("doctor", "--upgrade", *other).stdout.startswith("0 runs, 0 versions and 3 run")
     eyevsai("sync", *other)
+
+
+def test_a_store_of_a_newer_schema_is_refused(eyevsai: Eyevsai) -> None:
+    MlflowClient().create_run("0", tags={"eyevsai.schema": "3"})
+    schema._checked.clear()
+    assert "has schema 3" in eyevsai("registry", "status", code=2).stderr
+
+
+def test_a_database_is_upgraded_without_a_copy(
+    eyevsai: Eyevsai, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = create_database(postgres, "of_schema_1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    eyevsai("doctor", "--init")
+    client = MlflowClient(tracking_uri=uri)
+    tags = {"eyevsai": "1", "job": "train", "fingerprint": "f"}
+    run_id = client.create_run("0", tags=tags).info.run_id
+    client.set_terminated(run_id)
+    schema._checked.clear()
+    assert "--upgrade" in eyevsai("registry", "status", code=2).stderr
+    assert eyevsai("doctor", "--upgrade").stdout.startswith("1 runs")
+    found = client.get_run(run_id).data.tags
+    assert (found["eyevsai.job"], found["eyevsai.dataset_digest"]) == ("train", "f")
+
+
+def test_each_former_setting_has_a_present_name() -> None:
+    present = {setting.name for family in FAMILIES for setting in train_settings(family)}
+    assert set(SETTING_NAMES.values()) <= present
+    assert not set(SETTING_NAMES) & present

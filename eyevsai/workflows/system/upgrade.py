@@ -4,54 +4,78 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 
 from eyevsai.core.errors import UserError, write_error
+from eyevsai.core.progress import track
 from eyevsai.registry.entities import open_registry
-from eyevsai.store.backend import lock_store, open_store
+from eyevsai.store.backend import lock_store, open_store, raising_store_errors
 from eyevsai.store.paging import list_experiments
 from eyevsai.store.relocate import back_up
-from eyevsai.store.schema import Upgrade, upgrade_run_dirs, upgrade_store
+from eyevsai.store.schema_upgrade import (
+    find_old_run_dirs,
+    find_old_runs,
+    upgrade_run,
+    upgrade_run_dir,
+    upgrade_versions,
+)
 from eyevsai.store.uris import find_store, sqlite_path
 from eyevsai.tracking.experiment import update_description
+from eyevsai.tracking.stale_runs import check_no_process_works
 
 log = logging.getLogger("eyevsai")
 
-LINE_EVERY_RUNS = 100
+
+@dataclass(frozen=True)
+class Upgrade:
+    """How many objects were upgraded, and how many deleted runs keep their former names."""
+
+    runs: int
+    versions: int
+    run_dirs: int
+    deleted_runs: int
 
 
 def upgrade(state_dir: Path) -> Upgrade:
-    """Upgrade the store and the run directories of this machine; return what was changed.
+    """Upgrade the run directories of this machine and the store; return what was changed.
 
     A SQLite store is copied first. The upgrade can be interrupted and called again.
 
     Raises:
-        UserError: the store cannot be opened, copied or written.
+        UserError: the store cannot be opened, copied or written, or a process works on a run.
+        JobError: the store failed.
     """
     uri = find_store()
     path = sqlite_path(uri)
     if path is not None and not path.exists():
         raise UserError(f"There is no store {path}, so there is nothing to upgrade.")
     open_store(any_schema=True)
-    with lock_store(uri, "upgrade.lock"):
-        if path is not None:
-            try:
-                log.info("The store before the upgrade is %s", back_up(path))
-            except (sqlite3.Error, OSError) as error:
-                raise UserError(
-                    f"{path} cannot be copied: {error}. Nothing was changed."
-                ) from error
-        client = open_registry(uri)
-        done = upgrade_store(client, _report)
-        for experiment in list_experiments(client):
-            update_description(client, experiment)
+    client = open_registry(uri)
+    with lock_store(uri, "upgrade.lock"), raising_store_errors(uri, "The upgrade"):
+        runs = find_old_runs(client)
+        check_no_process_works(runs, state_dir)
+        run_dirs = find_old_run_dirs(state_dir)
+        try:
+            for run_dir in run_dirs:
+                upgrade_run_dir(run_dir)
+        except OSError as error:
+            raise write_error(state_dir, error, "Choose another --state-dir.") from error
+        if path is not None and runs:
+            _back_up(path)
+        # `check_schema` recognises an old store by its last runs
+        versions = upgrade_versions(client)
+        for run in track(runs, "Upgrading runs", total=len(runs)):
+            upgrade_run(client, run)
+        if runs:
+            for experiment in list_experiments(client):
+                update_description(client, experiment)
+        deleted = len(find_old_runs(client, deleted=True))
+    return Upgrade(len(runs), versions, len(run_dirs), deleted)
+
+
+def _back_up(path: Path) -> None:
     try:
-        done.run_dirs = upgrade_run_dirs(state_dir)
-    except OSError as error:
-        raise write_error(state_dir, error, "Choose another --state-dir.") from error
-    return done
-
-
-def _report(number: int, total: int) -> None:
-    if number % LINE_EVERY_RUNS == 0 or number == total:
-        log.info("%d of %d runs", number, total)
+        log.info("The store before the upgrade is %s", back_up(path))
+    except (sqlite3.Error, OSError) as error:
+        raise UserError(f"{path} cannot be copied: {error}. Nothing was changed.") from error

@@ -155,7 +155,6 @@ class TrainingSession:
 
         about: dict[str, Any] = {
             "run_id": self.run.run_id,
-            DATASET_DIGEST: self.data.dataset.fingerprint,
             "accuracy": f"{scores['accuracy']:.4f}",
             "parameters": self.learner.num_parameters(),
             "image_size": self.learner.preprocessing.image_size,
@@ -166,16 +165,19 @@ class TrainingSession:
         self.run.log_text("model_card.md", described)
         # of a start that was interrupted here
         shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)
-        metadata = about | describe_origin(self.config.flat(), self.data.dataset)
+        digest = {DATASET_DIGEST: self.data.dataset.fingerprint}
+        metadata = about | digest | describe_origin(self.config.flat(), self.data.dataset)
         package = write_model_dir(
             self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata
         )
         self.run.log_model(package, "model", self.config.flat())
         weights = read_config(package / MODEL_FOLDER)["sha256"]
-        digests = {WEIGHTS_SHA256: weights, FILES_SHA256: json.dumps(hash_model_dir(package))}
         classes = list(self.data.dataset.classes)
-        tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()} | digests
+        tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()}
         tags |= class_tags(classes, longest=VERSION_TAG)
+        # tags for people first: MLflow's UI shows them in this order
+        tags |= digest | {WEIGHTS_SHA256: weights}
+        tags |= {FILES_SHA256: json.dumps(hash_model_dir(package))}
         self.run.enqueue(
             "version",
             name=vars(self.name),
