@@ -1,4 +1,4 @@
-# make train: the main job, from a clean clone.  make test: what CI calls.  make check: lint, types, floors.
+# make train: the main job, from a clean clone.  make test: what CI calls.  make check: lint, types, layers.
 # make test-fast: in 3 minutes, for each change.  make test: in 10.  make test-all: everything.
 PYTHON ?= python3
 VENV := .venv

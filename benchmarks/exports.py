@@ -4,9 +4,9 @@ Batches of 16. Eager is the network alone, as PyTorch computes it by itself: flo
 gradients, from a tensor that lies ready; the learner and the exports are asked by eyevsai for
 resized images, as `predict` asks them. In turns, medians. Limits: onnx, by which a version is
 served, and openvino at least 1.8 x eager, openvino-bf16 3 x on a CPU with AVX512-BF16, onnx-int8
-1.5 x onnx. deep_v1 at 128 px leaves as onnx within 40 s and in all formats within 4 minutes, gates
-included; shallow reads and classifies at least 400 JPEG files a second through ONNX, for which
-photographs are needed.
+1.5 x onnx. deep_v1 at 128 px leaves as onnx within 40 s and in all formats within 4 minutes,
+parity checks included; shallow reads and classifies at least 400 JPEG files a second through
+ONNX, for which photographs are needed.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def measure_speed(family: str, variation: str, size: int) -> None:
 
 
 def measure_exporting() -> None:
-    """Seconds of each export of deep_v1 at 128 px with its gate on 200 images, raw ones of 500 x
-    375 pixels.
+    """Seconds of each export of deep_v1 at 128 px with its parity check on 200 images, raw ones
+    of 500 x 375 pixels.
     """
     from eyevsai.formats.export import export
     from eyevsai.formats.factory import FORMATS
@@ -195,7 +195,7 @@ def measure_shallow() -> None:
 def main() -> None:
     for network in NETWORKS:
         measure_speed(*network)
-    print("exporting deep_v1/standard at 128 px, gates included")
+    print("exporting deep_v1/standard at 128 px, parity checks included")
     measure_exporting()
     if not are_missing():
         measure_shallow()

@@ -1,7 +1,7 @@
 """The registry when it is large: 1,000 runs and 2,000 versions, in SQLite and, where it is
 installed, in PostgreSQL.
 
-Limits: `registry status` 3 s; `promote` beside the evaluation of its gate, which finds no files
+Limits: `registry status` 3 s; `promote` beside the evaluation of its checks, which finds no files
     here, 2 s; the plan of a cleanup 5 s; deletion of versions, with runs, logged models and files,
     50 a second. Imports are not counted. Runs have as many settings, metrics and tags as those of
     `train`; files are tiny. REGISTRY_RUNS=100 makes a smaller store.
@@ -91,7 +91,7 @@ def measure(uri: str) -> None:
     forced = PromoteSettings(
         name=name_of(0), version=1, force=True, reason="it has no files", state_dir=state_dir
     )
-    print(f"  promote, its gate apart {_timed(lambda: promote(forced)):4.2f} s   (limit 2 s)")
+    print(f"  promote, its checks apart {_timed(lambda: promote(forced)):4.2f} s   (limit 2 s)")
     settings = CleanupSettings(keep=3, yes=True, state_dir=state_dir)
     everything = CleanupSettings(all=True, state_dir=state_dir, cache_dir=str(Path.cwd() / "cache"))
     print(

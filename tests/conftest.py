@@ -43,8 +43,20 @@ settings.register_profile("nightly", max_examples=300, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--requirement", type=int, help="Run only the tests of one row of docs/requirements.md."
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the tests that need PostgreSQL into one group: one worker starts one server."""
+    if (number := config.getoption("--requirement")) is not None:
+        items[:] = [
+            item
+            for item in items
+            if any(number in mark.args for mark in item.iter_markers("requirement"))
+        ]
     for item in items:
         if "postgres" in getattr(item, "fixturenames", ()) or "postgresql" in item.name:
             item.own_markers = [mark for mark in item.own_markers if mark.name != "xdist_group"]

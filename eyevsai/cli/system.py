@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,11 +79,12 @@ def doctor(
     from eyevsai.workflows.system import doctor as job
     from eyevsai.workflows.system.doctor import relocate_store, run_checks
 
+    say = partial(print, file=sys.stderr) if as_json else print  # standard output is JSON alone
     if adopt:
-        print(job.adopt())
+        say(job.adopt())
     if relocate:
         done = relocate_store()
-        print(
+        say(
             f"{done.paths} paths lead from {done.before} to {done.after} now; the store before "
             f"is {done.backup}"
         )
@@ -90,12 +93,12 @@ def doctor(
         from eyevsai.workflows.system.upgrade import upgrade as upgrade_store
 
         changed = upgrade_store(state_dir)
-        print(
+        say(
             f"{changed.runs} runs, {changed.versions} versions and {changed.run_dirs} run "
             "directories have the present names"
         )
         if changed.deleted_runs:
-            print(
+            say(
                 f"{changed.deleted_runs} deleted runs keep the earlier ones: restore them and "
                 "upgrade again to change that"
             )

@@ -29,7 +29,7 @@ def is_write_conflict(error: Exception) -> bool:
 
 
 def retry_on_conflict(func: Callable[[], T]) -> T:
-    """What `ask` answers, tried again while other processes hold what it writes."""
+    """What `func` answers, tried again while other processes hold what it writes."""
     for pause_s in BACKOFF_S:
         try:
             return func()

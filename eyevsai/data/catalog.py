@@ -17,8 +17,8 @@ UNIONS = {"combined": ("pets", "street_foods", "instruments"), "combined_all": N
 
 DESCRIPTIONS = {
     "digits": "1,797 handwritten digits of 8 x 8 pixels from scikit-learn; always there.",
-    "combined": "Union of pets, street_foods and instruments under the data root.",
-    "combined_all": "Union of all datasets under the data root.",
+    "combined": "Union of pets, street_foods and instruments in the data directory.",
+    "combined_all": "Union of all datasets in the data directory.",
     "pets": "Breeds of cats and dogs (Oxford-IIIT Pet).",
     "vegetables": "Fifteen vegetables.",
     "street_foods": "Popular street foods of the world.",

@@ -188,7 +188,7 @@ class Data:
 
 
 def load_dataset(settings: DataSettings) -> Dataset:
-    """FolderIndex, audit and split of the dataset that `settings` name.
+    """Index, check and split of the dataset that `settings` name.
 
     Raises:
         UserError: whatever about the data a person must mend before training.

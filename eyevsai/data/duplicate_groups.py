@@ -84,7 +84,7 @@ class _Thumbnails:
 
 
 def join_groups(files: Sequence[ImageFile], copies: Sequence[int]) -> list[int]:
-    """Return the group of each file: copies and files of one `File.group` are together,
+    """Return the group of each file: copies and files of one `ImageFile.group` are together,
     transitively.
 
     Args:

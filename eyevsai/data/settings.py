@@ -117,8 +117,8 @@ class DownloadSettings(Settings):
         str | None,
         Choice(("published", "none")),
         Doc(
-            "given: keep train, valid and test as published; none: a folder per class, to be "
-            "split here. By default given where folders say it, as those of vegetables do."
+            "published: keep train, valid and test as published; none: a folder per class, to be "
+            "split here. By default published where folders have it, as those of vegetables do."
         ),
     ] = None
     archive: Annotated[str | None, Doc("Archive of the images that was downloaded by hand.")] = None

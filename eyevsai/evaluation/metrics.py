@@ -49,8 +49,8 @@ def _top5_accuracy(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def all_metrics(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
-    """What `score` gives, and weighted_f1, brier, and the areas under ROC and precision-recall
-    curves.
+    """What `basic_metrics` gives, and weighted_f1, brier, and the areas under ROC and
+    precision-recall curves.
 
     Areas are means over the classes, each against all others; classes that no label names are left
     out of them.

@@ -175,7 +175,7 @@ def check_not_reserved(tracking_uri: str, uri: str) -> None:
     """Raises UserError when a cleanup deletes, or has deleted, the version that `uri` names, if it
     names one.
 
-    Verbosity once a run says that it uses the version: either the cleanup sees that run, or this
+    Called once a run says that it uses the version: either the cleanup sees that run, or this
     sees its claim.
     """
     parts = URI.fullmatch(uri)

@@ -53,7 +53,7 @@ class ModelVersion:
     duration_s: float | None  # its training
     metrics: Mapping[str, float]  # finite ones
     exports: Mapping[str, Export]
-    failed_checks: tuple[str, ...]  # of the gate before Production
+    failed_checks: tuple[str, ...]  # of its last promotion
     size_bytes: int | None
     parameters: int | None
     image_size: int | None

@@ -57,7 +57,7 @@ class ReadinessReport:
         ]
         return [
             *reasons,
-            *(["the gate let it into Production"] if version.stage == "production" else []),
+            *(["it passed the promotion checks"] if version.stage == "production" else []),
         ]
 
     @property

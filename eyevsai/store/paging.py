@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def iter_pages(fetch_page: Callable[[str | None], Any]) -> Iterator[Any]:
-    """What MLflow finds, page by page; `ask` takes the token of a page, None for the first."""
+    """What MLflow finds, page by page; `fetch_page` takes the token of a page, None for the
+    first.
+    """
     token: str | None = None
     while True:
         page = fetch_page(token)

@@ -28,20 +28,20 @@ CONFIG, FINGERPRINT, HEARTBEAT, LOCK, LOG = (
 REQUESTED_CONFIG = "requested_config.json"
 REJECTED = "rejected.json"  # the reason why the store rejected a write of the run
 TRASH = ".deleted-"  # begins the name of a folder that is being deleted
-RUNS = "runs"  # the folder of run folders below a state root
+RUNS = "runs"  # the folder of run folders below a state directory
 MODEL_ID, VERSION_URI, STORE = "model_id.json", "version.json", "store.json"
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """The folder of one run below the state root."""
+    """The folder of one run below the state directory."""
 
     root: Path
     run_id: str
 
     @property
     def path(self) -> Path:
-        """Where it lies; made by `claim`."""
+        """Where it lies; made by `lock`."""
         return self.root / RUNS / self.run_id
 
     @property
@@ -98,14 +98,14 @@ class RunDir:
             (self.path / HEARTBEAT).touch()
 
     def last_heartbeat(self) -> float | None:
-        """When `beat` was last called, in seconds since 1970; None if never."""
+        """When `record_heartbeat` was last called, in seconds since 1970; None if never."""
         try:
             return (self.path / HEARTBEAT).stat().st_mtime
         except OSError:
             return None
 
     def delete(self) -> int:
-        """Delete the folder and return the bytes that were freed. Call it while `claim` is held.
+        """Delete the folder and return the bytes that were freed. Call it while `lock` is held.
 
         The folder is renamed first: a process that claims the run next makes a new one and loses
         nothing of it.
@@ -146,7 +146,7 @@ def finish_deletions(root: Path) -> None:
 
 
 def list_run_dirs(root: Path) -> list[RunDir]:
-    """All run folders below a state root, the one written to last first."""
+    """All run folders below a state directory, the one written to last first."""
     if not (root / RUNS).is_dir():
         return []
     paths = sorted((root / RUNS).iterdir(), key=_modified_at, reverse=True)

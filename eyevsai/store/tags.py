@@ -1,4 +1,4 @@
-"""Names of the tags of runs and versions that programs read; all others are for people."""
+"""Names of the tags of runs and versions that are for programs, shared by several packages."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def reopen_run(tracking_uri: str, run_id: str, state_dir: Path) -> Iterator[Run]
     What it left unsaid is said first;
 
     Raises:
-        UserError: another process works on it, or the state root cannot be written.
+        UserError: another process works on it, or the state directory cannot be written.
         SyncError: the store could not be told all of it.
     """
     check_state_dir(state_dir)

@@ -37,8 +37,8 @@ def owner_tags() -> dict[str, str]:
 
 
 def is_stale(text: str, folder: RunDir) -> bool:
-    """Return True if the process that a run's `process` tag describes has ended; False where that
-    cannot be known.
+    """Return True if the process that a run's `eyevsai.process` tag describes has ended; False
+    where that cannot be known.
 
     A process of another host is never judged. Its number means something only on the same machine,
     since the same start of it, in the same container. Where machine or start are unknown or differ,

@@ -72,7 +72,8 @@ def start_run(
     extend a study. While a run ends, `stop` waits.
 
     Raises:
-        UserError: another process works on the resumed run, the state root cannot be written, or
+        UserError: another process works on the resumed run, the state directory cannot be
+            written, or
             the
             server refuses this login.
         SyncError: the block ended well, and the store could not be told all of it.

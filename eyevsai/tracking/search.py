@@ -67,8 +67,8 @@ def find_evaluations(tracking_uri: str, run_id: str) -> list[RunInfo]:
     """Return what judged the model of a run, whether or not the run is still there.
 
     The run itself comes first, if its model was evaluated by its own test split; then other
-    evaluations, newest first. Each has `test/` metrics, the tag `test_fingerprint` and a table of
-    predictions.
+    evaluations, newest first. Each has `test/` metrics, the tag `eyevsai.evaluation_digest` and
+    a table of predictions.
     """
     wanted = (
         f"tags.`{JOB}` = 'evaluate' and tags.`{SOURCE_RUN_ID}` = '{run_id}' and "

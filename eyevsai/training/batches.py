@@ -59,7 +59,8 @@ class Batches:
         """Labels of the whole batch, N int64, or N,C where images were mixed; and the parts that
         are this process's.
 
-        A batch is cut into `num_parts` parts for each rank, or fewer, so that each has two images.
+        A batch is cut into `num_micro_batches` parts for each rank, or fewer, so that each has
+        two images.
         """
         count, size = len(indices), self.group.size
         num_micro_batches = min(num_micro_batches, count // (2 * size))

@@ -20,7 +20,7 @@ class LRSchedule:
         self._epochs_without_improvement = 0
 
     def lr_at(self, epoch: float) -> float:
-        """The learning rate `time` epochs after the start."""
+        """The learning rate `epoch` epochs after the start."""
         if epoch < self.settings.warmup_epochs:
             return self.lr * epoch / self.settings.warmup_epochs
         return self.lr * max(self._factor_at(epoch), self.settings.min_lr_ratio)

@@ -55,7 +55,7 @@ class SingleProcess:
         one rank to end has asked all.
 
         Raises:
-            MemoryError or RuntimeError: memory was too short for the `shortage` of one of them.
+            MemoryError or RuntimeError: memory was too short for the `oom_error` of one of them.
             WorkerLostError: another one has ended.
         """
         if oom_error is not None:

@@ -32,7 +32,7 @@ class TrainingStrategy:
         return {}
 
     def lrs_at(self, epoch: float) -> list[float]:
-        """The learning rate of each part `time` epochs after the start."""
+        """The learning rate of each part `epoch` epochs after the start."""
         return [self.schedule.lr_at(epoch)]
 
     def end_epoch(self, epoch: int, valid_loss: float) -> None:  # noqa: ARG002

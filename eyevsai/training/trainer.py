@@ -67,9 +67,9 @@ class Trainer:
         the same weights.
 
         Rows hold train/loss, train/accuracy, valid/loss, valid/accuracy, lr, images_per_s,
-        accumulation, and what the course says of its epochs. The best epoch is the one of the
-        highest `rank`. Where `checkpoints` has one, training goes on from it, after `on_epoch` was
-        called again for the epochs before.
+        grad_accum_steps, and what the course says of its epochs. The best epoch is the one of the
+        highest `selection_key`. Where `checkpoints` has one, training goes on from it, after
+        `on_epoch` was called again for the epochs before.
 
         Raises:
             UserError: batch size and data do not fit each other.

@@ -60,7 +60,7 @@ class Components:
 def state_dict(
     progress: TrainerState, parts: Components
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name and plain values, from which `unpack` restores the loop to the bit.
+    """Tensors by name and plain values, from which `load_state_dict` restores the loop to the bit.
 
     Weights that nothing has touched yet are left out: a frozen base makes up nearly all of a
     checkpoint.
@@ -85,7 +85,7 @@ def state_dict(
 def load_state_dict(
     checkpoint: Checkpoint, parts: Components, device: torch.device
 ) -> TrainerState:
-    """Gives `parts` the state that `pack` wrote down, and the number of threads; returns the
+    """Gives `parts` the state that `state_dict` wrote down, and the number of threads; returns the
     progress.
     """
     state, tensors = checkpoint.state, checkpoint.tensors

@@ -42,7 +42,7 @@ def in_host_process() -> Iterator[None]:
 class ShutdownHandler(CancellationToken):
     """The wish to end of a whole job; `at_timeout` is called when the job has not ended in time.
 
-    An `outlived` one never ends the process for SIGINT, by which a notebook interrupts a cell.
+    One `in_host_process` never ends the process for SIGINT, by which a notebook interrupts a cell.
     """
 
     def __init__(self, *, in_host_process: bool = False) -> None:

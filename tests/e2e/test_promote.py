@@ -133,10 +133,10 @@ def test_what_the_policy_is_against_is_not_promoted(eyevsai: Eyevsai, workplace:
     assert (refusal["status"], refusal["refused"], refusal["forced"]) == ("FAILED", True, False)
     assert (done["status"], done["forced"], done["reason"]) == ("FINISHED", True, "a demonstration")
     run_id = str(done["run_id"])
-    gate = json.loads(
+    checks = json.loads(
         Path(MlflowClient().download_artifacts(run_id, "promotion_checks.json")).read_text()
     )
-    assert {check["name"] for check in gate["checks"] if not check["ok"]} == {"not worse"}
+    assert {check["name"] for check in checks["checks"] if not check["ok"]} == {"not worse"}
     assert MlflowClient().get_run(run_id).data.metrics["accuracy_before"] > 0.6
 
 

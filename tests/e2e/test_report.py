@@ -217,9 +217,9 @@ def test_ready_follows_what_becomes_of_a_model(eyevsai: Eyevsai, workplace: Path
     policy.write_text("max_latency_ms = 0.0001")
     strictly = ("promote", DEEP, "--version", "1", "--policy", str(policy))
     eyevsai(*strictly, code=1)
-    assert "the gate before Production did not let it through" in lacks()
+    assert "it failed the promotion checks" in lacks()
     eyevsai(*strictly, "--force", "--reason", "for a day")
-    assert "past the gate by --force" in lacks()
+    assert "against its checks by --force" in lacks()
     eyevsai("promote", DEEP, "--version", "1")
     assert lacks() == ""
     shutil.rmtree(next(workplace.rglob("exports/onnx")))

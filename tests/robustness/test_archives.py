@@ -1,5 +1,5 @@
-"""Archives that are hostile, damaged or cut off: nothing outside the data root, no half dataset,
-and a retry works.
+"""Archives that are hostile, damaged or cut off: nothing outside the data directory, no half
+dataset, and a retry works.
 """
 
 from __future__ import annotations

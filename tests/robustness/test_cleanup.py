@@ -76,7 +76,9 @@ def package(trained_store: Path) -> Path:
 def filled_store(
     tmp_path_factory: pytest.TempPathFactory, template_store: Path, package: Path
 ) -> Path:
-    """Return a folder with a store that `fill` filled, and its state root; never write to it."""
+    """Return a folder with a store that `fill` filled, and its state directory; never write to
+    it.
+    """
 
     def build(folder: Path) -> None:
         copy_store(template_store, folder)
@@ -206,8 +208,8 @@ def refuse_unloadable(uri: str) -> None:
 
 
 def orphaned_bytes(folder: Path, state: Path) -> int:
-    """What lies below the artifacts and the state root of runs and logged models that the store
-    does not know.
+    """What lies below the artifacts and the state directory of runs and logged models that the
+    store does not know.
     """
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         known = {

@@ -40,7 +40,7 @@ PATH = f"{INJECT}{os.pathsep}{ROOT}"
 
 @pytest.fixture
 def data(tmp_path: Path, stripes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data root of two datasets."""
+    """A data directory of two datasets."""
     for name in ("stripes", "bands"):
         shutil.copytree(stripes, tmp_path / "data" / name)
     monkeypatch.setenv("EYEVSAI_DATA", str(tmp_path / "data"))

@@ -53,8 +53,8 @@ def find_weights(backbone: Backbone, choice: str) -> Path | None:
 
 
 def load_weights(backbone: Backbone, network: nn.Module, path: Path) -> None:
-    """Gives `network`, as `base` builds it, the weights in a file; those of its own classifier are
-    left out.
+    """Gives `network`, as `backbone` builds it, the weights in a file; those of its own
+    classifier are left out.
 
     Raises:
         UserError: the file cannot be read, holds more than tensors, or is another network's; the

@@ -39,7 +39,7 @@ from eyevsai.store.tags import JOB
 from eyevsai.store.uris import mask_password
 from eyevsai.workflows.shutdown import handling_signals
 
-DOWNLOADS = ".downloads"  # below the data root: no dataset, being hidden
+DOWNLOADS = ".downloads"  # in the data directory: no dataset, being hidden
 LISTS = frozenset({".txt"})
 
 log = logging.getLogger("eyevsai")

@@ -67,7 +67,7 @@ def promote_best(
     reason: str | None,
 ) -> Promoted:
     """Makes the best model of a dataset a version of the registered model that is called like the
-    dataset, and gives it Production there, past the same gate as any other.
+    dataset, and gives it Production there, after the same checks as any other.
 
     Raises:
         UserError: there is no registered version of it.

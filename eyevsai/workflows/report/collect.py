@@ -176,12 +176,10 @@ def _read_exports(
 
 
 def _failed_checks(promotion: AuditEntry | None) -> tuple[str, ...]:
-    """What the gate before Production had against a version, the last time that it was asked."""
+    """Return why the last promotion of a version was refused or forced; empty if it passed."""
     if promotion is None:
         return ()
     day = f"on {promotion.time:%Y-%m-%d}, see run {promotion.run_id}"
     if promotion.forced and promotion.status == "FINISHED":
-        return (f"it was promoted past the gate by --force {day}",)
-    return (
-        (f"the gate before Production did not let it through {day}",) if promotion.refused else ()
-    )
+        return (f"it was promoted against its checks by --force {day}",)
+    return (f"it failed the promotion checks {day}",) if promotion.refused else ()

@@ -98,7 +98,7 @@ def _disk() -> CheckResult:
 def _data(root: Path) -> CheckResult:
     names = ", ".join(list_datasets(root))
     if root.is_dir():
-        return CheckResult("data", True, f"{names} (data root {root})")
+        return CheckResult("data", True, f"{names} (data directory {root})")
     return CheckResult(
         "data", True, f"{names}; no folder {root} with your own: set --data-dir or EYEVSAI_DATA"
     )

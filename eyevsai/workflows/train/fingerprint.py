@@ -38,7 +38,7 @@ def verify_fingerprint(
     dataset: Dataset, preprocessing: Preprocessing, folder: RunDir, *, force: bool
 ) -> None:
     """Raises UserError when data, preprocessing or code are not those that the run began with,
-    unless `anyway`.
+    unless `force`.
     """
     before = folder.read(FINGERPRINT) or {}
     for kind, now in describe_fingerprint(dataset, preprocessing).items():

@@ -47,7 +47,7 @@ def train(
 ) -> Trained:
     """Trains one model, logs the run and registers a version.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did; `place` is this process's
+    `run_id` is the run that `mlflow run` made for this call, if one did; `rank` is this process's
     among those that torchrun started, if it did; the run gets `tags` besides its own. What is wrong
     with the data, the settings or the store is found before a run is made.
 

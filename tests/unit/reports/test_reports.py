@@ -179,8 +179,8 @@ def test_the_schema_refuses_what_a_backend_cannot_use() -> None:
             "as onnx are gone",
         ),
         (
-            {"failed_checks": ("the gate did not let it through",)},
-            "the gate did not let it through",
+            {"failed_checks": ("it failed the promotion checks",)},
+            "it failed the promotion checks",
         ),
     ],
 )
@@ -200,7 +200,7 @@ def test_a_model_of_other_classes_or_without_files_is_not_ready() -> None:
     assert "which classes" in replace(READY, classes=()).reasons[0]
     assert "files are gone" in replace(READY, folder=None, is_missing=True).reasons[0]
     staged = replace(READY, version=replace(CANDIDATE, stage="production", threshold=0.5))
-    assert "the gate let it into Production" in staged.reasons
+    assert "it passed the promotion checks" in staged.reasons
     assert "say unsure below a probability of 0.5000" in " ".join(staged.recommendations)
     assert "eyevsai promote pets-deep_v2-resnet --version 1" in " ".join(READY.recommendations)
 

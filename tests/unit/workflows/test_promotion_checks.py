@@ -55,26 +55,26 @@ def test_a_promotion_that_was_interrupted_is_no_refusal(workplace: Path) -> None
         (found,) = read_model_versions(uri)
         return "; ".join(found.failed_checks)
 
-    # before the gate answered: Ctrl-C, a kill, an outage
+    # before the checks were done: Ctrl-C, a kill, an outage
     for error in (KeyboardInterrupt, SystemExit, JobError):
         attempt(name, error)
         assert objections() == ""
     attempt(name, JobError, **{REFUSED: True})
-    assert "the gate before Production did not let it through" in objections()
+    assert "it failed the promotion checks" in objections()
     attempt(name, KeyboardInterrupt)
-    assert "did not let it through" in objections()  # the last word of the gate holds
+    assert "it failed the promotion checks" in objections()  # the last checks count
     attempt(name, JobError, **{REFUSED: False})  # the store went away while it was handed over
     assert objections() == ""
     attempt(name, KeyboardInterrupt, **{REFUSED: True, "forced": True})  # which nobody has promoted
-    assert "did not let it through" in objections()
+    assert "it failed the promotion checks" in objections()
     attempt(name, None, **{REFUSED: True, "forced": True})
-    assert "past the gate by --force" in objections()
+    assert "against its checks by --force" in objections()
     # it is asked just now
     client.create_run(
         client.get_experiment_by_name("eyevsai-registry").experiment_id,
         tags={"action": "promote", "stage": "production", "after": "1", f"{MODEL}{name}": "1"},
     )
-    assert "past the gate by --force" in objections()
+    assert "against its checks by --force" in objections()
     attempt(name, None, **{REFUSED: False})
     assert objections() == ""
 
