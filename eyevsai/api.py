@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
 
 def train(**settings: Unpack[TrainKeywords]) -> Trained:
-    """Trains a model, logs the run and registers a version, as `eyevsai train` does with flags of
+    """Train a model, log the run and register a version, as `eyevsai train` does with flags of
     the same names.
 
         trained = eyevsai.train(model="deep_v1", dataset="digits", epochs=3, lr=1e-3)
-        trained.model_uri, trained.scores["accuracy"]      # 'models:/digits-deep_v1-standard/1',
-        0.93
+        trained.model_uri           # 'models:/digits-deep_v1-standard/1'
+        trained.scores["accuracy"]  # 0.93
 
     `eyevsai train --model deep_v1 --help` says what the settings of a model mean.
 
@@ -65,8 +65,8 @@ def train(**settings: Unpack[TrainKeywords]) -> Trained:
         if rank_from_env() is not None:
             raise UserError(
                 "torchrun started this process as one of several. Call train with devices=N in "
-                "one process "
-                "instead, or let torchrun start the command: torchrun ... -m eyevsai train"
+                "one process instead, or let torchrun start the command: "
+                "torchrun ... -m eyevsai train"
             )
         from eyevsai.workflows.train.train import train as job
 
@@ -74,14 +74,14 @@ def train(**settings: Unpack[TrainKeywords]) -> Trained:
 
 
 def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
-    """Looks for the best settings of a model, as `eyevsai tune` does; `train` takes what it found.
+    """Search for the best settings of a model, as `eyevsai tune` does.
 
         tuned = eyevsai.tune(model="deep_v1", dataset="digits", epochs=3, n_trials=5)
         tuned.settings, tuned.accuracy
-        eyevsai.train(model="deep_v1", dataset="digits", epochs=30)      # with tuned.settings,
-        unless tuned="never"
+        # train takes tuned.settings, unless tuned="never"
+        eyevsai.train(model="deep_v1", dataset="digits", epochs=30)
 
-    What is given here, no trial changes. A study of the same name is gone on with.
+    No trial changes a setting that is given here. A study of the same name is continued.
 
     Raises:
         UserError: a setting, data or a store that a person must mend; JobError: no trial had a
@@ -100,10 +100,11 @@ def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
 
 
 def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
-    """Evaluate a trained model by images that it has not seen, as `eyevsai evaluate` does.
+    """Evaluate a trained model on images that it has not seen, as `eyevsai evaluate` does.
 
-        judged = eyevsai.evaluate(model_uri="models:/digits-deep_v1-standard/1")      # or
-        run=trained.run_id judged.metrics["accuracy"], judged.metrics["accuracy_low"]
+        # or run=trained.run_id
+        evaluated = eyevsai.evaluate(model_uri="models:/digits-deep_v1-standard/1")
+        evaluated.metrics["accuracy"], evaluated.metrics["accuracy_low"]
 
     Raises:
         UserError: a setting, a model, data or a store that a person must mend.
@@ -116,14 +117,16 @@ def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
 
 
 def compare(*models: str, page: str | os.PathLike[str] = "comparison.html") -> Comparison:
-    """Holds evaluated models against each other, as `eyevsai compare` does: run ids or model URIs,
-    and where the page is written; the others are held against the first.
+    """Compare evaluated models with the first of them, as `eyevsai compare` does.
+
+    `models` are run ids or model URIs; the page is written to `page`.
 
         compared = eyevsai.compare(first.run_id, "models:/digits-shallow-rf_hog_lbp/1")
         compared.settings, compared.pairs[0].difference.p_value
 
     Raises:
-        UserError: a model that cannot be found, was not evaluated, or was judged by other images.
+        UserError: a model that cannot be found, was not evaluated, or was evaluated on other
+            images.
     """
     with _in_the_callers_process():
         from eyevsai.workflows.evaluate.compare import compare as job
@@ -136,8 +139,9 @@ def export(**settings: Unpack[ExportKeywords]) -> list[Exported]: ...
 @overload
 def export(**settings: Unpack[PackageKeywords]) -> Bundled: ...
 def export(**settings: Any) -> list[Exported] | Bundled:
-    """Writes a trained model as files for other runtimes, as `eyevsai export` does; with `package`,
-    the best models.
+    """Export a trained model to other runtimes' formats, as `eyevsai export` does.
+
+    With `package`, export the best models of every dataset together.
 
         for each in eyevsai.export(run=trained.run_id, format="onnx,openvino", output="exports"):
             print(each.format, each.uri, each.size_bytes, each.parity.metrics)
@@ -145,7 +149,7 @@ def export(**settings: Any) -> list[Exported] | Bundled:
 
     Raises:
         UserError: a setting, a model, data or a store that a person must mend.
-        JobError: an export does not say what the model says; those that do are kept.
+        JobError: an export predicts otherwise than the model; those that agree are kept.
     """
     with _in_the_callers_process():
         composed = config.compose(ExportSettings, _take(ExportSettings, settings, "export"))
@@ -159,9 +163,7 @@ def export(**settings: Any) -> list[Exported] | Bundled:
 
 
 def _settings_of_train(given: Any) -> tuple[Setting, ...]:
-    """The settings that a call's model and variation bring with them; a wrong one is said by
-    whoever composes.
-    """
+    """The settings of a call's model and variation; `compose` reports a wrong one."""
     try:
         variation = given.get("variation")
         return config.train_settings(
@@ -178,9 +180,9 @@ def _take(declared: type[Any], given: Any, command: str) -> dict[str, Any]:
 
 @contextmanager
 def _in_the_callers_process() -> Iterator[None]:
-    """A job that leaves the process as it found it.
+    """Run a job and leave the process as it was.
 
-    SIGTERM ends the job first, and is then sent again, to whatever the process had for it.
+    SIGTERM ends the job first, and is then raised again for the process's own handler.
     """
     from eyevsai.workflows.shutdown import in_host_process
 

@@ -89,15 +89,7 @@ def render_api_types() -> str:
     """The text of eyevsai/api_types.py: the settings of each function of the API by name and
     type.
     """
-    models = [
-        variation.settings
-        for family in FAMILIES
-        for variation in get_family(family).variations.values()
-    ]
-    train = [
-        *config.shared_settings(),
-        *(each for declared in models for each in list_settings(declared)),
-    ]
+    train = config.all_train_settings()
     own = [setting for setting in train if setting.name in config.OF_TRAIN]
     trials = [setting for setting in train if setting.name not in config.OF_TRAIN]
     export = [setting for setting in list_settings(ExportSettings) if setting.name != "package"]

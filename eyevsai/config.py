@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from eyevsai.core.errors import UserError
@@ -18,6 +19,7 @@ from eyevsai.core.settings import (
     Range,
     Setting,
     Settings,
+    as_flag,
     list_settings,
 )
 from eyevsai.data.catalog import PRESETS
@@ -158,6 +160,16 @@ def shared_settings() -> tuple[Setting, ...]:
     )
 
 
+def all_train_settings() -> tuple[Setting, ...]:
+    """The settings of `train` for every model; several may have one name."""
+    declared = [
+        variation.settings
+        for family in FAMILIES
+        for variation in get_family(family).variations.values()
+    ]
+    return (*shared_settings(), *(each for cls in declared for each in list_settings(cls)))
+
+
 def train_settings(model: str | None, variation: str | None = None) -> tuple[Setting, ...]:
     """Return all settings of `train` for a model, given as in `--model` and `--variation`.
 
@@ -228,6 +240,11 @@ def compose_run(given: Mapping[str, Any]) -> RunSettings:
     return compose(RunSettings, given)
 
 
+def find_state_dir(given: Mapping[str, Any]) -> Path:
+    """Return the folder of run state that `given` values, the environment or the default name."""
+    return Path(compose_run(given).state_dir).expanduser()
+
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -251,7 +268,7 @@ def check_no_train_settings(given: Iterable[str]) -> None:
     for name in given:
         if name in OF_TRAIN:
             raise UserError(
-                f"{_flag(name)} is a flag of train. A study goes on by itself when tune is "
+                f"{as_flag(name)} is a flag of train. A study goes on by itself when tune is "
                 "started again with the same --study; its trials keep no checkpoints, and each "
                 "has one device: several run at once with --parallel-jobs."
             )
@@ -263,7 +280,7 @@ def check_known(given: Iterable[str], settings: Sequence[Setting], command: str)
     for name in given:
         if name not in known:
             raise UserError(
-                f"There is no flag {_flag(name)} of {command}. {_hint(name, known, command)}"
+                f"There is no flag {as_flag(name)} of {command}. {_hint(name, known, command)}"
             )
 
 
@@ -271,7 +288,7 @@ def unknown_setting(name: str, family: str, known: Iterable[str], command: str) 
     """The error for a flag that this model has not: whose it is, or which of a command's `known`
     ones is nearest.
     """
-    flag = _flag(name)
+    flag = as_flag(name)
     for other in FAMILIES:
         for variation, declared in get_family(other).variations.items():
             if other != family and name in {
@@ -288,11 +305,7 @@ def unknown_setting(name: str, family: str, known: Iterable[str], command: str) 
 
 def _hint(name: str, known: Iterable[str], command: str) -> str:
     guess = nearest(name, known)
-    return f"Did you mean {_flag(guess)}?" if guess else f"See `eyevsai {command} --help`."
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return f"Did you mean {as_flag(guess)}?" if guess else f"See `eyevsai {command} --help`."
 
 
 def _pick(cls: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import typer
 
 from eyevsai import config
 from eyevsai.cli.options import (
+    UNPARSED,
     Json,
     check_extra_arguments,
     pick_settings,
@@ -40,7 +41,7 @@ def add_to(app: typer.Typer) -> None:
 def add_descriptions_to(app: typer.Typer, settings: Sequence[Setting]) -> None:
     """Add `list` and `describe`, which takes the `settings` of `train`."""
     app.command(name="list")(with_options(list_all, pick_settings(DataSettings, "data_dir")))
-    app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
+    app.command(context_settings=UNPARSED)(
         with_options(describe, (*list_settings(DescribeSettings), *settings))
     )
 

@@ -24,6 +24,8 @@ from eyevsai.reports.settings import ReportSettings
 from eyevsai.tuning.settings import TuneSettings
 
 S = TypeVar("S", bound=Settings)
+# of commands whose options depend on the model: `config` reports what is none of them
+UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 

@@ -70,7 +70,7 @@ def rollback(name: Name, reason: Reason = None, as_json: Json = False, **given: 
     configure_logging()
     from eyevsai.workflows.registry.promote import rollback as job
 
-    _print_promoted(job(name, reason, _state_dir(given)), as_json)
+    _print_promoted(job(name, reason, config.find_state_dir(given)), as_json)
 
 
 def _print_promoted(done: Any, as_json: bool) -> None:
@@ -147,7 +147,7 @@ def status(
 
     found = read_status(name)
     if as_json:
-        print(json.dumps(vars(found), indent=2, ensure_ascii=False))
+        print(json.dumps(to_json(found), indent=2, ensure_ascii=False))
     else:
         from eyevsai.reports.registry_table import print_status
 
@@ -224,12 +224,12 @@ def best(
 
     if make:
         settings = {"policy": None, "force": False, "class_change": False, "reason": None} | given
-        settings["state_dir"] = str(_state_dir(given))
+        settings["state_dir"] = str(config.find_state_dir(given))
         _print_promoted(promote_best(dataset, **settings), as_json)
         return
     ranking = find_best(dataset)
     if as_json:
-        print(json.dumps([vars(each) for each in ranking], indent=2))
+        print(json.dumps(to_json(ranking), indent=2))
         return
     for place, each in enumerate(ranking, 1):
         print(f"{place:>3}  {each.uri:<40}  {each.metric} {each.accuracy:.4f}")
@@ -244,7 +244,7 @@ def reconcile(name: Name, **given: Any) -> None:
     configure_logging()
     from eyevsai.workflows.registry.promote import reconcile as job
 
-    print("\n".join(job(name, _state_dir(given))) or f"Nothing of {name} disagrees.")
+    print("\n".join(job(name, config.find_state_dir(given))) or f"Nothing of {name} disagrees.")
 
 
 def pin(name: Name, version: Version, reason: Reason = None, **given: Any) -> None:
@@ -265,7 +265,7 @@ def _pin(
     configure_logging()
     from eyevsai.workflows.registry.promote import pin as job
 
-    job(name, version, _state_dir(given), pinned=pinned, reason=reason)
+    job(name, version, config.find_state_dir(given), pinned=pinned, reason=reason)
 
 
 def import_registry(
@@ -295,7 +295,3 @@ def import_registry(
         )
     if done.left_out:
         raise typer.Exit(1)
-
-
-def _state_dir(given: dict[str, Any]) -> Path:
-    return Path(config.compose_run(given).state_dir).expanduser()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from eyevsai.cli.completion import completer
 from eyevsai.cli.options import Json, pick_settings, pop_settings, with_options
 from eyevsai.core.errors import UserError
 from eyevsai.core.extras import read_extras
+from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging, is_verbose
 from eyevsai.core.settings import Doc, Range, Settings, list_settings
 from eyevsai.data.settings import DataSettings
@@ -77,41 +79,45 @@ def doctor(
     """Check the environment, and how to fix what is wrong."""
     configure_logging()
     from eyevsai.workflows.system import doctor as job
-    from eyevsai.workflows.system.doctor import relocate_store, run_checks
 
-    say = partial(print, file=sys.stderr) if as_json else print  # standard output is JSON alone
+    # standard output is JSON alone
+    write_line = partial(print, file=sys.stderr) if as_json else print
+    state_dir = config.find_state_dir(given)
     if adopt:
-        say(job.adopt())
+        write_line(job.adopt())
     if relocate:
-        done = relocate_store()
-        say(
+        done = job.relocate_store()
+        write_line(
             f"{done.paths} paths lead from {done.before} to {done.after} now; the store before "
             f"is {done.backup}"
         )
-    state_dir = Path(config.compose_run(given).state_dir).expanduser()
     if upgrade:
-        from eyevsai.workflows.system.upgrade import upgrade as upgrade_store
-
-        changed = upgrade_store(state_dir)
-        say(
-            f"{changed.runs} runs, {changed.versions} versions and {changed.run_dirs} run "
-            "directories have the present names"
-        )
-        if changed.deleted_runs:
-            say(
-                f"{changed.deleted_runs} deleted runs keep the earlier ones: restore them and "
-                "upgrade again to change that"
-            )
-    results = run_checks(
+        _upgrade(state_dir, write_line)
+    results = job.run_checks(
         Path(config.compose_data(given).data_dir).expanduser(), state_dir, create_store=init
     )
     if as_json:
-        print(json.dumps([vars(finding) for finding in results], indent=2))
+        print(json.dumps(to_json(results), indent=2))
     else:
         for result in results:
             print(f"{'ok  ' if result.ok else 'FAIL'}  {result.subject:<12}{result.text}")
-    if not all(finding.ok for finding in results):
+    if not all(result.ok for result in results):
         raise typer.Exit(1)
+
+
+def _upgrade(state_dir: Path, write_line: Callable[[str], None]) -> None:
+    from eyevsai.workflows.system.upgrade import upgrade
+
+    changed = upgrade(state_dir)
+    write_line(
+        f"{changed.runs} runs, {changed.versions} versions and {changed.run_dirs} run "
+        "directories have the present names"
+    )
+    if changed.deleted_runs:
+        write_line(
+            f"{changed.deleted_runs} deleted runs keep the earlier ones: restore them and "
+            "upgrade again to change that"
+        )
 
 
 def install(
@@ -175,7 +181,7 @@ def ui(
     configure_logging()
     window = job.Window(host or HOST, port or (OPTUNA_PORT if optuna else MLFLOW_PORT), browser)
     if optuna:
-        job.show_studies(window, storage, Path(config.compose_run(given).state_dir).expanduser())
+        job.show_studies(window, storage, config.find_state_dir(given))
         return
     if storage is not None:
         raise UserError("--storage says where studies are: add --optuna.")
@@ -197,7 +203,7 @@ def sync(as_json: Json = False, **given: Any) -> None:
     from eyevsai.workflows.system.sync import sync_all
 
     configure_logging()
-    left = sync_all(Path(config.compose_run(given).state_dir).expanduser())
+    left = sync_all(config.find_state_dir(given))
     if as_json:
         print(json.dumps(left))
     else:

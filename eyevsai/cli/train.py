@@ -10,20 +10,22 @@ import typer
 
 from eyevsai import config
 from eyevsai.cli.models import report
-from eyevsai.cli.options import Json, check_extra_arguments, check_no_train_options, with_options
+from eyevsai.cli.options import (
+    UNPARSED,
+    Json,
+    check_extra_arguments,
+    check_no_train_options,
+    with_options,
+)
 from eyevsai.cli.output import where_to_view
 from eyevsai.cli.parsing import with_hyphens
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import Setting, format_flags, list_settings
 from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
-from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.workflows.tune.settings import tune_settings
 
 # settings of train
 OF_ONE = ("model", "variation", "dataset", "data", "run_name", "resume", "resume_force")
-
-
-LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def add_to(app: typer.Typer, arguments: Sequence[str], settings: Sequence[Setting]) -> None:
@@ -35,7 +37,7 @@ def add_to(app: typer.Typer, arguments: Sequence[str], settings: Sequence[Settin
             for its own line alone.
         settings: those of `train` for the model that the command line names.
     """
-    options = app.command(context_settings=LENIENT, rich_help_panel="Jobs")
+    options = app.command(context_settings=UNPARSED, rich_help_panel="Jobs")
     options(with_options(train, settings))
     options(with_options(tune, tune_settings(settings)))
     is_called = "train-all" in map(with_hyphens, arguments)
@@ -143,17 +145,9 @@ def train_all_settings() -> tuple[Setting, ...]:
     """The command's own settings, and of those of train, whichever model has them, all that many
     may share.
     """
-    families = [
-        variation.settings
-        for family in FAMILIES
-        for variation in get_family(family).variations.values()
-    ]
     own = (*list_settings(TrainAllSettings), *list_settings(ExecutorSettings))
     found = {setting.name: setting for setting in own}
-    for setting in (
-        *config.shared_settings(),
-        *(each for declared in families for each in list_settings(declared)),
-    ):
+    for setting in config.all_train_settings():
         if setting.name not in OF_ONE:
             found.setdefault(setting.name, setting)
     return tuple(found.values())

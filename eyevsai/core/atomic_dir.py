@@ -16,18 +16,18 @@ from eyevsai.core.errors import write_error
 
 
 @contextmanager
-def atomic_output_dir(target: Path) -> Iterator[Path]:
-    """A folder beside `target`, whose content is moved there when all is done; it is gone in the
-    end.
+def atomic_output_dir(target: Path, option: str) -> Iterator[Path]:
+    """Create a temporary folder beside `target`, to be renamed to it once it is complete; delete it
+    at the end if that did not happen.
 
     Raises:
-        UserError: nothing can be written there.
+        UserError: nothing can be written there; the message names `option`, which chose the place.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise write_error(target.parent, error, "Choose another --output.") from error
+        raise write_error(target.parent, error, f"Choose another {option}.") from error
     try:
         yield building
     finally:

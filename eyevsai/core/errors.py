@@ -39,7 +39,18 @@ def explain_path_error(error: Exception) -> UserError | None:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class if it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 E = TypeVar("E", bound=UserError)
+
+
+def read_error(path: object, error: OSError, fix: str = "") -> UserError:
+    """Return the error for a file or folder that cannot be read; `fix` says what to do."""
+    return UserError(f"Cannot read {path}: {error.strerror or error}. {fix}".rstrip())
 
 
 def write_error(path: object, error: OSError, fix: str, cls: type[E] = UserError) -> E:  # type: ignore[assignment]

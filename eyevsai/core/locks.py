@@ -69,7 +69,5 @@ def waiting_for(path: Path, poll_s: float, on_wait: Callable[[bool], None]) -> I
             break
         except Timeout:
             waited = True
-    try:
+    with releasing(lock):
         yield
-    finally:
-        lock.release()

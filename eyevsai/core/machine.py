@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,13 @@ def boot_id() -> str:
         return _read(BOOT_ID_FILE) or f"{psutil.boot_time():.0f}"
     except (psutil.Error, OSError, RuntimeError):
         return ""
+
+
+def describe_exit(code: int) -> str:
+    """Return how a process ended, from its `returncode`: negative is the number of a signal."""
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
 
 
 def _read(path: str) -> str:

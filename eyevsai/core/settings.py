@@ -113,7 +113,7 @@ class Setting:
     @property
     def flag(self) -> str:
         """The command-line spelling: `--weight-decay`."""
-        return "--" + self.name.replace("_", "-")
+        return as_flag(self.name)
 
     @property
     def rejects_empty(self) -> bool:
@@ -206,12 +206,15 @@ def _format_value(value: Any) -> str:
     return repr(value) if isinstance(value, str) else str(value)
 
 
+def as_flag(name: str) -> str:
+    """Return the command-line spelling of a setting's name: `--weight-decay`."""
+    return "--" + name.replace("_", "-")
+
+
 def format_flags(values: Mapping[str, Any]) -> str:
     """Settings as a person types them: `--lr 0.001 --max-depth ''`."""
     texts = {name: "" if value is None else str(value) for name, value in values.items()}
-    return " ".join(
-        f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items()
-    )
+    return " ".join(f"{as_flag(name)} {shlex.quote(text)}" for name, text in texts.items())
 
 
 def parse_bool(text: str) -> bool:
@@ -224,6 +227,14 @@ def parse_bool(text: str) -> bool:
 
 _PARSERS: dict[type, Any] = {int: int, float: float, str: str, bool: parse_bool}
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def split_settings(
+    given: Mapping[str, Any], *parts: type[Settings]
+) -> tuple[set[str], dict[str, Any]]:
+    """Return the names of the settings of `parts`, and the given values of other settings."""
+    own = {setting.name for part in parts for setting in list_settings(part)}
+    return own, {name: value for name, value in given.items() if name not in own}
 
 
 def list_settings(cls: type[Settings]) -> tuple[Setting, ...]:

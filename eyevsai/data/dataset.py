@@ -51,9 +51,9 @@ class Split:
         )
 
     def images(self, indices: Sequence[int] | None = None) -> Iterator[Tensor]:
-        """The images at `places` of this split (all by default), each H,W,3 uint8."""
-        for place in range(len(self)) if indices is None else indices:
-            yield self.pixels.image(self.rows[place])
+        """The images at `indices` of this split (all by default), each H,W,3 uint8."""
+        for index in range(len(self)) if indices is None else indices:
+            yield self.pixels.image(self.rows[index])
 
     def cached_features(
         self,

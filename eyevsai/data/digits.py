@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
-from eyevsai.core.errors import write_error
+from eyevsai.core.atomic_dir import atomic_output_dir
 
 
 def write_digits(cache_dir: Path) -> Path:
-    """The folder `cache_dir/digits` with 1,797 PNG files of 8 x 8 pixels in ten class folders.
+    """Return the folder `cache_dir/digits` with 1,797 PNG files of 8 x 8 pixels in ten class
+    folders.
 
-    Write once, under another name first, so that a folder of this name is always whole.
+    Write it once, under another name first, so that a folder of this name is always whole.
 
     Raises:
         UserError: when the folder cannot be written.
@@ -20,19 +19,13 @@ def write_digits(cache_dir: Path) -> Path:
     folder = cache_dir / "digits"
     if folder.is_dir():
         return folder
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=".digits-", dir=cache_dir))
-    except OSError as error:
-        raise write_error(cache_dir, error, "Choose another --cache-dir.") from error
-    try:
-        _write_images(building)
-        building.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # otherwise another process was first, with the same images
-            raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with atomic_output_dir(folder, "--cache-dir") as building:
+        try:
+            _write_images(building)
+            building.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was first, with the same images
+                raise
     return folder
 
 

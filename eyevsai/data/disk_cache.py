@@ -90,16 +90,16 @@ class DiskCache:
             raise write_error(folder, error, "Choose another --cache-dir.") from error
 
     def size_bytes(self) -> int:
-        """What all entries and ledgers take together."""
+        """Return the size of all entries and scan caches together."""
         return sum(map(_size, [*self._entries(), self.root / SCAN_CACHES]))
 
     def clear(self) -> int:
-        """Deletes ledgers of checked files, and all entries that no running build holds; returns
-        the freed bytes.
+        """Delete scan caches, and all entries that no running build holds; return the freed
+        bytes.
         """
-        ledgers = self.root / SCAN_CACHES
-        freed = _size(ledgers)
-        shutil.rmtree(ledgers, ignore_errors=True)
+        scan_caches = self.root / SCAN_CACHES
+        freed = _size(scan_caches)
+        shutil.rmtree(scan_caches, ignore_errors=True)
         return freed + sum(map(self._delete, self._entries()))
 
     def _entries(self) -> list[Path]:

@@ -28,8 +28,8 @@ MAX_COPIES = 24
 SIDE = 64  # px, of a thumbnail
 CELL = 8  # px, of the cells in which thumbnails are compared
 # Measured on the copies of `duplicates` in benchmarks/data.py: 99 % stay below 0.15, 15.5 levels
-# and 0.035 px. The
-# closest rendered characters differ by 27 levels in a cell, frames of a pan by 0.3 px.
+# and 0.035 px. The closest rendered characters differ by 27 levels in a cell, frames of a pan by
+# 0.3 px.
 MAX_RESIDUAL = 0.2  # RMS difference after matching brightness, as a share of the contrast
 MAX_CELL_RESIDUAL = 17.0  # RMS difference in the worst cell, in levels of 255
 MAX_MOTION_PX = 0.1

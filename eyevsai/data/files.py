@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import UserError, read_error
 
 # Suffixes of the formats that are decoded. A file with another one is an image if its content is.
 SUFFIXES = frozenset(
@@ -139,9 +139,7 @@ def scan(folder: Path) -> dict[str, os.DirEntry[str]]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(
-            f"Cannot read the folder {folder}: {error.strerror}. Mend its permissions."
-        ) from error
+        raise read_error(f"the folder {folder}", error, "Fix its permissions.") from error
     return {entry.name: entry for entry in entries if not is_system(entry.name)}
 
 

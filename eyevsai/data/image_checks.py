@@ -82,26 +82,26 @@ class ImageInfo:
 def check_images(files: Sequence[ImageFile], cache_dir: Path) -> list[ImageInfo]:
     """The record of each file, in order; those that were looked at before are not opened.
 
-    Each folder has a ledger of its own, written as soon as its files are done: an audit that was
-    interrupted goes on where it stopped, and datasets that share folders share their records.
+    Each folder has a scan cache of its own, written once its files are checked: a check that was
+    interrupted resumes where it stopped, and datasets that share folders share their records.
 
     Raises:
         UserError: the cache folder cannot be written.
     """
     folders = sorted({file.path.parent for file in files})
-    ledgers = {folder: _scan_cache_path(folder, cache_dir) for folder in folders}
-    known = {folder: _read_scan_cache(path) for folder, path in ledgers.items()}
+    scan_caches = {folder: _scan_cache_path(folder, cache_dir) for folder in folders}
+    known = {folder: _read_scan_cache(path) for folder, path in scan_caches.items()}
     new = [file for file in files if _file_state(file) not in known[file.path.parent]]
     new.sort(key=lambda file: file.path.parent)
     examined = iter(_check_all(new))
     for folder, group in groupby(new, key=lambda file: file.path.parent):
         known[folder] |= {_file_state(file): next(examined) for file in group}
-        _write_scan_cache(ledgers[folder], known[folder])
+        _write_scan_cache(scan_caches[folder], known[folder])
     return [known[file.path.parent][_file_state(file)] for file in files]
 
 
 def clear_scan_cache(folder: Path, cache_dir: Path) -> None:
-    """Delete the ledger of a folder, in which a file is not what it was."""
+    """Delete the scan cache of a folder in which a file has changed."""
     _scan_cache_path(folder, cache_dir).unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import UserError, read_error
 from eyevsai.data.folder_layout import SPLITS, normalize, split_of
 
 PATHS = (
@@ -83,8 +83,7 @@ def read_labels(
 
     Raises:
         UserError: the table cannot be read, lacks a column, leaves the folder, names one file twice
-            with different
-            labels, or names a file that cannot be told from another.
+            with different labels, or names a file that cannot be told from another.
     """
     header, lines = _read(path)
     columns = {name.strip().casefold(): place for place, name in enumerate(header)}
@@ -132,9 +131,10 @@ def read_labels(
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise UserError(f"Cannot read --labels {path}: {why}.") from error
+    except OSError as error:
+        raise read_error(f"--labels {path}", error) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"Cannot read --labels {path}: it is no UTF-8 text.") from error
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)

@@ -1,4 +1,4 @@
-"""Many jobs at once. An engine knows where a call can be made, not what the call does."""
+"""Executors run tasks in parallel; a task is an importable function and its arguments."""
 
 from __future__ import annotations
 
@@ -120,14 +120,14 @@ class Executor(ABC):
     def run(
         self, tasks: Sequence[Task], folder: Path, on_update: OnUpdate, stop: CancellationToken
     ) -> dict[str, Status]:
-        """The end of each task by its name. `watch` is told now and then how all stand; `folder` is
-        for local files.
+        """Run all tasks and return the last status of each by its name.
 
-        When `stop` is asked for, or anything is raised here, tasks are asked to end and none
-        outlives the call.
+        `on_update` is called twice a second with the status of every task; `folder` is for local
+        files. On a cancellation of `stop`, or any exception, tasks are terminated and none outlives
+        the call.
 
         Raises:
-            UserError: the engine cannot be used.
+            UserError: the executor cannot be used.
         """
         statuses, waiting = {task.name: Status() for task in tasks}, deque(tasks)
         running: dict[str, TaskHandle] = {}

@@ -1,4 +1,4 @@
-"""The table of engines."""
+"""Make the executor of a command's settings, and divide this machine's cores among tasks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from eyevsai.executors.settings import LOCAL, ExecutorSettings
 
 
 def make_executor(settings: ExecutorSettings, max_workers: int, *, quiet: bool = True) -> Executor:
-    """The engine that was chosen, for so many tasks at a time; `quiet` ones keep what they say in
-    files.
+    """Make the chosen executor for `max_workers` tasks at a time.
+
+    With `quiet`, tasks write their output to files.
 
     Raises:
         UserError: it needs an extra that is not installed, or does not answer.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.core.atomic_dir import write_atomically
+from eyevsai.core.machine import describe_exit
 from eyevsai.executors.base import Executor, State, Status, Task, TaskHandle, run_call
 
 log = logging.getLogger("eyevsai")
@@ -91,12 +92,7 @@ class _Process(TaskHandle):
         return result
 
     def _describe_end(self) -> str:
-        code = self.process.returncode
-        how = (
-            f"was killed by {signal.Signals(-code).name}"
-            if code < 0
-            else f"ended with exit code {code}"
-        )
+        how = describe_exit(self.process.returncode)
         said = (self.folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line for line in reversed(said) if line.strip()), "")
         return f"{how}; it last said: {last[:300]}" if last else how

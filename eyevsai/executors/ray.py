@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import UserError, first_line
 from eyevsai.core.extras import missing_extra
 from eyevsai.executors.base import Executor, State, Status, Task, TaskHandle, run_call
 from eyevsai.store.uris import find_store
@@ -80,9 +80,7 @@ class RayExecutor(Executor):
                 logging_level=logging.ERROR,
             )
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise _no_cluster(
-                self.address or "this machine", str(error).splitlines()[0][:200]
-            ) from error
+            raise _no_cluster(self.address or "this machine", first_line(error)[:200]) from error
 
 
 def _reach(address: str) -> None:
@@ -114,9 +112,8 @@ class _Call(TaskHandle):
         environment = {
             name: value for name, value in os.environ.items() if name.startswith(SHIPPED)
         }
-        work = ray.remote(max_calls=1)(
-            _run_task
-        ).options(  # one call of a process, so that none finds another's state
+        # one call for each process, so that none finds another's state
+        work = ray.remote(max_calls=1)(_run_task).options(
             name=task.name,
             num_cpus=task.cpus,
             num_gpus=task.gpus,
@@ -137,7 +134,7 @@ class _Call(TaskHandle):
             result = ray.get(self.reference)
         except (ray.exceptions.RayError, KeyboardInterrupt) as error:
             return Status(
-                State.FAILED, took_s, reason=f"was lost by Ray: {str(error).splitlines()[0][:300]}"
+                State.FAILED, took_s, reason=f"was lost by Ray: {first_line(error)[:300]}"
             )
         if "value" in result:
             return Status(State.DONE, took_s, result["value"])

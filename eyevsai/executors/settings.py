@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.settings import Choice, Doc, Parameter, Range, Settings
+from eyevsai.core.settings import Choice, Doc, Parameter, Range, Settings, as_flag
 
 LOCAL, RAY = "local", "ray"
 
@@ -43,8 +43,7 @@ class ExecutorSettings(Settings):
         for name in ("ray_address", "gpus_per_job"):
             if self.executor != RAY and getattr(self, name):
                 raise UserError(
-                    f"--{name.replace('_', '-')} is for a Ray cluster: add --executor {RAY}, or "
-                    "leave it out."
+                    f"{as_flag(name)} is for a Ray cluster: add --executor {RAY}, or leave it out."
                 )
 
 

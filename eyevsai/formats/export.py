@@ -27,10 +27,9 @@ IMPORT, BEGIN = ("from decode import decode\n", "here = ")
 def export(
     name: str, source: ExportSource, reference: ReferenceData, folder: Path, model_uri: str
 ) -> ParityResult:
-    """Writes an export into `folder`, which is made; with failures in the verdict it is one to
-    throw away.
+    """Write an export into `folder`, which is created, and return its parity with the model.
 
-    `Format.check` has been asked before.
+    An export whose result has failures must not be kept. Call `Format.check` before.
     """
     form = get_format(name)
     folder.mkdir(parents=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import UserError, first_line
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.formats.base import Pixels, Runtime
@@ -51,9 +51,8 @@ class ExportedModel:
             return self.runtime.predict_proba(squares)
         except Exception as error:
             # each runtime has errors of its own, and some find a bad file only now
-            said = str(error).strip().partition("\n")[0]
             raise UserError(
-                f"The {self.manifest.get('format')} export cannot be computed: {said}"
+                f"The {self.manifest.get('format')} export cannot be computed: {first_line(error)}"
             ) from error
 
 
@@ -62,8 +61,7 @@ def load_export(folder: Path, *, trusted: bool = False) -> ExportedModel:
 
     Raises:
         UserError: it holds none, one that was changed, one whose runtime is not installed, or,
-            unless `trusted`, one
-            that could run code as it is opened.
+            unless `trusted`, one that could run code as it is opened.
     """
     manifest = read_manifest(folder)
     form = get_format(manifest["format"])
@@ -83,7 +81,6 @@ def load_export(folder: Path, *, trusted: bool = False) -> ExportedModel:
         raise
     except Exception as error:
         # each runtime has errors of its own for a file that is none of its own
-        said = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"{folder} holds no {form.name} export that can be opened: {said}"
+            f"{folder} holds no {form.name} export that can be opened: {first_line(error)}"
         ) from error

@@ -97,9 +97,8 @@ class OpenVinoRuntime:
         with self.compiling:
             if resized not in self.compiled:
                 # OpenVINO 2026 gives the thread that compiles a stack for signals. Of two models
-                # that go, the second
-                # puts back that of the first, which is gone: in the main thread the next signal
-                # would end the process.
+                # that go, the second puts back that of the first, which is gone: in the main thread
+                # the next signal would end the process.
                 with ThreadPoolExecutor(1) as pool:
                     self.compiled[resized] = pool.submit(self._compile_here, resized).result()
             return self.compiled[resized]

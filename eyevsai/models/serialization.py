@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import UserError, read_error
 from eyevsai.core.hashing import hash_file
 from eyevsai.core.legacy_names import rename_settings
 from eyevsai.data.preprocessing import Preprocessing
@@ -129,7 +129,7 @@ def _check_weights(path: Path, expected: str) -> None:
     try:
         found = hash_file(path)
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+        raise read_error(path, error) from error
     if found != expected:
         raise UserError(
             f"{path} is not the file that was saved: its SHA-256 differs. Fetch it again."

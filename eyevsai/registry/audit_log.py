@@ -111,7 +111,9 @@ def recording_audit(
     try:
         yield record
     except BaseException as error:
-        with suppress(MlflowException):  # a store that is away hears it from the next sweep
+        with suppress(
+            MlflowException
+        ):  # while the store is unreachable: `reap_stale_runs` ends it later
             record.tags({"error": str(error) or type(error).__name__})
             retry_on_conflict(
                 lambda: client.set_terminated(

@@ -26,11 +26,11 @@ from eyevsai.registry.entities import read_model
 from eyevsai.registry.queries import RunQueries
 from eyevsai.registry.retention import DeletionItem, KnownRun, in_use, protection_reason
 from eyevsai.registry.stages import DELETING, rollback_targets
+from eyevsai.store.backend import MISSING
 from eyevsai.store.identity import read_store_id
 from eyevsai.store.run_dir import RunDir
 
 AT_ONCE = 50  # items, in one transaction of the database
-MISSING = "RESOURCE_DOES_NOT_EXIST"
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -127,7 +127,7 @@ class Deletion:
         for name, numbers in by_name.items():
             reserve(self.client, name, numbers)
         self._reserved |= by_name.keys()
-        # asked after: either we see a job, or the job sees our claim
+        # read after the reservation: either we see a job, or the job sees the reservation
         used = in_use(self.queries.running())
         return retry_on_conflict(lambda: self._delete_free(items, by_name, used))
 
@@ -260,7 +260,7 @@ def reserve(client: MlflowClient, name: str, numbers: Iterable[int]) -> None:
 
 
 def release_reservation(client: MlflowClient, name: str) -> None:
-    """Takes a claim back."""
+    """Release the reserved versions of a registered model."""
     with _ignoring_missing():
         retry_on_conflict(lambda: client.delete_registered_model_tag(name, DELETING))
 

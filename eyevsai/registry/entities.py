@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import REGISTERED, choose
 from eyevsai.core.retry import retry_on_conflict
+from eyevsai.store.backend import MISSING, MISSING_OR_INVALID
 from eyevsai.store.paging import iter_pages
 
 Client = MlflowClient
@@ -73,7 +74,7 @@ def read_model(client: MlflowClient, name: str) -> RegisteredModel:
     try:
         found = client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code not in MISSING_OR_INVALID:
             raise
         choose("registered model", name, sorted(each.name for each in _all_models(client)))
         raise
@@ -85,7 +86,7 @@ def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
     try:
         found = client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != MISSING:
             raise
         return None
     return _join(found, _all_versions(client, f"name = '{name}'"))
@@ -108,7 +109,7 @@ def tag_if_exists(client: Client, name: str, version: int, tags: Mapping[str, st
         for key, value in tags.items():
             retry_on_conflict(partial(client.set_model_version_tag, name, str(version), key, value))
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != MISSING:
             raise
 
 

@@ -21,6 +21,7 @@ from eyevsai.registry.classes import (
 )
 from eyevsai.registry.entities import logged_model_of, open_registry, read_model
 from eyevsai.registry.versions import REGISTERED_BY, check_not_reserved, find_version
+from eyevsai.store.backend import MISSING
 from eyevsai.store.tags import SOURCE_VERSION
 
 VERSION = "version"  # the tag of a run that holds the URI of its version
@@ -123,7 +124,7 @@ def check_name(tracking_uri: str, name: ModelName) -> None:
     try:
         owner = client.get_registered_model(name.registered).tags.get("dataset", name.dataset)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != MISSING:
             raise
         return
     if owner != name.dataset:

@@ -20,6 +20,7 @@ from eyevsai.core.settings import (
     Parameter,
     Range,
     Settings,
+    as_flag,
     list_settings,
 )
 from eyevsai.core.toml import read_toml
@@ -124,7 +125,7 @@ class CleanupSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not any(self.includes(kind) for kind in CLEANED):
-            flags = ", ".join(f"--{kind.replace('_', '-')}" for kind in CLEANED)
+            flags = ", ".join(as_flag(kind) for kind in CLEANED)
             raise UserError(
                 f"Say what to clean up: {flags}, or --all; --keep {KEPT} means --old-versions. "
                 "--dry-run shows what would go."

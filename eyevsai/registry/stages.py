@@ -21,6 +21,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.retry import retry_on_conflict
 from eyevsai.registry.audit_log import AuditEntry, previous_version
 from eyevsai.registry.entities import KnownVersion, RegisteredModel, read_model
+from eyevsai.store.backend import MISSING
 
 STAGES = {"production": "Production", "staging": "Staging"}  # by alias; of two the first counts
 ARCHIVED = "archived"
@@ -127,10 +128,10 @@ def reserved_versions(tags: Mapping[str, str]) -> frozenset[int]:
 
 
 def sync_stages(client: MlflowClient, name: str) -> None:
-    """Leads stages after aliases until no alias has moved meanwhile.
+    """Set each version's stage from the aliases; repeat if an alias was changed concurrently.
 
-    All stages each time: of two who settle different ones, the second may have taken a version from
-    the first.
+    All stages each time: of two processes that set different ones, the second may have taken a
+    version from the first.
     """
     model = read_model(client, name)
     while True:
@@ -184,7 +185,7 @@ def _set_alias(client: MlflowClient, name: str, alias: str, version: int) -> Non
     try:
         retry_on_conflict(lambda: client.set_registered_model_alias(name, alias, str(version)))
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != MISSING:
             raise
         raise UserError(f"There is no models:/{name}/{version}, or no longer.") from error
 
@@ -198,7 +199,7 @@ def _transition(client: MlflowClient, name: str, version: int, stage: str) -> No
             )
     except MlflowException as error:
         # deleted meanwhile: the next look at the model says so
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != MISSING:
             raise
 
 

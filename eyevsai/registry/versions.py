@@ -15,10 +15,9 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
 from eyevsai.registry.entities import logged_model_of, open_registry, read_models
 from eyevsai.registry.stages import reserved_versions
+from eyevsai.store.backend import MISSING, MISSING_OR_INVALID
 from eyevsai.store.tags import SOURCE_VERSION
 
-# what MLflow says of what is not there
-MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 EXPORT = "export"  # begins the tags of a version that say how its exports fared
 THRESHOLD = "threshold"  # the tag of a version below whose value a prediction is unsure
 PINNED = "pinned"  # the tag of a version that no cleanup may delete
@@ -92,7 +91,7 @@ def find_version(tracking_uri: str, uri: str) -> Version:
                 warnings.simplefilter("ignore", FutureWarning)
                 (found,) = client.get_latest_versions(name, [parts["stage"]])
     except (MlflowException, ValueError) as error:
-        if getattr(error, "error_code", MISSING[0]) not in MISSING:
+        if getattr(error, "error_code", MISSING) not in MISSING_OR_INVALID:
             raise
         choose(
             "registered model",
@@ -176,7 +175,7 @@ def check_not_reserved(tracking_uri: str, uri: str) -> None:
     names one.
 
     Called once a run says that it uses the version: either the cleanup sees that run, or this
-    sees its claim.
+    sees its reservation.
     """
     parts = URI.fullmatch(uri)
     if parts is None or not parts["version"]:

@@ -38,7 +38,7 @@ def render_evaluation_page(
     metrics: Mapping[str, float],
     plots: Mapping[str, Figure],
 ) -> str:
-    """Headline figures, all figures, each class, confused pairs and every picture."""
+    """Render headline metrics, all metrics, each class, confused pairs and every plot."""
     environment = Environment(
         loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined
     )
@@ -46,10 +46,10 @@ def render_evaluation_page(
     page: str = environment.get_template("evaluation_page.html").render(
         title=title,
         dataset=dataset,
-        judgement=result,
-        figures=metrics,
+        result=result,
+        metrics=metrics,
         headlines=HEADLINES,
-        pictures=[(CAPTIONS[name], plots[name]) for name in CAPTIONS if name in plots],
+        plots=[(CAPTIONS[name], plots[name]) for name in CAPTIONS if name in plots],
         by_class=sorted(
             zip(result.classes, result.metrics_by_class(), strict=True),
             key=lambda pair: pair[1]["f1"],

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from eyevsai.evaluation.metric_names import SCORES, TEST_ACCURACY, VALID_ACCURACY
+from eyevsai.evaluation.metric_names import SCORES, TEST_ACCURACY, VALID_ACCURACY, VALID_BEST
 from eyevsai.formats.factory import PASSED
 from eyevsai.models.base import Variation
 from eyevsai.models.factory import FAMILIES, get_family
@@ -16,7 +16,7 @@ from eyevsai.models.factory import FAMILIES, get_family
 SPLITS = {TEST_ACCURACY: "test", VALID_ACCURACY: "valid"}
 REPORTED_METRICS = (
     "test/",
-    "valid/best_",
+    VALID_BEST,
     "calibration/",
 )  # how the metrics begin that a report shows
 

@@ -32,6 +32,6 @@ def render_summary_page(
         models=sorted(models, key=lambda model: ranking_key(model.version)),
         summary=summary,
         address=address,
-        pictures=[(caption, plots[name]) for name, caption in CAPTIONS.items()],
+        plots=[(caption, plots[name]) for name, caption in CAPTIONS.items()],
     )
     return page

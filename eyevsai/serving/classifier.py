@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.legacy_names import rename_settings
 from eyevsai.data.decode import Depth, decode
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.formats.factory import EXPORTS
@@ -104,8 +105,7 @@ class Classifier:
 
         Raises:
             UserError: an image that does not decode, or an array of another shape or dtype; or
-                `unsure` and no
-                threshold is kept with the model.
+                `unsure` and no threshold is kept with the model.
         """
         if unsure and self.threshold is None:
             raise UserError(
@@ -189,6 +189,7 @@ def make_classifier(learner: Learner, threshold: float | None = None) -> Classif
 
 def _classifier_of_export(export: ExportedModel, threshold: float | None = None) -> Classifier:
     about = {name: export.manifest[name] for name in ABOUT}
+    about["settings"] = rename_settings(about["settings"])  # an export of an earlier eyevsai
     return Classifier(
         export, about, export.manifest["threshold"] if threshold is None else threshold
     )

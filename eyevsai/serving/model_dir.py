@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import UserError, read_error
 from eyevsai.core.hashing import hash_file
 from eyevsai.core.version import VERSION
 from eyevsai.data.dataset import Split
@@ -105,7 +105,7 @@ def hash_model_dir(folder: Path) -> dict[str, str]:
     try:
         return {name: hash_file(path) for name, path in files.items() if not _is_added_later(name)}
     except OSError as error:
-        raise UserError(f"Cannot read {error.filename}: {error.strerror}.") from error
+        raise read_error(error.filename, error) from error
 
 
 def check_files(folder: Path, expected: Mapping[str, str]) -> None:

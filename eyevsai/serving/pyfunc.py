@@ -37,8 +37,7 @@ class PyfuncModel:
 
         Raises:
             UserError: no such column, or an image that is none of these; where it is served, as an
-                MLflow error, whose
-                text its server sends back.
+                MLflow error, whose text its server sends back.
         """
         try:
             return self._predict(model_input)
@@ -76,8 +75,7 @@ def read_cell(cell: Any) -> Image:
 
     Raises:
         UserError: text that is neither base64 nor, where paths are allowed, a file; lists that are
-            no pixels; or
-            something else.
+            no pixels; or something else.
     """
     if isinstance(cell, list):
         return _read_lists(cell)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.errors import JobError, UserError, write_error
 from eyevsai.core.extras import install_command, missing_extra
 from eyevsai.core.locks import host_lock
 from eyevsai.store.relocate import find_original_dir
@@ -27,6 +27,8 @@ log = logging.getLogger("eyevsai")
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 CONNECT_TIMEOUT_S = 10.0  # that a server has for its first answer
+MISSING = "RESOURCE_DOES_NOT_EXIST"  # MLflow's error code for an entity that does not exist
+MISSING_OR_INVALID = (MISSING, "INVALID_PARAMETER_VALUE")  # or whose name cannot exist
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
@@ -154,10 +156,8 @@ def lock_store(uri: str, suffix: str = "lock") -> FileLock:
         with open(f"{path}.{suffix}", "a"), open(path, "ab") if path.exists() else nullcontext():
             pass
     except OSError as error:
-        raise UserError(
-            f"The store {path} cannot be written: {error.strerror}. "
-            "Mend the folder or its permissions, or name another store with MLFLOW_TRACKING_URI."
-        ) from error
+        fix = "Fix the folder's permissions, or set MLFLOW_TRACKING_URI to another store."
+        raise write_error(path, error, fix) from error
     return FileLock(f"{path}.{suffix}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eyevsai.core.errors import UserError
+from eyevsai.store.backend import MISSING
 from eyevsai.store.tags import JOB
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def check_given_run(client: MlflowClient, run_id: str) -> None:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != MISSING:
             raise
         raise _rejection(run_id, "this store does not have") from error
     if run.info.lifecycle_stage != "active":

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.core.atomic_dir import write_atomically
 from eyevsai.core.legacy_names import SETTING_NAMES, rename_settings
 from eyevsai.core.retry import retry_on_conflict
+from eyevsai.evaluation.metric_names import VALID_BEST
 from eyevsai.store import tags
+from eyevsai.store.backend import MISSING
 from eyevsai.store.paging import iter_pages, list_experiments
 from eyevsai.store.run_dir import RunDir, list_run_dirs
 from eyevsai.store.schema import RUN_FILES, SCHEMA_1
@@ -45,7 +47,7 @@ PARAM_NAMES = {
     "evaluate": {"map": "class_map"},
 }
 EXECUTOR_NAMES = {"engine": "executor", "job_cpus": "cpus_per_job", "job_gpus": "gpus_per_job"}
-BEST, VALID_BEST = "best/", "valid/best_"  # how metrics of the best epoch began, and begin
+BEST = "best/"  # former prefix of the metrics of the best epoch
 METRIC_NAMES = {"accumulation": "grad_accum_steps"}
 JOBS = frozenset(
     [
@@ -176,7 +178,7 @@ def _delete(delete: Callable[[], object]) -> None:
     try:
         retry_on_conflict(delete)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != MISSING:
             raise
 
 

@@ -8,9 +8,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
+from eyevsai.evaluation.metric_names import EPOCH_ACCURACY
 from eyevsai.store.tags import JOB, PARENT
-
-PROGRESS_METRIC = "valid/accuracy"
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ def find_running_children(tracking_uri: str, parent: str) -> list[ChildRun]:
 def _describe(client: MlflowClient, run: Run) -> ChildRun:
     tags, metrics = run.data.tags, run.data.metrics
     history = (
-        client.get_metric_history(run.info.run_id, PROGRESS_METRIC)
-        if PROGRESS_METRIC in metrics
+        client.get_metric_history(run.info.run_id, EPOCH_ACCURACY)
+        if EPOCH_ACCURACY in metrics
         else []
     )
     last = max(history, key=lambda point: point.step, default=None)

@@ -21,13 +21,13 @@ from eyevsai.tracking.run import TABLES, Run, SyncError, make_write_queue, open_
 
 @contextmanager
 def reopen_run(tracking_uri: str, run_id: str, state_dir: Path) -> Iterator[Run]:
-    """A run that has ended, to log more on; its status and times stay as they are.
+    """Reopen a finished run to log more on it; its status and times stay as they are.
 
-    What it left unsaid is said first;
+    Its own pending writes are written first.
 
     Raises:
         UserError: another process works on it, or the state directory cannot be written.
-        SyncError: the store could not be told all of it.
+        SyncError: the store has not taken all writes.
     """
     check_state_dir(state_dir)
     client = MlflowClient(tracking_uri=tracking_uri)

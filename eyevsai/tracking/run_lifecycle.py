@@ -64,19 +64,18 @@ def start_run(
     extends: bool = False,
     stop: CancellationToken | None = None,
 ) -> Iterator[Run]:
-    """A run that ends as the block ends: FINISHED, KILLED when it was interrupted, else FAILED.
+    """Start or resume a run that ends as the block ends: FINISHED, KILLED when it was interrupted,
+    else FAILED.
 
-    `given` is the run that `mlflow run` made for this call: it is taken over instead of making
-    another. `resumed` is an earlier run to go on with; then the given one only says so, and `sweep`
-    deletes it later. One that has finished is refused unless this one `extends` it, as more trials
-    extend a study. While a run ends, `stop` waits.
+    `given_run_id` is the run that `mlflow run` made for this call; it is used instead of a new one.
+    `resumed_run_id` is an earlier run to resume; then the given run only names it, and
+    `reap_stale_runs` deletes the given run later. A finished run is refused unless this one
+    `extends` it, as more trials extend a study. A cancellation of `stop` waits while a run ends.
 
     Raises:
         UserError: another process works on the resumed run, the state directory cannot be
-            written, or
-            the
-            server refuses this login.
-        SyncError: the block ended well, and the store could not be told all of it.
+            written, or the server refuses this login.
+        SyncError: the block ended well, and the store has not taken all writes.
     """
     for variable, value in HTTP_SETTINGS.items():
         os.environ.setdefault(variable, value)
@@ -149,7 +148,7 @@ def _end(run: Run, status: str, monitor: Any) -> str:
     else "".
 
     The queued end becomes FAILED where a write was rejected, whenever that turns out
-    (`operations.end_run`).
+    (`write_operations.end_run`).
     """
     monitor.finish()
     run.queue.accept_after_rejection()
@@ -199,7 +198,7 @@ def _resume(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool)
     # its end is when somebody noticed
     paused_s = time.time() - (run.folder.last_heartbeat() or time.time())
     paused = {PAUSED_S: f"{read_seconds(known.get(PAUSED_S)) + max(paused_s, 0.0):.1f}"}
-    # before the status, or a sweep would see a dead owner
+    # before the status, or `reap_stale_runs` would see a dead owner
     _set_tags(run.client, run.run_id, tags | paused)
     if TERMINATION_REASON in known:
         run.client.delete_tag(run.run_id, TERMINATION_REASON)

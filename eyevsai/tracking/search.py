@@ -43,6 +43,12 @@ class RunInfo:
             (SCORES[-1], -1.0),
         )
 
+    @property
+    def rank_key(self) -> tuple[int, float]:
+        """Sort key by which the best run comes first; a test score goes before a valid score."""
+        name, value = self.score
+        return SCORES.index(name), -value
+
 
 def find_run(tracking_uri: str, run_id: str) -> RunInfo:
     """The run of this id.

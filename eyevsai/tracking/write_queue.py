@@ -20,7 +20,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from eyevsai.core.atomic_dir import write_atomically
-from eyevsai.core.errors import JobError, UserError, write_error
+from eyevsai.core.errors import JobError, UserError, first_line, write_error
 from eyevsai.core.retry import BACKOFF_S, is_write_conflict
 from eyevsai.store.run_dir import REJECTED
 from eyevsai.store.uris import mask_password
@@ -181,14 +181,14 @@ class WriteQueue:
             self.rejected = error
             with suppress(OSError):  # a full disk
                 path = self.path.with_name(REJECTED)
-                path.write_text(json.dumps(_first_line(error)), encoding="utf-8")
+                path.write_text(json.dumps(_masked_line(error)), encoding="utf-8")
 
     def _note_failure(self, error: Exception) -> None:
         if self._failing_since is None:
             self._failing_since = time.monotonic()
             log.warning(
                 "The store does not answer, so what is logged waits on this machine: %s",
-                _first_line(error),
+                _masked_line(error),
             )
 
     def _advance(self, size: int) -> None:
@@ -206,8 +206,8 @@ class WriteQueue:
             return 0
 
 
-def _first_line(error: Exception) -> str:
-    return mask_password((str(error) or type(error).__name__).splitlines()[0])[:200]
+def _masked_line(error: Exception) -> str:
+    return mask_password(first_line(error))[:200]
 
 
 def is_permanent(error: Exception) -> bool:

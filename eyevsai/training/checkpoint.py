@@ -21,7 +21,7 @@ from torch import Tensor
 
 from eyevsai.core.atomic_dir import write_atomically
 from eyevsai.core.cancellation import CancellationToken
-from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.errors import JobError, UserError, write_error
 from eyevsai.core.hashing import hash_file
 
 log = logging.getLogger("eyevsai")
@@ -79,10 +79,8 @@ class Checkpoints:
             log.debug("Checkpoint of %.1f MB in %s", path.stat().st_size / 1e6, self.folder)
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise JobError(
-                f"Cannot write a checkpoint into {self.folder}: {error.strerror or error}. The "
-                "one before it stands: make room, then go on with --resume."
-            ) from error
+            fix = "The checkpoint before it is whole: free space, then resume with --resume."
+            raise write_error(path, error, fix, JobError) from error
 
     def load(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; None when there is none at all.

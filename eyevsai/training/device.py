@@ -84,7 +84,7 @@ def check_devices(count: int, device: torch.device) -> None:
 
 
 def set_local_device(local_rank: int, local_size: int, settings: DeviceSettings) -> None:
-    """Gives this process its device, or its share of the cores, of the `local_world_size`
+    """Give this process its device, or its share of the cores, as one of the `local_size`
     processes on this machine.
     """
     device = find_device(settings.device)

@@ -1,10 +1,9 @@
 """The processes that share each batch of a run, and the one place in a step where they agree.
 
-Each rank computes the gradients of its share with the bare network. Then all tell each other, in
-one message, their sums, their running statistics, whether memory was short and whether to end. Only
-then are gradients added up, by
-DistributedDataParallel: a rank that could not compute its share can still say so, and nobody waits
-    for it in vain.
+Each rank computes the gradients of its share with the bare network. Then one all-reduce exchanges
+the loss sums, the running statistics, whether memory was short and whether to end. Only then does
+DistributedDataParallel add up gradients: a rank that could not compute its share can still report
+that, and no other rank waits for it in vain.
 """
 
 from __future__ import annotations

@@ -74,8 +74,7 @@ class Trainer:
         Raises:
             UserError: batch size and data do not fit each other.
             JobError: loss or gradient became NaN or infinite, the weights being as before that
-                step;
-                or memory or disk is too small; or another process of the group has ended.
+                step; or memory or disk is too small; or another process of the group has ended.
             BaseException: what `checkpoints.stop` was asked for, after a checkpoint was saved.
         """
         check_batches(self.settings, len(train))

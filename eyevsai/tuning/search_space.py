@@ -134,8 +134,7 @@ def build_search_space(
 
     Raises:
         UserError: the file cannot be read, names what is no setting, or an empty or forbidden
-            range; or
-            nothing is left to look for.
+            range; or nothing is left to look for.
     """
     known = {setting.name: setting for setting in list_settings(declared)}
     dimensions = {

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Doc, Parameter, Range, Settings
 
+BEST = "best.json"  # artifact of a study's run: the best trial and its settings
 JOURNAL = ".journal"  # ends the name of a study's file
 STUDY_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 

@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from eyevsai.core.errors import JobError, TrialPruned, UserError
+from eyevsai.core.errors import JobError, TrialPruned, UserError, first_line
 from eyevsai.core.fingerprint import describe_change
 from eyevsai.core.locks import host_lock
 from eyevsai.core.settings import Settings
@@ -93,7 +93,7 @@ class StudyStorage:
             where = mask_password(self.url) if self.url else str(self.file)
             raise UserError(
                 f"The storage of studies {where} cannot be opened "
-                f"({mask_password(str(error).splitlines()[0])}). "
+                f"({mask_password(first_line(error))}). "
                 "Mend it, or name another with --storage."
             ) from error
 
@@ -192,8 +192,8 @@ class Study:
             self._exclude(trial, "another process queued the defaults too")
             return self.ask(seed, worker, process)
         # Two processes may ask at the same time: of all that count, those with the lowest numbers
-        # are taken, the
-        # waiting ones included, since another process may be taking one of them just now.
+        # are taken, the waiting ones included, since another process may be taking one of them just
+        # now.
         if (
             sum(other.number < trial.number for other in self.counted_trials())
             >= self.settings.n_trials
@@ -207,9 +207,7 @@ class Study:
         if isinstance(outcome, TrialPruned):
             self.study.tell(trial, state=TrialState.PRUNED)
         elif isinstance(outcome, Exception):
-            trial.set_user_attr(
-                ERROR, str(outcome).splitlines()[0] if str(outcome) else type(outcome).__name__
-            )
+            trial.set_user_attr(ERROR, mask_password(first_line(outcome)))
             self.study.tell(trial, state=TrialState.FAIL)
         elif isinstance(outcome, BaseException):
             # a signal: the trial is begun again when the study is gone on with
@@ -242,7 +240,7 @@ class Study:
                     continue
                 self.storage.set_trial_user_attr(trial._trial_id, EXCLUDED, "its process died")
                 self.study.tell(trial.number, state=TrialState.FAIL)
-            except (ValueError, RuntimeError):  # another process swept it at the same time
+            except (ValueError, RuntimeError):  # another process did so at the same time
                 continue
             self._requeue(trial)
             requeued += 1

@@ -84,7 +84,7 @@ def plot_study(study: optuna.Study) -> dict[str, Figure]:
     drawn = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in _is_plottable(study):
+        for name in _plottable_names(study):
             axes = getattr(pictures, f"plot_{name}")(study, target_name=TARGET)
             first = axes.flat[0] if hasattr(axes, "flat") else axes
             drawn[name] = first.figure
@@ -99,14 +99,14 @@ def render_page(study: optuna.Study) -> str:
     parts: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in _is_plottable(study):
+        for name in _plottable_names(study):
             figure = getattr(visualization, f"plot_{name}")(study, target_name=TARGET)
             parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
     head = f"<!doctype html><meta charset='utf-8'><title>{study.study_name}</title>"
     return head + f"<h1>{study.study_name}</h1>" + "\n".join(parts)
 
 
-def _is_plottable(study: optuna.Study) -> list[str]:
+def _plottable_names(study: optuna.Study) -> list[str]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         return []

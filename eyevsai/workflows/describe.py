@@ -8,11 +8,12 @@ from typing import Any
 from eyevsai.config import ModelConfig
 from eyevsai.data.catalog import list_datasets
 from eyevsai.models.factory import FAMILIES, build, get_family
-from eyevsai.reports.model_card import describe_model
 
 
 def describe(model: ModelConfig, num_classes: int) -> dict[str, Any]:
     """Descriptions, papers, layers, parameters and operations of one image, as plain values."""
+    from eyevsai.reports.model_card import describe_model  # loads torch, which `list` does without
+
     classes = [str(number) for number in range(num_classes)]
     return describe_model(build(model.family, model.variation, model.settings, classes, seed=0))
 

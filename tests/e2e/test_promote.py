@@ -12,21 +12,9 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
-from tests.conftest import Eyevsai, copy_trained, extend_trained, once, write_images
+from tests.conftest import SMALL, Eyevsai, copy_trained, extend_trained, once, write_images
 
 NAME = "stripes-deep_v1-standard"
-SMALL = (
-    "--image-size",
-    "32",
-    "--batch-size",
-    "8",
-    "--width",
-    "8",
-    "--threads",
-    "1",
-    "--tuned",
-    "never",
-)
 GOOD, BAD = ("--epochs", "8"), ("--epochs", "1", "--lr", "1e-5")
 
 
@@ -168,7 +156,7 @@ def test_a_policy_is_a_file_with_words_of_its_own_for_a_dataset(
 
 
 @pytest.mark.processes("images are decoded in forks")
-def test_a_version_that_was_not_judged_or_by_other_images_is_not_promoted(
+def test_a_version_not_evaluated_or_on_other_images_is_not_promoted(
     eyevsai: Eyevsai, workplace: Path, tmp_path: Path
 ) -> None:
     data = workplace / "data" / "stripes"
@@ -185,7 +173,7 @@ def test_a_version_that_was_not_judged_or_by_other_images_is_not_promoted(
     eyevsai("train", "--data", str(more), "--dataset", "stripes", *SMALL, *GOOD)
     eyevsai("evaluate", "--model-uri", f"models:/{NAME}/5", "--corruption-images", "0")
     said = eyevsai("promote", NAME, "--version", "5", code=1).stderr
-    assert "were not evaluated by the same images. Judge both by one folder" in said
+    assert "were not evaluated on the same images. Evaluate both on one folder" in said
     for number in (1, 5):
         uri = f"models:/{NAME}/{number}"
         eyevsai("evaluate", "--model-uri", uri, "--data", str(more), "--corruption-images", "0")
@@ -198,8 +186,8 @@ def test_what_is_set_by_hand_counts_and_is_shown(eyevsai: Eyevsai, workplace: Pa
         warnings.simplefilter("ignore")
         MlflowClient().transition_model_version_stage(NAME, "3", "Production")
     status = json.loads(eyevsai("registry", "status", NAME, "--json", code=1).stdout)
-    (held,) = [each for each in status["versions"] if each["stage"] == "production"]
-    assert (held["version"], held["by_hand"]) == (3, True)
+    (current,) = [each for each in status["versions"] if each["stage"] == "production"]
+    assert (current["version"], current["by_hand"]) == (3, True)
     assert f"eyevsai registry reconcile {NAME}" in status["disagreements"][0]
     eyevsai("promote", NAME, "--version", "2")
     assert [(each["action"], each["before"], each["after"]) for each in log_of(eyevsai)] == [
@@ -224,8 +212,8 @@ def test_the_log_knows_what_was_in_production_then(eyevsai: Eyevsai, workplace: 
     )
     eyevsai("promote", NAME, "--version", "2", "--to", "archived", "--reason", "withdrawn")
     today = f"{datetime.now():%Y-%m-%d}"
-    held = json.loads(eyevsai("registry", "log", NAME, "--at", today, "--json").stdout)
-    assert [each["version"] for each in held] == [1, 2, None]
+    holders = json.loads(eyevsai("registry", "log", NAME, "--at", today, "--json").stdout)
+    assert [each["version"] for each in holders] == [1, 2, None]
     tomorrow = f"{datetime.now() + timedelta(days=1):%Y-%m-%d}"
     assert "nobody" in eyevsai("registry", "log", NAME, "--at", tomorrow).stdout
     assert "Nothing of" in eyevsai("registry", "log", NAME, "--at", "2020-03-03").stdout

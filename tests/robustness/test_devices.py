@@ -56,7 +56,7 @@ def test_a_rank_that_is_killed_ends_the_run_and_says_so(sandbox: Sandbox) -> Non
     said = job.communicate(timeout=60)[0]
     assert job.returncode == 1, said
     assert time.monotonic() - began < 10
-    assert f"Rank 1 (process {rank_1.pid}) was ended by SIGKILL." in said.splitlines()[-1]
+    assert f"Rank 1 (process {rank_1.pid}) was killed by SIGKILL." in said.splitlines()[-1]
     assert "Traceback" not in said
     assert only_status(sandbox) == "FAILED"
     assert not sandbox.client.search_registered_models()

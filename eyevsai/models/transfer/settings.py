@@ -104,9 +104,8 @@ def parse_color(name: str, text: str | None) -> tuple[float, ...] | None:
 
 
 # The defaults are the CPU's budget, measured on two cores: see benchmarks/RESULTS.md. A GPU has the
-# time for pictures
-# as large as the weights were trained with, and to unfreeze all stages; none was at hand to measure
-# this one.
+# time for pictures as large as the weights were trained with, and to unfreeze all stages; none was
+# at hand to measure this one.
 GPU = {
     "image_size": 224,
     "batch_size": 64,

@@ -162,7 +162,7 @@ def _fetch(
     downloads = Path(settings.data_dir).expanduser() / DOWNLOADS / published.name
     downloads.mkdir(parents=True, exist_ok=True)
     paths = [_find(published, archive, settings, downloads) for archive in wanted]
-    with atomic_output_dir(target) as building:
+    with atomic_output_dir(target, "--data-dir") as building:
         for archive, path in zip(wanted, paths, strict=True):
             log.info("unpacking %s", archive.file)
             suffixes = SUFFIXES if archive is published.images else LISTS
@@ -235,8 +235,7 @@ def _find(
 
     what_else = (
         f"Or download {archive.page} with a browser, leave the file at {by_hand}, and run the "
-        "same command "
-        f"again{'; or name it with --archive' if archive is published.images else ''}."
+        f"same command again{'; or name it with --archive' if archive is published.images else ''}."
     )
     publisher = mask_password(settings.mirror) if settings.mirror else archive.page
     log.info("downloading %s of %s from %s", archive.file, published.name, publisher)

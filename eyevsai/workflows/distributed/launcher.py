@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from eyevsai.config import TrainConfig
 from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.machine import describe_exit
 from eyevsai.data.dataset import Dataset
 from eyevsai.models.learner import Learner
 from eyevsai.training.device import check_devices, find_device
@@ -104,21 +104,15 @@ class RankLauncher:
                     return self._read(f"{FAILURE}/{rank}")
         for rank, process in self.processes.items():
             if (code := process.poll()) is not None:
-                how = (
-                    f"was ended by {signal.Signals(-code).name}"
-                    if code < 0
-                    else f"ended with exit code {code}"
-                )
-                return f"Rank {rank} (process {process.pid}) {how}."
+                return f"Rank {rank} (process {process.pid}) {describe_exit(code)}."
         return ""
 
 
 @contextmanager
 def launching_ranks(config: TrainConfig, rank: RankInfo | None) -> Iterator[RankLauncher | None]:
-    """The meeting of a run of which this process is rank 0; None where it is alone.
+    """Launch the other ranks of a run whose rank 0 is this process; None if it is alone.
 
-    The other processes of this machine are started here, unless torchrun did, and are no more when
-    the block has ended.
+    Ranks on this machine are started here, unless torchrun did, and have ended when the block ends.
 
     Raises:
         UserError: this machine has fewer devices, or a run to go on with had another number.

@@ -106,7 +106,7 @@ class RankInfo:
 
 
 def rank_from_env() -> RankInfo | None:
-    """The place that this process was given by its environment; None where it is the only one."""
+    """Return the rank that torchrun set in the environment; None if this process is alone."""
     given = os.environ
     try:
         rank, size = int(given["RANK"]), int(given["WORLD_SIZE"])

@@ -83,8 +83,8 @@ def compare(names: Sequence[str], page: Path) -> Comparison:
     ]
     evaluations = [source_model.evaluation_result() for source_model in source_models]
     predictions = [
-        _predictions_of(subject, evaluation)
-        for subject, evaluation in zip(source_models, evaluations, strict=True)
+        _predictions_of(source_model, evaluation)
+        for source_model, evaluation in zip(source_models, evaluations, strict=True)
     ]
     images = _common_images(source_models, predictions)
     correct = [
@@ -92,12 +92,12 @@ def compare(names: Sequence[str], page: Path) -> Comparison:
     ]
     models = [
         ComparedModel(
-            subject.run_id,
-            subject.title,
-            _metrics(judgement),
-            accuracy_interval(right, subject.seed),
+            source_model.run_id,
+            source_model.title,
+            _metrics(evaluation),
+            accuracy_interval(right, source_model.seed),
         )
-        for subject, judgement, right in zip(source_models, evaluations, correct, strict=True)
+        for source_model, evaluation, right in zip(source_models, evaluations, correct, strict=True)
     ]
     pairs = [
         _pair(images, models[0].title, other.title, correct[0], right)
@@ -168,7 +168,9 @@ def _pair(
 
 def _differing(source_models: Sequence[TrainedModel]) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for source_model in source_models for name in source_model.config)
-    values = {name: [subject.config.get(name) for subject in source_models] for name in names}
+    values = {
+        name: [source_model.config.get(name) for source_model in source_models] for name in names
+    }
     return {
         name: each
         for name, each in values.items()

@@ -6,7 +6,7 @@ import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -28,8 +28,9 @@ from eyevsai.models.learner import Images, Learner
 from eyevsai.registry.versions import TESTED, THRESHOLD, tag_version
 from eyevsai.store.tags import JOB, SOURCE_RUN_ID
 from eyevsai.tracking.finished_runs import reopen_run
+from eyevsai.tracking.run import Run
 from eyevsai.workflows.evaluate.log_results import EvaluationLogger
-from eyevsai.workflows.job_context import job_context
+from eyevsai.workflows.job_context import JobContext, job_context, log_settings
 from eyevsai.workflows.trained_model import TrainedModel, find_trained_model
 
 log = logging.getLogger("eyevsai")
@@ -66,8 +67,7 @@ def evaluate(
     """
     began = time.monotonic()
     with job_context(settings.state_dir, run_id) as job:
-        tracking_uri, state_dir = job.tracking_uri, job.state_dir
-        source_model = find_trained_model(tracking_uri, settings.run, settings.model_uri)
+        source_model = find_trained_model(job.tracking_uri, settings.run, settings.model_uri)
         learner = source_model.load()
         test_data = _load_evaluation_data(settings, source_model, learner)
 
@@ -90,28 +90,28 @@ def evaluate(
                 source_model.weights,
                 own,
             )
-            there = own and source_model.run is not None
-            reopened = (
-                reopen_run(tracking_uri, source_model.run_id, state_dir)
-                if there
-                else nullcontext(call)
-            )
-            with reopened as run:
+            with _run_of_results(job, source_model, call, own=own) as run:
                 results_log.log_to(run)
             _tag_version(source_model, results_log.metrics, own=own)
             _store_threshold(source_model, result, settings)
-            call.log_params(
-                {name: value for name, value in vars(settings).items() if value is not None}
-            )
-        metrics, dataset = results_log.metrics, test_data.dataset
+            log_settings(call, settings)
         return Evaluated(
             source_model.title,
             run.run_id,
-            dataset.name,
+            test_data.dataset.name,
             len(test_data.split),
-            metrics,
+            results_log.metrics,
             time.monotonic() - began,
         )
+
+
+def _run_of_results(
+    job: JobContext, source_model: TrainedModel, call: Run, *, own: bool
+) -> AbstractContextManager[Run]:
+    """Reopen the model's run if it exists and its own test split was used; else use the call's."""
+    if own and source_model.run is not None:
+        return reopen_run(job.tracking_uri, source_model.run_id, job.state_dir)
+    return nullcontext(call)
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ class EvaluationData:
 def _load_evaluation_data(
     settings: EvaluateSettings, source_model: TrainedModel, learner: Learner
 ) -> EvaluationData:
-    places = {"data_dir": settings.data_dir, "cache_dir": settings.cache_dir}
+    folders = {"data_dir": settings.data_dir, "cache_dir": settings.cache_dir}
     if settings.data is None:
-        dataset = source_model.load_dataset(**places)
+        dataset = source_model.load_dataset(**folders)
         data = dataset.open(learner.preprocessing)
         if not len(data.test):
             raise UserError(
@@ -142,11 +142,11 @@ def _load_evaluation_data(
     names = _map_classes(shown, learner.classes, _read_map(settings.class_map), source_model.title)
     _warn_of_training_images(dataset, source_model)
     whole = dataset.open(learner.preprocessing).test
-    places_kept = [place for place, item in enumerate(dataset.samples) if names[item.label]]
+    kept = [index for index, item in enumerate(dataset.samples) if names[item.label]]
     labels = whole.labels.new_tensor(
-        [learner.classes.index(names[dataset.samples[place].label]) for place in places_kept]
+        [learner.classes.index(names[dataset.samples[index].label]) for index in kept]
     )
-    split = replace(whole, rows=[whole.rows[place] for place in places_kept], labels=labels)
+    split = replace(whole, rows=[whole.rows[index] for index in kept], labels=labels)
     return EvaluationData(dataset, split, None)
 
 

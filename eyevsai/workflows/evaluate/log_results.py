@@ -28,7 +28,7 @@ PREDICTION_COLUMNS = ("image", "sha256", "class", "predicted", "probability")
 
 @dataclass(frozen=True)
 class EvaluationLogger:
-    """A judgement with the model and the images that it is about."""
+    """An evaluation result with its dataset and split, to be logged."""
 
     result: EvaluationResult
     dataset: Dataset
@@ -84,8 +84,8 @@ class EvaluationLogger:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the images that judged it and of what they show: two judgements with one can
-        be compared.
+        """SHA-256 of the images and their classes; evaluations with the same one can be
+        compared.
         """
         shown = zip(self.split.rows, self.result.labels, strict=True)
         lines = sorted(

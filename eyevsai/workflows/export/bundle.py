@@ -14,7 +14,6 @@ from typing import Any
 from eyevsai.core.atomic_dir import atomic_output_dir
 from eyevsai.core.errors import JobError, UserError, write_error
 from eyevsai.core.version import VERSION
-from eyevsai.evaluation.metric_names import SCORES
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.store.tags import JOB
 from eyevsai.tracking.search import RunInfo, find_trained
@@ -53,7 +52,7 @@ def bundle(settings: ExportSettings, run_id: str | None = None) -> Bundled:
             raise UserError(
                 f"{target} is there already. Name another --package or --output, or move it away."
             )
-        with atomic_output_dir(target) as building:
+        with atomic_output_dir(target, "--output") as building:
             plan = list(_choose(tracking_uri, settings, building))
             tags, title = {JOB: "export", "package": name}, f"package {name}"
             with job.start_run(title, tags) as call:
@@ -83,7 +82,7 @@ def _choose(
         )
     for _, runs in sorted(of_datasets.items()):
         left, refused = settings.per_dataset, list[UserError]()
-        for run in sorted(runs, key=lambda run: (SCORES.index(run.score[0]), -run.score[1])):
+        for run in sorted(runs, key=lambda run: run.rank_key):
             if not left:
                 break
             try:

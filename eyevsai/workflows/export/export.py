@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from eyevsai.core.errors import JobError, UserError, write_error
+from eyevsai.core.errors import JobError, UserError, first_line, write_error
 from eyevsai.core.hashing import hash_file
 from eyevsai.data.dataset import Data
 from eyevsai.formats.base import ExportSource, Pixels
@@ -44,7 +44,7 @@ COPIES, ROOM_BYTES = (4, 16_000_000)
 
 @dataclass(frozen=True)
 class Exported:
-    """How one format fared: kept at `uri`, or refused for the verdict's failures."""
+    """The export of one format: kept at `uri`, or refused because parity has failures."""
 
     format: str
     uri: str
@@ -226,9 +226,9 @@ def _copy(folder: Path, target: Path) -> None:
     try:
         shutil.copytree(folder, target)
     except OSError as error:
-        raise JobError(
-            f"The export is logged, but its copy {target} cannot be written: {error}"
-        ) from error
+        # copytree's own error is a list of one error for each file
+        reason = error if error.strerror else OSError(first_line(error))
+        raise write_error(target, reason, "The export is logged with the run.", JobError) from error
 
 
 def _find_formats(text: str, learner: Learner) -> list[str]:

@@ -52,8 +52,7 @@ def check_classes(
 
     Raises:
         UserError: fewer than half of the recorded classes remain, there is a difference and no
-            consent, or the
-            registered model belongs to another dataset.
+            consent, or the registered model belongs to another dataset.
     """
     with raising_store_errors(tracking_uri, f"Reading {name.registered}"):
         check_name(tracking_uri, name)
@@ -114,14 +113,11 @@ class StageClasses:
         if consented:
             return Check(CHECK, True, f"other classes, as --class-change says: {self.difference}")
         text = (
-            f"{self.uri} has other classes than {self.stage} has had: {self.difference}. "
-            "Programs that load "
+            f"{self.uri} has other classes than {self.stage} has had: {self.difference}. Programs "
+            f"that load {self.stage} would get them. If they can take that, add --class-change "
+            "true."
         )
-        return Check(
-            CHECK,
-            False,
-            f"{text}{self.stage} would get them. If they can take that, add --class-change true.",
-        )
+        return Check(CHECK, False, text)
 
 
 def compare_with_stage(change: RegistryTransaction, stage: str, number: int) -> StageClasses:

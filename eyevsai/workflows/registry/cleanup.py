@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.errors import JobError, UserError, first_line
 from eyevsai.core.progress import track
 from eyevsai.data.disk_cache import DiskCache
 from eyevsai.registry.artifacts import Artifacts
@@ -88,7 +88,7 @@ def cleanup(
             return _clean_up(client, settings, planned, only)
         except STORE_ERRORS as error:
             raise JobError(
-                f"The store cannot be written, or does not answer: {_first_line(error)}. {AGAIN}"
+                f"The store cannot be written, or does not answer: {_masked_line(error)}. {AGAIN}"
             ) from error
 
 
@@ -139,9 +139,9 @@ def _check_no_other_cleanup(queries: RunQueries, own: str) -> list[str]:
     for record in others:
         if record.status == "RUNNING":
             raise UserError(
-                f"Another cleanup is at work on {record.tags.get(HOST)} (run "
-                f"{record.run_id}): wait for it. If that "
-                f"machine is gone for good: mlflow runs delete --run-id {record.run_id}"
+                f"Another cleanup is at work on {record.tags.get(HOST)} (run {record.run_id}): "
+                "wait for it. If that machine is gone for good: "
+                f"mlflow runs delete --run-id {record.run_id}"
             )
     return [record.run_id for record in others]
 
@@ -181,7 +181,7 @@ def _delete_all(deletion: Deletion, items: Sequence[DeletionItem]) -> None:
             ) from error
         done = f"{len(deletion.deleted)} of {len(items)} items"
         raise JobError(
-            f"The store stopped answering after {done}: {_first_line(error)}. {AGAIN}"
+            f"The store stopped answering after {done}: {_masked_line(error)}. {AGAIN}"
         ) from error
     for item in items:
         if item.type == CACHE:
@@ -207,11 +207,11 @@ def _log_deletion(record: AuditRecord, deletion: Deletion) -> None:
             record.tags({f"{MODEL}{name}": numbers})
         record.metrics({"items": len(deletion.deleted), "freed_bytes": deletion.freed_bytes})
     except STORE_ERRORS as error:
-        log.warning("The store could not be told what was deleted: %s", _first_line(error))
+        log.warning("The store could not be told what was deleted: %s", _masked_line(error))
 
 
-def _first_line(error: Exception) -> str:
-    return mask_password((str(error) or type(error).__name__).splitlines()[0])[:200]
+def _masked_line(error: Exception) -> str:
+    return mask_password(first_line(error))[:200]
 
 
 def _by_model(items: Sequence[DeletionItem]) -> dict[str, str]:

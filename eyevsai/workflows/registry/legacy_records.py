@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import UserError, read_error
 from eyevsai.core.json_schema import VALUE_LENGTH, find_error, load_validator
 from eyevsai.core.names import ModelName
 from eyevsai.evaluation.metric_names import VALID_ACCURACY
@@ -99,7 +99,7 @@ def _read_models(path: Path) -> list[tuple[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"There is no file {path}. {fix}") from None
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}. {fix}") from error
+        raise read_error(path, error, fix) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}). {fix}") from error
     models = content.get("models") if isinstance(content, dict) else None

@@ -139,9 +139,7 @@ def pin(name: str, version: int, state_dir: Path, *, pinned: bool, reason: str |
 
 
 def _check(change: RegistryTransaction, stage: str, number: int, policy: Policy) -> CheckResults:
-    """The verdict on a version beside the one that holds the stage, asked again where that changes
-    meanwhile.
-    """
+    """Check a version against the one in the stage; repeat if that one changes meanwhile."""
     before = change.current_version(stage)
     while True:
         other = None if before is None or before == number else change.version(before)

@@ -1,4 +1,4 @@
-"""What is asked of a version before it is promoted."""
+"""Checks that a version must pass before it is promoted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LATENCY = "latency_ms"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was asked."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -47,7 +47,7 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckResults:
-    """All that was asked, and the figures that were looked at."""
+    """The results of all checks, and the metrics that they compared."""
 
     checks: tuple[Check, ...]
     metrics: Mapping[str, float]
@@ -56,7 +56,7 @@ class CheckResults:
 
     @property
     def failed_checks(self) -> list[str]:
-        """Why the version is not promoted; empty when it may be."""
+        """Texts of the checks that failed; empty if the version may be promoted."""
         return [check.text for check in self.checks if not check.ok]
 
     def to_json(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class CheckResults:
 
 @dataclass(frozen=True)
 class _Baseline:
-    """The version that a new one is held against, and the figures of both."""
+    """The version that a new one is compared with, and the metric of both."""
 
     uri: str
     ours: float
@@ -77,10 +77,9 @@ class _Baseline:
 def check_promotion(
     tracking_uri: str, version: Version, current: Version | None, policy: Policy
 ) -> CheckResults:
-    """Asks a version all that a policy wants, in comparison with the one that holds the stage now,
-    if any does.
+    """Check a version against a policy and against `current`, the version in the stage now.
 
-    Without `held` and its figures a version is asked what it can be asked alone.
+    Without `current`, only the checks that need one version are made.
     """
     loads, size_mb, weights = _load(tracking_uri, version)
     checks = [loads, _check_exports(version, policy)]
@@ -94,10 +93,10 @@ def check_promotion(
             f"{version.uri} was not evaluated{others}: eyevsai evaluate --model-uri {version.uri}"
         )
         return CheckResults((*checks, Check("evaluated", False, text)), metrics, weights)
-    of_held = (
+    of_current = (
         _evaluations(tracking_uri, current, current.tags.get(WEIGHTS_SHA256)) if current else []
     )
-    ours, theirs = _on_same_images(evaluations, of_held)
+    ours, theirs = _on_same_images(evaluations, of_current)
     value = ours.metrics[f"test/{policy.metric}"]
     metrics |= {policy.metric: value, LATENCY: ours.metrics[f"test/{LATENCY}"]}
     checks.append(_check_floor(version, policy, value))
@@ -108,7 +107,7 @@ def check_promotion(
             )
         )
     if current is not None and theirs is None:
-        checks.append(_not_comparable(version, current, judged=bool(of_held)))
+        checks.append(_not_comparable(version, current, is_evaluated=bool(of_current)))
     elif current is not None and theirs is not None:
         metrics[f"{policy.metric}_before"] = theirs.metrics[f"test/{policy.metric}"]
         chance = partial(_p_value, tracking_uri, ours.run_id, theirs.run_id)
@@ -219,7 +218,7 @@ def _evaluations(tracking_uri: str, version: Version, weights: str | None) -> li
 
 
 def _on_same_images(ours: list[RunInfo], theirs: list[RunInfo]) -> tuple[RunInfo, RunInfo | None]:
-    """Judgements by the same images; our first one where there are none."""
+    """Return evaluations of both on the same images; our first one if there are none."""
     of_data = {run.tags[EVALUATION_DIGEST]: run for run in reversed(theirs)}
     for run in ours:
         if run.tags[EVALUATION_DIGEST] in of_data:
@@ -234,20 +233,20 @@ def _check_floor(version: Version, policy: Policy, value: float) -> Check:
     )
 
 
-def _not_comparable(version: Version, held: Version, *, judged: bool) -> Check:
-    if not judged:
-        command = f"eyevsai evaluate --model-uri {held.uri}"
+def _not_comparable(version: Version, current: Version, *, is_evaluated: bool) -> Check:
+    if not is_evaluated:
+        command = f"eyevsai evaluate --model-uri {current.uri}"
         return Check(
-            "same data", False, f"{held.uri}, which is there now, was not evaluated: {command}"
+            "same data", False, f"{current.uri}, which is there now, was not evaluated: {command}"
         )
     both = " and ".join(
-        f"eyevsai evaluate --model-uri {uri} --data FOLDER" for uri in (version.uri, held.uri)
+        f"eyevsai evaluate --model-uri {uri} --data FOLDER" for uri in (version.uri, current.uri)
     )
     text = (
-        f"{version.uri} and {held.uri}, which is there now, were not evaluated by the same "
-        "images. Judge both by "
+        f"{version.uri} and {current.uri}, which is there now, were not evaluated on the same "
+        f"images. Evaluate both on one folder: {both}"
     )
-    return Check("same data", False, f"{text}one folder: {both}")
+    return Check("same data", False, text)
 
 
 def _check_not_worse(

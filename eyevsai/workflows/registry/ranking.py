@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
-from eyevsai.evaluation.metric_names import SCORES
 from eyevsai.registry.registration import create_reference
 from eyevsai.registry.settings import PromoteSettings
 from eyevsai.registry.versions import versions_by_run
@@ -47,7 +46,7 @@ def find_best(dataset: str) -> list[RankedModel]:
     )
     ranked = sorted(
         (run for run in trained if run.tags.get("dataset") == dataset and run.run_id in versions),
-        key=lambda run: (SCORES.index(run.score[0]), -run.score[1]),
+        key=lambda run: run.rank_key,
     )
     return [
         RankedModel(

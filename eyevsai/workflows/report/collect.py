@@ -22,11 +22,8 @@ from eyevsai.tracking.run_metrics import RunMetrics, read_run_metrics
 from eyevsai.tracking.search import CLASSES, IMPORTED, read_json
 from eyevsai.workflows.registry.status import read_number, read_whole
 
-NAMED_METRICS = (
-    "dataset",
-    "model",
-    "variation",
-)  # the tags of a registered model that eyevsai trains
+# tags of a registered model that eyevsai trains
+NAME_TAGS = ("dataset", "model", "variation")
 
 
 def read_model_versions(tracking_uri: str) -> list[ModelVersion]:
@@ -35,9 +32,7 @@ def read_model_versions(tracking_uri: str) -> list[ModelVersion]:
     """
     client = open_registry(tracking_uri)
     models = [
-        model
-        for model in read_models(client)
-        if all(model.tags.get(name) for name in NAMED_METRICS)
+        model for model in read_models(client) if all(model.tags.get(name) for name in NAME_TAGS)
     ]
     runs = read_run_metrics(
         tracking_uri, (each.run_id for model in models for each in model.versions if each.run_id)
@@ -59,9 +54,8 @@ def read_model_versions(tracking_uri: str) -> list[ModelVersion]:
 def report_models(
     tracking_uri: str, versions: Iterable[ModelVersion], everything: Iterable[ModelVersion]
 ) -> list[ReadinessReport]:
-    """The version that stands for each model of `candidates`, which are all versions of some
-    models, beside what the newest one of its dataset knows, whichever model of `everything` that is
-    of.
+    """Report the version that stands for each model of `versions`, which are all versions of some
+    models, beside the classes of the newest version of its dataset in `everything`.
     """
     client, chosen = open_registry(tracking_uri), select_versions(versions)
     classes = Classes(tracking_uri)
@@ -69,7 +63,7 @@ def report_models(
     for each in sorted(
         everything, key=lambda each: (each.registered_ms, each.number), reverse=True
     ):
-        # what does not say what it knows is passed over
+        # versions without logged classes are skipped
         if each.has_model and newest.get(each.dataset) == ():
             newest[each.dataset] = classes.read(each)
     for version, _ in chosen.values():

@@ -16,6 +16,7 @@ from eyevsai.config import NEVER_TUNED, TrainConfig, compose_data, compose_train
 from eyevsai.core.errors import UserError
 from eyevsai.core.fingerprint import hash_code
 from eyevsai.core.names import ModelName, choose_listed
+from eyevsai.core.settings import as_flag
 from eyevsai.data.catalog import EMBEDDED, UNIONS, list_datasets
 from eyevsai.data.dataset import load_dataset
 from eyevsai.executors.settings import TrainAllSettings
@@ -89,9 +90,7 @@ def compose_jobs(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[S
     for name in given:
         if not any(name in known for known in own.values()):
             chosen = ", ".join(f"{model}/{variation}" for model, variation in models)
-            raise UserError(
-                f"--{name.replace('_', '-')} is a setting of none of the chosen models: {chosen}."
-            )
+            raise UserError(f"{as_flag(name)} is a setting of none of the chosen models: {chosen}.")
     jobs = []
     for dataset in datasets:
         for model, variation in models:
@@ -110,8 +109,7 @@ def fingerprint_jobs(
 
     Raises:
         UserError: the images of a dataset cannot be learned from, its classes are not those of its
-            registered models,
-            or there is no such study.
+            registered models, or there is no such study.
     """
     code, read, fingerprints = (
         hash_code(),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from eyevsai.config import OF_TRAIN, compose, compose_run, compose_train
+from eyevsai.config import OF_TRAIN, compose, compose_run, compose_train, find_state_dir
 from eyevsai.core.errors import JobError
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
@@ -34,17 +33,17 @@ def run_job(given: Mapping[str, Any]) -> dict[str, Any]:
     with ending_with_parent():
         before = CachedResult() if given["force"] else _find_cached(given)
         uri = before.version.uri if before.version else _train(given, before.interrupted)
-        subject = {"model_uri": uri, "state_dir": compose_run(settings).state_dir}
+        version = {"model_uri": uri, "state_dir": compose_run(settings).state_dir}
         if given["evaluate"]:
-            evaluate(compose(EvaluateSettings, subject), tags=tags)
+            evaluate(compose(EvaluateSettings, version), tags=tags)
         if given["formats"]:
-            export(compose(ExportSettings, {**subject, "format": given["formats"]}), tags=tags)
+            export(compose(ExportSettings, {**version, "format": given["formats"]}), tags=tags)
         return {"model_uri": uri}
 
 
 def _find_cached(given: Mapping[str, Any]) -> CachedResult:
-    """What there is by now: an engine begins a job again whose machine was lost."""
-    state_dir = Path(compose_run(given["train"]).state_dir).expanduser()
+    """Find what earlier attempts of this job left: Ray starts a job again whose node was lost."""
+    state_dir = find_state_dir(given["train"])
     return find_cached(open_store_and_reap(state_dir), given["fingerprint"], state_dir)
 
 

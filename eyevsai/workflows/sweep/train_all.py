@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eyevsai.config import compose, compose_run
+from eyevsai.config import compose, find_state_dir
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.names import ModelName
-from eyevsai.core.settings import list_settings
+from eyevsai.core.settings import split_settings
 from eyevsai.executors.base import State, Status, Task
 from eyevsai.executors.factory import count_cpus, make_executor
 from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
@@ -55,7 +55,7 @@ class TrainAllConfig:
     @property
     def state_dir(self) -> Path:
         """The folder of what this machine keeps of runs."""
-        return Path(compose_run(self.given).state_dir).expanduser()
+        return find_state_dir(self.given)
 
     @property
     def trials(self) -> int:
@@ -65,8 +65,8 @@ class TrainAllConfig:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What became of a matrix: how each of its jobs ended, the versions that were there before, and
-    the reports.
+    """The result of a sweep: the status of each job, the versions that existed before, and the
+    reports.
     """
 
     run_id: str
@@ -82,12 +82,7 @@ def compose_train_all(given: Mapping[str, Any]) -> TrainAllConfig:
     Raises:
         UserError: a name or a value that is not allowed, or a list that names what is not there.
     """
-    own = {
-        setting.name
-        for part in (TrainAllSettings, ExecutorSettings)
-        for setting in list_settings(part)
-    }
-    rest = {name: value for name, value in given.items() if name not in own}
+    _, rest = split_settings(given, TrainAllSettings, ExecutorSettings)
     settings = compose(TrainAllSettings, given)
     if settings.export is not None:
         parse_formats(settings.export)

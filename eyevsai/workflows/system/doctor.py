@@ -176,8 +176,8 @@ def adopt() -> str:
     ):
         return (
             f"The store has an identity of its own now. The original, {original}, is there: "
-            "files of runs from "
-            "before the copy stay the original's, and no cleanup of this store deletes them."
+            "files of runs from before the copy stay the original's, and no cleanup of this store "
+            "deletes them."
         )
     artifacts = Artifacts(client)
     known = RunQueries(client, artifacts.experiment_ids).store_content()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from eyevsai.core.progress import EtaEstimator
+from eyevsai.evaluation.metric_names import EPOCH_ACCURACY
 from eyevsai.training.early_stopping import selection_key
 from eyevsai.training.trainer_state import EpochMetrics
 
@@ -37,7 +38,7 @@ class EpochLog:
             "%.4f%s%s",
             epoch,
             self.num_epochs,
-            row["valid/accuracy"],
+            row[EPOCH_ACCURACY],
             which,
             row["valid/loss"],
             row["train/accuracy"],

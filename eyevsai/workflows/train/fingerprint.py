@@ -42,13 +42,12 @@ def verify_fingerprint(
     """
     before = folder.read(FINGERPRINT) or {}
     for kind, now in describe_fingerprint(dataset, preprocessing).items():
-        subject = PARTS[kind]
         change = describe_change(before.get(kind, {}), now)
         if not change:
             continue
         if not force:
             raise UserError(
-                f"Run {folder.run_id} began with other {kind}; {subject}: {change}. "
+                f"Run {folder.run_id} began with other {kind}; {PARTS[kind]}: {change}. "
                 "Bring them back, start a new run, or add --resume-force true."
             )
         log.warning("Going on although the %s changed: %s.", kind, change)

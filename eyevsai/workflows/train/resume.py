@@ -9,6 +9,7 @@ from typing import Any
 
 from eyevsai.config import TrainConfig, compose_train
 from eyevsai.core.errors import UserError
+from eyevsai.core.settings import as_flag
 from eyevsai.store.run_dir import CONFIG, REQUESTED_CONFIG, RunDir, list_run_dirs
 from eyevsai.tracking.finished_runs import reason_not_resumable
 from eyevsai.workflows.train.fingerprint import plain_values
@@ -57,9 +58,7 @@ def restore_config(config: TrainConfig, folder: RunDir) -> TrainConfig:
     for name, value in config.flat().items():
         if name not in used and value != begun.flat().get(name) and value != fresh.flat().get(name):
             log.warning(
-                "--%s %s is not used: a resumed run keeps its settings.",
-                name.replace("_", "-"),
-                value,
+                "%s %s is not used: a resumed run keeps its settings.", as_flag(name), value
             )
     here = replace(begun.run, state_dir=config.run.state_dir)  # where the checkpoint was found
     data = replace(begun.data, class_change=begun.data.class_change or config.data.class_change)

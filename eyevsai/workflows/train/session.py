@@ -12,6 +12,7 @@ from typing import Any
 from eyevsai.config import TrainConfig
 from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import SPLIT_TABLE, Data, Split
+from eyevsai.evaluation.metric_names import BEST_EPOCH, VALID_BEST
 from eyevsai.models.learner import FeatureLearner, Learner
 from eyevsai.models.serialization import read_config
 from eyevsai.registry.artifacts import size_of
@@ -117,8 +118,8 @@ class TrainingSession:
         best_epoch = ranks.index(max(ranks)) + 1
         self.run.set_tags({"parameters": self.learner.num_parameters()})
         self.run.log_metrics(
-            {f"valid/best_{name}": value for name, value in scores.items()}
-            | {"valid/best_epoch": best_epoch}
+            {f"{VALID_BEST}{name}": value for name, value in scores.items()}
+            | {BEST_EPOCH: best_epoch}
         )
         mistakes = top_losses(probabilities, labels, GRID_SIZE)
         images = valid.arrays([mistake.index for mistake in mistakes])

@@ -1,4 +1,4 @@
-"""What a study found, as the settings of a training run."""
+"""The best settings of a study as the settings of a training run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from eyevsai.core.settings import Settings, list_settings
 from eyevsai.registry.classes import hash_classes
 from eyevsai.store.tags import JOB, MIN_COMPLETE
 from eyevsai.tracking.search import find_run, find_study, find_tagged, has_classes, read_json
+from eyevsai.tuning.settings import BEST
 
 log = logging.getLogger("eyevsai")
 
-BEST = "best.json"
 MAX_FACTOR = 2  # by which training may have more epochs than the trials of such a study
 # settings that tell how long a trial is
 LENGTHS = frozenset({"epochs", "freeze_epochs", "fine_tune_epochs"})
@@ -69,12 +69,12 @@ def use_tuned(
         return _use_newest_study(config, about, tracking_uri)
     found = _find_named(wanted, about, tracking_uri)
     settings = apply_best(config, found.best)
-    if failed_checks := find_objections(found.best, config.model.settings, settings):
+    if objections := find_objections(found.best, config.model.settings, settings):
         log.warning(
             "Study %s is used because --tuned names it; --tuned %s would not use it: %s.",
             found.study,
             AUTO_TUNED,
-            "; ".join(failed_checks),
+            "; ".join(objections),
         )
     return _use(config, found, settings)
 
@@ -164,7 +164,7 @@ def _use_newest_study(
     config: TrainConfig, about: _StudyKey, tracking_uri: str
 ) -> tuple[TrainConfig, str | None]:
     """Use the newest finished study without objections; log those to the newest of all."""
-    refused, used = "", None
+    rejection, used = "", None
     for run in find_tagged(tracking_uri, {JOB: "tune", **about.tags}):
         if run.status != "FINISHED" or not has_classes(run.tags, about.classes_sha256):
             continue
@@ -173,19 +173,23 @@ def _use_newest_study(
             run.tags.get("study", run.run_id),
             read_json(tracking_uri, run.run_id, BEST) or {},
         )
-        settings, failed_checks = _find_study_objections(config, found.best)
-        if settings is not None and not failed_checks:
+        settings, objections = _find_study_objections(config, found.best)
+        if settings is not None and not objections:
             used = found, settings
             break
-        refused = refused or _reject_study(found, failed_checks, could_be_used=settings is not None)
-    if refused:
-        log.info("%s", refused)
+        rejection = rejection or _describe_rejection(
+            found, objections, could_be_used=settings is not None
+        )
+    if rejection:
+        log.info("%s", rejection)
     return _use(config, *used) if used else (config, None)
 
 
-def _reject_study(found: _FoundStudy, failed_checks: Sequence[str], *, could_be_used: bool) -> str:
+def _describe_rejection(
+    found: _FoundStudy, objections: Sequence[str], *, could_be_used: bool
+) -> str:
     fix = f" Use it all the same with --tuned {found.study}." if could_be_used else ""
-    return f"Study {found.study} is not used: {'; '.join(failed_checks)}.{fix}"
+    return f"Study {found.study} is not used: {'; '.join(objections)}.{fix}"
 
 
 def _find_study_objections(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import TrainConfig, check_no_train_settings, compose, compose_train
 from eyevsai.core.names import ModelName
-from eyevsai.core.settings import list_settings
+from eyevsai.core.settings import split_settings
 from eyevsai.data.dataset import Dataset, load_dataset
 from eyevsai.executors.settings import ExecutorSettings
 from eyevsai.models.factory import build
@@ -52,10 +52,7 @@ def compose_tune(given: Mapping[str, Any]) -> TuneConfig:
         UserError: a name or a value that is not allowed.
     """
     check_no_train_settings(given)
-    own = {
-        setting.name for part in (TuneSettings, ExecutorSettings) for setting in list_settings(part)
-    }
-    rest = {name: value for name, value in given.items() if name not in own}
+    own, rest = split_settings(given, TuneSettings, ExecutorSettings)
     trials = compose_train(rest, "tune", own)
     return TuneConfig(trials, rest, compose(TuneSettings, given), compose(ExecutorSettings, given))
 

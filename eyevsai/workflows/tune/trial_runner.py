@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested, TrialPruned, UserError
 from eyevsai.core.progress import EtaEstimator
-from eyevsai.evaluation.metric_names import VALID_ACCURACY
+from eyevsai.evaluation.metric_names import EPOCH_ACCURACY, VALID_ACCURACY
 from eyevsai.store.run_dir import RunDir
 from eyevsai.store.tags import JOB, PARENT
 from eyevsai.tracking.liveness import describe_process, is_stale
@@ -23,6 +23,7 @@ from eyevsai.tuning.study import DEFAULTS, EPOCHS, RUN_ID, SETTINGS, Trial
 from eyevsai.workflows.job_context import log_input
 from eyevsai.workflows.shutdown import ShutdownHandler
 from eyevsai.workflows.train.setup import build_learner_and_data
+from eyevsai.workflows.trained_model import CONFIG
 from eyevsai.workflows.tune.study_config import OpenStudy, trial_config
 
 log = logging.getLogger("eyevsai")
@@ -165,7 +166,7 @@ class TrialRunner:
             ) as run:
                 trial.set_user_attr(RUN_ID, run.run_id)
                 run.log_params(config.flat())
-                run.log_dict("config.json", config.flat())
+                run.log_dict(CONFIG, config.flat())
                 log_input(run, self.dataset)
                 learner, data = build_learner_and_data(config, self.dataset)
                 learner.fit(
@@ -191,8 +192,8 @@ def _reporting(
 
     def _on_epoch(epoch: int, row: dict[str, float]) -> None:
         run.log_metrics(row, step=epoch)
-        accuracies.append(row["valid/accuracy"])
-        trial.report(row["valid/accuracy"], epoch)
+        accuracies.append(row[EPOCH_ACCURACY])
+        trial.report(row[EPOCH_ACCURACY], epoch)
         if trial.should_prune() and not is_kept:
             raise TrialPruned(f"pruned after epoch {epoch}")
 

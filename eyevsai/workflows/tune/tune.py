@@ -18,7 +18,7 @@ from eyevsai.registry.classes import hash_classes
 from eyevsai.store.tags import CLASSES_SHA256, COMPLETE_TRIALS, DATASET_DIGEST, JOB
 from eyevsai.tracking.finished_runs import is_active
 from eyevsai.tracking.run import Run
-from eyevsai.tuning.settings import TuneSettings
+from eyevsai.tuning.settings import BEST, TuneSettings
 from eyevsai.workflows.job_context import JobContext, job_context, log_input
 from eyevsai.workflows.shutdown import ShutdownHandler, ending_with_parent
 from eyevsai.workflows.tune.study_config import OpenStudy, TuneConfig, compose_tune, open_study
@@ -152,7 +152,7 @@ class _Report:
         self.run.log_table("trials.json", *trials_table(self.study.counted_trials()))
         if best is not None:
             described = describe_best(self.study, best)
-            self.run.log_dict("best.json", described)
+            self.run.log_dict(BEST, described)
             self.run.set_tags({COMPLETE_TRIALS: described["complete"]})
             for name, figure in plot_study(self.study.study).items():
                 self.run.log_figure(f"plots/{name}.png", figure, tight=True)

@@ -46,7 +46,7 @@ def test_a_store_of_another_mlflow_says_what_to_do(
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("sqlite:////proc/mlflow.db", "cannot be written"),
+        ("sqlite:////proc/mlflow.db", "Cannot write /proc/mlflow.db: .*MLFLOW_TRACKING_URI"),
         ("sqlite:////nowhere/mlflow.db", "No such file or directory"),
         ("mlruns", "plain-file store"),
         ("postgresql://u:secret@127.0.0.1:1/x", "cannot be opened"),
