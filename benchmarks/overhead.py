@@ -1,8 +1,9 @@
 """What logging adds to a run, and how long help takes.
 
 What an epoch's row and a sample of system metrics take, until the store has them, is set against a
-run of 600 s with epochs of 5 s, as the 60-class union takes at 64 px. The spool's thread does most
-of it beside the training; here it counts in full. Limit: 2 %. `eyevsai train --help`: limit 0.6 s.
+run of 600 s with epochs of 5 s, as the 60-class union takes at 64 px. The write queue's thread does
+most of it beside the training; here it counts in full. Limit: 2 %. `eyevsai train --help`: limit
+0.6 s.
 """
 
 from __future__ import annotations

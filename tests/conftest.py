@@ -148,11 +148,19 @@ def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "store", build) / "mlflow.db"
 
 
-# of `train`, for a model that is trained in a second
-TINY = (
+# Options of `train`, `tune` and `train-all`: a network that is trained in a second, one that learns
+# STRIPES in eight epochs, and a forest.
+TINY_NETWORK = (
     *("--epochs", "1", "--width", "4", "--image-size", "32", "--batch-size", "8", "--threads", "1"),
-    *("--tuned", "never"),
 )
+SMALL_NETWORK = ("--image-size", "32", "--batch-size", "8", "--width", "8", "--threads", "1")
+SMALL_FOREST = (
+    *("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5"),
+    *("--image-size", "32"),
+)
+# Options of `train` alone: the networks above without the settings of a study.
+TINY = (*TINY_NETWORK, "--tuned", "never")
+SMALL = (*SMALL_NETWORK, "--tuned", "never")
 
 
 def draw_scene(seed: int, side: int = 128) -> Image.Image:
@@ -189,11 +197,11 @@ def move_paths(store: Path, before: Path, after: Path) -> None:
             database.execute(
                 f"update {table} set {column} = replace({column}, ?, ?)", [str(before), str(after)]
             )
-        place = json.dumps(
+        identity = json.dumps(
             identify_database(f"sqlite:///{store}")
         )  # a store of its own, no copy of another
         database.execute(
-            "update experiment_tags set value = ? where key = ?", [place, STORE_DATABASE]
+            "update experiment_tags set value = ? where key = ?", [identity, STORE_DATABASE]
         )
 
 
@@ -299,13 +307,13 @@ def eyevsai_process(workplace: Path) -> Eyevsai:
 
 @pytest.fixture
 def jobs_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have train-all make its jobs' calls in this process."""
+    """Make train-all run its jobs in this process."""
     from eyevsai.executors import base
     from eyevsai.workflows.sweep import train_all
     from tests.in_process_executor import InProcessExecutor
 
     monkeypatch.setattr(
-        train_all, "make_executor", lambda settings, at_once: InProcessExecutor(at_once)
+        train_all, "make_executor", lambda settings, max_workers: InProcessExecutor(max_workers)
     )
     monkeypatch.setattr(base, "POLL_S", 0.01)
 

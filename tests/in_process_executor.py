@@ -1,4 +1,4 @@
-"""An engine that makes each call in the test's process, one after another."""
+"""An executor that runs each call in the test's process, one after another."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from eyevsai.executors.local import LOG
 
 
 class InProcessExecutor(Executor):
-    """Takes the place of LocalExecutor, whose processes have tests of their own in
+    """Replaces LocalExecutor, whose processes are tested in
     tests/unit/executors/test_executors.py.
     """
 
     def submit(self, task: Task, folder: Path) -> TaskHandle:
-        """Make the call, and keep its output as LocalExecutor does."""
+        """Run the call and write its output to the file that LocalExecutor uses."""
         folder.mkdir(parents=True, exist_ok=True)
         with (
             open(folder / LOG, "w", encoding="utf-8") as log,

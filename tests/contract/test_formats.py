@@ -75,9 +75,7 @@ for runtime, folder in {examples!r}:
 
 
 class Leaving:
-    """A fitted learner, what its exports are held against, and each export, made when it is first
-    asked for.
-    """
+    """A fitted learner, its reference data, and its exports, each made at its first use."""
 
     def __init__(self, pair: tuple[str, str], source: Path, cache: Path, folder: Path) -> None:
         dataset = load_dataset(DataSettings(data=str(source), cache_dir=str(cache)))
@@ -88,7 +86,7 @@ class Leaving:
         side = self.learner.preprocessing.short_side_px
         self.source = ExportSource(self.learner, "0" * 64, 0.5, lambda: self.squares(side))
         self.raw = mixed_images()
-        self.corpus = ReferenceData(
+        self.reference = ReferenceData(
             self.learner,
             [f"image {number}" for number in range(40)],
             self.squares(side),
@@ -108,7 +106,7 @@ class Leaving:
         folder = self.folder / name
         if name not in self.made:
             self.made[name] = export(
-                name, self.source, self.corpus, folder, "models:/stripes/1"
+                name, self.source, self.reference, folder, "models:/stripes/1"
             ).metrics
         return folder
 
@@ -145,7 +143,7 @@ def is_exact(name: str) -> bool:
 def test_it_says_what_the_model_says(leaving: Leaving, name: str) -> None:
     folder = leaving.export(name)
     classifier = eyevsai.load(str(folder), trusted=True)
-    images = [*leaving.raw, *leaving.corpus.resized[:3]]
+    images = [*leaving.raw, *leaving.reference.resized[:3]]
     expected = leaving.learner.predict_proba(images)
     found = np.array(
         [list(each.probabilities.values()) for each in classifier.predict_batch(images)]
@@ -180,7 +178,7 @@ def test_its_graph_resizes_as_the_model_does(leaving: Leaving, name: str) -> Non
         )
 
 
-def test_the_gate_measured_it(leaving: Leaving, name: str) -> None:
+def test_the_manifest_has_the_measured_parity(leaving: Leaving, name: str) -> None:
     folder = leaving.export(name)
     figures = json.loads((folder / "manifest.json").read_text())["parity"]
     assert figures == leaving.made[name]
@@ -272,9 +270,10 @@ def test_eight_threads_are_told_what_one_is(leaving: Leaving, name: str, rounds:
 
     def ask(first: int) -> int:
         barrier.wait()
-        places = [(first + turn) % len(leaving.raw) for turn in range(rounds)]
+        indices = [(first + turn) % len(leaving.raw) for turn in range(rounds)]
         return sum(
-            classifier.predict(leaving.raw[place]).probabilities == alone[place] for place in places
+            classifier.predict(leaving.raw[index]).probabilities == alone[index]
+            for index in indices
         )
 
     with ThreadPoolExecutor(8) as threads:

@@ -105,25 +105,25 @@ def read_page(name: str, text: str) -> Page:
         list[str](),
         list[Command](),
     )
-    notes, place = list[tuple[str, str]](), 0
-    while place < len(lines):
-        line = lines[place].strip()
+    notes, index = list[tuple[str, str]](), 0
+    while index < len(lines):
+        line = lines[index].strip()
         if line.startswith("```"):
-            end = next(at for at in range(place + 1, len(lines)) if lines[at].strip() == "```")
-            block = _read_block(name, place + 1, line[3:].strip(), lines[place + 1 : end])
+            end = next(at for at in range(index + 1, len(lines)) if lines[at].strip() == "```")
+            block = _read_block(name, index + 1, line[3:].strip(), lines[index + 1 : end])
             commands += _annotate(list(block), notes)
-            place, notes = end + 1, []
+            index, notes = end + 1, []
             continue
         if found := COMMENT.match(line):
             kind, said = found[1] or found[3], found[2] or found[4]
             given += [said.partition(",")[0]] if kind == "given" else []
             notes += [(kind, said)] if kind != "given" else []
         elif line:
-            assert not notes, f"{name}:{place}: a comment about commands has no block below it"
+            assert not notes, f"{name}:{index}: a comment about commands has no block below it"
             inline += [
-                Command(name, place + 1, span, "inline") for span in INLINE.findall(lines[place])
+                Command(name, index + 1, span, "inline") for span in INLINE.findall(lines[index])
             ]
-        place += 1
+        index += 1
     return Page(name, tuple(commands), tuple(given), tuple(inline))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import Eyevsai
+from tests.conftest import SMALL_FOREST, Eyevsai
 
 pytestmark = pytest.mark.slow
 
@@ -20,17 +20,7 @@ pytestmark = pytest.mark.slow
 def test_a_study_shows_its_trials_under_it(
     eyevsai: Eyevsai, workplace: Path, stripes: Path, screenshots: Any
 ) -> None:
-    small = (
-        "--model",
-        "shallow",
-        "--variation",
-        "rf_hog_lbp",
-        "--n-estimators",
-        "5",
-        "--image-size",
-        "32",
-    )
-    eyevsai("tune", *small, "--data", str(stripes), "--n-trials", "2", "--threads", "1")
+    eyevsai("tune", *SMALL_FOREST, "--data", str(stripes), "--n-trials", "2", "--threads", "1")
     parent = next(
         run for run in MlflowClient().search_runs(["0"]) if run.data.tags["eyevsai.job"] == "tune"
     )
@@ -106,8 +96,8 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
         assert ["@\xa0production" in row for row in versions()] == [True, False]
 
         status = json.loads(eyevsai("registry", "status", name, "--json", code=1).stdout)
-        held = [(each["version"], each["stage"], each["by_hand"]) for each in status["versions"]]
-        assert held == [(2, "production", True), (1, "", False)]
+        shown = [(each["version"], each["stage"], each["by_hand"]) for each in status["versions"]]
+        assert shown == [(2, "production", True), (1, "", False)]
         assert (
             "alias production is 2, stage Production 1; the alias was set by hand"
             in status["disagreements"][0]

@@ -12,22 +12,10 @@ from mlflow import MlflowClient
 import eyevsai as package
 from eyevsai.core.errors import UserError
 from eyevsai.registry.classes import hash_classes
-from tests.conftest import STRIPES, TRAINED, Eyevsai, write_images
+from tests.conftest import SMALL, SMALL_NETWORK, STRIPES, TRAINED, Eyevsai, write_images
 
 NAME = TRAINED["deep_v1"]
 FAST = ("--corruption-images", "0")
-SMALL = (
-    "--image-size",
-    "32",
-    "--batch-size",
-    "8",
-    "--width",
-    "8",
-    "--threads",
-    "1",
-    "--tuned",
-    "never",
-)
 CLASSES = tuple(STRIPES)
 
 
@@ -100,7 +88,7 @@ def test_another_dataset_of_the_same_name_gets_a_name_of_its_own(
     assert tags_of("cars-deep_v1-standard")["dataset"] == "cars"
 
 
-def test_a_study_and_a_matrix_are_refused_before_time_is_spent(
+def test_a_study_and_a_sweep_are_refused_before_time_is_spent(
     eyevsai: Eyevsai, workplace: Path, other: Path, tmp_path: Path
 ) -> None:
     before = runs()
@@ -116,7 +104,7 @@ def test_a_study_and_a_matrix_are_refused_before_time_is_spent(
             "--epochs",
             "1",
         ),
-        ("tune", "--data", str(other), "--n-trials", "1", *SMALL[:-2]),
+        ("tune", "--data", str(other), "--n-trials", "1", *SMALL_NETWORK),
     ):
         refused = eyevsai(*command, code=2).stderr
         assert f"The dataset stripes cannot be a new version of {NAME}" in refused, command

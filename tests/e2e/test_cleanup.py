@@ -15,23 +15,19 @@ from mlflow import MlflowClient
 import eyevsai as package
 from eyevsai.registry.entities import open_registry
 from eyevsai.store.ownership import MARK, write_mark
-from tests.conftest import Eyevsai, copy_store, copy_trained, draw_image, once
+from tests.conftest import (
+    SMALL_FOREST,
+    TINY_NETWORK,
+    Eyevsai,
+    copy_store,
+    copy_trained,
+    draw_image,
+    once,
+)
 from tests.invoke import invoke
 from tests.robustness.runs import inject
 
 NAME = "stripes-deep_v1-standard"
-SMALL = (
-    "--image-size",
-    "32",
-    "--batch-size",
-    "8",
-    "--width",
-    "4",
-    "--threads",
-    "1",
-    "--epochs",
-    "1",
-)
 OLD_MS = 30 * 86_400_000
 
 
@@ -48,27 +44,17 @@ def used_store(
             "EYEVSAI_CACHE": str(folder / "cache"),
             "EYEVSAI_STATE": str(folder / "state"),
         }
-        train = partial(invoke, folder, "train", "--data", str(stripes), *SMALL, **env)
+        train = partial(invoke, folder, "train", "--data", str(stripes), *TINY_NETWORK, **env)
         for _ in range(2):
             train()
         with pytest.MonkeyPatch.context() as patch:
             inject(patch, "nan:2")
             train(code=1)
-        shallow = (
-            "--model",
-            "shallow",
-            "--variation",
-            "rf_hog_lbp",
-            "--n-estimators",
-            "5",
-            "--image-size",
-            "32",
-        )
         for study in ("first", "second"):
             invoke(
                 folder,
                 "tune",
-                *shallow,
+                *SMALL_FOREST,
                 "--data",
                 str(stripes),
                 "--n-trials",
@@ -86,12 +72,12 @@ def used_store(
 @pytest.fixture
 def workplace(used_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of that folder, as the current folder."""
-    place = copy_trained(used_store, tmp_path / "project", monkeypatch)
-    monkeypatch.setenv("EYEVSAI_STATE", str(place / "state"))
-    monkeypatch.setenv("EYEVSAI_CACHE", str(place / "cache"))
-    for store in (place / "state").rglob("store.json"):  # run folders name their store
-        store.write_text(store.read_text().replace(str(used_store), str(place)))
-    return place
+    project = copy_trained(used_store, tmp_path / "project", monkeypatch)
+    monkeypatch.setenv("EYEVSAI_STATE", str(project / "state"))
+    monkeypatch.setenv("EYEVSAI_CACHE", str(project / "cache"))
+    for store in (project / "state").rglob("store.json"):  # run folders name their store
+        store.write_text(store.read_text().replace(str(used_store), str(project)))
+    return project
 
 
 def numbers() -> list[int]:

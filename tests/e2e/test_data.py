@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import eyevsai as eyevsai_package
-from tests.conftest import TINY, Eyevsai, draw_image, write_images
+from tests.conftest import TINY, TINY_NETWORK, Eyevsai, draw_image, write_images
 
 
 def test_data_check_names_what_is_wrong_and_writes_a_page(
@@ -44,19 +44,7 @@ def test_data_stats(eyevsai: Eyevsai, workplace: Path) -> None:
 
 def test_data_cache_is_cleared(eyevsai: Eyevsai, workplace: Path) -> None:
     folder = write_images(workplace / "set", {"a": 10, "b": 10})
-    tiny = (
-        "--epochs",
-        "1",
-        "--width",
-        "4",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "8",
-        "--threads",
-        "1",
-    )
-    eyevsai("train", "--data", str(folder), *tiny, "--cache-dir", "cache")
+    eyevsai("train", "--data", str(folder), *TINY_NETWORK, "--cache-dir", "cache")
     assert "0.0 MB" not in eyevsai("data", "cache", "--cache_dir", "cache").stdout
     assert "freed" in eyevsai("data", "cache", "--clear", "--cache-dir", "cache").stdout
     assert "0.0 MB" in eyevsai("data", "cache", "--cache-dir", "cache").stdout
@@ -141,17 +129,17 @@ def test_a_file_that_changes_unseen_is_looked_at_again(eyevsai: Eyevsai, workpla
     eyevsai("data", "check", str(folder), *cache)
     changed = folder / "a" / "000.png"
     Image.fromarray(draw_image(999, 3)).save(changed)
-    (ledger,) = [
+    (scan_cache,) = [
         path
         for path in (workplace / "cache" / "audit").glob("v*.json")
         if "000.png" in path.read_text()
         and path.name == image_checks._scan_cache_path(changed.parent, Path("x")).name
     ]
-    content = json.loads(ledger.read_text())
+    content = json.loads(scan_cache.read_text())
     status = changed.stat()
     mark = f"000.png|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
     old = next(name for name in content if name.startswith("000.png|"))
-    ledger.write_text(
+    scan_cache.write_text(
         json.dumps({mark if name == old else name: value for name, value in content.items()})
     )
     said = eyevsai("train", "--data", str(folder), *TINY, *cache, code=2).stderr

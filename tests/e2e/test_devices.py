@@ -52,20 +52,20 @@ def test_two_devices_give_the_weights_of_one(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the process of rank 1
     states = []
     for number, given in enumerate(({"devices": 2}, {"grad_accum_steps": 2})):
-        place = make_sandbox(
+        sandbox = make_sandbox(
             tmp_path / str(number), template_store, stripes, by_mlflow=case == "deep_v1/residual"
         )
         settings = {"epochs": 2} | CASES[case] | given
-        if place.by_mlflow:
-            done = place.run(**settings)
+        if sandbox.by_mlflow:
+            done = sandbox.run(**settings)
             assert done.returncode == 0, done.stderr
         else:
-            place.invoke(**settings)
-        (run_id,) = place.run_ids()
-        outcome = place.outcome(run_id)
+            sandbox.invoke(**settings)
+        (run_id,) = sandbox.run_ids()
+        outcome = sandbox.outcome(run_id)
         assert outcome.status == "FINISHED"
-        assert place.client.get_run(run_id).data.params["devices"] == str(given.get("devices", 1))
-        assert len(place.client.search_model_versions()) == 1
+        assert sandbox.client.get_run(run_id).data.params["devices"] == str(given.get("devices", 1))
+        assert len(sandbox.client.search_model_versions()) == 1
         states.append(
             {name: each for name, each in outcome.tensors.items() if name.startswith("network.")}
         )

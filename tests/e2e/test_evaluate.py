@@ -1,4 +1,4 @@
-"""Judging a trained model, and holding two against each other, as a person does it."""
+"""`evaluate` and `compare`, as a person uses them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,8 @@ from sklearn.metrics import accuracy_score, log_loss
 import eyevsai as package
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
-from tests.conftest import STRIPES, TRAINED, Eyevsai, write_images
+from tests.conftest import SMALL, STRIPES, TRAINED, Eyevsai, write_images
 
-SMALL = (
-    "--image-size",
-    "32",
-    "--batch-size",
-    "8",
-    "--epochs",
-    "8",
-    "--width",
-    "8",
-    "--threads",
-    "1",
-    "--tuned",
-    "never",
-)
 COUNTS = STRIPES
 NAME = TRAINED["deep_v1"]
 
@@ -55,7 +41,7 @@ def run_of(name: str) -> str:
 
 
 def train(eyevsai: Eyevsai, data: Path, *flags: str) -> str:
-    eyevsai("train", "--data", str(data), *SMALL, *flags)
+    eyevsai("train", "--data", str(data), *SMALL, "--epochs", "8", *flags)
     return runs_of("train")[0].info.run_id
 
 
@@ -147,7 +133,7 @@ def test_entry_point_evaluates_on_the_test_split(
     assert "http" not in text.replace("http-equiv", "")  # nothing is fetched from elsewhere
 
 
-def test_a_version_is_judged_by_other_images_and_answers_only_when_it_is_sure(
+def test_a_version_is_evaluated_on_other_images_and_answers_only_when_it_is_sure(
     eyevsai: Eyevsai, run_id: str, images: Path, tmp_path: Path
 ) -> None:
     name, client = NAME, MlflowClient()
@@ -251,7 +237,9 @@ def test_a_split_that_is_not_the_runs_is_refused(eyevsai: Eyevsai, run_id: str) 
 
 
 @pytest.mark.requirement(23)
-def test_a_corrupt_artifact_is_not_judged(eyevsai: Eyevsai, run_id: str, workplace: Path) -> None:
+def test_a_corrupt_artifact_is_not_evaluated(
+    eyevsai: Eyevsai, run_id: str, workplace: Path
+) -> None:
     spoil(workplace, run_id)
     done = eyevsai("evaluate", "--run", run_id, code=2)
     assert "its SHA-256 differs" in done.stderr
@@ -259,7 +247,7 @@ def test_a_corrupt_artifact_is_not_judged(eyevsai: Eyevsai, run_id: str, workpla
 
 
 @pytest.mark.processes("images are decoded in forks")
-def test_what_cannot_be_judged_is_told(
+def test_what_cannot_be_evaluated_is_refused(
     eyevsai: Eyevsai, images: Path, workplace: Path, tmp_path: Path
 ) -> None:
     run_id = train(eyevsai, images, "--test-fraction", "0", "--epochs", "1")

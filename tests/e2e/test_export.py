@@ -34,6 +34,7 @@ from eyevsai.serving.pyfunc import SERVED
 from eyevsai.tracking import run, run_lifecycle
 from tests.conftest import (
     ROOT,
+    SMALL_NETWORK,
     TRAINED,
     Eyevsai,
     copy_store,
@@ -44,18 +45,6 @@ from tests.conftest import (
 )
 from tests.e2e.conftest import MlflowRun
 
-SMALL = (
-    "--image-size",
-    "32",
-    "--batch-size",
-    "8",
-    "--epochs",
-    "8",
-    "--width",
-    "8",
-    "--threads",
-    "1",
-)
 MODEL, VERSION = TRAINED["deep_v1"], f"models:/{TRAINED['deep_v1']}/1"
 
 
@@ -113,11 +102,11 @@ def test_exported_version_is_served_by_its_onnx_file(
     after = package.load(VERSION)
     assert (before.metadata["format"], after.metadata["format"]) == (None, "onnx")
     said = before.predict(picture)
-    places = [
+    locations = [
         f"runs:/{trained}/exports/openvino",
         str(workplace / "out" / f"{MODEL}-1" / "pytorch" / "model.pth"),
     ]
-    for classifier in (after, *map(package.load, places)):
+    for classifier in (after, *map(package.load, locations)):
         answer = classifier.predict(picture)
         assert answer.label == said.label == "down"
         assert answer.probability == pytest.approx(said.probability, abs=1e-5)
@@ -448,7 +437,7 @@ def test_the_best_of_each_dataset_are_packaged(
     mlflow_run: MlflowRun, eyevsai: Eyevsai, trained: str, images: Path, workplace: Path
 ) -> None:
     other = write_images(workplace / "others" / "spots", {"across": 20, "down": 20})
-    eyevsai("train", "--data", str(other), *SMALL)
+    eyevsai("train", "--data", str(other), *SMALL_NETWORK, "--epochs", "8")
     eyevsai(
         "train", "--data", str(images), "--model", "shallow", "--image-size", "32", "--threads", "1"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.data.sources import SOURCES, Archive
-from tests.conftest import Eyevsai, find_port
+from tests.conftest import TINY_NETWORK, Eyevsai, find_port
 from tests.e2e.conftest import MlflowRun
 from tests.e2e.dataset_server import Publisher, images_of, png, publishing, tar_of, zip_of
 
@@ -31,20 +32,6 @@ LISTS = {
     ).encode()
     for name, numbers in (("trainval", range(6)), ("test", range(6, 9)))
 }
-TINY = (
-    "--model",
-    "deep_v1",
-    "--epochs",
-    "1",
-    "--width",
-    "4",
-    "--image-size",
-    "32",
-    "--batch-size",
-    "8",
-    "--threads",
-    "1",
-)
 
 
 @pytest.fixture
@@ -180,13 +167,13 @@ def test_kaggle_is_asked_by_kagglehub(
 def test_a_union_is_trained_on_without_a_copy(
     eyevsai: Eyevsai, workplace: Path, publisher: Publisher
 ) -> None:
-    before = eyevsai("train", "--dataset", "combined", *TINY, code=2).stderr
+    before = eyevsai("train", "--dataset", "combined", *TINY_NETWORK, code=2).stderr
     assert "eyevsai data download combined" in before
     done = eyevsai("data", "download", "combined").stdout
     assert "combined: 6 classes, composed of these when it is read" in done
     folders = {path.name for path in (workplace / "data").iterdir() if path.is_dir()}
     assert folders == {".downloads", "pets", "street_foods", "instruments"}
-    assert "combined-deep_v1" in eyevsai("train", "--dataset", "combined", *TINY).stdout
+    assert "combined-deep_v1" in eyevsai("train", "--dataset", "combined", *TINY_NETWORK).stdout
     assert "combined_all: 8 classes" in eyevsai("data", "download", "combined_all").stdout
 
 
@@ -262,6 +249,17 @@ def test_mistakes_are_told(
         patch.setitem(sys.modules, "kagglehub", None)
         without = eyevsai("data", "download", "instruments", code=2).stderr
     assert "eyevsai install data --run" in without
+
+
+def test_get_is_a_hidden_alias_of_download(eyevsai: Eyevsai, workplace: Path) -> None:
+    download, alias = (
+        eyevsai("data", command, "vegetable", code=2).stderr for command in ("download", "get")
+    )
+    assert "Did you mean 'vegetables'" in alias
+    assert alias == download
+    listed = re.findall(r"^│ ([a-z]+) ", eyevsai("data", "--help").stdout, re.MULTILINE)
+    assert "download" in listed
+    assert "get" not in listed
 
 
 def check_data_run() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import TINY, TRAINED, Eyevsai
+from tests.conftest import TINY, TINY_NETWORK, TRAINED, Eyevsai
 
 NAME = TRAINED["deep_v1"]
 
@@ -27,7 +27,7 @@ def finished_run() -> str:
     "command",
     [
         ("train", *TINY),
-        ("tune", "--n-trials", "1", *TINY[:-2]),
+        ("tune", "--n-trials", "1", *TINY_NETWORK),
         ("evaluate", "--model-uri", f"models:/{NAME}/1"),
         ("export", "--model-uri", f"models:/{NAME}/1"),
         ("cleanup", "--keep", "1", "--dry-run"),

@@ -10,24 +10,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import TRAINED, Eyevsai, copy_trained, extend_trained, once
+from tests.conftest import SMALL, TRAINED, Eyevsai, copy_trained, extend_trained, once
 from tests.mlflow_gc import collect_garbage
 
 NAME = TRAINED["deep_v1"]
 URI = f"models:/{NAME}/1"
 FAST = ("--corruption-images", "0")
-SMALL = (
-    "--image-size",
-    "32",
-    "--batch-size",
-    "8",
-    "--width",
-    "8",
-    "--threads",
-    "1",
-    "--tuned",
-    "never",
-)
 
 
 @pytest.fixture
@@ -94,7 +82,7 @@ def test_version_whose_run_is_gone_is_evaluated_promoted_and_exported(
 
 
 @pytest.mark.processes("images are decoded in forks")
-def test_version_whose_run_is_gone_is_not_judged_by_images_that_it_knows(
+def test_version_whose_run_is_gone_is_not_evaluated_on_its_training_images(
     eyevsai: Eyevsai, workplace: Path
 ) -> None:
     data = workplace / "data" / "stripes"

@@ -19,7 +19,7 @@ import eyevsai as package
 from eyevsai.cli.main import main
 from eyevsai.core.errors import UserError
 from tests.conftest import ROOT, Eyevsai
-from tests.e2e.legacy_registry import make_record, write_registry
+from tests.legacy_registry import make_record, write_registry
 
 ENDED_MS = int(datetime(2025, 7, 5, 12, 20, 14, 886351).timestamp() * 1000)
 

@@ -72,12 +72,12 @@ def test_the_example_notebook_runs(workplace: Path, monkeypatch: pytest.MonkeyPa
         notebook, timeout=200, resources={"metadata": {"path": str(workplace)}}
     ).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    trained, residual, judged, compared, picture, exported, asked = cells
+    trained, residual, evaluated, compared, picture, exported, asked = cells
     assert "epoch 2 of 2" in texts(trained, "stderr")
     assert not texts(trained, "stdout")
     assert trained.outputs[-1].data["text/plain"].startswith("Trained(run_id=")
     assert texts(residual, "stdout").startswith("models:/digits-deep_v1-residual/1 0.")
-    assert texts(judged, "stdout").count("models:/digits-deep_v1-") == 2
+    assert texts(evaluated, "stdout").count("models:/digits-deep_v1-") == 2
     assert "Only the first is right on" in texts(compared, "stdout")
     assert (workplace / "comparison.html").is_file()
     assert "runs:/" in texts(exported, "stdout")

@@ -23,12 +23,20 @@ from eyevsai.reports.settings import ReportSettings
 from eyevsai.workflows.job_context import job_context
 from eyevsai.workflows.report.collect import read_model_versions
 from eyevsai.workflows.report.report import write_reports
-from tests.conftest import Eyevsai, copy_store, copy_trained, draw_image, once, write_images
-from tests.e2e.legacy_registry import make_record, write_registry
+from tests.conftest import (
+    SMALL_FOREST,
+    SMALL_NETWORK,
+    Eyevsai,
+    copy_store,
+    copy_trained,
+    draw_image,
+    once,
+    write_images,
+)
 from tests.invoke import invoke
+from tests.legacy_registry import make_record, write_registry
 
 DEEP, FOREST = "stripes-deep_v1-standard", "stripes-shallow-rf_hog_lbp"
-SMALL = ("--image-size", "32", "--threads", "1")
 KINDS = (
     "accuracy_heatmap",
     "performance_distribution",
@@ -49,28 +57,16 @@ def reported_store(
     def build(folder: Path) -> None:
         copy_store(template_store, folder)
         images = write_images(folder / "data" / "stripes", {"across": 40, "down": 40, "wide": 40})
-        forest = ("--model", "shallow", "--variation", "rf_hog_lbp", "--n-estimators", "5")
         env = {
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
             "EYEVSAI_CACHE": str(cache_dir),
             "EYEVSAI_STATE": str(folder / "state"),
         }
         for command in [
-            (
-                "train",
-                "--data",
-                str(images),
-                *SMALL,
-                "--batch-size",
-                "8",
-                "--width",
-                "8",
-                "--epochs",
-                "8",
-            ),
+            ("train", "--data", str(images), *SMALL_NETWORK, "--epochs", "8"),
             ("evaluate", "--model-uri", f"models:/{DEEP}/1", "--corruption-images", "0"),
             ("export", "--model-uri", f"models:/{DEEP}/1"),
-            ("train", "--data", str(images), *SMALL, *forest),
+            ("train", "--data", str(images), *SMALL_FOREST, "--threads", "1"),
         ]:
             invoke(folder, *command, **env)
 
@@ -125,13 +121,13 @@ def test_entry_point_reports_what_a_backend_can_use(entry_point: Eyevsai, workpl
         report["model_descriptions"]["deep_v1/standard"]["name"] == deep["name"] == "Standard CNN"
     )
     image = draw_image(1, 0)
-    for place in (
+    for location in (
         deep["model_path"],
         deep["local_path"],
         forest["model_path"],
         forest["local_path"],
     ):
-        classifier = package.load(place)
+        classifier = package.load(location)
         assert set(classifier.classes) == set(dataset["class_names"])
         assert classifier.predict(image).probability > 0
     assert (Path(deep["local_path"]) / "model.onnx").is_file()

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 
 from eyevsai.cli.main import build_app
+from eyevsai.store import tags
 from tests.conftest import ROOT, Eyevsai
 from tests.e2e.pages import read_page, split_calls
 
@@ -143,3 +144,13 @@ def test_all_that_a_run_keeps_is_explained(
     assert [
         name for name in kept if not any(fnmatch.fnmatchcase(name, each) for each in known)
     ] == []
+
+
+def test_each_tag_for_programs_is_explained() -> None:
+    names = {
+        value
+        for name, value in vars(tags).items()
+        if name.isupper() and isinstance(value, str) and value.startswith("eyevsai.")
+    }
+    assert tags.JOB in names
+    assert names - set(re.findall(r"`([^`\s]+)`", read("runs.md"))) == set()

@@ -1,7 +1,7 @@
 """Team mode: the server of deploy/, whom it lets in, and what members do with it.
 
-`make test` asks a server with the recipe's command, settings and login over SQLite and a folder;
-`make test-all` the recipe itself, with PostgreSQL and S3.
+`make test` uses a server with the command, settings and login of deploy/compose.yaml over SQLite
+and a folder; `make test-all` uses the server of compose.yaml itself, with PostgreSQL and S3.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from tests.conftest import ROOT
-from tests.e2e.team import ADMIN, HOST, SECRETS, RecipeTeam, Team, create_team_database
 from tests.robustness.test_store import REGISTER, Record
+from tests.team import ADMIN, HOST, SECRETS, ComposeTeam, Team, create_team_database
 
 NEEDED = {"sqlite": ("flask_wtf",), "postgresql": ("moto", "boto3", "flask_wtf", "psycopg")}
 SQLITE, POSTGRESQL = "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)
@@ -49,7 +49,7 @@ def team(
             database.execute("update experiments set artifact_location = 'mlflow-artifacts:/0'")
         team = Team(folder, f"sqlite:///{folder / 'mlflow.db'}")
     else:
-        team = RecipeTeam(folder, create_team_database(request.getfixturevalue("postgres")))
+        team = ComposeTeam(folder, create_team_database(request.getfixturevalue("postgres")))
     try:
         team.start()
         yield team
@@ -188,7 +188,7 @@ def test_a_laptop_trains_and_another_predicts(
     again = team.on_laptop(tmp_path / "bob", bob, *TRAIN, "--seed", "1")
     assert again.returncode == 0, again.stderr
     assert int(uri.rpartition("/")[2]) + 1 == int(re.findall(r"standard/(\d+)", again.stdout)[0])
-    number, forced = uri.rpartition("/")[2], ("--force", "--reason", "not judged here")
+    number, forced = uri.rpartition("/")[2], ("--force", "--reason", "not evaluated here")
     for given in (
         ("promote", "digits-deep_v1-standard", "--version", number, *forced),
         ("promote", "digits-deep_v1-standard", "--version", number, "--to", "archived"),
@@ -200,10 +200,10 @@ def test_a_laptop_trains_and_another_predicts(
     status = team.on_laptop(
         tmp_path / "ada", ada, "registry", "status", "digits-deep_v1-standard", "--json"
     )
-    (held,) = [
+    (current,) = [
         each for each in json.loads(status.stdout)["versions"] if each["stage"] == "production"
     ]
-    assert str(held["version"]) == number
+    assert str(current["version"]) == number
     with pytest.MonkeyPatch.context() as patch:
         for name, value in bob.items():
             patch.setenv(name, value)

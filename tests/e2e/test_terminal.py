@@ -16,24 +16,10 @@ from pathlib import Path
 import pytest
 
 from eyevsai.cli.main import main
-from tests.conftest import ROOT, Eyevsai, write_images
+from tests.conftest import ROOT, SMALL_NETWORK, Eyevsai, write_images
 from tests.invoke import restored_process
 
-TRAIN = (
-    "train",
-    "--data",
-    "small",
-    "--epochs",
-    "2",
-    "--width",
-    "8",
-    "--image-size",
-    "32",
-    "--batch-size",
-    "8",
-    "--threads",
-    "1",
-)
+TRAIN = ("train", "--data", "small", "--epochs", "2", *SMALL_NETWORK)
 COLOR = re.compile(r"\x1b\[[0-9;]*3[0-7]m|\x1b\[9[0-7]m")
 BAR = re.compile(r"Looking at images[^\r]*?\d+/200[^\r]*?\d/s")
 

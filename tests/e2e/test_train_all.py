@@ -1,5 +1,5 @@
-"""Training everything: a matrix under one parent, by `mlflow run`, by command, on a cluster that
-loses a machine.
+"""`train-all`: a grid of jobs under one parent run, by `mlflow run`, by command, and on a cluster
+that loses a machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from eyevsai.executors.settings import ExecutorSettings
 from eyevsai.models.deep_v1.network import Block
 from eyevsai.store.tags import PARENT
 from eyevsai.workflows.sweep import train_all
-from tests.conftest import ROOT, Eyevsai
+from tests.conftest import ROOT, TINY_NETWORK, Eyevsai
 from tests.e2e.conftest import MlflowRun
 from tests.in_process_executor import InProcessExecutor
 
@@ -122,18 +122,9 @@ def test_train_all_trains_in_a_process(eyevsai: Eyevsai, workplace: Path, data: 
         "train-all",
         "--models",
         "deep_v1/standard",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "8",
-        "--width",
-        "4",
-        "--epochs",
-        "1",
+        *TINY_NETWORK,
         "--evaluate",
         "false",
-        "--threads",
-        "1",
     )
     assert "1 trained, 0 there before" in eyevsai(*command, PYTHONPATH=str(ROOT)).stdout
     ((parent,), (trained,)) = runs("train_all"), runs("train")
@@ -143,7 +134,7 @@ def test_train_all_trains_in_a_process(eyevsai: Eyevsai, workplace: Path, data: 
 
 
 class Hanging(TaskHandle):
-    """A job that goes on until it is asked to end."""
+    """A task that runs until it is terminated."""
 
     asked = False
 
@@ -164,11 +155,11 @@ class Hanging(TaskHandle):
         pass
 
 
-class HangingEngine(InProcessExecutor):
-    """Counts what it is given; the jobs of residual networks hang."""
+class HangingExecutor(InProcessExecutor):
+    """Records its tasks; those of residual networks hang."""
 
-    def __init__(self, at_once: int) -> None:
-        super().__init__(at_once)
+    def __init__(self, max_workers: int) -> None:
+        super().__init__(max_workers)
         self.tasks: list[Task] = []
 
     def submit(self, task: Task, folder: Path) -> TaskHandle:
@@ -180,11 +171,11 @@ class HangingEngine(InProcessExecutor):
 def test_job_that_hangs_is_ended_and_leaves_the_others(
     eyevsai: Eyevsai, workplace: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[HangingEngine] = []
+    made: list[HangingExecutor] = []
 
-    def make(settings: ExecutorSettings, at_once: int) -> HangingEngine:
-        assert type(make_executor(settings, at_once)) is LocalExecutor
-        made.append(HangingEngine(at_once))
+    def make(settings: ExecutorSettings, max_workers: int) -> HangingExecutor:
+        assert type(make_executor(settings, max_workers)) is LocalExecutor
+        made.append(HangingExecutor(max_workers))
         return made[-1]
 
     monkeypatch.setattr(train_all, "make_executor", make)
@@ -193,18 +184,9 @@ def test_job_that_hangs_is_ended_and_leaves_the_others(
         "train-all",
         "--models",
         "deep_v1",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "8",
-        "--width",
-        "4",
-        "--epochs",
-        "1",
+        *TINY_NETWORK,
         "--evaluate",
         "false",
-        "--threads",
-        "1",
         "--parallel-jobs",
         "2",
         "--job-timeout",
@@ -263,18 +245,9 @@ def test_failed_job_is_named_and_leaves_the_others(
         "train-all",
         "--models",
         "deep_v1",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "8",
-        "--width",
-        "4",
-        "--epochs",
-        "1",
+        *TINY_NETWORK,
         "--evaluate",
         "false",
-        "--threads",
-        "1",
     )
     with monkeypatch.context() as patch:
         patch.setattr(Block, "forward", fail_where_residual)
@@ -314,7 +287,7 @@ def test_a_cluster_that_loses_a_machine_does_all_jobs(workplace: Path, data: Pat
     command = [sys.executable, "-m", "eyevsai", "train-all", *flags, "--json"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     try:
-        matrix = subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd=workplace,
             env=env,
@@ -325,13 +298,13 @@ def test_a_cluster_that_loses_a_machine_does_all_jobs(workplace: Path, data: Pat
         until = time.monotonic() + 240
         while len(list((workplace / "state").glob("runs/*/checkpoints/*.json"))) < 2:
             assert time.monotonic() < until
-            assert matrix.poll() is None, matrix.communicate()
+            assert process.poll() is None, process.communicate()
             time.sleep(0.2)
         cluster.remove_node(machines[0], allow_graceful=False)
-        said, errors = matrix.communicate(timeout=300)
+        said, errors = process.communicate(timeout=300)
     finally:
         cluster.shutdown()
-    assert matrix.returncode == 0, errors
+    assert process.returncode == 0, errors
     assert len(json.loads(said)["models"]) == 2
     trained = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'train'")
     # the lost one was gone on with elsewhere

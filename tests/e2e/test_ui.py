@@ -23,7 +23,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from eyevsai.tracking.experiment import ABOUT, NOTE, VIEW, describe_experiment, page_of_runs
-from tests.conftest import ROOT, TRAINED, Eyevsai, create_database, find_port
+from tests.conftest import ROOT, SMALL_FOREST, TRAINED, Eyevsai, create_database, find_port
 from tests.forked_commands import Fork, fork_command
 
 Ui = Callable[..., "subprocess.Popen[str]"]
@@ -209,19 +209,9 @@ def storage(request: pytest.FixtureRequest, workplace: Path) -> str:
 def test_studies_in_a_database_are_opened_too(
     studies: Callable[..., Fork], eyevsai: Eyevsai, stripes: Path, storage: str
 ) -> None:
-    small = (
-        "--model",
-        "shallow",
-        "--variation",
-        "rf_hog_lbp",
-        "--n-estimators",
-        "5",
-        "--image-size",
-        "32",
-    )
     eyevsai(
         "tune",
-        *small,
+        *SMALL_FOREST,
         "--data",
         str(stripes),
         "--n-trials",

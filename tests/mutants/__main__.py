@@ -56,12 +56,12 @@ def reach() -> None:
         by_path[mutant.path].append((number, mutant))
     for path, mutants in by_path.items():
         lines = (tree / path).read_text(encoding="utf-8").split("\n")
-        places = sorted(
+        positions = sorted(
             ((probe_line(tree, mutant), number) for number, mutant in mutants), reverse=True
         )
-        for place, number in places:
-            indent = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
-            lines.insert(place, f"{indent}{probe(notes / str(number))}")
+        for position, number in positions:
+            indent = lines[position][: len(lines[position]) - len(lines[position].lstrip())]
+            lines.insert(position, f"{indent}{probe(notes / str(number))}")
         (tree / path).write_text("\n".join(lines), encoding="utf-8")
     log = OUT / "log.jsonl"
     log.unlink(missing_ok=True)
@@ -129,8 +129,8 @@ def run_mutant(number: int, mutant: Mutant, tests: list[str], limit_s: float) ->
     tree, log, names = copy_tree(f"tree-{number}"), OUT / f"{number}.jsonl", OUT / f"{number}.txt"
     path = tree / mutant.path
     lines = path.read_text(encoding="utf-8").split("\n")
-    place = find_line(lines, mutant)
-    lines[place] = lines[place].replace(mutant.old, mutant.new)
+    position = find_line(lines, mutant)
+    lines[position] = lines[position].replace(mutant.old, mutant.new)
     path.write_text("\n".join(lines), encoding="utf-8")
     names.write_text("\n".join(tests))
     log.unlink(missing_ok=True)
@@ -192,8 +192,8 @@ def probe(note: Path) -> str:
 
 def find_line(lines: list[str], mutant: Mutant) -> int:
     """Return the index of the mutant's line."""
-    (place,) = [number for number, line in enumerate(lines) if mutant.old in line]
-    return place
+    (position,) = [number for number, line in enumerate(lines) if mutant.old in line]
+    return position
 
 
 def probe_line(tree: Path, mutant: Mutant) -> int:

@@ -1,7 +1,7 @@
 """Single-line mutants of the code: each breaks one promise of README, docs or the table of
 requirements.
 
-`old` occurs in one line of `path`; `new` takes its place.
+`old` occurs in one line of `path`; `new` replaces it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What the faults share: places to run in, and the journeys' copy of the project."""
+"""Fixtures of the robustness tests: folders to run in, and the copy of the project from
+`tests/e2e`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ __all__ = ["mlflow_run", "project", "sandbox"]
 def sandbox(
     request: pytest.FixtureRequest, tmp_path: Path, template_store: Path, stripes: Path
 ) -> Sandbox:
-    """Where runs are started as a person starts them; parameter True: by `mlflow run`."""
+    """Return a folder in which runs are started by command, or by `mlflow run` if the parameter is
+    True.
+    """
     return make_sandbox(
         tmp_path / "sandbox", template_store, stripes, by_mlflow=getattr(request, "param", False)
     )

@@ -307,10 +307,10 @@ def promote_at_random(uri: str, seed: int, seconds: float) -> None:
             assign_stage(
                 client, MODEL, "production", chance.choice(numbers[: len(numbers) // 2 + 1])
             )
-            held = client.get_registered_model(MODEL).aliases.get("production")
-            if held is not None:
+            current = client.get_registered_model(MODEL).aliases.get("production")
+            if current is not None:
                 with suppress(UserError):  # somebody else promotes: it may be another by now
-                    assign_stage(client, MODEL, "staging", int(held))
+                    assign_stage(client, MODEL, "staging", int(current))
 
 
 def register_more(uri: str, package: Path, state: Path, count: int) -> None:

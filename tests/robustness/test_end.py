@@ -254,14 +254,14 @@ def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(sandbox: 
 @pytest.mark.slow
 def test_interrupted_evaluation_ends_killed_or_is_marked_failed(sandbox: Sandbox) -> None:
     assert sandbox.run(epochs=1, patience=0).returncode == 0
-    (judged,) = sandbox.run_ids()
+    (trained,) = sandbox.run_ids()
     command = [
         sys.executable,
         "-m",
         "eyevsai",
         "evaluate",
         "--run",
-        judged,
+        trained,
         "--corruption-images",
         "100000",
     ]
@@ -287,4 +287,4 @@ def test_interrupted_evaluation_ends_killed_or_is_marked_failed(sandbox: Sandbox
         command, cwd=sandbox.folder, env=sandbox.environment(), check=True, capture_output=True
     )
     assert sandbox.client.get_run(killed).info.status == "FAILED"
-    assert sandbox.client.get_run(judged).info.status == "FINISHED"
+    assert sandbox.client.get_run(trained).info.status == "FINISHED"

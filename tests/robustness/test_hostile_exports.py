@@ -39,7 +39,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
         settings = get_family("deep_v1").variations["standard"].settings(image_size=32, width=4)  # type: ignore[call-arg]
         learner = build_learner("deep_v1", "standard", settings, ("a", "b", "c"), seed=0)
         squares = np.stack([draw_image(number % 3, number, 37, 37) for number in range(4)])
-        corpus = ReferenceData(
+        reference = ReferenceData(
             learner,
             list("abcd"),
             squares,
@@ -48,7 +48,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for name in FORMATS:
             source = ExportSource(learner, "0" * 64, None, lambda: squares)
-            assert export(name, source, corpus, folder / name, "models:/a/1").failures == []
+            assert export(name, source, reference, folder / name, "models:/a/1").failures == []
 
     return once(tmp_path_factory, "hostile-exports", build)
 

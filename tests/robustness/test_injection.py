@@ -250,7 +250,7 @@ def test_every_flag_of_every_command_is_data(command: str, sandbox: Path) -> Non
 def calls_with(
     text: str, name: str, given: list[str], parameters: dict[str, Any]
 ) -> list[list[str]]:
-    """The given call with `text` as a flag's value, or in each place of an argument, which may
+    """The given call with `text` as a flag's value, or at each position of an argument, which may
     have several.
     """
     if name.startswith("--"):
@@ -264,7 +264,7 @@ def calls_with(
     ]
 
 
-def test_every_place_of_an_argument_is_asked() -> None:
+def test_every_position_of_an_argument_is_tried() -> None:
     for command, name, calls in (
         ("predict", "model", ["! one.png"]),
         ("predict", "images", ["MODEL !"]),
@@ -326,10 +326,10 @@ def check_free_texts(run: Eyevsai, folder: Path) -> None:
     version's run.
     """
     data = write_images(folder / "data" / FOLDER, {"across": 12, "down": 12, "wide": 12})
-    places = {name: f"{FOLDER}-{name}" for name in ("state_dir", "cache_dir")}
+    folders = {name: f"{FOLDER}-{name}" for name in ("state_dir", "cache_dir")}
     given = (
         {"data": data, "run_name": ALL}
-        | places
+        | folders
         | {
             flag.removeprefix("--").replace("-", "_"): value
             for flag, value in zip(SMALL[::2], SMALL[1::2], strict=True)
@@ -340,7 +340,7 @@ def check_free_texts(run: Eyevsai, folder: Path) -> None:
     assert (logged.info.status, logged.info.run_name) == ("FINISHED", ALL)
     # MLflow logs it as it quoted it for its shell
     assert shlex.split(logged.data.params["data"]) == [str(data)]
-    assert all((folder / sandbox).is_dir() for sandbox in places.values())
+    assert all((folder / name).is_dir() for name in folders.values())
     assert not found_markers(folder)
 
 

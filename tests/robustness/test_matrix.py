@@ -1,5 +1,5 @@
-"""Requirement 15: of jobs side by side one crashes and one hangs; and a matrix that is itself
-killed.
+"""Requirement 15: `train-all` survives a job that crashes and one that hangs, and resumes after it
+is itself killed.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def test_interrupted_train_all_ends_its_jobs_and_resumes(
     command = ("train-all", "--models", "deep_v1/standard", "--datasets", "stripes", *SMALL)
     # in the second epoch
     env = os.environ | {"FAULT": "hang:9", "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"}
-    matrix = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "eyevsai", *command],
         cwd=workplace,
         env=env,
@@ -142,10 +142,10 @@ def test_interrupted_train_all_ends_its_jobs_and_resumes(
     until = time.monotonic() + 120
     while not any((workplace / "state").glob("runs/*/checkpoints/*.json")):
         assert time.monotonic() < until
-        assert matrix.poll() is None, matrix.stderr.read() if matrix.stderr else ""
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
         time.sleep(0.2)
-    matrix.send_signal(number)
-    assert matrix.wait(40) == (143 if number is signal.SIGTERM else -number)
+    process.send_signal(number)
+    assert process.wait(40) == (143 if number is signal.SIGTERM else -number)
     until = time.monotonic() + 30
     while processes_of(workplace / "state"):
         assert time.monotonic() < until

@@ -115,17 +115,17 @@ def test_two_processes_that_promote_leave_one_version_in_production(
     store: str, client: MlflowClient
 ) -> None:
     job, own = start_promoter(store, 1), open_registry(store)
-    held = []
+    holders = []
     for turn in range(12):
         print(stage_of(turn, 1), file=job.stdin, flush=True)
         assign_stage(own, NAME, stage_of(turn, 0), 2)
         assert job.stdout.readline() == "done\n", job.communicate()[1]
         model = read_model(client, NAME)
-        held.append((in_stage(model, "Production"), model.aliases["production"]))
+        holders.append((in_stage(model, "Production"), model.aliases["production"]))
         assert find_inconsistencies(model) == []
     job.communicate()
     assert job.returncode == 0
-    assert [staged for staged, _ in held] == [[alias] for _, alias in held]
+    assert [staged for staged, _ in holders] == [[alias] for _, alias in holders]
 
 
 @pytest.mark.requirement(7)
@@ -135,7 +135,7 @@ def test_processes_that_promote_leave_one_version_in_production(
     store: str, client: MlflowClient, rounds: int, record_property: Record
 ) -> None:
     jobs = [start_promoter(store, number) for number in range(1, PROMOTERS + 1)]
-    held = []
+    holders = []
     for number in range(rounds):
         for sandbox, job in enumerate(jobs):
             print(stage_of(number, sandbox), file=job.stdin, flush=True)
@@ -145,14 +145,14 @@ def test_processes_that_promote_leave_one_version_in_production(
         ]
         assert failed == []
         model = read_model(client, NAME)
-        held.append((in_stage(model, "Production"), model.aliases["production"]))
+        holders.append((in_stage(model, "Production"), model.aliases["production"]))
         assert find_inconsistencies(model) == []
     record_property("rounds", rounds)
     for job in jobs:
         job.stdin.close()
         assert job.wait(30) == 0, job.stderr.read()
-    assert [staged for staged, _ in held] == [[alias] for _, alias in held]
-    assert len({alias for _, alias in held}) > 1  # they did compete
+    assert [staged for staged, _ in holders] == [[alias] for _, alias in holders]
+    assert len({alias for _, alias in holders}) > 1  # they did compete
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)

@@ -211,8 +211,8 @@ class SharedArtifacts(RuleBasedStateMachine):
     @rule(store=STORES, chosen=CLEANUPS)
     def clean(self, store: str, chosen: dict[str, Any]) -> None:
         self.use(store)
-        places = {"state_dir": str(self.state), "cache_dir": str(self.root / "cache")}
-        cleanup(CleanupSettings(yes=True, **places, **chosen), lambda plan: True)
+        folders = {"state_dir": str(self.state), "cache_dir": str(self.root / "cache")}
+        cleanup(CleanupSettings(yes=True, **folders, **chosen), lambda plan: True)
 
     @rule()
     def adopt_copy(self) -> None:

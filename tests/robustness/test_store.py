@@ -29,8 +29,8 @@ from eyevsai.store.run_dir import RunDir
 from eyevsai.tracking.experiment import describe_experiment, find_experiment
 from eyevsai.tracking.run import open_run
 from tests.conftest import ROOT, Eyevsai, create_database, find_port
-from tests.e2e.legacy_registry import make_record, write_registry
 from tests.forks import join_forks, start_fork
+from tests.legacy_registry import make_record, write_registry
 from tests.robustness.runs import make_sandbox
 
 pytestmark = [pytest.mark.timeout(900)]  # an outage of five minutes is one
@@ -144,7 +144,7 @@ def test_server_has_every_point_after_an_outage(
     times = [
         point.timestamp for point in client.get_metric_history(run.info.run_id, "images_per_s")
     ]
-    # no epoch was held up
+    # no epoch was delayed
     assert max(after - before for before, after in zip(times, times[1:], strict=False)) < 1500
     assert client.get_model_version("stripes-deep_v1-standard", "1").status == "READY"
 

@@ -55,6 +55,41 @@ def test_a_wrong_name_is_answered_with_the_nearest(given: dict[str, object], mes
         compose_train(given)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model": "deep_v1/residual"},
+        {"model": "deep_v1/residual", "variation": "residual"},
+    ],
+    ids=["in the model", "in both"],
+)
+def test_a_variation_may_be_given_in_the_model(given: dict[str, object]) -> None:
+    config = compose_train({**given, "width": 8})
+    expected = compose_train({"model": "deep_v1", "variation": "residual", "width": 8})
+    assert config.model == expected.model
+    assert config.flat() == expected.flat()
+    assert (config.flat()["model"], config.flat()["variation"]) == ("deep_v1", "residual")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"model": "deep_v1/residual", "variation": "standard"},
+            "--model deep_v1/residual contradicts --variation standard",
+        ),
+        ({"model": "deep_v2/"}, "--model deep_v2/ lacks a family or a variation"),
+        ({"model": "/hybrid"}, "--model /hybrid lacks a family or a variation"),
+        ({"model": "deep_v1/residul"}, "Did you mean 'residual'"),
+        ({"model": "deep_v1/vgg16"}, "'vgg16' is a variation of transfer.* --model transfer/vgg16"),
+    ],
+    ids=["contradiction", "no variation", "no family", "misspelt", "another family"],
+)
+def test_a_wrong_variation_in_the_model_is_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose_train(given)
+
+
 @pytest.mark.parametrize(("family", "variation"), ALL)
 def test_names_are_unique_and_search_stays_inside_what_is_allowed(
     family: str, variation: str

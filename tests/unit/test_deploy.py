@@ -1,4 +1,4 @@
-"""The recipe of deploy/: what its server refuses before it starts, and what stands in its files."""
+"""The server of deploy/ refuses unsafe settings before it starts, and its files have no secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.team import HOST, SECRETS, recipe_environment
+from tests.team import HOST, SECRETS, compose_environment
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_server_does_not_start_unsafe(
 
     monkeypatch.setattr(os, "execve", start)
     env = (
-        recipe_environment(SECRETS | {"TEAM_HOST": HOST})
+        compose_environment(SECRETS | {"TEAM_HOST": HOST})
         | {"EYEVSAI_STATE": str(tmp_path)}
         | changed
     )
@@ -69,7 +69,7 @@ def test_the_server_does_not_start_unsafe(
     )
 
 
-def test_the_recipe_has_no_password_and_one_version_of_mlflow() -> None:
+def test_compose_yaml_has_no_password_and_one_version_of_mlflow() -> None:
     text = (ROOT / "deploy" / "compose.yaml").read_text()
     for name in (*SECRETS, "TEAM_HOST"):
         assert f"${{{name}:?" in text

@@ -31,7 +31,7 @@ def described(images: Sequence[Image.Image], labels: str | Sequence[str] = "a") 
 
 
 def with_patch(image: Image.Image, levels: int) -> Image.Image:
-    """Change a patch of the size of one cell."""
+    """Add `levels` to a patch of 16 x 16 pixels."""
     pixels = np.asarray(image).astype(int)
     pixels[32:48, 48:64] += levels
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
@@ -60,7 +60,7 @@ def test_copies_are_found_and_strangers_are_not() -> None:
         described(originals + [copy for image in originals[:20] for copy in copies(image)])
     )
     matches = [
-        found.groups[120 + 6 * place + copy] == place for place in range(20) for copy in range(6)
+        found.groups[120 + 6 * index + copy] == index for index in range(20) for copy in range(6)
     ]
     assert np.mean(matches) >= 0.95
     assert len(set(found.groups[:120])) == 120
@@ -73,7 +73,7 @@ def test_copies_are_found_beside_a_sequence() -> None:
     found, _ = find(
         frames + described([copy for picture in pictures for copy in (picture, copies(picture)[0])])
     )
-    assert found.groups == [*range(60), *(place for place in range(60, 80, 2) for _ in range(2))]
+    assert found.groups == [*range(60), *(index for index in range(60, 80, 2) for _ in range(2))]
     assert found.sequences == [list(range(60))]
 
 
@@ -155,7 +155,7 @@ def test_thumbnails_are_made_once_and_for_candidates_only() -> None:
     images = described([draw_scene(1), picture, picture, *copies(picture), draw_scene(2)])
     labels, records, thumbnails = zip(*images, strict=True)
     calls: list[int] = []
-    find_duplicates(records, labels, lambda place: calls.append(place) or thumbnails[place])  # type: ignore[func-returns-value]
+    find_duplicates(records, labels, lambda index: calls.append(index) or thumbnails[index])  # type: ignore[func-returns-value]
     assert calls == candidates(records) == [1, *range(3, 9)]
 
 
@@ -164,7 +164,7 @@ def test_few_images(count: int) -> None:
     records = [image[1] for image in described([draw_scene(0)] * count)]
     assert candidates(records) == []
     assert find_duplicates(
-        records, ["a"] * count, lambda place: make_thumbnail(np.asarray(draw_scene(0)))
+        records, ["a"] * count, lambda index: make_thumbnail(np.asarray(draw_scene(0)))
     ).groups == [*range(count)]
 
 

@@ -95,13 +95,13 @@ def test_a_second_look_opens_no_file(tmp_path: Path) -> None:
     )
 
 
-def test_a_torn_ledger_is_written_anew(tmp_path: Path) -> None:
+def test_a_torn_scan_cache_is_rewritten(tmp_path: Path) -> None:
     files = index_dataset(
         DatasetFolder("set", {"set": write_images(tmp_path / "set", {"a": 3, "b": 3})})
     ).files
     records = check_images(files, tmp_path / "cache")
-    for ledger in (tmp_path / "cache" / "audit").iterdir():
-        ledger.write_text(ledger.read_text()[:100])
+    for scan_cache in (tmp_path / "cache" / "audit").iterdir():
+        scan_cache.write_text(scan_cache.read_text()[:100])
     assert check_images(files, tmp_path / "cache") == records
 
 
@@ -113,7 +113,7 @@ def test_a_file_that_may_not_be_read_is_a_bad_one(tmp_path: Path) -> None:
 def find_groups(paths: Sequence[Path]) -> list[int]:
     """Return the groups of near-duplicates of files of one class."""
     records = [check_image(path) for path in paths]
-    thumbnails = {place: make_thumbnail(decode(paths[place])) for place in candidates(records)}
+    thumbnails = {index: make_thumbnail(decode(paths[index])) for index in candidates(records)}
     return find_duplicates(records, [""] * len(records), thumbnails.__getitem__).groups
 
 
@@ -141,8 +141,8 @@ def test_on_photographs_copies_are_found_and_strangers_are_not(
             made.append((path, copied))
     groups = find_groups([*paths, *(copied for _, copied in made)])
     found = [
-        groups[len(paths) + place] == groups[paths.index(path)]
-        for place, (path, _) in enumerate(made)
+        groups[len(paths) + index] == groups[paths.index(path)]
+        for index, (path, _) in enumerate(made)
     ]
     assert np.mean(found) >= 0.95
 
@@ -171,7 +171,7 @@ def test_an_image_in_two_given_splits_stays_in_the_more_careful_one(tmp_path: Pa
     assert all(len(names) == 1 for names in splits.values())
 
 
-def test_an_interrupted_audit_goes_on_where_it_stopped(
+def test_an_interrupted_scan_resumes_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from eyevsai.data import image_checks

@@ -1,4 +1,4 @@
-"""Figures of an evaluation, held against scikit-learn's and against what they mean."""
+"""Metrics of an evaluation, compared with those of scikit-learn and with their definitions."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def test_coverage_falls_to_one_image() -> None:
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
     intervals = [accuracy_interval(random.random(200) < 0.8, seed) for seed in range(60)]
-    held = sum(each.low <= 0.8 <= each.high for each in intervals)
-    assert 50 <= held <= 60
+    covered = sum(each.low <= 0.8 <= each.high for each in intervals)
+    assert 50 <= covered <= 60
     assert all(each.high - each.low < 0.15 for each in intervals)
     sure = accuracy_interval(np.ones(100, dtype=bool), 0)
     assert (sure.low, sure.high) == (0.97, 1.0)
@@ -185,10 +185,10 @@ def test_corruptions_grow_with_severity_and_repeat(kind: str) -> None:
     assert np.array_equal(spoiled[1], corrupt(image, kind, 2, seed=4))
 
 
-def test_a_judgement_has_every_figure() -> None:
+def test_an_evaluation_result_has_every_metric() -> None:
     probabilities, labels = draw_predictions(7)
     classes = tuple("abcdefg")
-    judgement = EvaluationResult(
+    result = EvaluationResult(
         classes,
         labels,
         probabilities,
@@ -198,13 +198,13 @@ def test_a_judgement_has_every_figure() -> None:
         {"blur": [0.9, 0.8, 0.7, 0.6]},
         evaluate_threshold(probabilities, labels, 0.5),
     )
-    figures = judgement.metrics()
-    assert figures["accuracy_low"] < figures["accuracy"] < figures["accuracy_high"]
-    assert (figures["blur_1"], figures["blur_3"], figures["images_per_s"]) == (0.8, 0.6, 9.0)
-    assert figures["uncalibrated_loss"] != figures["loss"]
-    assert figures["answered_accuracy"] > figures["accuracy"]
-    pairs = judgement.most_confused(3)
-    matrix = judgement.confusion_matrix()
+    found = result.metrics()
+    assert found["accuracy_low"] < found["accuracy"] < found["accuracy_high"]
+    assert (found["blur_1"], found["blur_3"], found["images_per_s"]) == (0.8, 0.6, 9.0)
+    assert found["uncalibrated_loss"] != found["loss"]
+    assert found["answered_accuracy"] > found["accuracy"]
+    pairs = result.most_confused(3)
+    matrix = result.confusion_matrix()
     np.fill_diagonal(matrix, 0)
     assert [count for *_, count in pairs] == sorted(matrix.ravel())[::-1][:3]
     assert all(
@@ -252,9 +252,9 @@ def test_names_in_the_evaluation_page_are_escaped() -> None:
     probabilities, labels = draw_predictions(7)
     hostile = "<script>alert(1)</script>"
     classes = (hostile, *"bcdefg")
-    judgement = EvaluationResult(
+    result = EvaluationResult(
         classes, labels, probabilities, probabilities, 0, {"images_per_s": 9.0}, {}
     )
-    page = render_evaluation_page(hostile, hostile, judgement, judgement.metrics(), {})
+    page = render_evaluation_page(hostile, hostile, result, result.metrics(), {})
     assert hostile not in page
     assert page.count("&lt;script&gt;") >= 4  # title twice, dataset, class

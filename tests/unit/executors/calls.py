@@ -1,4 +1,7 @@
-"""What tests of engines call in other processes: imports little, so that those begin at once."""
+"""Functions that tests of executors call in other processes.
+
+The module imports little, so that the processes start at once.
+"""
 
 from __future__ import annotations
 

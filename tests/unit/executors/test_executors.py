@@ -1,4 +1,4 @@
-"""Engines: calls in other processes, their results, their ends, and that nothing outlives them."""
+"""Executors run calls in other processes, report how each ended, and leave no process behind."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(
-    folder: Path, *tasks: Task, at_once: int = 4, stop: CancellationToken | None = None
+    folder: Path, *tasks: Task, max_workers: int = 4, stop: CancellationToken | None = None
 ) -> dict[str, Status]:
-    return LocalExecutor(at_once).run(tasks, folder, lambda _: None, stop or CancellationToken())
+    return LocalExecutor(max_workers).run(
+        tasks, folder, lambda _: None, stop or CancellationToken()
+    )
 
 
 def task(name: str, function: str, timeout_s: float | None = None, **given: Any) -> Task:
@@ -53,7 +55,7 @@ def are_gone(*pids: int) -> bool:
 def test_jobs_are_told_apart_by_their_ends_and_are_no_more_than_asked_for(tmp_path: Path) -> None:
     most: list[int] = []
 
-    def watch(statuses: Mapping[str, Status]) -> None:
+    def on_update(statuses: Mapping[str, Status]) -> None:
         most.append(sum(status.state is State.RUNNING for status in statuses.values()))
 
     tasks = [
@@ -64,7 +66,7 @@ def test_jobs_are_told_apart_by_their_ends_and_are_no_more_than_asked_for(tmp_pa
         task("parent", "leave_child", seconds=60),
         task("four", "double", number=2),
     ]
-    ended = LocalExecutor(2).run(tasks, tmp_path, watch, CancellationToken())
+    ended = LocalExecutor(2).run(tasks, tmp_path, on_update, CancellationToken())
     assert max(most) == 2
     assert (ended["two"].value, ended["four"].value) == (2, 4)
     assert {
@@ -102,13 +104,13 @@ def test_a_job_that_takes_too_long_is_ended_with_what_it_started(
 def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
     stop, pids = CancellationToken(), tmp_path / "pids"
 
-    def watch(_: Mapping[str, Status]) -> None:
+    def on_update(_: Mapping[str, Status]) -> None:
         if pids.exists() and pids.read_text():
             stop.requested = KeyboardInterrupt()
 
     with pytest.raises(KeyboardInterrupt):
         LocalExecutor(1).run(
-            [task("slow", "sleep", seconds=60, file=str(pids))], tmp_path, watch, stop
+            [task("slow", "sleep", seconds=60, file=str(pids))], tmp_path, on_update, stop
         )
     assert are_gone(*map(int, pids.read_text().split()))
 
@@ -116,7 +118,7 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
 def test_what_is_raised_while_watching_ends_all(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
 
-    def watch(_: Mapping[str, Status]) -> None:
+    def on_update(_: Mapping[str, Status]) -> None:
         if pids.exists() and pids.read_text():
             raise JobError("the store is gone")
 
@@ -124,7 +126,7 @@ def test_what_is_raised_while_watching_ends_all(tmp_path: Path) -> None:
         LocalExecutor(1).run(
             [task("slow", "sleep", seconds=60, file=str(pids))],
             tmp_path,
-            watch,
+            on_update,
             CancellationToken(),
         )
     assert are_gone(*map(int, pids.read_text().split()))

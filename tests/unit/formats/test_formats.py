@@ -1,4 +1,4 @@
-"""Gates refuse what does not agree, and a folder that was changed is not opened."""
+"""Parity checks refuse exports that differ from their model; changed folders are not opened."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.models.transfer.settings import INTERPOLATIONS
 from tests.conftest import ROOT, draw_image
+from tests.json_schemas import list_undescribed
 
 # one worker imports what writes ONNX, which takes seconds
 pytestmark = pytest.mark.xdist_group("onnx")
@@ -68,7 +69,7 @@ def learner(stripes: Path, cache_dir: Path) -> DeepV1Learner:
 
 
 @pytest.fixture(scope="module")
-def corpus(learner: DeepV1Learner) -> ReferenceData:
+def reference(learner: DeepV1Learner) -> ReferenceData:
     squares = np.stack([draw_image(number % 3, number, SIDE, SIDE) for number in range(IMAGES)])
     labels = learner.predict_proba(squares).argmax(1)
     raw = [draw_image(number % 3, number, 50 + number, 70) for number in range(IMAGES)]
@@ -109,7 +110,7 @@ EXACT, STEPS, FEWER_BITS = (
 
 
 @pytest.mark.parametrize(
-    ("gate", "change", "reason"),
+    ("check", "change", "reason"),
     [
         (EXACT, nothing, None),
         (STEPS, nothing, None),
@@ -124,28 +125,26 @@ EXACT, STEPS, FEWER_BITS = (
     ],
 )
 @pytest.mark.requirement(21)
-def test_a_gate_refuses_what_does_not_agree(
+def test_a_parity_check_refuses_what_does_not_agree(
     learner: DeepV1Learner,
-    corpus: ReferenceData,
-    gate: ParityCheck,
+    reference: ReferenceData,
+    check: ParityCheck,
     change: Callable[[np.ndarray], None],
     reason: str | None,
 ) -> None:
-    verdict = gate.check(Shifted(learner, change), corpus)
-    assert bool(verdict.failures) == (reason is not None)
-    assert reason is None or any(reason in failure for failure in verdict.failures), (
-        verdict.failures
-    )
+    result = check.check(Shifted(learner, change), reference)
+    assert bool(result.failures) == (reason is not None)
+    assert reason is None or any(reason in failure for failure in result.failures), result.failures
 
 
 def test_a_refusal_says_where_the_outputs_part(
-    learner: DeepV1Learner, corpus: ReferenceData
+    learner: DeepV1Learner, reference: ReferenceData
 ) -> None:
     def change(found: np.ndarray) -> None:
         if len(found) == 7:  # the batches of seven, from the sixth of them on
             found[6, 2] = 0.9
 
-    failure, *_ = EXACT.check(Shifted(learner, change), corpus).failures
+    failure, *_ = EXACT.check(Shifted(learner, change), reference).failures
     assert failure.startswith(
         "From the same resized pixels, in batches of 7, probabilities lie up to"
     )
@@ -153,7 +152,9 @@ def test_a_refusal_says_where_the_outputs_part(
     assert failure.endswith("and 0.900000 in the export.")
 
 
-def test_a_gate_holds_batches_of_each_size(learner: DeepV1Learner, corpus: ReferenceData) -> None:
+def test_a_parity_check_compares_batches_of_each_size(
+    learner: DeepV1Learner, reference: ReferenceData
+) -> None:
     class Close(DeepV1Learner):
         def predict_proba(self, images: np.ndarray) -> np.ndarray:
             return np.tile(np.float32([0.40, 0.39, 0.21]), (len(images), 1))
@@ -169,65 +170,65 @@ def test_a_gate_holds_batches_of_each_size(learner: DeepV1Learner, corpus: Refer
             found += np.float32([-0.018, 0.018, 0])  # less far, and another class for each
 
     close = Close("standard", learner.settings, learner.classes, 0)
-    names, resized = [*corpus.names] * 5, np.tile(corpus.resized, (5, 1, 1, 1))
-    verdict = STEPS.check(
-        Shifted(close, change), replace(corpus, learner=close, names=names, resized=resized)
+    names, resized = [*reference.names] * 5, np.tile(reference.resized, (5, 1, 1, 1))
+    result = STEPS.check(
+        Shifted(close, change), replace(reference, learner=close, names=names, resized=resized)
     )
     assert any(
         "in batches of 32" in failure and "the model's class" in failure
-        for failure in verdict.failures
+        for failure in result.failures
     )
-    assert verdict.metrics["top1_agreement"] < 0.5
+    assert result.metrics["top1_agreement"] < 0.5
 
 
-def test_a_gate_refuses_another_number_of_classes(
-    learner: DeepV1Learner, corpus: ReferenceData
+def test_a_parity_check_refuses_another_number_of_classes(
+    learner: DeepV1Learner, reference: ReferenceData
 ) -> None:
     class Two:
         def predict_proba(self, images: np.ndarray) -> np.ndarray:
             return learner.predict_proba(images)[:, :2]
 
-    failure, *_ = EXACT.check(Two(), corpus).failures
+    failure, *_ = EXACT.check(Two(), reference).failures
     assert "answers with a table of (40, 2), the model of (40, 3)" in failure
 
 
-@pytest.mark.parametrize("gate", [FEWER_BITS, AccuracyParityCheck(1.0, 0.0)])
-def test_fewer_bits_are_held_against_raw_images_too(
-    learner: DeepV1Learner, corpus: ReferenceData, gate: ParityCheck
+@pytest.mark.parametrize("check", [FEWER_BITS, AccuracyParityCheck(1.0, 0.0)])
+def test_fewer_bits_are_compared_on_raw_images_too(
+    learner: DeepV1Learner, reference: ReferenceData, check: ParityCheck
 ) -> None:
     def change(found: np.ndarray) -> None:
         if len(found) == 1:
             another_class(found)
 
-    (failure,) = gate.check(Shifted(learner, change), corpus).failures
+    (failure,) = check.check(Shifted(learner, change), reference).failures
     assert failure.startswith("From raw images the export names the model's class for ")
 
 
 @pytest.mark.requirement(21)
 @pytest.mark.parametrize(("others", "refused"), [(1, False), (2, True)])
 def test_int8_has_to_name_the_models_class_for_97_percent(
-    learner: DeepV1Learner, corpus: ReferenceData, others: int, refused: bool
+    learner: DeepV1Learner, reference: ReferenceData, others: int, refused: bool
 ) -> None:
     """Answers of equal accuracy are not enough: of 40 images, one may be given another class."""
-    squares, answers = corpus.resized, learner.predict_proba(corpus.resized).argmax(1)
+    squares, answers = reference.resized, learner.predict_proba(reference.resized).argmax(1)
     labels = (answers + 1) % 3  # the model is always wrong, so no other answer lowers the accuracy
-    wrong = replace(corpus, test=lambda: [(squares, labels)])
+    wrong = replace(reference, test=lambda: [(squares, labels)])
 
     def change(found: np.ndarray) -> None:
         if len(found) == len(squares):
             another_class(found[:others])
 
     source = ExportSource(learner, "0" * 64, None, lambda: squares)
-    verdict = make_parity_check(get_format("onnx-int8"), source).check(
+    result = make_parity_check(get_format("onnx-int8"), source).check(
         Shifted(learner, change), wrong
     )
-    assert verdict.metrics["accuracy"] >= verdict.metrics["model_accuracy"] == 0
-    assert verdict.metrics["top1_agreement"] == 1 - others / len(squares)
-    assert bool(verdict.failures) == refused
+    assert result.metrics["accuracy"] >= result.metrics["model_accuracy"] == 0
+    assert result.metrics["top1_agreement"] == 1 - others / len(squares)
+    assert bool(result.failures) == refused
     if refused:
         assert (
             "names the model's class for 95.00% of 40 test images; 97% are wanted"
-            in verdict.failures[0]
+            in result.failures[0]
         )
 
 
@@ -241,16 +242,19 @@ def predict_proba(state, images):
 
 
 @pytest.mark.requirement(21)
-def test_the_gate_runs_the_network_file_of_a_pytorch_export(
-    learner: DeepV1Learner, corpus: ReferenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_parity_check_runs_the_network_file_of_a_pytorch_export(
+    learner: DeepV1Learner,
+    reference: ReferenceData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = ExportSource(learner, "0" * 64, None, lambda: corpus.resized)
+    source = ExportSource(learner, "0" * 64, None, lambda: reference.resized)
     before = set(sys.modules)
-    assert export("pytorch", source, corpus, tmp_path / "whole", "models:/a/1").failures == []
+    assert export("pytorch", source, reference, tmp_path / "whole", "models:/a/1").failures == []
     assert "network" not in set(sys.modules) - before
     assert not list(tmp_path.rglob("__pycache__"))
     monkeypatch.setattr(pytorch, "render_network", lambda *given: render_network(*given) + SPOILT)
-    first, *_ = export("pytorch", source, corpus, tmp_path / "spoilt", "models:/a/1").failures
+    first, *_ = export("pytorch", source, reference, tmp_path / "spoilt", "models:/a/1").failures
     assert first.startswith("From the same resized pixels")
     monkeypatch.setattr(
         pytorch,
@@ -258,7 +262,7 @@ def test_the_gate_runs_the_network_file_of_a_pytorch_export(
         lambda *given: render_network(*given) + "raise ValueError('torn')",
     )
     with pytest.raises(ValueError, match="torn"):
-        export("pytorch", source, corpus, tmp_path / "torn", "models:/a/1")
+        export("pytorch", source, reference, tmp_path / "torn", "models:/a/1")
 
 
 def test_of_tensorflow_only_the_build_for_cpus_is_installed() -> None:
@@ -277,7 +281,7 @@ def test_of_tensorflow_only_the_build_for_cpus_is_installed() -> None:
     )
 
 
-def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, corpus: ReferenceData) -> None:
+def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, reference: ReferenceData) -> None:
     class Tied(DeepV1Learner):
         def predict_proba(self, images: np.ndarray) -> np.ndarray:
             return np.tile(np.float32([0.45, 0.45, 0.1]), (len(images), 1))
@@ -287,22 +291,22 @@ def test_a_tie_may_be_broken_either_way(learner: DeepV1Learner, corpus: Referenc
     def other(found: np.ndarray) -> None:
         found[:, 1] += 5e-6
 
-    assert EXACT.check(Shifted(tied, other), replace(corpus, learner=tied)).failures == []
+    assert EXACT.check(Shifted(tied, other), replace(reference, learner=tied)).failures == []
 
 
 @pytest.fixture(scope="module")
 def exported(
-    learner: DeepV1Learner, corpus: ReferenceData, tmp_path_factory: pytest.TempPathFactory
+    learner: DeepV1Learner, reference: ReferenceData, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "onnx"
-    verdict = export(
+    result = export(
         "onnx",
-        ExportSource(learner, "0" * 64, None, lambda: corpus.resized),
-        corpus,
+        ExportSource(learner, "0" * 64, None, lambda: reference.resized),
+        reference,
         folder,
         "models:/a/1",
     )
-    assert verdict.failures == []
+    assert result.failures == []
     return folder
 
 
@@ -401,10 +405,10 @@ def test_an_invalid_field_of_a_manifest_is_named(path: str, value: object, error
     manifest = deepcopy(MANIFEST)
     validate_manifest(manifest, "manifest.json")
     *parents, name = path.split(".")
-    place = manifest
-    for parent in parents:
-        place = place[parent]  # type: ignore[assignment]
-    place[name] = value
+    parent = manifest
+    for key in parents:
+        parent = parent[key]  # type: ignore[assignment]
+    parent[name] = value
     with pytest.raises(UserError, match=rf"^manifest.json .*{error}.*\. Export the model again.$"):
         validate_manifest(manifest, "manifest.json")
 
@@ -419,20 +423,21 @@ def test_the_schema_of_manifests_is_valid() -> None:
     Draft202012Validator.check_schema(schema)
     preprocessing = schema["properties"]["preprocessing"]["properties"]
     assert preprocessing["interpolation"]["enum"] == list(INTERPOLATIONS)
+    assert list_undescribed(schema) == []
 
 
 @pytest.mark.requirement(10)
 def test_what_can_hold_code_is_opened_only_on_trust(
-    learner: DeepV1Learner, corpus: ReferenceData, tmp_path: Path
+    learner: DeepV1Learner, reference: ReferenceData, tmp_path: Path
 ) -> None:
-    source = ExportSource(learner, "0" * 64, None, lambda: corpus.resized)
-    export("torchscript", source, corpus, tmp_path / "torchscript", "models:/a/1")
+    source = ExportSource(learner, "0" * 64, None, lambda: reference.resized)
+    export("torchscript", source, reference, tmp_path / "torchscript", "models:/a/1")
     with pytest.raises(UserError, match="trusted=True"):
         eyevsai.load(str(tmp_path / "torchscript"))
     trusted = eyevsai.load(str(tmp_path / "torchscript"), trusted=True)
     assert (
-        trusted.predict(corpus.resized[0]).label
-        == learner.classes[learner.predict_proba(corpus.resized[:1]).argmax()]
+        trusted.predict(reference.resized[0]).label
+        == learner.classes[learner.predict_proba(reference.resized[:1]).argmax()]
     )
 
 
@@ -513,10 +518,10 @@ print("traced")
 
 @pytest.fixture(scope="module")
 def openvino_export(
-    learner: DeepV1Learner, corpus: ReferenceData, tmp_path_factory: pytest.TempPathFactory
+    learner: DeepV1Learner, reference: ReferenceData, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("openvino")
-    OpenVino().write(ExportSource(learner, "0" * 64, None, lambda: corpus.resized), folder)
+    OpenVino().write(ExportSource(learner, "0" * 64, None, lambda: reference.resized), folder)
     return folder
 
 

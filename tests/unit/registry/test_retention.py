@@ -219,7 +219,7 @@ def test_what_is_meant_by_settings() -> None:
     assert CleanupSettings(keep=0, including_newest=True).num_kept == 0
 
 
-class TestPlaces:
+class TestArtifactLocations:
     """Nothing outside a store's own artifacts is ever erased."""
 
     @pytest.fixture
@@ -235,7 +235,7 @@ class TestPlaces:
         root.mkdir(parents=True)
         artifacts.check(f"{root / run_id}/artifacts", run_id, StoreId(frozenset()))
         (root / "linked").symlink_to(workplace / "elsewhere")
-        for place in (
+        for location in (
             workplace / "elsewhere" / run_id,
             root,
             root / ".." / ".." / "elsewhere" / run_id,
@@ -243,7 +243,7 @@ class TestPlaces:
             root / "other",
         ):
             with pytest.raises(UserError, match="left alone"):
-                artifacts.check(f"{place}/artifacts", run_id, StoreId(frozenset()))
+                artifacts.check(f"{location}/artifacts", run_id, StoreId(frozenset()))
 
     def test_run_folders_of_another_store_are_left_alone(
         self, client: MlflowClient, workplace: Path

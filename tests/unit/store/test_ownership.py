@@ -215,15 +215,15 @@ def test_addresses_of_one_postgresql_are_one_store(postgres: str) -> None:
     drivers = [
         uri.replace("postgresql", name, 1) for name in ("postgresql+psycopg", "postgresql+psycopg2")
     ]
-    places = [
+    identities = [
         identity.identify_database(each)
         for each in (*drivers, drivers[0].replace("127.0.0.1", "localhost"))
     ]
-    assert places[0] == places[1] == places[2]
+    assert identities[0] == identities[1] == identities[2]
     other = create_database(postgres, "ownership_copy")
     assert (
         identity.identify_database(other.replace("postgresql", "postgresql+psycopg", 1))
-        != places[0]
+        != identities[0]
     )
 
 

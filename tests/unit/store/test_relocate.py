@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
+from contextlib import closing
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ from mlflow import MlflowClient
 
 from eyevsai.core.errors import UserError
 from eyevsai.store.backend import open_store
-from eyevsai.store.relocate import find_original_dir, relocate
+from eyevsai.store.relocate import back_up, find_original_dir, relocate
 from eyevsai.workflows.system.doctor import run_checks
 
 
@@ -73,3 +76,31 @@ def test_a_project_that_stands_where_it_was_is_left_alone(
 ) -> None:
     make_project(tmp_path / "here", template_store)
     assert find_original_dir(tmp_path / "here" / "mlflow.db") is None
+
+
+class StoppedClock(datetime):
+    """A clock that always shows the same time."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> StoppedClock:
+        return cls(2026, 3, 3, 12, 30, 15, tzinfo=tz)
+
+
+def test_two_backups_of_one_second_are_two_copies(
+    tmp_path: Path, template_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eyevsai.store.relocate.datetime", StoppedClock)
+    store = tmp_path / "mlflow.db"
+    shutil.copy(template_store, store)
+    first = back_up(store)
+    with closing(sqlite3.connect(store)) as database, database:
+        database.execute("update experiments set name = 'renamed'")
+    second = back_up(store)
+    assert first.name == "mlflow.db.backup-20260303-123015"
+    assert second.name == "mlflow.db.backup-20260303-123015-2"
+    assert [read_experiments(path) for path in (first, second)] == [["Default"], ["renamed"]]
+
+
+def read_experiments(store: Path) -> list[str]:
+    with closing(sqlite3.connect(store)) as database:
+        return [name for (name,) in database.execute("select name from experiments")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 import time
 from pathlib import Path
@@ -11,10 +9,8 @@ from pathlib import Path
 import filelock
 import pytest
 
-from eyevsai.core import machine
 from eyevsai.core.errors import UserError
 from eyevsai.store.run_dir import LOCK, TRASH, RunDir, finish_deletions, list_run_dirs
-from eyevsai.tracking.liveness import describe_process, is_stale
 
 
 def test_lock_of_a_deleted_folder_is_not_the_lock_of_the_new_one(
@@ -70,52 +66,3 @@ def test_interrupted_deletion_is_finished_later(tmp_path: Path) -> None:
     assert list_run_dirs(tmp_path) == []
     finish_deletions(tmp_path)
     assert not trash.exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "here"),
-    [
-        ({"machine": "another"}, {}),
-        ({"machine": ""}, {}),
-        ({}, {"machine_id": ""}),
-        ({}, {"boot_id": ""}),
-        ({"boot": "earlier"}, {}),
-        ({"boot": None}, {}),
-    ],
-)
-def test_process_of_an_unknown_machine_is_judged_by_its_heartbeat(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], here: dict[str, str]
-) -> None:
-    """Without /proc two hosts of one name could be told apart by nothing: a live run was marked
-    FAILED.
-    """
-    from eyevsai.tracking import liveness
-
-    dead = describe_process() | {"pid": 2**22 - 1} | changes
-    for name, value in here.items():
-        monkeypatch.setattr(liveness, name, lambda value=value: value)
-    folder = RunDir(tmp_path, "run")
-    assert not is_stale(json.dumps(dead), folder)
-    folder.path.mkdir(parents=True)
-    folder.record_heartbeat()
-    assert not is_stale(json.dumps(dead), folder)
-    os.utime(folder.path / "heartbeat", (time.time() - 3600,) * 2)
-    assert is_stale(json.dumps(dead), folder)
-
-
-def test_machine_and_start_are_known_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("machine_id", "boot_id"):
-        getattr(machine, name).cache_clear()
-    monkeypatch.setattr(machine, "MACHINE_ID_FILES", ())
-    monkeypatch.setattr(machine, "BOOT_ID_FILE", "/nowhere")
-    try:
-        assert abs(float(machine.boot_id()) - machine.psutil.boot_time()) < 2
-        monkeypatch.setattr(machine.uuid, "getnode", lambda: 0x0242AC110002)
-        assert machine.machine_id() == "0242ac110002"
-        machine.machine_id.cache_clear()
-        # a random number of Python's
-        monkeypatch.setattr(machine.uuid, "getnode", lambda: 0x0142AC110002)
-        assert machine.machine_id() == ""
-    finally:
-        for name in ("machine_id", "boot_id"):
-            getattr(machine, name).cache_clear()

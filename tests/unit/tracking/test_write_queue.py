@@ -36,14 +36,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_in_order_whatever_the_store_does(tmp_path: Path) -> None:
     store = Store()
-    spool = WriteQueue(tmp_path, store)
-    spool.start()
+    queue = WriteQueue(tmp_path, store)
+    queue.start()
     for number in range(300):
         store.away = 100 <= number < 200
         began = time.monotonic()
-        spool.append("metrics", number=number)
+        queue.append("metrics", number=number)
         assert time.monotonic() - began < 1
-    assert spool.flush(5) == 0
+    assert queue.flush(5) == 0
     assert store.taken == list(range(300))
 
 
@@ -75,24 +75,24 @@ def test_a_slow_store_is_waited_for_and_a_silent_one_is_not(tmp_path: Path) -> N
         time.sleep(0.1)
         store(kind, arguments)
 
-    spool = WriteQueue(tmp_path, slow)
-    spool.start()
+    queue = WriteQueue(tmp_path, slow)
+    queue.start()
     for number in range(5):
-        spool.append("metrics", number=number)
-    assert spool.flush(0.2) == 0
+        queue.append("metrics", number=number)
+    assert queue.flush(0.2) == 0
     for number in range(50):
-        spool.append("metrics", number=number)
-    assert spool.flush(10, at_most_s=0.3) > 0
+        queue.append("metrics", number=number)
+    assert queue.flush(10, at_most_s=0.3) > 0
 
 
-def test_a_refusal_is_told_at_the_next_entry(tmp_path: Path) -> None:
+def test_a_rejection_is_raised_at_the_next_append(tmp_path: Path) -> None:
     store = Store()
-    spool = WriteQueue(tmp_path, store)
-    spool.start()
-    spool.append("refused", number=1)
-    assert spool.flush(5) == 0
+    queue = WriteQueue(tmp_path, store)
+    queue.start()
+    queue.append("refused", number=1)
+    assert queue.flush(5) == 0
     with pytest.raises(JobError, match="MLflow rejected"):
-        spool.append("metrics", number=2)
+        queue.append("metrics", number=2)
 
 
 def test_what_another_wrote_first_is_asked_again_but_not_for_ever(
@@ -106,33 +106,33 @@ def test_what_another_wrote_first_is_asked_again_but_not_for_ever(
         if tries.count(arguments["number"]) <= arguments["times"]:
             raise MlflowException("UNIQUE constraint failed: datasets.name", error_code=BAD_REQUEST)
 
-    spool = WriteQueue(tmp_path, overtaken)
-    spool.start()
-    spool.append("dataset", number=1, times=2)
-    spool.append("dataset", number=2, times=2)
-    assert spool.flush(5) == 0
-    assert spool.rejected is None
+    queue = WriteQueue(tmp_path, overtaken)
+    queue.start()
+    queue.append("dataset", number=1, times=2)
+    queue.append("dataset", number=2, times=2)
+    assert queue.flush(5) == 0
+    assert queue.rejected is None
     assert tries == [1, 1, 1, 2, 2, 2]
-    spool.append("dataset", number=3, times=99)
-    assert spool.flush(5) == 0
+    queue.append("dataset", number=3, times=99)
+    assert queue.flush(5) == 0
     assert tries[6:] == [3, 3, 3]
     with pytest.raises(JobError, match="UNIQUE"):
-        spool.append("dataset", number=4, times=0)
+        queue.append("dataset", number=4, times=0)
 
 
 @pytest.mark.requirement(13)
 def test_a_disk_with_room_for_half_a_line_takes_none_of_it(tmp_path: Path) -> None:
-    spool = WriteQueue(tmp_path, Store())
-    spool.append("a", number=1)
+    queue = WriteQueue(tmp_path, Store())
+    queue.append("a", number=1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (spool._end + 5, limits[1]))  # Python ignores SIGXFSZ
+    resource.setrlimit(resource.RLIMIT_FSIZE, (queue._end + 5, limits[1]))  # Python ignores SIGXFSZ
     try:
         with pytest.raises(JobError):
-            spool.append("a", number=2)
+            queue.append("a", number=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert spool._end == spool.path.stat().st_size
-    assert spool.pending() == 1
+    assert queue._end == queue.path.stat().st_size
+    assert queue.pending() == 1
 
 
 def test_a_store_that_went_away_is_told_once_and_without_its_password(
@@ -141,10 +141,10 @@ def test_a_store_that_went_away_is_told_once_and_without_its_password(
     def nobody(kind: str, arguments: dict[str, Any]) -> None:
         raise ConnectionError("API request to http://ada:secret@host/api failed\nTraceback")
 
-    spool = WriteQueue(tmp_path, nobody)
-    spool.start()
-    spool.append("metrics", number=1)
-    assert spool.flush(0.2) == 1
-    spool.close()
+    queue = WriteQueue(tmp_path, nobody)
+    queue.start()
+    queue.append("metrics", number=1)
+    assert queue.flush(0.2) == 1
+    queue.close()
     (said,) = [record.message for record in caplog.records if "does not answer" in record.message]
     assert said.endswith("API request to http://***@host/api failed")

@@ -143,12 +143,12 @@ def test_every_flipped_bit_is_found(tmp_path: Path, caplog: pytest.LogCaptureFix
     random.seed(0)
     for path in (tmp_path / NEWEST, tmp_path / newest):
         content = path.read_bytes()
-        for place in random.sample(range(len(content)), 100):
+        for position in random.sample(range(len(content)), 100):
             flipped = bytearray(content)
-            flipped[place] ^= 1 << random.randrange(8)
+            flipped[position] ^= 1 << random.randrange(8)
             path.write_bytes(flipped)
             caplog.clear()
-            assert checkpoints.load().state == {"number": 2}, (path, place)
+            assert checkpoints.load().state == {"number": 2}, (path, position)
             assert "damaged" in caplog.text
         path.write_bytes(content)
     assert checkpoints.load().state == {"number": 3}

@@ -82,8 +82,8 @@ def fit(
 
 def take_part(rank: int, port: int, data: Data, out: Path) -> None:
     """Do all that ranks do together, as one of two, and write down what it has in the end."""
-    place = RankInfo(rank, 2, rank, 2, "127.0.0.1", port, hosts_store=rank == 0)
-    place.join(compose_train({"threads": 1}), place.open_store(), str)
+    rank_info = RankInfo(rank, 2, rank, 2, "127.0.0.1", port, hosts_store=rank == 0)
+    rank_info.join(compose_train({"threads": 1}), rank_info.open_store(), str)
     group = current_group()
     tensors = {f"end.{name}": tensor for name, tensor in fit(data, SETTINGS).items()}
     asked: list[int] = []
@@ -235,22 +235,22 @@ def test_a_rank_with_other_things_is_refused() -> None:
         )
 
 
-def test_places_are_read_as_torchrun_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_info_is_read_as_torchrun_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in RankInfo(0, 1, 0, 1, "", 0, hosts_store=True).environment():
         monkeypatch.delenv(name, raising=False)
     assert rank_from_env() is None
-    place = RankInfo(3, 4, 1, 2, "10.0.0.1", 29500, hosts_store=False)
-    for name, value in place.environment().items():
+    rank_info = RankInfo(3, 4, 1, 2, "10.0.0.1", 29500, hosts_store=False)
+    for name, value in rank_info.environment().items():
         monkeypatch.setenv(name, value)
-    assert rank_from_env() == place
-    assert not place.is_orphaned
-    assert replace(place, launcher=os.getpid()).is_orphaned  # one's parent is never oneself
+    assert rank_from_env() == rank_info
+    assert not rank_info.is_orphaned
+    assert replace(rank_info, launcher=os.getpid()).is_orphaned  # one's parent is never oneself
     config = compose_train({})
-    assert set_world_size(config, place).flat()["devices"] == 4
+    assert set_world_size(config, rank_info).flat()["devices"] == 4
     assert set_world_size(config, None) is config
     with pytest.raises(UserError, match="--devices 2, but torchrun started 4 processes"):
-        set_world_size(compose_train({"devices": 2}), place)
+        set_world_size(compose_train({"devices": 2}), rank_info)
     with pytest.raises(UserError, match="shallow is no network"):
-        set_world_size(compose_train({"model": "shallow"}), place)
+        set_world_size(compose_train({"model": "shallow"}), rank_info)
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert rank_from_env() is None

@@ -1,4 +1,4 @@
-"""Which jobs a line of models and datasets means, and which of them are done."""
+"""The jobs that lists of models and datasets stand for, and their fingerprints."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def cells(datasets: str | None = None, models: str | None = None, **given: Any) -> list[SweepJob]:
+def compose(datasets: str | None = None, models: str | None = None, **given: Any) -> list[SweepJob]:
     return compose_jobs(TrainAllSettings(datasets=datasets, models=models), given)
 
 
-def test_a_matrix_is_models_times_variations_times_datasets(root: Path) -> None:
-    found = [str(cell.name) for cell in cells("pets, instruments", "deep_v1,shallow/rf_hog_lbp")]
+def test_a_grid_is_models_times_variations_times_datasets(root: Path) -> None:
+    found = [str(job.name) for job in compose("pets, instruments", "deep_v1,shallow/rf_hog_lbp")]
     assert found == [
         f"{dataset}-{model}"
         for dataset in ("pets", "instruments")
@@ -39,33 +39,33 @@ def test_a_matrix_is_models_times_variations_times_datasets(root: Path) -> None:
 
 
 def test_one_dataset_may_be_given_another_name(root: Path) -> None:
-    (cell,) = cells("pets", "deep_v1/standard", dataset_name="cats")
-    assert (str(cell.name), cell.config.data.dataset) == ("cats-deep_v1-standard", "pets")
+    (job,) = compose("pets", "deep_v1/standard", dataset_name="cats")
+    assert (str(job.name), job.config.data.dataset) == ("cats-deep_v1-standard", "pets")
     with pytest.raises(
         UserError, match="--dataset-name cats cannot name 2 datasets: instruments, pets"
     ):
-        cells("instruments,pets", "deep_v1/standard", dataset_name="cats")
+        compose("instruments,pets", "deep_v1/standard", dataset_name="cats")
 
 
 def test_without_names_it_is_all_of_them(root: Path) -> None:
-    assert len(cells()) == 2 * sum(len(get_family(family).variations) for family in FAMILIES)
+    assert len(compose()) == 2 * sum(len(get_family(family).variations) for family in FAMILIES)
 
 
 def test_without_folders_there_are_the_digits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EYEVSAI_DATA", str(tmp_path))
-    assert [cell.name.dataset for cell in cells(models="deep_v1/standard")] == ["digits"]
+    assert [job.name.dataset for job in compose(models="deep_v1/standard")] == ["digits"]
 
 
 def test_what_is_named_twice_is_there_once(root: Path) -> None:
-    assert len(cells("pets,pets", "deep_v1,deep_v1/residual")) == 2
+    assert len(compose("pets,pets", "deep_v1,deep_v1/residual")) == 2
 
 
 def test_each_model_takes_the_settings_that_it_has(root: Path) -> None:
     found = {
-        cell.name.model: cell
-        for cell in cells("pets", "deep_v1/standard,shallow/svm_hog_lbp", epochs=3, C=5.0)
+        job.name.model: job
+        for job in compose("pets", "deep_v1/standard,shallow/svm_hog_lbp", epochs=3, C=5.0)
     }
     assert found["deep_v1"].config.model.settings.epochs == 3  # type: ignore[attr-defined]
     assert found["shallow"].config.model.settings.C == 5.0  # type: ignore[attr-defined]
@@ -98,22 +98,24 @@ def test_folders_whose_models_would_have_one_name_are_refused(root: Path) -> Non
     for name in ("my pets", "my?pets"):
         write_images(root / name, {"one": 8, "two": 8})
     with pytest.raises(UserError, match="would have one name, my_pets-deep_v1-standard"):
-        cells("my pets,my?pets", "deep_v1/standard")
+        compose("my pets,my?pets", "deep_v1/standard")
 
 
-def test_a_recipe_follows_settings_and_data_but_not_places(root: Path, workplace: Path) -> None:
-    def recipe(trials: int = 0, **given: Any) -> str:
+def test_a_job_fingerprint_depends_on_settings_and_data_but_not_on_folders(
+    root: Path, workplace: Path
+) -> None:
+    def fingerprint(trials: int = 0, **given: Any) -> str:
         (found,) = fingerprint_jobs(
-            cells("pets", "deep_v1/standard", **given), trials, open_store()
+            compose("pets", "deep_v1/standard", **given), trials, open_store()
         ).values()
         return found.digest
 
-    first = recipe()
+    first = fingerprint()
     # there is no study
-    assert recipe(state_dir="/elsewhere", checkpoint_every_s=1.0, tuned="never") == first
-    assert len({first, recipe(epochs=3), recipe(seed=1), recipe(trials=5)}) == 4
+    assert fingerprint(state_dir="/elsewhere", checkpoint_every_s=1.0, tuned="never") == first
+    assert len({first, fingerprint(epochs=3), fingerprint(seed=1), fingerprint(trials=5)}) == 4
     write_images(root / "pets", {"one": 1}, start=100)
-    assert recipe() != first
+    assert fingerprint() != first
 
 
 def test_no_flag_of_the_command_means_two_things() -> None:

@@ -120,13 +120,13 @@ def test_a_run_that_does_not_say_its_classes_hides_no_other_ones(workplace: Path
     assert classes_of("pets")[alone] == ((), ("cat", "dog"))
 
 
-def test_a_version_in_production_is_held_against_the_newest_one(workplace: Path) -> None:
-    held = register("pets", "standard", ["cat", "dog"], "few")
+def test_a_version_in_production_is_compared_with_the_newest_one(workplace: Path) -> None:
+    current = register("pets", "standard", ["cat", "dog"], "few")
     assign_stage(MlflowClient(), "pets-deep_v1-standard", "production", 1)
     register("pets", "standard", ["cat", "cow", "dog"], "more")
     # a record without a model
     register("pets", "standard", ["imported"], "none", imported="elsewhere")
-    assert classes_of("pets") == {held: (("cat", "dog"), ("cat", "cow", "dog"))}
+    assert classes_of("pets") == {current: (("cat", "dog"), ("cat", "cow", "dog"))}
 
 
 def test_what_was_not_asked_for_is_not_read(

@@ -1,5 +1,5 @@
-"""A team's server as deploy/ ships it, with a real PostgreSQL and moto's S3; and a smaller one,
-SQLite on a disk.
+"""Servers of a team: the one of deploy/compose.yaml, with PostgreSQL and moto's S3, and a smaller
+one with SQLite and a folder.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ SECRETS = {
     "AWS_ACCESS_KEY_ID": "files",
     "AWS_SECRET_ACCESS_KEY": "password-of-files",
 }
-RECIPE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+SERVICES = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
 START_S = 120
 
 
-def recipe_environment(given: Mapping[str, str]) -> dict[str, str]:
-    """What compose.yaml gives the server when deploy/.env holds `given`."""
-    written = RECIPE["mlflow"]["environment"]
+def compose_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the server's environment if `given` is the content of deploy/.env."""
+    written = SERVICES["mlflow"]["environment"]
     return {
         name: re.sub(r"\$\{(\w+)[^}]*\}", lambda match: given.get(match[1], ""), str(value))
         for name, value in written.items()
@@ -62,8 +62,8 @@ def load_program(name: str) -> ModuleType:
 class Team:
     """A server with SQLite and a folder of files, what it needs, and who may use it.
 
-    It has the recipe's command, settings and login, without its PostgreSQL and S3. Programs run in
-    the test's process.
+    It has the command, settings and login of deploy/compose.yaml, without its PostgreSQL and S3.
+    Programs run in the test's process.
     """
 
     folder: Path
@@ -78,8 +78,8 @@ class Team:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The recipe's, with the places of these tests in those of its containers."""
-        text = recipe_environment(SECRETS | {"TEAM_HOST": HOST})
+        """Return the environment of compose.yaml with paths and ports of this test."""
+        text = compose_environment(SECRETS | {"TEAM_HOST": HOST})
         text |= {"MLFLOW_HOST": "127.0.0.1", "MLFLOW_PORT": str(self.port), "MLFLOW_WORKERS": "1"}
         text |= {"MLFLOW_ARTIFACTS_DESTINATION": str(self.folder / "artifacts")}
         text |= {
@@ -176,18 +176,19 @@ class Team:
 
 
 @dataclass
-class RecipeTeam(Team):
-    """The server of the recipe: its programs are processes, its database PostgreSQL, its files lie
-    in S3.
+class ComposeTeam(Team):
+    """The server of deploy/compose.yaml, whose programs are processes here.
+
+    Its database is PostgreSQL, and its files are stored in S3.
     """
 
     s3_port: int = field(default_factory=find_port)
 
     @property
     def settings(self) -> dict[str, str]:
-        """The recipe's, with the places of these tests in those of its containers."""
+        """Return the environment of compose.yaml with paths and ports of this test."""
         files = {
-            "MLFLOW_ARTIFACTS_DESTINATION": recipe_environment(SECRETS)[
+            "MLFLOW_ARTIFACTS_DESTINATION": compose_environment(SECRETS)[
                 "MLFLOW_ARTIFACTS_DESTINATION"
             ]
         }
@@ -208,11 +209,11 @@ class RecipeTeam(Team):
             env,
             "/moto-api/",
         )
-        self.run(*RECIPE["bucket"]["command"][1:]).check_returncode()
+        self.run(*SERVICES["bucket"]["command"][1:]).check_returncode()
         self.serve("server", [sys.executable, str(ROOT / "deploy" / "serve.py")], env)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of the recipe where the server runs."""
+        """Run a program of deploy/ where the server runs."""
         return subprocess.run(
             [sys.executable, *command],
             env=os.environ | self.settings,
