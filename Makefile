@@ -1,4 +1,4 @@
-# make train: the main job, from a clean clone.  make test: what CI calls.  make check: lint, types, layers.
+# make train: the main job, from a clean clone.  make test: what CI calls.  make check: lint, types, layers, wording.
 # make test-fast: in 3 minutes, for each change.  make test: in 10.  make test-all: everything.
 PYTHON ?= python3
 VENV := .venv
@@ -32,6 +32,7 @@ check: $(VENV)/installed-dev
 	mypy
 	lint-imports
 	python -m eyevsai.codegen --check
+	python -m tests.language
 
 format: $(VENV)/installed-dev
 	ruff check --fix .

@@ -1,3 +1,1 @@
-"""Speed, memory and accuracy as ratios against a peer or a limit, measured in one run of one
-command.
-"""
+"""Benchmarks of speed, memory and accuracy, each compared with a peer or a limit."""

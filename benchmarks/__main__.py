@@ -1,4 +1,4 @@
-"""`make bench` runs all of them; `python -m benchmarks NAME ...` some."""
+"""Command line of the benchmarks: `make bench` runs all, `python -m benchmarks NAME ...` some."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ BENCHMARKS = {
 
 
 def main() -> None:
+    """Run the named benchmarks, or all of them; exit with an error if a name is unknown."""
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        sys.exit(f"No benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}.")
+        sys.exit(f"There is no benchmark {unknown[0]!r}. Known: {', '.join(BENCHMARKS)}.")
     for name in names:
         print(f"## {name}", flush=True)
         import_module(BENCHMARKS[name]).main()

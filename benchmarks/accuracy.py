@@ -1,7 +1,7 @@
-"""`eyevsai train` at its defaults: each family on the 60-class union of the photographs, and
-transfer on pets.
+"""Accuracy and duration of `eyevsai train` with defaults.
 
-Best valid accuracy and the minutes of the whole command, on two cores, each with its limit.
+Trains each family on the 60-class union of the photographs, and transfer on pets too. Reports the
+best valid accuracy and the minutes of the whole command on two cores, each with its limit.
 `EYEVSAI_MODELS=shallow python -m benchmarks accuracy` measures one family.
 """
 
@@ -20,12 +20,13 @@ from pathlib import Path
 from benchmarks.photographs import PHOTOS, are_missing
 
 WEIGHTS = PHOTOS.parent / "weights" / "mobilenet_v2_backbone.pth"
-HALF = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]  # what those weights were trained with
+# normalization with which those weights were trained
+HALF = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A training, and what it should reach in how many minutes."""
+    """A training, with its minimum accuracy and its maximum duration in minutes."""
 
     model: str
     variation: str
@@ -35,9 +36,7 @@ class Row:
     flags: Sequence[str] = ()
 
     def run(self) -> tuple[float, float]:
-        """Best valid accuracy and minutes of one training in a folder of its own, with a cache of
-        its own.
-        """
+        """Train in a new folder with an empty cache; return best valid accuracy and minutes."""
         command = [
             sys.executable,
             "-m",
@@ -55,12 +54,12 @@ class Row:
         ]
         with tempfile.TemporaryDirectory() as folder:
             env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "EYEVSAI_CACHE": f"{folder}/cache"}
-            began = time.perf_counter()
-            done = subprocess.run(
+            start = time.perf_counter()
+            process = subprocess.run(
                 command, cwd=folder, env=env, capture_output=True, text=True, check=True
             )
-            minutes = (time.perf_counter() - began) / 60
-        return float(re.search(r"valid accuracy ([\d.]+)", done.stdout)[1]), minutes  # type: ignore[index]
+            minutes = (time.perf_counter() - start) / 60
+        return float(re.search(r"valid accuracy ([\d.]+)", process.stdout)[1]), minutes  # type: ignore[index]
 
 
 ROWS = [
@@ -79,12 +78,15 @@ ROWS = [
 def main() -> None:
     if are_missing():
         return
-    known = {row.model for row in ROWS}
-    wanted = {name for name in os.environ.get("EYEVSAI_MODELS", "").split(",") if name} or known
-    if not wanted <= known:
-        raise SystemExit(f"EYEVSAI_MODELS takes {', '.join(sorted(known))} with commas.")
+    families = {row.model for row in ROWS}
+    selected = set(filter(None, os.environ.get("EYEVSAI_MODELS", "").split(","))) or families
+    if unknown := selected - families:
+        raise SystemExit(
+            f"EYEVSAI_MODELS contains unknown families: {', '.join(sorted(unknown))}. Use a "
+            f"comma-separated list of {', '.join(sorted(families))}."
+        )
     for row in ROWS:
-        if row.model in wanted:
+        if row.model in selected:
             accuracy, minutes = row.run()
             print(
                 f"{row.dataset:<14}{row.model}/{row.variation:<20}valid accuracy {accuracy:.4f} "

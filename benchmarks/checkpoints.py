@@ -1,8 +1,7 @@
-"""What checkpoints cost: the share of an epoch of deep_v1, at its defaults on the 60-class union,
-that saving takes.
+"""Overhead of checkpoints: share of an epoch of deep_v1 with defaults on the 60-class union.
 
-Bytes are flushed to the disk of the current folder. The median over the epochs after the first.
-Limit: 3 %.
+Checkpoints are flushed to the disk of the current folder. Median over the epochs after the first
+one. Limit: 3 %.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ def main() -> None:
     saves: list[float] = []
 
     class Timed(Checkpoints):
-        """Checkpoints that say how long each took, its bytes on disk and flushed."""
+        """Checkpoints that record the seconds of each save, including the flush to disk."""
 
         def save(self, tensors, state):  # type: ignore[no-untyped-def]
-            began = time.perf_counter()
+            start = time.perf_counter()
             super().save(tensors, state)
-            saves.append(time.perf_counter() - began)
+            saves.append(time.perf_counter() - start)
 
     ends: list[float] = []
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
@@ -49,7 +48,7 @@ def main() -> None:
     epochs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
     epoch, save = statistics.median(epochs), statistics.median(saves[1:])
     print(
-        f"an epoch takes {epoch:.2f} s, of which its checkpoint of {size / 1e6:.1f} MB "
+        f"an epoch takes {epoch:.2f} s, of which its checkpoint of {size / 1e6:.1f} MB takes "
         f"{1000 * save:.0f} ms"
     )
     print(f"share of an epoch  {save / epoch:.2%}   (limit 3 %)")

@@ -1,17 +1,16 @@
-"""Reading datasets: how fast, how true, and how it grows.
+"""Speed of reading datasets, accuracy of duplicate detection, and scaling with the dataset size.
 
-speed       the first and the second look at the photographs: limits 20 s and 1 s
-decoding    building the pixel cache against plain Pillow, which decodes and resizes to the same
-size on
-            two processes: at least 90 %
-duplicates  resized and recompressed copies of 600 photographs found among all: at least 95 %, with
-at
-            most 0.1 % of photographs grouped without copies, in less than 1 s; no image grouped in
-            sets of similar images that are no copies: camera frames, icons, colours, characters
-growth      index, cache and one epoch over 1 k to 80 k images: time per image and peak memory stay
-flat
+speed       First and second read of the photographs. Limits: 20 s and 1 s.
+decoding    Creation of the pixel cache, compared with Pillow, which decodes and resizes to the same
+            size in two processes. Limit: at least 90 % of Pillow's speed.
+duplicates  Detection of resized and recompressed copies of 600 photographs among all. Limits: at
+            least 95 % of the copies; at most 0.1 % of the photographs grouped without copies; less
+            than 1 s; no image grouped in sets of similar images that are not copies: camera frames,
+            icons, colours, characters.
+growth      Index, cache and one epoch of 1,000 to 80,000 images. Time per image and peak memory
+            should stay flat.
 
-EYEVSAI_BENCHMARK_PARTS="decoding growth" runs only those.
+EYEVSAI_BENCHMARK_PARTS="decoding growth" runs only these parts.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ SIZE, SHORT_SIDE = 64, 74
 GROWTH = (1_000, 5_000, 20_000, 80_000)
 
 
-def _settings(cache: str, **where: Any):  # type: ignore[no-untyped-def]
+def _settings(cache: str, **values: Any):  # type: ignore[no-untyped-def]
     from eyevsai.data.settings import DataSettings
 
-    return DataSettings(cache_dir=cache, **where)
+    return DataSettings(cache_dir=cache, **values)
 
 
 def _photos(cache: str):  # type: ignore[no-untyped-def]
@@ -45,13 +44,14 @@ def _photos(cache: str):  # type: ignore[no-untyped-def]
 
 
 def speed() -> None:
+    """Print the seconds of the first and the second read of the photographs."""
     from eyevsai.data.dataset import load_dataset
 
     with tempfile.TemporaryDirectory() as cache:
-        for name, limit in (("first look", 20), ("second look", 1)):
-            began = time.perf_counter()
+        for name, limit in (("first read", 20), ("second read", 1)):
+            start = time.perf_counter()
             dataset = load_dataset(_photos(cache))
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - start
             print(
                 f"{name:<12} {len(dataset.samples)} photographs in {seconds:5.2f} s   (limit "
                 f"{limit} s)"
@@ -59,7 +59,7 @@ def speed() -> None:
 
 
 def plain_resize(path: str) -> bytes:
-    """What a person would write: Pillow, to the same short side."""
+    """Return the pixels of an image, resized by Pillow to the short side `SHORT_SIDE`."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -69,6 +69,7 @@ def plain_resize(path: str) -> bytes:
 
 
 def decoding() -> None:
+    """Print the speed of creating the pixel cache and of Pillow, in images per second."""
     from eyevsai.data.dataset import load_dataset
     from eyevsai.data.preprocessing import Preprocessing
 
@@ -76,24 +77,25 @@ def decoding() -> None:
     ours, plain = [], []
     with tempfile.TemporaryDirectory() as cache, ProcessPoolExecutor(2) as pool:
         dataset = load_dataset(_photos(cache))
-        list(pool.map(plain_resize, paths[:200], chunksize=64))  # the workers are up
+        list(pool.map(plain_resize, paths[:200], chunksize=64))  # start the workers
         for _ in range(3):
-            began = time.perf_counter()
+            start = time.perf_counter()
             for _pixels in pool.map(plain_resize, paths, chunksize=64):
                 pass
-            plain.append(len(paths) / (time.perf_counter() - began))
+            plain.append(len(paths) / (time.perf_counter() - start))
             with tempfile.TemporaryDirectory() as fresh:
                 from dataclasses import replace
 
-                began = time.perf_counter()
+                start = time.perf_counter()
                 replace(dataset, cache_dir=Path(fresh)).open(Preprocessing(SIZE))
-                ours.append(len(paths) / (time.perf_counter() - began))
+                ours.append(len(paths) / (time.perf_counter() - start))
     rates = statistics.median(ours), statistics.median(plain)
-    print(f"cache {rates[0]:.0f} images/s, plain Pillow on two processes {rates[1]:.0f}")
+    print(f"cache {rates[0]:.0f} images/s, Pillow in two processes {rates[1]:.0f}")
     print(f"ours / plain  {rates[0] / rates[1]:.2f}   (limit 0.90)")
 
 
 def duplicates() -> None:
+    """Print the share of detected copies, and the number of images that are grouped wrongly."""
     import numpy as np
     from PIL import Image
 
@@ -102,23 +104,23 @@ def duplicates() -> None:
     paths = sorted(PHOTOS.glob("*/*/*.jpg"))
     photographs = [describe(path.parent.name, decode(path)) for path in paths]
     chosen = sorted(np.random.default_rng(0).choice(len(paths), 600, replace=False).tolist())
-    made, origin = [], []
-    for place in chosen:
-        for copy in copies(Image.fromarray(decode(paths[place]))):
-            made.append(describe(paths[place].parent.name, np.asarray(copy)))
-            origin.append(place)
-    groups = find(photographs + made)[0].groups
-    found = np.mean([groups[len(paths) + n] == groups[place] for n, place in enumerate(origin)])
-    print(f"{len(made)} copies: {found:.2%} found   (limit 95 %)")
-    alone, seconds = find(photographs)
-    flagged = count_false(photographs, alone)
+    copied, originals = [], []
+    for index in chosen:
+        for copy in copies(Image.fromarray(decode(paths[index]))):
+            copied.append(describe(paths[index].parent.name, np.asarray(copy)))
+            originals.append(index)
+    groups = find(photographs + copied)[0].groups
+    recall = np.mean([groups[len(paths) + n] == groups[each] for n, each in enumerate(originals)])
+    print(f"{len(copied)} copies: {recall:.2%} found   (limit 95 %)")
+    without_copies, seconds = find(photographs)
+    flagged = count_false(photographs, without_copies)
     print(
         f"{len(paths)} photographs: {flagged} = {flagged / len(paths):.3%} grouped, "
-        f"{len(alone.conflicts)} conflicts   (limit 0.1 %)"
+        f"{len(without_copies.conflicts)} conflicts   (limit 0.1 %)"
     )
     print(
-        f"{len(paths)} photographs: grouped in {seconds:.2f} s with thumbnails at hand   (limit "
-        "1 s)"
+        f"{len(paths)} photographs: grouped in {seconds:.2f} s, without making thumbnails   "
+        "(limit 1 s)"
     )
     for name, draw in SIMILAR_SETS.items():
         described = [describe(label, picture) for label, picture in draw()]
@@ -131,21 +133,21 @@ def duplicates() -> None:
 
 
 def grow(folder: str, cache: str) -> None:
-    """One measurement of `growth`, in a process of its own: prints seconds and its peak of memory
-    in MiB.
+    """Print seconds for index, cache and epoch, and peak memory in MiB, as a JSON list.
 
-    Memory is what the process has for itself: the pages of the mapped pixel cache are the kernel's.
+    `growth` calls this in a new process. Memory is anonymous memory (RssAnon), without the pages of
+    the memory-mapped pixel cache, which the kernel can evict.
     """
     import threading
 
-    peak, done = [0.0], threading.Event()
+    peak, finished = [0.0], threading.Event()
 
-    def watch() -> None:
-        while not done.wait(0.05):
+    def record_peak() -> None:
+        while not finished.wait(0.05):
             status = Path("/proc/self/status").read_text()
             peak[0] = max(peak[0], int(status.split("RssAnon:")[1].split()[0]) / 1024)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=record_peak, daemon=True).start()
     from eyevsai.data.dataset import load_dataset
     from eyevsai.models.deep_v1.network import DeepV1Learner
     from eyevsai.models.deep_v1.settings import DeepV1Settings
@@ -161,11 +163,12 @@ def grow(folder: str, cache: str) -> None:
     learner.fit(data.train, data.valid, lambda epoch, row: None)
     times.append(time.perf_counter())
     seconds = [after - before for before, after in zip(times, times[1:], strict=False)]
-    done.set()
+    finished.set()
     print(json.dumps([*seconds, peak[0]]))
 
 
 def growth() -> None:
+    """Print time per image and peak memory by the number of images."""
     print(
         f"{'images':>8}{'index ms':>10}{'cache ms':>10}{'epoch ms':>10}{'peak MiB':>10}   (ms "
         "per image)"
@@ -180,10 +183,10 @@ def growth() -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _vary(source, target, number)
             code = f"from benchmarks.data import grow; grow({str(folder)!r}, {name + '/cache'!r})"
-            done = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, "-c", code], capture_output=True, text=True, check=True
             )
-        *seconds, peak = json.loads(done.stdout.splitlines()[-1])
+        *seconds, peak = json.loads(process.stdout.splitlines()[-1])
         print(
             f"{count:>8}"
             + "".join(f"{1000 * s / count:>10.2f}" for s in seconds)
@@ -193,9 +196,7 @@ def growth() -> None:
 
 
 def _vary(source: Path, target: Path, number: int) -> None:
-    """A copy that is another picture: two photographs laid over each other, and a crop that
-    moves.
-    """
+    """Write a rotated crop of a photograph that is no duplicate of it; `number` sets the angle."""
     from PIL import Image
 
     with Image.open(source) as image:

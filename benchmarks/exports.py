@@ -1,12 +1,16 @@
-"""Images per second of eager PyTorch in float32 and of each export, and how long exporting takes.
+"""Prediction speed of each export and of eager PyTorch, and duration of exports.
 
-Batches of 16. Eager is the network alone, as PyTorch computes it by itself: float32, NCHW, no
-gradients, from a tensor that lies ready; the learner and the exports are asked by eyevsai for
-resized images, as `predict` asks them. In turns, medians. Limits: onnx, by which a version is
-served, and openvino at least 1.8 x eager, openvino-bf16 3 x on a CPU with AVX512-BF16, onnx-int8
-1.5 x onnx. deep_v1 at 128 px leaves as onnx within 40 s and in all formats within 4 minutes,
-parity checks included; shallow reads and classifies at least 400 JPEG files a second through
-ONNX, for which photographs are needed.
+Prediction: images per second for batches of 16, measured alternately; the median is reported. Eager
+is the network without eyevsai: float32, NCHW, no gradients, from a tensor in memory. The learner
+and the exports predict resized images through eyevsai, as `predict` does. Limits: onnx, which
+serves model versions, and openvino at least 1.8 x eager; openvino-bf16 3 x eager on a CPU with
+AVX512-BF16; onnx-int8 1.5 x onnx.
+
+Export of deep_v1 at 128 px, parity checks included. Limits: 40 s for onnx, and 4 minutes for all
+formats.
+
+JPEG files per second that a shallow model reads and classifies through ONNX. Requires photographs.
+Limit: at least 400.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ NETWORKS = [
     ("deep_v1", "standard", 128),
 ]
 TIMED = ("onnx", "onnx-int8", "openvino", "openvino-bf16", "pt2", "torchscript", "tensorflow")
-LEAST_S = 0.5  # of a turn
+MIN_TURN_S = 0.5  # minimum seconds of one measurement
 
 
 def _source(family: str, variation: str, size: int):  # type: ignore[no-untyped-def]
@@ -37,9 +41,9 @@ def _source(family: str, variation: str, size: int):  # type: ignore[no-untyped-
     from eyevsai.models.factory import build, get_family
 
     settings: Any = get_family(family).variations[variation].settings
-    own = {"weights": "none"} if family == "transfer" else {}
+    weights = {"weights": "none"} if family == "transfer" else {}
     learner = build(
-        family, variation, settings(image_size=size, **own), tuple(map(str, range(60))), seed=0
+        family, variation, settings(image_size=size, **weights), tuple(map(str, range(60))), seed=0
     )
     side = learner.preprocessing.short_side_px
     images = np.random.default_rng(0).integers(0, 256, (4 * BATCH, side, side, 3), dtype=np.uint8)
@@ -56,41 +60,42 @@ def _eager(source) -> Callable[[], object]:  # type: ignore[no-untyped-def]
     crops = learner.preprocessing.crop(torch.from_numpy(source.calibration()[:BATCH]))
     batch = learner.preprocessing.normalize(crops).contiguous()
 
-    def ask() -> object:
+    def predict() -> object:
         with torch.no_grad():
             return network(batch).softmax(1)
 
-    return ask
+    return predict
 
 
-def _rate(ask: Callable[[], object]) -> float:
-    began, turns = time.perf_counter(), 0
-    while time.perf_counter() - began < LEAST_S:
-        ask()
+def _rate(predict: Callable[[], object]) -> float:
+    """Return images per second of a function that predicts one batch."""
+    start, turns = time.perf_counter(), 0
+    while time.perf_counter() - start < MIN_TURN_S:
+        predict()
         turns += 1
-    return turns * BATCH / (time.perf_counter() - began)
+    return turns * BATCH / (time.perf_counter() - start)
 
 
 def measure_speed(family: str, variation: str, size: int) -> None:
-    """One table: eager and all exports of one network."""
+    """Print the prediction speed of eager PyTorch, the learner and all exports of one network."""
     from eyevsai.formats.factory import get_format
     from eyevsai.formats.load import ExportedModel
 
     source = _source(family, variation, size)
     learner, images = source.learner, source.calibration()[:BATCH]
     about = {"classes": learner.classes, "preprocessing": learner.preprocessing.to_json()}
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as root:
         works: dict[str, Callable[[], object]] = {
             "eager": _eager(source),
             "learner": lambda: learner.predict_proba(list(images)),
         }
         for name in TIMED:
-            folder = Path(place) / name
+            folder = Path(root) / name
             folder.mkdir()
-            form = get_format(name)
-            form.write(source, folder)
-            opened = ExportedModel(about, form.open(folder))
-            works[name] = lambda opened=opened: opened.predict_proba(images)  # type: ignore[misc]
+            export_format = get_format(name)
+            export_format.write(source, folder)
+            model = ExportedModel(about, export_format.open(folder))
+            works[name] = lambda model=model: model.predict_proba(images)  # type: ignore[misc]
         rates: dict[str, list[float]] = {name: [] for name in works}
         for work in works.values():
             work()
@@ -109,8 +114,9 @@ def measure_speed(family: str, variation: str, size: int) -> None:
 
 
 def measure_exporting() -> None:
-    """Seconds of each export of deep_v1 at 128 px with its parity check on 200 images, raw ones
-    of 500 x 375 pixels.
+    """Print the seconds of each export of deep_v1 at 128 px.
+
+    Each includes the parity check on 200 images of 500 x 375 pixels.
     """
     from eyevsai.formats.export import export
     from eyevsai.formats.factory import FORMATS
@@ -121,30 +127,31 @@ def measure_exporting() -> None:
     squares = random.integers(0, 256, (200, side, side, 3), dtype=np.uint8)
     raw = [random.integers(0, 256, (375, 500, 3), dtype=np.uint8) for _ in range(200)]
     labels = source.learner.predict_proba(list(squares)).argmax(1)
-    corpus = ReferenceData(
+    references = ReferenceData(
         source.learner,
         [str(number) for number in range(200)],
         squares,
         lambda: raw,
         lambda: [(squares, labels)],
     )
-    whole = 0.0
-    with tempfile.TemporaryDirectory() as place:
+    total = 0.0
+    with tempfile.TemporaryDirectory() as root:
         for name in FORMATS:
-            began = time.perf_counter()
-            export(name, source, corpus, Path(place) / name, "models:/benchmark/1")
-            took = time.perf_counter() - began
-            whole += took
+            start = time.perf_counter()
+            export(name, source, references, Path(root) / name, "models:/benchmark/1")
+            seconds = time.perf_counter() - start
+            total += seconds
             print(
-                f"  {name:<15}{took:6.1f} s{'   (limit 40 s)' if name == 'onnx' else ''}",
+                f"  {name:<15}{seconds:6.1f} s{'   (limit 40 s)' if name == 'onnx' else ''}",
                 flush=True,
             )
-    print(f"  all formats    {whole:6.1f} s   (limit 240 s)")
+    print(f"  all formats    {total:6.1f} s   (limit 240 s)")
 
 
 def measure_shallow() -> None:
-    """JPEG files a second through the ONNX export of svm_hog_lbp, fitted to the union of the
-    photographs.
+    """Print the JPEG files per second that the ONNX export of svm_hog_lbp classifies.
+
+    The model is fitted to the union of the photographs.
     """
     from eyevsai.formats.base import ExportSource
     from eyevsai.formats.export import export
@@ -168,23 +175,23 @@ def measure_shallow() -> None:
             for image in data.test.images(range(32))
         ]
     )
-    corpus = ReferenceData(
+    references = ReferenceData(
         learner, [str(number) for number in range(32)], squares, lambda: squares, lambda: []
     )
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "onnx"
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "onnx"
         export(
             "onnx",
             ExportSource(learner, "0" * 64, None, lambda: squares),
-            corpus,
+            references,
             folder,
             "models:/benchmark/1",
         )
         rates = []
         for _ in range(3):
-            began = time.perf_counter()
+            start = time.perf_counter()
             count = sum(1 for _ in predict(str(folder), files, 1, None))
-            rates.append(count / (time.perf_counter() - began))
+            rates.append(count / (time.perf_counter() - start))
     print(
         f"shallow/svm_hog_lbp, {len(files)} JPEG files through ONNX: "
         f"{statistics.median(rates):.0f} images/s "
@@ -195,7 +202,7 @@ def measure_shallow() -> None:
 def main() -> None:
     for network in NETWORKS:
         measure_speed(*network)
-    print("exporting deep_v1/standard at 128 px, parity checks included")
+    print("export of deep_v1/standard at 128 px, parity checks included")
     measure_exporting()
     if not are_missing():
         measure_shallow()

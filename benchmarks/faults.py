@@ -1,8 +1,9 @@
-"""Faults at full size, those of runs that are killed among them: row, tried, survived.
+"""Fault injection at full scale: trials and survived trials of each requirement.
 
-Most rows are the tests that bear their number, the slow ones too, each injecting its fault for
-real; a test counts as one trial where it does not say how many it made. `python -m benchmarks
-faults` takes about an hour; `EYEVSAI_ROWS=1,5 python -m benchmarks faults` measures some.
+The rows are numbers of requirements in docs/requirements.md. Most rows run the tests that are
+marked with the number, slow ones included; each test injects the fault, and counts as one trial
+unless it records the number of its trials. `python -m benchmarks faults` takes about an hour;
+`EYEVSAI_ROWS=1,5 python -m benchmarks faults` measures some rows.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ ROOT = Path(__file__).parents[1]
 KILLS, MUTANTS, PER_FOLDER = 20, 60_000, 6_000
 NAMES, NAMES_LIMIT_S = 10_000, 2.0
 
-Outcome = tuple[int, int]  # tried, survived
+Outcome = tuple[int, int]  # number of trials, and of survived trials
 
 
 def row_1() -> Outcome:
-    """Kills of deep_v1 at random steps, every fourth torn in the middle of a save, half of them
-    under `mlflow run`.
+    """Kill trainings of deep_v1 at random steps, and resume them; half run under `mlflow run`.
 
-    Each run is gone on with and must end as the run that nobody disturbed, bit by bit.
+    Every fourth one is killed while it writes a checkpoint. A trial survives if the resumed run is
+    bit-identical to an uninterrupted run.
     """
     from tests.conftest import write_images
     from tests.robustness.runs import EPOCHS, STEPS, Sandbox, survives
@@ -39,18 +40,18 @@ def row_1() -> Outcome:
         folder.mkdir()
         return Sandbox(folder, data, by_mlflow)
 
-    choose = random.Random(0)
+    rng = random.Random(0)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         data = write_images(root / "stripes", {"across": 20, "down": 20, "wide": 20})
-        whole = make_sandbox(root / "whole")
-        done = whole.run()
-        if done.returncode != 0:
-            raise SystemExit(done.stderr)
-        expected = whole.outcome(whole.run_ids()[0])
+        uninterrupted = make_sandbox(root / "whole")
+        process = uninterrupted.run()
+        if process.returncode != 0:
+            raise SystemExit(process.stderr)
+        expected = uninterrupted.outcome(uninterrupted.run_ids()[0])
         survived = 0
         for number in range(KILLS):
-            step, save = choose.randint(STEPS + 1, STEPS * EPOCHS), choose.randint(2, EPOCHS)
+            step, save = rng.randint(STEPS + 1, STEPS * EPOCHS), rng.randint(2, EPOCHS)
             fault = f"torn:{save}" if number % 4 == 3 else f"kill:{step}"
             sandbox = make_sandbox(root / f"sandbox {number}", by_mlflow=number % 2 == 1)
             survived += survives(sandbox, fault, expected)
@@ -58,7 +59,7 @@ def row_1() -> Outcome:
 
 
 def row_3() -> Outcome:
-    """Mutated images: each is either decoded or named once, and none is changed."""
+    """Check mutated images: each is either used or reported once, and no file is changed."""
     from eyevsai.data.catalog import DatasetFolder
     from eyevsai.data.curation import curate
     from tests.robustness.mutation import write_mutants
@@ -69,18 +70,17 @@ def row_3() -> Outcome:
             folder = Path(name) / "set" / "a"
             folder.mkdir(parents=True)
             before = {path: path.read_bytes() for path in write_mutants(folder, PER_FOLDER, seed)}
-            found = curate(DatasetFolder("set", {"set": folder.parent}), Path(name) / "cache")
-            named = [file.path for file, _ in found.bad]
-            used = {item.file.path for item in found.samples}
+            curated = curate(DatasetFolder("set", {"set": folder.parent}), Path(name) / "cache")
+            reported = [file.path for file, _ in curated.bad]
+            used = {item.file.path for item in curated.samples}
             for path, content in before.items():
-                survived += (path in used) + named.count(path) == 1 and path.read_bytes() == content
+                is_classified = (path in used) + reported.count(path) == 1
+                survived += is_classified and path.read_bytes() == content
     return MUTANTS, survived
 
 
 def row_9() -> Outcome:
-    """Photographs of which each stands in train and, as an equal copy, in test: none is left in
-    both.
-    """
+    """Check photographs with an equal copy in both train and test: none is used in both."""
     from eyevsai.data.catalog import DatasetFolder
     from eyevsai.data.curation import curate
 
@@ -92,15 +92,16 @@ def row_9() -> Outcome:
                 target = root / split / path.parent.name / path.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
-        found = curate(DatasetFolder("set", {"set": root}), Path(name) / "cache")
-        left = {item.record.pixels for item in found.samples if item.file.split == "train"}
-        kept = {item.record.pixels for item in found.samples if item.file.split == "test"}
-    return len(paths), len(paths) - len(left & kept)
+        curated = curate(DatasetFolder("set", {"set": root}), Path(name) / "cache")
+        train = {item.record.pixels for item in curated.samples if item.file.split == "train"}
+        test = {item.record.pixels for item in curated.samples if item.file.split == "test"}
+    return len(paths), len(paths) - len(train & test)
 
 
 def row_19() -> Outcome:
-    """Ten thousand non-ASCII names, hidden folders and a loop: each file once, within two
-    seconds.
+    """Index 10,000 files with non-ASCII names beside a hidden folder and a symlink loop.
+
+    Each file must be found once, within two seconds in total.
     """
     from eyevsai.data.catalog import DatasetFolder
     from eyevsai.data.image_folder import index_dataset
@@ -112,16 +113,16 @@ def row_19() -> Outcome:
                 (Path(name) / label / f"{number} ü.png").touch()
         (Path(name) / "日本" / "loop").symlink_to(name)
         (Path(name) / ".hidden").mkdir()
-        began = time.perf_counter()
+        start = time.perf_counter()
         files = index_dataset(DatasetFolder("set", {"set": Path(name)})).files
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
     return NAMES, len({file.path for file in files}) if seconds < NAMES_LIMIT_S and len(
         files
     ) == NAMES else 0
 
 
 def tests_of(row: int) -> Outcome:
-    """The tests of a requirement, slow ones too."""
+    """Run the tests of a requirement, slow ones included, and sum up their outcomes."""
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
         command = [
             sys.executable,
@@ -135,15 +136,15 @@ def tests_of(row: int) -> Outcome:
         cases = ElementTree.parse(report.name).iter("testcase")
         outcomes = [_outcome(case) for case in cases if case.find("skipped") is None]
     if not outcomes:
-        raise SystemExit(f"No test of requirement {row} could run here: see above for the reason.")
-    return sum(tried for tried, _ in outcomes), sum(survived for _, survived in outcomes)
+        raise SystemExit(f"All tests of requirement {row} were skipped; see the reasons above.")
+    return sum(trials for trials, _ in outcomes), sum(survived for _, survived in outcomes)
 
 
 def _outcome(case: ElementTree.Element) -> Outcome:
-    said = {each.get("name"): int(each.get("value", 0)) for each in case.iter("property")}
+    recorded = {each.get("name"): int(each.get("value", 0)) for each in case.iter("property")}
     passed = case.find("failure") is None and case.find("error") is None
-    tried = said.get("tried", 1)
-    return tried, tried if passed else min(said.get("survived", 0), tried - 1)
+    trials = recorded.get("tried", 1)
+    return trials, trials if passed else min(recorded.get("survived", 0), trials - 1)
 
 
 def main() -> None:
@@ -154,15 +155,15 @@ def main() -> None:
     rows |= {1: row_1, 3: row_3, 19: row_19}
     if PHOTOS.is_dir():
         rows[9] = row_9
-    wanted = [int(row) for row in os.environ.get("EYEVSAI_ROWS", "").split(",") if row] or sorted(
+    selected = [int(row) for row in os.environ.get("EYEVSAI_ROWS", "").split(",") if row] or sorted(
         rows
     )
-    if unknown := [row for row in wanted if row not in rows]:
+    if unknown := [row for row in selected if row not in rows]:
         raise SystemExit(
-            f"Row {unknown[0]} cannot be measured here; these can: "
+            f"EYEVSAI_ROWS: there is no row {unknown[0]}. Known: "
             f"{', '.join(map(str, sorted(rows)))}."
         )
-    print(f"{'row':<6}{'tried':>8}{'survived':>10}")
-    for row in wanted:
-        tried, survived = rows[row]()
-        print(f"{row:<6}{tried:>8}{survived:>10}", flush=True)
+    print(f"{'row':<6}{'trials':>8}{'survived':>10}")
+    for row in selected:
+        trials, survived = rows[row]()
+        print(f"{row:<6}{trials:>8}{survived:>10}", flush=True)

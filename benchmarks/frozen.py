@@ -1,7 +1,7 @@
-"""Frozen features: the 60-class union, `efficientnet_lite0`, defaults.
+"""Training on frozen features: `efficientnet_lite0` on the 60-class union, defaults.
 
-An epoch of the head after the first (limit: 1 s), its checkpoint beside the size of the network,
-and how many images the base describes in a second, a few at a time and many.
+Reports the seconds of an epoch of the head after the first one (limit: 1 s), the size of its
+checkpoint and of the network, and the images per second of the backbone by batch size.
 """
 
 from __future__ import annotations
@@ -37,27 +37,30 @@ def main() -> None:
             data.train, data.valid, lambda epoch, row: ends.append(time.perf_counter()), checkpoints
         )
         size = max(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
-    first, *others = [after - before for before, after in pairwise(ends)]
-    whole = sum(tensor.nbytes for tensor in learner.tensors().values())
+    first, *later = [after - before for before, after in pairwise(ends)]
+    network_bytes = sum(tensor.nbytes for tensor in learner.tensors().values())
     print(
-        f"features and first epoch {first:.1f} s   epochs after it "
-        f"{statistics.median(others):.2f} s ({min(others):.2f} to {max(others):.2f}; limit 1)"
+        f"features and first epoch {first:.1f} s   later epochs "
+        f"{statistics.median(later):.2f} s ({min(later):.2f} to {max(later):.2f}; limit 1)"
     )
-    print(f"a checkpoint of the frozen phase {size / 1e6:.1f} MB; the network {whole / 1e6:.1f} MB")
+    print(
+        f"a checkpoint of the frozen phase {size / 1e6:.1f} MB; the network "
+        f"{network_bytes / 1e6:.1f} MB"
+    )
     network = learner.network  # type: ignore[attr-defined]
     images = torch.randn(IMAGES, 3, settings.image_size, settings.image_size).contiguous(
         memory_format=torch.channels_last
     )
     rates: dict[int, list[float]] = {8: [], 32: [], IMAGES: []}
     for _ in range(ROUNDS):
-        for at_once, measured in rates.items():
-            began = time.perf_counter()
+        for batch_size, measured in rates.items():
+            start = time.perf_counter()
             with torch.inference_mode():
-                for part in images.split(at_once):
+                for part in images.split(batch_size):
                     network.describe(part)
-            measured.append(IMAGES / (time.perf_counter() - began))
-    said = ", ".join(
-        f"{at_once} at a time {statistics.median(measured):.0f}"
-        for at_once, measured in rates.items()
+            measured.append(IMAGES / (time.perf_counter() - start))
+    rates_text = ", ".join(
+        f"{batch_size} per batch {statistics.median(measured):.0f}"
+        for batch_size, measured in rates.items()
     )
-    print(f"images/s of the base: {said}")
+    print(f"images/s of the backbone: {rates_text}")

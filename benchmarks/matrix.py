@@ -1,9 +1,8 @@
-"""Jobs side by side: four models of the digits by `train-all`, two at once against one after
-another, whole commands.
+"""Duration of `train-all` with parallel jobs: four models of the digits, two jobs at once.
 
-Limits: 0.65 of the time for short jobs, which mostly begin and end; 1.0 for jobs that compute all
-    the time, since a job alone has both cores; and beside `eyevsai train` of the same models, 6 s a
-    job.
+Whole commands, compared with one job at a time. Limits: 0.65 of the time for short jobs, which
+consist mostly of startup and shutdown; 1.0 for compute-bound jobs, since a single job uses both
+cores; and 6 s per job more than `eyevsai train` of the same models.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ SAME = ("--width", "16", "--tuned", "never")
 
 
 def run(folder: Path, *arguments: str) -> float:
-    """Seconds of one command in a folder with a store."""
+    """Run an eyevsai command in a folder with a store; return its seconds."""
     env = os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[1]),
         "EYEVSAI_STATE": str(folder / "state"),
         "EYEVSAI_CACHE": str(folder / "cache"),
     }
-    began = time.perf_counter()
+    start = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "eyevsai", *arguments],
         cwd=folder,
@@ -35,11 +34,11 @@ def run(folder: Path, *arguments: str) -> float:
         check=True,
         capture_output=True,
     )
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def train_all(folder: Path, epochs: int, at_once: int) -> float:
-    """Seconds of the matrix, nothing of which was done before."""
+def train_all(folder: Path, epochs: int, parallel_jobs: int) -> float:
+    """Train all models again with `train-all`; return the seconds."""
     return run(
         folder,
         "train-all",
@@ -53,13 +52,13 @@ def train_all(folder: Path, epochs: int, at_once: int) -> float:
         "--epochs",
         str(epochs),
         "--parallel-jobs",
-        str(at_once),
+        str(parallel_jobs),
         *SAME,
     )
 
 
 def train_each(folder: Path, epochs: int) -> float:
-    """Seconds of the same by `eyevsai train`."""
+    """Train the same models with `eyevsai train`; return the seconds."""
     pairs = (model.split("/") for model in MODELS)
     return sum(
         run(
@@ -81,17 +80,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run(folder, "doctor", "--init")
-        train_all(folder, 1, 2)  # pixels and files are in the caches for all
+        train_all(folder, 1, 2)  # warm up the caches of pixels and files
         for title, epochs, limit in (("short", SHORT, 0.65), ("compute-bound", LONG, 1.0)):
-            alone, beside = train_all(folder, epochs, 1), train_all(folder, epochs, 2)
+            sequential, parallel = train_all(folder, epochs, 1), train_all(folder, epochs, 2)
             print(
-                f"four {title} jobs: one after another {alone:.0f} s, two at once {beside:.0f} s, "
-                f"ratio {beside / alone:.2f} (limit {limit})",
+                f"four {title} jobs: one after another {sequential:.0f} s, two at once "
+                f"{parallel:.0f} s, ratio {parallel / sequential:.2f} (limit {limit})",
                 flush=True,
             )
             if epochs == SHORT:
                 each = train_each(folder, epochs)
                 print(
-                    f"by `eyevsai train` {each:.0f} s: {(alone - each) / len(MODELS):.1f} s a "
-                    "job more (limit 6 s)"
+                    f"by `eyevsai train` {each:.0f} s: {(sequential - each) / len(MODELS):.1f} s "
+                    "more per job (limit 6 s)"
                 )

@@ -1,8 +1,7 @@
-"""What `--memory-efficient` saves: the peak memory of training steps at the same effective batch
-size.
+"""Peak memory of training with and without `--memory-efficient`, at the same effective batch size.
 
-Each in a process of its own: the peak during three steps less what the process had before, by
-Linux, whose getrusage would count what the parent had. Limit: a half.
+Each network is measured in a new process: the increase of VmHWM in /proc/self/status during three
+steps. getrusage is not used, because it includes the parent's memory. Limit: half the memory.
 """
 
 from __future__ import annotations
@@ -42,17 +41,17 @@ learner.fit(train, valid, lambda epoch, row: print(peak() - before))
 
 
 def peak_mib(family: str, variation: str, *, efficient: bool) -> float:
-    """By how many MiB training raises the peak of a process's memory."""
+    """Return the increase of peak memory by a training, in MiB."""
     command = [sys.executable, "-c", MEASURE, family, variation, str(efficient)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(process.stdout.split()[-1])
 
 
 def main() -> None:
     for family, variation in CASES:
-        whole, saved = (peak_mib(family, variation, efficient=each) for each in (False, True))
+        default, reduced = (peak_mib(family, variation, efficient=each) for each in (False, True))
         print(
-            f"{family}/{variation:<10}{whole:>8.0f} MiB, memory-efficient {saved:>6.0f} MiB: "
-            f"{saved / whole:.2f}   (limit 0.50)",
+            f"{family}/{variation:<10}{default:>8.0f} MiB, memory-efficient {reduced:>6.0f} MiB: "
+            f"{reduced / default:.2f}   (limit 0.50)",
             flush=True,
         )

@@ -1,9 +1,9 @@
-"""Each torch variation at its CPU preset: parameters, operations, images per second in training and
-prediction.
+"""Size and speed of each variation of deep_v1 and deep_v2 with the CPU preset.
 
-`plain` is the same network in a float32 NCHW loop on one batch in memory; limit: eyevsai's own
-step, augmentation aside, at least twice as fast on a CPU with AVX512-BF16. Step by step in turns;
-medians, for the ratio of the turns'.
+Reports parameters, operations, and images per second in training and prediction. `plain` is the
+same network in a float32 NCHW loop on one batch in memory. Limit: eyevsai's training step, without
+augmentation, is at least twice as fast on a CPU with AVX512-BF16. Single steps are measured
+alternately; rates are medians, and the ratio is the median of the ratios.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FAMILIES = ("deep_v1", "deep_v2")
 
 
 def measure(family: str, variation: str) -> str:
-    """One row of the table."""
+    """Return the row of the table for one network."""
     import torch
 
     from eyevsai.models.factory import build, get_family
@@ -25,7 +25,7 @@ def measure(family: str, variation: str) -> str:
 
     settings = get_family(family).variations[variation].settings()
     learner = build(family, variation, settings, tuple(map(str, range(60))), seed=0)
-    anatomy = learner.summary()
+    summary = learner.summary()
     precision = find_precision("auto", setup_device(settings))  # type: ignore[arg-type]
     size = learner.preprocessing.image_size
     images = torch.randn(BATCH, 3, size, size)
@@ -42,19 +42,19 @@ def measure(family: str, variation: str) -> str:
         work()
     for _ in range(ROUNDS):
         for name, work in works.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             work()
-            rates[name].append(BATCH / (time.perf_counter() - began))
+            rates[name].append(BATCH / (time.perf_counter() - start))
     median = {name: statistics.median(values) for name, values in rates.items()}
-    about = (
+    size_text = (
         f"{family}/{variation:<10}{size:>4} "
-        f"px{anatomy.parameters:>12,}{(anatomy.flops or 0) / 1e6:>10.1f}"
+        f"px{summary.parameters:>12,}{(summary.flops or 0) / 1e6:>10.1f}"
     )
     ratio = statistics.median(
         ours / plain for ours, plain in zip(rates["ours"], rates["plain"], strict=True)
     )
     rates_text = f"{median['ours']:>9.1f}{median['plain']:>9.1f}{ratio:>7.2f}"
-    return f"{about}{rates_text}{median['predict']:>9.1f}"
+    return f"{size_text}{rates_text}{median['predict']:>9.1f}"
 
 
 def _step(learner, images, labels, precision) -> Callable[[], None]:  # type: ignore[no-untyped-def]

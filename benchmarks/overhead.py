@@ -1,9 +1,9 @@
-"""What logging adds to a run, and how long help takes.
+"""Overhead of logging, and duration of `eyevsai train --help`.
 
-What an epoch's row and a sample of system metrics take, until the store has them, is set against a
-run of 600 s with epochs of 5 s, as the 60-class union takes at 64 px. The write queue's thread does
-most of it beside the training; here it counts in full. Limit: 2 %. `eyevsai train --help`: limit
-0.6 s.
+Measures the seconds to write an epoch's metrics and a sample of system metrics to the store, and
+reports their share of a run of 600 s with epochs of 5 s, as the 60-class union takes at 64 px. Most
+of this runs in the write queue's thread, in parallel to the training, but is counted in full.
+Limits: 2 %, and 0.6 s for `--help`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ EPOCHS, RUN_S, EPOCH_S = 20, 600.0, 5.0
 
 
 def logging_seconds() -> tuple[float, float]:
-    """Median seconds of one epoch's logging and of one sample of system metrics, the store's part
-    in it.
+    """Return median seconds to log an epoch's metrics, and to log a sample of system metrics.
+
+    Both include the writes to the store.
     """
     from eyevsai.store.backend import open_store
     from eyevsai.tracking.run_lifecycle import start_run
@@ -36,7 +37,7 @@ def logging_seconds() -> tuple[float, float]:
         "images_per_s",
         "grad_accum_steps",
     )
-    row = dict.fromkeys(names, 0.5)
+    metrics = dict.fromkeys(names, 0.5)
     with (
         tempfile.TemporaryDirectory() as state,
         start_run(open_store(), "overhead", {"eyevsai.job": "benchmark"}, Path(state)) as run,
@@ -44,24 +45,24 @@ def logging_seconds() -> tuple[float, float]:
         run.flush()
         monitor = Monitor(run)
 
-        def log_row(step: int) -> None:
-            run.log_metrics(row, step)
+        def log_epoch(step: int) -> None:
+            run.log_metrics(metrics, step)
             run.flush()
 
-        def sample() -> None:  # what the monitor's thread does each time round
+        def sample() -> None:  # one iteration of the monitor's thread
             monitor.collect_metrics()  # type: ignore[no-untyped-call]
             monitor.publish_metrics(monitor.aggregate_metrics())  # type: ignore[no-untyped-call]
             run.flush()
 
-        epochs = [_timed(lambda step=step: log_row(step)) for step in range(EPOCHS)]  # type: ignore[misc]
+        epochs = [_timed(lambda step=step: log_epoch(step)) for step in range(EPOCHS)]  # type: ignore[misc]
         samples = [_timed(sample) for _ in range(EPOCHS)]
     return statistics.median(epochs), statistics.median(samples)
 
 
 def _timed(action) -> float:  # type: ignore[no-untyped-def]
-    began = time.perf_counter()
+    start = time.perf_counter()
     action()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def main() -> None:
             "MLFLOW_LOGGING_LEVEL": "ERROR",
             "PYTHONPATH": str(Path.cwd()),
         }
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code],
             env=env,
             cwd=folder,
@@ -82,15 +83,18 @@ def main() -> None:
             text=True,
             check=True,
         )
-    epoch, sample = map(float, done.stdout.split()[-2:])
+    epoch, sample = map(float, process.stdout.split()[-2:])
     share = (epoch * RUN_S / EPOCH_S + sample * RUN_S / SYSTEM_METRICS_EVERY_S) / RUN_S
     print(
-        f"one epoch's row {epoch * 1000:.1f} ms, one sample of system metrics "
+        f"one epoch's metrics {epoch * 1000:.1f} ms, one sample of system metrics "
         f"{sample * 1000:.1f} ms"
     )
     print(f"logging, share of a 10-minute run  {share:.2%}   (limit 2 %)")
     command = [sys.executable, "-m", "eyevsai", "train", "--help"]
-    helps = [
+    help_seconds = [
         _timed(lambda: subprocess.run(command, capture_output=True, check=True)) for _ in range(7)
     ]
-    print(f"eyevsai train --help               {statistics.median(helps):.2f} s   (limit 0.6 s)")
+    print(
+        f"eyevsai train --help               {statistics.median(help_seconds):.2f} s   "
+        "(limit 0.6 s)"
+    )

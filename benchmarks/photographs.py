@@ -1,4 +1,4 @@
-"""The photographs that benchmarks share."""
+"""Photographs that several benchmarks use."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PHOTOS = Path(os.environ.get("EYEVSAI_DATA", "../shared/photos"))
 
 
 def are_missing() -> bool:
-    """Whether there are none; then it is said."""
+    """Return True, and print a note, if the folder of the photographs is missing."""
     if not PHOTOS.is_dir():
-        print(f"skipped: no photographs at {PHOTOS}; set EYEVSAI_DATA")
+        print(f"skipped: {PHOTOS} is missing. Set EYEVSAI_DATA to the folder of the photographs.")
     return not PHOTOS.is_dir()
 
 
 def load_union() -> Dataset:
-    """The 60-class union, its pixels cached where runs cache theirs."""
+    """Load the 60-class union, with the same cache of pixels as runs."""
     from eyevsai.data.dataset import load_dataset
     from eyevsai.data.settings import DataSettings
 

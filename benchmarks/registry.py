@@ -1,10 +1,11 @@
-"""The registry when it is large: 1,000 runs and 2,000 versions, in SQLite and, where it is
-installed, in PostgreSQL.
+"""Speed of registry commands with 1,000 runs and 2,000 versions.
 
-Limits: `registry status` 3 s; `promote` beside the evaluation of its checks, which finds no files
-    here, 2 s; the plan of a cleanup 5 s; deletion of versions, with runs, logged models and files,
-    50 a second. Imports are not counted. Runs have as many settings, metrics and tags as those of
-    `train`; files are tiny. REGISTRY_RUNS=100 makes a smaller store.
+Uses SQLite and, if it is installed, PostgreSQL. Runs have as many settings, metrics and tags as
+those of `train`; their files are tiny. REGISTRY_RUNS=100 creates a smaller store.
+
+Limits: `registry status` 3 s; `promote` 2 s, without the evaluation for its checks, since the
+versions have no model files; plan of a cleanup 5 s; deletion of versions, with runs, logged models
+and files, 50 per second. Imports are not counted.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 RUNS, MODELS = int(os.environ.get("REGISTRY_RUNS", "1000")), 20
-VERSIONS = 2  # of each run, each with a logged model of its own
+VERSIONS = 2  # per run, each with its own logged model
 CODE = "import sys; from benchmarks.registry import measure; measure(sys.argv[1])"
 
 
 def fill(uri: str, folder: Path) -> None:
-    """Makes the runs, their logged models and versions."""
+    """Create the runs, and their logged models and versions."""
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
 
@@ -37,8 +38,8 @@ def fill(uri: str, folder: Path) -> None:
         Metric(f"metric_{number}", 0.5, 1, step) for number in range(20) for step in range(5)
     ]
     for number in range(MODELS):
-        name = {"dataset": "pets", "model": "deep_v1", "variation": str(number)}
-        client.create_registered_model(name_of(number), tags=name)
+        tags_of_name = {"dataset": "pets", "model": "deep_v1", "variation": str(number)}
+        client.create_registered_model(name_of(number), tags=tags_of_name)
     for number in range(RUNS):
         run = client.create_run(experiment_id, tags={"eyevsai.schema": "2", "eyevsai.job": "train"})
         tags = [RunTag(f"tag_{tag}", "of a run") for tag in range(20)]
@@ -60,7 +61,7 @@ def fill(uri: str, folder: Path) -> None:
 
 
 def name_of(number: int) -> str:
-    """The registered model of a run."""
+    """Return the name of the registered model of a run."""
     return f"pets-deep_v1-{number % MODELS}"
 
 
@@ -72,7 +73,7 @@ def _write_files(location: str) -> None:
 
 
 def measure(uri: str) -> None:
-    """Prints what each command takes, in a process that has imported what it needs."""
+    """Print the duration of each command, without imports."""
     from eyevsai.registry import deletion, orphans  # noqa: F401
     from eyevsai.registry.entities import open_registry
     from eyevsai.registry.settings import CleanupSettings, PromoteSettings
@@ -91,7 +92,7 @@ def measure(uri: str) -> None:
     forced = PromoteSettings(
         name=name_of(0), version=1, force=True, reason="it has no files", state_dir=state_dir
     )
-    print(f"  promote, its checks apart {_timed(lambda: promote(forced)):4.2f} s   (limit 2 s)")
+    print(f"  promote, without checks   {_timed(lambda: promote(forced)):4.2f} s   (limit 2 s)")
     settings = CleanupSettings(keep=3, yes=True, state_dir=state_dir)
     everything = CleanupSettings(all=True, state_dir=state_dir, cache_dir=str(Path.cwd() / "cache"))
     print(
@@ -99,31 +100,31 @@ def measure(uri: str) -> None:
         "5 s)"
     )
     print(f"  plan of --all         {_timed(lambda: make_plan(client, everything)):6.2f} s")
-    took: list[float] = []
+    delete_seconds: list[float] = []
     original = deletion.Deletion.delete
 
     def delete(*arguments: Any) -> None:
-        took.append(_timed(lambda: original(*arguments)))
+        delete_seconds.append(_timed(lambda: original(*arguments)))
 
     deletion.Deletion.delete = delete  # type: ignore[assignment,method-assign]
-    began = time.perf_counter()
-    done = cleanup(settings, lambda plan: True)
-    versions = sum(len(item.versions) for item in done.deleted)
-    print(f"  deletion              {versions / sum(took):6.0f} versions/s   (limit 50)")
+    start = time.perf_counter()
+    result = cleanup(settings, lambda plan: True)
+    versions = sum(len(item.versions) for item in result.deleted)
+    print(f"  deletion              {versions / sum(delete_seconds):6.0f} versions/s   (limit 50)")
     print(
-        f"  whole cleanup         {time.perf_counter() - began:6.1f} s for {versions} versions "
-        "in two plans and all"
+        f"  whole cleanup         {time.perf_counter() - start:6.1f} s for {versions} "
+        "versions, two plans included"
     )
 
 
 def _timed(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     action()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def run(uri: str, folder: Path) -> None:
-    """Fills the store and measures it in a process of its own."""
+    """Fill a store, and measure the commands in a new process."""
     from eyevsai.store.backend import open_store
 
     os.environ["MLFLOW_TRACKING_URI"] = uri
@@ -140,7 +141,7 @@ def main() -> None:
         print(f"SQLite, {RUNS} runs and {RUNS * VERSIONS} versions", flush=True)
         run(f"sqlite:///{folder}/mlflow.db", Path(folder))
     if not find_postgres():
-        print("no PostgreSQL here: apt-get install postgresql")
+        print("skipped: PostgreSQL is not installed. Run: apt-get install postgresql")
         return
     with tempfile.TemporaryDirectory() as folder, start_postgres() as server:
         print(f"PostgreSQL, {RUNS} runs and {RUNS * VERSIONS} versions", flush=True)

@@ -1,6 +1,4 @@
-"""Sets of images for `duplicates`: copies of a picture, and pictures that are alike and no
-copies.
-"""
+"""Image sets for benchmarks of duplicate detection: copies, and similar images without copies."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from typing import Any
 
 
 def describe(label: str, picture):  # type: ignore[no-untyped-def]
-    """Return label, record and thumbnail of a decoded picture, H,W,3 uint8."""
+    """Return label, check result and thumbnail of a decoded picture, H,W,3 uint8."""
     from eyevsai.data.duplicates import make_thumbnail
     from eyevsai.data.image_checks import ImageInfo, _signature, hash_pixels
 
@@ -23,30 +21,30 @@ def describe(label: str, picture):  # type: ignore[no-untyped-def]
 
 
 def find(described, mode: str = "near"):  # type: ignore[no-untyped-def]
-    """Return the duplicates among described pictures, and the seconds that it took to find them."""
+    """Return the duplicates among described pictures, and the seconds of the search."""
     from eyevsai.data.duplicates import find_duplicates
 
     labels, records, thumbnails = zip(*described, strict=True)
-    began = time.perf_counter()
-    result = find_duplicates(records, labels, lambda place: thumbnails[place], mode)
-    return result, time.perf_counter() - began
+    start = time.perf_counter()
+    result = find_duplicates(records, labels, lambda index: thumbnails[index], mode)
+    return result, time.perf_counter() - start
 
 
-def count_false(described, found) -> int:  # type: ignore[no-untyped-def]
-    """Return how many images are grouped with one that they do not equal."""
-    return len({record.pixels for _, record, _ in described}) - len(set(found.groups))
+def count_false(described, result) -> int:  # type: ignore[no-untyped-def]
+    """Return the number of images that are grouped with an image of other pixels."""
+    return len({record.pixels for _, record, _ in described}) - len(set(result.groups))
 
 
 def copies(image):  # type: ignore[no-untyped-def]
-    """Return six copies of a picture, resized and recompressed."""
+    """Return six copies of a picture: resized, recompressed, or both."""
     from PIL import Image
 
     resized = [
         image.resize((round(image.width * s), round(image.height * s)), 1) for s in (0.5, 0.75, 1.6)
     ]
     recompressed = [(image, 40), (image, 70), (resized[0], 60)]
-    worse = [Image.fromarray(_compress(picture, quality)) for picture, quality in recompressed]
-    return [*worse[:2], *resized, worse[2]]
+    compressed = [Image.fromarray(_compress(picture, quality)) for picture, quality in recompressed]
+    return [*compressed[:2], *resized, compressed[2]]
 
 
 Labelled = Iterator[tuple[str, Any]]  # class and H,W,3 uint8
@@ -62,7 +60,7 @@ def _compress(image, quality: int):  # type: ignore[no-untyped-def]
 
 
 def draw_camera(count: int = 500) -> Labelled:
-    """Frames of one scene with changing light and noise; a scratch tells `defect` from `good`."""
+    """Yield frames of one scene with varying light and noise; those of `defect` have a scratch."""
     import numpy as np
     from PIL import Image, ImageDraw
 
@@ -79,8 +77,9 @@ def draw_camera(count: int = 500) -> Labelled:
 
 
 def draw_pan(step: int, smoothness: float, count: int = 500) -> Labelled:
-    """Frames of 192 px, each `step` px further across a picture with the spectrum of photographs: 1
-    / f^smoothness.
+    """Yield frames of 192 px of a camera that moves `step` px per frame across a random picture.
+
+    The picture's amplitude spectrum is 1 / f^smoothness, similar to that of photographs.
     """
     import numpy as np
     from PIL import Image
@@ -98,7 +97,7 @@ def draw_pan(step: int, smoothness: float, count: int = 500) -> Labelled:
 
 
 def draw_icons(count: int = 500, side: int = 256) -> Labelled:
-    """One frame around small glyphs of 5 x 5 squares, all different."""
+    """Yield icons with the same frame and different small glyphs of 5 x 5 squares."""
     import numpy as np
     from PIL import Image, ImageDraw
 
@@ -118,7 +117,7 @@ def draw_icons(count: int = 500, side: int = 256) -> Labelled:
 
 
 def draw_colours(count: int = 500, classes: int = 5) -> Labelled:
-    """One texture in the hue of each class, with some spread and noise."""
+    """Yield one texture in the hue of each class, with random variation of hue and noise."""
     import colorsys
 
     import numpy as np
@@ -137,7 +136,7 @@ def draw_colours(count: int = 500, classes: int = 5) -> Labelled:
 
 
 def draw_characters(count: int = 744, side: int = 64) -> Labelled:
-    """Letters and digits in nine fonts, in many sizes and places."""
+    """Yield letters and digits in nine fonts, with random sizes and positions."""
     import string
 
     import matplotlib
@@ -167,13 +166,13 @@ def draw_characters(count: int = 744, side: int = 64) -> Labelled:
             else ImageFont.load_default(size)
         )
         image = Image.new("RGB", (side, side), "white")
-        place = side / 2 + random.uniform(-0.06, 0.06, 2) * side
+        position = side / 2 + random.uniform(-0.06, 0.06, 2) * side
         character = characters[number % len(characters)]
-        ImageDraw.Draw(image).text(tuple(place), character, font=font, fill="black", anchor="mm")
+        ImageDraw.Draw(image).text(tuple(position), character, font=font, fill="black", anchor="mm")
         yield character, np.asarray(image)
 
 
-# Images that resemble each other and are no copies. Each takes the number of images.
+# Sets of similar images without copies, by name. Each function takes the number of images.
 SIMILAR_SETS: dict[str, Callable[..., Labelled]] = {
     "fixed camera": draw_camera,
     "slow pan, smooth": partial(draw_pan, 1, 1.7),

@@ -1,12 +1,12 @@
-"""A training epoch of deep_v1 at 128 px against two loops that a person would write.
+"""Training speed of deep_v1 at 128 px, compared with two simple training loops.
 
-bare:   the same network, optimizer and precision on one batch that stays in memory: what is left
-        for reading, augmentation and bookkeeping is the distance to it. Limit: at least 90 %.
+bare:   the same network, optimizer and precision on one batch in memory, without reading,
+        augmentation and bookkeeping. Limit: eyevsai reaches at least 90 % of it.
 stock:  float32, NCHW, torchvision's ImageFolder, transforms and DataLoader with two workers.
-        Limit: at least 2.5 x on a CPU with AVX512-BF16.
+        Limit: eyevsai is at least 2.5 x as fast on a CPU with AVX512-BF16.
 
-Needs photographs: EYEVSAI_DATA, `../shared/photos` by default. Each loop runs in a process of its
-own, in turns, and the median of the rounds is taken.
+Requires photographs: EYEVSAI_DATA, `../shared/photos` by default. Each loop runs in a separate
+process, alternately; the median of the rounds is reported.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def _learner(classes: tuple[str, ...]):  # type: ignore[no-untyped-def]
 
 
 def ours() -> float:
-    """Images per second of the train pass of the second epoch, as the run logs it; the first one
-    warms up.
+    """Return images per second of the train pass of the second epoch, as a run logs it.
+
+    The first epoch is a warm-up.
     """
     dataset = load_union()
     learner = _learner(dataset.classes)
@@ -43,7 +44,7 @@ def ours() -> float:
 
 
 def bare() -> float:
-    """The same step on one batch in memory."""
+    """Return images per second of the same training step on one batch in memory."""
     import torch
 
     from eyevsai.training.device import find_precision, setup_device
@@ -67,15 +68,15 @@ def bare() -> float:
 
     for _ in range(10):
         step()
-    began, steps = time.perf_counter(), 0
-    while time.perf_counter() - began < SECONDS:
+    start, steps = time.perf_counter(), 0
+    while time.perf_counter() - start < SECONDS:
         step()
         steps += 1
-    return steps * BATCH / (time.perf_counter() - began)
+    return steps * BATCH / (time.perf_counter() - start)
 
 
 def stock() -> float:
-    """ImageFolder, DataLoader, float32, NCHW: the loop of a tutorial, over the same photographs."""
+    """Return images per second of a tutorial's loop over the same photographs."""
     import torch
     from torchvision import datasets
     from torchvision.transforms import v2
@@ -99,20 +100,20 @@ def stock() -> float:
     network = _learner(tuple(map(str, range(60)))).network
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     network.train()
-    seen, began = 0, 0.0
+    images_seen, start = 0, 0.0
     for number, (images, labels) in enumerate(
         torch.utils.data.DataLoader(union, BATCH, shuffle=True, num_workers=2)
     ):
-        if number == 3:  # workers are up, caches are warm
-            began = time.perf_counter()
+        if number == 3:  # the workers have started, and the caches are warm
+            start = time.perf_counter()
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(network(images), labels, label_smoothing=0.1).backward()
         optimizer.step()
         if number >= 3:
-            seen += len(images)
-            if time.perf_counter() - began > SECONDS:
+            images_seen += len(images)
+            if time.perf_counter() - start > SECONDS:
                 break
-    return seen / (time.perf_counter() - began)
+    return images_seen / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -123,10 +124,10 @@ def main() -> None:
     for _ in range(ROUNDS):
         for name in loops:
             code = f"from benchmarks.training_speed import {name}; print({name}())"
-            done = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, "-c", code], capture_output=True, text=True, check=True
             )
-            rates[name].append(float(done.stdout.split()[-1]))
+            rates[name].append(float(process.stdout.split()[-1]))
     median = {name: statistics.median(values) for name, values in rates.items()}
     for name, values in rates.items():
         print(

@@ -1,11 +1,11 @@
-"""Gives somebody a login to the team's server, and says its first password once.
+"""Create a login on the team's server, and print its password once.
 
-    python deploy/member.py ada            a new login
-    python deploy/member.py ada --renew    a new password for a login that is there
+    python deploy/member.py ada            create a login
+    python deploy/member.py ada --renew    set a new password for an existing login
 
-Asks the server as an admin: MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and
-MLFLOW_TRACKING_PASSWORD, or on the server itself the settings that it was started with. Needs the
-extra `server`.
+Requires an admin's credentials: MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and
+MLFLOW_TRACKING_PASSWORD, or, on the server itself, the settings that it was started with. Requires
+the extra `server`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from mlflow.server.auth.client import AuthServiceClient
 
 ROLE, WORKSPACE = "member", "default"
-GRANTS = {  # on all of them: the runs and models of a team are no one member's
+GRANTS = {  # apply to all objects: runs and models belong to the team, not to a member
     "experiment": "EDIT",
-    "run": "MANAGE",  # eyevsai deletes the empty run that `mlflow run` makes for a resume
-    "registered_model": "MANAGE",  # MLflow takes the removal of an alias for a deletion
-    "registered_model_version": "EDIT",  # so that only an admin deletes models and versions
+    "run": "MANAGE",  # eyevsai deletes the empty run that `mlflow run` creates for a resume
+    "registered_model": "MANAGE",  # MLflow treats the removal of an alias as a deletion
+    "registered_model_version": "EDIT",  # only an admin may delete models and versions
 }
 
 
 def add_login(client: AuthServiceClient, name: str) -> str:
-    """Makes a login that may log runs and register versions, and returns its password."""
+    """Create a login that may log runs and register versions, and return its password."""
     password = secrets.token_urlsafe(18)
     client.create_user(name, password)
     client.assign_role(name, find_role(client))
@@ -38,17 +38,18 @@ def add_login(client: AuthServiceClient, name: str) -> str:
 
 
 def renew_login(client: AuthServiceClient, name: str) -> str:
-    """Gives a login a new password and returns it."""
+    """Set a new random password for a login, and return it."""
     password = secrets.token_urlsafe(18)
-    own = name == os.environ["MLFLOW_TRACKING_USERNAME"]  # then MLflow asks for the old one too
+    # MLflow requires the current password if a login changes its own
+    is_self = name == os.environ["MLFLOW_TRACKING_USERNAME"]
     client.update_user_password(
-        name, password, os.environ["MLFLOW_TRACKING_PASSWORD"] if own else None
+        name, password, os.environ["MLFLOW_TRACKING_PASSWORD"] if is_self else None
     )
     return password
 
 
 def find_role(client: AuthServiceClient) -> int:
-    """Id of the role that all members have, which is made when there is none."""
+    """Return the id of the members' role; create the role and its permissions if missing."""
     role = next((role for role in client.list_roles(WORKSPACE) if role.name == ROLE), None)
     role = role or client.create_role(
         WORKSPACE, ROLE, "Logs runs and registers versions, also of others' models."
@@ -61,19 +62,19 @@ def find_role(client: AuthServiceClient) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The arguments of this program."""
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name")
     parser.add_argument(
-        "--renew", action="store_true", help="the login is there: give it a new password"
+        "--renew", action="store_true", help="set a new password for an existing login"
     )
     return parser.parse_args(arguments)
 
 
-def take_admin() -> str:
-    """Fills in from the server's own settings who asks, and returns where."""
+def use_admin_credentials() -> str:
+    """Set missing admin credentials from the server's own settings, and return the server's URI."""
     admin = os.environ.get("MLFLOW_AUTH_ADMIN_USERNAME") or "admin"
     os.environ.setdefault("MLFLOW_TRACKING_USERNAME", admin)
     os.environ.setdefault(
@@ -86,26 +87,28 @@ def take_admin() -> str:
 
 
 def main() -> int:
-    """Does one command line and returns its exit code."""
-    given = parse(sys.argv[1:])
-    uri = take_admin()
-    warnings.filterwarnings("ignore", module="mlflow")  # of packages on their way out
+    """Run the command line, and return its exit code: 2 if the server refuses."""
+    arguments = parse(sys.argv[1:])
+    uri = use_admin_credentials()
+    warnings.filterwarnings("ignore", module="mlflow")  # deprecation warnings
     from mlflow.exceptions import MlflowException
     from mlflow.server.auth.client import AuthServiceClient
 
     client = AuthServiceClient(uri)
     try:
-        password = renew_login(client, given.name) if given.renew else add_login(client, given.name)
+        change = renew_login if arguments.renew else add_login
+        password = change(client, arguments.name)
     except MlflowException as error:
-        there = error.error_code == "RESOURCE_ALREADY_EXISTS"
+        exists = error.error_code == "RESOURCE_ALREADY_EXISTS"
         reason = (
-            "there is one; --renew gives it a new password"
-            if there
+            "it exists already. Set a new password with --renew"
+            if exists
             else str(error).splitlines()[0].rstrip(".")
         )
-        print(f"Error: {given.name} got no login: {reason}.", file=sys.stderr)
+        action = "change" if arguments.renew else "create"
+        print(f"Error: Cannot {action} login {arguments.name}: {reason}.", file=sys.stderr)
         return 2
-    print(f"MLFLOW_TRACKING_USERNAME={given.name}\nMLFLOW_TRACKING_PASSWORD={password}")
+    print(f"MLFLOW_TRACKING_USERNAME={arguments.name}\nMLFLOW_TRACKING_PASSWORD={password}")
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Starts a team's MLflow server: the one place where its command stands.
+"""Start script of a team's MLflow server.
 
     python deploy/serve.py
 
-Settings come from the environment, under MLflow's, libpq's and boto3's own names;
-`deploy/.env.example` lists those that have to be given. Needs nothing but the extra `server`, so
-that an image for it stays small.
+Settings are environment variables with the names that MLflow, libpq and boto3 use;
+`deploy/.env.example` lists the required ones. Requires only the extra `server`, which keeps the
+container image small.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ ADMIN, PASSWORD, KEY = (
 )
 STORE, ARTIFACTS = "MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"
 HOSTS, ORIGINS = "MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"
-WHAT = {
-    PASSWORD: "the password of the first login",
-    KEY: "a key for forms, the same in all servers of the team",
-    STORE: "where runs, versions and logins are kept, such as "
+REQUIRED = {  # required settings with their meaning
+    PASSWORD: "password of the first login",
+    KEY: "key that signs forms, the same on all servers of the team",
+    STORE: "database for runs, versions and logins, such as "
     "postgresql+psycopg://mlflow@127.0.0.1/mlflow",
-    ARTIFACTS: "where files are kept, such as s3://mlflow",
-    HOSTS: "the names under which the server is called, such as mlflow.example.org",
-    ORIGINS: "the address in a browser, such as https://mlflow.example.org",
+    ARTIFACTS: "storage of artifacts, such as s3://mlflow",
+    HOSTS: "host names of the server, such as mlflow.example.org",
+    ORIGINS: "URL of the server in a browser, such as https://mlflow.example.org",
 }
 MIN_PASSWORD_LENGTH, MIN_KEY_LENGTH = 12, 32
 PUBLISHED_PASSWORDS = ("password1234",)  # MLflow's default before 3.17
-CACHE_S = 60  # a login is checked by scrypt, which takes 0.1 s, several times a request
+# seconds to cache a login: its check by scrypt takes 0.1 s, several times per request
+CACHE_S = 60
 
 AUTH = """[mlflow]
 default_permission = READ
@@ -44,45 +45,47 @@ auth_cache_ttl_seconds = {cache_s}
 
 
 def find_mistakes(settings: Mapping[str, str]) -> list[str]:
-    """What would make the server unsafe or unusable, each with what to do; secrets are not
-    repeated.
+    """Return a message for each setting that is missing, unsafe or invalid; [] if there is none.
+
+    The messages contain no secrets.
     """
     mistakes = [
-        f"{name} is not set: {what}." for name, what in WHAT.items() if not settings.get(name)
+        f"{name} is not set: {meaning}."
+        for name, meaning in REQUIRED.items()
+        if not settings.get(name)
     ]
     password, key = settings.get(PASSWORD, ""), settings.get(KEY, "")
     if password in PUBLISHED_PASSWORDS:
         mistakes.append(
-            f"{PASSWORD} is a default that everybody knows. Take: openssl rand -base64 18"
+            f"{PASSWORD} is a published default. Generate another: openssl rand -base64 18"
         )
     elif password and len(password) < MIN_PASSWORD_LENGTH:
         mistakes.append(
-            f"{PASSWORD} has fewer than {MIN_PASSWORD_LENGTH} characters. Take: openssl rand "
-            "-base64 18"
+            f"{PASSWORD} has fewer than {MIN_PASSWORD_LENGTH} characters. Generate one: "
+            "openssl rand -base64 18"
         )
     if key and len(key) < MIN_KEY_LENGTH:
         mistakes.append(
-            f"{KEY} has fewer than {MIN_KEY_LENGTH} characters. Take: openssl rand -hex 32"
+            f"{KEY} has fewer than {MIN_KEY_LENGTH} characters. Generate one: openssl rand -hex 32"
         )
     if settings.get(STORE) and not settings[STORE].startswith("postgresql"):
-        mistakes.append(f"{STORE} names no PostgreSQL, which several writers at once need.")
+        mistakes.append(f"{STORE} is not a PostgreSQL database, which concurrent writers require.")
     for name in (HOSTS, ORIGINS):
         if "*" in settings.get(name, "").replace(" ", "").split(","):
-            mistakes.append(
-                f"{name} is '*', which lets any web page in. Name those that are meant."
-            )
+            mistakes.append(f"{name} is '*', which allows any web page. List the allowed names.")
     return mistakes
 
 
 def write_auth_config(settings: Mapping[str, str]) -> Path:
-    """Writes what MLflow's login needs into a file that only this user can read, and returns its
-    path.
+    """Write MLflow's login configuration to a file that only this user can read; return its path.
+
+    The file is `server/auth.ini` in the folder EYEVSAI_STATE, and is replaced atomically.
     """
     folder = Path(settings.get("EYEVSAI_STATE") or "~/.local/state/eyevsai").expanduser() / "server"
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     text = AUTH.format(
-        database_uri=settings[STORE].replace("%", "%%"),  # which configparser would interpolate
+        database_uri=settings[STORE].replace("%", "%%"),  # configparser interpolates %
         admin=settings.get(ADMIN) or "admin",
         cache_s=CACHE_S,
     )
@@ -96,8 +99,9 @@ def write_auth_config(settings: Mapping[str, str]) -> Path:
 
 
 def make_command() -> list[str]:
-    """The server's command. It holds no secret: MLflow reads what is missing here from the
-    environment.
+    """Return the command of the server.
+
+    It contains no secrets: MLflow reads the other settings from the environment.
     """
     return [
         sys.executable,
@@ -113,20 +117,20 @@ def make_command() -> list[str]:
 
 
 def make_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """What the server finds around it."""
+    """Return the environment of the server; write the login configuration that it refers to."""
     return {
         **settings,
         "MLFLOW_AUTH_CONFIG_PATH": str(write_auth_config(settings)),
         "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
         "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
-        # for language models, which are not kept here
+        # jobs serve language models, which this server does not host
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
 
 
 def main() -> int:
-    """Becomes the server, or returns 2 after saying what is wrong."""
+    """Replace this process by the server; if settings are invalid, print them and return 2."""
     if mistakes := find_mistakes(os.environ):
         print(
             "The server does not start:",

@@ -1,1 +1,1 @@
-"""The entry points that MLproject names, one module each."""
+"""Entry points of MLproject, one module each."""

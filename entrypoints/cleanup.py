@@ -1,4 +1,4 @@
-"""`mlflow run . -e cleanup`: the same as `eyevsai cleanup`."""
+"""`mlflow run . -e cleanup`: entry point for `eyevsai cleanup`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`mlflow run . -e data`: the same as `eyevsai data download`."""
+"""`mlflow run . -e data`: entry point for `eyevsai data download`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`mlflow run . -e evaluate`: the same as `eyevsai evaluate`."""
+"""`mlflow run . -e evaluate`: entry point for `eyevsai evaluate`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`mlflow run . -e export`: the same as `eyevsai export`."""
+"""`mlflow run . -e export`: entry point for `eyevsai export`."""
 
 import sys
 

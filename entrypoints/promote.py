@@ -1,4 +1,4 @@
-"""`mlflow run . -e promote`: the same as `eyevsai promote`."""
+"""`mlflow run . -e promote`: entry point for `eyevsai promote`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`mlflow run . -e report`: the same as `eyevsai report`."""
+"""`mlflow run . -e report`: entry point for `eyevsai report`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`mlflow run . -e train`: the same as `eyevsai train`."""
+"""`mlflow run . -e train`: entry point for `eyevsai train`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`mlflow run . -e train_all`: the same as `eyevsai train-all`."""
+"""`mlflow run . -e train_all`: entry point for `eyevsai train-all`."""
 
 import sys
 

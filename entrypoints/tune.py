@@ -1,4 +1,4 @@
-"""`mlflow run . -e tune`: the same as `eyevsai tune`."""
+"""`mlflow run . -e tune`: entry point for `eyevsai tune`."""
 
 import sys
 

@@ -1,9 +1,11 @@
-"""eyevsai: image classifiers that are tuned, trained, exported and looked after with MLflow.
+"""Image classifiers: tuning, training, export and life cycle with MLflow.
 
-import eyevsai
-trained = eyevsai.train(model="deep_v1", dataset="digits", epochs=3)
-classifier = eyevsai.load(trained.model_uri)
-classifier.predict("seven.png").label
+    import eyevsai
+    trained = eyevsai.train(model="deep_v1", dataset="digits", epochs=3)
+    classifier = eyevsai.load(trained.model_uri)
+    classifier.predict("seven.png").label
+
+Importing the package loads neither torch nor mlflow.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ __all__ = [
     "tune",
 ]
 
-# imported when they are asked for: `import eyevsai` loads neither torch nor mlflow
+# Modules by name, imported on first access: `import eyevsai` must load neither torch nor mlflow.
 _LAZY_IMPORTS = {
     "Classifier": "serving.classifier",
     "Prediction": "serving.classifier",
@@ -66,18 +68,19 @@ _LAZY_IMPORTS = {
 
 
 def load(uri: str, *, trusted: bool = False) -> Classifier:
-    """The classifier at a model URI (`models:/name/7`, `models:/name@alias`), of an export, or in a
-    folder of either.
-
-    Exports as pt2, torchscript and tensorflow can hold code, and are opened only if they are
-    `trusted`.
+    """Load a classifier from a model URI, the URI of an export, or a folder with either.
 
         eyevsai.load("models:/digits-deep_v1-standard/1").predict("seven.png").top(3)
 
+    Args:
+        uri: `models:/name/7`, `models:/name@alias`, the URI of an export, or a local folder.
+        trusted: open exports as pt2, torchscript or tensorflow, too. These can contain code, which
+            runs when they are opened.
+
     Raises:
-        eyevsai.core.errors.UserError: nothing is there, or it is not a model that eyevsai wrote.
+        UserError: no model exists at `uri`, or eyevsai did not write it.
     """
-    # torch and mlflow load only when asked for
+    # Imported here so that `import eyevsai` loads neither torch nor mlflow.
     from eyevsai.serving.classifier import load_classifier
 
     return load_classifier(uri, trusted=trusted)

@@ -1,4 +1,4 @@
-"""`python -m eyevsai` is the same as `eyevsai`."""
+"""Entry point of `python -m eyevsai`, which equals the command `eyevsai`."""
 
 from eyevsai.cli.main import main
 

@@ -1,10 +1,10 @@
-"""The commands as functions, for programs and notebooks: `from eyevsai import train, tune,
-evaluate, compare, export`.
+"""Python API: the commands train, tune, evaluate, compare and export as functions.
 
-Each takes its command's settings by keyword, checks them alike, raises its errors, and returns what
-its job does. What jobs tell of themselves goes to the logger `eyevsai`, and to standard error
-unless the caller shows that logger; nothing is printed. The process is the caller's: signal
-handlers, torch's threads and MLflow's variables are as before after it.
+Each function takes the settings of its command as keyword arguments, validates them in the same
+way, raises the same errors, and returns the result of the job. Jobs log to the logger `eyevsai`,
+and to standard error unless the caller handles that logger; nothing is printed. Each function
+restores the state of the calling process: signal handlers, torch's number of threads and MLflow's
+environment variables.
 """
 
 from __future__ import annotations
@@ -41,32 +41,31 @@ if TYPE_CHECKING:
 
 
 def train(**settings: Unpack[TrainKeywords]) -> Trained:
-    """Train a model, log the run and register a version, as `eyevsai train` does with flags of
-    the same names.
+    """Train a model, log the run and register a version, as `eyevsai train` does.
 
         trained = eyevsai.train(model="deep_v1", dataset="digits", epochs=3, lr=1e-3)
         trained.model_uri           # 'models:/digits-deep_v1-standard/1'
         trained.scores["accuracy"]  # 0.93
 
-    `eyevsai train --model deep_v1 --help` says what the settings of a model mean.
+    `eyevsai train --model deep_v1 --help` describes the settings of a model; keywords have the
+    names of its options.
 
     Raises:
-        UserError: a setting, data or a store that a person must mend; JobError: a loss that became
-            NaN.
-        KeyboardInterrupt: after the run ended as KILLED with a checkpoint; go on with
-            train(resume=RUN_ID).
+        UserError: a setting, the data or the store is invalid or unusable.
+        JobError: training failed, for example because the loss became NaN.
+        KeyboardInterrupt: training was interrupted. The run was saved as KILLED with a checkpoint;
+            resume it with train(resume=RUN_ID).
     """
-    with _in_the_callers_process():
+    with _job_in_host_process():
         composed = config.compose_train(
-            config.coerce_settings(settings, _settings_of_train(settings))
+            config.coerce_settings(settings, _declared_train_settings(settings))
         )
         from eyevsai.workflows.distributed.rank import rank_from_env
 
         if rank_from_env() is not None:
             raise UserError(
-                "torchrun started this process as one of several. Call train with devices=N in "
-                "one process instead, or let torchrun start the command: "
-                "torchrun ... -m eyevsai train"
+                "eyevsai.train cannot run in a process that torchrun started. Call it with "
+                "devices=N in one process, or start the command: torchrun ... -m eyevsai train"
             )
         from eyevsai.workflows.train.train import train as job
 
@@ -78,21 +77,22 @@ def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
 
         tuned = eyevsai.tune(model="deep_v1", dataset="digits", epochs=3, n_trials=5)
         tuned.settings, tuned.accuracy
-        # train takes tuned.settings, unless tuned="never"
+        # uses tuned.settings as defaults, unless tuned="never"
         eyevsai.train(model="deep_v1", dataset="digits", epochs=30)
 
-    No trial changes a setting that is given here. A study of the same name is continued.
+    Settings passed here are fixed in all trials. An existing study of the same name is resumed.
 
     Raises:
-        UserError: a setting, data or a store that a person must mend; JobError: no trial had a
-            result.
-        KeyboardInterrupt: after the trial's run ended; the same call goes on with the study.
+        UserError: a setting, the data or the store is invalid or unusable.
+        JobError: no trial has a result.
+        KeyboardInterrupt: the study was interrupted, and the run of the current trial has ended.
+            The same call resumes the study.
     """
-    with _in_the_callers_process():
+    with _job_in_host_process():
         from eyevsai.workflows.tune.study_config import compose_tune
 
         composed = compose_tune(
-            config.coerce_settings(settings, tune_settings(_settings_of_train(settings)))
+            config.coerce_settings(settings, tune_settings(_declared_train_settings(settings)))
         )
         from eyevsai.workflows.tune.tune import tune as job
 
@@ -100,17 +100,19 @@ def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
 
 
 def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
-    """Evaluate a trained model on images that it has not seen, as `eyevsai evaluate` does.
+    """Evaluate a trained model on images not used for training, as `eyevsai evaluate` does.
 
         # or run=trained.run_id
         evaluated = eyevsai.evaluate(model_uri="models:/digits-deep_v1-standard/1")
         evaluated.metrics["accuracy"], evaluated.metrics["accuracy_low"]
 
     Raises:
-        UserError: a setting, a model, data or a store that a person must mend.
+        UserError: a setting, the model, the data or the store is invalid or unusable.
     """
-    with _in_the_callers_process():
-        composed = config.compose(EvaluateSettings, _take(EvaluateSettings, settings, "evaluate"))
+    with _job_in_host_process():
+        composed = config.compose(
+            EvaluateSettings, _coerce_known(EvaluateSettings, settings, "evaluate")
+        )
         from eyevsai.workflows.evaluate.evaluate import evaluate as job
 
         return job(composed)
@@ -119,16 +121,17 @@ def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
 def compare(*models: str, page: str | os.PathLike[str] = "comparison.html") -> Comparison:
     """Compare evaluated models with the first of them, as `eyevsai compare` does.
 
-    `models` are run ids or model URIs; the page is written to `page`.
-
         compared = eyevsai.compare(first.run_id, "models:/digits-shallow-rf_hog_lbp/1")
         compared.settings, compared.pairs[0].difference.p_value
 
+    Args:
+        models: run ids or model URIs.
+        page: path of the HTML page to write.
+
     Raises:
-        UserError: a model that cannot be found, was not evaluated, or was evaluated on other
-            images.
+        UserError: a model does not exist, was not evaluated, or was evaluated on other images.
     """
-    with _in_the_callers_process():
+    with _job_in_host_process():
         from eyevsai.workflows.evaluate.compare import compare as job
 
         return job(models, Path(page))
@@ -141,18 +144,19 @@ def export(**settings: Unpack[PackageKeywords]) -> Bundled: ...
 def export(**settings: Any) -> list[Exported] | Bundled:
     """Export a trained model to other runtimes' formats, as `eyevsai export` does.
 
-    With `package`, export the best models of every dataset together.
-
         for each in eyevsai.export(run=trained.run_id, format="onnx,openvino", output="exports"):
             print(each.format, each.uri, each.size_bytes, each.parity.metrics)
         eyevsai.export(package="game", format="onnx").folder
 
+    Returns:
+        One result per format; with `package`, the bundle of the best models of every dataset.
+
     Raises:
-        UserError: a setting, a model, data or a store that a person must mend.
-        JobError: an export predicts otherwise than the model; those that agree are kept.
+        UserError: a setting, the model, the data or the store is invalid or unusable.
+        JobError: an export failed the parity check with the model. Exports that passed are kept.
     """
-    with _in_the_callers_process():
-        composed = config.compose(ExportSettings, _take(ExportSettings, settings, "export"))
+    with _job_in_host_process():
+        composed = config.compose(ExportSettings, _coerce_known(ExportSettings, settings, "export"))
         if composed.package is not None:
             from eyevsai.workflows.export.bundle import bundle
 
@@ -162,38 +166,43 @@ def export(**settings: Any) -> list[Exported] | Bundled:
         return job(composed)
 
 
-def _settings_of_train(given: Any) -> tuple[Setting, ...]:
-    """The settings of a call's model and variation; `compose` reports a wrong one."""
+def _declared_train_settings(keywords: Any) -> tuple[Setting, ...]:
+    """Return the train settings of the model and variation in `keywords`.
+
+    If these do not exist, return the shared settings only: `compose_train` raises the error.
+    """
     try:
-        variation = given.get("variation")
+        variation = keywords.get("variation")
         return config.train_settings(
-            str(given.get("model", config.ModelChoice().model)), variation and str(variation)
+            str(keywords.get("model", config.ModelChoice().model)), variation and str(variation)
         )
     except UserError:
         return config.shared_settings()
 
 
-def _take(declared: type[Any], given: Any, command: str) -> dict[str, Any]:
-    config.check_known(given, list_settings(declared), command)
-    return config.coerce_settings(given, list_settings(declared))
+def _coerce_known(declared: type[Any], keywords: Any, command: str) -> dict[str, Any]:
+    """Return the keyword values as plain values; raise UserError for an unknown keyword."""
+    config.check_setting_names(keywords, list_settings(declared), command)
+    return config.coerce_settings(keywords, list_settings(declared))
 
 
 @contextmanager
-def _in_the_callers_process() -> Iterator[None]:
-    """Run a job and leave the process as it was.
+def _job_in_host_process() -> Iterator[None]:
+    """Run the block as a job of the calling process, and restore the state of that process.
 
-    SIGTERM ends the job first, and is then raised again for the process's own handler.
+    SIGTERM ends the job first, and is then raised again for the handler of the process. OSErrors
+    about unusable paths become UserErrors.
     """
     from eyevsai.workflows.shutdown import in_host_process
 
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
-    with logging_to_stderr(), in_host_process(), _keeping_threads():
+    with logging_to_stderr(), in_host_process(), _restore_torch_threads():
         try:
             quiet_mlflow()
             yield
         except OSError as error:
-            if refused := explain_path_error(error):
-                raise refused from error
+            if path_error := explain_path_error(error):
+                raise path_error from error
             raise
         except TerminationRequested:
             signal.raise_signal(signal.SIGTERM)
@@ -206,7 +215,7 @@ def _in_the_callers_process() -> Iterator[None]:
 
 
 @contextmanager
-def _keeping_threads() -> Iterator[None]:
+def _restore_torch_threads() -> Iterator[None]:
     import torch
 
     threads = torch.get_num_threads()

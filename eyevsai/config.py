@@ -1,4 +1,4 @@
-"""A run's configuration: composed of declared settings, parsed once, frozen and complete."""
+"""Configuration of a run: complete, immutable, and composed of declared settings."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.models.factory import FAMILIES, ResolvedModel, get_family, resolve_model
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
-# what `tune` has no use for
-OF_TRAIN = ("resume", "resume_force", "tuned", "checkpoint_every_s", "devices")
+# settings of `train` that do not apply to `tune`
+TRAIN_ONLY = ("resume", "resume_force", "tuned", "checkpoint_every_s", "devices")
 
 
 @dataclass(frozen=True)
 class ModelChoice(Settings):
-    """Which model."""
+    """Choice of the model and its preset."""
 
     PANEL: ClassVar[str] = "Model"
 
-    model: Annotated[str, Parameter(), Doc("Family, or family/variation: see `eyevsai list`.")] = (
+    model: Annotated[str, Parameter(), Doc("Family, or family/variation; see `eyevsai list`.")] = (
         "deep_v1"
     )
-    variation: Annotated[str | None, Doc("Variation of the family; its first one by default.")] = (
+    variation: Annotated[str | None, Doc("Variation of the family; the first one by default.")] = (
         None
     )
     preset: Annotated[
         str,
         Choice(("cpu", "gpu")),
-        Doc("Budget that the family's defaults are chosen for; flags go before it."),
+        Doc("Hardware budget of the family's defaults; explicit options override it."),
     ] = "cpu"
 
 
 @dataclass(frozen=True)
 class RunSettings(Settings):
-    """What is said of a run as a whole."""
+    """Settings of a run as a whole."""
 
     PANEL: ClassVar[str] = "Run"
 
@@ -60,58 +60,58 @@ class RunSettings(Settings):
         int,
         Range(0, 2**31 - 1),
         Parameter(),
-        Doc("Seed of every random draw but the split: see --split-seed."),
+        Doc("Seed of all random draws except the split; see --split-seed."),
     ] = 0
     run_name: Annotated[
         str | None, Doc("Name of the run; dataset, model and variation by default.")
     ] = None
     state_dir: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
+        str, Env("EYEVSAI_STATE"), Doc("Folder for run state and checkpoints of unfinished runs.")
     ] = STATE_DIR
     checkpoint_every_s: Annotated[
         float,
         Range(0.0, 1e9),
-        Doc("Seconds between checkpoints within an epoch; the end of an epoch is always one."),
+        Doc("Seconds between checkpoints within an epoch; each epoch ends with a checkpoint."),
     ] = 300.0
 
 
 @dataclass(frozen=True)
 class ResumeSettings(Settings):
-    """Going on with an earlier run instead of starting one."""
+    """Resumption of an earlier run."""
 
     PANEL: ClassVar[str] = "Run"
 
     resume: Annotated[
         str | None,
         Doc(
-            "Id of a run to go on with, or auto: the last one on this machine with these "
-            "settings, if any."
+            "Id of the run to resume, or auto: the last run on this machine with "
+            "these settings, if any."
         ),
     ] = None
     resume_force: Annotated[
-        bool, Doc("Go on although data or code changed since the run began.")
+        bool, Doc("Resume although data or code changed since the run started.")
     ] = False
 
 
 @dataclass(frozen=True)
 class TunedSettings(Settings):
-    """Whether a study's best settings take the place of defaults."""
+    """Use of a study's best settings in place of the defaults."""
 
     PANEL: ClassVar[str] = "Model"
 
     tuned: Annotated[
         str,
         Doc(
-            "auto: the settings of the newest study of this model and dataset that is better "
-            "than the defaults after 10 complete trials of half the epochs; never; or a study by "
-            "name or run id. Flags go first."
+            "auto: the best settings of the newest study of this model and dataset, if they beat "
+            "the defaults after 10 complete trials of half the epochs; never; or the name or run "
+            "id of a study. Explicit options override them."
         ),
     ] = AUTO_TUNED
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model, its preset and its settings."""
+    """Model, preset and model settings of a run."""
 
     resolved: ResolvedModel
     preset: str
@@ -119,30 +119,30 @@ class ModelConfig:
 
     @property
     def family(self) -> str:
-        """The name of the family."""
+        """Name of the family."""
         return self.resolved.family
 
     @property
     def variation(self) -> str:
-        """The name of the variation."""
+        """Name of the variation."""
         return self.resolved.variation
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that `train` needs to know."""
+    """Complete configuration of `train`."""
 
     model: ModelConfig
     data: DataSettings
     run: RunSettings
     resume: ResumeSettings = ResumeSettings()
     tuned: TunedSettings = TunedSettings()
-    given: frozenset[str] = frozenset()  # names of the settings that were typed
-    # what it was before a study's settings took the place of defaults
+    explicit: frozenset[str] = frozenset()  # names of settings that the user set
+    # the configuration without a study's settings, where these replace defaults
     untuned: TrainConfig | None = None
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its name, as it is logged."""
+        """Return all settings by name, as they are logged."""
         chosen = {
             "model": self.model.family,
             "variation": self.model.variation,
@@ -152,7 +152,7 @@ class TrainConfig:
 
 
 def shared_settings() -> tuple[Setting, ...]:
-    """The settings of `train` that are the same for every model."""
+    """Return the settings of `train` that all models share."""
     return tuple(
         s
         for part in (ModelChoice, TunedSettings, DataSettings, RunSettings, ResumeSettings)
@@ -161,7 +161,7 @@ def shared_settings() -> tuple[Setting, ...]:
 
 
 def all_train_settings() -> tuple[Setting, ...]:
-    """The settings of `train` for every model; several may have one name."""
+    """Return the settings of `train` for all models; several can have the same name."""
     declared = [
         variation.settings
         for family in FAMILIES
@@ -171,9 +171,12 @@ def all_train_settings() -> tuple[Setting, ...]:
 
 
 def train_settings(model: str | None, variation: str | None = None) -> tuple[Setting, ...]:
-    """Return all settings of `train` for a model, given as in `--model` and `--variation`.
+    """Return all settings of `train` for a model, selected as with `--model` and `--variation`.
 
-    Without a model they are those that the default model does not declare for itself.
+    Without a model, return the shared settings and those that the default model inherits.
+
+    Raises:
+        UserError: the model or the variation does not exist.
     """
     if model is None:
         return shared_settings() + _common_settings()
@@ -186,107 +189,132 @@ def model_settings(model: ResolvedModel) -> tuple[Setting, ...]:
 
 
 def compose_train(
-    given: Mapping[str, Any], command: str = "train", others: Iterable[str] = ()
+    values: Mapping[str, Any], command: str = "train", others: Iterable[str] = ()
 ) -> TrainConfig:
-    """The configuration in which `given` values, by setting name, go before all defaults.
+    """Return the configuration of `train`: explicit values completed with defaults.
 
-    After them come environment variables, what suits the dataset, the preset, the family's
-    defaults. `others` are the settings that a `command` has besides these: one of them may be what
-    a wrong name means.
+    In order of precedence: `values`, environment variables, the settings of the dataset, the
+    preset, and the defaults of the family.
+
+    Args:
+        values: explicit values by setting name.
+        command: command to name in error messages.
+        others: names of further settings of `command`, to suggest for a misspelt name.
 
     Raises:
-        UserError: a name or a value that is not allowed.
+        UserError: a name is unknown, or a value is not allowed.
     """
-    choice = ModelChoice(**_pick(ModelChoice, given))
+    choice = ModelChoice(**_select_values(ModelChoice, values))
     model = resolve_model(choice.model, choice.variation)
     declared = model.declaration
-    data = compose_data(given)
-    known = [setting.name for setting in model_settings(model)]
-    for name in given:
-        if name not in known:
-            raise unknown_setting(name, model.family, [*known, *sorted(others)], command)
+    data = compose_data(values)
+    setting_names = [setting.name for setting in model_settings(model)]
+    for name in values:
+        if name not in setting_names:
+            candidates = [*setting_names, *sorted(others)]
+            raise unknown_setting_error(name, model.family, candidates, command)
     if choice.preset != ModelChoice().preset and choice.preset not in declared.presets:
         raise UserError(
-            f"{model.family}/{model.variation} has no --preset {choice.preset}: leave it out."
+            f"--preset {choice.preset} is not available for {model.family}/{model.variation}. "
+            "Omit it."
         )
     budget = dict(declared.presets.get(choice.preset, {}))
     preset = {} if data.data is not None else dict(PRESETS.get(data.dataset, {}))
-    suited = {name: value for name, value in (budget | preset).items() if name in known}
-    settings = declared.settings(**suited | _pick(declared.settings, given))
+    defaults = {name: value for name, value in (budget | preset).items() if name in setting_names}
+    settings = declared.settings(**defaults | _select_values(declared.settings, values))
     return TrainConfig(
         ModelConfig(model, choice.preset, settings),
         data,
-        compose_run(given),
-        ResumeSettings(**_pick(ResumeSettings, given)),
-        TunedSettings(**_pick(TunedSettings, given)),
-        frozenset(given),
+        compose_run(values),
+        ResumeSettings(**_select_values(ResumeSettings, values)),
+        TunedSettings(**_select_values(TunedSettings, values)),
+        frozenset(values),
     )
 
 
 def take_run_id() -> str | None:
-    """The run that `mlflow run` made for this process; forgotten here, so that no child takes it
-    too.
+    """Return the id of the run that `mlflow run` created for this process; None without one.
+
+    Removes it from the environment, so that child processes do not write to the same run.
     """
     return os.environ.pop("MLFLOW_RUN_ID", None)
 
 
-def compose_data(given: Mapping[str, Any]) -> DataSettings:
-    """The data settings in which `given` values go before environment and defaults."""
-    return compose(DataSettings, given)
+def compose_data(values: Mapping[str, Any]) -> DataSettings:
+    """Return the data settings: explicit values, else environment variables, else defaults."""
+    return compose(DataSettings, values)
 
 
-def compose_run(given: Mapping[str, Any]) -> RunSettings:
-    """The run settings in which `given` values go before environment and defaults."""
-    return compose(RunSettings, given)
+def compose_run(values: Mapping[str, Any]) -> RunSettings:
+    """Return the run settings: explicit values, else environment variables, else defaults."""
+    return compose(RunSettings, values)
 
 
-def find_state_dir(given: Mapping[str, Any]) -> Path:
-    """Return the folder of run state that `given` values, the environment or the default name."""
-    return Path(compose_run(given).state_dir).expanduser()
+def find_state_dir(values: Mapping[str, Any]) -> Path:
+    """Return the folder of run state from explicit values, the environment or the default."""
+    return Path(compose_run(values).state_dir).expanduser()
 
 
 S = TypeVar("S", bound=Settings)
 
 
-def compose(cls: type[S], given: Mapping[str, Any]) -> S:
-    """The settings of one class in which `given` values go before environment and defaults."""
-    return cls(**_pick(cls, given))
+def compose(cls: type[S], values: Mapping[str, Any]) -> S:
+    """Return settings of class `cls`: explicit values, else environment variables, else defaults.
 
+    Names in `values` that `cls` does not declare are ignored.
 
-def coerce_settings(given: Mapping[str, Any], settings: Sequence[Setting]) -> dict[str, Any]:
-    """Values that a program gave, by setting name, as these settings take them; those of others
-    stay as they are.
+    Raises:
+        UserError: a value is not allowed.
     """
-    known = {setting.name: setting for setting in settings}
+    return cls(**_select_values(cls, values))
+
+
+def coerce_settings(values: Mapping[str, Any], settings: Sequence[Setting]) -> dict[str, Any]:
+    """Convert values of a program, by setting name, to the plain types that `settings` declare.
+
+    Values whose name is not in `settings` are returned unchanged.
+    """
+    by_name = {setting.name: setting for setting in settings}
     return {
-        name: known[name].coerce(value) if name in known else value for name, value in given.items()
+        name: by_name[name].coerce(value) if name in by_name else value
+        for name, value in values.items()
     }
 
 
-def check_no_train_settings(given: Iterable[str]) -> None:
-    """Raises UserError for settings of `train` that a study has no use for."""
-    for name in given:
-        if name in OF_TRAIN:
+def check_no_train_settings(names: Iterable[str]) -> None:
+    """Raise UserError if a name is a setting of `train` that does not apply to `tune`."""
+    for name in names:
+        if name in TRAIN_ONLY:
             raise UserError(
-                f"{as_flag(name)} is a flag of train. A study goes on by itself when tune is "
-                "started again with the same --study; its trials keep no checkpoints, and each "
-                "has one device: several run at once with --parallel-jobs."
+                f"{as_flag(name)} is an option of train only. To resume a study, run tune again "
+                "with the same --study. Trials save no checkpoints and use one device each; "
+                "--parallel-jobs runs several at once."
             )
 
 
-def check_known(given: Iterable[str], settings: Sequence[Setting], command: str) -> None:
-    """Raises UserError for a name that is none of a command's settings."""
-    known = [setting.name for setting in settings]
-    for name in given:
-        if name not in known:
+def check_setting_names(names: Iterable[str], settings: Sequence[Setting], command: str) -> None:
+    """Raise UserError, with the nearest match, if a name is not among a command's settings."""
+    setting_names = [setting.name for setting in settings]
+    for name in names:
+        if name not in setting_names:
             raise UserError(
-                f"There is no flag {as_flag(name)} of {command}. {_hint(name, known, command)}"
+                f"There is no option {as_flag(name)} of {command}. "
+                f"{_hint(name, setting_names, command)}"
             )
 
 
-def unknown_setting(name: str, family: str, known: Iterable[str], command: str) -> UserError:
-    """The error for a flag that this model has not: whose it is, or which of a command's `known`
-    ones is nearest.
+def unknown_setting_error(
+    name: str, family: str, candidates: Iterable[str], command: str
+) -> UserError:
+    """Return the error for a setting that the model does not have.
+
+    The message names another family that has the setting, or else the nearest candidate.
+
+    Args:
+        name: the unknown setting.
+        family: family of the model.
+        candidates: names of settings to suggest.
+        command: command whose help the message refers to if no candidate is near.
     """
     flag = as_flag(name)
     for other in FAMILIES:
@@ -296,31 +324,31 @@ def unknown_setting(name: str, family: str, known: Iterable[str], command: str) 
             }:
                 return UserError(
                     f"{flag} is a setting of {other} ({variation}), not of {family}. Add --model "
-                    f"{other}, or leave it out."
+                    f"{other}, or omit it."
                 )
     return UserError(
-        f"There is no flag {flag}. {_hint(name, known, f'{command} --model {family}')}"
+        f"There is no option {flag}. {_hint(name, candidates, f'{command} --model {family}')}"
     )
 
 
-def _hint(name: str, known: Iterable[str], command: str) -> str:
-    guess = nearest(name, known)
+def _hint(name: str, candidates: Iterable[str], command: str) -> str:
+    guess = nearest(name, candidates)
     return f"Did you mean {as_flag(guess)}?" if guess else f"See `eyevsai {command} --help`."
 
 
-def _pick(cls: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of `cls`'s settings out of `given`, then out of the environment."""
-    picked = {}
+def _select_values(cls: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `cls`'s settings from `values`, else from the environment."""
+    selected = {}
     for setting in list_settings(cls):
-        if setting.name in given:
-            picked[setting.name] = given[setting.name]
+        if setting.name in values:
+            selected[setting.name] = values[setting.name]
         elif setting.env and os.environ.get(setting.env):
-            picked[setting.name] = setting.parse(os.environ[setting.env])
-    return picked
+            selected[setting.name] = setting.parse(os.environ[setting.env])
+    return selected
 
 
 def _common_settings() -> tuple[Setting, ...]:
-    """What the default model takes and does not declare for itself."""
+    """Return the settings that the default model inherits instead of declaring them itself."""
     default = resolve_model(ModelChoice().model)
     settings = list_settings(default.declaration.settings)
     return tuple(setting for setting in settings if setting.panel != default.family)

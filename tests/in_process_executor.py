@@ -23,7 +23,7 @@ class InProcessExecutor(Executor):
             redirect_stdout(log),
             redirect_stderr(log),
         ):
-            return _Done(task, run_call(task.call, task.given))
+            return _Done(task, run_call(task.call, task.arguments))
 
 
 class _Done(TaskHandle):

@@ -1,5 +1,6 @@
-"""What a shell completes a flag's value to, from what is quickly read: no torch, no mlflow, no
-store.
+"""Shell completion of option values.
+
+Completions must be fast: they import neither torch nor mlflow, and do not open the store.
 """
 
 from __future__ import annotations
@@ -19,71 +20,75 @@ from eyevsai.data.catalog import list_datasets
 from eyevsai.formats.factory import ALL, FORMATS
 from eyevsai.models.factory import FAMILIES, get_family
 
-# of a flag, by the values of those typed before it
+# function from the options typed so far to the values of an option
 Values = Callable[[dict[str, Any]], Iterable[str]]
 Completer = Callable[[typer.Context, str], list[str]]
 
 
-def completed_words() -> list[str]:
-    """The words of the command line that a shell asks about; none when this is no such call."""
+def read_completion_line() -> list[str]:
+    """Return the words after `eyevsai` on the command line that a shell is completing.
+
+    The shell passes the line in environment variables. Return [] if the process was not started for
+    completion.
+    """
     text = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
     if "_EYEVSAI_COMPLETE" not in os.environ:
         return []
     try:
         return shlex.split(text)[1:]
-    except ValueError:  # a quote that is still open
+    except ValueError:  # unclosed quote
         return text.split()[1:]
 
 
-def completer_of(setting: Setting) -> Completer | None:
-    """What completes the values of a setting; None where only its user knows them."""
+def find_completer(setting: Setting) -> Completer | None:
+    """Return the completer of a setting's values, or None if the values cannot be listed."""
     if isinstance(setting.allowed, Choice):
         options = [str(option) for option in setting.allowed.options]
-        return completer(lambda _: options)
+        return make_completer(lambda _: options)
     return COMPLETERS.get(setting.name)
 
 
-def completer(values: Values, *, listed: bool = False) -> Completer:
-    """What completes to one of `values`, or, if `listed`, to several with commas."""
+def make_completer(values: Values, *, is_list: bool = False) -> Completer:
+    """Return a completer for one of `values`, or for comma-separated values if `is_list`."""
 
     def _complete(context: typer.Context, incomplete: str) -> list[str]:
-        before, comma, begun = incomplete.rpartition(",") if listed else ("", "", incomplete)
+        before, comma, prefix = incomplete.rpartition(",") if is_list else ("", "", incomplete)
         try:
             return [
                 f"{before}{comma}{value}"
                 for value in values(context.params)
-                if value.startswith(begun)
+                if value.startswith(prefix)
             ]
-        except (UserError, OSError):  # of what was typed before; the command says it
+        except (UserError, OSError):  # invalid earlier options, which the command itself reports
             return []
 
     return _complete
 
 
-def _variations(given: dict[str, Any]) -> Iterable[str]:
-    return get_family(given.get("model") or config.ModelChoice().model).variations
+def _list_variations(values: dict[str, Any]) -> Iterable[str]:
+    return get_family(values.get("model") or config.ModelChoice().model).variations
 
 
-def _models(_: dict[str, Any]) -> Iterable[str]:
+def _list_models(_: dict[str, Any]) -> Iterable[str]:
     return [
         *FAMILIES,
         *(f"{family}/{name}" for family in FAMILIES for name in get_family(family).variations),
     ]
 
 
-def _datasets(given: dict[str, Any]) -> Iterable[str]:
+def _list_dataset_names(values: dict[str, Any]) -> Iterable[str]:
     root = config.compose_data(
-        {"data_dir": given["data_dir"]} if given.get("data_dir") else {}
+        {"data_dir": values["data_dir"]} if values.get("data_dir") else {}
     ).data_dir
     return list_datasets(Path(root).expanduser())
 
 
 COMPLETERS = {
-    "model": completer(lambda _: FAMILIES),
-    "variation": completer(_variations),
-    "models": completer(_models, listed=True),
-    "dataset": completer(_datasets),
-    "datasets": completer(_datasets, listed=True),
-    "format": completer(lambda _: [*FORMATS, ALL], listed=True),
-    "export": completer(lambda _: FORMATS, listed=True),  # of train-all
+    "model": make_completer(lambda _: FAMILIES),
+    "variation": make_completer(_list_variations),
+    "models": make_completer(_list_models, is_list=True),
+    "dataset": make_completer(_list_dataset_names),
+    "datasets": make_completer(_list_dataset_names, is_list=True),
+    "format": make_completer(lambda _: [*FORMATS, ALL], is_list=True),
+    "export": make_completer(lambda _: FORMATS, is_list=True),  # option of train-all
 }

@@ -1,4 +1,4 @@
-"""The `eyevsai data` commands."""
+"""Commands of the group `eyevsai data`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from eyevsai.data.settings import DataSettings, DownloadSettings
 from eyevsai.reports.settings import CheckPage
 
 DATA, DATASET = *pick_settings(DataSettings, "data"), *pick_settings(DownloadSettings, "dataset")
-Folder = Annotated[str | None, argument(DATA, "FOLDER", "A folder of class folders.")]
+Folder = Annotated[str | None, argument(DATA, "FOLDER", "Folder of class folders.")]
 
 
 def build_app() -> typer.Typer:
-    """The group of commands."""
-    app = typer.Typer(help="Get a dataset, look at it, or clear the cache.")
+    """Return the command group."""
+    app = typer.Typer(help="Download, check or describe a dataset, or clear the cache.")
     download_options = with_options(download, list_settings(DownloadSettings))
     app.command(name="download")(download_options)
     app.command(name="get", hidden=True)(download_options)
-    flags = pick_settings(
+    dataset_settings = pick_settings(
         DataSettings,
         "dataset",
         "data_dir",
@@ -44,116 +44,113 @@ def build_app() -> typer.Typer:
         "bit_depth",
         "cache_dir",
     )
-    app.command(name="check")(with_options(check, (*flags, *list_settings(CheckPage))))
-    app.command(name="stats")(with_options(stats, flags))
+    app.command(name="check")(with_options(check, (*dataset_settings, *list_settings(CheckPage))))
+    app.command(name="stats")(with_options(stats, dataset_settings))
     app.command(name="cache")(with_options(cache, pick_settings(DataSettings, "cache_dir")))
     return app
 
 
 def download(
-    name: Annotated[str | None, argument(DATASET, "NAME", "The same as --dataset.")] = None,
+    name: Annotated[str | None, argument(DATASET, "NAME", "Same as --dataset.")] = None,
     as_json: Json = False,
-    **given: Any,
+    **values: Any,
 ) -> None:
-    """Get a published dataset, checked and laid out as class folders: pets, vegetables,
-    street_foods, instruments.
+    """Download a published dataset as class folders: pets, vegetables, street_foods, instruments.
 
-    combined is the first, third and fourth of them, combined_all all four. What is there already is
-    left alone, a download that was interrupted goes on, and without network you are told what to
-    download by hand.
+    combined is the union of pets, street_foods and instruments; combined_all is the union of all
+    four. The archive's checksum is verified. An existing dataset is kept, and an interrupted
+    download is resumed. Without network, the error lists the files to download manually.
     """
-    settings = config.compose(DownloadSettings, merge_named(name, given, "dataset"))
+    settings = config.compose(DownloadSettings, merge_named(name, values, "dataset"))
     configure_logging()
     from eyevsai.workflows.data.download_dataset import download_datasets
 
-    got = download_datasets(settings, config.take_run_id())
+    downloads = download_datasets(settings, config.take_run_id())
     if as_json:
-        print(json.dumps(to_json(got), indent=2, ensure_ascii=False))
+        print(json.dumps(to_json(downloads), indent=2, ensure_ascii=False))
         return
-    for part in got:
+    for part in downloads:
         splits = ", ".join(f"{count} {split}" for split, count in part.splits.items())
         print(
-            f"{part.name}: {'' if part.is_new else 'there already: '}{part.images} images in "
+            f"{part.name}: {'' if part.is_new else 'already downloaded: '}{part.images} images in "
             f"{len(part.classes)} classes{f' ({splits})' if splits else ''} at {part.folder}"
         )
-    if len(got) > 1:
+    if len(downloads) > 1:
         print(
-            f"{settings.dataset}: {sum(len(part.classes) for part in got)} classes, composed of "
-            "these when it is read"
+            f"{settings.dataset}: {sum(len(part.classes) for part in downloads)} classes, the "
+            "union of these datasets"
         )
     print(f"Next: eyevsai train --dataset {settings.dataset}")
 
 
-def check(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
-    """Look at every file: bad ones, duplicates, classes. Exit code 1 when files are bad."""
+def check(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
+    """Check every file: bad files, duplicates, classes. Exit code 1 if files are bad."""
     from eyevsai.workflows.data.inspect import check_data
 
-    page = Path(pop_settings(CheckPage, given).page)
-    found = check_data(_data_settings(folder, given), page)
-    report = found.report()
+    page = Path(pop_settings(CheckPage, values).page)
+    curated = check_data(_data_settings(folder, values), page)
+    report = curated.report()
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        print(found.describe_classes())
-        groups, pairs = len(report["duplicates"]), len(found.conflicts)
+        print(curated.describe_classes())
+        groups, pairs = len(report["duplicates"]), len(curated.conflicts)
         print(
-            f"{len(found.bad)} bad, {len(found.wrong_extension)} with a wrong extension; "
-            f"{groups} groups of duplicates, {len(found.left_out)} left out; {pairs} pairs alike "
-            "in two classes"
+            f"{len(curated.bad)} bad, {len(curated.wrong_extension)} with a wrong extension; "
+            f"{groups} groups of duplicates, {len(curated.left_out)} excluded; {pairs} pairs of "
+            "duplicates in two classes"
         )
         if report["not_used"]:
             print(f"not used: {report['not_used']}")
-        for note in found.notes:
+        for note in curated.notes:
             print(note)
-        for file, record in found.bad:
+        for file, record in curated.bad:
             print(f"bad        {file.path}: {record.error}")
-        for file, record in found.wrong_extension:
+        for file, record in curated.wrong_extension:
             print(f"wrong extension  {file.path} is {record.kind}")
         for group in report["duplicates"]:
             print(
-                f"{'equal     ' if group['exact'] else 'alike     '} {'  '.join(group['images'])}"
+                f"{'exact     ' if group['exact'] else 'near      '} {'  '.join(group['images'])}"
             )
         for one, other in report["conflicts"]:
             print(f"conflict   {one}  {other}")
         print(f"See {page}")
-    if found.bad:
+    if curated.bad:
         raise typer.Exit(1)
 
 
-def stats(folder: Folder = None, as_json: Json = False, **given: Any) -> None:
-    """Print images by class and format, sizes and imbalance."""
+def stats(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
+    """Print image counts by class and format, image sizes and class imbalance."""
     from eyevsai.workflows.data.inspect import describe_data
 
-    described = describe_data(_data_settings(folder, given))
+    statistics = describe_data(_data_settings(folder, values))
     if as_json:
-        print(json.dumps(described, indent=2, ensure_ascii=False))
+        print(json.dumps(statistics, indent=2, ensure_ascii=False))
         return
-    classes = described.pop("classes")
+    classes = statistics.pop("classes")
     for label, count in classes.items():
         print(f"{count:>7}  {label}")
-    for name, value in described.items():
+    for name, value in statistics.items():
         print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete all that is cached.")] = False,
-    **given: Any,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all cached files.")] = False,
+    **values: Any,
 ) -> None:
-    """Say how large the cache of pixels and features is, or clear it."""
+    """Print the size of the cache of pixels and features, or clear it."""
     from eyevsai.workflows.data.inspect import cache_bytes, clear_cache
 
-    root = Path(config.compose_data(given).cache_dir).expanduser()
+    root = Path(config.compose_data(values).cache_dir).expanduser()
     if clear:
         print(f"freed {clear_cache(root) / 1e6:.1f} MB in {root}")
     else:
         print(f"{cache_bytes(root) / 1e6:.1f} MB in {root}; --clear deletes them")
 
 
-def _data_settings(folder: str | None, given: dict[str, Any]) -> DataSettings:
-    if (folder is None) == ("dataset" not in given):
-        raise UserError(
-            "Name a folder, or a dataset with --dataset. One of them. Known datasets: `eyevsai "
-            "list`."
-        )
+def _data_settings(folder: str | None, values: dict[str, Any]) -> DataSettings:
+    """Return the data settings; raise UserError unless exactly one dataset is named."""
+    if (folder is None) == ("dataset" not in values):
+        raise UserError("Name a folder or --dataset, and not both. Known datasets: `eyevsai list`.")
     configure_logging()
-    return config.compose_data(given | {"data": folder})
+    return config.compose_data(values | {"data": folder})

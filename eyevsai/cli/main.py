@@ -1,4 +1,4 @@
-"""The `eyevsai` command. Jobs are imported when they are called, so that help is instant."""
+"""The `eyevsai` command. Workflows are imported when they are called, which keeps `--help` fast."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from eyevsai.cli import data, models, registry, system, train
-from eyevsai.cli.completion import completed_words
-from eyevsai.cli.options import finish, settings_of_command
+from eyevsai.cli.completion import read_completion_line
+from eyevsai.cli.options import add_switches, peek_settings
 from eyevsai.cli.parsing import Verbosity, with_hyphens
 from eyevsai.core.errors import JobError, TerminationRequested, UserError, explain_path_error
 from eyevsai.core.logging import configure_logging
@@ -21,15 +21,25 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command line and exits with its code: 0 done, 1 failed, 2 a mistake in what was
-    asked.
+    """Run one command line.
+
+    Prints the message of an error to standard error, or raises the error if `--debug` is set.
+
+    Args:
+        arguments: words of the command line; those of this process by default.
+
+    Raises:
+        SystemExit: always unless `--debug` raises the error. The code is 0 for success, 1 for a
+            failure, 2 for a usage error, 3 for unsynced writes, and 130 or 143 after an
+            interruption.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    asked = Verbosity()
+    verbosity = Verbosity()
     try:
-        build_app(arguments or completed_words())(arguments, prog_name="eyevsai", obj=asked)
+        app = build_app(arguments or read_completion_line())
+        app(arguments, prog_name="eyevsai", obj=verbosity)
     except UserError as error:
-        _fail(error, error.exit_code, asked.debug)
+        _fail(error, error.exit_code, verbosity.debug)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except TerminationRequested as error:
@@ -38,22 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(
             JobError(f"Out of memory {error}. Try a smaller --batch-size or --image-size."),
             1,
-            asked.debug,
+            verbosity.debug,
         )
     except Exception as error:
-        if asked.debug:
+        if verbosity.debug:
             raise
-        if refused := explain_path_error(error):
-            _fail(refused, refused.exit_code, asked.debug)
+        if path_error := explain_path_error(error):
+            _fail(path_error, path_error.exit_code, verbosity.debug)
         _fail(
             error,
             1,
-            asked.debug,
-            hint=" This is a defect of eyevsai: run again with --debug and report it.",
+            verbosity.debug,
+            hint=" This is a bug in eyevsai. Run the command again with --debug, and report it.",
         )
 
 
 def _fail(error: Exception, code: int, debug: bool, hint: str = "") -> None:
+    """Print an error and exit with `code`; if `debug` is True, raise it instead."""
     if debug:
         raise error
     name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
@@ -62,17 +73,17 @@ def _fail(error: Exception, code: int, debug: bool, hint: str = "") -> None:
 
 
 def build_app(arguments: list[str]) -> typer.Typer:
-    """The application for one command line; a command's flags depend on the model that it names."""
+    """Return the application for a command line, whose model determines the options of commands."""
     app = typer.Typer(
         add_completion=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
-        help="Image classifiers that are tuned, trained, exported and looked after with MLflow.",
+        help="Tune, train, export and manage image classifiers with MLflow.",
         context_settings={"token_normalize_func": with_hyphens},
-        epilog="Every command takes --quiet, --verbose and --debug.",
+        epilog="All commands accept --quiet, --verbose and --debug.",
     )
     app.callback(invoke_without_command=True)(_version)
-    settings = settings_of_command(arguments)
+    settings = peek_settings(arguments)
     train.add_to(app, arguments, settings)
     models.add_to(app)
     registry.add_to(app)
@@ -80,7 +91,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     models.add_descriptions_to(app, settings)
     system.add_to(app)
     app.add_typer(data.build_app(), name="data")
-    finish(app)
+    add_switches(app)
     return app
 
 
@@ -93,7 +104,7 @@ def _version(
 
 
 def run_task(folder: Path) -> None:
-    """Run the task that an executor stored in a folder."""
+    """Run the task that an executor stored in a folder; exit with the task's code."""
     configure_logging()
     from eyevsai.executors.local import run_task as run
 

@@ -1,4 +1,4 @@
-"""The commands about models: evaluate, compare, export, predict, report, describe, list."""
+"""Commands for models: evaluate, compare, export, predict, report, describe, list."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eyevsai.cli.options import (
     pop_settings,
     with_options,
 )
-from eyevsai.cli.output import where_to_view
+from eyevsai.cli.output import format_view_hint
 from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import Setting, list_settings
@@ -30,7 +30,7 @@ from eyevsai.serving.settings import PredictSettings
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds these commands to the application."""
+    """Add these commands to the application, without `list` and `describe`."""
     app.command(rich_help_panel="Jobs")(with_options(evaluate, list_settings(EvaluateSettings)))
     app.command(rich_help_panel="Jobs")(with_options(compare, list_settings(ComparisonPage)))
     app.command(rich_help_panel="Jobs")(with_options(export, list_settings(ExportSettings)))
@@ -39,76 +39,74 @@ def add_to(app: typer.Typer) -> None:
 
 
 def add_descriptions_to(app: typer.Typer, settings: Sequence[Setting]) -> None:
-    """Add `list` and `describe`, which takes the `settings` of `train`."""
+    """Add `list`, and `describe` with the `settings` of `train`, to the application."""
     app.command(name="list")(with_options(list_all, pick_settings(DataSettings, "data_dir")))
     app.command(context_settings=UNPARSED)(
         with_options(describe, (*list_settings(DescribeSettings), *settings))
     )
 
 
-def evaluate(as_json: Json = False, **given: Any) -> None:
-    """Judge a trained model by images that it has not seen, and log figures, pictures and a
-    report.
-    """
-    settings = config.compose(EvaluateSettings, given)
+def evaluate(as_json: Json = False, **values: Any) -> None:
+    """Evaluate a trained model on unseen images, and log metrics, plots and a report."""
+    settings = config.compose(EvaluateSettings, values)
     configure_logging()
     from eyevsai.workflows.evaluate.evaluate import evaluate as job
 
-    done = job(settings, config.take_run_id())
+    result = job(settings, config.take_run_id())
     if as_json:
-        print(json.dumps(to_json(done), indent=2))
+        print(json.dumps(to_json(result), indent=2))
         return
-    found = done.metrics
+    metrics = result.metrics
     print(
-        f"{done.model} on {done.images} images of {done.dataset}\naccuracy "
-        f"{found['accuracy']:.4f} ({found['accuracy_low']:.4f} to {found['accuracy_high']:.4f}), "
-        f"loss {found['loss']:.4f}, calibration error {found['ece']:.4f}\n"
-        f"{found['images_per_s']:.0f} images/s, {found['latency_ms']:.1f} ms for one; in "
-        f"{done.seconds:.0f} s\nrun {done.run_id} has test_report.html; {where_to_view()}"
+        f"{result.model} on {result.images} images of {result.dataset}\naccuracy "
+        f"{metrics['accuracy']:.4f} ({metrics['accuracy_low']:.4f} to "
+        f"{metrics['accuracy_high']:.4f}), loss {metrics['loss']:.4f}, calibration error "
+        f"{metrics['ece']:.4f}\n{metrics['images_per_s']:.0f} images/s, "
+        f"{metrics['latency_ms']:.1f} ms for one; in {result.seconds:.0f} s\n"
+        f"run {result.run_id} has test_report.html; {format_view_hint()}"
     )
 
 
 def compare(
     models: Annotated[
         list[str],
-        typer.Argument(help="Run ids or model URIs; the others are held against the first."),
+        typer.Argument(help="Run ids or model URIs; each is compared with the first one."),
     ],
     as_json: Json = False,
-    **given: Any,
+    **values: Any,
 ) -> None:
-    """Hold evaluated models against each other: settings, figures, and the images that only one has
-    right.
-    """
-    page = Path(config.compose(ComparisonPage, given).page)
+    """Compare evaluated models: settings, metrics, and images that only one model gets right."""
+    page = Path(config.compose(ComparisonPage, values).page)
     configure_logging()
     from eyevsai.workflows.evaluate.compare import compare as job
 
-    found = job(models, page)
+    comparison = job(models, page)
     if as_json:
-        print(json.dumps(to_json(found), indent=2))
+        print(json.dumps(to_json(comparison), indent=2))
         return
     from eyevsai.reports.comparison_table import print_comparison
 
-    print_comparison(to_json(found))
+    print_comparison(to_json(comparison))
     print(f"See {page}")
 
 
-def export(as_json: Json = False, **given: Any) -> None:
-    """Write a trained model as files for other runtimes; what does not say the same as the model is
-    refused.
+def export(as_json: Json = False, **values: Any) -> None:
+    """Export a trained model to files for other runtimes.
+
+    An export is refused if its predictions differ from the model's.
     """
-    settings = config.compose(ExportSettings, given)
+    settings = config.compose(ExportSettings, values)
     configure_logging()
     if settings.package is not None:
-        _package(settings, as_json)
+        _export_package(settings, as_json)
         return
     from eyevsai.workflows.export.export import export as job
 
-    done = job(settings, config.take_run_id())
+    exports = job(settings, config.take_run_id())
     if as_json:
-        print(json.dumps(to_json(done), indent=2))
+        print(json.dumps(to_json(exports), indent=2))
         return
-    for each in done:
+    for each in exports:
         metrics = ", ".join(f"{name} {value:.3g}" for name, value in each.parity.metrics.items())
         print(
             f"{each.format}: {each.uri}, {each.size_bytes / 1e6:.1f} MB, in {each.seconds:.0f} "
@@ -116,75 +114,74 @@ def export(as_json: Json = False, **given: Any) -> None:
         )
 
 
-def _package(settings: ExportSettings, as_json: bool) -> None:
+def _export_package(settings: ExportSettings, as_json: bool) -> None:
     from eyevsai.workflows.export.bundle import bundle
 
-    done = bundle(settings, config.take_run_id())
+    result = bundle(settings, config.take_run_id())
     if as_json:
-        print(json.dumps(to_json(done), indent=2))
+        print(json.dumps(to_json(result), indent=2))
         return
-    for model in done.models:
+    for model in result.models:
         print(
             f"{model['dataset']}: {model['model_uri']}, {model['metric']} "
             f"{model['accuracy']:.4f}, as {', '.join(model['formats'])}"
         )
-    print(f"See {done.folder}; it is logged on run {done.run_id}")
+    print(f"See {result.folder}; logged on run {result.run_id}")
 
 
 def predict(
     model: Annotated[
-        str, typer.Argument(help="A model URI, or the folder or file of a model or an export.")
+        str, typer.Argument(help="Model URI, or folder or file of a model or an export.")
     ],
     images: Annotated[
         list[str],
-        typer.Argument(help="Image files, folders, or - for their names from standard input."),
+        typer.Argument(help="Image files or folders; - reads their paths from standard input."),
     ],
     as_json: Json = False,
-    **given: Any,
+    **values: Any,
 ) -> None:
-    """Say what images show: a table, or with --json a line for each image. Exit code 1 when one
-    cannot be read.
+    """Classify images, and print a table, or with --json a line for each image.
+
+    Exit code 1 if an image cannot be read.
     """
-    settings = config.compose(PredictSettings, given)
+    settings = config.compose(PredictSettings, values)
     configure_logging()
     from eyevsai.workflows.predict import predict as job
 
-    bad = 0
+    errors = 0
     for each in job(model, images, settings.top_k, settings.threshold, trusted=settings.trusted):
-        bad += each.error is not None
+        errors += each.error is not None
         if as_json:
             print(json.dumps(to_json(each), ensure_ascii=False))
         else:
             print(each.to_text())
-    if bad:
+    if errors:
         raise typer.Exit(1)
 
 
-def report(as_json: Json = False, **given: Any) -> None:
-    """Write all models into tables, pictures, a page to read, and the file that a game's backend
-    reads.
-    """
-    settings = config.compose(ReportSettings, given)
+def report(as_json: Json = False, **values: Any) -> None:
+    """Report all models: write tables, plots, an HTML page, and the file for a game backend."""
+    settings = config.compose(ReportSettings, values)
     configure_logging()
     from eyevsai.workflows.report.report import report as job
 
-    done = job(settings, config.take_run_id())
+    result = job(settings, config.take_run_id())
     if as_json:
-        print(json.dumps(to_json(done), indent=2))
+        print(json.dumps(to_json(result), indent=2))
         return
     print(
-        f"{done.models} models of {done.versions} versions, {done.ready} of them ready to be "
-        "deployed"
+        f"{result.models} models with {result.versions} versions, {result.ready} models ready "
+        "for deployment"
     )
-    for path in done.files.values():
+    for path in result.files.values():
         print(path)
 
 
-def list_all(as_json: Json = False, **given: Any) -> None:
+def list_all(as_json: Json = False, **values: Any) -> None:
     """List families, variations and datasets."""
     from eyevsai.workflows.describe import list_inventory
 
-    inventory = list_inventory(_data_dir(given))
+    inventory = list_inventory(_data_dir(values))
     if as_json:
         print(json.dumps(inventory, indent=2, ensure_ascii=False))
         return
@@ -194,31 +191,29 @@ def list_all(as_json: Json = False, **given: Any) -> None:
     )
     for family, about in models.items():
         print(f"{family}: {about['title']}")
-        for variation, described in about["variations"].items():
+        for variation, descriptions in about["variations"].items():
             print(
-                f"  {variation:<{width}}{described['technical']}\n  "
-                f"{'':<{width}}{described['simple']}"
+                f"  {variation:<{width}}{descriptions['technical']}\n  "
+                f"{'':<{width}}{descriptions['simple']}"
             )
     print("datasets:")
-    for name, description in datasets.items():
-        print(f"  {name:<{width}}{description}")
+    for name, text in datasets.items():
+        print(f"  {name:<{width}}{text}")
 
 
-def describe(context: typer.Context, as_json: Json = False, **given: Any) -> None:
-    """Say what a model is made of: layers, parameters, operations and papers. Takes the flags of
-    train.
-    """
-    check_extra_arguments(context, given)
-    num_classes = pop_settings(DescribeSettings, given).num_classes
-    # the family's own defaults, not those that suit the digits
-    own = {} if "dataset" in given else {"data": "any"}
-    composed = config.compose_train(own | given).model
+def describe(context: typer.Context, as_json: Json = False, **values: Any) -> None:
+    """Describe a model: layers, parameters, operations and papers. Accepts the options of train."""
+    check_extra_arguments(context, values)
+    num_classes = pop_settings(DescribeSettings, values).num_classes
+    # --data disables the preset of digits, the default dataset; the folder is not read
+    dataset = {} if "dataset" in values else {"data": "any"}
+    composed = config.compose_train(dataset | values).model
     from eyevsai.reports.model_card import render_card
     from eyevsai.workflows.describe import describe as job
 
-    described = job(composed, num_classes)
-    print(json.dumps(described, indent=2) if as_json else render_card(described))
+    description = job(composed, num_classes)
+    print(json.dumps(description, indent=2) if as_json else render_card(description))
 
 
-def _data_dir(given: dict[str, Any]) -> Path:
-    return Path(config.compose_data(given).data_dir).expanduser()
+def _data_dir(values: dict[str, Any]) -> Path:
+    return Path(config.compose_data(values).data_dir).expanduser()

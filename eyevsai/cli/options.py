@@ -1,4 +1,4 @@
-"""From declared settings to Typer's flags."""
+"""Typer options for declared settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from eyevsai import config
-from eyevsai.cli.completion import completer_of
+from eyevsai.cli.completion import find_completer
 from eyevsai.cli.parsing import BOOL, SWITCHES, Command, Group, positional_arguments, with_hyphens
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Setting, Settings, list_settings
@@ -24,55 +24,57 @@ from eyevsai.reports.settings import ReportSettings
 from eyevsai.tuning.settings import TuneSettings
 
 S = TypeVar("S", bound=Settings)
-# of commands whose options depend on the model: `config` reports what is none of them
+# context of commands whose options depend on the model; `check_extra_arguments` rejects others
 UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True}
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def settings_of_command(arguments: Sequence[str]) -> tuple[Setting, ...]:
-    """The settings that a command line's --model and --variation bring with them.
+def peek_settings(arguments: Sequence[str]) -> tuple[Setting, ...]:
+    """Return the settings of `train` for the --model and --variation of an unparsed command line.
 
-    A model that does not exist is reported when the command runs, so that help still works.
+    If the model does not exist, return the shared settings, so that `--help` works; the command
+    itself reports the error.
     """
     model, variation = (
         _peek_option(arguments, "model"),
         _peek_option(arguments, "variation") or None,
     )
-    helping = "--help" in arguments
+    is_help = "--help" in arguments
     try:
         return config.train_settings(
-            model or (None if helping else config.ModelChoice().model), variation
+            model or (None if is_help else config.ModelChoice().model), variation
         )
     except UserError:
         return config.shared_settings()
 
 
 def check_no_train_options(arguments: Sequence[str]) -> None:
-    """Raises UserError for flags of `train` that a study has no use for."""
+    """Raise UserError if an argument is an option of `train` that does not apply to `tune`."""
     flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
     config.check_no_train_settings(flag.lstrip("-").replace("-", "_") for flag in flags)
 
 
 def _peek_option(arguments: Sequence[str], name: str) -> str | None:
-    """The value of `--name` in a command line that is not parsed yet."""
-    taking = {setting.flag for setting in config.shared_settings() if setting.type is not bool}
-    for place, word in positional_arguments(arguments, taking):
+    """Return the value of `--name` in an unparsed command line, or None if it is missing."""
+    with_value = {setting.flag for setting in config.shared_settings() if setting.type is not bool}
+    for index, word in positional_arguments(arguments, with_value):
         if word.startswith(f"--{name}="):
             return word.partition("=")[2]
-        if word == f"--{name}" and place + 1 < len(arguments):
-            return arguments[place + 1]
+        if word == f"--{name}" and index + 1 < len(arguments):
+            return arguments[index + 1]
     return None
 
 
 def pick_settings(cls: type[Settings], *names: str) -> tuple[Setting, ...]:
-    """The named settings of a settings dataclass."""
+    """Return the named settings of a settings dataclass, in the order of declaration."""
     return tuple(setting for setting in list_settings(cls) if setting.name in names)
 
 
 def with_options(command: Callable[..., None], settings: Sequence[Setting]) -> Callable[..., None]:
-    """`command` with its own parameters and one flag for each setting, which it gets as `**given`.
+    """Return a function with the parameters of `command` and an option for each setting.
 
-    A flag that was not typed is not given: defaults are the configuration's business.
+    The function calls `command` with its own parameters, and with the values of the options that
+    were set. Options that were not set are omitted: `config` adds the defaults.
     """
     parameters = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
@@ -88,7 +90,7 @@ def with_options(command: Callable[..., None], settings: Sequence[Setting]) -> C
             help=_help(setting),
             show_default=False,
             rich_help_panel=setting.panel,
-            autocompletion=completer_of(setting),
+            autocompletion=find_completer(setting),
         )
         annotation = Annotated[Any, option]
         parameters.append(
@@ -98,7 +100,7 @@ def with_options(command: Callable[..., None], settings: Sequence[Setting]) -> C
         )
 
     def flagged(**values: Any) -> None:
-        """Call the command with its own arguments and the options that were given."""
+        """Call the command with its own arguments and the options that were set."""
         command(
             **{
                 name: value
@@ -113,12 +115,10 @@ def with_options(command: Callable[..., None], settings: Sequence[Setting]) -> C
 
 
 def _parser_of(setting: Setting) -> Callable[[str], Any]:
-    """Return the parser of a flag: that of its setting, but for text that is empty where that means
-    nothing.
-    """
+    """Return the parser of an option, which rejects empty text if the setting does."""
 
     def parse(text: str) -> Any:
-        """Return the value that `text` stands for."""
+        """Return the value of `text`; raise UserError if it is not valid."""
         if text == "" and setting.rejects_empty:
             raise setting.empty_value_error()
         return setting.parse(text)
@@ -127,8 +127,9 @@ def _parser_of(setting: Setting) -> Callable[[str], Any]:
 
 
 def entry_points() -> dict[str, tuple[Setting, ...]]:
-    """Return the settings of each entry point of MLproject, which declares those that are marked as
-    parameters.
+    """Return the settings of each entry point of MLproject, by the name of the entry point.
+
+    MLproject declares only the settings that are marked with `Parameter`.
     """
     train = config.shared_settings()
     declared: dict[str, type[Settings]] = {
@@ -145,40 +146,42 @@ def entry_points() -> dict[str, tuple[Setting, ...]]:
 
 
 def drop_empty(entry: str, arguments: Sequence[str]) -> list[str]:
-    """Return the words of an entry point without its empty parameters: `mlflow run` passes those
-    that were left out.
+    """Return the words of an entry point's command line without empty optional parameters.
+
+    `mlflow run` passes an empty text for each parameter that is not set.
     """
     optional = {
         each.flag for each in entry_points()[entry] if each.parameter and each.default is None
     }
-    words, place = list[str](), 0
-    while place < len(arguments):
-        if with_hyphens(arguments[place]) in optional and list(
-            arguments[place + 1 : place + 2]
-        ) == [""]:
-            place += 2
+    words, index = list[str](), 0
+    while index < len(arguments):
+        is_empty = list(arguments[index + 1 : index + 2]) == [""]
+        if with_hyphens(arguments[index]) in optional and is_empty:
+            index += 2
         else:
-            words.append(arguments[place])
-            place += 1
+            words.append(arguments[index])
+            index += 1
     return words
 
 
-def finish(app: typer.Typer) -> None:
-    """Lets all commands and groups read words as `eyevsai.cli.parsing` has it, and shows the
-    switches in each one's help.
+def add_switches(app: typer.Typer) -> None:
+    """Add the switches to the help of all commands, and use the classes of `eyevsai.cli.parsing`.
+
+    Applies to nested groups too.
     """
     app.info.cls = Group
     for info in app.registered_commands:
         if info.callback is not None:
-            info.callback, info.cls = _showing_switches(info.callback), Command
+            info.callback, info.cls = _with_switches(info.callback), Command
     for group in app.registered_groups:
         if group.typer_instance is not None:
-            finish(group.typer_instance)
+            add_switches(group.typer_instance)
 
 
-def _showing_switches(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` with flags for help and for shells: `Command` takes them out of a line before it is
-    parsed.
+def _with_switches(command: Callable[..., None]) -> Callable[..., None]:
+    """Return `command` with an option for each switch, for help texts and shell completion.
+
+    The values are ignored: `Command` removes switches from a line before parsing it.
     """
 
     def switched(**values: Any) -> None:
@@ -202,29 +205,37 @@ def _showing_switches(command: Callable[..., None]) -> Callable[..., None]:
     return switched
 
 
-def pop_settings(cls: type[S], given: dict[str, Any]) -> S:
-    """The settings that a command declares for itself, taken out of `given`."""
-    names = [setting.name for setting in list_settings(cls) if setting.name in given]
-    return config.compose(cls, {name: given.pop(name) for name in names})
+def pop_settings(cls: type[S], values: dict[str, Any]) -> S:
+    """Remove the settings of `cls` from `values`, and return them with defaults for the others."""
+    names = [setting.name for setting in list_settings(cls) if setting.name in values]
+    return config.compose(cls, {name: values.pop(name) for name in names})
 
 
-def merge_named(word: str | None, given: dict[str, Any], name: str) -> dict[str, Any]:
-    """`given` with the setting `name` that was typed without its flag.
+def merge_named(word: str | None, values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return `values` with the value of a setting that was typed as a positional argument.
+
+    Args:
+        word: the positional argument, or None if it was not typed.
+        values: options that were set, by setting name.
+        name: name of the setting.
 
     Raises:
-        UserError: the flag says something else.
+        UserError: the option of the setting has another value.
     """
     if word is None:
-        return given
-    if given.get(name, word) != word:
+        return values
+    if values.get(name, word) != word:
         raise UserError(
-            f"{word!r} and --{name} {given[name]!r} contradict each other: leave one out."
+            f"{word!r} and --{name} {values[name]!r} contradict each other. Omit one of them."
         )
-    return given | {name: word}
+    return values | {name: word}
 
 
 def argument(setting: Setting, name: str, text: str = "") -> Any:
-    """A value of `setting` that is typed without its flag, and is called `name`."""
+    """Return a positional argument for `setting` with the metavar `name`.
+
+    The help is `text`, or else that of the setting.
+    """
     return typer.Argument(
         metavar=name, parser=lambda word: setting.parse(word, name), help=text or setting.doc
     )
@@ -250,21 +261,28 @@ def _placeholder(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def check_extra_arguments(context: Any, given: dict[str, Any]) -> None:
-    """Raise UserError for arguments that the parser could not use: options of other models, unknown
-    options, words without an option.
+def check_extra_arguments(context: Any, values: dict[str, Any]) -> None:
+    """Raise UserError if the parser left arguments over.
+
+    These are options of other models, unknown options, or words without an option.
+
+    Args:
+        context: Typer's context of the command.
+        values: options that were set, by setting name.
     """
     if not context.args:
         return
-    model = given.get("model", config.ModelChoice().model)
+    model = values.get("model", config.ModelChoice().model)
     # an unknown model is reported first
-    resolved = resolve_model(model, given.get("variation"))
-    known = [param.name for param in context.command.params]
+    resolved = resolve_model(model, values.get("variation"))
+    option_names = [param.name for param in context.command.params]
     names = {extra: extra.lstrip("-").partition("=")[0].replace("-", "_") for extra in context.args}
     unknown = (extra for extra in context.args if extra.startswith("--"))
-    flag = next((extra for extra in unknown if names[extra] not in known), None)
+    flag = next((extra for extra in unknown if names[extra] not in option_names), None)
     if flag is None:
         raise UserError(
-            f"{context.args[0]!r} belongs to no flag. See `{context.command_path} --help`."
+            f"Unexpected argument {context.args[0]!r}. See `{context.command_path} --help`."
         )
-    raise config.unknown_setting(names[flag], resolved.family, known, context.info_name)
+    raise config.unknown_setting_error(
+        names[flag], resolved.family, option_names, context.info_name
+    )

@@ -1,8 +1,7 @@
-"""What people type, read as they mean it: which words are flags, which are data, what to say of one
-that is neither.
+"""Parsing of command lines: normalization of options, and error messages with suggestions.
 
-A word that is the value of the flag before it, or that stands after `--`, is data, whatever it
-looks like.
+A word that is the value of the option before it, or that comes after `--`, is never parsed as an
+option, even if it starts with hyphens.
 """
 
 from __future__ import annotations
@@ -20,29 +19,29 @@ from eyevsai.core.names import choose, nearest
 from eyevsai.core.settings import FALSE, TRUE, parse_bool
 
 SWITCHES = {
-    "quiet": "Say nothing while it works: only the result, and what is wrong.",
-    "verbose": "Say more: what is read and written, where, and when.",
-    "debug": "Show the traceback of an error.",
+    "quiet": "Print only the result, warnings and errors.",
+    "verbose": "Log more details: which files are read and written, and when.",
+    "debug": "Print the traceback of an error.",
 }
 SWITCH_FLAGS = {f"--{name}": name for name in SWITCHES}
-BOOL = "BOOL"  # how help shows a setting that is true or false
-# Click's, which some versions of Typer bring along
+BOOL = "BOOL"  # metavar of a boolean setting in the help
+# Click's class, reached through Typer: some versions of Typer contain their own copy of Click
 UsageError = cast(type[Exception], typer.BadParameter.__base__)
 
 
 @dataclass
 class Verbosity:
-    """The switches of one command line, wherever they stand in it."""
+    """Switches of a command line, before or after the name of the command."""
 
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
 
     def enable(self, switch: str) -> None:
-        """Turns a switch on.
+        """Turn a switch on, and set the verbosity of this process and its child processes.
 
         Raises:
-            UserError: it contradicts one that is on.
+            UserError: both `quiet` and `verbose` are on.
         """
         setattr(self, switch, True)
         set_verbosity(quiet=self.quiet, verbose=self.verbose)
@@ -50,95 +49,105 @@ class Verbosity:
 
 @dataclass(frozen=True)
 class OptionTable:
-    """What is to be known of a command's flags before its line is parsed."""
+    """Options of a command, as needed before its line is parsed.
 
-    taking: Collection[str]  # flags with a value
-    booleans: Collection[str] = ()  # those that are true when they have none
-    takes_names: bool = False  # words without a flag mean something
-    goes_on: bool = True  # flags stand behind such words, too
+    Attributes:
+        with_value: options that require a value.
+        boolean: options with an optional value, which is true by default.
+        takes_arguments: True if the command has positional arguments or subcommands.
+        interspersed: True if options can come after positional arguments.
+    """
+
+    with_value: Collection[str]
+    boolean: Collection[str] = ()
+    takes_arguments: bool = False
+    interspersed: bool = True
 
 
 def with_hyphens(token: str) -> str:
-    """`--weight_decay` and `--weight-decay` are one flag."""
+    """Return a word with hyphens for underscores: `--weight_decay` becomes `--weight-decay`."""
     return token.replace("_", "-")
 
 
 def positional_arguments(
-    arguments: Sequence[str], taking: Collection[str]
+    arguments: Sequence[str], with_value: Collection[str]
 ) -> Iterator[tuple[int, str]]:
-    """Places of the words that are no flag's value and stand before `--`, and the words."""
+    """Yield index and text of each word before `--` that is not the value of an option.
+
+    `with_value` contains the options that require a value.
+    """
     is_value = False
-    for place, word in enumerate(arguments):
+    for index, word in enumerate(arguments):
         if word == "--" and not is_value:
             return
         if not is_value:
-            yield place, word
-        is_value = not is_value and with_hyphens(word) in taking
+            yield index, word
+        is_value = not is_value and with_hyphens(word) in with_value
 
 
 def normalize_arguments(
-    arguments: Sequence[str], flags: OptionTable
+    arguments: Sequence[str], options: OptionTable
 ) -> tuple[list[str], list[str]]:
-    """The words of a command line without its switches, and the switches that are on.
+    """Return the words of a command line without its switches, and the switches that are on.
 
-    `--flip` is spelled as `--flip true`, `--no-flip` as `--flip false`. `--flip maybe` stays, which
-    the setting refuses, but not `--force NAME` of a command that takes names. A switch may have a
-    value: `--debug true`.
+    `--flip` becomes `--flip true`, and `--no-flip` becomes `--flip false`. An invalid value as in
+    `--flip maybe` is kept, and rejected by the setting later; but if the command takes arguments,
+    `--force NAME` becomes `--force true NAME`. A switch can have a value: `--debug true`.
     """
-    rest, spelled, switches = list(arguments), [], []
-    while rest and rest[0] != "--" and (flags.goes_on or rest[0].startswith("-")):
+    rest, words, switches = list(arguments), [], []
+    while rest and rest[0] != "--" and (options.interspersed or rest[0].startswith("-")):
         word = rest.pop(0)
         flag = with_hyphens(word)
-        said = bool(rest) and rest[0].lower() in TRUE + FALSE
-        if flag in flags.taking:
-            spelled += [word, *rest[:1]]
+        has_truth_value = bool(rest) and rest[0].lower() in TRUE + FALSE
+        if flag in options.with_value:
+            words += [word, *rest[:1]]
             del rest[:1]
         elif flag in SWITCH_FLAGS:
-            switches += [SWITCH_FLAGS[flag]] if not said or parse_bool(rest.pop(0)) else []
-        elif flag in flags.booleans:
-            has_value = said or (
-                bool(rest) and not flags.takes_names and not rest[0].startswith("--")
+            is_on = not has_truth_value or parse_bool(rest.pop(0))
+            switches += [SWITCH_FLAGS[flag]] if is_on else []
+        elif flag in options.boolean:
+            has_value = has_truth_value or (
+                bool(rest) and not options.takes_arguments and not rest[0].startswith("--")
             )
-            spelled += [word, rest.pop(0) if has_value else "true"]
-        elif flag.startswith("--no-") and "--" + flag[5:] in flags.booleans:
-            spelled += ["--" + flag[5:], "false"]
+            words += [word, rest.pop(0) if has_value else "true"]
+        elif flag.startswith("--no-") and "--" + flag[5:] in options.boolean:
+            words += ["--" + flag[5:], "false"]
         else:
-            spelled.append(word)
-    return spelled + rest, switches
+            words.append(word)
+    return words + rest, switches
 
 
 class Command(TyperCommand):
-    """A command that reads words as they are meant, and says of one that it cannot use what to do
-    instead.
-    """
+    """Command with normalized options, switches, and error messages with suggestions."""
 
-    # so that they are refused below; a command that ignores unknown flags does it itself
+    # `parse_args` rejects extra arguments, with a better message than Click's. A command that
+    # ignores unknown options rejects them itself.
     allow_extra_args = True
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Raises UserError for words that mean nothing here."""
+        """Parse the words; raise UserError for unknown options and unexpected arguments."""
         try:
-            rest = super().parse_args(ctx, _read(ctx, args))
+            rest = super().parse_args(ctx, _apply_switches(ctx, args))
         except UsageError as error:
             raise explain(error, ctx) from error
         if rest and not ctx.ignore_unknown_options and not ctx.resilient_parsing:
             names = " ".join(
-                _shown(param) for param in self.params if param.param_type_name == "argument"
+                _display_name(param) for param in self.params if param.param_type_name == "argument"
             )
-            takes = f"takes {names} and flags" if names else "takes flags only"
+            expected = f"takes {names} and options" if names else "takes options only"
             raise UserError(
-                f"{rest[0]!r} is too much: `{ctx.command_path}` {takes}. See "
+                f"Unexpected argument {rest[0]!r}. `{ctx.command_path}` {expected}. See "
                 f"`{ctx.command_path} --help`."
             )
         return rest
 
 
 class Group(TyperGroup):
-    """A group of commands, which does the same; with no command it shows its help."""
+    """Command group, parsed as `Command` is; it prints its help if no command is named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Raises UserError for flags that mean nothing here."""
-        words = _read(ctx, args)
+        """Parse the words up to the command; raise UserError for unknown options."""
+        words = _apply_switches(ctx, args)
         if not words and not ctx.resilient_parsing:
             typer.echo(ctx.get_help())
             raise typer.Exit(2)
@@ -148,15 +157,20 @@ class Group(TyperGroup):
             raise explain(error, ctx) from error
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Raises UserError for a command that does not exist."""
+        """Return the named command; raise UserError if it does not exist."""
         if not ctx.resilient_parsing and self.get_command(ctx, with_hyphens(args[0])) is None:
-            known = [name for name, command in self.commands.items() if not command.hidden]
-            choose(f"{ctx.info_name} command", args[0], known)
+            names = [name for name, command in self.commands.items() if not command.hidden]
+            choose(f"{ctx.info_name} command", args[0], names)
         return super().resolve_command(ctx, args)
 
 
 def explain(error: Any, context: Any) -> UserError:
-    """What the parser found wrong, in words for people."""
+    """Return a UserError for an error of Click's parser, with help or a suggestion.
+
+    Args:
+        error: Click's usage error.
+        context: Click's context of the command.
+    """
     see = f"See `{context.command_path} --help`."
     params = {
         opt: param
@@ -165,49 +179,53 @@ def explain(error: Any, context: Any) -> UserError:
     }
     flag = getattr(error, "option_name", None)
     if flag in params:
-        lacks = (
-            "takes no value." if params[flag].is_flag else f"needs a value: {_help(params[flag])}"
+        problem = (
+            "takes no value."
+            if params[flag].is_flag
+            else f"requires a value: {_help(params[flag])}"
         )
-        return UserError(f"{flag} {lacks} {see}")
+        return UserError(f"{flag} {problem} {see}")
     if flag is not None:
-        known = {opt.lstrip("-") for opt in params if opt.startswith("--")} | SWITCHES.keys()
-        guess = nearest(flag.lstrip("-"), sorted(known))
+        names = {opt.lstrip("-") for opt in params if opt.startswith("--")} | SWITCHES.keys()
+        guess = nearest(flag.lstrip("-"), sorted(names))
         return UserError(
-            f"There is no flag {flag} of `{context.command_path}`. "
+            f"There is no option {flag} of `{context.command_path}`. "
             f"{f'Did you mean --{guess}?' if guess else see}"
         )
     if isinstance(error, typer.BadParameter) and error.param is not None and not error.message:
         return UserError(
-            f"`{context.command_path}` lacks {_shown(error.param)}: {_help(error.param)} {see}"
+            f"`{context.command_path}` requires {_display_name(error.param)}: {_help(error.param)} "
+            f"{see}"
         )
     return UserError(f"{error.format_message()} {see}")
 
 
-def _read(context: Any, arguments: Sequence[str]) -> list[str]:
-    """The words for the parser; switches are turned on before it finds anything wrong, and hold for
-    that too.
+def _apply_switches(context: Any, arguments: Sequence[str]) -> list[str]:
+    """Turn the switches of a command line on, and return the other words, normalized.
+
+    This happens before parsing, so that the switches apply to parser errors too.
     """
-    words, switches = normalize_arguments(arguments, _flags_of(context.command))
+    words, switches = normalize_arguments(arguments, _tabulate_options(context.command))
     if not context.resilient_parsing:
         for switch in switches:
             context.ensure_object(Verbosity).enable(switch)
     return words
 
 
-def _flags_of(command: Any) -> OptionTable:
+def _tabulate_options(command: Any) -> OptionTable:
     arguments = [param for param in command.params if param.param_type_name == "argument"]
     options = [param for param in command.params if param not in arguments and not param.is_flag]
     is_group = isinstance(command, TyperGroup)
     return OptionTable(
         {flag for option in options if option.metavar != BOOL for flag in option.opts},
         {flag for option in options if option.metavar == BOOL for flag in option.opts},
-        takes_names=is_group or bool(arguments),
-        goes_on=not is_group,
+        takes_arguments=is_group or bool(arguments),
+        interspersed=not is_group,
     )
 
 
-def _shown(param: Any) -> str:
-    """A parameter as a person types it."""
+def _display_name(param: Any) -> str:
+    """Return an option as it is typed, or the metavar of an argument."""
     return str(
         param.opts[0] if param.param_type_name == "option" else param.metavar or param.name.upper()
     )

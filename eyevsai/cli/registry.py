@@ -1,4 +1,4 @@
-"""The commands about the registry: promote, rollback, and the group `eyevsai registry`."""
+"""Commands for the model registry: promote, rollback, cleanup, and the group `eyevsai registry`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="Registered model, as `eyevsai registry status` lists it."),
+    typer.Argument(metavar="NAME", help="Registered model, as in `eyevsai registry status`."),
 ]
 Promoted = Annotated[
-    str | None, argument(*pick_settings(PromoteSettings, "name"), "NAME", "The same as --name.")
+    str | None, argument(*pick_settings(PromoteSettings, "name"), "NAME", "Same as --name.")
 ]
 Version = Annotated[int, argument(*pick_settings(PromoteSettings, "version"), "VERSION")]
-Reason = Annotated[str | None, typer.Option(help="Why, for those who read the log.")]
-ORIGINAL = Setting("path", str, False, None, "The original's training_registry.json.", "Registry")
+Reason = Annotated[str | None, typer.Option(help="Reason, recorded in the log.")]
+LEGACY_FILE = Setting("path", str, False, None, "training_registry.json to import.", "Registry")
 STATE = pick_settings(PromoteSettings, "state_dir")
-# settings of promote that `best` takes
-OF_BEST = ("policy", "force", "class_change", "reason", "state_dir")
+# settings of `promote` that `best` has too
+BEST_SETTINGS = ("policy", "force", "class_change", "reason", "state_dir")
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds these commands to the application."""
+    """Add these commands to the application."""
     app.command(rich_help_panel="Registry")(with_options(promote, list_settings(PromoteSettings)))
     app.command(rich_help_panel="Registry")(with_options(rollback, STATE))
     app.command(rich_help_panel="Registry")(with_options(cleanup, list_settings(CleanupSettings)))
@@ -42,11 +42,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def build_app() -> typer.Typer:
-    """The group of commands."""
-    app = typer.Typer(help="What is in Production, what was, and why.")
+    """Return the command group."""
+    app = typer.Typer(help="Status, history and maintenance of registered models.")
     app.command()(status)
     app.command()(log)
-    app.command()(with_options(best, pick_settings(PromoteSettings, *OF_BEST)))
+    app.command()(with_options(best, pick_settings(PromoteSettings, *BEST_SETTINGS)))
     app.command()(with_options(reconcile, STATE))
     app.command()(with_options(pin, STATE))
     app.command()(with_options(unpin, STATE))
@@ -54,62 +54,67 @@ def build_app() -> typer.Typer:
     return app
 
 
-def promote(registered: Promoted = None, as_json: Json = False, **given: Any) -> None:
-    """Give Production or Staging to a version, once it has passed what the policy asks."""
-    settings = config.compose(PromoteSettings, merge_named(registered, given, "name"))
+def promote(registered: Promoted = None, as_json: Json = False, **values: Any) -> None:
+    """Promote a version to Production or Staging if it passes the promotion checks."""
+    settings = config.compose(PromoteSettings, merge_named(registered, values, "name"))
     configure_logging()
     from eyevsai.workflows.registry.promote import promote as job
 
     _print_promoted(job(settings, config.take_run_id()), as_json)
 
 
-def rollback(name: Name, reason: Reason = None, as_json: Json = False, **given: Any) -> None:
-    """Put back the version that was in Production before, even when the one that is there cannot
-    load.
-    """
+def rollback(name: Name, reason: Reason = None, as_json: Json = False, **values: Any) -> None:
+    """Restore the previous version in Production, even if the current one does not load."""
     configure_logging()
     from eyevsai.workflows.registry.promote import rollback as job
 
-    _print_promoted(job(name, reason, config.find_state_dir(given)), as_json)
+    _print_promoted(job(name, reason, config.find_state_dir(values)), as_json)
 
 
-def _print_promoted(done: Any, as_json: bool) -> None:
+def _print_promoted(result: Any, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(to_json(done), indent=2))
+        print(json.dumps(to_json(result), indent=2))
         return
-    for check in done.checks:
+    for check in result.checks:
         print(f"{'ok    ' if check.ok else 'forced'}  {check.name:<10}{check.text}")
-    if done.stage == "archived":
-        print(f"archived: models:/{done.name}/{done.before}; written down in run {done.run_id}")
+    recorded = f"recorded in run {result.run_id}"
+    if result.stage == "archived":
+        print(f"archived: models:/{result.name}/{result.before}; {recorded}")
         return
-    was = "nobody" if done.before is None else f"version {done.before}"
-    now = "nobody" if done.after is None else f"models:/{done.name}/{done.after}"
-    print(f"{done.stage}: {now}, before it {was}; written down in run {done.run_id}")
+    before = "none" if result.before is None else f"version {result.before}"
+    after = "none" if result.after is None else f"models:/{result.name}/{result.after}"
+    print(f"{result.stage}: {after}, previously {before}; {recorded}")
 
 
-def cleanup(as_json: Json = False, **given: Any) -> None:
-    """Delete old versions, failed runs, old studies, the cache and left-overs, with all their
-    files.
+def cleanup(as_json: Json = False, **values: Any) -> None:
+    """Delete old versions, failed runs, old studies, the cache and orphans, with their files.
 
-    Prints what goes and asks, unless --yes. What is in Production or Staging, has an alias, is
-    pinned, in use or needed by another version stays; --verbose says of each why.
+    Print the plan and ask for confirmation, unless --yes is set. Versions that are in Production or
+    Staging, have an alias, are pinned, in use or needed by another version are kept; --verbose
+    prints the reason for each.
     """
-    settings = config.compose(CleanupSettings, given)
+    settings = config.compose(CleanupSettings, values)
     configure_logging()
     from eyevsai.workflows.registry.cleanup import cleanup as job
 
-    done = job(settings, lambda plan: _agree(settings, plan, as_json), config.take_run_id())
+    result = job(settings, lambda plan: _confirm(settings, plan, as_json), config.take_run_id())
     if as_json:
-        print(json.dumps(to_json(done), indent=2, ensure_ascii=False))
-    elif done.run_id is not None:
+        print(json.dumps(to_json(result), indent=2, ensure_ascii=False))
+    elif result.run_id is not None:
         print(
-            f"deleted {len(done.deleted)} of {len(done.plan.items)} items, freed "
-            f"{done.freed_bytes:,} bytes; written down in run {done.run_id}"
+            f"deleted {len(result.deleted)} of {len(result.plan.items)} items, freed "
+            f"{result.freed_bytes:,} bytes; recorded in run {result.run_id}"
         )
 
 
-def _agree(settings: CleanupSettings, plan: Any, as_json: bool) -> bool:
-    """Prints a plan, and asks where nobody has said yes yet."""
+def _confirm(settings: CleanupSettings, plan: Any, as_json: bool) -> bool:
+    """Print the plan unless `as_json`, and return True if its items may be deleted.
+
+    Prompts for confirmation, unless --yes or --dry-run is set or the plan is empty.
+
+    Raises:
+        UserError: a prompt is needed, but the output is JSON or standard input is not a terminal.
+    """
     from eyevsai.reports.registry_table import print_plan
 
     if not as_json:
@@ -117,67 +122,68 @@ def _agree(settings: CleanupSettings, plan: Any, as_json: bool) -> bool:
     if settings.yes or settings.dry_run or not plan.items:
         return True
     if as_json or not sys.stdin.isatty():
-        typed = {
+        values = {
             setting.name: getattr(settings, setting.name)
             for setting in list_settings(CleanupSettings)
         }
         changed = {
-            setting.name: typed[setting.name]
+            setting.name: values[setting.name]
             for setting in list_settings(CleanupSettings)
-            if typed[setting.name] != setting.default
+            if values[setting.name] != setting.default
         }
         raise UserError(
-            "Nothing was deleted. If that is what you want: eyevsai cleanup "
-            f"{format_flags(changed)} --yes"
+            "Nothing was deleted, because the plan is not confirmed. Confirm it with: eyevsai "
+            f"cleanup {format_flags(changed)} --yes"
         )
     return typer.confirm(f"Delete {len(plan.items)} items?")
 
 
 def status(
-    name: Annotated[
-        str | None, typer.Argument(help="One registered model; all by default.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Registered model; all by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List versions with stages, aliases, figures and who promoted them. Exit code 1 when something
-    disagrees.
+    """List versions with stage, aliases, metrics and promotion.
+
+    Exit code 1 if stages and aliases are inconsistent.
     """
     configure_logging()
     from eyevsai.workflows.registry.status import read_status
 
-    found = read_status(name)
+    result = read_status(name)
     if as_json:
-        print(json.dumps(to_json(found), indent=2, ensure_ascii=False))
+        print(json.dumps(to_json(result), indent=2, ensure_ascii=False))
     else:
         from eyevsai.reports.registry_table import print_status
 
-        print_status(found.versions)
-        for said in found.disagreements:
-            print(f"FAIL  {said}")
-    if found.disagreements:
+        print_status(result.versions)
+        for text in result.disagreements:
+            print(f"FAIL  {text}")
+    if result.disagreements:
         raise typer.Exit(1)
 
 
 def log(
     name: Name,
     at: Annotated[
-        str | None, typer.Option(help="Only what was in Production on that day, or at that time.")
+        str | None,
+        typer.Option(help="Day or time: print only what was in Production then."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List who promoted, rolled back or deleted what, when and why; with --at, what was in
-    Production then.
+    """List promotions, rollbacks, deletions and other changes, with user, time and reason.
+
+    With --at, list the versions that were in Production then.
     """
     configure_logging()
     from eyevsai.workflows.registry.status import read_entries, version_at
 
     entries = read_entries(name)
     if at is not None:
-        held = [
+        history = [
             {"since": since.isoformat(timespec="seconds"), "version": version}
             for since, version in version_at(entries, at)
         ]
-        print(json.dumps(held, indent=2) if as_json else _held(name, at, held))
+        print(json.dumps(history, indent=2) if as_json else _format_history(name, at, history))
         return
     if as_json:
         print(json.dumps(to_json(entries), indent=2, ensure_ascii=False))
@@ -187,15 +193,14 @@ def log(
     print_log(to_json(entries))
 
 
-def _held(name: str, at: str, held: list[dict[str, Any]]) -> str:
+def _format_history(name: str, at: str, history: list[dict[str, Any]]) -> str:
     lines = [
-        f"since {each['since']}  {'nobody' if each['version'] is None else 'models:/' + name}"
+        f"since {each['since']}  {'none' if each['version'] is None else 'models:/' + name}"
         f"{'' if each['version'] is None else '/' + str(each['version'])}"
-        for each in held
+        for each in history
     ]
     return (
-        "\n".join(lines)
-        or f"Nothing of {name} was in Production by {at}, as far as the log goes back."
+        "\n".join(lines) or f"No version of {name} was in Production at {at}, according to its log."
     )
 
 
@@ -203,95 +208,97 @@ def best(
     dataset: Annotated[
         str,
         typer.Option(
-            help="A dataset that models were trained on.", autocompletion=COMPLETERS["dataset"]
+            help="Dataset that the models were trained on.", autocompletion=COMPLETERS["dataset"]
         ),
     ],
-    make: Annotated[
+    promote_first: Annotated[
         bool,
         typer.Option(
             "--promote",
-            help="Register the best under the dataset's own name, and promote it there.",
+            help="Register the best model under the name of the dataset, and promote it.",
         ),
     ] = False,
     as_json: Json = False,
-    **given: Any,
+    **values: Any,
 ) -> None:
-    """Rank the models of a dataset across families; with --promote, make models:/DATASET@production
-    the best.
+    """Rank the models of a dataset across families.
+
+    With --promote, promote the best one to models:/DATASET@production.
     """
     configure_logging()
     from eyevsai.workflows.registry.ranking import find_best, promote_best
 
-    if make:
-        settings = {"policy": None, "force": False, "class_change": False, "reason": None} | given
-        settings["state_dir"] = str(config.find_state_dir(given))
+    if promote_first:
+        settings = {"policy": None, "force": False, "class_change": False, "reason": None} | values
+        settings["state_dir"] = str(config.find_state_dir(values))
         _print_promoted(promote_best(dataset, **settings), as_json)
         return
     ranking = find_best(dataset)
     if as_json:
         print(json.dumps(to_json(ranking), indent=2))
         return
-    for place, each in enumerate(ranking, 1):
-        print(f"{place:>3}  {each.uri:<40}  {each.metric} {each.accuracy:.4f}")
+    for position, each in enumerate(ranking, 1):
+        print(f"{position:>3}  {each.uri:<40}  {each.metric} {each.accuracy:.4f}")
     print(
-        f"Make the first models:/{dataset}@production with: eyevsai registry best --dataset "
-        f"{dataset} --promote"
+        f"Promote the first one to models:/{dataset}@production with: eyevsai registry best "
+        f"--dataset {dataset} --promote"
     )
 
 
-def reconcile(name: Name, **given: Any) -> None:
-    """Lead aliases and stages after what was set by hand in MLflow's UI."""
+def reconcile(name: Name, **values: Any) -> None:
+    """Apply manual changes of stages and aliases in MLflow's UI, and print them."""
     configure_logging()
     from eyevsai.workflows.registry.promote import reconcile as job
 
-    print("\n".join(job(name, config.find_state_dir(given))) or f"Nothing of {name} disagrees.")
+    print("\n".join(job(name, config.find_state_dir(values))) or f"{name} is consistent.")
 
 
-def pin(name: Name, version: Version, reason: Reason = None, **given: Any) -> None:
-    """Keep a version from every cleanup."""
-    _pin(name, version, reason, given, pinned=True)
-    print(f"models:/{name}/{version} is pinned: no cleanup deletes it")
+def pin(name: Name, version: Version, reason: Reason = None, **values: Any) -> None:
+    """Exclude a version from all cleanups."""
+    _pin(name, version, reason, values, pinned=True)
+    print(f"models:/{name}/{version} is pinned: cleanups do not delete it")
 
 
-def unpin(name: Name, version: Version, reason: Reason = None, **given: Any) -> None:
-    """Let cleanups have a version again."""
-    _pin(name, version, reason, given, pinned=False)
-    print(f"models:/{name}/{version} is not pinned any more")
+def unpin(name: Name, version: Version, reason: Reason = None, **values: Any) -> None:
+    """Allow cleanups to delete a version again."""
+    _pin(name, version, reason, values, pinned=False)
+    print(f"models:/{name}/{version} is no longer pinned")
 
 
 def _pin(
-    name: str, version: int, reason: str | None, given: dict[str, Any], *, pinned: bool
+    name: str, version: int, reason: str | None, values: dict[str, Any], *, pinned: bool
 ) -> None:
     configure_logging()
     from eyevsai.workflows.registry.promote import pin as job
 
-    job(name, version, config.find_state_dir(given), pinned=pinned, reason=reason)
+    job(name, version, config.find_state_dir(values), pinned=pinned, reason=reason)
 
 
 def import_registry(
-    path: Annotated[str, argument(ORIGINAL, "FILE")], as_json: Json = False
+    path: Annotated[str, argument(LEGACY_FILE, "FILE")], as_json: Json = False
 ) -> None:
-    """Write what the original's registry knew as runs and versions, once. Exit code 1 when records
-    are left out.
+    """Import the legacy system's registry as runs and versions.
+
+    Records that were imported before are skipped. Exit code 1 if records are rejected.
     """
     configure_logging()
     from eyevsai.workflows.registry.import_legacy import import_legacy_registry as job
 
-    done = job(Path(path))
+    result = job(Path(path))
     if as_json:
-        print(json.dumps(to_json(done), indent=2, ensure_ascii=False))
+        print(json.dumps(to_json(result), indent=2, ensure_ascii=False))
     else:
-        for each in done.written:
-            print(f"{each.model_id}: {each.model_uri or 'a failed training'}, run {each.run_id}")
-        for unknown in done.unknown_types:
-            print(f"{unknown} is no model of eyevsai: kept as it is")
-        for bad in done.left_out:
-            print(f"left out: {bad.record} {bad.reason}")
-        if not (done.written or done.there or done.left_out):
-            print(f"{path} holds no records")
+        for each in result.written:
+            print(f"{each.model_id}: {each.model_uri or 'failed training'}, run {each.run_id}")
+        for model_type in result.unknown_types:
+            print(f"{model_type} is not a family of eyevsai: imported unchanged")
+        for record in result.left_out:
+            print(f"rejected: {record.record} {record.reason}")
+        if not (result.written or result.existing or result.left_out):
+            print(f"{path} contains no records")
         print(
-            f"{len(done.written)} imported, {len(done.there)} were there already, "
-            f"{len(done.left_out)} left out"
+            f"{len(result.written)} imported, {len(result.existing)} already imported, "
+            f"{len(result.left_out)} rejected"
         )
-    if done.left_out:
+    if result.left_out:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""The commands that train: train, tune and train-all."""
+"""Commands for training: train, tune and train-all."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ from eyevsai.cli.options import (
     check_no_train_options,
     with_options,
 )
-from eyevsai.cli.output import where_to_view
+from eyevsai.cli.output import format_view_hint
 from eyevsai.cli.parsing import with_hyphens
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import Setting, format_flags, list_settings
 from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
 from eyevsai.workflows.tune.settings import tune_settings
 
-# settings of train
-OF_ONE = ("model", "variation", "dataset", "data", "run_name", "resume", "resume_force")
+# settings of `train` that `train-all` does not have
+SINGLE_RUN_ONLY = (
+    "model",
+    "variation",
+    "dataset",
+    "data",
+    "run_name",
+    "resume",
+    "resume_force",
+)
 
 
 def add_to(app: typer.Typer, arguments: Sequence[str], settings: Sequence[Setting]) -> None:
@@ -33,9 +41,9 @@ def add_to(app: typer.Typer, arguments: Sequence[str], settings: Sequence[Settin
 
     Args:
         app: the application.
-        arguments: the command line; the options of train-all, which all families declare, are read
-            for its own line alone.
-        settings: those of `train` for the model that the command line names.
+        arguments: words of the command line. The options of train-all are added only if it is
+            called, because listing them imports the settings of all families.
+        settings: settings of `train` for the model that the command line names.
     """
     options = app.command(context_settings=UNPARSED, rich_help_panel="Jobs")
     options(with_options(train, settings))
@@ -46,14 +54,16 @@ def add_to(app: typer.Typer, arguments: Sequence[str], settings: Sequence[Settin
     )
 
 
-def train(context: typer.Context, **given: Any) -> None:
+def train(context: typer.Context, **values: Any) -> None:
     """Train a model, log the run and register a version.
 
-    With --model the flags of that family are shown too. `mlflow run . -e train -P model=deep_v1`
-    does the same in a run that MLflow makes; -P takes every flag: -P lr=0.001.
+    With --model, the help includes the options of that family.
+
+    `mlflow run . -e train -P model=deep_v1` does the same in a run that MLflow creates; -P sets any
+    option: -P lr=0.001.
     """
-    check_extra_arguments(context, given)
-    composed = config.compose_train(given)
+    check_extra_arguments(context, values)
+    composed = config.compose_train(values)
     from eyevsai.workflows.distributed.rank import rank_from_env
 
     rank = rank_from_env()
@@ -65,89 +75,90 @@ def train(context: typer.Context, **given: Any) -> None:
     configure_logging()
     from eyevsai.workflows.train.train import train as job
 
-    done = job(composed, config.take_run_id(), rank)
-    scores = done.scores
+    result = job(composed, config.take_run_id(), rank)
+    scores = result.scores
     print(
-        f"{done.model_uri or 'no version yet'}\nvalid accuracy {scores['accuracy']:.4f}, loss "
-        f"{scores['loss']:.4f}, in {done.seconds:.0f} s\nrun {done.run_id}; {where_to_view()}"
+        f"{result.model_uri or 'no version yet'}\nvalid accuracy {scores['accuracy']:.4f}, loss "
+        f"{scores['loss']:.4f}, in {result.seconds:.0f} s\n"
+        f"run {result.run_id}; {format_view_hint()}"
     )
 
 
-def tune(context: typer.Context, **given: Any) -> None:
-    """Look for the best settings of a model. Takes the flags of train, which no trial changes then.
+def tune(context: typer.Context, **values: Any) -> None:
+    """Search for the best settings of a model. Options of train are fixed in all trials.
 
-    A study of the same name is gone on with. `train` takes what it found.
+    An existing study of the same name is resumed. `train` uses the best settings of a study.
     """
     check_no_train_options(context.args)
-    check_extra_arguments(context, given)
+    check_extra_arguments(context, values)
     from eyevsai.workflows.tune.study_config import compose_tune
 
-    composed = compose_tune(given)
+    composed = compose_tune(values)
     configure_logging()
     from eyevsai.workflows.tune.tune import tune as job
 
-    done = job(composed, config.take_run_id())
-    states = ", ".join(f"{count} {state}" for state, count in done.states.items())
+    result = job(composed, config.take_run_id())
+    states = ", ".join(f"{count} {state}" for state, count in result.states.items())
     print(
-        f"study {done.study}: {states}\n"
-        f"best valid accuracy {done.accuracy:.4f} with {format_flags(done.settings)}\n"
-        f"run {done.run_id}, in {done.seconds:.0f} s; {where_to_view()}"
+        f"study {result.study}: {states}\n"
+        f"best valid accuracy {result.accuracy:.4f} with {format_flags(result.settings)}\n"
+        f"run {result.run_id}, in {result.seconds:.0f} s; {format_view_hint()}"
     )
 
 
-def train_all(as_json: Json = False, **given: Any) -> None:
-    """Train every model on every dataset, or those that are named, side by side; each is a run
-    under one parent.
+def train_all(as_json: Json = False, **values: Any) -> None:
+    """Train all or the selected models on all or the selected datasets, as runs of one parent run.
 
-    What was done before with the same settings, data and code is not done again. Takes the flags of
-    train, for all models that have them. Exit code 1 when a job failed; the others are done all the
-    same.
+    Jobs that were completed with the same settings, data and code are skipped. Options of train
+    apply to all models that have them. Exit code 1 if a job failed; the other jobs are completed.
     """
-    settings = config.compose(TrainAllSettings, given)
+    settings = config.compose(TrainAllSettings, values)
     if settings.generate_reports_only:
-        _report(settings, as_json)
+        _write_reports(settings, as_json)
         return
     from eyevsai.workflows.sweep.train_all import compose_train_all
 
-    composed = compose_train_all(given)
+    composed = compose_train_all(values)
     configure_logging()
     from eyevsai.workflows.sweep.train_all import train_all as job
 
-    done = job(composed, config.take_run_id())
+    result = job(composed, config.take_run_id())
     models = {
-        **done.cached,
-        **{name: status.value["model_uri"] for name, status in done.jobs.items()},
+        **result.cached,
+        **{name: status.value["model_uri"] for name, status in result.jobs.items()},
     }
     if as_json:
-        reports = {name: str(path) for name, path in done.reports.items()}
-        about = {
-            "run_id": done.run_id,
+        reports = {name: str(path) for name, path in result.reports.items()}
+        summary = {
+            "run_id": result.run_id,
             "models": models,
             "reports": reports,
-            "seconds": done.seconds,
+            "seconds": result.seconds,
         }
-        print(json.dumps(about, indent=2))
+        print(json.dumps(summary, indent=2))
         return
     for uri in models.values():
         print(uri)
     print(
-        f"{len(done.jobs)} trained, {len(done.cached)} there before, in {done.seconds:.0f} s\n"
-        f"run {done.run_id}; {where_to_view()}"
+        f"{len(result.jobs)} trained, {len(result.cached)} cached, in {result.seconds:.0f} s\n"
+        f"run {result.run_id}; {format_view_hint()}"
     )
 
 
-def _report(settings: TrainAllSettings, as_json: bool) -> None:
-    wanted = {"models": settings.models, "datasets": settings.datasets, "output": settings.output}
-    report(as_json, **{name: value for name, value in wanted.items() if value is not None})
+def _write_reports(settings: TrainAllSettings, as_json: bool) -> None:
+    values = {"models": settings.models, "datasets": settings.datasets, "output": settings.output}
+    report(as_json, **{name: value for name, value in values.items() if value is not None})
 
 
 def train_all_settings() -> tuple[Setting, ...]:
-    """The command's own settings, and of those of train, whichever model has them, all that many
-    may share.
+    """Return the settings of `train-all`: its own, and those of `train` for all models.
+
+    Settings of `train` for a single run are omitted. If several models have a setting of the same
+    name, the first one is returned.
     """
-    own = (*list_settings(TrainAllSettings), *list_settings(ExecutorSettings))
-    found = {setting.name: setting for setting in own}
+    sweep_settings = (*list_settings(TrainAllSettings), *list_settings(ExecutorSettings))
+    settings = {setting.name: setting for setting in sweep_settings}
     for setting in config.all_train_settings():
-        if setting.name not in OF_ONE:
-            found.setdefault(setting.name, setting)
-    return tuple(found.values())
+        if setting.name not in SINGLE_RUN_ONLY:
+            settings.setdefault(setting.name, setting)
+    return tuple(settings.values())

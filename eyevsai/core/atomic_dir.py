@@ -1,6 +1,4 @@
-"""Hidden folders that are written first, so that nothing half-written is ever found where it
-belongs.
-"""
+"""Atomic output: folders and files are written under a temporary name and renamed when complete."""
 
 from __future__ import annotations
 
@@ -17,69 +15,81 @@ from eyevsai.core.errors import write_error
 
 @contextmanager
 def atomic_output_dir(target: Path, option: str) -> Iterator[Path]:
-    """Create a temporary folder beside `target`, to be renamed to it once it is complete; delete it
-    at the end if that did not happen.
+    """Yield a temporary folder beside `target`, which the caller renames to it when it is complete.
+
+    A folder that was not renamed is deleted at the end. The parent of `target` is created.
+
+    Args:
+        target: final path of the folder.
+        option: command-line option that chose the path, for the error message.
 
     Raises:
-        UserError: nothing can be written there; the message names `option`, which chose the place.
+        UserError: the parent folder cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
         raise write_error(target.parent, error, f"Choose another {option}.") from error
     try:
-        yield building
+        yield temporary
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
-def atomic_output_files(target: Path, begun: datetime) -> Iterator[tuple[Path, str]]:
-    """A folder in `target`, out of which files are moved there when all are done, and the date that
-    names these: that of `begun`, or of the first second after it that no other file there is named
-    after. It is gone in the end.
+def atomic_output_files(target: Path, started_at: datetime) -> Iterator[tuple[Path, str]]:
+    """Yield a temporary folder inside `target`, and the date for the names of the output files.
 
-    Inside, since `target` may be a link to another filesystem, or a mount point, whose parent takes
-    no files.
+    The caller writes files named `*_DATE.*` to the folder and moves them to `target` when all are
+    complete; the folder is deleted at the end. The folder is inside `target`, because `target` may
+    be a link to another filesystem, or a mount point whose parent is not writable.
+
+    Args:
+        target: output folder; created if it does not exist.
+        started_at: first candidate for the date, formatted as `%Y%m%d_%H%M%S`. The next seconds are
+            tried while a file in `target` has the date in its name.
 
     Raises:
-        UserError: nothing can be written there.
+        UserError: `target` cannot be written.
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
-        building, date = _claim(target, begun)
+        temporary, date = _reserve_date(target, started_at)
     except OSError as error:
         raise write_error(target, error, "Choose another --output.") from error
     try:
-        yield building, date
+        yield temporary, date
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _claim(target: Path, begun: datetime) -> tuple[Path, str]:
-    """A new folder whose name claims a date, which two processes cannot both do, and that date."""
+def _reserve_date(target: Path, candidate: datetime) -> tuple[Path, str]:
+    """Create a folder named after the first free date; return the folder and the date.
+
+    `mkdir` is atomic, so two processes never reserve the same date.
+    """
     while True:
-        date = f"{begun:%Y%m%d_%H%M%S}"
-        building = target / f".{date}"
-        begun += timedelta(seconds=1)
+        date = f"{candidate:%Y%m%d_%H%M%S}"
+        temporary = target / f".{date}"
+        candidate += timedelta(seconds=1)
         try:
-            building.mkdir()
+            temporary.mkdir()
         except FileExistsError:
             continue
-        # asked after: who claimed it before has moved all files by now
+        # Checked after the reservation: an earlier process with this date has moved its files.
         if not any(target.glob(f"*_{date}.*")):
-            return building, date
-        building.rmdir()
+            return temporary, date
+        temporary.rmdir()
 
 
 def write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
-    """Replace the content of a file in one step; a reader sees the old or the new content.
+    """Replace the content of a file atomically: a reader sees the old or the new content.
 
     Args:
-        path: of the file, whose folder exists.
-        text: the new content, written as UTF-8.
-        durable: wait until the content is on disk, so that it survives a power failure.
+        path: file to write; its folder must exist.
+        text: new content, encoded as UTF-8.
+        durable: call `fsync` before the rename, so that the content survives a power failure.
 
     Raises:
         OSError: the file cannot be written; the old content stays.

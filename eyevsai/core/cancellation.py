@@ -1,6 +1,4 @@
-"""How a job that was asked to end comes to an end: at once, or where its work can be picked up
-again.
-"""
+"""Cancellation of jobs: immediately, or at a point from which the work can be resumed."""
 
 from __future__ import annotations
 
@@ -9,10 +7,10 @@ from contextlib import contextmanager
 
 
 class CancellationToken:
-    """A wish to end, raised where the work can bear it.
+    """Cancellation token: raised immediately, or at the next `check()` inside `shielded()`.
 
-    Outside `shielded` whoever asks raises at once; inside, the work itself calls `check` at places
-    where nothing is half done.
+    The requester sets `requested` to the exception. Outside `shielded` it also raises the exception
+    itself; inside, the job calls `check` where its state is consistent.
     """
 
     def __init__(self) -> None:
@@ -20,14 +18,16 @@ class CancellationToken:
         self.is_shielded = False
 
     def check(self) -> None:
-        """Raises what was asked for, if anything was."""
+        """Raise the requested exception, if there is one."""
         if self.requested is not None:
             raise self.requested
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
-        """A block that is not torn: a wish to end waits for the next `check`, at the latest for its
-        end.
+        """Defer a cancellation to the next `check` inside the block, or to the end of the block.
+
+        Blocks can be nested: only the end of the outermost block raises. An exception of the block
+        itself takes precedence over the cancellation.
         """
         before, self.is_shielded = self.is_shielded, True
         try:

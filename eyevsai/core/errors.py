@@ -1,41 +1,46 @@
-"""Errors that are written for people: what was wrong, where, and what to do."""
+"""Exceptions with messages for users, and the exit codes of the command line."""
 
 import errno
 from typing import TypeVar
 
-# what no code can mend
+# errors that only the user can fix
 UNUSABLE_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UserError(Exception):
-    """A mistake that its reader can mend. The command line prints it without a traceback."""
+    """An error that the user can fix. The command line prints its message without a traceback."""
 
     exit_code = 2
 
 
 class JobError(UserError):
-    """A job that began in good order and could not go on, such as a loss that became NaN."""
+    """A failure of a job after a valid start, for example because the loss became NaN."""
 
     exit_code = 1
 
 
 class TerminationRequested(BaseException):
-    """The process was asked to end (SIGTERM). Not an Exception, so that no handler swallows it."""
+    """A request to end the process (SIGTERM).
+
+    A BaseException, so that `except Exception` does not catch it.
+    """
 
     exit_code = 143
 
 
-class TrialPruned(Exception):  # noqa: N818  # as Optuna calls it
-    """A trial that was given up because others do better; neither a mistake nor a failure."""
+class TrialPruned(Exception):  # noqa: N818  # Optuna's name
+    """A trial that the pruner stopped because others are better; not a failure."""
 
 
 def explain_path_error(error: Exception) -> UserError | None:
-    """What to say of a path that the system refuses; None for other errors."""
+    """Return an error message for a path that the operating system rejects; None for other errors.
+
+    Those are the `OSError`s with a file name and an `errno` of `UNUSABLE_PATH`.
+    """
     if not isinstance(error, OSError) or error.filename is None or error.errno not in UNUSABLE_PATH:
         return None
     return UserError(
-        f"Cannot use {error.filename}: {error.strerror}. Check the path, and who may read and "
-        "write there."
+        f"Cannot use {error.filename}: {error.strerror}. Check the path and its permissions."
     )
 
 
@@ -49,7 +54,13 @@ E = TypeVar("E", bound=UserError)
 
 
 def read_error(path: object, error: OSError, fix: str = "") -> UserError:
-    """Return the error for a file or folder that cannot be read; `fix` says what to do."""
+    """Return the error for a file or folder that cannot be read.
+
+    Args:
+        path: file or folder.
+        error: error of the operating system; its reason is part of the message.
+        fix: sentence that describes the fix; nothing if empty.
+    """
     return UserError(f"Cannot read {path}: {error.strerror or error}. {fix}".rstrip())
 
 
@@ -57,9 +68,9 @@ def write_error(path: object, error: OSError, fix: str, cls: type[E] = UserError
     """Return the error for a file or folder that cannot be written.
 
     Args:
-        path: what cannot be written.
-        error: the reason, of the operating system.
-        fix: a sentence that says what to do, or what became of the rest.
-        cls: the class of the error.
+        path: file or folder.
+        error: error of the operating system; its reason is part of the message.
+        fix: sentence that describes the fix, or the state of the other files; nothing if empty.
+        cls: class of the returned error.
     """
     return cls(f"Cannot write {path}: {error.strerror or error}. {fix}".rstrip())

@@ -1,6 +1,4 @@
-"""Extras: packages that some commands need and the base install lacks, as the project's own
-metadata lists them.
-"""
+"""Extras: optional dependencies of some commands, read from the project's metadata."""
 
 from __future__ import annotations
 
@@ -14,26 +12,27 @@ PROJECT = "eyevsai"
 CHECKOUT = Path(__file__).parents[2] / "pyproject.toml"
 
 
-def missing_extra(what: str, extra: str) -> UserError:
-    """What every command says that needs an extra which is not installed; `what` begins the
-    sentence.
+def missing_extra(feature: str, extra: str) -> UserError:
+    """Return the error for a feature whose extra is not installed.
+
+    `feature` is the subject of the message: an option, for example `--prune`, or a noun phrase.
     """
     return UserError(
-        f"{what} needs the extra {extra}, which is not installed. Get it with: "
+        f"{feature} needs the extra {extra}, which is not installed. Install it with: "
         f"{install_command(extra)}"
     )
 
 
 def install_command(extra: str) -> str:
-    """What a person types to get an extra."""
+    """Return the command that installs an extra."""
     return f"eyevsai install {extra} --run"
 
 
 def read_extras() -> dict[str, tuple[str, ...]]:
-    """The requirements of each extra, as pip takes them.
+    """Return the requirements of each extra, as requirement strings for pip.
 
-    In a checkout pyproject.toml is asked: the metadata of an editable install are of the day when
-    it was installed.
+    In a checkout they are read from pyproject.toml, because the metadata of an editable install are
+    not updated after the installation; otherwise from the metadata of the installed package.
     """
     if CHECKOUT.is_file():
         project = tomllib.loads(CHECKOUT.read_text(encoding="utf-8")).get("project", {})
@@ -44,28 +43,31 @@ def read_extras() -> dict[str, tuple[str, ...]]:
 
 
 def is_installed(requirement: str) -> bool:
-    """Whether this Python has what a requirement asks for, its own extras included."""
+    """Return True if a requirement is met by the installed packages, including its own extras.
+
+    A requirement whose marker excludes this environment counts as met.
+    """
     from packaging.requirements import Requirement
 
-    wanted = Requirement(requirement)
-    if wanted.marker is not None and not wanted.marker.evaluate():
-        return True  # it is not for this machine
+    parsed = Requirement(requirement)
+    if parsed.marker is not None and not parsed.marker.evaluate():
+        return True
     try:
-        found = metadata.distribution(wanted.name)
+        distribution = metadata.distribution(parsed.name)
     except metadata.PackageNotFoundError:
         return False
-    return wanted.specifier.contains(found.version, prereleases=True) and all(
+    return parsed.specifier.contains(distribution.version, prereleases=True) and all(
         is_installed(each)
-        for extra in wanted.extras
-        for each in _requirements_of(extra, wanted.name)
+        for extra in parsed.extras
+        for each in _requirements_of(extra, parsed.name)
     )
 
 
 def _requirements_of(extra: str, project: str = PROJECT) -> tuple[str, ...]:
-    """What an installed project requires for one of its extras, and not without it."""
+    """Return the requirements of an installed project that apply only with an extra."""
     from packaging.requirements import Requirement
 
-    found = []
+    requirements = []
     for requirement in map(Requirement, metadata.requires(project) or ()):
         marker = requirement.marker
         if (
@@ -74,5 +76,5 @@ def _requirements_of(extra: str, project: str = PROJECT) -> tuple[str, ...]:
             and not marker.evaluate({"extra": ""})
         ):
             requirement.marker = None
-            found.append(str(requirement))
-    return tuple(found)
+            requirements.append(str(requirement))
+    return tuple(requirements)

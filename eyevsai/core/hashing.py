@@ -1,4 +1,4 @@
-"""The checksum of a file, by which it is known and by which damage is found."""
+"""Checksums of files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from pathlib import Path
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content, read in blocks, as hexadecimal text. Raises OSError."""
+    """Return the SHA-256 of a file's content as hexadecimal text; the file is read in blocks.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

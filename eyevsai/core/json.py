@@ -1,4 +1,4 @@
-"""Plain values for JSON output."""
+"""Conversion of values to plain types for JSON output."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 
 def to_json(value: Any) -> Any:
-    """Return a value as JSON can hold it.
+    """Convert a value to types that `json.dumps` accepts.
 
-    Dataclasses become objects, paths and times text, tuples and sets lists. A value with a
-    `to_json` method of its own decides for itself.
+    Dataclasses and mappings become dicts with text keys, tuples and sets lists, paths text, and
+    datetimes ISO 8601 text in seconds, all recursively. A `to_json` method of the value takes
+    precedence. Other values are returned unchanged.
     """
     if callable(method := getattr(value, "to_json", None)) and not isinstance(value, type):
         return method()

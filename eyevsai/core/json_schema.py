@@ -1,4 +1,4 @@
-"""Validation of JSON from outside by the JSON Schemas of this package."""
+"""Validation of external JSON against the JSON Schemas of this package."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-VALUE_LENGTH = 80  # characters of a value or a field in an error message
+VALUE_LENGTH = 80  # maximum characters of a value or a path in an error message
 
 
 @cache
 def load_validator(package: str, name: str) -> Any:
     """Return the validator of the schema `schemas/<name>` in a package.
 
-    Numbers must be finite, because json.loads accepts NaN and Infinity. Integers must be ints,
-    because JSON Schema accepts 32.0 as an integer.
+    It is stricter than JSON Schema: numbers must be finite, because `json.loads` accepts NaN and
+    Infinity, and integers must be ints, because JSON Schema accepts 32.0 as an integer. Validators
+    are cached.
     """
     from jsonschema.validators import Draft202012Validator, extend  # slow to import
 
@@ -31,8 +32,8 @@ def load_validator(package: str, name: str) -> Any:
 def find_error(validator: Any, content: Any) -> str | None:
     """Return the first error in the order of the schema, or None if the content is valid.
 
-    The error is the end of a sentence, such as `lacks format` or `has threshold 2, not a number
-    from 0 to 1`. The expected value is the description of the schema that failed.
+    The error is the predicate of a sentence, for example `lacks format` or `has threshold 2, not a
+    number from 0 to 1`. The expected value is the `description` of the subschema that failed.
     """
     try:
         error = next(validator.iter_errors(content), None)
@@ -51,7 +52,7 @@ def find_error(validator: Any, content: Any) -> str | None:
 
 
 def _format_path(path: Iterable[str | int]) -> str:
-    """Return a path as in JavaScript: `preprocessing.std[0]`, `metrics["a/b"]`."""
+    """Format a path as in JavaScript: `preprocessing.std[0]`, `metrics["a/b"]`."""
     parts = (f".{part}" if str(part).isidentifier() else f"[{json.dumps(part)}]" for part in path)
     return "".join(parts).removeprefix(".")[:VALUE_LENGTH]
 
@@ -61,5 +62,5 @@ def _is_number(_checker: Any, value: Any) -> bool:
 
 
 def _is_integer(checker: Any, value: Any) -> bool:
-    # huge ints are excluded: minimum and maximum apply only to what is also a number
+    # Excludes huge ints: `minimum` and `maximum` apply only to values that are also numbers.
     return type(value) is int and _is_number(checker, value)

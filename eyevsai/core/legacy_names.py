@@ -1,7 +1,7 @@
-"""Settings that had another name when a stored file was written.
+"""Former names of settings, translated when a stored file is read.
 
-Files of models, runs and studies keep the names of the version that wrote them, since their
-checksums are recorded. The names are translated when such a file is read.
+Files of models, runs and studies are never rewritten, because their checksums are recorded: they
+keep the names of the version that wrote them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ SETTING_NAMES = {
 }
 
 
-def rename_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return stored settings under their present names."""
-    return {SETTING_NAMES.get(name, name): value for name, value in stored.items()}
+def rename_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored settings under their current names; other names are unchanged."""
+    return {SETTING_NAMES.get(name, name): value for name, value in settings.items()}

@@ -1,4 +1,4 @@
-"""File locks between the processes of one machine; the kernel releases those of a dead process."""
+"""File locks between processes of one machine; the kernel releases the locks of a dead process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from eyevsai.core.errors import UserError
 
 
 def host_lock(name: str) -> FileLock:
-    """Return a lock that all processes of this user on this machine share by its name."""
+    """Return the lock of a name, shared by all processes of this user on this machine.
+
+    It is not acquired.
+    """
     return FileLock(Path(tempfile.gettempdir()) / f"eyevsai-{getpass.getuser()}-{name}")
 
 
 def try_lock(path: Path) -> FileLock | None:
-    """Acquire the lock of a file; return None if another process holds it. Raises OSError."""
+    """Acquire a lock file without waiting; return None if another process holds it.
+
+    Raises:
+        OSError: the file cannot be created or opened.
+    """
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -30,7 +37,7 @@ def try_lock(path: Path) -> FileLock | None:
 
 @contextmanager
 def releasing(lock: FileLock) -> Iterator[None]:
-    """Release a held lock at the end of the block."""
+    """Release an acquired lock at the end of the block."""
     try:
         yield
     finally:
@@ -39,10 +46,10 @@ def releasing(lock: FileLock) -> Iterator[None]:
 
 @contextmanager
 def exclusive(path: Path, busy: str) -> Iterator[None]:
-    """Hold the lock of a file inside the block.
+    """Hold a lock file inside the block; its folder is created if it does not exist.
 
     Raises:
-        UserError: another process holds it; the message is `busy`.
+        UserError: another process holds the lock; the message is `busy`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = try_lock(path)
@@ -54,20 +61,21 @@ def exclusive(path: Path, busy: str) -> Iterator[None]:
 
 @contextmanager
 def waiting_for(path: Path, poll_s: float, on_wait: Callable[[bool], None]) -> Iterator[None]:
-    """Hold the lock of a file inside the block, waiting while another process has it.
+    """Hold a lock file inside the block; wait while another process holds it.
 
     Args:
-        path: of the lock file.
-        poll_s: seconds between calls of `on_wait`.
-        on_wait: called before each attempt with True if one has failed; it may raise.
+        path: lock file; its folder must exist.
+        poll_s: timeout of an attempt in seconds, and so the interval of the calls of `on_wait`.
+        on_wait: called before each attempt, with False before the first and True before the others.
+            An exception that it raises ends the wait.
     """
-    lock, waited = FileLock(path), False
+    lock, is_retry = FileLock(path), False
     while True:
-        on_wait(waited)
+        on_wait(is_retry)
         try:
             lock.acquire(timeout=poll_s)
             break
         except Timeout:
-            waited = True
+            is_retry = True
     with releasing(lock):
         yield

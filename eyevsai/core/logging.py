@@ -1,4 +1,4 @@
-"""What commands say while they work, and calls from Python do."""
+"""Log output of commands and of calls from Python, on standard error."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from eyevsai.core.errors import UserError
 
 logger = logging.getLogger("eyevsai")
 
-VERBOSITY = "EYEVSAI_VERBOSITY"  # a variable, so that processes which a command starts know it too
+VERBOSITY = "EYEVSAI_VERBOSITY"  # environment variable, inherited by child processes
 QUIET, VERBOSE = "quiet", "verbose"
 LEVELS = {QUIET: logging.WARNING, VERBOSE: logging.DEBUG}
 
 
 def set_verbosity(*, quiet: bool, verbose: bool) -> None:
-    """Makes this process, and those that it starts, say less or more.
+    """Set the verbosity of this process and its child processes; unchanged if both are False.
 
     Raises:
-        UserError: both are asked for.
+        UserError: both are True.
     """
     if quiet and verbose:
-        raise UserError("--quiet and --verbose contradict each other: leave one out.")
+        raise UserError("--quiet and --verbose are mutually exclusive. Use only one.")
     if quiet or verbose:
         os.environ[VERBOSITY] = QUIET if quiet else VERBOSE
 
 
 def is_verbose() -> bool:
-    """Whether more is to be said."""
+    """Return True if verbose output is enabled."""
     return os.environ.get(VERBOSITY) == VERBOSE
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is at the time: a bar puts lines above itself."""
+    """Handler that writes to the current `sys.stderr`, which a progress bar replaces."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -44,7 +44,11 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 def configure_logging() -> None:
-    """Shows what jobs tell of themselves, a line each, on standard error."""
+    """Write the logger `eyevsai` to standard error, one line per record, and quiet MLflow.
+
+    The level depends on the verbosity: DEBUG, INFO or WARNING. Handlers that the logger has are
+    replaced.
+    """
     logger.setLevel(LEVELS.get(os.environ.get(VERBOSITY, ""), logging.INFO))
     logger.handlers = [_make_handler()]
     logger.propagate = False
@@ -53,8 +57,10 @@ def configure_logging() -> None:
 
 @contextmanager
 def logging_to_stderr() -> Iterator[None]:
-    """The same for a while, in a process that is somebody else's: what they configured of the
-    logger `eyevsai` holds, and where they show its lines already, nothing is added.
+    """Write the logger `eyevsai` to standard error inside the block, for use in a host process.
+
+    Does nothing if the host process already shows INFO records of this logger. Otherwise a handler
+    is added, the level is INFO unless the host set one, and both are restored at the end.
     """
     if logger.hasHandlers() and logger.isEnabledFor(logging.INFO):
         yield
@@ -72,11 +78,11 @@ def logging_to_stderr() -> Iterator[None]:
 
 
 def quiet_mlflow() -> None:
-    """Leaves standard output to whoever reads it, and spares people what they cannot use."""
+    """Reduce MLflow's output by environment variables; values that are set already are kept."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "INFO" if is_verbose() else "WARNING")
-    # which is --json's where there is a server
+    # MLflow prints URLs of runs on a server to standard output, which --json uses.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # for files of a few lines
+    # Most artifacts are small: progress bars would only clutter the output.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 

@@ -1,4 +1,4 @@
-"""Identity of this machine and of its current start."""
+"""Identity of this machine and of its current boot, and exit codes of processes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,24 @@ BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 
 @cache
 def machine_id() -> str:
-    """Return what distinguishes this machine from others of its host name; empty if unknown."""
+    """Return an id that differs between machines with the same host name; empty if unknown.
+
+    It is the system's machine id, or the MAC address of a network card.
+    """
     for path in MACHINE_ID_FILES:
-        if found := _read(path):
-            return found
+        if text := _read(path):
+            return text
     node = uuid.getnode()
-    # without a network card Python draws one at random
+    # Without a network card, getnode() returns a random number with the multicast bit set.
     return "" if node >> 40 & 1 else f"{node:012x}"
 
 
 @cache
 def boot_id() -> str:
-    """Return what distinguishes this start of the machine from others; empty if unknown."""
+    """Return an id that differs between boots of this machine; empty if unknown.
+
+    It is the kernel's boot id, or the boot time in seconds since 1970.
+    """
     try:
         return _read(BOOT_ID_FILE) or f"{psutil.boot_time():.0f}"
     except (psutil.Error, OSError, RuntimeError):
@@ -34,7 +40,10 @@ def boot_id() -> str:
 
 
 def describe_exit(code: int) -> str:
-    """Return how a process ended, from its `returncode`: negative is the number of a signal."""
+    """Describe the end of a process by its `returncode`, as the predicate of a sentence.
+
+    A negative code is the negative number of the signal that killed the process.
+    """
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"

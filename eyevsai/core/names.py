@@ -1,4 +1,4 @@
-"""Names that people type: the nearest right one, and the form that a registered model may have."""
+"""Validation of names that users enter, with suggestions, and names of registered models."""
 
 from __future__ import annotations
 
@@ -9,45 +9,56 @@ from difflib import get_close_matches
 
 from eyevsai.core.errors import UserError
 
-REGISTERED = "[A-Za-z0-9_.-]"  # the characters that the name of a registered model is made of
+REGISTERED = "[A-Za-z0-9_.-]"  # regex of a character in the name of a registered model
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` most resembles, or None when none is close."""
-    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
+def nearest(name: str, options: Iterable[str]) -> str | None:
+    """Return the option that is most similar to `name`, or None if none is similar."""
+    matches = get_close_matches(name, list(options), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
-def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` itself when it is known.
+def choose(kind: str, name: str, options: Iterable[str]) -> str:
+    """Return `name` if it is one of the options.
+
+    Args:
+        kind: noun for the error message, for example `dataset`.
+        name: name to validate.
+        options: valid names.
 
     Raises:
-        UserError: naming the nearest known name and all of them.
+        UserError: `name` is not one of the options; the message suggests the nearest one and lists
+            all.
     """
-    known = list(known)
-    if name in known:
+    options = list(options)
+    if name in options:
         return name
-    guess = nearest(name, known)
+    guess = nearest(name, options)
     hint = f" Did you mean {guess!r}?" if guess else ""
-    raise UserError(f"There is no {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}.")
+    raise UserError(f"There is no {kind} {name!r}.{hint} Known: {', '.join(options) or 'none'}.")
 
 
-def choose_listed(kind: str, text: str, known: Iterable[str]) -> list[str]:
-    """The names in a list with commas, each once.
+def choose_listed(kind: str, text: str, options: Iterable[str]) -> list[str]:
+    """Return the names in a comma-separated list, without duplicates.
+
+    Args:
+        kind: noun for the error message, for example `dataset`.
+        text: comma-separated names; empty parts are ignored.
+        options: valid names.
 
     Raises:
-        UserError: one is not known, naming the nearest, or none is given.
+        UserError: a name is not one of the options, or the list is empty.
     """
-    known = list(known)
-    named = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
-    if not named:
-        raise UserError(f"{text!r} names no {kind}. Known: {', '.join(known) or 'none'}.")
-    return [choose(kind, name, known) for name in named]
+    options = list(options)
+    names = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise UserError(f"{text!r} contains no {kind}. Known: {', '.join(options) or 'none'}.")
+    return [choose(kind, name, options) for name in names]
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """What a registered model is named after."""
+    """The dataset, family and variation that a registered model is named after."""
 
     dataset: str
     model: str
@@ -58,12 +69,10 @@ class ModelName:
 
     @property
     def registered(self) -> str:
-        """`pets-deep_v2-resnet`."""
+        """Name of the registered model, for example `pets-deep_v2-resnet`."""
         return registered_name(str(self))
 
 
 def registered_name(name: str) -> str:
-    """What a registered model may be called that is named after `name`: other characters become
-    `_`.
-    """
+    """Return `name` as a valid name of a registered model: other characters become `_`."""
     return "".join(character if re.match(REGISTERED, character) else "_" for character in name)

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line now and then in a log."""
+"""Progress output of long operations: a bar on a terminal, otherwise log lines at intervals."""
 
 from __future__ import annotations
 
@@ -15,50 +15,58 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LINE_EVERY_S = 10.0
-RECENT = 5  # steps by which what is left is reckoned: those before may have been of another kind
+PACE_STEPS = 5  # latest steps that the pace is averaged over: the pace may change between phases
 
 log = logging.getLogger("eyevsai")
 
 
 def track(steps: Iterable[T], label: str, *, total: int, unit: int = 1) -> Iterator[T]:
-    """Yields `steps` and shows how far they are, how fast, and how long it still takes.
+    """Yield `steps` and show the progress, the rate and the remaining time.
 
-    Each step stands for `unit` of `total` things.
+    On a terminal a bar is shown unless INFO is disabled; otherwise a line is logged every
+    `LINE_EVERY_S` seconds.
+
+    Args:
+        steps: items to iterate over.
+        label: text before the numbers.
+        total: number of units of all steps.
+        unit: units per step; the last step may have fewer.
     """
     if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
-        yield from _bar(steps, label, total, unit)
+        yield from _show_bar(steps, label, total, unit)
         return
     began = last = time.monotonic()
-    done = 0
+    completed = 0
     for step in steps:
         yield step
-        done = min(done + unit, total)
+        completed = min(completed + unit, total)
         now = time.monotonic()
         if now - last >= LINE_EVERY_S:
-            last, rate = now, done / (now - began)
+            last, rate = now, completed / (now - began)
             log.info(
                 "%s: %d of %d, %s/s, %s left",
                 label,
-                done,
+                completed,
                 total,
                 _format_rate(rate),
-                format_seconds((total - done) / rate),
+                format_seconds((total - completed) / rate),
             )
 
 
 class EtaEstimator:
-    """How long work of several steps will still take, by the pace of the latest ones."""
+    """Estimator of the remaining time of an operation, from the pace of its latest steps."""
 
     def __init__(self) -> None:
-        self.ends = deque([time.monotonic()], maxlen=RECENT + 1)
+        self.ends = deque([time.monotonic()], maxlen=PACE_STEPS + 1)
 
     def step(self) -> None:
-        """A step has ended."""
+        """Record the end of a step."""
         self.ends.append(time.monotonic())
 
     def remaining(self, steps: float) -> str:
-        """How long `steps` more will take: `, about 40 s left`; empty when there are none, or
-        nothing is known.
+        """Return the estimated time of `steps` more steps, for example `, about 40 s left`.
+
+        Empty if `steps` is not positive or no step has ended yet.
         """
         if steps <= 0 or len(self.ends) < 2:
             return ""
@@ -67,7 +75,7 @@ class EtaEstimator:
 
 
 def format_seconds(seconds: float) -> str:
-    """A time as people say it: `40 s`, `3 min`, `2 h 10 min`."""
+    """Format a duration: `40 s`, `3 min`, `2 h 10 min`."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -78,7 +86,7 @@ def _format_rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
-def _bar(steps: Iterable[T], label: str, total: int, unit: int) -> Iterator[T]:
+def _show_bar(steps: Iterable[T], label: str, total: int, unit: int) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,6 +1,4 @@
-"""What several processes write at once: whoever came second asks again, since what it wants is
-there by then.
-"""
+"""Retries of database writes that conflict with those of other processes."""
 
 from __future__ import annotations
 
@@ -8,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-# seconds between attempts at what others are writing too
+# pauses between attempts, in seconds
 BACKOFF_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-CONFLICT_MESSAGES = (  # what databases say of a row that another process writes, or wrote first
+CONFLICT_MESSAGES = (  # parts of database errors when another process writes the same row
     "database is locked",
     "deadlock detected",
     "could not serialize",
@@ -24,12 +22,15 @@ T = TypeVar("T")
 
 
 def is_write_conflict(error: Exception) -> bool:
-    """Whether a store's error is another process's write at the same moment."""
+    """Return True if an error of a store was caused by a concurrent write of another process."""
     return any(reason in str(error) for reason in CONFLICT_MESSAGES)
 
 
 def retry_on_conflict(func: Callable[[], T]) -> T:
-    """What `func` answers, tried again while other processes hold what it writes."""
+    """Call `func`, retrying with backoff on database write conflicts; return its result.
+
+    Other errors are raised immediately; a conflict is raised after the last attempt.
+    """
     for pause_s in BACKOFF_S:
         try:
             return func()

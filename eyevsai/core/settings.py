@@ -1,9 +1,10 @@
-"""The vocabulary in which every setting is declared once, beside what it configures.
+"""Declaration of settings. Each is declared once, in a dataclass beside the code it configures:
 
     lr: Annotated[float, Range(1e-5, 1e-1, log=True), Doc("Peak learning rate.")] = 1e-3
 
-The command's flag and help, the logged parameter, the validation error and the search
-distribution are all read from that one line. Plain values only: nothing here imports torch.
+The command-line option and its help, the logged parameter, the validation and the search
+distribution are derived from this declaration. Settings have plain values, so that this module does
+not import torch.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from typing import Any, ClassVar
 
 from eyevsai.core.errors import UserError
 
-# what this machine keeps of its own
+# default folders for the state and the caches of this machine
 STATE_DIR, CACHE_DIR = ("~/.local/state/eyevsai", "~/.cache/eyevsai")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 @dataclass(frozen=True)
 class Range:
-    """A closed interval of numbers; `log` says that factors, not differences, matter."""
+    """A closed interval of numbers; with `log`, it is searched on a logarithmic scale."""
 
     low: float
     high: float
@@ -58,15 +59,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Search:
-    """Where tuning looks for a setting; a setting without it is never tuned."""
+    """The search space of a setting; a setting without one is never tuned."""
 
     space: Range | Choice
 
 
 @dataclass(frozen=True)
 class When:
-    """A setting that matters only while another has one of some values; tuning leaves it alone
-    otherwise.
+    """Condition of a setting: it has an effect only if the setting `name` has one of `values`.
+
+    Tuning samples it only then.
     """
 
     name: str
@@ -82,21 +84,22 @@ class Doc:
 
 @dataclass(frozen=True)
 class Env:
-    """The environment variable that gives a setting when the command line does not."""
+    """The environment variable that is used if the command line does not set a setting."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """Marks a setting that MLproject declares: never tuned, with the same default for every
-    model.
+    """Marker of a setting that MLproject declares.
+
+    Such a setting is never tuned and has the same default for every model.
     """
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One declared setting, as read from its dataclass."""
+    """Declaration of one setting, as read from its dataclass."""
 
     name: str
     type: type
@@ -112,26 +115,28 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """The command-line spelling: `--weight-decay`."""
+        """Command-line option, for example `--weight-decay`."""
         return as_flag(self.name)
 
     @property
     def rejects_empty(self) -> bool:
-        """True for text that has no default: an empty value is a variable of a script that was not
-        set.
+        """True for optional text without a default.
+
+        An empty value of such a setting usually comes from an unset variable of a script.
         """
         return self.type is str and self.optional and self.default is None
 
-    def empty_value_error(self, called: str | None = None) -> UserError:
-        """Return the error for an empty value."""
-        return UserError(f"{called or self.flag} is empty. Give it a value, or leave it out.")
+    def empty_value_error(self, display_name: str | None = None) -> UserError:
+        """Return the error for an empty value; `display_name` replaces the option in it."""
+        return UserError(f"{display_name or self.flag} is empty. Set a value, or omit it.")
 
-    def parse(self, text: str, called: str | None = None) -> Any:
-        """The value that `text` stands for; `called` is how it is typed where that is not by the
-        flag.
+    def parse(self, text: str, display_name: str | None = None) -> Any:
+        """Return the value of a text from the command line; None if it is empty and optional.
+
+        `display_name` replaces the option in error messages, for example for an argument.
 
         Raises:
-            UserError: when the text is no value of this setting's type, or is not allowed.
+            UserError: the text has no value of this setting's type, or the value is not allowed.
         """
         if text == "" and self.optional:
             return None
@@ -139,14 +144,20 @@ class Setting:
             value = _PARSERS[self.type](text)
         except ValueError:
             raise UserError(
-                f"{called or self.flag} takes {_TYPE_NAMES[self.type]}, not {text!r}."
+                f"{display_name or self.flag} must be {_TYPE_NAMES[self.type]}, not {text!r}."
             ) from None
-        self.check(value, called)
+        self.check(value, display_name)
         return value
 
     def coerce(self, value: Any) -> Any:
-        """A value that a program gave, as plain values: numpy's numbers, whole ones where others
-        go, paths for text.
+        """Convert a value from Python code to the type of this setting.
+
+        NumPy scalars become Python numbers, ints become floats for a float setting, and paths
+        become text. Empty text becomes None if the setting is optional. Other values are returned
+        unchanged; `check` validates them.
+
+        Raises:
+            UserError: the value is empty and `rejects_empty` is True.
         """
         if value == "" and self.rejects_empty:
             raise self.empty_value_error()
@@ -158,35 +169,40 @@ class Setting:
             return None
         return float(value) if self.type is float and type(value) is int else value
 
-    def check(self, value: Any, called: str | None = None) -> None:
-        """Raises UserError when `value` is outside what the declaration allows."""
+    def check(self, value: Any, display_name: str | None = None) -> None:
+        """Raise UserError if `value` has the wrong type, is not allowed, or is empty.
+
+        None is valid if the setting is optional. `display_name` replaces the option in the message.
+        """
         if value is None and self.optional:
             return
-        called = called or self.flag
-        wanted = (int, float) if self.type is float else self.type
-        if not isinstance(value, wanted) or (self.type is not bool and isinstance(value, bool)):
-            raise UserError(f"{called} takes {_TYPE_NAMES[self.type]}, not {value!r}.")
+        display_name = display_name or self.flag
+        value_types = (int, float) if self.type is float else self.type
+        if not isinstance(value, value_types) or (
+            self.type is not bool and isinstance(value, bool)
+        ):
+            raise UserError(f"{display_name} must be {_TYPE_NAMES[self.type]}, not {value!r}.")
         if self.allowed is not None and value not in self.allowed:
-            wanted_text = "one of" if isinstance(self.allowed, Choice) else "a value of"
+            expected = "one of" if isinstance(self.allowed, Choice) else "a value from"
             raise UserError(
-                f"{called} {_format_value(value)} is not allowed: it takes {wanted_text} "
+                f"{display_name} {_format_value(value)} is not allowed. Use {expected} "
                 f"{self.allowed}."
             )
-        if isinstance(value, str) and not _is_clean(value):
+        if isinstance(value, str) and not _is_storable(value):
             raise UserError(
-                f"{called} {value!r} is no text: it holds the character 0, or bytes that are "
-                "not UTF-8."
+                f"{display_name} {value!r} is not valid text: it contains a null character, or "
+                "bytes that are not UTF-8."
             )
-        if value == "":  # a folder of this name would be the current one
-            raise self.empty_value_error(called)
+        if value == "":  # as a path it would be the current folder
+            raise self.empty_value_error(display_name)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of every settings dataclass: an object that exists is a valid one."""
+    """Base class of settings dataclasses; `Setting.check` validates all values of a new object."""
 
     PANEL: ClassVar[str] = "Settings"
-    # inherited settings that tuning leaves alone here
+    # inherited settings that are not tuned in this class
     NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -194,8 +210,8 @@ class Settings:
             setting.check(getattr(self, setting.name))
 
 
-def _is_clean(text: str) -> bool:
-    """Whether databases and files take a text."""
+def _is_storable(text: str) -> bool:
+    """Return True if databases and file systems accept a text."""
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
@@ -207,18 +223,25 @@ def _format_value(value: Any) -> str:
 
 
 def as_flag(name: str) -> str:
-    """Return the command-line spelling of a setting's name: `--weight-decay`."""
+    """Return the command-line option of a setting's name: `--weight-decay`."""
     return "--" + name.replace("_", "-")
 
 
 def format_flags(values: Mapping[str, Any]) -> str:
-    """Settings as a person types them: `--lr 0.001 --max-depth ''`."""
+    """Format settings as command-line arguments, quoted for a shell: `--lr 0.001 --max-depth ''`.
+
+    None becomes the empty text.
+    """
     texts = {name: "" if value is None else str(value) for name, value in values.items()}
     return " ".join(f"{as_flag(name)} {shlex.quote(text)}" for name, text in texts.items())
 
 
 def parse_bool(text: str) -> bool:
-    """True or False from the words that command lines use for them; ValueError for others."""
+    """Return the truth value of a word of `TRUE` or `FALSE`, in any case.
+
+    Raises:
+        ValueError: it is another word.
+    """
     word = text.lower()
     if word not in TRUE + FALSE:
         raise ValueError(text)
@@ -230,18 +253,21 @@ _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "tru
 
 
 def split_settings(
-    given: Mapping[str, Any], *parts: type[Settings]
+    values: Mapping[str, Any], *parts: type[Settings]
 ) -> tuple[set[str], dict[str, Any]]:
-    """Return the names of the settings of `parts`, and the given values of other settings."""
-    own = {setting.name for part in parts for setting in list_settings(part)}
-    return own, {name: value for name, value in given.items() if name not in own}
+    """Return the names of the settings of `parts`, and the values of all other settings."""
+    names = {setting.name for part in parts for setting in list_settings(part)}
+    return names, {name: value for name, value in values.items() if name not in names}
 
 
 def list_settings(cls: type[Settings]) -> tuple[Setting, ...]:
-    """The declared settings of a settings dataclass, in order of declaration.
+    """Return the settings of a settings dataclass in the order of declaration.
 
-    A subclass that restates a field to change its default (`lr: float = 1e-3`) keeps the
-    range and the help of the declaration that it overrides.
+    A subclass can repeat a field without `Annotated` to change its default (`lr: float = 1e-3`);
+    the range and the help of the overridden declaration stay in effect.
+
+    Raises:
+        TypeError: a field has no declaration with `Annotated`.
     """
     return _list_settings(cls)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
 
@@ -256,18 +282,18 @@ def _read_setting(cls: type, field: dataclasses.Field[Any]) -> Setting:
         (base, hints[field.name])
         for base in reversed(cls.__mro__)
         if issubclass(base, Settings)
-        and field.name in (hints := _own_hints(base))  # type: ignore[arg-type]  # as above
+        and field.name in (hints := _class_hints(base))  # type: ignore[arg-type]  # mypy: not hashable
         and typing.get_origin(hints[field.name]) is typing.Annotated
     ]
     if not declarations:
         raise TypeError(f"{cls.__name__}.{field.name} is declared without Annotated[..., Doc(...)]")
     (first, _), (_, hint) = declarations[0], declarations[-1]
     annotation, *marks = typing.get_args(hint)
-    kind, optional = _strip_optional(annotation)
-    left_alone = cls.NOT_SEARCHED  # type: ignore[attr-defined]
+    value_type, optional = _strip_optional(annotation)
+    not_searched = cls.NOT_SEARCHED  # type: ignore[attr-defined]
     return Setting(
         name=field.name,
-        type=kind,
+        type=value_type,
         optional=optional,
         default=field.default,
         doc=next(mark.text for mark in marks if isinstance(mark, Doc)),
@@ -277,7 +303,7 @@ def _read_setting(cls: type, field: dataclasses.Field[Any]) -> Setting:
             (
                 mark.space
                 for mark in marks
-                if isinstance(mark, Search) and field.name not in left_alone
+                if isinstance(mark, Search) and field.name not in not_searched
             ),
             None,
         ),
@@ -288,13 +314,14 @@ def _read_setting(cls: type, field: dataclasses.Field[Any]) -> Setting:
 
 
 @functools.cache
-def _own_hints(cls: type) -> dict[str, Any]:
+def _class_hints(cls: type) -> dict[str, Any]:
+    """Return the type hints of the fields that a class declares itself."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {name: hints[name] for name in inspect.get_annotations(cls)}
 
 
 def _strip_optional(annotation: Any) -> tuple[type, bool]:
     if isinstance(annotation, types.UnionType):
-        (kind,) = (part for part in typing.get_args(annotation) if part is not type(None))
-        return kind, True
+        (value_type,) = (part for part in typing.get_args(annotation) if part is not type(None))
+        return value_type, True
     return annotation, False

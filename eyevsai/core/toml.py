@@ -1,4 +1,4 @@
-"""TOML files that people write."""
+"""TOML files that users write."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from typing import Any
 from eyevsai.core.errors import UserError
 
 
-def read_toml(path: str | Path, what: str, line: str) -> dict[str, Any]:
-    """The content of a file that is named by a flag or otherwise: `what`.
+def read_toml(path: str | Path, label: str, example: str) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Args:
+        path: file in UTF-8; `~` is expanded.
+        label: option that names the file, or a noun phrase, for the error message.
+        example: valid line of such a file, for the error message.
 
     Raises:
-        UserError: it cannot be read; the message shows a `line` of what it should be.
+        UserError: the file cannot be read or is not valid TOML.
     """
     try:
         return tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        why = error.strerror or str(error)
-    except ValueError as error:  # of TOML, or of UTF-8
-        why = f"it is not TOML: {error}"
+        reason = error.strerror or str(error)
+    except ValueError as error:  # invalid TOML or invalid UTF-8
+        reason = f"it is not valid TOML: {error}"
     raise UserError(
-        f"{what} {path} cannot be read: {why}. It takes a text file with lines such as {line}"
+        f"{label} {path} cannot be read: {reason}. Use a text file with lines such as {example}"
     )

@@ -1,3 +1,3 @@
-"""The version, kept apart so that the lowest floors can read it."""
+"""Version of eyevsai, in a module of its own so that the lowest layers can import it."""
 
 VERSION = "0.1.0"

@@ -1,6 +1,4 @@
-"""From the files of an unpacked archive to the class folders that a dataset is read from, and a
-record of them.
-"""
+"""Conversion of an unpacked archive to class folders, and the record of the downloaded dataset."""
 
 from __future__ import annotations
 
@@ -18,13 +16,14 @@ from eyevsai.data.catalog import DatasetFolder
 from eyevsai.data.files import SUFFIXES
 from eyevsai.data.image_folder import index_dataset
 
-RECORD = "dataset.json"  # beside the class folders, where nothing but folders is read
-OFFICIAL_SPLITS = {"trainval": "train", "test": "test"}  # lists of Oxford-IIIT Pet
+# stored next to the class folders; loading a dataset ignores files at this level
+RECORD = "dataset.json"
+OFFICIAL_SPLITS = {"trainval": "train", "test": "test"}  # list files of Oxford-IIIT Pet
 
 
 @dataclass(frozen=True)
 class PlacedFile:
-    """An image of an archive, and where in the dataset it belongs."""
+    """An unpacked image, its class, and its split in the dataset (None without splits)."""
 
     path: Path
     label: str
@@ -32,28 +31,31 @@ class PlacedFile:
 
 
 def name_class(folder: str) -> str:
-    """What a class is called whose folder an archive has: `kebab (shish kebab)` becomes
-    `kebab_shish_kebab`.
+    """Return the class name of an archive's folder, without brackets, spaces and leading dots.
+
+    `kebab (shish kebab)` becomes `kebab_shish_kebab`.
 
     Raises:
-        UserError: nothing is left of the name.
+        UserError: the resulting name is empty.
     """
-    bare = re.sub(r"[][(){}]", " ", unicodedata.normalize("NFC", folder))
-    name = "_".join(bare.split()).lstrip(".")
+    text = re.sub(r"[][(){}]", " ", unicodedata.normalize("NFC", folder))
+    name = "_".join(text.split()).lstrip(".")
     if not name:
-        raise UserError(f"A folder is called {folder!r}, which is no name of a class.")
+        raise UserError(f"The archive's folder {folder!r} cannot be a class name.")
     return name
 
 
 def place_by_folder(unpacked: Path) -> Iterator[PlacedFile]:
-    """Images by their folders, as training reads them."""
+    """Yield the images of class folders, with the class and split that training would read."""
     for file in index_dataset(DatasetFolder(unpacked.name, {unpacked.name: unpacked})).files:
         yield PlacedFile(file.path, name_class(file.label), file.split)
 
 
 def place_by_name(unpacked: Path, splits: Mapping[str, str] | None) -> Iterator[PlacedFile]:
-    """Images by their names, such as `Abyssinian_12.jpg`; where `splits` are given, those that it
-    lists by stem.
+    """Yield the images whose file name has the form CLASS_NUMBER, such as `Abyssinian_12.jpg`.
+
+    `splits` maps file stems to splits: if not empty, only the images in it are yielded, with their
+    splits.
     """
     for path in sorted(unpacked.rglob("*")):
         label, underscore, _ = path.stem.rpartition("_")
@@ -67,17 +69,17 @@ def place_by_name(unpacked: Path, splits: Mapping[str, str] | None) -> Iterator[
 
 
 def read_official(unpacked: Path) -> dict[str, str]:
-    """The split of each image by its stem, from the lists in the annotations of Oxford-IIIT Pet.
+    """Return the split of each image by file stem, read from the annotations of Oxford-IIIT Pet.
 
     Raises:
-        UserError: a list is missing.
+        UserError: a list file is missing.
     """
     splits: dict[str, str] = {}
     for file, split in OFFICIAL_SPLITS.items():
         path = next(unpacked.rglob(f"{file}.txt"), None)
         if path is None:
             raise UserError(
-                f"The annotations hold no {file}.txt: they are not those of Oxford-IIIT Pet."
+                f"{file}.txt is missing: the archive does not contain the Oxford-IIIT Pet lists."
             )
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         splits |= {
@@ -87,17 +89,25 @@ def read_official(unpacked: Path) -> dict[str, str]:
 
 
 def write_class_folders(
-    placed: Iterable[PlacedFile], target: Path, *, keep_splits: bool
+    files: Iterable[PlacedFile], target: Path, *, keep_splits: bool
 ) -> dict[str, Any]:
-    """Moves images into class folders of `target`, below folders of splits if those are kept;
-    returns the counts.
+    """Move images into class folders and return the image counts.
+
+    Args:
+        files: the images; a number is appended to file names that exist already.
+        target: folder that receives the class folders.
+        keep_splits: put the class folders of images with a split into a folder of that split.
+
+    Returns:
+        `classes` and `splits`, the number of images by name, and `images`, their total. `splits`
+        is empty if none are kept.
 
     Raises:
-        UserError: fewer than two classes.
+        UserError: fewer than two classes; the images are moved nevertheless.
     """
     classes: Counter[str] = Counter()
     splits: Counter[str] = Counter()
-    for image in list(placed):
+    for image in list(files):
         split = image.split if keep_splits else None
         folder = (target / split if split else target) / image.label
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +116,7 @@ def write_class_folders(
         if split:
             splits[split] += 1
     if len(classes) < 2:
-        raise UserError("There are no folders of images in it, one for each class.")
+        raise UserError("The archive does not contain at least two class folders with images.")
     return {
         "classes": dict(sorted(classes.items())),
         "splits": dict(splits),
@@ -115,22 +125,22 @@ def write_class_folders(
 
 
 def _free_name(folder: Path, path: Path) -> Path:
-    """A name that the folder has not yet: images of two splits may be called the same."""
-    free, number = folder / path.name, 2
-    while free.exists():
-        free, number = folder / f"{path.stem}-{number}{path.suffix}", number + 1
-    return free
+    """Return an unused path in `folder`; images of different splits may have the same name."""
+    candidate, number = folder / path.name, 2
+    while candidate.exists():
+        candidate, number = folder / f"{path.stem}-{number}{path.suffix}", number + 1
+    return candidate
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Leaves a record in a dataset."""
+    """Write the record of a downloaded dataset to `dataset.json` in its folder."""
     (folder / RECORD).write_text(
         json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a dataset; None where there is none, or none that can be read."""
+    """Return the record in a dataset folder; None if it is missing, unreadable or incomplete."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

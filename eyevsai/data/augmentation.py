@@ -1,8 +1,9 @@
-"""Random changes to a batch of training images: each image draws its own, the batch moves as one.
+"""Random augmentation of training images: drawn for each image, applied to the whole batch at once.
 
-Crop, mirror and rotation are one affine map of places, so the image is sampled once. Brightness,
-contrast, saturation and the normalisation are one affine map of colours, so it is multiplied once.
-Only the policies of torchvision go image by image.
+Crop, flip and rotation are combined into one affine map of coordinates, so that each image is
+resampled once. Brightness, contrast, saturation and normalisation are combined into one affine map
+of colours, so that each pixel is multiplied once. Only torchvision's policies are applied image by
+image.
 """
 
 from __future__ import annotations
@@ -29,18 +30,27 @@ def augment(
     *,
     rows: slice = slice(None),
 ) -> Tensor:
-    """Images H,W,3 uint8 of any sizes -> a normalised batch N,3,S,S float32 on `device`; of `rows`
-    alone, if given.
+    """Return the augmented and normalised batch.
 
-    What is drawn for an image is the same whichever rows are asked for.
+    Args:
+        images: H,W,3 uint8 images of any sizes.
+        settings: ranges of the random changes.
+        preprocessing: image size S, mean and standard deviation of the output.
+        generator: source of the random numbers, on the CPU.
+        device: device of the computation and of the result.
+        rows: the images to return. The random numbers of an image do not depend on `rows`, so that
+            several processes can compute one batch in parts.
+
+    Returns:
+        N,3,S,S float32 with the N images of `rows`.
     """
     if settings.auto_augment != "none":
         images = _apply_policy(images, settings.auto_augment, generator)
     sizes = torch.tensor([image.shape[:2] for image in images], dtype=torch.float32)  # N,2
     frame = _stack(images, rows).to(device)  # N,H,W,3 uint8
     size = preprocessing.image_size
-    places = _draw_places(sizes, size, settings, generator)[rows].to(device)
-    grid = _draw_grid(places, sizes[rows].to(device), frame.shape[1:3], size)
+    transforms = _draw_transforms(sizes, size, settings, generator)[rows].to(device)
+    grid = _build_grid(transforms, sizes[rows].to(device), frame.shape[1:3], size)
     planes = frame.permute(0, 3, 1, 2).to(torch.float32)
     batch = functional.grid_sample(
         planes, grid, mode="bilinear", padding_mode="border", align_corners=False
@@ -59,7 +69,10 @@ def augment(
 def _apply_policy(
     images: Sequence[Tensor], policy: str, generator: torch.Generator
 ) -> list[Tensor]:
-    """torchvision's policy on each image; it draws from the global generator, which is put back."""
+    """Return the images (H,W,3 uint8) after torchvision's policy for automatic augmentation.
+
+    torchvision draws from the global generator: it is seeded from `generator` here, and restored.
+    """
     from torchvision.transforms import v2
 
     transform = v2.TrivialAugmentWide() if policy == "trivial" else v2.RandAugment()
@@ -68,9 +81,10 @@ def _apply_policy(
         return [transform(image.permute(2, 0, 1)).permute(1, 2, 0) for image in images]
 
 
-def _draw_rectangles(count: int, size: int, share: float, generator: torch.Generator) -> Tensor:
-    """N,1,S,S bool: of a `share` of the images one rectangle of 2 to 33 % of the area, as in Zhong
-    et al. 2020.
+def _draw_rectangles(count: int, size: int, prob: float, generator: torch.Generator) -> Tensor:
+    """Return N,1,S,S bool masks of random erasing (Zhong et al. 2020).
+
+    With probability `prob`, an image has one rectangle of 2 to 33 % of its area.
     """
     area = _uniform(count, 0.02, 0.33, generator) * size**2
     ratio = torch.exp(_uniform(count, -1, 1, generator) * math.log(3.3))
@@ -78,24 +92,25 @@ def _draw_rectangles(count: int, size: int, share: float, generator: torch.Gener
         torch.sqrt(area / ratio).clamp(max=size),
         torch.sqrt(area * ratio).clamp(max=size),
     )
-    top = torch.rand(count, generator=generator) * (size - height)
-    left = torch.rand(count, generator=generator) * (size - width)
-    chosen = torch.rand(count, generator=generator) < share
-    places = torch.arange(size) + 0.5
-    rows = (places >= top[:, None]) & (places < (top + height)[:, None]) & chosen[:, None]
-    columns = (places >= left[:, None]) & (places < (left + width)[:, None])
+    y = torch.rand(count, generator=generator) * (size - height)
+    x = torch.rand(count, generator=generator) * (size - width)
+    has_rectangle = torch.rand(count, generator=generator) < prob
+    centers = torch.arange(size) + 0.5
+    rows = (centers >= y[:, None]) & (centers < (y + height)[:, None]) & has_rectangle[:, None]
+    columns = (centers >= x[:, None]) & (centers < (x + width)[:, None])
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
 def _stack(images: Sequence[Tensor], rows: slice) -> Tensor:
-    """Some images in the top left corners of one N,H,W,3 tensor that is as large as the largest of
-    all.
+    """Return the images of `rows` in one N,H,W,3 uint8 tensor, each in the top-left corner.
+
+    H and W are the maxima over all images, not only those of `rows`. The rest is 0.
     """
     height = max(image.shape[0] for image in images)
     width = max(image.shape[1] for image in images)
     frame = torch.zeros((len(images[rows]), height, width, 3), dtype=torch.uint8)
-    for place, image in zip(frame, images[rows], strict=True):
-        place[: image.shape[0], : image.shape[1]] = image
+    for target, image in zip(frame, images[rows], strict=True):
+        target[: image.shape[0], : image.shape[1]] = image
     return frame
 
 
@@ -103,13 +118,14 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator) ->
     return torch.rand(count, generator=generator) * (high - low) + low
 
 
-def _draw_places(
+def _draw_transforms(
     sizes: Tensor, size: int, settings: AugmentationSettings, generator: torch.Generator
 ) -> Tensor:
-    """N,2,3 affine maps from the output square [-1,1] to places in pixels of each image.
+    """Return N,2,3 affine maps from the output square [-1,1] to pixel coordinates of each image.
 
-    The crop follows Szegedy et al. 2015: a random share of the area, a random aspect ratio and a
-    random place. Without crops it is the centre square that evaluation sees.
+    `sizes` (N,2) has the heights and widths in pixels. The crop has a random area, aspect ratio and
+    position (Szegedy et al. 2015). With `crop_scale` 1 it is the centre square of the output size,
+    as in evaluation.
     """
     count = len(sizes)
     height, width = sizes.unbind(1)
@@ -135,22 +151,29 @@ def _draw_places(
     return torch.stack(rows, dim=1)
 
 
-def _draw_grid(places: Tensor, sizes: Tensor, frame: torch.Size, size: int) -> Tensor:
-    """N,S,S,2 places to sample, in the [-1,1] of the frame and never outside the image that lies in
-    it.
+def _build_grid(transforms: Tensor, sizes: Tensor, frame: torch.Size, size: int) -> Tensor:
+    """Return N,S,S,2 sampling coordinates, in [-1,1] of the frame and clamped to each image.
+
+    Args:
+        transforms: N,2,3 affine maps to pixel coordinates.
+        sizes: N,2 heights and widths of the images, in pixels.
+        frame: height and width of the stacked images, in pixels.
+        size: side S of the output, in pixels.
     """
-    extent = torch.tensor([frame[1], frame[0]], dtype=places.dtype, device=places.device)  # x, y
-    scaled = places * (2 / extent).view(1, 2, 1)
-    scaled[:, :, 2] -= 1
-    grid = functional.affine_grid(scaled, [len(places), 3, size, size], align_corners=False)
-    # the centre of the first pixel, and that of each image's last one
+    extent = torch.tensor(  # x, y
+        [frame[1], frame[0]], dtype=transforms.dtype, device=transforms.device
+    )
+    theta = transforms * (2 / extent).view(1, 2, 1)
+    theta[:, :, 2] -= 1
+    grid = functional.affine_grid(theta, [len(transforms), 3, size, size], align_corners=False)
+    # centre of the first pixel of the frame, and of the last pixel of each image
     first = (1 / extent - 1).view(1, 1, 1, 2)
     last = ((2 * sizes.flip(1) - 1) / extent - 1).view(-1, 1, 1, 2)
     return torch.clamp(grid, first, last)
 
 
 def _draw_factors(count: int, settings: AugmentationSettings, generator: torch.Generator) -> Tensor:
-    """N,3 factors of brightness, contrast and saturation."""
+    """Return N,3 random factors for brightness, contrast and saturation."""
     spreads = (settings.brightness, settings.contrast, settings.saturation)
     return torch.stack(
         [_uniform(count, 1 - spread, 1 + spread, generator) for spread in spreads], dim=1
@@ -158,8 +181,12 @@ def _draw_factors(count: int, settings: AugmentationSettings, generator: torch.G
 
 
 def _recolor(batch: Tensor, preprocessing: Preprocessing, factors: Tensor) -> Tensor:
-    """Colour jitter by N,3 factors and normalisation of N,3,S,S float32 in 0..255, as one affine
-    map of colours.
+    """Return a batch after colour jitter and normalisation, applied as one affine map of colours.
+
+    Args:
+        batch: N,3,S,S float32 in 0..255.
+        preprocessing: mean and standard deviation of the normalisation, for values in 0..1.
+        factors: N,3 factors for brightness, contrast and saturation.
     """
     device = batch.device
     brightness, contrast, saturation = factors.to(device)[:, :, None, None].unbind(1)

@@ -1,4 +1,4 @@
-"""Which datasets there are, and which folders one is read from."""
+"""Catalog of datasets: their names, descriptions, presets and folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMBEDDED = "digits"
 UNIONS = {"combined": ("pets", "street_foods", "instruments"), "combined_all": None}
 
 DESCRIPTIONS = {
-    "digits": "1,797 handwritten digits of 8 x 8 pixels from scikit-learn; always there.",
+    "digits": "1,797 handwritten digits of 8 x 8 pixels from scikit-learn; always available.",
     "combined": "Union of pets, street_foods and instruments in the data directory.",
     "combined_all": "Union of all datasets in the data directory.",
     "pets": "Breeds of cats and dogs (Oxford-IIIT Pet).",
@@ -25,7 +25,7 @@ DESCRIPTIONS = {
     "instruments": "Musical instruments.",
 }
 
-# What suits one dataset better than a family's default; a flag still goes before it.
+# Defaults for one dataset. They override a model family's defaults; options override them.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "digits": {
         "image_size": 32,
@@ -41,10 +41,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class DatasetFolder:
-    """A dataset's name and the folders it is composed of when read, by the name of each part.
+    """A dataset's name and its folders, by part; a union has several parts.
 
-    `labels` is the path of a label table, `groups` says which images belong together: see
-    `DataSettings`.
+    Attributes:
+        name: name of the dataset.
+        parts: folder of each part, by the part's name.
+        labels: path of a label table; None if class folders give the labels.
+        groups: regular expression or table column that identifies images of one group, as in
+            `DataSettings`; None without groups.
     """
 
     name: str
@@ -54,15 +58,16 @@ class DatasetFolder:
 
     @property
     def location(self) -> str:
-        """The folders, as people are told of them."""
+        """Folders as text for messages, separated by commas."""
         return ", ".join(str(folder) for folder in self.parts.values())
 
 
 def list_datasets(root: Path) -> dict[str, str]:
-    """Each dataset's name and description: the embedded one, the folders under `root`, their
-    unions.
+    """Return the descriptions of all available datasets by name.
+
+    These are the embedded dataset, the folders in `root`, and the unions whose parts all exist.
     """
-    folders = list(_folders(root))
+    folders = list(_list_folders(root))
     unions = [
         name for name, parts in UNIONS.items() if folders and set(parts or ()) <= set(folders)
     ]
@@ -73,22 +78,26 @@ def list_datasets(root: Path) -> dict[str, str]:
 
 
 def find_source(settings: DataSettings) -> DatasetFolder:
-    """The folders that `settings` name; the embedded dataset is written on first use.
+    """Return the folders of the dataset that `settings` select.
+
+    The embedded dataset is written to the cache folder on first use. A single part is named like
+    the dataset, by `dataset_name` if set.
 
     Raises:
-        UserError: no such dataset or folder, naming the nearest.
+        UserError: the dataset or folder does not exist (the message suggests the nearest name), a
+            part of a union is missing, or `labels` is set for a union.
     """
-    found = _find_folders(settings)
-    if settings.labels is not None and len(found.parts) > 1:
+    source = _find_folders(settings)
+    if settings.labels is not None and len(source.parts) > 1:
         raise UserError(
-            f"{found.name} is a union of {len(found.parts)} datasets, which --labels cannot "
-            "name. Give one folder with --data."
+            f"--labels cannot be used with {source.name}, a union of {len(source.parts)} "
+            "datasets. Select one folder with --data."
         )
-    name = settings.dataset_name or found.name
-    folders = list(found.parts.values())
+    name = settings.dataset_name or source.name
+    folders = list(source.parts.values())
     return DatasetFolder(
         name,
-        {name: folders[0]} if len(folders) == 1 else found.parts,
+        {name: folders[0]} if len(folders) == 1 else source.parts,
         settings.labels,
         settings.groups,
     )
@@ -108,34 +117,34 @@ def _find_folders(settings: DataSettings) -> DatasetFolder:
         return DatasetFolder(
             EMBEDDED, {EMBEDDED: write_digits(Path(settings.cache_dir).expanduser())}
         )
-    return _source_under_root(settings.dataset, Path(settings.data_dir).expanduser())
+    return _find_by_name(settings.dataset, Path(settings.data_dir).expanduser())
 
 
-def _source_under_root(name: str, root: Path) -> DatasetFolder:
-    folders = _folders(root)
+def _find_by_name(name: str, root: Path) -> DatasetFolder:
+    folders = _list_folders(root)
     if name in folders:
         return DatasetFolder(name, {name: folders[name]})
     if name not in UNIONS:
         try:
             choose("dataset", name, [EMBEDDED, *folders, *(UNIONS if folders else ())])
         except UserError as error:
-            hint = f" Get it: `eyevsai data download {name}`." if name in DESCRIPTIONS else ""
+            hint = f" Download it: `eyevsai data download {name}`." if name in DESCRIPTIONS else ""
             raise UserError(
-                f"{error} Datasets are the folders under {root}: set --data-dir or "
+                f"{error} Datasets are the folders in {root}; set another with --data-dir or "
                 f"EYEVSAI_DATA.{hint}"
             ) from None
-    wanted = UNIONS[name] or tuple(folders)
-    missing = [part for part in wanted if part not in folders]
-    if missing or not wanted:
-        lacking = ", ".join(missing) or "any dataset"
+    parts = UNIONS[name] or tuple(folders)
+    missing = [part for part in parts if part not in folders]
+    if missing or not parts:
+        requirement = ", ".join(missing) or "at least one dataset"
         raise UserError(
-            f"{name} needs {lacking} under {root}: set --data-dir or EYEVSAI_DATA, or run "
+            f"{name} needs {requirement} in {root}. Set --data-dir or EYEVSAI_DATA, or run "
             f"`eyevsai data download {name}`."
         )
-    return DatasetFolder(name, {part: folders[part] for part in wanted})
+    return DatasetFolder(name, {part: folders[part] for part in parts})
 
 
-def _folders(root: Path) -> dict[str, Path]:
+def _list_folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         return {}
     entries = sorted(root.iterdir(), key=lambda entry: entry.name)

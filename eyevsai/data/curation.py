@@ -1,6 +1,4 @@
-"""From files to the images that are used: the bad ones left out and named, duplicates put
-together.
-"""
+"""Selection of a dataset's images: reject files that do not decode, group duplicates."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from typing import Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.data.catalog import DatasetFolder
-from eyevsai.data.decode import Depth, find_depth, named_depth
+from eyevsai.data.decode import Depth, find_depth, parse_depth
 from eyevsai.data.duplicate_groups import find_duplicate_groups, join_groups
 from eyevsai.data.duplicates import DuplicateGroups
 from eyevsai.data.folder_layout import LAYOUT
@@ -22,15 +20,21 @@ from eyevsai.data.image_folder import ImageFile, index_dataset
 from eyevsai.data.provided_splits import drop_split_overlaps
 from eyevsai.data.unused_files import UnusedFile, describe_unused
 
-MIN_IMAGES = 3  # one for each of train, valid and test
-SHOWN = 10
-DARK = 0.1  # of white: an image whose largest value is below it looks black
+MIN_IMAGES = 3  # per class: one for each of train, valid and test
+MAX_SHOWN = 10  # classes or files listed in a message
+DARK_RATIO = 0.1  # of white: an image whose largest value is lower looks black
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image that is used. Images of one `copy` show the same; those of one `group` share a
-    split.
+    """An image of a curated dataset.
+
+    Attributes:
+        file: the image file, with its class.
+        record: result of the image check.
+        group: id of the group; all images of a group are in one split.
+        copy: id of the duplicate group; images with the same id are duplicates of each other. An
+            image without duplicates has an id of its own.
     """
 
     file: ImageFile
@@ -40,34 +44,48 @@ class Sample:
 
     @property
     def name(self) -> str:
+        """Path of the image that is the same on every machine: part/relative path."""
         return self.file.name
 
     @property
     def label(self) -> str:
+        """Name of the image's class."""
         return self.file.label
 
 
 @dataclass(frozen=True)
 class CuratedDataset:
-    """What is used of a dataset, and what was found on the way there."""
+    """The images of a dataset that are used, and the findings of the checks.
+
+    Attributes:
+        source: the dataset's folders.
+        classes: all class names, sorted, including those without images.
+        files: all image files, sorted by name.
+        records: result of the image check for each of `files`.
+        samples: the images in use, sorted by name, including duplicates that may share a split.
+        left_out: duplicates that are not used because another provided split contains the image.
+        depth: white levels of images with more than 8 bits.
+        unused: files that are not read as images.
+        notes: remarks for the user about how the dataset was read.
+        conflicts: pairs of duplicates or near-duplicates with different classes.
+        sequences: sets with too many similar images to be duplicates, such as video frames.
+    """
 
     source: DatasetFolder
     classes: list[str]
     files: list[ImageFile]
     records: list[ImageInfo]
     samples: list[Sample]
-    left_out: list[Sample]  # copies of an image that another given split keeps
+    left_out: list[Sample]
     depth: Depth = field(default_factory=Depth)
     unused: list[UnusedFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    conflicts: list[tuple[Sample, Sample]] = field(
-        default_factory=list
-    )  # alike, and of two classes
-    sequences: list[list[Sample]] = field(default_factory=list)  # alike, and too many to be copies
+    conflicts: list[tuple[Sample, Sample]] = field(default_factory=list)
+    sequences: list[list[Sample]] = field(default_factory=list)
 
     @property
     def bad(self) -> list[tuple[ImageFile, ImageInfo]]:
-        """Files that cannot be used, with the reason in their record."""
+        """Files that cannot be used, with their records; `record.error` is the reason."""
         return [
             (file, record)
             for file, record in zip(self.files, self.records, strict=True)
@@ -76,56 +94,60 @@ class CuratedDataset:
 
     @property
     def wrong_extension(self) -> list[tuple[ImageFile, ImageInfo]]:
-        """Files that decode and are of another format than their name says."""
+        """Files that decode, but whose suffix belongs to another format."""
         return [
-            (f, record)
-            for f, record in zip(self.files, self.records, strict=True)
-            if has_wrong_extension(f, record)
+            (file, record)
+            for file, record in zip(self.files, self.records, strict=True)
+            if has_wrong_extension(file, record)
         ]
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images in use by class, classes without any too."""
-        counted = Counter(item.label for item in self.samples)
-        return {label: counted[label] for label in self.classes}
+        """Number of images in use by class; 0 for classes without images."""
+        counter = Counter(sample.label for sample in self.samples)
+        return {label: counter[label] for label in self.classes}
 
     @property
     def left_out_by_class(self) -> dict[str, int]:
-        """Images that were left out, by class."""
-        return dict(sorted(Counter(item.label for item in self.left_out).items()))
+        """Number of images in `left_out` by class, without classes that have none."""
+        return dict(sorted(Counter(sample.label for sample in self.left_out).items()))
 
     def duplicates(self) -> list[list[Sample]]:
-        """Groups of two images or more that show the same, those that were left out too."""
+        """Return the groups of two or more duplicates, including images in `left_out`."""
         groups: dict[int, list[Sample]] = {}
-        for item in [*self.samples, *self.left_out]:
-            groups.setdefault(item.copy, []).append(item)
+        for sample in [*self.samples, *self.left_out]:
+            groups.setdefault(sample.copy, []).append(sample)
         return [members for members in groups.values() if len(members) > 1]
 
     def fingerprint(self) -> str:
-        """SHA-256 over name, class, split and content of each image in use: equal means the same
-        dataset.
+        """Return a SHA-256 digest of the dataset, as hexadecimal text.
+
+        It covers name, class, provided split and content of each image in use.
         """
-        lines = (f"{i.name}\0{i.label}\0{i.file.split}\0{i.record.digest}\n" for i in self.samples)
+        lines = (
+            f"{sample.name}\0{sample.label}\0{sample.file.split}\0{sample.record.digest}\n"
+            for sample in self.samples
+        )
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def describe_classes(self) -> str:
-        """`120 images in 2 classes: cat (60), dog (60)`: the first ten classes."""
+        """Return e.g. `120 images in 2 classes: cat (60), dog (60)`, with up to 10 classes."""
         counts = self.counts
-        shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:SHOWN])
-        more = f", and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
+        shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:MAX_SHOWN])
+        more = f", and {len(counts) - MAX_SHOWN} more" if len(counts) > MAX_SHOWN else ""
         return f"{len(self.samples)} images in {len(counts)} classes: {shown}{more}"
 
     def describe_unused(self) -> str:
-        """Files that are not read, by reason; empty if all are."""
-        left = [
-            UnusedFile(item.file.path, "that are copies of images of another split")
-            for item in self.left_out
+        """Return counts and examples of `unused`, `bad` and `left_out`; empty if all are empty."""
+        copies = [
+            UnusedFile(sample.file.path, "that are copies of images of another split")
+            for sample in self.left_out
         ]
         bad = [UnusedFile(file.path, "that do not decode") for file, _ in self.bad]
-        return describe_unused([*self.unused, *bad, *left])
+        return describe_unused([*self.unused, *bad, *copies])
 
     def report(self) -> dict[str, Any]:
-        """What was found, as plain values."""
+        """Return the findings as values that can be written as JSON."""
         return {
             "dataset": self.source.name,
             "files": len(self.files),
@@ -137,19 +159,19 @@ class CuratedDataset:
             ],
             "duplicates": [
                 {
-                    "images": [item.name for item in members],
-                    "exact": len({item.record.pixels for item in members}) == 1,
-                    "classes": sorted({item.label for item in members}),
+                    "images": [sample.name for sample in members],
+                    "exact": len({sample.record.pixels for sample in members}) == 1,
+                    "classes": sorted({sample.label for sample in members}),
                 }
                 for members in self.duplicates()
             ],
-            "left_out": [item.name for item in self.left_out],
+            "left_out": [sample.name for sample in self.left_out],
             "left_out_by_class": self.left_out_by_class,
             "conflicts": [[one.name, other.name] for one, other in self.conflicts],
             "sequences": [
                 {
                     "images": len(members),
-                    "classes": sorted({item.label for item in members}),
+                    "classes": sorted({sample.label for sample in members}),
                     "example": members[0].name,
                 }
                 for members in self.sequences
@@ -163,16 +185,23 @@ class CuratedDataset:
 def curate(
     source: DatasetFolder, cache_dir: Path, duplicates: str = "near", bit_depth: str = "auto"
 ) -> CuratedDataset:
-    """Index, check and group the duplicates of a dataset, however many of its files are bad.
+    """Index a dataset, check its images, and group duplicates.
+
+    Files that do not decode are recorded, whatever their number: see `check_usable`.
 
     Args:
         source: the folders, and the label table if there is one.
-        cache_dir: where what was found is kept for the next look.
+        cache_dir: folder in which results are cached.
         duplicates: `near`, `exact` or `off`: see `find_duplicates`.
-        bit_depth: `auto` or a depth of `DataSettings`, for images with more than 8 bits.
+        bit_depth: range of images with more than 8 bits: a value of `DataSettings.bit_depth`;
+            `auto` derives it from the images.
+
+    Returns:
+        The curated dataset.
 
     Raises:
-        UserError: there are no images.
+        UserError: the folders have no known layout or no images, the label table does not match,
+            or the cache cannot be written.
     """
     index = index_dataset(source)
     if not index.files:
@@ -181,55 +210,57 @@ def curate(
     depth = (
         find_depth(record.range for record in records)
         if bit_depth == "auto"
-        else named_depth(bit_depth)
+        else parse_depth(bit_depth)
     )
     good = [
         (file, record)
         for file, record in zip(index.files, records, strict=True)
         if not record.error
     ]
-    found = find_duplicate_groups(good, depth, cache_dir, duplicates)
-    groups = join_groups([file for file, _ in good], found.groups)
-    items = [
+    copies = find_duplicate_groups(good, depth, cache_dir, duplicates)
+    groups = join_groups([file for file, _ in good], copies.groups)
+    candidates = [
         Sample(*pair, group, copy)
-        for pair, group, copy in zip(good, groups, found.groups, strict=True)
+        for pair, group, copy in zip(good, groups, copies.groups, strict=True)
     ]
-    kept, left_out, spared = drop_split_overlaps(items)
+    samples, left_out, overlap_notes = drop_split_overlaps(candidates)
     notes = [
         *index.notes,
         *_describe_depth(records, depth),
-        *_describe_sequences(items, found),
-        *spared,
+        *_describe_sequences(candidates, copies),
+        *overlap_notes,
     ]
     return CuratedDataset(
         source,
         index.classes,
         index.files,
         records,
-        kept,
+        samples,
         left_out,
         depth,
         index.unused,
         notes,
         [
-            *_exact_duplicates_across_classes(items),
-            *((items[one], items[other]) for one, other in found.conflicts),
+            *_find_exact_conflicts(candidates),
+            *((candidates[one], candidates[other]) for one, other in copies.conflicts),
         ],
-        [[items[place] for place in places] for places in found.sequences],
+        [[candidates[index] for index in indices] for indices in copies.sequences],
     )
 
 
-def _exact_duplicates_across_classes(items: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
-    """Pairs of images with equal pixels and two labels: the first image of the pixels, and that of
-    each other label.
+def _find_exact_conflicts(samples: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
+    """Return pairs of duplicates with equal pixels and different classes.
+
+    For each set of equal images, the first one is paired with the first image of each other class.
+    Without the duplicate search (`off`) there are no pairs.
     """
     first, seen, pairs = dict[str, Sample](), set[tuple[str, str]](), list[tuple[Sample, Sample]]()
-    for item in items:
-        pixels, label = item.record.pixels, item.label
-        one = first.setdefault(pixels, item)
-        if label != one.label and (pixels, label) not in seen and one.copy == item.copy:
+    for sample in samples:
+        pixels, label = sample.record.pixels, sample.label
+        one = first.setdefault(pixels, sample)
+        if label != one.label and (pixels, label) not in seen and one.copy == sample.copy:
             seen.add((pixels, label))
-            pairs.append((one, item))
+            pairs.append((one, sample))
     return pairs
 
 
@@ -237,64 +268,70 @@ def _describe_depth(records: Sequence[ImageInfo], depth: Depth) -> list[str]:
     deep = [record for record in records if record.top > 0 or record.low < 0]
     if not deep:
         return []
-    whites = {
+    white_levels = {
         f"{depth.float_top:g} (float)" if record.is_float else f"{depth.integer_top:g}"
         for record in deep
     }
     notes = [
-        f"{len(deep)} images have more than 8 bits: {', '.join(sorted(whites))} is white "
+        f"{len(deep)} images have more than 8 bits: white is {', '.join(sorted(white_levels))} "
         "(--bit-depth)"
     ]
     dark = [
         record
         for record in deep
-        if record.top < DARK * (depth.float_top if record.is_float else depth.integer_top)
+        if record.top < DARK_RATIO * (depth.float_top if record.is_float else depth.integer_top)
     ]
-    if below := sum(record.low < 0 for record in deep):
+    if num_negative := sum(record.low < 0 for record in deep):
         notes.append(
-            f"{below} of these have values below 0, which become black: add an offset to the files"
+            f"{num_negative} of these have values below 0, which are clipped to black: add an "
+            "offset to the files"
         )
     if len(dark) > len(deep) / 2:
-        notes.append(f"{len(dark)} of these are nearly black: is it another --bit-depth?")
+        notes.append(f"{len(dark)} of these are nearly black: check --bit-depth")
     return notes
 
 
-def _describe_sequences(items: Sequence[Sample], found: DuplicateGroups) -> list[str]:
+def _describe_sequences(samples: Sequence[Sample], copies: DuplicateGroups) -> list[str]:
     notes = []
-    for places in found.sequences:
-        labels = ", ".join(sorted({items[place].label for place in places})[:3])
+    for indices in copies.sequences:
+        labels = ", ".join(sorted({samples[index].label for index in indices})[:3])
         notes.append(
-            f"{len(places)} images of {labels} look like frames of one scene, such as "
-            f"{items[places[0]].name}: --groups keeps those that belong together in one split"
+            f"{len(indices)} images of {labels} look like frames of one scene, such as "
+            f"{samples[indices[0]].name}: use --groups to keep them in one split"
         )
     return notes
 
 
-def check_bad_fraction(found: CuratedDataset, max_bad_fraction: float) -> None:
-    """Raises UserError when there are too many images that cannot be used."""
-    where = found.source.location
-    if len(found.bad) > max_bad_fraction * len(found.files):
-        listed = "".join(f"\n  {file.path}: {record.error}" for file, record in found.bad[:SHOWN])
-        more = f"\n  and {len(found.bad) - SHOWN} more" if len(found.bad) > SHOWN else ""
+def check_bad_fraction(curated: CuratedDataset, max_bad_fraction: float) -> None:
+    """Raise UserError if the fraction of bad files exceeds `max_bad_fraction`."""
+    location = curated.source.location
+    bad = curated.bad
+    if len(bad) > max_bad_fraction * len(curated.files):
+        details = "".join(f"\n  {file.path}: {record.error}" for file, record in bad[:MAX_SHOWN])
+        more = f"\n  and {len(bad) - MAX_SHOWN} more" if len(bad) > MAX_SHOWN else ""
         raise UserError(
-            f"{len(found.bad)} of {len(found.files)} images in {where} cannot be used, more than "
-            f"--max-bad-fraction {max_bad_fraction:g} allows. Mend or remove them; `eyevsai data "
-            f"check` shows all.{listed}{more}"
+            f"{len(bad)} of {len(curated.files)} images in {location} cannot be used, more than "
+            f"--max-bad-fraction {max_bad_fraction:g} allows. Fix or remove them; `eyevsai data "
+            f"check` lists all.{details}{more}"
         )
 
 
-def check_usable(found: CuratedDataset, max_bad_fraction: float) -> None:
-    """Raises UserError for what a person must mend before anything can be learned."""
-    check_bad_fraction(found, max_bad_fraction)
-    where = found.source.location
-    small = [f"{label} ({count})" for label, count in found.counts.items() if count < MIN_IMAGES]
+def check_usable(curated: CuratedDataset, max_bad_fraction: float) -> None:
+    """Raise UserError unless a classifier can be trained on the dataset.
+
+    It needs at least two classes and MIN_IMAGES images of each, and the fraction of bad files must
+    not exceed `max_bad_fraction`.
+    """
+    check_bad_fraction(curated, max_bad_fraction)
+    location = curated.source.location
+    small = [f"{label} ({count})" for label, count in curated.counts.items() if count < MIN_IMAGES]
     if small:
         raise UserError(
-            f"Each class needs at least {MIN_IMAGES} images; too few in {where}: "
-            f"{', '.join(small[:SHOWN])}. Add images or remove the folder."
+            f"Each class needs at least {MIN_IMAGES} images; too few in {location}: "
+            f"{', '.join(small[:MAX_SHOWN])}. Add images or remove the folder."
         )
-    if len(found.classes) < 2:
+    if len(curated.classes) < 2:
         raise UserError(
-            f"There is only one class in {where}: {found.classes[0]}. A classifier needs two or "
-            "more."
+            f"There is only one class in {location}: {curated.classes[0]}. A classifier needs at "
+            "least two."
         )

@@ -1,4 +1,4 @@
-"""A dataset, ready to be learned from: index, split and pixels in one value."""
+"""Datasets for training and evaluation: curated images, their split and their pixels."""
 
 from __future__ import annotations
 
@@ -33,40 +33,53 @@ FEATURES_FILE = "features.npy"
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one split, as rows of the dataset's pixels."""
+    """The images and labels of one split.
+
+    Attributes:
+        pixels: the resized images of the whole dataset.
+        rows: indices of the split's N images in `pixels`.
+        labels: class indices, N int64.
+        cache: cache for features of the images; None disables it.
+    """
 
     pixels: PixelCache
     rows: Sequence[int]
-    labels: Tensor  # N int64
-    cache: DiskCache | None = None  # for what is computed from them
+    labels: Tensor
+    cache: DiskCache | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def key(self) -> str:
-        """Which images these are, in which order, decoded and resized how."""
+        """Cache key of the images: identifies their content, order, decoding and resizing."""
         return (
             f"{self.pixels.key}/{hashlib.sha256(json.dumps(list(self.rows)).encode()).hexdigest()}"
         )
 
     def images(self, indices: Sequence[int] | None = None) -> Iterator[Tensor]:
-        """The images at `indices` of this split (all by default), each H,W,3 uint8."""
+        """Yield the images at `indices` of this split (default: all), each H,W,3 uint8."""
         for index in range(len(self)) if indices is None else indices:
             yield self.pixels.image(self.rows[index])
 
     def cached_features(
         self,
-        made_from: str,
+        features_key: str,
         compute: Callable[[], Tensor],
         check: Callable[[], None] = lambda: None,
     ) -> Tensor:
-        """N,D float32 numbers about these images, a row each, out of the cache or, once computed,
-        into it.
+        """Return features of the images from the cache; compute and store them if missing.
 
-        `made_from` says all that they depend on besides the images; `check` is called while another
-        process computes the same. What lies in the cache is read as it is needed, not held in
-        memory.
+        Without a cache, or for images without a cache key, they are always computed.
+
+        Args:
+            features_key: identifies everything that the features depend on besides the images.
+            compute: returns the features, N,D float32.
+            check: called before each attempt to lock the cache entry, thus repeatedly while another
+                process computes the same features; may raise.
+
+        Returns:
+            N,D float32, a row for each image. Cached features are memory-mapped.
 
         Raises:
             UserError: the cache cannot be written.
@@ -75,9 +88,9 @@ class Split:
             return compute()
 
         def _build(folder: Path) -> dict[str, Any]:
-            derived = compute()
-            np.save(folder / FEATURES_FILE, derived.numpy(), allow_pickle=False)
-            return {"made_from": made_from, "shape": list(derived.shape)}
+            features = compute()
+            np.save(folder / FEATURES_FILE, features.numpy(), allow_pickle=False)
+            return {"made_from": features_key, "shape": list(features.shape)}
 
         def _read(folder: Path) -> Tensor:
             return torch.from_numpy(
@@ -85,20 +98,28 @@ class Split:
             )
 
         return self.cache.open(
-            "features", f"{self.key}/{torch.__version__}/{made_from}", _build, _read, check
+            "features", f"{self.key}/{torch.__version__}/{features_key}", _build, _read, check
         )
 
     def arrays(self, indices: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:
-        """The same as `images`, as a list of arrays."""
+        """Return the images at `indices` (default: all) as a list of H,W,3 uint8 arrays."""
         return [image.numpy() for image in self.images(indices)]
 
 
-SPLIT_TABLE = "split.tsv"  # where a run keeps it
+SPLIT_TABLE = "split.tsv"  # artifact of a run, with the text of `Dataset.split_table`
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a dataset before its pixels are read."""
+    """A curated and split dataset, before its pixels are loaded.
+
+    Attributes:
+        curated: the images in use, and the findings of the checks.
+        split_names: `train`, `valid` or `test` for each image in use.
+        fingerprint: SHA-256 of the images in use, as of `CuratedDataset.fingerprint`.
+        cache_dir: folder of the disk cache.
+        cache_limit_gb: size limit of the disk cache, in 10^9 bytes.
+    """
 
     curated: CuratedDataset
     split_names: Sequence[str]
@@ -108,7 +129,7 @@ class Dataset:
 
     @property
     def cache(self) -> DiskCache:
-        """Where what is computed from the images is kept."""
+        """Disk cache for pixels and features of the images."""
         return DiskCache(self.cache_dir, self.cache_limit_gb)
 
     @property
@@ -127,156 +148,160 @@ class Dataset:
         return self.curated.samples
 
     def labels_of(self, split: str) -> list[str]:
-        """The class of each image of one split."""
+        """Return the class name of each image of one split."""
         return [
-            item.label
-            for item, name in zip(self.samples, self.split_names, strict=True)
+            sample.label
+            for sample, name in zip(self.samples, self.split_names, strict=True)
             if name == split
         ]
 
     def split_table(self) -> str:
-        """Split, class, name and SHA-256 of each image, a line each, with tabs between."""
+        """Return a tab-separated table with split, class, name and SHA-256 of each image."""
         lines = [
-            f"{split}\t{item.label}\t{item.name}\t{item.record.digest}\n"
-            for item, split in zip(self.samples, self.split_names, strict=True)
+            f"{split}\t{sample.label}\t{sample.name}\t{sample.record.digest}\n"
+            for sample, split in zip(self.samples, self.split_names, strict=True)
         ]
         return "split\tclass\timage\tsha256\n" + "".join(lines)
 
     @property
     def split_sha256(self) -> str:
-        """SHA-256 of the split table: equal means the same images in the same splits."""
+        """SHA-256 of the split table: it identifies the images and their splits."""
         return hashlib.sha256(self.split_table().encode()).hexdigest()
 
     def open(self, preprocessing: Preprocessing) -> Data:
-        """The dataset with its pixels resized for `preprocessing`, from the cache or into it.
+        """Return the dataset with its pixels, resized for `preprocessing` and cached on disk.
 
         Raises:
-            UserError: an image that does not decode, or a cache that cannot be written.
+            UserError: an image does not decode or has changed, or the cache cannot be written.
         """
         return Data(self, load_pixels(self.cache, self.samples, self.fingerprint, preprocessing))
 
 
 @dataclass(frozen=True)
 class Data:
-    """Train, valid and test of one dataset. Training and tuning never open `test`."""
+    """Train, valid and test split of one dataset. Training and tuning never read `test`."""
 
     dataset: Dataset
     pixels: PixelCache
 
     @property
     def train(self) -> Split:
-        """What is learned from."""
+        """Training split."""
         return self._split(TRAIN)
 
     @property
     def valid(self) -> Split:
-        """What chooses between epochs, settings and models."""
+        """Validation split, which selects epochs, settings and models."""
         return self._split(VALID)
 
     @property
     def test(self) -> Split:
-        """What judges in the end."""
+        """Test split, for the final evaluation."""
         return self._split(TEST)
 
     def _split(self, name: str) -> Split:
         rows = [row for row, split in enumerate(self.dataset.split_names) if split == name]
-        number = {label: index for index, label in enumerate(self.dataset.classes)}
+        index_of = {label: index for index, label in enumerate(self.dataset.classes)}
         labels = torch.tensor(
-            [number[self.dataset.samples[row].label] for row in rows], dtype=torch.int64
+            [index_of[self.dataset.samples[row].label] for row in rows], dtype=torch.int64
         )
         return Split(self.pixels, rows, labels, self.dataset.cache)
 
 
 def load_dataset(settings: DataSettings) -> Dataset:
-    """Index, check and split of the dataset that `settings` name.
+    """Index, check and split the dataset that `settings` select, and log a summary.
 
     Raises:
-        UserError: whatever about the data a person must mend before training.
+        UserError: the dataset is missing or cannot be used for training: too many bad files, too
+            few images or classes, a class without training images, or an empty valid split.
     """
     cache_dir = Path(settings.cache_dir).expanduser()
-    found = curate(find_source(settings), cache_dir, settings.duplicates, settings.bit_depth)
-    check_usable(found, settings.max_bad_fraction)
+    curated = curate(find_source(settings), cache_dir, settings.duplicates, settings.bit_depth)
+    check_usable(curated, settings.max_bad_fraction)
     split_names = split_items(
-        found.samples, settings.split_seed, settings.valid_fraction, settings.test_fraction
+        curated.samples, settings.split_seed, settings.valid_fraction, settings.test_fraction
     )
-    _log_dataset(found, split_names)
-    _check_splits(found, split_names)
+    _log_dataset(curated, split_names)
+    _check_splits(curated, split_names)
     log.debug(
-        "%s has %d images in use, of %s",
-        found.source.name,
-        len(found.samples),
-        found.source.location,
+        "%s: using %d images from %s",
+        curated.source.name,
+        len(curated.samples),
+        curated.source.location,
     )
-    return Dataset(found, split_names, found.fingerprint(), cache_dir, settings.cache_limit_gb)
+    return Dataset(curated, split_names, curated.fingerprint(), cache_dir, settings.cache_limit_gb)
 
 
 def load_test_folder(settings: DataSettings) -> Dataset:
-    """FolderIndex and audit of the folder that `settings` name, all its images in the test split.
+    """Index and check the dataset that `settings` select, with all images in the test split.
 
     Raises:
-        UserError: there is no image, or too many are bad.
+        UserError: the dataset is missing or has no images, or too many files are bad.
     """
     cache_dir = Path(settings.cache_dir).expanduser()
-    found = curate(find_source(settings), cache_dir, settings.duplicates, settings.bit_depth)
-    check_bad_fraction(found, settings.max_bad_fraction)
-    _log_layout(found)
-    return Dataset(
-        found, [TEST] * len(found.samples), found.fingerprint(), cache_dir, settings.cache_limit_gb
-    )
+    curated = curate(find_source(settings), cache_dir, settings.duplicates, settings.bit_depth)
+    check_bad_fraction(curated, settings.max_bad_fraction)
+    _log_layout(curated)
+    split_names = [TEST] * len(curated.samples)
+    return Dataset(curated, split_names, curated.fingerprint(), cache_dir, settings.cache_limit_gb)
 
 
-def _check_splits(found: CuratedDataset, split_names: Sequence[str]) -> None:
-    in_train = {
-        item.label for item, split in zip(found.samples, split_names, strict=True) if split == TRAIN
+def _check_splits(curated: CuratedDataset, split_names: Sequence[str]) -> None:
+    train_classes = {
+        sample.label
+        for sample, split in zip(curated.samples, split_names, strict=True)
+        if split == TRAIN
     }
-    if missing := sorted(set(found.classes) - in_train):
+    if missing := sorted(set(curated.classes) - train_classes):
         raise UserError(
-            f"These classes of {found.source.name} have no image in train: {', '.join(missing)}."
+            f"These classes of {curated.source.name} have no images in the train split: "
+            f"{', '.join(missing)}. Add images of them to it."
         )
     if VALID not in split_names:
-        groups = len({item.group for item in found.samples})
+        num_groups = len({sample.group for sample in curated.samples})
         raise UserError(
-            f"No image of {found.source.name} is left for the valid split: its "
-            f"{len(found.samples)} images are {groups} groups, which stay whole. Add images, or "
-            "change --groups or --duplicates."
+            f"No image of {curated.source.name} is left for the valid split: its "
+            f"{len(curated.samples)} images form {num_groups} groups, which are never divided. Add "
+            "images, or change --groups or --duplicates."
         )
 
 
-def _log_layout(found: CuratedDataset) -> None:
-    if unused := found.describe_unused():
+def _log_layout(curated: CuratedDataset) -> None:
+    if unused := curated.describe_unused():
         log.warning("not used: %s", unused)
-    for note in found.notes:
+    for note in curated.notes:
         log.warning("%s", note)
 
 
-def _log_dataset(found: CuratedDataset, split_names: Sequence[str]) -> None:
-    log.info("%s: %s", found.source.name, found.describe_classes())
+def _log_dataset(curated: CuratedDataset, split_names: Sequence[str]) -> None:
+    log.info("%s: %s", curated.source.name, curated.describe_classes())
     counts = Counter(split_names)
     log.info(
         "split: %s",
         ", ".join(f"{name} {counts[name]}" for name in (TRAIN, VALID, TEST) if counts[name]),
     )
-    _log_layout(found)
-    of_group: dict[str, set[str]] = {}
-    for item, split in zip(found.samples, split_names, strict=True):
-        if item.file.group is not None:
-            of_group.setdefault(f"{item.name.partition('/')[0]}/{item.file.group}", set()).add(
-                split
-            )
-    if torn := sorted(group for group, splits in of_group.items() if len(splits) > 1):
-        log.warning("%d groups stand in two given splits or more, such as %s.", len(torn), torn[0])
+    _log_layout(curated)
+    splits_of: dict[str, set[str]] = {}
+    for sample, split in zip(curated.samples, split_names, strict=True):
+        if sample.file.group is not None:
+            group = f"{sample.name.partition('/')[0]}/{sample.file.group}"
+            splits_of.setdefault(group, set()).add(split)
+    if divided := sorted(group for group, splits in splits_of.items() if len(splits) > 1):
+        log.warning(
+            "%d groups are divided between provided splits, such as %s.", len(divided), divided[0]
+        )
     for name in (VALID, TEST):
         labels = {
-            item.label
-            for item, split in zip(found.samples, split_names, strict=True)
+            sample.label
+            for sample, split in zip(curated.samples, split_names, strict=True)
             if split == name
         }
-        if labels and (without := sorted(set(found.classes) - labels)):
-            log.warning("These classes have no %s images: %s", name, ", ".join(without[:10]))
-    if found.conflicts:
-        images = len({item.name for pair in found.conflicts for item in pair})
+        if labels and (missing := sorted(set(curated.classes) - labels)):
+            log.warning("These classes have no %s images: %s", name, ", ".join(missing[:10]))
+    if curated.conflicts:
+        num_images = len({sample.name for pair in curated.conflicts for sample in pair})
         log.warning(
-            "%d images stand in two classes or more, or look alike there: `eyevsai data check` "
-            "names them.",
-            images,
+            "%d images are duplicates or near-duplicates of images of another class; "
+            "`eyevsai data check` lists them.",
+            num_images,
         )

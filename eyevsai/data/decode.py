@@ -1,4 +1,4 @@
-"""From a file's bytes to one RGB array, the same for whoever asks."""
+"""Decoding of image files to RGB arrays, identical for training, evaluation and serving."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from PIL import Image, UnidentifiedImageError
 
 from eyevsai.core.errors import UserError
 
-VERSION = 2  # goes into the key of the pixel cache: raise it when any decoded pixel changes
+VERSION = 2  # part of the key of the pixel cache: increase it when any decoded pixel changes
 MAX_PIXELS = 89_000_000
 STRIP_PIXELS = 1_000_000  # converted at a time
-SAMPLED = 1_000_000  # values of which the typical one is taken
+MAX_SAMPLES = 1_000_000  # approximate number of values for the percentile of an image
 
-# Pillow warns of what it mends or guesses in damaged files; what cannot be used is said by an
-# error.
+# Pillow warns about damaged files that it repairs or guesses; unusable files raise an error anyway.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 Array = npt.NDArray[np.uint8]
 
-# Formats of pixels. Others of Pillow's start programs (EPS), or take any file for theirs.
+# Raster formats. Pillow's other decoders start external programs (EPS) or accept any file.
 FORMATS = (
     "JPEG",
     "PNG",
@@ -53,8 +52,9 @@ FORMATS = (
     "SGI",
     "HEIF",
 )
-ORIENTATION = 0x0112  # the tag of EXIF
-PHOTOMETRIC = 0x0106  # the tag of TIFF, of which 0 means that 0 is white
+ORIENTATION = 0x0112  # EXIF tag
+PHOTOMETRIC = 0x0106  # TIFF tag; value 0 (WhiteIsZero) means that 0 is white
+# values of the EXIF orientation tag that need a transposition
 ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -68,8 +68,11 @@ ROTATIONS = {
 
 @dataclass(frozen=True)
 class Depth:
-    """The values that are white in images with more than 8 bits: of whole numbers, and of
-    floating-point numbers.
+    """White levels of images with more than 8 bits.
+
+    Attributes:
+        integer_top: value of white in images with integer values.
+        float_top: value of white in images with floating-point values.
     """
 
     integer_top: float = 65535.0
@@ -78,11 +81,13 @@ class Depth:
 
 @dataclass(frozen=True)
 class Range:
-    """The largest value of an image with more than 8 bits, as it is in the file; 0 for an image of
-    8 bits.
+    """Range of the values in an image with more than 8 bits; all zero for an 8-bit image.
 
-    `is_float` is true for floating-point numbers, of which `typical` is the 99.5th percentile of
-    the finite ones. `low` is the smallest value, or 0: what lies below becomes black.
+    Attributes:
+        top: largest finite value in the file, at least 0.
+        is_float: True for floating-point values.
+        typical: 99.5th percentile of the finite floating-point values; 0 for integers.
+        low: smallest finite value in the file, at most 0; values below 0 are clipped to black.
     """
 
     top: float = 0.0
@@ -93,10 +98,13 @@ class Range:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded image: H,W,3 uint8, the format of its content, such as JPEG, and its range.
+    """A decoded image.
 
-    `levels` is the SHA-256 of the values of an image with more than 8 bits, before they are scaled;
-    else empty.
+    Attributes:
+        pixels: H,W,3 uint8 RGB.
+        kind: format of the file's content, such as JPEG.
+        range: range of the values in the file.
+        levels: SHA-256 of the unscaled values of an image with more than 8 bits; empty for 8 bits.
     """
 
     pixels: Array
@@ -106,22 +114,24 @@ class Decoded:
 
 
 class ImageDecodeError(UserError):
-    """A file that is no image, or one that is torn or too large."""
+    """The file is not an image, is damaged, or has too many pixels."""
 
 
 def decode(source: Path | bytes, depth: Depth | None = None) -> Array:
-    """The first frame of an image as H,W,3 uint8 RGB: turned as EXIF says, alpha over white.
+    """Return the first frame of an image as H,W,3 uint8 RGB.
 
-    Images with more than 8 bits are scaled by `depth`; without it, each by its own largest value.
+    The EXIF orientation is applied, and transparency is composited over white. Images with more
+    than 8 bits are scaled so that the white level of `depth` becomes 255; without `depth`, the
+    white level of each image is derived from its own range.
 
     Raises:
-        ImageDecodeError: naming the file and the reason.
+        ImageDecodeError: the image cannot be decoded; the message has the file and the reason.
     """
     return decode_fully(source, depth).pixels
 
 
 def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
-    """What `decode` gives, with the format and the range of the image."""
+    """Return the pixels as `decode` does, with the format and the range of the image."""
     name = "the image" if isinstance(source, bytes) else str(source)
     try:
         with _open(source) as image:
@@ -129,161 +139,171 @@ def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
                 raise ImageDecodeError(
                     f"{name} has {image.width} x {image.height} pixels; the limit is 89 million."
                 )
-            turned = _apply_orientation(image)
-            found, levels = _measure(turned)
-            pixels = _to_rgb(turned, found, depth)
+            upright = _apply_orientation(image)
+            value_range, levels = _measure(upright)
+            pixels = _to_rgb(upright, value_range, depth)
             if levels and _is_white_zero(image):
                 np.subtract(255, pixels, out=pixels)
-            return Decoded(pixels, image.format or "", found, levels)
+            return Decoded(pixels, image.format or "", value_range, levels)
     except ImageDecodeError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow refuses still larger ones before we can
+    except Image.DecompressionBombError as error:  # from Image.open, before the check above
         raise ImageDecodeError(
             f"{name} has too many pixels; the limit is 89 million ({error})."
         ) from None
     except UnidentifiedImageError:
         raise ImageDecodeError(f"{name} is not an image in a known format.") from None
-    except Exception as error:  # Pillow's decoders raise of every kind on hostile bytes
+    except Exception as error:  # Pillow's decoders raise errors of any type on corrupt files
         raise ImageDecodeError(f"{name} cannot be decoded: {error}") from error
 
 
 def identify(path: Path) -> str:
-    """The format of a file by its first bytes, such as JPEG; empty where it is no image. Nothing is
-    decoded.
+    """Return the format of a file by its header, such as JPEG, without decoding the pixels.
+
+    The result is "" if the file is not an image or cannot be read.
     """
     try:
         with _open(path) as image:
             return image.format or ""
-    except Exception:  # as above
+    except Exception:  # Pillow raises errors of any type on corrupt files
         return ""
 
 
 def _open(source: Path | bytes) -> Image.Image:
     return Image.open(
-        io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()
+        io.BytesIO(source) if isinstance(source, bytes) else source, formats=_supported_formats()
     )
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
+def _supported_formats() -> tuple[str, ...]:
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _is_white_zero(image: Image.Image) -> bool:
-    """Return True for a TIFF file in which 0 is white; Pillow turns those of 8 bits itself."""
+    """Return True for a TIFF file in which 0 is white; Pillow inverts only those with 8 bits."""
     return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:
-    """The image as its EXIF tag of orientation says, whatever else in its EXIF block is broken."""
+    """Return the image with its EXIF orientation applied; other EXIF tags may be damaged."""
     image.load()
-    turn = ROTATIONS.get(_orientation(image))
+    turn = ROTATIONS.get(_read_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
-def _orientation(image: Image.Image) -> int:
+def _read_orientation(image: Image.Image) -> int:
     try:
         value: Any = image.getexif().get(ORIENTATION, 1)
         return int(value)
-    except Exception:  # a broken block has errors of every kind; other tags are of no matter
+    except Exception:  # damaged EXIF raises errors of any type; treat it as upright
         return 1
 
 
 def _measure(image: Image.Image) -> tuple[Range, str]:
-    """The range of an image, and the SHA-256 of its values if it has more than 8 bits."""
+    """Return the range of an image, and the SHA-256 of its values (empty for 8-bit images)."""
     is_float = image.mode == "F"
     if not is_float and not image.mode.startswith("I"):
         return Range(), ""
     digest, top, low = hashlib.sha256(f"{image.mode} {image.size}".encode()), 0.0, 0.0
-    every = max(1, image.width * image.height // SAMPLED)
-    sampled = []
-    for _, strip in _strips(image):
+    stride = max(1, image.width * image.height // MAX_SAMPLES)
+    samples = []
+    for _, strip in _iter_strips(image):
         levels = np.ascontiguousarray(strip).ravel()
         digest.update(levels.data)
         finite = levels[np.isfinite(levels)] if is_float else levels
         top, low = max(top, float(finite.max(initial=0))), min(low, float(finite.min(initial=0)))
         if is_float:
-            sampled.append(finite[::every])
-    values = np.concatenate(sampled) if sampled else np.zeros(0)
+            samples.append(finite[::stride])
+    values = np.concatenate(samples) if samples else np.zeros(0)
     typical = float(np.percentile(values, 99.5)) if values.size else 0.0
     return Range(top, is_float, typical, low), digest.hexdigest()
 
 
-def _to_rgb(image: Image.Image, found: Range, depth: Depth | None) -> Array:
+def _to_rgb(image: Image.Image, value_range: Range, depth: Depth | None) -> Array:
     if image.mode.startswith("I") or image.mode == "F":
-        convert = _deep_grey(_white(found, depth))
+        convert = _grey_converter(_white_level(value_range, depth))
     elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        convert = _over_white
+        convert = _composite_over_white
     else:
-        convert = _plain
+        convert = _convert_to_rgb
     rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)
-    for top, strip in _strips(image):
+    for top, strip in _iter_strips(image):
         rgb[top : top + strip.height] = convert(strip)
     return rgb
 
 
-def _white(found: Range, depth: Depth | None) -> float:
-    """The value of white: that of the depth, or one that suits the image alone."""
+def _white_level(value_range: Range, depth: Depth | None) -> float:
+    """Return the white level: that of `depth`, or one derived from the image's own range."""
     if depth is not None:
-        return depth.float_top if found.is_float else depth.integer_top
-    return (
-        find_depth([found]).float_top if found.is_float else 65535.0 if found.top > 255 else 255.0
-    )
+        return depth.float_top if value_range.is_float else depth.integer_top
+    if value_range.is_float:
+        return find_depth([value_range]).float_top
+    return 65535.0 if value_range.top > 255 else 255.0
 
 
 BITS = (8, 10, 12, 14, 16)
-OVERSHOOT = 1.01  # of floating-point numbers beyond their range, by interpolation: they are clipped
+# Interpolation can move floating-point values slightly beyond their range; they are clipped.
+OVERSHOOT = 1.01
 
 
 def find_depth(ranges: Iterable[Range]) -> Depth:
-    """The range of a dataset: the smallest of 8 to 16 bits, or for floats of 1 and those, that
-    holds its values.
+    """Return the white levels of a dataset: the smallest standard ones that hold all its values.
+
+    Standard levels are 2^n - 1 for the n of BITS, and also 1 for floats. Beyond 16 bits the white
+    level is the largest value (of floats, divided by OVERSHOOT). Without values above 0 it is 65535
+    for integers and 1 for floats. The value of an image is `Range.top`, and for floats
+    `Range.typical`.
     """
-    found = list(ranges)
-    integers = [each.top for each in found if not each.is_float and each.top > 0]
-    floats = [each.typical for each in found if each.is_float and each.typical > 0]
+    value_ranges = list(ranges)
+    integers = [each.top for each in value_ranges if not each.is_float and each.top > 0]
+    floats = [each.typical for each in value_ranges if each.is_float and each.typical > 0]
     return Depth(
-        _top_of(max(integers)) if integers else 65535.0,
-        1.0 if not floats or max(floats) <= OVERSHOOT else _top_of(max(floats) / OVERSHOOT),
+        _standard_level(max(integers)) if integers else 65535.0,
+        1.0 if not floats or max(floats) <= OVERSHOOT else _standard_level(max(floats) / OVERSHOOT),
     )
 
 
-def named_depth(name: str) -> Depth:
-    """The depth that `--bit-depth` names: a number of bits, `float1` or `float255`."""
+def parse_depth(name: str) -> Depth:
+    """Return the white levels for a `--bit-depth`: a number of bits, `float1` or `float255`."""
     if name.startswith("float"):
         return Depth(float_top=float(name.removeprefix("float")))
     top = float(2 ** int(name) - 1)
     return Depth(integer_top=top)
 
 
-def _top_of(value: float) -> float:
+def _standard_level(value: float) -> float:
     return next((float(2**bits - 1) for bits in BITS if value <= 2**bits - 1), float(value))
 
 
-def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The image in parts of full width, each with where it begins: a large one is never copied as a
-    whole.
+def _iter_strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield horizontal strips of the image, each with its first row.
+
+    Strips limit the memory: a large image is never converted as a whole.
     """
     rows = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _plain(strip: Image.Image) -> Array:
+def _convert_to_rgb(strip: Image.Image) -> Array:
     return np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
 
 
-def _over_white(strip: Image.Image) -> Array:
+def _composite_over_white(strip: Image.Image) -> Array:
     rgba = strip.convert("RGBA")
-    return _plain(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba))
+    return _convert_to_rgb(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba))
 
 
-def _deep_grey(white: float) -> Callable[[Image.Image], Array]:
-    """Greys of more than 8 bits, scaled to 8; Pillow's own conversion would clip them to white."""
+def _grey_converter(white: float) -> Callable[[Image.Image], Array]:
+    """Return a function that scales grey values from 0..white to 8 bits.
+
+    Pillow's own conversion would clip them to 255.
+    """
 
     def convert(strip: Image.Image) -> Array:
-        """Return greys of 8 bits (H,W,1 uint8) of a strip."""
+        """Return the 8-bit grey values of a strip, H,W,1 uint8; NaN becomes 0."""
         levels = np.nan_to_num(
             np.asarray(strip).astype(np.float64), nan=0.0, posinf=white, neginf=0.0
         )

@@ -8,13 +8,13 @@ from eyevsai.core.atomic_dir import atomic_output_dir
 
 
 def write_digits(cache_dir: Path) -> Path:
-    """Return the folder `cache_dir/digits` with 1,797 PNG files of 8 x 8 pixels in ten class
-    folders.
+    """Write the embedded dataset to `cache_dir/digits` unless it exists, and return the folder.
 
-    Write it once, under another name first, so that a folder of this name is always whole.
+    It has ten class folders with 1,797 PNG files of 8 x 8 pixels. It is written under a temporary
+    name and renamed at the end, so that it is never incomplete.
 
     Raises:
-        UserError: when the folder cannot be written.
+        UserError: the folder cannot be written.
     """
     folder = cache_dir / "digits"
     if folder.is_dir():
@@ -24,7 +24,8 @@ def write_digits(cache_dir: Path) -> Path:
             _write_images(building)
             building.rename(folder)
         except OSError:
-            if not folder.is_dir():  # otherwise another process was first, with the same images
+            # if the folder exists now, another process has written the same images meanwhile
+            if not folder.is_dir():
                 raise
     return folder
 

@@ -1,4 +1,4 @@
-"""Duplicates of an indexed dataset, and the groups of images that stay in one split."""
+"""Cached duplicate search for a dataset, and groups of images that stay in one split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eyevsai.data.disk_cache import SCAN_CACHES
 from eyevsai.data.duplicates import (
     VERSION,
     DuplicateGroups,
-    candidates,
+    find_candidates,
     find_duplicates,
     make_thumbnail,
 )
@@ -27,14 +27,17 @@ from eyevsai.data.image_folder import ImageFile
 def find_duplicate_groups(
     good: Sequence[tuple[ImageFile, ImageInfo]], depth: Depth, cache_dir: Path, mode: str
 ) -> DuplicateGroups:
-    """Find duplicates among files that decode; the result for an equal dataset is read from the
-    cache.
+    """Find duplicates among files that decode; cached results are reused for an equal dataset.
 
     Args:
-        good: files with their records.
-        depth: the range of images with more than 8 bits.
-        cache_dir: where results are kept.
+        good: files that decode, with their records.
+        depth: white levels of images with more than 8 bits.
+        cache_dir: folder in which results are cached; if it cannot be written, the search is
+            repeated next time.
         mode: `near`, `exact` or `off`: see `find_duplicates`.
+
+    Returns:
+        The duplicates, by index in `good`.
     """
     records, labels = [record for _, record in good], [file.label for file, _ in good]
     lines = (
@@ -49,33 +52,33 @@ def find_duplicate_groups(
         return DuplicateGroups(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         pass
-    places = candidates(records) if mode == "near" else []
+    indices = find_candidates(records) if mode == "near" else []
     thumbnails = dict(
-        zip(places, _thumbnails([good[place][0] for place in places], depth), strict=True)
+        zip(indices, _make_thumbnails([good[index][0] for index in indices], depth), strict=True)
     )
-    found = find_duplicates(records, labels, thumbnails.__getitem__, mode)
-    if thumbnails:  # else there is nothing that it took long to find
-        with suppress(OSError):  # they are found again next time
-            write_atomically(path, json.dumps(asdict(found)))
-    return found
+    duplicates = find_duplicates(records, labels, thumbnails.__getitem__, mode)
+    if thumbnails:  # without thumbnails the search is fast and not worth caching
+        with suppress(OSError):  # without the cache, the search is repeated next time
+            write_atomically(path, json.dumps(asdict(duplicates)))
+    return duplicates
 
 
-def _thumbnails(files: Sequence[ImageFile], depth: Depth) -> list[Any]:
+def _make_thumbnails(files: Sequence[ImageFile], depth: Depth) -> list[Any]:
     if not files:
         return []
-    # imports torch, which a second look does without
+    # This module imports torch, which is slow and not needed if all results are cached.
     from eyevsai.data.parallel import parallel_map
 
     return [
-        each
-        for chunk in parallel_map(_Thumbnails(depth), files, "Comparing images")
-        for each in chunk
+        thumbnail
+        for chunk in parallel_map(_ThumbnailWorker(depth), files, "Comparing images")
+        for thumbnail in chunk
     ]
 
 
 @dataclass(frozen=True)
-class _Thumbnails:
-    """Makes thumbnails, in a worker."""
+class _ThumbnailWorker:
+    """Picklable function for worker processes that makes the thumbnails of some files."""
 
     depth: Depth
 
@@ -84,12 +87,13 @@ class _Thumbnails:
 
 
 def join_groups(files: Sequence[ImageFile], copies: Sequence[int]) -> list[int]:
-    """Return the group of each file: copies and files of one `ImageFile.group` are together,
-    transitively.
+    """Return the group id of each file.
 
-    Args:
-        files: of all parts of a dataset; groups of two parts are kept apart.
-        copies: for each file the place of the first one that shows the same.
+    Duplicates and files with the same `ImageFile.group` are in one group, transitively. Equal
+    `ImageFile.group` of different parts of the dataset are different groups.
+
+    `copies` has for each file the index of the first member of its duplicate group; it is returned
+    unchanged, as a list, if no file has an `ImageFile.group`.
     """
     if all(file.group is None for file in files):
         return list(copies)
@@ -99,15 +103,15 @@ def join_groups(files: Sequence[ImageFile], copies: Sequence[int]) -> list[int]:
 
     first: dict[tuple[str, str], int] = {}
     ends = list(copies)
-    for place, file in enumerate(files):
+    for index, file in enumerate(files):
         ends.append(
-            place
+            index
             if file.group is None
-            else first.setdefault((file.name.partition("/")[0], file.group), place)
+            else first.setdefault((file.name.partition("/")[0], file.group), index)
         )
-    places = np.tile(np.arange(len(files)), 2)
+    starts = np.tile(np.arange(len(files)), 2)
     links = coo_array(
-        (np.ones(len(ends), np.int8), (places, np.array(ends))), (len(files), len(files))
+        (np.ones(len(ends), np.int8), (starts, np.array(ends))), (len(files), len(files))
     )
     _, labels = connected_components(links, directed=False)
     return [int(label) for label in labels]

@@ -1,8 +1,8 @@
-"""Duplicates of a dataset: equal pixels, or the same picture resized or recompressed.
+"""Duplicate search: images with equal pixels, and resized or recompressed copies.
 
-A perceptual hash proposes pairs (locality-sensitive hashing, Indyk & Motwani 1998); thumbnails in
-colour confirm them. Images that resemble many others are frames, icons or glyphs of one kind, not
-copies.
+A perceptual hash proposes pairs (locality-sensitive hashing, Indyk & Motwani 1998), and colour
+thumbnails confirm them. Images that resemble many others are not considered copies but sequences:
+video frames, icons or characters.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ from PIL import Image
 
 from eyevsai.data.image_checks import ImageInfo
 
-VERSION = 1  # goes into the key of remembered results: raise it when any group changes
-BITS = 256
-# differing bits of 256; measured: 99 % of copies differ in 24 or fewer, half in 6 or fewer
+VERSION = 1  # part of the key of cached results: increase it when any result changes
+BITS = 256  # of the perceptual hash
+# differing bits of the hash; measured: 99 % of copies differ in 24 or fewer, half in 6 or fewer
 MAX_DISTANCE = 24
-BANDS = 16  # a pair that agrees on all 16 bits of any band is compared in full
-# images in a group of near-duplicates; more that resemble each other are a sequence
+BANDS = 16  # pairs with equal bits (16) in any band are compared in full
+# maximum images in a group of near-duplicates; larger sets of similar images are sequences
 MAX_COPIES = 24
 
-SIDE = 64  # px, of a thumbnail
-CELL = 8  # px, of the cells in which thumbnails are compared
-# Measured on the copies of `duplicates` in benchmarks/data.py: 99 % stay below 0.15, 15.5 levels
-# and 0.035 px. The closest rendered characters differ by 27 levels in a cell, frames of a pan by
-# 0.3 px.
+SIDE = 64  # side of a thumbnail, in px
+CELL = 8  # side of the cells in which thumbnails are compared, in px
+# Limits from the copies of `duplicates` in benchmarks/data.py, of which 99 % are below 0.15, 15.5
+# levels and 0.035 px. The most similar rendered characters differ by 27 levels in a cell, frames of
+# a camera pan by 0.3 px.
 MAX_RESIDUAL = 0.2  # RMS difference after matching brightness, as a share of the contrast
 MAX_CELL_RESIDUAL = 17.0  # RMS difference in the worst cell, in levels of 255
 MAX_MOTION_PX = 0.1
 MAX_GAIN = 2.0  # ratio of the contrasts
-GAP = 3.0  # images that differ by up to this multiple of the limits lie between copies and others
+# Images that differ by up to this multiple of the limits are similar: candidates for a sequence.
+GAP = 3.0
 CHUNK = 256  # pairs compared at a time
 
 Signatures = npt.NDArray[np.uint8]  # N,32: 256 bits each
 Thumbnail = npt.NDArray[np.uint8]  # SIDE,SIDE,3
 Thumbnails = npt.NDArray[np.uint8]  # N,SIDE,SIDE,C
 Pixels = npt.NDArray[np.float32]  # N,SIDE,SIDE,C
-# pixels of mean 0 and deviation 1, and N contrasts in levels
+# pixels with mean 0 and standard deviation 1, and the N original standard deviations in levels
 Normalised = tuple[Pixels, npt.NDArray[np.float32]]
 Matrix = npt.NDArray[np.bool_]  # N,N
 Pairs = npt.NDArray[np.intp]  # P,2
@@ -49,13 +50,14 @@ Pairs = npt.NDArray[np.intp]  # P,2
 
 @dataclass(frozen=True)
 class DuplicateGroups:
-    """Duplicates among records, all by their places in the records.
+    """Duplicates among records, by index of the record.
 
     Attributes:
-        groups: for each record the place of the first member of its group; most groups have one.
-        conflicts: near-duplicates of different classes, which are not grouped.
-        sequences: sets of more than MAX_COPIES similar images, of any class; only equal pixels are
-            grouped in these.
+        groups: for each record the index of the first member of its group; a record without
+            duplicates is a group of its own.
+        conflicts: pairs of near-duplicates with different classes, which are not grouped.
+        sequences: sets of more than MAX_COPIES similar images of any class. Of these only images
+            with equal pixels are grouped.
     """
 
     groups: list[int]
@@ -63,14 +65,15 @@ class DuplicateGroups:
     sequences: list[list[int]]
 
 
-def make_thumbnail(picture: npt.NDArray[np.uint8]) -> Thumbnail:
-    """Reduce a picture, H,W,3 uint8, to SIDE,SIDE,3 uint8 with an antialiased filter."""
-    return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+def make_thumbnail(pixels: npt.NDArray[np.uint8]) -> Thumbnail:
+    """Resize an image, H,W,3 uint8, to SIDE,SIDE,3 uint8 with an antialiasing filter."""
+    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def candidates(records: Sequence[ImageInfo]) -> list[int]:
-    """Return the places whose thumbnails `find_duplicates` needs; of equal pixels only the
-    first.
+def find_candidates(records: Sequence[ImageInfo]) -> list[int]:
+    """Return the sorted indices of the records whose thumbnails `find_duplicates` needs.
+
+    Of records with equal pixels only the first is a candidate.
     """
     distinct, pairs = _propose_pairs(records)
     return sorted(distinct[node] for node in np.unique(pairs))
@@ -85,12 +88,15 @@ def find_duplicates(
     """Group duplicates: equal pixels of any class, and near-duplicates of one class.
 
     Args:
-        records: audited images that decode.
+        records: results of the image check, for images that decode.
         labels: the class of each record.
-        thumbnail: returns what `make_thumbnail` makes of a record's picture; called once for each
-            of `candidates`.
-        mode: "off" groups nothing, "exact" equal pixels only, "near" also resized and recompressed
-            copies.
+        thumbnail: returns the thumbnail (`make_thumbnail`) of the record with the given index;
+            called once for each of `find_candidates`.
+        mode: "off" groups nothing, "exact" groups equal pixels only, "near" also resized and
+            recompressed copies.
+
+    Returns:
+        The duplicates, by index in `records`.
 
     Raises:
         ValueError: the mode is unknown.
@@ -106,144 +112,151 @@ def find_duplicates(
     if not len(pairs):
         return DuplicateGroups(groups, [], [])
     nodes, ends = np.unique(pairs, return_inverse=True)
-    places = [distinct[node] for node in nodes]
-    thumbnails = np.stack([thumbnail(place) for place in places])
+    indices = [distinct[node] for node in nodes]
+    thumbnails = np.stack([thumbnail(index) for index in indices])
     sets = [
-        [places[node] for node in members] for members in _link(thumbnails, ends.reshape(-1, 2))
+        [indices[node] for node in members]
+        for members in _find_similar_sets(thumbnails, ends.reshape(-1, 2))
     ]
-    index = {place: node for node, place in enumerate(places)}
+    node_of = {index: node for node, index in enumerate(indices)}
     classes = _first_of_each_class(groups, labels)
     conflicts: list[tuple[int, int]] = []
     for members in (members for members in sets if 1 < len(members) <= MAX_COPIES):
-        near = _confirm_pairs(thumbnails[[index[place] for place in members]])
-        conflicts += _split_classes([classes[place] for place in members], near)
+        near = _confirm_pairs(thumbnails[[node_of[index] for index in members]])
+        conflicts += _split_classes([classes[index] for index in members], near)
         _merge(groups, members, near)
-    sequences = [_add_equal(groups, members) for members in sets if len(members) > MAX_COPIES]
+    sequences = [_with_equal(groups, members) for members in sets if len(members) > MAX_COPIES]
     return DuplicateGroups([groups[first] for first in groups], sorted(conflicts), sequences)
 
 
 def _group_equal(records: Sequence[ImageInfo]) -> list[int]:
     first: dict[str, int] = {}
-    return [first.setdefault(record.pixels, place) for place, record in enumerate(records)]
+    return [first.setdefault(record.pixels, index) for index, record in enumerate(records)]
 
 
 def _first_of_each_class(groups: Sequence[int], labels: Sequence[str]) -> dict[int, dict[str, int]]:
-    """Return for each group of equal pixels its classes, each with the place of its first image."""
+    """Return the classes of each group of equal pixels, with the index of their first images."""
     classes: dict[int, dict[str, int]] = {}
-    for place, (first, label) in enumerate(zip(groups, labels, strict=True)):
-        classes.setdefault(first, {}).setdefault(label, place)
+    for index, (first, label) in enumerate(zip(groups, labels, strict=True)):
+        classes.setdefault(first, {}).setdefault(label, index)
     return classes
 
 
-def _add_equal(groups: Sequence[int], members: Sequence[int]) -> list[int]:
-    chosen = set(members)
-    return [place for place, first in enumerate(groups) if first in chosen]
+def _with_equal(groups: Sequence[int], members: Sequence[int]) -> list[int]:
+    """Return the indices of `members` and of all images with equal pixels."""
+    firsts = set(members)
+    return [index for index, first in enumerate(groups) if first in firsts]
 
 
 def _propose_pairs(records: Sequence[ImageInfo]) -> tuple[list[int], Pairs]:
-    """Return the places of hashed images that differ in pixels, and the pairs among these that may
-    be copies.
+    """Return the images to compare, and the pairs among them that may be copies.
+
+    The images are indices of records with different pixels and a perceptual hash. The pairs (P,2)
+    are positions in this list.
     """
     firsts = dict.fromkeys(_group_equal(records))
-    distinct = [place for place in firsts if records[place].signature]
+    distinct = [index for index in firsts if records[index].signature]
     if len(distinct) < 2:
         return distinct, np.empty((0, 2), np.intp)
     signatures = np.frombuffer(
-        bytes.fromhex("".join(records[place].signature for place in distinct)), np.uint8
+        bytes.fromhex("".join(records[index].signature for index in distinct)), np.uint8
     )
-    return distinct, _pair_up(signatures.reshape(len(distinct), -1))
+    return distinct, _pair_similar_hashes(signatures.reshape(len(distinct), -1))
 
 
-def _pair_up(signatures: Signatures) -> Pairs:
-    """Return the pairs within MAX_DISTANCE, of each image at most the MAX_COPIES nearest on either
-    side.
+def _pair_similar_hashes(signatures: Signatures) -> Pairs:
+    """Return the pairs (P,2) of hashes within MAX_DISTANCE, limited to the nearest of each image.
 
-    Each band orders the images by its bits and those that follow, and an image is compared with the
-    next
-    MAX_COPIES: in a sequence, whose frames agree on whole bands, time stays linear too.
+    For each band the images are sorted by the bits of this band and of the next ones, and each
+    image is compared with the MAX_COPIES images after it. The time therefore stays linear in
+    sequences too, whose frames agree in whole bands.
     """
     bands = _cut_bands(signatures).astype(np.uint64)
-    found = []
+    blocks = []
     for band in range(BANDS):
         key = np.zeros(len(bands), np.uint64)
-        for following in range(4):
-            key = key << np.uint64(16) | bands[:, (band + following) % BANDS]
+        for offset in range(4):
+            key = key << np.uint64(16) | bands[:, (band + offset) % BANDS]
         order = np.argsort(key, kind="stable")
-        value, block = bands[order, band], signatures[order]
+        band_bits, hashes = bands[order, band], signatures[order]
         for step in range(1, min(MAX_COPIES, len(order) - 1) + 1):
-            same = np.flatnonzero(value[step:] == value[:-step])
+            same = np.flatnonzero(band_bits[step:] == band_bits[:-step])
             if not len(same):
                 break
-            distance = np.bitwise_count(block[same] ^ block[same + step]).sum(axis=1, dtype=np.intp)
-            near = same[distance <= MAX_DISTANCE]
-            found.append(np.sort(np.stack([order[near], order[near + step]], axis=1), axis=1))
+            differing_bits = np.bitwise_count(hashes[same] ^ hashes[same + step])
+            near = same[differing_bits.sum(axis=1, dtype=np.intp) <= MAX_DISTANCE]
+            blocks.append(np.sort(np.stack([order[near], order[near + step]], axis=1), axis=1))
     return _keep_nearest(
-        np.unique(np.concatenate(found or [np.empty((0, 2), np.intp)]), axis=0), signatures
+        np.unique(np.concatenate(blocks or [np.empty((0, 2), np.intp)]), axis=0), signatures
     )
 
 
 def _keep_nearest(pairs: Pairs, signatures: Signatures) -> Pairs:
+    """Return the pairs that are among the MAX_COPIES nearest of either image, on its side."""
     if not len(pairs):
         return pairs
     distance = np.bitwise_count(signatures[pairs[:, 0]] ^ signatures[pairs[:, 1]]).sum(
         axis=1, dtype=np.intp
     )
-    kept = np.zeros(len(pairs), bool)
+    is_near = np.zeros(len(pairs), bool)
     for side in (0, 1):
         order = np.lexsort((distance, pairs[:, side]))
         ends = pairs[order, side]
-        kept[order] |= np.arange(len(ends)) - np.searchsorted(ends, ends) < MAX_COPIES
-    return pairs[kept]
+        is_near[order] |= np.arange(len(ends)) - np.searchsorted(ends, ends) < MAX_COPIES
+    return pairs[is_near]
 
 
 def _cut_bands(signatures: Signatures) -> npt.NDArray[np.int32]:
-    # Neighbouring bits of the hash are neighbouring frequencies, which move together: mixing them
-    # makes the bands independent of each other.
+    # Neighbouring bits of the hash are neighbouring frequencies, which are correlated: a fixed
+    # permutation makes the bands independent of each other.
     order = np.random.default_rng(0).permutation(BITS)
     bits = np.unpackbits(signatures, axis=1)[:, order]
     return np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint16).astype(np.int32)  # N,16
 
 
-def _link(thumbnails: Thumbnails, pairs: Pairs) -> list[list[int]]:
-    """Join what is alike in grey within GAP times the limits of copies, transitively; return the
-    sets of places.
+def _find_similar_sets(thumbnails: Thumbnails, pairs: Pairs) -> list[list[int]]:
+    """Return a partition of the thumbnails into sets that are similar in grey, transitively.
 
-    Pairs that are joined already are not compared, so that a sequence costs little more than a
-    comparison per image; for this they come in random order.
+    Two thumbnails of `pairs` are similar if they differ by at most GAP times the limits of copies.
+    Pairs whose thumbnails are in one set already are not compared. Since the pairs are processed in
+    random order, a sequence costs little more than one comparison per image.
     """
     parent = list(range(len(thumbnails)))
     grey = thumbnails.mean(axis=3, keepdims=True, dtype=np.float32).astype(np.uint8)
     shuffled = np.random.default_rng(0).permutation(pairs)
     for start in range(0, len(pairs), CHUNK):
-        some = shuffled[start : start + CHUNK]
-        roots = np.array([_root(parent, node) for node in some.ravel().tolist()]).reshape(-1, 2)
-        some = some[roots[:, 0] != roots[:, 1]]
-        for one, other in some[
-            _are_near_duplicates(_normalise(grey[some[:, 0]]), _normalise(grey[some[:, 1]]), GAP)
-        ].tolist():
-            _join(parent, one, other)
+        chunk = shuffled[start : start + CHUNK]
+        roots = np.array([_find_root(parent, node) for node in chunk.ravel().tolist()])
+        roots = roots.reshape(-1, 2)
+        chunk = chunk[roots[:, 0] != roots[:, 1]]
+        is_similar = _are_near_duplicates(
+            _normalise(grey[chunk[:, 0]]), _normalise(grey[chunk[:, 1]]), GAP
+        )
+        for one, other in chunk[is_similar].tolist():
+            _unite(parent, one, other)
     members: dict[int, list[int]] = {}
     for node in range(len(parent)):
-        members.setdefault(_root(parent, node), []).append(node)
+        members.setdefault(_find_root(parent, node), []).append(node)
     return list(members.values())
 
 
 def _confirm_pairs(thumbnails: Thumbnails) -> Matrix:
-    """Return which images are copies of each other, compared in colour: N,N bool."""
+    """Return N,N bool: True for pairs of thumbnails that are copies, compared in colour."""
     pixels, contrast = _normalise(thumbnails)
     near = np.zeros((len(pixels), len(pixels)), bool)
     one, other = np.triu_indices(len(pixels), k=1)
-    alike = _are_near_duplicates(
+    is_similar = _are_near_duplicates(
         (pixels[one], contrast[one]), (pixels[other], contrast[other]), 1.0
     )
-    one, other = one[alike], other[alike]
+    one, other = one[is_similar], other[is_similar]
     near[one, other] = _measure_motion(pixels[one], pixels[other]) <= MAX_MOTION_PX
     return near | near.T
 
 
 def _normalise(thumbnails: Thumbnails) -> Normalised:
-    """Match brightness and contrast, with one gain and one offset for all pixels and channels of an
-    image.
+    """Return pixels with mean 0 and standard deviation 1 for each image, and the contrasts.
+
+    One gain and one offset are used for all pixels and channels of an image.
     """
     pixels = thumbnails.astype(np.float32)
     pixels -= pixels.mean(axis=(1, 2, 3), keepdims=True)
@@ -253,8 +266,10 @@ def _normalise(thumbnails: Thumbnails) -> Normalised:
 
 
 def _are_near_duplicates(one: Normalised, other: Normalised, slack: float) -> npt.NDArray[np.bool_]:
-    """Return which of P pairs agree within `slack` times the limits of the residual, overall and in
-    each cell.
+    """Return P bool: True for pairs whose difference is within `slack` times the limits.
+
+    The limits of the residual apply to the whole image and to each cell. The ratio of the contrasts
+    is limited too, independently of `slack`.
     """
     (x, x_contrast), (y, y_contrast) = one, other
     num_cells = SIDE // CELL
@@ -265,38 +280,40 @@ def _are_near_duplicates(one: Normalised, other: Normalised, slack: float) -> np
     )
     squares = squares.reshape(len(x), num_cells**2) / (CELL**2 * x.shape[3])
     contrast = np.sqrt(x_contrast * y_contrast)
-    alike = np.sqrt(squares.mean(axis=1)) <= slack * MAX_RESIDUAL
-    alike &= np.sqrt(squares.max(axis=1)) * contrast <= slack * MAX_CELL_RESIDUAL
+    is_similar = np.sqrt(squares.mean(axis=1)) <= slack * MAX_RESIDUAL
+    is_similar &= np.sqrt(squares.max(axis=1)) * contrast <= slack * MAX_CELL_RESIDUAL
     is_gain_small = np.maximum(x_contrast, y_contrast) <= MAX_GAIN * np.minimum(
         x_contrast, y_contrast
     )
-    return np.asarray(alike & is_gain_small, bool)
+    return np.asarray(is_similar & is_gain_small, bool)
 
 
 def _measure_motion(one: Pixels, other: Pixels) -> npt.NDArray[np.float64]:
-    """Return how far the content of each of P pairs moved, in px of the thumbnail: RMS over the
-    picture.
+    """Return the motion between the images of P pairs: P values, RMS over the image in px.
 
-    The residual is explained by shift, zoom and rotation, to the first order (Lucas & Kanade 1981).
+    Shift, zoom and rotation are fitted to the difference of the images, to the first order (Lucas &
+    Kanade 1981).
     """
-    mean, change = (one + other) / 2, (one - other)[:, 1:-1, 1:-1]
+    mean, difference = (one + other) / 2, (one - other)[:, 1:-1, 1:-1]
     across = (mean[:, 1:-1, 2:] - mean[:, 1:-1, :-2]) / 2
     down = (mean[:, 2:, 1:-1] - mean[:, :-2, 1:-1]) / 2
     y, x = np.meshgrid(*2 * [np.linspace(-1, 1, SIDE - 2, dtype=np.float32)], indexing="ij")
-    # so that zoom and rotation move 1 px
+    # scaled so that zoom and rotation of 1 move the content by 1 px (RMS)
     y, x = (axis[..., None] * np.float32(math.sqrt(1.5)) for axis in (y, x))
     slopes = np.stack([across, down, x * across + y * down, x * down - y * across], axis=1)
-    slopes = slopes.reshape(len(one), 4, math.prod(change.shape[1:]))
+    slopes = slopes.reshape(len(one), 4, math.prod(difference.shape[1:]))
     system = slopes @ slopes.swapaxes(1, 2)
-    # A direction without slopes, as along stripes, shows no motion: noise must not appear as one.
+    # Regularisation: motion along stripes is not visible, and noise must not be fitted as motion.
     system += np.eye(4) * (0.01 * np.trace(system, axis1=1, axis2=2)[:, None, None] + 1e-3)
-    motion = np.linalg.solve(system, slopes @ change.reshape(len(one), slopes.shape[2], 1))
+    motion = np.linalg.solve(system, slopes @ difference.reshape(len(one), slopes.shape[2], 1))
     return np.asarray(np.sqrt(np.square(motion).sum(axis=(1, 2))), np.float64)
 
 
 def _split_classes(classes: Sequence[dict[str, int]], near: Matrix) -> list[tuple[int, int]]:
-    """Clear pairs of different classes in `near`, N,N bool; return the places of one image of each
-    class.
+    """Remove pairs of different classes from `near` (N,N bool) in place, and return them.
+
+    `classes` maps, for each of the N images, the classes of its equal images to the index of one
+    image of the class. A returned pair has the indices of two images of different classes, sorted.
     """
     conflicts = []
     for one, other in np.argwhere(np.triu(near)).tolist():
@@ -311,28 +328,31 @@ def _split_classes(classes: Sequence[dict[str, int]], near: Matrix) -> list[tupl
 
 
 def _merge(groups: list[int], members: Sequence[int], near: Matrix) -> None:
-    """Group each image with the representative that has most copies, if it is a copy of all in its
-    group.
+    """Update `groups` in place: group the images of `members` that are copies of each other.
+
+    Greedy: the image with the most ungrouped copies starts a group, and each of its copies joins if
+    it is a copy of all images in the group (`near`, N,N bool).
     """
-    free = np.ones(len(members), bool)
-    while (degree := (near & free).sum(axis=1) * free).any():
+    is_free = np.ones(len(members), bool)
+    while (degree := (near & is_free).sum(axis=1) * is_free).any():
         group = [int(degree.argmax())]
-        for node in np.flatnonzero(near[group[0]] & free).tolist():
+        for node in np.flatnonzero(near[group[0]] & is_free).tolist():
             if near[node, group].all():
                 group.append(node)
-        free[group] = False
+        is_free[group] = False
         first = min(members[node] for node in group)
         for node in group:
             groups[members[node]] = first
 
 
-def _root(parent: list[int], place: int) -> int:
-    while parent[place] != place:
-        parent[place] = parent[parent[place]]
-        place = parent[place]
-    return place
+def _find_root(parent: list[int], node: int) -> int:
+    """Return the root of a node in a union-find forest, halving the path to it."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
 
 
-def _join(parent: list[int], one: int, other: int) -> None:
-    one, other = sorted((_root(parent, one), _root(parent, other)))
+def _unite(parent: list[int], one: int, other: int) -> None:
+    one, other = sorted((_find_root(parent, one), _find_root(parent, other)))
     parent[other] = one

@@ -1,4 +1,4 @@
-"""Files in folders: which belong to the system, which are images, and how links are followed."""
+"""Directory traversal: system files, image files, folders of saved web pages, and links."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eyevsai.core.errors import UserError, read_error
 
-# Suffixes of the formats that are decoded. A file with another one is an image if its content is.
+# Suffixes of decodable formats. A file whose suffix is in neither set is identified by its content.
 SUFFIXES = frozenset(
     {
         ".jpg",
@@ -45,7 +45,7 @@ SUFFIXES = frozenset(
         ".sgi",
     }
 )
-# Suffixes of files that are no images, which are not opened to find that out.
+# Suffixes of other formats: such files are rejected without being opened.
 OTHER_SUFFIXES = frozenset(
     {
         ".csv",
@@ -115,23 +115,21 @@ SYSTEM_NAMES = frozenset(
         "icon\r",
     }
 )
-SAVED_PAGE = "_files"  # ends the folder that a browser saves beside a page
+SAVED_PAGE = "_files"  # suffix of the folder that a browser saves with a web page
 
 
 def is_system(name: str) -> bool:
-    """Return True for what a system leaves in folders: hidden files, thumbnails, metadata."""
+    """Return True for hidden files, and for thumbnails and metadata of operating systems."""
     return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
 def is_saved_page(name: str) -> bool:
-    """Return True for a folder that a browser saves beside a web page; no dataset is read from
-    it.
-    """
+    """Return True for a folder that a browser saves with a web page, which datasets exclude."""
     return name.casefold().endswith(SAVED_PAGE)
 
 
 def scan(folder: Path) -> dict[str, os.DirEntry[str]]:
-    """Return what lies in a folder, by name, sorted; without files of the system.
+    """Return the entries of a folder by name, sorted, without system files.
 
     Raises:
         UserError: the folder cannot be read.
@@ -144,72 +142,83 @@ def scan(folder: Path) -> dict[str, os.DirEntry[str]]:
 
 
 def subfolders(folder: Path) -> dict[str, Path]:
-    """Return the folders in a folder, by name, sorted, links to folders included.
+    """Return the subfolders of a folder by name, sorted.
+
+    Links to folders are included, folders of saved web pages are not.
 
     Raises:
-        UserError: a name is not UTF-8.
+        UserError: the folder cannot be read, or the name of a subfolder is not UTF-8.
     """
-    found = {
+    folders = {
         name: Path(entry.path)
         for name, entry in scan(folder).items()
         if not is_saved_page(name) and entry.is_dir()
     }
-    if odd := next((name for name in found if not is_text(name)), None):
+    if odd := next((name for name in folders if not is_text(name)), None):
         raise UserError(
             f"The name of the folder {escape(odd)} in {escape(str(folder))} is not UTF-8. "
             "Rename it."
         )
-    return found
+    return folders
 
 
 def is_text(name: str) -> bool:
-    """Return True if a name is UTF-8 on the disk."""
+    """Return True if a file name is valid UTF-8 on disk."""
     return name.isascii() or not any(0xDC80 <= ord(character) <= 0xDCFF for character in name)
 
 
 def escape(name: str) -> str:
-    """Return a name as it can be printed, whatever its bytes are."""
+    """Return a printable form of a name: bytes that are not UTF-8 become backslash escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def walk(
     folder: Path, root: Path | None = None, pages: list[Path] | None = None
 ) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield each file below a folder with its state, sorted; links are followed, except in circles.
+    """Yield each file below a folder with its `stat` result, depth first and sorted.
 
-    A file that is linked twice is yielded twice. Links to nothing, and to folders between `root`
-    and `folder`, are left out. Folders that were saved with a web page are not entered, and are
-    appended to `pages`.
+    Links are followed, so a file with two links is yielded twice. System files, broken links,
+    sockets and devices are skipped, and so are links to a folder that contains them (cycles).
+
+    Args:
+        folder: folder to walk.
+        root: ancestor of `folder`; links to a folder between the two are cycles, too.
+        pages: list to which folders of saved web pages are appended. They are not entered.
+
+    Raises:
+        UserError: a folder cannot be read.
     """
-    above = (
+    ancestors = (
         [folder.parents[number] for number in range(len(folder.relative_to(root).parts))]
         if root
         else []
     )
     yield from _walk(
-        folder, tuple(_identify(each.stat()) for each in above), pages if pages is not None else []
+        folder,
+        tuple(_identify(each.stat()) for each in ancestors),
+        pages if pages is not None else [],
     )
 
 
 def _walk(
-    folder: Path, above: tuple[tuple[int, int], ...], pages: list[Path]
+    folder: Path, ancestors: tuple[tuple[int, int], ...], pages: list[Path]
 ) -> Iterator[tuple[Path, os.stat_result]]:
     identity = _identify(folder.stat())
-    if identity in above:
+    if identity in ancestors:
         return
     for name, entry in scan(folder).items():
         try:
             status = entry.stat()
             is_folder = entry.is_dir()
-        except OSError:  # a link to nothing
+        except OSError:  # broken link
             continue
         if not is_folder:
-            if entry.is_file():  # and no socket or device
+            if entry.is_file():  # not a socket or device
                 yield Path(entry.path), status
         elif is_saved_page(name):
             pages.append(Path(entry.path))
         else:
-            yield from _walk(Path(entry.path), (*above, identity), pages)
+            yield from _walk(Path(entry.path), (*ancestors, identity), pages)
 
 
 def _identify(status: os.stat_result) -> tuple[int, int]:
@@ -217,8 +226,9 @@ def _identify(status: os.stat_result) -> tuple[int, int]:
 
 
 def is_image(path: Path) -> bool:
-    """Return True if the suffix, or the content of a file with an unknown suffix, is that of an
-    image.
+    """Return True if a file is an image by its suffix, or by its content if the suffix is unknown.
+
+    A file whose name is not UTF-8 is no image.
     """
     suffix = path.suffix.lower()
     if not is_text(str(path)) or suffix in OTHER_SUFFIXES:

@@ -1,5 +1,5 @@
-"""Layouts of a dataset: a folder for each class, or a folder for each split with the classes in
-it.
+"""Dataset layouts: a folder for each class, or a folder for each split that contains the class
+folders.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ ANNOTATIONS = frozenset(
 FILLERS = IMAGES | {"set", "data", "dataset", "split", "folder"}
 LAYOUT = (
     "A dataset is a folder with a folder of images per class, or with the folders train, valid "
-    "and test that have these, or a folder of images with --labels FILE.csv"
+    "and test that contain such folders, or a folder of images with --labels FILE.csv"
 )
 SHOWN = 3
 
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """The folder of a class. `split` is None where the layout gives none."""
+    """Folder of a class. `split` is None if the layout has no splits."""
 
     split: str | None
     label: str
@@ -78,7 +78,7 @@ class ClassFolder:
 
 @dataclass
 class Layout:
-    """How a folder is read: its classes, what of it is not read, and what to tell about that."""
+    """Layout of a dataset folder: class folders, unused files, and notes for the user."""
 
     classes: list[ClassFolder] = field(default_factory=list)
     unused: list[UnusedFile] = field(default_factory=list)
@@ -86,20 +86,20 @@ class Layout:
 
 
 def read_layout(root: Path) -> Layout:
-    """Recognise the layout of a dataset.
+    """Return the layout of the dataset in folder `root`.
 
     Raises:
-        UserError: it has none that is known, or one that can be read in two ways.
+        UserError: the layout is unknown or ambiguous, or a folder cannot be read.
     """
     layout, folder = Layout(), root
-    while (inner := _wrapped(folder)) is not None:
-        layout.unused += _files_in(folder, root)
+    while (inner := _find_wrapped(folder)) is not None:
+        layout.unused += _list_unused(folder, root)
         layout.notes.append(
-            f"{inner.name}/ is the only folder in {folder.name}/: its folders are read"
+            f"{inner.name}/, the only folder in {folder.name}/, is read as the dataset"
         )
         folder = inner
     folders = subfolders(folder)
-    layout.unused += _files_in(folder, root)
+    layout.unused += _list_unused(folder, root)
     splits = _find_splits(folder, folders)
     if splits is None:
         folders = _without_annotations(layout, folder, folders)
@@ -108,7 +108,7 @@ def read_layout(root: Path) -> Layout:
         layout.classes = [
             ClassFolder(None, normalize(name), path) for name, path in folders.items()
         ]
-        _look_inside(layout, folder)
+        _check_nested_folders(layout, folder)
     else:
         _read_splits(layout, folder, splits, folders)
     labels = {each.label for each in layout.classes}
@@ -122,29 +122,32 @@ def read_layout(root: Path) -> Layout:
 
 
 def normalize(name: str) -> str:
-    """Return the name of a class: in NFC, so that both spellings of an umlaut are one, without
-    spaces around it.
+    """Return a class name in Unicode NFC, without surrounding whitespace.
+
+    NFC makes the composed and the decomposed form of a letter such as `ü` equal.
     """
     return unicodedata.normalize("NFC", name).strip()
 
 
-def split_of(name: str) -> str | None:
-    """Return the split that a folder is called like, such as `Training`, `test_images` or
-    `val2017`; else None.
+def parse_split(name: str) -> str | None:
+    """Return the split that a folder's name denotes (`Training`, `test_images`, `val2017`), or
+    None.
     """
     words = _words(name)
     return SPLITS.get(words[0]) if len(words) == 1 else None
 
 
 def _words(name: str) -> list[str]:
-    """Return the words of a name, without numbers and words such as `images`."""
+    """Return the words of a name in lower case, without numbers and the words of `FILLERS`."""
     words = re.split(r"[\W_]+", re.sub(r"\d+$", "", name.casefold()))
     return [word for word in words if word and word not in FILLERS and not word.isdigit()]
 
 
-def _find_named_alike(names: Iterable[str]) -> dict[str, str]:
-    """Return the splits of folders called alike but for the split, such as `seg_train` and
-    `seg_test`.
+def _find_affixed_splits(names: Iterable[str]) -> dict[str, str]:
+    """Return the split of each folder whose names differ in a split's name only.
+
+    An example is `seg_train` and `seg_test`. The result is empty without a train split and at least
+    one other split.
     """
     by_rest: dict[tuple[str, ...], dict[str, str]] = {}
     for name in names:
@@ -153,29 +156,30 @@ def _find_named_alike(names: Iterable[str]) -> dict[str, str]:
         if len(splits) == 1:
             rest = tuple(word for word in words if word not in SPLITS)
             by_rest.setdefault(rest, {})[name] = SPLITS[splits[0]]
-    alike = (
-        found
-        for found in by_rest.values()
-        if TRAIN in found.values() and len(set(found.values())) > 1
+    matches = (
+        splits_by_name
+        for splits_by_name in by_rest.values()
+        if TRAIN in splits_by_name.values() and len(set(splits_by_name.values())) > 1
     )
-    return next(alike, {})
+    return next(matches, {})
 
 
 def list_tables(folder: Path) -> list[str]:
-    """Return the names of tables in a folder that may have labels."""
+    """Return the names of the CSV and TSV files in a folder, sorted."""
     return [name for name in scan(folder) if Path(name).suffix.lower() in (".csv", ".tsv")]
 
 
-def _wrapped(folder: Path) -> Path | None:
-    """Return the only folder in a folder, if it holds folders and is neither a split nor a
-    class.
+def _find_wrapped(folder: Path) -> Path | None:
+    """Return the only subfolder of a folder if it contains the dataset, else None.
+
+    It has subfolders, no split's name, and neither it nor `folder` contains images.
     """
     inner = _only_folder(folder)
-    return None if inner is None or split_of(inner.name) or _has_images(folder) else inner
+    return None if inner is None or parse_split(inner.name) or _has_images(folder) else inner
 
 
 def _only_folder(folder: Path) -> Path | None:
-    """Return the only folder in a folder, if it holds folders and no images."""
+    """Return the only subfolder of a folder if it has subfolders and no images, else None."""
     folders = list(subfolders(folder).values())
     return (
         folders[0]
@@ -184,22 +188,22 @@ def _only_folder(folder: Path) -> Path | None:
     )
 
 
-def _look_inside(layout: Layout, folder: Path) -> None:
-    """Note folders of classes that hold the same folders, which may be splits.
+def _check_nested_folders(layout: Layout, folder: Path) -> None:
+    """Add a note on class folders with the same subfolders, as they may be splits.
 
     Raises:
-        UserError: they hold splits.
+        UserError: all subfolders of a class folder are splits.
     """
     inside = {each.label: sorted(subfolders(each.path)) for each in layout.classes}
     names = [
-        label for label, inner in inside.items() if len(inner) > 1 and all(map(split_of, inner))
+        label for label, inner in inside.items() if len(inner) > 1 and all(map(parse_split, inner))
     ]
     if names:
         splits = inside[names[0]]
         raise UserError(
             f"{folder / names[0]} has {', '.join(f'{name}/' for name in splits)}: the splits are "
-            f"inside of the classes. Put the classes into the splits ({splits[0]}/{names[0]}/), "
-            "or name them in a table with --labels."
+            f"inside the classes. Move the classes into the splits ({splits[0]}/{names[0]}/), "
+            "or list the images in a table with --labels."
         )
     by_content: dict[tuple[str, ...], list[str]] = {}
     for label, inner in inside.items():
@@ -212,109 +216,126 @@ def _look_inside(layout: Layout, folder: Path) -> None:
                 ", ".join(content[:SHOWN]),
             )
             layout.notes.append(
-                f"{first} hold the same folders ({shown}) and are read as one class each: if "
-                "they are splits, name them train, valid and test"
+                f"{first} contain the same folders ({shown}), and each is read as one class: if "
+                "they are splits, rename them to train, valid and test"
             )
 
 
 def _find_splits(folder: Path, folders: dict[str, Path]) -> dict[str, str] | None:
-    """Return the split that each folder is, by its name; None where the folders are classes.
+    """Return the split of each folder by its name; None if the folders are classes.
+
+    Folders of neither a split nor a class are absent.
 
     Raises:
-        UserError: two folders are one split, or the folders of splits have no classes.
+        UserError: two folders are the same split, or the splits have no class folders.
     """
-    found = {name: split for name in folders if (split := split_of(name))} or _find_named_alike(
-        folders
-    )
-    others = [name for name in folders if name not in found]
-    with_classes = [name for name in found if subfolders(folders[name])]
-    if not found or (TRAIN not in found.values() and others):
+    splits = {name: split for name in folders if (split := parse_split(name))}
+    splits = splits or _find_affixed_splits(folders)
+    others = [name for name in folders if name not in splits]
+    with_classes = [name for name in splits if subfolders(folders[name])]
+    if not splits or (TRAIN not in splits.values() and others):
         return None
     if not with_classes:
-        only_one_class = (
-            len(found) == 1
+        is_class = (
+            len(splits) == 1
             and others
             and not {name.casefold() for name in others} <= ANNOTATIONS | IMAGES
         )
-        if only_one_class:  # such as train beside bus and car
+        if is_class:  # such as the class train beside the classes bus and car
             return None
         _reject_flat_folder(folder, folder)
-    if TRAIN in found.values() and not any(found[name] == TRAIN for name in with_classes):
+    if TRAIN in splits.values() and not any(splits[name] == TRAIN for name in with_classes):
         if others:
             return None
         _reject_flat_folder(folder, folder)
-    for split in set(found.values()):
-        twins = [name for name in with_classes if found[name] == split]
-        if len(twins) > 1:
+    for split in set(splits.values()):
+        same_split = [name for name in with_classes if splits[name] == split]
+        if len(same_split) > 1:
             raise UserError(
-                f"{folder} has {' and '.join(f'{name}/' for name in twins)}, which are both the "
-                f"{split} split. Put their images into one of them, or move one away."
+                f"{folder} has {' and '.join(f'{name}/' for name in same_split)}, which are both "
+                f"the {split} split. Merge them, or move one out of the dataset."
             )
-    return found
+    return splits
 
 
 def _read_splits(
     layout: Layout, folder: Path, splits: dict[str, str], folders: dict[str, Path]
 ) -> None:
+    """Add the class folders of all splits to `layout`, and files outside of them as unused.
+
+    Raises:
+        UserError: a folder that is not a split has class folders of the train split.
+    """
     for name, split in splits.items():
         path = folders[name]
-        while (inner := _only_folder(path)) is not None:  # such as training_set/training_set
-            layout.unused += _files_in(path, folder)
+        while (inner := _only_folder(path)) is not None:  # for example training_set/training_set
+            layout.unused += _list_unused(path, folder)
             path = inner
         classes = _without_annotations(layout, path, subfolders(path))
-        layout.unused += _files_in(path, folder)
+        layout.unused += _list_unused(path, folder)
         layout.classes += [
             ClassFolder(split, normalize(label), path) for label, path in classes.items()
         ]
-    known = {each.label.casefold() for each in layout.classes if each.split == TRAIN}
+    train_labels = {each.label.casefold() for each in layout.classes if each.split == TRAIN}
     for name, split in splits.items():
-        own = [each for each in layout.classes if each.split == split]
-        # images without labels
-        if known and split != TRAIN and len(own) == 1 and own[0].label.casefold() not in known:
-            layout.classes.remove(own[0])
+        classes_of_split = [each for each in layout.classes if each.split == split]
+        is_unlabeled = (
+            train_labels
+            and split != TRAIN
+            and len(classes_of_split) == 1
+            and classes_of_split[0].label.casefold() not in train_labels
+        )
+        if is_unlabeled:
+            layout.classes.remove(classes_of_split[0])
             layout.unused += [
-                UnusedFile(file, f"in {name}/, without a folder of a class of train")
-                for file, _ in walk(own[0].path)
+                UnusedFile(file, f"in {name}/, whose only folder is not a class of train")
+                for file, _ in walk(classes_of_split[0].path)
             ]
     for name, path in folders.items():
         if name in splits:
             continue
-        shared = sorted(label for label in subfolders(path) if normalize(label).casefold() in known)
+        shared = sorted(
+            label for label in subfolders(path) if normalize(label).casefold() in train_labels
+        )
         if shared:
             raise UserError(
-                f"{path} is no split, but has folders of classes of the train split: "
-                f"{shared[0]}/. Name it like a split (train, valid, test), or move it away."
+                f"{path} is not a split, but has class folders of the train split: {shared[0]}/. "
+                "Rename it to a split (train, valid, test), or move it out of the dataset."
             )
         layout.unused += [
-            UnusedFile(file, f"in {name}/, which is no split") for file, _ in walk(path)
+            UnusedFile(file, f"in {name}/, which is not a split") for file, _ in walk(path)
         ]
 
 
 def _without_annotations(layout: Layout, folder: Path, folders: dict[str, Path]) -> dict[str, Path]:
-    """Return the folders of classes: those in `images/`, if the others are of annotations.
+    """Return the class folders: those in `images/` if all other folders contain annotations.
+
+    Otherwise return `folders`. Files that are not read are added to `layout.unused`, with a note.
 
     Raises:
-        UserError: the folder has images and annotations, and no classes.
+        UserError: the folder has images and annotations, but no class folders.
     """
-    pictures = [name for name in folders if name.casefold() in IMAGES]
-    others = [name for name in folders if name not in pictures]
-    if not pictures or not others or not {name.casefold() for name in others} <= ANNOTATIONS:
+    image_folders = [name for name in folders if name.casefold() in IMAGES]
+    others = [name for name in folders if name not in image_folders]
+    if not image_folders or not others or not {name.casefold() for name in others} <= ANNOTATIONS:
         return folders
-    inner = subfolders(folders[pictures[0]])
-    if len(pictures) > 1 or not inner or _has_images(folders[pictures[0]]):
+    image_folder = folders[image_folders[0]]
+    inner = subfolders(image_folder)
+    if len(image_folders) > 1 or not inner or _has_images(image_folder):
         names = ", ".join(f"{name}/" for name in folders)
         raise UserError(
-            f"{folder} has {names}: images and their annotations, not a folder for each class. "
-            f"{LAYOUT}.{_hint(folder)}"
+            f"{folder} has {names}: images and their annotations, but no class folders. "
+            f"{LAYOUT}.{_table_hint(folder)}"
         )
     for name in others:
         layout.unused += [
-            UnusedFile(file, f"in {name}/, which has annotations")
+            UnusedFile(file, f"in {name}/, which contains annotations")
             for file, _ in walk(folders[name])
         ]
-    layout.unused += _files_in(folders[pictures[0]], folder)
+    layout.unused += _list_unused(image_folder, folder)
     layout.notes.append(
-        f"{pictures[0]}/ holds the classes, {', '.join(f'{name}/' for name in others)} is not read"
+        f"classes are read from {image_folders[0]}/; not read: "
+        f"{', '.join(f'{name}/' for name in others)}"
     )
     return inner
 
@@ -323,9 +344,11 @@ def _has_images(folder: Path) -> bool:
     return any(entry.is_file() and is_image(Path(entry.path)) for entry in scan(folder).values())
 
 
-def _files_in(folder: Path, root: Path) -> list[UnusedFile]:
-    """Return the files directly in a folder, outside of the folders of classes, without those of
-    other kinds (.csv).
+def _list_unused(folder: Path, root: Path) -> list[UnusedFile]:
+    """Return the files of a folder that are outside the class folders.
+
+    Files of other formats (`OTHER_SUFFIXES`, such as .csv) are left out; files of saved web pages
+    are included.
     """
     where = "in the root" if folder == root else f"in {folder.relative_to(root).as_posix()}/"
     entries = scan(folder).values()
@@ -333,39 +356,36 @@ def _files_in(folder: Path, root: Path) -> list[UnusedFile]:
     pages = [Path(entry.path) for entry in entries if is_saved_page(entry.name) and entry.is_dir()]
     loose = [path for path in paths if path.suffix.lower() not in OTHER_SUFFIXES]
     return [
-        UnusedFile(path, f"{where}, outside of the folders of classes") for path in loose
+        UnusedFile(path, f"{where}, outside the class folders") for path in loose
     ] + unused_pages(pages)
 
 
-def check_distinct_names(labels: Iterable[str], where: Path) -> None:
-    """Refuse classes that differ in capitals only.
-
-    Raises:
-        UserError: naming two of them.
-    """
-    spelt: dict[str, str] = {}
+def check_distinct_names(labels: Iterable[str], source: Path) -> None:
+    """Raise UserError if two class names differ only in case; `source` is the path to report."""
+    spellings: dict[str, str] = {}
     for label in labels:
-        other = spelt.setdefault(label.casefold(), label)
+        other = spellings.setdefault(label.casefold(), label)
         if other != label:
             raise UserError(
-                f"{where} has the classes {other} and {label}, which differ in capitals only. "
-                "Write them alike."
+                f"{source} has the classes {other} and {label}, which differ only in case. "
+                "Use one spelling."
             )
 
 
 def _reject_flat_folder(root: Path, folder: Path) -> None:
-    """Raises UserError for images that lie in no folder of a class."""
-    pictures = sum(is_image(path) for path, _ in walk(folder))
-    if not pictures:
-        raise UserError(f"There are no images in {root}. {LAYOUT}.{_hint(folder)}")
+    """Raise UserError: the folder has no images, or its images are in no class folder."""
+    num_images = sum(is_image(path) for path, _ in walk(folder))
+    if not num_images:
+        raise UserError(f"There are no images in {root}. {LAYOUT}.{_table_hint(folder)}")
     flat = [f"{name}/" for name, path in subfolders(folder).items() if _has_images(path)]
     where = f"in {', '.join(flat)}" if flat else "in it"
     raise UserError(
-        f"{folder} has {pictures} images {where}, but no folder for each class. "
-        f"{LAYOUT}.{_hint(folder)}"
+        f"{folder} has {num_images} images {where}, but no class folders. "
+        f"{LAYOUT}.{_table_hint(folder)}"
     )
 
 
-def _hint(folder: Path) -> str:
-    tables = [name for place in (folder, folder.parent) for name in list_tables(place)]
-    return f" There is a table: --labels {tables[0]}" if tables else ""
+def _table_hint(folder: Path) -> str:
+    """Return a sentence on a table in the folder or its parent; empty if there is none."""
+    tables = [name for each in (folder, folder.parent) for name in list_tables(each)]
+    return f" Possible label table: --labels {tables[0]}" if tables else ""

@@ -1,7 +1,7 @@
-"""What is in each file: does it decode, what does it show, is it what its name says.
+"""Image validation: decodability, content hashes and format of each file, with a scan cache.
 
-A file is decoded once and remembered by its path, inode, size and times of change, so that a second
-look at a dataset only asks the file system.
+Each file is decoded once. The result is cached under the file's path, inode, size and times of
+change, so that a second scan of a dataset reads no image.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from eyevsai.data.disk_cache import SCAN_CACHES
 from eyevsai.data.image_folder import ImageFile
 
 VERSION = 3
-MIN_SIDE_PX = 32  # below it, images of one kind are too alike for a perceptual hash to tell apart
-MIN_CONTRAST = 4.0  # standard deviation of grey levels; a plain area has no structure to hash
+MIN_SIDE_PX = 32  # perceptual hashes of smaller images do not distinguish images of one class
+MIN_CONTRAST = 4.0  # standard deviation of grey levels; plain images have no structure to hash
 HASH_SIDE = 16
 JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
 SUFFIXES_OF = {
@@ -54,11 +54,14 @@ SUFFIXES_OF = {
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What was found in one file; `error` is the reason why it cannot be used, if it cannot.
+    """Validation result of one file.
 
-    `pixels` is the SHA-256 of the decoded picture, `signature` its perceptual hash (Zauner 2010,
-    256 bits as hexadecimal text), absent for small and plain images. `top`, `is_float`, `typical`
-    and `low` are the range of an image with more than 8 bits: see `decode.Range`.
+    `digest` is the SHA-256 of the file, empty if it cannot be read. `error` is the reason why the
+    file is unusable, empty if it is usable. `pixels` is the SHA-256 of the decoded image (of its
+    levels, with more than 8 bits). `signature` is its perceptual hash (Zauner 2010, 256 bits in
+    hexadecimal), empty for small and plain images. `kind` is the format, such as JPEG. `top`,
+    `is_float`, `typical` and `low` are the fields of `decode.Range`, for images with more than 8
+    bits.
     """
 
     digest: str
@@ -75,43 +78,43 @@ class ImageInfo:
 
     @property
     def range(self) -> decode.Range:
-        """The range of the image."""
+        """Range of values of the image."""
         return decode.Range(self.top, self.is_float, self.typical, self.low)
 
 
 def check_images(files: Sequence[ImageFile], cache_dir: Path) -> list[ImageInfo]:
-    """The record of each file, in order; those that were looked at before are not opened.
+    """Return the validation result of each file, in order. Only files not in the cache are opened.
 
-    Each folder has a scan cache of its own, written once its files are checked: a check that was
-    interrupted resumes where it stopped, and datasets that share folders share their records.
+    Each folder has its own scan cache, written as soon as its files are checked: an interrupted
+    check resumes, and datasets that share folders share their results.
 
     Raises:
         UserError: the cache folder cannot be written.
     """
     folders = sorted({file.path.parent for file in files})
     scan_caches = {folder: _scan_cache_path(folder, cache_dir) for folder in folders}
-    known = {folder: _read_scan_cache(path) for folder, path in scan_caches.items()}
-    new = [file for file in files if _file_state(file) not in known[file.path.parent]]
+    records = {folder: _read_scan_cache(path) for folder, path in scan_caches.items()}
+    new = [file for file in files if _file_state(file) not in records[file.path.parent]]
     new.sort(key=lambda file: file.path.parent)
-    examined = iter(_check_all(new))
+    new_records = iter(_check_all(new))
     for folder, group in groupby(new, key=lambda file: file.path.parent):
-        known[folder] |= {_file_state(file): next(examined) for file in group}
-        _write_scan_cache(scan_caches[folder], known[folder])
-    return [known[file.path.parent][_file_state(file)] for file in files]
+        records[folder] |= {_file_state(file): next(new_records) for file in group}
+        _write_scan_cache(scan_caches[folder], records[folder])
+    return [records[file.path.parent][_file_state(file)] for file in files]
 
 
 def clear_scan_cache(folder: Path, cache_dir: Path) -> None:
-    """Delete the scan cache of a folder in which a file has changed."""
+    """Delete the scan cache of a folder, if it exists."""
     _scan_cache_path(folder, cache_dir).unlink(missing_ok=True)
 
 
 def has_wrong_extension(file: ImageFile, record: ImageInfo) -> bool:
-    """Whether a file that decodes is of another format than its name says."""
+    """Return True if a decodable file has the suffix of another format."""
     return bool(record.kind) and file.path.suffix.lower() not in SUFFIXES_OF.get(record.kind, set())
 
 
 def check_image(path: Path) -> ImageInfo:
-    """Opens and decodes one file; whatever is wrong with it is in the record, never raised."""
+    """Decode one file and return the result. Errors are recorded in `error`, not raised."""
     try:
         digest = hash_file(path)
         if path.stat().st_size == 0:
@@ -122,9 +125,9 @@ def check_image(path: Path) -> ImageInfo:
     except decode.ImageDecodeError as error:
         return ImageInfo(digest, error=str(error).removeprefix(f"{path} "))
     height, width = decoded.pixels.shape[:2]
-    # levels: two dark images may look black, and not be equal
+    # Levels of more than 8 bits: two different dark images may both be black in 8 bits.
     pixels = decoded.levels or hash_pixels(decoded.pixels)
-    found = decoded.range
+    value_range = decoded.range
     return ImageInfo(
         digest,
         pixels,
@@ -133,21 +136,22 @@ def check_image(path: Path) -> ImageInfo:
         height,
         decoded.kind,
         "",
-        found.top,
-        found.is_float,
-        found.typical,
-        found.low,
+        value_range.top,
+        value_range.is_float,
+        value_range.typical,
+        value_range.low,
     )
 
 
 def hash_pixels(picture: decode.Array) -> str:
-    """SHA-256 of a decoded picture, H,W,3 uint8, its size included."""
+    """Return the hexadecimal SHA-256 of a decoded image, H,W,3 uint8, including its size."""
     content = hashlib.sha256(f"{picture.shape[0]}x{picture.shape[1]}".encode())
     content.update(np.ascontiguousarray(picture).data)
     return content.hexdigest()
 
 
 def _signature(picture: decode.Array) -> str:
+    """Return the perceptual hash, empty for images below `MIN_SIDE_PX` or `MIN_CONTRAST`."""
     import imagehash
     from PIL import Image
 
@@ -162,10 +166,10 @@ def _signature(picture: decode.Array) -> str:
 def _check_all(files: Sequence[ImageFile]) -> Iterable[ImageInfo]:
     if not files:
         return
-    # imports torch, which a second look does without
+    # imports torch, which is not needed if all files are in the scan cache
     from eyevsai.data.parallel import parallel_map
 
-    for records in parallel_map(_check_chunk, files, "Looking at images"):
+    for records in parallel_map(_check_chunk, files, "Checking images"):
         yield from records
 
 
@@ -179,24 +183,25 @@ def _scan_cache_path(folder: Path, cache_dir: Path) -> Path:
 
 
 def _file_state(file: ImageFile) -> str:
-    """What tells one state of a file from another within its folder."""
+    """Return a cache key within a folder; it changes whenever the file does."""
     return f"{file.path.name}|{file.size_bytes}|{file.mtime_ns}|{file.ctime_ns}|{file.inode}"
 
 
 def _read_scan_cache(path: Path) -> dict[str, ImageInfo]:
-    """What an earlier look wrote down; nothing when it is not there or torn."""
+    """Return the cached results by file state; empty if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {mark: ImageInfo(*values) for mark, values in content.items()}
+        return {state: ImageInfo(*values) for state, values in content.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
 def _write_scan_cache(path: Path, records: dict[str, ImageInfo]) -> None:
-    # What could not be read may be readable next time, with no sign of it in size or time.
-    kept = {state: astuple(record) for state, record in records.items() if record.digest}
+    # Unreadable files have no digest and are not cached: they may become readable without a change
+    # of size or time.
+    rows = {state: astuple(record) for state, record in records.items() if record.digest}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(kept))
+        write_atomically(path, json.dumps(rows))
     except OSError as error:
         raise write_error(path, error, "Choose another --cache-dir.") from error

@@ -1,6 +1,4 @@
-"""The image files of a dataset, sorted, with the class and, where given, the split and the group of
-each.
-"""
+"""Index of a dataset: its sorted image files with class, split and group."""
 
 from __future__ import annotations
 
@@ -13,19 +11,20 @@ from pathlib import Path
 from eyevsai.core.errors import UserError
 from eyevsai.data.catalog import DatasetFolder
 from eyevsai.data.files import is_image, walk
-from eyevsai.data.folder_layout import Layout, check_distinct_names, read_layout, split_of
+from eyevsai.data.folder_layout import Layout, check_distinct_names, parse_split, read_layout
 from eyevsai.data.label_table import LabelTable, read_labels
 from eyevsai.data.unused_files import UnusedFile, reason_not_an_image, unused_pages
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image file. `split` is None where the dataset's layout gives none, `group` where it
-    belongs to none.
+    """One image file.
+
+    `split` is None if the dataset provides none for it. `group` is None if it belongs to no group.
     """
 
     path: Path
-    name: str  # part/relative path, with forward slashes: stable between machines
+    name: str  # part/relative path, with forward slashes: equal on all hosts
     label: str
     split: str | None
     size_bytes: int
@@ -37,19 +36,22 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class FolderIndex:
-    """All image files of a dataset, sorted by name, and all classes, those without a file too."""
+    """All image files of a dataset, sorted by name, and all classes, including empty ones."""
 
     files: list[ImageFile]
     classes: list[str]
     unused: list[UnusedFile] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # on what was read otherwise than it lies there
+    notes: list[str] = field(default_factory=list)  # deviations from the folder structure
 
 
 def index_dataset(source: DatasetFolder) -> FolderIndex:
-    """The files of all parts of `source`; classes of the same name in two parts are kept apart.
+    """Return the index of all parts of a dataset.
+
+    A class name that occurs in several parts becomes one class for each: `cat (part)`.
 
     Raises:
-        UserError: a folder that cannot be read, no known layout, or a table that does not fit.
+        UserError: a folder cannot be read, its layout is unknown, the label table does not match
+            the files, or --groups is invalid or matches no file.
     """
     if source.labels is not None:
         return _index_table(source)
@@ -59,26 +61,31 @@ def index_dataset(source: DatasetFolder) -> FolderIndex:
         for each in layout.classes:
             owners.setdefault(each.label, set()).add(part)
     shared = {label for label, parts in owners.items() if len(parts) > 1}
-    found = [_index_part(source, part, layout, shared) for part, layout in layouts.items()]
-    files = sorted((file for index in found for file in index.files), key=lambda file: file.name)
+    indexes = [_index_part(source, part, layout, shared) for part, layout in layouts.items()]
+    files = sorted((file for index in indexes for file in index.files), key=lambda file: file.name)
     _check_groups(source.groups, files)
-    classes = sorted({label for index in found for label in index.classes})
-    unused = [each for index in found for each in index.unused]
-    return FolderIndex(files, classes, unused, [note for index in found for note in index.notes])
+    classes = sorted({label for index in indexes for label in index.classes})
+    unused = [each for index in indexes for each in index.unused]
+    return FolderIndex(files, classes, unused, [note for index in indexes for note in index.notes])
 
 
 def _index_part(
     source: DatasetFolder, part: str, layout: Layout, shared: Collection[str]
 ) -> FolderIndex:
-    """The files of one part; its name is added to those of classes that are `shared` with other
-    parts.
+    """Return the index of one part. Its files are not sorted.
+
+    Args:
+        source: the dataset.
+        part: name of the part.
+        layout: layout of its folder.
+        shared: class names that other parts have too; the part's name is appended to them.
     """
     root, group_of = source.parts[part], _compile_groups(source.groups)
     files, unused, pages = list[ImageFile](), list(layout.unused), list[Path]()
-    spelt: dict[tuple[str | None, str], list[str]] = {}
+    folder_names: dict[tuple[str | None, str], list[str]] = {}
     for each in layout.classes:
         label = f"{each.label} ({part})" if each.label in shared else each.label
-        spelt.setdefault((each.split, label), []).append(each.path.name)
+        folder_names.setdefault((each.split, label), []).append(each.path.name)
         for path, status in walk(each.path, root, pages):
             if not is_image(path):
                 unused.append(reason_not_an_image(path))
@@ -88,15 +95,15 @@ def _index_part(
             files.append(replace(file, group=group_of(relative)))
     merged = [
         f"the folders {', '.join(map(repr, names))} are one class, {label!r}"
-        for (_, label), names in spelt.items()
+        for (_, label), names in folder_names.items()
         if len(names) > 1
     ]
-    classes = sorted({label for _, label in spelt})
+    classes = sorted({label for _, label in folder_names})
     return FolderIndex(files, classes, [*unused, *unused_pages(pages)], [*layout.notes, *merged])
 
 
 def _index_table(source: DatasetFolder) -> FolderIndex:
-    """The files that a table names, wherever they lie in the folder."""
+    """Return the index of the files in a label table, at any depth of the dataset's only part."""
     ((part, folder),) = source.parts.items()
     table_path = _find_table(Path(source.labels or "").expanduser(), folder)
     images, unused, pages = (
@@ -114,9 +121,9 @@ def _index_table(source: DatasetFolder) -> FolderIndex:
     in_table = _is_column(column, table)
     group_of = (lambda name: table.rows[name].group) if in_table else _compile_groups(column)
     files = list[ImageFile]()
-    for name, row in sorted(table.rows.items()):  # which sorts files by name, too
+    for name, row in sorted(table.rows.items()):  # sorts files by name, as all have one part
         path, status = images[name]
-        split = row.split or (split_of(name.partition("/")[0]) if "/" in name else None)
+        split = row.split or (parse_split(name.partition("/")[0]) if "/" in name else None)
         files.append(
             replace(_file(path, f"{part}/{name}", row.label, split, status), group=group_of(name))
         )
@@ -131,17 +138,23 @@ def _index_table(source: DatasetFolder) -> FolderIndex:
     return FolderIndex(files, classes, [*unused, *unused_pages(pages)], list(table.notes))
 
 
-def _find_table(given: Path, folder: Path) -> Path:
-    """The table at a path that is relative to the current folder, or else to that of the
-    dataset.
+def _find_table(table: Path, folder: Path) -> Path:
+    """Return the path of a table relative to the current folder, or else to the dataset's folder.
+
+    Raises:
+        UserError: the file does not exist in either.
     """
-    for path in (given, folder / given):
+    for path in (table, folder / table):
         if path.is_file():
             return path
-    raise UserError(f"There is no table {given}, here or in {folder}: --labels takes a CSV file.")
+    raise UserError(
+        f"--labels {table} does not exist, neither in the current folder nor in {folder}. "
+        "Give the path of a CSV file."
+    )
 
 
 def _is_column(groups: str | None, table: LabelTable) -> bool:
+    """Return True if `groups` is the name of a column of the table, in any case."""
     return groups is not None and groups.strip().casefold() in map(str.casefold, table.columns)
 
 
@@ -153,17 +166,24 @@ def _file(
 
 
 def _compile_groups(groups: str | None) -> Callable[[str], str | None]:
-    """The function from the relative path of a file to its group."""
+    """Return a function from the relative path of a file to its group.
+
+    The group is the first capture group of the regular expression, or the whole match if it has
+    none; None if the path does not match.
+
+    Raises:
+        UserError: `groups` is not a regular expression.
+    """
     if groups is None:
         return lambda _: None
     try:
         pattern = re.compile(groups)
     except re.error as error:
-        raise UserError(f"--groups {groups} is no regular expression: {error}.") from error
+        raise UserError(f"--groups {groups} is not a valid regular expression: {error}.") from error
 
     def group_of(name: str) -> str | None:
-        found = pattern.search(name)
-        return None if found is None else found[1 if pattern.groups else 0]
+        match = pattern.search(name)
+        return None if match is None else match[1 if pattern.groups else 0]
 
     return group_of
 
@@ -171,6 +191,6 @@ def _compile_groups(groups: str | None) -> Callable[[str], str | None]:
 def _check_groups(groups: str | None, files: list[ImageFile]) -> None:
     if groups is not None and files and not any(file.group for file in files):
         raise UserError(
-            f"--groups {groups} matches no file, such as {files[0].name.partition('/')[2]}. It "
-            "is a regular expression over paths, or a column of --labels."
+            f"--groups {groups} matches no file: a path is {files[0].name.partition('/')[2]}, for "
+            "example. Use a regular expression over paths, or a column of --labels."
         )

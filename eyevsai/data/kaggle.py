@@ -1,7 +1,7 @@
-"""Where Kaggle keeps a dataset, asked by kagglehub, which knows the API and a person's credentials.
+"""Download URLs of Kaggle datasets, from kagglehub, which implements the API and authentication.
 
-The file itself is downloaded and unpacked here: kagglehub unpacks whatever size an archive has, and
-leaves a second copy of everything in its own cache.
+The archive itself is downloaded and unpacked by eyevsai: kagglehub unpacks archives of any size,
+and keeps a second copy of all files in its own cache.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.extras import missing_extra
 from eyevsai.data.download import DownloadUrl
 
-DENIED = (401, 403)
+DENIED = (401, 403)  # HTTP status
 
 
 def check_kagglehub(name: str) -> None:
-    """Raises UserError when kagglehub is not installed."""
+    """Raise UserError if kagglehub, required for the dataset `name`, is not installed."""
     if find_spec("kagglehub") is None:
         raise missing_extra(f"{name}, which comes from Kaggle,", "data")
 
 
 def locate_dataset(handle: str) -> DownloadUrl:
-    """The URL of the newest version of `owner/name`, and its MD5 where Kaggle says it.
+    """Return the URL of the newest version of `owner/name`, with its MD5 if Kaggle provides it.
 
     Raises:
-        UserError: credentials that cannot be read.
-        JobError: Kaggle wants credentials.
-        requests.RequestException: no answer.
+        UserError: the local credentials cannot be read.
+        JobError: Kaggle requires credentials.
+        requests.RequestException: the request failed.
     """
     import requests
 
-    with redirect_stdout(sys.stderr):  # it prints what is new in itself
+    with redirect_stdout(sys.stderr):  # kagglehub prints news about itself
         from kagglehub.clients import build_kaggle_client
         from kagglehub.integrity import get_md5_checksum_from_response
         from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
@@ -45,7 +45,7 @@ def locate_dataset(handle: str) -> DownloadUrl:
         try:
             client = build_kaggle_client()
         except ValueError as error:
-            raise UserError(f"Kaggle's credentials cannot be read: {error}.") from error
+            raise UserError(f"Cannot read the Kaggle credentials: {error}.") from error
         try:
             with client, client.datasets.dataset_api_client.download_dataset(request) as response:
                 return DownloadUrl(response.url, _hex(get_md5_checksum_from_response(response)))
@@ -53,12 +53,13 @@ def locate_dataset(handle: str) -> DownloadUrl:
             if error.response is None or error.response.status_code not in DENIED:
                 raise
             raise JobError(
-                f"Kaggle answers {error.response.status_code}: it wants to know who you are. "
-                "Make a token at https://www.kaggle.com/settings and set KAGGLE_API_TOKEN."
+                f"Kaggle requires credentials (HTTP {error.response.status_code}). "
+                "Create a token at https://www.kaggle.com/settings and set KAGGLE_API_TOKEN."
             ) from error
 
 
 def _hex(checksum: str | None) -> str | None:
+    """Return a Base64 checksum in hexadecimal; None if it is missing or invalid."""
     try:
         return base64.b64decode(checksum, validate=True).hex() if checksum else None
     except binascii.Error:

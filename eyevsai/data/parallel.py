@@ -1,4 +1,4 @@
-"""Worker processes for decoding; everything else of a run happens in one process."""
+"""Worker processes for decoding images and extracting features."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from eyevsai.core.progress import track
 
 S = TypeVar("S")
 T = TypeVar("T")
-CHUNK = 64  # what a worker takes at a time: bounds memory, whatever the size of the dataset
+CHUNK = 64  # items of one call in a worker: memory does not depend on the dataset's size
 
 
 @dataclass(frozen=True)
 class _Chunks(Dataset[Any], Generic[S, T]):
-    """A task over chunks of items, as the dataset that a DataLoader hands out to its workers."""
+    """Dataset of a DataLoader: item i is the result of the task for the i-th chunk of items."""
 
     task: Callable[[Sequence[S]], T]
     items: Sequence[S]
@@ -35,18 +35,25 @@ class _Chunks(Dataset[Any], Generic[S, T]):
         try:
             return self.task(self.items[number * CHUNK : (number + 1) * CHUNK])
         except (UserError, OSError) as error:
-            # handed over as it is; the loader would rewrite its message
+            # returned, not raised: the loader would change the message
             return error
 
 
 def parallel_map(task: Callable[[Sequence[S]], T], items: Sequence[S], label: str) -> Iterator[T]:
-    """`task` of every 64 items, in order, computed in as many processes as torch has threads here.
+    """Yield the results of `task` for each chunk of 64 items, in order.
 
-    `task` is a function of a module or a dataclass with `__call__`: where a system cannot fork, it
-    is sent to the workers. A set of up to 64 items is done without any.
+    There are as many worker processes as torch has threads, at most one for each chunk. Up to 64
+    items are computed in this process. A progress bar is displayed.
+
+    Args:
+        task: picklable callable, such as a module's function, or a dataclass with `__call__`: it is
+            sent to the workers on systems without fork.
+        items: items to process.
+        label: label of the progress bar.
 
     Raises:
-        UserError or OSError: what the first failing task raised, or that a worker died.
+        UserError: raised by `task` for the first failing chunk, or a worker process died.
+        OSError: raised by `task` for the first failing chunk.
     """
     chunks = _Chunks(task, items)
     workers = min(torch.get_num_threads(), len(chunks)) if len(chunks) > 1 else 0
@@ -54,9 +61,9 @@ def parallel_map(task: Callable[[Sequence[S]], T], items: Sequence[S], label: st
         chunks,
         batch_size=None,
         num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_start,
-        generator=torch.Generator(),  # else the loader draws from torch's global state
+        collate_fn=_return_unchanged,
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # keeps torch's global generator unchanged
     )
     for outcome in track(_check_workers(loader), label, unit=CHUNK, total=len(items)):
         if isinstance(outcome, Exception):
@@ -65,6 +72,7 @@ def parallel_map(task: Callable[[Sequence[S]], T], items: Sequence[S], label: st
 
 
 def _check_workers(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield the loader's results; raise UserError if a worker process died."""
     outcomes = iter(loader)
     while True:
         try:
@@ -73,14 +81,14 @@ def _check_workers(loader: DataLoader[Any]) -> Iterator[Any]:
             return
         except RuntimeError as error:
             raise UserError(
-                f"A process that read images ended before its time ({error}). Is memory short?"
+                f"A worker process for images exited unexpectedly ({error}). Free some memory."
             ) from error
 
 
-def _as_it_is(outcome: T) -> T:
+def _return_unchanged(outcome: T) -> T:
     return outcome
 
 
-def _start(_: int) -> None:
-    # Ctrl-C reaches all processes; the parent ends its workers
+def _ignore_interrupts(_: int) -> None:
+    # Ctrl-C signals all processes of the group; the parent stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,7 +1,8 @@
-"""The pixel cache: each image decoded and resized once, then read from a memory map.
+"""Pixel cache: each image is decoded and resized once, then read from a memory map.
 
-An entry of the cache is made from the data's fingerprint, the decoder's version and the resize. It
-holds `pixels.u8` (all images end to end, H,W,3 uint8) and `shapes.npy` (N,2 int32).
+The key of a cache entry is the data's fingerprint, the versions of decoder and resize, and the
+resize's settings. The entry has the files `pixels.u8` (all images, H,W,3 uint8, concatenated) and
+`shapes.npy` (N,2 int32).
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ from eyevsai.data.image_checks import clear_scan_cache
 from eyevsai.data.parallel import parallel_map
 from eyevsai.data.preprocessing import VERSION, Preprocessing
 
-PIXELS_AT_ONCE = 16_000_000  # decoded and not yet resized, in one worker
+MAX_DECODED_PIXELS = 16_000_000  # of images decoded but not yet resized, in one worker
 FLAT, SHAPES = "pixels.u8", "shapes.npy"
 
 
 @dataclass(frozen=True)
 class PixelCache:
-    """All resized images of a dataset, read as they are needed."""
+    """All resized images of a dataset, read on access."""
 
     flat: npt.NDArray[np.uint8]
     shapes: npt.NDArray[np.int32]  # N,2: height and width
-    offsets: npt.NDArray[np.int64]
-    key: str = ""  # which images, decoded and resized how; empty for images that no cache holds
+    offsets: npt.NDArray[np.int64]  # N: first index of each image in `flat`
+    key: str = ""  # key of images and preprocessing; empty for images outside of a cache
 
     def __len__(self) -> int:
         return len(self.shapes)
 
     def image(self, row: int) -> Tensor:
-        """One image, H,W,3 uint8; a copy, since the map is read-only."""
+        """Return a copy of one image, H,W,3 uint8; the memory map is read-only."""
         height, width = self.shapes[row]
         start = self.offsets[row]
         return torch.from_numpy(
@@ -53,10 +54,16 @@ class PixelCache:
 def load_pixels(
     cache: DiskCache, items: Sequence[Sample], fingerprint: str, preprocessing: Preprocessing
 ) -> PixelCache:
-    """The pixels of `items`, in order; decoded where the cache has them not.
+    """Return the resized images of `items`, in order. Build the cache entry if it is missing.
+
+    Args:
+        cache: the disk cache.
+        items: samples of the dataset.
+        fingerprint: fingerprint of the dataset, part of the key.
+        preprocessing: its resize is applied.
 
     Raises:
-        UserError: an image that changed since it was indexed, or a cache that cannot be written.
+        UserError: an image changed since it was indexed, or the cache cannot be written.
     """
     size = f"{preprocessing.interpolation}/{preprocessing.short_side_px}"
     key = f"{fingerprint}/{decode.VERSION}.{VERSION}/{size}"
@@ -83,29 +90,30 @@ def _open(folder: Path, key: str) -> PixelCache:
 def _write_pixels(
     items: Sequence[Sample], shapes: Sequence[tuple[int, int]], writer: _PixelWriter
 ) -> None:
-    """All images into one file, each worker writing its own at the place where they belong."""
+    """Write all images into one file; each worker writes a chunk at its offset."""
     ends = np.cumsum([3 * height * width for height, width in shapes], dtype=np.int64).tolist()
     with open(writer.path, "wb") as file:
         file.truncate(ends[-1])
-    places = list(zip(items, [0, *ends], strict=False))
-    for _ in parallel_map(writer, places, "Decoding images"):
+    targets = list(zip(items, [0, *ends], strict=False))
+    for _ in parallel_map(writer, targets, "Decoding images"):
         pass
 
 
 @dataclass(frozen=True)
 class _PixelWriter:
-    """Decodes and resizes images that lie next to each other in the file of pixels."""
+    """Task that decodes and resizes consecutive images, and writes them to the pixel file."""
 
     path: Path
     preprocessing: Preprocessing
     cache_dir: Path
 
-    def __call__(self, places: Sequence[tuple[Sample, int]]) -> None:
+    def __call__(self, targets: Sequence[tuple[Sample, int]]) -> None:
+        """Write images to the pixel file; each has its offset in bytes."""
         with open(self.path, "r+b") as file:
-            file.seek(places[0][1])
-            # Decoding several before resizing them is a fifth faster: each finds its code in the
-            # CPU's caches.
-            for items in _group_by_pixels(item for item, _ in places):
+            file.seek(targets[0][1])
+            # Decoding several images before resizing them is 20 % faster: the code of each step
+            # stays in the CPU's caches.
+            for items in _group_by_pixels(item for item, _ in targets):
                 for picture in self._decode(items):
                     image = self.preprocessing.resize(torch.from_numpy(picture)[None])[0]
                     file.write(image.contiguous().numpy().data)
@@ -118,12 +126,12 @@ class _PixelWriter:
 
 
 def _group_by_pixels(items: Iterable[Sample]) -> Iterator[list[Sample]]:
-    """Runs of images that together have at most `PIXELS_AT_ONCE`, or of one that has more."""
+    """Yield consecutive images of at most `MAX_DECODED_PIXELS` in total, or one larger image."""
     group: list[Sample] = []
     pixels = 0
     for item in items:
         size = item.record.width * item.record.height
-        if group and pixels + size > PIXELS_AT_ONCE:
+        if group and pixels + size > MAX_DECODED_PIXELS:
             yield group
             group, pixels = [], 0
         group.append(item)
@@ -132,14 +140,15 @@ def _group_by_pixels(items: Iterable[Sample]) -> Iterator[list[Sample]]:
 
 
 def _read_unchanged(item: Sample, cache_dir: Path) -> bytes:
+    """Return the content of an image file; raise UserError if it changed since it was indexed."""
     try:
         content = item.file.path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"{item.file.path} cannot be read any more: {error.strerror}. Run the command again."
+            f"{item.file.path} can no longer be read: {error.strerror}. Run the command again."
         ) from error
     if hashlib.sha256(content).hexdigest() != item.record.digest:
-        clear_scan_cache(item.file.path.parent, cache_dir)  # or the next run would find the same
+        clear_scan_cache(item.file.path.parent, cache_dir)  # else the next run fails, too
         raise UserError(
             f"{item.file.path} changed while the dataset was being read. Run the command again."
         )

@@ -1,4 +1,4 @@
-"""One way from pixels to what a network sees: in the cache, in the learner and in an export."""
+"""Preprocessing from pixels to network inputs, shared by cache, learner and export."""
 
 from __future__ import annotations
 
@@ -16,42 +16,40 @@ from torch.nn import functional
 from eyevsai.data.decode import Depth
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-MARGIN = 1.15  # the short side is kept this much longer than the crop, as room for random crops
+MARGIN = 1.15  # short side after the resize / side of the crop: room for random crops
 MAX_ASPECT = 2
-VERSION = 3  # goes into the key of the pixel cache: raise it when any resized pixel changes
+VERSION = 3  # part of the pixel cache's key: increment it when any resized pixel changes
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the short side, cut out the centre, normalise; declared once and saved with the
-    model.
-    """
+    """Resize of the short side, centre crop and normalisation; saved with the model."""
 
     image_size: int
     mean: tuple[float, ...] = field(default=IMAGENET_MEAN)
     std: tuple[float, ...] = field(default=IMAGENET_STD)
     interpolation: str = "bilinear"
-    # of images with more than 8 bits; None: each by its own values, as older models do
+    # range of images with more than 8 bits; None: range of each image's values, as in older models
     depth: Depth | None = None
 
     @property
     def short_side_px(self) -> int:
-        """The short side of an image after `resize`."""
+        """Short side of an image after `resize`, in pixels."""
         return math.ceil(MARGIN * self.image_size)
 
     @property
     def center_crop_bounds(self) -> tuple[int, int]:
-        """Where the crop begins and ends on both sides of a square of `short_side_px`."""
+        """First and end index of the centre crop along a side of `short_side_px` pixels."""
         begin = (self.short_side_px - self.image_size) // 2
         return begin, begin + self.image_size
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values from which `from_json` makes an equal object."""
+        """Return the fields as values that JSON can represent; the inverse of `from_json`."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Preprocessing:
-        """The inverse of `to_json`."""
+        """Return the preprocessing with the values of `to_json`; `depth` may be missing."""
         mean, std = tuple(values["mean"]), tuple(values["std"])
         depth = values.get("depth")
         return cls(
@@ -63,8 +61,8 @@ class Preprocessing:
         )
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that `resize` gives to an image of `height` x `width`."""
-        height, width = _within_aspect(height, width)
+        """Return height and width in pixels after `resize` of an image of `height` x `width`."""
+        height, width = _limit_aspect(height, width)
         resized = (
             round(Fraction(side * self.short_side_px, min(height, width)))
             for side in (height, width)
@@ -73,13 +71,13 @@ class Preprocessing:
         return high, wide
 
     def resize(self, images: Tensor) -> Tensor:
-        """N,H,W,3 uint8 of any size -> N,h,w,3 uint8 with short side `short_side_px`.
+        """Resize N,H,W,3 uint8 of any size -> N,h,w,3 uint8 with short side `short_side_px`.
 
-        Aspect is kept up to 2:1; of a longer image the middle is taken. Antialiased, bilinear or
-        bicubic, in torch's fixed-point arithmetic (docs/decisions/009-resize.md). An image that has
-        the size already comes back unchanged.
+        The aspect ratio is kept up to 2:1; longer images are cropped to their middle first. The
+        filter is antialiased, bilinear or bicubic, in torch's fixed-point arithmetic
+        (docs/decisions/009-resize.md). Images that have the size already are returned unchanged.
         """
-        images = crop_center(images, *_within_aspect(*images.shape[1:3]))
+        images = crop_center(images, *_limit_aspect(*images.shape[1:3]))
         size = self.resized_shape(*images.shape[1:3])
         if size == images.shape[1:3]:
             return images
@@ -90,24 +88,25 @@ class Preprocessing:
         return resized.permute(0, 2, 3, 1)
 
     def crop(self, images: Tensor) -> Tensor:
-        """N,H,W,3 uint8 of any size -> N,S,S,3 uint8: resized, then the centre."""
+        """Resize and crop the centre, N,H,W,3 uint8 of any size -> N,S,S,3 uint8."""
         return crop_center(self.resize(images), self.image_size, self.image_size)
 
     def center_square(self, resized: Tensor) -> Tensor:
-        """N,h,w,3 as `resize` gives them -> N,s,s,3 with s the short side: of one size, and of the
-        same `crop`.
+        """Crop resized images N,h,w,3 to squares N,s,s,3 with side s = `short_side_px`.
+
+        The squares have the same centre crop as the resized images.
         """
         side, (margin, _) = self.short_side_px, self.center_crop_bounds
-        top, left = ((length - self.image_size) // 2 - margin for length in resized.shape[1:3])
-        return resized[:, top : top + side, left : left + side]
+        y, x = ((length - self.image_size) // 2 - margin for length in resized.shape[1:3])
+        return resized[:, y : y + side, x : x + side]
 
     def resize_to_square(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """H,W,3 of any size -> s,s,3: one image, resized and squared."""
+        """Resize one image and crop it to a square: H,W,3 of any size -> s,s,3."""
         pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
         return np.ascontiguousarray(self.center_square(self.resize(pixels))[0].numpy())
 
     def normalize(self, crops: Tensor) -> Tensor:
-        """N,S,S,3 uint8 -> N,3,S,S float32 with the declared mean and standard deviation."""
+        """Normalise with `mean` and `std`, N,S,S,3 uint8 -> N,3,S,S float32."""
         scale = 1 / (255 * torch.tensor(self.std, device=crops.device))
         shift = -torch.tensor(self.mean, device=crops.device) / torch.tensor(
             self.std, device=crops.device
@@ -115,12 +114,13 @@ class Preprocessing:
         return torch.addcmul(shift, crops.to(torch.float32), scale).permute(0, 3, 1, 2)
 
 
-def _within_aspect(height: int, width: int) -> tuple[int, int]:
+def _limit_aspect(height: int, width: int) -> tuple[int, int]:
+    """Return height and width with the long side at most `MAX_ASPECT` times the short one."""
     short = min(height, width)
     return min(height, MAX_ASPECT * short), min(width, MAX_ASPECT * short)
 
 
 def crop_center(images: Tensor, height: int, width: int) -> Tensor:
-    """The middle `height` x `width` of N,H,W,3 images, as a view."""
-    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-    return images[:, top : top + height, left : left + width]
+    """Return the middle `height` x `width` pixels of N,H,W,3 images, as a view."""
+    y, x = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    return images[:, y : y + height, x : x + width]

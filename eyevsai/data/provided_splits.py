@@ -1,4 +1,4 @@
-"""Images that stand in two splits which the dataset gives."""
+"""Removal of duplicates between the splits that a dataset provides."""
 
 from __future__ import annotations
 
@@ -11,53 +11,61 @@ from eyevsai.data.folder_layout import TEST, TRAIN, VALID
 if TYPE_CHECKING:
     from eyevsai.data.curation import Sample
 
-SPLIT_PRIORITY = (TEST, VALID, TRAIN)  # the first of them that has an image keeps it
-# images of a class of a given split, and their share, that may be near copies
+SPLIT_PRIORITY = (TEST, VALID, TRAIN)  # a duplicate is kept in the first of its splits
+# Near-duplicates that are left out of a class of a provided split: up to this number, or this
+# fraction of the class if that is more.
 MIN_NEAR, MAX_NEAR = (2, 0.1)
 
 
 def drop_split_overlaps(items: Sequence[Sample]) -> tuple[list[Sample], list[Sample], list[str]]:
-    """Part the images that stand in two given splits: those of the more careful split are kept, the
-    others left out.
+    """Leave out images whose duplicate is in another provided split of higher priority.
 
-    Of near copies no more than `MAX_NEAR` of a class of a split are left out: more are frames of
-    the same scenes, which a note says.
+    Near-duplicates of a class of a split are all kept if they exceed `MIN_NEAR` images and the
+    fraction `MAX_NEAR`: so many are rather frames of the same scenes, and a note reports them.
+    Exact duplicates and images without a provided split are not affected by this limit.
 
-    Returns the images that are kept, those that are left out, and notes.
+    Returns:
+        The images that are kept, those that are left out, and the notes.
     """
-    keeper, pixels = dict[int, int](), dict[int, set[str]]()
+    best_rank, pixels = dict[int, int](), dict[int, set[str]]()
     for item in items:
         if item.file.split is not None:
             rank = SPLIT_PRIORITY.index(item.file.split)
-            if rank < keeper.get(item.copy, len(SPLIT_PRIORITY)):
-                keeper[item.copy], pixels[item.copy] = rank, set()
-            if rank == keeper[item.copy]:
+            if rank < best_rank.get(item.copy, len(SPLIT_PRIORITY)):
+                best_rank[item.copy], pixels[item.copy] = rank, set()
+            if rank == best_rank[item.copy]:
                 pixels[item.copy].add(item.record.pixels)
     sizes = Counter((item.file.split, item.label) for item in items)
     near: dict[tuple[str | None, str], list[Sample]] = {}
     for item in items:
-        if _is_second(item, keeper) and item.record.pixels not in pixels[item.copy]:
+        if _is_overlapping(item, best_rank) and item.record.pixels not in pixels[item.copy]:
             near.setdefault((item.file.split, item.label), []).append(item)
     spared = {
-        key: found
-        for key, found in near.items()
-        if len(found) > max(MIN_NEAR, MAX_NEAR * sizes[key])
+        key: members
+        for key, members in near.items()
+        if len(members) > max(MIN_NEAR, MAX_NEAR * sizes[key])
     }
-    stay = {item.name for found in spared.values() for item in found}
-    left_out = [item for item in items if _is_second(item, keeper) and item.name not in stay]
-    gone = {item.name for item in left_out}
+    spared_names = {item.name for members in spared.values() for item in members}
+    left_out = [
+        item for item in items if _is_overlapping(item, best_rank) and item.name not in spared_names
+    ]
+    left_out_names = {item.name for item in left_out}
     notes = []
-    for (split, label), found in spared.items():
+    for (split, label), members in spared.items():
         notes.append(
-            f"{len(found)} {split} images of {label} resemble images of another split, such as "
-            f"{found[0].name}: they are too many to be copies and stay. If they are frames of "
-            "the same scenes, test figures are too high"
+            f"{len(members)} {split} images of {label} resemble images of another split, such as "
+            f"{members[0].name}: they are too many to be copies and are kept. If they are frames "
+            "of the same scenes, test metrics are too high"
         )
-    return [item for item in items if item.name not in gone], left_out, notes
+    return [item for item in items if item.name not in left_out_names], left_out, notes
 
 
-def _is_second(item: Sample, keeper: Mapping[int, int]) -> bool:
-    """Return True if a more careful given split has a copy of an image."""
+def _is_overlapping(item: Sample, best_rank: Mapping[int, int]) -> bool:
+    """Return True if a provided split of higher priority has a duplicate of the image.
+
+    `best_rank` is the smallest index in `SPLIT_PRIORITY` among the images of each `copy`.
+    """
     return (
-        item.file.split is not None and SPLIT_PRIORITY.index(item.file.split) != keeper[item.copy]
+        item.file.split is not None
+        and SPLIT_PRIORITY.index(item.file.split) != best_rank[item.copy]
     )

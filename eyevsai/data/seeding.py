@@ -1,7 +1,7 @@
-"""Every random draw of the project is a function of a seed and of what the draw is for.
+"""Seeds and generators for each purpose: a random draw is a function of the seed and its purpose.
 
-Nothing depends on how many numbers were drawn before, so a run that is resumed in the middle
-draws what the uninterrupted run would have drawn.
+It does not depend on the number of earlier draws, so a resumed run draws the same numbers as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose: `derive_seed(0, "order", epoch)`."""
+    """Return a 63-bit seed for one purpose, for example `derive_seed(0, "order", epoch)`."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def make_generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator for one purpose; CPU always, so that devices draw alike."""
+    """Return a generator for one purpose, on the CPU: draws do not depend on the device."""
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))

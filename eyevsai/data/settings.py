@@ -1,4 +1,4 @@
-"""What a person may say about data: where it is, how it is split, how it is augmented."""
+"""Settings of datasets, downloads and augmentation."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from eyevsai.core.settings import (
 
 DEPTHS = ("8", "10", "12", "14", "16", "float1", "float255")  # of images with more than 8 bits
 DataRoot = Annotated[
-    str, Env("EYEVSAI_DATA"), Doc("Folder in which each folder is a dataset by its name.")
+    str, Env("EYEVSAI_DATA"), Doc("Folder of the datasets, one subfolder for each.")
 ]
 
 
 @dataclass(frozen=True)
 class DataSettings(Settings):
-    """Which images, from where, and how they are shared out."""
+    """Dataset: its location, validation and split."""
 
     PANEL: ClassVar[str] = "Data"
 
-    dataset: Annotated[str, Parameter(), Doc("A dataset by name: see `eyevsai list`.")] = "digits"
+    dataset: Annotated[str, Parameter(), Doc("Name of a dataset; see `eyevsai list`.")] = "digits"
     data: Annotated[
-        str | None, Parameter(), Doc("Any folder of class folders; goes before --dataset.")
+        str | None, Parameter(), Doc("Any folder of class folders; overrides --dataset.")
     ] = None
     data_dir: DataRoot = "data"
     dataset_name: Annotated[
         str | None,
-        Doc("Name of the dataset in runs and registered models; that of its folder by default."),
+        Doc("Name of the dataset in runs and registered models; by default the folder's name."),
     ] = None
     labels: Annotated[
         str | None,
         Doc(
-            "CSV table with a path or id, a label and, if wished, a split of each image; "
-            "folders are no classes then."
+            "CSV table with a path or id, a label and optionally a split of each image; replaces "
+            "class folders."
         ),
     ] = None
     groups: Annotated[
         str | None,
         Doc(
-            "Keeps images of a video, patient or object in one split: a regular expression over "
+            "Keep images of a video, patient or object in one split: a regular expression over "
             "paths, or a column of --labels."
         ),
     ] = None
@@ -56,22 +56,22 @@ class DataSettings(Settings):
         str,
         Choice(("near", "exact", "off")),
         Doc(
-            "Copies share a split: near finds resized and recompressed ones, exact only equal "
-            "pixels."
+            "Keep duplicates in one split: near includes resized and recompressed images, exact "
+            "only equal pixels."
         ),
     ] = "near"
     bit_depth: Annotated[
         str,
         Choice(("auto", *DEPTHS)),
         Doc(
-            "Range of images with more than 8 bits: of 8 to 16 bits, float up to 1 or 255; auto "
-            "asks the data."
+            "Range of images with more than 8 bits: 8 to 16 bits, or float up to 1 or 255; auto "
+            "detects it."
         ),
     ] = "auto"
     class_change: Annotated[
         bool,
         Doc(
-            "Train although classes were added or removed since the newest version of the "
+            "Train even if classes were added or removed since the newest version of the "
             "registered model."
         ),
     ] = False
@@ -83,29 +83,29 @@ class DataSettings(Settings):
     max_bad_fraction: Annotated[
         float,
         Range(0.0, 1.0),
-        Doc("Share of files that may be unusable; beyond it nothing is trained."),
+        Doc("Maximum fraction of unusable files; training is refused above it."),
     ] = 0.05
     cache_limit_gb: Annotated[
         float,
         Range(0.0, 1e6),
-        Doc("Caches beyond this are deleted, those unused for longest first."),
+        Doc("Maximum size of the cache; the least recently used entries are deleted."),
     ] = 20.0
     valid_fraction: Annotated[
-        float, Range(0.05, 0.4), Doc("Share of each class that is held out for validation.")
+        float, Range(0.05, 0.4), Doc("Fraction of each class held out for validation.")
     ] = 0.15
     test_fraction: Annotated[
-        float, Range(0.0, 0.4), Doc("Share of each class that is kept for the final test.")
+        float, Range(0.0, 0.4), Doc("Fraction of each class held out for the final test.")
     ] = 0.15
     split_seed: Annotated[
-        int, Range(0, 2**31 - 1), Doc("Seed of the split; runs of several --seed share it.")
+        int, Range(0, 2**31 - 1), Doc("Seed of the split; independent of --seed.")
     ] = 0
 
 
 @dataclass(frozen=True)
 class DownloadSettings(Settings):
-    """Which published dataset is fetched, from where, and how it is laid out."""
+    """Download of a published dataset: its source and its layout."""
 
-    PANEL: ClassVar[str] = "Get"
+    PANEL: ClassVar[str] = "Download"
 
     dataset: Annotated[
         str | None,
@@ -117,25 +117,25 @@ class DownloadSettings(Settings):
         str | None,
         Choice(("published", "none")),
         Doc(
-            "published: keep train, valid and test as published; none: a folder per class, to be "
-            "split here. By default published where folders have it, as those of vegetables do."
+            "published: keep the published train, valid and test; none: a folder per class, split "
+            "in training. Default: published if the archive has split folders, as vegetables has."
         ),
     ] = None
-    archive: Annotated[str | None, Doc("Archive of the images that was downloaded by hand.")] = None
-    force: Annotated[bool, Doc("Get it again, and replace what was got before.")] = False
+    archive: Annotated[str | None, Doc("Manually downloaded archive of the images.")] = None
+    force: Annotated[bool, Doc("Download again, and replace the existing dataset.")] = False
     mirror: Annotated[
         str | None,
         Env("EYEVSAI_MIRROR"),
-        Doc("URL of a copy of the archives, each at NAME/FILE: pets/images.tar.gz."),
+        Doc("URL of a mirror with each archive at NAME/FILE: pets/images.tar.gz."),
     ] = None
     state_dir: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
+        str, Env("EYEVSAI_STATE"), Doc("Folder for run state and writes that are not synced yet.")
     ] = STATE_DIR
 
 
 @dataclass(frozen=True)
 class AugmentationSettings(Settings):
-    """Random changes to training images; images outside train are never changed."""
+    """Random augmentation of training images; images of other splits are never changed."""
 
     PANEL: ClassVar[str] = "Augmentation"
 
@@ -143,29 +143,32 @@ class AugmentationSettings(Settings):
         float,
         Range(0.05, 1.0),
         Search(Range(0.3, 1.0)),
-        Doc("Smallest share of the image's area that a random crop keeps; 1 crops nothing."),
+        Doc("Minimum area of a random crop, as a fraction of the image; 1 disables cropping."),
     ] = 0.5
     crop_ratio: Annotated[
-        float, Range(1.0, 3.0), Doc("Largest change of aspect ratio by a random crop.")
+        float, Range(1.0, 3.0), Doc("Maximum change of the aspect ratio by a random crop.")
     ] = 1.33
-    flip: Annotated[bool, Doc("Mirror half of the images left to right.")] = True
+    flip: Annotated[bool, Doc("Flip half of the images horizontally.")] = True
     rotation: Annotated[
-        float, Range(0, 180), Search(Range(0, 20)), Doc("Largest rotation either way, in degrees.")
+        float,
+        Range(0, 180),
+        Search(Range(0, 20)),
+        Doc("Maximum rotation in either direction, in degrees."),
     ] = 0.0
-    brightness: Annotated[float, Range(0, 1), Doc("Largest relative change of brightness.")] = 0.3
-    contrast: Annotated[float, Range(0, 1), Doc("Largest relative change of contrast.")] = 0.3
-    saturation: Annotated[float, Range(0, 1), Doc("Largest relative change of saturation.")] = 0.3
+    brightness: Annotated[float, Range(0, 1), Doc("Maximum relative change of brightness.")] = 0.3
+    contrast: Annotated[float, Range(0, 1), Doc("Maximum relative change of contrast.")] = 0.3
+    saturation: Annotated[float, Range(0, 1), Doc("Maximum relative change of saturation.")] = 0.3
     random_erasing: Annotated[
         float,
         Range(0, 1),
         Search(Range(0.0, 0.5)),
-        Doc("Share of images of which a random rectangle is blanked (Zhong et al. 2020)."),
+        Doc("Fraction of images in which a random rectangle is erased (Zhong et al. 2020)."),
     ] = 0.0
     auto_augment: Annotated[
         str,
         Choice(("none", "trivial", "rand")),
         Doc(
             "torchvision's TrivialAugment (Mueller & Hutter 2021) or RandAugment (Cubuk et al. "
-            "2020), image by image."
+            "2020), applied to each image."
         ),
     ] = "none"

@@ -1,6 +1,4 @@
-"""The datasets that `eyevsai data download` fetches: where their publishers keep them, and what
-is in them.
-"""
+"""Sources of the datasets of `eyevsai data download`: archives, checksums, numbers of classes."""
 
 from __future__ import annotations
 
@@ -15,28 +13,26 @@ KAGGLE = "https://www.kaggle.com/datasets"
 
 @dataclass(frozen=True)
 class Archive:
-    """A file of a publisher. One that lies at Kaggle has a handle, is asked for by kagglehub, and
-    brings its MD5.
-    """
+    """Archive of a publisher. One on Kaggle has a handle; kagglehub provides its URL and MD5."""
 
-    file: str  # as a browser saves it; a mirror has it under NAME/ by the same name
-    page: str  # where a person downloads it
+    file: str  # name when saved by a browser; a mirror has it at NAME/file
+    page: str  # URL for a manual download
     md5: str | None = None
     handle: str | None = None
 
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """A dataset of a publisher."""
+    """Published dataset."""
 
     name: str
     images: Archive
-    num_classes: int  # that its publisher names
-    # lists of the official split, where the folders of `images` do not say it
+    num_classes: int  # as stated by the publisher
+    # lists of the official split, if `images` has no split folders
     splits: Archive | None = None
 
 
-def _kaggle(name: str, handle: str, num_classes: int) -> DatasetSource:
+def _kaggle_source(name: str, handle: str, num_classes: int) -> DatasetSource:
     return DatasetSource(
         name, Archive("archive.zip", f"{KAGGLE}/{handle}", handle=handle), num_classes
     )
@@ -51,12 +47,12 @@ SOURCES: Mapping[str, DatasetSource] = {
             "annotations.tar.gz", f"{OXFORD}/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"
         ),
     ),
-    "vegetables": _kaggle("vegetables", "misrakahmed/vegetable-image-dataset", 15),
-    "street_foods": _kaggle("street_foods", "nikolasgegenava/popular-street-foods", 20),
-    "instruments": _kaggle("instruments", "nikolasgegenava/music-instruments", 10),
+    "vegetables": _kaggle_source("vegetables", "misrakahmed/vegetable-image-dataset", 15),
+    "street_foods": _kaggle_source("street_foods", "nikolasgegenava/popular-street-foods", 20),
+    "instruments": _kaggle_source("instruments", "nikolasgegenava/music-instruments", 10),
 }
 
 
 def expand_union(name: str) -> tuple[str, ...]:
-    """The published datasets that a name stands for: itself, or the parts of a union."""
+    """Return the names of the published datasets in a union; `name` itself if it is not a union."""
     return (UNIONS[name] or tuple(SOURCES)) if name in UNIONS else (name,)

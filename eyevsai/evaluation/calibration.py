@@ -1,4 +1,4 @@
-"""Whether probabilities can be believed, and how to make them so."""
+"""Calibration of probabilities: reliability diagram, calibration error, temperature scaling."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sklearn import metrics
 from eyevsai.evaluation.metrics import Labels, Probabilities
 
 BINS = 15
-# beyond them a temperature says that there were too few mistakes to learn from
+# search bounds; a temperature beyond them is overfitted to too few mistakes
 TEMPERATURES = (0.25, 10.0)
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The predictions whose confidence lies in one interval."""
+    """Number, mean confidence and accuracy of the predictions in one confidence interval."""
 
     count: int
     confidence: float
@@ -25,13 +25,16 @@ class Bin:
 
 
 def reliability(probabilities: Probabilities, labels: Labels) -> list[Bin]:
-    """Confidence and accuracy of the predictions in `BINS` equal intervals of confidence; empty
-    ones are left out.
+    """Return the reliability diagram: `BINS` intervals of equal width, without empty ones.
+
+    Args:
+        probabilities: N,C.
+        labels: N class numbers.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == labels
-    places = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    members = [places == number for number in range(BINS) if (places == number).any()]
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    members = [bins == number for number in range(BINS) if (bins == number).any()]
     return [
         Bin(int(each.sum()), float(confidence[each].mean()), float(correct[each].mean()))
         for each in members
@@ -39,16 +42,19 @@ def reliability(probabilities: Probabilities, labels: Labels) -> list[Bin]:
 
 
 def calibration_error(probabilities: Probabilities, labels: Labels) -> float:
-    """Expected calibration error (Naeini et al. 2015): how far confidence lies from accuracy, on
-    average.
+    """Return the expected calibration error (Naeini et al. 2015).
+
+    It is the mean absolute difference between confidence and accuracy over the bins of
+    `reliability`, weighted by their counts.
     """
     bins = reliability(probabilities, labels)
     return sum(each.count * abs(each.confidence - each.accuracy) for each in bins) / len(labels)
 
 
 def apply_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
-    """N,C probabilities whose logarithms are divided by `temperature`: the order of classes
-    stays.
+    """Return N,C probabilities after dividing their logarithms by `temperature`.
+
+    The order of classes does not change. A temperature of 1 returns the same array.
     """
     if temperature == 1.0:
         return probabilities
@@ -57,15 +63,20 @@ def apply_temperature(probabilities: Probabilities, temperature: float) -> Proba
         / temperature
     )
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    tempered: npt.NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(
+    scaled: npt.NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(
         np.float32
     )
-    return tempered
+    return scaled
 
 
 def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
-    """The temperature under which the labels are most probable (Guo et al. 2017); 1 where none is
-    better.
+    """Return the temperature with the lowest negative log likelihood (Guo et al. 2017).
+
+    The search is limited to `TEMPERATURES`; returns 1.0 if no temperature there is better.
+
+    Args:
+        probabilities: N,C uncalibrated probabilities.
+        labels: N class numbers.
     """
     from scipy.optimize import minimize_scalar
 
@@ -73,13 +84,13 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
 
     def loss(temperature: float) -> float:
         """Return the mean negative log likelihood at a temperature."""
-        tempered = apply_temperature(probabilities, temperature).astype(np.float64)
+        scaled = apply_temperature(probabilities, temperature).astype(np.float64)
         return float(
-            metrics.log_loss(labels, tempered / tempered.sum(axis=1, keepdims=True), labels=classes)
+            metrics.log_loss(labels, scaled / scaled.sum(axis=1, keepdims=True), labels=classes)
         )
 
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda power: loss(float(np.exp(power))), bounds=np.log(TEMPERATURES), method="bounded"
     )
-    best = float(np.exp(found.x))
+    best = float(np.exp(minimum.x))
     return best if loss(best) < loss(1.0) else 1.0

@@ -1,6 +1,4 @@
-"""Images as bad cameras and bad copies make them (Hendrycks & Dietterich 2019): what accuracy falls
-to.
-"""
+"""Image corruptions that measure robustness (Hendrycks & Dietterich 2019)."""
 
 from __future__ import annotations
 
@@ -14,17 +12,17 @@ from PIL import Image, ImageFilter
 Pixels = npt.NDArray[np.uint8]  # H,W,3
 
 SEVERITIES = (1, 2, 3)
-BLUR = (0.01, 0.02, 0.04)  # standard deviation, in short sides
-NOISE = (0.04, 0.08, 0.16)  # standard deviation, of full scale
-QUALITY = (25, 12, 6)  # of JPEG
-BRIGHTNESS = (0.15, 0.3, 0.45)  # of full scale, added or taken away
+BLUR = (0.01, 0.02, 0.04)  # standard deviation as a share of the short side
+NOISE = (0.04, 0.08, 0.16)  # standard deviation as a share of full scale
+QUALITY = (25, 12, 6)  # JPEG quality
+BRIGHTNESS = (0.15, 0.3, 0.45)  # share of full scale that is added or subtracted
 
 
 def _blur(image: Pixels, level: int, _random: np.random.Generator) -> Pixels:
     blurred = Image.fromarray(image).filter(
         ImageFilter.GaussianBlur(BLUR[level] * min(image.shape[:2]))
     )
-    return np.array(blurred)  # one that can be written: torch warns of others
+    return np.array(blurred)  # a writable copy: torch warns about read-only arrays
 
 
 def _noise(image: Pixels, level: int, random: np.random.Generator) -> Pixels:
@@ -54,7 +52,12 @@ CORRUPTIONS: dict[str, Callable[[Pixels, int, np.random.Generator], Pixels]] = {
 
 
 def corrupt(image: Pixels, kind: str, severity: int, seed: int) -> Pixels:
-    """H,W,3 uint8 -> the same shape, spoiled; `severity` is 1, 2 or 3, and what is random comes
-    from `seed`.
+    """Return a corrupted copy of an image, H,W,3 uint8.
+
+    Args:
+        image: H,W,3 uint8 RGB.
+        kind: a key of `CORRUPTIONS`.
+        severity: 1, 2 or 3.
+        seed: seed of the random draws.
     """
     return CORRUPTIONS[kind](image, severity - 1, np.random.default_rng(seed))

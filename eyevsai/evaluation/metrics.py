@@ -1,4 +1,4 @@
-"""How good predictions are: pure functions of arrays, computed by scikit-learn."""
+"""Classification metrics, as pure functions of arrays, computed by scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ TOP = 5
 
 
 def basic_metrics(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
-    """accuracy, top5_accuracy, balanced_accuracy, macro_f1 and loss (mean negative log likelihood).
+    """Return accuracy, top5_accuracy, balanced_accuracy, macro_f1 and loss.
 
-    Classes that no label names are left out of balanced_accuracy, those that no prediction names
-    either of macro_f1.
+    The loss is the mean negative log likelihood. balanced_accuracy excludes classes without labels,
+    and macro_f1 those without labels and predictions. top5_accuracy is 1 for up to five classes.
+
+    Args:
+        probabilities: N,C.
+        labels: N class numbers.
     """
     predicted = probabilities.argmax(axis=1)
     num_classes = probabilities.shape[1]
@@ -33,7 +37,7 @@ def basic_metrics(probabilities: Probabilities, labels: Labels) -> dict[str, flo
 
 
 def _normalize(probabilities: Probabilities) -> npt.NDArray[np.float64]:
-    """Rows that add up to 1: those in float32 do so within 1e-6 only."""
+    """Return float64 rows that sum to 1: float32 rows do so only within 1e-6."""
     exact = probabilities.astype(np.float64)
     rows: npt.NDArray[np.float64] = exact / exact.sum(axis=1, keepdims=True)
     return rows
@@ -49,17 +53,20 @@ def _top5_accuracy(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def all_metrics(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
-    """What `basic_metrics` gives, and weighted_f1, brier, and the areas under ROC and
-    precision-recall curves.
+    """Return `basic_metrics`, and weighted_f1, brier, roc_auc and average_precision.
 
-    Areas are means over the classes, each against all others; classes that no label names are left
-    out of them.
+    roc_auc and average_precision are one-vs-rest means over the classes that have both positive and
+    negative labels; they are omitted if there is no such class.
+
+    Args:
+        probabilities: N,C.
+        labels: N class numbers.
     """
     truth = np.eye(probabilities.shape[1])[labels]
     present = np.unique(labels)
-    both = [number for number in present if not truth[:, number].all()]
+    two_sided = [number for number in present if not truth[:, number].all()]
     exact = _normalize(probabilities)
-    columns = [(truth[:, number], exact[:, number]) for number in both]
+    columns = [(truth[:, number], exact[:, number]) for number in two_sided]
     areas = {
         "roc_auc": [metrics.roc_auc_score(*column) for column in columns],
         "average_precision": [metrics.average_precision_score(*column) for column in columns],
@@ -75,7 +82,10 @@ def all_metrics(probabilities: Probabilities, labels: Labels) -> dict[str, float
 
 
 def class_metrics(probabilities: Probabilities, labels: Labels) -> list[dict[str, float]]:
-    """precision, recall, f1 and support of each class, in their order."""
+    """Return precision, recall, f1 and support of each class, in the order of class numbers.
+
+    Undefined values are 0.
+    """
     classes = np.arange(probabilities.shape[1])
     columns = metrics.precision_recall_fscore_support(
         labels, probabilities.argmax(axis=1), labels=classes, zero_division=0.0
@@ -85,7 +95,7 @@ def class_metrics(probabilities: Probabilities, labels: Labels) -> list[dict[str
 
 
 def confusion_matrix(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.int64]:
-    """C,C counts; rows are the true classes, columns the predicted ones."""
+    """Return C,C counts; rows are true classes, columns predicted classes."""
     classes = np.arange(probabilities.shape[1])
     matrix: npt.NDArray[np.int64] = metrics.confusion_matrix(
         labels, probabilities.argmax(axis=1), labels=classes

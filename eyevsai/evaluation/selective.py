@@ -1,4 +1,4 @@
-"""When a model had better say that it does not know."""
+"""Selective prediction: the model abstains if its confidence is below a threshold."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from eyevsai.evaluation.metrics import Labels, Probabilities
 
 @dataclass(frozen=True)
 class SelectivePrediction:
-    """What is answered when only predictions of at least `threshold` are: which share, and how much
-    of it is right.
+    """Coverage and precision if the model abstains below a confidence of `threshold`.
+
+    `coverage` is the share of images that are answered, and `precision` the share of correct
+    predictions among them.
     """
 
     threshold: float
@@ -24,8 +26,12 @@ class SelectivePrediction:
 def evaluate_threshold(
     probabilities: Probabilities, labels: Labels, threshold: float
 ) -> SelectivePrediction:
-    """Coverage and precision at a threshold of confidence; precision 1 where nothing is
-    answered.
+    """Return coverage and precision at a confidence threshold; precision 1 if nothing is answered.
+
+    Args:
+        probabilities: N,C.
+        labels: N class numbers.
+        threshold: lowest confidence of an answered prediction.
     """
     answered = probabilities.max(axis=1) >= threshold
     correct = (probabilities.argmax(axis=1) == labels)[answered]
@@ -37,7 +43,10 @@ def evaluate_threshold(
 def coverage_curve(
     probabilities: Probabilities, labels: Labels
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Coverage and precision when the most confident 1, 2, ... N predictions are answered."""
+    """Return coverages and precisions if the 1, 2, ... N most confident predictions are answered.
+
+    Both have shape N.
+    """
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     correct = (probabilities.argmax(axis=1) == labels)[order]
     counts = np.arange(1, len(labels) + 1)
@@ -45,14 +54,21 @@ def coverage_curve(
 
 
 def find_threshold(probabilities: Probabilities, labels: Labels, precision: float) -> float | None:
-    """The lowest threshold above which at least `precision` of the predictions are right; None when
-    there is none.
+    """Return the lowest confidence threshold with at least the given precision.
+
+    Args:
+        probabilities: N,C.
+        labels: N class numbers.
+        precision: required share of correct predictions among those at or above the threshold.
+
+    Returns:
+        The threshold, a confidence that occurs in `probabilities`, or None if none is sufficient.
     """
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     _, precisions = coverage_curve(probabilities, labels)
     ranked = confidence[order]
-    # equal confidences are answered together or not at all
+    # a threshold cannot separate equal confidences
     last_of_equals = np.append(ranked[1:] < ranked[:-1], True)
     enough = np.flatnonzero((precisions >= precision) & last_of_equals)
     return float(ranked[enough[-1]]) if len(enough) else None

@@ -1,6 +1,4 @@
-"""What a person may say about a trained model that is looked at again, and about a judgement of
-one.
-"""
+"""Settings of jobs on a trained model, and of evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from eyevsai.core.settings import STATE_DIR, Doc, Env, Parameter, Range, Setting
 
 @dataclass(frozen=True)
 class SourceModelSettings(Settings):
-    """Which trained model, and where what it learned from lies now."""
+    """Settings that select a trained model, and the folders of its data."""
 
     PANEL: ClassVar[str] = "Model"
 
@@ -22,22 +20,24 @@ class SourceModelSettings(Settings):
         str | None,
         Parameter(),
         Doc(
-            "Or a registered one: models:/NAME/VERSION, models:/NAME/Production or "
-            "models:/NAME@ALIAS."
+            "Registered model, instead of --run: models:/NAME/VERSION, models:/NAME/Production "
+            "or models:/NAME@ALIAS."
         ),
     ] = None
     data_dir: Annotated[
         str | None,
         Env("EYEVSAI_DATA"),
-        Doc("Folder in which each folder is a dataset; that of the run by default."),
+        Doc("Folder with a subfolder for each dataset; by default that of the run."),
     ] = None
     cache_dir: Annotated[
         str | None,
         Env("EYEVSAI_CACHE"),
-        Doc("Folder for decoded pixels and features; that of the run by default."),
+        Doc("Folder for decoded pixels and features; by default that of the run."),
     ] = None
     state_dir: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
+        str,
+        Env("EYEVSAI_STATE"),
+        Doc("Folder for run state and writes that are not synced yet."),
     ] = STATE_DIR
 
     def __post_init__(self) -> None:
@@ -45,16 +45,17 @@ class SourceModelSettings(Settings):
         self.check_source()
 
     def check_source(self) -> None:
-        """Raises UserError unless one model is named."""
+        """Raise UserError unless exactly one of `run` and `model_uri` is set."""
         if (self.run is None) == (self.model_uri is None):
             raise UserError(
-                "Say which model: --run RUN_ID, or --model-uri models:/NAME/VERSION. One of them."
+                "Exactly one model is required. Use either --run RUN_ID or --model-uri "
+                "models:/NAME/VERSION."
             )
 
 
 @dataclass(frozen=True)
 class EvaluateSettings(SourceModelSettings):
-    """By which images a model is judged, and what is asked of it."""
+    """Settings of the evaluation of a trained model."""
 
     PANEL: ClassVar[str] = "Evaluation"
 
@@ -62,41 +63,36 @@ class EvaluateSettings(SourceModelSettings):
         str | None,
         Parameter(),
         Doc(
-            "Folder of class folders to judge by; the test split of the model's own data "
-            "by default."
+            "Evaluation images: a folder of class folders; by default the test split of the "
+            "model's own data."
         ),
     ] = None
     class_map: Annotated[
         str | None,
         Doc(
-            'TOML file for --data whose classes have other names: "their name" = "the '
-            'model\'s", or "" to '
-            "leave a class out."
+            'TOML file that maps class names of --data to those of the model: "name in --data" = '
+            '"name in the model", or "" to leave a class out.'
         ),
     ] = None
     target_precision: Annotated[
         float | None,
         Range(0.0, 1.0),
         Doc(
-            "Find the confidence above which this share of the valid images is right, and keep "
-            "it with the version."
+            "Find the lowest confidence threshold with this share of correct predictions on the "
+            "valid split, and store it with the model version."
         ),
     ] = None
     corruption_images: Annotated[
         int,
         Range(0, 1_000_000),
-        Doc("Images, drawn by seed, that are judged again blurred, noisy, ...; 0: none."),
+        Doc("Randomly drawn images to evaluate again blurred, noisy, ...; 0 for none."),
     ] = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.class_map is not None and self.data is None:
-            raise UserError(
-                "--class-map says how the classes of --data are called: give --data too, or leave "
-                "--class-map out."
-            )
+            raise UserError("--class-map requires --data.")
         if self.target_precision is not None and self.data is not None:
             raise UserError(
-                "--target-precision looks at the valid split of the model's own data: leave "
-                "--data out."
+                "--target-precision uses the valid split of the model's own data. Remove --data."
             )

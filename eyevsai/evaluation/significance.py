@@ -1,6 +1,4 @@
-"""How far a figure may be from the truth, and whether two models differ: from one set of test
-images.
-"""
+"""Confidence interval of an accuracy, and significance test between two models."""
 
 from __future__ import annotations
 
@@ -12,28 +10,29 @@ import numpy.typing as npt
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 
-Correct = npt.NDArray[np.bool_]  # N: whether each image was classified rightly
+Correct = npt.NDArray[np.bool_]  # N: True for each correctly classified image
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where the accuracy lies with a confidence of 95 %."""
+    """95 % confidence interval of an accuracy."""
 
     low: float
     high: float
 
 
 def accuracy_interval(correct: Correct, seed: int) -> Interval:
-    """Bootstrap interval of the share that is right (Efron 1979), percentiles of resampled
-    images.
+    """Return the percentile bootstrap interval of the accuracy (Efron 1979).
+
+    If all images are correct, or none, the interval follows the rule of three instead.
     """
     from scipy.stats import bootstrap
 
-    # resampling what is all alike tells nothing: the rule of three does
+    # all resamples of equal values are equal
     if correct.all() or not correct.any():
-        room = min(1.0, 3 / len(correct))
-        return Interval(1 - room, 1.0) if correct.all() else Interval(0.0, room)
-    found = bootstrap(
+        width = min(1.0, 3 / len(correct))
+        return Interval(1 - width, 1.0) if correct.all() else Interval(0.0, width)
+    interval = bootstrap(
         (correct.astype(np.float64),),
         np.mean,
         n_resamples=RESAMPLES,
@@ -42,13 +41,15 @@ def accuracy_interval(correct: Correct, seed: int) -> Interval:
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(float(found.low), float(found.high))
+    return Interval(float(interval.low), float(interval.high))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two models on the same images: how many only one of them classified rightly, and how likely
-    by chance.
+    """Comparison of two models on the same images.
+
+    `only_first` and `only_second` count the images that only one model classified correctly;
+    `p_value` is that of McNemar's test.
     """
 
     only_first: int
@@ -57,8 +58,10 @@ class Difference:
 
 
 def mcnemar(first: Correct, second: Correct) -> Difference:
-    """McNemar's test (1947), exact: under equal models each image that only one has right is a fair
-    coin.
+    """Return the result of McNemar's exact test (1947) on the same images of two models.
+
+    Under the null hypothesis, each image that only one model classifies correctly is equally likely
+    for both. The p-value is 1 if there is no such image.
     """
     from scipy.stats import binomtest
 

@@ -1,4 +1,4 @@
-"""Executors run tasks in parallel; a task is an importable function and its arguments."""
+"""Executors, which run tasks in parallel. A task is an importable function and its arguments."""
 
 from __future__ import annotations
 
@@ -21,30 +21,32 @@ from eyevsai.core.errors import UserError
 log = logging.getLogger("eyevsai")
 
 POLL_S = 0.5
-# that a job has which took too long: for its step, its checkpoint and the end of its run
+# from the termination of an overdue task until it is killed: time to finish its step, write a
+# checkpoint and end its run
 TERMINATE_S = 12.0
-# that all have when their caller is asked to end, which has a second more and must see them gone
+# for all tasks to end when the caller is terminated; one second less than the caller's own grace
+# period, so that no task outlives it
 KILL_S = 7.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """A call that can be made in another process.
+    """Function call that can be made in another process.
 
-    `call` is a function of ours as "module:function". It takes `given`, plain values, and returns
-    plain values.
+    `call` names an eyevsai function as "module:function". The function is called with `arguments`,
+    a mapping of JSON-serializable values, and returns a JSON-serializable value.
     """
 
     name: str  # [A-Za-z0-9_.-]
     call: str
-    given: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     cpus: int = 1
     gpus: float = 0.0
     timeout_s: float | None = None
 
 
 class State(StrEnum):
-    """How far a task is."""
+    """Lifecycle state of a task."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -54,7 +56,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """How a task stands: how long it has run, what its call returned, or why it failed."""
+    """State of a task, its runtime in seconds, and its return value or the reason of failure."""
 
     state: State = State.QUEUED
     seconds: float = 0.0
@@ -63,7 +65,7 @@ class Status:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """Return True if the task is done or has failed."""
         return self.state in (State.DONE, State.FAILED)
 
 
@@ -71,13 +73,17 @@ OnUpdate = Callable[[Mapping[str, Status]], None]
 
 
 class TaskHandle(ABC):
-    """A task that was begun somewhere."""
+    """Handle of a submitted task."""
 
     def __init__(self, task: Task) -> None:
         self.task, self._stop_requested_at = task, math.inf
 
     def status(self) -> Status:
-        """How it stands; when its time is up it is asked to end, and ended if it does not."""
+        """Return the current status, and enforce the timeout of the task.
+
+        A task that exceeds its timeout is terminated, and killed if it still runs `TERMINATE_S`
+        later. The reason of its failure is then the timeout.
+        """
         status, limit_s = self.poll(), self.task.timeout_s
         if status.has_ended:
             overdue = self._stop_requested_at < math.inf and status.state is State.FAILED
@@ -89,30 +95,30 @@ class TaskHandle(ABC):
         return status
 
     def request_stop(self) -> None:
-        """Asks once; a second signal would tear what the first has begun."""
+        """Terminate the task on the first call; a second signal would interrupt its shutdown."""
         if self._stop_requested_at == math.inf:
             self._stop_requested_at = time.monotonic()
             self.terminate()
 
     @abstractmethod
     def poll(self) -> Status:
-        """How it stands by itself."""
+        """Return the current status without enforcing the timeout."""
 
     @abstractmethod
     def terminate(self) -> None:
-        """Asks it to end as it likes to."""
+        """Request a graceful shutdown of the task."""
 
     @abstractmethod
     def kill(self) -> None:
-        """Ends it and all that it started."""
+        """Kill the task and all processes that it started."""
 
     @abstractmethod
     def wait(self, seconds: float) -> None:
-        """Waits so long for its end."""
+        """Wait until the task has ended, at most `seconds`."""
 
 
 class Executor(ABC):
-    """Runs so many tasks at a time, side by side. What happens to one leaves the others running."""
+    """Runs up to `max_workers` tasks in parallel. A failed task does not affect the others."""
 
     def __init__(self, max_workers: int) -> None:
         self.max_workers = max_workers
@@ -120,14 +126,20 @@ class Executor(ABC):
     def run(
         self, tasks: Sequence[Task], folder: Path, on_update: OnUpdate, stop: CancellationToken
     ) -> dict[str, Status]:
-        """Run all tasks and return the last status of each by its name.
+        """Run all tasks and return the final status of each by its name.
 
-        `on_update` is called twice a second with the status of every task; `folder` is for local
-        files. On a cancellation of `stop`, or any exception, tasks are terminated and none outlives
-        the call.
+        On a cancellation or any other exception, the running tasks are terminated, and killed if
+        they do not end in time, before the exception propagates.
+
+        Args:
+            tasks: the tasks to run, with distinct names.
+            folder: folder for local files, with a subfolder for each task.
+            on_update: called with the status of all tasks, first before any task starts and then
+                after each poll, every `POLL_S` seconds.
+            stop: token that is checked after each poll.
 
         Raises:
-            UserError: the executor cannot be used.
+            UserError: the executor is unavailable.
         """
         statuses, waiting = {task.name: Status() for task in tasks}, deque(tasks)
         running: dict[str, TaskHandle] = {}
@@ -151,16 +163,16 @@ class Executor(ABC):
 
     @contextmanager
     def connected(self, tasks: Sequence[Task]) -> Iterator[None]:  # noqa: ARG002
-        """What lasts as long as tasks are run."""
+        """Hold the resources that `tasks` need while they run; none by default."""
         yield
 
     @abstractmethod
     def submit(self, task: Task, folder: Path) -> TaskHandle:
-        """Starts a task; `folder` is its own on this machine."""
+        """Start a task; `folder` is its own folder on this machine."""
 
 
 def _stop_all(jobs: Sequence[TaskHandle]) -> None:
-    """Asks all to end, waits for them together, and ends what is left."""
+    """Terminate all tasks, wait for them up to `KILL_S` in total, and kill those that still run."""
     for job in jobs:
         job.request_stop()
     deadline = time.monotonic() + KILL_S
@@ -169,16 +181,20 @@ def _stop_all(jobs: Sequence[TaskHandle]) -> None:
         job.kill()
 
 
-def run_call(call: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a call returned, as `value`, or why it failed, as `reason`; a signal goes through."""
+def run_call(call: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Call "module:function" and return {"value": its result} or {"reason": its error}.
+
+    Errors are logged, except a lack of memory. KeyboardInterrupt and other exceptions that are not
+    an `Exception` propagate.
+    """
     module, _, function = call.partition(":")
     try:
-        return {"value": getattr(import_module(module), function)(given)}
+        return {"value": getattr(import_module(module), function)(arguments)}
     except UserError as error:
         log.error("Error: %s", error)
         return {"reason": str(error)}
     except MemoryError as error:
         return {"reason": f"out of memory {error}"}
     except Exception as error:
-        log.exception("A defect of eyevsai; please report it")
+        log.exception("Unexpected error, a bug in eyevsai; please report it")
         return {"reason": f"{type(error).__name__}: {error}"}

@@ -1,4 +1,4 @@
-"""Make the executor of a command's settings, and divide this machine's cores among tasks."""
+"""Factory of executors, and the division of this machine's CPU cores among tasks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from eyevsai.executors.settings import LOCAL, ExecutorSettings
 
 
 def make_executor(settings: ExecutorSettings, max_workers: int, *, quiet: bool = True) -> Executor:
-    """Make the chosen executor for `max_workers` tasks at a time.
+    """Return the executor that the settings select.
 
-    With `quiet`, tasks write their output to files.
+    Args:
+        settings: the executor and the address of its cluster.
+        max_workers: number of tasks to run in parallel.
+        quiet: local tasks write their output to files instead of this process's output. Ray tasks
+            write to Ray's logs in any case.
 
     Raises:
-        UserError: it needs an extra that is not installed, or does not answer.
+        UserError: the executor needs an extra that is not installed, or its cluster is unreachable.
     """
     if settings.executor == LOCAL:
         from eyevsai.executors.local import LocalExecutor
@@ -26,12 +30,13 @@ def make_executor(settings: ExecutorSettings, max_workers: int, *, quiet: bool =
 
 
 def count_cpus(settings: ExecutorSettings, max_workers: int) -> int:
-    """The cores of each task: as many as were asked for, or its share of those that this process
-    may use.
+    """Return the CPU cores per task: `cpus_per_job`, or an equal share of the available cores.
+
+    The share is at least 1.
     """
     return settings.cpus_per_job or max(1, count_cores() // max_workers)
 
 
 def count_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Processes of this machine."""
+"""Executor for processes on this machine."""
 
 from __future__ import annotations
 
@@ -23,49 +23,51 @@ TASK, RESULT, LOG = "task.json", "result.json", "log.txt"
 
 
 class LocalExecutor(Executor):
-    """Processes, each the first of a session, so that whatever it started ends with it."""
+    """Executor that runs each task in a process that leads its own session.
+
+    The processes that a task started are killed together with it.
+    """
 
     def __init__(self, max_workers: int, *, quiet: bool = True) -> None:
         super().__init__(max_workers)
         self.quiet = quiet
 
     def submit(self, task: Task, folder: Path) -> TaskHandle:
-        """Start a process for the task; a quiet one writes its output to its folder."""
+        """Start a process for the task; if quiet, its output is written to `folder`."""
         return _Process(task, folder, quiet=self.quiet)
 
 
 class _Process(TaskHandle):
-    """A task in its process. Its folder has what is asked, what was said, and what came of it."""
+    """Process of a task. Its folder contains the task, its result and its output."""
 
     def __init__(self, task: Task, folder: Path, *, quiet: bool) -> None:
         super().__init__(task)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULT).unlink(missing_ok=True)
         (folder / TASK).write_text(
-            json.dumps({"call": task.call, "given": dict(task.given)}), encoding="utf-8"
+            json.dumps({"call": task.call, "given": dict(task.arguments)}), encoding="utf-8"
         )
         self.folder, self.began_at = folder, time.monotonic()
-        log.debug(
-            "%s begins in a process of its own, which says what it does in %s",
-            task.name,
-            folder / LOG,
-        )
-        with open(folder / LOG, "w", encoding="utf-8") as said:
+        log.debug("Starting a process for %s with its output in %s", task.name, folder / LOG)
+        with open(folder / LOG, "w", encoding="utf-8") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "eyevsai", "run-task", str(folder)],
                 stdin=subprocess.DEVNULL,
-                stdout=said if quiet else None,
-                stderr=said if quiet else None,
+                stdout=output if quiet else None,
+                stderr=output if quiet else None,
                 env={**os.environ, "OMP_NUM_THREADS": str(task.cpus)},
                 start_new_session=True,
             )
 
     def poll(self) -> Status:
-        """Return the state of the process, and its result once it has ended."""
+        """Return the state of the process, and the result of the task once the process has ended.
+
+        Processes that the task started and that still run then are killed.
+        """
         seconds = time.monotonic() - self.began_at
         if self.process.poll() is None:
             return Status(State.RUNNING, seconds)
-        self.kill()  # what it started
+        self.kill()  # processes that the task started may still run
         result = self._read_result()
         if "value" in result:
             return Status(State.DONE, seconds, result["value"])
@@ -75,7 +77,7 @@ class _Process(TaskHandle):
         self.process.terminate()
 
     def kill(self) -> None:
-        """Send SIGKILL to all processes of the session of the task."""
+        """Send SIGKILL to all processes in the process group of the task."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -92,15 +94,16 @@ class _Process(TaskHandle):
         return result
 
     def _describe_end(self) -> str:
-        how = describe_exit(self.process.returncode)
-        said = (self.folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line for line in reversed(said) if line.strip()), "")
-        return f"{how}; it last said: {last[:300]}" if last else how
+        exit_reason = describe_exit(self.process.returncode)
+        lines = (self.folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        return f"{exit_reason}; last output: {last[:300]}" if last else exit_reason
 
 
 def run_task(folder: Path) -> int:
-    """Makes the call that a task's folder describes and leaves there what came of it; returns the
-    exit code.
+    """Run the task of a folder, write its result into the folder, and return the exit code.
+
+    The exit code is 0 if the call returned, else 1.
     """
     task = json.loads((folder / TASK).read_text(encoding="utf-8"))
     result = run_call(task["call"], task["given"])

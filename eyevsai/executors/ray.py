@@ -1,5 +1,5 @@
-"""A Ray cluster (Moritz et al. 2018): one that runs already, or one that is started here for the
-time being.
+"""Executor for a Ray cluster (Moritz et al. 2018), a running one or a temporary one on this
+machine.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from eyevsai.core.extras import missing_extra
 from eyevsai.executors.base import Executor, State, Status, Task, TaskHandle, run_call
 from eyevsai.store.uris import find_store
 
-SHIPPED = ("MLFLOW_", "EYEVSAI_", "AWS_")  # begin the variables that jobs need wherever they run
-REACH_S, CLOCK_S = 5.0, 10.0
+# prefixes of the environment variables that tasks need on every machine
+VARIABLE_PREFIXES = ("MLFLOW_", "EYEVSAI_", "AWS_")
+CONNECT_TIMEOUT_S, CLOCK_TIMEOUT_S = 5.0, 10.0
 RETRIES = 2  # of a task whose process or machine was lost
 PACKAGE = Path(__file__).parents[1]
 
 
 class RayExecutor(Executor):
-    """Each task in a process of its own on a machine that has the cores and GPUs it asks for.
+    """Executor that runs each task in its own process, on a machine with enough cores and GPUs.
 
-    This code goes with them; their packages and the data have to be on every machine.
+    The eyevsai package is shipped with the tasks. Its dependencies and the data must be available
+    on every machine.
     """
 
     def __init__(self, address: str | None, max_workers: int) -> None:
@@ -38,17 +40,21 @@ class RayExecutor(Executor):
         except ModuleNotFoundError as error:
             raise missing_extra("--executor ray", "ray") from error
         if address is not None:
-            _reach(address)
+            _check_reachable(address)
         self.address = address
         self._clock: Any = None
 
     @contextmanager
     def connected(self, tasks: Sequence[Task]) -> Iterator[None]:
-        """Connect to the cluster, or start one on this machine; disconnect at exit."""
+        """Connect to the cluster, or start one on this machine; disconnect at exit.
+
+        Raises:
+            UserError: the cluster is unreachable, or has machines that cannot access the store.
+        """
         import ray
 
+        # Ray prints lost machines to standard output, which is for the result of the command
         with redirect_stdout(sys.stderr):
-            # where Ray says that a machine was lost, which is no part of our answer
             try:
                 self._connect(tasks)
                 _check_store_is_shared()
@@ -60,49 +66,54 @@ class RayExecutor(Executor):
     def submit(self, task: Task, folder: Path) -> TaskHandle:
         """Submit the task to Ray; `folder` is unused, the task's output is in Ray's own logs."""
         del folder
-        return _Call(task, self._clock)
+        return _RemoteCall(task, self._clock)
 
     def _connect(self, tasks: Sequence[Task]) -> None:
         import ray
 
-        # or what is run here is told to Ray's makers
+        # without this, Ray sends usage statistics to its developers
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        here = {
+        local_cluster = {
             "num_cpus": self.max_workers * max((task.cpus for task in tasks), default=1),
             "include_dashboard": False,
         }
-        chosen = here if self.address is None else {"address": self.address}
+        options = local_cluster if self.address is None else {"address": self.address}
         try:
             ray.init(
-                **chosen,
+                **options,
                 runtime_env={"py_modules": [str(PACKAGE)]},
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise _no_cluster(self.address or "this machine", first_line(error)[:200]) from error
+            raise _connection_error(
+                self.address or "this machine", first_line(error)[:200]
+            ) from error
 
 
-def _reach(address: str) -> None:
-    """Raises UserError when nobody listens: Ray itself would try for a quarter of an hour."""
+def _check_reachable(address: str) -> None:
+    """Raise UserError if no server listens at the address; Ray itself would retry for 15 minutes.
+
+    An address without a port, such as `auto`, is not checked.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():  # such as auto
+    if not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), REACH_S).close()
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
     except OSError as error:
-        raise _no_cluster(address, error.strerror or str(error)) from error
+        raise _connection_error(address, error.strerror or str(error)) from error
 
 
-def _no_cluster(where: str, why: str) -> UserError:
+def _connection_error(address: str, reason: str) -> UserError:
     return UserError(
-        f"There is no Ray cluster at {where} ({why}). Start one with `ray start --head`, or leave "
-        "--ray-address out to have one here for the time being."
+        f"Cannot connect to a Ray cluster at {address} ({reason}). Start one with "
+        "`ray start --head`, or omit --ray-address to start a temporary one on this machine."
     )
 
 
-class _Call(TaskHandle):
-    """A task that was given to Ray, which starts it where there is room."""
+class _RemoteCall(TaskHandle):
+    """Task submitted to Ray, which starts it when a machine has enough free resources."""
 
     def __init__(self, task: Task, clock: Any) -> None:
         import ray
@@ -110,23 +121,23 @@ class _Call(TaskHandle):
         super().__init__(task)
         self.clock = clock
         environment = {
-            name: value for name, value in os.environ.items() if name.startswith(SHIPPED)
+            name: value for name, value in os.environ.items() if name.startswith(VARIABLE_PREFIXES)
         }
-        # one call for each process, so that none finds another's state
-        work = ray.remote(max_calls=1)(_run_task).options(
+        # one call per worker process, so that no call sees the module state of another
+        remote_function = ray.remote(max_calls=1)(_run_task).options(
             name=task.name,
             num_cpus=task.cpus,
             num_gpus=task.gpus,
             max_retries=RETRIES,
             scheduling_strategy="SPREAD",
         )
-        self.reference = work.remote(task, environment, str(Path.cwd()), clock)
+        self.reference = remote_function.remote(task, environment, str(Path.cwd()), clock)
 
     def poll(self) -> Status:
-        """Return the state of the call, with the seconds that its worker counted."""
+        """Return the state of the call, and its runtime since its latest start on a worker."""
         import ray
 
-        seconds = self._ask_clock()
+        seconds = self._read_clock()
         if not ray.wait([self.reference], timeout=0)[0]:
             return Status(State.QUEUED) if seconds is None else Status(State.RUNNING, seconds)
         took_s = seconds or 0.0
@@ -134,7 +145,7 @@ class _Call(TaskHandle):
             result = ray.get(self.reference)
         except (ray.exceptions.RayError, KeyboardInterrupt) as error:
             return Status(
-                State.FAILED, took_s, reason=f"was lost by Ray: {first_line(error)[:300]}"
+                State.FAILED, took_s, reason=f"was lost in the cluster: {first_line(error)[:300]}"
             )
         if "value" in result:
             return Status(State.DONE, took_s, result["value"])
@@ -153,66 +164,69 @@ class _Call(TaskHandle):
         ray.cancel(self.reference, force=True)
 
     def wait(self, seconds: float) -> None:
-        """Wait until the call has ended, at most `seconds`."""
         import ray
 
         ray.wait([self.reference], timeout=seconds)
 
-    def _ask_clock(self) -> float | None:
+    def _read_clock(self) -> float | None:
+        """Return the runtime in seconds; None before the start or if the clock is unreachable."""
         import ray
 
         try:
             seconds: float | None = ray.get(
-                self.clock.seconds.remote(self.task.name), timeout=CLOCK_S
+                self.clock.seconds.remote(self.task.name), timeout=CLOCK_TIMEOUT_S
             )
-        except ray.exceptions.RayError:  # its machine is gone; it begins again on another one
+        except ray.exceptions.RayError:  # its machine was lost; Ray restarts it on another one
             return None
         return seconds
 
 
 class _Clock:
-    """Knows since when tasks run: what waits for a free machine takes none of its time."""
+    """Ray actor that records when tasks start, so that timeouts exclude the time in Ray's queue."""
 
     def __init__(self) -> None:
         self.began_at: dict[str, float] = {}
 
     def begin(self, name: str) -> None:
-        """A task begins, or begins again elsewhere."""
+        """Record the start of a task; a retry of a lost task replaces it."""
         self.began_at[name] = time.monotonic()
 
     def seconds(self, name: str) -> float | None:
-        """How long a task has run; None before it has begun."""
+        """Return the runtime of a task in seconds; None before its start."""
         return time.monotonic() - self.began_at[name] if name in self.began_at else None
 
 
 def _run_task(
     task: Task, environment: Mapping[str, str], folder: str, clock: Any
 ) -> dict[str, Any]:
-    """What Ray runs elsewhere. Variables come as a value, since Ray shows those of a `runtime_env`
-    to everybody.
+    """Run a task in a worker process of Ray.
+
+    The environment variables are an argument because Ray shows those of a `runtime_env` to all
+    users of the cluster.
     """
     import ray
 
     from eyevsai.core.logging import configure_logging
 
     os.environ.update(environment)
-    with suppress(OSError):  # on another machine there may be no such folder
+    with suppress(OSError):  # the folder may not exist on another machine
         os.chdir(folder)
     configure_logging()
     with suppress(ray.exceptions.RayError):
         ray.get(clock.begin.remote(task.name))
-    return run_call(task.call, task.given)
+    return run_call(task.call, task.arguments)
 
 
 def _check_store_is_shared() -> None:
-    """Raises UserError when other machines would each look for the store in a file of their own."""
+    """Raise UserError if the store is a local SQLite file and the cluster has other machines."""
     import ray
 
-    here = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call,unused-ignore]
+    local_address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call,unused-ignore]
     nodes = ray.nodes()  # type: ignore[no-untyped-call,unused-ignore]
-    others = {node["NodeManagerAddress"] for node in nodes if node["Alive"]} - {here}
+    others = {node["NodeManagerAddress"] for node in nodes if node["Alive"]} - {local_address}
     if others and find_store().startswith("sqlite:"):
         raise UserError(
-            f"The cluster has other machines ({', '.join(sorted(others)[:3])}), which do not see "
-            "the SQLite store of this one. Set MLFLOW_TRACKING_URI to a server: docs/team.md."
+            "The SQLite store of this machine is not accessible from the other machines of the "
+            f"cluster ({', '.join(sorted(others)[:3])}). Set MLFLOW_TRACKING_URI to a server: "
+            "docs/team.md."
         )

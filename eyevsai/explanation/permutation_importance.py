@@ -1,4 +1,4 @@
-"""Which features a model leans on: permutation importance (Breiman 2001), by group of features."""
+"""Permutation importance (Breiman 2001) of groups of features."""
 
 from __future__ import annotations
 
@@ -15,19 +15,29 @@ REPEATS = 5
 def permutation_importance(
     learner: FeatureLearner, features: npt.NDArray[np.float32], labels: Labels, seed: int
 ) -> dict[str, float]:
-    """How much accuracy falls, on average, when a group of columns of N,D features is shuffled
-    between images.
+    """Return the mean decrease of accuracy when a group of features is shuffled between images.
+
+    It is negative if shuffling increases accuracy.
+
+    Args:
+        learner: trained learner with feature groups.
+        features: N,D features of the images.
+        labels: class indices of the images.
+        seed: seed of the permutations, of which each group has `REPEATS`.
+
+    Returns:
+        The decrease, as a fraction from -1 to 1, by the name of the group.
     """
-    whole = _accuracy(learner, features, labels)
+    baseline = _accuracy(learner, features, labels)
     importance = {}
     for name, columns in learner.feature_groups().items():
         random = np.random.default_rng(derive_seed(seed, "importance", name))
-        falls = []
+        decreases = []
         for _ in range(REPEATS):
             shuffled = features.copy()
             shuffled[:, columns] = features[random.permutation(len(features)), columns]
-            falls.append(whole - _accuracy(learner, shuffled, labels))
-        importance[name] = float(np.mean(falls))
+            decreases.append(baseline - _accuracy(learner, shuffled, labels))
+        importance[name] = float(np.mean(decreases))
     return importance
 
 

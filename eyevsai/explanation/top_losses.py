@@ -1,4 +1,4 @@
-"""Which images a model got most wrong."""
+"""Most confident wrong predictions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from eyevsai.evaluation.metrics import Labels, Probabilities
 
 @dataclass(frozen=True)
 class TopLoss:
-    """One wrong prediction: where it stands in the split, what was said, what was true."""
+    """Wrong prediction: the image's index in the split, and the predicted and the true class."""
 
     index: int
     predicted: int
     truth: int
-    probability: float
+    probability: float  # of the predicted class
 
 
 def top_losses(probabilities: Probabilities, labels: Labels, count: int) -> list[TopLoss]:
-    """At most `count` wrong predictions, the most confident first."""
+    """Return at most `count` wrong predictions, the most confident first.
+
+    Args:
+        probabilities: N,C probabilities of the classes.
+        labels: N true class indices.
+        count: maximum number of predictions.
+    """
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)

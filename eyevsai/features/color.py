@@ -1,5 +1,5 @@
-"""Histograms of colours: hue, saturation and value jointly, as scikit-image's `rgb2hsv` and numpy
-count them.
+"""Joint histograms of hue, saturation and value, equal to those of scikit-image's `rgb2hsv` and
+numpy.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from torch import Tensor, nn
 
 from eyevsai.features.histogram import Pyramid
 
-SECTORS = 6  # of the hue, between red, yellow, green, cyan, blue and magenta
+SECTORS = 6  # sectors of the hue: red, yellow, green, cyan, blue, magenta
 BRIGHTEST = 255
 HALF = 0.5
 
 
 class ColorHistogram(nn.Module):
-    """Shares of colours in each region of a pyramid."""
+    """Relative frequencies of colours in each region of a pyramid.
+
+    `hues` is the number of bins of the hue, `tones` that of saturation and of value.
+    """
 
     def __init__(self, size_px: int, hues: int, tones: int, levels: int) -> None:
         super().__init__()
@@ -24,21 +27,21 @@ class ColorHistogram(nn.Module):
         self.dimensions = self.pyramid.dimensions
 
     def forward(self, red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
-        """Three times N,S,S float32, whole numbers in 0..255 -> N,D float32."""
+        """Return the histograms N,D float32 of three channels N,S,S float32, integers in 0..255."""
         shares: Tensor = self.pyramid(self.bins(red, green, blue))
         return shares
 
     def bins(self, red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
-        """Three times N,S,S -> N,S,S int64: the number of each pixel's colour.
+        """Return the bin N,S,S int64 of each pixel's colour, from three channels N,S,S float32.
 
-        Each quotient is one of whole numbers; a half more changes no floor, and keeps it from the
-        borders, to the other side of which it would come where a runtime multiplies by the
-        reciprocal.
+        Each quotient has an integer numerator and denominator. Adding 0.5 to the numerator does not
+        change the floor, but keeps the quotient away from bin borders: a runtime that multiplies by
+        the reciprocal might cross them.
         """
         value = torch.maximum(torch.maximum(red, green), blue)
         chroma = value - torch.minimum(torch.minimum(red, green), blue)
-        # comparisons in place give 0 or 1 in float32: of whole numbers that selects exactly; to
-        # bool they take longer
+        # In-place comparisons result in 0 or 1 in float32, an exact selection of integers. They are
+        # faster than comparisons that result in bool.
         turn = green - blue
         turn.addcmul_(green.clone().eq_(value), torch.add(blue - red, chroma, alpha=2).sub_(turn))
         turn.addcmul_(blue.clone().eq_(value), torch.add(red - green, chroma, alpha=4).sub_(turn))

@@ -1,4 +1,4 @@
-"""All chosen features of an image, side by side."""
+"""Extractor that concatenates the selected features of an image."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from eyevsai.features.hog import Hog
 from eyevsai.features.lbp import Lbp
 from eyevsai.features.settings import FeatureSettings
 
-CIRCLES = {"8": ((8, 1),), "16": ((16, 2),), "both": ((8, 1), (16, 2))}  # neighbours and radius
-LUMA = (19595, 38470, 7471)  # ITU-R BT.601 in 65536ths, as Pillow rounds it
-VERSION = 2  # goes into the key of cached features: raise it when any of them changes
-# images at a time: few enough that what is computed of them stays in the caches of a core
-BATCH = 4
+CIRCLES = {"8": ((8, 1),), "16": ((16, 2),), "both": ((8, 1), (16, 2))}  # (neighbours, radius)
+LUMA = (19595, 38470, 7471)  # ITU-R BT.601 times 65536, rounded as in Pillow
+VERSION = 2  # part of the feature cache's key: increment it when any feature changes
+BATCH = 4  # images at a time: intermediate results fit into the caches of a CPU core
 
 
 class Extractor(nn.Module):
-    """N,S,S,3 uint8 -> N,D float32. `groups` says which columns belong to which feature."""
+    """Feature extractor, N,S,S,3 uint8 -> N,D float32.
+
+    `groups` has the columns of each feature, by name.
+    """
 
     def __init__(self, settings: FeatureSettings, size_px: int) -> None:
         super().__init__()
@@ -42,11 +44,11 @@ class Extractor(nn.Module):
 
     @property
     def dimensions(self) -> int:
-        """How many numbers describe an image."""
+        """Number of features D of an image."""
         return max((columns.stop for columns in self.groups.values()), default=0)
 
     def forward(self, crops: Tensor) -> Tensor:
-        """N,S,S,3 uint8 -> N,D float32."""
+        """Return the features N,D float32 of images N,S,S,3 uint8."""
         channels = (
             crops.permute(3, 0, 1, 2)
             .to(torch.float32, memory_format=torch.contiguous_format)
@@ -59,7 +61,7 @@ class Extractor(nn.Module):
 
     @torch.inference_mode()
     def extract(self, crops: Tensor) -> Tensor:
-        """The same, a few images at a time, for many of them."""
+        """Return the features of many images, computed in batches of 4; 0,D for no images."""
         parts = [self(part) for part in crops.split(BATCH)]
         return torch.cat(parts) if parts else torch.zeros(0, self.dimensions)
 
@@ -80,9 +82,10 @@ class Extractor(nn.Module):
 
 
 def grey_levels(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
-    """Three times N,S,S float32, whole numbers in 0..255 -> N,S,S float32: Pillow's grey, whole
-    numbers too.
+    """Return Pillow's grey levels N,S,S float32 of three channels N,S,S float32.
+
+    All values are integers in 0..255.
     """
-    # below 2**24: exact
+    # sums are integers below 2**24, which float32 represents exactly
     weighted = torch.add(torch.add(red * LUMA[0], green, alpha=LUMA[1]), blue, alpha=LUMA[2])
     return weighted.add_(2**15).mul_(2**-16).floor_()

@@ -1,4 +1,4 @@
-"""Histograms of pixels by region, and the spatial pyramid that adds regions up."""
+"""Histograms of pixels by region, and spatial pyramids of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class RegionHistogram(nn.Module):
-    """How much of each bin lies in each region of a grid over an image.
+    """Histogram of each region of a square grid over an image.
 
-    Adding votes up one pixel after another takes as long as three additions of whole images, so it
-    is done once, not once for each bin.
+    One scatter over the pixels takes as long as three additions of whole images; it is faster than
+    a sum for each bin.
     """
 
     def __init__(self, side_px: int, regions: int, bins: int) -> None:
@@ -24,32 +24,34 @@ class RegionHistogram(nn.Module):
             torch.arange(side_px) // region_px,
         )
         region = row * self.columns + column
-        # what no whole region reaches, at the lower and right border, is counted in one that is
-        # left out
+        # Pixels outside of whole regions, at the lower and right border, are counted in an extra
+        # region, which is dropped.
         region[(row >= self.rows) | (column >= self.columns)] = self.rows * self.columns
         self.register_buffer("first_bins", (region * bins).flatten(), persistent=False)
 
     def forward(self, bins: Tensor, votes: Tensor | None = None) -> Tensor:
-        """Bins N,H,W int64, which are used up, and votes N,H,W float32, 1 where there are none.
+        """Return N,rows,columns,bins float32: the votes for each bin divided by the region's area.
 
-        -> N,rows,columns,bins float32: votes by pixel of a region.
+        Args:
+            bins: N,H,W int64, the bin of each pixel. It is modified in place.
+            votes: N,H,W float32, the weight of each pixel; 1 if None.
         """
         first: Tensor = self.first_bins  # type: ignore[assignment]
-        places = bins.flatten(1).add_(first)
+        indices = bins.flatten(1).add_(first)
         weights = (
-            torch.ones((), device=bins.device).expand_as(places)
+            torch.ones((), device=bins.device).expand_as(indices)
             if votes is None
             else votes.flatten(1)
         )
         sums = torch.zeros(
             bins.shape[0], (self.rows * self.columns + 1) * self.bins, device=bins.device
         )
-        sums = sums.scatter_add(1, places, weights)[:, : -self.bins]
+        sums = sums.scatter_add(1, indices, weights)[:, : -self.bins]
         return sums.view(-1, self.rows, self.columns, self.bins) / self.area
 
 
 class Pyramid(nn.Module):
-    """Shares of bins in grids of 1, 2, 4 ... regions a side (Lazebnik et al. 2006)."""
+    """Spatial pyramid: histograms in grids of 1, 2, 4 ... regions a side (Lazebnik et al. 2006)."""
 
     def __init__(self, side_px: int, levels: int, bins: int) -> None:
         super().__init__()
@@ -58,8 +60,9 @@ class Pyramid(nn.Module):
         self.dimensions = bins * sum(4**level for level in range(levels))
 
     def forward(self, bins: Tensor) -> Tensor:
-        """N,S,S int64 -> N,D float32: the shares of all regions, coarse grids first, each adding up
-        to 1.
+        """Return the relative frequencies N,D float32 of bins N,S,S int64, coarse grids first.
+
+        The histogram of each region sums to 1. `bins` is modified in place.
         """
         finest = self.histogram(bins).permute(0, 3, 1, 2)
         grids = [finest]

@@ -1,6 +1,4 @@
-"""Histograms of oriented gradients (Dalal & Triggs 2005), as `skimage.feature.hog` computes
-them.
-"""
+"""Histograms of oriented gradients (Dalal & Triggs 2005), equal to `skimage.feature.hog`."""
 
 from __future__ import annotations
 
@@ -11,16 +9,16 @@ from torch import Tensor, nn
 
 from eyevsai.features.histogram import RegionHistogram
 
-BLOCK_CELLS = 2  # a side
-EPS, CLIP = 1e-5, 0.2  # of L2-Hys
-STEEPEST = 255  # the largest difference of two pixels
-SPAN = 2 * STEEPEST + 1
+BLOCK_CELLS = 2  # cells along each side of a block
+EPS, CLIP = 1e-5, 0.2  # L2-Hys normalisation
+STEEPEST = 255  # maximum difference of two pixels
+SPAN = 2 * STEEPEST + 1  # number of possible differences
 
 
 class Hog(nn.Module):
-    """Gradients by orientation and cell, normalised by blocks of 2 x 2 cells.
+    """Histogram of gradients by orientation and cell, normalised in blocks of 2 x 2 cells.
 
-    Of several channels, the gradient of a pixel is that of the channel in which it is steepest.
+    With several channels, the gradient of a pixel is the one with the largest magnitude.
     """
 
     def __init__(self, size_px: int, orientations: int, cells: int) -> None:
@@ -31,22 +29,21 @@ class Hog(nn.Module):
         self.register_buffer("bin_of_gradient", _bins_of_gradients(orientations), persistent=False)
 
     def forward(self, channels: Sequence[Tensor]) -> Tensor:
-        """Channels N,S,S float32, whole numbers in 0..255, one or several -> N,D float32."""
-        rows, columns, squares = _steepest(channels)
-        places = (
+        """Return the features N,D float32 of channels N,S,S float32, integers in 0..255."""
+        rows, columns, squares = _steepest_gradients(channels)
+        indices = (
             torch.add(columns, rows, alpha=SPAN).add_(STEEPEST * SPAN + STEEPEST).to(torch.int32)
         )
         bin_of_gradient: Tensor = self.bin_of_gradient  # type: ignore[assignment]
-        bins = bin_of_gradient.index_select(0, places.flatten()).to(torch.int64).view_as(rows)
+        bins = bin_of_gradient.index_select(0, indices.flatten()).to(torch.int64).view_as(rows)
         return _normalize_blocks(self.histogram(bins, torch.sqrt(squares))).flatten(1)
 
 
 def _bins_of_gradients(orientations: int) -> Tensor:
-    """SPAN * SPAN int8: the bin of the unsigned orientation of each gradient that 8-bit pixels can
-    have.
+    """Return a table, SPAN * SPAN int8, of the orientation bin of each gradient of 8-bit pixels.
 
-    A table, since single precision puts some on the other side of a border, and an arc tangent
-    takes longer.
+    Orientations are unsigned, 0 to 180 degrees. An arc tangent in single precision would be slower,
+    and would move gradients at bin borders to another bin.
     """
     steps = torch.arange(-STEEPEST, STEEPEST + 1, dtype=torch.float64)
     angles = torch.rad2deg(torch.atan2(steps[:, None], steps[None])) % 180
@@ -59,8 +56,9 @@ def _bins_of_gradients(orientations: int) -> Tensor:
 
 
 def _gradient(channel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """N,S,S -> central differences along rows and columns, 0 at the borders, and the square of
-    their length.
+    """Return the central differences along both axes, N,S,S each, and the squared magnitude.
+
+    Differences are 0 at the borders of their axis.
     """
     border = torch.zeros_like(channel[:, :1])
     rows = torch.cat([border, channel[:, 2:] - channel[:, :-2], border], dim=1)
@@ -68,14 +66,15 @@ def _gradient(channel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rows, columns, torch.addcmul(rows * rows, columns, columns)
 
 
-def _steepest(channels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient, N,S,S each, of the channel in which it is longest, the first of equal ones, and
-    its square.
+def _steepest_gradients(channels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient with the largest magnitude among the channels, and its square.
+
+    The tensors are N,S,S. The first of channels with the same magnitude is used.
     """
     rows, columns, squares = _gradient(channels[0])
     for channel in channels[1:]:
         other_rows, other_columns, other_squares = _gradient(channel)
-        # 0 or 1 in float32: of whole numbers that selects exactly
+        # 0 or 1 in float32: an exact selection of integers
         longer = other_squares.clone().gt_(squares)
         rows.addcmul_(longer, other_rows.sub_(rows))
         columns.addcmul_(longer, other_columns.sub_(columns))
@@ -84,8 +83,9 @@ def _steepest(channels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _normalize_blocks(cells: Tensor) -> Tensor:
-    """N,c,c,O -> N,c-1,c-1,2,2,O: blocks of 2 x 2 cells, each of length 1 after clipping (L2-Hys,
-    Lowe 2004).
+    """Return blocks of 2 x 2 cells with L2-Hys normalisation, N,c,c,O -> N,c-1,c-1,2,2,O.
+
+    Blocks are normalised, clipped and normalised again (Lowe 2004).
     """
     upper = torch.stack([cells[:, :-1, :-1], cells[:, :-1, 1:]], dim=3)
     lower = torch.stack([cells[:, 1:, :-1], cells[:, 1:, 1:]], dim=3)

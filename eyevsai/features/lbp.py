@@ -9,48 +9,50 @@ from torch import Tensor, nn
 
 from eyevsai.features.histogram import Pyramid
 
-DECIMALS = 5  # to which scikit-image rounds the places of neighbours
+DECIMALS = 5  # precision to which scikit-image rounds the offsets of neighbours
 
 
 class Lbp(nn.Module):
-    """Each pixel's neighbours on a circle, as darker than itself or not.
+    """Relative frequencies of local binary patterns in each region of a pyramid.
 
-    A pattern with at most two changes around the circle has the number of neighbours that are not
-    darker as its code, every other pattern `neighbours` + 1: the codes are the same however the
-    image is turned.
+    The pattern of a pixel has a bit for each neighbour on a circle: 0 if it is darker than the
+    pixel, else 1. The code of a pattern with at most two changes around the circle is its number of
+    ones; the code of all others is `neighbours` + 1. Codes do not depend on the image's rotation.
     """
 
     def __init__(self, size_px: int, neighbours: int, radius: int, levels: int) -> None:
         super().__init__()
         self.margin = radius
-        self.places = [_place(number, neighbours, radius) for number in range(neighbours)]
+        self.offsets = [_offset(number, neighbours, radius) for number in range(neighbours)]
         self.pyramid = Pyramid(size_px - 2 * radius, levels, neighbours + 2)
         self.dimensions = self.pyramid.dimensions
         self.register_buffer("code_of_pattern", _codes_of_patterns(neighbours), persistent=False)
 
     def forward(self, grey: Tensor) -> Tensor:
-        """N,S,S float32 in 0..255 -> N,D float32: the share of each code in each region of the
-        interior.
+        """Return the relative frequencies N,D float32 of codes, for grey levels N,S,S float32.
+
+        Grey levels are in 0..255. Pixels within `radius` of the border are left out.
         """
         shares: Tensor = self.pyramid(self.codes(grey))
         return shares
 
     def codes(self, grey: Tensor) -> Tensor:
-        """N,S,S float32 -> N,S-2r,S-2r int64: the codes of the pixels whose whole circle lies in
-        the image.
+        """Return the codes N,S-2r,S-2r int64 of grey levels N,S,S float32, for radius r.
+
+        They are those of the pixels whose whole circle is inside the image.
         """
         center = self._shift(grey, 0, 0)
-        between = {
-            column: self._between_columns(grey, column)
-            for row, column in self.places
+        by_column = {  # several neighbours have the same column
+            column: self._interpolate_columns(grey, column)
+            for row, column in self.offsets
             if row % 1 and column % 1
         }
-        pattern = torch.zeros_like(center)  # a number with one bit for each neighbour
-        for number, (row, column) in enumerate(self.places):
+        pattern = torch.zeros_like(center)  # integer with one bit for each neighbour
+        for number, (row, column) in enumerate(self.offsets):
             neighbour = (
                 self._shift(grey, int(row), int(column)).clone()
                 if row % 1 == 0 == column % 1
-                else (self._between_rows(between[column], row))
+                else (self._interpolate_rows(by_column[column], row))
             )
             pattern.add_(neighbour.ge_(center), alpha=2**number)
         code_of_pattern: Tensor = self.code_of_pattern  # type: ignore[assignment]
@@ -58,6 +60,7 @@ class Lbp(nn.Module):
         return codes.to(torch.int64).view_as(pattern)
 
     def _shift(self, grey: Tensor, row: int, column: int) -> Tensor:
+        """Return the pixel at an offset from each interior pixel, N,S,S -> N,S-2r,S-2r, a view."""
         margin, height, width = (
             self.margin,
             grey.shape[1] - 2 * self.margin,
@@ -67,38 +70,40 @@ class Lbp(nn.Module):
             :, margin + row : margin + row + height, margin + column : margin + column + width
         ]
 
-    def _between_columns(self, grey: Tensor, column: float) -> Tensor:
-        """N,S,S -> N,S,S-2r: all rows of what lies at `column` from each pixel; several neighbours
-        share it.
-        """
-        left, width = self.margin + math.floor(column), grey.shape[2] - 2 * self.margin
-        return _between(
-            grey[:, :, left : left + width], grey[:, :, left + 1 : left + 1 + width], column % 1
+    def _interpolate_columns(self, grey: Tensor, column: float) -> Tensor:
+        """Return the values at an offset in columns, for all rows, N,S,S -> N,S,S-2r."""
+        start, width = self.margin + math.floor(column), grey.shape[2] - 2 * self.margin
+        return _interpolate(
+            grey[:, :, start : start + width], grey[:, :, start + 1 : start + 1 + width], column % 1
         )
 
-    def _between_rows(self, lines: Tensor, row: float) -> Tensor:
-        """N,S,S-2r -> N,S-2r,S-2r: what lies at `row` from each pixel."""
-        top, height = self.margin + math.floor(row), lines.shape[1] - 2 * self.margin
-        return _between(lines[:, top : top + height], lines[:, top + 1 : top + 1 + height], row % 1)
+    def _interpolate_rows(self, lines: Tensor, row: float) -> Tensor:
+        """Return the values at an offset in rows, N,S,S-2r -> N,S-2r,S-2r."""
+        start, height = self.margin + math.floor(row), lines.shape[1] - 2 * self.margin
+        return _interpolate(
+            lines[:, start : start + height], lines[:, start + 1 : start + 1 + height], row % 1
+        )
 
 
-def _between(near: Tensor, far: Tensor, share: float) -> Tensor:
-    """What lies between two, one rounding at a time: lerp's fused ones fall to the other side of a
-    tie elsewhere.
+def _interpolate(near: Tensor, far: Tensor, weight: float) -> Tensor:
+    """Return the linear interpolation; `weight` (0 to 1) is that of `far`.
+
+    Each operation is rounded by itself: `torch.lerp` fuses them, and breaks ties differently from
+    one runtime to another.
     """
-    if share > 0.5:
-        near, far, share = far, near, 1 - share
-    return (far - near).mul_(share).add_(near)
+    if weight > 0.5:
+        near, far, weight = far, near, 1 - weight
+    return (far - near).mul_(weight).add_(near)
 
 
-def _place(number: int, neighbours: int, radius: int) -> tuple[float, float]:
-    """Row and column of a neighbour, counted from the pixel."""
+def _offset(number: int, neighbours: int, radius: int) -> tuple[float, float]:
+    """Return row and column of a neighbour relative to the pixel."""
     angle = 2 * math.pi * number / neighbours
     return round(-radius * math.sin(angle), DECIMALS), round(radius * math.cos(angle), DECIMALS)
 
 
 def _codes_of_patterns(neighbours: int) -> Tensor:
-    """2**neighbours int8."""
+    """Return the code of each pattern, 2**neighbours int8."""
     patterns = torch.arange(2**neighbours)
     bits = (patterns[:, None] >> torch.arange(neighbours)) & 1
     changes = (bits != bits.roll(1, dims=1)).sum(1)

@@ -1,4 +1,4 @@
-"""Which features describe an image, without torch."""
+"""Settings of the handcrafted features; does not import torch."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ MIN_CELL_PX = 2
 
 @dataclass(frozen=True)
 class FeatureSettings(Settings):
-    """Handcrafted features. None is searched, so that a study describes its images once; a space
-    file may say so.
+    """Settings of the handcrafted features.
+
+    They are not tuned by default, so that a study extracts features once; a --space file may add
+    them.
     """
 
     PANEL: ClassVar[str] = "Features"
 
     features: Annotated[
-        str, Doc("Features that describe an image: any of hog, lbp and color, with commas.")
+        str, Doc("Features of an image: any of hog, lbp and color, separated by commas.")
     ] = "hog,lbp,color"
     hog_cells: Annotated[
         int,
         Range(2, 64),
         Doc("Cells along each side for histograms of oriented gradients (Dalal & Triggs 2005)."),
     ] = 8
-    hog_orientations: Annotated[int, Range(2, 36), Doc("Bins of orientation in each cell.")] = 9
+    hog_orientations: Annotated[int, Range(2, 36), Doc("Orientation bins in each cell.")] = 9
     hog_color: Annotated[
-        bool, Doc("Take gradients from the colour that is steepest, instead of from grey.")
+        bool, Doc("Use the colour channel with the steepest gradient, instead of grey levels.")
     ] = True
     lbp_neighbours: Annotated[
         str,
@@ -41,21 +43,23 @@ class FeatureSettings(Settings):
             "radius 2."
         ),
     ] = "both"
-    color_hues: Annotated[int, Range(1, 64), Doc("Bins of hue.")] = 8
-    color_tones: Annotated[int, Range(1, 16), Doc("Bins of saturation, and of value.")] = 3
+    color_hues: Annotated[int, Range(1, 64), Doc("Number of hue bins.")] = 8
+    color_tones: Annotated[
+        int, Range(1, 16), Doc("Number of bins of saturation, and of value.")
+    ] = 3
     pyramid_levels: Annotated[
         int,
         Range(1, 5),
         Doc(
-            "Grids of 1, 2, 4 ... regions a side in which patterns and colours are counted "
-            "(Lazebnik et al. 2006)."
+            "Levels of the spatial pyramid of patterns and colours: grids of 1, 2, 4 ... regions "
+            "a side (Lazebnik et al. 2006)."
         ),
     ] = 3
     square_root: Annotated[
         bool,
         Doc(
-            "Take the square root of shares of patterns and colours, the Hellinger kernel's "
-            "feature map."
+            "Take the square root of frequencies of patterns and colours, the feature map of the "
+            "Hellinger kernel."
         ),
     ] = True
 
@@ -64,20 +68,20 @@ class FeatureSettings(Settings):
         for name in self.groups:
             choose("feature", name, GROUPS)
         if not self.groups:
-            raise UserError(f"--features is empty. Name one or more of {', '.join(GROUPS)}.")
+            raise UserError(f"--features is empty. Choose one or more of {', '.join(GROUPS)}.")
         if len(set(self.groups)) < len(self.groups):
-            raise UserError(f"--features {self.features} names one twice.")
+            raise UserError(f"--features {self.features} has a duplicate. Remove it.")
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The names in `features`, in the order given."""
+        """Names in `features`, in the same order."""
         return tuple(name.strip() for name in self.features.split(",") if name.strip())
 
     def check_size(self, image_size: int) -> None:
-        """Raises UserError when images of this side are too small for cells and regions."""
+        """Raise UserError if images of this side in pixels are too small for the cells of HOG."""
         if "hog" in self.groups and image_size < MIN_CELL_PX * self.hog_cells:
             raise UserError(
                 f"--image-size {image_size} is too small for --hog-cells {self.hog_cells}: a "
-                f"cell has {MIN_CELL_PX} pixels or more. Choose at least --image-size "
+                f"cell has at least {MIN_CELL_PX} pixels. Choose at least --image-size "
                 f"{MIN_CELL_PX * self.hog_cells}, or fewer cells."
             )

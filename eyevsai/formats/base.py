@@ -1,4 +1,4 @@
-"""What every export format promises."""
+"""Base class of export formats, and the source that they export."""
 
 from __future__ import annotations
 
@@ -27,88 +27,83 @@ Pixels = npt.NDArray[np.uint8]  # N,H,W,3
 
 
 class Runtime(Protocol):
-    """An export that was opened. Several threads may ask it at once."""
+    """Opened export. Several threads may use it at once."""
 
     def predict_proba(self, images: Pixels) -> Probabilities:
-        """N,H,W,3 uint8 of any size -> N,C float32 probabilities."""
+        """Return float32 probabilities (N,C) of uint8 images (N,H,W,3) of any size."""
 
 
 @dataclass(frozen=True)
 class ExportSource:
-    """What leaves: a model, where it answers, and train images by which a format may choose its
-    numbers.
-    """
+    """Model to export, its threshold, and train images for the calibration of a quantization."""
 
     learner: Learner
-    weights_sha256: str  # of the file that the learner was loaded from
+    weights_sha256: str  # of the weights file that the learner was loaded from
     threshold: float | None
-    calibration: Callable[[], Pixels]  # N,s,s,3 with s the short side after resizing
+    calibration: Callable[[], Pixels]  # N,s,s,3 where s is the short side after resizing
 
     @cached_property
     def program(self) -> ExportedProgram:
-        """The learner's graph as torch.export sees it; traced once, whatever the number of
-        formats.
-        """
+        """The learner's graph, traced by torch.export on first use and shared by all formats."""
         return trace(self.learner)
 
     @cached_property
     def onnx(self) -> ModelProto:
-        """The same in ONNX; five formats are made of it."""
+        """The graph in ONNX, converted on first use and shared by the formats based on it."""
         return convert(self.program)
 
 
 class Format(ABC):
-    """A kind of export: its files are written into a folder, and opened there without eyevsai's
-    networks.
+    """Export format: writes an export into a folder and opens it.
 
-    A graph takes raw images, N,H,W,3 uint8 of any size, and resizes, normalises and classifies
-    them.
+    An exported graph takes raw images, N,H,W,3 uint8 of any size, and resizes, normalizes and
+    classifies them.
     """
 
     name: ClassVar[str]
-    example: ClassVar[str | None] = None  # the format whose script it ships; by default its own
+    example: ClassVar[str | None] = None  # the format whose example it ships; None: its own
     networks_only: ClassVar[bool] = False
-    extra: ClassVar[tuple[str, str] | None] = None  # of pyproject, and the module that it brings
-    can_hold_code: ClassVar[bool] = False  # that runs as somebody else's file is opened
-    tolerance: ClassVar[float] = 1e-5  # of a probability, from the same resized pixels
-    # of accuracy, that a format may lose which computes in fewer bits
-    points: ClassVar[float | None] = None
-    # the share of images for which such a format has to name the model's class
-    agreement: ClassVar[float] = 0.0
+    # the extra of pyproject.toml that opening needs, and a module that it installs
+    extra: ClassVar[tuple[str, str] | None] = None
+    can_hold_code: ClassVar[bool] = False  # a file may contain code that runs when it is opened
+    # maximum difference of a probability, from the same resized pixels
+    tolerance: ClassVar[float] = 1e-5
+    # for formats with reduced precision: the allowed loss of accuracy in percentage points, and the
+    # required share of images with the model's class
+    max_accuracy_loss: ClassVar[float | None] = None
+    min_agreement: ClassVar[float] = 0.0
 
     def check(self, learner: Learner) -> None:
-        """Raises UserError when the learner cannot leave in this format, or on this machine."""
+        """Raise UserError if this format cannot export the learner, or not on this machine."""
         if self.networks_only and not isinstance(learner, NetworkModel):
             raise UserError(
-                f"{learner.family} has no network, which --format {self.name} is for: use "
+                f"{learner.family} has no network, which --format {self.name} requires: use "
                 "--format onnx."
             )
         self.check_installed()
 
     def check_installed(self) -> None:
-        """Raises UserError when what opens this format is not installed."""
+        """Raise UserError if the extra that opens this format is not installed."""
         if self.extra is not None and find_spec(self.extra[1]) is None:
             raise missing_extra(f"--format {self.name}", self.extra[0])
 
     @abstractmethod
     def write(self, source: ExportSource, folder: Path) -> None:
-        """Writes the export's files into `folder`, which is empty; the learner stays as it was."""
+        """Write the export's files into the empty `folder`; the learner must stay unchanged."""
 
     @abstractmethod
     def open(self, folder: Path) -> Runtime:
-        """What was written, ready to predict with as many threads as torch has in this process."""
+        """Open a written export, to predict with as many threads as torch uses in this process."""
 
     def open_written(self, folder: Path) -> Runtime:
-        """Open the export that `write` has just put into a folder of this process, for the parity
-        check.
+        """Open the export that this process has just written, for the parity check.
 
-        Only here may code of the export run: nobody else has written into the folder.
+        Only this method may execute code of the export, because no other process has written to
+        the folder.
         """
         return self.open(folder)
 
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
-        """What the exported files themselves say of fields of the manifest; nothing in most
-        formats.
-        """
+        """Return the manifest fields that the exported files contain, too; {} for most formats."""
         del runtime
         return {}

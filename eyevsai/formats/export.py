@@ -1,6 +1,4 @@
-"""One export from beginning to end: written, opened again, held against its model, and
-described.
-"""
+"""Export of a model in one format: writing, parity check, example and manifest."""
 
 from __future__ import annotations
 
@@ -20,30 +18,35 @@ from eyevsai.formats.parity import (
 from eyevsai.models.factory import resolve_model
 
 EXAMPLE = "example.py"
-# in an example, in place of the code itself
-IMPORT, BEGIN = ("from decode import decode\n", "here = ")
+# the import in an example that is removed, and the line that the imported code is inserted before
+IMPORT, BEGIN = ("from decode import decode\n", "folder = ")
 
 
 def export(
     name: str, source: ExportSource, reference: ReferenceData, folder: Path, model_uri: str
 ) -> ParityResult:
-    """Write an export into `folder`, which is created, and return its parity with the model.
+    """Write an export and return the result of its parity check.
 
-    An export whose result has failures must not be kept. Call `Format.check` before.
+    The caller must call `Format.check` before, and discard an export whose result has failures.
+
+    Args:
+        name: name of the format.
+        source: the model to export.
+        reference: test images, and the model's predictions for them.
+        folder: folder of the export, which is created.
+        model_uri: URI of the model for the manifest.
     """
-    form = get_format(name)
+    format_ = get_format(name)
     folder.mkdir(parents=True)
-    form.write(source, folder)
-    parity = make_parity_check(form, source).check(form.open_written(folder), reference)
-    (folder / EXAMPLE).write_text(_compose_example(form.example or name), encoding="utf-8")
+    format_.write(source, folder)
+    parity = make_parity_check(format_, source).check(format_.open_written(folder), reference)
+    (folder / EXAMPLE).write_text(_compose_example(format_.example or name), encoding="utf-8")
     write_manifest(folder, name, source, parity, model_uri)
     return parity
 
 
 def _compose_example(name: str) -> str:
-    """The example of a format in one file: with how images are decoded, which is the same for
-    all.
-    """
+    """Return the example script of a format, with the code for image decoding inserted."""
     folder = resources.files("eyevsai.formats") / "examples"
     example, decode = (
         (folder / f"{each}.py").read_text(encoding="utf-8") for each in (name, "decode")
@@ -53,9 +56,9 @@ def _compose_example(name: str) -> str:
 
 
 def make_parity_check(format_: Format, source: ExportSource) -> ParityCheck:
-    """What an export of this format has to pass."""
-    if format_.points is not None:
-        return AccuracyParityCheck(format_.points, format_.agreement)
+    """Return the parity check for exports of the source in a format."""
+    if format_.max_accuracy_loss is not None:
+        return AccuracyParityCheck(format_.max_accuracy_loss, format_.min_agreement)
     learner = source.learner
     return ExactParityCheck(
         format_.tolerance,

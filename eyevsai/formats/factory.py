@@ -1,4 +1,4 @@
-"""The table of export formats. All that differs between them is reached through it."""
+"""Registry of export formats, and the parsing of format lists."""
 
 from __future__ import annotations
 
@@ -23,35 +23,37 @@ FORMATS = {
     "tensorrt": "eyevsai.formats.tensorrt:TensorRt",
 }
 ALL = "all"
-PASSED, REFUSED = "passed", "refused"  # how the version of a model fares in one
-EXPORTS = "exports"  # where a run keeps them, a folder for each format
+PASSED, REFUSED = "passed", "refused"  # results of the parity check of an export
+EXPORTS = "exports"  # artifact folder of a run, with a folder for each format
 
 
 def get_format(name: str) -> Format:
-    """The format of this name.
+    """Return the format of a name.
 
     Raises:
-        UserError: there is none; the message names the nearest.
+        UserError: the name is unknown; the message suggests the nearest one.
     """
     module, _, cls = FORMATS[choose("format", name, FORMATS)].partition(":")
-    found: Format = getattr(import_module(module), cls)()
-    return found
+    format_: Format = getattr(import_module(module), cls)()
+    return format_
 
 
 def is_all(text: str) -> bool:
-    """Whether `all` is among the formats that were asked for."""
-    return ALL in _parts(text)
+    """Return True if a comma-separated list of formats contains `all`."""
+    return ALL in _split(text)
 
 
 def parse_formats(text: str) -> list[str]:
-    """The formats that `onnx,openvino` or `all` names, each once, in the order of the table.
+    """Return the formats in a comma-separated list, each once, in the order of `FORMATS`.
+
+    A list that contains `all` stands for all formats.
 
     Raises:
-        UserError: one is not known.
+        UserError: a name is unknown, or the list is empty.
     """
-    wanted: Iterable[str] = FORMATS if is_all(text) else choose_listed("format", text, FORMATS)
-    return [name for name in FORMATS if name in wanted]
+    names: Iterable[str] = FORMATS if is_all(text) else choose_listed("format", text, FORMATS)
+    return [name for name in FORMATS if name in names]
 
 
-def _parts(text: str) -> list[str]:
+def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]

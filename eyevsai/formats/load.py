@@ -1,4 +1,4 @@
-"""An export, opened to classify images of any sizes."""
+"""Opened exports that classify images of any sizes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.formats.base import Pixels, Runtime
 from eyevsai.formats.factory import get_format
 from eyevsai.formats.manifest import MANIFEST, check_manifest, read_manifest
+from eyevsai.formats.manifest_schema import EXPORT_AGAIN
 from eyevsai.models.learner import Images
 
-AT_ONCE = 16  # images for which what is computed stays in the caches of a CPU
+BATCH_SIZE = 16  # the activations of so many images fit into the caches of a CPU
 
 
 class ExportedModel:
-    """Images are resized here, as in training, so that they make batches; the export's own resize
-    leaves them alone.
+    """Opened export and its manifest.
+
+    Images are resized to squares of one size before they are batched, as in training. The export's
+    own resize leaves such images unchanged.
     """
 
     def __init__(self, manifest: Mapping[str, Any], runtime: Runtime) -> None:
@@ -31,56 +34,62 @@ class ExportedModel:
 
     @torch.inference_mode()
     def predict_proba(self, images: Images) -> Probabilities:
-        """N images uint8 RGB of any size -> N,C float32 probabilities."""
-        found = [np.zeros((0, len(self.manifest["classes"])), dtype=np.float32)]
-        for start in range(0, len(images), AT_ONCE):
+        """Return float32 probabilities (N,C) of N uint8 RGB images of any sizes.
+
+        Raises:
+            UserError: the runtime fails, or returns another number of probabilities than the
+                manifest has classes.
+        """
+        batches = [np.zeros((0, len(self.manifest["classes"])), dtype=np.float32)]
+        for start in range(0, len(images), BATCH_SIZE):
             squares = [
                 self.preprocessing.resize_to_square(image)
-                for image in images[start : start + AT_ONCE]
+                for image in images[start : start + BATCH_SIZE]
             ]
-            found.append(self._predict_squares(np.stack(squares)))
-            if found[-1].shape[1:] != found[0].shape[1:]:
+            batches.append(self._predict_squares(np.stack(squares)))
+            if batches[-1].shape[1:] != batches[0].shape[1:]:
                 raise UserError(
-                    f"The export gives {found[-1].shape[1]} numbers for each image, but its "
-                    f"{MANIFEST} names {found[0].shape[1]} classes: one of the two was changed."
+                    f"The export returns {batches[-1].shape[1]} probabilities per image, but its "
+                    f"{MANIFEST} lists {batches[0].shape[1]} classes: one of the two was changed. "
+                    f"{EXPORT_AGAIN}"
                 )
-        return np.concatenate(found)
+        return np.concatenate(batches)
 
     def _predict_squares(self, squares: Pixels) -> Probabilities:
         try:
             return self.runtime.predict_proba(squares)
         except Exception as error:
-            # each runtime has errors of its own, and some find a bad file only now
+            # each runtime raises its own types of errors, and some detect an invalid file only here
             raise UserError(
-                f"The {self.manifest.get('format')} export cannot be computed: {first_line(error)}"
+                f"The {self.manifest.get('format')} export cannot predict: {first_line(error)}"
             ) from error
 
 
 def load_export(folder: Path, *, trusted: bool = False) -> ExportedModel:
-    """The export that `folder` holds, its files held against their checksums.
+    """Open the export in a folder, after its files were compared with their checksums.
 
     Raises:
-        UserError: it holds none, one that was changed, one whose runtime is not installed, or,
-            unless `trusted`, one that could run code as it is opened.
+        UserError: the folder contains no valid export, the export was changed, its runtime is not
+            installed, or its format can contain code and `trusted` is False.
     """
     manifest = read_manifest(folder)
-    form = get_format(manifest["format"])
-    form.check_installed()
-    if form.can_hold_code and not trusted:
+    format_ = get_format(manifest["format"])
+    format_.check_installed()
+    if format_.can_hold_code and not trusted:
         raise UserError(
-            f"{folder} is a {form.name} export, in which code can be hidden that runs as it is "
-            "opened or asked. If you made it yourself, open it with predict --trusted, or in "
-            "Python with eyevsai.load(..., trusted=True); else take the onnx export, which "
-            "holds none."
+            f"{folder} is a {format_.name} export, which can contain code that runs when it is "
+            "opened or predicts. If you made it yourself, use predict --trusted, or in Python "
+            "eyevsai.load(..., trusted=True). Otherwise use the onnx export, which contains no "
+            "code."
         )
     try:
-        runtime = form.open(folder)
-        check_manifest(folder, manifest, form.describe(runtime))
+        runtime = format_.open(folder)
+        check_manifest(folder, manifest, format_.describe(runtime))
         return ExportedModel(manifest, runtime)
     except UserError:
         raise
     except Exception as error:
-        # each runtime has errors of its own for a file that is none of its own
+        # each runtime raises its own types of errors for an invalid file
         raise UserError(
-            f"{folder} holds no {form.name} export that can be opened: {first_line(error)}"
+            f"{folder} contains no valid {format_.name} export: {first_line(error)}"
         ) from error

@@ -1,6 +1,4 @@
-"""`manifest.json`: what an export is, where it comes from, how well it agrees, and the SHA-256 of
-each of its files.
-"""
+"""`manifest.json`: metadata of an export, its parity results, and the SHA-256 of each file."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from eyevsai.core.hashing import hash_file
 from eyevsai.core.version import VERSION
 from eyevsai.formats.base import ExportSource
 from eyevsai.formats.factory import FORMATS
-from eyevsai.formats.manifest_schema import AGAIN, validate_manifest
+from eyevsai.formats.manifest_schema import EXPORT_AGAIN, validate_manifest
 from eyevsai.formats.parity import ParityResult
 
 MANIFEST = "manifest.json"
@@ -25,7 +23,15 @@ RUNTIMES = ("torch", "onnx", "onnxruntime", "openvino", "tensorflow-cpu")
 def write_manifest(
     folder: Path, name: str, source: ExportSource, parity: ParityResult, model_uri: str
 ) -> dict[str, Any]:
-    """Writes the manifest of the export of format `name` that lies in `folder`, and returns it."""
+    """Write `manifest.json` into the folder of an export, and return its content.
+
+    Args:
+        folder: folder with all other files of the export.
+        name: name of the format.
+        source: the exported model.
+        parity: result of the parity check.
+        model_uri: URI of the exported model.
+    """
     learner = source.learner
     manifest = {
         "format": name,
@@ -38,8 +44,10 @@ def write_manifest(
         "settings": dict(vars(learner.settings)),
         "threshold": source.threshold,
         "parity": parity.metrics,
-        "versions": {"eyevsai": VERSION, **_installed()},
-        "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in _files(folder)},
+        "versions": {"eyevsai": VERSION, **_installed_versions()},
+        "files": {
+            path.relative_to(folder).as_posix(): hash_file(path) for path in _list_files(folder)
+        },
     }
     (folder / MANIFEST).write_text(
         json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -48,61 +56,70 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an export whose files are those that were written, no more and no fewer.
+    """Return the manifest of an export, after its files were compared with it.
 
     Raises:
-        UserError: naming the file that is not, or what the manifest does not say.
+        UserError: the manifest is missing or invalid, its format is unknown, or a file is missing,
+            was added or changed, or is a link.
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{folder} holds no export: {MANIFEST} cannot be read ({error})."
+            f"{folder} contains no valid export: {MANIFEST} cannot be read ({error})."
         ) from error
     validate_manifest(manifest, str(folder / MANIFEST))
     if manifest["format"] not in FORMATS:
         raise UserError(
-            f"{folder} holds no export that this eyevsai knows: its format is "
-            f"{manifest['format']!r}."
+            f"{folder} contains an export of the unknown format {manifest['format']!r}. "
+            f"Known: {', '.join(FORMATS)}."
         )
     files: Mapping[str, str] = manifest["files"]
-    there = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
-    if strange := sorted(there.keys() ^ files.keys()):
-        what = "is not part of the export" if strange[0] in there else "is missing"
-        raise UserError(f"{folder} is refused: {strange[0]} {what}. Nothing in it was opened.")
-    for name, path in there.items():
+    paths = {path.relative_to(folder).as_posix(): path for path in _list_files(folder)}
+    if differing := sorted(paths.keys() ^ files.keys()):
+        problem = "is not part of the export" if differing[0] in paths else "is missing"
+        raise UserError(
+            f"{folder} is refused: {differing[0]} {problem}. None of its files was opened. "
+            f"{EXPORT_AGAIN}"
+        )
+    for name, path in paths.items():
         if path.is_symlink() or hash_file(path) != files[name]:
-            raise UserError(
-                f"{path} is not the file that was exported: its SHA-256 differs. Export it again."
-            )
+            raise UserError(f"{path} is not the exported file: its SHA-256 differs. {EXPORT_AGAIN}")
     return manifest
 
 
-def check_manifest(folder: Path, manifest: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raises UserError when the manifest says something else than what the exported file itself is
-    `known` to say.
+def check_manifest(folder: Path, manifest: Mapping[str, Any], embedded: Mapping[str, Any]) -> None:
+    """Compare the manifest with the fields that the exported files contain, too.
+
+    Args:
+        folder: folder of the export, for the message.
+        manifest: content of `manifest.json`.
+        embedded: fields from the exported files, as `Format.describe` returns them.
+
+    Raises:
+        UserError: a field differs.
     """
-    for name, value in known.items():
-        if manifest[name] != json.loads(json.dumps(value)):  # in which a tuple is a list
+    for name, value in embedded.items():
+        if manifest[name] != json.loads(json.dumps(value)):  # converts tuples to lists
             raise UserError(
-                f"{folder / MANIFEST} says {name} {manifest[name]!r:.80}, but the exported file "
-                f"itself says {value!r:.80}: one of the two was changed. {AGAIN}"
+                f"{folder / MANIFEST} has {name} {manifest[name]!r:.80}, but the exported file "
+                f"has {value!r:.80}: one of the two was changed. {EXPORT_AGAIN}"
             )
 
 
-def _files(folder: Path) -> list[Path]:
-    """All files but the manifest, and but what Python leaves behind where an example was run."""
-    there = [
+def _list_files(folder: Path) -> list[Path]:
+    """Return all files except the manifest, and Python's cache from a run of the example."""
+    paths = [
         path for path in sorted(folder.rglob("*")) if not path.is_dir() and path.name != MANIFEST
     ]
-    return [path for path in there if path.parent.name != "__pycache__"]
+    return [path for path in paths if path.parent.name != "__pycache__"]
 
 
-def _installed() -> dict[str, str]:
-    found = {}
+def _installed_versions() -> dict[str, str]:
+    versions = {}
     for name in RUNTIMES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

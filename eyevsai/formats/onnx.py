@@ -1,4 +1,4 @@
-"""ONNX: one file for ONNX Runtime, with all that a model knows inside."""
+"""ONNX format: one file for ONNX Runtime, which also contains the model's metadata."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     import onnx
 
 MODEL = "model.onnx"
-INT8 = "onnx-int8"  # the name of the format of a file that was quantised
-QUANTIZER = "onnx.quantize"  # what it names itself in the files that it makes
-# of the manifest, in a file's metadata
-KNOWN = ("classes", "preprocessing", "threshold", "family", "variation")
+INT8 = "onnx-int8"  # the format of a quantized file
+QUANTIZER = "onnx.quantize"  # producer name in the files of ONNX Runtime's quantizer
+# fields of the manifest that the file contains as metadata
+METADATA_FIELDS = ("classes", "preprocessing", "threshold", "family", "variation")
 CPU = ("CPUExecutionProvider",)
 
 
 class Onnx(Format):
-    """For every family."""
+    """ONNX export of a model of any family."""
 
     name = "onnx"
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """Write `model.onnx`: from uint8 images of any size to float32 probabilities."""
+        """Write `model.onnx`, a graph from uint8 images of any size to float32 probabilities."""
         import onnx
 
         onnx.save(add_resize_skip(to_onnx(source), source.learner.preprocessing), folder / MODEL)
@@ -38,14 +38,14 @@ class Onnx(Format):
         return OnnxRuntime(folder / MODEL)
 
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
-        """Return what the file says of itself."""
+        """Return the metadata of the file, and its format by whether it is quantized."""
         assert isinstance(runtime, OnnxRuntime)
-        plain = Onnx.name if self.name == INT8 else self.name
-        return runtime.known() | {"format": INT8 if runtime.is_quantized() else plain}
+        unquantized = Onnx.name if self.name == INT8 else self.name
+        return runtime.metadata() | {"format": INT8 if runtime.is_quantized() else unquantized}
 
 
 class OnnxRuntime:
-    """An ONNX file in ONNX Runtime, which lets several threads ask one session."""
+    """ONNX file in ONNX Runtime, whose sessions are thread-safe."""
 
     def __init__(self, path: Path, providers: tuple[Any, ...] = CPU) -> None:
         import onnxruntime
@@ -53,31 +53,30 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that spin while they wait take the cores from the processes that decode the next
-        # images.
+        # spinning threads would occupy the cores of the processes that decode the next images
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # errors; it warns of what an exporter does, not of what a person can mend
+        # errors only: warnings concern the exporter, and users cannot fix their causes
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
 
     def predict_proba(self, images: Pixels) -> Probabilities:
         """Return float32 probabilities (N,C) of uint8 images (N,H,W,3)."""
-        (found,) = self.session.run([OUTPUT], {INPUT: images})
-        probabilities: Probabilities = found
+        (output,) = self.session.run([OUTPUT], {INPUT: images})
+        probabilities: Probabilities = output
         return probabilities
 
-    def known(self) -> dict[str, Any]:
-        """What `to_onnx` wrote into the file."""
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata that `to_onnx` added to the file."""
         texts = self.session.get_modelmeta().custom_metadata_map
-        return {name: json.loads(text) for name, text in texts.items() if name in KNOWN}
+        return {name: json.loads(text) for name, text in texts.items() if name in METADATA_FIELDS}
 
     def is_quantized(self) -> bool:
-        """Whether ONNX Runtime's quantiser made the file."""
+        """Return True if ONNX Runtime's quantizer wrote the file."""
         return bool(self.session.get_modelmeta().producer_name == QUANTIZER)
 
 
 def to_onnx(source: ExportSource) -> onnx.ModelProto:
-    """The model's graph; classes, preprocessing and threshold stand in its metadata."""
+    """Return `source.onnx` with the values of `METADATA_FIELDS` set as metadata, in JSON."""
     import onnx
 
     learner = source.learner
@@ -90,7 +89,7 @@ def to_onnx(source: ExportSource) -> onnx.ModelProto:
     )
     texts = {
         name: json.dumps(value, ensure_ascii=False)
-        for name, value in zip(KNOWN, values, strict=True)
+        for name, value in zip(METADATA_FIELDS, values, strict=True)
     }
     onnx.helper.set_model_props(source.onnx, texts)
     return source.onnx

@@ -1,6 +1,4 @@
-"""ONNX in whole numbers: weights and activations of convolutions in eight bits (Jacob et al.
-2018).
-"""
+"""ONNX format with 8-bit weights and activations of convolutions (Jacob et al. 2018)."""
 
 from __future__ import annotations
 
@@ -11,50 +9,48 @@ from typing import Any
 from eyevsai.formats.base import ExportSource, Pixels
 from eyevsai.formats.onnx import INT8, MODEL, Onnx, to_onnx
 from eyevsai.formats.skip_resize import add_resize_skip
-from eyevsai.formats.tracing import INPUT, quietly
+from eyevsai.formats.tracing import INPUT, suppress_warnings
 
-# Resizing and softmax stay as they are; an activation that did too would have to be converted to
-# and fro.
+# Resizing and softmax stay in floating point. The activation functions are quantized because they
+# would otherwise require conversions between the convolutions.
 QUANTIZED = ["Conv", "Gemm", "Relu", "Clip"]
-AT_ONCE = 16
+BATCH_SIZE = 16
 
 
 class OnnxInt8(Onnx):
-    """For networks; what each layer's numbers span is measured on train images."""
+    """ONNX export of a network, quantized with value ranges that are measured on train images."""
 
     name = INT8
     example = "onnx"
     networks_only = True
-    points = 1.0
-    agreement = 0.97
+    max_accuracy_loss = 1.0
+    min_agreement = 0.97
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """Quantize the ONNX graph with calibration images and write it."""
+        """Quantize the ONNX graph with the calibration images and write `model.onnx`."""
         import onnx
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-        whole, folded = folder / "whole.onnx", folder / "folded.onnx"
-        onnx.save(add_resize_skip(to_onnx(source), source.learner.preprocessing), whole)
-        _fold(whole, folded)
-        with quietly():
+        float32, folded = folder / "whole.onnx", folder / "folded.onnx"
+        onnx.save(add_resize_skip(to_onnx(source), source.learner.preprocessing), float32)
+        _fold_normalization(float32, folded)
+        with suppress_warnings():
             quantize_static(
                 folded,
                 folder / MODEL,
-                _Reader(source.calibration()),
+                _CalibrationReader(source.calibration()),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=QUANTIZED,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
             )
-        whole.unlink()
+        float32.unlink()
         folded.unlink()
 
 
-def _fold(source: Path, target: Path) -> None:
-    """Writes the graph with normalisation folded into convolutions, so that there is one thing to
-    quantise.
-    """
+def _fold_normalization(source: Path, target: Path) -> None:
+    """Write a graph with normalization folded into the convolutions that are then quantized."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -64,15 +60,15 @@ def _fold(source: Path, target: Path) -> None:
     onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-class _Reader:
-    """Gives the quantiser its images."""
+class _CalibrationReader:
+    """Calibration images in batches, with the interface of ONNX Runtime's quantizer."""
 
     def __init__(self, images: Pixels) -> None:
         self.batches: Iterator[Pixels] = (
-            images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)
+            images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)
         )
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next batch, or None after the last."""
+        """Return the next batch by the name of the input, or None after the last."""
         batch = next(self.batches, None)
         return None if batch is None else {INPUT: batch}

@@ -1,4 +1,4 @@
-"""OpenVINO: for Intel's processors, in float32 or, where they have it, in bfloat16."""
+"""OpenVINO formats for Intel processors, with float32 or bfloat16 inference."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     import openvino
 
 MODEL = "model.xml"
-SHORT_SIDE = ["eyevsai", "short_side_px"]  # where a model file says what size is not resized
+SHORT_SIDE = ["eyevsai", "short_side_px"]  # path of the metadata: the size that is not resized
 
 
 class OpenVino(Format):
-    """For every family. OpenVINO takes bfloat16 by itself where the processor has it, unless told
-    otherwise.
+    """OpenVINO export of a model of any family, for float32 inference.
+
+    The precision is set explicitly, because OpenVINO defaults to bfloat16 on processors with
+    support for it.
     """
 
     name = "openvino"
@@ -31,7 +33,7 @@ class OpenVino(Format):
     precision: ClassVar[str] = "f32"
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """Convert the ONNX file of the source and write XML and weights."""
+        """Convert the ONNX graph of the source and write `model.xml` and its weights."""
         import openvino
 
         model = openvino.Core().read_model(to_onnx(source).SerializeToString())
@@ -43,20 +45,20 @@ class OpenVino(Format):
 
 
 class OpenVinoBfloat16(OpenVino):
-    """The same file, computed with eight bits of mantissa: faster, and close."""
+    """The same files for bfloat16 inference, which is faster and less precise."""
 
     name = "openvino-bf16"
-    points = 0.5
-    agreement = 0.98
+    max_accuracy_loss = 0.5
+    min_agreement = 0.98
     precision = "bf16"
 
 
 class OpenVinoRuntime:
-    """A model of which each thread has requests of its own.
+    """OpenVINO model with separate inference requests for each thread.
 
-    Images that are resized already go past its resize, which costs more than a small network. That
-    is done here and not by a branch in the file: behind one, OpenVINO 2026 answers wrongly once the
-    number of images has changed.
+    Images of the resized size skip the resize, which takes longer than a small network. This class
+    chooses between two compiled models for that, because a branch in the file makes OpenVINO 2026
+    return wrong results after the number of images has changed.
     """
 
     def __init__(self, path: Path, precision: str) -> None:
@@ -72,9 +74,9 @@ class OpenVinoRuntime:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self.compiling = threading.Lock()
+        self.compile_lock = threading.Lock()
         self.compiled: dict[bool, openvino.CompiledModel] = {}
-        self.own = threading.local()
+        self.thread_requests = threading.local()
 
     def predict_proba(self, images: Pixels) -> Probabilities:
         """Return float32 probabilities (N,C) of uint8 images (N,H,W,3)."""
@@ -88,37 +90,37 @@ class OpenVinoRuntime:
         return np.array(request.get_output_tensor(0).data, dtype=np.float32)
 
     def _request(self, resized: bool) -> openvino.InferRequest:
-        requests = self.own.__dict__
+        requests = self.thread_requests.__dict__
         if str(resized) not in requests:
             requests[str(resized)] = self._compile(resized).create_infer_request()
         return requests[str(resized)]
 
     def _compile(self, resized: bool) -> openvino.CompiledModel:
-        with self.compiling:
+        with self.compile_lock:
             if resized not in self.compiled:
-                # OpenVINO 2026 gives the thread that compiles a stack for signals. Of two models
-                # that go, the second puts back that of the first, which is gone: in the main thread
-                # the next signal would end the process.
+                # OpenVINO 2026 sets an alternate signal stack for the compiling thread. When two
+                # models are freed, the second one restores the stack of the first, which no longer
+                # exists: in the main thread, the next signal would crash the process.
                 with ThreadPoolExecutor(1) as pool:
-                    self.compiled[resized] = pool.submit(self._compile_here, resized).result()
+                    self.compiled[resized] = pool.submit(self._compile_in_thread, resized).result()
             return self.compiled[resized]
 
-    def _compile_here(self, resized: bool) -> openvino.CompiledModel:
+    def _compile_in_thread(self, resized: bool) -> openvino.CompiledModel:
         import openvino
 
         core = openvino.Core()
         model = core.read_model(self.path)
-        return core.compile_model(_from_crops(model) if resized else model, "CPU", self.config)
+        return core.compile_model(_skip_resize(model) if resized else model, "CPU", self.config)
 
 
-def _from_crops(model: openvino.Model) -> openvino.Model:
-    """The part of a graph that comes after its resize."""
+def _skip_resize(model: openvino.Model) -> openvino.Model:
+    """Return the part of a graph after its resize, with the resized crops as its input."""
     import openvino
 
     outputs = [output for operation in model.get_ordered_ops() for output in operation.outputs()]
     crops = next(output for output in outputs if CROPS in output.get_names())
-    given = openvino.opset13.parameter(crops.get_partial_shape(), crops.get_element_type())
-    # of images: how many they are
-    for taker in crops.get_target_inputs() | model.input(0).get_target_inputs():
-        taker.replace_source_output(given.output(0))
-    return openvino.Model(model.get_results(), [given])
+    parameter = openvino.opset13.parameter(crops.get_partial_shape(), crops.get_element_type())
+    # of the original input, the rest of the graph reads only the number of images
+    for consumer in crops.get_target_inputs() | model.input(0).get_target_inputs():
+        consumer.replace_source_output(parameter.output(0))
+    return openvino.Model(model.get_results(), [parameter])

@@ -1,4 +1,4 @@
-"""Whether an export says what its model says."""
+"""Parity checks, which compare the predictions of an export with those of its model."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from eyevsai.evaluation.metrics import Labels, Probabilities
 from eyevsai.formats.base import Pixels, Runtime
 from eyevsai.models.learner import Learner
 
-BATCHES = (1, 7, 32)
+BATCH_SIZES = (1, 7, 32)
 
 
 @dataclass(frozen=True)
 class ReferenceData:
-    """A model and images of its test split, by which its exports are held against it; it is asked
-    once for all.
+    """Model, images of its test split, and the model's predictions for them.
+
+    The predictions are computed on first use and shared by the checks of all formats.
     """
 
     learner: Learner
     names: Sequence[str]
-    # N,s,s,3 with s the short side after resizing: a graph resizes these to themselves
+    # N,s,s,3 where s is the short side after resizing: a graph's resize does not change these
     resized: Pixels
-    # the same images as they were decoded, one after another
+    # the same images as decoded, one at a time
     raw: Callable[[], Iterable[npt.NDArray[np.uint8]]]
-    # the whole test split, resized, a batch after another
+    # resized images and labels of the whole test split, in batches
     test: Callable[[], Iterable[tuple[Pixels, Labels]]]
 
     @cached_property
     def expected(self) -> Probabilities:
-        """What the model says of `resized`."""
+        """Probabilities (N,C) of the model for `resized`."""
         return self.learner.predict_proba(self.resized)
 
     @cached_property
     def raw_expected(self) -> Probabilities:
-        """What it says of `raw`."""
+        """Probabilities (N,C) of the model for `raw`."""
         return np.concatenate([self.learner.predict_proba([image]) for image in self.raw()])
 
     @cached_property
-    def answers(self) -> npt.NDArray[np.intp]:
-        """The class that it gives to each image of `test`."""
+    def test_expected(self) -> npt.NDArray[np.intp]:
+        """Indices (N) of the classes that the model predicts for `test`."""
         return np.concatenate(
             [self.learner.predict_proba(images).argmax(1) for images, _ in self.test()]
         )
@@ -54,7 +55,7 @@ class ReferenceData:
 
 @dataclass(frozen=True)
 class ParityResult:
-    """What was measured of an export, and why it is refused, if it is."""
+    """Metrics of a parity check, and a message for each failure; without one, the check passed."""
 
     metrics: dict[str, float]
     failures: list[str] = field(default_factory=list)
@@ -62,55 +63,54 @@ class ParityResult:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How far two rows of probabilities may lie apart: most of them, and all; and how many agree on
-    the class.
-    """
+    """Allowed differences between the probabilities of an export and of its model."""
 
-    most: float
-    every: float
-    share: float = 0.99
-    agreement: float = 1.0
+    typical: float  # maximum difference for the share `min_share` of the images
+    largest: float  # maximum difference for all images
+    min_share: float = 0.99
+    min_agreement: float = 1.0  # required share of images with the model's class
 
 
 class ParityCheck(ABC):
-    """Judges an export."""
+    """Comparison of an export with its model."""
 
     @abstractmethod
     def check(self, runtime: Runtime, reference: ReferenceData) -> ParityResult:
-        """Figures and failures of the export that `runtime` opened."""
+        """Return the metrics and failures of an opened export."""
 
 
 class ExactParityCheck(ParityCheck):
-    """An export has to give the model's probabilities, in batches of any size.
+    """Check that an export returns the model's probabilities, in batches of any size.
 
-    `tolerance` is for the same resized pixels. A model that decides by steps, as trees do, may fall
-    on another side of one for few images. From raw images, resizing is the export's own, and a
-    pixel may differ by one level.
+    `tolerance` is the maximum difference for the same resized pixels. A piecewise constant model,
+    such as an ensemble of trees, may exceed it for few images, by crossing a step. For raw images,
+    the bounds are wider, because the export resizes them itself and a pixel may differ by one
+    level.
     """
 
-    RAW: ClassVar[Bounds] = Bounds(most=1e-3, every=1e-2, agreement=0.999)
-    STEPS: ClassVar[float] = 0.02
+    RAW: ClassVar[Bounds] = Bounds(typical=1e-3, largest=1e-2, min_agreement=0.999)
+    STEP: ClassVar[float] = 0.02
 
     def __init__(self, tolerance: float, *, piecewise_constant: bool) -> None:
         self.resized = Bounds(
             tolerance,
-            self.STEPS if piecewise_constant else tolerance,
-            share=0.99 if piecewise_constant else 1.0,
+            self.STEP if piecewise_constant else tolerance,
+            min_share=0.99 if piecewise_constant else 1.0,
         )
 
     def check(self, runtime: Runtime, reference: ReferenceData) -> ParityResult:
-        """Compare probabilities in batches of each size, and those of raw images."""
+        """Compare the probabilities of resized images for each batch size, and of raw images."""
         result = ParityResult({"images": len(reference.names)})
-        for batch in BATCHES:
-            found = np.concatenate(list(_predict(runtime, reference.resized, batch)))
+        for batch in BATCH_SIZES:
+            actual = np.concatenate(list(_predict(runtime, reference.resized, batch)))
             compared = (
                 f"From the same resized pixels, in batches of {batch}",
                 "",
                 reference.expected,
-                found,
+                actual,
             )
             _compare(result, reference, compared, self.resized)
-            if result.failures:  # of another size they would say the same again
+            if result.failures:  # other batch sizes would repeat the failures
                 break
         _compare(
             result,
@@ -122,53 +122,59 @@ class ExactParityCheck(ParityCheck):
 
 
 class AccuracyParityCheck(ParityCheck):
-    """An export that computes in fewer bits has to be right about as often as the model, and to
-    agree with it.
+    """Check that an export with reduced precision keeps the accuracy and the predicted classes.
 
-    So it does from raw images, which such a format may resize in fewer bits, too.
+    The predicted classes are also compared for raw images, which such a format may resize with
+    reduced precision, too.
     """
 
-    # of agreement: few of 200 images may flip, and not a tenth of them
+    # of the agreement for raw images: some of 200 images may change their class, but not a tenth
     RAW_LOSS: ClassVar[float] = 0.05
 
-    def __init__(self, points: float, agreement: float) -> None:
-        self.points, self.agreement = points, agreement
+    def __init__(self, max_accuracy_loss: float, min_agreement: float) -> None:
+        """Set the limits of the check.
+
+        Args:
+            max_accuracy_loss: allowed loss of test accuracy, in percentage points.
+            min_agreement: required share of test images with the model's class.
+        """
+        self.max_accuracy_loss, self.min_agreement = max_accuracy_loss, min_agreement
 
     def check(self, runtime: Runtime, reference: ReferenceData) -> ParityResult:
-        """Compare classes and accuracy: a quantized export may differ in the rest."""
-        said = [
+        """Compare the accuracy and the predicted classes; probabilities may differ."""
+        batches = [
             (runtime.predict_proba(images).argmax(1), labels) for images, labels in reference.test()
         ]
-        found, labels = (np.concatenate(part) for part in zip(*said, strict=True))
-        expected = reference.answers
+        actual, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
+        expected = reference.test_expected
         raw = _predict_raw(runtime, reference).argmax(1) == reference.raw_expected.argmax(1)
-        before, after = (float((answers == labels).mean()) for answers in (expected, found))
-        figures = {
+        before, after = (float((classes == labels).mean()) for classes in (expected, actual))
+        metrics = {
             "images": len(labels),
             "model_accuracy": before,
             "accuracy": after,
-            "top1_agreement": float((expected == found).mean()),
+            "top1_agreement": float((expected == actual).mean()),
             "raw_images": len(raw),
             "raw_top1_agreement": float(raw.mean()),
         }
         failures = []
-        if 100 * (before - after) > self.points + 1e-9:
+        if 100 * (before - after) > self.max_accuracy_loss + 1e-9:
             failures.append(
-                f"The export is right on {after:.2%} of {len(found)} test images, the model on "
-                f"{before:.2%}: more than {self.points:g} points fewer."
+                f"The accuracy of the export on {len(actual)} test images is {after:.2%}, that of "
+                f"the model {before:.2%}: a loss of more than {self.max_accuracy_loss:g} points."
             )
-        if figures["top1_agreement"] < self.agreement:
+        if metrics["top1_agreement"] < self.min_agreement:
             failures.append(
-                f"The export names the model's class for {figures['top1_agreement']:.2%} of "
-                f"{len(found)} test images; {self.agreement:.0%} are wanted."
+                f"The export predicts the model's class for {metrics['top1_agreement']:.2%} of "
+                f"{len(actual)} test images; {self.min_agreement:.0%} are required."
             )
-        wanted = max(self.agreement, figures["top1_agreement"] - self.RAW_LOSS)
-        if figures["raw_top1_agreement"] < wanted:
+        min_agreement = max(self.min_agreement, metrics["top1_agreement"] - self.RAW_LOSS)
+        if metrics["raw_top1_agreement"] < min_agreement:
             failures.append(
-                f"From raw images the export names the model's class for {raw.mean():.2%} of "
-                f"{len(raw)}; {wanted:.1%} are wanted."
+                f"From raw images, the export predicts the model's class for {raw.mean():.2%} of "
+                f"{len(raw)}; {min_agreement:.1%} are required."
             )
-        return ParityResult(figures, failures)
+        return ParityResult(metrics, failures)
 
 
 def _predict(runtime: Runtime, images: Pixels, batch: int) -> Iterator[Probabilities]:
@@ -188,59 +194,70 @@ def _compare(
     compared: tuple[str, str, Probabilities, Probabilities],
     bounds: Bounds,
 ) -> None:
-    """Adds failures of two tables of probabilities and their figures, of which the worst stays;
-    prefix their names.
+    """Compare probabilities, and add the metrics and failures to `result`.
+
+    Of the values of a metric from several comparisons, the worst one is kept.
+
+    Args:
+        result: result of the check so far.
+        reference: names of the images and classes, for messages.
+        compared: title for messages, prefix of the metrics, and the probabilities (N,C) of the
+            model and of the export.
+        bounds: allowed differences.
     """
-    title, prefix, expected, found = compared
-    if found.shape != expected.shape:
+    title, prefix, expected, actual = compared
+    if actual.shape != expected.shape:
         result.failures.append(
-            f"{title}, the export answers with a table of {found.shape}, the model of "
-            f"{expected.shape}."
+            f"{title}, the export returns probabilities of shape {actual.shape}, the model of "
+            f"shape {expected.shape}."
         )
         return
-    apart = _abs_diff(expected, found)
-    largest = apart.max(1)
-    within = float((largest <= bounds.most).mean())
-    agreement = float(_agreement(expected, found, bounds.most).mean())
+    differences = _abs_diff(expected, actual)
+    largest = differences.max(1)
+    share_within = float((largest <= bounds.typical).mean())
+    agreement = float(_agreement(expected, actual, bounds.typical).mean())
     measured = (
         (max, "max_difference", float(largest.max())),
-        (min, "share_within", within),
+        (min, "share_within", share_within),
         (min, "top1_agreement", agreement),
     )
-    for worse, figure, value in measured:
-        known = result.metrics.get(f"{prefix}{figure}", value)
-        result.metrics[f"{prefix}{figure}"] = worse(known, value)
+    for worse, metric, value in measured:
+        previous = result.metrics.get(f"{prefix}{metric}", value)
+        result.metrics[f"{prefix}{metric}"] = worse(previous, value)
     row = int(largest.argmax())
-    column = int(apart[row].argmax())
-    where = (
-        f"; {reference.names[row]} parts most: {reference.learner.classes[column]} is "
-        f"{expected[row, column]:.6f} in the model and {found[row, column]:.6f} in the export."
+    column = int(differences[row].argmax())
+    worst_image = (
+        f"; {reference.names[row]} differs most: {reference.learner.classes[column]} is "
+        f"{expected[row, column]:.6f} in the model and {actual[row, column]:.6f} in the export."
     )
-    if largest.max() > bounds.every:
+    if largest.max() > bounds.largest:
         result.failures.append(
-            f"{title}, probabilities lie up to {largest.max():.2g} apart ({bounds.every:g} is "
-            f"allowed){where}"
+            f"{title}, probabilities differ by up to {largest.max():.2g} ({bounds.largest:g} is "
+            f"allowed){worst_image}"
         )
-    elif within < bounds.share:
+    elif share_within < bounds.min_share:
         result.failures.append(
-            f"{title}, {within:.1%} of the images are within {bounds.most:g} "
-            f"({bounds.share:.0%} are wanted){where}"
+            f"{title}, {share_within:.1%} of the images differ by at most {bounds.typical:g} "
+            f"({bounds.min_share:.0%} are required){worst_image}"
         )
-    if agreement < bounds.agreement:
+    if agreement < bounds.min_agreement:
         result.failures.append(
-            f"{title}, {agreement:.2%} of the images are given the model's class "
-            f"({bounds.agreement:.1%} are wanted){where}"
+            f"{title}, {agreement:.2%} of the images have the model's class "
+            f"({bounds.min_agreement:.1%} are required){worst_image}"
         )
 
 
-def _abs_diff(expected: Probabilities, found: Probabilities) -> npt.NDArray[np.float64]:
-    """N,C: how far two tables lie apart; infinitely where there is no number."""
-    return np.nan_to_num(np.abs(found.astype(np.float64) - expected), nan=np.inf)
+def _abs_diff(expected: Probabilities, actual: Probabilities) -> npt.NDArray[np.float64]:
+    """Return the absolute differences (N,C) of probabilities, with infinity in place of NaN."""
+    return np.nan_to_num(np.abs(actual.astype(np.float64) - expected), nan=np.inf)
 
 
-def _agreement(expected: Probabilities, found: Probabilities, tie: float) -> npt.NDArray[np.bool_]:
-    """N: whether the export's class is the model's, or one that the model holds for as probable."""
-    chosen = found.argmax(1)
+def _agreement(expected: Probabilities, actual: Probabilities, tie: float) -> npt.NDArray[np.bool_]:
+    """Return for each image (N) if the export predicts the model's class.
+
+    A class that the model considers less probable by at most `tie` counts, too.
+    """
+    chosen = actual.argmax(1)
     agree: npt.NDArray[np.bool_] = (
         expected.max(1) - expected[np.arange(len(expected)), chosen] <= tie
     )

@@ -1,4 +1,4 @@
-"""PyTorch: the weights as a state dict, and the network as a file of torch's own operations."""
+"""PyTorch format: a state dict, and the network as a Python file that needs torch only."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 MODEL, NETWORK = "model.pth", "network.py"
+# import statements for the names that generated code may use
 NAMES = {
     "device": "from torch import device",
     "inf": "from math import inf",
@@ -23,22 +24,24 @@ NAMES = {
 
 
 class PyTorch(Format):
-    """For networks: `model.pth` opens with `weights_only=True`; safetensors and a card in JSON lie
-    beside it.
+    """PyTorch export of a network.
+
+    It consists of a state dict that opens with `weights_only=True`, the code of the network, and
+    the learner's safetensors file and JSON card.
     """
 
     name = "pytorch"
     networks_only = True
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """Write the weights, the settings and the code of the network."""
+        """Write the learner's files, `model.pth` and `network.py`."""
         import torch
 
         save(source.learner, folder)
-        program, learned = source.program, source.learner.tensors()
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in learned.items()}
+        program, tensors = source.program, source.learner.tensors()
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         torch.save(state | program.constants, folder / MODEL)
-        (folder / NETWORK).write_text(render_network(program, list(learned)), encoding="utf-8")
+        (folder / NETWORK).write_text(render_network(program, list(tensors)), encoding="utf-8")
 
     def open(self, folder: Path) -> Runtime:
         """Load the learner with the weights of `model.pth`; no code in the folder is executed."""
@@ -50,10 +53,10 @@ class PyTorch(Format):
         return LearnerRuntime(learner)
 
     def open_written(self, folder: Path) -> Runtime:
-        """Run `network.py`, which users get, so that the parity check measures that file.
+        """Execute `network.py`, so that the parity check covers the file that users run.
 
         Raises:
-            UserError: the safetensors file, the card or `model.pth` cannot be opened.
+            UserError: the safetensors file or the card cannot be opened.
         """
         self.open(folder)
         return NetworkRuntime(folder)
@@ -70,22 +73,21 @@ class PyTorch(Format):
         }
 
 
-def render_network(program: ExportedProgram, learned: Sequence[str]) -> str:
-    """A Python file with one function from a state dict and images to probabilities, which needs
-    torch alone.
+def render_network(program: ExportedProgram, learner_names: Sequence[str]) -> str:
+    """Return the source of a module that computes probabilities from a state dict and images.
 
-    Of the tensors that the graph takes, those that are `learned` have their names in the learner,
-    others their own.
+    The module imports torch and the standard library only. In its state dict, the tensors of the
+    learner have their names in `learner_names`, and other inputs of the graph have the graph's.
     """
-    taken = [
+    input_names = [
         str(spec.target) for spec in program.graph_signature.input_specs if spec.target is not None
     ]
-    outside = next(name for name in taken if name.endswith(learned[0])).removesuffix(learned[0])
+    first = learner_names[0]
+    prefix = next(name for name in input_names if name.endswith(first)).removesuffix(first)
     code = program.graph_module.graph.python_code("self")
-    known = {name: value for name, value in code.globals.items() if name in NAMES}
-    imports = "".join(f"{NAMES[name]}\n" for name in sorted(known))
-    names = "".join(f"    {name.removeprefix(outside)!r},\n" for name in taken)
-    return f'''"""The model in torch's own operations, as torch.export wrote them down."""
+    imports = "".join(f"{NAMES[name]}\n" for name in sorted(NAMES.keys() & code.globals.keys()))
+    names = "".join(f"    {name.removeprefix(prefix)!r},\n" for name in input_names)
+    return f'''"""Network in torch's own operations, generated from the graph of torch.export."""
 
 import torch
 {imports}
@@ -94,9 +96,9 @@ WEIGHTS = (
 
 
 def predict_proba(state, images):
-    """Probabilities (N,C float32) of images (N,H,W,3 uint8).
+    """Return the probabilities (N,C float32) of images (N,H,W,3 uint8).
 
-    `state` is what torch.load("{MODEL}", weights_only=True) gives.
+    `state` is the result of torch.load("{MODEL}", weights_only=True).
     """
     return forward(None, *(state[name] for name in WEIGHTS), images)[0]
 
@@ -106,7 +108,7 @@ def predict_proba(state, images):
 
 
 class LearnerRuntime:
-    """A learner, asked as exports are."""
+    """Learner with the interface of an opened export."""
 
     def __init__(self, learner: Learner) -> None:
         self.learner = learner
@@ -116,16 +118,14 @@ class LearnerRuntime:
 
 
 class NetworkRuntime:
-    """An exported `network.py` with the state dict beside it, executed without an entry in
-    `sys.modules`.
-    """
+    """Exported `network.py` and its state dict, executed without an entry in `sys.modules`."""
 
     def __init__(self, folder: Path) -> None:
         import torch
 
         path = folder / NETWORK
         self.names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-        # written by this process
+        # safe to execute: `PyTorch.open_written` is only called for files of this process
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), self.names)
         self.state = torch.load(folder / MODEL, weights_only=True)
 
@@ -134,7 +134,7 @@ class NetworkRuntime:
         import torch
 
         with torch.inference_mode():
-            found: Probabilities = self.names["predict_proba"](
+            probabilities: Probabilities = self.names["predict_proba"](
                 self.state, torch.from_numpy(images)
             ).numpy()
-        return found
+        return probabilities

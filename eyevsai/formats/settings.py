@@ -1,4 +1,4 @@
-"""What a person may say about an export."""
+"""Settings of `export`."""
 
 from __future__ import annotations
 
@@ -14,49 +14,47 @@ from eyevsai.formats.factory import ALL, FORMATS, parse_formats
 
 @dataclass(frozen=True)
 class ExportSettings(SourceModelSettings):
-    """In which formats a model leaves, and how closely each is looked at."""
+    """Formats of an export, its output, and the images of the parity check."""
 
     PANEL: ClassVar[str] = "Export"
 
     format: Annotated[
         str,
         Parameter(),
-        Doc(f"Formats with commas: {', '.join(FORMATS)}; or {ALL}: those that the model has."),
+        Doc(
+            f"Comma-separated formats: {', '.join(FORMATS)}; or {ALL}: all available for the model."
+        ),
     ] = "onnx"
     output: Annotated[
         str | None,
-        Doc("Folder for copies of the exports; they lie with the run's artifacts in any case."),
+        Doc("Folder for copies of the exports, which are also logged as artifacts of the run."),
     ] = None
     package: Annotated[
         str | None,
         Doc(
-            "Instead of one model: the best of each dataset, by test/accuracy or else "
-            "valid/best_accuracy, in a folder of this name."
+            "Name of a folder for the best models of each dataset, by test/accuracy or else "
+            "valid/best_accuracy; they are exported instead of one model."
         ),
     ] = None
-    per_dataset: Annotated[
-        int, Range(1, 1000), Doc("--package: how many models of each dataset it holds.")
-    ] = 1
+    per_dataset: Annotated[int, Range(1, 1000), Doc("--package: number of models per dataset.")] = 1
     prune: Annotated[
         float,
         Range(0.0, 0.9),
         Doc(
-            "First take this share of each layer's channels away, train for --prune-epochs, and "
-            "register that as a new version, which is exported then (Fang et al. 2023)."
+            "Share of each layer's channels to remove before the export. The pruned model is "
+            "trained for --prune-epochs and registered as a new version (Fang et al. 2023)."
         ),
     ] = 0.0
-    prune_epochs: Annotated[
-        int, Range(1, 10_000), Doc("--prune: passes over the training images.")
-    ] = 10
+    prune_epochs: Annotated[int, Range(1, 10_000), Doc("--prune: number of epochs to train.")] = 10
     parity_images: Annotated[
         int,
         Range(1, 1_000_000),
-        Doc("Images of the test split, drawn by seed, that an export is held against."),
+        Doc("Number of test images, drawn by seed, on which exports and model are compared."),
     ] = 200
     calibration_images: Annotated[
         int,
         Range(1, 1_000_000),
-        Doc("onnx-int8: images of the train split, drawn by seed, whose numbers it is fitted to."),
+        Doc("onnx-int8: number of train images, drawn by seed, to calibrate the quantization."),
     ] = 256
 
     def __post_init__(self) -> None:
@@ -66,18 +64,18 @@ class ExportSettings(SourceModelSettings):
             r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", self.package
         ):
             raise UserError(
-                f"--package {self.package!r} is no name for a folder: it has letters, digits, "
-                "_, - and dots."
+                f"--package {self.package!r} is not a valid folder name. Use letters, digits, "
+                "_, - and dots; the first character cannot be a dot."
             )
 
     def check_source(self) -> None:
-        """Raises UserError unless one model, or a package, is named."""
+        """Raise UserError unless the settings select one model or a package, and not both."""
         if self.package is None:
             super().check_source()
         elif self.prune:
-            raise UserError("--prune makes a new version of one model: leave --package out.")
+            raise UserError("--prune creates a new version of one model: omit --package.")
         elif self.run is not None or self.model_uri is not None:
             raise UserError(
-                "--package finds the best models itself: leave --run and --model-uri out, or "
+                "--package selects the best models itself: omit --run and --model-uri, or omit "
                 "--package."
             )

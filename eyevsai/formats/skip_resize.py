@@ -1,5 +1,6 @@
-"""A way past an ONNX graph's resize, for images that have the size already: it costs more than a
-small network.
+"""Branch of an ONNX graph that skips the resize for images that already have the resized size.
+
+The resize takes longer than a small network.
 """
 
 from __future__ import annotations
@@ -12,34 +13,43 @@ from eyevsai.formats.tracing import CROPS, INPUT, split_nodes
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-WHOLE = "resized_crops"
+RESIZED = "resized_crops"
 
 
 def add_resize_skip(model: ModelProto, preprocessing: Preprocessing) -> ModelProto:
-    """The same graph, in which squares of `short_side_px` are cropped at once. It says of them what
-    it said before.
+    """Return a copy of the graph that crops squares of `short_side_px` without resizing them.
+
+    The results are unchanged, because the resize does not change such images.
     """
     import onnx
 
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
-    inside, others = split_nodes(found.graph)
-    for node in inside:
-        node.output[:] = [WHOLE if name == CROPS else name for name in node.output]
-    resize = onnx.helper.make_graph(inside, "resize", [], [_crops(WHOLE, preprocessing)])
-    choose = onnx.helper.make_node(
-        "If", ["has_size"], [CROPS], then_branch=_crop(preprocessing), else_branch=resize
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    resize_nodes, others = split_nodes(result.graph)
+    for node in resize_nodes:
+        node.output[:] = [RESIZED if name == CROPS else name for name in node.output]
+    resize = onnx.helper.make_graph(
+        resize_nodes, "resize", [], [_describe_crops(RESIZED, preprocessing)]
     )
-    first = next(place for place, node in enumerate(others) if CROPS in node.input)
-    del found.graph.node[:]
-    found.graph.node.extend(
-        [*others[:first], *_has_size(preprocessing, found.graph), choose, *others[first:]]
+    branch = onnx.helper.make_node(
+        "If",
+        ["has_size"],
+        [CROPS],
+        then_branch=_make_crop_graph(preprocessing),
+        else_branch=resize,
     )
-    return found
+    first = next(index for index, node in enumerate(others) if CROPS in node.input)
+    comparison = _compare_size(preprocessing, result.graph)
+    del result.graph.node[:]
+    result.graph.node.extend([*others[:first], *comparison, branch, *others[first:]])
+    return result
 
 
-def _has_size(preprocessing: Preprocessing, graph: GraphProto) -> list[NodeProto]:
-    """Nodes that compute `has_size`: whether images are squares of the short side."""
+def _compare_size(preprocessing: Preprocessing, graph: GraphProto) -> list[NodeProto]:
+    """Return nodes that compute `has_size`: True if the images are squares of the short side.
+
+    Their constant is added to `graph`.
+    """
     from onnx import TensorProto, helper
 
     graph.initializer.append(
@@ -54,25 +64,25 @@ def _has_size(preprocessing: Preprocessing, graph: GraphProto) -> list[NodeProto
     ]
 
 
-def _crop(preprocessing: Preprocessing) -> GraphProto:
-    """The middle of squares."""
+def _make_crop_graph(preprocessing: Preprocessing) -> GraphProto:
+    """Return a graph that crops the centers of square images."""
     from onnx import TensorProto, helper
 
     begin, end = preprocessing.center_crop_bounds
-    numbers = {"begins": [begin] * 2, "ends": [end] * 2, "axes": [1, 2]}
+    slices = {"begins": [begin] * 2, "ends": [end] * 2, "axes": [1, 2]}
     return helper.make_graph(
-        [helper.make_node("Slice", [INPUT, *numbers], ["middle"])],
+        [helper.make_node("Slice", [INPUT, *slices], ["middle"])],
         "crop",
         [],
-        [_crops("middle", preprocessing)],
+        [_describe_crops("middle", preprocessing)],
         [
             helper.make_tensor(name, TensorProto.INT64, [2], values)
-            for name, values in numbers.items()
+            for name, values in slices.items()
         ],
     )
 
 
-def _crops(name: str, preprocessing: Preprocessing) -> ValueInfoProto:
+def _describe_crops(name: str, preprocessing: Preprocessing) -> ValueInfoProto:
     from onnx import TensorProto, helper
 
     side = preprocessing.image_size

@@ -1,4 +1,4 @@
-"""TensorFlow: a SavedModel, which tensorflow-cpu opens by itself."""
+"""TensorFlow format: a SavedModel, which tensorflow-cpu opens without other packages."""
 
 from __future__ import annotations
 
@@ -23,21 +23,25 @@ if TYPE_CHECKING:
 
 FOLDER = "saved_model"
 SIGNATURE = "serving_default"
-IN_PLACE = re.compile(r"(?<!_)_\.")  # relu_.default computes what relu.default does
+IN_PLACE = re.compile(r"(?<!_)_\.")  # relu_.default is the in-place relu.default
 
 
 class TensorFlow(Format):
-    """For networks: the traced graph, operation by operation, with the weights as variables."""
+    """SavedModel of a network, converted operation by operation, with the weights as variables."""
 
     name = "tensorflow"
     networks_only = True
-    can_hold_code = True  # a SavedModel may have operations that write files
+    can_hold_code = True  # a SavedModel may contain operations that write files
     extra = ("tensorflow", "tensorflow")
     tolerance = 1e-4
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """Write a SavedModel with the operations of the exported program."""
-        tf = _tensorflow()
+        """Write a SavedModel with the operations of the exported program.
+
+        Raises:
+            UserError: an operation of torch is not supported.
+        """
+        tf = _import_tensorflow()
         program = source.program
         module = tf.Module()
         module.tensors = [
@@ -59,34 +63,39 @@ class TensorFlowRuntime:
     """The serving signature of a SavedModel."""
 
     def __init__(self, path: Path) -> None:
-        tf = _tensorflow()
+        tf = _import_tensorflow()
         self.constant: Callable[[Pixels], Any] = tf.constant
         self.loaded = tf.saved_model.load(str(path))  # owns the variables of its signature
         self.signature = self.loaded.signatures[SIGNATURE]
 
     def predict_proba(self, images: Pixels) -> Probabilities:
         """Return float32 probabilities (N,C) of uint8 images (N,H,W,3)."""
-        found: Probabilities = self.signature(
+        probabilities: Probabilities = self.signature(
             **{INPUT: self.constant(np.ascontiguousarray(images))}
         )[OUTPUT].numpy()
-        return found
+        return probabilities
 
 
 def compute(program: ExportedProgram, tensors: list[Any], images: Any) -> Any:
-    """What a traced graph gives for TensorFlow's `images`.
+    """Compute a traced graph in TensorFlow and return its first output.
+
+    Args:
+        program: the traced graph.
+        tensors: TensorFlow variables for the graph's weights and constants, in its order.
+        images: TensorFlow tensor N,H,W,3 uint8.
 
     Raises:
-        UserError: the graph has an operation that is not known here.
+        UserError: an operation of torch is not supported.
     """
     from torch.fx.node import map_arg
 
-    from eyevsai.formats.aten_to_tf import OPERATIONS, unknown
+    from eyevsai.formats.aten_to_tf import OPERATIONS, unsupported_operation
 
     values: dict[Any, Any] = {}
-    given = iter([*tensors, images])
+    inputs = iter([*tensors, images])
     for node in program.graph.nodes:
         if node.op == "placeholder":
-            values[node] = next(given)
+            values[node] = next(inputs)
         elif node.op == "output":
             return values[node.args[0][0]]
         elif node.target is operator.getitem:
@@ -94,36 +103,34 @@ def compute(program: ExportedProgram, tensors: list[Any], images: Any) -> Any:
         else:
             name = IN_PLACE.sub(".", str(node.target).removeprefix("aten."))
             if name not in OPERATIONS:
-                raise unknown(name)
+                raise unsupported_operation(name)
             values[node] = OPERATIONS[name](
                 *map_arg(node.args, values.get), **map_arg(node.kwargs, values.get)
             )
-    raise TypeError("a graph without an output")
+    raise TypeError("the graph has no output node")
 
 
 def _tensors(program: ExportedProgram) -> list[Any]:
-    """The tensors that the graph takes before its images, in order."""
-    known = {**program.state_dict, **program.constants}
+    """Return the weights and constants that are inputs of the graph, in its order."""
+    tensors = {**program.state_dict, **program.constants}
     return [
-        known[spec.target].detach()
+        tensors[spec.target].detach()
         for spec in program.graph_signature.input_specs
         if spec.target is not None
     ]
 
 
-def _tensorflow() -> Any:
-    """TensorFlow, without what its C++ parts announce on standard error, past Python, while they
-    are loaded.
-    """
+def _import_tensorflow() -> Any:
+    """Import TensorFlow without the messages that its C++ code writes to standard error."""
     with suppress(ImportError):
-        # torch loads it to trace a graph; loaded after TensorFlow it ends the process
+        # torch imports triton to trace graphs, which crashes if TensorFlow was imported before
         import_module("triton")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     standard_error = os.dup(2)
     try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), 2)
         import tensorflow
     finally:
         os.dup2(standard_error, 2)

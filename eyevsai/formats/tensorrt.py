@@ -1,4 +1,4 @@
-"""TensorRT: for NVIDIA's cards, whose engine is built where it will run."""
+"""TensorRT format for NVIDIA GPUs. The engine is built on the machine that runs it."""
 
 from __future__ import annotations
 
@@ -23,27 +23,25 @@ TRTEXEC = {"min": "minShapes", "opt": "optShapes", "max": "maxShapes"}
 
 
 class TensorRt(Onnx):
-    """For networks: an ONNX file and the settings by which ONNX Runtime, or trtexec, builds an
-    engine of it.
-    """
+    """ONNX export of a network, with settings to build an engine in ONNX Runtime or trtexec."""
 
     name = "tensorrt"
     networks_only = True
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """Write the ONNX file and the engine settings; warn if TensorRT is missing here."""
-        # without a branch, of which an engine may not be made
+        """Write `model.onnx` and `engine.json`; warn if TensorRT is not available here."""
+        # without a branch that skips the resize: TensorRT may not support it
         onnx.save(to_onnx(source), folder / MODEL)
-        if not is_here():
+        if not is_available():
             log.warning(
-                "There is no TensorRT here: the engine is built where it first runs, and what is "
-                "compared with the model is the ONNX file on the CPU."
+                "TensorRT is not available on this machine: the engine is built where it first "
+                "runs, and the parity check uses the ONNX file on the CPU."
             )
         shapes = {name: "x".join(map(str, shape)) for name, shape in SHAPES.items()}
         flags = [f"--{TRTEXEC[name]}={INPUT}:{shape}" for name, shape in shapes.items()]
-        keeping = {"trt_engine_cache_enable": True}  # and where: see the example
+        engine_cache = {"trt_engine_cache_enable": True}  # the example sets the cache's path
         settings = {
-            "onnxruntime": provider_options() | keeping,
+            "onnxruntime": provider_options() | engine_cache,
             "trtexec": ["trtexec", f"--onnx={MODEL}", *flags],
         }
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -51,18 +49,20 @@ class TensorRt(Onnx):
     def open(self, folder: Path) -> Runtime:
         """Open the ONNX file with TensorRT, or on the CPU if TensorRT is not available."""
         providers = (
-            ((PROVIDER, provider_options()), "CUDAExecutionProvider", *CPU) if is_here() else CPU
+            ((PROVIDER, provider_options()), "CUDAExecutionProvider", *CPU)
+            if is_available()
+            else CPU
         )
         return OnnxRuntime(folder / MODEL, providers)
 
 
-def is_here() -> bool:
-    """Whether ONNX Runtime can build engines on this machine."""
+def is_available() -> bool:
+    """Return True if ONNX Runtime has the TensorRT provider on this machine."""
     return PROVIDER in onnxruntime.get_available_providers()
 
 
 def provider_options() -> dict[str, Any]:
-    """What ONNX Runtime's TensorRT provider is told: the sizes that images may have."""
+    """Return options of ONNX Runtime's TensorRT provider: the range of input shapes, no fp16."""
     shapes = {
         f"trt_profile_{name}_shapes": f"{INPUT}:{'x'.join(map(str, shape))}"
         for name, shape in SHAPES.items()

@@ -1,4 +1,4 @@
-"""TorchScript, which torch keeps for the programs that still open it."""
+"""TorchScript format, for programs that do not support PT2 yet."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from pathlib import Path
 
 from eyevsai.formats.base import ExportSource, Format, Runtime
 from eyevsai.formats.pt2 import TorchRuntime
-from eyevsai.formats.tracing import EXAMPLE, quietly
+from eyevsai.formats.tracing import EXAMPLE, suppress_warnings
 
 MODEL = "model.pt"
 
 
 class TorchScript(Format):
-    """For networks. Legacy: torch names pt2 as its successor."""
+    """TorchScript export of a network. torch has deprecated the format in favor of PT2."""
 
     name = "torchscript"
     networks_only = True
     can_hold_code = True
 
     def write(self, source: ExportSource, folder: Path) -> None:
-        """Trace the inference module and write it."""
+        """Trace the inference module and write it to `model.pt`."""
         import torch
 
-        with quietly(), torch.no_grad():
+        with suppress_warnings(), torch.no_grad():
             traced = torch.jit.trace(
                 source.learner.inference_module(),
                 torch.zeros(EXAMPLE, dtype=torch.uint8),
@@ -34,5 +34,5 @@ class TorchScript(Format):
         """Load the traced module on the CPU."""
         import torch
 
-        with quietly():
+        with suppress_warnings():
             return TorchRuntime(torch.jit.load(str(folder / MODEL), map_location="cpu").eval())

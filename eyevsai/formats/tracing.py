@@ -1,4 +1,4 @@
-"""The learner's graph as torch.export sees it: what all formats are made from."""
+"""Tracing of a learner with torch.export, and its conversion to ONNX."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from eyevsai.models.learner import Learner
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-EXAMPLE = (2, 96, 128, 3)  # of no square, so that height and width are told apart
-FREE = ("batch", "height", "width")
+EXAMPLE = (2, 96, 128, 3)  # not square, so that tracing does not equate height and width
+DYNAMIC_AXES = ("batch", "height", "width")
 OPSET = 20
 INPUT, OUTPUT = "images", "probabilities"
 CROPS, FIRST, RESIZING = "crops", "channels_first", "resizing/"
 CHANNELS = 3
-SCOPES = "pkg.torch.onnx.name_scopes"  # under which torch notes the module that a node comes from
+SCOPES = "pkg.torch.onnx.name_scopes"  # metadata key for the modules that a node belongs to
 
 
 def trace(learner: Learner) -> ExportedProgram:
-    """From N,H,W,3 uint8 to N,C float32, with N, H and W free."""
-    free = {axis: Dim(name, min=1) for axis, name in enumerate(FREE)}
-    with quietly(), torch.no_grad():
+    """Trace the learner's inference, from N,H,W,3 uint8 to N,C float32; N, H and W are dynamic."""
+    dynamic = {axis: Dim(name, min=1) for axis, name in enumerate(DYNAMIC_AXES)}
+    with suppress_warnings(), torch.no_grad():
         return torch.export.export(
             learner.inference_module(),
             (torch.zeros(EXAMPLE, dtype=torch.uint8),),
-            dynamic_shapes=(free,),
+            dynamic_shapes=(dynamic,),
         )
 
 
 def convert(program: ExportedProgram) -> ModelProto:
-    """A traced graph as ONNX.
+    """Convert a traced graph to ONNX.
 
-    The names of nodes that resize begin with RESIZING; what they make of images, for all others, is
-    called CROPS.
+    The names of the nodes that resize images begin with RESIZING. Their only output to other nodes
+    has the name CROPS.
 
     Raises:
-        ValueError: they share something else with the rest of the graph.
+        ValueError: the resizing nodes do not have exactly one output to other nodes.
     """
-    with quietly():
+    with suppress_warnings():
         converted = torch.onnx.export(
             program,
             (),
@@ -55,45 +55,49 @@ def convert(program: ExportedProgram) -> ModelProto:
             output_names=[OUTPUT],
             verbose=False,
         )
-    if converted is None:  # only where a file name is given
-        raise TypeError("torch.onnx.export gave no program")
+    if converted is None:  # for mypy: None is returned only if a file name is given
+        raise TypeError("torch.onnx.export returned no program")
     proto: ModelProto = converted.model_proto
     _name_crops(proto.graph)
-    for node in proto.graph.node:  # where each was written, on this machine: nobody else's matter
+    for node in proto.graph.node:  # the metadata contain source paths of this machine
         del node.metadata_props[:]
         node.doc_string = ""
-    # what lies between input and output is for whoever opens the file to find
+    # runtimes infer the shapes between input and output
     del proto.graph.value_info[:]
-    for value, names in ((proto.graph.input[0], FREE), (proto.graph.output[0], FREE[:1])):
+    dynamic = ((proto.graph.input[0], DYNAMIC_AXES), (proto.graph.output[0], DYNAMIC_AXES[:1]))
+    for value, names in dynamic:
         for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
             dimension.dim_param = name
     return proto
 
 
 def _name_crops(graph: GraphProto) -> None:
+    """Rename the resizing nodes and their output to other nodes, as `convert` describes."""
     for node in graph.node:
-        if any(note.key == SCOPES and "'resizing'" in note.value for note in node.metadata_props):
+        if any(
+            entry.key == SCOPES and "'resizing'" in entry.value for entry in node.metadata_props
+        ):
             node.name = f"{RESIZING}{node.name}"
-    inside, others = split_nodes(graph)
-    (found,) = {name for node in inside for name in node.output} & {
+    resize_nodes, others = split_nodes(graph)
+    (crops,) = {name for node in resize_nodes for name in node.output} & {
         name for node in others for name in node.input
     }
     shape = next(
-        value.type.tensor_type.shape.dim for value in graph.value_info if value.name == found
+        value.type.tensor_type.shape.dim for value in graph.value_info if value.name == crops
     )
     if shape[1].dim_value != CHANNELS:
-        _rename(graph, found, CROPS)
+        _rename(graph, crops, CROPS)
         return
-    # The exporter joined the permutation at the end of resizing with one after it, so that channels
-    # come first here.
-    _rename(graph, found, FIRST)
+    # The exporter merged the permutation at the end of resizing with a later one, so the crops are
+    # N,3,H,W here. Two permutations are inserted, so that CROPS is N,H,W,3 as in other graphs.
+    _rename(graph, crops, FIRST)
     for node in others:
         node.input[:] = [f"{CROPS}_{FIRST}" if name == FIRST else name for name in node.input]
     last = _permute(FIRST, CROPS, f"{RESIZING}last", (0, 2, 3, 1))
     back = _permute(CROPS, f"{CROPS}_{FIRST}", "first", (0, 3, 1, 2))
-    place = next(place for place, node in enumerate(graph.node) if FIRST in node.output) + 1
-    graph.node.insert(place, last)
-    graph.node.insert(place + 1, back)
+    index = next(index for index, node in enumerate(graph.node) if FIRST in node.output) + 1
+    graph.node.insert(index, last)
+    graph.node.insert(index + 1, back)
 
 
 def _rename(graph: GraphProto, old: str, new: str) -> None:
@@ -109,14 +113,17 @@ def _permute(source: str, target: str, name: str, axes: tuple[int, ...]) -> Node
 
 
 def split_nodes(graph: GraphProto) -> tuple[list[NodeProto], list[NodeProto]]:
-    """The nodes that resize, and all others."""
-    inside = [node for node in graph.node if node.name.startswith(RESIZING)]
-    return inside, [node for node in graph.node if not node.name.startswith(RESIZING)]
+    """Return the nodes that resize images, and all others, each in the order of the graph."""
+    resize_nodes = [node for node in graph.node if node.name.startswith(RESIZING)]
+    return resize_nodes, [node for node in graph.node if not node.name.startswith(RESIZING)]
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Inside, exporters keep to themselves what their users cannot change."""
+def suppress_warnings() -> Iterator[None]:
+    """Suppress Python warnings and log records up to WARNING, process-wide.
+
+    Exporters warn about their own internals, which users cannot change.
+    """
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What a family of models declares of itself."""
+"""Declaration of a model family and its variations."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from eyevsai.core.settings import Settings
 
 @dataclass(frozen=True)
 class Variation:
-    """One named variation of a family, described for engineers and for anyone."""
+    """Variation of a family: descriptions for engineers and laypeople, settings and presets."""
 
     title: str
     technical: str
     simple: str
     settings: type[Settings]
-    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by budget
+    # settings that replace the defaults, by compute budget
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     papers: tuple[str, ...] = ()
-    # as trees do: where a number falls on another side, the answer jumps
+    # Probabilities of tree models jump at split thresholds, so the parity check of an export
+    # allows for differences that a continuous model cannot have.
     piecewise_constant: bool = False
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family; its first variation is the default. `learner` is `module:class`, imported when
-    built.
+    """Family of models. Its first variation is the default.
+
+    `learner` is the learner class as `module:class`, imported when a learner is built.
     """
 
     name: str
     title: str
     learner: str
     variations: Mapping[str, Variation]
-    framework: str = "pytorch"  # that fits it; whatever that is, what is kept are tensors
-    # of this project, which it can do without, and their gain
+    # library that fits the model; the saved model consists of tensors in any case
+    framework: str = "pytorch"
+    # optional extras of this project that the family can use, with the benefit of each
     extras: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The table of families. Everything that differs between families is reached through it."""
+"""Table of model families: the only access to code that is specific to a family."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ FAMILIES = {
 
 
 def get_family(name: str) -> Family:
-    """The declaration of a family, read without importing torch.
+    """Return the declaration of a family without importing torch.
 
     Raises:
-        UserError: no such family; the message names the nearest.
+        UserError: the family does not exist; the message suggests the nearest name.
     """
-    declared: Family = import_module(FAMILIES[choose("model", name, FAMILIES)]).FAMILY
-    return declared
+    family: Family = import_module(FAMILIES[choose("model", name, FAMILIES)]).FAMILY
+    return family
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A family, one of its variations, and the declaration of that variation."""
+    """Names of a family and a variation, with the declaration of the variation."""
 
     family: str
     variation: str
@@ -43,49 +43,60 @@ class ResolvedModel:
 
 
 def resolve_model(model: str, variation: str | None = None) -> ResolvedModel:
-    """Return the model that `--model` and `--variation` name.
+    """Return the family and variation that `--model` and `--variation` select.
 
     Args:
         model: a family, or `family/variation`.
-        variation: of the family; None takes the one in `model`, else the family's first.
+        variation: variation of the family; None selects the one in `model`, or else the first
+            variation of the family.
 
     Raises:
-        UserError: no such family or variation, with the nearest name; or two different variations.
+        UserError: the family or variation does not exist (the message suggests the nearest name
+            or the family that has the variation), or the arguments name different variations.
     """
-    family, slash, named = model.partition("/")
-    if slash and not (family and named):
-        raise UserError(f"--model {model} lacks a family or a variation: give FAMILY/VARIATION.")
-    if named and variation not in (None, named):
-        raise UserError(f"--model {model} contradicts --variation {variation}: leave one out.")
-    variation = variation or named or None
+    family, slash, suffix = model.partition("/")
+    if slash and not (family and suffix):
+        raise UserError(f"--model {model} lacks a family or a variation. Use FAMILY/VARIATION.")
+    if suffix and variation not in (None, suffix):
+        raise UserError(f"--model {model} contradicts --variation {variation}. Remove one of them.")
+    variation = variation or suffix or None
     variations = get_family(family).variations
     if variation is None:
         variation = next(iter(variations))
     elif variation not in variations:
         owners = [other for other in FAMILIES if variation in get_family(other).variations]
         if owners:
-            fix = f"use --model {owners[0]}/{named}" if named else f"add --model {owners[0]}"
-            raise UserError(f"{variation!r} is a variation of {owners[0]}, not of {family}: {fix}.")
+            fix = f"Use --model {owners[0]}/{suffix}" if suffix else f"Add --model {owners[0]}"
+            raise UserError(f"{variation!r} is a variation of {owners[0]}, not of {family}. {fix}.")
         choose(f"{family} variation", variation, variations)
     return ResolvedModel(family, variation, variations[variation])
 
 
 def select_models(text: str) -> list[tuple[str, str]]:
-    """Family and variation of all models that a list such as `deep_v1,deep_v2/resnet` names, in the
-    table's order.
+    """Return the (family, variation) pairs that a list such as `deep_v1,deep_v2/resnet` selects.
+
+    A family selects all of its variations. The pairs are in the order of `FAMILIES`, each once.
 
     Raises:
-        UserError: one is not known; the message names the nearest.
+        UserError: the list is empty or has an unknown name; the message suggests the nearest.
     """
     pairs = [(family, name) for family in FAMILIES for name in get_family(family).variations]
-    named = choose_listed("model", text, [*FAMILIES, *("/".join(pair) for pair in pairs)])
-    return [pair for pair in pairs if pair[0] in named or "/".join(pair) in named]
+    names = choose_listed("model", text, [*FAMILIES, *("/".join(pair) for pair in pairs)])
+    return [pair for pair in pairs if pair[0] in names or "/".join(pair) in names]
 
 
 def build(
     family: str, variation: str, settings: Settings, classes: Sequence[str], seed: int
 ) -> Learner:
-    """A new learner, its initial weights drawn from `seed`."""
+    """Build an untrained learner.
+
+    Args:
+        family: name of the family.
+        variation: name of a variation of the family.
+        settings: settings of the variation.
+        classes: class names, in the order of the outputs.
+        seed: seed of the initial weights and of all random draws of the training.
+    """
     module, _, name = get_family(family).learner.partition(":")
     learner: Learner = getattr(import_module(module), name)(
         variation, settings, tuple(classes), seed

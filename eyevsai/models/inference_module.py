@@ -1,6 +1,4 @@
-"""A whole classifier as one torch module, from raw pixels to probabilities: what leaves for other
-runtimes.
-"""
+"""Complete classifier as one torch module, from raw pixels to probabilities, for export."""
 
 from __future__ import annotations
 
@@ -11,8 +9,10 @@ from eyevsai.data.preprocessing import Preprocessing
 
 
 class InferenceModule(nn.Module):
-    """From N,H,W,3 uint8 of one size, any one, to N,C float32 probabilities; `classify` takes crops
-    N,S,S,3 uint8.
+    """Resize, crop and classifier in one module.
+
+    Input: N,H,W,3 uint8 RGB of any H and W; output: N,C float32 probabilities. `classify` maps
+    crops N,S,S,3 uint8 to the probabilities.
     """
 
     def __init__(self, preprocessing: Preprocessing, classify: nn.Module) -> None:
@@ -21,6 +21,6 @@ class InferenceModule(nn.Module):
         self.classify = classify
 
     def forward(self, images: Tensor) -> Tensor:
-        """Resize, crop, classify."""
+        """Return the N,C float32 probabilities of N,H,W,3 uint8 images."""
         probabilities: Tensor = self.classify(self.resizing(images))
         return probabilities

@@ -1,4 +1,4 @@
-"""Protocol that the learners of all families implement."""
+"""Protocols that the learners of the families implement."""
 
 from __future__ import annotations
 
@@ -20,92 +20,104 @@ Images = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]  # N,H,W,3, or 
 
 
 class Learner(Protocol):
-    """A classifier of any family: it fits, predicts, and is saved without a pickle."""
+    """Classifier of any family: fitting, prediction, and learned state as tensors.
+
+    Tensors and JSON values are the whole saved state; nothing is pickled.
+    """
 
     family: str
     variation: str
     settings: Settings
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    # divides the logits; 1 until it is fitted to held-out images
+    # divisor of the logits; 1 until it is fitted to held-out images
     temperature: float
-    pruned: float  # the share of each layer's channels that was taken away; 0 when none was
+    pruned: float  # share of the channels removed from each layer; 0 if not pruned
 
     def prepare(self, train_labels: Sequence[str]) -> None:
-        """Gets ready to learn from images of these classes; `preprocessing` is settled from then
-        on.
+        """Prepare fitting to train images with these labels; `preprocessing` is final afterwards.
 
         Raises:
-            UserError: these settings cannot learn from them, or what learning begins with cannot be
-                had.
+            UserError: the settings do not fit the images or the device, or the pretrained weights
+                are not available.
         """
 
     def compute(self) -> dict[str, str]:
-        """What will compute: device, precision and threads."""
+        """Return the device, precision and number of threads of the computation, for logging."""
 
     def fit(
         self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
     ) -> None:
-        """Learns from `train`; calls `on_epoch(epoch, row)` after each pass, once if there are no
-        passes.
+        """Fit the model to `train`.
 
-        A family that learns in passes goes on from the last of `checkpoints` and saves its own
-        there.
+        Args:
+            train: images and labels to fit to.
+            valid: images and labels that select the best epoch; never fitted to.
+            on_epoch: called with the epoch, from 1, and its metrics after each epoch; once, as
+                epoch 1, by a learner without epochs.
+            checkpoints: store of checkpoints. A learner with epochs resumes from the last one and
+                saves new ones; a learner without epochs ignores it.
         """
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
-        """N images uint8 RGB of any size -> N,C float32 probabilities, computed in float32."""
+        """Return the N,C float32 probabilities of N uint8 RGB images of any sizes."""
 
     def inference_module(self) -> nn.Module:
-        """A module from N,H,W,3 uint8 of one size, any, to N,C float32 probabilities; on the CPU,
-        to predict with.
+        """Return a module from N,H,W,3 uint8 to N,C float32 probabilities.
 
-        What is done with it leaves the learner as it was.
+        H and W are arbitrary, but equal for all images of a batch. The module is on the CPU and in
+        evaluation mode. Moving or converting it must not change the learner.
         """
 
     def summary(self) -> ModelSummary:
-        """What the model is made of."""
+        """Return the layers and parameter counts of the model."""
 
     def num_parameters(self) -> int:
-        """How many numbers are learned; 0 where that is not known before `fit`."""
+        """Return the number of learned values; 0 if it is unknown before `fit`."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """All learned state, by name."""
+        """Return the complete learned state by name."""
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `tensors`."""
+        """Restore the state that `tensors` returned.
+
+        Raises:
+            UserError: the tensors belong to another model.
+        """
 
 
 @runtime_checkable
 class FeatureLearner(Learner, Protocol):
-    """A learner that classifies features which have names."""
+    """Learner that classifies named groups of image features."""
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:
-        """N images uint8 RGB of any size -> N,D float32 features."""
+        """Return the N,D float32 features of N uint8 RGB images of any sizes."""
 
     def predict_features(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """N,D float32 features -> N,C float32 probabilities."""
+        """Return the N,C float32 probabilities of N,D float32 features."""
 
     def feature_groups(self) -> Mapping[str, slice]:
-        """Which columns of the features belong to which name."""
+        """Return the columns of the features of each group, by the name of the group."""
 
 
 @runtime_checkable
 class NetworkModel(Learner, Protocol):
-    """A learner that is one torch network, from N,3,S,S to N,C logits."""
+    """Learner with one torch network, from N,3,S,S float32 to N,C logits."""
 
     network: nn.Module
-    seed: int  # of every random draw while it learns
+    seed: int  # seed of all random draws of the training
 
     def prune(self, share: float) -> None:
-        """Takes the least `share` of each layer's channels away; raises UserError where there are
-        none to lose.
+        """Remove the `share` (0 to 1) of each layer's channels with the smallest weights.
+
+        Raises:
+            UserError: no layer is wide enough to lose channels.
         """
 
 
 @runtime_checkable
 class SpatialLearner(NetworkModel, Protocol):
-    """A learner whose network averages a map of features over places."""
+    """Learner whose network averages a feature map over spatial positions."""
 
     def global_pool(self) -> nn.Module:
-        """The layer that averages the map, N,K,h,w."""
+        """Return the global average pooling layer; its input is the feature map N,K,h,w."""

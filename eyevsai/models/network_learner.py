@@ -1,4 +1,4 @@
-"""The learner of every torch family: a network, fitted by the training loop."""
+"""Base class of the torch families: a network that the training loop fits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from eyevsai.training.trainer import OnEpoch, Trainer
 
 
 class NetworkLearner:
-    """Base of the torch families, which say only how their network is built."""
+    """Base of the learners of the torch families; a subclass implements `build_network`."""
 
     family: ClassVar[str]
 
@@ -49,8 +49,9 @@ class NetworkLearner:
         self.network = self._to_memory_format(network)
 
     def _to_memory_format(self, network: nn.Module) -> nn.Module:
-        """What an image gives depends, to the last bit, on how weights lie in memory: as in
-        training, always.
+        """Return the network in the memory format of the training.
+
+        Results differ in the last bit between memory formats.
         """
         return network.to(
             memory_format=torch.channels_last
@@ -59,23 +60,35 @@ class NetworkLearner:
         )
 
     def build_network(self) -> nn.Module:
-        """N,3,S,S float32 -> N,C logits, freshly initialised."""
-        raise TypeError(f"{type(self).__name__} must say how its network is built")
+        """Return a new network from N,3,S,S float32 to N,C logits, initialised from torch's RNG.
+
+        `__init__` calls this with the RNG seeded, after it has set all other attributes.
+
+        Raises:
+            TypeError: the subclass does not implement it.
+        """
+        raise TypeError(f"{type(self).__name__} does not implement build_network.")
 
     def fit(
         self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
     ) -> None:
-        """Train the network with `Trainer.fit`, and raise the same errors."""
+        """Train the network; it ends in evaluation mode with the weights of its best epoch.
+
+        The temperature does not change. Arguments and errors are those of `Trainer.fit`.
+        """
         Trainer(self.strategy(), self.settings, self.preprocessing, self.seed).fit(
             train, valid, on_epoch, checkpoints
         )
 
     def strategy(self) -> TrainingStrategy:
-        """What of the network is trained when."""
+        """Return the training strategy: by default, the whole network in all epochs."""
         return TrainingStrategy(self.network, cast(NetworkSettings, self.settings))
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
-        """Return calibrated float32 probabilities (N,C) of uint8 images (N,H,W,3)."""
+        """Return the N,C float32 probabilities of N uint8 images H,W,3 of any sizes.
+
+        The network computes in float32; the temperature is applied. Zero images give shape 0,C.
+        """
         tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
         if not tensors:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
@@ -84,7 +97,11 @@ class NetworkLearner:
         return (logits / self.temperature).softmax(1).numpy()
 
     def inference_module(self) -> nn.Module:
-        """Return resize, network and temperature as one module."""
+        """Return a module from N,H,W,3 uint8 to N,C float32 probabilities, in evaluation mode.
+
+        It contains the resize, a CPU copy of the network (with `tta_flip`, if set), and the
+        temperature.
+        """
         network = predictor(
             copy.deepcopy(self.network).cpu().eval(), tta_flip=self.settings.tta_flip
         )
@@ -92,18 +109,26 @@ class NetworkLearner:
         return InferenceModule(self.preprocessing, classify).eval()
 
     def global_pool(self) -> nn.Module:
-        """The layer that averages the last map over places."""
+        """Return the last `AdaptiveAvgPool2d` of the network.
+
+        Raises:
+            ValueError: the network has none.
+        """
         *_, last = (
             layer for layer in self.network.modules() if isinstance(layer, nn.AdaptiveAvgPool2d)
         )
         return last
 
     def prepare(self, train_labels: Sequence[str]) -> None:
+        """Raise UserError if the batch size, device or precision cannot be used.
+
+        The batch size must not exceed the number of `train_labels`.
+        """
         check_batches(self.settings, len(train_labels))
         find_precision(self.settings.precision, find_device(self.settings.device))
 
     def compute(self) -> dict[str, str]:
-        """Return device, precision and threads, as they are logged."""
+        """Return the device, the resolved precision and the number of threads, for logging."""
         device = find_device(self.settings.device)
         precision = str(find_precision(self.settings.precision, device)).removeprefix("torch.")
         threads = self.settings.threads or torch.get_num_threads()
@@ -113,15 +138,21 @@ class NetworkLearner:
         return summarize(self.network, self.preprocessing.image_size)
 
     def num_parameters(self) -> int:
-        """Parameters of the network."""
+        """Return the number of parameters of the network."""
         return sum(weight.numel() for weight in self.network.parameters())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers of the network."""
+        """Return the parameters and buffers of the network, which share its memory."""
         return self.network.state_dict()
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Load parameters and buffers; raise UserError if they are those of another network."""
+        """Load parameters and buffers, and set evaluation mode.
+
+        Set `pruned` before: if it is not 0, the layers first get the shapes of the tensors.
+
+        Raises:
+            UserError: the tensors belong to another network.
+        """
         try:
             if self.pruned:
                 fit_shapes(self.network, tensors)
@@ -134,15 +165,23 @@ class NetworkLearner:
         self.network.eval()
 
     def prune(self, share: float) -> None:
-        """Remove the given share of the channels, the least important first."""
+        """Remove the `share` (0 to 1) of each layer's channels with the smallest weights.
+
+        Channel counts are rounded up to multiples of eight. The network must be on the CPU, and is
+        in evaluation mode afterwards. Resets the temperature, and updates `pruned`, which
+        accumulates the shares of all calls, without the rounding.
+
+        Raises:
+            UserError: no layer is wide enough to lose channels.
+        """
         prune(self.network, share, self.preprocessing.image_size)
         self.network = self._to_memory_format(self.network)
         self.pruned = 1 - (1 - self.pruned) * (1 - share)
-        self.temperature = 1.0  # it was fitted to another network
+        self.temperature = 1.0  # the old one was fitted to the network before pruning
 
 
 class Classification(nn.Module):
-    """From crops N,S,S,3 uint8 to N,C float32 probabilities."""
+    """Network with normalisation and temperature, from crops N,S,S,3 uint8 to probabilities."""
 
     def __init__(
         self, network: nn.Module, preprocessing: Preprocessing, temperature: float
@@ -153,6 +192,6 @@ class Classification(nn.Module):
         self.temperature = temperature
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Normalise, classify."""
+        """Return the N,C float32 probabilities of crops N,S,S,3 uint8."""
         logits: Tensor = self.network(self.preprocessing.normalize(crops)).float()
         return (logits / self.temperature).softmax(1)

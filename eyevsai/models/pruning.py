@@ -1,5 +1,5 @@
-"""Structured pruning: whole channels go, with all that depends on them (Fang et al. 2023,
-DepGraph).
+"""Structured pruning: removal of whole channels and all weights that depend on them (DepGraph,
+Fang et al. 2023).
 """
 
 from __future__ import annotations
@@ -15,48 +15,59 @@ from torch import Tensor, nn
 from eyevsai.core.errors import UserError
 from eyevsai.core.extras import missing_extra
 
-EIGHT = 8  # channels stay a multiple of it, which a CPU's instructions take at once
+EIGHT = 8  # channel counts stay multiples of it, to fill SIMD registers of CPUs
 
 
 @runtime_checkable
 class ChannelWise(Protocol):
-    """A module that gives as many channels as it is given, and whose inside torch's graph does not
-    show.
+    """Module with as many output as input channels, pruned as a unit.
+
+    torch_pruning cannot trace the dependent channels inside it.
     """
 
     def channel_layers(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """The layers that take its channels, and those that give them; a normalisation is among the
-        latter.
+        """Return the layers that read the module's channels, and those that write them.
+
+        A normalisation counts as writing.
         """
 
 
 def check_installed() -> None:
-    """Raises UserError when what finds dependent channels is not installed."""
+    """Raise UserError unless torch_pruning, an optional extra, is installed."""
     if find_spec("torch_pruning") is None:
         raise missing_extra("--prune", "prune")
 
 
 def prune(network: nn.Module, share: float, image_size: int) -> None:
-    """Takes the least `share` of each layer's channels away, by the size of their weights; the
-    classes stay.
+    """Remove the `share` of each layer's channels with the smallest weights, in place.
+
+    Channel counts are rounded up to multiples of eight. The outputs of the classifier stay. The
+    network is in evaluation mode afterwards.
+
+    Args:
+        network: network on the CPU, whose last linear layer is the classifier.
+        share: share of the channels to remove, 0 to 1.
+        image_size: side of the input images, in pixels.
 
     Raises:
-        UserError: every layer is too small to lose eight channels.
+        UserError: no layer is wide enough to lose eight channels.
     """
     import torch_pruning
 
     class _Rounding(torch_pruning.pruner.BasePruner):  # type: ignore[misc]
-        def _round_to(self, lost: int, channels: int, unit: int) -> int:
-            """Keeps more than asked, not fewer: its own way takes all that is below a multiple, or
-            nothing at all.
+        def _round_to(self, num_pruned: int, channels: int, unit: int) -> int:
+            """Return how many channels to remove, so that a multiple of `unit` remains.
+
+            Rounds the remaining channels up; the base class removes all channels of the
+            incomplete multiple, or none.
             """
-            return max(channels - math.ceil((channels - lost) / unit) * unit, 0)
+            return max(channels - math.ceil((channels - num_pruned) / unit) * unit, 0)
 
     before = sum(weight.numel() for weight in network.parameters())
     *_, classifier = (module for module in network.modules() if isinstance(module, nn.Linear))
     leaves = {type(module) for module in network.modules() if isinstance(module, ChannelWise)}
     gradients = [weight.requires_grad for weight in network.parameters()]
-    # the graph of dependent channels is read off the gradient's
+    # torch_pruning traces dependent channels through the autograd graph
     network.eval().requires_grad_(True)
     pruner = _Rounding(
         network,
@@ -66,24 +77,26 @@ def prune(network: nn.Module, share: float, image_size: int) -> None:
         ignored_layers=[classifier],
         round_to=EIGHT,
         root_module_types=[nn.Conv2d, nn.Linear],
-        customized_pruners={leaf: _pruner_of_leaves() for leaf in leaves},
+        customized_pruners={leaf: _channel_wise_pruner() for leaf in leaves},
     )
     pruner.step()
-    for weight, wanted in zip(network.parameters(), gradients, strict=True):
-        weight.requires_grad_(wanted)
+    for weight, requires_grad in zip(network.parameters(), gradients, strict=True):
+        weight.requires_grad_(requires_grad)
     if sum(weight.numel() for weight in network.parameters()) == before:
         raise UserError(
-            f"Nothing can be taken away with --prune {share:g}: no layer has {EIGHT} channels "
-            "to lose."
+            f"--prune {share:g} removes no channels: no layer is wide enough to lose {EIGHT}. "
+            "Use a larger share."
         )
 
 
 def fit_shapes(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Makes a network's layers as large as those that `tensors` were taken from, which lost
-    channels.
+    """Resize the layers of an unpruned network to the shapes of a pruned state dict, in place.
+
+    The values of the weights are undefined until the state dict is loaded.
 
     Raises:
-        KeyError: a layer has no tensors.
+        KeyError: a tensor of the network is missing in `tensors`.
+        ValueError: a tensor has another number of dimensions than its layer requires.
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
@@ -96,32 +109,32 @@ def fit_shapes(network: nn.Module, tensors: dict[str, Tensor]) -> None:
             (module.num_features,) = tensors[f"{name}.weight"].shape
         elif isinstance(module, nn.GroupNorm):
             (module.num_channels,) = tensors[f"{name}.weight"].shape
-        for kind in (module._parameters, module._buffers):
-            for short, tensor in kind.items():
+        for members in (module._parameters, module._buffers):
+            for short, tensor in members.items():
                 if tensor is not None:
                     tensor.data = tensor.new_empty(
                         tensors[f"{name}.{short}" if name else short].shape
                     )
 
 
-def _pruner_of_leaves() -> object:
-    """torch_pruning's way of taking channels away from a `ChannelWise` module."""
+def _channel_wise_pruner() -> object:
+    """Return the object with which torch_pruning prunes `ChannelWise` modules."""
     from torch_pruning import BasePruningFunc
     from torch_pruning.pruner import function
 
     class Pruner(BasePruningFunc):  # type: ignore[misc]
         def prune_out_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
-            """What it gives has the channels of what it takes: they go together."""
-            taking, giving = cast(ChannelWise, layer).channel_layers()
-            for each in taking:
+            """Remove the channels `idxs` from the inputs and outputs of a module; return it."""
+            readers, writers = cast(ChannelWise, layer).channel_layers()
+            for each in readers:
                 function.prune_conv_in_channels(each, idxs)
-            for each in giving:
-                take = (
+            for each in writers:
+                prune_outputs = (
                     function.prune_conv_out_channels
                     if isinstance(each, nn.Conv2d)
                     else function.prune_groupnorm_out_channels
                 )
-                take(each, idxs)
+                prune_outputs(each, idxs)
             return layer
 
         prune_in_channels = prune_out_channels

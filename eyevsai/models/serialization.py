@@ -1,4 +1,4 @@
-"""Writes a learner to a folder and reads it back: weights in safetensors, the rest in JSON."""
+"""Model folders: the weights of a learner in safetensors, all other state in a JSON card."""
 
 from __future__ import annotations
 
@@ -18,15 +18,11 @@ from eyevsai.models.factory import build, resolve_model
 from eyevsai.models.learner import Learner
 
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "model.json", 2
-
-
-CHECKSUM, CHECKSUM_SINCE_FORMAT = "card_sha256", 2  # the format from which on cards have one
+CHECKSUM, CHECKSUM_SINCE_FORMAT = "card_sha256", 2  # cards of format 1 have no checksum
 
 
 def save(learner: Learner, folder: Path) -> None:
-    """Writes `model.safetensors` and `model.json` into `folder`, which is made if it is not
-    there.
-    """
+    """Write `model.safetensors` and `model.json` into `folder`, creating it if it is missing."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,16 +47,18 @@ def save(learner: Learner, folder: Path) -> None:
 
 
 def add_checksum(card: Mapping[str, Any]) -> dict[str, Any]:
-    """A card with the SHA-256 of all else that it says."""
-    said = {name: value for name, value in card.items() if name != CHECKSUM}
-    return said | {CHECKSUM: hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
+    """Return a copy of a card with the SHA-256 of all its other entries."""
+    entries = {name: value for name, value in card.items() if name != CHECKSUM}
+    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    return entries | {CHECKSUM: digest}
 
 
 def load(folder: Path) -> Learner:
-    """The learner that `save` wrote into `folder`.
+    """Return the learner that `save` wrote into `folder`.
 
     Raises:
-        UserError: the folder holds no model, one of a newer format, or one whose checksum fails.
+        UserError: the folder contains no model, or one of a newer format, a checksum does not
+            match, or the weights do not fit the card.
     """
     card = read_config(folder)
     try:
@@ -73,24 +71,25 @@ def load(folder: Path) -> Learner:
         learner.pruned = float(card.get("pruned", 0.0))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{folder} holds no eyevsai model: {CONFIG} does not say what one is ({error})."
+            f"{folder} is not an eyevsai model: {CONFIG} is invalid ({error})."
         ) from error
     learner.load_tensors(_read_weights(folder / WEIGHTS))
     return learner
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What `save` wrote of a learner besides its tensors.
+    """Return the card that `save` wrote into `folder`: all state of a learner but its tensors.
 
     Raises:
-        UserError: it is not there, of a newer format, or not what was saved.
+        UserError: the card is missing, malformed, of a newer format, or its checksum does not
+            match.
     """
     try:
         card: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         newer = card["format"] > FORMAT
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder} holds no eyevsai model: {CONFIG} cannot be read ({error})."
+            f"{folder} is not an eyevsai model: {CONFIG} cannot be read ({error})."
         ) from error
     if newer:
         raise UserError(
@@ -105,10 +104,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_weights(folder: Path) -> str:
-    """Return the SHA-256 of the weights that `save` wrote into `folder`.
+    """Return the SHA-256 of the weights that `save` wrote into `folder`, after checking it.
 
     Raises:
-        UserError: the weights or the card are not the files that were saved.
+        UserError: the weights or the card are missing, or have changed since they were saved.
     """
     digest = str(read_config(folder)["sha256"])
     _check_weights(folder / WEIGHTS, digest)
@@ -122,15 +121,16 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} holds no tensors: it is no safetensors file ({error}).") from error
+        raise UserError(f"{path} is not a valid safetensors file ({error}).") from error
 
 
 def _check_weights(path: Path, expected: str) -> None:
+    """Raise UserError if the file cannot be read or its SHA-256 is not `expected`."""
     try:
-        found = hash_file(path)
+        digest = hash_file(path)
     except OSError as error:
         raise read_error(path, error) from error
-    if found != expected:
+    if digest != expected:
         raise UserError(
             f"{path} is not the file that was saved: its SHA-256 differs. Fetch it again."
         )

@@ -1,4 +1,4 @@
-"""What a network is made of: layers, parameters, and what one image costs."""
+"""Model summary: layers, parameter counts, and floating-point operations per image."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-DEPTH = 2  # of the modules that are named: parts, and what they are made of
+DEPTH = 2  # levels of the listed modules: children of the network, and their children
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One part of a model, the shape it gives for one image, and how many numbers it learns."""
+    """Layer of a model: output shape for one image, and number of learned values."""
 
     name: str
     type: str
@@ -23,10 +23,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """The parts of a model in the order in which an image passes them.
+    """Layers and totals of a model.
 
-    `flops` counts the floating-point operations of one image, a multiplication and its addition as
-    two; None where that says nothing.
+    `layers` are in the order of definition, parents before children. `flops` is the number of
+    floating-point operations for one image, a multiply-add counted as two; None for models that
+    are not networks.
     """
 
     layers: list[Layer]
@@ -36,17 +37,21 @@ class ModelSummary:
 
 @torch.no_grad()
 def summarize(network: nn.Module, image_size: int) -> ModelSummary:
-    """Sends one image of `image_size` pixels a side through a network and notes what it passes."""
+    """Return the summary of a network, measured with one forward pass.
+
+    The pass is in evaluation mode, with one blank image of `image_size` x `image_size` pixels.
+    Layers deeper than `DEPTH` levels, or not used in the pass, are left out.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     layers: dict[str, Layer] = {}
     training, device = network.training, next(network.parameters()).device
-    named = [
+    modules = [
         (name, module)
         for name, module in network.named_modules()
         if name and name.count(".") < DEPTH
     ]
-    hooks = [module.register_forward_hook(_note(name, layers)) for name, module in named]
+    hooks = [module.register_forward_hook(_recorder(name, layers)) for name, module in modules]
     network.eval()
     try:
         with FlopCounterMode(display=False) as counter:
@@ -56,11 +61,13 @@ def summarize(network: nn.Module, image_size: int) -> ModelSummary:
             hook.remove()
         network.train(training)
     parameters = sum(weight.numel() for weight in network.parameters())
-    passed = [layers[name] for name, _ in named if name in layers]
-    return ModelSummary(passed, parameters, int(counter.get_total_flops()))
+    used_layers = [layers[name] for name, _ in modules if name in layers]
+    return ModelSummary(used_layers, parameters, int(counter.get_total_flops()))
 
 
-def _note(name: str, layers: dict[str, Layer]) -> Callable[[nn.Module, object, Tensor], None]:
+def _recorder(name: str, layers: dict[str, Layer]) -> Callable[[nn.Module, object, Tensor], None]:
+    """Return a forward hook that stores a module's type, shape and size as `layers[name]`."""
+
     def hook(module: nn.Module, _: object, output: Tensor) -> None:
         count = sum(weight.numel() for weight in module.parameters())
         layers[name] = Layer(name, type(module).__name__, tuple(output.shape[1:]), count)

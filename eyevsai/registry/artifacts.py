@@ -1,4 +1,4 @@
-"""Where runs and logged models keep their files, how large those are, and how they are erased."""
+"""Artifact folders of runs and logged models: location, size and deletion."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from eyevsai.store.identity import StoreId
 from eyevsai.store.ownership import read_mark, write_mark
 from eyevsai.store.paging import list_experiments
 
-MODELS = "models"  # the folder of logged models below an experiment's location
+MODELS = "models"  # folder of the logged models, below an experiment's artifact location
 
 
 class Artifacts:
-    """The files of all experiments of a store."""
+    """Artifact locations of all experiments of a store, deleted experiments included."""
 
     def __init__(self, client: MlflowClient) -> None:
         self.tracking_uri = client.tracking_uri
@@ -34,76 +34,108 @@ class Artifacts:
         self.roots = sorted(Path(local_file_uri_to_path(location)) for location in local)
 
     def folders_of(self, run_id: str, model_ids: tuple[str, ...] = ()) -> list[Path]:
-        """The local folders of a run and of logged models, as MLflow names them, that are there."""
+        """Return the existing local folders of a run and of logged models."""
         names = [run_id, *(f"{MODELS}/{model_id}" for model_id in model_ids)]
         folders = (root / name for root in self.roots for name in names)
         return [folder for folder in folders if folder.is_dir()]
 
     def check(self, uri: str, name: str, store: StoreId) -> None:
-        """Raises UserError when files cannot be erased from here without a risk for others'."""
+        """Raise UserError unless the files at an artifact location may be deleted from here.
+
+        A remote location passes unless the store is in doubt.
+
+        Args:
+            uri: artifact location of a run or a logged model.
+            name: id of that run or logged model, and name of its folder.
+            store: identity of the store that refers to the location.
+
+        Raises:
+            UserError: the identity of the store is in doubt, the folder has the owner mark of
+                another store, it is not the folder of `name` below the artifacts of this store, or
+                it is on the machine of the tracking server.
+        """
         if store.doubt:
             raise UserError(
-                f"its files may be the original's: {store.doubt}. If it is a store of its own: "
-                "eyevsai doctor --adopt"
+                f"its files may belong to another store: {store.doubt}. If this store is "
+                "independent, run: eyevsai doctor --adopt"
             )
         if not is_local_uri(uri):
             return
         folder = _folder(uri)
         mark = read_mark(folder)
         if mark is not None and mark.store not in store.ids:
-            raise UserError(f"{folder} is marked as another store's: it is left alone.")
+            raise UserError(f"{folder} is not deleted: it has the owner mark of another store.")
         root = next((root for root in self.roots if _is_below(folder, root)), None)
         if root is None or folder.name != name:
             raise UserError(
-                f"{folder} is no folder of {name} below the artifacts of this store: it is left "
-                "alone."
+                f"{folder} is not deleted: it is not the folder of {name} below the artifacts of "
+                "this store."
             )
         if self.tracking_uri.startswith("http") and not root.is_dir():
-            raise UserError(f"{root} is on the server's machine: clean up there.")
+            raise UserError(
+                f"{root} is on the machine of the tracking server. Run the cleanup there."
+            )
 
     def take_over(self, names: Collection[str], former: Collection[str], store: str) -> int:
-        """Mark the local folders of runs and logged models that have a mark of a `former` store as
-        those of `store`.
+        """Transfer the owner marks on local folders from former stores to a store.
 
-        Returns the number of folders.
+        Folders without a mark of a former store are unchanged.
+
+        Args:
+            names: ids of runs and logged models.
+            former: ids of the former stores.
+            store: id of the new owner.
+
+        Returns:
+            The number of folders that changed owner.
         """
         folders = [root / name for root in self.roots for name in names] + [
             root / MODELS / name for root in self.roots for name in names
         ]
         marked = [(folder, read_mark(folder)) for folder in folders]
-        own = [folder for folder, mark in marked if mark is not None and mark.store in former]
-        for folder in own:
+        former_folders = [
+            folder for folder, mark in marked if mark is not None and mark.store in former
+        ]
+        for folder in former_folders:
             write_mark(folder, store)
-        return len(own)
+        return len(former_folders)
 
     def erase(self, uri: str) -> int:
-        """Deletes what lies at a location that `check` passed; returns the bytes that were
-        freed.
+        """Delete the files at a location and return the number of bytes freed.
+
+        Call `check` first: it raises for locations that must not be deleted.
         """
         if is_local_uri(uri):
             return erase(_folder(uri))
         repository = get_artifact_repository(uri, tracking_uri=self.tracking_uri)
-        freed = _listed(repository, None)
+        freed = _remote_size(repository, None)
         repository.delete_artifacts()
         return freed
 
     def size_of(self, uri: str) -> int:
-        """What lies at a location, in bytes."""
+        """Return the size of the files at a location in bytes."""
         if is_local_uri(uri):
             return size_of(_folder(uri))
-        return _listed(get_artifact_repository(uri, tracking_uri=self.tracking_uri), None)
+        return _remote_size(get_artifact_repository(uri, tracking_uri=self.tracking_uri), None)
 
 
 def has_files(tracking_uri: str, run_id: str, folder: str) -> bool:
-    """Whether a run keeps artifacts below `folder`."""
+    """Return True if a run has artifacts below a folder.
+
+    Args:
+        tracking_uri: URI of the tracking store.
+        run_id: id of the run.
+        folder: path relative to the artifacts of the run.
+    """
     return bool(MlflowClient(tracking_uri=tracking_uri).list_artifacts(run_id, folder))
 
 
 def locate(tracking_uri: str, uri: str) -> tuple[str | None, bool]:
-    """The folder of this machine that an artifact location names, and whether it is not where it
-    ought to be.
+    """Return the local folder of an artifact location, and True if its files are missing.
 
-    None is no reason to worry where a server names a folder of its own, or files lie elsewhere.
+    The folder is None if the location is remote, or if its folder is empty or does not exist. Files
+    are missing only if they should be on this machine: a tracking server can name folders of its
+    own machine.
     """
     folder = Path(local_file_uri_to_path(uri)).absolute() if is_local_uri(uri) else None
     if folder is not None and folder.is_dir() and any(folder.iterdir()):
@@ -112,10 +144,10 @@ def locate(tracking_uri: str, uri: str) -> tuple[str | None, bool]:
 
 
 def erase(path: Path) -> int:
-    """Deletes a local file or folder, if it is there; returns the bytes that were freed.
+    """Delete a local file or folder, if it exists, and return the number of bytes freed.
 
     Raises:
-        OSError: not all of it could be deleted.
+        OSError: some of it could not be deleted.
     """
     freed = size_of(path)
     if path.is_dir() and not path.is_symlink():
@@ -126,7 +158,10 @@ def erase(path: Path) -> int:
 
 
 def size_of(path: Path) -> int:
-    """The bytes of a file, or of all files in a folder; links are not followed."""
+    """Return the size of a file, or of all files in a folder, in bytes.
+
+    Links are not followed. A path that cannot be read counts as empty.
+    """
     try:
         if not path.is_dir() or path.is_symlink():
             return path.lstat().st_size
@@ -137,24 +172,29 @@ def size_of(path: Path) -> int:
                 else entry.stat(follow_symlinks=False).st_size
                 for entry in entries
             )
-    except OSError:  # gone, just now
+    except OSError:  # deleted concurrently, or unreadable
         return 0
 
 
 def _folder(uri: str) -> Path:
-    """The folder that is named after the run or logged model; MLflow puts its files one deeper."""
+    """Return the folder that is named after the run or logged model.
+
+    It is the parent of the folder `artifacts`, which MLflow adds.
+    """
     path = Path(local_file_uri_to_path(uri))
     return path.parent if path.name == "artifacts" else path
 
 
 def _is_below(folder: Path, root: Path) -> bool:
+    """Return True if a folder is below a root, and no link leads elsewhere."""
     real, above = folder.resolve(), root.resolve()
     return above in real.parents and real.name == folder.name
 
 
-def _listed(repository: ArtifactRepository, folder: str | None) -> int:
-    found = repository.list_artifacts(folder)
+def _remote_size(repository: ArtifactRepository, folder: str | None) -> int:
+    """Return the size of all artifacts below a folder of a remote repository in bytes."""
+    entries = repository.list_artifacts(folder)
     return sum(
-        _listed(repository, each.path) if each.is_dir else int(each.file_size or 0)
-        for each in found
+        _remote_size(repository, each.path) if each.is_dir else int(each.file_size or 0)
+        for each in entries
     )

@@ -1,4 +1,4 @@
-"""Who did what in the registry, when and why: a run for each call, in an experiment of its own."""
+"""Audit log of the registry: one run per call, in an experiment of its own."""
 
 from __future__ import annotations
 
@@ -14,77 +14,80 @@ from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from eyevsai.core.retry import retry_on_conflict
-from eyevsai.registry.entities import AT_ONCE
+from eyevsai.registry.entities import PAGE_SIZE
 from eyevsai.store.given_run import check_given_run
 from eyevsai.store.paging import iter_pages
 from eyevsai.store.tags import JOB
 
 EXPERIMENT = "eyevsai-registry"
 ABOUT = (
-    "Each promotion, rollback and deletion: who, when, why, before and after. See: eyevsai "
-    "registry log NAME"
+    "Audit log of promotions, rollbacks and deletions: user, time, reason, version before and "
+    "after. See: eyevsai registry log NAME"
 )
-MODEL = "model."  # begins a tag for each registered model that a call was about
-CLEANUP = "cleanup"  # the action of a record that says what is deleted
-REFUSED = "refused"  # the tag of a record that says whether the policy was against it
-ANSWERS = {"True": True, "False": False}  # of such a tag
-TAG_LENGTH = 5000
+MODEL = "model."  # prefix of a tag for each registered model that a call concerns
+CLEANUP = "cleanup"  # action of the audit run of a cleanup
+REFUSED = "refused"  # tag of a promotion: True if a policy check failed
+BOOLEANS = {"True": True, "False": False}  # values of REFUSED
+TAG_LENGTH = 5000  # characters; longer values are cut
 
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """One call."""
+    """Recorded call, as seen from one registered model."""
 
     run_id: str
     time: datetime
     action: str  # promote, rollback, archive, found, pin, unpin or cleanup
-    status: str  # FINISHED when it was done
+    status: str  # of the audit run; FINISHED if the call took effect
     user: str
     reason: str
     stage: str
     before: int | None
     after: int | None
-    # by the policy, whatever came of it then; None where it was not asked, or did not answer
+    # True if a policy check failed, even if forced; None if the policy was not checked
     refused: bool | None
     forced: bool
-    versions: str  # of this model, that the call was about
+    versions: str  # versions of this model that the call concerns
 
     def is_effective(self, stage: str) -> bool:
-        """Whether it changed who holds a stage."""
+        """Return True if the call finished and changed the holder of a stage."""
         return self.status == "FINISHED" and self.stage == stage
 
 
 @dataclass
 class AuditRecord:
-    """A call that is being recorded."""
+    """Audit entry of a call in progress."""
 
     client: MlflowClient
     run_id: str
-    is_done: bool = False
+    is_finished: bool = False
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        """Says more of the call."""
-        told = [
+        """Log further tags of the call.
+
+        Values are cut to the length of a tag; None is skipped.
+        """
+        run_tags = [
             RunTag(name, str(value)[:TAG_LENGTH])
             for name, value in values.items()
             if value is not None
         ]
-        retry_on_conflict(lambda: self.client.log_batch(self.run_id, tags=told))
+        retry_on_conflict(lambda: self.client.log_batch(self.run_id, tags=run_tags))
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        """Figures of what came before and after."""
+        """Log metrics of the call."""
         now = int(datetime.now(UTC).timestamp() * 1000)
-        rows = [Metric(name, value, now, 0) for name, value in values.items()]
-        retry_on_conflict(lambda: self.client.log_batch(self.run_id, metrics=rows))
+        metrics = [Metric(name, value, now, 0) for name, value in values.items()]
+        retry_on_conflict(lambda: self.client.log_batch(self.run_id, metrics=metrics))
 
     def finish(self) -> None:
-        """Says that what it records was done, once; what fails after that changes nothing of it."""
-        if not self.is_done:
+        """Set the status FINISHED, once; an error after that does not change it."""
+        if not self.is_finished:
             retry_on_conflict(lambda: self.client.set_terminated(self.run_id, "FINISHED"))
-            self.is_done = True
+            self.is_finished = True
 
     def json(self, name: str, content: Any) -> None:
-        """A JSON artifact."""
+        """Log `content` as a JSON artifact with the file name `name`."""
         self.client.log_dict(self.run_id, content, name)
 
 
@@ -92,7 +95,16 @@ class AuditRecord:
 def recording_audit(
     client: MlflowClient, action: str, title: str, tags: Mapping[str, Any]
 ) -> Iterator[AuditRecord]:
-    """A record that ends as the block ends: FINISHED, or FAILED with the error."""
+    """Record a call: FINISHED when the block ends, FAILED with the error if it raises.
+
+    An error after `AuditRecord.finish` is recorded too, but the status stays FINISHED.
+
+    Args:
+        client: client of the store.
+        action: one of the actions of `AuditEntry`.
+        title: name of the audit run.
+        tags: tags of the audit run; None is skipped, and values are cut to the length of a tag.
+    """
     origin = {
         "mlflow.user": getpass.getuser(),
         "mlflow.source.name": "eyevsai",
@@ -100,24 +112,23 @@ def recording_audit(
         JOB: "registry",
         "action": action,
     }
-    told = {
+    run_tags = {
         name: str(value)[:TAG_LENGTH]
         for name, value in (origin | dict(tags)).items()
         if value is not None
     }
-    experiment_id = _experiment(client)
-    run = retry_on_conflict(lambda: client.create_run(experiment_id, tags=told, run_name=title))
+    experiment_id = _ensure_experiment(client)
+    run = retry_on_conflict(lambda: client.create_run(experiment_id, tags=run_tags, run_name=title))
     record = AuditRecord(client, run.info.run_id)
     try:
         yield record
     except BaseException as error:
-        with suppress(
-            MlflowException
-        ):  # while the store is unreachable: `reap_stale_runs` ends it later
+        # while the server is unreachable, the run stays RUNNING: `reap_stale_runs` ends it later
+        with suppress(MlflowException):
             record.tags({"error": str(error) or type(error).__name__})
             retry_on_conflict(
                 lambda: client.set_terminated(
-                    record.run_id, "FINISHED" if record.is_done else "FAILED"
+                    record.run_id, "FINISHED" if record.is_finished else "FAILED"
                 )
             )
         raise
@@ -125,10 +136,15 @@ def recording_audit(
 
 
 def tag_call(client: MlflowClient, run_id: str | None, tags: Mapping[str, Any]) -> None:
-    """Tag the run that `mlflow run` created for this call, if it did.
+    """Tag the run that `mlflow run` created for this call; do nothing if there is none.
+
+    Args:
+        client: client of the store.
+        run_id: id of that run, or None.
+        tags: tags to add.
 
     Raises:
-        UserError: the run is not a fresh one of this call.
+        UserError: the run was not freshly created for this call.
     """
     if run_id is not None:
         check_given_run(client, run_id)
@@ -136,77 +152,89 @@ def tag_call(client: MlflowClient, run_id: str | None, tags: Mapping[str, Any]) 
 
 
 def read_log(client: MlflowClient, name: str) -> list[AuditEntry]:
-    """Return what was done to a registered model, in order of time."""
-    runs = _records(client, f"tags.`{MODEL}{name}` LIKE '%'")
-    return sorted((_entry(run, name) for run in runs), key=lambda entry: entry.time)
+    """Return the audit entries of a registered model, oldest first."""
+    runs = _search_audit_runs(client, f"tags.`{MODEL}{name}` LIKE '%'")
+    return sorted((_to_entry(run, name) for run in runs), key=lambda entry: entry.time)
 
 
 def read_logs(client: MlflowClient) -> dict[str, list[AuditEntry]]:
-    """Return what was done to each registered model, by its name, in order of time."""
-    found: dict[str, list[AuditEntry]] = {}
-    for run in _records(client, ""):
+    """Return the audit entries of all registered models by name, oldest first."""
+    entries_by_name: dict[str, list[AuditEntry]] = {}
+    for run in _search_audit_runs(client, ""):
         for tag in run.data.tags:
             if tag.startswith(MODEL):
-                found.setdefault(tag.removeprefix(MODEL), []).append(
-                    _entry(run, tag.removeprefix(MODEL))
+                entries_by_name.setdefault(tag.removeprefix(MODEL), []).append(
+                    _to_entry(run, tag.removeprefix(MODEL))
                 )
-    return {name: sorted(entries, key=lambda entry: entry.time) for name, entries in found.items()}
+    return {
+        name: sorted(entries, key=lambda entry: entry.time)
+        for name, entries in entries_by_name.items()
+    }
 
 
 def previous_version(
-    entries: Sequence[AuditEntry], stage: str, current: int | None, there: Collection[int]
+    entries: Sequence[AuditEntry], stage: str, current: int | None, existing: Collection[int]
 ) -> int | None:
-    """Return the version that `rollback` restores: that of a stage before `current`; further back
-    if it is gone.
+    """Return the version that a rollback restores; None if there is none.
+
+    It follows the effective entries of the stage back from `current`, ignores earlier rollbacks,
+    and skips versions that no longer exist.
 
     Args:
-        entries: the log of a registered model.
+        entries: audit entries of a registered model, oldest first.
         stage: `production` or `staging`.
-        current: the version that has the stage now.
-        there: the numbers of the versions that exist.
+        current: version that holds the stage now, or None.
+        existing: numbers of the versions that exist.
     """
-    wanted = current
+    expected = current
     for entry in reversed(
         [entry for entry in entries if entry.is_effective(stage) and entry.action != "rollback"]
     ):
-        if entry.after != wanted:
+        if entry.after != expected:
             continue
-        if entry.before is not None and entry.before in there and entry.before != current:
+        if entry.before is not None and entry.before in existing and entry.before != current:
             return entry.before
-        wanted = entry.before
+        expected = entry.before
     return None
 
 
-def _records(client: MlflowClient, wanted: str) -> list[Run]:
+def _search_audit_runs(client: MlflowClient, filter_string: str) -> list[Run]:
+    """Return the audit runs that match a filter; [] if nothing was recorded yet."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return []
     ids = [experiment.experiment_id]
     return list(
         iter_pages(
-            lambda token: client.search_runs(ids, wanted, max_results=AT_ONCE, page_token=token)
+            lambda token: client.search_runs(
+                ids, filter_string, max_results=PAGE_SIZE, page_token=token
+            )
         )
     )
 
 
 def read_promotions(client: MlflowClient) -> dict[tuple[str, int], AuditEntry]:
-    """The last attempt to give Production to each version that was done, or that the policy
-    answered, by the version's name and number: one that ended before, by a signal or an outage,
-    says nothing of the version.
+    """Return the last conclusive promotion of each version to Production.
+
+    Keys are name and number of the version. A promotion is conclusive if it finished, or if the
+    policy was checked; one that a signal or an outage ended before is skipped.
     """
-    runs = _records(client, "tags.action = 'promote' and tags.stage = 'production'")
+    runs = _search_audit_runs(client, "tags.action = 'promote' and tags.stage = 'production'")
     entries = [
-        (tag.removeprefix(MODEL), _entry(run, tag.removeprefix(MODEL)))
+        (tag.removeprefix(MODEL), _to_entry(run, tag.removeprefix(MODEL)))
         for run in runs
         for tag in run.data.tags
         if tag.startswith(MODEL)
     ]
-    ordered = sorted(entries, key=lambda pair: pair[1].time)
-    told = [pair for pair in ordered if pair[1].status == "FINISHED" or pair[1].refused is not None]
-    return {(name, entry.after): entry for name, entry in told if entry.after is not None}
+    by_time = sorted(entries, key=lambda pair: pair[1].time)
+    conclusive = [
+        pair for pair in by_time if pair[1].status == "FINISHED" or pair[1].refused is not None
+    ]
+    return {(name, entry.after): entry for name, entry in conclusive if entry.after is not None}
 
 
-def _entry(run: Run, name: str) -> AuditEntry:
+def _to_entry(run: Run, name: str) -> AuditEntry:
+    """Return the audit entry of a run, as seen from the registered model `name`."""
     tags = run.data.tags
     return AuditEntry(
         run.info.run_id,
@@ -216,28 +244,29 @@ def _entry(run: Run, name: str) -> AuditEntry:
         tags.get("mlflow.user", ""),
         tags.get("reason", ""),
         tags.get("stage", ""),
-        _number(tags.get("before")),
-        _number(tags.get("after")),
-        ANSWERS.get(tags.get(REFUSED, "")),
+        _parse_number(tags.get("before")),
+        _parse_number(tags.get("after")),
+        BOOLEANS.get(tags.get(REFUSED, "")),
         tags.get("forced") == "True",
         tags.get(f"{MODEL}{name}", ""),
     )
 
 
-def _number(text: str | None) -> int | None:
+def _parse_number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() else None
 
 
-def _experiment(client: MlflowClient) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        # somebody deleted it in the UI; what it says is still wanted
-        if found.lifecycle_stage != "active":
-            client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+def _ensure_experiment(client: MlflowClient) -> str:
+    """Return the id of the audit experiment; create or restore it if necessary."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        # deleted in MLflow's UI; the audit log is kept nevertheless
+        if experiment.lifecycle_stage != "active":
+            client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
     try:
         return str(client.create_experiment(EXPERIMENT, tags={"mlflow.note.content": ABOUT}))
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another process, just now
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # created concurrently
             raise
-        return _experiment(client)
+        return _ensure_experiment(client)

@@ -1,4 +1,4 @@
-"""Class lists, as tags of registered models, of their versions, and of their stages."""
+"""Class lists, recorded as tags of registered models, of their versions and of their stages."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-# the tag of a version or a registered model with its list; CLASSES_SHA256 is that with the hash
+# tag of a version or a registered model: its class list; the tag CLASSES_SHA256 has the hash
 CLASSES = "classes"
-# tags of a version or of a promotion that changed the list
+# tags of a version or of a promotion that changed the class list
 ADDED, REMOVED = ("classes_added", "classes_removed")
-MODEL_TAG, VERSION_TAG = 5000, 100_000  # characters that MLflow's database keeps of such a tag
-LEAST_SHARED = 0.5  # share of the recorded classes; below it a dataset is taken for another one
-SHOWN = 8  # classes that a message names
+MODEL_TAG, VERSION_TAG = 5000, 100_000  # maximum length of their tags in MLflow, in characters
+LEAST_SHARED = 0.5  # minimum share of recorded classes; with fewer it is another dataset
+SHOWN = 8  # class names in a message
 
 
 @dataclass(frozen=True)
 class ClassChange:
-    """Difference between a recorded class list and a new one; `shared` is the share of recorded
-    classes that remain.
+    """Difference between a recorded class list and a new one.
+
+    `shared` is the share of the recorded classes that remain, 1.0 if none were recorded.
     """
 
     added: tuple[str, ...]
@@ -40,18 +41,20 @@ class ClassChange:
 
     @property
     def is_empty(self) -> bool:
-        """True if both lists have the same classes, in whatever order."""
+        """True if both lists have the same classes, in any order."""
         return not self.added and not self.removed
 
     def __str__(self) -> str:
         parts = (("added", self.added), ("removed", self.removed))
-        return "; ".join(f"{what} {name_some(classes)}" for what, classes in parts if classes)
+        return "; ".join(f"{verb} {name_some(classes)}" for verb, classes in parts if classes)
 
     def tags(self) -> dict[str, str]:
-        """Return the tags that record the difference; none if there is no difference."""
+        """Return the tags that record the difference; empty if there is no difference."""
         parts = ((ADDED, self.added), (REMOVED, self.removed))
         return (
-            {} if self.is_empty else {tag: _spell(classes)[:VERSION_TAG] for tag, classes in parts}
+            {}
+            if self.is_empty
+            else {tag: _to_json(classes)[:VERSION_TAG] for tag, classes in parts}
         )
 
 
@@ -63,17 +66,21 @@ def compare_classes(recorded: Sequence[str], new: Sequence[str]) -> ClassChange:
 
 
 def hash_classes(classes: Iterable[str]) -> str:
-    """Return the SHA-256 of a class list, whatever the order of its classes."""
-    return hashlib.sha256(_spell(sorted(classes)).encode()).hexdigest()
+    """Return the SHA-256 of a class list, independent of the order of its classes."""
+    return hashlib.sha256(_to_json(sorted(classes)).encode()).hexdigest()
 
 
 def class_tags(
     classes: Sequence[str], prefix: str = "", *, longest: int = MODEL_TAG
 ) -> dict[str, str]:
-    """Return the tags that record a class list: its hash, and the list itself, empty if it is
-    longer than a tag.
+    """Return the tags that record a class list: the list as JSON, and its hash.
+
+    Args:
+        classes: class names.
+        prefix: prefix of both tags.
+        longest: maximum length of a tag in characters; the tag of a longer list is empty.
     """
-    text = _spell(classes)
+    text = _to_json(classes)
     return {
         f"{prefix}{CLASSES}": text if len(text) <= longest else "",
         f"{prefix}{CLASSES_SHA256}": hash_classes(classes),
@@ -81,58 +88,68 @@ def class_tags(
 
 
 def read_classes(tags: Mapping[str, str], prefix: str = "") -> tuple[str, ...] | None:
-    """Return the class list that tags record; None if there is none, or if it does not match its
-    hash.
-    """
+    """Return the class list in tags; None if it is missing or does not match its hash."""
     try:
-        found = tuple(map(str, json.loads(tags.get(f"{prefix}{CLASSES}", ""))))
+        classes = tuple(map(str, json.loads(tags.get(f"{prefix}{CLASSES}", ""))))
     except (ValueError, TypeError):
         return None
-    return found if hash_classes(found) == tags.get(f"{prefix}{CLASSES_SHA256}") else None
+    return classes if hash_classes(classes) == tags.get(f"{prefix}{CLASSES_SHA256}") else None
 
 
 def recorded_classes(model: RegisteredModel, prefix: str = "") -> tuple[str, ...] | None:
-    """Return the class list that a registered model records, or one of its stages; None if that is
-    unknown.
+    """Return the class list of a registered model, or of one of its stages.
 
-    A list that is too long for a tag of the model is read from a version that has it.
+    A list that is too long for a tag of the model is read from a version with the same hash. None
+    if no list is recorded, or if no version has it.
+
+    Args:
+        model: registered model.
+        prefix: result of `stage_prefix` for the list of a stage.
     """
-    found, digest = read_classes(model.tags, prefix), model.tags.get(f"{prefix}{CLASSES_SHA256}")
-    if found is None and digest:
-        same = (
+    classes, digest = read_classes(model.tags, prefix), model.tags.get(f"{prefix}{CLASSES_SHA256}")
+    if classes is None and digest:
+        tags_of_same_list = (
             version.tags
             for version in reversed(model.versions)
             if version.tags.get(CLASSES_SHA256) == digest
         )
-        found = next(filter(None, map(read_classes, same)), None)
-    return found
+        classes = next(filter(None, map(read_classes, tags_of_same_list)), None)
+    return classes
 
 
 def record_classes(
     client: MlflowClient, name: str, classes: Sequence[str], prefix: str = ""
 ) -> None:
-    """Set the class list that a registered model has, or, by the prefix of its tags, one of its
-    stages.
+    """Record the class list of a registered model, or of one of its stages.
+
+    Args:
+        client: client of the store.
+        name: name of the registered model.
+        classes: class names.
+        prefix: result of `stage_prefix` for the list of a stage.
     """
     for tag, value in class_tags(classes, prefix).items():
         retry_on_conflict(partial(client.set_registered_model_tag, name, tag, value))
 
 
 def stage_prefix(stage: str) -> str:
-    """Return the beginning of a registered model's tags with the classes that were promoted to a
-    stage.
-    """
+    """Return the prefix of the tags with the classes last promoted to a stage."""
     return f"{stage}."
 
 
 def check_change(
     name: ModelName, recorded: Sequence[str], new: Sequence[str], *, consented: bool
 ) -> ClassChange:
-    """Return the difference between the classes of a registered model and those of its next
-    version.
+    """Return the difference between the classes of a registered model and of a new version.
+
+    Args:
+        name: dataset, model and variation that the registered model is named after.
+        recorded: class list of the registered model.
+        new: class list of the new version.
+        consented: True if the user allowed a difference.
 
     Raises:
-        UserError: fewer than half of the recorded classes remain, or there is a difference and no
+        UserError: fewer than half of the recorded classes remain, or there is a difference without
             consent.
     """
     change = compare_classes(recorded, new)
@@ -142,7 +159,7 @@ def check_change(
             f"The dataset {name.dataset} cannot be a new version of {name.registered}: it has "
             f"{remain} of the {len(set(recorded))} classes of that model "
             f"({name_some(recorded)}), and the classes {name_some(new)}. If it is another "
-            "dataset in a folder of the same name, give it a name of its own with "
+            "dataset in a folder of the same name, set its name with "
             "--dataset-name NAME."
         )
     if not change.is_empty and not consented:
@@ -155,10 +172,10 @@ def check_change(
 
 
 def name_some(classes: Sequence[str]) -> str:
-    """Return class names as a message shows them: the first ones and how many there are besides."""
+    """Return the first class names, and the number of further ones, for a message."""
     rest = len(classes) - SHOWN
     return ", ".join(classes[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _spell(classes: Iterable[str]) -> str:
+def _to_json(classes: Iterable[str]) -> str:
     return json.dumps(list(classes), ensure_ascii=False, separators=(",", ":"))

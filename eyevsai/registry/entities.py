@@ -1,4 +1,4 @@
-"""What the registry knows of a registered model and its versions, read at once."""
+"""Snapshots of registered models and their versions."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from eyevsai.store.backend import MISSING, MISSING_OR_INVALID
 from eyevsai.store.paging import iter_pages
 
 Client = MlflowClient
-LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
-AT_ONCE = 1000  # of one answer
-# of a store that is away, or cannot be written
+LOGGED_MODEL_URI = re.compile(r"models:/(m-[0-9a-f]+)")
+PAGE_SIZE = 1000  # results in one page of MLflow's search
+# raised while the store is unreachable or read-only
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 
 
 @dataclass(frozen=True)
 class KnownVersion:
-    """A version as the registry lists it."""
+    """Snapshot of a version."""
 
     name: str
     number: int
     run_id: str
-    model_id: str  # of the logged model that it points at; empty where it has none
+    model_id: str  # of its logged model; empty if it has none
     stage: str  # MLflow's: None, Staging, Production or Archived
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
@@ -42,13 +42,13 @@ class KnownVersion:
 
     @property
     def uri(self) -> str:
-        """`models:/NAME/VERSION`."""
+        """URI `models:/NAME/VERSION`."""
         return f"models:/{self.name}/{self.number}"
 
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """A registered model with all its versions, oldest first."""
+    """Snapshot of a registered model with all its versions, oldest first."""
 
     name: str
     tags: Mapping[str, str]
@@ -57,54 +57,63 @@ class RegisteredModel:
 
 
 def open_registry(tracking_uri: str) -> Client:
-    """A client of the store in which runs and versions are."""
+    """Return a client of the store that contains runs and versions."""
     return MlflowClient(tracking_uri=tracking_uri)
 
 
 def read_model(client: MlflowClient, name: str) -> RegisteredModel:
-    """The registered model of this name.
+    """Return the registered model `name`.
 
     Raises:
-        UserError: there is none; the nearest is named.
+        UserError: the name is invalid, or there is no such model; the error suggests the nearest
+            name.
     """
     if not re.fullmatch(f"{REGISTERED}+", name):
-        raise UserError(
-            f"{name!r} is no name of a model here: these have letters, digits and _ . - in it."
-        )
+        raise UserError(f"{name!r} is not a valid model name. Use only letters, digits, _ . and -.")
     try:
-        found = client.get_registered_model(name)
+        entity = client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code not in MISSING_OR_INVALID:
             raise
-        choose("registered model", name, sorted(each.name for each in _all_models(client)))
+        choose("registered model", name, sorted(each.name for each in iter_models(client)))
         raise
-    return _join(found, _all_versions(client, f"name = '{name}'"))
+    return _join(entity, iter_versions(client, f"name = '{name}'"))
 
 
 def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
     """Return the registered model of this name; None if there is none."""
     try:
-        found = client.get_registered_model(name)
+        entity = client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != MISSING:
             raise
         return None
-    return _join(found, _all_versions(client, f"name = '{name}'"))
+    return _join(entity, iter_versions(client, f"name = '{name}'"))
 
 
 def read_models(client: MlflowClient) -> list[RegisteredModel]:
-    """All registered models, by name; two questions, however many there are."""
+    """Return all registered models, sorted by name.
+
+    This takes two searches, however many models there are.
+    """
     versions: dict[str, list[ModelVersion]] = {}
-    for version in _all_versions(client, None):
+    for version in iter_versions(client, None):
         versions.setdefault(version.name, []).append(version)
     return sorted(
-        (_join(found, versions.get(found.name, ())) for found in _all_models(client)),
+        (_join(entity, versions.get(entity.name, ())) for entity in iter_models(client)),
         key=lambda model: model.name,
     )
 
 
 def tag_if_exists(client: Client, name: str, version: int, tags: Mapping[str, str]) -> None:
-    """Sets tags of a version, unless it was deleted meanwhile."""
+    """Set tags of a version; do nothing if it does not exist.
+
+    Args:
+        client: client of the store.
+        name: name of the registered model.
+        version: number of the version.
+        tags: tags to set.
+    """
     try:
         for key, value in tags.items():
             retry_on_conflict(partial(client.set_model_version_tag, name, str(version), key, value))
@@ -114,36 +123,44 @@ def tag_if_exists(client: Client, name: str, version: int, tags: Mapping[str, st
 
 
 def logged_model_of(source: str | None) -> str:
-    """The id of the logged model that a version's source names; empty where it is none of ours."""
-    found = LOGGED.fullmatch(source or "")
-    return found[1] if found else ""
+    """Return the id of the logged model that is the source of a version.
+
+    Empty if the source is missing or is not a `models:/` URI of a logged model.
+    """
+    match = LOGGED_MODEL_URI.fullmatch(source or "")
+    return match[1] if match else ""
 
 
-def _all_models(client: MlflowClient) -> Iterator[Entity]:
+def iter_models(client: MlflowClient) -> Iterator[Entity]:
+    """Yield all registered models."""
     return iter_pages(
-        lambda token: client.search_registered_models(max_results=AT_ONCE, page_token=token)
+        lambda token: client.search_registered_models(max_results=PAGE_SIZE, page_token=token)
     )
 
 
-def _all_versions(client: MlflowClient, wanted: str | None) -> Iterator[ModelVersion]:
+def iter_versions(client: MlflowClient, filter_string: str | None) -> Iterator[ModelVersion]:
+    """Yield the versions that match a filter of `search_model_versions`; all if it is None."""
     return iter_pages(
-        lambda token: client.search_model_versions(wanted, max_results=AT_ONCE, page_token=token)
+        lambda token: client.search_model_versions(
+            filter_string, max_results=PAGE_SIZE, page_token=token
+        )
     )
 
 
-def _join(found: Entity, versions: Iterable[ModelVersion]) -> RegisteredModel:
-    aliases = {alias: int(version) for alias, version in found.aliases.items()}
-    of_version: dict[int, tuple[str, ...]] = {}
+def _join(entity: Entity, versions: Iterable[ModelVersion]) -> RegisteredModel:
+    """Return the snapshot of a registered model and its versions."""
+    aliases = {alias: int(version) for alias, version in entity.aliases.items()}
+    aliases_by_version: dict[int, tuple[str, ...]] = {}
     for alias, number in sorted(aliases.items()):
-        of_version[number] = (*of_version.get(number, ()), alias)
-    known = (
+        aliases_by_version[number] = (*aliases_by_version.get(number, ()), alias)
+    snapshots = (
         KnownVersion(
             each.name,
             int(each.version),
             each.run_id or "",
             logged_model_of(each.source),
             each.current_stage or "None",
-            of_version.get(int(each.version), ()),
+            aliases_by_version.get(int(each.version), ()),
             dict(each.tags),
             int(each.creation_timestamp or 0),
             int(each.last_updated_timestamp or 0),
@@ -151,8 +168,8 @@ def _join(found: Entity, versions: Iterable[ModelVersion]) -> RegisteredModel:
         for each in versions
     )
     return RegisteredModel(
-        found.name,
-        dict(found.tags),
+        entity.name,
+        dict(entity.tags),
         aliases,
-        tuple(sorted(known, key=lambda version: version.number)),
+        tuple(sorted(snapshots, key=lambda version: version.number)),
     )

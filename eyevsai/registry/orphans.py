@@ -18,7 +18,7 @@ from eyevsai.store.run_dir import STORE, RunDir, list_run_dirs
 from eyevsai.store.uris import canonical_uri
 
 RUN, MODEL = re.compile(r"[0-9a-f]{32}"), re.compile(r"m-[0-9a-f]{32}")
-OURS = "variation"  # the parameter that logged models of eyevsai have
+OURS = "variation"  # parameter of each logged model of eyevsai
 
 
 def plan_orphans(
@@ -28,38 +28,47 @@ def plan_orphans(
     models: Iterable[RegisteredModel],
     state_dir: Path,
 ) -> DeletionPlan:
-    """Plan the deletion of files whose run or logged model this store no longer has.
+    """Plan the deletion of files whose run or logged model no longer exists in this store.
 
-    A folder that the store does not know is deleted only if that is proven: by its owner mark, or
-    by the plan of an interrupted cleanup of this store. All other unknown folders are kept and
-    named. What was deleted in MLflow's UI is still known, until `mlflow gc`, and is no orphan.
+    A folder that is unknown to the store is deleted only if it provably belongs to the store: by
+    its owner mark, or by the plan of an interrupted cleanup of this store. Other unknown folders
+    are kept and reported. Runs and models that were deleted in MLflow's UI exist until `mlflow gc`
+    removes them, and are no orphans.
+
+    Args:
+        client: client of the store.
+        artifacts: artifact locations of the store.
+        queries: queries of all experiments of the store.
+        models: all registered models.
+        state_dir: folder that contains the run folders of this machine.
     """
-    # listed before the store is asked: what is new by then is known
+    # before the store is read: the run of a folder that is created meanwhile is then known
     folders = list(_artifact_folders(artifacts))
-    here = [folder for folder in list_run_dirs(state_dir) if RUN.fullmatch(folder.run_id)]
-    there = queries.store_content()
-    known = there.runs.keys() | there.models.keys() | there.deleted_models
-    plan = _plan_folders(client, queries, [path for path in folders if path.name not in known])
+    run_dirs = [folder for folder in list_run_dirs(state_dir) if RUN.fullmatch(folder.run_id)]
+    content = queries.store_content()
+    known_ids = content.runs.keys() | content.models.keys() | content.deleted_models
+    plan = _plan_folders(client, queries, [path for path in folders if path.name not in known_ids])
     registered = {version.model_id for model in models for version in model.versions}
-    alone = (
+    unreferenced = (
         each
-        for each, run_id in there.models.items()
-        if run_id not in there.runs and each not in registered
+        for each, run_id in content.models.items()
+        if run_id not in content.runs and each not in registered
     )
     items = list(
         filter(
-            None, (_logged_model_item(client, artifacts, model_id) for model_id in sorted(alone))
+            None,
+            (_logged_model_item(client, artifacts, model_id) for model_id in sorted(unreferenced)),
         )
     )
     store = canonical_uri(client.tracking_uri)
     items += [
         _run_folder_item(folder)
-        for folder in here
-        if folder.run_id not in there.runs and folder.read(STORE) == store
+        for folder in run_dirs
+        if folder.run_id not in content.runs and folder.read(STORE) == store
     ]
-    deleted = sum(there.runs.values())
+    deleted = sum(content.runs.values())
     kept = (
-        {f"{deleted} runs that were deleted in MLflow's UI": "mlflow gc frees them"}
+        {f"{deleted} runs that were deleted in MLflow's UI": "remove them with mlflow gc"}
         if deleted
         else {}
     )
@@ -69,14 +78,17 @@ def plan_orphans(
 def _logged_model_item(
     client: MlflowClient, artifacts: Artifacts, model_id: str
 ) -> DeletionItem | None:
-    """A logged model that has neither run nor version; None for one that eyevsai did not log."""
+    """Return the item of a logged model without run and version.
+
+    None if eyevsai did not log the model.
+    """
     model = client.get_logged_model(model_id)
     if OURS not in (model.params or {}):
         return None
     return DeletionItem(
         ORPHAN,
         f"logged model {model_id}",
-        "neither its run nor a version is there",
+        "it has neither a run nor a version",
         model_ids=(model_id,),
         size_bytes=artifacts.size_of(model.artifact_location),
     )
@@ -86,13 +98,14 @@ def _run_folder_item(folder: RunDir) -> DeletionItem:
     return DeletionItem(
         ORPHAN,
         str(folder.path),
-        "its run is gone",
+        "its run no longer exists",
         run_ids=(folder.run_id,),
         size_bytes=size_of(folder.path),
     )
 
 
 def _artifact_folders(artifacts: Artifacts) -> Iterator[Path]:
+    """Yield the local folders that are named like a run or a logged model."""
     for root in artifacts.roots:
         for parent, pattern in ((root, RUN), (root / MODELS, MODEL)):
             if parent.is_dir():
@@ -104,29 +117,29 @@ def _artifact_folders(artifacts: Artifacts) -> Iterator[Path]:
 
 
 def _plan_folders(client: MlflowClient, queries: RunQueries, unknown: list[Path]) -> DeletionPlan:
-    """Plan the deletion of unknown folders that provably belong to this store; name the others."""
-    # a server does not say what was deleted softly
+    """Plan the deletion of unknown folders that provably belong to this store; keep the others."""
+    # a tracking server does not list soft-deleted logged models
     if not unknown or client.tracking_uri.startswith("http"):
         return DeletionPlan()
-    store, begun = read_store_id(client), ids_of_interrupted_cleanups(client, queries)
+    store, interrupted_ids = read_store_id(client), ids_of_interrupted_cleanups(client, queries)
     proven = [
         path
         for path in unknown
-        if not store.doubt and (path.name in begun or is_owned(path, store.ids))
+        if not store.doubt and (path.name in interrupted_ids or is_owned(path, store.ids))
     ]
-    why = (
+    reason = (
         f"unknown, kept: {store.doubt}"
         if store.doubt
-        else "unknown, kept: no mark says that it is this store's"
+        else "unknown, kept: it has no owner mark of this store"
     )
     items = (
         DeletionItem(
             ORPHAN,
             str(path),
-            "its run or logged model is gone from this store",
+            "its run or logged model no longer exists in this store",
             paths=(path,),
             size_bytes=size_of(path),
         )
         for path in proven
     )
-    return DeletionPlan(tuple(items), {str(path): why for path in unknown if path not in proven})
+    return DeletionPlan(tuple(items), {str(path): reason for path in unknown if path not in proven})

@@ -1,5 +1,6 @@
-"""What a cleanup has to know of a store's runs, asked for by their state, so that the others are
-not read.
+"""Queries of runs for a cleanup.
+
+Runs are selected by their state, so that the others are not read.
 """
 
 from __future__ import annotations
@@ -16,60 +17,59 @@ from mlflow.entities import LoggedModel, Run, ViewType
 from mlflow.store.tracking.dbmodels.models import SqlLoggedModel, SqlRun
 
 from eyevsai.registry.audit_log import CLEANUP, EXPERIMENT
-from eyevsai.registry.entities import AT_ONCE
+from eyevsai.registry.entities import PAGE_SIZE
 from eyevsai.registry.retention import UNFINISHED, DeletionItem, KnownRun
 from eyevsai.registry.stages import DELETING
 from eyevsai.store.paging import iter_pages
 from eyevsai.store.tags import JOB, PARENT, PRUNED_FROM, SCHEMA
 
-OURS = f"tags.`{SCHEMA}` LIKE '%'"  # runs that eyevsai created
-PLAN = "plan.json"  # the artifact of a record that says what it set out to delete
-# the tag of an interrupted cleanup's record: the record of the one that finished it
+OURS = f"tags.`{SCHEMA}` LIKE '%'"  # filter: runs that eyevsai created
+PLAN = "plan.json"  # artifact of a cleanup's audit run: the items to delete
+# tag of an interrupted cleanup's audit run: the id of the audit run that completed it
 FINISHED_BY = "finished_by"
-IDS_AT_ONCE = 200  # in one question
+IDS_PER_QUERY = 200
 
 
 @dataclass(frozen=True)
 class StoreContent:
-    """What there is, by id: of runs whether they were deleted softly, of logged models the run that
-    they came from.
-    """
+    """Ids of the runs and logged models in a store."""
 
-    runs: Mapping[str, bool]
-    models: Mapping[str, str]
-    deleted_models: frozenset[str] = frozenset()  # softly; a server does not say which
+    runs: Mapping[str, bool]  # True if soft-deleted
+    models: Mapping[str, str]  # id of the run; empty if there is none
+    # soft-deleted; empty for a tracking server, which does not list them
+    deleted_models: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class RunQueries:
-    """Answers about the runs of some experiments."""
+    """Queries of the runs and logged models in some experiments."""
 
     client: MlflowClient
     experiment_ids: Sequence[str]
 
     def running(self) -> list[KnownRun]:
-        """All runs that are RUNNING, of whatever job."""
+        """Return all RUNNING runs, including those that eyevsai did not create."""
         return self._search("attributes.status = 'RUNNING'")
 
     def failed(self) -> list[KnownRun]:
-        """Our runs that FAILED."""
+        """Return the FAILED runs of eyevsai."""
         return self._search(f"attributes.status = 'FAILED' and {OURS}")
 
     def killed(self) -> list[KnownRun]:
-        """Our runs that were interrupted; trials go with their study."""
-        found = self._search(f"attributes.status = 'KILLED' and {OURS}")
-        return [run for run in found if run.tags.get(JOB) != "trial"]
+        """Return the KILLED runs of eyevsai except trials, which belong to their study."""
+        runs = self._search(f"attributes.status = 'KILLED' and {OURS}")
+        return [run for run in runs if run.tags.get(JOB) != "trial"]
 
     def studies(self) -> list[KnownRun]:
-        """The runs of studies."""
+        """Return the runs of studies."""
         return self._search(f"tags.`{JOB}` = 'tune' and {OURS}")
 
     def pruned(self) -> list[KnownRun]:
-        """The runs that made a smaller model of a version."""
+        """Return the runs that pruned the model of a version."""
         return self._search(f"tags.`{PRUNED_FROM}` LIKE 'models:/%'")
 
     def trials(self, study_ids: Iterable[str]) -> list[KnownRun]:
-        """The runs of studies' trials."""
+        """Return the runs of all trials of some studies."""
         return [
             trial
             for study_id in study_ids
@@ -77,56 +77,57 @@ class RunQueries:
         ]
 
     def by_id(self, run_ids: Iterable[str]) -> dict[str, KnownRun]:
-        """The runs of these ids that are there, deleted ones included."""
-        found = (
-            self._search(f"attributes.run_id IN ({ids})", ViewType.ALL) for ids in _chunks(run_ids)
+        """Return the existing runs with these ids by id, soft-deleted ones included."""
+        batches = (
+            self._search(f"attributes.run_id IN ({ids})", ViewType.ALL)
+            for ids in _quote_chunks(run_ids)
         )
-        return {run.run_id: run for runs in found for run in runs}
+        return {run.run_id: run for batch in batches for run in batch}
 
     def logged_models(self, run_ids: Iterable[str]) -> list[LoggedModel]:
-        """The logged models of these runs; those that were deleted are not found."""
+        """Return the logged models of these runs, soft-deleted ones excluded."""
         return [
             model
-            for ids in _chunks(run_ids)
+            for ids in _quote_chunks(run_ids)
             for model in self._search_models(f"source_run_id IN ({ids})")
         ]
 
     def locations(self, run_ids: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-        """Return id and location of each run and of its logged models, by run. Of a database
-        nothing else is read.
+        """Return ids and artifact locations of runs and their logged models, by run id.
 
-        Runs that do not exist are left out.
+        Runs that do not exist are left out. From a database, nothing else is read.
         """
-        ids, found = sorted(set(run_ids)), dict[str, list[tuple[str, str]]]()
+        ids, locations = sorted(set(run_ids)), dict[str, list[tuple[str, str]]]()
         store: Any = self.client._tracking_client.store
         if not hasattr(store, "ManagedSessionMaker"):
             for run in self.by_id(ids).values():
-                found.setdefault(run.run_id, []).append((run.run_id, run.artifact_uri))
+                locations.setdefault(run.run_id, []).append((run.run_id, run.artifact_uri))
             for model in self.logged_models(ids):
-                found.setdefault(str(model.source_run_id), []).append(
+                locations.setdefault(str(model.source_run_id), []).append(
                     (model.model_id, model.artifact_location)
                 )
-            return found
-        of_model = (
+            return locations
+        columns = (
             SqlLoggedModel.source_run_id,
             SqlLoggedModel.model_id,
             SqlLoggedModel.artifact_location,
         )
         with store.ManagedSessionMaker() as session:
-            for start in range(0, len(ids), IDS_AT_ONCE):
-                some = ids[start : start + IDS_AT_ONCE]
+            for start in range(0, len(ids), IDS_PER_QUERY):
+                batch = ids[start : start + IDS_PER_QUERY]
                 runs = session.query(SqlRun.run_uuid, SqlRun.run_uuid, SqlRun.artifact_uri)
-                models = session.query(*of_model).filter(SqlLoggedModel.lifecycle_stage == "active")
+                models = session.query(*columns).filter(SqlLoggedModel.lifecycle_stage == "active")
                 for owner, name, uri in (
-                    *runs.filter(SqlRun.run_uuid.in_(some)).all(),
-                    *models.filter(SqlLoggedModel.source_run_id.in_(some)).all(),
+                    *runs.filter(SqlRun.run_uuid.in_(batch)).all(),
+                    *models.filter(SqlLoggedModel.source_run_id.in_(batch)).all(),
                 ):
-                    found.setdefault(owner, []).append((name, uri))
-        return found
+                    locations.setdefault(owner, []).append((name, uri))
+        return locations
 
     def store_content(self) -> StoreContent:
-        """All runs and logged models; of a database their names alone are read, which takes a tenth
-        of the time.
+        """Return the ids of all runs and logged models.
+
+        From a database, only the necessary columns are read, in a tenth of the time.
         """
         store: Any = self.client._tracking_client.store
         if not hasattr(store, "ManagedSessionMaker"):
@@ -150,31 +151,37 @@ class RunQueries:
         )
 
     def cleanups(self) -> list[KnownRun]:
-        """The records of cleanups that did not end well, or not yet; those that were finished later
-        are left out.
+        """Return the audit runs of cleanups that are not FINISHED.
+
+        Those that a later cleanup completed are left out.
         """
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             return []
-        records = RunQueries(self.client, [experiment.experiment_id])
-        found = records._search(f"tags.action = '{CLEANUP}' and attributes.status != 'FINISHED'")
-        return [record for record in found if FINISHED_BY not in record.tags]
+        audit_queries = RunQueries(self.client, [experiment.experiment_id])
+        cleanups = audit_queries._search(
+            f"tags.action = '{CLEANUP}' and attributes.status != 'FINISHED'"
+        )
+        return [cleanup for cleanup in cleanups if FINISHED_BY not in cleanup.tags]
 
-    def _search(self, wanted: str, view: int = ViewType.ACTIVE_ONLY) -> list[KnownRun]:
+    def _search(self, filter_string: str, view: int = ViewType.ACTIVE_ONLY) -> list[KnownRun]:
         ids, search = list(self.experiment_ids), self.client.search_runs
         return [
-            _describe(run)
+            _to_known_run(run)
             for run in iter_pages(
-                lambda token: search(ids, wanted, view, AT_ONCE, page_token=token)
+                lambda token: search(ids, filter_string, view, PAGE_SIZE, page_token=token)
             )
         ]
 
-    def _search_models(self, wanted: str | None) -> Iterator[LoggedModel]:
+    def _search_models(self, filter_string: str | None) -> Iterator[LoggedModel]:
         ids, search = list(self.experiment_ids), self.client.search_logged_models
-        return iter_pages(lambda token: search(ids, wanted, max_results=AT_ONCE, page_token=token))
+        return iter_pages(
+            lambda token: search(ids, filter_string, max_results=PAGE_SIZE, page_token=token)
+        )
 
 
-def _describe(run: Run) -> KnownRun:
+def _to_known_run(run: Run) -> KnownRun:
+    """Return the snapshot of a run."""
     info = run.info
     return KnownRun(
         info.run_id,
@@ -187,58 +194,66 @@ def _describe(run: Run) -> KnownRun:
     )
 
 
-def _chunks(ids: Iterable[str]) -> Iterator[str]:
-    each = sorted(set(ids))
-    for start in range(0, len(each), IDS_AT_ONCE):
-        yield ", ".join(f"'{run_id}'" for run_id in each[start : start + IDS_AT_ONCE])
+def _quote_chunks(ids: Iterable[str]) -> Iterator[str]:
+    """Yield quoted, comma-separated ids for `IN (...)`, a limited number at a time."""
+    ordered = sorted(set(ids))
+    for start in range(0, len(ordered), IDS_PER_QUERY):
+        yield ", ".join(f"'{run_id}'" for run_id in ordered[start : start + IDS_PER_QUERY])
 
 
 def find_unfinished(
     client: MlflowClient, queries: RunQueries, registered: set[str]
 ) -> list[DeletionItem]:
-    """What interrupted cleanups began to delete: runs that lost their versions, or that carry the
-    tag of it.
+    """Return the items that interrupted cleanups began to delete.
 
-    `registered` are the runs that have a version.
+    These are planned runs that lost their versions, or that have the tag `DELETING`. Items with a
+    run that was registered or resumed since are left out.
+
+    Args:
+        client: client of the store.
+        queries: queries of all experiments of the store.
+        registered: ids of the runs that have a version.
     """
-    set_out = [item for record in queries.cleanups() for item in _read_plan(client, record.run_id)]
-    there = queries.by_id(run_id for item in set_out for run_id in item["run_ids"])
-    found: dict[str, DeletionItem] = {}
-    for item in set_out:
-        left = [
-            there[run_id]
+    planned = [
+        item for cleanup in queries.cleanups() for item in _read_plan(client, cleanup.run_id)
+    ]
+    runs = queries.by_id(run_id for item in planned for run_id in item["run_ids"])
+    unfinished: dict[str, DeletionItem] = {}
+    for item in planned:
+        remaining = [
+            runs[run_id]
             for run_id in item["run_ids"]
-            if run_id in there and not there[run_id].deleted
+            if run_id in runs and not runs[run_id].deleted
         ]
-        if not left or any(run.run_id in registered or run.status == "RUNNING" for run in left):
-            continue  # somebody registered it again, or goes on with it
-        if item["versions"] or DELETING in left[-1].tags:
-            what, why = (
-                f"run {left[-1].run_id} ({left[-1].name})",
-                "an interrupted cleanup began with it",
+        if not remaining or any(
+            run.run_id in registered or run.status == "RUNNING" for run in remaining
+        ):
+            continue  # registered again, or resumed
+        if item["versions"] or DELETING in remaining[-1].tags:
+            target, reason = (
+                f"run {remaining[-1].run_id} ({remaining[-1].name})",
+                "an interrupted cleanup began to delete it",
             )
-            found[what] = DeletionItem(
-                UNFINISHED, what, why, run_ids=tuple(run.run_id for run in left)
+            unfinished[target] = DeletionItem(
+                UNFINISHED, target, reason, run_ids=tuple(run.run_id for run in remaining)
             )
-    return list(found.values())
+    return list(unfinished.values())
 
 
 def ids_of_interrupted_cleanups(client: MlflowClient, queries: RunQueries) -> set[str]:
-    """Return the ids of runs and logged models that interrupted cleanups of this store set out to
-    delete.
-    """
-    items = [item for record in queries.cleanups() for item in _read_plan(client, record.run_id)]
+    """Return the ids of runs and logged models that interrupted cleanups planned to delete."""
+    items = [item for cleanup in queries.cleanups() for item in _read_plan(client, cleanup.run_id)]
     return {each for item in items for each in (*item["run_ids"], *item["model_ids"])}
 
 
 def _read_plan(client: MlflowClient, run_id: str) -> list[dict[str, Any]]:
-    """The items of a cleanup's plan; none when it ended before it had begun."""
+    """Return the items of a cleanup's plan; [] if it was interrupted before it had one."""
     if PLAN not in {artifact.path for artifact in client.list_artifacts(run_id)}:
         return []
     with tempfile.TemporaryDirectory() as folder:
         text = Path(client.download_artifacts(run_id, PLAN, folder)).read_text(encoding="utf-8")
     try:
         items: list[dict[str, Any]] = json.loads(text)["items"]
-    except ValueError:  # torn while it was written: nothing was begun yet
+    except ValueError:  # incomplete file: nothing was deleted yet
         return []
     return items

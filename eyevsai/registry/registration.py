@@ -24,7 +24,7 @@ from eyevsai.registry.versions import REGISTERED_BY, check_not_reserved, find_ve
 from eyevsai.store.backend import MISSING
 from eyevsai.store.tags import SOURCE_VERSION
 
-VERSION = "version"  # the tag of a run that holds the URI of its version
+VERSION = "version"  # tag of a run: the URI of its version
 
 
 def register(
@@ -37,26 +37,27 @@ def register(
     classes: Sequence[str] | None = None,
     class_change: bool = False,
 ) -> str:
-    """Register a logged model as the next version under its name and return `models:/NAME/VERSION`.
+    """Register a logged model as a new version and return the version's URI.
 
-    The run is tagged with it. Without a logged model the version leads to the run's artifacts.
+    The URI is `models:/NAME/VERSION`; it is also logged as a tag of the run. A version that the
+    same run registered before an interruption is reused.
 
     Args:
-        tracking_uri: the store.
-        name: what the registered model is named after.
-        model_id: of the logged model.
-        run_id: the run that trained it.
-        tags: of the version.
-        classes: the class list that the registered model has from now on; None leaves it as it is.
-        class_change: consent to another list than the one it has; the difference becomes tags of
+        tracking_uri: URI of the tracking store.
+        name: dataset, model and variation that the registered model is named after.
+        model_id: id of the logged model; None registers the artifacts of the run.
+        run_id: id of the run that trained the model.
+        tags: tags of the version.
+        classes: new class list of the registered model; None leaves its list unchanged.
+        class_change: allow another class list than the recorded one; the difference becomes tags of
             the version.
 
     Raises:
-        UserError: another dataset's name is written the same way, or the classes differ and nobody
-            consented.
+        UserError: another dataset has the same name in the registry, or the classes differ and
+            `class_change` is False.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    if not _make_model(
+    if not _create_model(
         client, name.registered, vars(name) | (class_tags(classes) if classes else {})
     ):
         check_name(tracking_uri, name)
@@ -65,11 +66,11 @@ def register(
     if version is None:
         difference = _check_classes(client, name, classes, consented=class_change)
         source = f"models:/{model_id}" if model_id else client.get_run(run_id).info.artifact_uri
-        told = texts | difference
+        version_tags = texts | difference
         version = client.create_model_version(
-            name.registered, source, run_id, tags=told, model_id=model_id
+            name.registered, source, run_id, tags=version_tags, model_id=model_id
         )
-    # after the version exists: a retry finds it, and not a changed list
+    # after the version exists: a retry then finds the version, not a changed class list
     if classes and ADDED in version.tags:
         record_classes(client, name.registered, classes)
     uri = f"models:/{name.registered}/{version.version}"
@@ -77,8 +78,8 @@ def register(
     return uri
 
 
-def _make_model(client: MlflowClient, name: str, tags: dict[str, str]) -> bool:
-    """Makes a registered model; False when there is one of this name."""
+def _create_model(client: MlflowClient, name: str, tags: dict[str, str]) -> bool:
+    """Create a registered model; return False if the name is in use."""
     try:
         client.create_registered_model(name, tags=tags)
     except MlflowException as error:
@@ -91,10 +92,9 @@ def _make_model(client: MlflowClient, name: str, tags: dict[str, str]) -> bool:
 def _check_classes(
     client: MlflowClient, name: ModelName, classes: Sequence[str] | None, *, consented: bool
 ) -> dict[str, str]:
-    """Return the tags with the difference between a new class list and the one that the registered
-    model has.
+    """Return tags with the difference between `classes` and the recorded class list.
 
-    A model that has none yet gets this one.
+    A registered model without a class list gets this one, and there are no tags.
     """
     if not classes:
         return {}
@@ -108,18 +108,18 @@ def _check_classes(
 def _find_registered(
     client: MlflowClient, name: ModelName, run_id: str, tags: Mapping[str, str]
 ) -> ModelVersion | None:
-    """The version that a run registered before it was interrupted."""
-    of_run = client.search_model_versions(f"run_id = '{run_id}'")
-    told = (
+    """Return the version that a run registered before an interruption; None if none."""
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
+    matches = (
         each
-        for each in of_run
+        for each in versions
         if each.name == name.registered and each.tags.items() >= tags.items()
     )
-    return next(told, None)
+    return next(matches, None)
 
 
 def check_name(tracking_uri: str, name: ModelName) -> None:
-    """Raises UserError when the registered model of this name belongs to another dataset."""
+    """Raise UserError if the registered model `name` belongs to another dataset."""
     client = MlflowClient(tracking_uri=tracking_uri)
     try:
         owner = client.get_registered_model(name.registered).tags.get("dataset", name.dataset)
@@ -129,33 +129,43 @@ def check_name(tracking_uri: str, name: ModelName) -> None:
         return
     if owner != name.dataset:
         raise UserError(
-            f"The registered model {name.registered} belongs to the dataset {owner!r}, whose "
-            f"name is written like {name.dataset!r} in a registry. Rename one of the two folders."
+            f"The registered model {name.registered} belongs to the dataset {owner!r}; "
+            f"{name.dataset!r} has the same name in the registry. Rename one of the two folders."
         )
 
 
 def create_reference(tracking_uri: str, dataset: str, uri: str) -> tuple[str, int]:
-    """Makes the model of a version one of the registered model that is called like its dataset;
-    returns name, number.
+    """Register a version's model also under the name of a dataset; return name and number.
 
-    The newest one that points there already is taken.
+    The newest reference to the same version is reused.
+
+    Args:
+        tracking_uri: URI of the tracking store.
+        dataset: name of the dataset.
+        uri: `models:/` URI of the version.
+
+    Raises:
+        UserError: the version does not exist, a cleanup is deleting it, or the registered model of
+            that name does not belong to the dataset.
     """
     client, name = open_registry(tracking_uri), registered_name(dataset)
     original = find_version(tracking_uri, uri)
-    _make_model(client, name, {"dataset": dataset})
+    _create_model(client, name, {"dataset": dataset})
     model = read_model(client, name)
     if model.tags.get("dataset") != dataset or "variation" in model.tags:
         raise UserError(
-            f"The registered model {name} is not the one of the dataset {dataset!r}, whose name "
-            "is written like it in a registry. Rename the folder of the dataset."
+            f"The registered model {name} does not belong to the dataset {dataset!r}, which "
+            "has the same name in the registry. Rename the folder of the dataset."
         )
-    if there := [each.number for each in model.versions if each.tags.get(SOURCE_VERSION) == uri]:
-        return name, there[-1]
+    if references := [
+        each.number for each in model.versions if each.tags.get(SOURCE_VERSION) == uri
+    ]:
+        return name, references[-1]
     source = str(client.get_model_version(original.name, original.number).source)
-    # the rest is read over there
-    told = {SOURCE_VERSION: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}
+    # further tags are read from the referenced version
+    tags = {SOURCE_VERSION: uri, "dataset": dataset, REGISTERED_BY: getpass.getuser()}
     version = client.create_model_version(
-        name, source, original.run_id, tags=told, model_id=logged_model_of(source)
+        name, source, original.run_id, tags=tags, model_id=logged_model_of(source)
     )
     try:
         check_not_reserved(tracking_uri, uri)

@@ -1,6 +1,4 @@
-"""What a person may say about promotions and cleanups, and the policy that a promotion is held
-to.
-"""
+"""Settings of promotions and cleanups, and the promotion policy."""
 
 from __future__ import annotations
 
@@ -26,13 +24,13 @@ from eyevsai.core.settings import (
 from eyevsai.core.toml import read_toml
 
 POLICY, DATASETS = "promotion.toml", "datasets"
-KEPT = 3
-CLEANED = ("old_versions", "failed_runs", "tuning", "cache", "orphans")
+DEFAULT_KEEP = 3
+CLEANUP_TYPES = ("old_versions", "failed_runs", "tuning", "cache", "orphans")
 
 
 @dataclass(frozen=True)
 class PromoteSettings(Settings):
-    """Which version goes where."""
+    """Version to promote, and the stage that it gets."""
 
     PANEL: ClassVar[str] = "Promotion"
 
@@ -43,41 +41,44 @@ class PromoteSettings(Settings):
         None
     )
     to: Annotated[
-        str, Choice(("production", "staging", "archived")), Parameter(), Doc("Where it goes.")
+        str,
+        Choice(("production", "staging", "archived")),
+        Parameter(),
+        Doc("New stage of the version."),
     ] = "production"
     policy: Annotated[
         str | None,
         Doc(
-            f"TOML file of what is asked of a version; {POLICY} here, if there is one, by default."
+            f"TOML file with the promotion policy; {POLICY} in the current folder by default, if "
+            "it exists."
         ),
     ] = None
     force: Annotated[
-        bool, Doc("Promote although the policy says no; takes a --reason, and is recorded.")
+        bool, Doc("Promote although policy checks fail; requires --reason, and is recorded.")
     ] = False
     class_change: Annotated[
         bool,
-        Doc("Promote although the classes differ from those that the stage has had; is recorded."),
+        Doc("Promote although the classes differ from those of the stage; this is recorded."),
     ] = False
-    reason: Annotated[str | None, Parameter(), Doc("Why, for those who read the log.")] = None
+    reason: Annotated[str | None, Parameter(), Doc("Reason, recorded in the log.")] = None
     state_dir: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
+        str, Env("EYEVSAI_STATE"), Doc("Folder for run state and writes that are not synced yet.")
     ] = STATE_DIR
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.name is None or self.version is None:
             call = f"eyevsai promote {self.name or 'NAME'} --version {self.version or 'NUMBER'}"
-            raise UserError(f"Say what to promote: {call}. See: eyevsai registry status")
+            raise UserError(f"Name the version to promote: {call}. See: eyevsai registry status")
         if self.force and not (self.reason or "").strip():
             raise UserError(
-                "--force goes past the policy, so it takes a --reason for those who read the "
-                "log later."
+                "--force requires --reason: the log must show why the policy was overridden."
             )
 
 
 @dataclass(frozen=True)
 class CleanupSettings(Settings):
-    """What is deleted."""
+    """Selection of what a cleanup deletes."""
 
     PANEL: ClassVar[str] = "Cleanup"
 
@@ -86,13 +87,13 @@ class CleanupSettings(Settings):
         Range(0, 10**6),
         Parameter(),
         Doc(
-            f"Newest versions of each model that stay, {KEPT} by default; "
-            "given alone it means --old-versions."
+            f"Number of newest versions of each model to keep, {DEFAULT_KEEP} by default; "
+            "given alone, it implies --old-versions."
         ),
     ] = None
-    old_versions: Annotated[bool, Doc("Older versions, with runs, logged models and files.")] = (
-        False
-    )
+    old_versions: Annotated[
+        bool, Doc("Older versions, with their runs, logged models and files.")
+    ] = False
     failed_runs: Annotated[
         bool,
         Doc(
@@ -104,116 +105,132 @@ class CleanupSettings(Settings):
         False
     )
     cache: Annotated[
-        bool, Doc("Cached pixels and features; they are computed again when they are needed.")
+        bool, Doc("Cached pixels and features; they are computed again when needed.")
     ] = False
     orphans: Annotated[
-        bool, Doc("Files that provably belong to this store and whose run or logged model is gone.")
+        bool,
+        Doc("Files that provably belong to this store, and whose run or logged model is missing."),
     ] = False
-    all: Annotated[bool, Doc("All of these.")] = False
+    all: Annotated[bool, Doc("All of these types.")] = False
     days: Annotated[
-        float, Range(0.0, 36500.0), Doc("Age of the studies and KILLED runs that go.")
+        float, Range(0.0, 36500.0), Doc("Minimum age of deleted studies and KILLED runs in days.")
     ] = 7.0
     including_newest: Annotated[bool, Doc("Let --keep 0 delete the newest versions too.")] = False
     dry_run: Annotated[bool, Doc("Print what would be deleted, and delete nothing.")] = False
-    # undeclared in MLproject: a key `yes` is true to YAML
-    yes: Annotated[bool, Doc("Do not ask.")] = False
+    # not declared in MLproject: YAML reads a key `yes` as true
+    yes: Annotated[bool, Doc("Skip the confirmation prompt.")] = False
     state_dir: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for the checkpoints of runs that are not finished.")
+        str, Env("EYEVSAI_STATE"), Doc("Folder for run state and checkpoints of unfinished runs.")
     ] = STATE_DIR
     cache_dir: Annotated[str, Env("EYEVSAI_CACHE"), Doc("Folder of the cache.")] = CACHE_DIR
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not any(self.includes(kind) for kind in CLEANED):
-            flags = ", ".join(as_flag(kind) for kind in CLEANED)
+        if not any(self.includes(kind) for kind in CLEANUP_TYPES):
+            flags = ", ".join(as_flag(kind) for kind in CLEANUP_TYPES)
             raise UserError(
-                f"Say what to clean up: {flags}, or --all; --keep {KEPT} means --old-versions. "
-                "--dry-run shows what would go."
+                f"Select what to clean up: {flags}, or --all; --keep {DEFAULT_KEEP} implies "
+                "--old-versions. --dry-run shows what would be deleted."
+            )
+        if self.keep is not None and not self.includes("old_versions"):
+            raise UserError(
+                f"--keep {self.keep} applies to versions, which are not selected. Add "
+                "--old-versions to delete old versions too, or remove --keep."
             )
         if self.keep == 0 and not self.including_newest:
             raise UserError(
-                "--keep 0 keeps no version of any model but those in use, pinned, aliased or in "
-                "a stage. If that is meant, add --including-newest."
+                "--keep 0 deletes every version that is not in use, pinned, aliased or in a "
+                "stage. To confirm this, add --including-newest."
             )
 
     def includes(self, kind: str) -> bool:
-        """Whether one of the kinds in `CLEANED` was asked for."""
-        implied = kind == "old_versions" and self.keep is not None
+        """Return True if one of the types in `CLEANUP_TYPES` is selected."""
+        alone = not any(getattr(self, each) for each in CLEANUP_TYPES)
+        implied = kind == "old_versions" and self.keep is not None and alone
         return bool(self.all or getattr(self, kind) or implied)
 
     @property
     def num_kept(self) -> int:
-        """Newest versions of each model that stay."""
-        return KEPT if self.keep is None else self.keep
+        """Number of newest versions of each model to keep."""
+        return DEFAULT_KEEP if self.keep is None else self.keep
 
 
 @dataclass(frozen=True)
 class Policy(Settings):
-    """What is asked of a version before it is promoted."""
+    """Requirements that a version must meet to be promoted."""
 
     PANEL: ClassVar[str] = "Policy"
 
     metric: Annotated[
         str,
         Choice(("accuracy", "macro_f1", "top5_accuracy")),
-        Doc("The figure on the test split that counts."),
+        Doc("Metric of the test split that is checked."),
     ] = "accuracy"
-    floor: Annotated[float, Range(0.0, 1.0), Doc("The least that it may be.")] = 0.0
+    floor: Annotated[float, Range(0.0, 1.0), Doc("Minimum of the metric.")] = 0.0
     tolerance: Annotated[
-        float, Range(0.0, 1.0), Doc("How much less than in Production it may be.")
+        float,
+        Range(0.0, 1.0),
+        Doc("Maximum loss of the metric compared with the version in the stage."),
     ] = 0.01
     significance: Annotated[
         float,
         Range(0.0, 1.0),
-        Doc(
-            "A smaller loss than that is refused too where chance explains it with less than "
-            "this (McNemar 1947)."
-        ),
+        Doc("A smaller loss fails too if the p-value of McNemar's test (1947) is below this."),
     ] = 0.05
     max_latency_ms: Annotated[
-        float | None, Range(0.0, 1e9), Doc("For one image, as its evaluation measured.")
+        float | None,
+        Range(0.0, 1e9),
+        Doc("Maximum latency for one image, as measured by the evaluation."),
     ] = None
-    max_size_mb: Annotated[float | None, Range(0.0, 1e9), Doc("Of all files of the version.")] = (
-        None
-    )
+    max_size_mb: Annotated[
+        float | None, Range(0.0, 1e9), Doc("Maximum size of all files of the version.")
+    ] = None
     exports: Annotated[
         str | None,
         Doc(
-            "Formats, with commas, that it must have been exported in; none that was refused by "
-            "default."
+            "Required export formats, comma-separated; by default, every existing export must "
+            "have passed the parity check."
         ),
     ] = None
 
 
 def read_policy(path: str | None, dataset: str) -> Policy:
-    """The policy of a dataset: what `[datasets.NAME]` of the file says goes before its first lines.
+    """Return the promotion policy of a dataset.
+
+    Settings in `[datasets.NAME]` override those at the top of the file. Without `path`, the file is
+    `promotion.toml` in the current folder; if it does not exist, the defaults apply.
 
     Raises:
-        UserError: the file cannot be read, or says what no policy says.
+        UserError: the file cannot be read, or has an unknown setting or an invalid value.
     """
     file = Path(path or POLICY)
     if path is None and not file.is_file():
         return Policy()
-    said = read_toml(file, "The policy", "floor = 0.9")
-    for_datasets = said.pop(DATASETS, {})
-    own = for_datasets.get(dataset, {}) if isinstance(for_datasets, dict) else None
-    if not isinstance(own, dict):
-        raise UserError(f"{file}: [{DATASETS}.{dataset}] is no table of settings.")
-    return Policy(**_parsed(said | own, file))
+    values = read_toml(file, "The policy", "floor = 0.9")
+    for_datasets = values.pop(DATASETS, {})
+    dataset_values = for_datasets.get(dataset, {}) if isinstance(for_datasets, dict) else None
+    if not isinstance(dataset_values, dict):
+        raise UserError(f"{file}: [{DATASETS}.{dataset}] must be a table of settings.")
+    return Policy(**_parse_values(values | dataset_values, file))
 
 
-def _parsed(said: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    known = {setting.name: setting for setting in list_settings(Policy)}
-    for name, value in said.items():
-        if name not in known:
-            guess = nearest(name, known)
+def _parse_values(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return the values of a policy file, converted to the types of `Policy`.
+
+    Raises:
+        UserError: a setting is unknown or its value is invalid.
+    """
+    settings = {setting.name: setting for setting in list_settings(Policy)}
+    for name, value in values.items():
+        if name not in settings:
+            guess = nearest(name, settings)
             raise UserError(
-                f"{file}: there is no {name!r} in a policy. "
-                f"{f'Did you mean {guess!r}? ' if guess else ''}It has {', '.join(known)}."
+                f"{file}: {name!r} is not a policy setting. "
+                f"{f'Did you mean {guess!r}? ' if guess else ''}Settings: {', '.join(settings)}."
             )
         if isinstance(value, dict | list):
-            raise UserError(f"{file}: {name} is one value, not {value!r}.")
+            raise UserError(f"{file}: {name} must be a single value, not {value!r}.")
     try:
-        return {name: known[name].parse(str(value)) for name, value in said.items()}
-    except UserError as error:  # which speaks of a flag
+        return {name: settings[name].parse(str(value)) for name, value in values.items()}
+    except UserError as error:  # names the setting like a command-line option
         raise UserError(f"{file}: {str(error).removeprefix('--')}") from None

@@ -1,4 +1,4 @@
-"""Versions of registered models."""
+"""Versions of registered models: look-up by URI or run, references and tags."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from eyevsai.registry.stages import reserved_versions
 from eyevsai.store.backend import MISSING, MISSING_OR_INVALID
 from eyevsai.store.tags import SOURCE_VERSION
 
-EXPORT = "export"  # begins the tags of a version that say how its exports fared
-THRESHOLD = "threshold"  # the tag of a version below whose value a prediction is unsure
-PINNED = "pinned"  # the tag of a version that no cleanup may delete
+EXPORT = "export"  # prefix of a version's tags with the parity results of its exports
+THRESHOLD = "threshold"  # tag of a version: probability below which a prediction is unsure
+PINNED = "pinned"  # tag of a version that no cleanup may delete
 SIZE, REGISTERED_BY, TESTED = "size_bytes", "registered_by", "test_accuracy"  # tags of a version
-# ends the tag of a version: of an export's manifest, which has its files'
+# suffix of a version's tag: hash of an export's manifest, which lists the hashes of its files
 MANIFEST_SHA256 = "manifest_sha256"
-EXPORT_WEIGHTS_SHA256 = "weights_sha256"  # ends the tag of a version: of an export's weights
+# suffix of a version's tag: hash of the weights of an export
+EXPORT_WEIGHTS_SHA256 = "weights_sha256"
 
 URI = re.compile(
     r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|/(?P<stage>[A-Za-z]+)|@(?P<alias>[^/@]+))"
@@ -42,54 +43,56 @@ class Version:
 
     @property
     def uri(self) -> str:
-        """`models:/NAME/VERSION`."""
+        """URI `models:/NAME/VERSION`."""
         return f"models:/{self.name}/{self.number}"
 
     @property
     def threshold(self) -> float | None:
-        """The probability below which it had better not answer, if an evaluation kept one."""
-        kept = self.tags.get(THRESHOLD)
-        return None if kept is None else float(kept)
+        """Probability below which a prediction is unsure; None if no evaluation set one."""
+        value = self.tags.get(THRESHOLD)
+        return None if value is None else float(value)
 
     @property
     def source_version(self) -> str:
-        """The URI under which the model was registered when it was trained."""
+        """URI of the version that this one references; its own URI if it is no reference."""
         return self.tags.get(SOURCE_VERSION, self.uri)
 
 
 def exports_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """How a version's exports fared, `passed` or `refused`, by format."""
+    """Return the parity result of each export, `passed` or `refused`, by format."""
     pairs = (
-        (name.removeprefix(f"{EXPORT}."), how)
-        for name, how in tags.items()
+        (name.removeprefix(f"{EXPORT}."), result)
+        for name, result in tags.items()
         if name.startswith(f"{EXPORT}.")
     )
-    return {name: how for name, how in pairs if "." not in name}
+    return {name: result for name, result in pairs if "." not in name}
 
 
 def find_version(tracking_uri: str, uri: str) -> Version:
-    """The version that `models:/NAME/VERSION`, `models:/NAME/STAGE` or `models:/NAME@ALIAS` means.
+    """Return the version of `models:/NAME/VERSION`, `models:/NAME/STAGE` or `models:/NAME@ALIAS`.
+
+    The tags of a reference include those of the version that it references.
 
     Raises:
-        UserError: the text is no such URI, or there is no such model or version.
+        UserError: the text is not such a URI, or there is no such model or version.
     """
     parts = URI.fullmatch(uri)
     if parts is None:
         raise UserError(
-            f"{uri} names no version. It is models:/NAME/VERSION, models:/NAME/Production or "
+            f"{uri} is not a version. Use models:/NAME/VERSION, models:/NAME/Production or "
             "models:/NAME@ALIAS."
         )
     client, name = MlflowClient(tracking_uri=tracking_uri), parts["name"]
     try:
         if parts["version"]:
-            found = client.get_model_version(name, parts["version"])
+            entity = client.get_model_version(name, parts["version"])
         elif parts["alias"]:
-            found = client.get_model_version_by_alias(name, parts["alias"])
+            entity = client.get_model_version_by_alias(name, parts["alias"])
         else:
             with warnings.catch_warnings():
-                # stages are on their way out of MLflow
+                # MLflow has deprecated stages
                 warnings.simplefilter("ignore", FutureWarning)
-                (found,) = client.get_latest_versions(name, [parts["stage"]])
+                (entity,) = client.get_latest_versions(name, [parts["stage"]])
     except (MlflowException, ValueError) as error:
         if getattr(error, "error_code", MISSING) not in MISSING_OR_INVALID:
             raise
@@ -98,38 +101,48 @@ def find_version(tracking_uri: str, uri: str) -> Version:
             name,
             [model.name for model in client.search_registered_models(max_results=1000)],
         )
-        there = sorted(
+        numbers = sorted(
             {int(each.version) for each in client.search_model_versions(f"name = '{name}'")}
         )
         raise UserError(
-            f"There is no {uri}. Versions of {name}: {', '.join(map(str, there)) or 'none'}; "
+            f"There is no {uri}. Versions of {name}: {', '.join(map(str, numbers)) or 'none'}; "
             "`eyevsai ui` shows their stages and aliases."
         ) from error
     return _resolve_reference(
-        client, Version(found.name, str(found.version), found.run_id or "", dict(found.tags))
+        client, Version(entity.name, str(entity.version), entity.run_id or "", dict(entity.tags))
     )
 
 
 def _resolve_reference(client: MlflowClient, version: Version) -> Version:
-    """A version that points at another one with what is known of that one."""
+    """Return a version with the tags of the version that it references added.
+
+    A version that is no reference, or whose referenced version was deleted, is unchanged.
+    """
     parts = URI.fullmatch(version.tags.get(SOURCE_VERSION, ""))
     if parts is None or not parts["version"]:
         return version
     try:
         original = client.get_model_version(parts["name"], parts["version"])
-    except MlflowException:  # it was deleted; the model itself is still there
+    except MlflowException:  # the referenced version was deleted; the logged model still exists
         return version
     return replace(version, tags={**original.tags, **version.tags})
 
 
 def find_location(client: MlflowClient, name: str, number: int) -> str:
-    """Where the store keeps the files of a version."""
+    """Return the location of a version's files in the artifact store.
+
+    Args:
+        client: client of the store.
+        name: name of the registered model.
+        number: number of the version.
+    """
     return str(client.get_model_version_download_uri(name, str(number)))
 
 
 def model_id_of(tracking_uri: str, version: Version) -> str | None:
-    """Return the id of the logged model that a version leads to, also by way of the version that it
-    is a copy of.
+    """Return the id of a version's logged model; None if it has none.
+
+    The sources of copied versions are followed.
     """
     client, uri, seen = MlflowClient(tracking_uri=tracking_uri), version.uri, set[str]()
     while (parts := URI.fullmatch(uri)) and parts["version"] and uri not in seen:
@@ -139,10 +152,10 @@ def model_id_of(tracking_uri: str, version: Version) -> str | None:
 
 
 def version_of_run(tracking_uri: str, run_id: str) -> Version | None:
-    """The newest version that was registered of a run's model; None when there is none."""
-    found = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
-    own = [version for version in found if SOURCE_VERSION not in version.tags]
-    newest = max(own, key=lambda version: int(version.version), default=None)
+    """Return the newest version that a run registered, references excluded; None if none."""
+    versions = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
+    registered = [version for version in versions if SOURCE_VERSION not in version.tags]
+    newest = max(registered, key=lambda version: int(version.version), default=None)
     return (
         None
         if newest is None
@@ -151,31 +164,34 @@ def version_of_run(tracking_uri: str, run_id: str) -> Version | None:
 
 
 def tag_values(tracking_uri: str, run_id: str, tag: str) -> set[str]:
-    """Return the values of a tag of all versions of a run: copies of a version share its files, but
-    not later tags.
+    """Return the values of a tag over all versions of a run.
+
+    Copies of a version share its files, but not the tags that are set later.
+
+    Args:
+        tracking_uri: URI of the tracking store.
+        run_id: id of the run.
+        tag: name of the tag.
     """
-    found = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
-    return {version.tags[tag] for version in found if tag in version.tags}
+    versions = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
+    return {version.tags[tag] for version in versions if tag in version.tags}
 
 
 def versions_by_run(tracking_uri: str) -> dict[str, Version]:
-    """The newest version of each run's model, under the name by which it was registered when it was
-    trained.
-    """
-    found = {}
+    """Return the newest version of each run by run id, references excluded."""
+    newest = {}
     for model in read_models(open_registry(tracking_uri)):
         for each in model.versions:
             if each.run_id and SOURCE_VERSION not in each.tags:
-                found[each.run_id] = Version(each.name, str(each.number), each.run_id, each.tags)
-    return found
+                newest[each.run_id] = Version(each.name, str(each.number), each.run_id, each.tags)
+    return newest
 
 
 def check_not_reserved(tracking_uri: str, uri: str) -> None:
-    """Raises UserError when a cleanup deletes, or has deleted, the version that `uri` names, if it
-    names one.
+    """Raise UserError if a cleanup is deleting or has deleted the version of a URI.
 
-    Called once a run says that it uses the version: either the cleanup sees that run, or this
-    sees its reservation.
+    A URI without a version number passes. Call this after a run has been tagged with the version:
+    then either the cleanup sees the run, or this sees the reservation.
     """
     parts = URI.fullmatch(uri)
     if parts is None or not parts["version"]:
@@ -187,15 +203,22 @@ def check_not_reserved(tracking_uri: str, uri: str) -> None:
 
 
 def tag_version(tracking_uri: str, version: Version, tags: Mapping[str, Any]) -> None:
-    """Sets tags of a version; where it points at another one, of that one."""
-    client, told = MlflowClient(tracking_uri=tracking_uri), tagging(version, tags)
-    for key, value in told["tags"].items():
-        client.set_model_version_tag(told["name"], told["number"], key, value)
+    """Set tags of a version, or of the version that it references.
+
+    Args:
+        tracking_uri: URI of the tracking store.
+        version: version, or a reference to one.
+        tags: tags to set.
+    """
+    client, operation = MlflowClient(tracking_uri=tracking_uri), tagging(version, tags)
+    for key, value in operation["tags"].items():
+        client.set_model_version_tag(operation["name"], operation["number"], key, value)
 
 
 def tagging(version: Version, tags: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as arguments of the write queue's operation `version_tags`, which comes after all
-    that was logged before.
+    """Return arguments of the write-queue operation `version_tags`, which sets these tags.
+
+    The operation is applied after all writes that were queued before it.
     """
     parts = URI.fullmatch(version.source_version)
     name, number = (parts["name"], parts["version"]) if parts else (version.name, version.number)

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs no other file."""
+"""Comparison of models as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ from eyevsai.reports.inline_images import encode_thumbnail
 
 @dataclass(frozen=True)
 class ComparedImage:
-    """An image (H,W,3 uint8) that one of two models has right, its class, and what each said."""
+    """Test image that only one of two models classifies correctly."""
 
-    image: npt.NDArray[np.uint8]
-    label: str
-    first: str
-    second: str
+    image: npt.NDArray[np.uint8]  # H,W,3
+    label: str  # true class
+    first: str  # class predicted by the first model
+    second: str  # class predicted by the second model
 
 
 def render_comparison_page(
     comparison: Mapping[str, Any], sheets: Sequence[Sequence[Sequence[ComparedImage]]]
 ) -> str:
-    """Figures, settings that differ, and for each pair the images that only the first, or only the
-    second has right.
+    """Return the HTML page of a comparison.
+
+    It shows metrics, settings that differ and, for each pair of models, the images that only one of
+    the two classifies correctly.
+
+    Args:
+        comparison: comparison as JSON values.
+        sheets: for each pair, the images that only the first model has correct, then those that
+            only the second has correct.
     """
     environment = Environment(
         loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined

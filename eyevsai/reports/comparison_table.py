@@ -1,4 +1,4 @@
-"""A comparison as tables on a terminal."""
+"""Comparison of models as terminal tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 
 def print_comparison(comparison: Mapping[str, Any]) -> None:
-    """Figures with intervals, settings that differ, and McNemar's test of each pair."""
+    """Print metrics with intervals, settings that differ, and McNemar's test of each pair."""
     console, models = Console(), comparison["models"]
     table = Table(
         f"{comparison['images']} test images", *(escape(model["title"]) for model in models)
@@ -29,11 +29,11 @@ def print_comparison(comparison: Mapping[str, Any]) -> None:
         )
     console.print(table)
     for pair in comparison["pairs"]:
-        found = pair["difference"]
+        difference = pair["difference"]
         console.print(
-            f"{found['only_first']} images only {pair['first']} has right, "
-            f"{found['only_second']} only "
-            f"{pair['second']}: McNemar's exact test gives p = {found['p_value']:.4g}",
+            f"Images that only {pair['first']} classifies correctly: {difference['only_first']}; "
+            f"only {pair['second']}: {difference['only_second']}. "
+            f"McNemar's exact test: p = {difference['p_value']:.4g}",
             markup=False,
             highlight=False,
             soft_wrap=True,

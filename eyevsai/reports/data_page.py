@@ -1,4 +1,4 @@
-"""What was found in a dataset, as one HTML page that needs no other file."""
+"""Check of a dataset as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -15,47 +15,51 @@ MAX_CLASSES_SHOWN = 100
 MAX_GROUPS_SHOWN = 100
 
 
-def render_data_page(found: CuratedDataset) -> str:
-    """Counts by class, sizes, files that are not used, duplicates and conflicts with pictures, and
-    samples.
+def render_data_page(dataset: CuratedDataset) -> str:
+    """Return the HTML page of a dataset check.
+
+    It shows counts by class, image sizes, unused files, thumbnails of duplicates and conflicts, and
+    samples of each class.
     """
     environment = Environment(
         loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters["thumbnail"] = lambda item: encode_thumbnail(
-        decode(item.file.path, found.depth)
+    environment.filters["thumbnail"] = lambda sample: encode_thumbnail(
+        decode(sample.file.path, dataset.depth)
     )
-    samples: dict[str, list[Sample]] = {label: [] for label in found.classes[:MAX_CLASSES_SHOWN]}
-    for item in found.samples:
-        if len(samples.get(item.label, [None] * SAMPLES_PER_CLASS)) < SAMPLES_PER_CLASS:
-            samples[item.label].append(item)
-    counts = list(found.counts.values())
+    samples: dict[str, list[Sample]] = {label: [] for label in dataset.classes[:MAX_CLASSES_SHOWN]}
+    for sample in dataset.samples:
+        if len(samples.get(sample.label, [None] * SAMPLES_PER_CLASS)) < SAMPLES_PER_CLASS:
+            samples[sample.label].append(sample)
+    counts = list(dataset.counts.values())
     page: str = environment.get_template("data_page.html").render(
-        found=found,
-        folders=[str(folder) for folder in found.source.parts.values()],
-        counts=found.counts,
+        dataset=dataset,
+        folders=[str(folder) for folder in dataset.source.parts.values()],
+        counts=dataset.counts,
         most=max(counts, default=0),
         imbalance=max(counts) / max(1, min(counts)) if counts else 0,
-        sizes=_describe_sizes(found.samples),
-        not_used=list(filter(None, found.describe_unused().split("; "))),
-        left_out=found.left_out_by_class,
-        duplicates=found.duplicates()[:MAX_GROUPS_SHOWN],
-        conflicts=found.conflicts[:MAX_GROUPS_SHOWN],
-        sequences=found.sequences[:MAX_GROUPS_SHOWN],
-        num_duplicates=len(found.duplicates()),
+        sizes=_describe_sizes(dataset.samples),
+        not_used=list(filter(None, dataset.describe_unused().split("; "))),
+        left_out=dataset.left_out_by_class,
+        duplicates=dataset.duplicates()[:MAX_GROUPS_SHOWN],
+        conflicts=dataset.conflicts[:MAX_GROUPS_SHOWN],
+        sequences=dataset.sequences[:MAX_GROUPS_SHOWN],
+        num_duplicates=len(dataset.duplicates()),
         samples=samples,
     )
     return page
 
 
-def _describe_sizes(items: Sequence[Sample]) -> list[tuple[str, int]]:
-    """How many images have a short side in each range."""
-    ends = (32, 64, 128, 256, 512, 1024, 2048, 10**6)
-    sides = [min(item.record.width, item.record.height) for item in items]
+def _describe_sizes(samples: Sequence[Sample]) -> list[tuple[str, int]]:
+    """Return the number of images by range of the short side; empty ranges are left out."""
+    bounds = (32, 64, 128, 256, 512, 1024, 2048, 10**6)
+    sides = [min(sample.record.width, sample.record.height) for sample in samples]
     rows, low = [], 0
-    for end in ends:
-        count = sum(low <= side < end for side in sides)
+    for high in bounds:
+        count = sum(low <= side < high for side in sides)
         if count:
-            rows.append((f"{low} to {end - 1} px" if end < 10**6 else f"{low} px and more", count))
-        low = end
+            rows.append(
+                (f"{low} to {high - 1} px" if high < 10**6 else f"{low} px and more", count)
+            )
+        low = high
     return rows

@@ -1,4 +1,4 @@
-"""How hard an opponent each model of a dataset is, by its place among the others."""
+"""Difficulty levels of the models of a dataset as opponents, by their accuracy."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from collections.abc import Sequence
 import numpy as np
 
 LEVELS = {
-    "easy": "Models that are most often wrong.",
-    "medium": "Models between the others.",
-    "hard": "Models that are most often right.",
+    "easy": "Models with the lowest accuracy.",
+    "medium": "Models with a medium accuracy.",
+    "hard": "Models with the highest accuracy.",
 }
-PERCENTILES, OF_FEW, FEW = (33, 67), (40, 60), 3  # the second for fewer models than the third
+PERCENTILES, FEW_PERCENTILES = (33, 67), (40, 60)  # lower and upper bound of medium
+FEW = 3  # models; FEW_PERCENTILES applies to fewer
 
 
 def is_scored(accuracy: float | None) -> bool:
-    """Whether an accuracy gives a model a place among others: zero, NaN and none at all do not."""
+    """Return True if a model can be ranked by its accuracy: not if it is 0, NaN or None."""
     return accuracy is not None and math.isfinite(accuracy) and accuracy > 0
 
 
 def split_levels(accuracies: Sequence[float]) -> list[str]:
-    """The level of each model: easy up to the lower percentile of all, medium up to the upper one,
-    else hard.
+    """Return the difficulty level of each accuracy.
 
-    Equal accuracies share a level; a single model is easy, and of two the better one is hard.
+    Accuracies up to the lower percentile are easy, those up to the upper one medium, the others
+    hard. Equal accuracies have the same level; a single model is easy, and of two the better one is
+    hard.
     """
     if not accuracies:
         return []
-    lower, upper = np.percentile(accuracies, PERCENTILES if len(accuracies) >= FEW else OF_FEW)
+    lower, upper = np.percentile(
+        accuracies, PERCENTILES if len(accuracies) >= FEW else FEW_PERCENTILES
+    )
     return [
         "easy" if value <= lower else "medium" if value <= upper else "hard" for value in accuracies
     ]

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs no other file."""
+"""Evaluation of a model as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from eyevsai.evaluation.results import EvaluationResult
 from eyevsai.reports.inline_images import encode_figure
 
 CAPTIONS = {
-    "confusion_matrix": "Confusion matrix: rows are true classes, columns what was predicted",
+    "confusion_matrix": "Confusion matrix: true classes in rows, predicted classes in columns",
     "classes": "F1 of each class",
-    "reliability": "Reliability: is a confidence of 80 % right in 80 % of cases?",
-    "coverage": "Coverage against accuracy, when the least sure predictions are not answered",
-    "corruptions": "Accuracy on spoiled images",
-    "top_losses": "Most confident mistakes",
-    "grad_cam": "Where the network looked (Grad-CAM); wrong predictions in red",
+    "reliability": "Reliability diagram: accuracy by confidence",
+    "coverage": "Accuracy by coverage: the least confident predictions abstain",
+    "corruptions": "Accuracy on corrupted images",
+    "top_losses": "Top losses: most confident errors",
+    "grad_cam": "Grad-CAM heat maps; wrong predictions in red",
     "importance": "Permutation importance of each group of features",
 }
 HEADLINES = (
@@ -38,7 +38,17 @@ def render_evaluation_page(
     metrics: Mapping[str, float],
     plots: Mapping[str, Figure],
 ) -> str:
-    """Render headline metrics, all metrics, each class, confused pairs and every plot."""
+    """Return the HTML page of an evaluation.
+
+    It shows headline metrics, all metrics, metrics by class, confused classes and plots.
+
+    Args:
+        title: heading of the page.
+        dataset: name of the dataset.
+        result: predictions and labels.
+        metrics: metrics by name, including all of `HEADLINES`.
+        plots: figures by a key of `CAPTIONS`; missing ones are left out.
+    """
     environment = Environment(
         loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined
     )

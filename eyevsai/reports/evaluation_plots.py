@@ -1,4 +1,4 @@
-"""Pictures of an evaluation."""
+"""Plots of an evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eyevsai.reports.plots import TRAIN_COLOR, VALID_COLOR, plain
 
 
 def plot_classes(by_class: Sequence[Mapping[str, float]], classes: Sequence[str]) -> Figure:
-    """Bars of each class's F1, the worst at the bottom, with its number of images."""
+    """Plot the F1 score and the number of images of each class as bars, the worst at the bottom."""
     figure = Figure(figsize=(8, 1.2 + 0.22 * len(classes)), layout="constrained")
     axes = figure.subplots()
     ranked = sorted(zip(by_class, classes, strict=True), key=lambda pair: pair[0]["f1"])
@@ -29,20 +29,23 @@ def plot_classes(by_class: Sequence[Mapping[str, float]], classes: Sequence[str]
         padding=3,
         fontsize=7,
     )
-    axes.set(xlabel="F1, and images", xlim=(0, 1.12))
+    axes.set(xlabel="F1, and number of images", xlim=(0, 1.12))
     axes.set_ylim(-0.7, len(classes) - 0.3)
     axes.tick_params(axis="y", labelsize=8)
     return figure
 
 
 def plot_reliability(before: Sequence[Bin], after: Sequence[Bin]) -> Figure:
-    """Accuracy by confidence, before and after temperature scaling; the diagonal is honest."""
+    """Plot accuracy by confidence before and after temperature scaling.
+
+    Perfect calibration is the diagonal.
+    """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="#999999", linestyle=":", label="honest")
+    axes.plot([0, 1], [0, 1], color="#999999", linestyle=":", label="perfectly calibrated")
     for bins, name, color in (
-        (before, "before temperature", TRAIN_COLOR),
-        (after, "as it predicts", VALID_COLOR),
+        (before, "before temperature scaling", TRAIN_COLOR),
+        (after, "after temperature scaling", VALID_COLOR),
     ):
         axes.plot(
             [each.confidence for each in bins],
@@ -58,7 +61,10 @@ def plot_reliability(before: Sequence[Bin], after: Sequence[Bin]) -> Figure:
 
 
 def plot_coverage(result: EvaluationResult) -> Figure:
-    """How much of what is answered is right, when only the surest share is answered."""
+    """Plot the accuracy of the most confident predictions by their share, the coverage.
+
+    A line marks the coverage at the confidence threshold, if there is one.
+    """
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(*coverage_curve(result.probabilities, result.labels), color=VALID_COLOR)
@@ -70,17 +76,17 @@ def plot_coverage(result: EvaluationResult) -> Figure:
             label=f"threshold {selection.threshold:.3f}",
         )
         axes.legend(frameon=False)
-    axes.set(xlabel="share that is answered", ylabel="share of it that is right", xlim=(0, 1.02))
+    axes.set(xlabel="coverage", ylabel="accuracy at this coverage", xlim=(0, 1.02))
     axes.grid(alpha=0.3)
     return figure
 
 
 def plot_corruptions(corrupted: Mapping[str, Sequence[float]]) -> Figure:
-    """Accuracy by severity, a line for each kind; severity 0 are the images as they are."""
+    """Plot accuracy by severity, one line per corruption; severity 0 are the original images."""
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
-    for kind, accuracies in corrupted.items():
-        axes.plot(range(len(accuracies)), accuracies, marker="o", label=kind)
+    for corruption, accuracies in corrupted.items():
+        axes.plot(range(len(accuracies)), accuracies, marker="o", label=corruption)
     axes.set(xlabel="severity", ylabel="accuracy", ylim=(0, 1.02))
     axes.set_xticks(range(1 + max(SEVERITIES)))
     axes.grid(alpha=0.3)
@@ -93,17 +99,25 @@ def plot_cams(
     heat: npt.NDArray[np.float32],
     names: Sequence[tuple[str, str]],
 ) -> Figure:
-    """A sheet of images S,S,3 uint8 under their heat N,S,S, with what was said and what is true."""
+    """Plot a grid of images under their heat maps, with predicted and true class.
+
+    Args:
+        crops: images, each S,S,3.
+        heat: heat maps N,S,S, from 0 to 1.
+        names: predicted and true class of each image; the title of a wrong prediction is red.
+    """
     columns = 6
     rows = max(1, -(-len(crops) // columns))
     figure = Figure(figsize=(2 * columns, 2.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, crop, warmth, (said, true) in zip(grid.flat, crops, heat, names, strict=False):
+    for axes, crop, heat_map, (predicted, true) in zip(grid.flat, crops, heat, names, strict=False):
         axes.imshow(crop)
-        axes.imshow(warmth, cmap="jet", alpha=0.4, vmin=0, vmax=1)
+        axes.imshow(heat_map, cmap="jet", alpha=0.4, vmin=0, vmax=1)
         axes.set_title(
-            plain(f"{said}\ntrue: {true}"), fontsize=8, color="black" if said == true else "#b3261e"
+            plain(f"{predicted}\ntrue: {true}"),
+            fontsize=8,
+            color="black" if predicted == true else "#b3261e",
         )
     return figure

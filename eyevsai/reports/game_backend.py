@@ -1,8 +1,9 @@
-"""`game_backend_report_DATE.json`: the models that a game may play against, by dataset and level.
+"""Report for a game backend: models by dataset and difficulty level.
 
-`model_path` is `models:/NAME/VERSION`, which `eyevsai.load` and MLflow open wherever the store can
-be reached. `local_path` is a folder of this machine that is there: that of the ONNX export, else of
-another export, else of the version itself; null where the store keeps its files elsewhere.
+The file is `game_backend_report_DATE.json`. Its `model_path` is `models:/NAME/VERSION`, which
+`eyevsai.load` and MLflow can open wherever the store is reachable. Its `local_path` is an existing
+folder on this machine: that of the ONNX export, else of another export, else of the version itself;
+null if there is none.
 """
 
 from __future__ import annotations
@@ -19,30 +20,34 @@ from eyevsai.reports.difficulty import LEVELS, is_scored, split_levels
 from eyevsai.reports.model_versions import ranking_key
 from eyevsai.reports.readiness import ReadinessReport
 
-VERSION = "1.0"  # of the report's form
+VERSION = "1.0"  # of the report format
 SCHEMA = "schemas/game_backend_report.json"
-PER_LEVEL = 3
-INPUT = "N,H,W,3 uint8 RGB of any size; resizing and normalisation are inside"
+PER_LEVEL = 3  # models
+INPUT = "N,H,W,3 uint8 RGB of any size; the model resizes and normalises them"
 
 
 def build_game_report(models: Sequence[ReadinessReport], generated: str) -> dict[str, Any]:
-    """The report of these models, one of each registered name; `generated` is a time in ISO 8601.
+    """Return the report of these models.
+
+    Args:
+        models: one report for each registered model.
+        generated: time of the report in ISO 8601.
 
     Raises:
-        jsonschema.ValidationError: it is not what its schema says, which is a defect.
+        jsonschema.ValidationError: the report does not match its schema, which is a bug.
     """
     import jsonschema
 
-    of_datasets: dict[str, list[ReadinessReport]] = {}
+    models_by_dataset: dict[str, list[ReadinessReport]] = {}
     for model in models:
-        of_datasets.setdefault(model.version.dataset, []).append(model)
+        models_by_dataset.setdefault(model.version.dataset, []).append(model)
     report = {
         "report_generated": generated,
         "version": VERSION,
         "model_descriptions": describe_models(),
         "datasets": {
-            name: describe_dataset(name, of_dataset)
-            for name, of_dataset in sorted(of_datasets.items())
+            name: describe_dataset(name, dataset_models)
+            for name, dataset_models in sorted(models_by_dataset.items())
         },
     }
     jsonschema.Draft202012Validator(read_schema()).validate(report)
@@ -50,7 +55,7 @@ def build_game_report(models: Sequence[ReadinessReport], generated: str) -> dict
 
 
 def read_schema() -> dict[str, Any]:
-    """The JSON schema that each report is held to."""
+    """Return the JSON schema that each report must match."""
     schema: dict[str, Any] = json.loads(
         files("eyevsai.reports").joinpath(SCHEMA).read_text(encoding="utf-8")
     )
@@ -58,7 +63,7 @@ def read_schema() -> dict[str, Any]:
 
 
 def describe_models() -> dict[str, dict[str, str]]:
-    """What families declare of their variations, by `family/variation`."""
+    """Return the descriptions of all model variations, by `family/variation`."""
     return {
         f"{family}/{variation}": {
             "name": about.title,
@@ -73,15 +78,16 @@ def describe_models() -> dict[str, dict[str, str]]:
 
 
 def describe_dataset(name: str, models: Sequence[ReadinessReport]) -> dict[str, Any]:
-    """A dataset with its levels; models without an accuracy above zero are in none and are not
-    counted.
+    """Return the entry of a dataset, with its models by difficulty level.
+
+    Models without an accuracy above zero are in no level and are not counted.
     """
     classes = list(models[0].classes_of_dataset)
-    playing = sorted(
+    ranked = sorted(
         (each for each in models if is_scored(each.version.accuracy)),
         key=lambda each: ranking_key(each.version),
     )
-    best = playing[0] if playing else None
+    best = ranked[0] if ranked else None
     newest = max(models, key=lambda each: each.version.registered_ms).version
     return {
         "name": name.replace("_", " ").strip().capitalize() or name,
@@ -89,35 +95,38 @@ def describe_dataset(name: str, models: Sequence[ReadinessReport]) -> dict[str, 
         "num_classes": len(classes),
         "class_names": classes,
         "domains": list(newest.parts) or [name],
-        "difficulty_levels": _describe_levels(playing),
-        "total_models_available": len(playing),
+        "difficulty_levels": _describe_levels(ranked),
+        "total_models_available": len(ranked),
         "best_model": {"model_key": best.version.key, "accuracy": best.version.accuracy}
         if best
         else None,
     }
 
 
-def _describe_levels(playing: Sequence[ReadinessReport]) -> dict[str, Any]:
-    """The best of each level; `accuracy_range` is theirs, and null where there is none."""
-    levels = split_levels([each.version.accuracy or 0.0 for each in playing])
-    of_level = {
-        level: [each for each, own in zip(playing, levels, strict=True) if own == level]
+def _describe_levels(ranked: Sequence[ReadinessReport]) -> dict[str, Any]:
+    """Return the best models of each level, and the range of their accuracies.
+
+    The range is null for a level without models.
+    """
+    levels = split_levels([each.version.accuracy or 0.0 for each in ranked])
+    models_by_level = {
+        level: [each for each, actual in zip(ranked, levels, strict=True) if actual == level]
         for level in LEVELS
     }
-    found = {}
+    entries = {}
     for level, about in LEVELS.items():
-        models = [describe_model(each) for each in of_level[level][:PER_LEVEL]]
+        models = [describe_model(each) for each in models_by_level[level][:PER_LEVEL]]
         accuracies = [model["accuracy"] for model in models]
-        extent = [min(accuracies), max(accuracies)] if accuracies else None
-        found[level] = {"description": about, "accuracy_range": extent, "models": models}
-    return found
+        accuracy_range = [min(accuracies), max(accuracies)] if accuracies else None
+        entries[level] = {"description": about, "accuracy_range": accuracy_range, "models": models}
+    return entries
 
 
 def describe_model(model: ReadinessReport) -> dict[str, Any]:
-    """One entry."""
+    """Return the entry of a model."""
     version, formats = model.version, list(model.version.passed)
     model_format = get_family(version.family).framework
-    said = {
+    deployment = {
         "export_formats": formats,
         "deployment_ready": model.is_ready,
         "deployment_recommendations": model.recommendations,
@@ -136,20 +145,20 @@ def describe_model(model: ReadinessReport) -> dict[str, Any]:
         "run_id": version.run_id,
         "training_time": version.duration_s,
         "model_format": model_format,
-        **said,
+        **deployment,
         "deployment_ready_because": model.reasons,
         "metadata": {
             "model_format": model_format,
-            **said,
+            **deployment,
             "performance_metrics": dict(version.metrics),
             "model_size_info": {"size_bytes": version.size_bytes, "parameters": version.parameters},
-            "compatibility_info": _describe_use(model),
+            "compatibility_info": _describe_interface(model),
         },
     }
 
 
-def _describe_use(model: ReadinessReport) -> dict[str, Any]:
-    """What another program needs in order to ask the model, and where its exports lie."""
+def _describe_interface(model: ReadinessReport) -> dict[str, Any]:
+    """Return what a program needs to use the model, and the locations of its exports."""
     version = model.version
     exports = {
         name: {"uri": each.uri, "local_path": each.folder, "figures": dict(each.metrics)}
@@ -165,6 +174,7 @@ def _describe_use(model: ReadinessReport) -> dict[str, Any]:
 
 
 def _find_folder(model: ReadinessReport) -> str | None:
+    """Return the local folder to load a model from; None if there is none."""
     passed = model.version.passed
-    ordered = sorted(passed, key=lambda name: name != "onnx")  # which is what most runtimes open
-    return next((folder for name in ordered if (folder := passed[name].folder)), model.folder)
+    formats = sorted(passed, key=lambda name: name != "onnx")  # most runtimes open ONNX
+    return next((folder for name in formats if (folder := passed[name].folder)), model.folder)

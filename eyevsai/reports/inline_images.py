@@ -1,4 +1,4 @@
-"""Pictures inside HTML pages, as data URIs."""
+"""Images and figures for HTML pages, as data URIs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SIDE_PX = 96
+SIDE_PX = 96  # longest side of a thumbnail
 
 
 def encode_thumbnail(image: npt.NDArray[np.uint8]) -> str:
-    """A small JPEG of H,W,3 uint8 as a data URI."""
+    """Return a small JPEG of an image (H,W,3 uint8) as a data URI."""
     picture = Image.fromarray(image)
     picture.thumbnail((SIDE_PX, SIDE_PX))
     buffer = io.BytesIO()
@@ -26,17 +26,17 @@ def encode_thumbnail(image: npt.NDArray[np.uint8]) -> str:
 
 
 def encode_figure(figure: Figure) -> str:
-    """A figure as a PNG in a data URI."""
+    """Return a figure as a data URI of a PNG."""
     return encode_png(draw_png(figure))
 
 
 def draw_png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file."""
+    """Return a figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
 def encode_png(content: bytes) -> str:
-    """The bytes of a PNG file as a data URI."""
+    """Return a PNG file as a data URI."""
     return "data:image/png;base64," + base64.b64encode(content).decode()

@@ -1,4 +1,4 @@
-"""How jobs stand, as a table on a terminal."""
+"""Status of jobs as a terminal table."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
-BEFORE = "was done before"
-COLORS = {"running": "cyan", "done": "green", "failed": "red", BEFORE: "dim"}
+CACHED = "cached"
+COLORS = {"running": "cyan", "done": "green", "failed": "red", CACHED: "dim"}
 
 
 @dataclass(frozen=True)
 class JobRow:
-    """One job: what it is called, its state, what is known of it, and how long it has run."""
+    """Row of the table."""
 
     name: str
     state: str
-    detail: str
-    seconds: float
+    detail: str  # such as metrics, the error or the URI of the version
+    seconds: float  # duration so far
 
     def to_text(self) -> str:
-        """One line of a log."""
+        """Return the row as one log line."""
         return f"{self.name}: {self.state}{f', {self.detail}' if self.detail else ''}"
 
 
 def render_jobs(rows: Sequence[JobRow]) -> Table:
-    """A row for each job."""
+    """Return a table with one row per job."""
     table = Table("job", "state", "", "time", title_justify="left")
     for row in rows:
         color = COLORS.get(row.state, "")
@@ -37,6 +37,7 @@ def render_jobs(rows: Sequence[JobRow]) -> Table:
 
 
 def _clock(seconds: float) -> str:
+    """Return a duration as H:MM:SS or M:SS; empty if it is 0."""
     if not seconds:
         return ""
     minutes, rest = divmod(int(seconds), 60)

@@ -1,6 +1,4 @@
-"""A model's card (Mitchell et al. 2019): what it is, what it was trained on, how good it is, what
-it is not for.
-"""
+"""Model card (Mitchell et al. 2019): architecture, training data, scores and limits."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from eyevsai.models.learner import Learner
 
 
 def describe_model(learner: Learner) -> dict[str, Any]:
-    """What is known of a model without data: descriptions, papers, layers, parameters and
-    operations.
-    """
+    """Return descriptions, papers, layers, parameters and operations of a model."""
     about = get_family(learner.family).variations[learner.variation]
     return {
         "model": learner.family,
@@ -35,7 +31,7 @@ def describe_model(learner: Learner) -> dict[str, Any]:
 
 
 def describe_training(dataset: Dataset, scores: Mapping[str, float]) -> dict[str, Any]:
-    """What a run adds to the card: its data, and its scores on valid."""
+    """Return the training data and the scores on the valid split for the card."""
     counts = Counter(dataset.split_names)
     return {
         "dataset": dataset.name,
@@ -47,7 +43,7 @@ def describe_training(dataset: Dataset, scores: Mapping[str, float]) -> dict[str
 
 
 def render_card(described: Mapping[str, Any], trained: Mapping[str, Any] | None = None) -> str:
-    """The card as Markdown, with a run's data and scores where there was a run."""
+    """Return the card as Markdown, with data and scores if `trained` is given."""
     environment = Environment(
         loader=PackageLoader("eyevsai.reports"),
         undefined=StrictUndefined,

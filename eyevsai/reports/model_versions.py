@@ -1,6 +1,4 @@
-"""Versions of registered models as a report sees them, as plain values; and which one of a model
-stands for it.
-"""
+"""Versions of registered models as plain values for reports, and the selection of one per model."""
 
 from __future__ import annotations
 
@@ -14,29 +12,24 @@ from eyevsai.models.base import Variation
 from eyevsai.models.factory import FAMILIES, get_family
 
 SPLITS = {TEST_ACCURACY: "test", VALID_ACCURACY: "valid"}
-REPORTED_METRICS = (
-    "test/",
-    VALID_BEST,
-    "calibration/",
-)  # how the metrics begin that a report shows
+# prefixes of the metrics in reports
+REPORTED_METRICS = ("test/", VALID_BEST, "calibration/")
 
 
 @dataclass(frozen=True)
 class Export:
-    """How a version fared in a format, and where what passed lies; `folder` is None where that is
-    not this machine.
-    """
+    """Export of a version in one format."""
 
-    result: str
+    result: str  # of the parity check: `passed` or `refused`
     uri: str
-    folder: str | None
-    is_missing: bool  # it passed, and its files are not where they were
+    folder: str | None  # with its files; None if there is none on this machine
+    is_missing: bool  # True if it passed, but its files should be on this machine and are not
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A version of a registered model, whose name is its `key`."""
+    """Version of a registered model with all values that reports need."""
 
     key: str
     dataset: str
@@ -44,16 +37,16 @@ class ModelVersion:
     variation: str
     number: int
     run_id: str
-    experiment_id: str  # empty when the run is gone
-    fingerprint: str  # of the data that it learned from
-    parts: tuple[str, ...]  # the datasets that these are composed of
+    experiment_id: str  # empty if the run was deleted
+    fingerprint: str  # of the training data
+    parts: tuple[str, ...]  # datasets that the training data is composed of
     registered_ms: int
     stage: str  # production, staging or empty
-    has_model: bool  # of one of our families; False where only a record was imported
-    duration_s: float | None  # its training
-    metrics: Mapping[str, float]  # finite ones
+    has_model: bool  # False if only a legacy record was imported, without a model
+    duration_s: float | None  # of the training
+    metrics: Mapping[str, float]  # finite values only
     exports: Mapping[str, Export]
-    failed_checks: tuple[str, ...]  # of its last promotion
+    failed_checks: tuple[str, ...]  # of its last promotion to Production
     size_bytes: int | None
     parameters: int | None
     image_size: int | None
@@ -61,32 +54,32 @@ class ModelVersion:
 
     @property
     def uri(self) -> str:
-        """`models:/NAME/VERSION`."""
+        """URI `models:/NAME/VERSION`."""
         return f"models:/{self.key}/{self.number}"
 
     @property
     def scored_by(self) -> str | None:
-        """The metric that its accuracy is."""
+        """Name of the metric that `accuracy` is taken from; None if there is none."""
         return next((name for name in SCORES if name in self.metrics), None)
 
     @property
     def split(self) -> str | None:
-        """The split that its accuracy is of."""
+        """Split that the accuracy was measured on; None if there is no accuracy."""
         return SPLITS[self.scored_by] if self.scored_by else None
 
     @property
     def accuracy(self) -> float | None:
-        """Its accuracy; None when nobody knows."""
+        """Accuracy on the test split, else on the valid split; None if there is neither."""
         return None if self.scored_by is None else self.metrics[self.scored_by]
 
     @property
     def model(self) -> str:
-        """`deep_v2/resnet`."""
+        """Family and variation, such as `deep_v2/resnet`."""
         return f"{self.family}/{self.variation}"
 
     @property
     def about(self) -> Variation | None:
-        """What its family declares of it; None for a model that only another registry had."""
+        """Description of the variation; None if this package does not have the model."""
         return (
             get_family(self.family).variations.get(self.variation)
             if self.family in FAMILIES
@@ -95,17 +88,20 @@ class ModelVersion:
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Title of the variation, or family and variation if it has no description."""
         return self.about.title if self.about else self.model
 
     @property
     def passed(self) -> dict[str, Export]:
-        """The exports that say what it says."""
+        """Exports that passed the parity check, by format."""
         return {name: export for name, export in self.exports.items() if export.result == PASSED}
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that a report shows; NaN and infinity are no JSON."""
+    """Return the metrics that reports show, without NaN and infinity.
+
+    JSON cannot represent those values.
+    """
     return {
         name: value
         for name, value in metrics.items()
@@ -114,39 +110,42 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def ranking_key(version: ModelVersion) -> tuple[float, str]:
-    """The order of different models: the most accurate first, by name where they are equal."""
+    """Return the sort key of different models: by descending accuracy, then by name."""
     return -(version.accuracy or 0.0), version.key
 
 
 def select_versions(candidates: Iterable[ModelVersion]) -> dict[str, tuple[ModelVersion, str]]:
-    """For each registered model the version that stands for it, and why: the one in Production,
-    else the best one.
+    """Return one version of each registered model, with the reason for its selection.
 
-    A version whose model is not in the store stands for nothing.
+    This is the version in Production, else the best one by test accuracy, else by valid accuracy.
+    Versions without a model in the store are ignored.
     """
-    of_models: dict[str, list[ModelVersion]] = {}
+    by_model: dict[str, list[ModelVersion]] = {}
     for each in candidates:
         if each.has_model:
-            of_models.setdefault(each.key, []).append(each)
-    return {key: _select(versions) for key, versions in sorted(of_models.items())}
+            by_model.setdefault(each.key, []).append(each)
+    return {key: _select(versions) for key, versions in sorted(by_model.items())}
 
 
 def _select(versions: list[ModelVersion]) -> tuple[ModelVersion, str]:
-    if held := [each for each in versions if each.stage == "production"]:
-        return held[-1], "it is in Production"
-    best = max(versions, key=_order)
+    if in_production := [each for each in versions if each.stage == "production"]:
+        return in_production[-1], "it is in Production"
+    best = max(versions, key=_selection_key)
     if len(versions) == 1:
         return best, "it is the only version"
     if best.split is None:
         return (
             best,
-            f"it is the newest of {len(versions)} versions, and nobody knows how good they are",
+            f"it is the newest of {len(versions)} versions, none of which has an accuracy",
         )
     return best, f"it is the best of {len(versions)} versions by {best.split} accuracy"
 
 
-def _order(version: ModelVersion) -> tuple[bool, float, int]:
-    """By test accuracy, else by valid accuracy; of equal ones the newest."""
+def _selection_key(version: ModelVersion) -> tuple[bool, float, int]:
+    """Return the selection key of a version.
+
+    Test accuracy precedes valid accuracy; of equal ones the newest is selected.
+    """
     return (
         TEST_ACCURACY in version.metrics,
         -1.0 if version.accuracy is None else version.accuracy,

@@ -1,5 +1,6 @@
-"""Pictures of a run. matplotlib's figures are used directly: pyplot would keep every one of
-them.
+"""Plots of a run.
+
+Figures are created without pyplot, which would keep each one in memory.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from eyevsai.explanation.top_losses import TopLoss  # which brings scikit-learn
+    from eyevsai.explanation.top_losses import TopLoss  # a type only: its module loads scikit-learn
 
 TRAIN_COLOR, VALID_COLOR = "#8da0cb", "#1b5e9e"
 
 
 def plot_curves(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
-    """Loss and accuracy of train and valid by epoch, the best epoch marked."""
+    """Plot loss and accuracy of the train and valid splits by epoch.
+
+    Args:
+        rows: metrics of each epoch.
+        best_epoch: epoch to mark, from 1.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = range(1, len(rows) + 1)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -36,18 +42,17 @@ def plot_curves(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
 
 
 def plain(name: str) -> str:
-    """A name that is drawn letter by letter: two dollar signs would make matplotlib read a
-    formula.
+    """Return a name with escaped dollar signs.
+
+    matplotlib would render the text between two dollar signs as a formula.
     """
     return name.replace("$", r"\$")
 
 
 def plot_confusion_matrix(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """The confusion matrix by share of each true class; counts are written where they can be
-    read.
-    """
-    side = max(5.0, 0.28 * len(classes) + 2)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    """Plot the confusion matrix: colours are shares of the true class, labels are counts."""
+    size_in = max(5.0, 0.28 * len(classes) + 2)
+    figure = Figure(figsize=(size_in, size_in), layout="constrained")
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -56,15 +61,21 @@ def plot_confusion_matrix(matrix: npt.NDArray[np.int64], classes: Sequence[str])
     axes.set_yticks(ticks, names, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
     for row, column in np.argwhere(matrix > 0):
-        ink = "white" if shares[row, column] > 0.5 else "black"
+        text_color = "white" if shares[row, column] > 0.5 else "black"
         axes.text(
-            column, row, str(matrix[row, column]), ha="center", va="center", fontsize=7, color=ink
+            column,
+            row,
+            str(matrix[row, column]),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color=text_color,
         )
     return figure
 
 
 def plot_importance(importance: Mapping[str, float], split: str) -> Figure:
-    """Bars: how much accuracy on `split` falls without each group of features."""
+    """Plot the drop in accuracy on `split` without each group of features as bars."""
     figure = Figure(figsize=(6, 1 + 0.5 * len(importance)), layout="constrained")
     axes = figure.subplots()
     ranked = sorted(importance.items(), key=lambda pair: pair[1])
@@ -73,15 +84,19 @@ def plot_importance(importance: Mapping[str, float], split: str) -> Figure:
     )
     axes.bar_label(bars, fmt="%.3f", padding=3)
     axes.margins(x=0.15)
-    axes.set(xlabel=f"fall of {split} accuracy when shuffled")
+    axes.set(xlabel=f"drop in {split} accuracy when shuffled")
     return figure
 
 
 def plot_top_losses(
     mistakes: Sequence[TopLoss], images: Sequence[npt.NDArray[np.uint8]], classes: Sequence[str]
 ) -> Figure:
-    """A sheet of wrongly classified images (H,W,3 uint8), each with what was said and what is
-    true.
+    """Plot a grid of wrongly classified images with predicted and true class.
+
+    Args:
+        mistakes: wrong predictions, in the order of the grid.
+        images: their images, each H,W,3.
+        classes: class names.
     """
     columns = 6
     rows = max(1, -(-len(mistakes) // columns))
@@ -91,8 +106,8 @@ def plot_top_losses(
         axes.axis("off")
     for axes, mistake, image in zip(grid.flat, mistakes, images, strict=False):
         axes.imshow(image)
-        said = f"{classes[mistake.predicted]} {mistake.probability:.0%}"
-        axes.set_title(plain(f"{said}\ntrue: {classes[mistake.truth]}"), fontsize=8)
+        prediction = f"{classes[mistake.predicted]} {mistake.probability:.0%}"
+        axes.set_title(plain(f"{prediction}\ntrue: {classes[mistake.truth]}"), fontsize=8)
     if not mistakes:
-        figure.suptitle("No mistakes on this split.")
+        figure.suptitle("No errors on this split.")
     return figure

@@ -1,4 +1,4 @@
-"""The registry and its log as tables on a terminal."""
+"""Registry status, audit log and deletion plan as terminal output."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.table import Table
 
 from eyevsai.formats.factory import PASSED
 
-WIDE = 160  # where no terminal says how wide it is: nothing is cut off there
+WIDE = 160  # columns without a terminal, so that nothing is cut off
 
 
 def print_status(versions: Iterable[Mapping[str, Any]]) -> None:
-    """A table for each model, a row for each version."""
+    """Print one table per registered model, with a row for each version."""
     console = _console()
     for name, rows in groupby(versions, key=lambda each: str(each["name"])):
         table = Table(
@@ -37,31 +37,31 @@ def print_status(versions: Iterable[Mapping[str, Any]]) -> None:
             size = "" if each["size_bytes"] is None else f"{each['size_bytes'] / 1e6:.1f}"
             table.add_row(
                 str(each["version"]),
-                _stage(each),
+                _format_stage(each),
                 escape(", ".join(each["aliases"])),
-                _accuracy(each),
-                _exports(each["exports"]),
+                _format_accuracy(each),
+                _format_exports(each["exports"]),
                 size,
-                _by(each["registered"], each["registered_by"]),
-                _by(each["promoted"], each["promoted_by"]),
+                _format_event(each["registered"], each["registered_by"]),
+                _format_event(each["promoted"], each["promoted_by"]),
             )
         console.print(table)
 
 
 def print_log(entries: Iterable[Mapping[str, Any]]) -> None:
-    """A row for each call."""
-    table = Table("time", "who", "what", "version", "stage", "before", "after", "why")
+    """Print the audit log as a table, with a row for each call."""
+    table = Table("time", "user", "action", "version", "stage", "before", "after", "reason")
     for each in entries:
-        done = each["action"] + (", forced" if each["forced"] else "")
-        done += "" if each["status"] == "FINISHED" else f": {each['status']}"
+        action = each["action"] + (", forced" if each["forced"] else "")
+        action += "" if each["status"] == "FINISHED" else f": {each['status']}"
         table.add_row(
-            _minute(each["time"]),
+            _format_time(each["time"]),
             escape(each["user"]),
-            done,
+            action,
             escape(each["versions"]),
             each["stage"],
-            _word(each["before"]),
-            _word(each["after"]),
+            _format_number(each["before"]),
+            _format_number(each["after"]),
             escape(each["reason"]),
         )
     _console().print(table)
@@ -71,7 +71,7 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDE)
 
 
-def _stage(each: Mapping[str, Any]) -> str:
+def _format_stage(each: Mapping[str, Any]) -> str:
     notes = [
         each["stage"],
         *(["by hand"] if each["by_hand"] else []),
@@ -80,31 +80,36 @@ def _stage(each: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, notes))
 
 
-def _accuracy(each: Mapping[str, Any]) -> str:
+def _format_accuracy(each: Mapping[str, Any]) -> str:
     if each["accuracy"] is not None:
         return f"{each['accuracy']:.4f} test"
     return "" if each["valid_accuracy"] is None else f"{each['valid_accuracy']:.4f} valid"
 
 
-def _exports(fared: Mapping[str, str]) -> str:
-    return ", ".join(name if how == PASSED else f"{name} refused" for name, how in fared.items())
+def _format_exports(results: Mapping[str, str]) -> str:
+    return ", ".join(
+        name if result == PASSED else f"{name} refused" for name, result in results.items()
+    )
 
 
-def _by(time: str | None, user: str | None) -> str:
-    return " ".join(filter(None, (_minute(time or ""), escape(user or ""))))
+def _format_event(time: str | None, user: str | None) -> str:
+    return " ".join(filter(None, (_format_time(time or ""), escape(user or ""))))
 
 
-def _minute(time: str) -> str:
+def _format_time(time: str) -> str:
     return f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M}" if time else ""
 
 
-def _word(version: int | None) -> str:
+def _format_number(version: int | None) -> str:
     return "" if version is None else str(version)
 
 
 def print_plan(plan: Mapping[str, Any], *, verbose: bool) -> None:
-    """A line for each item that goes, uncut, so that two plans can be compared; with `verbose` for
-    what stays, too.
+    """Print one line for each item to delete, uncut, so that two plans can be compared.
+
+    Args:
+        plan: deletion plan as JSON values.
+        verbose: print the reason for each entity that is kept, too.
     """
     items = plan["items"]
     types = max((len(item["type"]) for item in items), default=0)
@@ -115,6 +120,6 @@ def print_plan(plan: Mapping[str, Any], *, verbose: bool) -> None:
             f"{item['reason']}"
         )
     if verbose:
-        for what, why in plan["kept"].items():
-            print(f"stays: {what}: {why}")
+        for target, reason in plan["kept"].items():
+            print(f"kept: {target}: {reason}")
     print(f"{len(items)} items, {plan['bytes']:,} bytes" if items else "Nothing to delete.")

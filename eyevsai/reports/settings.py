@@ -1,4 +1,4 @@
-"""What a person may say about a report."""
+"""Settings of reports."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from eyevsai.core.settings import STATE_DIR, Doc, Env, Parameter, Range, Setting
 
 @dataclass(frozen=True)
 class CheckPage(Settings):
-    """Where `data check` shows what it found."""
+    """Output of `data check`."""
 
-    page: Annotated[str, Doc("Where the HTML page is written.")] = "data_check.html"
+    page: Annotated[str, Doc("Path of the HTML page.")] = "data_check.html"
 
 
 @dataclass(frozen=True)
 class ComparisonPage(CheckPage):
-    """Where `compare` shows what it found."""
+    """Output of `compare`."""
 
     page: str = "comparison.html"
 
 
 @dataclass(frozen=True)
 class DescribeSettings(Settings):
-    """Of what a model is described."""
+    """Model to describe."""
 
-    num_classes: Annotated[int, Range(2, 10**6), Doc("Classes that the model tells apart.")] = 67
+    num_classes: Annotated[int, Range(2, 10**6), Doc("Number of classes of the model.")] = 67
 
 
 @dataclass(frozen=True)
 class ReportSettings(Settings):
-    """Which models are reported, and where to."""
+    """Models to report, and the output folder."""
 
     PANEL: ClassVar[str] = "Report"
 
     models: Annotated[
         str | None,
         Parameter(),
-        Doc("Families or family/variation, with commas, as in `eyevsai list`; all by default."),
+        Doc("Families or family/variation, comma-separated, as in `eyevsai list`; all by default."),
     ] = None
     datasets: Annotated[
-        str | None, Parameter(), Doc("Datasets, with commas; all that models know by default.")
+        str | None, Parameter(), Doc("Datasets, comma-separated; all with a model by default.")
     ] = None
-    output: Annotated[str, Doc("Folder that the files are written into.")] = "reports"
+    output: Annotated[str, Doc("Output folder.")] = "reports"
     state_dir: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for what the store could not be told yet.")
+        str, Env("EYEVSAI_STATE"), Doc("Folder for run state and writes that are not synced yet.")
     ] = STATE_DIR

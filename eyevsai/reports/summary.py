@@ -1,4 +1,4 @@
-"""All models in tables: a row for each version, and what is best of which kind."""
+"""Summary of all models: a table row for each version, and the best models."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from eyevsai.reports.difficulty import is_scored
 from eyevsai.reports.model_versions import ModelVersion, ranking_key
 from eyevsai.reports.readiness import ReadinessReport
 
-METRICS = ("top5_accuracy", "macro_f1", "loss", "ece", "latency_ms")  # of the test split
+METRICS = ("top5_accuracy", "macro_f1", "loss", "ece", "latency_ms")  # on the test split
 
 
 def list_versions(
     versions: Iterable[ModelVersion], models: Iterable[ReadinessReport]
 ) -> list[dict[str, Any]]:
-    """A row for each version, by model and number; what is asked of deployment is known of reported
-    ones only.
+    """Return a table row for each version, by model and number.
+
+    Deployment readiness is only known for the versions in `models`.
     """
-    reported = {model.version.uri: model for model in models}
+    reports = {model.version.uri: model for model in models}
     ordered = sorted(versions, key=lambda each: (each.key, each.number))
-    return [_describe(each, reported.get(each.uri)) for each in ordered]
+    return [_describe(each, reports.get(each.uri)) for each in ordered]
 
 
-def _describe(version: ModelVersion, reported: ReadinessReport | None) -> dict[str, Any]:
+def _describe(version: ModelVersion, report: ReadinessReport | None) -> dict[str, Any]:
     refused = [name for name, export in version.exports.items() if export.result == REFUSED]
     return {
         "model_key": version.key,
@@ -38,8 +39,8 @@ def _describe(version: ModelVersion, reported: ReadinessReport | None) -> dict[s
         "variation": version.variation,
         "version": version.number,
         "stage": version.stage,
-        "reported": reported is not None,
-        "reported_because": reported.selected_because if reported else "",
+        "reported": report is not None,
+        "reported_because": report.selected_because if report else "",
         "accuracy": version.accuracy,
         "accuracy_of": version.split or "",
         "test_accuracy": version.metrics.get(TEST_ACCURACY),
@@ -51,8 +52,8 @@ def _describe(version: ModelVersion, reported: ReadinessReport | None) -> dict[s
         "image_size": version.image_size,
         "export_formats": " ".join(version.passed),
         "exports_refused": " ".join(refused),
-        "deployment_ready": reported.is_ready if reported else None,
-        "deployment_ready_because": "; ".join(reported.reasons) if reported else "",
+        "deployment_ready": report.is_ready if report else None,
+        "deployment_ready_because": "; ".join(report.reasons) if report else "",
         "model_path": version.uri if version.has_model else "",
         "run_id": version.run_id,
         "registered": datetime.fromtimestamp(version.registered_ms / 1000)
@@ -62,7 +63,11 @@ def _describe(version: ModelVersion, reported: ReadinessReport | None) -> dict[s
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV with a header; what is not known is empty, and yes or no is true or false."""
+    """Return rows as CSV with a header.
+
+    None becomes an empty cell, and booleans become `true` or `false`. There must be at least one
+    row.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(rows[0])
@@ -76,11 +81,15 @@ def write_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def summarize(
     versions: Sequence[ModelVersion], models: Sequence[ReadinessReport], generated: str
 ) -> dict[str, Any]:
-    """Counts, the best model of all, of each dataset and of each family, and how accuracies are
-    spread.
+    """Return counts, the best models, and statistics of the accuracies.
 
-    `generated` is a time in ISO 8601. Models without an accuracy above zero are neither best nor
-    counted in the spread.
+    The best models are those of all, of each dataset and of each family. Models without an accuracy
+    above zero are neither best nor part of the statistics.
+
+    Args:
+        versions: all versions.
+        models: one report for each registered model.
+        generated: time of the summary in ISO 8601.
     """
     ranked = sorted(
         (each.version for each in models if is_scored(each.version.accuracy)), key=ranking_key
@@ -99,10 +108,13 @@ def summarize(
     }
 
 
-def _best_by(ranked: Sequence[ModelVersion], kind: Callable[[ModelVersion], str]) -> dict[str, Any]:
+def _best_by(
+    ranked: Sequence[ModelVersion], group: Callable[[ModelVersion], str]
+) -> dict[str, Any]:
+    """Return the best model of each group; `ranked` has the best one first."""
     best: dict[str, ModelVersion] = {}
     for each in ranked:
-        best.setdefault(kind(each), each)
+        best.setdefault(group(each), each)
     return {name: _name(each) for name, each in sorted(best.items())}
 
 
@@ -118,7 +130,10 @@ def _name(version: ModelVersion) -> dict[str, Any]:
 
 
 def _spread(accuracies: Sequence[float]) -> dict[str, float | None]:
-    """Of all models, not of a sample: the deviation is that of a population."""
+    """Return mean, standard deviation, minimum and maximum; None for each if there is no value.
+
+    The deviation is that of a population, because these are all models and not a sample.
+    """
     if not accuracies:
         return dict.fromkeys(("mean", "std", "min", "max"))
     return {

@@ -1,4 +1,4 @@
-"""All models as one HTML page that needs no other file."""
+"""Summary of all models as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ def render_summary_page(
     plots: Mapping[str, bytes],
     address: str,
 ) -> str:
-    """A table to filter and to sort, with links to runs and versions in MLflow's UI at `address`,
-    and pictures.
+    """Return the HTML page of all models: a table to filter and sort, and plots.
+
+    Args:
+        models: one report for each registered model.
+        summary: result of `summarize`.
+        plots: PNG files by a key of `CAPTIONS`.
+        address: URL of MLflow's UI, for links to runs and versions.
     """
     environment = Environment(
         loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined

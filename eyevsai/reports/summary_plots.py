@@ -1,4 +1,4 @@
-"""Pictures of all models side by side."""
+"""Plots that compare all models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eyevsai.reports.difficulty import is_scored
 from eyevsai.reports.model_versions import ModelVersion, ranking_key
 from eyevsai.reports.plots import VALID_COLOR, plain
 
-TOP = 20
+TOP = 20  # models
 CAPTIONS = {
     "accuracy_heatmap": "Accuracy by dataset and model",
     "performance_distribution": "Accuracy by family",
@@ -21,7 +21,7 @@ CAPTIONS = {
 
 
 def plot_summary(versions: Sequence[ModelVersion]) -> dict[str, Figure]:
-    """Every picture by its name."""
+    """Return all plots by a key of `CAPTIONS`; placeholders if no model has an accuracy."""
     scored = sorted((each for each in versions if is_scored(each.accuracy)), key=ranking_key)
     draws = (plot_heatmap, plot_distribution, plot_top)
     return {
@@ -31,7 +31,7 @@ def plot_summary(versions: Sequence[ModelVersion]) -> dict[str, Figure]:
 
 
 def plot_heatmap(versions: Sequence[ModelVersion]) -> Figure:
-    """Accuracy by dataset and model; where there is no model the cell is grey."""
+    """Plot accuracy by dataset and model; combinations without a model are grey."""
     datasets, models = (
         sorted({each.dataset for each in versions}),
         sorted({each.model for each in versions}),
@@ -46,11 +46,11 @@ def plot_heatmap(versions: Sequence[ModelVersion]) -> Figure:
     axes.set_facecolor("#e6e6e6")
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(
-        range(len(models)), [plain(kind) for kind in models], rotation=60, ha="right", fontsize=8
+        range(len(models)), [plain(name) for name in models], rotation=60, ha="right", fontsize=8
     )
     axes.set_yticks(range(len(datasets)), [plain(name) for name in datasets], fontsize=8)
     for row, column in np.argwhere(~np.isnan(values)):
-        ink = "white" if values[row, column] > 0.5 else "black"
+        text_color = "white" if values[row, column] > 0.5 else "black"
         axes.text(
             column,
             row,
@@ -58,30 +58,34 @@ def plot_heatmap(versions: Sequence[ModelVersion]) -> Figure:
             ha="center",
             va="center",
             fontsize=8,
-            color=ink,
+            color=text_color,
         )
     figure.colorbar(image, ax=axes, label="accuracy")
     return figure
 
 
 def plot_distribution(versions: Sequence[ModelVersion]) -> Figure:
-    """Accuracies of each family: a box over its quartiles, and a point for each model."""
+    """Plot the accuracies of each family: a box of the quartiles, and a point for each model."""
     families = [
         name
         for name in (*FAMILIES, *sorted({each.family for each in versions} - FAMILIES.keys()))
         if any(each.family == name for each in versions)
     ]
-    of_family = [
+    accuracies_by_family = [
         [each.accuracy or 0.0 for each in versions if each.family == name] for name in families
     ]
     figure = Figure(figsize=(2.5 + 1.3 * len(families), 4), layout="constrained")
     axes = figure.subplots()
-    axes.boxplot(of_family, widths=0.5, showfliers=False, medianprops={"color": VALID_COLOR})
-    for place, accuracies in enumerate(of_family, 1):
-        beside = (
-            place + np.linspace(-0.15, 0.15, len(accuracies)) if len(accuracies) > 1 else [place]
+    axes.boxplot(
+        accuracies_by_family, widths=0.5, showfliers=False, medianprops={"color": VALID_COLOR}
+    )
+    for position, accuracies in enumerate(accuracies_by_family, 1):
+        x = (
+            position + np.linspace(-0.15, 0.15, len(accuracies))
+            if len(accuracies) > 1
+            else [position]
         )
-        axes.scatter(beside, accuracies, s=14, color=VALID_COLOR, alpha=0.6, zorder=3)
+        axes.scatter(x, accuracies, s=14, color=VALID_COLOR, alpha=0.6, zorder=3)
     axes.set_xticks(range(1, len(families) + 1), [plain(name) for name in families])
     axes.set(ylabel="accuracy", ylim=(0, 1.02))
     axes.grid(axis="y", alpha=0.3)
@@ -89,7 +93,7 @@ def plot_distribution(versions: Sequence[ModelVersion]) -> Figure:
 
 
 def plot_top(versions: Sequence[ModelVersion]) -> Figure:
-    """Bars of the first models of a ranking, the best on top."""
+    """Plot the accuracies of the first models of a ranking as bars, the best on top."""
     best = versions[:TOP][::-1]
     figure = Figure(figsize=(9, 1.2 + 0.28 * len(best)), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""The classifier as other programs use it: load once, then predict from files, bytes or arrays."""
+"""Classifier for other programs, which predicts from files, bytes or arrays."""
 
 from __future__ import annotations
 
@@ -33,38 +33,34 @@ log = logging.getLogger("eyevsai")
 
 ABOUT = ("family", "variation", "classes", "preprocessing", "settings", "format")
 EXPORT_URI = re.compile(rf"runs:/[0-9a-f]{{32}}/{EXPORTS}/[a-z0-9-]+")
-AT_ONCE = BATCH  # images that are read before they are predicted: whole batches of every device
-UNSURE = "unsure"  # the label of a prediction that is not sure enough
+CHUNK_SIZE = BATCH  # images that are decoded before a prediction: full batches on every device
+UNSURE = "unsure"  # the label of a prediction below the threshold
 
 Image = str | Path | bytes | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable class of one image (or `unsure`), its probability, and those of all
-    classes.
-    """
+    """Most probable class of one image (or `unsure`), its probability, and those of all classes."""
 
     label: str
     probability: float
     probabilities: dict[str, float]
 
     def top(self, count: int) -> list[tuple[str, float]]:
-        """The `count` most probable classes, the most probable first."""
+        """Return the `count` most probable classes and their probabilities, in descending order."""
         return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:count]
 
 
 class Model(Protocol):
-    """What a classifier asks: a learner, or an export of one."""
+    """Model of a classifier: a learner, or an export of one."""
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
-        """N images uint8 RGB of any size -> N,C float32 probabilities."""
+        """Return float32 probabilities (N,C) of N uint8 RGB images of any sizes."""
 
 
 class Classifier:
-    """A trained model of any family, as it was trained or as it was exported. Several threads may
-    ask it at once.
-    """
+    """Trained model of any family, or an export of one. Several threads may share a classifier."""
 
     def __init__(
         self, model: Model, about: Mapping[str, Any], threshold: float | None = None
@@ -72,68 +68,85 @@ class Classifier:
         self._model = model
         self._about = about
         self._preprocessing = Preprocessing.from_json(about["preprocessing"])
-        self.threshold = threshold  # of the probability below which the model had better not answer
+        self.threshold = threshold  # probability below which the model should abstain
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of the model's outputs."""
+        """Return the class names in the order of the model's outputs."""
         return tuple(self._about["classes"])
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Family, variation, classes, preprocessing, settings, format and threshold, as plain
-        values.
+        """Return family, variation, classes, preprocessing, settings, format and threshold.
+
+        The values are JSON-serializable; the format is None for a model that is not an export.
         """
         return {**self._about, "threshold": self.threshold}
 
     @property
     def depth(self) -> Depth | None:
-        """The range of images with more than 8 bits that it was trained on; None in models from
-        before it was kept.
+        """Return the value range of the training images with more than 8 bits.
+
+        None in models that were trained before the range was stored.
         """
         return self._preprocessing.depth
 
     def predict(self, image: Image, *, unsure: bool = False) -> Prediction:
-        """The prediction for one image; see `predict_batch`."""
+        """Return the prediction for one image, with the arguments of `predict_batch`."""
         return self.predict_batch([image], unsure=unsure)[0]
 
     def predict_batch(self, images: Iterable[Image], *, unsure: bool = False) -> list[Prediction]:
-        """Predictions for images, each a path, the bytes of a file, or H,W,3 uint8 RGB of any size.
+        """Return the predictions for images, each a path, the bytes of a file, or H,W,3 uint8 RGB.
 
-        They are read one after another, so that memory does not grow with their number.
-        With `unsure` the label of those below `threshold` is "unsure".
+        Images may have any sizes. They are decoded and resized one at a time, so that memory does
+        not grow with their full sizes. With `unsure`, the label of a prediction with a probability
+        below `threshold` is "unsure".
 
         Raises:
-            UserError: an image that does not decode, or an array of another shape or dtype; or
-                `unsure` and no threshold is kept with the model.
+            UserError: an image cannot be decoded, an array has another shape or dtype, or `unsure`
+                is set and the model has no threshold.
         """
         if unsure and self.threshold is None:
             raise UserError(
-                "No threshold is kept with this model. Find one: eyevsai evaluate "
-                "--target-precision 0.95, then load it by its version."
+                "No threshold is stored with this model. Determine one with eyevsai evaluate "
+                "--target-precision 0.95, then load the model by its version."
             )
-        least = (self.threshold or 0.0) if unsure else 0.0
-        found: list[Prediction] = []
-        # none is kept at its full size
-        pictures = (decode_image(image, self.depth) for image in images)
-        squares = map(self._preprocessing.resize_to_square, pictures)
-        while some := list(islice(squares, AT_ONCE)):
-            found += [self._prediction(row, least) for row in self._model.predict_proba(some)]
-        return found
+        min_probability = (self.threshold or 0.0) if unsure else 0.0
+        predictions: list[Prediction] = []
+        # lazy, so that at most two images are in memory at full size
+        decoded = (decode_image(image, self.depth) for image in images)
+        squares = map(self._preprocessing.resize_to_square, decoded)
+        while chunk := list(islice(squares, CHUNK_SIZE)):
+            predictions += [
+                self._to_prediction(row, min_probability)
+                for row in self._model.predict_proba(chunk)
+            ]
+        return predictions
 
-    def _prediction(self, row: npt.NDArray[np.float32], least: float) -> Prediction:
+    def _to_prediction(self, row: npt.NDArray[np.float32], min_probability: float) -> Prediction:
         best = int(row.argmax())
-        named = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
-        return Prediction(
-            self.classes[best] if row[best] >= least else UNSURE, float(row[best]), named
-        )
+        probabilities = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
+        label = self.classes[best] if row[best] >= min_probability else UNSURE
+        return Prediction(label, float(row[best]), probabilities)
 
 
 def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
-    """Load a classifier from a model URI, a folder or a file, as `eyevsai.load` does."""
-    if not uri:  # which would be the current folder
+    """Load a classifier from a model URI, a folder, or a file of an export.
+
+    A registered version is loaded with its threshold. If the URI names a stage, a warning is logged
+    unless the classes of its version were accepted by a promotion.
+
+    Args:
+        uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, a `runs:/...` URI of a model or an
+            export, the folder of either, or a file in the folder of an export.
+        trusted: open formats that can contain code, too.
+
+    Raises:
+        UserError: there is no such model, or its files are missing, changed or not allowed.
+    """
+    if not uri:  # Path("") is the current folder
         raise UserError(
-            "The model's name is empty: give a folder, models:/NAME/VERSION or models:/NAME@ALIAS."
+            "The model's name is empty. Use a folder, models:/NAME/VERSION or models:/NAME@ALIAS."
         )
     path, version = Path(uri).expanduser(), None
     if path.is_file() and (path.parent / MANIFEST).is_file():
@@ -148,34 +161,36 @@ def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
         version, path = _find_version(uri), fetch_model_dir(uri)
     else:
         raise UserError(
-            f"There is no model {uri}. Give a folder, models:/NAME/VERSION or models:/NAME@ALIAS."
+            f"There is no model {uri}. Use a folder, models:/NAME/VERSION or models:/NAME@ALIAS."
         )
     classifier = open_model(path / MODEL_FOLDER, version.threshold if version else None)
     if version is not None:
-        _warn_of_other_classes(uri, version, classifier.classes)
+        _warn_if_classes_differ(uri, version, classifier.classes)
     return classifier
 
 
 def open_model(folder: Path, threshold: float | None = None) -> Classifier:
-    """The classifier of a version's data folder: its ONNX export, once all of it is there, else the
-    learner itself.
+    """Return the classifier in a version's data folder: its ONNX export, or else the learner.
+
+    An export that is still being written is ignored. With a `threshold` of None, that of the export
+    is used.
 
     Raises:
-        UserError: no model is there, or the export is not one of this model.
+        UserError: the folder contains no valid model, or an export of another model.
     """
     exported = folder / Path(EXPORT_FOLDER).name
-    if not (exported / MANIFEST).is_file():  # which arrives last
+    if not (exported / MANIFEST).is_file():  # the manifest is written last
         return make_classifier(load(folder), threshold)
     opened, card = load_export(exported), read_config(folder)
     if opened.manifest.get("weights_sha256") != card["sha256"]:
         raise UserError(
-            f"{exported} is not an export of the model that lies beside it. Export the model again."
+            f"{exported} is not an export of the model in {folder}. Export the model again."
         )
     return _classifier_of_export(opened, threshold)
 
 
 def make_classifier(learner: Learner, threshold: float | None = None) -> Classifier:
-    """The classifier of a learner that is in memory."""
+    """Return the classifier of a learner in memory."""
     about = {
         "family": learner.family,
         "variation": learner.variation,
@@ -189,25 +204,26 @@ def make_classifier(learner: Learner, threshold: float | None = None) -> Classif
 
 def _classifier_of_export(export: ExportedModel, threshold: float | None = None) -> Classifier:
     about = {name: export.manifest[name] for name in ABOUT}
-    about["settings"] = rename_settings(about["settings"])  # an export of an earlier eyevsai
+    # exports by earlier versions of eyevsai have the former names of settings
+    about["settings"] = rename_settings(about["settings"])
     return Classifier(
         export, about, export.manifest["threshold"] if threshold is None else threshold
     )
 
 
 def _find_version(uri: str) -> Version | None:
-    """Return the registered version that a URI names; None if it names something else."""
+    """Return the registered version that a URI names; None for other URIs, such as runs:/..."""
     from eyevsai.registry.versions import URI, find_version
     from eyevsai.store.backend import open_store
 
     return find_version(open_store(), uri) if URI.fullmatch(uri) else None
 
 
-def _warn_of_other_classes(uri: str, version: Version, classes: Sequence[str]) -> None:
-    """Log a warning if `uri` names a stage whose version has other classes than were promoted to
-    it.
+def _warn_if_classes_differ(uri: str, version: Version, classes: Sequence[str]) -> None:
+    """Log a warning if `uri` names a stage and the classes differ from the promoted ones.
 
-    Its alias or stage was set by hand then: a promotion asks for consent.
+    The alias or the stage was then set by hand, because a promotion requires consent to a change of
+    classes.
     """
     from eyevsai.registry.classes import (
         compare_classes,
@@ -228,14 +244,14 @@ def _warn_of_other_classes(uri: str, version: Version, classes: Sequence[str]) -
     if promoted in (None, "", hash_classes(classes)):
         return
     recorded = recorded_classes(model, stage_prefix(stage))
-    how = f": {compare_classes(recorded, classes)}" if recorded is not None else ""
+    difference = f": {compare_classes(recorded, classes)}" if recorded is not None else ""
     log.warning(
-        "%s is version %s, whose classes differ from those that were promoted%s. Nobody accepted "
-        "them: the alias or the stage was set by hand. Accept them with: eyevsai promote %s "
-        "--version %s --to %s --class-change true",
+        "%s is version %s, whose classes differ from the promoted ones%s. The change was not "
+        "accepted, because the alias or the stage was set by hand. Accept it with: eyevsai promote "
+        "%s --version %s --to %s --class-change true",
         uri,
         version.number,
-        how,
+        difference,
         version.name,
         version.number,
         stage,
@@ -243,7 +259,16 @@ def _warn_of_other_classes(uri: str, version: Version, classes: Sequence[str]) -
 
 
 def decode_image(image: Image, depth: Depth | None = None) -> npt.NDArray[np.uint8]:
-    """An image, decoded; raises UserError, see `Classifier.predict_batch`."""
+    """Return an image as H,W,3 uint8 RGB.
+
+    Args:
+        image: a path, the bytes of a file, or H,W,3 uint8 RGB, which is returned unchanged.
+        depth: value range of images with more than 8 bits; None scales each by its own values.
+
+    Raises:
+        UserError: the file does not exist or cannot be decoded, or the image has another type,
+            shape or dtype.
+    """
     if isinstance(image, bytes):
         return decode(image, depth)
     if isinstance(image, str | Path):
@@ -261,5 +286,5 @@ def decode_image(image: Image, depth: Depth | None = None) -> npt.NDArray[np.uin
             if isinstance(image, np.ndarray)
             else type(image).__name__
         )
-        raise UserError(f"An image is a path, bytes, or an array H,W,3 of uint8, not {shape}.")
+        raise UserError(f"An image must be a path, bytes, or H,W,3 uint8, not {shape}.")
     return image

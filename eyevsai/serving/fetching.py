@@ -1,6 +1,4 @@
-"""Artifacts of runs and of registered versions on this machine: where they lie, or a copy in the
-cache.
-"""
+"""Local copies of the artifacts of runs and registered versions."""
 
 from __future__ import annotations
 
@@ -22,23 +20,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("eyevsai")
 
-FETCHED = "artifacts"  # the folder in an entry of the cache, beside its checksums
+FETCHED = "artifacts"  # folder with the files in an entry of the cache
 
 
 def fetch_artifacts(uri: str, *, fresh: bool = False) -> Path:
     """Return the local file or folder of `models:/...` or `runs:/...`.
 
-    Artifacts of a local disk are returned where they lie. Others are downloaded into the cache,
-    where they are found again by their location, which holds the id of the model or run, and by the
-    names and sizes of the files. The checksums of the copy are verified each time.
+    Artifacts on a local disk are used in place. Others are downloaded into the cache. The key of
+    the cache entry is the location, which contains the id of the model or run, and the names and
+    sizes of the files. The checksums of the copy are verified each time.
 
     Args:
         uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/m-ID` or `runs:/RUN/PATH`.
-        fresh: download them even if they are in the cache, for instance to verify the store's own
-            files.
+        fresh: download the artifacts even if they are in the cache, for instance to verify the
+            store's own files.
 
     Raises:
-        UserError: the store does not have them, or does not answer.
+        UserError: the artifacts do not exist, the store is unreachable, or the cache cannot be
+            written.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -52,14 +51,14 @@ def fetch_artifacts(uri: str, *, fresh: bool = False) -> Path:
     try:
         location, path = _resolve(store, uri)
         if is_local_uri(location):
-            there = Path(local_file_uri_to_path(location)) / path
-            if not there.exists() or (there.is_dir() and not any(there.iterdir())):
-                raise _gone(uri, str(there), server=store.startswith("http"))
-            return there
+            target = Path(local_file_uri_to_path(location)) / path
+            if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+                raise _missing_error(uri, str(target), on_server=store.startswith("http"))
+            return target
         repository = get_artifact_repository(location, tracking_uri=store)
         files = sorted(_list_files(repository, path))
         if not files:
-            raise _gone(uri, f"{mask_password(location)}/{path}".rstrip("/"))
+            raise _missing_error(uri, f"{mask_password(location)}/{path}".rstrip("/"))
         return _fetch(
             repository,
             path,
@@ -87,7 +86,7 @@ def _resolve(store: str, uri: str) -> tuple[str, str]:
     name, _, rest = (path or "").partition("/")
     for output in run.outputs.model_outputs if run.outputs else []:
         model = client.get_logged_model(output.model_id)
-        if model.name == name:  # MLflow shows a logged model as a folder of its run
+        if model.name == name:  # a logged model has the URI of a folder of its run
             return str(model.artifact_location), rest
     return str(run.info.artifact_uri), path or ""
 
@@ -103,23 +102,25 @@ def _list_files(repository: ArtifactRepository, path: str) -> Iterator[tuple[str
 
 def _fetch(repository: ArtifactRepository, path: str, key: str, *, fresh: bool) -> Path:
     def build(folder: Path) -> dict[str, Any]:
-        """Download into an empty folder."""
+        """Download the artifacts into an empty folder; return the notes of the cache entry."""
         (folder / FETCHED).mkdir()
         try:
             repository.download_artifacts(path, str(folder / FETCHED))
-        except OSError as error:  # of the network; those of the cache are told by the cache
+        except OSError as error:  # of the network; the cache reports its own
             raise UserError(f"The download of {repository.artifact_uri} failed: {error}") from error
         return {"location": repository.artifact_uri, "path": path}
 
     settings = compose_data({})
     root = Path(settings.cache_dir).expanduser()
     if not _can_write(root / MODELS):
-        log.info("%s cannot be written: the model is fetched for this process only.", root)
+        log.info(
+            "The cache %s is not writable: the model is downloaded for this process only.", root
+        )
         folder = Path(tempfile.mkdtemp(prefix="eyevsai-model-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         build(folder)
         return folder / FETCHED / path
-    # pixels may be kept under a higher limit
+    # evicts models only: the entries of other kinds may have been cached with a higher limit
     cache = DiskCache(root, settings.cache_limit_gb, evicted=(MODELS,))
     return cache.open(MODELS, key, build, lambda entry: entry / FETCHED / path, fresh=fresh)
 
@@ -132,13 +133,13 @@ def _can_write(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _gone(uri: str, where: str, *, server: bool = False) -> UserError:
-    other = (
-        " If they lie on the server's machine: start it with `mlflow server --serve-artifacts`."
-        if server
+def _missing_error(uri: str, location: str, *, on_server: bool = False) -> UserError:
+    hint = (
+        " If they are on the server's machine, start it with `mlflow server --serve-artifacts`."
+        if on_server
         else ""
     )
     return UserError(
-        f"The files of {uri} are gone: {where} is empty or does not exist.{other} Restore them "
-        "from a backup, or train the model again."
+        f"The files of {uri} are missing: {location} is empty or does not exist.{hint} Restore "
+        "them from a backup, or train the model again."
     )

@@ -1,8 +1,7 @@
-"""The folder that a registered version holds: written here, and checked here before anything opens
-it.
+"""Model directory of a registered version: writing, fetching and validation.
 
-MLflow imports whatever module a model folder names and runs its `code/`; so a folder is first held
-against the list of what ours contain, and everything else is refused.
+MLflow imports the loader module that a model directory names and runs its `code/`. A directory is
+therefore validated before it is loaded: it may contain only files that eyevsai writes.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from eyevsai.serving.fetching import fetch_artifacts
 
 LOADER = "eyevsai.serving.pyfunc"
 MODEL_FOLDER = "data/model"
-SERVED = "onnx"  # the format that a version carries, once it was exported, and is then served by
+SERVED = "onnx"  # format of the export that is added to a version and then used to serve it
 EXPORT_FOLDER = f"{MODEL_FOLDER}/{SERVED}"
 ALLOWED = frozenset(
     {
@@ -48,9 +47,13 @@ REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pillow", "safetensor
 def write_model_dir(
     learner: Learner, example: Split, folder: Path, metadata: dict[str, Any]
 ) -> Path:
-    """Writes the learner as an MLflow pyfunc model into `folder/package` and returns that folder.
+    """Write the learner as an MLflow pyfunc model into `folder/package`; return that folder.
 
-    The first image of `example` becomes the input example.
+    Args:
+        learner: the trained model.
+        example: split whose first image becomes the input example.
+        folder: parent of the result; the learner's files are first written into `folder/model`.
+        metadata: entries of the section `metadata` of the file MLmodel.
     """
     import mlflow.pyfunc
     import pandas as pd
@@ -70,29 +73,31 @@ def write_model_dir(
 
 
 def fetch_model_dir(uri: str, *, fresh: bool = False) -> Path:
-    """The model folder of `models:/...` or `runs:/...`, fetched from the store if need be, and
-    checked.
+    """Return the validated model directory of `models:/...` or `runs:/...` on this machine.
 
-    With `fresh`, files of a remote store are downloaded even if the cache has them.
+    Files of a remote store are downloaded into the cache, with `fresh` even if the cache has them.
 
     Raises:
-        UserError: it cannot be had, or is not what eyevsai writes.
+        UserError: the files cannot be fetched, the version was imported without a model, or the
+            directory contains something that eyevsai does not write.
     """
     from eyevsai.tracking.backfill import RECORD
 
     folder = fetch_artifacts(uri, fresh=fresh)
     if (folder / RECORD).is_file() and not (folder / "MLmodel").is_file():
         raise UserError(
-            f"{uri} was imported: the store has the record of its training but no model. The "
-            "original's is a pickle, which eyevsai never opens: train it again."
+            f"{uri} was imported: the store has its training record, but no model. The legacy "
+            "model is a pickle, which eyevsai never opens. Train the model again."
         )
     check_model_dir(folder)
     return folder
 
 
 def hash_model_dir(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a model folder, except exports, whose manifest has them,
-    and MLflow's notes.
+    """Return the SHA-256 of each file of a model directory by its relative path.
+
+    Files that are added after the registration are left out: MLflow's registration metadata, and
+    the export, whose manifest contains its checksums.
 
     Raises:
         UserError: a file cannot be read.
@@ -109,23 +114,23 @@ def hash_model_dir(folder: Path) -> dict[str, str]:
 
 
 def check_files(folder: Path, expected: Mapping[str, str]) -> None:
-    """Verify that the files of a model folder are those that `hash_model_dir` saw.
+    """Compare the files of a model directory with an earlier result of `hash_model_dir`.
 
     Raises:
-        UserError: one was changed, is missing or was added.
+        UserError: a file was changed, is missing or was added.
     """
-    found = hash_model_dir(folder)
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            how = (
+    hashes = hash_model_dir(folder)
+    for name in sorted(hashes.keys() | expected.keys()):
+        if hashes.get(name) != expected.get(name):
+            difference = (
                 "is missing"
-                if name not in found
+                if name not in hashes
                 else "was added"
                 if name not in expected
                 else "was changed"
             )
             raise UserError(
-                f"{folder / name} {how} since the version was registered (SHA-256). "
+                f"{folder / name} {difference} since the version was registered (SHA-256). "
                 "Restore it from a backup, or train the model again."
             )
 
@@ -135,39 +140,44 @@ def _is_added_later(name: str) -> bool:
 
 
 def check_model_dir(folder: Path) -> None:
-    """Refuses a model folder that holds anything which eyevsai does not write.
+    """Validate a model directory before it is loaded.
 
     Raises:
-        UserError: naming the file or the entry that does not belong there.
+        UserError: it has no MLmodel, contains a link or a file that eyevsai does not write, or its
+            MLmodel names another loader, `code/` or another data folder.
     """
     if not (folder / "MLmodel").is_file():
         raise UserError(
-            f"{folder} is no model folder: it holds no MLmodel. Give that of a model or of an "
-            "export, models:/NAME/VERSION or models:/NAME@ALIAS."
+            f"{folder} is not a model folder: it contains no MLmodel. Use the folder of a model "
+            "or of an export, models:/NAME/VERSION or models:/NAME@ALIAS."
         )
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or (not path.is_dir() and name not in ALLOWED):
             raise UserError(
-                f"{folder} is refused: {name} is not part of an eyevsai model. Nothing in it "
-                "was run."
+                f"{folder} is refused: {name} is not part of an eyevsai model. None of its code "
+                "was executed."
             )
     flavors = _read_entry(folder, "flavors")
-    described = flavors.get("python_function")
-    loader = described.get("loader_module") if isinstance(described, dict) else None
+    pyfunc = flavors.get("python_function")
+    loader = pyfunc.get("loader_module") if isinstance(pyfunc, dict) else None
     if set(flavors) != {"python_function"} or loader != LOADER:
         raise UserError(
-            f"{folder} is refused: it is loaded by {loader or sorted(flavors)}, not by eyevsai."
+            f"{folder} is refused: its loader is {loader or sorted(flavors)}, not that of eyevsai."
         )
     if (
         flavors["python_function"].get("code")
         or flavors["python_function"].get("data") != MODEL_FOLDER
     ):
-        raise UserError(f"{folder} is refused: its MLmodel names code or data of its own.")
+        raise UserError(f"{folder} is refused: its MLmodel names other code or data to load.")
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """Return what `write_model_dir` was given as `metadata`."""
+    """Return the `metadata` that `write_model_dir` wrote.
+
+    Raises:
+        UserError: MLmodel cannot be read, or has no metadata.
+    """
     return _read_entry(folder, "metadata")
 
 
@@ -175,11 +185,11 @@ def _read_entry(folder: Path, name: str) -> dict[str, Any]:
     import yaml
 
     try:
-        described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-        return dict(described[name])
+        content = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        return dict(content[name])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(
-            f"{folder} is no model folder: its MLmodel cannot be read ({error})."
+            f"{folder} is not a model folder: its MLmodel cannot be read ({error})."
         ) from error
 
 
@@ -188,8 +198,7 @@ def _signature() -> Any:
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
     from mlflow.types.schema import AnyType, Map
 
-    # No declared type holds bytes, base64, paths and arrays alike; the column is checked when it is
-    # read.
+    # no declared type covers bytes, base64, paths and arrays; cells are validated when read
     inputs: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), "image")]
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
@@ -210,6 +219,6 @@ def _encode(image: Any) -> str:
 def _requirements() -> list[str]:
     from importlib import metadata
 
-    # 2.13.0+cpu is on no index
+    # no package index has local versions such as 2.13.0+cpu
     public = {name: metadata.version(name).partition("+")[0] for name in REQUIREMENTS}
     return [f"eyevsai=={VERSION}", *(f"{name}=={version}" for name, version in public.items())]

@@ -1,4 +1,4 @@
-"""MLflow's generic model: a table with a column `image` in, a table of predictions out."""
+"""MLflow pyfunc model, from a table with a column `image` to a table of predictions."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from eyevsai.serving.classifier import Classifier, Image, decode_image, open_mod
 if TYPE_CHECKING:
     import pandas as pd
 
-SERVED = "__pyfunc_model_path__"  # MLflow's scoring server sets it for its workers
+SERVED = "__pyfunc_model_path__"  # variable that MLflow's scoring server sets for its workers
 COLUMN = "image"
-ONE_IMAGE = "An image is base64, or H lists of W lists of 3 whole numbers from 0 to 255"
+IMAGE_FORMATS = "An image must be base64, or H lists of W lists of 3 whole numbers from 0 to 255"
 
 
 class PyfuncModel:
-    """What `mlflow.pyfunc.load_model` wraps."""
+    """Python model that `mlflow.pyfunc.load_model` wraps."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
 
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
-        """Columns label, probability and probabilities for each row of the column `image`.
+        """Return columns label, probability and probabilities for the rows of `model_input`.
 
-        An image is the bytes of a file, those in base64, H,W,3 uint8, that as lists, or, except
-        over HTTP, a path.
+        The column `image` contains the bytes of a file, the same in base64, an array H,W,3 uint8,
+        nested lists of its values, or a path. A served model does not accept paths.
 
         Raises:
-            UserError: no such column, or an image that is none of these; where it is served, as an
-                MLflow error, whose text its server sends back.
+            UserError: the column is missing, or a cell is not an image. In MLflow's scoring server,
+                MlflowException is raised instead, because the server returns its message.
         """
         try:
             return self._predict(model_input)
@@ -53,16 +53,14 @@ class PyfuncModel:
 
         columns = getattr(model_input, "columns", ())
         if COLUMN not in columns:
-            raise UserError(
-                f"The input is a table with a column {COLUMN!r}; this one has {list(columns)}."
-            )
+            raise UserError(f"The input has no column {COLUMN!r}, only {list(columns)}. Add it.")
         predictions = self.classifier.predict_batch(self._read_cells(list(model_input[COLUMN])))
         return pd.DataFrame(
             [vars(prediction) for prediction in predictions], index=model_input.index
         )
 
     def _read_cells(self, cells: Sequence[Any]) -> Iterator[npt.NDArray[np.uint8]]:
-        """The images of a column, each decoded when it is asked for."""
+        """Yield the decoded images of a column, one at a time."""
         for number, cell in enumerate(cells, 1):
             try:
                 yield decode_image(read_cell(cell), self.classifier.depth)
@@ -71,48 +69,51 @@ class PyfuncModel:
 
 
 def read_cell(cell: Any) -> Image:
-    """The image in one cell of the table.
+    """Return the image in a cell of the table: an array, the bytes of a file, or a path.
 
     Raises:
-        UserError: text that is neither base64 nor, where paths are allowed, a file; lists that are
-            no pixels; or something else.
+        UserError: the cell is a string that is neither base64 nor, if paths are accepted, an
+            existing file; lists that are not pixels; or of another type.
     """
     if isinstance(cell, list):
         return _read_lists(cell)
     if isinstance(cell, bytes | np.ndarray | Path):
         return cell
     if not isinstance(cell, str):
-        raise UserError(f"{ONE_IMAGE}, not {json.dumps(cell, default=repr)[:80]}.")
+        raise UserError(f"{IMAGE_FORMATS}, not {json.dumps(cell, default=repr)[:80]}.")
     if SERVED not in os.environ and len(cell) < 4096 and Path(cell).is_file():
         return Path(cell)
     try:
         return base64.b64decode(cell, validate=True)
-    except ValueError:  # of text outside ASCII it is not a binascii.Error
-        served = (
-            "A served model takes no paths." if SERVED in os.environ else "There is no such file."
+    except ValueError:  # not only binascii.Error: non-ASCII text raises ValueError itself
+        hint = (
+            "A served model does not accept paths."
+            if SERVED in os.environ
+            else "There is no such file either."
         )
-        raise UserError(f"The image {cell[:80]!r} is not base64. {served}") from None
+        raise UserError(f"The image {cell[:80]!r} is not base64. {hint}") from None
 
 
 def _read_lists(cell: list[Any]) -> npt.NDArray[np.uint8]:
     try:
-        found = np.asarray(cell)
+        values = np.asarray(cell)
     except ValueError:
-        raise UserError(f"{ONE_IMAGE}, not lists of unequal lengths.") from None
-    if found.dtype.kind == "U" and found.ndim == 1:  # as MLflow reads {"inputs": {"image": [...]}}
+        raise UserError(f"{IMAGE_FORMATS}, not lists of unequal lengths.") from None
+    # MLflow parses {"inputs": {"image": [...]}} to one cell with all images
+    if values.dtype.kind == "U" and values.ndim == 1:
         raise UserError(
-            f'{ONE_IMAGE}, not a list of texts. Each image is a record: {{"dataframe_records": '
-            f'[{{"{COLUMN}": ...}}, ...]}}.'
+            f"{IMAGE_FORMATS}, not a list of strings. Send each image as a record: "
+            f'{{"dataframe_records": [{{"{COLUMN}": ...}}, ...]}}.'
         )
-    if found.dtype.kind not in "iuf" and found.size:
-        raise UserError(f"{ONE_IMAGE}, not lists of something else.")
-    if found.shape[2:] != (3,) or not found.size:
-        raise UserError(f"{ONE_IMAGE}, not lists of shape {found.shape}.")
-    if len(wrong := found[(found < 0) | (found > 255) | (found != np.floor(found))]):
-        raise UserError(f"{ONE_IMAGE}, not {wrong[0]}.")
-    return found.astype(np.uint8)
+    if values.dtype.kind not in "iuf" and values.size:
+        raise UserError(f"{IMAGE_FORMATS}, not lists of other values.")
+    if values.shape[2:] != (3,) or not values.size:
+        raise UserError(f"{IMAGE_FORMATS}, not lists of shape {values.shape}.")
+    if len(wrong := values[(values < 0) | (values > 255) | (values != np.floor(values))]):
+        raise UserError(f"{IMAGE_FORMATS}, not {wrong[0]}.")
+    return values.astype(np.uint8)
 
 
 def _load_pyfunc(path: str) -> PyfuncModel:
-    """Called by MLflow with the model's data folder."""
+    """Return the model in a data folder. MLflow calls this function by its name."""
     return PyfuncModel(open_model(Path(path)))

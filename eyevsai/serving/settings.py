@@ -1,4 +1,4 @@
-"""What a person may say of predictions."""
+"""Settings of `predict`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from eyevsai.core.settings import Doc, Range, Settings
 
 @dataclass(frozen=True)
 class PredictSettings(Settings):
-    """What is told of each image."""
+    """Output for each image, and the formats of models that may be opened."""
 
     PANEL: ClassVar[str] = "Prediction"
 
-    top_k: Annotated[int, Range(1, 10**6), Doc("Classes to print of each image.")] = 1
+    top_k: Annotated[int, Range(1, 10**6), Doc("Number of classes to print per image.")] = 1
     threshold: Annotated[
         float | None,
         Range(0.0, 1.0),
-        Doc("Say unsure below this probability; that of the version by default."),
+        Doc("Probability below which the label is unsure; that of the version by default."),
     ] = None
     trusted: Annotated[
-        bool, Doc("Open an export in which code can be hidden, since I made it myself.")
+        bool, Doc("Open an export format that can contain code; only for exports that you made.")
     ] = False

@@ -1,7 +1,7 @@
-"""The MLflow store: opened with a check, created once under a lock.
+"""The tracking store: creation under a lock, checks on opening, and errors of the store.
 
-MLflow creates a store's tables without a lock, so processes that open a fresh store at the same
-time crash. Whoever comes first here creates it; the others wait.
+MLflow creates the tables of a store without a lock, so processes that open a new store at the same
+time crash. Here the first process creates the tables while the others wait.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from eyevsai.store.uris import find_store, mask_password, sqlite_path
 log = logging.getLogger("eyevsai")
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-CONNECT_TIMEOUT_S = 10.0  # that a server has for its first answer
+CONNECT_TIMEOUT_S = 10.0  # for the first response of a server
 MISSING = "RESOURCE_DOES_NOT_EXIST"  # MLflow's error code for an entity that does not exist
-MISSING_OR_INVALID = (MISSING, "INVALID_PARAMETER_VALUE")  # or whose name cannot exist
+MISSING_OR_INVALID = (MISSING, "INVALID_PARAMETER_VALUE")  # does not exist, or has an invalid name
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
 def open_store(*, any_schema: bool = False) -> str:
-    """The tracking URI that MLflow resolves, after the store behind it was created and checked.
+    """Open the tracking store that MLflow resolves and return its URI; create it if it is new.
+
+    With `any_schema` the schema of the store is not checked.
 
     Raises:
-        UserError: the store cannot be written or reached, is a plain-file store, is of a newer or
-            older MLflow, was written by an earlier eyevsai (unless `any_schema`), or is a server
-            that wants a login or whose address holds one.
+        UserError: the store is unreachable or not writable, is a plain-file store, was created by
+            another version of MLflow, was moved from another folder, or has another schema; or it
+            is a server that rejects the credentials or whose URI contains them.
     """
     from mlflow import MlflowClient
 
@@ -54,8 +56,9 @@ def open_store(*, any_schema: bool = False) -> str:
         _create_or_check(uri)
     else:
         raise UserError(
-            f"The store {mask_password(uri)} is a plain-file store, which MLflow no longer keeps. "
-            "Unset MLFLOW_TRACKING_URI for sqlite:///mlflow.db, or name a database or a server."
+            f"The store {mask_password(uri)} is a plain-file store, which MLflow no longer "
+            "supports. Unset MLFLOW_TRACKING_URI to use sqlite:///mlflow.db, or set it to a "
+            "database or a server."
         )
     if not any_schema:
         check_schema(MlflowClient(tracking_uri=uri))
@@ -63,49 +66,51 @@ def open_store(*, any_schema: bool = False) -> str:
 
 
 def check_server(uri: str) -> None:
-    """One attempt at the server: MLflow's own first question would be asked for four minutes, in
-    silence.
+    """Raise UserError unless a tracking server responds to one request.
+
+    MLflow's own first request would be retried for four minutes without output.
 
     Raises:
-        UserError: nobody answers, or the address holds a login.
+        UserError: the server is unreachable, or the URI contains credentials.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    if "@" in urlsplit(uri).netloc:  # MLflow prints the address at the end of each run
+    if "@" in urlsplit(uri).netloc:  # MLflow prints the URI at the end of each run
         raise UserError(
-            f"The address {mask_password(uri)} holds a login, which would be shown. Set {LOGIN} "
-            "instead."
+            f"The URI {mask_password(uri)} contains credentials, which MLflow would print. Set "
+            f"{LOGIN} instead."
         )
     try:
         http_request(
             get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=CONNECT_TIMEOUT_S
         )
     except MlflowException as error:
-        # the innermost of the errors in it
-        why = mask_password(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]
+        # the innermost error, which has the cause
+        reason = mask_password(str(error)).rsplit(": ", 1)[-1].strip("'\"() ")[:200]
         raise UserError(
-            f"Nobody answers at {mask_password(uri)}: {why}. "
-            "Is the server running there, and MLFLOW_TRACKING_URI right?"
+            f"The tracking server {mask_password(uri)} is unreachable: {reason}. Start the "
+            "server, or correct MLFLOW_TRACKING_URI."
         ) from error
 
 
 def check_not_moved(uri: str) -> None:
-    """Raises UserError when a SQLite store was moved with its artifacts: MLflow would look where
-    they were.
+    """Raise UserError if a SQLite store was moved with its artifacts.
+
+    MLflow stores absolute paths of artifacts, and would use the former ones.
     """
     path = sqlite_path(uri)
     if path is not None and (before := find_original_dir(path)):
         raise UserError(
-            f"The store {path} was moved here from {before}, where it looks for artifacts. "
-            "Mend it, after a copy, with: eyevsai doctor --relocate"
+            f"The store {path} was moved from {before}, and its artifact paths still point there. "
+            "Correct them, after a backup, with: eyevsai doctor --relocate"
         )
 
 
 @contextmanager
 def raising_on_denial(uri: str) -> Iterator[None]:
-    """Raises UserError when the server `uri` refuses what its block asks because of who asks."""
+    """Raise UserError if the server `uri` denies a request of the block for lack of permission."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -114,18 +119,20 @@ def raising_on_denial(uri: str) -> Iterator[None]:
         if error.error_code != "PERMISSION_DENIED":
             raise
         raise UserError(
-            f"Your login may not write to {mask_password(uri)}. Ask its admin for the role "
-            "`member`."
+            f"The login has no permission to write to {mask_password(uri)}. Ask the admin for "
+            "the role `member`."
         ) from error
 
 
 @contextmanager
-def raising_store_errors(uri: str, what: str) -> Iterator[None]:
-    """A block that tells a store something, or asks it.
+def raising_store_errors(uri: str, action: str) -> Iterator[None]:
+    """Convert errors of the store inside the block to errors for users.
+
+    `action` names the work of the block and begins the message, for example `Reading the registry`.
 
     Raises:
-        UserError: the server refuses it because of who asks.
-        JobError: the store failed; the message begins with `what`.
+        UserError: the server denies a request for lack of permission.
+        JobError: the store failed, with an `MlflowException` or `OSError`.
     """
     from mlflow.exceptions import MlflowException
 
@@ -135,18 +142,20 @@ def raising_store_errors(uri: str, what: str) -> Iterator[None]:
         except (MlflowException, OSError) as error:
             if getattr(error, "error_code", "") == "PERMISSION_DENIED":
                 raise
-            # a database says it in its second line
-            said = mask_password(" ".join(str(error).split()) or type(error).__name__)
+            # all lines: database errors have the cause in the second one
+            reason = mask_password(" ".join(str(error).split()) or type(error).__name__)
             raise JobError(
-                f"{what} failed. The store says: {said[:300]}. Try again: what is there stays."
+                f"{action} failed: {reason[:300]}. Try again; finished writes are kept."
             ) from error
 
 
 def lock_store(uri: str, suffix: str = "lock") -> FileLock:
-    """A lock that all processes of this machine which ask for it with this store and suffix share.
+    """Return the lock of a store and a suffix, shared by all processes of this machine.
+
+    It is not acquired. For a SQLite store it is a file beside the database.
 
     Raises:
-        UserError: the store is a file that cannot be written.
+        UserError: the store is a SQLite file that cannot be written.
     """
     path = sqlite_path(uri)
     if path is None:
@@ -162,7 +171,7 @@ def lock_store(uri: str, suffix: str = "lock") -> FileLock:
 
 
 def _connect(uri: str) -> None:
-    """One attempt at the database: MLflow's own opening tries again for a quarter of an hour."""
+    """Connect to a database once: MLflow would retry for a quarter of an hour."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri)
@@ -174,7 +183,11 @@ def _connect(uri: str) -> None:
 
 
 def _create_or_check(uri: str) -> None:
-    """Makes MLflow open the store, which creates its tables where there are none."""
+    """Open the store with MLflow, which creates the tables if there are none.
+
+    Raises:
+        UserError: the store cannot be opened.
+    """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -185,12 +198,12 @@ def _create_or_check(uri: str) -> None:
     except MlflowException as error:
         if error.get_http_status_code() == 401:
             raise UserError(
-                f"The server {mask_password(uri)} does not know you. Set {LOGIN}."
+                f"The server {mask_password(uri)} rejected the credentials. Set {LOGIN}."
             ) from error
         raise _store_error(uri, str(error)) from error
     except ModuleNotFoundError as error:
         raise _driver_error(uri, error.name or "") from error
-    except Exception as error:  # database drivers raise of every kind
+    except Exception as error:  # database drivers raise exceptions of many classes
         raise _store_error(uri, f"{type(error).__name__}: {error}") from error
 
 
@@ -198,13 +211,11 @@ def _driver_error(uri: str, driver: str) -> UserError:
     if driver == "psycopg":
         return missing_extra(f"The store {mask_password(uri)}", "postgres")
     hint = ""
-    if uri.startswith("postgresql:"):  # SQLAlchemy 2.0 means psycopg2 by it, which no extra brings
-        hint = (
-            f" Or begin its address with postgresql+psycopg:, after {install_command('postgres')}"
-        )
+    if uri.startswith("postgresql:"):  # SQLAlchemy 2.0 uses psycopg2, which no extra installs
+        hint = f" Or start the URI with postgresql+psycopg:, after {install_command('postgres')}"
     return UserError(
-        f"The store {mask_password(uri)} needs the Python package {driver}: pip install "
-        f"{driver}.{hint}"
+        f"The store {mask_password(uri)} needs the Python package {driver}. Install it with: pip "
+        f"install {driver}.{hint}"
     )
 
 
@@ -219,17 +230,19 @@ def _store_error(uri: str, reason: str) -> UserError:
         )
     if revision[1] in _known_revisions():
         return UserError(
-            f"The store {mask_password(uri)} is of an older MLflow than {mlflow.__version__}. "
+            f"The store {mask_password(uri)} was created by an older MLflow than "
+            f"{mlflow.__version__}. "
             f"Back it up, then run: mlflow db upgrade {mask_password(uri)}"
         )
     return UserError(
-        f"The store {mask_password(uri)} was made by a newer MLflow than {mlflow.__version__} "
-        f"(its schema is {revision[1]}). Upgrade MLflow here, or name another store with "
-        "MLFLOW_TRACKING_URI."
+        f"The store {mask_password(uri)} was created by a newer MLflow than {mlflow.__version__} "
+        f"(its schema is {revision[1]}). Upgrade MLflow, or set MLFLOW_TRACKING_URI to another "
+        "store."
     )
 
 
 def _known_revisions() -> set[str]:
+    """Return the schema revisions of the installed MLflow."""
     import mlflow.store.db_migrations as migrations
 
     folder = Path(migrations.__path__[0]) / "versions"

@@ -1,4 +1,4 @@
-"""The run that `mlflow run` creates for a call, and names in MLFLOW_RUN_ID."""
+"""Check of the run that `mlflow run` creates for a command and passes in MLFLOW_RUN_ID."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
 
 
 def check_given_run(client: MlflowClient, run_id: str) -> None:
-    """Refuse a run that was not created for this call: its content must not be overwritten.
+    """Raise UserError unless a run was created by `mlflow run` for this command and is empty.
+
+    The content of any other run must not be overwritten.
 
     Raises:
-        UserError: the run does not exist, has ended, is another call's, or was not created by
-            `mlflow run`.
+        UserError: the run does not exist, was deleted or has ended, belongs to another command, was
+            not created by `mlflow run`, or has metrics or a registered model.
     """
     from mlflow.exceptions import MlflowException
 
@@ -29,23 +31,23 @@ def check_given_run(client: MlflowClient, run_id: str) -> None:
     except MlflowException as error:
         if error.error_code != MISSING:
             raise
-        raise _rejection(run_id, "this store does not have") from error
+        raise _rejection(run_id, "does not exist in this store") from error
     if run.info.lifecycle_stage != "active":
         raise _rejection(run_id, "was deleted")
     if run.info.status != "RUNNING":
         raise _rejection(run_id, f"is {run.info.status}")
     if job := run.data.tags.get(JOB):
-        raise _rejection(run_id, f"belongs to another call ({job})")
+        raise _rejection(run_id, f"belongs to another command ({job})")
     if (
         ENTRY_POINT not in run.data.tags
         or run.data.metrics
         or client.search_model_versions(f"run_id = '{run_id}'")
     ):
-        raise _rejection(run_id, "was not created by `mlflow run` for this call")
+        raise _rejection(run_id, "was not created by `mlflow run` for this command")
 
 
-def _rejection(run_id: str, why: str) -> UserError:
+def _rejection(run_id: str, reason: str) -> UserError:
     return UserError(
-        f"{RUN_ID_VARIABLE} names run {run_id}, which {why}. Nothing was logged. A new run is "
-        f"created without it: unset {RUN_ID_VARIABLE}"
+        f"{RUN_ID_VARIABLE} is set to run {run_id}, which {reason}. Nothing was logged. To create "
+        f"a new run: unset {RUN_ID_VARIABLE}"
     )

@@ -1,7 +1,7 @@
-"""Identity of a tracking store: a UUID kept in it, with what identifies its database.
+"""Identity of a tracking store: a UUID in the store, recorded with the identity of its database.
 
 A copied database has the UUID of its original, but another inode, machine or database id. Until
-`eyevsai doctor --adopt` gives it a UUID of its own, nothing proves which files belong to it.
+`eyevsai doctor --adopt` assigns a new UUID, the owner of its files cannot be determined.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ POSTGRES_IDENTITY = (
 
 @dataclass(frozen=True)
 class StoreId:
-    """The UUIDs of a store; `doubt` is the reason why they prove nothing, empty where they do.
+    """The UUIDs of a store, one per experiment that has one, and the reason to doubt them.
 
-    `original` is the path of the SQLite file that had the UUIDs first, if the store is in doubt and
-    there was one.
+    `doubt` is empty if the UUIDs are reliable. Otherwise `original` is the path of the SQLite file
+    that had the UUIDs first; None if the original was on a server or is unknown.
     """
 
     ids: frozenset[str]
@@ -44,51 +44,56 @@ class StoreId:
 
 
 def read_store_id(client: MlflowClient) -> StoreId:
-    """Return the identity of a store; nothing is written."""
+    """Return the identity of a store, without writing to it.
+
+    A store without a UUID has no ids and no doubt; a store behind a server is never in doubt.
+    """
     tagged = _tagged_experiments(client)
     ids = frozenset(tags[STORE_ID] for _, tags in tagged)
-    # a server is the same store under each of its addresses
+    # the server's database is not accessible, and each URI of a server leads to the same store
     if client.tracking_uri.startswith("http"):
         return StoreId(ids)
-    place = identify_database(client.tracking_uri)
+    current = identify_database(client.tracking_uri)
     for _, tags in tagged:
         recorded = _parse(tags.get(STORE_DATABASE, ""))
-        if not _is_same_database(recorded, place):
-            where = recorded.get("path") or recorded.get("server") or "an unknown place"
-            doubt = f"its database is a copy of the one at {where}, or was restored from a copy"
+        if not _is_same_database(recorded, current):
+            location = recorded.get("path") or recorded.get("server") or "an unknown location"
+            doubt = f"its database is a copy of the one at {location}, or was restored from a copy"
             return StoreId(ids, doubt, recorded.get("path"))
     return StoreId(ids)
 
 
 def ensure_store_id(client: MlflowClient, experiment_id: str) -> str | None:
-    """Return the UUID of a store for the mark of a new folder, created if there is none; None in
-    doubt.
+    """Return the UUID of a store for the owner mark of a new folder; None if it is in doubt.
+
+    If the store has no UUID, one is created and stored in the experiment `experiment_id`.
     """
-    found = read_store_id(client)
-    if not found.ids:
+    identity = read_store_id(client)
+    if not identity.ids:
         with lock_store(client.tracking_uri, "id.lock"):
-            found = read_store_id(client)
-            if not found.ids:
+            identity = read_store_id(client)
+            if not identity.ids:
                 return _write_store_id(client, experiment_id)
-    return None if found.doubt else min(found.ids)
+    return None if identity.doubt else min(identity.ids)
 
 
 def adopt_store(client: MlflowClient) -> StoreId | None:
-    """Give a store in doubt a UUID of its own; return its former identity, None if it was in no
-    doubt.
+    """Assign new UUIDs to a store in doubt and return its former identity.
+
+    Returns None, without writing, if the store is not in doubt.
     """
-    found = read_store_id(client)
-    if not found.doubt:
+    former = read_store_id(client)
+    if not former.doubt:
         return None
     for experiment_id, _ in _tagged_experiments(client):
         _write_store_id(client, experiment_id)
-    return found
+    return former
 
 
 def _write_store_id(client: MlflowClient, experiment_id: str) -> str:
     new = uuid.uuid4().hex
-    # The UUID first: one without its place is in doubt, but the original's with the place of a copy
-    # would not be.
+    # The UUID first: if the second write is lost, a new UUID with the former database is in doubt.
+    # In the other order the original's UUID with the database of the copy would not be.
     for name, value in (
         (STORE_ID, new),
         (STORE_DATABASE, json.dumps(identify_database(client.tracking_uri))),
@@ -98,9 +103,9 @@ def _write_store_id(client: MlflowClient, experiment_id: str) -> str:
 
 
 def _tagged_experiments(client: MlflowClient) -> list[tuple[str, Mapping[str, str]]]:
-    """Return id and tags of the experiments that have a UUID."""
-    found = list_experiments(client, deleted=True)
-    return [(str(each.experiment_id), each.tags) for each in found if STORE_ID in each.tags]
+    """Return id and tags of the experiments with a UUID, including deleted experiments."""
+    experiments = list_experiments(client, deleted=True)
+    return [(str(each.experiment_id), each.tags) for each in experiments if STORE_ID in each.tags]
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -112,8 +117,10 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def identify_database(uri: str) -> dict[str, Any]:
-    """Return what identifies the database of a store: the same for each address of it, another one
-    for a copy.
+    """Return the identity of the database of a store, which differs between copies.
+
+    For SQLite: path, inode and machine id. For PostgreSQL: system identifier and database id, or
+    host, port and database name if these are not readable. For others: host, port and name.
     """
     path = sqlite_path(uri)
     if path is not None:
@@ -133,19 +140,21 @@ def _identify_postgres(uri: str) -> dict[str, Any]:
         with engine.connect() as connection:
             cluster, database = connection.execute(sqlalchemy.text(POSTGRES_IDENTITY)).one()
         return {"server": f"postgresql {cluster}/{database}"}
-    except SQLAlchemyError:  # a server that does not let this login ask
+    except SQLAlchemyError:  # the login has no permission for `pg_control_system`
         parts = urlsplit(mask_password(uri))
         return {"server": f"{parts.hostname}:{parts.port or 5432}{parts.path}"}
     finally:
         engine.dispose()
 
 
-def _is_same_database(recorded: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
-    """Return True if two places are of one database. A file that is moved keeps its inode, and a
-    copy gets another.
+def _is_same_database(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
+    """Return True if two identities are of one database.
+
+    The path of a SQLite file is ignored: a moved file keeps its inode, and a copy gets a new one.
+    On a machine without an id, nothing is the same.
     """
-    if "inode" in place:
-        return bool(place["machine"]) and all(
-            recorded.get(name) == place[name] for name in ("inode", "machine")
+    if "inode" in current:
+        return bool(current["machine"]) and all(
+            recorded.get(name) == current[name] for name in ("inode", "machine")
         )
-    return recorded == place
+    return recorded == current

@@ -1,7 +1,7 @@
-"""Owner marks: the store that an artifact folder belongs to, written into the folder when it is
-created.
+"""Owner marks: files in artifact folders that record the store to which a folder belongs.
 
-A folder that a store does not know may belong to another store. Only a mark proves whose it is.
+A mark is written when the folder is created. An artifact folder without an entity in a store may
+belong to another store; only a mark proves which one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MARK = ".eyevsai-owner.json"
 
 @dataclass(frozen=True)
 class Mark:
-    """The id of a store, the folder that was marked, and the run or logged model that it is of."""
+    """Content of an owner mark: store id, path of the folder, and id of its run or logged model."""
 
     store: str
     location: str
@@ -27,18 +27,26 @@ class Mark:
 
 
 def write_mark(folder: Path, store: str) -> None:
-    """Mark the folder of a run or a logged model, which is created if it does not exist."""
+    """Mark the folder of a run or a logged model as the property of a store.
+
+    The folder is created if it does not exist. An OSError is ignored.
+
+    Args:
+        folder: artifact folder, named after the id of the run or logged model.
+        store: id of the store.
+    """
     with suppress(OSError):
-        # a folder without a mark is kept, so that a full disk does no harm here
+        # Cleanups keep folders without a mark, so a missing mark is harmless.
         folder.mkdir(parents=True, exist_ok=True)
         mark = Mark(store, str(folder.resolve()), folder.name)
         write_atomically(folder / MARK, json.dumps(asdict(mark)))
 
 
 def is_owned(folder: Path, stores: Collection[str]) -> bool:
-    """Return True if a mark proves that `folder` belongs to one of `stores`, by their ids.
+    """Return True if a mark proves that `folder` belongs to one of `stores`, a set of store ids.
 
-    A mark that was copied with its folder proves nothing while the folder that it names exists.
+    A mark that was copied with its folder is invalid while the original folder exists. Without a
+    readable mark the result is False.
     """
     mark = read_mark(folder)
     if mark is None or mark.store not in stores or mark.name != folder.name:
@@ -48,7 +56,7 @@ def is_owned(folder: Path, stores: Collection[str]) -> bool:
 
 
 def read_mark(folder: Path) -> Mark | None:
-    """Return the mark of a folder; None if it has none that can be read."""
+    """Return the mark of a folder; None if it is missing or cannot be read."""
     try:
         return Mark(**json.loads((folder / MARK).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Pages of MLflow's answers."""
+"""Iteration over paged results of MLflow."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 
 def iter_pages(fetch_page: Callable[[str | None], Any]) -> Iterator[Any]:
-    """What MLflow finds, page by page; `fetch_page` takes the token of a page, None for the
-    first.
+    """Yield the items of all pages of a search.
+
+    `fetch_page` returns the page of a token, None for the first page. Pages are fetched on demand.
     """
     token: str | None = None
     while True:
@@ -24,9 +25,7 @@ def iter_pages(fetch_page: Callable[[str | None], Any]) -> Iterator[Any]:
 
 
 def list_experiments(client: MlflowClient, *, deleted: bool = False) -> list[Experiment]:
-    """All experiments of a store, with `deleted` also those that were deleted; MLflow itself
-    answers page by page.
-    """
+    """Return all experiments of a store; with `deleted`, also the deleted ones."""
     from mlflow.entities import ViewType
 
     view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY

@@ -1,4 +1,4 @@
-"""A store whose project folder was moved: MLflow keeps absolute paths, which then lead nowhere."""
+"""Relocation of a SQLite store whose project folder was moved: MLflow stores absolute paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from eyevsai.core.errors import UserError
 
-PATH_COLUMNS = (  # what holds absolute paths in MLflow's tables
+PATH_COLUMNS = (  # columns with absolute paths in MLflow's tables
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -24,7 +24,7 @@ ARTIFACTS = "mlruns"
 
 @dataclass(frozen=True)
 class Relocation:
-    """What was done: where from, where to, how many paths, and where the store before it lies."""
+    """Result of a relocation: former and new folder, number of changed paths, and backup file."""
 
     before: Path
     after: Path
@@ -33,36 +33,38 @@ class Relocation:
 
 
 def find_original_dir(store: Path) -> Path | None:
-    """The folder from which the store was moved here with its artifacts; None when all is well.
+    """Return the folder from which a store was moved with its artifacts; None if it was not moved.
 
-    That is one in which an experiment's artifacts are said to be and are not, while they lie beside
-    the store.
+    A store was moved if the artifact folder of an experiment is missing at its recorded path, and
+    exists below the folder of the store.
+
+    Raises:
+        UserError: the store does not exist.
     """
     with closing(_open_database(store)) as database:
         values = [
             value for (value,) in database.execute("select artifact_location from experiments")
         ]
-    for place in filter(None, map(_local_path, values)):
-        root, found, name = str(place).rpartition(f"/{ARTIFACTS}/")
-        if found and not place.exists() and (store.parent / ARTIFACTS / name).is_dir():
+    for path in filter(None, map(_local_path, values)):
+        root, separator, name = str(path).rpartition(f"/{ARTIFACTS}/")
+        if separator and not path.exists() and (store.parent / ARTIFACTS / name).is_dir():
             return Path(root)
     return None
 
 
 def relocate(store: Path) -> Relocation:
-    """Leads all paths into the folder from which the store was moved to the one in which it lies
-    now.
+    """Replace the former folder of a moved store by its current folder in all stored paths.
 
-    The store is copied first; all paths change or none.
+    A backup of the store is made first. All paths change in one transaction, or none.
 
     Raises:
-        UserError: there is nothing to mend, or the store cannot be written.
+        UserError: the store does not exist, was not moved, or cannot be read or written.
     """
     try:
         before = find_original_dir(store)
         if before is None:
             raise UserError(
-                f"{store} was not moved: its artifacts are where it says. There is nothing to mend."
+                f"{store} was not moved: its artifact paths are valid, so nothing was changed."
             )
         backup = back_up(store)
         with closing(_open_database(store)) as database, database:
@@ -71,15 +73,17 @@ def relocate(store: Path) -> Relocation:
                 for table, column in PATH_COLUMNS
             )
     except (sqlite3.Error, OSError) as error:
-        raise UserError(f"{store} cannot be mended: {error}. Nothing in it was changed.") from error
+        raise UserError(f"{store} cannot be relocated: {error}. It was not changed.") from error
     return Relocation(before, store.parent, paths, backup)
 
 
 def back_up(store: Path) -> Path:
-    """Copy a SQLite store beside itself and return the path of the copy.
+    """Copy a SQLite store to a new file beside it and return the path of the copy.
 
     Raises:
-        sqlite3.Error or OSError: it cannot be copied.
+        UserError: the store does not exist.
+        sqlite3.Error: the store cannot be copied.
+        OSError: the folder cannot be read.
     """
     name = f"{store.name}.backup-{datetime.now():%Y%m%d-%H%M%S}"
     suffixes = chain([""], (f"-{number}" for number in count(2)))
@@ -93,12 +97,12 @@ def back_up(store: Path) -> Path:
 
 def _open_database(store: Path) -> sqlite3.Connection:
     if not store.is_file():
-        raise UserError(f"There is no store {store}.")
+        raise UserError(f"The store {store} does not exist.")
     return sqlite3.connect(store)
 
 
 def _local_path(value: str | None) -> Path | None:
-    """An artifact path on this machine; None for one of another kind."""
+    """Return the local path of an artifact location; None if it is remote or empty."""
     parts = urlsplit(value or "")
     if not value or parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
         return None
@@ -108,6 +112,7 @@ def _local_path(value: str | None) -> Path | None:
 def _replace_prefix(
     database: sqlite3.Connection, table: str, column: str, before: Path, after: Path
 ) -> int:
+    """Replace a folder in the paths and file URIs of a column; return the number of changes."""
     changed = 0
     for old, new in (
         (str(before), str(after)),

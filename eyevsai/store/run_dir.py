@@ -1,5 +1,6 @@
-"""What this machine keeps of a run until it is finished: its configuration, its data and code, its
-checkpoints.
+"""Run directories: files of a run on this machine until the run is finished and synced.
+
+They are its configuration, fingerprint, checkpoints, log, heartbeat and write queue.
 """
 
 from __future__ import annotations
@@ -24,41 +25,44 @@ CONFIG, FINGERPRINT, HEARTBEAT, LOCK, LOG = (
     "lock",
     "training.log",
 )
-# the configuration without what a study found, by which a run is known again
+# the configuration without tuned settings, by which a resume finds the run
 REQUESTED_CONFIG = "requested_config.json"
 REJECTED = "rejected.json"  # the reason why the store rejected a write of the run
-TRASH = ".deleted-"  # begins the name of a folder that is being deleted
-RUNS = "runs"  # the folder of run folders below a state directory
+TRASH = ".deleted-"  # prefix of a folder that is being deleted
+RUNS = "runs"  # the folder of run directories in a state directory
 MODEL_ID, VERSION_URI, STORE = "model_id.json", "version.json", "store.json"
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """The folder of one run below the state directory."""
+    """The directory of one run below the state directory `root`."""
 
     root: Path
     run_id: str
 
     @property
     def path(self) -> Path:
-        """Where it lies; made by `lock`."""
+        """Path of the directory, which `lock` creates."""
         return self.root / RUNS / self.run_id
 
     @property
     def checkpoints(self) -> Path:
-        """Where the run's checkpoints lie."""
+        """Folder of the run's checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def log(self) -> Path:
-        """The run's log, over all its starts."""
+        """Log file of the run, appended to by each resume."""
         return self.path / LOG
 
     def lock(self) -> AbstractContextManager[object]:
-        """A held lock that says that this process works on the run; released when the process ends.
+        """Acquire the lock of the run, which marks it as in use by this process; create the folder.
+
+        The returned context manager releases the lock at its end; the kernel releases it if the
+        process dies.
 
         Raises:
-            UserError: another process works on it, or the folder cannot be written.
+            UserError: another process holds the lock, or the folder cannot be written.
         """
         try:
             while True:
@@ -67,54 +71,53 @@ class RunDir:
                 lock = try_lock(self.path / LOCK)
                 if lock is None:
                     raise UserError(
-                        f"Run {self.run_id} is alive: another process is working on it. Wait "
-                        "for it."
+                        f"Run {self.run_id} is in use by another process. Wait until it ends."
                     )
                 if _inode(self.path / LOCK) == before:
                     return releasing(lock)
-                # of a folder that its owner has just deleted: not the lock of the one here now
+                # the folder was deleted meanwhile, and the lock is not that of the current file
                 lock.release()
         except OSError as error:
             raise write_error(self.path, error, "Choose another --state-dir.") from error
 
     def write(self, name: str, content: Any) -> None:
-        """Writes one of the folder's JSON files in one step."""
+        """Write a JSON file of the directory atomically."""
         write_atomically(self.path / name, json.dumps(content, ensure_ascii=False))
 
     def read(self, name: str) -> Any:
-        """What `write` wrote; None when it is not there or torn."""
+        """Return the content of a JSON file; None if it is missing or damaged."""
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
     def remove(self, name: str) -> None:
-        """Delete one of the folder's files, if it exists."""
+        """Delete a file of the directory, if it exists."""
         (self.path / name).unlink(missing_ok=True)
 
     def record_heartbeat(self) -> None:
-        """Says that the process which works on the run is alive now."""
-        with suppress(OSError):  # a heart that cannot be written must not end a run
+        """Record that the process of the run is alive now. An OSError is ignored."""
+        with suppress(OSError):  # a full disk must not end a run here
             (self.path / HEARTBEAT).touch()
 
     def last_heartbeat(self) -> float | None:
-        """When `record_heartbeat` was last called, in seconds since 1970; None if never."""
+        """Return the time of the last heartbeat in seconds since 1970; None if there is none."""
         try:
             return (self.path / HEARTBEAT).stat().st_mtime
         except OSError:
             return None
 
     def delete(self) -> int:
-        """Delete the folder and return the bytes that were freed. Call it while `lock` is held.
+        """Delete the directory and return the number of freed bytes. Call it while holding `lock`.
 
-        The folder is renamed first: a process that claims the run next makes a new one and loses
-        nothing of it.
+        The directory is renamed first, so that a process that locks the run next creates a new one
+        of which nothing is deleted.
         """
         freed = sum(path.lstat().st_size for path in self.path.rglob("*") if not path.is_dir())
         trash = self.path.with_name(f"{TRASH}{self.run_id}.{uuid.uuid4().hex[:8]}")
         try:
             self.path.rename(trash)
-        # Windows renames no folder with an open file: its own lock cannot be deleted there either
+        # Windows cannot rename a folder with an open file, such as the lock.
         except OSError:
             trash = self.path
         shutil.rmtree(trash, ignore_errors=True)
@@ -130,7 +133,7 @@ def _inode(path: Path) -> tuple[int, int]:
 
 
 def check_state_dir(root: Path) -> None:
-    """Raise UserError if no run folder can be created below `root`."""
+    """Raise UserError if the state directory `root` is not writable; create it if it is missing."""
     try:
         (root / RUNS).mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=root / RUNS):
@@ -140,13 +143,13 @@ def check_state_dir(root: Path) -> None:
 
 
 def finish_deletions(root: Path) -> None:
-    """Delete what interrupted deletions of run folders left below `root`."""
+    """Delete the remains of interrupted deletions of run directories below `root`."""
     for trash in (root / RUNS).glob(f"{TRASH}*"):
         shutil.rmtree(trash, ignore_errors=True)
 
 
 def list_run_dirs(root: Path) -> list[RunDir]:
-    """All run folders below a state directory, the one written to last first."""
+    """Return the run directories below a state directory, the last modified first."""
     if not (root / RUNS).is_dir():
         return []
     paths = sorted((root / RUNS).iterdir(), key=_modified_at, reverse=True)
@@ -160,5 +163,5 @@ def list_run_dirs(root: Path) -> list[RunDir]:
 def _modified_at(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except OSError:  # deleted since it was listed
+    except OSError:  # deleted after it was listed
         return 0.0

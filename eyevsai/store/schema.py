@@ -1,7 +1,7 @@
-"""Versions of the names in a store, and detection of another one than the present.
+"""Schema versions of a store: names of tags, metrics and parameters; detection of other versions.
 
-Schema 1 is that of eyevsai before its first release: tags without the prefix `eyevsai.`, metrics
-`best/...`, and settings with other names. Schema 2 is the present one. `schema_upgrade` converts.
+Schema 1 was used by eyevsai before its first release: tags without the prefix `eyevsai.`, metrics
+`best/...`, and other names of settings. Schema 2 is the current one. `schema_upgrade` converts.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ RUN_FILES = {
     "spool.jsonl": "write_queue.jsonl",
     "spool.done": "write_queue.done",
 }
-_checked: set[str] = set()  # stores that this process has found to be of the present schema
+_checked: set[str] = set()  # URIs of stores with the current schema
 
 
 def check_schema(client: MlflowClient) -> None:
-    """Raise UserError if the store has runs or versions of another schema.
+    """Raise UserError if the store has runs or model versions of another schema.
 
-    Each process asks a store once.
+    A store that passes is not checked again by this process.
     """
     uri = client.tracking_uri
     if uri in _checked:
@@ -46,22 +46,22 @@ def check_schema(client: MlflowClient) -> None:
             "other names of tags and metrics. Upgrade it with: eyevsai doctor --upgrade"
         )
     other = f"tags.`{SCHEMA}` != '{SCHEMA_VERSION}'"
-    if found := client.search_runs(experiments, other, max_results=1):
+    if runs := client.search_runs(experiments, other, max_results=1):
         raise UserError(
-            f"The store {mask_password(uri)} has schema {found[0].data.tags[SCHEMA]}, and this "
-            f"eyevsai writes schema {SCHEMA_VERSION}. Upgrade eyevsai here, or use another store."
+            f"The store {mask_password(uri)} has schema {runs[0].data.tags[SCHEMA]}, and this "
+            f"eyevsai uses schema {SCHEMA_VERSION}. Upgrade eyevsai, or use another store."
         )
     _checked.add(uri)
 
 
 def check_run_dirs(state_dir: Path) -> None:
-    """Raise UserError if this machine has run directories of an earlier schema.
+    """Raise UserError if the state directory has run directories of schema 1.
 
-    The store may have been upgraded from another machine.
+    The store may be upgraded already, by another machine.
     """
     for name in RUN_FILES:
-        if found := next((state_dir / RUNS).glob(f"*/{name}"), None):
+        if path := next((state_dir / RUNS).glob(f"*/{name}"), None):
             raise UserError(
-                f"{found.parent} was written by eyevsai before its first release. Upgrade the run "
+                f"{path.parent} was written by eyevsai before its first release. Upgrade the run "
                 "directories of this machine with: eyevsai doctor --upgrade"
             )

@@ -1,4 +1,4 @@
-"""Upgrade of a store and of run directories from schema 1 to the present names."""
+"""Upgrade of a store and of run directories from schema 1 to the current schema."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TAG_NAMES = VERSION_TAG_NAMES | {
     "test_weights": tags.EVALUATION_WEIGHTS,
     "complete_trials": tags.COMPLETE_TRIALS,
 }
-# settings of commands whose runs only log them; those of training are in SETTING_NAMES
+# parameters by command; those of training are in SETTING_NAMES
 PARAM_NAMES = {
     "tune": {"jobs": "parallel_jobs", "until": "target_value"},
     "evaluate": {"map": "class_map"},
@@ -66,63 +66,69 @@ JOBS = frozenset(
         "resume",
     ]
 )
-POINTS_PER_CALL = 1000  # of metrics, MLflow's limit
+POINTS_PER_CALL = 1000  # MLflow's limit of metric points
 PARAMS_PER_CALL = 100
 
 
 def find_old_runs(client: MlflowClient, *, deleted: bool = False) -> list[Run]:
     """Return the runs of schema 1: training and other jobs, and records of registry changes.
 
-    Those by whose tag `check_schema` recognises an old store come last.
+    With `deleted`, return the deleted runs instead of the active ones. Runs with the tag by which
+    `check_schema` detects schema 1 come last.
     """
     from mlflow.entities import ViewType
 
     experiments = [each.experiment_id for each in list_experiments(client)]
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
-    found: list[Run] = []
-    for wanted in ("tags.job LIKE '%'", f"tags.{SCHEMA_1} = '1'"):
-        pages = iter_pages(partial(_search_page, client, experiments, wanted, view))
-        is_marked = wanted.startswith(f"tags.{SCHEMA_1}")
-        found += [
+    old_runs: list[Run] = []
+    for filter_string in ("tags.job LIKE '%'", f"tags.{SCHEMA_1} = '1'"):
+        runs = iter_pages(partial(_search_page, client, experiments, filter_string, view))
+        is_marked = filter_string.startswith(f"tags.{SCHEMA_1}")
+        old_runs += [
             run
-            for run in pages
+            for run in runs
             if is_marked or (SCHEMA_1 not in run.data.tags and _is_ours(run.data.tags))
         ]
-    return found
+    return old_runs
 
 
 def _search_page(
-    client: MlflowClient, experiments: list[str], wanted: str, view: int, token: str | None
+    client: MlflowClient, experiments: list[str], filter_string: str, view: int, token: str | None
 ) -> Any:
-    return client.search_runs(experiments, wanted, view, page_token=token)
+    return client.search_runs(experiments, filter_string, view, page_token=token)
 
 
-def _is_ours(known: Mapping[str, str]) -> bool:
-    """Return True if tags without a mark are those of a run of eyevsai; others may have a `job`."""
-    if known["job"] not in JOBS:
+def _is_ours(run_tags: Mapping[str, str]) -> bool:
+    """Return True if tags with a `job` but without the tag of schema 1 are of a run of eyevsai.
+
+    Other programs may use a tag `job`, too. In a run of eyevsai its value is in `JOBS`, and the
+    source or the process is as eyevsai wrote it.
+    """
+    if run_tags["job"] not in JOBS:
         return False
-    if known.get("mlflow.source.name") == SCHEMA_1:
+    if run_tags.get("mlflow.source.name") == SCHEMA_1:
         return True
     try:
-        process = json.loads(known.get("process", ""))
+        process = json.loads(run_tags.get("process", ""))
         return {"host", "pid", "started"} <= set(process)
     except (ValueError, TypeError):
         return False
 
 
 def upgrade_run(client: MlflowClient, run: Run) -> None:
-    """Log tags, metrics and parameters of a run under their present names; delete the old tags.
+    """Log tags, metrics and parameters of a run under their current names; delete the old tags.
 
-    MLflow deletes no metric and no parameter, so the old ones stay. The tag by which the run is
-    found goes last, so that an interrupted upgrade is completed by the next one.
+    Old metrics and parameters stay, because MLflow cannot delete them. The tags by which
+    `find_old_runs` finds the run are deleted last, so that the next upgrade completes an
+    interrupted one. The run must be active: MLflow rejects writes to deleted runs.
     """
     from mlflow.entities import Param, RunTag
 
-    run_id, known = run.info.run_id, run.data.tags
+    run_id, run_tags = run.info.run_id, run.data.tags
     points = list(_renamed_points(client, run))
     for start in range(0, len(points), POINTS_PER_CALL):
         client.log_batch(run_id, metrics=points[start : start + POINTS_PER_CALL])
-    names = SETTING_NAMES | EXECUTOR_NAMES | PARAM_NAMES.get(known.get("job", ""), {})
+    names = SETTING_NAMES | EXECUTOR_NAMES | PARAM_NAMES.get(run_tags.get("job", ""), {})
     params = [
         Param(names[name], value)
         for name, value in run.data.params.items()
@@ -130,13 +136,13 @@ def upgrade_run(client: MlflowClient, run: Run) -> None:
     ]
     for start in range(0, len(params), PARAMS_PER_CALL):
         client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
-    old = [name for name in TAG_NAMES if name in known]
-    present = {TAG_NAMES[name]: known[name] for name in old}
-    present[tags.SCHEMA] = str(tags.SCHEMA_VERSION)
-    new = [RunTag(name, value) for name, value in present.items()]
+    old = [name for name in TAG_NAMES if name in run_tags]
+    renamed = {TAG_NAMES[name]: run_tags[name] for name in old}
+    renamed[tags.SCHEMA] = str(tags.SCHEMA_VERSION)
+    new = [RunTag(name, value) for name, value in renamed.items()]
     retry_on_conflict(partial(client.log_batch, run_id, tags=new))
-    # `job` and the mark last: by these the run is found
-    last = [name for name in ("job", SCHEMA_1) if name in known]
+    # `find_old_runs` searches for these two
+    last = [name for name in ("job", SCHEMA_1) if name in run_tags]
     for name in [*(name for name in old if name != "job"), *last]:
         _delete(partial(client.delete_tag, run_id, name))
 
@@ -151,13 +157,13 @@ def _renamed_points(client: MlflowClient, run: Run) -> Iterator[Metric]:
 
 
 def upgrade_versions(client: MlflowClient) -> int:
-    """Rename the tags of all versions that eyevsai registered; return how many had old ones."""
+    """Rename the tags of all model versions of eyevsai; return the number of changed versions."""
     changed = 0
     for version in list(iter_pages(partial(_versions_page, client))):
         old = [name for name in VERSION_TAG_NAMES if name in version.tags]
-        if not old or "registered_by" not in version.tags:  # another program's
+        if not old or "registered_by" not in version.tags:  # not registered by eyevsai
             continue
-        # the name by which `check_schema` recognises an old version last
+        # last the tag by which `check_schema` detects an old version
         for name in sorted(old, key=lambda name: name == "fingerprint"):
             new, value = VERSION_TAG_NAMES[name], version.tags[name]
             at = (version.name, version.version)
@@ -172,7 +178,7 @@ def _versions_page(client: MlflowClient, token: str | None) -> Any:
 
 
 def _delete(delete: Callable[[], object]) -> None:
-    """Delete a tag; somebody else may have done so by now."""
+    """Delete a tag, if it still exists."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -183,14 +189,14 @@ def _delete(delete: Callable[[], object]) -> None:
 
 
 def rename_metric(name: str) -> str:
-    """Return the present name of a metric."""
+    """Return the current name of a metric; names that did not change are returned as they are."""
     if name.startswith(BEST):
         return VALID_BEST + name.removeprefix(BEST)
     return METRIC_NAMES.get(name, name)
 
 
 def find_old_run_dirs(state_dir: Path) -> list[RunDir]:
-    """Return the run directories that have files of schema 1."""
+    """Return the run directories with files of schema 1."""
     return [
         run_dir
         for run_dir in list_run_dirs(state_dir)
@@ -199,25 +205,31 @@ def find_old_run_dirs(state_dir: Path) -> list[RunDir]:
 
 
 def upgrade_run_dir(run_dir: RunDir) -> None:
-    """Rename the files of a run directory, and the names in them.
+    """Rename the files of a run directory, and the names in its configuration and write queue.
+
+    A further call completes an interrupted one. `find_old_run_dirs` returns the directory as long
+    as a file has its old name.
 
     Raises:
-        UserError: a process works on the run.
+        UserError: another process is working on the run.
     """
     with run_dir.lock():
-        if (run_dir.path / "spool.jsonl").exists():
-            _upgrade_queue(run_dir.path)
         for name in ("config.json", "asked.json"):
             if (stored := run_dir.read(name)) is not None:
                 run_dir.write(name, rename_settings(stored))
-        # last: a directory without files of the old names counts as upgraded
+        # Renames come last, because a directory without old file names counts as upgraded.
+        if (run_dir.path / "spool.jsonl").exists():
+            _upgrade_queue(run_dir.path)
         for old, new in RUN_FILES.items():
             if (run_dir.path / old).exists():
                 (run_dir.path / old).rename(run_dir.path / new)
 
 
 def _upgrade_queue(folder: Path) -> None:
-    """Write the pending operations of a queue with the present names, as a queue of their own."""
+    """Write the pending operations of an old queue to a new one with the current names.
+
+    Deletes the old queue, which must exist, and overwrites the new one.
+    """
     content = (folder / "spool.jsonl").read_bytes()
     try:
         applied = int((folder / "spool.done").read_text())
@@ -229,14 +241,14 @@ def _upgrade_queue(folder: Path) -> None:
         "".join(f"{_rename_line(line)}\n" for line in pending),
         durable=True,
     )
-    # a queue without an offset is applied again, which changes nothing; one with a wrong offset
-    # loses operations
+    # The offset first: a queue without an offset is applied again, which is harmless, but one with
+    # a wrong offset loses operations.
     (folder / "spool.done").unlink(missing_ok=True)
     (folder / "spool.jsonl").unlink()
 
 
 def _rename_line(line: str) -> str:
-    """Return a line of a queue with the present names; one that is damaged stays as it is."""
+    """Return a line of a queue with the current names; a damaged line is returned unchanged."""
     try:
         kind, arguments = json.loads(line)
         return json.dumps([kind, _rename_arguments(kind, arguments)])
@@ -245,7 +257,7 @@ def _rename_line(line: str) -> str:
 
 
 def _rename_arguments(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of an operation of a kind with the present names."""
+    """Return the arguments of an operation of a kind with the current names."""
     if kind == "params":
         return {**arguments, "values": rename_settings(arguments["values"])}
     if kind == "model":
@@ -254,10 +266,10 @@ def _rename_arguments(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]
         values = {rename_metric(name): value for name, value in arguments["values"].items()}
         return {**arguments, "values": values}
     if kind in ("tags", "version", "version_tags"):
-        place = "values" if kind == "tags" else "tags"
+        key = "values" if kind == "tags" else "tags"
         names = TAG_NAMES if kind == "tags" else VERSION_TAG_NAMES
-        renamed = {names.get(name, name): value for name, value in arguments[place].items()}
+        renamed = {names.get(name, name): value for name, value in arguments[key].items()}
         if renamed.pop(SCHEMA_1, None) is not None:
             renamed[tags.SCHEMA] = str(tags.SCHEMA_VERSION)
-        return {**arguments, place: renamed}
+        return {**arguments, key: renamed}
     return dict(arguments)

@@ -1,4 +1,4 @@
-"""Tracking URIs: resolve them, show them without passwords, and find the files beside them."""
+"""Tracking URIs: resolution, masking of passwords, and paths of files beside a store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STUDIES = "studies"
 
 
 def find_store() -> str:
-    """The tracking URI that MLflow resolves; nothing is opened."""
+    """Return the tracking URI that MLflow resolves, without opening the store."""
     import mlflow
 
     uri: str = mlflow.get_tracking_uri()
@@ -18,28 +18,32 @@ def find_store() -> str:
 
 
 def mask_password(uri: str) -> str:
-    """`uri`, or a message that names it, without the password that it may hold."""
+    """Return a URI, or a message that contains URIs, with passwords replaced by `***`."""
     uri = re.sub(r"(?i)(https?://)[^/\s]*@", r"\1***@", uri)
     without = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
     return re.sub(r"(?i)([?&](?:password|passwd|pwd|sslpassword)=)[^&]*", r"\1***", without)
 
 
 def canonical_uri(uri: str) -> str:
-    """What tells this store from others in the folders of its runs; no password is in it."""
+    """Return the URI that identifies a store in run directories.
+
+    It has no password; the path of a SQLite store is absolute.
+    """
     path = sqlite_path(uri)
     return mask_password(uri).rstrip("/") if path is None else f"sqlite:///{path}"
 
 
 def studies_dir(uri: str, state_dir: Path) -> Path:
-    """Where studies are kept unless --storage says otherwise: beside a SQLite store, else on this
-    machine.
+    """Return the default folder of studies, used without --storage.
+
+    It is beside the database of a SQLite store, and in `state_dir` for other stores.
     """
     path = sqlite_path(uri)
     return (path.parent if path else state_dir) / STUDIES
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite store, None for any other."""
+    """Return the absolute path of the file of a SQLite store; None for other stores."""
     if not uri.startswith("sqlite:"):
         return None
     return Path(unquote(urlsplit(uri).path)[1:] or "mlflow.db").absolute()

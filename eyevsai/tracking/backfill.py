@@ -1,4 +1,4 @@
-"""Runs that ended before this store knew of them: written with the times that they had."""
+"""Creation of runs that ended before they were imported, with their original times."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from eyevsai.store.tags import SCHEMA, SCHEMA_VERSION
 from eyevsai.tracking.run_lifecycle import create_run
 from eyevsai.tracking.write_operations import PARAMS_PER_CALL
 
-RECORD = "record.json"  # the artifact that holds what another registry knew
+RECORD = "record.json"  # artifact with the record of the other registry
 
 
 @dataclass(frozen=True)
 class BackfilledRun:
-    """All that a store is to know of such a run."""
+    """Content of a past run."""
 
     name: str
     status: str  # FINISHED or FAILED
@@ -29,14 +29,20 @@ class BackfilledRun:
     record: str  # JSON
 
 
-def backfill_run(tracking_uri: str, past: BackfilledRun, begun: str | None = None) -> str:
-    """Writes a run and returns its id; `begun` is the run of an earlier attempt that did not come
-    to its end.
+def backfill_run(
+    tracking_uri: str, past: BackfilledRun, unfinished_run_id: str | None = None
+) -> str:
+    """Create a past run in the store and return its id.
 
-    It is RUNNING until all is written, and each step leaves the same behind when it is done again.
+    The run is RUNNING until everything is written. All steps after its creation can be repeated.
+
+    Args:
+        tracking_uri: URI of the store.
+        past: content of the run.
+        unfinished_run_id: run of an earlier, interrupted call, which is completed instead.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    run_id = begun or create_run(
+    run_id = unfinished_run_id or create_run(
         client, past.name, {SCHEMA: str(SCHEMA_VERSION), **past.tags}, past.started_ms
     )
     params = [Param(name, value) for name, value in past.params.items()]

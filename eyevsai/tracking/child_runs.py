@@ -1,4 +1,4 @@
-"""How far the runs under a run are."""
+"""Progress of the child runs of a run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from eyevsai.store.tags import JOB, PARENT
 
 @dataclass(frozen=True)
 class ChildRun:
-    """A run under another one, with the epoch of its newest accuracy, or how many of a study's
-    trials ended.
+    """A child run, with its latest epoch and accuracy, or the number of ended trials of a study.
+
+    `epoch` is 0 and `accuracy` None before the first epoch has ended.
     """
 
     run_id: str
@@ -27,16 +28,17 @@ class ChildRun:
 
 
 def find_running_children(tracking_uri: str, parent: str) -> list[ChildRun]:
-    """The runs under `parent` that are RUNNING; none when the store does not answer, by which
-    nobody is to fail.
+    """Return the RUNNING child runs of the run `parent`.
+
+    Returns [] if the store is unreachable: progress display must never fail a job.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     try:
         experiment = client.get_run(parent).info.experiment_id
-        wanted = f"tags.`{PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
+        filter_string = f"tags.`{PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
         return [
             _describe(client, run)
-            for run in client.search_runs([experiment], wanted, ViewType.ACTIVE_ONLY)
+            for run in client.search_runs([experiment], filter_string, ViewType.ACTIVE_ONLY)
         ]
     except MlflowException:
         return []

@@ -1,4 +1,4 @@
-"""What a run was computed with: package versions, the code's commit, the machine."""
+"""Software and hardware environment of a run: package versions, commit of the code, machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, commit and machine as plain values."""
+    """Return the versions, the commit and the machine as JSON values; None for missing packages."""
     return {
         "eyevsai": VERSION,
         "python": platform.python_version(),
@@ -36,8 +36,9 @@ def describe_environment() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the checkout that eyevsai runs from and whether it was changed; empty outside
-    one.
+    """Return the commit of the checkout of eyevsai, and whether the checkout has changes.
+
+    The keys are `commit` and `changed`. Empty outside a checkout, or if git fails.
     """
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
@@ -50,12 +51,12 @@ def git_state() -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The experiment that runs lie in, and what MLflow's UI says of it."""
+"""The experiment of new runs, and its description and saved view in MLflow's UI."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eyevsai.core.retry import retry_on_conflict
 NOTE = "mlflow.note.content"  # the tag that the UI shows above an experiment's runs
 KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
 VIEW_ID, VIEW_NAME = "eyevsai", "Best first"
-VIEW = f"mlflow.sharedViewState.{VIEW_ID}"  # the tag of a view that the UI lists under Views
+VIEW = f"mlflow.sharedViewState.{VIEW_ID}"  # the tag of a saved view, listed in the UI under Views
 PAGE = f"/#/experiments/{{}}/runs?workflowType=machine_learning&viewStateShareKey={VIEW_ID}"
 
 ABOUT_START = "**Image classifiers by eyevsai**"
@@ -24,21 +24,24 @@ ABOUT = f"""\
 under it, or another job.
 
 - **Which is best?** The view *{VIEW_NAME}* (Views, top right; `eyevsai ui` opens it) sorts by
-  `valid/best_accuracy`. `test/accuracy` comes with `eyevsai evaluate --run ID`. Trials lie
-  under their study: clear the filter to see them as rows.
+  `valid/best_accuracy`. `eyevsai evaluate --run ID` adds `test/accuracy`. Trials are nested
+  under their study: clear the filter to show them as rows.
 - **What differs?** Tick runs and press *Compare*; or `eyevsai compare RUN_A RUN_B`, which also
-  says whether chance explains it.
-- **Only some of them**: filter by ``tags.`eyevsai.job` = "train"``,
+  tests whether the difference is significant.
+- **Filter runs**: use ``tags.`eyevsai.job` = "train"``,
   `tags.dataset = "pets"`, `tags.model = "deep_v2"`.
 - **One run**: *Overview* has its settings, *Model metrics* its curves, *Artifacts* its
-  pictures, tables and data.
-- **What is live?** *Model registry*: the version with the alias `production`. Which runs did what
-  there, when and why: `eyevsai registry log NAME`.
+  plots, tables and data.
+- **What is in production?** *Model registry*: the version with the alias `production`. The history
+  of its changes, with reasons: `eyevsai registry log NAME`.
 """
 
 
 def find_experiment(client: MlflowClient) -> str:
-    """The id of the experiment that MLflow's own variables name, else of Default."""
+    """Return the id of the experiment that MLflow's environment variables select, else of Default.
+
+    An experiment that MLFLOW_EXPERIMENT_NAME selects is created if it does not exist.
+    """
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if not name or os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"
@@ -46,28 +49,33 @@ def find_experiment(client: MlflowClient) -> str:
 
 
 def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
-    """Says of an experiment, once, what is there and how to compare; what a person wrote or emptied
-    stays.
+    """Set the description, the view and the kind of an experiment as shown in MLflow's UI.
+
+    A description or view that exists, even an empty one, is not changed.
     """
-    known = client.get_experiment(experiment_id).tags
-    told = {NOTE: ABOUT, VIEW: _view(), **known, KIND[0]: KIND[1]}
-    for name, value in told.items():
-        if known.get(name) != value:
+    current = client.get_experiment(experiment_id).tags
+    tags = {NOTE: ABOUT, VIEW: _render_view(), **current, KIND[0]: KIND[1]}
+    for name, value in tags.items():
+        if current.get(name) != value:
             retry_on_conflict(partial(client.set_experiment_tag, experiment_id, name, value))
 
 
 def update_description(client: MlflowClient, experiment: Experiment) -> None:
-    """Replace the description and the view that an earlier eyevsai wrote; others stay."""
+    """Update the description and the view of an experiment that an earlier eyevsai described.
+
+    Does nothing if a user has replaced the description.
+    """
     if experiment.tags.get(NOTE, "").startswith(ABOUT_START):
-        for name, value in ((NOTE, ABOUT), (VIEW, _view())):
+        for name, value in ((NOTE, ABOUT), (VIEW, _render_view())):
             retry_on_conflict(
                 partial(client.set_experiment_tag, experiment.experiment_id, name, value)
             )
 
 
 def page_of_runs(tracking_uri: str) -> str:
-    """Where the UI of a store shows the runs of its experiment, the best first; it is described if
-    it is not yet.
+    """Return the path of the UI page that shows the runs of the experiment, the best first.
+
+    The description and the view are written if they are missing.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     experiment_id = find_experiment(client)
@@ -80,8 +88,8 @@ def _find_or_create(client: MlflowClient, name: str) -> str:
     return str(experiment.experiment_id if experiment else client.create_experiment(name))
 
 
-def _view() -> str:
-    """A view in the form in which the UI of MLflow keeps those that people save."""
+def _render_view() -> str:
+    """Return the saved view as JSON, in the format of MLflow's UI."""
     columns = [
         "metrics.`valid/best_accuracy`",
         "metrics.`test/accuracy`",

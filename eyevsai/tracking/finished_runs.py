@@ -1,6 +1,4 @@
-"""Runs that have ended: what they left unsaid, what is logged on them later, whether they can be
-gone on with.
-"""
+"""Finished runs: flush pending writes, reopen for logging, check whether they can be resumed."""
 
 from __future__ import annotations
 
@@ -21,42 +19,55 @@ from eyevsai.tracking.run import TABLES, Run, SyncError, make_write_queue, open_
 
 @contextmanager
 def reopen_run(tracking_uri: str, run_id: str, state_dir: Path) -> Iterator[Run]:
-    """Reopen a finished run to log more on it; its status and times stay as they are.
+    """Reopen a finished run to log more to it; its status and times do not change.
 
-    Its own pending writes are written first.
+    Its pending writes are applied first. If all writes are applied at the end, the run directory of
+    a FINISHED run is deleted.
+
+    Args:
+        tracking_uri: URI of the store.
+        run_id: run to reopen.
+        state_dir: state directory for the run directory.
 
     Raises:
-        UserError: another process works on it, or the state directory cannot be written.
-        SyncError: the store has not taken all writes.
+        UserError: another process is working on the run, or the state directory is not writable.
+        JobError: the store rejected a write.
+        SyncError: some writes are still pending.
     """
     check_state_dir(state_dir)
     client = MlflowClient(tracking_uri=tracking_uri)
     folder = RunDir(state_dir, run_id)
     with folder.lock():
-        run, known = open_run(client, folder), client.get_run(run_id)
-        run.tables = [entry["path"] for entry in json.loads(known.data.tags.get(TABLES, "[]"))]
+        run, stored_run = open_run(client, folder), client.get_run(run_id)
+        run.tables = [entry["path"] for entry in json.loads(stored_run.data.tags.get(TABLES, "[]"))]
         try:
             yield run
-            told = run.flush()
+            is_synced = run.flush()
         finally:
             run.queue.close()
-        if not told:
+        if not is_synced:
             raise SyncError(
-                f"What was found of run {run_id} is not all in the store, which does not answer. "
-                "Later: eyevsai sync"
+                f"Some writes of run {run_id} are still pending: the store is unreachable. Sync "
+                "them later with: eyevsai sync"
             )
-        if known.info.status == "FINISHED":  # of another one the checkpoints lie there too
+        if stored_run.info.status == "FINISHED":  # others keep their checkpoints in the directory
             folder.delete()
 
 
 def flush_run(tracking_uri: str, folder: RunDir, patience_s: float) -> int:
-    """Carries out what a run of an ended process left in its write queue; returns how many
-    entries are left.
+    """Apply the pending writes of a run whose process has ended; return the number still pending.
 
-    Entries of a run that this store does not know are kept: it is another store's.
+    The run directory of a FINISHED run without pending writes is deleted. If the store has no such
+    run or is unreachable, nothing is applied: the run may belong to another store.
+
+    Args:
+        tracking_uri: URI of the store.
+        folder: run directory.
+        patience_s: seconds for which the store may fail before the call gives up.
 
     Raises:
-        UserError: a process works on the run.
+        UserError: another process is working on the run.
+        JobError: the store rejected a write; the run directory is kept.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     with folder.lock():
@@ -66,20 +77,20 @@ def flush_run(tracking_uri: str, folder: RunDir, patience_s: float) -> int:
         except MlflowException:
             return queue.pending()
         queue.start()
-        left = queue.flush(patience_s)
+        pending = queue.flush(patience_s)
         queue.close()
         if queue.rejected is not None:
             raise JobError(
-                f"The store rejected what run {folder.run_id} left: {queue.rejected}. "
+                f"The store rejected a pending write of run {folder.run_id}: {queue.rejected}. "
                 f"{folder.path} is kept."
             )
-        if not left and client.get_run(folder.run_id).info.status == "FINISHED":
+        if not pending and client.get_run(folder.run_id).info.status == "FINISHED":
             folder.delete()
-        return left
+        return pending
 
 
 def is_active(tracking_uri: str, run_id: str) -> bool:
-    """Whether the store has a run of this id that was not deleted."""
+    """Return True if a run exists and is not deleted; False also if the store is unreachable."""
     try:
         return bool(
             MlflowClient(tracking_uri=tracking_uri).get_run(run_id).info.lifecycle_stage == "active"
@@ -89,22 +100,19 @@ def is_active(tracking_uri: str, run_id: str) -> bool:
 
 
 def reason_not_resumable(tracking_uri: str, folder: RunDir) -> str | None:
-    """Why the run of `folder` cannot be gone on with; None when it can."""
+    """Return an error message if the run of a directory cannot be resumed; None if it can."""
     run_id = folder.run_id
     try:
         run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
     except MlflowException:
-        return f"There is no run {run_id} in the store. `eyevsai ui` shows those that are there."
+        return f"There is no run {run_id} in the store. List its runs with: eyevsai ui"
     if run.info.status == "FINISHED":
-        return (
-            f"Run {run_id} has finished ({run.data.tags.get('version', 'no version')}): there "
-            "is nothing to go on with."
-        )
+        version = run.data.tags.get("version", "no version")
+        return f"Run {run_id} has finished ({version}): there is nothing to resume."
     if run.info.lifecycle_stage != "active":
         return f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
     if run.info.status == "RUNNING" and not is_stale(run.data.tags.get(PROCESS, ""), folder):
         return (
-            f"Run {run_id} is alive: another process is working on it. Wait for it, or end that "
-            "process."
+            f"Run {run_id} is in use by another process. Wait until it ends, or end that process."
         )
     return None

@@ -1,4 +1,4 @@
-"""Which process works on a run, and whether it still lives."""
+"""The process of a run: its description in tags, and the check whether it has ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEARTBEAT_S, STALE_AFTER_S = 5.0, 60.0
 
 
 def describe_process() -> dict[str, Any]:
-    """This process, so that it can be told from a later one of the same number."""
+    """Return a description of this process that no later process has, even with the same pid."""
     return {
         "host": platform.node(),
         "machine": machine_id(),
@@ -31,40 +31,45 @@ def describe_process() -> dict[str, Any]:
 
 
 def owner_tags() -> dict[str, str]:
-    """The tags by which a run says whose it is."""
+    """Return the tags of a run that this process is working on: host and process."""
     process = describe_process()
     return {HOST: process["host"], PROCESS: json.dumps(process)}
 
 
 def is_stale(text: str, folder: RunDir) -> bool:
-    """Return True if the process that a run's `eyevsai.process` tag describes has ended; False
-    where that cannot be known.
+    """Return True if the process of a run has ended; False if it is alive or its state is unknown.
 
-    A process of another host is never judged. Its number means something only on the same machine,
-    since the same start of it, in the same container. Where machine or start are unknown or differ,
-    the heartbeat in the run folder of this machine decides: hosts may share a name.
+    A process of another host is never stale. The pid is checked if the process was started on this
+    machine, since its current boot and in the same container. Otherwise, or if machine or boot are
+    unknown, the run is stale if its last heartbeat is older than `STALE_AFTER_S`: hosts may share a
+    name.
+
+    Args:
+        text: value of the tag `eyevsai.process`.
+        folder: run directory on this machine, with the heartbeat.
     """
     try:
         process = json.loads(text)
-        here = describe_process()
-        if process["host"] != here["host"]:
+        current = describe_process()
+        if process["host"] != current["host"]:
             return False
-        same = all(
-            process.get(name) and process[name] == here[name] for name in ("machine", "boot")
+        is_same_boot = all(
+            process.get(name) and process[name] == current[name] for name in ("machine", "boot")
         )
-        if not same or process["namespace"] != here["namespace"]:
-            beat = folder.last_heartbeat()
-            return beat is not None and time.time() - beat > STALE_AFTER_S
+        if not is_same_boot or process["namespace"] != current["namespace"]:
+            heartbeat = folder.last_heartbeat()
+            return heartbeat is not None and time.time() - heartbeat > STALE_AFTER_S
         return not _is_running(int(process["pid"]), float(process["started"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
 def _is_running(pid: int, started: float) -> bool:
+    """Return True if a process with this pid and start time (seconds since 1970) is running."""
     try:
-        found = psutil.Process(pid)
+        process = psutil.Process(pid)
         return bool(
-            abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+            abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
         )
     except psutil.NoSuchProcess:
         return False
@@ -73,6 +78,7 @@ def _is_running(pid: int, started: float) -> bool:
 
 
 def _namespace() -> str:
+    """Return the PID namespace, which differs between containers; empty outside Linux."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:

@@ -1,4 +1,4 @@
-"""Owner marks of what runs write: see `eyevsai.store.ownership`."""
+"""Owner marks of the artifact folders of runs and logged models (`eyevsai.store.ownership`)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from eyevsai.store.ownership import write_mark
 
 
 def mark_run(client: MlflowClient, run_id: str) -> None:
-    """Mark the artifact folder of a run, if a database keeps it and the folder is on this
-    machine.
+    """Mark the artifact folder of a run as the property of the store.
+
+    Does nothing if the store is a server, is in doubt, or the folder is not on this machine.
     """
     info = client.get_run(run_id).info
     _mark(client, info.artifact_uri, info.experiment_id)
 
 
 def mark_model(client: MlflowClient, model: LoggedModel) -> None:
-    """Mark the folder of a logged model, likewise."""
+    """Mark the artifact folder of a logged model, under the same conditions as `mark_run`."""
     _mark(client, model.artifact_location, model.experiment_id)
 
 
@@ -31,6 +32,6 @@ def _mark(client: MlflowClient, uri: str, experiment_id: str) -> None:
         return
     store = ensure_store_id(client, str(experiment_id))
     folder = Path(local_file_uri_to_path(uri))
-    # MLflow puts files one deeper than the folder of the id
+    # The artifact URI ends with `artifacts`, a subfolder of the folder named after the id.
     if store is not None and folder.name == "artifacts":
         write_mark(folder.parent, store)

@@ -1,7 +1,7 @@
-"""How a run begins, goes on and ends.
+"""Lifecycle of a run: start, resume and end.
 
-Only MLflow's client is used, never its fluent functions: those keep an active run that an
-`atexit` hook ends as FINISHED whatever happened.
+Only MLflow's client is used, not its fluent API, which keeps an active run and ends it as FINISHED
+in an `atexit` hook, even after a failure.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from eyevsai.tracking.write_operations import ERROR_LENGTH
 
 log = logging.getLogger("eyevsai")
 
-INTERRUPTED_S = 3.0  # that an interrupted run has for what is in its write queue
-RESUMED = "resume"  # the job of a run that `mlflow run` made and whose work went on in another
-GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # names such as bold-fish-123
-# the write queue tries again itself
+INTERRUPTED_S = 3.0  # timeout for flushing the write queue of an interrupted run
+RESUMED = "resume"  # job of a run that `mlflow run` created for a command that resumed another run
+GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # MLflow's names, such as bold-fish-123
+# few retries by MLflow, because the write queue retries itself
 HTTP_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
@@ -64,51 +64,62 @@ def start_run(
     extends: bool = False,
     stop: CancellationToken | None = None,
 ) -> Iterator[Run]:
-    """Start or resume a run that ends as the block ends: FINISHED, KILLED when it was interrupted,
-    else FAILED.
+    """Start or resume a run, and end it with the status of the block.
 
-    `given_run_id` is the run that `mlflow run` made for this call; it is used instead of a new one.
-    `resumed_run_id` is an earlier run to resume; then the given run only names it, and
-    `reap_stale_runs` deletes the given run later. A finished run is refused unless this one
-    `extends` it, as more trials extend a study. A cancellation of `stop` waits while a run ends.
+    The status is FINISHED, KILLED if the block was interrupted or pruned, otherwise FAILED. The run
+    directory is deleted if the run is FINISHED and all its writes are applied.
+
+    Args:
+        tracking_uri: URI of the store.
+        name: name of a new run.
+        tags: tags of the run; values are converted to text.
+        state_dir: state directory for the run directory.
+        given_run_id: run that `mlflow run` created for this command; it is used instead of a new
+            one. With `resumed_run_id` it is only tagged with the resumed run, and
+            `reap_stale_runs` deletes it later.
+        resumed_run_id: earlier run to resume.
+        extends: also resume a finished run, for example a study for more trials.
+        stop: cancellation token; a cancellation is deferred while the run ends.
 
     Raises:
-        UserError: another process works on the resumed run, the state directory cannot be
-            written, or the server refuses this login.
-        SyncError: the block ended well, and the store has not taken all writes.
+        UserError: the given run was not created for this command, the resumed run has finished or
+            is in use by another process, the state directory is not writable, or the login has no
+            permission to write to the server.
+        JobError: the store did not accept pending writes of the resumed run, or the disk is full.
+        SyncError: the block ended without an exception, but the store rejected writes, or some are
+            still pending.
     """
     for variable, value in HTTP_SETTINGS.items():
         os.environ.setdefault(variable, value)
-    check_state_dir(state_dir)  # before a run is made
+    check_state_dir(state_dir)  # before a run is created
     client = MlflowClient(tracking_uri=tracking_uri)
     if given_run_id is not None and given_run_id != resumed_run_id:
         check_given_run(client, given_run_id)
-    own = {SCHEMA: str(SCHEMA_VERSION), **tags, **owner_tags()}
+    run_tags = {SCHEMA: str(SCHEMA_VERSION), **tags, **owner_tags()}
     with raising_on_denial(tracking_uri):
         run_id = resumed_run_id or (
-            _use_given_run(client, given_run_id, name, own)
+            _use_given_run(client, given_run_id, name, run_tags)
             if given_run_id
-            else create_run(client, name, own)
+            else create_run(client, name, run_tags)
         )
     folder = RunDir(state_dir, run_id)
     with folder.lock():
-        # a cleanup takes nothing for an orphan of another store
+        # so that a cleanup of another store does not delete the directory as an orphan
         folder.write(STORE, canonical_uri(tracking_uri))
         mark_run(client, run_id)
         run = open_run(client, folder)
-        log.debug(
-            "Run %s (%s) begins; what this machine keeps of it is in %s", run_id, name, folder.path
-        )
+        log.debug("Run %s (%s) starts. Its run directory is %s", run_id, name, folder.path)
         if resumed_run_id:
-            _resume(run, own, given_run_id, extends=extends)
+            _resume(run, run_tags, given_run_id, extends=extends)
         with _logging_to(folder.log), _sending_heartbeats(folder):
             yield from _ending_with_status(run, stop or CancellationToken())
-        # only a finished run whose store knows all comes here; inside the lock, or two could own it
+        # Reached only by a finished run without pending writes. The lock is still held, so that no
+        # other process can open the run.
         folder.delete()
 
 
 def _ending_with_status(run: Run, stop: CancellationToken) -> Iterator[Run]:
-    """Yields the run and ends it as what follows ends."""
+    """Yield the run once, and end it with the status of the code that uses it."""
     monitor = start_system_metrics(run)
     status = "FAILED"
     try:
@@ -120,116 +131,131 @@ def _ending_with_status(run: Run, stop: CancellationToken) -> Iterator[Run]:
             {TERMINATION_REASON: "SIGTERM" if isinstance(error, TerminationRequested) else "SIGINT"}
         )
         if run.folder.checkpoints.is_dir():
-            log.warning("Interrupted. Go on with: eyevsai train --resume %s", run.run_id)
+            log.warning("Interrupted. Resume with: eyevsai train --resume %s", run.run_id)
         else:
-            log.warning("Interrupted before anything could be gone on with.")
+            log.warning("Interrupted. There is no checkpoint to resume from.")
         raise
     except TrialPruned:
         status = "KILLED"
         run.set_tags({TERMINATION_REASON: "pruner"})
         raise
     except BaseException as error:
-        said = mask_password(str(error))
-        log.error("The run failed: %s", said)
-        # a rejection of what was logged before does not keep the reason from being logged
+        reason = mask_password(str(error))
+        log.error("The run failed: %s", reason)
+        # the reason must be logged even if an earlier write was rejected
         run.queue.accept_after_rejection()
-        with suppress(JobError):  # the disk of the queue may be what is full
-            run.set_tags({"error": said[:ERROR_LENGTH]})
+        with suppress(JobError):  # the failure may be a full disk, which the queue needs, too
+            run.set_tags({"error": reason[:ERROR_LENGTH]})
         raise
     finally:
         with stop.shielded():
-            left = _end(run, status, monitor)
-    if left:
-        raise SyncError(left)
+            message = _end(run, status, monitor)
+    if message:
+        raise SyncError(message)
 
 
 def _end(run: Run, status: str, monitor: Any) -> str:
-    """End a run; return an error message if the store rejected writes or some are still pending,
-    else "".
+    """End a run; return an error message if writes were rejected or are still pending, else "".
 
-    The queued end becomes FAILED where a write was rejected, whenever that turns out
+    If a write is rejected, also later, the queued end of the run sets FAILED instead of FINISHED
     (`write_operations.end_run`).
+
+    Raises:
+        JobError: the disk is full; the run is FAILED.
     """
     monitor.finish()
     run.queue.accept_after_rejection()
     try:
         run.queue.append("file", file=run.folder.log.name, artifact_folder=None)
         run.queue.append("end", status=status, time_ms=now_ms())
-    except JobError:  # this disk is full
+    except JobError:  # the disk is full, so nothing can be queued
         run.client.set_terminated(run.run_id, "FAILED")
         raise
     patience_s, at_most_s = (
         (INTERRUPTED_S, INTERRUPTED_S) if status == "KILLED" else (FLUSH_TIMEOUT_S, math.inf)
     )
-    left = run.queue.flush(patience_s, at_most_s)
+    pending = run.queue.flush(patience_s, at_most_s)
     run.queue.close()
     if run.queue.rejected:
-        return f"MLflow rejected what was logged: {run.queue.rejected}"
-    if not left:
+        return f"MLflow rejected a write: {run.queue.rejected}"
+    if not pending:
         return ""
-    said = (
-        f"{left} entries of run {run.run_id} are not in the store, which does not answer. "
-        "Later: eyevsai sync"
+    message = (
+        f"{pending} writes of run {run.run_id} are still pending: the store did not accept them "
+        "in time. Sync them later with: eyevsai sync"
     )
     if status != "FINISHED":
-        log.warning(said)
-    return said
+        log.warning(message)
+    return message
 
 
 def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> None:
     client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
-def _resume(run: Run, tags: dict[str, Any], given: str | None, *, extends: bool) -> None:
-    # first: an end that was left unsaid must not come after the new beginning
+def _resume(run: Run, tags: dict[str, Any], given_run_id: str | None, *, extends: bool) -> None:
+    """Set a run to RUNNING, with new tags and the time of the pause, and tag the given run.
+
+    Raises:
+        UserError: the run has finished, and it is not extended.
+        JobError: the store did not accept the pending writes of the run.
+    """
+    # First the pending writes: the queued end of the run must not be applied after the restart.
     if run.queue.flush(FLUSH_TIMEOUT_S):
         raise JobError(
-            f"The store did not take what run {run.run_id} left in its write queue. Try again "
-            "when it answers."
+            f"The store did not accept the pending writes of run {run.run_id}. Try again when it "
+            "is reachable."
         )
-    found = run.client.get_run(run.run_id)
-    # by another process, between the search for it and the lock
-    if found.info.status == "FINISHED" and not extends:
+    stored_run = run.client.get_run(run.run_id)
+    # another process may have finished it between the check and the lock
+    if stored_run.info.status == "FINISHED" and not extends:
         run.queue.close()
         run.folder.delete()
         raise UserError(f"Run {run.run_id} has finished meanwhile: there is nothing to resume.")
-    known = found.data.tags
+    stored_tags = stored_run.data.tags
     run.folder.remove(REJECTED)
-    # its end is when somebody noticed
+    # The heartbeat, because the end time of a stale run is the time of its detection.
     paused_s = time.time() - (run.folder.last_heartbeat() or time.time())
-    paused = {PAUSED_S: f"{read_seconds(known.get(PAUSED_S)) + max(paused_s, 0.0):.1f}"}
-    # before the status, or `reap_stale_runs` would see a dead owner
+    paused = {PAUSED_S: f"{read_seconds(stored_tags.get(PAUSED_S)) + max(paused_s, 0.0):.1f}"}
+    # before the status, or `reap_stale_runs` would see the former, dead process
     _set_tags(run.client, run.run_id, tags | paused)
-    if TERMINATION_REASON in known:
+    if TERMINATION_REASON in stored_tags:
         run.client.delete_tag(run.run_id, TERMINATION_REASON)
     run.client.update_run(run.run_id, status="RUNNING")
-    if given and given != run.run_id:  # `mlflow run` ends it: docs/decisions/010-resume.md
-        _set_tags(run.client, given, {JOB: RESUMED, SOURCE_RUN_ID: run.run_id, **owner_tags()})
+    if given_run_id and given_run_id != run.run_id:
+        # `mlflow run` itself ends the given run: docs/decisions/010-resume.md
+        given_tags = {JOB: RESUMED, SOURCE_RUN_ID: run.run_id, **owner_tags()}
+        _set_tags(run.client, given_run_id, given_tags)
 
 
 @contextmanager
 def _sending_heartbeats(folder: RunDir) -> Iterator[None]:
-    done = threading.Event()
+    ended = threading.Event()
 
-    def _beat() -> None:
+    def _send() -> None:
         folder.record_heartbeat()
-        while not done.wait(HEARTBEAT_S):
+        while not ended.wait(HEARTBEAT_S):
             folder.record_heartbeat()
 
-    thread = threading.Thread(target=_beat, daemon=True)
+    thread = threading.Thread(target=_send, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        done.set()
+        ended.set()
         thread.join()
 
 
 def create_run(
     client: MlflowClient, name: str, tags: Mapping[str, Any], started_ms: int | None = None
 ) -> str:
-    """A new run in the experiment that MLflow resolves; returns its id. It begins now, or when it
-    did.
+    """Create a run in the experiment that MLflow resolves, and return its id.
+
+    Args:
+        client: client of the store.
+        name: name of the run.
+        tags: tags of the run.
+        started_ms: start time in milliseconds since 1970; now if None.
     """
     experiment_id = find_experiment(client)
     describe_experiment(client, experiment_id)
@@ -242,6 +268,7 @@ def create_run(
 
 
 def _use_given_run(client: MlflowClient, run_id: str, name: str, tags: Mapping[str, Any]) -> str:
+    """Set the tags of the given run, and its name if MLflow generated the current one."""
     info = client.get_run(run_id).info
     describe_experiment(client, info.experiment_id)
     _set_tags(client, run_id, tags)

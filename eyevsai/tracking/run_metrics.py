@@ -1,5 +1,6 @@
-"""What came of many runs, read at once: of a database the columns that count, since whole runs take
-longer.
+"""Metrics of many runs, read in bulk.
+
+From a database only the needed columns are read, which is faster than MLflow's search.
 """
 
 from __future__ import annotations
@@ -22,59 +23,60 @@ from mlflow.store.tracking.dbmodels.models import (
 from eyevsai.store.paging import iter_pages, list_experiments
 from eyevsai.store.tags import PAUSED_S
 
-PARTS = "parts"  # of what a run says of its data: the datasets that these are composed of
-AT_ONCE, IDS_AT_ONCE = 1000, 200  # runs of one answer; in one question
+PARTS = "parts"  # key in the profile of a run's data: the datasets that the data are composed of
+PAGE_SIZE = 1000  # runs per page of MLflow's search
+IDS_PER_QUERY = 200
 
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """What came of a run."""
+    """Metrics, duration and data of a run."""
 
     experiment_id: str
     artifact_uri: str
-    # from begin to end, without what lay between an interruption and its resume
+    # without pauses between interruptions and resumes; None while the run has not ended
     duration_s: float | None
     metrics: Mapping[str, float]
-    # the datasets that its data are composed of; empty where it does not say
+    # the datasets that the data are composed of; empty if not recorded
     parts: tuple[str, ...]
 
 
 def read_run_metrics(tracking_uri: str, run_ids: Iterable[str]) -> dict[str, RunMetrics]:
-    """Results of the runs of these ids that are there and were not deleted."""
+    """Return the metrics of runs by run id; missing and deleted runs are omitted."""
     client, ids = MlflowClient(tracking_uri=tracking_uri), sorted(set(run_ids))
     store: Any = client._tracking_client.store
-    read = read_columns if hasattr(store, "ManagedSessionMaker") else read_runs
-    found: dict[str, RunMetrics] = {}
-    for start in range(0, len(ids), IDS_AT_ONCE):
-        found |= read(client, ids[start : start + IDS_AT_ONCE])
-    return found
+    reader = read_columns if hasattr(store, "ManagedSessionMaker") else read_runs
+    metrics: dict[str, RunMetrics] = {}
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        metrics |= reader(client, ids[start : start + IDS_PER_QUERY])
+    return metrics
 
 
 def read_runs(client: MlflowClient, ids: Sequence[str]) -> dict[str, RunMetrics]:
-    """The results of these runs by MLflow's own search, as a server answers it."""
+    """Read the metrics of runs with MLflow's search, which works with every store."""
     experiments = [each.experiment_id for each in list_experiments(client)]
-    wanted = f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in ids)})"
+    filter_string = f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in ids)})"
     runs: Iterator[Run] = iter_pages(
         lambda token: client.search_runs(
-            experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, page_token=token
+            experiments, filter_string, ViewType.ACTIVE_ONLY, PAGE_SIZE, page_token=token
         )
     )
-    found = {}
+    metrics = {}
     for run in runs:
         info, data = run.info, run.data
         profiles = (
             [each.dataset.profile for each in run.inputs.dataset_inputs] if run.inputs else []
         )
-        took_s = _time(info.start_time, info.end_time, data.tags.get(PAUSED_S))
+        duration_s = _duration_s(info.start_time, info.end_time, data.tags.get(PAUSED_S))
         parts = _read_parts(profiles[0]) if profiles else ()
-        found[info.run_id] = RunMetrics(
-            info.experiment_id, info.artifact_uri, took_s, data.metrics, parts
+        metrics[info.run_id] = RunMetrics(
+            info.experiment_id, info.artifact_uri, duration_s, data.metrics, parts
         )
-    return found
+    return metrics
 
 
 def read_columns(client: MlflowClient, ids: Sequence[str]) -> dict[str, RunMetrics]:
-    """The same out of the database that the client has."""
+    """Read the metrics of runs from the database of a client without a server."""
     store: Any = client._tracking_client.store
     with store.ManagedSessionMaker() as session:
         columns = (
@@ -113,23 +115,26 @@ def read_columns(client: MlflowClient, ids: Sequence[str]) -> dict[str, RunMetri
         run_id: RunMetrics(
             str(experiment),
             uri,
-            _time(begun, ended, paused.get(run_id)),
+            _duration_s(started_ms, ended_ms, paused.get(run_id)),
             metrics[run_id],
             _read_parts(profiles.get(run_id)),
         )
-        for run_id, experiment, uri, begun, ended in runs
+        for run_id, experiment, uri, started_ms, ended_ms in runs
     }
 
 
 def read_seconds(text: str | None) -> float:
-    """What a tag says of a time, 0 where it says none: somebody may write there in MLflow's UI."""
+    """Return a number of seconds from the value of a tag; 0 if it is missing or not a number.
+
+    Users may edit tags in MLflow's UI.
+    """
     try:
         return float(text or 0.0)
     except ValueError:
         return 0.0
 
 
-def _time(started_ms: int, ended_ms: int | None, paused: str | None) -> float | None:
+def _duration_s(started_ms: int, ended_ms: int | None, paused: str | None) -> float | None:
     return (
         None
         if ended_ms is None
@@ -140,5 +145,5 @@ def _time(started_ms: int, ended_ms: int | None, paused: str | None) -> float | 
 def _read_parts(profile: str | None) -> tuple[str, ...]:
     try:
         return tuple(map(str, json.loads(profile or "{}").get(PARTS, ())))
-    except (ValueError, TypeError, AttributeError):  # other programs log datasets, too
+    except (ValueError, TypeError, AttributeError):  # a profile that another program logged
         return ()

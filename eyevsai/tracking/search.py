@@ -1,4 +1,4 @@
-"""Finding runs and what they logged."""
+"""Search for runs, and reading of their artifacts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from eyevsai.evaluation.metric_names import SCORES
 from eyevsai.store.paging import iter_pages, list_experiments
 from eyevsai.store.tags import CLASSES_SHA256, EVALUATION_DIGEST, JOB, SOURCE_RUN_ID
 
-CLASSES = "classes.json"  # the artifact of a training run that names its classes
-IMPORTED = "imported"  # the tag of a run that another registry knew first: its name there
-AT_ONCE = 1000  # runs of one answer
+CLASSES = "classes.json"  # artifact of a training run with its class names
+IMPORTED = "imported"  # tag of an imported run: its id in the other registry
+PAGE_SIZE = 1000  # runs per page of MLflow's search
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What the store knows of a run."""
+    """Tags, parameters, metrics and model of a run."""
 
     run_id: str
     name: str
@@ -33,11 +33,11 @@ class RunInfo:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
-    model_uri: str | None  # of the model that it logged
+    model_uri: str | None  # of its last logged model
 
     @property
     def score(self) -> tuple[str, float]:
-        """The metric by which it is held against others, and its value: -1 when it has none."""
+        """Name and value of the first metric of `SCORES` that the run has; -1 if it has none."""
         return next(
             ((name, self.metrics[name]) for name in SCORES if name in self.metrics),
             (SCORES[-1], -1.0),
@@ -45,22 +45,22 @@ class RunInfo:
 
     @property
     def rank_key(self) -> tuple[int, float]:
-        """Sort key by which the best run comes first; a test score goes before a valid score."""
+        """Sort key with the best run first; test scores are sorted before valid scores."""
         name, value = self.score
         return SCORES.index(name), -value
 
 
 def find_run(tracking_uri: str, run_id: str) -> RunInfo:
-    """The run of this id.
+    """Return the run of an id.
 
     Raises:
-        UserError: there is none, or it was deleted.
+        UserError: the run does not exist or was deleted.
     """
     try:
         run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
     except MlflowException as error:
         raise UserError(
-            f"There is no run {run_id} in the store. `eyevsai ui` shows those that are there."
+            f"There is no run {run_id} in the store. List its runs with: eyevsai ui"
         ) from error
     if run.info.lifecycle_stage != "active":
         raise UserError(
@@ -70,42 +70,42 @@ def find_run(tracking_uri: str, run_id: str) -> RunInfo:
 
 
 def find_evaluations(tracking_uri: str, run_id: str) -> list[RunInfo]:
-    """Return what judged the model of a run, whether or not the run is still there.
+    """Return the evaluations of the model of a run, even if the run was deleted.
 
-    The run itself comes first, if its model was evaluated by its own test split; then other
-    evaluations, newest first. Each has `test/` metrics, the tag `eyevsai.evaluation_digest` and
-    a table of predictions.
+    The run itself comes first, if its model was evaluated on its own test split, then other
+    evaluations, newest first. Each has `test/` metrics, the tag `eyevsai.evaluation_digest` and a
+    table of predictions.
     """
-    wanted = (
+    filter_string = (
         f"tags.`{JOB}` = 'evaluate' and tags.`{SOURCE_RUN_ID}` = '{run_id}' and "
         f"tags.`{EVALUATION_DIGEST}` LIKE '%' and attributes.status = 'FINISHED'"
     )
     try:
-        own = [find_run(tracking_uri, run_id)]
+        runs = [find_run(tracking_uri, run_id)]
     except UserError:
-        own = []
-    return [
-        each for each in (*own, *_find_all(tracking_uri, wanted)) if EVALUATION_DIGEST in each.tags
-    ]
+        runs = []
+    runs += _find_all(tracking_uri, filter_string)
+    return [each for each in runs if EVALUATION_DIGEST in each.tags]
 
 
 def find_trained(tracking_uri: str) -> list[RunInfo]:
-    """All finished runs that trained a model, newest first."""
+    """Return all finished training runs, newest first."""
     return _find_all(tracking_uri, f"tags.`{JOB}` = 'train' and attributes.status = 'FINISHED'")
 
 
 def find_tagged(tracking_uri: str, tags: Mapping[str, str]) -> list[RunInfo]:
-    """All runs that have these tags, newest first."""
+    """Return all runs with these tags, newest first."""
     return [run for run in _find_all(tracking_uri, _filter_string(tags)) if _has(run.tags, tags)]
 
 
 def find_imported(tracking_uri: str) -> dict[str, RunInfo]:
-    """The runs that were imported, or begun to be, by what they are called where they come from."""
-    found = _find_all(tracking_uri, f"tags.`{JOB}` = 'import' and tags.{IMPORTED} != ''")
-    return {run.tags[IMPORTED]: run for run in found}
+    """Return imported runs by their id in the other registry, including incomplete imports."""
+    runs = _find_all(tracking_uri, f"tags.`{JOB}` = 'import' and tags.{IMPORTED} != ''")
+    return {run.tags[IMPORTED]: run for run in runs}
 
 
-def _find_all(tracking_uri: str, wanted: str) -> list[RunInfo]:
+def _find_all(tracking_uri: str, filter_string: str) -> list[RunInfo]:
+    """Return the active runs of all experiments that match a filter, newest first."""
     client = MlflowClient(tracking_uri=tracking_uri)
     experiments = [each.experiment_id for each in list_experiments(client)]
     newest = ["attributes.end_time DESC"]
@@ -113,7 +113,7 @@ def _find_all(tracking_uri: str, wanted: str) -> list[RunInfo]:
         _describe(run)
         for run in iter_pages(
             lambda token: client.search_runs(
-                experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token
+                experiments, filter_string, ViewType.ACTIVE_ONLY, PAGE_SIZE, newest, token
             )
         )
     ]
@@ -131,45 +131,54 @@ def _describe(run: Run) -> RunInfo:
 def find_study(
     tracking_uri: str,
     tags: Mapping[str, str],
-    wanted: str | None,
+    study: str | None,
     classes_sha256: str | None = None,
 ) -> str | None:
-    """Return the run of the newest finished study with these tags; with `wanted`, the one of that
-    name or run id.
+    """Return the run id of the newest finished study with these tags; None if there is none.
 
-    With `classes_sha256`, studies of another class list are skipped, unless the run id names one.
-    Studies of earlier versions do not record theirs, and are not skipped.
+    Args:
+        tracking_uri: URI of the store.
+        tags: tags that the study must have.
+        study: name or run id of the study, which must have the tags, too; any study if None. A
+            study that is selected by its run id need not be finished.
+        classes_sha256: digest of a class list; studies of other class lists are skipped, unless
+            selected by run id. Studies of earlier versions, which do not record the digest, are not
+            skipped.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     conditions = {JOB: "tune", **tags}
-    if wanted is not None:
-        conditions["study"] = wanted
+    if study is not None:
+        conditions["study"] = study
         try:
-            run = client.get_run(wanted)
+            run = client.get_run(study)
         except MlflowException:
             pass
         else:
             return run.info.run_id if _has(run.data.tags, {JOB: "tune", **tags}) else None
     experiments = [each.experiment_id for each in list_experiments(client)]
-    wanted, newest = (
-        f"{_filter_string(conditions)} and attributes.status = 'FINISHED'",
-        ["attributes.end_time DESC"],
-    )
+    filter_string = f"{_filter_string(conditions)} and attributes.status = 'FINISHED'"
+    newest = ["attributes.end_time DESC"]
     runs = iter_pages(
         lambda token: client.search_runs(
-            experiments, wanted, ViewType.ACTIVE_ONLY, AT_ONCE, newest, token
+            experiments, filter_string, ViewType.ACTIVE_ONLY, PAGE_SIZE, newest, token
         )
     )
-    found = (
+    matches = (
         run
         for run in runs
         if _has(run.data.tags, conditions) and has_classes(run.data.tags, classes_sha256)
     )
-    return next((run.info.run_id for run in found), None)
+    return next((run.info.run_id for run in matches), None)
 
 
 def read_text(tracking_uri: str, run_id: str, name: str) -> str | None:
-    """A text artifact of a run; None when it has none of that name."""
+    """Return the content of a text artifact; None if it does not exist.
+
+    Args:
+        tracking_uri: URI of the store.
+        run_id: run that logged the artifact.
+        name: path of the artifact, a file in UTF-8.
+    """
     client, parent = MlflowClient(tracking_uri=tracking_uri), str(PurePosixPath(name).parent)
     if name not in {
         artifact.path
@@ -181,19 +190,27 @@ def read_text(tracking_uri: str, run_id: str, name: str) -> str | None:
 
 
 def read_json(tracking_uri: str, run_id: str, name: str) -> Any:
-    """A JSON artifact of a run; None when it has none of that name."""
+    """Return the value of a JSON artifact; None if it does not exist.
+
+    Args:
+        tracking_uri: URI of the store.
+        run_id: run that logged the artifact.
+        name: path of the artifact.
+    """
     text = read_text(tracking_uri, run_id, name)
     return None if text is None else json.loads(text)
 
 
 def _filter_string(tags: Mapping[str, str]) -> str:
-    """A filter for runs that have all these tags; `_has` looks again."""
+    """Return a filter for runs with these tags. It may match more: filter the result by `_has`."""
     return " and ".join(f"tags.`{name}` {_compare(value)}" for name, value in tags.items())
 
 
 def _compare(value: str) -> str:
-    """A filter knows no escapes: a value with both kinds of quotes, or a backslash, which would eat
-    one, is any.
+    """Return the comparison of a tag with a value, for a filter.
+
+    MLflow's filters have no escape sequences: for a value with both kinds of quotes, or with a
+    backslash, which would escape the closing quote, the comparison matches any value.
     """
     if "\\" in value or ("'" in value and '"' in value):
         return "!= ''"
@@ -201,9 +218,9 @@ def _compare(value: str) -> str:
 
 
 def has_classes(tags: Mapping[str, str], classes_sha256: str | None) -> bool:
-    """Return True unless tags record another class list."""
+    """Return True unless the tags have the digest of another class list; always True for None."""
     return classes_sha256 is None or tags.get(CLASSES_SHA256, classes_sha256) == classes_sha256
 
 
-def _has(known: Mapping[str, str], tags: Mapping[str, str]) -> bool:
-    return all(known.get(name) == value for name, value in tags.items())
+def _has(run_tags: Mapping[str, str], tags: Mapping[str, str]) -> bool:
+    return all(run_tags.get(name) == value for name, value in tags.items())

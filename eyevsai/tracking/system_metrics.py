@@ -1,4 +1,4 @@
-"""What a run takes of the machine: MLflow's system metrics."""
+"""MLflow's system metrics of a run: use of CPU, memory, disk, network and GPU."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ SYSTEM_METRICS_EVERY_S = 2.0
 
 
 class Monitor(SystemMetricsMonitor):
-    """MLflow's own monitor ends at the first call that a store does not answer; this one has the
-    run's write queue.
+    """Monitor that logs samples through the write queue of a run.
+
+    MLflow's own monitor stops at the first request that fails.
     """
 
     def __init__(self, run: Run) -> None:
@@ -26,17 +27,17 @@ class Monitor(SystemMetricsMonitor):
         self.run = run
 
     def monitor(self) -> None:
-        """Samples until `finish`."""
+        """Log samples until `finish` is called or the write queue does not accept one."""
         while not self._shutdown_event.is_set():
             self.collect_metrics()  # type: ignore[no-untyped-call]
             self._shutdown_event.wait(self.sampling_interval)
             try:
                 self.publish_metrics(self.aggregate_metrics())  # type: ignore[no-untyped-call]
-            except JobError:  # the run itself hears of it at its own next entry
+            except JobError:  # the job gets this error, too, from its own next write
                 return
 
     def publish_metrics(self, metrics: dict[str, float]) -> None:
-        """Logs one sample."""
+        """Log one sample as a step, and clear the collected values."""
         self.run.log_metrics(
             {self._metrics_prefix + name: value for name, value in metrics.items()},
             self._logging_step,
@@ -47,7 +48,7 @@ class Monitor(SystemMetricsMonitor):
 
 
 def start_system_metrics(run: Run) -> Monitor:
-    """Begins to log what the run takes of the machine; `finish` ends it."""
+    """Start to log system metrics of a run, and return the monitor; its `finish` stops it."""
     logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
     monitor = Monitor(run)
     monitor.start()  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
 """Handlers of the write queue: one per kind of operation.
 
-A handler leaves the same behind whether it is applied once or twice.
+Each takes the client of the store, the run directory, and the arguments of the operation as JSON
+values. Handlers are idempotent, because an operation may be applied twice.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from eyevsai.store.run_dir import MODEL_ID, REJECTED, VERSION_URI, RunDir
 from eyevsai.tracking.owner_marks import mark_model
 
 PARAMS_PER_CALL = 100
-ERROR_LENGTH = 500  # of what a tag says of a failure
-FILES, MODEL_FILES = "files", "model_files"  # where in a run folder they wait
+ERROR_LENGTH = 500  # maximum characters of the tag `error`
+FILES, MODEL_FILES = "files", "model_files"  # folders for pending uploads in a run directory
 
 Handler = Callable[[MlflowClient, RunDir, dict[str, Any]], None]
 HANDLERS: dict[str, Handler] = {}  # by the kind of the operation
 
 
 def handler(kind: str) -> Callable[[Handler], Handler]:
-    """Register a function as the handler of the operations of one kind."""
+    """Return a decorator that registers a handler for operations of a kind."""
 
     def register_handler(function: Handler) -> Handler:
         HANDLERS[kind] = function
@@ -49,22 +50,29 @@ def handler(kind: str) -> Callable[[Handler], Handler]:
 def apply_operation(
     client: MlflowClient, folder: RunDir, kind: str, arguments: dict[str, Any]
 ) -> None:
-    """Apply one operation of the write queue of a run."""
+    """Apply one operation of the write queue of a run.
+
+    Args:
+        client: client of the store.
+        folder: run directory.
+        kind: kind of the operation, a key of `HANDLERS`.
+        arguments: arguments of the operation, as JSON values.
+    """
     HANDLERS[kind](client, folder, arguments)
 
 
 @handler("params")
 def log_params(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
-    """Logs settings, except those that `mlflow run` logged already as it was given them."""
-    there = client.get_run(folder.run_id).data.params
-    new = [Param(name, value) for name, value in arguments["values"].items() if name not in there]
+    """Log parameters, except those that the run has already, for example from `mlflow run`."""
+    logged = client.get_run(folder.run_id).data.params
+    new = [Param(name, value) for name, value in arguments["values"].items() if name not in logged]
     for start in range(0, len(new), PARAMS_PER_CALL):
         client.log_batch(folder.run_id, params=new[start : start + PARAMS_PER_CALL])
 
 
 @handler("tags")
 def set_tags(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
-    """Sets tags of the run."""
+    """Set tags of the run."""
     client.log_batch(
         folder.run_id, tags=[RunTag(name, value) for name, value in arguments["values"].items()]
     )
@@ -72,7 +80,7 @@ def set_tags(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) ->
 
 @handler("metrics")
 def log_metrics(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
-    """Logs one row; a point of the same time, step and value is one point to MLflow."""
+    """Log the metrics of a step; MLflow ignores a repeated point (same time, step and value)."""
     time_ms, step = arguments["time_ms"], arguments["step"]
     client.log_batch(
         folder.run_id,
@@ -82,7 +90,7 @@ def log_metrics(client: MlflowClient, folder: RunDir, arguments: dict[str, Any])
 
 @handler("file")
 def log_file(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
-    """Uploads a file of the run folder as an artifact."""
+    """Upload a file of the run directory as an artifact."""
     client.log_artifact(
         folder.run_id, str(folder.path / arguments["file"]), arguments["artifact_folder"]
     )
@@ -90,7 +98,7 @@ def log_file(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) ->
 
 @handler("dataset")
 def log_dataset(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
-    """Logs what the run learned from as an MLflow dataset input."""
+    """Log the training data as an MLflow dataset input."""
     entity = Dataset(
         name=arguments["name"],
         digest=arguments["digest"][:36],
@@ -105,7 +113,10 @@ def log_dataset(client: MlflowClient, folder: RunDir, arguments: dict[str, Any])
 
 @handler("model")
 def log_model(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
-    """Uploads the model folder as a logged model of the run and keeps its id."""
+    """Upload a model directory as a logged model, and store its id in the run directory.
+
+    Does nothing if the run directory has an id. The model is FAILED if the upload fails.
+    """
     if folder.read(MODEL_ID) is not None:
         return
     model = client.create_logged_model(
@@ -127,28 +138,28 @@ def log_model(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -
 
 @handler("model_files")
 def log_model_files(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
-    """Uploads more files into a logged model."""
+    """Upload files to a logged model."""
     client.log_model_artifacts(arguments["model_id"], str(folder.path / arguments["folder"]))
 
 
 @handler("end")
 def end_run(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
-    """End the run; one whose writes were rejected is never FINISHED."""
+    """End the run; with a rejected write it is FAILED instead of FINISHED, with a tag `error`."""
     status, rejected = arguments["status"], folder.read(REJECTED)
     if rejected is not None and status == "FINISHED":
         status = "FAILED"
         client.set_tag(
-            folder.run_id, "error", f"MLflow rejected what was logged: {rejected}"[:ERROR_LENGTH]
+            folder.run_id, "error", f"MLflow rejected a write: {rejected}"[:ERROR_LENGTH]
         )
     client.set_terminated(folder.run_id, status, arguments["time_ms"])
 
 
 @handler("version")
 def register_version(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
-    """Register the logged model of a run and keep the URI of its version.
+    """Register the logged model of a run, and store the URI of its version in the run directory.
 
     Raises:
-        UserError: the model was not stored: a version without files would not load.
+        UserError: the run has no logged model, because its upload was rejected.
     """
     name, model_id = ModelName(**arguments["name"]), folder.read(MODEL_ID)
     if model_id is None:
@@ -170,5 +181,5 @@ def register_version(client: MlflowClient, folder: RunDir, arguments: dict[str, 
 
 @handler("version_tags")
 def tag_version(client: MlflowClient, _: RunDir, arguments: dict[str, Any]) -> None:
-    """Set tags of a version, if it still exists."""
+    """Set tags of a model version, if it still exists."""
     tag_if_exists(client, arguments["name"], int(arguments["number"]), arguments["tags"])

@@ -1,7 +1,7 @@
 """Durable, ordered queue of MLflow calls. Training never blocks on an unreachable tracking server.
 
-A thread applies the operations one after another. Those that the store could not take stay in the
-file after the process has ended; `eyevsai sync` or the next start applies them.
+A thread applies the operations in order. Pending operations stay in the file after the process has
+ended; `eyevsai sync` or the next command on this machine applies them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from eyevsai.store.run_dir import REJECTED
 from eyevsai.store.uris import mask_password
 
 log = logging.getLogger("eyevsai")
-# MLflow logs a traceback for each attempt; the queue logs one warning
+# MLflow logs a traceback for each attempt, and the queue logs one warning
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
-OPERATIONS, DONE = "write_queue.jsonl", "write_queue.done"
+OPERATIONS, OFFSET = "write_queue.jsonl", "write_queue.done"
 RETRY_AFTER_S, RETRY_AT_MOST_S = 0.5, 10.0
 PERMANENT_ERRORS = {
     "RESOURCE_DOES_NOT_EXIST",
@@ -42,56 +42,65 @@ PERMANENT_ERRORS = {
     "CUSTOMER_UNAUTHORIZED",
 }
 
-PROGRAMMING_ERRORS = (
+PROGRAMMING_ERRORS = (  # bugs of eyevsai, which a retry does not fix
     TypeError,
     AttributeError,
     NameError,
     LookupError,
     AssertionError,
-)  # of our own code
+)
 
 Apply = Callable[[str, dict[str, Any]], None]
 
 
 class WriteQueue:
-    """Operations on one run, appended here and applied by `apply(kind, arguments)`.
+    """Queue of operations on one run, stored in its run directory and applied by a thread.
 
-    An operation may be applied twice, when a process or a connection ended just after it: each
-    must leave the same behind as once.
+    `apply(kind, arguments)` must be idempotent: an operation is applied twice if the process or the
+    connection ended just after it. The file with the offset of the applied operations may be
+    missing or outdated. An operation that raises a permanent error (`is_permanent`) is skipped, and
+    the next ones are applied.
+
+    The constructor removes an incomplete last line of the file. Therefore the process must hold the
+    lock of the run directory.
+
+    Attributes:
+        rejected: the first permanent error of an operation in this process, else None.
     """
 
     def __init__(self, folder: Path, apply: Apply) -> None:
         self.path = folder / OPERATIONS
-        self.done_path = folder / DONE
+        self.offset_path = folder / OFFSET
         self.apply = apply
         self.rejected: Exception | None = None
         self._accepts_after_rejection = False
         self._failing_since: float | None = None
         self._changed = threading.Condition()
         self._closed = False
-        self._applied = self._read_done()
-        if self.path.exists():  # a line that a dying process did not finish was never an operation
+        self._applied = self._read_offset()
+        if self.path.exists():  # remove an incomplete last line of a process that died
             content = self.path.read_bytes()
             with open(self.path, "r+b") as stream:
                 stream.truncate(content.rfind(b"\n") + 1)
         self._end = self.path.stat().st_size if self.path.exists() else 0
 
     def start(self) -> None:
-        """Begins to carry out what is there and what will be appended."""
+        """Start the thread that applies pending and future operations."""
         threading.Thread(target=self._run, name="write-queue", daemon=True).start()
 
     def append(self, kind: str, **arguments: Any) -> None:
-        """Adds an operation; returns before it is applied.
+        """Append an operation without waiting until it is applied; its arguments are JSON values.
 
         Raises:
-            JobError: the store refused an earlier operation, or this disk is full.
+            JobError: the store rejected an earlier operation, or the file cannot be written.
+            TypeError: an argument is not a JSON value.
         """
         if self.rejected is not None and not self._accepts_after_rejection:
-            raise JobError(f"MLflow rejected what was logged: {self.rejected}") from self.rejected
+            raise JobError(f"MLflow rejected a write: {self.rejected}") from self.rejected
         line = json.dumps([kind, arguments]).encode() + b"\n"
         try:
             with self._changed, open(self.path, "ab", buffering=0) as stream:
-                if stream.write(line) < len(line):  # a disk with room for a part of it
+                if stream.write(line) < len(line):  # the disk is full after a part of the line
                     stream.truncate(self._end)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self._end += len(line)
@@ -100,16 +109,18 @@ class WriteQueue:
             raise write_error(self.path, error, "", JobError) from error
 
     def accept_after_rejection(self) -> None:
-        """Take operations from here on although the store rejected an earlier one: those that end
-        the run.
-        """
+        """Accept operations although the store rejected an earlier one: those that end the run."""
         self._accepts_after_rejection = True
 
     def flush(self, patience_s: float, at_most_s: float = float("inf")) -> int:
-        """Wait until all is applied; give up when the store failed for `patience_s` or after
-        `at_most_s`.
+        """Wait until all operations are applied, and return the number still pending.
 
-        Returns how many operations are left.
+        Rejected operations do not count as pending: check `rejected`. Call `start` before, since
+        otherwise only `at_most_s` ends the wait.
+
+        Args:
+            patience_s: seconds for which the store may fail before the call gives up.
+            at_most_s: maximum duration of the call in seconds.
         """
         began = time.monotonic()
         with self._changed:
@@ -124,7 +135,7 @@ class WriteQueue:
         return self.pending()
 
     def pending(self) -> int:
-        """Return the number of operations that are not applied."""
+        """Return the number of pending operations."""
         if self._applied >= self._end:
             return 0
         with open(self.path, "rb") as stream:
@@ -132,13 +143,13 @@ class WriteQueue:
             return sum(1 for _ in stream)
 
     def close(self) -> None:
-        """Carries out nothing more."""
+        """Stop the thread after the operation in progress, without waiting for that."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def _run(self) -> None:
-        pause, overtaken = RETRY_AFTER_S, 0
+        pause, conflicts = RETRY_AFTER_S, 0
         while True:
             with self._changed:
                 while self._applied >= self._end and not self._closed:
@@ -147,47 +158,45 @@ class WriteQueue:
                     return
             line = b""
             try:
-                line = self._next()
+                line = self._read_line()
                 kind, arguments = json.loads(line)
                 self.apply(kind, arguments)
             except Exception as error:
                 if not line or not is_permanent(error):
-                    self._note_failure(error)
+                    self._record_failure(error)
                     self._wait(pause)
                     pause = min(2 * pause, RETRY_AT_MOST_S)
                     continue
-                if is_write_conflict(error) and overtaken < len(BACKOFF_S):
-                    self._wait(BACKOFF_S[overtaken])
-                    overtaken += 1
+                if is_write_conflict(error) and conflicts < len(BACKOFF_S):
+                    self._wait(BACKOFF_S[conflicts])
+                    conflicts += 1
                     continue
-                self._note_rejection(error)
-            pause, overtaken = RETRY_AFTER_S, 0
+                self._record_rejection(error)
+            pause, conflicts = RETRY_AFTER_S, 0
             self._advance(len(line))
 
     def _wait(self, pause_s: float) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._closed, timeout=pause_s)
 
-    def _next(self) -> bytes:
+    def _read_line(self) -> bytes:
         with open(self.path, "rb") as stream:
             stream.seek(self._applied)
             return stream.readline()
 
-    def _note_rejection(self, error: Exception) -> None:
-        """Keep the first rejection: on disk too, since another process may apply the end of the
-        run.
-        """
+    def _record_rejection(self, error: Exception) -> None:
+        """Record the first rejection, also in a file for the process that applies the run's end."""
         if self.rejected is None:
             self.rejected = error
             with suppress(OSError):  # a full disk
                 path = self.path.with_name(REJECTED)
                 path.write_text(json.dumps(_masked_line(error)), encoding="utf-8")
 
-    def _note_failure(self, error: Exception) -> None:
+    def _record_failure(self, error: Exception) -> None:
         if self._failing_since is None:
             self._failing_since = time.monotonic()
             log.warning(
-                "The store does not answer, so what is logged waits on this machine: %s",
+                "The store is unreachable, so writes are queued on this machine: %s",
                 _masked_line(error),
             )
 
@@ -195,13 +204,14 @@ class WriteQueue:
         with self._changed:
             self._failing_since = None
             self._applied += size
-            with suppress(OSError):  # a full disk: the next process will say again what was said
-                write_atomically(self.done_path, str(self._applied))
+            with suppress(OSError):  # a full disk: the next process repeats the operation
+                write_atomically(self.offset_path, str(self._applied))
             self._changed.notify_all()
 
-    def _read_done(self) -> int:
+    def _read_offset(self) -> int:
+        """Return the number of applied bytes; 0 if the file is missing or damaged."""
         try:
-            return int(self.done_path.read_text())
+            return int(self.offset_path.read_text())
         except (OSError, ValueError):
             return 0
 
@@ -211,11 +221,11 @@ def _masked_line(error: Exception) -> str:
 
 
 def is_permanent(error: Exception) -> bool:
-    """Return True if a retry would change nothing: the store rejected the request, or our own code
-    is wrong.
+    """Return True if a retry cannot succeed: the store rejected the request, or eyevsai has a bug.
 
-    Everything else is retried: artifact stores raise exceptions of their own (botocore,
-    google.api_core, azure.core), and what is given up here is lost.
+    A UserError is permanent, too. Every other error is retried: artifact stores raise exceptions of
+    their own (botocore, google.api_core, azure.core), and an operation with a permanent error is
+    lost. A write conflict may have a permanent error code; the queue retries it a few times.
     """
     if isinstance(error, MlflowException):
         return error.error_code in PERMANENT_ERRORS

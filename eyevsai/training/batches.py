@@ -1,6 +1,4 @@
-"""The batches of an epoch: which images, what becomes of them, and which share of each this process
-computes.
-"""
+"""Batches of an epoch: sample order, augmentation, and the micro-batches of each rank."""
 
 from __future__ import annotations
 
@@ -23,20 +21,16 @@ from eyevsai.training.strategy import TrainingStrategy
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A part of a batch that is computed at once; `number` counts the parts of the whole batch, of
-    all ranks.
-    """
+    """Part of a batch that is computed at once."""
 
-    number: int
-    inputs: Tensor
-    targets: Tensor
+    number: int  # from 0, over the micro-batches of all ranks
+    inputs: Tensor  # N,3,S,S images or N,D features
+    targets: Tensor  # N int64 labels, or N,C float32 class shares of mixed images
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of a train split, all of whose draws are a function of seed, epoch and step,
-    whoever asks.
-    """
+    """Batches of a train split; all random draws depend on seed, epoch and step alone."""
 
     train: Split
     strategy: TrainingStrategy
@@ -48,57 +42,68 @@ class Batches:
     num_classes: int
 
     def order(self, epoch: int) -> list[Tensor]:
-        """The places of each batch's images in the split, N int64."""
+        """Return the indices of each batch's images in the split, N int64, in random order.
+
+        A last batch with fewer than two images per micro-batch of each rank is dropped.
+        """
         order = torch.randperm(len(self.train), generator=make_generator(self.seed, "order", epoch))
-        least = 2 * self.settings.parts * self.group.size  # batch normalisation needs two images
-        return [places for places in order.split(self.settings.batch_size) if len(places) >= least]
+        # Batch normalisation needs two images in each micro-batch.
+        min_size = 2 * self.settings.num_micro_batches * self.group.size
+        batches = order.split(self.settings.batch_size)
+        return [indices for indices in batches if len(indices) >= min_size]
 
     def load(
         self, indices: Tensor, epoch: int, step: int, num_micro_batches: int
     ) -> tuple[Tensor, Iterator[MicroBatch]]:
-        """Labels of the whole batch, N int64, or N,C where images were mixed; and the parts that
-        are this process's.
+        """Load the micro-batches of this rank.
 
-        A batch is cut into `num_micro_batches` parts for each rank, or fewer, so that each has
-        two images.
+        Args:
+            indices: indices of the batch's images in the split, N int64.
+            epoch: epoch, from 1.
+            step: step in the epoch, from 0.
+            num_micro_batches: micro-batches per rank; fewer if one would have less than two images.
+
+        Returns:
+            The labels of the whole batch, N int64 or N,C float32 if images were mixed, and the
+            micro-batches of this rank.
         """
         count, size = len(indices), self.group.size
         num_micro_batches = min(num_micro_batches, count // (2 * size))
         numbers = range(
             self.group.rank * num_micro_batches, (self.group.rank + 1) * num_micro_batches
         )
-        # as `tensor_split` does: the first parts have one more
+        # Equals the boundaries of `tensor_split`: the first micro-batches have one image more.
         each, more = divmod(count, size * num_micro_batches)
         rows = slice(
             *(number * each + min(number, more) for number in (numbers.start, numbers.stop))
         )
         inputs, labels = self._load_rows(indices, rows, epoch, step)
-        own = zip(
+        pairs = zip(
             inputs.tensor_split(num_micro_batches),
             labels[rows].tensor_split(num_micro_batches),
             strict=True,
         )
         return labels, (
-            MicroBatch(number, *pair) for number, pair in zip(numbers, own, strict=True)
+            MicroBatch(number, *pair) for number, pair in zip(numbers, pairs, strict=True)
         )
 
     def _load_rows(
         self, indices: Tensor, rows: slice, epoch: int, step: int
     ) -> tuple[Tensor, Tensor]:
-        """Inputs of what the epoch trains, of some rows, and labels of all."""
+        """Return the inputs of the batch's `rows`, and the labels of the whole batch."""
         generator = make_generator(self.seed, "augment", epoch, step)
         labels = self.train.labels[indices].to(self.device)
         features = self.strategy.features(epoch, indices, generator)
         if features is not None:
             return features[rows].to(self.device), labels
         images = list(self.train.images(indices.tolist()))
-        # an image is mixed with one of any row
-        mixing = bool(self.settings.mixup or self.settings.cutmix)
-        drawn = slice(None) if mixing else rows
+        # Mixing needs the whole batch: an image is mixed with one of any row.
+        is_mixed = bool(self.settings.mixup or self.settings.cutmix)
+        augmented_rows = slice(None) if is_mixed else rows
         batch = augment(
-            images, self.settings, self.preprocessing, generator, self.device, rows=drawn
+            images, self.settings, self.preprocessing, generator, self.device, rows=augmented_rows
         )
-        if not mixing:
+        if not is_mixed:
             return batch, labels
         torch.manual_seed(derive_seed(self.seed, "mix", epoch, step))
         batch, labels = mix_batch(batch, labels, self.num_classes, self.settings)
@@ -106,16 +111,17 @@ class Batches:
 
 
 def check_batches(settings: TrainingSettings, num_images: int) -> None:
-    """Raises UserError when the batch size fits neither the data nor the accumulation."""
+    """Raise UserError if the batch size does not fit the train split or gradient accumulation."""
     if settings.batch_size > num_images:
         raise UserError(
             f"--batch-size {settings.batch_size} is larger than the train split of {num_images} "
             f"images. Choose at most {num_images}."
         )
-    if settings.batch_size % settings.parts or settings.batch_size < 2 * settings.parts:
+    count = settings.num_micro_batches
+    if settings.batch_size % count or settings.batch_size < 2 * count:
         efficient = " with --memory-efficient" if settings.memory_efficient else ""
         raise UserError(
-            f"--grad-accum-steps {settings.grad_accum_steps}{efficient} makes {settings.parts} "
-            f"parts, which must divide --batch-size {settings.batch_size} into parts of two "
-            "images or more."
+            f"--batch-size {settings.batch_size} cannot be split into the {count} micro-batches of "
+            f"--grad-accum-steps {settings.grad_accum_steps}{efficient}. Choose a multiple of "
+            f"{count}, at least {2 * count}."
         )

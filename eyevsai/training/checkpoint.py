@@ -1,8 +1,9 @@
-"""Checkpoints: all that a training loop needs to go on, on disk before anybody is told of it.
+"""Checkpoints: the state from which a training loop resumes, written to disk atomically.
 
-A checkpoint is a uniquely named `.safetensors` file and then `checkpoint.json`, renamed last, which
-names that file, its SHA-256 and its own. The one before stays as `checkpoint.previous.json`, so
-that whatever is torn or damaged, an earlier one can be gone back to.
+A checkpoint consists of a uniquely named `.safetensors` file and of `checkpoint.json`, which is
+renamed into place last and contains the name of that file, its SHA-256, and the SHA-256 of its own
+content. The previous checkpoint is kept as `checkpoint.previous.json`, as a fallback for one that
+is incomplete or damaged.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ NEWEST, PREVIOUS, FORMAT = "checkpoint.json", "checkpoint.previous.json", 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a loop wrote down: tensors by name, and plain values."""
+    """State of a training loop: tensors by name, and values that JSON can represent."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of one run, in a folder; without a folder nothing is kept."""
+    """Checkpoints of one run."""
 
     def __init__(
         self,
@@ -46,21 +47,28 @@ class Checkpoints:
         every_s: float = float("inf"),
         stop: CancellationToken | None = None,
     ) -> None:
+        """Configure the checkpoints; nothing is read or written.
+
+        Args:
+            folder: folder of the files, created by `save`; None saves and loads nothing.
+            every_s: seconds between checkpoints within an epoch.
+            stop: cancellation token of the run; by default one that nobody cancels.
+        """
         self.folder = folder
         self.every_s = every_s
         self.stop = stop or CancellationToken()
         self._saved_at = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the time has come to save in mid-epoch."""
+        """Return True if `every_s` seconds have passed since the last checkpoint."""
         return time.monotonic() - self._saved_at >= self.every_s
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Writes a checkpoint. Until its last step the one before is what `load` finds.
+        """Write a checkpoint; if interrupted at any point, `load` returns the previous one.
 
         Raises:
-            JobError: the disk is full or the folder cannot be written; the checkpoint before
-                stands.
+            JobError: the disk is full or the folder is not writable. The previous checkpoint stays
+                intact.
         """
         self._saved_at = time.monotonic()
         if self.folder is None:
@@ -75,45 +83,48 @@ class Checkpoints:
                 write_atomically(self.folder / PREVIOUS, newest, durable=True)
             content = json.dumps({"body": body, "sha256": _digest(body)})
             write_atomically(self.folder / NEWEST, content, durable=True)
-            self._delete_others()
+            self._delete_unreferenced()
             log.debug("Checkpoint of %.1f MB in %s", path.stat().st_size / 1e6, self.folder)
         except OSError as error:
             path.unlink(missing_ok=True)
-            fix = "The checkpoint before it is whole: free space, then resume with --resume."
+            fix = "The previous checkpoint is intact: free space, then resume with --resume."
             raise write_error(path, error, fix, JobError) from error
 
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; None when there is none at all.
+        """Return the newest intact checkpoint; None without a folder or a checkpoint.
+
+        Logs a warning for each damaged one.
 
         Raises:
-            JobError: there are checkpoints and each of them is damaged.
-            UserError: another version of eyevsai wrote the checkpoint.
+            JobError: checkpoints exist, but all of them are damaged.
+            UserError: the checkpoint has the format of another version of eyevsai.
         """
         if self.folder is None:
             return None
-        there = [path for path in (self.folder / NEWEST, self.folder / PREVIOUS) if path.exists()]
-        for path in there:
+        paths = [path for path in (self.folder / NEWEST, self.folder / PREVIOUS) if path.exists()]
+        for path in paths:
             try:
                 return _read(path)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("%s is damaged (%s): going back to the checkpoint before.", path, error)
-        if there:
+                log.warning("%s is damaged (%s); trying the previous checkpoint.", path, error)
+        if paths:
             raise JobError(
-                f"No checkpoint in {self.folder} is whole. Start the run again without --resume."
+                f"All checkpoints in {self.folder} are damaged. Start the run again without "
+                "--resume."
             )
         return None
 
-    def _delete_others(self) -> None:
+    def _delete_unreferenced(self) -> None:
+        """Delete tensor files that neither the newest nor the previous checkpoint references."""
         assert self.folder is not None
-        kept = set()
+        references = set()
         for path in (self.folder / NEWEST, self.folder / PREVIOUS):
             try:
-                kept.add(json.loads(path.read_text(encoding="utf-8"))["body"]["file"])
+                references.add(json.loads(path.read_text(encoding="utf-8"))["body"]["file"])
             except (OSError, ValueError, KeyError, TypeError):
-                # none yet, or damaged: `load` says so
-                continue
+                continue  # missing, or damaged: `load` reports that
         for path in self.folder.glob("*.safetensors"):
-            if path.name not in kept:
+            if path.name not in references:
                 path.unlink(missing_ok=True)
 
 
@@ -134,16 +145,16 @@ def _read(path: Path) -> Checkpoint:
     content = json.loads(path.read_text(encoding="utf-8"))
     body = content["body"]
     if _digest(body) != content["sha256"]:
-        raise ValueError("its SHA-256 differs")
+        raise ValueError("its SHA-256 does not match")
     if body["format"] != FORMAT:
         raise UserError(
-            f"{path} has checkpoint format {body['format']}, and this version of eyevsai reads "
+            f"{path} has checkpoint format {body['format']}, but this version of eyevsai reads "
             f"format {FORMAT}. Start the run again without --resume, or resume it with the version "
-            "that wrote it."
+            "that wrote the checkpoint."
         )
     tensors = path.parent / Path(body["file"]).name
     if hash_file(tensors) != body["sha256"]:
-        raise ValueError(f"the SHA-256 of {tensors.name} differs")
+        raise ValueError(f"the SHA-256 of {tensors.name} does not match")
     return Checkpoint(load_file(tensors), body["state"])
 
 

@@ -1,4 +1,4 @@
-"""What computes, in which number format, on how many threads."""
+"""Selection of the device, the precision and the number of threads."""
 
 from __future__ import annotations
 
@@ -12,39 +12,42 @@ from eyevsai.core.errors import UserError
 from eyevsai.training.settings import DeviceSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
 
 
 def find_device(name: str) -> torch.device:
-    """The device that `name` stands for; `auto` takes CUDA, else MPS, else the CPU.
+    """Return the device named `name`; `auto` selects CUDA, else MPS, else the CPU.
 
     Raises:
-        UserError: the device was asked for by name and is not there.
+        UserError: the named device is not available.
     """
-    present = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(kind for kind, there in present.items() if there)
-    if not present[name]:
+        name = next(each for each, is_available in available.items() if is_available)
+    if not available[name]:
         raise UserError(
-            f"--device {name}: this machine has none that torch can use. --device auto takes "
-            "what there is."
+            f"--device {name} is not available to torch on this machine. Use --device auto."
         )
     return torch.device(name)
 
 
 def find_precision(name: str, device: torch.device) -> torch.dtype:
-    """The number format of training steps; `auto` takes bfloat16 only where hardware computes it.
+    """Return the dtype of training steps.
+
+    `auto` selects bfloat16 if the CUDA device or the CPU computes it in hardware, else float16 on
+    CUDA and float32 elsewhere.
 
     Raises:
-        UserError: float16 on a CPU, which computes it a hundred times slower than float32.
+        UserError: `name` is float16 and the device a CPU, where it is a hundred times slower than
+            float32.
     """
     if name == "float16" and device.type == "cpu":
         raise UserError(
-            "--precision float16 is for GPUs; on a CPU choose auto, bfloat16 or float32."
+            "--precision float16 is not supported on CPUs. Use auto, bfloat16 or float32."
         )
     if name != "auto":
         return DTYPES[name]
@@ -60,32 +63,34 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    """Return True if this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def check_devices(count: int, device: torch.device) -> None:
-    """Raises UserError when `count` processes of this machine cannot share a batch on such
-    devices.
-    """
+    """Raise UserError if `count` processes cannot train together on devices of this type."""
     if count == 1:
         return
     if device.type == "mps" or not torch.distributed.is_available():
         raise UserError(
-            f"--devices {count}: this torch shares batches only on CUDA and on CPUs. Leave it "
-            "out, or add --device cpu."
+            f"--devices {count} is not supported: this torch trains on several devices only with "
+            "CUDA and on CPUs. Omit it, or add --device cpu."
         )
-    if device.type == "cuda" and count > (there := torch.cuda.device_count()):
+    if device.type == "cuda" and count > (available := torch.cuda.device_count()):
         raise UserError(
-            f"--devices {count}: this machine has {there} CUDA device{'s' * (there > 1)}. "
-            f"Choose at most {there}, or --device cpu."
+            f"--devices {count} is too high: this machine has {available} CUDA "
+            f"device{'s' * (available > 1)}. Choose at most {available}, or --device cpu."
         )
 
 
 def set_local_device(local_rank: int, local_size: int, settings: DeviceSettings) -> None:
-    """Give this process its device, or its share of the cores, as one of the `local_size`
-    processes on this machine.
+    """Assign this process its CUDA device, or its share of the CPU threads.
+
+    Args:
+        local_rank: rank of this process on this machine, which is the index of its CUDA device.
+        local_size: number of processes on this machine, which share the CPU threads equally.
+        settings: device settings; with `threads` set, the number of threads stays as it is.
     """
     device = find_device(settings.device)
     if device.type == "cuda":
@@ -95,7 +100,7 @@ def set_local_device(local_rank: int, local_size: int, settings: DeviceSettings)
 
 
 def setup_device(settings: DeviceSettings) -> torch.device:
-    """Sets threads and allocation for this process and returns the device to compute on."""
+    """Set the threads and the memory allocation of this process; return its device."""
     device = find_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -105,15 +110,15 @@ def setup_device(settings: DeviceSettings) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Tells glibc to reuse large blocks instead of returning them to the kernel.
+    """Make glibc reuse large blocks instead of returning them to the kernel.
 
-    Each training step frees and asks again for the same tens of megabytes; by default each of
-    them is a fresh mapping whose pages are zeroed at first touch, which costs up to a third of a
-    step.
+    Each training step frees and allocates the same tens of megabytes. By default each block is a
+    fresh mapping whose pages are zeroed at the first access, which takes up to a third of a step.
+    Has no effect on other systems, or if MALLOC_TRIM_THRESHOLD_ is set.
     """
     if sys.platform != "linux" or "MALLOC_TRIM_THRESHOLD_" in os.environ:
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent in musl
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing in musl
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)

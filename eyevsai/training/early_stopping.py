@@ -1,4 +1,4 @@
-"""Early stopping: which epoch is the best, and when training stops for want of a better one."""
+"""Early stopping: selection of the best epoch, and the criterion that ends training."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from eyevsai.training.trainer_state import EpochMetrics
 
 
 def selection_key(metrics: EpochMetrics) -> tuple[float, float]:
-    """Return the key that is highest in the best epoch: valid/accuracy, then the lower valid/loss.
+    """Return the selection key of an epoch: valid/accuracy, then the negative valid/loss.
 
-    The weights of that epoch are kept.
+    The epoch with the highest key is the best one; its weights are kept.
     """
     return metrics["valid/accuracy"], -metrics["valid/loss"]
 
 
 def should_stop_early(patience: int, epochs_without_improvement: int) -> bool:
-    """Return True if training stops: no better epoch within `patience` epochs; 0 never stops it."""
+    """Return True after `patience` epochs without improvement; a `patience` of 0 never stops."""
     return 0 < patience <= epochs_without_improvement

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights (Polyak & Juditsky 1992), blended by torch."""
+"""Exponential moving average (EMA) of a network's weights (Polyak & Juditsky 1992)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class ModelEma:
-    """The network that is evaluated and kept: an average of the one that is trained, or that one
-    itself.
-    """
+    """EMA of a network's weights; with a decay of 0, the network itself."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = network
@@ -25,13 +23,16 @@ class ModelEma:
 
     @torch.no_grad()
     def update(self, unchanged: Set[str]) -> None:
-        """To be called after each step, with the names of what no step so far has changed.
+        """Update the average. Call after each step.
 
-        The first time, the average is what the network is. Counters are copied, not averaged.
+        The first update copies the network. Integer buffers, such as counters, are always copied.
+
+        Args:
+            unchanged: names in the network's state that no step has changed so far.
         """
         if self._averaged is None:
             return
-        # once an epoch: tensors stay where they are, only their values change
+        # Pairs are rebuilt only when an epoch passes another set: steps change tensors in place.
         if unchanged is not self._unchanged:
             now = self.network.state_dict()
             self._pairs = [
@@ -50,32 +51,31 @@ class ModelEma:
         self._updates += 1
 
     def _decay(self) -> float:
-        """Lower at first, as TensorFlow's is: an average of a few steps must not be that of
-        none.
+        """Return the decay, warmed up as TensorFlow's EMA does: min(decay, (1 + n) / (10 + n)).
+
+        Otherwise the initial weights would dominate the average of the first steps.
         """
         updates = self._updates.item()
         return min(self.decay, (1 + updates) / (10 + updates))
 
     @property
     def eval_model(self) -> nn.Module:
-        """What predicts best now."""
+        """Network to evaluate and save: the average, or the trained network without one."""
         return self.network if self._averaged is None else self._averaged
 
     def state_dict(self, unchanged: Set[str]) -> dict[str, Tensor]:
-        """What a resumed run needs to go on, without what is untouched; nothing where there is no
-        average.
-        """
+        """Return the average without its `unchanged` tensors; empty without an average."""
         if self._averaged is None:
             return {}
-        kept = {
+        weights = {
             f"weights.{name}": mean
             for name, mean in self._averaged.state_dict().items()
             if name not in unchanged
         }
-        return {**kept, "updates": self._updates}
+        return {**weights, "updates": self._updates}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore what `state_dict` returned; tensors that it left out stay as they are."""
         if self._averaged is not None:
             weights = {
                 name.removeprefix("weights."): t

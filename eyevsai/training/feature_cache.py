@@ -1,4 +1,4 @@
-"""The features that a frozen base gives, computed once and kept in the cache."""
+"""Features of a frozen backbone, computed once and stored in the cache folder."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from eyevsai.training.inference import evaluating
 from eyevsai.training.settings import UnfreezingSettings
 from eyevsai.training.staged_network import EVAL_BATCH, StagedNetwork
 
-VERSION = 1  # raise it when the same base would give other features
+VERSION = 1  # to be increased when the same backbone yields other features
 
 
 class FeatureCache:
-    """Some augmented views of each train image, and each valid image as it is, as the base
-    describes them.
+    """Backbone features of augmented views of the train images, and of the plain valid images.
 
-    Views are drawn from a seed of their own: all runs and trials on the same split share them.
+    Views are drawn with a fixed seed, so that all runs and trials on the same split share them.
     """
 
     def __init__(self, settings: UnfreezingSettings) -> None:
         self.settings = settings
-        self._train: list[Tensor] = []  # of each view N,D float32
-        # the images, and their mirror images where predictions average both
+        self._train: list[Tensor] = []  # per view N,D float32
+        # N,D float32 of the images and, with `tta_flip`, of the mirror images
         self.valid: list[Tensor] = []
 
     def compute(
@@ -44,36 +43,48 @@ class FeatureCache:
         preprocessing: Preprocessing,
         stop: CancellationToken,
     ) -> None:
-        """Computes what the cache has not; `digest` tells the base from any other.
+        """Load the features from the cache folder, and compute those that are missing.
+
+        Args:
+            network: network with the frozen backbone.
+            digest: digest of the backbone's structure and weights, part of the cache key.
+            splits: train and valid.
+            preprocessing: preprocessing of the network.
+            stop: cancellation token, checked between batches.
 
         Raises:
-            BaseException: what `stop` was asked for; views that are done stay in the cache.
+            BaseException: the cancellation that `stop` requests. Finished views stay cached.
         """
         train, valid = splits
-        describe = _FeatureExtractor(network, preprocessing, self.settings, stop)
+        extractor = _FeatureExtractor(network, preprocessing, self.settings, stop)
         self._train, self.valid = [], []
         for number in range(self.settings.feature_views):
-            made_from = f"{digest}/{self._augmentation()}/{number}"
+            source = f"{digest}/{self._augmentation()}/{number}"
             label = f"Features, view {number + 1} of {self.settings.feature_views}"
             self._train.append(
-                describe.load(train, made_from, label, self._view(train, preprocessing, number))
+                extractor.load(train, source, label, self._view(train, preprocessing, number))
             )
         for mirror in (False, True) if self.settings.tta_flip else (False,):
-            made_from = f"{digest}/as it is/{mirror}"
+            source = f"{digest}/as it is/{mirror}"
             inputs = _center_crops(valid, preprocessing, mirror)
-            self.valid.append(describe.load(valid, made_from, "Features of valid", inputs))
+            self.valid.append(extractor.load(valid, source, "Features of valid", inputs))
 
     def release(self) -> None:
-        """Gives up the memory, when no epoch needs the features any more."""
+        """Free the memory of the features once no epoch needs them."""
         self._train, self.valid = [], []
 
     def load(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Places N int64 of train images -> N,D float32: of each image one of its views."""
-        chosen = torch.randint(len(self._train), (len(indices),), generator=generator)
-        drawn = torch.empty(len(indices), self._train[0].shape[1])
+        """Return the features of a random view of each train image, N,D float32.
+
+        Args:
+            indices: indices of the images in the train split, N int64.
+            generator: source of the random choice of views.
+        """
+        views = torch.randint(len(self._train), (len(indices),), generator=generator)
+        features = torch.empty(len(indices), self._train[0].shape[1])
         for number, view in enumerate(self._train):
-            drawn[chosen == number] = view[indices[chosen == number]]
-        return drawn
+            features[views == number] = view[indices[views == number]]
+        return features
 
     def _augmentation(self) -> str:
         return repr(
@@ -100,7 +111,7 @@ def _center_crops(split: Split, preprocessing: Preprocessing, mirror: bool) -> I
 
 
 class _FeatureExtractor:
-    """Features by a base: N,D float32, from the cache or into it."""
+    """Computation of backbone features, N,D float32, through the cache folder."""
 
     def __init__(
         self,
@@ -115,12 +126,19 @@ class _FeatureExtractor:
         self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.stop = stop
 
-    def load(self, split: Split, made_from: str, label: str, batches: Iterator[Tensor]) -> Tensor:
-        """The features of a split, of which `batches` are the inputs."""
-        shown = track(batches, label, unit=EVAL_BATCH, total=len(split))
-        # all that may change the last bit of a feature: a run gone on with computes them as they
-        # were
-        computing = (
+    def load(self, split: Split, source: str, label: str, batches: Iterator[Tensor]) -> Tensor:
+        """Return the features of a split from the cache folder; compute and store missing ones.
+
+        Args:
+            split: split whose images the inputs show.
+            source: text that identifies backbone and view in the cache key.
+            label: label of the progress bar.
+            batches: inputs of the network, B,3,S,S float32; read only if features are missing.
+        """
+        tracked = track(batches, label, unit=EVAL_BATCH, total=len(split))
+        # These values can change the last bit of a feature. As part of the key, they ensure that a
+        # resumed run uses the same features as before.
+        environment = (
             VERSION,
             EVAL_BATCH,
             self.device.type,
@@ -128,21 +146,23 @@ class _FeatureExtractor:
             str(self.layout),
             *_versions(),
         )
-        key = f"{computing}/{self.preprocessing.to_json()}/{made_from}"
-        return split.cached_features(key, lambda: self._compute(shown, len(split)), self.stop.check)
+        key = f"{environment}/{self.preprocessing.to_json()}/{source}"
+        return split.cached_features(
+            key, lambda: self._compute(tracked, len(split)), self.stop.check
+        )
 
     @torch.no_grad()
     def _compute(self, batches: Iterator[Tensor], count: int) -> Tensor:
-        features, done = torch.empty(0), 0
+        features, start = torch.empty(0), 0
         with evaluating(self.network):
             for batch in batches:
                 self.stop.check()
                 inputs = batch.to(self.device).contiguous(memory_format=self.layout)
-                described = self.network.extract_features(inputs).float().cpu()
-                if not done:
-                    features = torch.empty(count, described.shape[1])
-                features[done : done + len(described)] = described
-                done += len(described)
+                rows = self.network.extract_features(inputs).float().cpu()
+                if not start:
+                    features = torch.empty(count, rows.shape[1])
+                features[start : start + len(rows)] = rows
+                start += len(rows)
         return features
 
 

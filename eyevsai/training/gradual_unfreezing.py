@@ -1,6 +1,4 @@
-"""Progressive unfreezing (Howard & Ruder 2018): a head on a frozen base, then stage after stage
-from the top.
-"""
+"""Gradual unfreezing (Howard & Ruder 2018): the head first, then the stages from the top down."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ from eyevsai.training.strategy import TrainingStrategy
 
 
 class GradualUnfreezing(TrainingStrategy):
-    """The head alone on features of the frozen base, computed once; then the base's stages as well,
-    from the top.
-    """
+    """Training of the head on cached backbone features, then also of the stages from the top."""
 
     def __init__(self, network: StagedNetwork, settings: UnfreezingSettings) -> None:
         self.network: StagedNetwork = network
@@ -42,18 +38,22 @@ class GradualUnfreezing(TrainingStrategy):
         self.backbone_digest = _digest(network.stages)
 
     def num_unfrozen(self, epoch: int) -> int:
-        """How many stages an epoch, counted from 1, trains."""
-        settings, tuned = self.settings, epoch - self.settings.freeze_epochs
-        if tuned <= 0 or not settings.fine_tune_epochs:
+        """Return the number of stages that an epoch, counted from 1, trains."""
+        settings, fine_tune_epoch = self.settings, epoch - self.settings.freeze_epochs
+        if fine_tune_epoch <= 0 or not settings.fine_tune_epochs:
             return 0
         return math.ceil(
-            min(tuned, settings.fine_tune_epochs)
+            min(fine_tune_epoch, settings.fine_tune_epochs)
             * settings.unfreeze_stages
             / settings.fine_tune_epochs
         )
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Unfreeze the stages of this epoch; frozen stages stay in eval mode (batch norm, too)."""
+        """Unfreeze the stages of this epoch; frozen stages stay in eval mode (batch norm, too).
+
+        Returns:
+            The number of unfrozen stages and of trainable parameters, for the epoch metrics.
+        """
         self.network.train()
         if self.num_unfrozen(epoch):
             self.frozen.release()
@@ -80,12 +80,12 @@ class GradualUnfreezing(TrainingStrategy):
 
     def epochs_without_improvement(self, epoch: int, best_epoch: int) -> int:
         """Count the epochs since the best one, starting when the last stage is unfrozen."""
-        settled = next(
+        last_change = next(
             each
             for each in range(self.num_epochs, -1, -1)
             if each == 0 or self.num_unfrozen(each) != self.num_unfrozen(self.num_epochs)
         )
-        return epoch - max(best_epoch, min(settled, epoch))
+        return epoch - max(best_epoch, min(last_change, epoch))
 
     def prepare(
         self,
@@ -105,7 +105,7 @@ class GradualUnfreezing(TrainingStrategy):
         return self.frozen.load(indices, generator)
 
     def valid_logits(self, epoch: int, network: nn.Module) -> Tensor | None:
-        """Return the logits of the cached features while the backbone is frozen."""
+        """Return the N,C logits of the cached features; None once a stage is unfrozen."""
         if self.num_unfrozen(epoch):
             return None
         head: nn.Module = network.head  # type: ignore[assignment]
@@ -136,19 +136,19 @@ class GradualUnfreezing(TrainingStrategy):
         """Restore the LR schedules.
 
         Raises:
-            JobError: the pretrained weights differ from those that the run began with.
+            JobError: the pretrained weights differ from those that the run started with.
         """
         if state["base"] != self.backbone_digest:
             raise JobError(
-                "The pretrained weights are not those that this run began with. Put them back "
-                "where they were, or start the run again without --resume."
+                "The pretrained weights differ from those that this run started with. Restore "
+                "them, or start the run again without --resume."
             )
         for schedule, values in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(values)
 
 
 def _digest(backbone: nn.Module) -> str:
-    """SHA-256 of a base: what it is made of, and its weights."""
+    """Return the SHA-256 of a backbone's structure and weights."""
     digest = hashlib.sha256(str(backbone).encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""What a trained network says of images."""
+"""Inference with a trained network, with optional horizontal-flip TTA."""
 
 from __future__ import annotations
 
@@ -10,44 +10,43 @@ from torch import Tensor, nn
 
 from eyevsai.data.preprocessing import Preprocessing
 
-CPU_BATCH, BATCH = 16, 128  # of a small batch what is computed stays in the caches of a CPU
+# images per batch: the activations of a small batch fit into the caches of a CPU
+CPU_BATCH, BATCH = 16, 128
 
 
 class FlipTTA(nn.Module):
-    """A network that looks at each image and at its mirror image and averages what it says of
-    them.
-    """
+    """Network that averages the predictions of an image and its mirror image."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """N,3,S,S -> N,C float32 logarithms of probabilities, which are logits too."""
+        """Return N,C float32 log-probabilities, usable as logits, of N,3,S,S images."""
         both: Tensor = self.network(torch.cat([images, images.flip(3)])).float()
         return average_flips(*both.chunk(2))
 
 
 def average_flips(first: Tensor, second: Tensor) -> Tensor:
-    """Twice N,C logits -> the logarithms of the mean of their probabilities."""
+    """Return the log of the mean class probabilities, N,C, of two N,C tensors of logits."""
     mean = (first.softmax(1) + second.softmax(1)) / 2
     return torch.log(mean.clamp(min=torch.finfo(torch.float32).tiny))
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Inside the block a network is as it predicts; afterwards each part as it was."""
-    parts = [(part, part.training) for part in network.modules()]
+    """Put the network into eval mode inside the block, then restore the mode of each module."""
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         yield
     finally:
-        for part, training in parts:
-            part.training = training
+        for module, training in modes:
+            module.training = training
 
 
 def predictor(network: nn.Module, *, tta_flip: bool) -> nn.Module:
-    """The network as it predicts; shares the weights."""
+    """Return the network itself or, with `tta_flip`, a `FlipTTA` that shares its weights."""
     return FlipTTA(network).train(network.training) if tta_flip else network
 
 
@@ -55,14 +54,20 @@ def predictor(network: nn.Module, *, tta_flip: bool) -> nn.Module:
 def predict_logits(
     network: nn.Module, preprocessing: Preprocessing, images: list[Tensor]
 ) -> Tensor:
-    """Images H,W,3 uint8 of any sizes -> N,C float32 logits on the CPU, computed in float32."""
+    """Return the logits of images, N,C float32 on the CPU, computed in float32 in eval mode.
+
+    Args:
+        network: network on its device, which takes N,3,S,S float32.
+        preprocessing: crop and normalisation of the network.
+        images: images H,W,3 uint8 of any sizes; at least one.
+    """
     device = next(network.parameters()).device
     outputs = []
-    at_once = CPU_BATCH if device.type == "cpu" else BATCH
+    batch_size = CPU_BATCH if device.type == "cpu" else BATCH
     with evaluating(network):
-        for start in range(0, len(images), at_once):
+        for start in range(0, len(images), batch_size):
             crops = torch.cat(
-                [preprocessing.crop(image[None]) for image in images[start : start + at_once]]
+                [preprocessing.crop(image[None]) for image in images[start : start + batch_size]]
             )
             outputs.append(network(preprocessing.normalize(crops.to(device))).float().cpu())
     return torch.cat(outputs)

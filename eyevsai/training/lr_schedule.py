@@ -1,4 +1,4 @@
-"""Learning-rate schedules: warm-up, then constant, cosine, step or plateau."""
+"""LR schedules: linear warm-up, then constant, cosine, step or plateau."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from eyevsai.training.settings import OptimizationSettings
 
 
 class LRSchedule:
-    """The learning rate as a function of time in epochs and, for plateau, of what was observed."""
+    """LR schedule: a function of the time in epochs and, for plateau, of the validation losses."""
 
     def __init__(self, settings: OptimizationSettings, lr: float, epochs: int) -> None:
+        """Start a schedule.
+
+        Args:
+            settings: type and parameters of the schedule.
+            lr: peak learning rate.
+            epochs: length of the schedule, warm-up included.
+        """
         self.settings = settings
         self.lr = lr
         self.epochs = epochs
@@ -20,7 +27,7 @@ class LRSchedule:
         self._epochs_without_improvement = 0
 
     def lr_at(self, epoch: float) -> float:
-        """The learning rate `epoch` epochs after the start."""
+        """Return the learning rate `epoch` epochs after the start."""
         if epoch < self.settings.warmup_epochs:
             return self.lr * epoch / self.settings.warmup_epochs
         return self.lr * max(self._factor_at(epoch), self.settings.min_lr_ratio)
@@ -28,8 +35,8 @@ class LRSchedule:
     def _factor_at(self, epoch: float) -> float:
         settings = self.settings
         if settings.schedule == "cosine":  # Loshchilov & Hutter 2017, without restarts
-            course = max(self.epochs - settings.warmup_epochs, 1e-9)
-            return (1 + math.cos(math.pi * min((epoch - settings.warmup_epochs) / course, 1.0))) / 2
+            length = max(self.epochs - settings.warmup_epochs, 1e-9)
+            return (1 + math.cos(math.pi * min((epoch - settings.warmup_epochs) / length, 1.0))) / 2
         if settings.schedule == "step":
             return settings.decay_rate ** int(epoch / settings.decay_epochs)
         if settings.schedule == "plateau":
@@ -37,7 +44,7 @@ class LRSchedule:
         return 1.0
 
     def end_epoch(self, valid_loss: float) -> None:
-        """Tells a plateau schedule how an epoch ended."""
+        """Record the validation loss of an epoch; a plateau schedule may then drop the LR."""
         if valid_loss < self._best_loss:
             self._best_loss, self._epochs_without_improvement = valid_loss, 0
             return
@@ -46,7 +53,7 @@ class LRSchedule:
             self._drops, self._epochs_without_improvement = self._drops + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on."""
+        """Return the state that `load_state_dict` restores."""
         return {
             "drops": self._drops,
             "best_loss": self._best_loss,
@@ -54,7 +61,7 @@ class LRSchedule:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore a state that `state_dict` returned."""
         self._drops, self._best_loss, self._epochs_without_improvement = (
             state["drops"],
             state["best_loss"],

@@ -1,4 +1,4 @@
-"""Blends of images of a batch, and what their labels are then; by torchvision."""
+"""MixUp and CutMix of the images and labels of a batch, by torchvision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from eyevsai.training.settings import RegularizationSettings
 def mix_batch(
     images: Tensor, labels: Tensor, num_classes: int, settings: RegularizationSettings
 ) -> tuple[Tensor, Tensor]:
-    """A batch N,3,S,S and its labels N int64, or N,C float32 shares of classes where the batch was
-    mixed.
+    """Mix a batch with the probability `mixup_prob`, by MixUp or CutMix.
 
-    Draws from torch's global generator.
+    Draws from torch's global random generator.
+
+    Args:
+        images: N,3,S,S float32.
+        labels: N int64.
+        num_classes: number of classes C.
+        settings: the alphas; a method with alpha 0 is off. With both on, one is drawn at random.
+
+    Returns:
+        The images, and the labels: N,C float32 class shares if the batch was mixed, else unchanged.
     """
     alphas = {
         name: alpha
@@ -23,8 +31,10 @@ def mix_batch(
     }
     if not alphas or torch.rand(()) >= settings.mixup_prob:
         return images, labels
-    from torchvision.transforms import v2  # takes memory that a run without it may not have
+    from torchvision.transforms import v2  # here: its import takes memory that only mixing needs
 
     name = list(alphas)[int(torch.randint(len(alphas), ()))]
-    mixed, shares = getattr(v2, name)(alpha=alphas[name], num_classes=num_classes)(images, labels)
-    return mixed, shares
+    mixed_images, shares = getattr(v2, name)(alpha=alphas[name], num_classes=num_classes)(
+        images, labels
+    )
+    return mixed_images, shares

@@ -1,4 +1,4 @@
-"""When memory is too small for a step."""
+"""Detection of out-of-memory errors, and release of memory after one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python raised `error` because memory could not be had."""
+    """Return True if torch or Python raised `error` because an allocation failed."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
-    words = (
+    fragments = (
         "can't allocate memory",
-        "could not create a memory",
-        "could not create a primitive",
+        "could not create a memory",  # oneDNN
+        "could not create a primitive",  # oneDNN
         "out of memory",
     )
-    return any(word in text for word in words)  # oneDNN says the second and third
+    return any(fragment in text for fragment in fragments)
 
 
 def release_memory(optimizer: torch.optim.Optimizer) -> None:
-    """Gives up gradients and what torch keeps in reserve."""
+    """Free the gradients and torch's cached CUDA memory."""
     optimizer.zero_grad(set_to_none=True)
     gc.collect()
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The optimizer and the course of its learning rate."""
+"""Construction of the optimizer, and assignment of learning rates."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from eyevsai.training.settings import OptimizationSettings
 
 
 def build_optimizer(
-    parts: Sequence[nn.Module], settings: OptimizationSettings
+    modules: Sequence[nn.Module], settings: OptimizationSettings
 ) -> torch.optim.Optimizer:
-    """The optimizer of `settings` over the weights of all parts; `part` of a group says whose
-    weights it has.
+    """Return the optimizer of `settings` for the weights of all modules.
 
-    Biases and the parameters of normalisation, which have one dimension, are never decayed.
+    Each parameter group has a key `part`: the index of its module. Biases and normalisation
+    parameters, which have one dimension, get no weight decay. Empty groups are dropped.
     """
     groups: list[dict[str, Any]] = []
-    for number, part in enumerate(parts):
-        weights = list(part.parameters())
+    for number, module in enumerate(modules):
+        weights = list(module.parameters())
         large, small = (
             [each for each in weights if each.ndim > 1],
             [each for each in weights if each.ndim <= 1],
@@ -42,7 +42,7 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
 
 
-def set_lrs(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
-    """Gives the groups of each part its learning rate."""
+def set_lrs(optimizer: torch.optim.Optimizer, lrs: Sequence[float]) -> None:
+    """Set the learning rates of the parameter groups; `lrs` has one rate per module."""
     for group in optimizer.param_groups:
-        group["lr"] = rates[group["part"]]
+        group["lr"] = lrs[group["part"]]

@@ -1,6 +1,4 @@
-"""The settings that every torch family shares: one training run from the optimizer to the
-device.
-"""
+"""Settings of training that torch families share: optimizer, regularisation and device."""
 
 from __future__ import annotations
 
@@ -11,34 +9,33 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Doc, Range, Search, Settings
 from eyevsai.data.settings import AugmentationSettings
 
-MEMORY_EFFICIENT_PARTS = 4
-
-RECOVERY = 0.3  # of the learning rate, for a network that has learned already
+MEMORY_EFFICIENT_FACTOR = 4  # multiplies the micro-batches of a batch
+RECOVERY_LR_RATIO = 0.3  # multiplies the learning rate for a network that is trained already
 
 
 @dataclass(frozen=True)
 class LearningSettings(Settings):
-    """What every family is told of how to learn."""
+    """Settings that all families share."""
 
     PANEL: ClassVar[str] = "Training"
 
     image_size: Annotated[
-        int, Range(32, 512), Doc("Side of the square that the model sees, in pixels.")
+        int, Range(32, 512), Doc("Side of the square model input, in pixels.")
     ] = 64
     class_weights: Annotated[
-        bool, Doc("Weigh classes of the train split by the inverse of their frequency.")
+        bool, Doc("Weight classes by their inverse frequency in the train split.")
     ] = False
 
 
 @dataclass(frozen=True)
 class OptimizationSettings(LearningSettings):
-    """How the weights are moved."""
+    """Settings of optimizer, LR schedule, loss and early stopping."""
 
     batch_size: Annotated[
         int, Range(2, 4096), Search(Choice((32, 64, 128))), Doc("Images per optimizer step.")
     ] = 64
     grad_accum_steps: Annotated[
-        int, Range(1, 64), Doc("Parts that a batch is computed in; must divide --batch-size.")
+        int, Range(1, 64), Doc("Micro-batches per batch; must divide --batch-size.")
     ] = 1
     optimizer: Annotated[
         str,
@@ -60,22 +57,22 @@ class OptimizationSettings(LearningSettings):
         float,
         Range(0, 1),
         Search(Range(1e-5, 1e-1, log=True)),
-        Doc("Weight decay; never applied to biases and normalisation."),
+        Doc("Weight decay; not applied to biases and normalisation."),
     ] = 0.02
     schedule: Annotated[
         str,
         Choice(("cosine", "step", "plateau", "constant")),
-        Doc("Course of the learning rate after the warm-up."),
+        Doc("LR schedule after the warm-up."),
     ] = "cosine"
-    warmup_epochs: Annotated[
-        float, Range(0, 100), Doc("Epochs over which the learning rate rises from 0.")
-    ] = 2.0
+    warmup_epochs: Annotated[float, Range(0, 100), Doc("Epochs of linear warm-up from 0.")] = 2.0
     min_lr_ratio: Annotated[
-        float, Range(0, 1), Doc("Share of --lr below which no schedule goes.")
+        float, Range(0, 1), Doc("Minimum learning rate, as a share of --lr.")
     ] = 0.001
     decay_epochs: Annotated[int, Range(1, 10_000), Doc("schedule=step: epochs between drops.")] = 10
     decay_rate: Annotated[
-        float, Range(0.01, 1), Doc("schedule=step and plateau: what a drop multiplies the rate by.")
+        float,
+        Range(0.01, 1),
+        Doc("schedule=step and plateau: factor of the rate at a drop."),
     ] = 0.1
     plateau_patience: Annotated[
         int,
@@ -89,7 +86,7 @@ class OptimizationSettings(LearningSettings):
         Doc("Share of each label spread over all classes (Szegedy et al. 2016)."),
     ] = 0.1
     clip_grad: Annotated[
-        float, Range(0, 1000), Doc("Largest norm of the gradient; 0 does not clip.")
+        float, Range(0, 1000), Doc("Maximum norm of the gradient; 0 does not clip.")
     ] = 1.0
     patience: Annotated[
         int,
@@ -100,7 +97,7 @@ class OptimizationSettings(LearningSettings):
 
 @dataclass(frozen=True)
 class RegularizationSettings(Settings):
-    """What keeps a network from learning its images by heart."""
+    """Settings of regularisation against overfitting."""
 
     PANEL: ClassVar[str] = "Regularisation"
 
@@ -119,14 +116,14 @@ class RegularizationSettings(Settings):
     mixup_prob: Annotated[
         float,
         Range(0, 1),
-        Doc("Share of the batches that are mixed; with both, one of the two is drawn."),
+        Doc("Probability of mixing a batch; with both methods on, one is drawn at random."),
     ] = 0.5
     ema_decay: Annotated[
         float,
         Range(0, 0.99999),
         Doc(
-            "Decay of the moving average of the weights, which is then evaluated and saved; 0 "
-            "is off; lower at first."
+            "Decay of the EMA of the weights, which is evaluated and saved in their place; "
+            "warmed up; 0 is off."
         ),
     ] = 0.0
     dropout_warmup_epochs: Annotated[
@@ -134,86 +131,85 @@ class RegularizationSettings(Settings):
         Range(0, 10_000),
         Doc("Epochs over which dropout rises from 0 (Morerio et al. 2017); 0 is off."),
     ] = 0.0
-    tta_flip: Annotated[bool, Doc("Average the predictions for an image and its mirror image.")] = (
+    tta_flip: Annotated[bool, Doc("Average the predictions of image and mirror image (TTA).")] = (
         False
     )
 
 
 @dataclass(frozen=True)
 class ThreadSettings(Settings):
-    """How much of the CPU is used."""
+    """Setting of the CPU threads."""
 
     PANEL: ClassVar[str] = "Device"
 
     threads: Annotated[
-        int, Range(0, 1024), Doc("CPU threads of this process; 0 takes one per core.")
+        int, Range(0, 1024), Doc("CPU threads of this process; 0 uses one per core.")
     ] = 0
 
 
 @dataclass(frozen=True)
 class DeviceSettings(ThreadSettings):
-    """What computes, and in which number format."""
+    """Settings of device, precision and memory."""
 
     device: Annotated[
-        str, Choice(("auto", "cpu", "cuda", "mps")), Doc("auto takes CUDA, else MPS, else the CPU.")
+        str,
+        Choice(("auto", "cpu", "cuda", "mps")),
+        Doc("auto selects CUDA, else MPS, else the CPU."),
     ] = "auto"
     precision: Annotated[
         str,
         Choice(("auto", "float32", "bfloat16", "float16")),
-        Doc("Number format of training steps; auto takes what the device does fast."),
+        Doc("Precision of training steps; auto selects the fastest that the hardware supports."),
     ] = "auto"
     memory_efficient: Annotated[
         bool,
         Doc(
-            "Compute each batch in four times as many parts, and again what can be: half the "
-            "memory or less."
+            "Use four times as many micro-batches, and gradient checkpointing where supported: "
+            "half the memory or less."
         ),
     ] = False
     devices: Annotated[
         int,
         Range(1, 1024),
-        Doc("GPUs, or on a CPU processes, that share each batch (DistributedDataParallel)."),
+        Doc("GPUs, or processes on a CPU, that share each batch (DistributedDataParallel)."),
     ] = 1
-    channels_last: Annotated[bool, Doc("Keep images in memory as N,H,W,C, which CPUs prefer.")] = (
-        True
-    )
+    channels_last: Annotated[bool, Doc("Use the N,H,W,C memory format, faster on CPUs.")] = True
 
 
 @dataclass(frozen=True)
 class TrainingSettings(
     DeviceSettings, RegularizationSettings, AugmentationSettings, OptimizationSettings
 ):
-    """What every torch family inherits."""
+    """Settings that all torch families inherit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = 2 * self.parts * self.devices
-        if self.devices > 1 and self.batch_size < least:
+        minimum = 2 * self.num_micro_batches * self.devices
+        if self.devices > 1 and self.batch_size < minimum:
             raise UserError(
-                f"--devices {self.devices} share batches of --batch-size {self.batch_size}, and "
-                f"each has {self.parts} parts of two images or more: choose at least {least}."
+                f"--batch-size {self.batch_size} is too small for --devices {self.devices}: each "
+                f"computes {self.num_micro_batches} micro-batches of two images or more. Choose at "
+                f"least {minimum}."
             )
 
     @property
-    def parts(self) -> int:
-        """Parts that a batch is computed in while memory suffices."""
-        return self.grad_accum_steps * (MEMORY_EFFICIENT_PARTS if self.memory_efficient else 1)
+    def num_micro_batches(self) -> int:
+        """Initial number of micro-batches per batch and device; the trainer may increase it."""
+        return self.grad_accum_steps * (MEMORY_EFFICIENT_FACTOR if self.memory_efficient else 1)
 
 
 @dataclass(frozen=True)
 class NetworkSettings(TrainingSettings):
-    """What a family inherits whose networks are trained as a whole, from the first epoch to the
-    last.
-    """
+    """Settings of families that train the whole network in all epochs."""
 
-    epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the training images.")] = 30
+    epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the train split.")] = 30
 
     def recovery_settings(self, epochs: int) -> Self:
-        """These settings for a network that has learned already, and was changed."""
+        """Return settings to retrain a modified network for `epochs`: lower LR, one device."""
         return replace(
             self,
             epochs=epochs,
-            lr=max(self.lr * RECOVERY, 1e-6),
+            lr=max(self.lr * RECOVERY_LR_RATIO, 1e-6),
             devices=1,
             warmup_epochs=min(self.warmup_epochs, epochs / 5),
         )
@@ -221,10 +217,10 @@ class NetworkSettings(TrainingSettings):
 
 @dataclass(frozen=True)
 class UnfreezingSettings(TrainingSettings):
-    """What a family inherits whose networks begin with a trained base, which is frozen at first.
+    """Settings of families whose networks start with a pretrained backbone, frozen at first.
 
-    Its augmentation is not searched: each trial would need features of its own. Nor is mixing,
-    which a few epochs of fine-tuning have no time for.
+    Tuning does not search augmentation, since each trial would then compute its own features, nor
+    mixing, since fine-tuning has too few epochs for it.
     """
 
     NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset(
@@ -235,62 +231,61 @@ class UnfreezingSettings(TrainingSettings):
         int,
         Range(0, 10_000),
         Search(Range(5, 30)),
-        Doc("Epochs of the head alone, on features of the frozen base that are computed once."),
+        Doc("Epochs that train the head on cached features of the frozen backbone."),
     ] = 10
     fine_tune_epochs: Annotated[
         int,
         Range(0, 10_000),
         Search(Range(1, 10)),
         Doc(
-            "Epochs after that, over which the base is unfrozen stage by stage from the top "
-            "(Howard & Ruder 2018)."
+            "Epochs after these, over which the backbone is unfrozen stage by stage from the "
+            "top (Howard & Ruder 2018)."
         ),
     ] = 8
     unfreeze_stages: Annotated[
         int,
         Range(1, 5),
         Search(Choice((1, 2, 3, 4, 5))),
-        Doc("Of the base's five stages, how many are unfrozen in the end."),
+        Doc("Number of the backbone's five stages that are unfrozen in the end."),
     ] = 3
     fine_tune_lr: Annotated[
         float,
         Range(1e-7, 1.0, log=True),
         Search(Range(1e-5, 1e-2, log=True)),
-        Doc("Peak learning rate of head and top stage while fine-tuning."),
+        Doc("Peak learning rate of head and top stage during fine-tuning."),
     ] = 5e-4
     layer_decay: Annotated[
         float,
         Range(0.01, 1.0),
         Search(Range(0.2, 1.0)),
-        Doc("What each stage further down multiplies the learning rate by (Howard & Ruder 2018)."),
+        Doc("Factor of the learning rate from each stage to the one below (Howard & Ruder 2018)."),
     ] = 0.5
     feature_views: Annotated[
         int,
         Range(1, 64),
-        Doc("Augmented views of each image whose features are kept for the frozen epochs."),
+        Doc("Augmented views per image whose features are cached for the frozen epochs."),
     ] = 3
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.epochs:
             raise UserError(
-                "--freeze-epochs 0 with --fine-tune-epochs 0 trains nothing. Give one of them."
+                "--freeze-epochs 0 with --fine-tune-epochs 0 trains nothing. Set one of them to 1 "
+                "or more."
             )
         if not self.fine_tune_epochs and (self.mixup or self.cutmix):
             raise UserError(
-                "--mixup and --cutmix mix images, which only fine-tuning sees: leave them out, "
-                "or give --fine-tune-epochs."
+                "--mixup and --cutmix require fine-tuning, since frozen epochs train on features. "
+                "Omit them, or set --fine-tune-epochs."
             )
 
     @property
     def epochs(self) -> int:
-        """Passes over the training images, frozen and fine-tuning together."""
+        """Passes over the train split: frozen and fine-tuning epochs."""
         return self.freeze_epochs + self.fine_tune_epochs
 
     def recovery_settings(self, epochs: int) -> Self:
-        """These settings for a network that has learned already, and was changed: nothing of it is
-        frozen.
-        """
+        """Return settings to retrain a modified network for `epochs`: none frozen, one device."""
         return replace(
             self,
             freeze_epochs=0,

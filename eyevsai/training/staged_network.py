@@ -1,16 +1,16 @@
-"""A network whose base can be unfrozen stage by stage."""
+"""Network whose backbone consists of stages, to be unfrozen one after another."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-# images in a frozen stage: what is computed of them stays in the caches of a CPU's core
+# images per batch in frozen stages: their activations fit into the caches of a CPU core
 EVAL_BATCH = 8
 
 
 class StagedNetwork(nn.Module):
-    """Five stages from images to a map of features, the average of that map, and a head."""
+    """Network of backbone stages, global average pooling, and a head."""
 
     def __init__(self, stages: list[nn.Module], head: nn.Module) -> None:
         super().__init__()
@@ -19,13 +19,14 @@ class StagedNetwork(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        """N,3,S,S -> N,C logits."""
+        """Return the N,C logits of N,3,S,S images."""
         logits: Tensor = self.head(self.extract_features(images))
         return logits
 
     def extract_features(self, images: Tensor) -> Tensor:
-        """N,3,S,S -> N,D features. Stages that are frozen while others are trained take a few
-        images at a time.
+        """Return the N,D features of N,3,S,S images.
+
+        In training mode, the frozen stages run without gradients in batches of `EVAL_BATCH`.
         """
         frozen = 0
         if self.training:
@@ -39,4 +40,4 @@ class StagedNetwork(nn.Module):
 
 @torch.no_grad()
 def _run_in_batches(stages: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([stages(part) for part in images.split(EVAL_BATCH)])
+    return torch.cat([stages(batch) for batch in images.split(EVAL_BATCH)])

@@ -1,4 +1,4 @@
-"""What of a network is trained in which epoch, and at which learning rate."""
+"""Training strategy: the trained modules and the learning rates of each epoch."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
 
 
 class TrainingStrategy:
-    """The whole network, on images, from the first epoch to the last."""
+    """Training of the whole network on images in all epochs; base class of other strategies."""
 
     def __init__(self, network: nn.Module, settings: NetworkSettings | UnfreezingSettings) -> None:
         self.network = network
         self.num_epochs = settings.epochs
-        self.lr_groups: list[nn.Module] = [network]  # those that have a learning rate of their own
+        self.lr_groups: list[nn.Module] = [network]  # modules with separate learning rates
         self.schedule = LRSchedule(settings, settings.lr, settings.epochs)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:  # noqa: ARG002
-        """Puts the network into the state in which an epoch trains it; returns what its row says of
-        that.
+        """Put the network into train mode, and set its trainable weights for the epoch.
+
+        Returns:
+            Values to add to the epoch metrics.
         """
         self.network.train()
         return {}
 
     def lrs_at(self, epoch: float) -> list[float]:
-        """The learning rate of each part `epoch` epochs after the start."""
+        """Return the learning rate of each of `lr_groups`, `epoch` epochs after the start."""
         return [self.schedule.lr_at(epoch)]
 
     def end_epoch(self, epoch: int, valid_loss: float) -> None:  # noqa: ARG002
-        """Tells the schedule how an epoch ended."""
+        """Record the validation loss of an epoch in the LR schedule."""
         self.schedule.end_epoch(valid_loss)
 
     def epochs_without_improvement(self, epoch: int, best_epoch: int) -> int:
-        """For how many of the `epoch` epochs so far nothing became better that could have."""
+        """Return the number of epochs since the best one, for early stopping after `epoch`."""
         return epoch - best_epoch
 
     def prepare(
@@ -50,35 +52,42 @@ class TrainingStrategy:
         preprocessing: Preprocessing,
         stop: CancellationToken,
     ) -> None:
-        """Computes what the epochs from `epoch` on need of train and valid, the network being where
-        it computes.
+        """Compute the data that the epochs need in advance. Call with the network on its device.
+
+        Args:
+            epoch: first epoch to train.
+            splits: train and valid.
+            preprocessing: preprocessing of the network.
+            stop: cancellation token, checked between batches.
         """
-        del epoch, splits, preprocessing, stop  # images are read as they are needed
+        del epoch, splits, preprocessing, stop  # batches are loaded from images during training
 
     def features(self, epoch: int, indices: Tensor, generator: torch.Generator) -> Tensor | None:  # noqa: ARG002
-        """What the trained part of an epoch is given of train images, N,D float32; None: the images
-        themselves.
+        """Return precomputed inputs of an epoch, N,D float32; None if it trains on images.
+
+        Args:
+            epoch: epoch, from 1.
+            indices: indices of the images in the train split, N int64.
+            generator: source of random choices.
         """
         return None
 
     def valid_logits(self, epoch: int, network: nn.Module) -> Tensor | None:  # noqa: ARG002
-        """N,C float32 logits of the valid split by `network`, where they can be had without its
-        images.
-        """
+        """Return the N,C float32 logits of the valid split; None if they need its images."""
         return None
 
     def trained_module(self, epoch: int) -> nn.Module:  # noqa: ARG002
-        """The part that takes the inputs of an epoch."""
+        """Return the module that takes the inputs of an epoch."""
         return self.network
 
     def unchanged(self, epoch: int) -> Set[str]:  # noqa: ARG002
-        """Names in the network's state that up to an epoch are as they were before the first."""
+        """Return the names in the network's state that no epoch up to `epoch` changes."""
         return frozenset()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on."""
+        """Return the state that `load_state_dict` restores."""
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore a state that `state_dict` returned."""
         self.schedule.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""The training loop of all torch families."""
+"""Training loop of all torch families."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from eyevsai.training.trainer_state import (
 log = logging.getLogger("eyevsai")
 
 OnEpoch = Callable[[int, EpochMetrics], None]
-MAX_HALVINGS = 5  # times that a batch is split in two when memory is short
+MAX_HALVINGS = 5  # maximum halvings of the micro-batch size per step when memory runs out
 
 
 class Trainer:
-    """Fits a network to a train split and leaves it with the weights of its best epoch."""
+    """Training loop with early stopping, checkpoints and recovery from a lack of memory."""
 
     def __init__(
         self,
@@ -52,6 +52,14 @@ class Trainer:
         preprocessing: Preprocessing,
         seed: int,
     ) -> None:
+        """Configure the training; `fit` starts it.
+
+        Args:
+            strategy: network, and the modules and learning rates of each epoch.
+            settings: settings of the training.
+            preprocessing: preprocessing of the network.
+            seed: seed of the sample order, augmentation, mixing and dropout.
+        """
         self.strategy = strategy
         self.network = strategy.network
         self.settings = settings
@@ -61,21 +69,28 @@ class Trainer:
     def fit(
         self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
     ) -> None:
-        """Trains until the epochs are used up or `patience` ends it; calls `on_epoch(epoch, row)`.
+        """Train the network until its last epoch or early stopping.
 
-        Where this process has joined a group, it computes its share of each batch, and all end with
-        the same weights.
+        The network ends in eval mode with the weights of its best epoch, the one with the highest
+        `selection_key`. If this process has joined a process group, it computes its share of each
+        batch, and all ranks end with the same weights.
 
-        Rows hold train/loss, train/accuracy, valid/loss, valid/accuracy, lr, images_per_s,
-        grad_accum_steps, and what the course says of its epochs. The best epoch is the one of the
-        highest `selection_key`. Where `checkpoints` has one, training goes on from it, after
-        `on_epoch` was called again for the epochs before.
+        The metrics of an epoch are train/loss, train/accuracy, valid/loss, valid/accuracy, lr,
+        images_per_s, grad_accum_steps, and those that the strategy adds.
+
+        Args:
+            train: split to train on.
+            valid: split to evaluate each epoch on.
+            on_epoch: called with the epoch, from 1, and its metrics after each epoch.
+            checkpoints: checkpoints of the run. If they contain one, training resumes from it,
+                after `on_epoch` has been called again for the completed epochs.
 
         Raises:
-            UserError: batch size and data do not fit each other.
-            JobError: loss or gradient became NaN or infinite, the weights being as before that
-                step; or memory or disk is too small; or another process of the group has ended.
-            BaseException: what `checkpoints.stop` was asked for, after a checkpoint was saved.
+            UserError: the batch size does not fit the data.
+            JobError: loss or gradient became NaN or infinite, in which case the weights are those
+                before the step; memory or disk space is too small; or another rank has ended.
+            BaseException: the cancellation that `checkpoints.stop` requests, after a checkpoint was
+                saved.
         """
         check_batches(self.settings, len(train))
         self._checkpoints = checkpoints or Checkpoints()
@@ -88,27 +103,27 @@ class Trainer:
             self.strategy.prepare(
                 self._state.epoch, (train, valid), self.preprocessing, self._checkpoints.stop
             )
-            for epoch, row in enumerate(self._state.history, start=1):
-                on_epoch(epoch, row)
-            while not self._is_done():
+            for epoch, metrics in enumerate(self._state.history, start=1):
+                on_epoch(epoch, metrics)
+            while not self._is_finished():
                 epoch = self._state.epoch
-                row = self._train_epoch(epoch) | self._evaluate(valid, epoch)
-                self.strategy.end_epoch(epoch, row["valid/loss"])
-                self._keep_best(epoch, row)
-                self._state.end_epoch(row)
-                self._save()  # what is told of an epoch is on disk before
-                on_epoch(epoch, row)
+                metrics = self._train_epoch(epoch) | self._evaluate(valid, epoch)
+                self.strategy.end_epoch(epoch, metrics["valid/loss"])
+                self._keep_best(epoch, metrics)
+                self._state.end_epoch(metrics)
+                self._save()  # before `on_epoch`, so that no reported epoch can get lost
+                on_epoch(epoch, metrics)
                 self._group.check(self._checkpoints.stop)
         self.network.load_state_dict(self._best_state)
         self.network.requires_grad_(True).eval()
 
-    def _is_done(self) -> bool:
+    def _is_finished(self) -> bool:
         state = self._state
         if state.epoch > self.strategy.num_epochs:
             return True
-        waited = self.strategy.epochs_without_improvement(len(state.history), state.best_epoch)
-        if should_stop_early(self.settings.patience, waited):
-            log.info("No better valid/accuracy for %d epochs: stopping.", self.settings.patience)
+        num_epochs = self.strategy.epochs_without_improvement(len(state.history), state.best_epoch)
+        if should_stop_early(self.settings.patience, num_epochs):
+            log.info("Stopping: no better valid/accuracy for %d epochs.", self.settings.patience)
             return True
         return False
 
@@ -137,7 +152,9 @@ class Trainer:
         if self.settings.class_weights:
             self._weights = balanced_weights(train.labels, self._num_classes).to(self._device)
         zero = torch.zeros((), device=self._device)
-        self._state = TrainerState(zero, zero.clone(), micro_batches=self.settings.parts)
+        self._state = TrainerState(
+            zero, zero.clone(), micro_batches=self.settings.num_micro_batches
+        )
         self._best_state: dict[str, Tensor] = {}
         self._ema = ModelEma(self.network, self.settings.ema_decay)
         self._dropouts = [
@@ -151,92 +168,90 @@ class Trainer:
         checkpoint = self._group.share_checkpoint(self._checkpoints.load())
         if checkpoint is not None:
             self._state = load_state_dict(checkpoint, self._components(), self._device)
-            log.info("Going on in epoch %d after step %d.", self._state.epoch, self._state.steps)
+            log.info("Resuming at epoch %d, step %d.", self._state.epoch, self._state.steps)
 
     def _components(self) -> Components:
         return Components(self.strategy, self._optimizer, self._scaler, self._ema, self._best_state)
 
     def _train_epoch(self, epoch: int) -> EpochMetrics:
-        state = self.strategy.begin_epoch(epoch)
+        strategy_metrics = self.strategy.begin_epoch(epoch)
         self._group.begin_epoch(self.network)
         self._unchanged = self.strategy.unchanged(epoch)
         for dropout, rate in self._dropouts:
             dropout.p = rate * min(1.0, epoch / max(self.settings.dropout_warmup_epochs, 1e-9))
-        progress, began = self._state, time.perf_counter() - self._state.seconds
+        state, start_s = self._state, time.perf_counter() - self._state.seconds
         batches = self._batches.order(epoch)
-        left = batches[progress.steps :]
-        label, images = f"Epoch {epoch} of {self.strategy.num_epochs}", sum(map(len, left))
-        for indices in track(left, label, total=images, unit=self.settings.batch_size):
+        remaining = batches[state.steps :]
+        label, images = f"Epoch {epoch} of {self.strategy.num_epochs}", sum(map(len, remaining))
+        for indices in track(remaining, label, total=images, unit=self.settings.batch_size):
             set_lrs(
                 self._optimizer,
-                self.strategy.lrs_at(epoch - 1 + (progress.steps + 1) / len(batches)),
+                self.strategy.lrs_at(epoch - 1 + (state.steps + 1) / len(batches)),
             )
-            self._step_within_memory(indices, epoch, progress.steps)
-            progress.steps, progress.seconds = progress.steps + 1, time.perf_counter() - began
-            self._pause()
+            self._step_with_oom_retry(indices, epoch, state.steps)
+            state.steps, state.seconds = state.steps + 1, time.perf_counter() - start_s
+            self._save_or_stop_if_due()
         return {
-            "train/loss": progress.loss.item() / progress.images,
-            "train/accuracy": progress.correct.item() / progress.images,
+            "train/loss": state.loss.item() / state.images,
+            "train/accuracy": state.correct.item() / state.images,
             "lr": self.strategy.lrs_at(epoch)[0],
-            "images_per_s": progress.images / progress.seconds,
-            "grad_accum_steps": progress.micro_batches,
-            **state,
+            "images_per_s": state.images / state.seconds,
+            "grad_accum_steps": state.micro_batches,
+            **strategy_metrics,
         }
 
-    def _pause(self) -> None:
-        """Between two steps: saves when it is time, and ends when all ranks know that they are
-        to.
-        """
+    def _save_or_stop_if_due(self) -> None:
+        """Save a checkpoint if one is due or all ranks must stop; then raise the cancellation."""
         stop = self._checkpoints.stop
-        is_due, ends = self._checkpoints.is_due(), self._group.should_stop(stop)
-        if is_due or ends:
+        is_due, must_stop = self._checkpoints.is_due(), self._group.should_stop(stop)
+        if is_due or must_stop:
             self._save()
-        if ends:
+        if must_stop:
             raise stop.requested or TerminationRequested()
 
-    def _step_within_memory(self, indices: Tensor, epoch: int, step: int) -> None:
-        """One step; where memory is short, the same batch in twice as many parts, and so for the
-        rest of the run.
-        """
+    def _step_with_oom_retry(self, indices: Tensor, epoch: int, step: int) -> None:
+        """Run a step. Out of memory, retry with twice the micro-batches, also in later steps."""
         for halvings in range(MAX_HALVINGS + 1):
             try:
                 return self._step(indices, epoch, step)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                parts = 2 * self._state.micro_batches
-                if halvings == MAX_HALVINGS or 2 * parts * self._group.size > len(indices):
+                micro_batches = 2 * self._state.micro_batches
+                if halvings == MAX_HALVINGS or 2 * micro_batches * self._group.size > len(indices):
                     raise JobError(
-                        f"Out of memory even with each batch in {self._state.micro_batches} "
-                        "parts. Try a smaller --image-size or a smaller network."
+                        f"Out of memory with {self._state.micro_batches} micro-batches per batch. "
+                        "Try a smaller --image-size or a smaller network."
                     ) from error
             release_memory(self._optimizer)
-            self._state.micro_batches = parts
-            log.warning("Out of memory: computing each batch in %d parts from here on.", parts)
+            self._state.micro_batches = micro_batches
+            log.warning("Out of memory: using %d micro-batches from now on.", micro_batches)
 
     def _step(self, indices: Tensor, epoch: int, step: int) -> None:
         self._optimizer.zero_grad(set_to_none=True)
-        sums, shortage = torch.zeros(2, device=self._device), None  # loss, correct
+        sums, oom_error = torch.zeros(2, device=self._device), None  # loss, correct predictions
         try:
-            self._compute(indices, epoch, step, sums)
+            self._accumulate_gradients(indices, epoch, step, sums)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            shortage = error.with_traceback(None)  # whose frames hold what was computed so far
-        loss, correct = self._group.all_reduce_step(sums, shortage, self._checkpoints.stop)
-        self._update(loss, epoch, step)
+            # The frames of the traceback would keep the activations in memory.
+            oom_error = error.with_traceback(None)
+        loss, correct = self._group.all_reduce_step(sums, oom_error, self._checkpoints.stop)
+        self._update_weights(loss, epoch, step)
         self._state.loss += loss * len(indices)
         self._state.correct += correct
         self._state.images += len(indices)
 
-    def _compute(self, indices: Tensor, epoch: int, step: int, sums: Tensor) -> None:
-        """Gradients of what is this process's of a batch; adds its loss and the number of right
-        answers to `sums`.
+    def _accumulate_gradients(self, indices: Tensor, epoch: int, step: int, sums: Tensor) -> None:
+        """Accumulate the gradients of this rank's micro-batches.
+
+        Adds their loss and their number of correct predictions to `sums`.
         """
-        labels, parts = self._batches.load(indices, epoch, step, self._state.micro_batches)
-        for part in parts:
+        labels, micro_batches = self._batches.load(indices, epoch, step, self._state.micro_batches)
+        for part in micro_batches:
             purpose = ("step", epoch, step, part.number) if part.number else ("step", epoch, step)
-            # dropout draws from the global generator
+            # Dropout draws from the global generator.
             torch.manual_seed(derive_seed(self.seed, *purpose))
             logits, loss = self._backward(
                 self.strategy.trained_module(epoch), part.inputs, part.targets, labels
@@ -245,35 +260,42 @@ class Trainer:
             sums += torch.stack([loss, (logits.argmax(1) == targets).sum()])
 
     def _backward(
-        self, trained: nn.Module, inputs: Tensor, targets: Tensor, labels: Tensor
+        self, module: nn.Module, inputs: Tensor, targets: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits and loss of a part of a batch, whose gradient is added."""
+        """Add the gradients of a micro-batch; return its logits and its share of the loss.
+
+        Args:
+            module: module that takes the inputs.
+            inputs: M,3,S,S images or M,D features.
+            targets: labels of the micro-batch.
+            labels: labels of the whole batch.
+        """
         if self.settings.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(
             self._device.type, self._precision, enabled=self._precision != torch.float32
         ):
-            logits = trained(inputs)
+            logits = module(inputs)
         loss = micro_batch_loss(
             logits, targets, labels, self._weights, self.settings.label_smoothing
         )
-        # of ranks' gradients the mean is taken
+        # DistributedDataParallel averages the gradients over the ranks; the sum is needed.
         self._scaler.scale(loss * self._group.size).backward()
         return logits.detach(), loss.detach()
 
-    def _update(self, loss: Tensor, epoch: int, step: int) -> None:
-        """Moves the weights, unless loss or gradient is not finite."""
+    def _update_weights(self, loss: Tensor, epoch: int, step: int) -> None:
+        """Make an optimizer step; raise JobError before it if loss or gradient is not finite."""
         self._scaler.unscale_(self._optimizer)
         gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        # the scaler skips its own overflows
-        checked = loss if self._scaler.is_enabled() else loss + norm
-        if not torch.isfinite(checked):
+        # An enabled scaler skips steps whose scaled gradients overflow.
+        total = loss if self._scaler.is_enabled() else loss + norm
+        if not torch.isfinite(total):
             raise JobError(
                 f"Loss or gradient became NaN or infinite in epoch {epoch}, step {step + 1} "
                 f"(loss {loss.item():g}, gradient norm {norm.item():g}, lr "
-                f"{self._optimizer.param_groups[0]['lr']:g}). The update was not made. Try a "
-                "lower --lr, a smaller --clip-grad or --precision float32."
+                f"{self._optimizer.param_groups[0]['lr']:g}). The weights were not updated. "
+                "Try a lower --lr, a smaller --clip-grad or --precision float32."
             )
         if self.settings.clip_grad:
             nn.utils.clip_grads_with_norm_(self.network.parameters(), self.settings.clip_grad, norm)
@@ -285,24 +307,25 @@ class Trainer:
         network = self._ema.eval_model
         logits = self.strategy.valid_logits(epoch, network)
         if logits is None:
-            whole = predictor(network, tta_flip=self.settings.tta_flip)
+            eval_network = predictor(network, tta_flip=self.settings.tta_flip)
 
             def predict(rows: Sequence[int]) -> Tensor:
-                return predict_logits(whole, self.preprocessing, list(valid.images(rows)))
+                return predict_logits(eval_network, self.preprocessing, list(valid.images(rows)))
 
             logits = self._group.predict(len(valid), self._num_classes, predict)
         accuracy = (logits.argmax(1) == valid.labels).double().mean().item()
         loss = nn.functional.cross_entropy(logits, valid.labels).item()
-        # what ends the run and chooses weights is one for all
+        # All ranks must select the same best epoch and stop at the same one.
         loss, accuracy = self._group.broadcast_values([loss, accuracy])
         if not math.isfinite(loss):
             raise JobError(
-                "The loss on valid became NaN or infinite. Try a lower --lr or --precision float32."
+                "The validation loss became NaN or infinite. Try a lower --lr or --precision "
+                "float32."
             )
         return {"valid/loss": loss, "valid/accuracy": accuracy}
 
-    def _keep_best(self, epoch: int, row: EpochMetrics) -> None:
-        if selection_key(row) > self._state.best_key:
-            self._state.best_epoch, self._state.best_key = epoch, selection_key(row)
-            # state_dict() alone aliases the weights
+    def _keep_best(self, epoch: int, metrics: EpochMetrics) -> None:
+        if selection_key(metrics) > self._state.best_key:
+            self._state.best_epoch, self._state.best_key = epoch, selection_key(metrics)
+            # A copy, since the tensors of state_dict() share memory with the weights.
             self._best_state = copy.deepcopy(self._ema.eval_model.state_dict())

@@ -1,4 +1,4 @@
-"""The state of a training loop: all that it takes to go on as if nothing had happened."""
+"""State of a training loop, from which a run resumes bit-identically."""
 
 from __future__ import annotations
 
@@ -20,56 +20,54 @@ SUMS = ("loss", "correct")
 
 @dataclass
 class TrainerState:
-    """How far a loop is: the rows of its whole epochs, and sums over the images of the one it is
-    in.
-    """
+    """Progress of a training loop: metrics of completed epochs, and sums of the current one."""
 
-    loss: Tensor
-    correct: Tensor
+    loss: Tensor  # sum over the images of the current epoch
+    correct: Tensor  # correct predictions in the current epoch
     history: list[EpochMetrics] = field(default_factory=list)
     images: int = 0
     steps: int = 0
     seconds: float = 0.0
-    micro_batches: int = 1  # that a batch is computed in, more than was set where memory was short
+    micro_batches: int = 1  # per batch and rank; more than configured after running out of memory
     best_epoch: int = 0
     best_key: tuple[float, float] = (-math.inf, -math.inf)
 
     @property
     def epoch(self) -> int:
-        """The epoch that is under way, counted from 1."""
+        """Current epoch, counted from 1."""
         return len(self.history) + 1
 
-    def end_epoch(self, row: EpochMetrics) -> None:
-        """Keeps the row of the epoch and starts to count anew."""
-        self.history.append(row)
+    def end_epoch(self, metrics: EpochMetrics) -> None:
+        """Append the metrics of the epoch to the history, and reset the sums."""
+        self.history.append(metrics)
         self.loss, self.correct = torch.zeros_like(self.loss), torch.zeros_like(self.correct)
         self.images, self.steps, self.seconds = 0, 0, 0.0
 
 
 @dataclass(frozen=True)
 class Components:
-    """What a loop moves, besides its progress."""
+    """Objects that a training loop modifies, besides its progress."""
 
     strategy: TrainingStrategy
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: ModelEma
-    best: dict[str, Tensor]  # the weights of the best epoch, empty before the first has ended
+    best: dict[str, Tensor]  # weights of the best epoch; empty before the end of the first one
 
 
 def state_dict(
     progress: TrainerState, parts: Components
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name and plain values, from which `load_state_dict` restores the loop to the bit.
+    """Return the tensors by name, and the plain values, that restore a loop bit-identically.
 
-    Weights that nothing has touched yet are left out: a frozen base makes up nearly all of a
+    Weights that no epoch has changed yet are omitted: a frozen backbone would make up most of a
     checkpoint.
     """
-    untouched = parts.strategy.unchanged(progress.epoch)
+    unchanged = parts.strategy.unchanged(progress.epoch)
     tensors = {
-        **_prefixed("network", _without(untouched, parts.strategy.network.state_dict())),
-        **_prefixed("ema", parts.ema.state_dict(untouched)),
-        **_prefixed("best", _without(untouched, parts.best)),
+        **_prefixed("network", _without(unchanged, parts.strategy.network.state_dict())),
+        **_prefixed("ema", parts.ema.state_dict(unchanged)),
+        **_prefixed("best", _without(unchanged, parts.best)),
         **_prefixed("optimizer", _optimizer_tensors(parts.optimizer)),
         **_prefixed("trainer", {name: getattr(progress, name) for name in SUMS}),
     }
@@ -85,11 +83,18 @@ def state_dict(
 def load_state_dict(
     checkpoint: Checkpoint, parts: Components, device: torch.device
 ) -> TrainerState:
-    """Gives `parts` the state that `state_dict` wrote down, and the number of threads; returns the
-    progress.
+    """Restore the components and the number of threads from a checkpoint.
+
+    Args:
+        checkpoint: checkpoint with the values that `state_dict` returned.
+        parts: components of the loop, modified in place.
+        device: device of the training.
+
+    Returns:
+        The progress of the loop.
     """
     state, tensors = checkpoint.state, checkpoint.tensors
-    torch.set_num_threads(state["threads"])  # another number adds up in another order
+    torch.set_num_threads(state["threads"])  # the order of summation depends on it
     parts.strategy.load_state_dict(state["strategy"])
     network = parts.strategy.network
     best = {name: tensor.to(device) for name, tensor in _without_prefix("best", tensors).items()}
@@ -109,7 +114,7 @@ def load_state_dict(
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors as `INDEX.NAME`, where INDEX counts its weights."""
+    """Return the optimizer's tensors by `INDEX.NAME`, where INDEX counts its weights."""
     state = optimizer.state_dict()["state"]
     return {
         f"{index}.{name}": value
@@ -119,18 +124,18 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `_optimizer_tensors`, each tensor laid out in memory as its weight is."""
+    """Restore the tensors of `_optimizer_tensors`, each in the memory format of its weight."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
         weight = weights[int(index)]
-        alike = (
+        value = (
             torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor)
             if tensor.shape == weight.shape
             else tensor
         )
-        state.setdefault(int(index), {})[name] = alike
+        state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )

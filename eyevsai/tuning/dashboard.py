@@ -1,4 +1,4 @@
-"""Studies in a browser, by optuna-dashboard."""
+"""Web server for studies, by optuna-dashboard."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("eyevsai")
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True  # a browser that holds a connection must not hold up the end
+    daemon_threads = True  # an open connection of a browser must not delay the shutdown
 
 
 class _Handler(WSGIRequestHandler):
@@ -34,11 +34,19 @@ class _Handler(WSGIRequestHandler):
 
 @contextmanager
 def serve_studies(folder: Path, url: str | None, host: str, port: int) -> Iterator[WSGIServer]:
-    """A server of optuna-dashboard over the studies of a folder, or of a database; `serve_forever`
-    is the caller's.
+    """Open a server of optuna-dashboard, and close it at the end of the block.
+
+    The caller runs its `serve_forever`.
+
+    Args:
+        folder: folder with the journals of the studies, used if `url` is None.
+        url: URL of a database with studies.
+        host: address to listen on.
+        port: port to listen on; 0 selects a free one.
 
     Raises:
-        UserError: optuna-dashboard is not installed, or there are no studies.
+        UserError: optuna-dashboard is not installed, the database does not exist or cannot be
+            opened, or no studies exist.
     """
     if find_spec("optuna_dashboard") is None:
         raise missing_extra("--optuna", "dashboard")
@@ -48,8 +56,8 @@ def serve_studies(folder: Path, url: str | None, host: str, port: int) -> Iterat
     storage = _open(folder, url)
     if not storage.get_all_studies():
         raise UserError(
-            f"There are no studies in {mask_password(url) if url else folder}. Begin one with "
-            "eyevsai tune, or name the database of others with --storage."
+            f"There are no studies in {mask_password(url) if url else folder}. Start one with "
+            "eyevsai tune, or name another database with --storage."
         )
     with make_server(
         host, port, wsgi(storage), server_class=_Server, handler_class=_Handler
@@ -61,6 +69,6 @@ def _open(folder: Path, url: str | None) -> BaseStorage:
     if url is None:
         return JournalsStorage(folder)
     path = sqlite_path(url)
-    if path is not None and not path.exists():  # which opening it would create
+    if path is not None and not path.exists():  # opening it would create it
         raise UserError(f"There is no database {path}. Check --storage.")
     return StudyStorage(url, folder).open()

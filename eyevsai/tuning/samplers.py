@@ -1,6 +1,4 @@
-"""Samplers, which choose the settings of the next trial, and pruners, which give up trials that do
-badly.
-"""
+"""Samplers, which select the settings of trials, and pruners, which stop unpromising trials."""
 
 from __future__ import annotations
 
@@ -17,44 +15,49 @@ from optuna.samplers import (
 from eyevsai.tuning.search_space import SearchSpace
 from eyevsai.tuning.settings import TuneSettings
 
-MIN_EPOCHS = 3  # of a trial, for anything to be gained by giving it up
-STARTUP_TRIALS = 5  # that the median pruner lets run
+MIN_EPOCHS = 3  # pruning saves nothing in shorter trials
+STARTUP_TRIALS = 5  # trials before the median pruner starts to prune
 
 
-class _Grid(GridSampler):
-    """A grid of which --n-trials decides the end.
+class _GridSampler(GridSampler):
+    """Grid sampler that does not stop the study: --n-trials limits it.
 
-    Optuna's ends the loop of `Study.optimize`, which does not exist here, and fails after a trial
-    that was queued.
+    The base class stops the loop of `Study.optimize` after the last grid point. No such loop runs
+    here, and the base class fails after a queued trial.
     """
 
     after_trial = BaseSampler.after_trial
 
 
 def make_sampler(settings: TuneSettings, space: SearchSpace, seed: int) -> BaseSampler:
-    """Return a sampler; a `seed` that depends on how many trials there are lets a resumed study
-    repeat none.
+    """Return the sampler of `settings`.
+
+    Args:
+        settings: settings of the study.
+        space: search space, for the points of the grid sampler.
+        seed: seed of the sampler. It must depend on the number of trials: otherwise a resumed study
+            would repeat settings.
     """
-    kind = settings.sampler
-    if kind == "tpe":
+    name = settings.sampler
+    if name == "tpe":
         return TPESampler(seed=seed, constant_liar=settings.parallel_jobs > 1)
-    if kind == "gp":
+    if name == "gp":
         return GPSampler(seed=seed)
-    if kind == "cmaes":
+    if name == "cmaes":
         return CmaEsSampler(seed=seed)
-    if kind == "grid":
-        return _Grid(space.grid(), seed=0)
+    if name == "grid":
+        return _GridSampler(space.grid(), seed=0)
     return RandomSampler(seed=seed)
 
 
-def make_pruner(kind: str, epochs: int) -> BasePruner:
-    """Return a pruner for trials of this many epochs."""
+def make_pruner(name: str, epochs: int) -> BasePruner:
+    """Return the pruner for trials of `epochs` epochs; it never prunes below `MIN_EPOCHS`."""
     if epochs < MIN_EPOCHS:
         return NopPruner()
-    if kind == "hyperband":
+    if name == "hyperband":
         return HyperbandPruner(
             min_resource=max(1, epochs // 9), max_resource=max(1, epochs), reduction_factor=3
         )
-    if kind == "median":
+    if name == "median":
         return MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=epochs // 5)
     return NopPruner()

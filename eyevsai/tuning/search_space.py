@@ -1,6 +1,4 @@
-"""Where a study looks: what settings declare of themselves, narrowed by a file, as Optuna's
-distributions.
-"""
+"""Search space of a study: declared ranges, optionally overridden by a TOML file."""
 
 from __future__ import annotations
 
@@ -23,21 +21,21 @@ from eyevsai.core.settings import Choice, Range, Setting, Settings, list_setting
 from eyevsai.core.toml import read_toml
 from eyevsai.training.settings import ThreadSettings
 
-GRID_POINTS = 4  # of a range, for a grid
-# what computes is no part of what is looked for, nor of what was found
-DEVICE = ThreadSettings.PANEL
+GRID_POINTS = 4  # points of a range in a grid
+# Device settings are not searched, and not stored with the best settings.
+DEVICE_PANEL = ThreadSettings.PANEL
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One setting and the values among which it is looked for."""
+    """A searched setting and its range or choice."""
 
     setting: Setting
     space: Range | Choice
 
     @property
     def distribution(self) -> BaseDistribution:
-        """The same for Optuna."""
+        """Optuna's distribution of the dimension."""
         if isinstance(self.space, Choice):
             return CategoricalDistribution(self.space.options)
         if self.setting.type is int:
@@ -46,7 +44,7 @@ class Dimension:
 
     @property
     def points(self) -> list[Any]:
-        """A few values that stand for all of them."""
+        """Values for a grid: all options of a choice, `GRID_POINTS` evenly spaced of a range."""
         if isinstance(self.space, Choice):
             return list(self.space.options)
         low, high = self.space.low, self.space.high
@@ -58,10 +56,9 @@ class Dimension:
         return sorted({round(value) for value in values}) if self.setting.type is int else values
 
     def nearest(self, value: Any) -> Any:
-        """Return the value of this dimension that is nearest to `value`: itself, if the dimension
-        contains it.
+        """Return the value of this dimension that is nearest to `value`, which may be itself.
 
-        Where nothing is near, as for text that is not among the options, it is the middle one of
+        Without a notion of distance, as for text that is not an option, return the middle one of
         `points`.
         """
         if isinstance(self.space, Range) and _is_number(value):
@@ -80,100 +77,112 @@ class Dimension:
         return min(numbers, key=lambda option: abs(scale(option) - scale(value)))
 
     def describe(self) -> Any:
-        """Plain values that tell this dimension from another."""
+        """Return the options or the limits as plain values, for the fingerprint of the study."""
         return list(self.space.options) if isinstance(self.space, Choice) else vars(self.space)
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The dimensions of a study, and the settings that are the same in all its trials."""
+    """Dimensions of a study, and the settings that are fixed in all its trials."""
 
     dimensions: Mapping[str, Dimension]
     fixed: Mapping[str, Any]
 
     def suggest(self, trial: Trial, defaults: Settings) -> dict[str, Any]:
-        """The settings of one trial; those that matter only beside a value that was not chosen are
-        left alone.
+        """Return the settings of a trial: the fixed ones, and the suggested ones.
+
+        Conditional settings are omitted unless the setting that they depend on has one of the
+        required values.
+
+        Args:
+            trial: Optuna's trial, which suggests the values.
+            defaults: values of the settings that are neither fixed nor suggested, for conditions.
         """
-        return self._choose(defaults, lambda dimension: _suggest(trial, dimension))
+        return self._choose_values(defaults, lambda dimension: _suggest(trial, dimension))
 
     def nearest(self, defaults: Settings) -> dict[str, Any]:
-        """Return the point of the space that is nearest to `defaults`, without the settings that
-        are fixed.
+        """Return the point of the space that is nearest to `defaults`, without fixed settings.
 
-        Settings that matter only beside a value that it does not have are left out, as in a trial.
+        Conditional settings whose condition it does not meet are omitted, as in a trial.
         """
-        chosen = self._choose(
+        values = self._choose_values(
             defaults, lambda dimension: dimension.nearest(getattr(defaults, dimension.setting.name))
         )
-        return {name: value for name, value in chosen.items() if name in self.dimensions}
+        return {name: value for name, value in values.items() if name in self.dimensions}
 
-    def _choose(self, defaults: Settings, choose: Callable[[Dimension], Any]) -> dict[str, Any]:
-        chosen = dict(self.fixed)
+    def _choose_values(
+        self, defaults: Settings, choose: Callable[[Dimension], Any]
+    ) -> dict[str, Any]:
+        values = dict(self.fixed)
         for name, dimension in self.dimensions.items():
             when = dimension.setting.when
-            if when is None or chosen.get(when.name, getattr(defaults, when.name)) in when.values:
-                chosen[name] = choose(dimension)
-        return chosen
+            if when is None or values.get(when.name, getattr(defaults, when.name)) in when.values:
+                values[name] = choose(dimension)
+        return values
 
     def grid(self) -> dict[str, list[Any]]:
-        """The values of each dimension for a grid."""
+        """Return the grid points of each dimension."""
         return {name: dimension.points for name, dimension in self.dimensions.items()}
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that tell this space from another."""
-        found = {name: dimension.describe() for name, dimension in self.dimensions.items()}
-        return {**found, **{f"{name} fixed": value for name, value in self.fixed.items()}}
+        """Return dimensions and fixed settings as plain values, for the study's fingerprint."""
+        dimensions = {name: dimension.describe() for name, dimension in self.dimensions.items()}
+        return {**dimensions, **{f"{name} fixed": value for name, value in self.fixed.items()}}
 
 
 def build_search_space(
-    declared: type[Settings], given: Mapping[str, Any], path: str | None
+    declared: type[Settings], explicit: Mapping[str, Any], path: str | None
 ) -> SearchSpace:
-    """The space of a family's settings: as declared, as a file says instead, without what was
-    `given`.
+    """Return the search space of a model's settings.
+
+    Args:
+        declared: settings class, which declares the ranges that are searched.
+        explicit: values that the user set, by name, which are fixed; device settings and names that
+            `declared` lacks are ignored.
+        path: TOML file that replaces declared ranges or fixes settings; None without one.
 
     Raises:
-        UserError: the file cannot be read, names what is no setting, or an empty or forbidden
-            range; or nothing is left to look for.
+        UserError: the file is unreadable, or has an unknown setting, or an empty or forbidden
+            range; or all settings are fixed.
     """
-    known = {setting.name: setting for setting in list_settings(declared)}
+    by_name = {setting.name: setting for setting in list_settings(declared)}
     dimensions = {
         name: Dimension(each, each.search)
-        for name, each in known.items()
+        for name, each in by_name.items()
         if each.search is not None
     }
     fixed = {
         name: value
-        for name, value in given.items()
-        if name in known and known[name].panel != DEVICE
+        for name, value in explicit.items()
+        if name in by_name and by_name[name].panel != DEVICE_PANEL
     }
-    for name, wanted in (
+    for name, entry in (
         read_toml(path, "--space", "lr = {low = 1e-4, high = 1e-2}") if path else {}
     ).items():
-        if name not in known:
-            guess = nearest(name, known)
+        if name not in by_name:
+            guess = nearest(name, by_name)
             raise UserError(
-                f"{path}: {name} is no setting of this model."
+                f"{path}: {name} is not a setting of this model."
                 + (f" Did you mean {guess}?" if guess else "")
             )
         try:
-            space = _parse(known[name], wanted)
+            space = _parse_entry(by_name[name], entry)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         if isinstance(space, Range | Choice):
-            dimensions[name] = Dimension(known[name], space)
+            dimensions[name] = Dimension(by_name[name], space)
         else:
             fixed.setdefault(name, space)
-    left = {name: dimension for name, dimension in dimensions.items() if name not in fixed}
-    if not left:
+    searched = {name: dimension for name, dimension in dimensions.items() if name not in fixed}
+    if not searched:
         raise UserError(
-            "Every setting of this model is fixed: there is nothing to tune. Leave a flag out, "
-            "or train."
+            "All settings of this model are fixed, so there is nothing to tune. Omit an option, or "
+            "use train."
         )
-    return SearchSpace(_dependants_last(left), fixed)
+    return SearchSpace(_conditional_last(searched), fixed)
 
 
-def _dependants_last(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
+def _conditional_last(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
     free = {name: each for name, each in dimensions.items() if each.setting.when is None}
     return free | {name: each for name, each in dimensions.items() if name not in free}
 
@@ -191,19 +200,19 @@ def _suggest(trial: Trial, dimension: Dimension) -> Any:
     return trial.suggest_float(name, space.low, space.high, log=space.log)
 
 
-def _parse(setting: Setting, wanted: Any) -> Any:
-    """A range, a choice, or the one value that a file gives a setting."""
-    if isinstance(wanted, dict):
-        return _parse_range(setting, wanted)
-    if isinstance(wanted, list):
-        if not wanted:
-            raise UserError(f"{setting.name} = [] leaves nothing to choose from.")
-        return Choice(tuple(_checked(setting, value) for value in wanted))
-    return _checked(setting, wanted)
+def _parse_entry(setting: Setting, entry: Any) -> Any:
+    """Return the range, the choice or the fixed value that a file's entry gives a setting."""
+    if isinstance(entry, dict):
+        return _parse_range(setting, entry)
+    if isinstance(entry, list):
+        if not entry:
+            raise UserError(f"{setting.name} = [] has no values. Add one or more.")
+        return Choice(tuple(_parse_value(setting, value) for value in entry))
+    return _parse_value(setting, entry)
 
 
-def _parse_range(setting: Setting, wanted: dict[str, Any]) -> Range:
-    if not {"low", "high"} <= set(wanted) <= {"low", "high", "log"} or setting.type not in (
+def _parse_range(setting: Setting, entry: dict[str, Any]) -> Range:
+    if not {"low", "high"} <= set(entry) <= {"low", "high", "log"} or setting.type not in (
         int,
         float,
     ):
@@ -211,16 +220,16 @@ def _parse_range(setting: Setting, wanted: dict[str, Any]) -> Range:
             f"{setting.name} takes a value, a list, or for numbers "
             f"{{low = ..., high = ..., log = true}}."
         )
-    low, high = _checked(setting, wanted["low"]), _checked(setting, wanted["high"])
-    log = wanted.get("log", isinstance(setting.search, Range) and setting.search.log)
+    low, high = _parse_value(setting, entry["low"]), _parse_value(setting, entry["high"])
+    log = entry.get("log", isinstance(setting.search, Range) and setting.search.log)
     if low > high:
         raise UserError(f"{setting.name}: the range from {low} to {high} is empty.")
     if log and not (low > 0 and math.isfinite(high)):
-        raise UserError(f"{setting.name}: a range with log = true begins above 0, not at {low}.")
+        raise UserError(f"{setting.name}: a range with log = true must start above 0, not {low}.")
     return Range(low, high, log)
 
 
-def _checked(setting: Setting, value: Any) -> Any:
+def _parse_value(setting: Setting, value: Any) -> Any:
     if setting.type is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     setting.check(value)

@@ -1,4 +1,4 @@
-"""A study: trials that several processes ask for, each of which may die at any time."""
+"""Study whose trials run in several processes, each of which may die at any time."""
 
 from __future__ import annotations
 
@@ -41,82 +41,92 @@ FINGERPRINT, PARENT, PROCESS, EXCLUDED, ERROR, RUN_ID = (
     "error",
     "run_id",
 )
-# the attribute of the trial that has the defaults, to which others are compared
+# attribute of the trial with the defaults, which is the baseline of the others
 DEFAULTS = "defaults"
-# attributes of a trial: all that was chosen for it, its configured epochs
+# attributes of a trial: all of its settings, and its configured epochs
 SETTINGS, EPOCHS = ("settings", "epochs")
-FIXED = "fixed_params"  # Optuna's name for the parameters of a trial that was queued
-# after which a trial that names no process is taken for one whose process died before it could
+FIXED = "fixed_params"  # Optuna's attribute for the parameters of a queued trial
+# A trial without a process attribute for so long is stale: its process died before setting it.
 NAMELESS_S = 15.0
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class _JournalLock(JournalFileOpenLock):
-    """A lock that the kernel takes back from a process that dies: Optuna's own would stay for half
-    a minute.
-    """
+    """File lock that the kernel releases when a process dies; Optuna's own would stay for 30 s."""
 
     def __init__(self, file: Path) -> None:
         self._lock = FileLock(f"{file}.flock")
 
     def acquire(self) -> bool:
-        """Waits for the lock."""
+        """Wait for the lock, and return True."""
         self._lock.acquire()
         return True
 
     def release(self) -> None:
-        """Gives the lock back."""
         self._lock.release()
 
 
 @dataclass(frozen=True)
 class StudyStorage:
-    """Where a study is kept: a database, or a file on this machine."""
+    """Location of a study: a database, or a journal file on this machine."""
 
-    url: str | None
+    url: str | None  # of the database; None selects the file
     file: Path
 
     def open(self) -> BaseStorage:
-        """The storage.
+        """Open the storage, and create it if it is missing.
 
         Raises:
-            UserError: it cannot be reached or written.
+            UserError: the storage is unreachable, or the journal file is not writable.
         """
         try:
             if self.url is None:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 return JournalStorage(JournalFileBackend(str(self.file), _JournalLock(self.file)))
             name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-            with host_lock(f"studies-{name}.lock"):  # tables are made without one
+            with host_lock(f"studies-{name}.lock"):  # Optuna creates tables without a lock
                 return RDBStorage(self.url, engine_kwargs={"pool_pre_ping": True})
-        except Exception as error:  # database drivers raise of every kind
-            where = mask_password(self.url) if self.url else str(self.file)
+        except Exception as error:  # database drivers raise exceptions of many types
+            location = mask_password(self.url) if self.url else str(self.file)
             raise UserError(
-                f"The storage of studies {where} cannot be opened "
+                f"The study storage {location} cannot be opened "
                 f"({mask_password(first_line(error))}). "
-                "Mend it, or name another with --storage."
+                "Fix it, or use another one with --storage."
             ) from error
 
 
 class Study:
-    """One study as one of its processes sees it."""
+    """A study, opened by one of its processes."""
 
     def __init__(
         self,
         name: str,
-        place: StudyStorage,
+        location: StudyStorage,
         settings: TuneSettings,
         space: SearchSpace,
         epochs: int,
     ) -> None:
+        """Open the study, and create it if it does not exist.
+
+        Args:
+            name: name of the study.
+            location: location of its storage.
+            settings: sampler, pruner and number of trials.
+            space: search space.
+            epochs: configured epochs of a trial, for the pruner.
+
+        Raises:
+            UserError: the storage is unreachable, or the journal file is not writable.
+            StorageInternalError: the database is read-only.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.name = name
         self.settings = settings
         self.space = space
-        self.storage = place.open()
+        self.storage = location.open()
         self.pruner = make_pruner(settings.pruner, epochs)
-        # by number, on this process' own clock: hosts may disagree
+        # First observation by trial number, on the clock of this process: those of hosts differ.
         self._nameless_since: dict[int, float] = {}
         self.study = optuna.create_study(
             study_name=name,
@@ -127,34 +137,35 @@ class Study:
         )
 
     def check_or_store_space(self, fingerprint: dict[str, Any]) -> None:
-        """Writes down what the study is about, or holds an earlier one of this name against it.
+        """Store the fingerprint of a new study, or compare it with that of an existing one.
 
         Raises:
-            UserError: the earlier one is about something else; the message says what differs.
+            UserError: the existing study has another fingerprint. The message lists differences.
         """
         texts = {name: json.dumps(value, sort_keys=True) for name, value in fingerprint.items()}
         before = self.study.user_attrs.get(FINGERPRINT)
         if before is None:
             self.study.set_user_attr(FINGERPRINT, texts)
         elif change := describe_change(before, texts):
-            taken = {each.study_name for each in optuna.get_all_study_summaries(self.storage)}
+            names = {each.study_name for each in optuna.get_all_study_summaries(self.storage)}
             number = next(
                 number
-                for number in range(2, len(taken) + 3)
-                if f"{self.name}-{number}" not in taken
+                for number in range(2, len(names) + 3)
+                if f"{self.name}-{number}" not in names
             )
             raise UserError(
-                f"There is a study {self.name} of another space: {change}. Bring it back, or "
-                f"start another with --study {self.name}-{number}."
+                f"Study {self.name} cannot be resumed, because its inputs differ: {change}. "
+                f"Restore them, or start another study with --study {self.name}-{number}."
             )
 
     def enqueue_defaults(self, defaults: Settings) -> dict[str, tuple[Any, Any]]:
-        """Queue the defaults as the first trial, unless the study has trials already; again if they
-        were lost.
+        """Queue the defaults as the first trial of a new study.
+
+        If the process of that trial died and it was not requeued, queue the defaults again.
 
         Returns:
-            The settings whose default is outside the space: the default, and the nearest value,
-            which is queued.
+            By name, the settings whose default is outside the space: the default, and the nearest
+            value in the space, which is queued instead. Empty if nothing was queued.
         """
         trials = self.trials()
         are_lost = self.defaults() is None and any(DEFAULTS in trial.user_attrs for trial in trials)
@@ -162,55 +173,74 @@ class Study:
             return {}
         values = self.space.nearest(defaults)
         self.study.enqueue_trial(values, user_attrs={DEFAULTS: True})
-        wanted = {name: getattr(defaults, name) for name in values}
+        originals = {name: getattr(defaults, name) for name in values}
         return {
-            name: (wanted[name], value) for name, value in values.items() if value != wanted[name]
+            name: (originals[name], value)
+            for name, value in values.items()
+            if value != originals[name]
         }
 
     @property
     def parent(self) -> str | None:
-        """The run of the whole study; None until one was made."""
-        found: str | None = self.study.user_attrs.get(PARENT)
-        return found
+        """Id of the run of the whole study; None until it is set."""
+        run_id: str | None = self.study.user_attrs.get(PARENT)
+        return run_id
 
     @parent.setter
     def parent(self, run_id: str) -> None:
         self.study.set_user_attr(PARENT, run_id)
 
     def ask(self, seed: int, worker: int, process: str) -> Trial | None:
-        """The next trial, which `process` works on; None when the study has all that it is to
-        have.
+        """Start the next trial.
+
+        Args:
+            seed: seed of the study.
+            worker: number of the worker, which gets its own random numbers.
+            process: description of this process, to detect stale trials.
+
+        Returns:
+            The trial, or None if all `n_trials` trials have started. Those that still run may be
+            queued again: if `is_done` returns False, call this again later.
         """
         if self.num_remaining() <= 0:
             return None
-        started = len(self.trials())
-        drawn = derive_seed(seed + worker, "sampler", started) % 2**32
-        self.study.sampler = make_sampler(self.settings, self.space, drawn)
+        num_trials = len(self.trials())
+        sampler_seed = derive_seed(seed + worker, "sampler", num_trials) % 2**32
+        self.study.sampler = make_sampler(self.settings, self.space, sampler_seed)
         trial = self.study.ask()
         trial.set_user_attr(PROCESS, process)
         if self._repeats_defaults(trial):
-            self._exclude(trial, "another process queued the defaults too")
+            self._exclude(trial, "another process has queued the defaults, too")
             return self.ask(seed, worker, process)
-        # Two processes may ask at the same time: of all that count, those with the lowest numbers
-        # are taken, the waiting ones included, since another process may be taking one of them just
-        # now.
+        # Several processes may start trials at the same time. Of all counted trials, those with the
+        # lowest numbers are run. Queued trials count as well, since another process may be starting
+        # one of them right now.
         if (
             sum(other.number < trial.number for other in self.counted_trials())
             >= self.settings.n_trials
         ):
-            self._exclude(trial, "there were enough")
+            self._exclude(trial, "the study has enough trials")
             return None
         return trial
 
     def tell(self, trial: Trial, outcome: float | BaseException) -> None:
-        """Ends a trial: by its value, or by what ended it before it had one."""
+        """End a trial, and store its outcome.
+
+        Args:
+            trial: running trial.
+            outcome: its value; or the exception that ended it: TrialPruned marks it as pruned,
+                another Exception as failed, and an interruption queues its settings again.
+
+        Raises:
+            ValueError or RuntimeError: the trial has ended already: another process reaped it.
+        """
         if isinstance(outcome, TrialPruned):
             self.study.tell(trial, state=TrialState.PRUNED)
         elif isinstance(outcome, Exception):
             trial.set_user_attr(ERROR, mask_password(first_line(outcome)))
             self.study.tell(trial, state=TrialState.FAIL)
         elif isinstance(outcome, BaseException):
-            # a signal: the trial is begun again when the study is gone on with
+            # Interrupted by a signal: the trial is repeated when the study is resumed.
             self._exclude(trial, "interrupted")
             self._requeue(trial)
         else:
@@ -219,89 +249,102 @@ class Study:
     def reap_stale_trials(
         self, is_stale: Callable[[str, str], bool], result: Callable[[str], float | None]
     ) -> int:
-        """Ends trials whose process has died, by its description and its run's id, and queues their
-        settings again.
+        """End running trials whose process has died, and queue their settings again.
 
-        A trial whose process died between the end of its run and telling so has the run's `result`,
-        by its id.
+        A trial without a description of its process is stale `NAMELESS_S` after the first call that
+        found it.
+
+        Args:
+            is_stale: returns True if the process has died, given the description of the process and
+                the id of the trial's run, which is empty before the run exists.
+            result: returns the value of a completed run by its id, else None. A trial whose process
+                died after its run had completed gets this value, and is not queued again.
+
+        Returns:
+            The number of trials that were queued again.
         """
         requeued, now = 0, time.monotonic()
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if PROCESS in trial.user_attrs:
-                lost = is_stale(trial.user_attrs[PROCESS], trial.user_attrs.get(RUN_ID, ""))
+                is_lost = is_stale(trial.user_attrs[PROCESS], trial.user_attrs.get(RUN_ID, ""))
             else:
-                lost = now - self._nameless_since.setdefault(trial.number, now) > NAMELESS_S
-            if not lost:
+                is_lost = now - self._nameless_since.setdefault(trial.number, now) > NAMELESS_S
+            if not is_lost:
                 continue
             value = result(run_id) if (run_id := trial.user_attrs.get(RUN_ID)) else None
             try:
                 if value is not None:
                     self.study.tell(trial.number, value)
                     continue
-                self.storage.set_trial_user_attr(trial._trial_id, EXCLUDED, "its process died")
+                self.storage.set_trial_user_attr(trial._trial_id, EXCLUDED, "its process has died")
                 self.study.tell(trial.number, state=TrialState.FAIL)
-            except (ValueError, RuntimeError):  # another process did so at the same time
+            except (ValueError, RuntimeError):  # another process ended the trial at the same time
                 continue
             self._requeue(trial)
             requeued += 1
         return requeued
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials by number."""
+        """Return all trials, sorted by number, including queued and excluded ones."""
         return self.study.get_trials(deepcopy=False)
 
     def counted_trials(self) -> list[FrozenTrial]:
-        """The trials that the study is made of: not those whose process died, which were begun
-        again.
+        """Return the trials that count as trials of the study.
+
+        Interrupted trials and those whose process has died, which are repeated, do not count, nor
+        do surplus trials of concurrent processes.
         """
         return [trial for trial in self.trials() if EXCLUDED not in trial.user_attrs]
 
-    def started(self) -> list[FrozenTrial]:
-        """Return the trials that are counted, without those that are only queued."""
+    def started_trials(self) -> list[FrozenTrial]:
+        """Return the counted trials without queued ones."""
         return [trial for trial in self.counted_trials() if trial.state is not TrialState.WAITING]
 
     def num_remaining(self) -> int:
-        """How many trials are still to be begun."""
-        return self.settings.n_trials - len(self.started())
+        """Return the number of trials still to start; negative if the study has more."""
+        return self.settings.n_trials - len(self.started_trials())
 
     def is_done(self) -> bool:
-        """Whether all trials have ended."""
+        """Return True if all trials of the study have started and ended."""
         return self.num_remaining() <= 0 and all(
-            trial.state.is_finished() for trial in self.started()
+            trial.state.is_finished() for trial in self.started_trials()
         )
 
     def best(self) -> FrozenTrial | None:
-        """The trial with the highest value; the first of equal ones."""
+        """Return the complete trial with the highest value, the first of equal ones, or None."""
         complete = [trial for trial in self.counted_trials() if trial.state is TrialState.COMPLETE]
         return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
 
     def defaults(self) -> FrozenTrial | None:
-        """Return the trial with the defaults; None if the study was begun by a version that queued
-        none.
+        """Return the first counted trial with the defaults, which may not have ended yet.
+
+        None if there is none: the study is new, or of a version that queued none, or the trial was
+        interrupted and is not queued again yet.
         """
         return next(
             (trial for trial in self.counted_trials() if DEFAULTS in trial.user_attrs), None
         )
 
-    def check_not_failed(self) -> FrozenTrial:
-        """The best trial.
+    def require_best(self) -> FrozenTrial:
+        """Return the best trial.
 
         Raises:
-            JobError: none has a value; the message has the commonest reason.
+            JobError: no trial has a value. The message contains the most common reason.
         """
         best = self.best()
         if best is None:
-            begun = self.started()
-            reasons = Counter(trial.user_attrs.get(ERROR, "pruned") for trial in begun)
-            (reason, count), *_ = reasons.most_common(1) or [("no trial was begun", 0)]
+            trials = self.started_trials()
+            reasons = Counter(trial.user_attrs.get(ERROR, "pruned") for trial in trials)
+            (reason, count), *_ = reasons.most_common(1) or [("no trial started", 0)]
             raise JobError(
-                f"No trial of study {self.name} has a result. {count} of {len(begun)}: {reason}"
+                f"No trial of study {self.name} has a result. {count} of {len(trials)}: {reason}"
             )
         return best
 
     def _repeats_defaults(self, trial: Trial) -> bool:
-        """Return True if the trial has the defaults, and one before it, too: two processes began
-        the study at once.
+        """Return True if an earlier trial has the defaults, too.
+
+        That happens when two processes start the study at the same time.
         """
         if DEFAULTS not in trial.user_attrs:
             return False
@@ -309,15 +352,14 @@ class Study:
         return first is not None and first.number < trial.number
 
     def _requeue(self, trial: Trial | FrozenTrial) -> None:
-        """Queue a trial again: what was chosen for it, and what it was to have if nothing was
-        chosen yet.
-        """
-        lost = self.storage.get_trial(trial._trial_id)
-        marks = {DEFAULTS: True} if DEFAULTS in lost.user_attrs else None
+        """Queue the settings of a trial again: its suggested ones, and those it was queued with."""
+        frozen = self.storage.get_trial(trial._trial_id)
+        attributes = {DEFAULTS: True} if DEFAULTS in frozen.user_attrs else None
         self.study.enqueue_trial(
-            {**lost.system_attrs.get(FIXED, {}), **lost.params}, user_attrs=marks
+            {**frozen.system_attrs.get(FIXED, {}), **frozen.params}, user_attrs=attributes
         )
 
-    def _exclude(self, trial: Trial, why: str) -> None:
-        trial.set_user_attr(EXCLUDED, why)
+    def _exclude(self, trial: Trial, reason: str) -> None:
+        """Fail the trial, and mark it as not counted."""
+        trial.set_user_attr(EXCLUDED, reason)
         self.study.tell(trial, state=TrialState.FAIL)

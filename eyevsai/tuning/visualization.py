@@ -1,6 +1,4 @@
-"""What a study found, for people: the best settings, a table of trials, pictures, an interactive
-page.
-"""
+"""Presentation of a study: best settings, table of trials, plots, and an interactive page."""
 
 from __future__ import annotations
 
@@ -17,15 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TARGET = "valid accuracy"
-MIN_FOR_IMPORTANCE = 4  # trials; of fewer nothing can be said
+MIN_FOR_IMPORTANCE = 4  # complete trials; importances of fewer are meaningless
 
 
 def describe_best(study: Study, best: FrozenTrial) -> dict[str, Any]:
-    """Return the best trial's settings, value and run, and what tells whether the study is worth
-    more than defaults.
+    """Return the best trial's settings, value and run, and the baseline of the defaults.
 
-    `epochs` are those configured, None for a model without; `defaults` is None for a study that was
-    begun without.
+    `epochs` is the configured number, None for a model without epochs; `defaults` is None in a
+    study without a trial of the defaults.
     """
     defaults = study.defaults()
     return {
@@ -51,8 +48,9 @@ def _describe_defaults(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def trials_table(trials: Sequence[FrozenTrial]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of a table of trials: number, state, value, epochs, seconds, settings, what
-    went wrong.
+    """Return the columns and rows of a table of trials, without queued ones.
+
+    The columns are number, state, value, epochs, seconds, settings, error and run id.
     """
     names = sorted({name for trial in trials for name in trial.params})
     columns = ["trial", "state", "accuracy", "epochs", "seconds", *names, "error", "run_id"]
@@ -74,26 +72,30 @@ def trials_table(trials: Sequence[FrozenTrial]) -> tuple[list[str], list[list[An
 
 
 def plot_study(study: optuna.Study) -> dict[str, Figure]:
-    """History, importances, parallel coordinates and slices, as far as there are trials enough."""
+    """Return plots by name: history, parallel coordinates, slices and importances.
+
+    Empty without complete trials; importances need `MIN_FOR_IMPORTANCE` of them, with different
+    values.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
-    from optuna.visualization import matplotlib as pictures
+    from optuna.visualization import matplotlib as plots
 
-    drawn = {}
+    figures = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in _plottable_names(study):
-            axes = getattr(pictures, f"plot_{name}")(study, target_name=TARGET)
+            axes = getattr(plots, f"plot_{name}")(study, target_name=TARGET)
             first = axes.flat[0] if hasattr(axes, "flat") else axes
-            drawn[name] = first.figure
-            plt.close(first.figure)  # pyplot would keep each for ever
-    return drawn
+            figures[name] = first.figure
+            plt.close(first.figure)  # pyplot keeps open figures in memory
+    return figures
 
 
 def render_page(study: optuna.Study) -> str:
-    """The same, interactive, as one HTML page that needs nothing else."""
+    """Return a self-contained HTML page with interactive versions of the plots of `plot_study`."""
     from optuna import visualization
 
     parts: list[str] = []
@@ -111,9 +113,9 @@ def _plottable_names(study: optuna.Study) -> list[str]:
     if not complete:
         return []
     names = ["optimization_history", "parallel_coordinate", "slice"]
-    differing = any(trial.value != complete[0].value for trial in complete)
+    values_differ = any(trial.value != complete[0].value for trial in complete)
     return (
         [*names, "param_importances"]
-        if len(complete) >= MIN_FOR_IMPORTANCE and differing
+        if len(complete) >= MIN_FOR_IMPORTANCE and values_differ
         else names
     )

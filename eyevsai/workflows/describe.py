@@ -1,4 +1,4 @@
-"""describe and list: what can be trained, on what, and what a model consists of."""
+"""Workflows of `describe` and `list`: summary of a model, and inventory of models and datasets."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from eyevsai.models.factory import FAMILIES, build, get_family
 
 
 def describe(model: ModelConfig, num_classes: int) -> dict[str, Any]:
-    """Descriptions, papers, layers, parameters and operations of one image, as plain values."""
-    from eyevsai.reports.model_card import describe_model  # loads torch, which `list` does without
+    """Return a model's descriptions, papers, layers, parameters and operations per image.
+
+    The values are JSON-serializable. Builds the model for `num_classes` classes named "0", "1", ...
+    """
+    # not imported above, because it loads torch, which `list` does not need
+    from eyevsai.reports.model_card import describe_model
 
     classes = [str(number) for number in range(num_classes)]
     return describe_model(build(model.family, model.variation, model.settings, classes, seed=0))
 
 
 def list_inventory(data_dir: Path) -> dict[str, Any]:
-    """Families with their variations, and datasets, each with its descriptions, as plain values."""
+    """Return all model families with the descriptions of their variations, and all datasets.
+
+    The values are JSON-serializable. `data_dir` is the folder with the local datasets.
+    """
     return {
         "models": {
             name: {

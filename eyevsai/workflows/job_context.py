@@ -1,4 +1,4 @@
-"""Context of every workflow: signals, the store, and the run that is logged to."""
+"""Context of all workflows: signal handling, the tracking store and the run."""
 
 from __future__ import annotations
 
@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 
 
 def open_store_and_reap(state_dir: Path) -> str:
-    """Open the tracking store, flush pending writes of finished runs on this host, and return its
-    URI.
+    """Open the tracking store, reap stale runs of this host, and return the store's URI.
+
+    Reaping also flushes the pending writes of finished runs. `state_dir` is the folder of run
+    state.
+
+    Raises:
+        UserError: the store is unusable or denies access, or it or the run directories must be
+            upgraded first.
     """
     tracking_uri = open_store()
     check_run_dirs(state_dir)
@@ -38,9 +44,12 @@ def open_store_and_reap(state_dir: Path) -> str:
 
 @dataclass
 class JobContext:
-    """What a workflow runs in: signals are handled, and the store and runs are opened on demand.
+    """Context of a workflow, which opens the store and starts runs on demand.
 
-    `run_id` is the run that `mlflow run` created for this call, if it did.
+    Args:
+        stop: cancellation token of the job, requested by signals.
+        state_dir: folder of run state on this machine.
+        run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
     """
 
     stop: ShutdownHandler
@@ -49,10 +58,10 @@ class JobContext:
 
     @cached_property
     def tracking_uri(self) -> str:
-        """The URI of the store, which is opened and checked at the first access.
+        """URI of the tracking store; the first access opens it and reaps stale runs.
 
         Raises:
-            UserError: the store cannot be used.
+            UserError: the store is unusable.
         """
         return open_store_and_reap(self.state_dir)
 
@@ -66,19 +75,20 @@ class JobContext:
         extends: bool = False,
         is_additional: bool = False,
     ) -> Iterator[Run]:
-        """Start the run of the workflow, which ends as the block ends; see `run_lifecycle`.
+        """Start the run of the workflow; its status follows from how the block ends.
 
-        A signal that arrives while the run is created waits until there is something to end.
+        A signal that arrives while the run is being created takes effect afterwards, so that the
+        run is ended.
 
         Args:
-            title: the name of the run.
-            tags: of the run.
-            resumed: the id of an earlier run to resume.
-            extends: resume it although it has finished.
-            is_additional: create a run besides the one that `mlflow run` created for this call.
+            title: name of the run.
+            tags: tags of the run.
+            resumed: id of an earlier run to resume; None to start a new run.
+            extends: resume it even if it has finished.
+            is_additional: create a new run even if `mlflow run` created one for this call.
 
         Raises:
-            UserError: the version that the run is about is being deleted.
+            UserError: the version in the tags `model_uri` or `PRUNED_FROM` is being deleted.
         """
         stop = self.stop
         with ExitStack() as stack:
@@ -97,24 +107,31 @@ class JobContext:
                 )
                 stop.at_timeout = run.kill
             check_not_reserved(self.tracking_uri, tags.get("model_uri", tags.get(PRUNED_FROM, "")))
-            stack.callback(setattr, stop, "at_timeout", lambda: None)  # an ended run stays ended
+            # a timeout after the end of the run must not change the run's status
+            stack.callback(setattr, stop, "at_timeout", lambda: None)
             yield run
 
 
 @contextmanager
 def job_context(state_dir: str | Path, run_id: str | None = None) -> Iterator[JobContext]:
-    """Handle signals inside the block, and end with the `mlflow run` that created `run_id`."""
+    """Yield the context of a workflow, and handle signals inside the block.
+
+    Args:
+        state_dir: folder of run state; `~` is expanded.
+        run_id: run that `mlflow run` created for this call; the process then ends when that
+            `mlflow run` dies.
+    """
     with handling_signals() as stop, ending_with_mlflow_run() if run_id else nullcontext():
         yield JobContext(stop, Path(state_dir).expanduser(), run_id)
 
 
 def log_settings(run: Run, settings: Settings) -> None:
-    """Log the settings of a command that have a value as parameters."""
+    """Log the settings of a command as parameters, except those that are None."""
     run.log_params({name: value for name, value in vars(settings).items() if value is not None})
 
 
 def log_input(run: Run, dataset: Dataset) -> None:
-    """Says in MLflow what a run learns from."""
+    """Log the dataset as an input of the run: digest, folders and numbers of images and classes."""
     counts = Counter(dataset.split_names)
     parts = dataset.curated.source.parts
     images = {name: counts[name] for name in ("train", "valid", "test")}

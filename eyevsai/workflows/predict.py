@@ -1,4 +1,4 @@
-"""predict: what a trained model says of image files."""
+"""Workflow of `predict`: classify image files."""
 
 from __future__ import annotations
 
@@ -27,21 +27,24 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """What is said of one file, or why nothing is."""
+    """Prediction for one image file, or the reason why the file cannot be decoded."""
 
     path: Path
-    label: str | None
-    top: list[tuple[str, float]]
+    label: str | None  # None with an error; UNSURE below the threshold
+    top: list[tuple[str, float]]  # most likely classes and their probabilities
     error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the path with label and probabilities, or with the error, as plain values."""
         if self.error is not None:
             return {"image": str(self.path), "error": self.error}
         return {"image": str(self.path), "label": self.label, "probabilities": dict(self.top)}
 
     def to_text(self) -> str:
-        """A line of a table."""
+        """Return one tab-separated line: path, `unsure` if it is, then classes and probabilities.
+
+        With an error: path and `bad: ERROR`. Unprintable characters are escaped.
+        """
         if self.error is not None:
             cells = [str(self.path), f"bad: {self.error}"]
         else:
@@ -49,43 +52,55 @@ class FilePrediction:
             cells += [
                 cell for name, probability in self.top for cell in (name, f"{probability:.4f}")
             ]
-        return "\t".join(map(_escaped, cells))
+        return "\t".join(map(_escape, cells))
 
 
 def predict(
     model: str, images: Sequence[str], top_k: int, threshold: float | None, *, trusted: bool = False
 ) -> Iterator[FilePrediction]:
-    """Answers for image files, in order; files that are no images have an error.
+    """Yield a prediction for each image file, in order.
+
+    A file that cannot be decoded yields a prediction with an error.
+
+    Args:
+        model: URI of a registered version, or path of a model directory or an export.
+        images: paths of files and folders; `-` reads paths from standard input.
+        top_k: number of most likely classes to return.
+        threshold: probability below which the label is UNSURE; None uses that of the model.
+        trusted: load formats that may execute code.
 
     Raises:
-        UserError: no such model, file or folder.
+        UserError: the model, a file or a folder does not exist, or a folder or standard input
+            contains no images.
     """
     classifier = load_classifier(model, trusted=trusted)
     if threshold is not None:
         classifier.threshold = threshold
     paths = _find_images(images)
     preprocessing = Preprocessing.from_json(classifier.metadata["preprocessing"])
-    done = 0
-    for pictures in parallel_map(_Decoder(preprocessing), paths, "Predicting"):
-        some = paths[done : done + len(pictures)]
-        done += len(pictures)
-        good = [picture for picture in pictures if not isinstance(picture, str)]
-        said = iter(classifier.predict_batch(good, unsure=classifier.threshold is not None))
-        for path, picture in zip(some, pictures, strict=True):
+    num_finished = 0
+    for batch in parallel_map(_Decoder(preprocessing), paths, "Predicting"):
+        batch_paths = paths[num_finished : num_finished + len(batch)]
+        num_finished += len(batch)
+        decoded = [image for image in batch if not isinstance(image, str)]
+        predictions = iter(
+            classifier.predict_batch(decoded, unsure=classifier.threshold is not None)
+        )
+        for path, image in zip(batch_paths, batch, strict=True):
             yield (
-                FilePrediction(path, None, [], picture)
-                if isinstance(picture, str)
-                else _answer(path, next(said), top_k)
+                FilePrediction(path, None, [], image)
+                if isinstance(image, str)
+                else _to_file_prediction(path, next(predictions), top_k)
             )
 
 
-def _answer(path: Path, prediction: Prediction, top_k: int) -> FilePrediction:
+def _to_file_prediction(path: Path, prediction: Prediction, top_k: int) -> FilePrediction:
     return FilePrediction(path, prediction.label, prediction.top(top_k))
 
 
 @dataclass(frozen=True)
 class _Decoder:
-    """Decodes files and resizes them to squares; of one that is no image, why."""
+    """Function from paths to square H,W,3 images, or the error message of each undecodable file."""
 
     preprocessing: Preprocessing
 
@@ -94,14 +109,16 @@ class _Decoder:
 
     def _decode(self, path: Path) -> npt.NDArray[np.uint8] | str:
         try:
-            picture = decode(path, self.preprocessing.depth)
+            image = decode(path, self.preprocessing.depth)
         except (ImageDecodeError, OSError) as error:
             return str(error)
-        return self.preprocessing.resize_to_square(picture)
+        return self.preprocessing.resize_to_square(image)
 
 
-def _escaped(cell: str) -> str:
-    """A tab or a line's end in a name would look like those of the table, and other controls reach
+def _escape(cell: str) -> str:
+    """Return a table cell with all unprintable characters as escape sequences.
+
+    Tabs and newlines in a file name would break the table; other control characters would reach
     the terminal.
     """
     return "".join(
@@ -109,57 +126,67 @@ def _escaped(cell: str) -> str:
     )
 
 
-def _find_images(given: Sequence[str]) -> list[Path]:
-    found: list[Path] = []
-    for name in given:
-        if not name:  # which would be the current folder
+def _find_images(names: Sequence[str]) -> list[Path]:
+    """Return the files of `names`, which are files, folders or `-`, in order.
+
+    Raises:
+        UserError: a name is empty or does not exist, or a folder or standard input has no images.
+    """
+    images: list[Path] = []
+    for name in names:
+        if not name:  # Path("") would be the current folder
             raise UserError(
-                "An image's name is empty: give a file, a folder, or - for names from standard "
+                "An image path is empty. Use a file, a folder, or - to read paths from standard "
                 "input."
             )
-        path = _path_of(name)
+        path = _to_path(name)
         if name == STANDARD_INPUT:
-            found += [image for line in _read_names() for image in _images_at(line)]
+            images += [image for line in _read_paths() for image in _list_images(line)]
         elif path.is_dir() or path.is_file():
-            found += _images_at(path)
+            images += _list_images(path)
         else:
-            raise UserError(f"There is no image file or folder {name}.")
-    return found
+            raise UserError(f"No such image file or folder: {name}.")
+    return images
 
 
-def _images_at(path: Path) -> list[Path]:
+def _list_images(path: Path) -> list[Path]:
+    """Return the images in a folder, sorted; a path that is not a folder as it is.
+
+    Logs a warning about the other files of a folder, and raises UserError if it has no images.
+    """
     if not path.is_dir():
         return [path]
-    inside, others, pages = list[Path](), list[UnusedFile](), list[Path]()
+    images, others, pages = list[Path](), list[UnusedFile](), list[Path]()
     for each, _ in walk(path, pages=pages):
         if is_image(each):
-            inside.append(each)
+            images.append(each)
         else:
             others.append(reason_not_an_image(each))
     unused = describe_unused([*others, *unused_pages(pages)])
-    if not inside:
-        raise UserError(f"{path} holds no image. Not used: {unused or 'nothing is in it'}.")
+    if not images:
+        raise UserError(f"{path} contains no images ({unused or 'it is empty'}).")
     if unused:
         log.warning("not used: %s", unused)
-    return sorted(inside)
+    return sorted(images)
 
 
-def _read_names() -> list[Path]:
-    takes = f"{STANDARD_INPUT} takes names of files and folders, one per line"
+def _read_paths() -> list[Path]:
+    """Return the paths on standard input, one per line; raise UserError if there are none."""
+    usage = f"{STANDARD_INPUT} reads paths of files and folders, one per line"
     content = sys.stdin.buffer.read()
     try:
         lines = content.decode().split("\n") if b"\0" not in content else None
     except UnicodeDecodeError:
         lines = None
     if lines is None:
-        raise UserError(f"Standard input holds no text, as an image does: {takes}.")
+        raise UserError(f"Standard input is not UTF-8 text: {usage}.")
     if not (names := [line for line in lines if line.strip()]):
-        raise UserError(f"Standard input is empty: {takes}.")
-    return [_path_of(name.removesuffix("\r")) for name in names]
+        raise UserError(f"Standard input is empty: {usage}.")
+    return [_to_path(name.removesuffix("\r")) for name in names]
 
 
-def _path_of(name: str) -> Path:
+def _to_path(name: str) -> Path:
     try:
         return Path(name).expanduser()
-    except RuntimeError:  # there is no such user, but there may be such a file
+    except RuntimeError:  # "~name" without such a user may be a file name
         return Path(name)

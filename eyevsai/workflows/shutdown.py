@@ -1,4 +1,4 @@
-"""What a job does when it is asked to end: by a signal, or because `mlflow run` above it died."""
+"""Shutdown of a job by a signal, or because its parent process or `mlflow run` died."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from eyevsai.core.errors import TerminationRequested
 if TYPE_CHECKING:
     import psutil
 
-# for the step, the checkpoint and the end of the run; then the last checkpoint stands
+# time to finish the step, write a checkpoint and end the run, before the process exits
 GRACE_S = 8.0
-LAST_CALL_S = 1.5
+AT_TIMEOUT_S = 1.5  # time limit of `ShutdownHandler.at_timeout`
 WATCH_EVERY_S = 1.0
 EXIT_CODES = {signal.SIGTERM: TerminationRequested.exit_code, signal.SIGINT: 130}
 
@@ -29,20 +29,26 @@ IN_HOST_PROCESS = ContextVar("IN_HOST_PROCESS", default=False)
 
 @contextmanager
 def in_host_process() -> Iterator[None]:
-    """Jobs inside the block end without their process, which is somebody's program or notebook and
-    not a command.
+    """Mark the process as the host of jobs inside the block: a program or notebook, no command.
+
+    SIGINT then ends the job but never exits the process, and the previous signal handlers are
+    restored after the job.
     """
-    before = IN_HOST_PROCESS.set(True)
+    token = IN_HOST_PROCESS.set(True)
     try:
         yield
     finally:
-        IN_HOST_PROCESS.reset(before)
+        IN_HOST_PROCESS.reset(token)
 
 
 class ShutdownHandler(CancellationToken):
-    """The wish to end of a whole job; `at_timeout` is called when the job has not ended in time.
+    """Cancellation token of a job, requested by SIGTERM and SIGINT.
 
-    One `in_host_process` never ends the process for SIGINT, by which a notebook interrupts a cell.
+    If the job has not ended `GRACE_S` after the signal, `at_timeout` is called and the process
+    exits.
+
+    Args:
+        in_host_process: SIGINT never exits the process: a notebook interrupts a cell with it.
     """
 
     def __init__(self, *, in_host_process: bool = False) -> None:
@@ -52,26 +58,30 @@ class ShutdownHandler(CancellationToken):
         self.timer: threading.Timer | None = None
 
     def handle(self, number: int, _: object) -> None:
-        """Takes a signal. A second one never disturbs what the first has begun."""
+        """Handle a signal: request the cancellation, and raise it unless the job is shielded.
+
+        Starts the timeout. Further signals are ignored, so that they do not interrupt the shutdown.
+        """
         if self.requested is not None:
             return
         self.requested = TerminationRequested() if number == signal.SIGTERM else KeyboardInterrupt()
         if number == signal.SIGTERM or not self.in_host_process:
             self.timer = threading.Timer(
-                GRACE_S, self._give_up, [EXIT_CODES[signal.Signals(number)]]
+                GRACE_S, self._exit_process, [EXIT_CODES[signal.Signals(number)]]
             )
             self.timer.daemon = True
             self.timer.start()
         if not self.is_shielded:
             raise self.requested
 
-    def _give_up(self, exit_code: int) -> None:
-        # a server that is gone must not hold us
-        ending = threading.Thread(target=self.at_timeout, daemon=True)
-        ending.start()
-        ending.join(LAST_CALL_S)
+    def _exit_process(self, exit_code: int) -> None:
+        """Call `at_timeout`, then exit at once with `exit_code`."""
+        # in a thread, because an unreachable server may block `at_timeout`
+        thread = threading.Thread(target=self.at_timeout, daemon=True)
+        thread.start()
+        thread.join(AT_TIMEOUT_S)
         print(
-            "Interrupted in the middle of a step: the last checkpoint stands.",
+            "Terminated during a step. The last checkpoint is kept.",
             file=sys.stderr,
             flush=True,
         )
@@ -80,22 +90,24 @@ class ShutdownHandler(CancellationToken):
 
 @contextmanager
 def handling_signals() -> Iterator[ShutdownHandler]:
-    """Inside the block SIGTERM raises TerminationRequested and SIGINT KeyboardInterrupt, where
-    the work can bear it.
+    """Yield the cancellation token of a job, and handle signals inside the block.
+
+    SIGTERM raises TerminationRequested and SIGINT KeyboardInterrupt: at once, or, if the token is
+    shielded, at its next `check`. Does not handle signals outside of the main thread. If a signal
+    was received, both signals are ignored after the block, except in a host process.
     """
     stop = ShutdownHandler(in_host_process=IN_HOST_PROCESS.get())
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop.handle) for number in EXIT_CODES}
+    handlers = {number: signal.signal(number, stop.handle) for number in EXIT_CODES}
     try:
         yield stop
     finally:
         if stop.timer is not None:
             stop.timer.cancel()
-        for number, handler in before.items():
-            # a process that was asked to end is ending: no further signal is to tear what is left
-            # of it
+        for number, handler in handlers.items():
+            # further signals must not interrupt the shutdown of the process
             signal.signal(
                 number,
                 handler if stop.requested is None or stop.in_host_process else signal.SIG_IGN,
@@ -108,27 +120,29 @@ def _terminate() -> None:
 
 @contextmanager
 def ending_with_mlflow_run() -> Iterator[None]:
-    """Inside the block the process gets SIGTERM when the `mlflow run` that started it dies.
+    """Send SIGTERM to this process if the `mlflow run` that started it dies inside the block.
 
-    MLflow forwards no signal, and there may be a shell between it and us.
+    MLflow does not forward signals. There may be a shell between `mlflow run` and this process; it
+    is watched, too. Does nothing outside of `mlflow run`.
     """
     import psutil
 
-    above = []
+    ancestors = []
     for process in psutil.Process().parents():
-        above.append(process)
-        if "run" in (words := _words(process)) and any("mlflow" in word for word in words):
+        ancestors.append(process)
+        if "run" in (words := _read_command(process)) and any("mlflow" in word for word in words):
             break
     else:
-        above = []
-    with _ending_with(above):
+        ancestors = []
+    with _ending_with(ancestors):
         yield
 
 
 @contextmanager
 def ending_with_parent(end: Callable[[], None] = _terminate) -> Iterator[None]:
-    """Inside the block `end` is called, which by default sends SIGTERM, when the process that
-    started this one dies.
+    """Call `end` in a thread if the parent process dies inside the block.
+
+    By default, `end` sends SIGTERM to this process.
     """
     import psutil
 
@@ -138,25 +152,27 @@ def ending_with_parent(end: Callable[[], None] = _terminate) -> Iterator[None]:
 
 @contextmanager
 def _ending_with(
-    above: Sequence[psutil.Process], end: Callable[[], None] = _terminate
+    processes: Sequence[psutil.Process], end: Callable[[], None] = _terminate
 ) -> Iterator[None]:
-    done = threading.Event()
+    """Call `end` in a thread, once, if any of `processes` dies inside the block."""
+    block_ended = threading.Event()
 
     def _watch() -> None:
-        while not done.wait(WATCH_EVERY_S):
-            if not all(process.is_running() and process.status() != "zombie" for process in above):
+        while not block_ended.wait(WATCH_EVERY_S):
+            if not all(each.is_running() and each.status() != "zombie" for each in processes):
                 end()
                 return
 
-    if above:
+    if processes:
         threading.Thread(target=_watch, daemon=True).start()
     try:
         yield
     finally:
-        done.set()
+        block_ended.set()
 
 
-def _words(process: object) -> list[str]:
+def _read_command(process: object) -> list[str]:
+    """Return the command line of a process; empty if it exited or access is denied."""
     import psutil
 
     try:

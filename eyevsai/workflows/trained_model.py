@@ -1,6 +1,4 @@
-"""What a job is about: a trained model, found by its run or its version, with all that its run
-logged of it.
-"""
+"""Trained model as the source of a job, found by its run or its registered version."""
 
 from __future__ import annotations
 
@@ -25,20 +23,20 @@ from eyevsai.workflows.evaluate.log_results import OWN_SPLIT
 log = logging.getLogger("eyevsai")
 
 CONFIG = "config.json"
-ORIGIN = "training"  # the entry of a package's metadata about its training run
+ORIGIN = "training"  # key in the metadata of a model directory
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a version carries of the training run that it is from, for when the run is gone."""
+    """Facts about the training run in a model directory, for use after the run was deleted."""
 
-    config: Mapping[str, Any]
-    fingerprint: str
+    config: Mapping[str, Any]  # settings of `train` by name
+    fingerprint: str  # digest of the dataset
     split_sha256: str
 
 
 def describe_origin(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """Return the entry of a package's metadata that `read_origin` reads."""
+    """Return the metadata for a model directory from which `read_origin` restores an Origin."""
     origin = {
         "config": dict(config),
         "fingerprint": dataset.fingerprint,
@@ -47,46 +45,44 @@ def describe_origin(config: Mapping[str, Any], dataset: Dataset) -> dict[str, An
     return {ORIGIN: json.loads(json.dumps(origin))}
 
 
-def read_origin(package: Path) -> Origin | None:
-    """Return what a package carries of its training run; None if it was written before packages
-    carried it.
+def read_origin(model_dir: Path) -> Origin | None:
+    """Return the facts about the training run in a model directory.
+
+    Returns None if an earlier version, which did not store them, wrote the directory.
     """
     from eyevsai.serving.model_dir import read_metadata
 
-    found = read_metadata(package).get(ORIGIN)
-    return (
-        None
-        if found is None
-        else Origin(rename_settings(found["config"]), found["fingerprint"], found["split_sha256"])
-    )
+    values = read_metadata(model_dir).get(ORIGIN)
+    if values is None:
+        return None
+    config = rename_settings(values["config"])
+    return Origin(config, values["fingerprint"], values["split_sha256"])
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model: a registered version, or the model of a run. The run of a version may be
-    gone.
-    """
+    """Registered version, or model of a run that is not registered."""
 
     run_id: str
-    run: RunInfo | None
-    version: Version | None
-    package: Path
-    config: Mapping[str, Any]
+    run: RunInfo | None  # None if the run was deleted
+    version: Version | None  # None if the model is not registered
+    model_dir: Path  # local
+    config: Mapping[str, Any]  # settings of `train` by name
     tracking_uri: str
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """URI of the version, or `run ID`, for messages."""
         return self.version.uri if self.version else f"run {self.run_id}"
 
     @property
     def name(self) -> str:
-        """The name of its run; that of its version if the run is gone."""
+        """Name of the run, or the title if the run was deleted."""
         return self.run.name if self.run else self.title
 
     @property
     def folder_name(self) -> str:
-        """`pets-deep_v2-resnet-7`, or the run's id: what a folder of its exports is called."""
+        """Folder name for exports: such as `pets-deep_v2-resnet-7`, or the run id."""
         return (
             self.version.uri.removeprefix("models:/").replace("/", "-")
             if self.version
@@ -95,153 +91,179 @@ class TrainedModel:
 
     @property
     def seed(self) -> int:
-        """The seed of its training."""
+        """Seed of the training run."""
         return int(self.config["seed"])
 
     @property
     def weights(self) -> str:
-        """The SHA-256 of its weights."""
+        """SHA-256 of the weights, as recorded in the model directory."""
         from eyevsai.serving.model_dir import MODEL_FOLDER
 
-        return str(read_config(self.package / MODEL_FOLDER)["sha256"])
+        return str(read_config(self.model_dir / MODEL_FOLDER)["sha256"])
 
     @property
     def model_id(self) -> str | None:
-        """The id of its logged model, if it has one."""
+        """Id of the logged model; None if there is none."""
         if self.run is not None:
             return self.run.model_uri.removeprefix("models:/") if self.run.model_uri else None
         return model_id_of(self.tracking_uri, self.version) if self.version else None
 
     def load(self) -> Learner:
-        """The learner; its weights are held against their checksum."""
+        """Return the learner with its trained weights.
+
+        Raises:
+            UserError: the model directory is damaged, for example its weights do not match their
+                checksum.
+        """
         from eyevsai.serving.model_dir import MODEL_FOLDER
 
-        return load(self.package / MODEL_FOLDER)
+        return load(self.model_dir / MODEL_FOLDER)
 
     def split_table(self) -> str | None:
-        """The table of the images that it learned from; None if its run has none or is gone."""
+        """Return the split of each image of the training run as CSV.
+
+        Returns None if the run was deleted or did not log it.
+        """
         return read_text(self.tracking_uri, self.run_id, SPLIT_TABLE) if self.run else None
 
     def evaluation_result(self) -> RunInfo | None:
-        """The run that holds its evaluation by its own test split: its own, or one of a later call
-        if that is gone.
+        """Return the run with the metrics on the model's own test split.
+
+        This is the training run, or, if that was deleted, an evaluation run of the same weights, or
+        None.
         """
         if self.run is not None:
             return self.run
-        own = (
+        evaluations = (
             each
             for each in find_evaluations(self.tracking_uri, self.run_id)
             if each.tags.get(EVALUATION_WEIGHTS) == self.weights
             and each.tags.get(OWN_SPLIT) == "True"
         )
-        return next(own, None)
+        return next(evaluations, None)
 
-    def load_dataset(self, **places: str | None) -> Dataset:
-        """The data that the model learned from, shared out as they were then; `places` are folders
-        that moved.
+    def load_dataset(self, **folders: str | None) -> Dataset:
+        """Return the dataset of the training run with the same split.
+
+        Args:
+            folders: data settings to override, such as `data_dir`, for folders that have moved;
+                None keeps the value of the training run.
 
         Raises:
-            UserError: they are not there, or are not what they were.
+            UserError: the dataset does not exist, or its images or its split changed.
         """
-        known = {field.name for field in fields(DataSettings)}
-        given = {name: value for name, value in self.config.items() if name in known}
-        given.setdefault("split_seed", self.seed)  # which runs before --split-seed split by
+        names = {field.name for field in fields(DataSettings)}
+        values = {name: value for name, value in self.config.items() if name in names}
+        # runs that predate --split-seed used --seed for the split
+        values.setdefault("split_seed", self.seed)
         settings = DataSettings(
-            **given | {name: value for name, value in places.items() if value is not None}
+            **values | {name: value for name, value in folders.items() if value is not None}
         )
         dataset = load_dataset(settings)
-        if dataset.fingerprint != self._fingerprint():
+        if dataset.fingerprint != self._dataset_digest():
             raise UserError(
-                f"The images of {dataset.name} are not those that {self.title} learned from: by "
-                "today's split it could be judged by images that it knows. Bring them back, or "
-                "judge it by others with --data FOLDER."
+                f"The images of {dataset.name} changed since {self.title} was trained: evaluation "
+                "images could overlap with the training images. Restore them, or use other "
+                "images with --data FOLDER."
             )
-        if not self._is_split_as_then(dataset):
+        if not self._has_same_split(dataset):
             raise UserError(
-                f"Today the images of {dataset.name} are split otherwise than when {self.title} "
-                "learned from them, by another version of Pillow or of eyevsai: it could be "
-                "judged by images that it knows. Judge it where it was trained, or by others "
+                f"The split of {dataset.name} changed since {self.title} was trained, because "
+                "another version of Pillow or eyevsai is installed: evaluation images could "
+                "overlap with the training images. Use the original versions, or other images "
                 "with --data FOLDER."
             )
         return dataset
 
-    def _fingerprint(self) -> str | None:
+    def _dataset_digest(self) -> str | None:
+        """Return the digest of the training run's dataset; None if it was not recorded."""
         if self.run is not None:
             return self.run.tags.get(DATASET_DIGEST)
-        origin = read_origin(self.package)
+        origin = read_origin(self.model_dir)
         return origin.fingerprint if origin else None
 
-    def _is_split_as_then(self, dataset: Dataset) -> bool:
+    def _has_same_split(self, dataset: Dataset) -> bool:
+        """Return True if the split is that of the training run, or if that was not recorded."""
         table = self.split_table()
         if table is not None:
             return table == dataset.split_table()
-        origin = read_origin(self.package)
+        origin = read_origin(self.model_dir)
         return origin is None or origin.split_sha256 == dataset.split_sha256
 
 
 def find_trained_model(
     tracking_uri: str, run_id: str | None, model_uri: str | None
 ) -> TrainedModel:
-    """The model of a run, or of a version.
+    """Return the model of a run or of a registered version.
 
-    The run of a version may have been deleted: a version carries what it takes to evaluate and
-    export it.
+    If the run of a version was deleted, its settings are read from the model directory.
+
+    Args:
+        tracking_uri: store with the run or version.
+        run_id: id of the training run, if `model_uri` is None.
+        model_uri: URI of the version, by number, alias or stage; None to use `run_id`.
 
     Raises:
-        UserError: there is no such run or version, it has no model, or its folder holds what
-            eyevsai does not write.
+        UserError: the run or version does not exist or has no model or settings, or the model
+            directory contains files that eyevsai does not write.
     """
     from eyevsai.serving.model_dir import fetch_model_dir
 
     version = find_version(tracking_uri, model_uri) if model_uri else None
-    found_id = version.run_id if version else str(run_id)
-    if version is not None and not found_id:
+    source_id = version.run_id if version else str(run_id)
+    if version is not None and not source_id:
         raise UserError(
-            f"{version.uri} was registered without a run, so eyevsai knows nothing of its data."
+            f"Cannot use {version.uri}: it was registered without a run, so that its training "
+            "data are unknown."
         )
     try:
-        run = find_run(tracking_uri, found_id)
+        run = find_run(tracking_uri, source_id)
     except UserError:
         if version is None:
             raise
         return _find_without_run(tracking_uri, version)
-    version = version or version_of_run(tracking_uri, found_id)
+    version = version or version_of_run(tracking_uri, source_id)
     uri = version.uri if version else run.model_uri
     if uri is None:
-        why = (
+        reason = (
             f"it is {run.status}"
             if run.status != "FINISHED"
-            else f"it is of job {run.tags.get(JOB, 'unknown')}"
+            else f"its job is {run.tags.get(JOB, 'unknown')}"
         )
         raise UserError(
-            f"Run {found_id} has no model: {why}. Name a finished training run; `eyevsai ui` "
-            "shows them."
+            f"Run {source_id} has no model: {reason}. Use a finished training run; `eyevsai ui` "
+            "lists them."
         )
-    package = fetch_model_dir(uri)
-    config = read_json(tracking_uri, found_id, CONFIG)
+    model_dir = fetch_model_dir(uri)
+    config = read_json(tracking_uri, source_id, CONFIG)
     if config is None and version is not None:
-        config = getattr(read_origin(package), "config", None)
+        config = getattr(read_origin(model_dir), "config", None)
     if config is None:
         raise UserError(
-            f"Run {found_id} has no {CONFIG}: eyevsai did not train it, or its files were deleted."
+            f"Run {source_id} has no {CONFIG}: eyevsai did not train it, or its files were deleted."
         )
-    return TrainedModel(found_id, run, version, package, rename_settings(config), tracking_uri)
+    return TrainedModel(source_id, run, version, model_dir, rename_settings(config), tracking_uri)
 
 
 def _find_without_run(tracking_uri: str, version: Version) -> TrainedModel:
+    """Return the model of a version whose run was deleted, with the settings stored with it.
+
+    Raises:
+        UserError: an earlier version of eyevsai, which did not store them, registered it.
+    """
     from eyevsai.serving.model_dir import fetch_model_dir
 
-    package = fetch_model_dir(version.uri)
-    origin = read_origin(package)
+    model_dir = fetch_model_dir(version.uri)
+    origin = read_origin(model_dir)
     if origin is None:
         raise UserError(
-            f"Run {version.run_id} of {version.uri} is gone, and the version is older than those "
-            "that carry their settings. If it was deleted in MLflow's UI: mlflow runs restore "
-            f"--run-id {version.run_id}"
+            f"Run {version.run_id} of {version.uri} was deleted, and an earlier eyevsai registered "
+            "the version without its settings. If the run was deleted in MLflow's UI, restore it: "
+            f"mlflow runs restore --run-id {version.run_id}"
         )
     log.info(
-        "Run %s of %s is gone: what the version carries is used instead.",
+        "Run %s of %s was deleted; using the settings stored with the version.",
         version.run_id,
         version.uri,
     )
-    return TrainedModel(version.run_id, None, version, package, origin.config, tracking_uri)
+    return TrainedModel(version.run_id, None, version, model_dir, origin.config, tracking_uri)

@@ -137,7 +137,7 @@ def runtime_of(name: str) -> str:
 
 
 def is_exact(name: str) -> bool:
-    return get_format(name).points is None
+    return get_format(name).max_accuracy_loss is None
 
 
 def test_it_says_what_the_model_says(leaving: Leaving, name: str) -> None:

@@ -218,15 +218,15 @@ def test_what_only_a_program_can_get_wrong_is_said(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for given, said in {
-        "epochs": ("3", "--epochs takes a whole number, not '3'"),
-        "lr": (None, "--lr takes a number, not None"),
-        "model": (["deep_v1"], "--model takes text, not"),
-        "flip": (1, "--flip takes true or false, not 1"),
+        "epochs": ("3", "--epochs must be a whole number, not '3'"),
+        "lr": (None, "--lr must be a number, not None"),
+        "model": (["deep_v1"], "--model must be text, not"),
+        "flip": (1, "--flip must be true or false, not 1"),
     }.items():
         with pytest.raises(UserError, match=said[1]):
             train(**{given: said[0]})  # type: ignore[arg-type]
     with pytest.raises(
-        UserError, match=r"no flag --modeluri of evaluate. Did you mean --model-uri"
+        UserError, match=r"no option --modeluri of evaluate. Did you mean --model-uri"
     ):
         evaluate(modeluri="models:/a/1")  # type: ignore[call-arg]
     for name, value in {

@@ -99,7 +99,7 @@ def test_two_runs_are_compared_and_one_is_promoted_by_its_alias(
         shown = [(each["version"], each["stage"], each["by_hand"]) for each in status["versions"]]
         assert shown == [(2, "production", True), (1, "", False)]
         assert (
-            "alias production is 2, stage Production 1; the alias was set by hand"
+            "alias production is 2, stage Production is 1; the alias was set by hand"
             in status["disagreements"][0]
         )
         eyevsai("registry", "reconcile", name)

@@ -151,8 +151,8 @@ def test_other_classes_reach_production_by_consent_only(
     client.set_registered_model_alias(NAME, "production", "2")  # by hand
     said = eyevsai("predict", production, image).stderr
     assert (
-        f"{production} is version 2, whose classes differ from those that were promoted: added "
-        "zigzag." in said
+        f"{production} is version 2, whose classes differ from the promoted ones: added zigzag."
+        in said
     )
     assert f"eyevsai promote {NAME} --version 2 --to production --class-change true" in said
     # the number is consent enough
@@ -164,17 +164,23 @@ def test_other_classes_reach_production_by_consent_only(
 
     for flags in ((), ("--force", "--reason", "a demonstration")):
         refused = eyevsai("promote", NAME, "--version", "2", *flags, code=1).stderr
-    assert f"models:/{NAME}/2 has other classes than production has had: added zigzag." in refused
+    assert (
+        f"The classes of models:/{NAME}/2 differ from those of production so far: added zigzag."
+        in refused
+    )
     assert refused.rstrip().endswith("Nothing was changed.")
     assert package.load(production).classes == CLASSES
     said = eyevsai("promote", NAME, "--version", "2", "--class-change", "true").stdout
-    assert "other classes, as --class-change says: added zigzag" in said
+    assert "the classes differ, which --class-change accepts: added zigzag" in said
     assert "differ" not in eyevsai("predict", production, image).stderr
     done = json.loads(eyevsai("registry", "log", NAME, "--json").stdout)[-1]
     assert client.get_run(done["run_id"]).data.tags["classes_added"] == '["zigzag"]'
 
     said = eyevsai("rollback", NAME).stderr
-    assert f"models:/{NAME}/1 has other classes than production has had: removed zigzag" in said
+    assert (
+        f"The classes of models:/{NAME}/1 differ from those of production so far: removed zigzag"
+        in said
+    )
     assert "differ" not in eyevsai("predict", production, image).stderr
 
 
@@ -203,7 +209,7 @@ def test_an_empty_value_is_not_the_default(
     ):
         flag = words[1].rstrip("=")
         refused = eyevsai(*words, code=2).stderr
-        assert refused == f"Error: {flag} is empty. Give it a value, or leave it out.\n", words
+        assert refused == f"Error: {flag} is empty. Set a value, or omit it.\n", words
     with pytest.raises(UserError, match="--data is empty"):
         package.train(data="")
     # others are empty

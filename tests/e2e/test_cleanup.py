@@ -181,8 +181,8 @@ def test_pinned_and_aliased_versions_stay_and_why_is_said(
     eyevsai("registry", "pin", NAME, "1", "--reason", "the paper")
     open_registry(os.environ["MLFLOW_TRACKING_URI"]).set_registered_model_alias(NAME, "best", "2")
     said = eyevsai("cleanup", "--keep", "0", "--including-newest", "--dry-run", "--verbose").stdout
-    assert f"stays: models:/{NAME}/1: pinned: the paper" in said
-    assert f"stays: models:/{NAME}/2: has the alias best" in said
+    assert f"kept: models:/{NAME}/1: pinned: the paper" in said
+    assert f"kept: models:/{NAME}/2: has the alias best" in said
     assert said.endswith("Nothing to delete.\n")
     eyevsai("registry", "unpin", NAME, "1")
     eyevsai("cleanup", "--keep", "0", "--including-newest", "--yes")
@@ -195,7 +195,7 @@ def test_what_was_begun_in_the_ui_is_left_to_mlflow(eyevsai: Eyevsai, workplace:
     client.delete_model_version(NAME, "1")
     client.delete_run(run_id)
     said = eyevsai("cleanup", "--orphans", "--dry-run", "--verbose").stdout
-    assert "stays: 1 runs that were deleted in MLflow's UI: mlflow gc frees them" in said
+    assert "kept: 1 runs that were deleted in MLflow's UI: remove them with mlflow gc" in said
     assert run_id not in said
 
 

@@ -73,66 +73,75 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
             "registry statsu",
             "There is no registry command 'statsu'. Did you mean 'status'? Known: status, log",
         ),
-        ("--bogus list", "There is no flag --bogus of `eyevsai`."),
-        ("list --jsn", "There is no flag --jsn of `eyevsai list`. Did you mean --json?"),
-        ("tune --n-trial 3", "There is no flag --n-trial. Did you mean --n-trials?"),
-        ("tune extra", "'extra' belongs to no flag. See `eyevsai tune --help`."),
+        ("--bogus list", "There is no option --bogus of `eyevsai`."),
+        ("list --jsn", "There is no option --jsn of `eyevsai list`. Did you mean --json?"),
+        ("tune --n-trial 3", "There is no option --n-trial. Did you mean --n-trials?"),
+        ("tune extra", "Unexpected argument 'extra'. See `eyevsai tune --help`."),
         ("list --json=3", "--json takes no value. See `eyevsai list --help`."),
-        ("train --epochs", "--epochs needs a value: Passes over the"),
-        ("registry pin digits", "`eyevsai registry pin` lacks VERSION: Number of the version. See"),
+        ("train --epochs", "--epochs requires a value: Passes over the"),
+        (
+            "registry pin digits",
+            "`eyevsai registry pin` requires VERSION: Number of the version. See",
+        ),
         (
             "registry best",
-            "`eyevsai registry best` lacks --dataset: A dataset that models were trained on. See",
+            "`eyevsai registry best` requires --dataset: Dataset that the models were trained "
+            "on. See",
         ),
-        ("compare", "`eyevsai compare` lacks MODELS: Run ids or model URIs"),
-        ("compare one", "compare takes two runs or model URIs or more, each once, not: 'one'."),
+        ("compare", "`eyevsai compare` requires MODELS: Run ids or model URIs"),
+        ("compare one", "compare requires at least two different runs or model URIs, not: 'one'."),
         (
             "evaluate abc",
-            "'abc' is too much: `eyevsai evaluate` takes flags only. See `eyevsai evaluate "
+            "Unexpected argument 'abc'. `eyevsai evaluate` takes options only. See `eyevsai "
+            "evaluate "
             "--help`.",
         ),
-        ("registry log a b", "'b' is too much: `eyevsai registry log` takes NAME and flags. See"),
-        ("registry pin digits one", "VERSION takes a whole number, not 'one'."),
-        ("registry pin digits 0", "VERSION 0 is not allowed: it takes a value of 1 to 1000000000."),
-        ("registry import ''", "FILE is empty. Give it a value, or leave it out."),
-        ("predict m i --top-k many", "--top-k takes a whole number, not 'many'."),
-        ("predict m i --top-k 0", "--top-k 0 is not allowed: it takes a value of 1 to 1000000."),
+        (
+            "registry log a b",
+            "Unexpected argument 'b'. `eyevsai registry log` takes NAME and options. See",
+        ),
+        ("registry pin digits one", "VERSION must be a whole number, not 'one'."),
+        ("registry pin digits 0", "VERSION 0 is not allowed. Use a value from 1 to 1000000000."),
+        ("registry import ''", "FILE is empty. Set a value, or omit it."),
+        ("predict m i --top-k many", "--top-k must be a whole number, not 'many'."),
+        ("predict m i --top-k 0", "--top-k 0 is not allowed. Use a value from 1 to 1000000."),
         (
             "predict m i --threshold 2",
-            "--threshold 2.0 is not allowed: it takes a value of 0 to 1.",
+            "--threshold 2.0 is not allowed. Use a value from 0 to 1.",
         ),
         (
             "predict m i --threshold nan",
-            "--threshold nan is not allowed: it takes a value of 0 to 1.",
+            "--threshold nan is not allowed. Use a value from 0 to 1.",
         ),
         (
             "describe --num-classes 1",
-            "--num-classes 1 is not allowed: it takes a value of 2 to 1000000.",
+            "--num-classes 1 is not allowed. Use a value from 2 to 1000000.",
         ),
-        ("describe --num-classes x", "--num-classes takes a whole number, not 'x'."),
-        ("ui --port 99999", "--port 99999 is not allowed: it takes a value of 1 to 65535."),
-        ("data check ''", "Name a folder, or a dataset with --dataset. One of them."),
+        ("describe --num-classes x", "--num-classes must be a whole number, not 'x'."),
+        ("ui --port 99999", "--port 99999 is not allowed. Use a value from 1 to 65535."),
+        ("data check ''", "Name a folder or --dataset, and not both."),
         (
             "data check one --dataset two",
-            "Name a folder, or a dataset with --dataset. One of them.",
+            "Name a folder or --dataset, and not both.",
         ),
         ("data check --dataset digits --page ''", "--page is empty."),
         (
             "data download pets --dataset vegetables",
             "'pets' and --dataset 'vegetables' contradict each other",
         ),
-        ("promote a --name b", "'a' and --name 'b' contradict each other: leave one out."),
+        ("promote a --name b", "'a' and --name 'b' contradict each other. Omit one of them."),
         (
             "promote digits",
-            "Say what to promote: eyevsai promote digits --version NUMBER. See: eyevsai registry",
+            "Name the version to promote: eyevsai promote digits --version NUMBER. See: eyevsai "
+            "registry",
         ),
         (
             "predict . i",
-            ". is no model folder: it holds no MLmodel. Give that of a model or of an export, "
-            "models:/",
+            ". is not a model folder: it contains no MLmodel. Use the folder of a model or of an "
+            "export, models:/",
         ),
-        ("cleanup --dry-run maybe", "--dry-run takes true or false, not 'maybe'."),
-        ("--quiet list --verbose", "--quiet and --verbose contradict each other: leave one out."),
+        ("cleanup --dry-run maybe", "--dry-run must be true or false, not 'maybe'."),
+        ("--quiet list --verbose", "--quiet and --verbose are mutually exclusive. Use only one."),
     ],
 )
 def test_a_mistake_is_told_by_its_value_and_what_to_do(

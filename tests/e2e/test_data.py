@@ -77,7 +77,7 @@ def test_train_and_check_name_what_is_not_used(eyevsai: Eyevsai, workplace: Path
     ):
         assert "20 images in 2 classes: a (10), b (10)" in said
         assert "3 files in the root" in said
-        assert "1 file that is no image (notes.txt)" in said
+        assert "1 file that is not an image (notes.txt)" in said
         assert "1 file that does not decode (movie.heic)" in said
     assert "split: train 14, valid 4, test 2" not in eyevsai("data", "stats", str(folder)).stdout
     page = (workplace / "data_check.html").read_text()
@@ -164,7 +164,7 @@ def test_seeds_share_one_split_and_can_be_compared(eyevsai: Eyevsai, workplace: 
     names = [f"models:/set-deep_v1-standard/{number}" for number in (1, 2, 3)]
     assert names[1] in eyevsai("compare", *names[:2]).stdout
     assert (
-        "models of one dataset and one --split-seed can be compared"
+        "Compare models of one dataset with one --split-seed"
         in eyevsai("compare", names[0], names[2], code=2).stderr
     )
 
@@ -188,7 +188,7 @@ def test_predict_reads_a_folder_as_training_does(eyevsai: Eyevsai, workplace: Pa
     (some / "Thumbs.db").write_bytes(b"x")
     done = eyevsai("predict", "models:/set-deep_v1-standard/1", str(some))
     assert len(done.stdout.splitlines()) == 15
-    assert "not used: 1 file that is no image (notes.txt)" in done.stderr
+    assert "not used: 1 file that is not an image (notes.txt)" in done.stderr
 
 
 def test_images_of_more_than_8_bits_have_the_range_of_their_dataset(
@@ -203,7 +203,7 @@ def test_images_of_more_than_8_bits_have_the_range_of_their_dataset(
             )
             Image.fromarray(values).save(folder / label / f"{number}.png")
     said = eyevsai("train", "--data", str(folder), *TINY).stderr
-    assert "24 images have more than 8 bits: 4095 is white (--bit-depth)" in said
+    assert "24 images have more than 8 bits: white is 4095 (--bit-depth)" in said
     model = eyevsai_package.load("models:/deep-deep_v1-standard/1")
     assert model.metadata["preprocessing"]["depth"] == {"integer_top": 4095.0, "float_top": 1.0}
     assert model.depth is not None

@@ -81,10 +81,10 @@ def test_two_devices_give_the_weights_of_one(
     [
         (["train", "--devices", "0"], "--devices 0 is not allowed"),
         (["train", "--model", "shallow", "--devices", "2"], "--devices is a setting of"),
-        (["train", "--devices", "64"], "--devices 64 share batches of --batch-size 64"),
+        (["train", "--devices", "64"], "--batch-size 64 is too small for --devices 64"),
         (
             ["tune", "--devices", "2"],
-            "each has one device: several run at once with --parallel-jobs",
+            "--parallel-jobs runs several at once",
         ),
     ],
 )

@@ -160,7 +160,7 @@ def test_a_version_is_evaluated_on_other_images_and_answers_only_when_it_is_sure
     mapped.write_text('quer = "across"\nodd = ""\n')
     uri = f"models:/{name}/Production"
     assert (
-        "does not know these classes of the data: odd, quer"
+        "does not have these classes of --data: odd, quer"
         in eyevsai("evaluate", "--model-uri", uri, "--data", str(others), code=2).stderr
     )
     done = eyevsai(
@@ -168,7 +168,7 @@ def test_a_version_is_evaluated_on_other_images_and_answers_only_when_it_is_sure
     )
     found = json.loads(done.stdout)
     assert (found["images"], found["dataset"]) == (12, "others")
-    assert "No image shows wide" in done.stderr
+    assert "do not cover classes without images: wide" in done.stderr
     other = client.get_run(found["run_id"])
     assert (other.data.tags["eyevsai.job"], other.data.tags["eyevsai.source_run_id"]) == (
         "evaluate",
@@ -223,15 +223,17 @@ def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace
     assert "data:image" not in (workplace / "comparison.html").read_text()
     third = train(eyevsai, images, "--split-seed", "5", "--epochs", "1")
     eyevsai("evaluate", "--run", third, "--corruption-images", "0")
-    assert "not judged by the same images" in eyevsai("compare", first, third, code=2).stderr
-    assert "two runs" in eyevsai("compare", first, code=2).stderr
+    assert "were evaluated on different images" in eyevsai("compare", first, third, code=2).stderr
+    assert "at least two different runs" in eyevsai("compare", first, code=2).stderr
 
 
 def test_a_split_that_is_not_the_runs_is_refused(eyevsai: Eyevsai, run_id: str) -> None:
     client = MlflowClient()
     table = read(run_id, "split.tsv")
     client.log_text(run_id, table.replace("\ntest\t", "\ntrain\t", 1), "split.tsv")
-    assert "split otherwise than when" in eyevsai("evaluate", "--run", run_id, code=2).stderr
+    assert (
+        "The split of stripes changed since" in eyevsai("evaluate", "--run", run_id, code=2).stderr
+    )
     client.log_text(run_id, table, "split.tsv")
     eyevsai("evaluate", "--run", run_id, "--corruption-images", "0")
 
@@ -260,9 +262,9 @@ def test_what_cannot_be_evaluated_is_refused(
         (("--model-uri", f"models:/{name}@best"), "There is no models:/"),
         (("--model-uri", f"models:/{name}/Production"), "There is no models:/"),
         (("--model-uri", "models:/stripes-deep_v1-standart/1"), f"Did you mean '{name}'?"),
-        (("--model-uri", name), "names no version"),
+        (("--model-uri", name), "is not a version. Use"),
         (("--run", run_id, "--data", str(tmp_path / "none")), "There is no folder"),
-        ((), "Say which model"),
+        ((), "Exactly one model is required"),
     ]:
         done = eyevsai("evaluate", *flags, code=2)
         assert said in done.stderr, done.stderr
@@ -273,7 +275,7 @@ def test_what_cannot_be_evaluated_is_refused(
     extra = write_images(tmp_path / "grown" / "stripes", COUNTS)
     grown = train(eyevsai, extra, "--epochs", "1")
     write_images(extra, {"across": 3}, start=300)
-    assert "are not those that" in eyevsai("evaluate", "--run", grown, code=2).stderr
+    assert "The images of stripes changed" in eyevsai("evaluate", "--run", grown, code=2).stderr
     spoil(workplace, grown)
     assert (
         "SHA-256 differs"

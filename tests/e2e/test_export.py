@@ -127,7 +127,7 @@ def test_an_export_that_says_something_else_is_refused(
         main(["export", "--run", trained, "--format", "onnx,pt2"])
     assert ended.value.code == 1
     said = capsys.readouterr().err
-    assert f"{VERSION} as onnx is refused. From the same resized pixels" in said
+    assert f"The export of {VERSION} as onnx is rejected. From the same resized pixels" in said
     assert "Traceback" not in said
     assert runs_of("export")[0].info.status == "FAILED"
     assert (tags()["export.onnx"], tags()["export.pt2"]) == ("refused", "passed")
@@ -142,9 +142,9 @@ def test_mistakes_are_said_before_anything_is_written(
     (tmp_path / "out" / f"{MODEL}-1" / "onnx").mkdir(parents=True)
     for flags, reason in [
         (("--run", trained, "--format", "onxn"), "Did you mean 'onnx'?"),
-        ((), "Say which model"),
+        ((), "Exactly one model is required"),
         (("--run", "f" * 32), "There is no run"),
-        (("--run", trained, "--output", str(tmp_path / "out")), "is there already"),
+        (("--run", trained, "--output", str(tmp_path / "out")), "exists already"),
         (("--run", trained, "--parity-images", "0"), "--parity-images 0 is not allowed"),
     ]:
         said = eyevsai("export", *flags, code=2).stderr
@@ -186,11 +186,10 @@ def test_predict_says_what_files_show(
     )
     assert "\tunsure\t" in eyevsai("predict", VERSION, str(picture), "--threshold", "1").stdout
     assert (
-        "There is no image file or folder"
-        in eyevsai("predict", VERSION, "nowhere.png", code=2).stderr
+        "No such image file or folder" in eyevsai("predict", VERSION, "nowhere.png", code=2).stderr
     )
     # not all that lies here
-    assert "An image's name is empty" in eyevsai("predict", VERSION, "", code=2).stderr
+    assert "An image path is empty" in eyevsai("predict", VERSION, "", code=2).stderr
     assert "The model's name is empty" in eyevsai("predict", "", str(picture), code=2).stderr
     assert (
         "Did you mean"
@@ -233,11 +232,11 @@ def test_predict_takes_names_from_standard_input(
     answers = eyevsai("predict", VERSION, str(folder), "--json").stdout.splitlines()
     assert json.loads(answers[0])["image"] == f"{folder}/näme\twith\x1b[31m tab.png"
     for text, reason in [
-        (b"", "Standard input is empty: - takes names of files and folders, one per line."),
+        (b"", "Standard input is empty: - reads paths of files and folders, one per line."),
         (b"\n \r\n", "Standard input is empty"),
         (
             (folder / "one.png").read_bytes(),
-            "Standard input holds no text, as an image does: - takes names",
+            "Standard input is not UTF-8 text: - reads paths",
         ),
     ]:
         code, out, err = predict_from_input(text)
@@ -255,7 +254,7 @@ def test_predict_opens_what_could_hold_code_when_it_is_trusted(
         str(next((images / "down").iterdir())),
     )
     said = eyevsai("predict", folder, picture, code=2).stderr
-    assert "open it with predict --trusted" in said
+    assert "use predict --trusted" in said
     assert eyevsai("predict", folder, picture, "--trusted").stdout.split("\t")[1] == "down"
 
 
@@ -374,8 +373,11 @@ def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> 
     code, pixels = ask(server, {"dataframe_records": [{"image": lists}]})
     assert (code, pixels["predictions"][0]["label"]) == (200, answer["predictions"][0]["label"])
     for body, reason in [
-        ({"dataframe_records": [{"image": str(pictures[0])}]}, "A served model takes no paths"),
-        ({"dataframe_records": [{"image": "/etc/passwd"}]}, "A served model takes no paths"),
+        (
+            {"dataframe_records": [{"image": str(pictures[0])}]},
+            "A served model does not accept paths",
+        ),
+        ({"dataframe_records": [{"image": "/etc/passwd"}]}, "A served model does not accept paths"),
         (
             {"dataframe_records": [{"image": base64.b64encode(b"no image").decode()}]},
             "not an image in a known format",
@@ -387,17 +389,17 @@ def test_a_served_version_answers_as_predict_does(server: str, images: Path) -> 
         ),
         (
             {"dataframe_records": [{"image": [[1, 2], [3]]}]},
-            "Record 1 of 1: An image is base64, or H lists of W lists",
+            "Record 1 of 1: An image must be base64, or H lists of W lists",
         ),
         ({"dataframe_records": [{"image": [[[300, 0, 0]]]}]}, "from 0 to 255, not 300."),
         (
             {"dataframe_records": [{"image": [[[0.5, 0.2, 1.9]]]}]},
             "whole numbers from 0 to 255, not 0.5.",
         ),
-        ({"dataframe_records": [{"image": [[["a", "b", "c"]]]}]}, "not lists of something else"),
+        ({"dataframe_records": [{"image": [[["a", "b", "c"]]]}]}, "not lists of other values"),
         (
             {"inputs": {"image": [records[0]["image"]]}},
-            'Each image is a record: {"dataframe_records"',
+            'Send each image as a record: {"dataframe_records"',
         ),
         (b"{torn", "valid JSON"),
     ]:
@@ -429,7 +431,7 @@ def test_a_pruned_version_is_smaller_and_leaves(eyevsai: Eyevsai, trained: str) 
     ]
     assert 0 <= figures["accuracy"] <= 1
     said = eyevsai("export", "--run", trained, "--prune", "0.01", code=2).stderr
-    assert "no layer has 8 channels to lose" in said
+    assert "no layer is wide enough to lose 8" in said
 
 
 @pytest.mark.slow
@@ -474,14 +476,14 @@ def test_the_best_of_each_dataset_are_packaged(
     assert not [each for each in workplace.iterdir() if each.name.startswith(".other")]
     client.set_tag(worse, "eyevsai.dataset_digest", "of images that are gone")
     done = eyevsai("export", "--package", "third")
-    assert "Left out: The images of stripes are not those" in done.stderr
+    assert "Left out: The images of stripes changed since" in done.stderr
     models = json.loads((workplace / "third" / "deployment_info.json").read_text())["models"]
     assert [model["model_uri"] for model in models if model["dataset"] == "stripes"] == [VERSION]
     for flags, reason in [
-        (("--package", "other"), "is there already"),
-        (("--package", "../out"), "is no name for a folder"),
-        (("--package", "x", "--run", trained), "--package finds the best models itself"),
-        (("--package", "x", "--prune", "0.3"), "leave --package out"),
+        (("--package", "other"), "exists already"),
+        (("--package", "../out"), "is not a valid folder name"),
+        (("--package", "x", "--run", trained), "--package selects the best models itself"),
+        (("--package", "x", "--prune", "0.3"), "omit --package"),
     ]:
         said = eyevsai("export", *flags, code=2).stderr
         assert reason in said
@@ -492,10 +494,7 @@ def test_there_is_nothing_to_package(
     eyevsai: Eyevsai, workplace: Path, template_store: Path
 ) -> None:
     copy_store(template_store, workplace)
-    assert (
-        "No model was trained in this store yet"
-        in eyevsai("export", "--package", "game", code=2).stderr
-    )
+    assert "the store has no trained model" in eyevsai("export", "--package", "game", code=2).stderr
     assert not (workplace / "game").exists()
 
 
@@ -581,10 +580,12 @@ def test_a_format_that_cannot_be_written_does_not_stop_the_others(
     monkeypatch.setattr(OpenVino, "write", fail)
     done = eyevsai("export", "--run", trained, "--format", "openvino,pytorch", code=1)
     assert (
-        f"{VERSION} as openvino is refused. It cannot be written: RuntimeError: Check 'shape' "
-        "failed" in done.stderr
+        f"The export of {VERSION} as openvino is rejected. It cannot be written: RuntimeError: "
+        "Check 'shape' failed" in done.stderr
     )
-    assert f"An earlier one, which passed, stays: runs:/{trained}/exports/openvino" in done.stderr
+    assert (
+        f"An earlier export, which passed, is kept: runs:/{trained}/exports/openvino" in done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert (tags()["export.openvino"], tags()["export.pytorch"]) == ("refused", "passed")
     assert artifacts(trained, "exports") == {"openvino", "pytorch"}

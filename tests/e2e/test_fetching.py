@@ -75,7 +75,7 @@ def test_fetched_model_is_kept_once_and_verified(
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     repaired = eyevsai("predict", URI, image)
     assert repaired.stdout == first
-    assert "is damaged: building it again" in repaired.stderr
+    assert "is damaged; rebuilding it" in repaired.stderr
     assert entries(workplace) == [entry]
     assert "freed" in eyevsai("data", "cache", "--clear").stdout
     assert entries(workplace) == []
@@ -102,7 +102,7 @@ def test_promotion_verifies_the_files_on_the_server(
     assert "model.safetensors is not the file that was saved: its SHA-256 differs" in refused
     shutil.rmtree(there.parents[2])
     gone = eyevsai("predict", f"models:/{name}/1", image, code=2).stderr
-    assert f"The files of models:/{name}/1 are gone: mlflow-artifacts:" in gone
+    assert f"The files of models:/{name}/1 are missing: mlflow-artifacts:" in gone
     assert list(temporary.iterdir()) == []
 
 
@@ -113,4 +113,4 @@ def test_model_is_fetched_where_the_cache_cannot_be_written(
     (workplace / "file").write_text("no folder")
     monkeypatch.setenv("EYEVSAI_CACHE", str(workplace / "file"))
     said = eyevsai("predict", URI, str(next((trained_store / "data").rglob("*.png"))))
-    assert "cannot be written: the model is fetched for this process only" in said.stderr
+    assert "is not writable: the model is downloaded for this process only" in said.stderr

@@ -88,8 +88,8 @@ def test_pets_are_class_folders_named_after_their_files(
     publisher.cut_after = [3000]
     done = eyevsai("data", "download", "pets")
     assert "pets: 20 images in 2 classes at " in done.stdout
-    assert "has 2 classes, where its publisher names 37" in done.stderr
-    assert "left out, being no images: 2 files" in done.stderr
+    assert "has 2 classes, but the publisher states 37" in done.stderr
+    assert "Left out 2 files that are not images" in done.stderr
     assert publisher.asked == [
         ("/pets/images.tar.gz", None),
         ("/pets/images.tar.gz", "bytes=3000-"),
@@ -102,10 +102,13 @@ def test_pets_are_class_folders_named_after_their_files(
     assert stats["classes"] == record["classes"]
 
     again = eyevsai("data", "download", "pets").stdout
-    assert "pets: there already: 20 images in 2 classes" in again
+    assert "pets: already downloaded: 20 images in 2 classes" in again
     assert len(publisher.asked) == 2
     next((workplace / "data" / "pets" / "Abyssinian").iterdir()).unlink()
-    assert "20 images were, 19 are there. --force" in eyevsai("data", "download", "pets").stderr
+    assert (
+        "it had 20 images, and has 19 now. Use --force"
+        in eyevsai("data", "download", "pets").stderr
+    )
     assert "pets: 20 images" in eyevsai("data", "download", "--force", "pets").stdout
 
 
@@ -151,7 +154,7 @@ def test_kaggle_is_asked_by_kagglehub(
 ) -> None:
     through_proxy(publisher, monkeypatch)
     done = eyevsai("data", "download", "street_foods")
-    assert "left out, being no images: 1 files" in done.stderr
+    assert "Left out 1 files that are not images" in done.stderr
     assert "secret" not in done.stderr + done.stdout
     assert publisher.asked[0] == ("/api/v1/datasets.DatasetApiService/DownloadDataset", None)
     folders = {
@@ -160,7 +163,7 @@ def test_kaggle_is_asked_by_kagglehub(
     assert folders == {"kebab_shish_kebab", "bánh_mì"}
     del publisher.files[TUNES]
     said = eyevsai("data", "download", "instruments", code=1).stderr
-    assert "Kaggle answers 403" in said
+    assert "Kaggle requires credentials (HTTP 403)" in said
     assert "set KAGGLE_API_TOKEN" in said
 
 
@@ -170,7 +173,7 @@ def test_a_union_is_trained_on_without_a_copy(
     before = eyevsai("train", "--dataset", "combined", *TINY_NETWORK, code=2).stderr
     assert "eyevsai data download combined" in before
     done = eyevsai("data", "download", "combined").stdout
-    assert "combined: 6 classes, composed of these when it is read" in done
+    assert "combined: 6 classes, the union of these datasets" in done
     folders = {path.name for path in (workplace / "data").iterdir() if path.is_dir()}
     assert folders == {".downloads", "pets", "street_foods", "instruments"}
     assert "combined-deep_v1" in eyevsai("train", "--dataset", "combined", *TINY_NETWORK).stdout
@@ -203,7 +206,7 @@ def test_without_network_each_part_says_what_to_do(
         ),
     ):
         assert (
-            f"Or download {page} with a browser, leave the file at data/.downloads/{name}/{file}"
+            f"Or download {page} with a browser, save the file as data/.downloads/{name}/{file}"
             in said
         )
     by_hand = workplace / "data" / ".downloads" / "instruments" / "archive.zip"
@@ -217,29 +220,35 @@ def test_without_network_each_part_says_what_to_do(
 def test_mistakes_are_told(
     eyevsai: Eyevsai, workplace: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "Name a dataset: pets, vegetables" in eyevsai("data", "download", code=2).stderr
+    assert (
+        "--dataset is required. Use one of pets, vegetables"
+        in eyevsai("data", "download", code=2).stderr
+    )
     assert "Did you mean 'vegetables'" in eyevsai("data", "download", "vegetable", code=2).stderr
     assert (
-        "takes one of published, none"
+        "Use one of published, none"
         in eyevsai("data", "download", "pets", "--splits", "some", code=2).stderr
     )
     get = ("data", "download", "pets", "--archive")
     assert "There is no file nowhere.zip" in eyevsai(*get, "nowhere.zip", code=2).stderr
     (workplace / "other.zip").write_bytes(b"PK")
-    assert "is not the published images.tar.gz" in eyevsai(*get, "other.zip", code=2).stderr
+    assert "that of the published images.tar.gz" in eyevsai(*get, "other.zip", code=2).stderr
     one = eyevsai("data", "download", "combined", "--archive", "other.zip", code=2).stderr
-    assert "made of pets, street_foods, instruments" in one
+    assert "with its own --archive: pets, street_foods, instruments" in one
     (workplace / "data" / "vegetables" / "mine").mkdir(parents=True)
-    assert "vegetables: there already: 0 images" in eyevsai("data", "download", "vegetables").stdout
+    assert (
+        "vegetables: already downloaded: 0 images"
+        in eyevsai("data", "download", "vegetables").stdout
+    )
     forced = eyevsai("data", "download", "vegetables", "--force", code=2).stderr
-    assert "was not made by this command" in forced
+    assert "was not created by this command" in forced
     assert (
         "cannot be read or written" in eyevsai(*get[:3], "--data-dir", "other.zip", code=1).stderr
     )
     gone = eyevsai(
         "data", "download", "pets", EYEVSAI_MIRROR=f"{publisher.url}/nothing", code=1
     ).stderr
-    assert "the server answers 404" in gone
+    assert "the server returned 404" in gone
     login = eyevsai(
         "data", "download", "pets", EYEVSAI_MIRROR="http://me:password@127.0.0.1:9", code=1
     ).stderr

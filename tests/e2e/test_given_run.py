@@ -45,7 +45,7 @@ def test_finished_run_in_the_environment_is_refused(
         ("--data", str(workplace / "data" / "stripes")) if command[0] in ("train", "tune") else ()
     )
     done = eyevsai(*command, *data, code=2, MLFLOW_RUN_ID=run_id)
-    assert f"MLFLOW_RUN_ID names run {run_id}, which is FINISHED" in done.stderr
+    assert f"MLFLOW_RUN_ID is set to run {run_id}, which is FINISHED" in done.stderr
     assert "unset MLFLOW_RUN_ID" in done.stderr
     assert client.get_run(run_id).to_dictionary() == before
     assert len(client.search_model_versions(f"name = '{NAME}'")) == 1
@@ -54,10 +54,10 @@ def test_finished_run_in_the_environment_is_refused(
 @pytest.mark.parametrize(
     ("tags", "why"),
     [
-        ({}, "was not created by `mlflow run` for this call"),
+        ({}, "was not created by `mlflow run` for this command"),
         (
             {"mlflow.project.entryPoint": "train", "eyevsai.job": "train"},
-            "belongs to another call (train)",
+            "belongs to another command (train)",
         ),
     ],
 )
@@ -70,7 +70,7 @@ def test_running_run_of_somebody_else_is_refused(
         why in eyevsai("train", "--data", data, *TINY, code=2, MLFLOW_RUN_ID=run.info.run_id).stderr
     )
     assert (
-        "this store does not have"
+        "does not exist in this store"
         in eyevsai("train", "--data", data, *TINY, code=2, MLFLOW_RUN_ID="0" * 32).stderr
     )
 
@@ -86,7 +86,7 @@ def test_evaluation_of_other_weights_does_not_promote(eyevsai: Eyevsai, workplac
     copied = client.create_model_version(NAME, other.source, first.run_id, tags=other.tags)
     refused = eyevsai("promote", NAME, "--version", str(copied.version), code=1)
     assert (
-        f"models:/{NAME}/{copied.version} was not evaluated with the weights that it has"
+        f"models:/{NAME}/{copied.version} was not evaluated with its current weights"
         in refused.stderr
     )
     eyevsai("promote", NAME, "--version", "1")

@@ -46,13 +46,13 @@ def test_version_whose_run_is_gone_is_evaluated_promoted_and_exported(
     eyevsai("predict", URI, image_of(workplace))
     refused = eyevsai("promote", NAME, "--version", "1", code=1).stderr
     assert (
-        f"was not evaluated with the weights that it has: eyevsai evaluate --model-uri {URI}"
-        in refused
+        f"was not evaluated with its current weights: eyevsai evaluate --model-uri {URI}" in refused
     )
 
     said = eyevsai("evaluate", "--model-uri", URI, *FAST)
     assert (
-        f"Run {run_id} of {URI} is gone: what the version carries is used instead." in said.stderr
+        f"Run {run_id} of {URI} was deleted; using the settings stored with the version."
+        in said.stderr
     )
     (found,) = MlflowClient().search_runs(
         ["0"], f"tags.`eyevsai.job` = 'evaluate' and tags.`eyevsai.source_run_id` = '{run_id}'"
@@ -65,7 +65,9 @@ def test_version_whose_run_is_gone_is_evaluated_promoted_and_exported(
     assert {each.path for each in MlflowClient().list_artifacts(call.info.run_id, "exports/onnx")}
     eyevsai("predict", URI, image_of(workplace))
     eyevsai("predict", f"runs:/{call.info.run_id}/exports/onnx", image_of(workplace))
-    assert "exports agree: onnx" in eyevsai("promote", NAME, "--version", "1").stdout
+    assert (
+        "exports passed the parity check: onnx" in eyevsai("promote", NAME, "--version", "1").stdout
+    )
 
     eyevsai("train", "--data", str(workplace / "data" / "stripes"), *SMALL, "--epochs", "2")
     eyevsai("evaluate", "--model-uri", f"models:/{NAME}/2", *FAST)
@@ -91,9 +93,9 @@ def test_version_whose_run_is_gone_is_not_evaluated_on_its_training_images(
     delete_run(2, for_good=True)
     sorted((data / "across").iterdir())[0].unlink()
     refused = eyevsai("evaluate", "--model-uri", uri, *FAST, code=2).stderr
-    assert f"The images of stripes are not those that {uri} learned from" in refused
+    assert f"The images of stripes changed since {uri} was trained" in refused
     said = eyevsai("evaluate", "--model-uri", uri, "--data", str(data), *FAST).stderr
-    assert f"The list of images that {uri} was trained on is gone with its run" in said
+    assert f"Cannot check if {uri} was trained on some of the images" in said
 
 
 @pytest.mark.parametrize("left", ["nothing", "an empty folder"])
@@ -110,17 +112,17 @@ def test_files_of_a_version_that_were_deleted_by_hand_are_named(
         ("export", "--model-uri", URI),
     ):
         assert (
-            f"The files of {URI} are gone: {folder} is empty or does not exist"
+            f"The files of {URI} are missing: {folder} is empty or does not exist"
             in eyevsai(*command, code=2).stderr
         )
     assert (
-        f"The files of {URI} are gone: {folder}"
+        f"The files of {URI} are missing: {folder}"
         in eyevsai("promote", NAME, "--version", "1", code=1).stderr
     )
     eyevsai("registry", "status", NAME)
     eyevsai("report")
     MlflowClient().set_registered_model_alias(NAME, "live", "1")
-    assert f"the files of {URI} ({folder}) are gone" in eyevsai("doctor", code=1).stdout
+    assert f"the files of {URI} ({folder}) are missing" in eyevsai("doctor", code=1).stdout
 
 
 def test_version_whose_run_lost_its_files_is_evaluated_and_promoted(

@@ -87,8 +87,8 @@ def contents() -> list[dict[str, Any]]:
 def test_a_registry_becomes_runs_and_versions(eyevsai: Eyevsai, registry: Path) -> None:
     said = eyevsai("registry", "import", str(registry)).stdout
     assert "model_000000000002: models:/pets-deep_v2-resnet/2, run " in said
-    assert "model_000000000004: a failed training, run " in said
-    assert said.endswith("4 imported, 0 were there already, 0 left out\n")
+    assert "model_000000000004: failed training, run " in said
+    assert said.endswith("4 imported, 0 already imported, 0 rejected\n")
     first, _, third, failed = contents()
     assert first["times"] == (ENDED_MS - 3_600_500, ENDED_MS)
     assert first["metrics"]["valid/best_accuracy"] == 0.49
@@ -104,7 +104,7 @@ def test_a_registry_becomes_runs_and_versions(eyevsai: Eyevsai, registry: Path) 
     before = contents()
     again = json.loads(eyevsai("registry", "import", str(registry), "--json").stdout)
     assert again["written"] == []
-    assert len(again["there"]) == 4
+    assert len(again["existing"]) == 4
     assert contents() == before
 
 
@@ -157,7 +157,7 @@ def test_an_imported_version_is_never_loaded(
     for command in (("predict", uri, str(stripes)), ("evaluate", "--model-uri", uri)):
         said = eyevsai(*command, code=2).stderr
         assert f"{uri} was imported" in said
-        assert "train it again" in said
+        assert "Train the model again" in said
 
 
 def test_a_bad_record_is_left_out_and_said(eyevsai: Eyevsai, workplace: Path) -> None:
@@ -168,13 +168,13 @@ def test_a_bad_record_is_left_out_and_said(eyevsai: Eyevsai, workplace: Path) ->
         make_record(3, best_validation_accuracy=float("nan")),
     )
     said = eyevsai("registry", "import", str(path), code=1).stdout
-    assert "quantum is no model of eyevsai: kept as it is" in said
+    assert "quantum is not a family of eyevsai: imported unchanged" in said
     assert "model_000000000003 has best_validation_accuracy NaN, not a number from 0 to 1" in said
     assert (
         "model_000000000002 cannot be registered. The registered model my_pets-quantum-resnet "
         "belongs to" in said
     )
-    assert said.endswith("1 imported, 0 were there already, 2 left out\n")
+    assert said.endswith("1 imported, 0 already imported, 2 rejected\n")
     (run,) = contents()
     assert run["version"][0] == "my_pets-quantum-resnet"
     assert run["tags"]["dataset"] == "my pets"
@@ -187,5 +187,5 @@ def test_a_file_that_is_no_registry_adds_nothing(eyevsai: Eyevsai, workplace: Pa
     assert "There is no file" in eyevsai("registry", "import", str(path), code=2).stderr
     path.write_text("models:")
     assert f"{path} is not JSON" in eyevsai("registry", "import", str(path), code=2).stderr
-    assert "holds no records" in eyevsai("registry", "import", str(write_registry(path))).stdout
+    assert "contains no records" in eyevsai("registry", "import", str(write_registry(path))).stdout
     assert contents() == []

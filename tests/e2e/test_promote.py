@@ -63,7 +63,7 @@ def test_entry_point_promotes_and_rollback_puts_back(
     said = entry_point(
         "promote", "-P", f"name={NAME}", "-P", "version=1", "-P", "reason=the first"
     ).stdout
-    assert f"production: models:/{NAME}/1, before it nobody" in said
+    assert f"production: models:/{NAME}/1, previously none" in said
     (call,) = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'promote'")
     assert (call.info.status, call.data.tags["model_uri"]) == ("FINISHED", f"models:/{NAME}/1")
     eyevsai("promote", NAME, "--version", "2")
@@ -88,7 +88,7 @@ def test_entry_point_promotes_and_rollback_puts_back(
     assert versions_in("Production") == [1]
     eyevsai("predict", f"models:/{NAME}@production", str(next((workplace / "data").rglob("*.png"))))
     again = eyevsai("rollback", NAME, code=2).stderr
-    assert f"The log knows no version of {NAME} that was in production before 1" in again
+    assert "the log has no existing version that was in production before 1" in again
 
     entries = log_of(eyevsai)
     told = [(each["action"], each["before"], each["after"], each["reason"]) for each in entries]
@@ -109,10 +109,10 @@ def test_what_the_policy_is_against_is_not_promoted(eyevsai: Eyevsai, workplace:
     eyevsai("promote", NAME, "--version", "1")
     said = eyevsai("promote", NAME, "--version", "3", code=1).stderr
     assert f"models:/{NAME}/3 is worse: accuracy" in said
-    assert "Nothing was changed. --force --reason TEXT goes past the policy" in said
+    assert "Nothing was changed. --force --reason TEXT overrides the policy" in said
     assert versions_in("Production") == [1]
     assert (
-        "takes a --reason" in eyevsai("promote", NAME, "--version", "3", "--force", code=2).stderr
+        "requires --reason" in eyevsai("promote", NAME, "--version", "3", "--force", code=2).stderr
     )
     forced = eyevsai("promote", NAME, "--version", "3", "--force", "--reason", "a demonstration")
     assert "forced  not worse" in forced.stdout
@@ -137,22 +137,24 @@ def test_a_policy_is_a_file_with_words_of_its_own_for_a_dataset(
         "'onnx'\n"
     )
     said = eyevsai("promote", NAME, "--version", "1", code=1).stderr
-    assert "ms for one image, and the policy allows 0.0001" in said
+    assert "ms for one image; the policy allows 0.0001" in said
     assert f"eyevsai export --model-uri models:/{NAME}/1 --format onnx" in said
     assert "floor" not in said
     policy.write_text("flor = 0.1\n")
     assert (
-        "there is no 'flor' in a policy. Did you mean 'floor'?"
+        "'flor' is not a policy setting. Did you mean 'floor'?"
         in eyevsai("promote", NAME, "--version", "1", code=2).stderr
     )
     policy.write_text("floor = 2\n")
     assert (
-        "promotion.toml: floor 2.0 is not allowed: it takes a value of 0 to 1."
+        "promotion.toml: floor 2.0 is not allowed. Use a value from 0 to 1."
         in eyevsai("promote", NAME, "--version", "1", code=2).stderr
     )
     policy.write_text("exports = 'onnx'\n")
     eyevsai("export", "--model-uri", f"models:/{NAME}/1")
-    assert "exports agree: onnx" in eyevsai("promote", NAME, "--version", "1").stdout
+    assert (
+        "exports passed the parity check: onnx" in eyevsai("promote", NAME, "--version", "1").stdout
+    )
 
 
 @pytest.mark.processes("images are decoded in forks")
@@ -163,7 +165,7 @@ def test_a_version_not_evaluated_or_on_other_images_is_not_promoted(
     eyevsai("train", "--data", str(data), *SMALL, *GOOD)
     said = eyevsai("promote", NAME, "--version", "4", code=1).stderr
     assert (
-        "was not evaluated with the weights that it has: eyevsai evaluate --model-uri "
+        "was not evaluated with its current weights: eyevsai evaluate --model-uri "
         f"models:/{NAME}/4" in said
     )
     eyevsai("promote", NAME, "--version", "1")
@@ -199,7 +201,7 @@ def test_what_is_set_by_hand_counts_and_is_shown(eyevsai: Eyevsai, workplace: Pa
     MlflowClient().set_registered_model_alias(NAME, "production", "1")
     assert "alias production is 1" in eyevsai("registry", "reconcile", NAME).stdout
     assert versions_in("Production") == [1]
-    assert "Nothing of" in eyevsai("registry", "reconcile", NAME).stdout
+    assert "is consistent" in eyevsai("registry", "reconcile", NAME).stdout
     eyevsai("registry", "status")
 
 
@@ -215,9 +217,9 @@ def test_the_log_knows_what_was_in_production_then(eyevsai: Eyevsai, workplace: 
     holders = json.loads(eyevsai("registry", "log", NAME, "--at", today, "--json").stdout)
     assert [each["version"] for each in holders] == [1, 2, None]
     tomorrow = f"{datetime.now() + timedelta(days=1):%Y-%m-%d}"
-    assert "nobody" in eyevsai("registry", "log", NAME, "--at", tomorrow).stdout
-    assert "Nothing of" in eyevsai("registry", "log", NAME, "--at", "2020-03-03").stdout
-    assert "is no date" in eyevsai("registry", "log", NAME, "--at", "3 March", code=2).stderr
+    assert "none" in eyevsai("registry", "log", NAME, "--at", tomorrow).stdout
+    assert "No version of" in eyevsai("registry", "log", NAME, "--at", "2020-03-03").stdout
+    assert "is not a date" in eyevsai("registry", "log", NAME, "--at", "3 March", code=2).stderr
     eyevsai("rollback", NAME)
     assert versions_in("Production") == [2]
 
@@ -231,7 +233,7 @@ def test_the_best_of_a_dataset_has_a_name_of_its_own(eyevsai: Eyevsai, workplace
     }
     assert evaluated[-1]["uri"] == f"models:/{NAME}/3"
     said = eyevsai("registry", "best", "--dataset", "stripes", "--promote").stdout
-    assert "production: models:/stripes/1, before it nobody" in said
+    assert "production: models:/stripes/1, previously none" in said
     image = str(next((workplace / "data").rglob("*.png")))
     assert (
         eyevsai("predict", "models:/stripes@production", image).stdout
@@ -257,7 +259,7 @@ def test_bad_input_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
         f"There is no models:/{NAME}/9. Versions of {NAME}: 1, 2, 3"
         in eyevsai("promote", NAME, "--version", "9", code=2).stderr
     )
-    assert "Say what to promote" in eyevsai("promote", NAME, code=2).stderr
+    assert "Name the version to promote" in eyevsai("promote", NAME, code=2).stderr
     assert (
         "production, staging, archived"
         in eyevsai("promote", NAME, "--version", "1", "--to", "live", code=2).stderr
@@ -266,7 +268,10 @@ def test_bad_input_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
     assert (
         f"There is no models:/{NAME}/3" in eyevsai("promote", NAME, "--version", "3", code=2).stderr
     )
-    assert "was in production and is still there" in eyevsai("rollback", NAME, code=2).stderr
+    assert (
+        "the log has no existing version that was in production"
+        in eyevsai("rollback", NAME, code=2).stderr
+    )
     assert eyevsai("registry", "status", "nothing", code=2).stderr.startswith(
         "Error: There is no registered model"
     )

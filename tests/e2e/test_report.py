@@ -101,7 +101,7 @@ def entries_of(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_entry_point_reports_what_a_backend_can_use(entry_point: Eyevsai, workplace: Path) -> None:
     said = entry_point("report").stdout
-    assert "2 models of 2 versions, 1 of them ready to be deployed" in said
+    assert "2 models with 2 versions, 1 models ready for deployment" in said
     report = read(workplace / "reports", "game_backend_report")
     jsonschema.validate(report, read_schema())
     dataset = report["datasets"]["stripes"]
@@ -207,7 +207,7 @@ def test_ready_follows_what_becomes_of_a_model(eyevsai: Eyevsai, workplace: Path
     client.delete_run(client.get_model_version(FOREST, "1").run_id)
     assert lacks() == ""
     client.set_model_version_tag(DEEP, "1", "export.openvino", "refused")
-    assert "export as openvino was refused" in lacks()
+    assert "export as openvino failed the parity check" in lacks()
     client.delete_model_version_tag(DEEP, "1", "export.openvino")
     policy = workplace / "policy.toml"
     policy.write_text("max_latency_ms = 0.0001")
@@ -219,7 +219,7 @@ def test_ready_follows_what_becomes_of_a_model(eyevsai: Eyevsai, workplace: Path
     eyevsai("promote", DEEP, "--version", "1")
     assert lacks() == ""
     shutil.rmtree(next(workplace.rglob("exports/onnx")))
-    assert "the files of its export as onnx are gone" in lacks()
+    assert "the files of its export as onnx are missing" in lacks()
 
 
 def test_versions_of_production_and_of_other_names(eyevsai: Eyevsai, workplace: Path) -> None:
@@ -383,7 +383,7 @@ def test_bad_input_is_said_and_leaves_nothing(
     for model in MlflowClient().search_registered_models():
         MlflowClient().delete_registered_model(model.name)
     said = eyevsai("report", "--datasets", "stripes", code=2).stderr
-    assert "No model is registered in this store yet" in said
+    assert "the store has no registered models" in said
     assert "eyevsai train" in said
     assert not list(workplace.glob("*reports*"))
     assert not list(workplace.glob(".*"))

@@ -83,7 +83,7 @@ def train_all_and_check(mlflow_run: MlflowRun, eyevsai: Eyevsai, *models: str) -
     said = mlflow_run(
         "train_all", *(part for name, value in given.items() for part in ("-P", f"{name}={value}"))
     ).stdout
-    assert "2 trained, 0 there before" in said
+    assert "2 trained, 0 cached" in said
     (parent,) = runs("train_all")
     for job in ("tune", "train", "evaluate", "export"):
         assert {run.data.tags[PARENT] for run in runs(job)} == {parent.info.run_id}, job
@@ -107,7 +107,7 @@ def train_all_and_check(mlflow_run: MlflowRun, eyevsai: Eyevsai, *models: str) -
     table = json.loads(
         Path(MlflowClient().download_artifacts(again["run_id"], "jobs.json")).read_text()
     )
-    assert [row[1] for row in table["data"]] == ["was done before"] * 2
+    assert [row[1] for row in table["data"]] == ["cached"] * 2
     at = flags.index("--export")
     flags = [*flags[:at], *flags[at + 2 :], "--models", models[0]]
     eyevsai(
@@ -126,7 +126,7 @@ def test_train_all_trains_in_a_process(eyevsai: Eyevsai, workplace: Path, data: 
         "--evaluate",
         "false",
     )
-    assert "1 trained, 0 there before" in eyevsai(*command, PYTHONPATH=str(ROOT)).stdout
+    assert "1 trained, 0 cached" in eyevsai(*command, PYTHONPATH=str(ROOT)).stdout
     ((parent,), (trained,)) = runs("train_all"), runs("train")
     assert trained.data.tags["eyevsai.process"] != parent.data.tags["eyevsai.process"]
     logs = Path(MlflowClient().download_artifacts(parent.info.run_id, "logs"))

@@ -70,10 +70,10 @@ def test_weights_that_cannot_be_used_are_told_before_a_run_is_made(
     path, expected = (
         tmp_path / "weights.pth",
         {
-            "other": "does not hold the weights of mobilenet_v2",
-            "torn": "is torn or damaged",
-            "hostile": "holds pickled objects",
-            "absent": "is no file",
+            "other": "does not contain the weights of mobilenet_v2",
+            "torn": "is truncated or damaged",
+            "hostile": "contains pickled objects",
+            "absent": "is not a file",
             "offline": "Cannot download",
         }[case],
     )

@@ -75,7 +75,7 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
     assert not MlflowClient().search_registered_models()  # trials register nothing
 
     train = ("train", *flags(model="shallow", variation="rf_hog_lbp", data=stripes, threads=1))
-    few = "it has 3 complete trials of the 10 that are needed"
+    few = "it has 3 complete trials of the 10 required"
     taken = eyevsai(*train, "--tuned", parent.info.run_id).stderr
     assert f"--tuned auto would not use it: {few}" in taken
     assert f"run {parent.info.run_id}" in taken
@@ -94,7 +94,8 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
     assert (explicit.data.params["max_depth"], explicit.data.params["n_estimators"]) == ("7", "5")
     assert (other.data.params["n_estimators"], other.data.tags.get("tuned_from")) == ("200", None)
     assert (
-        "no finished study or run nothing" in eyevsai(*train, "--tuned", "nothing", code=2).stderr
+        "has no finished study or run nothing"
+        in eyevsai(*train, "--tuned", "nothing", code=2).stderr
     )
 
 
@@ -112,8 +113,8 @@ def test_toy_study_leaves_the_defaults_of_train(eyevsai: Eyevsai, stripes: Path)
     refused = [line for line in trained.splitlines() if "is not used" in line]
     assert len(refused) == 1
     assert (
-        "Study stripes-deep_v1-standard is not used: it has 2 complete trials of the 10 that are "
-        "needed; its trials have 1 epoch, less than half of the 4 of training" in refused[0]
+        "Study stripes-deep_v1-standard is not used: it has 2 complete trials of the 10 required; "
+        "its trials have 1 epoch, less than half of the 4 training epochs" in refused[0]
     )
     run = last_training()
     assert {"tuned_from", "tuned_settings"}.isdisjoint(run.data.tags)
@@ -158,8 +159,9 @@ def test_study_that_is_better_than_the_defaults_is_used(
     assert "epochs" not in changes
     assert len(said) == 1
     assert (
-        f"Settings of study stripes-deep_v1-standard (run {parent.info.run_id}; 10 complete "
-        f"trials, valid accuracy {max(accuracies):.4f}, defaults {accuracies[0]:.4f}): {changes}."
+        f"Using the settings of study stripes-deep_v1-standard (run {parent.info.run_id}; "
+        f"10 complete trials, valid accuracy {max(accuracies):.4f}, defaults "
+        f"{accuracies[0]:.4f}): {changes}."
     ) in said[0]
     assert (run.data.params["dropout"], run.data.params["epochs"]) == (best["dropout"], "4")
     assert (
@@ -178,9 +180,7 @@ def test_trials_that_do_badly_are_given_up(eyevsai: Eyevsai, stripes: Path, tmp_
     finished = [run for run in trials if run.info.status == "FINISHED"]
     assert (len(pruned) + len(finished), len(pruned) > 0, len(finished) > 0) == (12, True, True)
     assert f"{len(finished)} complete, {len(pruned)} pruned" in done.stdout
-    assert (
-        "Trial 0 takes the defaults, but those outside the space: lr 0.003 -> 0.03" in done.stderr
-    )
+    assert "Trial 0 uses the defaults, moved into the search space: lr 0.003 -> 0.03" in done.stderr
     assert {run.data.tags["eyevsai.termination_reason"] for run in pruned} == {"pruner"}
     epochs = {
         run.info.run_id: len(MlflowClient().get_metric_history(run.info.run_id, "valid/loss"))
@@ -196,7 +196,7 @@ def test_a_study_ends_when_one_is_good_enough_or_time_is_up(
     eyevsai: Eyevsai, stripes: Path
 ) -> None:
     tune = ("tune", *flags(**FOREST, data=stripes, n_trials=5))
-    assert "no trial was begun" in eyevsai(*tune, "--timeout", "0", code=1).stderr
+    assert "no trial started" in eyevsai(*tune, "--timeout", "0", code=1).stderr
     assert ": 1 complete" in eyevsai(*tune, "--target-value", "0.1").stdout
     assert ": 5 complete" in eyevsai(*tune).stdout
 
@@ -224,14 +224,14 @@ def test_trials_fail_one_by_one(eyevsai: Eyevsai, stripes: Path, tmp_path: Path)
     space = tmp_path / "space.toml"
     space.write_text("lr = [1e-6, 3e-2]\noptimizer = 'sgd'\nattention = 1\n")
     tune = ("tune", *flags(**DEEP, data=stripes, n_trials=6, pruner="median", space=space))
-    assert "attention is no setting of this model" in eyevsai(*tune, code=2).stderr
+    assert "attention is not a setting of this model" in eyevsai(*tune, code=2).stderr
     space.write_text("lr = [1e-6, 3e-2]\noptimizer = 'sgd'\n")
     done = eyevsai(*tune, "--trial-timeout", "0", code=1)
     assert "6 of 6: The trial took longer than --trial-timeout 0" in done.stderr
     (parent,), trials = study_and_trials()
     assert {run.info.status for run in (parent, *trials)} == {"FAILED"}
     assert all("--trial-timeout" in run.data.tags["error"] for run in trials)
-    assert "another space" in eyevsai(*tune, "--dropout", "0.5", code=2).stderr
+    assert "its inputs differ" in eyevsai(*tune, "--dropout", "0.5", code=2).stderr
     assert "1 changed (split)" in eyevsai(*tune, "--split-seed", "1", code=2).stderr
 
 
@@ -260,7 +260,7 @@ def test_killed_study_of_two_processes_resumes(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     done = eyevsai_process(*tune)
-    assert "Going on with study" in done.stderr
+    assert "Resuming study" in done.stderr
     (parent,), trials = study_and_trials()
     assert parent.info.status == "FINISHED"
     numbers = [int(run.data.tags["trial"]) for run in trials]
@@ -376,11 +376,11 @@ def test_help_lists_what_a_study_takes(eyevsai: Eyevsai) -> None:
     ("given", "message"),
     [
         (("--n-trials", "0"), "--n-trials 0 is not allowed"),
-        (("--study", "a/b"), "--study takes letters"),
+        (("--study", "a/b"), "it takes letters"),
         (("--storage", "sqlite:////proc/none.db"), "cannot be opened"),
-        (("--resume", "auto"), "A study goes on by itself"),
+        (("--resume", "auto"), "To resume a study"),
         (("--sampler", "best"), "--sampler 'best' is not allowed"),
-        (("--n-trails", "3"), "There is no flag --n-trails"),
+        (("--n-trails", "3"), "There is no option --n-trails"),
     ],
 )
 def test_bad_input_is_told(

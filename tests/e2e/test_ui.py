@@ -62,7 +62,7 @@ def ui(workplace: Path) -> Iterator[Ui]:
         begun.append(process)
         assert process.stdout is not None
         said = process.stdout.readline() + process.stdout.readline()
-        if "Ctrl-C ends it" not in said:
+        if "Press Ctrl-C to stop" not in said:
             pytest.fail(said + process.communicate()[1])
         return process
 
@@ -81,7 +81,7 @@ def studies(workplace: Path) -> Iterator[Callable[..., Fork]]:
 
     def start(*arguments: str) -> Fork:
         begun.append(fork_command(workplace, "ui", "--optuna", "--no-browser", *arguments))
-        begun[-1].wait_until(lambda: "Ctrl-C ends it" in begun[-1].out.read_text())
+        begun[-1].wait_until(lambda: "Press Ctrl-C to stop" in begun[-1].out.read_text())
         return begun[-1]
 
     yield start
@@ -122,7 +122,7 @@ def test_mlflows_ui_is_opened_on_the_store_with_the_best_runs_first(
     assert browser.read_text().strip().endswith(f"viewStateShareKey={VIEW.rpartition('.')[2]}")
 
     taken = eyevsai("ui", "--port", port, code=2).stderr
-    assert f"Port {port} is taken" in taken
+    assert f"Port {port} is in use" in taken
     assert "--port " in taken.partition("such as")[2]
     browser.unlink()
     elsewhere = {"MLFLOW_TRACKING_URI": url}  # what was opened is a server, too
@@ -130,7 +130,7 @@ def test_mlflows_ui_is_opened_on_the_store_with_the_best_runs_first(
     assert not browser.exists()
     eyevsai("ui", **elsewhere)
     assert browser.read_text().strip() == url
-    assert "leave out --port" in eyevsai("ui", "--port", "5001", code=2, **elsewhere).stderr
+    assert "Omit --port" in eyevsai("ui", "--port", "5001", code=2, **elsewhere).stderr
 
     try:
         screenshots = request.getfixturevalue("screenshots")
@@ -232,15 +232,17 @@ def test_studies_in_a_database_are_opened_too(
 
 
 def test_what_ui_cannot_do_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
-    assert "add --optuna" in eyevsai("ui", "--storage", "sqlite:///a.db", code=2).stderr
+    assert (
+        "--storage requires --optuna" in eyevsai("ui", "--storage", "sqlite:///a.db", code=2).stderr
+    )
     assert (
         "no database" in eyevsai("ui", "--optuna", "--storage", "sqlite:///none.db", code=2).stderr
     )
     assert not (workplace / "none.db").exists()
     assert (
-        "Nobody answers" in eyevsai("ui", code=2, MLFLOW_TRACKING_URI="http://127.0.0.1:1").stderr
+        "is unreachable" in eyevsai("ui", code=2, MLFLOW_TRACKING_URI="http://127.0.0.1:1").stderr
     )
-    assert "Nothing can listen at 192.0.2.1" in eyevsai("ui", "--host", "192.0.2.1", code=2).stderr
+    assert "Cannot listen at 192.0.2.1" in eyevsai("ui", "--host", "192.0.2.1", code=2).stderr
 
 
 def test_what_a_person_says_of_an_experiment_stays(

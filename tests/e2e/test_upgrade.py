@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from mlflow import MlflowClient
@@ -18,7 +19,7 @@ from eyevsai.core.legacy_names import SETTING_NAMES
 from eyevsai.models.factory import FAMILIES
 from eyevsai.store import schema
 from eyevsai.store.run_dir import RunDir
-from eyevsai.store.schema_upgrade import upgrade_run_dir
+from eyevsai.store.schema_upgrade import find_old_run_dirs, upgrade_run_dir
 from tests.conftest import Eyevsai, create_database
 
 ARCHIVE = Path(__file__).parent / "stores" / "store_4c82b9d.tar.xz"
@@ -120,7 +121,7 @@ def test_upgraded_store_has_the_present_names_and_the_same_values(
     assert "FAIL  store" in eyevsai("doctor", code=1).stdout
     said = eyevsai("doctor", "--upgrade").stdout
     assert "ok    store" in said
-    assert "1 deleted runs keep" in said
+    assert "1 deleted runs were not upgraded" in said
     assert len(list(old_store.glob("mlflow.db.backup-*"))) == 2  # of --relocate and --upgrade
 
     after = {run.info.run_id: run for run in runs_of(client)}
@@ -280,6 +281,22 @@ def test_interrupted_upgrade_of_a_run_directory_is_completed(
     assert not set(run_dir.read("config.json")) & set(SETTING_NAMES)
     assert (run_dir.path / "write_queue.jsonl").read_bytes().count(b"\n") <= lines
     assert step >= 3
+
+
+def test_run_directory_is_found_until_its_configuration_is_upgraded(
+    old_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_dir = old_store / "state"
+    queues = (state_dir / "runs").glob("*/spool.jsonl")
+    run_dir = RunDir(state_dir, next(queues).parent.name)
+    for name in ("basis.json", "asked.json", "spool.done"):
+        (run_dir.path / name).unlink(missing_ok=True)
+    run_dir.write("config.json", {"test_flips": True})
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "write", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            upgrade_run_dir(run_dir)
+    assert run_dir.run_id in [each.run_id for each in find_old_run_dirs(state_dir)]
 
 
 def test_run_directories_of_a_machine_that_did_not_upgrade_are_noticed(

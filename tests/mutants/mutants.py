@@ -22,8 +22,8 @@ MUTANTS = [
     Mutant(
         "1: an interrupted run resumes at its step",
         "eyevsai/training/trainer.py",
-        "left = batches[progress.steps :]",
-        "left = batches",
+        "remaining = batches[state.steps :]",
+        "remaining = batches",
     ),
     Mutant(
         "1: resume restores the state of the loop",
@@ -59,7 +59,7 @@ MUTANTS = [
     Mutant(
         "5: a run of another host is left alone",
         "eyevsai/tracking/liveness.py",
-        'if process["host"] != here["host"]:',
+        'if process["host"] != current["host"]:',
         "if False:",
     ),
     Mutant(
@@ -78,8 +78,8 @@ MUTANTS = [
     Mutant(
         "7: one version is in Production",
         "eyevsai/registry/stages.py",
-        'return held or ("Archived" if version.stage in STAGES.values() else version.stage)',
-        "return held or version.stage",
+        'return assigned or ("Archived" if version.stage in STAGES.values() else version.stage)',
+        "return assigned or version.stage",
     ),
     Mutant(
         "8: cleanup keeps a version with an alias",
@@ -117,8 +117,8 @@ MUTANTS = [
     Mutant(
         "12: an infinite loss stops training",
         "eyevsai/training/trainer.py",
-        "if not torch.isfinite(checked):",
-        "if torch.isnan(checked):",
+        "if not torch.isfinite(total):",
+        "if torch.isnan(total):",
     ),
     Mutant(
         "13, 23: the checkpoint before stays",
@@ -141,8 +141,8 @@ MUTANTS = [
     Mutant(
         "16: a batch that does not fit is halved",
         "eyevsai/training/trainer.py",
-        "parts = 2 * self._state.micro_batches",
-        "parts = self._state.micro_batches",
+        "micro_batches = 2 * self._state.micro_batches",
+        "micro_batches = self._state.micro_batches",
     ),
     Mutant(
         "17: images are turned as EXIF says",
@@ -159,7 +159,7 @@ MUTANTS = [
     Mutant(
         "19: links do not lead in circles",
         "eyevsai/data/files.py",
-        "if identity in above:",
+        "if identity in ancestors:",
         "if False:",
     ),
     Mutant(
@@ -171,7 +171,7 @@ MUTANTS = [
     Mutant(
         "21: an export that disagrees is refused",
         "eyevsai/formats/parity.py",
-        "if largest.max() > bounds.every:",
+        "if largest.max() > bounds.largest:",
         "if False:",
     ),
     Mutant(
@@ -201,14 +201,14 @@ MUTANTS = [
     Mutant(
         "flags go before presets",
         "eyevsai/config.py",
-        "settings = declared.settings(**suited | _pick(declared.settings, given))",
-        "settings = declared.settings(**_pick(declared.settings, given) | suited)",
+        "settings = declared.settings(**defaults | _select_values(declared.settings, values))",
+        "settings = declared.settings(**_select_values(declared.settings, values) | defaults)",
     ),
     Mutant(
         "flags go before a study's settings",
         "eyevsai/workflows/train/tuned_settings.py",
-        "if name in known and name not in config.given and",
-        "if name in known and",
+        "and name not in config.explicit",
+        "and True",
     ),
     Mutant(
         "the best epoch's weights are registered",
@@ -250,8 +250,8 @@ MUTANTS = [
     Mutant(
         "Grad-CAM speaks for the class that is asked for",
         "eyevsai/explanation/grad_cam.py",
-        "(gradient,) = torch.autograd.grad(logits[0, number], kept[0])",
-        "(gradient,) = torch.autograd.grad(logits[0, 0], kept[0])",
+        "(gradient,) = torch.autograd.grad(logits[0, number], captured[0])",
+        "(gradient,) = torch.autograd.grad(logits[0, 0], captured[0])",
     ),
     Mutant(
         "HOG is scikit-image's",
@@ -262,8 +262,8 @@ MUTANTS = [
     Mutant(
         "promotion: a policy's limits hold",
         "eyevsai/workflows/registry/promotion_checks.py",
-        'name, value <= limit, f"{name} is {said}" if value <= limit else f"{uri} takes {said}."',
-        'name, True, f"{name} is {said}"',
+        "value <= limit,",
+        "True,",
     ),
     Mutant(
         "promotion: a refused version stays where it is",
@@ -274,31 +274,31 @@ MUTANTS = [
     Mutant(
         "rollback restores the version before",
         "eyevsai/registry/audit_log.py",
-        "if entry.before is not None and entry.before in there and entry.before != current:",
-        "if entry.before is not None and entry.before in there:",
+        "if entry.before is not None and entry.before in existing and entry.before != current:",
+        "if entry.before is not None and entry.before in existing:",
     ),
     Mutant(
         "train-all: a model that is done is not trained again",
         "eyevsai/workflows/sweep/train_all.py",
-        "if cached.version and not any(left.values()):",
+        "if cached.version and not any(remaining.values()):",
         "if False:",
     ),
     Mutant(
         "predict says when it is not sure",
         "eyevsai/serving/classifier.py",
-        "least = (self.threshold or 0.0) if unsure else 0.0",
-        "least = 0.0",
+        "min_probability = (self.threshold or 0.0) if unsure else 0.0",
+        "min_probability = 0.0",
     ),
     Mutant(
         "a job's processes end with it",
         "eyevsai/executors/local.py",
-        "self.kill()  # what it started",
+        "self.kill()  # processes that the task started may still run",
         "pass",
     ),
     Mutant(
         "parameters that `mlflow run` logged are not logged again",
         "eyevsai/tracking/write_operations.py",
-        'in arguments["values"].items() if name not in there]',
+        'in arguments["values"].items() if name not in logged]',
         'in arguments["values"].items()]',
     ),
     Mutant(

@@ -117,17 +117,17 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "sparse file": (lambda: tar_with("set/bean/x.png", tarfile.GNUTYPE_SPARSE), "sparse|damaged"),
     "one large file": (
         lambda: zip_with("set/bean/x.png", stat.S_IFREG, bytes(101 * 10**6)),
-        "swells|has 101 MB",
+        "is larger than|has 101 MB",
     ),
     "many large files": (
         lambda: zip_of(GOOD | {f"set/bean/b{n}.png": bytes(10**7) for n in range(9)}),
-        "swells",
+        "is larger than",
     ),
     "a large file of another kind": (
         lambda: tar_with("x.bin", tarfile.REGTYPE, content=bytes(10**8)),
-        "swells",
+        "is larger than",
     ),
-    "too many files": (many_files, "more than 100,000 files"),
+    "too many files": (many_files, "more than 100,000 files and folders"),
     "an endless header": (endless_header, "damaged"),
     "a file that is longer than it says": (longer_than_it_says, "damaged"),
     "the same name twice": (
@@ -136,11 +136,11 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a file that is a folder": (
         lambda: tar_with("set/bean/000.png/x.png", tarfile.REGTYPE, content=b"x"),
-        "are one",
+        "same path",
     ),
     "a name that writes to the terminal": (
         lambda: zip_with("set/\x1b[2J/x.png", stat.S_IFREG),
-        "no name",
+        "not a valid file name",
     ),
     "encrypted": (lambda: zip_with("set/bean/x.png", stat.S_IFREG, flags=1), "encrypted"),
     "another compression": (
@@ -171,7 +171,7 @@ def test_a_hostile_archive_leaves_nothing_and_a_retry_works(
     before = sorted(workplace.rglob("*"))
     said = eyevsai("data", "download", "vegetables", "--mirror", publisher.url, code=1).stderr
     assert any(word in said for word in reason.split("|")), said
-    assert "It was deleted; run the same command again" in said
+    assert "It was deleted. Run the same command to download it again" in said
     assert "\x1b" not in said
     new = {str(path.relative_to(workplace)) for path in workplace.rglob("*")} - {
         str(path.relative_to(workplace)) for path in before
@@ -206,7 +206,7 @@ def test_a_bomb_takes_no_memory(kind: str, tmp_path: Path) -> None:
 def test_an_archive_of_ones_own_is_refused_and_kept(eyevsai: Eyevsai, workplace: Path) -> None:
     (workplace / "mine.zip").write_bytes(zip_with("../../evil.png", stat.S_IFREG))
     done = eyevsai("data", "download", "vegetables", "--archive", "mine.zip", code=2)
-    assert "mine.zip is not unpacked: '../../evil.png' leads out of the folder" in done.stderr
+    assert "Cannot unpack mine.zip: '../../evil.png' leads outside the target" in done.stderr
     assert (workplace / "mine.zip").exists()
     assert not (workplace / "data" / "vegetables").exists()
 
@@ -235,7 +235,7 @@ def test_a_wrong_checksum_is_refused_and_asked_for_again(
     publisher.files["/pets/images.tar.gz"] = tar_of({"images/Pug_1.jpg": png(0, 0)})
     for _ in range(2):  # the published MD5 is that of the real archive
         said = eyevsai("data", "download", "pets", "--mirror", publisher.url, code=1).stderr
-        assert "is not what was published" in said
+        assert "differs from the published file" in said
         assert "5c4f3ee8e5d25df40f4fd59a7f44e54c" in said
     assert [asked for asked in publisher.asked if asked[0].startswith("/pets")] == [
         ("/pets/images.tar.gz", None)
@@ -258,7 +258,7 @@ def test_an_interrupted_download_is_gone_on_with(
     )
     said = child.out.read_text() + child.err.read_text()
     if number != signal.SIGKILL:
-        assert "what was downloaded is kept" in said
+        assert "to resume the download" in said
     assert "Traceback" not in said
     assert {path.name for path in (workplace / "data").iterdir()} - {".downloads"} == set()
     there = part.stat().st_size
@@ -311,7 +311,7 @@ def test_two_at_once_do_not_meet(eyevsai: Eyevsai, workplace: Path, publisher: P
     child = fork_command(workplace, "data", "download", "vegetables", "--mirror", publisher.url)
     child.wait_until(lambda: publisher.asked)
     assert (
-        "Another process is getting vegetables"
+        "Another process is downloading vegetables"
         in eyevsai("data", "download", "vegetables", code=2).stderr
     )
     assert child.end(signal.SIGINT) == 130

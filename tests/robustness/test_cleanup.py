@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from mlflow.tracking._model_registry.client import ModelRegistryClient
 
 from eyevsai.core.errors import JobError, UserError
@@ -29,7 +31,7 @@ from eyevsai.registry import artifacts, deletion
 from eyevsai.registry.entities import logged_model_of, open_registry, read_models
 from eyevsai.registry.registration import register
 from eyevsai.registry.settings import CleanupSettings
-from eyevsai.registry.stages import DELETING, assign_stage
+from eyevsai.registry.stages import DELETING, assign_stage, reserved_versions
 from eyevsai.store.backend import open_store
 from eyevsai.store.run_dir import RunDir
 from eyevsai.workflows.registry.cleanup import cleanup
@@ -44,7 +46,13 @@ MODEL = NAME.registered
 STEPS = [  # of a deletion: it is killed before each of them, as often as each is taken
     *(
         (deletion.Deletion, name)
-        for name in ("_delete_versions", "_delete_free", "_reserve", "_erase", "_delete_rows")
+        for name in (
+            "_delete_versions",
+            "_delete_unprotected",
+            "_reserve_run",
+            "_erase",
+            "_delete_rows",
+        )
     ),
     (deletion.Deletion, "release"),
     (deletion, "reserve"),
@@ -189,7 +197,7 @@ def die_at(
 
 def clean_and_die(step: int, state: Path) -> None:
     die_at(step)
-    clean(state, keep=1, failed_runs=True)
+    clean(state, keep=1, old_versions=True, failed_runs=True)
 
 
 def refuse_unloadable(uri: str) -> None:
@@ -267,7 +275,7 @@ def test_cleanup_killed_before_any_step_is_finished_by_a_rerun(
         assert code == -signal.SIGKILL, capfd.readouterr().err
         assert {2, 5} <= set(versions_in(workplace))
         tried += 1
-        code = in_child(lambda: clean(state, keep=1, failed_runs=True))
+        code = in_child(lambda: clean(state, keep=1, old_versions=True, failed_runs=True))
         assert code == 0, capfd.readouterr().err
         assert versions_in(workplace) == [2, 5], step
         assert runs_in(workplace) == {"FINISHED": 2}, step
@@ -404,7 +412,7 @@ def test_of_two_cleanups_at_once_one_is_refused(filled: Path) -> None:
         clean(state, keep=1)
         os._exit(0)
     assert os.read(reading, 1) == b"1"
-    with pytest.raises(UserError, match="Another cleanup is at work"):
+    with pytest.raises(UserError, match="Another cleanup is running"):
         clean(state, keep=1)
     assert len(versions_in(workplace)) == 5
     os.kill(first, signal.SIGKILL)
@@ -427,6 +435,60 @@ def test_an_alias_that_was_set_after_the_plan_is_seen(filled: Path) -> None:
     assert [item.target for item in done.deleted] == [f"models:/{MODEL}/1"]
     assert versions_in(workplace) == [2, 3, 4, 5]
     refuse_unloadable(uri)
+
+
+def test_a_run_that_was_deleted_after_the_plan_is_kept(filled: Path) -> None:
+    client = open_registry(os.environ["MLFLOW_TRACKING_URI"])
+    (failed,) = client.search_runs(["0"], "attributes.status = 'FAILED'")
+    settings = CleanupSettings(failed_runs=True, yes=True, state_dir=str(filled / "state"))
+
+    def delete_run(plan: Any) -> bool:
+        client.delete_run(failed.info.run_id)
+        return True
+
+    assert cleanup(settings, delete_run).deleted == []
+    assert client.get_run(failed.info.run_id).info.lifecycle_stage == LifecycleStage.DELETED
+
+
+def test_a_failed_reservation_is_released(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = deletion.reserve
+
+    def reserve_and_fail(*arguments: Any) -> None:
+        original(*arguments)
+        raise MlflowException("not allowed", error_code=PERMISSION_DENIED)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deletion, "reserve", reserve_and_fail)
+        with pytest.raises(UserError, match="no permission to delete"):
+            clean(filled / "state", keep=1)
+    client = open_registry(os.environ["MLFLOW_TRACKING_URI"])
+    assert reserved_versions(client.get_registered_model(MODEL).tags) == frozenset()
+    assert versions_in(filled) == [1, 2, 3, 4, 5]
+
+
+def test_versions_registered_after_the_plan_are_seen_on_every_page(filled: Path) -> None:
+    """MLflow's search returns 1,000 versions per page."""
+    client = open_registry(os.environ["MLFLOW_TRACKING_URI"])
+    first, third = (client.get_model_version(MODEL, number) for number in ("1", "3"))
+    settings = CleanupSettings(keep=1, yes=True, state_dir=str(filled / "state"))
+
+    def register_many(plan: Any) -> bool:
+        rows = [("aaa", number, first, 10**13) for number in range(1, 1001)]
+        with closing(sqlite3.connect(filled / "mlflow.db")) as database, database:
+            for name in ("aaa", "zzz"):
+                database.execute("insert into registered_models (name) values (?)", [name])
+            database.executemany(
+                "insert into model_versions (name, version, source, run_id, status, current_stage, "
+                "last_updated_time) values (?, ?, ?, ?, 'READY', 'None', ?)",
+                [
+                    (name, number, version.source, version.run_id, time_ms)
+                    for name, number, version, time_ms in [*rows, ("zzz", 1, third, 1)]
+                ],
+            )
+        return True
+
+    result = cleanup(settings, register_many)
+    assert [item.target for item in result.deleted] == [f"models:/{MODEL}/4"]
 
 
 def test_a_job_that_uses_a_version_protects_it_or_is_refused(filled: Path) -> None:
@@ -465,13 +527,13 @@ def test_a_folder_that_cannot_be_erased_is_named_and_finished_later(filled: Path
         pytest.skip("a folder that root cannot erase takes a mount")
     subprocess.run(["mount", "-o", "remount,ro,bind", str(folder / "artifacts")], check=True)
     try:
-        with pytest.raises(JobError, match=r"deleted in part.*(Read-only|busy)") as caught:
+        with pytest.raises(JobError, match=r"only partly deleted.*(Read-only|busy)") as caught:
             cleanup(
                 CleanupSettings(keep=0, including_newest=True, yes=True, state_dir=str(state)),
                 lambda plan: True,
             )
         assert f"models:/{MODEL}/{number}" in str(caught.value)
-        assert "goes on" in str(caught.value)
+        assert "Run the same command again" in str(caught.value)
     finally:
         subprocess.run(["umount", str(folder / "artifacts")], check=True)
     cleanup(CleanupSettings(cache=True, yes=True, state_dir=str(state)), lambda plan: True)
@@ -491,7 +553,7 @@ def test_a_store_that_cannot_be_written_is_said_and_left_as_it_is(
         patch.setattr(MlflowClient, "create_run", refused)
         with pytest.raises(
             JobError,
-            match=r"cannot be written.*read-only transaction\. The same command, typed again",
+            match=r"not writable.*read-only transaction\. Run the same command again",
         ):
             clean(filled / "state", keep=1)
     assert versions_in(filled) == [1, 2, 3, 4, 5]
@@ -511,10 +573,11 @@ def test_a_store_that_goes_away_in_the_middle_is_said_and_a_rerun_finishes(
     with monkeypatch.context() as patch:
         die_at(step, go_away, patch.setattr)
         with pytest.raises(
-            JobError, match=r"stopped answering after 0 of 4 items: .*gone.* typed again, goes on"
+            JobError,
+            match=r"became unreachable after 0 of 4 items: .*gone.* Run the same command again",
         ):
-            clean(state, keep=1, failed_runs=True)
-    clean(state, keep=1, failed_runs=True)
+            clean(state, keep=1, old_versions=True, failed_runs=True)
+    clean(state, keep=1, old_versions=True, failed_runs=True)
     assert versions_in(filled) == [2, 5]
     assert runs_in(filled) == {"FINISHED": 2}
     assert orphaned_bytes(filled, state) == 0
@@ -574,15 +637,17 @@ def test_a_server_that_goes_away_in_the_middle(
 
     def clean_without_server() -> None:
         die_at(9, lambda: os.killpg(server.process.pid, signal.SIGKILL))
-        clean(state, keep=1, failed_runs=True)
+        clean(state, keep=1, old_versions=True, failed_runs=True)
 
     assert in_child(clean_without_server) == 1
     said = capfd.readouterr().err
-    assert "stopped answering after 0 of 4 items" in said
-    assert "typed again, goes on" in said
+    assert "became unreachable after 0 of 4 items" in said
+    assert "Run the same command again" in said
     server.process.wait()
     server.start()
-    assert in_child(lambda: clean(state, keep=1, failed_runs=True)) == 0, capfd.readouterr().err
+    assert in_child(lambda: clean(state, keep=1, old_versions=True, failed_runs=True)) == 0, (
+        capfd.readouterr().err
+    )
     assert versions_in(server.folder) == [2, 5]
     assert runs_in(server.folder) == {"FINISHED": 2}
     assert orphaned_bytes(server.folder, state) == 0

@@ -98,7 +98,7 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_as_if_nothing_had_been(
     (run_id,) = sandbox.run_ids()
     done = sandbox.run(**settings, resume="auto")
     assert done.returncode == 0, done.stderr
-    assert "Going on in epoch" in done.stderr
+    assert "Resuming at epoch" in done.stderr
     assert sandbox.run_ids() == [run_id]
     assert sandbox.outcome(run_id).equals(whole.outcome(whole.run_ids()[0]))
 
@@ -142,7 +142,7 @@ def test_a_signal_while_others_are_waited_for_ends_in_time(sandbox: Sandbox) -> 
 def test_what_is_no_number_on_one_rank_ends_all_before_the_update(sandbox: Sandbox) -> None:
     done = sandbox.run("nan:10", {"FAULT_RANK": "1"}, devices=2)
     assert done.returncode == 1
-    assert done.stderr.count("The update was not made") == 2  # by the log and by the command
+    assert done.stderr.count("The weights were not updated") == 2  # by the log and by the command
     assert "Traceback" not in done.stderr
     assert only_status(sandbox) == "FAILED"
     (run_id,) = sandbox.run_ids()
@@ -221,5 +221,5 @@ def test_a_machine_with_other_images_is_refused_before_a_run_is_made(
     other = write_images(tmp_path / "stripes", {"across": 20, "down": 20, "wide": 21})
     jobs = start_two_machines(sandbox, other, epochs=3)
     said = [job.communicate(timeout=120)[0] for job in jobs]
-    assert ", rank 1: other data than rank 0. Bring all machines to the same." in said[0]
+    assert ", rank 1: Mismatch with rank 0 in data. Use the same on all machines." in said[0]
     assert not sandbox.run_ids()

@@ -87,7 +87,7 @@ def test_step_that_hangs_leaves_the_last_checkpoint(sandbox: Sandbox) -> None:
     said = job.communicate(timeout=30)[0]
     assert job.returncode == 143
     assert time.monotonic() - began < 10
-    assert "the last checkpoint stands" in said
+    assert "The last checkpoint is kept" in said
     (run_id,) = sandbox.run_ids()
     assert sandbox.client.get_run(run_id).info.status == "KILLED"
     progress = (
@@ -127,7 +127,7 @@ def test_stale_run_is_marked_failed_and_a_live_one_left_alone(sandbox: Sandbox) 
     assert client.get_run(stale).info.status == "FAILED"
     assert "stale" in client.get_run(stale).data.tags["eyevsai.termination_reason"]
     assert client.get_run(live).info.status == "RUNNING"
-    assert "is alive" in sandbox.invoke(resume=live, code=2).stderr
+    assert "is in use by" in sandbox.invoke(resume=live, code=2).stderr
 
 
 @pytest.mark.requirement(5)
@@ -141,7 +141,7 @@ def test_job_ends_when_its_parent_dies(
     if middle == 0:
         parent, words = os.getpid(), ["python", "-m", "mlflow", "run", "."]
         monkeypatch.setattr(
-            shutdown, "_words", lambda process: words if process.pid == parent else []
+            shutdown, "_read_command", lambda process: words if process.pid == parent else []
         )
         if os.fork() == 0:
             try:
@@ -180,7 +180,7 @@ def test_next_start_marks_a_killed_run_and_leaves_a_live_one(sandbox: Sandbox) -
     assert sandbox.client.get_run(living_id).info.status == "RUNNING"
     refused = sandbox.run(resume=living_id)
     assert refused.returncode == 2
-    assert "is alive" in refused.stderr
+    assert "is in use by" in refused.stderr
     living.terminate()
     living.communicate(timeout=30)
     assert sandbox.client.get_run(living_id).info.status == "KILLED"

@@ -142,15 +142,15 @@ HOSTILE: dict[Callable[[Path, Path], None], str] = {
     hide_cloudpickle: "python_model.pkl is not part",
     name_loader: "evil.py is not part",
     bring_code: "code/.* is not part",
-    name_code: "code or data of its own",
+    name_code: "other code or data to load",
     add_torch_pickle: "model.pth is not part",
     disguise_torch_pickle: "safetensors",
     add_skops: "model.skops is not part",
-    leave_folder: "code or data of its own",
+    leave_folder: "other code or data to load",
     link_out: "model.safetensors is not part",
     run_yaml: "cannot be read",
     name_family: "no model 'os:system'",
-    muddle_flavor: "it is loaded by",
+    muddle_flavor: "its loader is",
 }
 
 

@@ -129,14 +129,14 @@ def read_past_the_weights(folder: Path, marker: Path) -> None:
 
 
 HOSTILE: dict[Callable[[Path, Path], None], tuple[str, str]] = {
-    pickle_weights: ("pytorch", "no pytorch export that can be opened"),
+    pickle_weights: ("pytorch", "no valid pytorch export"),
     pickle_safetensors: ("pytorch", "SHA-256"),
-    pickle_onnx: ("onnx", "no onnx export that can be opened"),
-    read_elsewhere: ("onnx", "no onnx export"),
-    call_another_library: ("onnx", "no onnx export"),
-    tear_onnx: ("onnx", "no onnx export"),
-    tear_openvino: ("openvino", "no openvino export"),
-    read_past_the_weights: ("openvino", "no openvino export"),
+    pickle_onnx: ("onnx", "no valid onnx export"),
+    read_elsewhere: ("onnx", "no valid onnx export"),
+    call_another_library: ("onnx", "no valid onnx export"),
+    tear_onnx: ("onnx", "no valid onnx export"),
+    tear_openvino: ("openvino", "no valid openvino export"),
+    read_past_the_weights: ("openvino", "no valid openvino export"),
 }
 
 
@@ -212,7 +212,7 @@ def test_a_graph_of_other_classes_is_told(exports: Path, tmp_path: Path) -> None
     # which names no classes of its own
     folder = Path(shutil.copytree(exports / "openvino", tmp_path / "openvino"))
     change(folder, classes=["a", "b"])
-    with pytest.raises(UserError, match="gives 3 numbers for each image"):
+    with pytest.raises(UserError, match="returns 3 probabilities per image"):
         eyevsai.load(str(folder)).predict(draw_image(0, 0))
 
 
@@ -306,7 +306,7 @@ def test_a_manifest_that_says_something_else_than_the_file_is_refused(
         pytest.skip("its card has none")
     folder = Path(shutil.copytree(exports / name, tmp_path / name))
     change(folder, **{field: value})
-    with pytest.raises(UserError, match=f"says {field} .* but the exported file itself says"):
+    with pytest.raises(UserError, match=f"has {field} .* but the exported file has"):
         eyevsai.load(str(folder))
 
 

@@ -241,7 +241,7 @@ def test_every_flag_of_every_command_is_data(command: str, sandbox: Path) -> Non
             done = invoke(sandbox, *command.split(), *call, code=None)
             said = done.stdout + done.stderr
             assert done.returncode in (0, 1, 2), said
-            assert "defect of eyevsai" not in said, said
+            assert "bug in eyevsai" not in said, said
             assert "Traceback" not in said, said
             assert not found_markers(sandbox), (call, said)
     taken.close()
@@ -295,7 +295,7 @@ def all_texts(entry: str) -> list[str]:
 def check_refusal(said: str, folder: Path) -> None:
     """Fail unless a refusal is told in words and nothing of the texts ran."""
     assert "Error: " in said
-    assert "defect of eyevsai" not in said
+    assert "bug in eyevsai" not in said
     assert "Traceback" not in said
     assert not found_markers(folder)
 
@@ -360,8 +360,8 @@ def test_what_may_say_anything_says_it_in_the_run_by_mlflow_run(
 def test_what_looks_like_a_flag_is_the_value_of_the_flag_before_it() -> None:
     settings = train_settings("deep_v1", None)
     flags = OptionTable(
-        taking={setting.flag for setting in settings if setting.type is not bool},
-        booleans={setting.flag for setting in settings if setting.type is bool},
+        with_value={setting.flag for setting in settings if setting.type is not bool},
+        boolean={setting.flag for setting in settings if setting.type is bool},
     )
     for text, spelled in {
         "--run-name --flip": "--run-name --flip",

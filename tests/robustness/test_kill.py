@@ -153,7 +153,7 @@ def test_flipped_bit_in_a_checkpoint_is_found_and_the_one_before_is_used(
     (run_id,) = sandbox.run_ids()
     done = sandbox.invoke(resume=run_id)
     assert "is damaged" in done.stderr
-    assert "Going on in epoch 3" in done.stderr
+    assert "Resuming at epoch 3" in done.stderr
     assert sandbox.outcome(run_id).equals(expected)
 
 

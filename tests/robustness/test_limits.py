@@ -108,7 +108,7 @@ def test_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
 ) -> None:
     sandbox = make_sandbox(tmp_path / "sandbox", template_store, stripes)
     done = sandbox.invoke(fault, code=1)
-    assert "The update was not made" in done.stderr
+    assert "The weights were not updated" in done.stderr
     (run_id,) = sandbox.run_ids()
     assert sandbox.client.get_run(run_id).info.status == "FAILED"
     assert not sandbox.client.search_registered_models()
@@ -195,8 +195,8 @@ def test_export_without_room_is_refused_before_it_starts(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     done = eyevsai("export", "--model-uri", f"models:/{TRAINED['deep_v1']}/1", code=2)
-    assert f"built in {small_disk}" in done.stderr
-    assert "Free some, or name another folder in TMPDIR." in done.stderr
+    assert f"MB in {small_disk}, which has" in done.stderr
+    assert "Free disk space, or set TMPDIR to another folder." in done.stderr
     assert "Traceback" not in done.stderr
 
 

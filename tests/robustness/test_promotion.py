@@ -163,7 +163,7 @@ class TestByHand:
         model = read_model(client, NAME)
         assert stage_holder(model, "production") == StageHolder(5, "alias")
         assert (
-            "alias production is 5, stage Production 2; the alias was set by hand"
+            "alias production is 5, stage Production is 2; the alias was set by hand"
             in find_inconsistencies(model)[0]
         )
         sync_stages(client, NAME)

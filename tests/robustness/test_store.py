@@ -177,7 +177,7 @@ def test_pending_writes_are_synced_after_a_server_was_gone_for_good(
         sync, cwd=sandbox.folder, env=env, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "0 entries are left"
+    assert done.stdout.splitlines()[-1] == "0 pending writes"
     client = MlflowClient(tracking_uri=server.uri)
     (run,) = client.search_runs(["0"])
     assert run.info.status == "FINISHED"
@@ -368,7 +368,7 @@ def test_store_takes_the_longest_values_of_an_imported_record(
     assert len(run.data.params) == 150
     assert len(run.data.metrics) == 1101
     again = eyevsai("registry", "import", str(path), MLFLOW_TRACKING_URI=new_store).stdout
-    assert again.endswith("0 imported, 1 were there already, 0 left out\n")
+    assert again.endswith("0 imported, 1 already imported, 0 rejected\n")
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ def nearest_tie(grey: np.ndarray, module: Lbp) -> np.ndarray:
     """How far the neighbour that is nearest in lightness is from each pixel, in float64."""
     y, x = np.mgrid[: grey.shape[0], : grey.shape[1]].astype(np.float64)
     nearest = np.full(grey.shape, np.inf)
-    for down, right in module.places:
+    for down, right in module.offsets:
         top, left = np.floor(down), np.floor(right)
         rows = [np.take(grey, y[:, 0].astype(int) + int(top + a), 0, mode="clip") for a in (0, 1)]
         corners = [

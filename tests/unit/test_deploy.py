@@ -18,7 +18,10 @@ from tests.team import HOST, SECRETS, compose_environment
     ("changed", "said"),
     [
         ({"MLFLOW_AUTH_ADMIN_PASSWORD": ""}, "MLFLOW_AUTH_ADMIN_PASSWORD is not set"),
-        ({"MLFLOW_AUTH_ADMIN_PASSWORD": "password1234"}, "MLFLOW_AUTH_ADMIN_PASSWORD is a default"),
+        (
+            {"MLFLOW_AUTH_ADMIN_PASSWORD": "password1234"},
+            "MLFLOW_AUTH_ADMIN_PASSWORD is a published",
+        ),
         (
             {"MLFLOW_AUTH_ADMIN_PASSWORD": "elevenchars"},
             "MLFLOW_AUTH_ADMIN_PASSWORD has fewer than 12",
@@ -33,7 +36,7 @@ from tests.team import HOST, SECRETS, compose_environment
         ({"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "*"}, "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS is '*'"),
         (
             {"MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"},
-            "MLFLOW_BACKEND_STORE_URI names no PostgreSQL",
+            "MLFLOW_BACKEND_STORE_URI is not a PostgreSQL",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""How an image is read: the part of each example that is the same for all runtimes."""
+"""Decoding of images, which is inserted into the example of each format."""
 
 import numpy as np
 from PIL import Image
@@ -7,15 +7,17 @@ TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation -> Image.
 
 
 def decode(path, depth):
-    """Read an image as training did: upright, alpha over white, more than 8 bits scaled to 0..255
-    by `depth`.
+    """Return an image file as H,W,3 uint8 RGB, decoded as in training.
+
+    The EXIF orientation is applied, transparency is composited over white, and values with more
+    than 8 bits are scaled to 0..255 by `depth`.
     """
     image = Image.open(path)
     image.load()
     white_is_zero = getattr(image, "tag_v2", {}).get(0x0106) == 0
     try:
         turn = TURNS.get(image.getexif().get(0x0112))
-    except Exception:  # a broken EXIF block
+    except Exception:  # the EXIF block is invalid
         turn = None
     if turn is not None:
         image = image.transpose(Image.Transpose(turn))

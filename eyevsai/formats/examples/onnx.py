@@ -1,5 +1,6 @@
-"""python example.py IMAGE prints the five likeliest classes. Needs onnxruntime, numpy and
-pillow.
+"""Print the five most probable classes of an image: python example.py IMAGE
+
+Requires onnxruntime, numpy and pillow.
 """
 
 import json
@@ -9,12 +10,12 @@ from pathlib import Path
 import onnxruntime
 from decode import decode
 
-here = Path(__file__).parent
-manifest = json.loads((here / "manifest.json").read_text("utf-8"))
+folder = Path(__file__).parent
+manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
 depth = manifest["preprocessing"]["depth"] or {"integer_top": 65535.0, "float_top": 1.0}
 classes = manifest["classes"]
 image = decode(sys.argv[1], depth)  # H,W,3 uint8 RGB of any height and width
-session = onnxruntime.InferenceSession(here / "model.onnx")
+session = onnxruntime.InferenceSession(folder / "model.onnx")
 (probabilities,) = session.run(None, {"images": image[None]})
 for number in probabilities[0].argsort()[::-1][:5]:
     print(f"{probabilities[0][number]:.4f}  {classes[number]}")

@@ -1,6 +1,8 @@
-"""python example.py IMAGE prints the five likeliest classes. Needs torch, numpy and pillow.
+"""Print the five most probable classes of an image: python example.py IMAGE
 
-TorchScript is legacy: take the pt2 export where you can.
+Requires torch, numpy and pillow.
+
+TorchScript is deprecated in torch: use the pt2 export if you can.
 """
 
 import json
@@ -10,12 +12,12 @@ from pathlib import Path
 import torch
 from decode import decode
 
-here = Path(__file__).parent
-manifest = json.loads((here / "manifest.json").read_text("utf-8"))
+folder = Path(__file__).parent
+manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
 depth = manifest["preprocessing"]["depth"] or {"integer_top": 65535.0, "float_top": 1.0}
 classes = manifest["classes"]
 image = decode(sys.argv[1], depth)  # H,W,3 uint8 RGB of any height and width
-network = torch.jit.load(str(here / "model.pt"))
+network = torch.jit.load(str(folder / "model.pt"))
 with torch.inference_mode():
     probabilities = network(torch.from_numpy(image[None])).numpy()
 for number in probabilities[0].argsort()[::-1][:5]:

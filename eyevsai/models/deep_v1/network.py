@@ -1,8 +1,7 @@
-"""deep_v1: the plain convolutional network and its residual twin.
+"""Networks of the deep_v1 family: plain convolutions, with or without skip connections.
 
 LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition; batch normalisation
-of Ioffe & Szegedy 2015; global average pooling of Lin et al. 2014; skip connections of He et al.
-2016.
+(Ioffe & Szegedy 2015); global average pooling (Lin et al. 2014); skip connections (He et al. 2016).
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ NUM_BLOCKS = 4
 
 
 class Block(nn.Module):
-    """Convolutions with batch normalisation, a skip connection if wished, then 2 x 2
-    max-pooling.
+    """3 x 3 convolutions with batch normalisation and ReLU, then 2 x 2 max-pooling.
+
+    With `residual`, a 1 x 1 convolution of the input is added before the last ReLU.
     """
 
     def __init__(self, channels_in: int, channels: int, convolutions: int, residual: bool) -> None:
@@ -41,7 +41,7 @@ class Block(nn.Module):
         self.end = nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(2))
 
     def forward(self, images: Tensor) -> Tensor:
-        """N,C,H,W -> N,C',H/2,W/2."""
+        """Return the output of the block: N,C,H,W -> N,C',H//2,W//2."""
         features = self.body(images)
         if self.skip is not None:
             features = features + self.skip(images)
@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class DeepV1Network(nn.Sequential):
-    """Four blocks, global average pooling, and a classifier with one hidden layer."""
+    """Four blocks, global average pooling, and a classifier with at most one hidden layer."""
 
     def __init__(self, settings: DeepV1Settings, num_classes: int, *, residual: bool) -> None:
         widths = [3] + [settings.width << index for index in range(NUM_BLOCKS)]
@@ -76,13 +76,13 @@ def _head(settings: DeepV1Settings, features: int, num_classes: int) -> list[nn.
 
 
 def _initialize(module: nn.Module) -> None:
-    """He et al. 2015, for layers that are followed by a ReLU."""
+    """Initialise a convolution that a ReLU follows (He et al. 2015)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 class DeepV1Learner(NetworkLearner):
-    """The learner of both variations."""
+    """Learner of both variations."""
 
     family = "deep_v1"
 

@@ -1,4 +1,4 @@
-"""deep_v1's settings and variations, without torch, so that help is instant."""
+"""Settings and variations of the deep_v1 family. Free of torch imports, to keep help fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eyevsai.training.settings import NetworkSettings
 
 @dataclass(frozen=True)
 class DeepV1Settings(NetworkSettings):
-    """Four blocks of convolutions, each followed by max-pooling."""
+    """Settings of the standard variation: four convolution blocks, each with max-pooling."""
 
     PANEL: ClassVar[str] = "deep_v1"
 
@@ -24,9 +24,9 @@ class DeepV1Settings(NetworkSettings):
         int,
         Range(4, 256),
         Search(Choice((16, 32, 48))),
-        Doc("Channels of the first block; each later block has twice those of the one before."),
+        Doc("Channels of the first block; they double in each later block."),
     ] = 32
-    convolutions: Annotated[int, Range(1, 4), Doc("Convolutions in each block.")] = 1
+    convolutions: Annotated[int, Range(1, 4), Doc("Convolutions per block.")] = 1
     dropout: Annotated[
         float,
         Range(0, 0.9),
@@ -34,20 +34,19 @@ class DeepV1Settings(NetworkSettings):
         Doc("Dropout before the classifier (Srivastava et al. 2014)."),
     ] = 0.2
     head_units: Annotated[
-        int, Range(0, 4096), Doc("Units of the hidden layer of the classifier; 0 has none.")
+        int, Range(0, 4096), Doc("Units of the hidden layer of the classifier; 0 for none.")
     ] = 256
 
 
 @dataclass(frozen=True)
 class ResidualSettings(DeepV1Settings):
-    """A skip connection needs something to skip: two convolutions a block."""
+    """Settings of the residual variation: each skip connection spans two convolutions."""
 
     convolutions: int = 2
 
 
-# The defaults are the CPU's budget, measured on two cores: see benchmarks/RESULTS.md. A GPU has the
-# time for larger pictures, more convolutions and longer training. No GPU was at hand to measure
-# this one.
+# The defaults fit the budget of a CPU, measured on two cores (benchmarks/RESULTS.md). A GPU allows
+# larger images, more convolutions and longer training; this preset was not measured on one.
 GPU = {
     "image_size": 128,
     "batch_size": 256,
@@ -65,9 +64,8 @@ FAMILY = Family(
         "standard": Variation(
             title="Standard CNN",
             technical="Four convolution blocks (32, 64, 128, 256 channels) with batch "
-            "normalisation "
-            "and max-pooling, global average pooling and a fully connected head.",
-            simple="Learns to see layer by layer: first edges, then shapes, then whole things.",
+            "normalisation and max-pooling, global average pooling and a fully connected head.",
+            simple="Learns to see layer by layer: first edges, then shapes, then whole objects.",
             settings=DeepV1Settings,
             presets={"gpu": GPU},
             papers=(
@@ -82,8 +80,8 @@ FAMILY = Family(
             title="Residual CNN",
             technical="The standard network with a skip connection around the convolutions of each "
             "block (He et al. 2016).",
-            simple="The same network with short cuts, so that early layers learn as easily as "
-            "late ones.",
+            simple="The same network with shortcuts around its layers, so that early layers learn "
+            "as easily as late ones.",
             settings=ResidualSettings,
             presets={"gpu": GPU},
             papers=("He et al. 2016: Deep Residual Learning for Image Recognition",),

@@ -1,4 +1,4 @@
-"""The layers of which stages are made, and stages that are computed again for their gradient."""
+"""Layers of the stages, and stages with gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -13,32 +13,41 @@ from torchvision.ops import StochasticDepth
 from eyevsai.models.deep_v2.attention import SqueezeExcitation
 from eyevsai.models.deep_v2.settings import DeepV2Settings
 
-BOTTLENECK = 4  # width of a dense layer's bottleneck, in growth rates
+BOTTLENECK = 4  # channels of a dense layer's bottleneck, in multiples of the growth rate
 
 
 def convolve(channels_in: int, channels: int, stride: int, *, separable: bool) -> nn.Module:
-    """A 3 x 3 convolution, or one for each channel followed by one over channels.
+    """Return a 3 x 3 convolution, N,C,H,W -> N,C',H/stride,W/stride (rounded up).
 
-    Places are averaged, not skipped, before the one and between the two: of a strided convolution
-    oneDNN 3 has no fast gradient in bfloat16, and of one for single channels it takes tens of times
-    as long.
+    The stride is average pooling, before the convolution or between the two parts of a separable
+    one. oneDNN 3 has no fast bfloat16 gradient of a strided convolution, and that of a strided
+    depthwise convolution takes tens of times as long.
+
+    Args:
+        channels_in: input channels.
+        channels: output channels.
+        stride: factor by which height and width shrink.
+        separable: use a depthwise and a pointwise convolution.
     """
     if not separable:
         return nn.Sequential(
-            *_shrink_places(stride), nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+            *_downsample(stride), nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
         )
-    each = nn.Conv2d(channels_in, channels_in, 3, padding=1, groups=channels_in, bias=False)
+    depthwise = nn.Conv2d(channels_in, channels_in, 3, padding=1, groups=channels_in, bias=False)
     return nn.Sequential(
-        each, *_shrink_places(stride), nn.Conv2d(channels_in, channels, 1, bias=False)
+        depthwise, *_downsample(stride), nn.Conv2d(channels_in, channels, 1, bias=False)
     )
 
 
-def _shrink_places(stride: int) -> list[nn.Module]:
+def _downsample(stride: int) -> list[nn.Module]:
     return [nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)] if stride > 1 else []
 
 
 class ResidualLayer(nn.Module):
-    """Two convolutions, each after normalisation and ReLU, beside an identity (He et al. 2016)."""
+    """Pre-activation residual layer with two 3 x 3 convolutions (He et al. 2016).
+
+    `drop` is the rate of stochastic depth.
+    """
 
     def __init__(
         self, channels_in: int, channels: int, stride: int, settings: DeepV2Settings, drop: float
@@ -59,59 +68,62 @@ class ResidualLayer(nn.Module):
         self.skip = None if same else _project(channels_in, channels, stride)
 
     def forward(self, features: Tensor) -> Tensor:
-        """N,C,H,W -> N,C',H/stride,W/stride."""
-        ready = self.ready(features)
-        kept: Tensor = features if self.skip is None else self.skip(ready)
-        changed: Tensor = self.drop(self.body(ready))
-        return kept + changed
+        """Return the output of the layer: N,C,H,W -> N,C',H/stride,W/stride (rounded up)."""
+        activations = self.ready(features)
+        shortcut: Tensor = features if self.skip is None else self.skip(activations)
+        residual: Tensor = self.drop(self.body(activations))
+        return shortcut + residual
 
     @torch.no_grad()
     def shrink(self, factor: float) -> None:
-        """Makes what is added smaller at first, so that many layers add no more than few (Hanin &
-        Rolnick 2018).
+        """Multiply the weights of the last convolution by `factor`.
+
+        A factor that falls with the number of layers keeps the initial variance of deep networks
+        bounded (Hanin & Rolnick 2018).
         """
         *_, last = (layer for layer in self.body[:4].modules() if isinstance(layer, nn.Conv2d))
         last.weight *= factor
 
 
 def _project(channels_in: int, channels: int, stride: int) -> nn.Module:
-    """A short cut to another size: places are averaged, not skipped (He et al. 2019, ResNet-D).
+    """Return a shortcut to another shape: average pooling, then 1 x 1 convolution (ResNet-D).
 
-    Besides, oneDNN 3 writes past its memory in the backward pass of a strided 1 x 1 convolution of
-    few channels.
+    See He et al. 2019. A stride in the convolution is not an option either: in the backward pass of
+    a strided 1 x 1 convolution with few channels, oneDNN 3 writes past its memory.
     """
-    return nn.Sequential(*_shrink_places(stride), nn.Conv2d(channels_in, channels, 1, bias=False))
+    return nn.Sequential(*_downsample(stride), nn.Conv2d(channels_in, channels, 1, bias=False))
 
 
 class DenseLayer(nn.Module):
-    """Adds `growth_rate` channels to all that came before, through a bottleneck (Huang et al.
-    2017).
+    """Bottleneck layer that appends `growth_rate` channels to its input (Huang et al. 2017).
+
+    `drop` is the rate of stochastic depth.
     """
 
     def __init__(
         self, channels: int, growth_rate: int, settings: DeepV2Settings, drop: float
     ) -> None:
         super().__init__()
-        inside = BOTTLENECK * growth_rate
+        hidden = BOTTLENECK * growth_rate
         self.body = nn.Sequential(
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(channels, inside, 1, bias=False),
-            nn.BatchNorm2d(inside),
+            nn.Conv2d(channels, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden),
             nn.ReLU(inplace=True),
-            convolve(inside, growth_rate, 1, separable=settings.separable),
+            convolve(hidden, growth_rate, 1, separable=settings.separable),
         )
         if settings.use_se:
             self.body.append(SqueezeExcitation(growth_rate, settings.attention_reduction))
         self.drop = StochasticDepth(drop, mode="row")
 
     def forward(self, features: Tensor) -> Tensor:
-        """N,C,H,W -> N,C+growth_rate,H,W."""
+        """Return input and new channels: N,C,H,W -> N,C+growth_rate,H,W."""
         return torch.cat([features, self.drop(self.body(features))], dim=1)
 
 
 class Transition(nn.Sequential):
-    """Before a dense stage: half the channels at half the resolution."""
+    """Transition to a dense stage: half the channels at half the resolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(
@@ -123,8 +135,10 @@ class Transition(nn.Sequential):
 
 
 class Stage(nn.Sequential):
-    """Layers at one resolution; with `recomputes` only what goes in is kept for the gradient (Chen
-    et al. 2016).
+    """Sequence of layers at one resolution.
+
+    With `recomputes`, only the input is stored for the backward pass, which recomputes the layers
+    (gradient checkpointing, Chen et al. 2016).
     """
 
     def __init__(self, *layers: nn.Module, recomputes: bool) -> None:
@@ -132,25 +146,26 @@ class Stage(nn.Sequential):
         self.recomputes = recomputes
 
     def forward(self, features: Tensor) -> Tensor:
-        """What the layers make of N,C,H,W."""
+        """Return the output of the layers for N,C,H,W features."""
         if not (self.recomputes and self.training and torch.is_grad_enabled()):
-            return self._pass_on(features)
-        computed: Tensor = checkpoint(
-            self._pass_on, features, use_reentrant=False, context_fn=self._contexts
+            return self._apply_layers(features)
+        outputs: Tensor = checkpoint(
+            self._apply_layers, features, use_reentrant=False, context_fn=self._contexts
         )
-        return computed
+        return outputs
 
-    def _pass_on(self, features: Tensor) -> Tensor:
+    def _apply_layers(self, features: Tensor) -> Tensor:
         for layer in self:
             features = layer(features)
         return features
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), self._statistics_at_rest()
+        """Return the context managers of the forward pass and of the recomputation."""
+        return nullcontext(), self._frozen_statistics()
 
     @contextmanager
-    def _statistics_at_rest(self) -> Iterator[None]:
-        """Inside, batch normalisation learns nothing: it has seen these images already."""
+    def _frozen_statistics(self) -> Iterator[None]:
+        """Keep the running statistics of batch normalisation, already updated for these images."""
         norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
         before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm in norms:

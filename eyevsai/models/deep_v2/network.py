@@ -1,4 +1,4 @@
-"""deep_v2: residual and dense networks with attention, and a hybrid of both.
+"""Networks of the deep_v2 family: residual, dense and hybrid stages with attention.
 
 He et al. 2016, Identity Mappings in Deep Residual Networks; Huang et al. 2017, Densely Connected
 Convolutional Networks; Vaswani et al. 2017, Attention Is All You Need.
@@ -17,34 +17,35 @@ from eyevsai.models.deep_v2.blocks import DenseLayer, ResidualLayer, Stage, Tran
 from eyevsai.models.deep_v2.settings import DeepV2Settings, DenseSettings
 from eyevsai.models.network_learner import NetworkLearner
 
-SIXTEEN = 16  # channels that a CPU's instructions take at once
-WIDEST = 4  # times the width: a CPU gains little from more channels on so few places
+SIXTEEN = 16  # channels of the stem are a multiple of it, to fill SIMD registers of CPUs
+WIDEST = 4  # channel limit in multiples of the width: more gain little at so few positions
 
 
 class DeepV2Network(nn.Module):
-    """A stem down to a quarter of the resolution, stages, global average pooling, and a
-    classifier.
+    """Stem that quarters the resolution, stages, global average pooling, and a linear classifier.
+
+    `stage_types` has `residual` or `dense` for each stage, separated by spaces.
     """
 
-    def __init__(self, settings: DeepV2Settings, kinds: str, num_classes: int) -> None:
+    def __init__(self, settings: DeepV2Settings, stage_types: str, num_classes: int) -> None:
         super().__init__()
         self.settings = settings
-        inside = SIXTEEN * math.ceil(settings.width / 2 / SIXTEEN)
+        stem_channels = SIXTEEN * math.ceil(settings.width / 2 / SIXTEEN)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, inside, 3, 2, padding=1, bias=False),
-            nn.BatchNorm2d(inside),
+            nn.Conv2d(3, stem_channels, 3, 2, padding=1, bias=False),
+            nn.BatchNorm2d(stem_channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(inside, settings.width, 3, padding=1, bias=False),
+            nn.Conv2d(stem_channels, settings.width, 3, padding=1, bias=False),
             nn.MaxPool2d(2),
         )
         self.channels = settings.width
         self.drops = self._drops()
         builders = {"residual": self._residual, "dense": self._dense}
-        names = kinds.split()
+        types = stage_types.split()
         self.stages = nn.Sequential(
             *(
-                builders[kind](number, last=number == len(names) - 1)
-                for number, kind in enumerate(names)
+                builders[stage_type](number, last=number == len(types) - 1)
+                for number, stage_type in enumerate(types)
             )
         )
         self.ready = nn.Sequential(nn.BatchNorm2d(self.channels), nn.ReLU(inplace=True))
@@ -60,12 +61,12 @@ class DeepV2Network(nn.Module):
             layer.shrink(1 / math.sqrt(len(layers)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """N,3,S,S -> N,C logits."""
+        """Return the logits: N,3,S,S -> N,C."""
         logits: Tensor = self.classify(self.ready(self.stages(self.stem(images))))
         return logits
 
     def _drops(self) -> Iterator[float]:
-        """The rate of stochastic depth of each layer, rising from the first to the last."""
+        """Return the stochastic depth rate of each layer, rising linearly to the setting."""
         count = sum(self.settings.layers_of_stages)
         return iter(
             [self.settings.stochastic_depth * (number + 1) / count for number in range(count)]
@@ -73,8 +74,8 @@ class DeepV2Network(nn.Module):
 
     def _residual(self, number: int, *, last: bool) -> Stage:
         channels, layers = self.settings.width * min(1 << number, WIDEST), list[nn.Module]()
-        for place in range(self.settings.layers_of_stages[number]):
-            stride = 2 if place == 0 and number else 1
+        for index in range(self.settings.layers_of_stages[number]):
+            stride = 2 if index == 0 and number else 1
             layers.append(
                 ResidualLayer(self.channels, channels, stride, self.settings, next(self.drops))
             )
@@ -94,8 +95,9 @@ class DeepV2Network(nn.Module):
         return self._finish(layers, last)
 
     def _finish(self, layers: list[nn.Module], last: bool) -> Stage:
-        """The stage of `layers`; the last has attention over places, where there are few of
-        them.
+        """Return the stage of `layers`.
+
+        Only the last stage gets CBAM and self-attention: it has the fewest positions.
         """
         if last and self.settings.use_cbam:
             layers.append(Cbam(self.channels, self.settings.attention_reduction))
@@ -105,14 +107,12 @@ class DeepV2Network(nn.Module):
 
 
 def _initialize(module: nn.Module) -> None:
-    """He et al. 2015, by what a place of the input reaches: of a depthwise convolution, one channel
-    alone.
-    """
+    """Initialise a convolution by its fan-out (He et al. 2015), with channels counted per group."""
     if isinstance(module, nn.Conv2d) and not isinstance(module, ZeroInitConv):
-        reached = (
+        fan_out = (
             module.out_channels * module.kernel_size[0] * module.kernel_size[1] / module.groups
         )
-        nn.init.normal_(module.weight, std=math.sqrt(2 / reached))
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
@@ -125,12 +125,12 @@ LAYERS = {
 
 
 class DeepV2Learner(NetworkLearner):
-    """The learner of all variations."""
+    """Learner of all variations."""
 
     family = "deep_v2"
 
     def build_network(self) -> nn.Module:
-        """Build the network of the variation from the seed."""
+        """Return a new network of the variation, N,3,S,S float32 -> N,C logits."""
         return DeepV2Network(
             cast(DeepV2Settings, self.settings), LAYERS[self.variation], len(self.classes)
         )

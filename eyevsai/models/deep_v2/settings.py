@@ -1,4 +1,4 @@
-"""deep_v2's settings and variations, without torch, so that help is instant."""
+"""Settings and variations of the deep_v2 family. Free of torch imports, to keep help fast."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from eyevsai.core.settings import Choice, Doc, Range, Search
 from eyevsai.models.base import Family, Variation
 from eyevsai.training.settings import NetworkSettings
 
-MAX_LAYERS = 64  # in a stage
+MAX_LAYERS = 64  # per stage
 
 
 @dataclass(frozen=True)
 class DeepV2Settings(NetworkSettings):
-    """Stages of layers at falling resolution, with attention."""
+    """Settings of the resnet variation: residual stages at falling resolution, with attention."""
 
     PANEL: ClassVar[str] = "deep_v2"
 
@@ -28,11 +28,11 @@ class DeepV2Settings(NetworkSettings):
         Range(4, 256),
         Search(Choice((32, 48, 64))),
         Doc(
-            "Channels of the first stage; a residual stage has twice those before it, up to "
-            "four times."
+            "Channels of the first stage; they double in each later residual stage, up to four "
+            "times."
         ),
     ] = 64
-    layers: Annotated[str, Doc("Layers of each stage, with commas.")] = "1,1,1,1"
+    layers: Annotated[str, Doc("Layers of each stage, separated by commas.")] = "1,1,1,1"
     use_se: Annotated[
         bool,
         Search(Choice((True, False))),
@@ -41,31 +41,31 @@ class DeepV2Settings(NetworkSettings):
     use_cbam: Annotated[
         bool,
         Search(Choice((True, False))),
-        Doc("Attention over channels and places after the last stage (CBAM, Woo et al. 2018)."),
+        Doc("Channel and spatial attention after the last stage (CBAM, Woo et al. 2018)."),
     ] = True
     attention: Annotated[
         str,
         Choice(("none", "self")),
         Search(Choice(("none", "self"))),
-        Doc("self: each place of the last stage looks at all others (Vaswani et al. 2017)."),
+        Doc("self: self-attention over positions after the last stage (Vaswani et al. 2017)."),
     ] = "none"
     attention_reduction: Annotated[
-        int, Range(1, 64), Doc("What SE and CBAM divide the channels by inside.")
+        int, Range(1, 64), Doc("Channel reduction ratio inside SE and CBAM.")
     ] = 8
     attention_heads: Annotated[
-        int, Range(1, 32), Doc("attention=self: heads, which share the channels.")
+        int, Range(1, 32), Doc("attention=self: number of heads, which split the channels.")
     ] = 4
     separable: Annotated[
         bool,
-        Doc("Depthwise separable convolutions (Chollet 2017): fewer weights, less to compute."),
+        Doc("Depthwise separable convolutions (Chollet 2017): fewer weights and operations."),
     ] = False
     stochastic_depth: Annotated[
         float,
         Range(0, 0.9),
         Search(Range(0.0, 0.3)),
         Doc(
-            "Share of images that skip the last layer; rises to it from the first (Huang et al. "
-            "2016)."
+            "Rate at which images skip the last layer; earlier layers have linearly lower rates "
+            "(Huang et al. 2016)."
         ),
     ] = 0.05
     dropout: Annotated[
@@ -74,8 +74,8 @@ class DeepV2Settings(NetworkSettings):
     gradient_checkpointing: Annotated[
         bool,
         Doc(
-            "Compute each stage again for its gradient instead of keeping it (Chen et al. "
-            "2016): less memory."
+            "Recompute stages in the backward pass instead of storing them, to save memory (Chen "
+            "et al. 2016)."
         ),
     ] = False
 
@@ -84,34 +84,34 @@ class DeepV2Settings(NetworkSettings):
         parts = [part.strip() for part in self.layers.split(",")]
         if not all(part.isdecimal() and 1 <= int(part) <= MAX_LAYERS for part in parts):
             raise UserError(
-                f"--layers takes numbers of 1 to {MAX_LAYERS} with commas, such as 2,2,2,2, "
-                f"not {self.layers!r}."
+                f"--layers takes numbers of 1 to {MAX_LAYERS} separated by commas, such as "
+                f"2,2,2,2, not {self.layers!r}."
             )
         if len(parts) != self.num_stages():
             raise UserError(
-                f"--layers {self.layers} names {len(parts)} stages; this variation has "
+                f"--layers {self.layers} has {len(parts)} stages; this variation has "
                 f"{self.num_stages()}."
             )
 
     @classmethod
     def num_stages(cls) -> int:
-        """How many numbers `layers` has: as many as the variation's default."""
+        """Return the number of stages, which is that of the variation's default `layers`."""
         return cls.layers.count(",") + 1
 
     @property
     def layers_of_stages(self) -> tuple[int, ...]:
-        """`layers` as numbers."""
+        """Number of layers of each stage, parsed from `layers`."""
         return tuple(map(int, self.layers.split(",")))
 
     @property
     def recomputes(self) -> bool:
-        """Whether stages are computed again for their gradient."""
+        """True if stages are recomputed in the backward pass."""
         return self.gradient_checkpointing or self.memory_efficient
 
 
 @dataclass(frozen=True)
 class DenseSettings(DeepV2Settings):
-    """Layers that see the outputs of all layers of their stage."""
+    """Settings of the densenet variation: each layer reads all earlier layers of its stage."""
 
     epochs: int = 56
     width: int = 32
@@ -127,7 +127,7 @@ class DenseSettings(DeepV2Settings):
 
 @dataclass(frozen=True)
 class HybridSettings(DenseSettings):
-    """A residual, a dense, and a residual stage, and self-attention."""
+    """Settings of the hybrid variation: residual, dense and residual stage, self-attention."""
 
     epochs: int = 58
     width: int = 64
@@ -137,8 +137,8 @@ class HybridSettings(DenseSettings):
     separable: bool = True
 
 
-# The defaults are the CPU's budget, with channels in sixteens, which its instructions take at once.
-# A GPU has the time for the sizes of the papers; none was at hand to measure these.
+# The defaults fit the budget of a CPU, with channels in multiples of 16 to fill its SIMD registers.
+# A GPU allows the sizes of the papers; these presets were not measured on one.
 GPU = {
     "image_size": 128,
     "batch_size": 128,
@@ -160,8 +160,8 @@ FAMILY = Family(
             title="Residual network",
             technical="Four stages of pre-activation residual layers with identity mappings, "
             "squeeze-and-excitation in each layer and CBAM after the last stage.",
-            simple="Every layer only has to say what it would change, and attention tells it "
-            "where to look.",
+            simple="Every layer only learns a correction to its input, and attention emphasises "
+            "the important parts of the picture.",
             settings=DeepV2Settings,
             presets={"gpu": {**GPU, "width": 80, "layers": "3,4,9,3"}},
             papers=(
@@ -172,10 +172,10 @@ FAMILY = Family(
         ),
         "densenet": Variation(
             title="Dense network",
-            technical="Four stages of bottleneck layers that each see the outputs of all before "
-            "them, halved between stages, with CBAM after the last.",
-            simple="Every layer sees what all layers before it found, so that nothing is looked "
-            "for twice.",
+            technical="Four stages of bottleneck layers that each read the outputs of all earlier "
+            "ones; transitions halve the channels between stages, and CBAM follows the last.",
+            simple="Every layer uses the features of all earlier layers, so that none has to be "
+            "learned twice.",
             settings=DenseSettings,
             presets={"gpu": {**GPU, "width": 64, "layers": "6,12,24,16", "growth_rate": 32}},
             papers=(
@@ -186,9 +186,9 @@ FAMILY = Family(
         "hybrid": Variation(
             title="Hybrid network",
             technical="A residual, a dense and a residual stage of depthwise separable "
-            "convolutions with "
-            "squeeze-and-excitation and CBAM, and self-attention at the lowest resolution.",
-            simple="Combines both ideas, and lets every part of the picture look at every other "
+            "convolutions with squeeze-and-excitation and CBAM, and self-attention at the lowest "
+            "resolution.",
+            simple="Combines both ideas, and relates every part of the picture to every other "
             "part.",
             settings=HybridSettings,
             presets={"gpu": {**GPU, "width": 64, "layers": "3,12,3", "growth_rate": 32}},

@@ -1,4 +1,4 @@
-"""From scores to probabilities that can be believed, without a look at the valid split."""
+"""Calibration of scores to probabilities by cross-validation, without the valid split."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from torch import Tensor
 from eyevsai.models.shallow.tensor_module import TensorModule
 
 FOLDS = 3
-RANGE = (1e-3, 1e3)  # of the factor
+RANGE = (1e-3, 1e3)  # search bounds of the factor
 
 Fit = Callable[[npt.NDArray[np.intp]], Callable[[npt.NDArray[np.intp]], Tensor]]
 
 
 class Temperature(TensorModule):
-    """`softmax(factor * scores)`: the order of classes stays, how sure they are is learned (Guo et
-    al. 2017).
+    """`softmax(factor * scores)`: learns the confidence, keeps the order of classes (Guo et al.
+    2017).
     """
 
     def forward(self, scores: Tensor) -> Tensor:
-        """N,C float64 -> N,C float32."""
+        """Return the N,C float32 probabilities of N,C float64 scores."""
         return torch.softmax(self.tensor("factor") * scores, dim=1).to(torch.float32)
 
 
 def fit_temperature(fit: Fit, labels: npt.NDArray[np.int64], seed: int) -> Temperature:
-    """The factor under which each third of the data is most probable to the estimator of the other
-    two.
+    """Fit the factor that minimises the cross-entropy of out-of-fold scores.
 
-    `fit(rows)` fits to some rows and gives a function from other rows to their scores.
+    Args:
+        fit: function that fits an estimator to the given rows, and returns a function from other
+            rows to their N,C float64 scores.
+        labels: N class numbers; each class has at least `FOLDS` rows.
+        seed: seed of the assignment of rows to folds.
     """
     from scipy.optimize import minimize_scalar
     from sklearn.model_selection import StratifiedKFold
 
-    held_out = StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
     scores = torch.zeros(len(labels), len(np.unique(labels)), dtype=torch.float64)
-    for others, rows in held_out.split(labels, labels):
-        scores[torch.from_numpy(rows)] = fit(others)(rows)
+    for train_rows, rows in folds.split(labels, labels):
+        scores[torch.from_numpy(rows)] = fit(train_rows)(rows)
     truth = torch.from_numpy(labels)
 
     def loss(power: float) -> float:
         return torch.nn.functional.cross_entropy(np.exp(power) * scores, truth).item()
 
-    found = minimize_scalar(loss, bounds=np.log(RANGE), method="bounded")
-    return Temperature(factor=torch.tensor(np.exp(found.x), dtype=torch.float64))
+    minimum = minimize_scalar(loss, bounds=np.log(RANGE), method="bounded")
+    return Temperature(factor=torch.tensor(np.exp(minimum.x), dtype=torch.float64))

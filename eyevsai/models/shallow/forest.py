@@ -12,26 +12,29 @@ from torch import Tensor
 from eyevsai.models.shallow.settings import ForestSettings
 from eyevsai.models.shallow.tensor_module import TensorModule
 
-# what is added to a share of votes before its logarithm is taken: no vote is not impossible
+# added to shares of votes before the logarithm: a class without votes is not impossible
 FLOOR = 0.01
 
 
 class Forest(TensorModule):
-    """All trees in one table of nodes; a leaf is its own child.
+    """Random forest with the nodes of all trees in one table; a leaf is its own child.
 
-    `distributions` are the shares of classes that leaves have, each kept once: most leaves are
-    pure.
+    `distributions` has the distinct class distributions of the leaves, few because most leaves are
+    pure; `leaf` maps each node to a row of it.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """N,K float64 -> N,C float64: logarithms of the mean shares of classes in the leaves."""
+        """Return scores: N,K float64 -> N,C float64, the logarithms of `votes` plus `FLOOR`."""
         return torch.log(self.votes(inputs) + FLOOR)
 
     def votes(self, inputs: Tensor) -> Tensor:
-        """N,K float64 -> N,C float64: what scikit-learn's `predict_proba` gives."""
-        narrow = inputs.to(torch.float32).to(torch.float64)  # as scikit-learn's trees see them
+        """Return the mean class distribution over trees: N,K float64 -> N,C float64.
+
+        Equals scikit-learn's `predict_proba`.
+        """
+        narrow = inputs.to(torch.float32).to(torch.float64)  # scikit-learn's trees use float32
         feature, threshold = self.tensor("feature"), self.tensor("threshold")
-        branches = self.tensor("branches")  # M,2: not larger, larger
+        branches = self.tensor("branches")  # M,2: child if feature <= threshold, else
         nodes = self.tensor("roots").expand(inputs.shape[0], -1)
         for _ in range(self.numbers["depth"]):
             larger = narrow.gather(1, feature[nodes].to(torch.int64)) > threshold[nodes]
@@ -48,7 +51,16 @@ def fit_forest(
     seed: int,
     threads: int,
 ) -> Forest:
-    """Fits scikit-learn's `RandomForestClassifier` to N,K inputs."""
+    """Fit scikit-learn's `RandomForestClassifier`, and convert it.
+
+    Args:
+        settings: number and size of the trees.
+        inputs: N,K projected features.
+        labels: N class numbers.
+        weights: N sample weights.
+        seed: seed of the bootstrap samples and the feature subsets.
+        threads: trees that are fitted in parallel.
+    """
     from sklearn.ensemble import RandomForestClassifier
 
     estimator = RandomForestClassifier(
@@ -63,23 +75,23 @@ def fit_forest(
 
 
 def read_forest(estimator: Any) -> Forest:
-    """The tables of a fitted `RandomForestClassifier`."""
+    """Convert a fitted `RandomForestClassifier` with one output."""
     trees = [each.tree_ for each in estimator.estimators_]
     counts = np.array([tree.node_count for tree in trees])
     roots = np.cumsum(counts) - counts
-    own = [np.arange(count) for count in counts]
+    numbers = [np.arange(count) for count in counts]
     sides = [(tree.children_left, tree.children_right) for tree in trees]
     children = np.concatenate(
         [
-            np.stack([np.where(side < 0, node, side) for side in pair], 1) + root
-            for pair, node, root in zip(sides, own, roots, strict=True)
+            np.stack([np.where(side < 0, number, side) for side in pair], 1) + root
+            for pair, number, root in zip(sides, numbers, roots, strict=True)
         ]
     )
     values = np.concatenate([tree.value[:, 0, :] for tree in trees])
     is_leaf = np.concatenate([tree.children_left < 0 for tree in trees])
-    distributions, number = np.unique(values[is_leaf], axis=0, return_inverse=True)
+    distributions, rows = np.unique(values[is_leaf], axis=0, return_inverse=True)
     leaf = np.zeros(len(values), dtype=np.int32)
-    leaf[is_leaf] = number
+    leaf[is_leaf] = rows
     return Forest(
         roots=torch.from_numpy(roots),
         branches=torch.from_numpy(children.astype(np.int32)),

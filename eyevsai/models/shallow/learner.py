@@ -1,4 +1,4 @@
-"""The learner of the shallow family: features, a projection, a classical estimator, calibrated."""
+"""Learner of the shallow family: features, projection, classical estimator and calibration."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from eyevsai.models.summary import Layer, ModelSummary
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.trainer import OnEpoch
 
-EXTRACT_BATCH = 256  # images that are in memory side by side
+EXTRACT_BATCH = 256  # images processed at once, to bound memory
 
 ESTIMATORS: dict[str, tuple[type[TensorModule], Callable[..., TensorModule]]] = {
     "svm_hog_lbp": (KernelMachines, fit_svm),
@@ -59,7 +59,7 @@ class ShallowLearner:
         self.extractor = Extractor(settings, settings.image_size)
 
     def prepare(self, train_labels: Sequence[str]) -> None:
-        """Raise UserError if a class has too few train images for the calibration."""
+        """Raise UserError if a class has fewer than `FOLDS` train images, for the calibration."""
         small = [
             f"{label} ({count})" for label, count in Counter(train_labels).items() if count < FOLDS
         ]
@@ -67,7 +67,7 @@ class ShallowLearner:
             raise UserError(
                 f"Calibration needs {FOLDS} train images or more of each class; too few of: "
                 f"{', '.join(small[:10])}. "
-                "Add images, or hold out less with --valid-fraction and --test-fraction."
+                "Add images, or lower --valid-fraction or --test-fraction."
             )
 
     def compute(self) -> dict[str, str]:
@@ -76,13 +76,16 @@ class ShallowLearner:
     def fit(
         self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
     ) -> None:
-        """Fit the estimator to all of train, and the temperature by 3-fold cross-validation."""
-        del checkpoints  # there are no passes to go on from
+        """Fit the estimator to all of train, and the temperature by 3-fold cross-validation.
+
+        Calls `on_epoch` once, with epoch 1. Neither reads nor writes checkpoints.
+        """
+        del checkpoints  # a single pass cannot be resumed
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
-        began = time.perf_counter()
+        start = time.perf_counter()
         features = self.extract(train)
-        rate = len(train) / (time.perf_counter() - began)
+        rate = len(train) / (time.perf_counter() - start)
         self.projection_ = fit_projection(
             self.settings, features.numpy(), derive_seed(self.seed, "projection")
         )
@@ -94,46 +97,51 @@ class ShallowLearner:
             fit.scores, labels, derive_seed(self.seed, "calibration")
         )
         self.decision_ = fit(np.arange(len(labels)))
-        rows = {f"train/{name}": value for name, value in self._score(features, labels).items()}
+        metrics = {f"train/{name}": value for name, value in self._score(features, labels).items()}
         valid_scores = self._score(self.extract(valid), valid.labels.numpy())
-        rows |= {f"valid/{name}": value for name, value in valid_scores.items()}
-        on_epoch(1, rows | {"images_per_s": rate})
+        metrics |= {f"valid/{name}": value for name, value in valid_scores.items()}
+        on_epoch(1, metrics | {"images_per_s": rate})
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:
         return self.predict_features(self.features(images))
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:
-        """N images uint8 RGB of any size -> N,D float32."""
-        found = torch.empty(len(images), self.extractor.dimensions)
+        """Return the N,D float32 features of N uint8 RGB images of any sizes."""
+        features = torch.empty(len(images), self.extractor.dimensions)
         for start in range(0, len(images), EXTRACT_BATCH):
-            some = images[start : start + EXTRACT_BATCH]
+            batch = images[start : start + EXTRACT_BATCH]
             crops = [
                 self.preprocessing.crop(torch.from_numpy(np.ascontiguousarray(image))[None])
-                for image in some
+                for image in batch
             ]
-            found[start : start + len(some)] = self.extractor.extract(torch.cat(crops))
-        return found.numpy()
+            features[start : start + len(batch)] = self.extractor.extract(torch.cat(crops))
+        return features.numpy()
 
     @torch.inference_mode()
     def predict_features(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """N,D float32 features -> N,C float32 probabilities."""
-        found, calibrate = torch.empty(len(features), len(self.classes)), self._calibration()
+        """Return the N,C float32 probabilities of N,D float32 features."""
+        probabilities = torch.empty(len(features), len(self.classes))
+        calibrate = self._calibration()
         for start in range(0, len(features), EXTRACT_BATCH):
-            some = torch.from_numpy(features[start : start + EXTRACT_BATCH])
-            found[start : start + len(some)] = calibrate(self.decision_(self.projection_(some)))
-        return found.numpy()
+            batch = torch.from_numpy(features[start : start + EXTRACT_BATCH])
+            scores = self.decision_(self.projection_(batch))
+            probabilities[start : start + len(batch)] = calibrate(scores)
+        return probabilities.numpy()
 
     def feature_groups(self) -> Mapping[str, slice]:
-        """Which columns of `features` belong to hog, lbp and color."""
+        """Return the columns of `features` of hog, lbp and color, as far as they are used."""
         return self.extractor.groups
 
     def inference_module(self) -> nn.Module:
-        """Return a module N,H,W,3 uint8 -> N,C float32 that shares the learner's tensors."""
+        """Return a module from N,H,W,3 uint8 to N,C float32 that shares the learner's tensors."""
         parts = (self.extractor, self.projection_, self.decision_, self._calibration())
         return InferenceModule(self.preprocessing, nn.Sequential(*parts)).eval()
 
     def summary(self) -> ModelSummary:
-        """Return the feature groups and, after `fit`, the fitted parts with their sizes."""
+        """Return the feature groups and, after `fit`, the fitted parts with their sizes.
+
+        The FLOPs are None.
+        """
         layers = [
             Layer(name, "features", (columns.stop - columns.start,), 0)
             for name, columns in self.extractor.groups.items()
@@ -144,11 +152,11 @@ class ShallowLearner:
         return ModelSummary(layers, self.num_parameters(), None)
 
     def num_parameters(self) -> int:
-        """How many numbers were learned; 0 before `fit`."""
+        """Return the number of learned values; 0 before `fit`."""
         return sum(tensor.numel() for tensor in self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Projection, decision and temperature."""
+        """Return the tensors of projection, decision and temperature; none before `fit`."""
         return {
             f"{name}.{key}": tensor
             for name, part in self._fitted().items()
@@ -156,49 +164,55 @@ class ShallowLearner:
         }
 
     def _fitted(self) -> dict[str, TensorModule]:
-        """The parts that `fit` made; none before it."""
+        """Return the fitted modules by name; empty before `fit`."""
         names = ("projection", "decision", "temperature")
         return {name: getattr(self, f"{name}_") for name in names if hasattr(self, f"{name}_")}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Load projection, decision and temperature; raise UserError if they do not fit."""
-        self.projection_ = Projection.restore("projection", tensors)
-        self.decision_ = ESTIMATORS[self.variation][0].restore("decision", tensors)
-        self.temperature_ = Temperature.restore("temperature", tensors)
+        """Load projection, decision and temperature.
+
+        Raises:
+            UserError: the tensors do not fit the variation or the features.
+        """
         try:
+            self.projection_ = Projection.restore("projection", tensors)
+            self.decision_ = ESTIMATORS[self.variation][0].restore("decision", tensors)
+            self.temperature_ = Temperature.restore("temperature", tensors)
             self.predict_features(np.zeros((1, self.extractor.dimensions), dtype=np.float32))
-        except (AttributeError, KeyError, RuntimeError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
             raise UserError(
                 f"The saved tensors do not fit {self.family}/{self.variation}: {error}"
             ) from error
 
     def extract(self, split: Split) -> Tensor:
-        """N,D float32 features of all images of a split: out of the cache, or computed in worker
-        processes.
+        """Return the N,D float32 features of all images of a split.
+
+        They are read from the cache, or computed in worker processes and stored in it.
         """
-        described = {
+        feature_settings = {
             each.name: getattr(self.settings, each.name) for each in list_settings(FeatureSettings)
         }
-        made_from = f"{VERSION}/{self.preprocessing.to_json()}/{described}"
-        return split.cached_features(made_from, lambda: self._extract(split))
+        key = f"{VERSION}/{self.preprocessing.to_json()}/{feature_settings}"
+        return split.cached_features(key, lambda: self._extract(split))
 
     def _extract(self, split: Split) -> Tensor:
         task = _Extraction(split, self.preprocessing, self.extractor)
         features = torch.empty(len(split), self.extractor.dimensions)
-        done = 0
-        for part in parallel_map(task, range(len(split)), "Describing images"):
-            features[done : done + len(part)] = part
-            done += len(part)
+        start = 0
+        for part in parallel_map(task, range(len(split)), "Extracting features"):
+            features[start : start + len(part)] = part
+            start += len(part)
         return features
 
     def _score(self, features: Tensor, labels: npt.NDArray[np.int64]) -> dict[str, float]:
+        """Return loss (mean negative log likelihood) and accuracy."""
         probabilities = self.predict_features(features.numpy())
-        own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-        loss = abs(float(np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean()))
+        likelihoods = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+        loss = abs(float(np.log(np.maximum(likelihoods, np.finfo(np.float32).tiny)).mean()))
         return {"loss": loss, "accuracy": float((probabilities.argmax(1) == labels).mean())}
 
     def _calibration(self) -> Temperature:
-        """What the fit found, and `temperature` after it."""
+        """Return the fitted calibration combined with `temperature`, which was fitted later."""
         return Temperature(factor=self.temperature_.tensor("factor") / self.temperature)
 
     def _threads(self) -> int:
@@ -206,7 +220,11 @@ class ShallowLearner:
 
 
 class _Fit:
-    """Fits the variation's estimator to some rows of the train split."""
+    """Callable that fits the variation's estimator to rows of the train split.
+
+    `inputs` are the N,K float64 projected features of the train split, `labels` its N class
+    numbers.
+    """
 
     def __init__(
         self,
@@ -224,7 +242,7 @@ class _Fit:
             "balanced" if learner.settings.class_weights else None, labels
         )
         estimator: Any = ESTIMATORS[learner.variation][1]
-        fitted: TensorModule = estimator(
+        module: TensorModule = estimator(
             learner.settings,
             self.inputs[rows],
             labels,
@@ -232,35 +250,31 @@ class _Fit:
             seed=derive_seed(learner.seed, "estimator"),
             threads=learner._threads(),
         )
-        return fitted
+        return module
 
     def scores(self, rows: npt.NDArray[np.intp]) -> Callable[[npt.NDArray[np.intp]], Tensor]:
-        """A function from other rows to the scores of an estimator of these."""
-        fitted = self(rows)
+        """Fit an estimator to `rows`; return a function from other rows to their scores N,C."""
+        estimator = self(rows)
 
         @torch.inference_mode()
-        def score(others: npt.NDArray[np.intp]) -> Tensor:
-            """Return the scores of other rows."""
-            return torch.cat(
-                [
-                    fitted(part)
-                    for part in torch.from_numpy(self.inputs[others]).split(EXTRACT_BATCH)
-                ]
-            )
+        def score(other_rows: npt.NDArray[np.intp]) -> Tensor:
+            """Return the N,C float64 scores of other rows."""
+            batches = torch.from_numpy(self.inputs[other_rows]).split(EXTRACT_BATCH)
+            return torch.cat([estimator(batch) for batch in batches])
 
         return score
 
 
 @dataclass(frozen=True)
 class _Extraction:
-    """The features of some places of a split."""
+    """Task of a worker process: from indices of a split to features N,D float32."""
 
     split: Split
     preprocessing: Preprocessing
     extractor: Extractor
 
-    def __call__(self, places: Sequence[int]) -> Tensor:
-        crops = [self.preprocessing.crop(image[None]) for image in self.split.images(places)]
-        # an inference tensor cannot be sent
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        crops = [self.preprocessing.crop(image[None]) for image in self.split.images(indices)]
+        # a clone, because inference tensors cannot be sent between processes
         features: Tensor = self.extractor.extract(torch.cat(crops)).clone()
         return features

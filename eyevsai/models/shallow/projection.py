@@ -1,4 +1,4 @@
-"""From features to what an estimator sees: standardised, in fewer dimensions."""
+"""Standardisation and dimensionality reduction between features and estimator."""
 
 from __future__ import annotations
 
@@ -18,17 +18,23 @@ Array = npt.NDArray[np.float32]
 
 
 class Projection(TensorModule):
-    """`(features - mean) * scale`, then `@ axes` if there are axes; in float64."""
+    """`(features - mean) * scale`, then `@ axes` if dimensions are reduced; in float64."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """N,D float32 -> N,K float64."""
+        """Return the projections: N,D float32 -> N,K float64."""
         centered = (features.to(torch.float64) - self.tensor("mean")) * self.tensor("scale")
         return centered @ self.tensor("axes") if "axes" in self._buffers else centered
 
 
 def fit_projection(settings: ShallowSettings, features: Array, seed: int) -> Projection:
-    """Learns the projection from N,D features; components beyond what they allow are left out,
-    which is said.
+    """Fit the projection to N,D features.
+
+    Logs a warning and uses fewer components if the data do not allow `settings.components`.
+
+    Args:
+        settings: standardisation, reduction and number of components.
+        features: N,D features of the train split.
+        seed: seed of the randomised solvers.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -51,13 +57,13 @@ def fit_projection(settings: ShallowSettings, features: Array, seed: int) -> Pro
 def _fit_axes(
     settings: ShallowSettings, scaled: Array, seed: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """K,D axes and the D centre that they are taken from."""
+    """Return the K,D axes and the D centre to subtract before the projection (0 for SVD)."""
     from sklearn.decomposition import PCA, TruncatedSVD
 
     components = min(settings.components, *(side - 1 for side in scaled.shape))
     if components < settings.components:
         log.warning(
-            "--components %d is more than %d images of %d features allow: taking %d.",
+            "--components %d exceeds what %d images of %d features allow. Using %d.",
             settings.components,
             *scaled.shape,
             components,

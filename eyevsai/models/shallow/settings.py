@@ -1,4 +1,4 @@
-"""shallow's settings and variations, without torch, so that help is instant."""
+"""Settings and variations of the shallow family. Free of torch imports, to keep help fast."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from eyevsai.training.settings import LearningSettings, ThreadSettings
 
 @dataclass(frozen=True)
 class ShallowSettings(ThreadSettings, FeatureSettings, LearningSettings):
-    """Handcrafted features and what is done to them before a classical estimator sees them."""
+    """Handcrafted features, and their preprocessing for a classical estimator."""
 
     PANEL: ClassVar[str] = "shallow"
 
     image_size: int = 128
-    standardize: Annotated[bool, Doc("Give every feature mean 0 and standard deviation 1.")] = True
+    standardize: Annotated[bool, Doc("Scale every feature to mean 0 and standard deviation 1.")] = (
+        True
+    )
     reduction: Annotated[
         str,
         Choice(("none", "pca", "svd")),
         Search(Choice(("none", "pca", "svd"))),
-        Doc(
-            "Fewer dimensions by principal components or by a truncated SVD, which does not centre."
-        ),
+        Doc("Dimensionality reduction: principal components, or truncated SVD without centring."),
     ] = "none"
     components: Annotated[
         int,
         Range(2, 4096),
         Search(Choice((50, 100, 150, 200, 300))),
         When("reduction", ("pca", "svd")),
-        Doc("Dimensions after the reduction; as many as the data allow where they allow fewer."),
+        Doc("Dimensions after the reduction; fewer if the data do not allow as many."),
     ] = 300
 
     def __post_init__(self) -> None:
@@ -42,52 +42,50 @@ class ShallowSettings(ThreadSettings, FeatureSettings, LearningSettings):
 
 @dataclass(frozen=True)
 class SvmSettings(ShallowSettings):
-    """A support vector machine for each class against the others."""
+    """One-vs-rest support vector machines."""
 
     reduction: str = "pca"
     C: Annotated[
         float,
         Range(1e-4, 1e4, log=True),
         Search(Range(0.1, 100.0, log=True)),
-        Doc("Weight of the training errors; smaller is smoother."),
+        Doc("Weight of the training errors; smaller values regularise more."),
     ] = 3.0
     kernel: Annotated[
         str,
         Choice(("rbf", "linear", "poly")),
         Search(Choice(("rbf", "linear", "poly"))),
-        Doc("Kernel."),
+        Doc("Kernel of the support vector machines."),
     ] = "rbf"
     gamma: Annotated[
         float | None,
         Range(1e-9, 1e3, log=True),
-        Doc(
-            "kernel=rbf and poly: width of the kernel; 1 / (features x their variance) by default."
-        ),
+        Doc("kernel=rbf and poly: kernel coefficient; 1 / (features x their variance) by default."),
     ] = None
     degree: Annotated[
         int,
         Range(1, 8),
         Search(Range(2, 4)),
         When("kernel", ("poly",)),
-        Doc("kernel=poly: degree."),
+        Doc("kernel=poly: degree of the polynomial."),
     ] = 3
 
 
 @dataclass(frozen=True)
 class ForestSettings(ShallowSettings):
-    """Trees that each see a part of images and features."""
+    """Random forest: trees fitted to random subsets of images and features."""
 
-    n_estimators: Annotated[int, Range(1, 5000), Search(Choice((100, 200, 500))), Doc("Trees.")] = (
-        200
-    )
+    n_estimators: Annotated[
+        int, Range(1, 5000), Search(Choice((100, 200, 500))), Doc("Number of trees.")
+    ] = 200
     max_depth: Annotated[
         int | None,
         Range(1, 200),
         Search(Choice((10, 20, 30, None))),
-        Doc("Largest depth of a tree; an empty value sets no limit."),
+        Doc("Maximum depth of a tree; an empty value sets no limit."),
     ] = 20
     min_samples_leaf: Annotated[
-        int, Range(1, 1000), Search(Choice((1, 2, 4))), Doc("Fewest images in a leaf.")
+        int, Range(1, 1000), Search(Choice((1, 2, 4))), Doc("Minimum number of images in a leaf.")
     ] = 1
 
 
@@ -101,10 +99,9 @@ FAMILY = Family(
             title="Support vector machine",
             technical="Histograms of oriented gradients (Dalal & Triggs 2005), uniform local "
             "binary patterns (Ojala et al. 2002) and colour histograms in a spatial "
-            "pyramid, reduced by PCA, with a kernel SVM (Cortes & Vapnik 1995) for "
-            "each class.",
-            simple="Counts edges, textures and colours in parts of the picture, and draws the "
-            "borders between classes as far from all examples as it can.",
+            "pyramid, reduced by PCA, with one-vs-rest kernel SVMs (Cortes & Vapnik 1995).",
+            simple="Counts edges, textures and colours in parts of the picture, and places the "
+            "borders between classes as far from all examples as possible.",
             settings=SvmSettings,
             papers=(
                 "Dalal & Triggs 2005: Histograms of Oriented Gradients for Human Detection",
@@ -117,7 +114,7 @@ FAMILY = Family(
             title="Random forest",
             technical="The same features with a random forest (Breiman 2001).",
             simple="Counts edges, textures and colours in parts of the picture, and lets "
-            "hundreds of trees vote.",
+            "hundreds of decision trees vote.",
             settings=ForestSettings,
             piecewise_constant=True,
             papers=(

@@ -1,4 +1,4 @@
-"""Kernel machines, one for each class against the others (Cortes & Vapnik 1995)."""
+"""One-vs-rest kernel support vector machines (Cortes & Vapnik 1995)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.models.shallow.tensor_module import TensorModule
 
 KERNELS = ("linear", "rbf", "poly")
-KERNEL_STEPS, WEIGHT_STEPS = 2**8, 2**15  # the product of which float32 still counts
-CACHE_MB = 256  # of kernel rows, for each machine that is being fitted
+KERNEL_STEPS, WEIGHT_STEPS = 2**8, 2**15  # their product, 2**23, is exact in float32
+CACHE_MB = 256  # libsvm's cache of kernel rows, for each machine being fitted
 
 
 class KernelMachines(TensorModule):
-    """Weighted sums of kernels between an image and all support vectors; in float64."""
+    """Weighted sums of the kernels between an image and all support vectors; in float64."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """N,K float64 -> N,C float64: how far each image lies on the side of each class."""
+        """Return the signed decision values of each class: N,K float64 -> N,C float64.
+
+        With two classes, the values of the first are those of the second with the opposite sign.
+        """
         products = inputs @ self.tensor("support").T
-        scores = _sum_up(self._kernel(inputs, products), self.tensor("weights")) + self.tensor(
+        scores = _matmul(self._kernel(inputs, products), self.tensor("weights")) + self.tensor(
             "intercept"
         )
         return torch.cat([-scores, scores], dim=1) if scores.shape[1] == 1 else scores
@@ -43,10 +46,12 @@ class KernelMachines(TensorModule):
         return torch.exp(-gamma * squares)
 
 
-def _sum_up(kernel: Tensor, weights: Tensor) -> Tensor:
-    """`kernel @ weights`, N,V and V,C, whose parts cancel out: in float32, which some runtimes have
-    alone, what was rounded away would show. The larger part of each is a whole number of steps, and
-    those add up exactly (Ozaki et al. 2012).
+def _matmul(kernel: Tensor, weights: Tensor) -> Tensor:
+    """Return `kernel @ weights` (N,V and V,C -> N,C), precise even if computed in float32.
+
+    Some runtimes have no float64, and the terms cancel, so that rounding errors would dominate.
+    The leading part of each factor is an integer number of steps; products of these are summed
+    without rounding (Ozaki et al. 2012).
     """
     kernel_unit = kernel.abs().amax(1, keepdim=True).clamp(min=1e-30) / KERNEL_STEPS
     weight_unit = weights.abs().sum(0).clamp(min=1e-30) / WEIGHT_STEPS
@@ -68,26 +73,34 @@ def fit_svm(
     seed: int,
     threads: int,
 ) -> KernelMachines:
-    """Fits scikit-learn's `SVC` to each class of N,K inputs; two classes need one machine."""
-    del seed  # nothing is drawn
+    """Fit scikit-learn's `SVC` to each class against the rest; one machine if there are two.
+
+    Args:
+        settings: kernel and regularisation.
+        inputs: N,K projected features.
+        labels: N class numbers. Numbers that do not occur get no decision values, so that all of 0
+            to C-1 must occur.
+        weights: N sample weights.
+        seed: unused; part of the signature of all estimators.
+        threads: machines that are fitted in parallel.
+
+    Raises:
+        ValueError: all images have the same class.
+    """
+    del seed  # the fit is deterministic
     gamma = settings.gamma or 1 / (inputs.shape[1] * max(float(inputs.var()), 1e-12))
     classes = np.unique(labels)
+    positives = classes[1:] if len(classes) == 2 else classes
     fit = _Fit(settings, gamma, inputs, labels, weights)
-    with ThreadPoolExecutor(threads) as pool:  # libsvm computes without Python's lock
-        machines = list(
-            track(
-                pool.map(fit, classes[1:] if len(classes) == 2 else classes),
-                "Fitting machines",
-                total=len(classes),
-            )
-        )
-    used = np.unique(np.concatenate([machine.support_ for machine in machines]))
-    coefficients = np.zeros((len(used), len(machines)))
+    with ThreadPoolExecutor(threads) as pool:  # libsvm releases the GIL
+        machines = list(track(pool.map(fit, positives), "Fitting SVMs", total=len(positives)))
+    rows = np.unique(np.concatenate([machine.support_ for machine in machines]))
+    coefficients = np.zeros((len(rows), len(machines)))
     for column, machine in enumerate(machines):
-        coefficients[np.searchsorted(used, machine.support_), column] = machine.dual_coef_[0]
+        coefficients[np.searchsorted(rows, machine.support_), column] = machine.dual_coef_[0]
     numbers = {"kernel": KERNELS.index(settings.kernel), "degree": settings.degree}
     return KernelMachines(
-        support=torch.from_numpy(inputs[used]),
+        support=torch.from_numpy(inputs[rows]),
         weights=torch.from_numpy(coefficients),
         intercept=torch.tensor(
             [float(machine.intercept_[0]) for machine in machines], dtype=torch.float64
@@ -98,7 +111,10 @@ def fit_svm(
 
 
 class _Fit:
-    """Fits one class against the others."""
+    """Callable that fits an `SVC` to one class against the rest.
+
+    `data` are the inputs, labels and weights of `fit_svm`, in this order.
+    """
 
     def __init__(self, settings: SvmSettings, gamma: float, *data: npt.NDArray[Any]) -> None:
         self.settings, self.gamma = settings, gamma

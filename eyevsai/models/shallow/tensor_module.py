@@ -1,6 +1,4 @@
-"""Fitted estimators as torch modules: all that was learned is tensors, so nothing is ever
-pickled.
-"""
+"""Fitted estimators as torch modules: all learned state is tensors, so nothing is pickled."""
 
 from __future__ import annotations
 
@@ -12,11 +10,14 @@ S = TypeVar("S", bound="TensorModule")
 
 
 class TensorModule(nn.Module):
-    """A module whose tensors are given, whatever their shapes."""
+    """Module with tensors of any shapes as buffers.
+
+    `numbers` has the values of scalar integer buffers by name.
+    """
 
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__()
-        # what decides how is computed, read once: a graph cannot ask a tensor for it
+        # read once as Python values: control flow on tensor values cannot be exported
         self.numbers = dict[str, int]()
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
@@ -25,17 +26,20 @@ class TensorModule(nn.Module):
 
     @classmethod
     def restore(cls: type[S], prefix: str, tensors: dict[str, Tensor]) -> S:
-        """The module from those of `tensors` whose names begin with `prefix` and a dot. Raises
-        TypeError, KeyError.
+        """Return a module with those of `tensors` whose names begin with `prefix` and a dot.
+
+        Missing tensors are not detected here, but raise AttributeError or KeyError in `forward`.
+
+        Raises:
+            KeyError, TypeError: a name cannot be used for a buffer.
         """
-        own = {
-            name.removeprefix(f"{prefix}."): t
-            for name, t in tensors.items()
+        selected = {
+            name.removeprefix(f"{prefix}."): tensor
+            for name, tensor in tensors.items()
             if name.startswith(f"{prefix}.")
         }
-        return cls(**own)
+        return cls(**selected)
 
     def tensor(self, name: str) -> Tensor:
-        """One of the tensors, by name."""
-        found: Tensor = self.get_buffer(name)
-        return found
+        """Return a tensor by name; raise AttributeError if it does not exist."""
+        return self.get_buffer(name)

@@ -1,6 +1,4 @@
-"""The bases: which network of which library, its five stages, and what its ImageNet weights were
-trained with.
-"""
+"""Pretrained backbones: network, its five stages, and the preprocessing of its ImageNet weights."""
 
 from __future__ import annotations
 
@@ -15,7 +13,8 @@ from eyevsai.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 HALF = (0.5, 0.5, 0.5)
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
-LITE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of each of EfficientNet-Lite0's seven groups
+LITE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # blocks per group of EfficientNet-Lite0
+# names of the packaged weights file, and those of timm: outside blocks, in block 0, in other blocks
 LITE_OUTSIDE = {
     "_conv_stem": "conv_stem",
     "_bn0": "bn1",
@@ -44,12 +43,16 @@ def _unchanged(name: str) -> str:
 
 
 def _rename_densenet(name: str) -> str:
-    """torchvision's own files have a dot too many in some names."""
+    """Remove the extra dot of `norm.1`, `relu.1` and `conv.1` in torchvision's own files."""
     return OLD_DENSENET.sub(r"\1\2", name)
 
 
 def _rename_lite(name: str) -> str:
-    """The packaged file counts blocks through and has names of its own: `_blocks.3._bn0.bias`."""
+    """Return timm's name of a weight in the packaged file, such as `_blocks.3._bn0.bias`.
+
+    That file numbers blocks consecutively, timm within groups: `blocks.2.0.bn1.bias`. Names of
+    another form are returned unchanged.
+    """
     parts = name.split(".")
     if parts[0] in LITE_OUTSIDE:
         return ".".join([LITE_OUTSIDE[parts[0]], *parts[1:]])
@@ -64,11 +67,13 @@ def _rename_lite(name: str) -> str:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network as it was published, and how to take it apart.
+    """Published network, and how to split it into five stages without its classifier.
 
-    `classifier` is how the names of its own classifier's weights begin, which are not used.
-    `rename` turns names in files of its weights into those of the network. `mean`, `std` and
-    `interpolation` are what its ImageNet weights were trained with.
+    `library` is torchvision or timm, and `name` the network there. `classifier` is the prefix of
+    the names of its classifier's weights, which are ignored. `num_features` is the number of
+    channels of the last stage. `split` returns the stages of a network. `rename` maps names in
+    weights files to names in the network. `mean`, `std` and `interpolation` are the preprocessing
+    of its ImageNet weights.
     """
 
     library: str
@@ -82,16 +87,16 @@ class Backbone:
     interpolation: str = "bilinear"
 
     def build(self) -> nn.Module:
-        """The network, freshly initialised."""
+        """Return the network with random weights."""
         if self.library == "timm":
-            import timm  # takes a second
+            import timm  # the import takes a second
 
             network: nn.Module = timm.create_model(self.name, pretrained=False)
             return network
         from torchvision.models import get_model
 
-        built: nn.Module = get_model(self.name, weights=None)
-        return built
+        torchvision_network: nn.Module = get_model(self.name, weights=None)
+        return torchvision_network
 
 
 def _stages_of_resnet(network: Any) -> list[nn.Module]:
@@ -112,7 +117,7 @@ def _stages_of_densenet(network: Any) -> list[nn.Module]:
 
 
 def _stages_of_features(*ends: int) -> Callable[[Any], list[nn.Module]]:
-    """Splits `network.features` before each of `ends`."""
+    """Return a function that splits `network.features` before each index of `ends`."""
 
     def split(network: Any) -> list[nn.Module]:
         """Return the stages of a network."""

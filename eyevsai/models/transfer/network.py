@@ -1,4 +1,4 @@
-"""transfer: bases that learned from ImageNet, each in five stages, under a head of our own."""
+"""Networks of the transfer family: pretrained backbones in five stages, with a new head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eyevsai.training.strategy import TrainingStrategy
 
 
 def build_head(num_features: int, settings: TransferSettings, num_classes: int) -> nn.Module:
-    """N,D features -> N,C logits."""
+    """Return a new head from N,D features to N,C logits, with `dense_units` hidden layers."""
     layers: list[nn.Module] = []
     for units in settings.units_of_layers:
         layers += [
@@ -33,32 +33,37 @@ def build_head(num_features: int, settings: TransferSettings, num_classes: int) 
 
 
 class TransferLearner(NetworkLearner):
-    """The learner of all variations."""
+    """Learner of all variations."""
 
     family = "transfer"
     network: StagedNetwork
 
     def build_network(self) -> nn.Module:
         """Return backbone and head, N,3,S,S float32 -> N,C logits, without pretrained weights."""
-        base = BACKBONES[self.variation]
-        network = base.build()
-        head = build_head(base.num_features, self._settings, len(self.classes))
-        return StagedNetwork(base.split(network), head)
+        backbone = BACKBONES[self.variation]
+        network = backbone.build()
+        head = build_head(backbone.num_features, self._settings, len(self.classes))
+        return StagedNetwork(backbone.split(network), head)
 
     def prepare(self, train_labels: Sequence[str]) -> None:
-        """Check the settings, load the pretrained weights, and set the preprocessing for them."""
+        """Check the settings, load the pretrained weights, and set their preprocessing.
+
+        Raises:
+            UserError: the batch size, device or precision cannot be used, or the weights or the
+                JSON file next to them cannot be found, downloaded or read.
+        """
         super().prepare(train_labels)
-        base = BACKBONES[self.variation]
-        path = find_weights(base, self._settings.weights)
-        self.preprocessing = declare_preprocessing(base, self._settings, path)
+        backbone = BACKBONES[self.variation]
+        path = find_weights(backbone, self._settings.weights)
+        self.preprocessing = declare_preprocessing(backbone, self._settings, path)
         if path is not None:
-            network = base.build()
-            load_weights(base, network, path)
-            for stage, loaded in zip(self.network.stages, base.split(network), strict=True):
-                stage.load_state_dict(loaded.state_dict())
+            network = backbone.build()
+            load_weights(backbone, network, path)
+            for stage, pretrained in zip(self.network.stages, backbone.split(network), strict=True):
+                stage.load_state_dict(pretrained.state_dict())
 
     def strategy(self) -> TrainingStrategy:
-        """Return gradual unfreezing, or training of the whole network if it is pruned."""
+        """Return gradual unfreezing; for a pruned network, training of all layers."""
         return (
             TrainingStrategy(self.network, self._settings)
             if self.pruned

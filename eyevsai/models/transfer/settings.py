@@ -1,4 +1,4 @@
-"""transfer's settings and variations, without torch, so that help is instant."""
+"""Settings and variations of the transfer family. Free of torch imports, to keep help fast."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from eyevsai.training.settings import UnfreezingSettings
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 MAX_UNITS = 8192
-OFFLINE = "offline"  # the extra that brings the weights of efficientnet_lite0
+OFFLINE = "offline"  # the extra with the weights of efficientnet_lite0
 
 
 @dataclass(frozen=True)
 class TransferSettings(UnfreezingSettings):
-    """A base that learned from ImageNet, and a head of our own."""
+    """Settings of all variations: a pretrained backbone and a new head."""
 
     PANEL: ClassVar[str] = "transfer"
 
@@ -29,36 +29,36 @@ class TransferSettings(UnfreezingSettings):
         float,
         Range(1e-6, 1.0, log=True),
         Search(Range(1e-4, 1e-2, log=True)),
-        Doc("Peak learning rate of the head while the base is frozen."),
+        Doc("Peak learning rate of the head while the backbone is frozen."),
     ] = 3e-3
     warmup_epochs: float = 1.0
     ema_decay: float = 0.99
     weights: Annotated[
         str,
         Doc(
-            "What the base begins with: imagenet, none, or a file: safetensors, or a state dict "
-            "of torch.save."
+            "Initial weights of the backbone: imagenet, none (random), or a file, either "
+            "safetensors or a state dict of torch.save."
         ),
     ] = "imagenet"
     mean: Annotated[
         str | None,
         Doc(
-            "Mean that --weights PATH was trained with, as 0.5,0.5,0.5 of red, green, blue in "
-            "0..1; empty takes what a JSON file beside it says, else the base's own."
+            "Pixel mean in the training of --weights PATH: red, green, blue in 0..1, such as "
+            "0.5,0.5,0.5; by default from a JSON file next to PATH, else that of the backbone."
         ),
     ] = None
-    std: Annotated[str | None, Doc("Standard deviation, in the same way.")] = None
+    std: Annotated[str | None, Doc("Pixel standard deviation, like --mean.")] = None
     interpolation: Annotated[
         str | None,
         Choice(INTERPOLATIONS),
-        Doc("Resizing that the weights were trained with, in the same way."),
+        Doc("Interpolation of resized images in the training of --weights, like --mean."),
     ] = None
     dense_units: Annotated[
         str,
         Search(Choice(("none", "256", "512", "512,256"))),
         Doc(
-            "Units of the head's hidden layers, with commas, each with batch normalisation and "
-            "dropout; or none."
+            "Units of the head's hidden layers, separated by commas, each with batch "
+            "normalisation and dropout; or none."
         ),
     ] = "512"
     dropout: Annotated[
@@ -70,21 +70,27 @@ class TransferSettings(UnfreezingSettings):
         parts = [] if self.dense_units == "none" else self.dense_units.split(",")
         if not all(part.strip().isdecimal() and 1 <= int(part) <= MAX_UNITS for part in parts):
             raise UserError(
-                f"--dense-units takes numbers of 1 to {MAX_UNITS} with commas, such as 512,256, "
-                f"or none, not {self.dense_units!r}."
+                f"--dense-units takes numbers of 1 to {MAX_UNITS} separated by commas, such as "
+                f"512,256, or none, not {self.dense_units!r}."
             )
         for name in ("mean", "std"):
             parse_color(f"--{name}", getattr(self, name))
 
     @property
     def units_of_layers(self) -> tuple[int, ...]:
-        """`dense_units` as numbers."""
+        """Units of each hidden layer, parsed from `dense_units`; empty for none."""
         return () if self.dense_units == "none" else tuple(map(int, self.dense_units.split(",")))
 
 
 def parse_color(name: str, text: str | None) -> tuple[float, ...] | None:
-    """Three numbers of 0 to 1 with commas, above 0 for `std`, as a tuple; UserError for anything
-    else.
+    """Return three numbers of 0 to 1, separated by commas, as a tuple; None for None.
+
+    Args:
+        name: name of the value in the message; if it ends in `std`, 0 is invalid.
+        text: such as `0.5,0.5,0.5`.
+
+    Raises:
+        UserError: the text has another form, or a number is out of range.
     """
     if text is None:
         return None
@@ -98,14 +104,15 @@ def parse_color(name: str, text: str | None) -> tuple[float, ...] | None:
         or (name.endswith("std") and 0 in values)
     ):
         raise UserError(
-            f"{name} takes three numbers of 0 to 1 with commas, such as 0.5,0.5,0.5, not {text!r}."
+            f"{name} takes three numbers of 0 to 1 separated by commas, such as 0.5,0.5,0.5, not "
+            f"{text!r}."
         )
     return values
 
 
-# The defaults are the CPU's budget, measured on two cores: see benchmarks/RESULTS.md. A GPU has the
-# time for pictures as large as the weights were trained with, and to unfreeze all stages; none was
-# at hand to measure this one.
+# The defaults fit the budget of a CPU, measured on two cores (benchmarks/RESULTS.md). A GPU allows
+# images of the size that the weights were trained with, and unfreezing of all stages; this preset
+# was not measured on one.
 GPU = {
     "image_size": 224,
     "batch_size": 64,
@@ -119,80 +126,80 @@ UNFREEZING = "Howard & Ruder 2018: Universal Language Model Fine-tuning for Text
 
 
 def _variation(title: str, technical: str, simple: str, paper: str, **gpu: int) -> Variation:
-    course = (
-        "The head learns first, on the frozen base; then the base is unfrozen stage by stage "
-        "from the top."
+    schedule = (
+        "The head is trained first, on the frozen backbone; then the backbone is unfrozen stage by "
+        "stage from the top."
     )
     presets = {"gpu": {**GPU, **gpu}}
     return Variation(
-        title, f"{technical} {course}", simple, TransferSettings, presets, (paper, UNFREEZING)
+        title, f"{technical} {schedule}", simple, TransferSettings, presets, (paper, UNFREEZING)
     )
 
 
 FAMILY = Family(
     name="transfer",
-    title="Networks that know ImageNet, taught new classes",
+    title="Networks pretrained on ImageNet, trained on new classes",
     learner="eyevsai.models.transfer.network:TransferLearner",
     extras={OFFLINE: "ImageNet weights of efficientnet_lite0 without a download"},
     variations={
         "mobilenet_v2": _variation(
             "MobileNetV2",
-            "Inverted residuals of depthwise separable convolutions, 2.2 M parameters, from "
-            "ImageNet.",
-            "A small network that has seen a million pictures and only has to learn the new names.",
+            "Inverted residuals of depthwise separable convolutions, 2.2 M parameters, pretrained "
+            "on ImageNet.",
+            "A small network, trained on a million pictures, that only has to learn new classes.",
             "Sandler et al. 2018: MobileNetV2: Inverted Residuals and Linear Bottlenecks",
         ),
         "efficientnet_lite0": _variation(
             "EfficientNet-Lite0",
-            "EfficientNet without squeeze-and-excitation and with ReLU6, 3.4 M parameters, from "
-            "ImageNet.",
-            "Made for phones: sees nearly as well as large networks, at a fraction of the work.",
+            "EfficientNet without squeeze-and-excitation and with ReLU6, 3.4 M parameters, "
+            "pretrained on ImageNet.",
+            "Made for phones: nearly as accurate as large networks, at a fraction of the work.",
             "Tan & Le 2019: EfficientNet: Rethinking Model Scaling for Convolutional Neural "
             "Networks",
         ),
         "efficientnet_b0": _variation(
             "EfficientNet-B0",
             "Inverted residuals with squeeze-and-excitation, scaled evenly in depth, width and "
-            "size, 4.0 M parameters, from ImageNet.",
-            "Depth, width and picture size in balance, so that no part of the network is idle.",
+            "size, 4.0 M parameters, pretrained on ImageNet.",
+            "Depth, width and picture size grow together, so that none of them limits accuracy.",
             "Tan & Le 2019: EfficientNet: Rethinking Model Scaling for Convolutional Neural "
             "Networks",
         ),
         "efficientnet_b1": _variation(
             "EfficientNet-B1",
-            "EfficientNet-B0, a step deeper and for larger pictures, 6.5 M parameters, from "
+            "EfficientNet-B0, deeper and for larger pictures, 6.5 M parameters, pretrained on "
             "ImageNet.",
-            "The next larger of its kind: looks closer and thinks longer.",
+            "EfficientNet-B0 with more layers, for larger pictures.",
             "Tan & Le 2019: EfficientNet: Rethinking Model Scaling for Convolutional Neural "
             "Networks",
             image_size=240,
         ),
         "resnet50": _variation(
             "ResNet-50",
-            "Four stages of bottleneck residual layers, 23.5 M parameters, from ImageNet.",
-            "The network that most others are measured against.",
+            "Four stages of bottleneck residual layers, 23.5 M parameters, pretrained on ImageNet.",
+            "The network that most others are compared with.",
             "He et al. 2016: Deep Residual Learning for Image Recognition",
         ),
         "resnet101": _variation(
             "ResNet-101",
             "Four stages of bottleneck residual layers, twice as many as ResNet-50, 42.5 M "
-            "parameters, from ImageNet.",
-            "ResNet-50 with more patience: deeper, slower, a little surer.",
+            "parameters, pretrained on ImageNet.",
+            "ResNet-50 with more layers: slower, and a little more accurate.",
             "He et al. 2016: Deep Residual Learning for Image Recognition",
         ),
         "vgg16": _variation(
             "VGG-16",
-            "Thirteen plain convolutions in five stages, 14.7 M parameters, from ImageNet; "
-            "global average pooling takes the place of its two large dense layers.",
-            "Simple and heavy: nothing but small filters, one after another.",
+            "Thirteen plain convolutions in five stages, 14.7 M parameters, pretrained on "
+            "ImageNet; global average pooling replaces its two large dense layers.",
+            "Simple and large: only small filters, one after another.",
             "Simonyan & Zisserman 2014: Very Deep Convolutional Networks for Large-Scale Image "
             "Recognition",
         ),
         "densenet121": _variation(
             "DenseNet-121",
-            "Four dense blocks whose layers see the outputs of all before them, 7.0 M "
-            "parameters, from ImageNet.",
-            "Every layer sees what all layers before it found, so that nothing is looked for "
+            "Four dense blocks whose layers read the outputs of all earlier ones, 7.0 M "
+            "parameters, pretrained on ImageNet.",
+            "Every layer uses the features of all earlier layers, so that none has to be learned "
             "twice.",
             "Huang et al. 2017: Densely Connected Convolutional Networks",
         ),

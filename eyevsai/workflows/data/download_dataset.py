@@ -1,5 +1,6 @@
-"""data download: a published dataset, downloaded, checked, unpacked and laid out as class
-folders, or not there at all.
+"""Workflow of `data download`: download, verification and unpacking of a published dataset.
+
+The result has one folder per class. It replaces the dataset folder atomically.
 """
 
 from __future__ import annotations
@@ -39,40 +40,47 @@ from eyevsai.store.tags import JOB
 from eyevsai.store.uris import mask_password
 from eyevsai.workflows.shutdown import handling_signals
 
-DOWNLOADS = ".downloads"  # in the data directory: no dataset, being hidden
-LISTS = frozenset({".txt"})
+DOWNLOADS = ".downloads"  # in the data directory; hidden folders are not datasets
+LISTS = frozenset({".txt"})  # suffixes of the files in an archive of split lists
 
 log = logging.getLogger("eyevsai")
 
 
 @dataclass(frozen=True)
 class DownloadedDataset:
-    """A dataset that is there now."""
+    """Downloaded dataset, or one that existed already."""
 
     name: str
     folder: Path
     images: int
-    classes: dict[str, int]
-    splits: dict[str, int]  # images of each split that it was published with
-    is_new: bool
+    classes: dict[str, int]  # number of images by class
+    splits: dict[str, int]  # number of images by provided split; empty if it has none
+    is_new: bool  # True if it was downloaded by this call
 
 
 def download_datasets(
     settings: DownloadSettings, run_id: str | None = None
 ) -> list[DownloadedDataset]:
-    """Gets a dataset, or the parts of a union, of which training composes it; what is there already
-    stays.
+    """Download a published dataset, or all parts of a union.
 
-    Writes the call down on the run that `mlflow run` made for it, if one did. One part that fails
-    leaves the others.
+    Datasets that exist are kept, unless `settings.force` is set. If a part fails, the others are
+    downloaded before the error is raised.
+
+    Args:
+        settings: the dataset, its source and its layout.
+        run_id: run that `mlflow run` created for this call; None outside of `mlflow run`, where no
+            run is created.
+
+    Returns:
+        One entry per part; training composes a union of its parts.
 
     Raises:
-        UserError: no such dataset, an archive that is none, or a part of this program that is not
-            installed.
-        JobError: what cannot be downloaded or written, with what to do by hand.
+        UserError: the dataset is unknown, an archive is unusable, or kagglehub is not installed.
+        JobError: an archive cannot be downloaded, or a file cannot be read or written; the message
+            describes the manual download.
     """
     if settings.dataset is None:
-        raise UserError(f"Name a dataset: {', '.join((*SOURCES, *UNIONS))}.")
+        raise UserError(f"--dataset is required. Use one of {', '.join((*SOURCES, *UNIONS))}.")
     name = choose("published dataset", settings.dataset, (*SOURCES, *UNIONS))
     if run_id is None:
         with handling_signals() as stop:
@@ -87,145 +95,203 @@ def download_datasets(
 def _download_all(
     name: str, settings: DownloadSettings, stop: CancellationToken
 ) -> list[DownloadedDataset]:
+    """Download the parts of a union, or a single dataset.
+
+    Args:
+        name: name of the dataset or union.
+        settings: source and layout.
+        stop: cancellation token of the job.
+
+    Raises:
+        UserError: `--archive` is used for a union, or a part failed.
+        JobError: the last part that failed raised it.
+    """
     parts = expand_union(name)
     if settings.archive is not None and len(parts) > 1:
         raise UserError(
-            f"{name} is made of {', '.join(parts)}: get each with an --archive of its own."
+            f"--archive cannot be used for the union {name}. Download each of its parts with its "
+            f"own --archive: {', '.join(parts)}."
         )
-    got: list[DownloadedDataset] = []
+    downloaded: list[DownloadedDataset] = []
     failures: list[UserError] = []
     for part in parts:
         try:
-            got.append(_download(SOURCES[part], settings, stop))
+            downloaded.append(_download(SOURCES[part], settings, stop))
         except UserError as error:
             failures.append(error)
     if failures:
         raise type(failures[-1])("\n".join(map(str, failures)))
-    return got
+    return downloaded
 
 
 def _download(
-    published: DatasetSource, settings: DownloadSettings, stop: CancellationToken
+    source: DatasetSource, settings: DownloadSettings, stop: CancellationToken
 ) -> DownloadedDataset:
-    """The dataset, which is fetched if it is not there."""
+    """Return a dataset; download it if it does not exist or must be replaced.
+
+    Raises:
+        UserError: another process is downloading it, or the existing folder must not be replaced.
+        JobError: a file cannot be read or written.
+    """
     root = Path(settings.data_dir).expanduser()
-    target = root / published.name
-    lock = root / DOWNLOADS / f"{published.name}.lock"
-    busy = f"Another process is getting {published.name} right now. Wait until it is done."
+    target = root / source.name
+    lock = root / DOWNLOADS / f"{source.name}.lock"
+    busy = f"Another process is downloading {source.name}. Wait until it ends."
     with _raising_disk_errors(root), exclusive(lock, busy):
-        if target.exists() and (there := _find_existing(published, target, force=settings.force)):
-            return there
-        for left in root.glob(f".{published.name}-*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        return _fetch(published, settings, target.resolve(), stop)
+        if target.exists() and (existing := _find_existing(source, target, force=settings.force)):
+            return existing
+        # temporary folders of processes that were killed
+        for stale in root.glob(f".{source.name}-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        return _fetch(source, settings, target.resolve(), stop)
 
 
-def _find_existing(
-    published: DatasetSource, target: Path, *, force: bool
-) -> DownloadedDataset | None:
-    """What is at `target`, unless it is to be got again."""
+def _find_existing(source: DatasetSource, target: Path, *, force: bool) -> DownloadedDataset | None:
+    """Return the dataset in the folder `target`; None if it must be downloaded.
+
+    An empty folder is downloaded, and with `force` also a dataset of an earlier download. Logs a
+    warning if the images changed since the download.
+
+    Args:
+        source: the published dataset.
+        target: existing folder.
+        force: replace the dataset.
+
+    Raises:
+        UserError: `force` would replace a folder that was not downloaded.
+    """
     record = read_record(target)
     if record is None:
         if target.is_dir() and not any(target.iterdir()):
             return None
         if force:
             raise UserError(
-                f"{target} was not made by this command and is not replaced. Move it away first."
+                f"--force does not replace {target}, which was not created by this command. Move "
+                "the folder first."
             )
         record = {"splits": {}}
     elif force:
         return None
-    index = index_dataset(DatasetFolder(published.name, {published.name: target}))
+    index = index_dataset(DatasetFolder(source.name, {source.name: target}))
     classes = dict.fromkeys(index.classes, 0)
     for file in index.files:
         classes[file.label] += 1
     if record.get("classes", classes) != classes:
         log.warning(
-            "%s is not what was got: %d images were, %d are there. --force gets it again.",
+            "%s has changed since the download: it had %d images, and has %d now. Use --force to "
+            "download it again.",
             target,
             record["images"],
             len(index.files),
         )
     return DownloadedDataset(
-        published.name, target, len(index.files), classes, record["splits"], is_new=False
+        source.name, target, len(index.files), classes, record["splits"], is_new=False
     )
 
 
 def _fetch(
-    published: DatasetSource, settings: DownloadSettings, target: Path, stop: CancellationToken
+    source: DatasetSource, settings: DownloadSettings, target: Path, stop: CancellationToken
 ) -> DownloadedDataset:
-    wants_official = settings.splits == "published" and published.splits is not None
-    wanted = [
-        published.images,
-        *([published.splits] if wants_official and published.splits else []),
+    """Download, unpack and arrange a dataset, and move it to `target`.
+
+    Logs a warning if the number of classes differs from that of the publisher.
+
+    Args:
+        source: the published dataset.
+        settings: source and layout.
+        target: folder of the dataset; an existing one is replaced.
+        stop: cancellation token of the job, which is shielded during the move.
+
+    Raises:
+        UserError: an archive is unusable, or kagglehub is not installed.
+        JobError: an archive cannot be downloaded.
+        OSError: a file cannot be read or written.
+    """
+    use_official = settings.splits == "published" and source.splits is not None
+    archives = [
+        source.images,
+        *([source.splits] if use_official and source.splits else []),
     ]
-    downloads = Path(settings.data_dir).expanduser() / DOWNLOADS / published.name
+    downloads = Path(settings.data_dir).expanduser() / DOWNLOADS / source.name
     downloads.mkdir(parents=True, exist_ok=True)
-    paths = [_find(published, archive, settings, downloads) for archive in wanted]
+    paths = [_get_archive(source, archive, settings, downloads) for archive in archives]
     with atomic_output_dir(target, "--data-dir") as building:
-        for archive, path in zip(wanted, paths, strict=True):
-            log.info("unpacking %s", archive.file)
-            suffixes = SUFFIXES if archive is published.images else LISTS
+        for archive, path in zip(archives, paths, strict=True):
+            log.info("Unpacking %s", archive.file)
+            suffixes = SUFFIXES if archive is source.images else LISTS
             with _deleting_unsafe(path):
                 left_out = extract(path, building / archive.file, suffixes)
-            if left_out and archive is published.images:
-                log.info("left out, being no images: %d files", left_out)
-        images = building / published.images.file
-        if published.splits is None:
+            if left_out and archive is source.images:
+                log.info("Left out %d files that are not images", left_out)
+        images = building / source.images.file
+        if source.splits is None:
             placed = place_by_folder(images)
         else:
             placed = place_by_name(
-                images, read_official(building / published.splits.file) if wants_official else None
+                images, read_official(building / source.splits.file) if use_official else None
             )
         new = building / "dataset"
         counts = write_class_folders(placed, new, keep_splits=settings.splits != "none")
-        archives = [
+        archive_records = [
             {"url": archive.page, "bytes": path.stat().st_size, "sha256": hash_file(path)}
-            for archive, path in zip(wanted, paths, strict=True)
+            for archive, path in zip(archives, paths, strict=True)
         ]
-        about = {
-            "name": published.name,
-            "archives": archives,
+        origin = {
+            "name": source.name,
+            "archives": archive_records,
             "eyevsai": VERSION,
             "got": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        write_record(new, about | counts)
+        write_record(new, origin | counts)
         with stop.shielded():
             _move_into_place(new, target, building / "before")
     for path in downloads.glob("*.part"):
         path.unlink()
-    if len(counts["classes"]) != published.num_classes:
+    if len(counts["classes"]) != source.num_classes:
         log.warning(
-            "%s has %d classes, where its publisher names %d.",
-            published.name,
+            "%s has %d classes, but the publisher states %d.",
+            source.name,
             len(counts["classes"]),
-            published.num_classes,
+            source.num_classes,
         )
-    return DownloadedDataset(published.name, target, is_new=True, **counts)
+    return DownloadedDataset(source.name, target, is_new=True, **counts)
 
 
-def _find(
-    published: DatasetSource, archive: Archive, settings: DownloadSettings, downloads: Path
+def _get_archive(
+    source: DatasetSource, archive: Archive, settings: DownloadSettings, downloads: Path
 ) -> Path:
-    """The archive: one that a person downloaded, or else from the mirror or the publisher."""
-    by_hand = downloads / archive.file
-    if settings.archive is not None and archive is published.images:
-        by_hand = Path(settings.archive).expanduser()
-        if not by_hand.is_file():
-            raise UserError(f"There is no file {by_hand}. Check --archive.")
-    if by_hand.is_file():
-        log.info("taking %s, which is here", by_hand)
-        if archive.md5 is not None and hash_md5(by_hand) != archive.md5:
-            raise UserError(
-                f"{by_hand} is not the published {archive.file}, whose MD5 is {archive.md5}: it "
-                "is damaged or not complete. Download it again."
-            )
-        return by_hand
+    """Return the path of an archive: a manual download, or else from the mirror or publisher.
 
-    def _locate() -> DownloadUrl:
+    Args:
+        source: the published dataset.
+        archive: archive of the images or of the split lists.
+        settings: `archive`, the manual download of the images, and the URL of the mirror.
+        downloads: folder for archives and partial downloads.
+
+    Raises:
+        UserError: `settings.archive` does not exist, a manual download does not match the published
+            MD5, or kagglehub is not installed.
+        JobError: the download failed.
+    """
+    manual = downloads / archive.file
+    if settings.archive is not None and archive is source.images:
+        manual = Path(settings.archive).expanduser()
+        if not manual.is_file():
+            raise UserError(f"There is no file {manual}. Check --archive.")
+    if manual.is_file():
+        log.info("Using the existing file %s", manual)
+        if archive.md5 is not None and hash_md5(manual) != archive.md5:
+            raise UserError(
+                f"{manual} is damaged or incomplete: its MD5 is not {archive.md5}, that of the "
+                f"published {archive.file}. Download it again."
+            )
+        return manual
+
+    def locate() -> DownloadUrl:
+        """Return the current URL on the mirror, on Kaggle or of the publisher."""
         if settings.mirror is not None:
             return DownloadUrl(
-                f"{settings.mirror.rstrip('/')}/{published.name}/{archive.file}", archive.md5
+                f"{settings.mirror.rstrip('/')}/{source.name}/{archive.file}", archive.md5
             )
         return (
             locate_dataset(archive.handle)
@@ -233,26 +299,31 @@ def _find(
             else DownloadUrl(archive.page, archive.md5)
         )
 
-    what_else = (
-        f"Or download {archive.page} with a browser, leave the file at {by_hand}, and run the "
-        f"same command again{'; or name it with --archive' if archive is published.images else ''}."
+    option = "; or use it with --archive" if archive is source.images else ""
+    manual_fix = (
+        f"Or download {archive.page} with a browser, save the file as {manual}, and run the same "
+        f"command again{option}."
     )
     publisher = mask_password(settings.mirror) if settings.mirror else archive.page
-    log.info("downloading %s of %s from %s", archive.file, published.name, publisher)
+    log.info("Downloading %s of %s from %s", archive.file, source.name, publisher)
     try:
         if archive.handle and settings.mirror is None:
-            check_kagglehub(published.name)
-        return download(_locate, downloads, archive.file)
+            check_kagglehub(source.name)
+        return download(locate, downloads, archive.file)
     except UserError as error:
-        raise type(error)(f"{published.name}: {error} {what_else}") from error
+        raise type(error)(f"{source.name}: {error} {manual_fix}") from error
     except (KeyboardInterrupt, TerminationRequested):
-        log.info("interrupted; what was downloaded is kept, and the same command goes on with it")
+        log.info("Interrupted. Run the same command again to resume the download.")
         raise
 
 
 def _move_into_place(new: Path, target: Path, before: Path) -> None:
-    """Moves a finished folder to `target`; what was there goes to `before`, and comes back if that
-    fails.
+    """Rename the folder `new` to `target`; an existing `target` is renamed to `before` first.
+
+    If the second rename fails, the first one is undone.
+
+    Raises:
+        OSError: a folder cannot be renamed.
     """
     if target.exists():
         target.rename(before)
@@ -266,8 +337,13 @@ def _move_into_place(new: Path, target: Path, before: Path) -> None:
 
 @contextmanager
 def _deleting_unsafe(path: Path) -> Iterator[None]:
-    """Deletes an archive of our own that cannot be unpacked, so that the next call downloads it
-    anew.
+    """Delete the archive `path` if the block rejects it, so that the next call downloads it again.
+
+    Only archives that this command downloaded (`*.part`) are deleted.
+
+    Raises:
+        JobError: the archive was rejected and deleted.
+        UnsafeArchiveError: the archive was rejected and is a manual download.
     """
     try:
         yield
@@ -276,16 +352,17 @@ def _deleting_unsafe(path: Path) -> Iterator[None]:
             raise
         path.unlink()
         raise JobError(
-            f"{error} It was deleted; run the same command again to download it anew."
+            f"{error} It was deleted. Run the same command to download it again."
         ) from error
 
 
 @contextmanager
 def _raising_disk_errors(root: Path) -> Iterator[None]:
+    """Convert OSErrors of the block to JobErrors; `root` is named if an error has no path."""
     try:
         yield
     except OSError as error:
         raise JobError(
             f"{error.filename or root} cannot be read or written: {error.strerror or error}. "
-            "Mend that, make room, or choose another --data-dir."
+            "Fix its permissions, free disk space, or choose another --data-dir."
         ) from error

@@ -1,4 +1,4 @@
-"""data: what a dataset holds and what is wrong with it; the pixel cache."""
+"""Workflows of `data check`, `data stats` and `data cache`."""
 
 from __future__ import annotations
 
@@ -13,42 +13,49 @@ from eyevsai.data.settings import DataSettings
 
 
 def check_data(settings: DataSettings, page: Path) -> CuratedDataset:
-    """Looks at every file of a dataset and writes what was found as an HTML page.
+    """Check every file of a dataset and write the findings as an HTML page.
 
     Raises:
-        UserError: no such dataset, or a page that cannot be written.
+        UserError: the dataset does not exist, or the page cannot be written.
     """
     from eyevsai.reports.data_page import render_data_page
 
-    found = _inspect(settings)
+    dataset = _inspect(settings)
     try:
-        page.write_text(render_data_page(found), encoding="utf-8")
+        page.write_text(render_data_page(dataset), encoding="utf-8")
     except OSError as error:
         raise write_error(page, error, "Choose another --page.") from error
-    return found
+    return dataset
 
 
 def describe_data(settings: DataSettings) -> dict[str, Any]:
-    """Numbers about a dataset: images by class and format, sizes in pixels and bytes, imbalance."""
+    """Return statistics of a dataset: images by class and format, sizes, and imbalance.
+
+    `imbalance` is the ratio of the largest to the smallest class; `width_px` and `height_px` are
+    minimum, median and maximum. A dataset without images has only its name and counts.
+
+    Raises:
+        UserError: the dataset does not exist.
+    """
     import numpy as np
 
-    found = _inspect(settings)
-    counts = list(found.counts.values())
+    dataset = _inspect(settings)
+    counts = list(dataset.counts.values())
     described: dict[str, Any] = {
-        "dataset": found.source.name,
-        "images": len(found.samples),
-        "classes": found.counts,
+        "dataset": dataset.source.name,
+        "images": len(dataset.samples),
+        "classes": dataset.counts,
     }
-    if not found.samples:
+    if not dataset.samples:
         return described
-    kinds = [item.record.kind for item in found.samples]
+    formats = [sample.record.kind for sample in dataset.samples]
     sides = {
-        "width": [i.record.width for i in found.samples],
-        "height": [i.record.height for i in found.samples],
+        "width": [sample.record.width for sample in dataset.samples],
+        "height": [sample.record.height for sample in dataset.samples],
     }
     return described | {
-        "formats": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
-        "bytes": sum(item.file.size_bytes for item in found.samples),
+        "formats": {name: formats.count(name) for name in sorted(set(formats))},
+        "bytes": sum(sample.file.size_bytes for sample in dataset.samples),
         "imbalance": max(counts) / max(1, min(counts)),
         **{
             f"{name}_px": [int(np.percentile(side, q)) for q in (0, 50, 100)]
@@ -58,15 +65,16 @@ def describe_data(settings: DataSettings) -> dict[str, Any]:
 
 
 def _inspect(settings: DataSettings) -> CuratedDataset:
+    """Return the checked dataset that the settings select."""
     cache_dir = Path(settings.cache_dir).expanduser()
     return curate(find_source(settings), cache_dir, settings.duplicates, settings.bit_depth)
 
 
 def cache_bytes(cache_dir: Path) -> int:
-    """How much the caches take."""
+    """Return the size of all caches in bytes."""
     return DiskCache(cache_dir, limit_gb=0.0).size_bytes()
 
 
 def clear_cache(cache_dir: Path) -> int:
-    """Deletes all caches and returns the freed bytes."""
+    """Delete all caches and return the freed bytes."""
     return DiskCache(cache_dir, limit_gb=0.0).clear()

@@ -1,8 +1,7 @@
-"""Rank 0 of a run of several processes: it starts the others, knows how they ended, and leaves none
-behind.
+"""Launcher of distributed training: rank 0 starts, monitors and ends the other ranks.
 
-It is the process that a person or `mlflow run` started, and has the store, the run, the checkpoints
-and the signals as a run of one process has. See docs/decisions/023-devices.md.
+Rank 0 is the process of the command. Only rank 0 uses the tracking store, logs the run, writes
+checkpoints and handles signals. See docs/decisions/023-devices.md.
 """
 
 from __future__ import annotations
@@ -38,53 +37,79 @@ from eyevsai.workflows.distributed.rank import (
 )
 
 LOOPBACK = "127.0.0.1"
-EXPLAIN_S, END_S = 2.0, 10.0
+FAILURE_WAIT_S = 2.0  # wait for the failure reason of a rank after a lost connection
+EXIT_WAIT_S = 10.0  # wait for the exit of the other ranks after a successful run
 
 
 @dataclass
 class RankLauncher:
-    """All ranks of a run, from when they are started until the run has ended."""
+    """Ranks of a distributed run, as seen by rank 0.
+
+    Args:
+        info: rank info of this process, rank 0.
+        store: rendezvous store.
+        processes: processes that this one started, by rank; empty under torchrun.
+    """
 
     info: RankInfo
     store: Store
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def join(self, config: TrainConfig, dataset: Dataset, learner: Learner) -> None:
-        """Waits until all ranks have what they need, and joins their group.
+        """Publish the configuration, wait until all ranks are ready, and join the process group.
+
+        Args:
+            config: settings of the run, which all ranks use.
+            dataset: images and labels; those of all ranks must match.
+            learner: prepared learner; the initial weights of all ranks must match.
 
         Raises:
-            UserError: one of them has other data or another eyevsai, or cannot begin.
+            UserError: a rank has other data, preprocessing, code, packages or weights, or could not
+                load its data.
+            JobError: a rank exited, or the rendezvous store is unreachable.
         """
-        said = {"config": config.flat(), "fingerprint": digest_fingerprint(dataset, learner)}
-        self.store.set(CONFIG, json.dumps(said))
+        published = {"config": config.flat(), "fingerprint": digest_fingerprint(dataset, learner)}
+        self.store.set(CONFIG, json.dumps(published))
         try:
             for rank in range(1, self.info.world_size):
                 self._wait_for(rank)
-        except distributed.DistError as error:  # of torchrun
-            raise JobError(f"The store at which processes meet is gone: {error}") from error
+        except distributed.DistError as error:  # the store is torchrun's
+            raise JobError(f"The rendezvous store is unreachable: {error}") from error
         self.info.join(config, self.store, self.explain_failure)
 
     def _wait_for(self, rank: int) -> None:
-        """Waits until a rank has read its images, however many those are."""
+        """Wait until a rank is ready, without a timeout: loading a large dataset takes long.
+
+        Raises:
+            UserError: the rank reported an error.
+            JobError: a rank exited.
+        """
         while not self.store.check([f"{READY}/{rank}"]):
             if reason := self._find_failure():
                 raise JobError(reason)
             time.sleep(POLL_S)
-        if refusal := self._read(f"{READY}/{rank}"):
-            raise UserError(refusal)
+        if rejection := self._read(f"{READY}/{rank}"):
+            raise UserError(rejection)
 
     def explain_failure(self, error: Exception) -> str:
-        """What a lost connection means: the last words of a rank, or how its process ended."""
-        deadline = time.monotonic() + EXPLAIN_S
+        """Return the reason of a lost connection: a rank's failure or exit, else `error` itself.
+
+        Waits up to `FAILURE_WAIT_S` for the reason.
+        """
+        deadline = time.monotonic() + FAILURE_WAIT_S
         while time.monotonic() < deadline:
             if reason := self._find_failure():
                 return reason
             time.sleep(POLL_S)
-        return f"Another process of this run is gone or out of reach: {error}"
+        return f"Another process of this run has exited or is unreachable: {error}"
 
-    def end(self, *, done: bool) -> None:
-        """Ends the other processes of this machine: they keep nothing that rank 0 has not."""
-        deadline = time.monotonic() + (END_S if done else 0.0)
+    def end(self, *, is_successful: bool) -> None:
+        """End the processes that this one started: they have no state that rank 0 lacks.
+
+        Args:
+            is_successful: wait up to `EXIT_WAIT_S` for them to exit; otherwise kill them at once.
+        """
+        deadline = time.monotonic() + (EXIT_WAIT_S if is_successful else 0.0)
         for process in self.processes.values():
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
@@ -93,13 +118,13 @@ class RankLauncher:
                 process.wait()
 
     def _read(self, key: str) -> str:
-        said: bytes = self.store.get(key)
-        return said.decode()
+        value: bytes = self.store.get(key)
+        return value.decode()
 
     def _find_failure(self) -> str:
-        """How a rank ended, if one did; empty otherwise."""
+        """Return the failure reason of a rank, or the way its process exited; empty if none did."""
         for rank in range(1, self.info.world_size):
-            with suppress(RuntimeError):  # a store that is gone says nothing
+            with suppress(RuntimeError):  # the store is unreachable
                 if self.store.check([f"{FAILURE}/{rank}"]):
                     return self._read(f"{FAILURE}/{rank}")
         for rank, process in self.processes.items():
@@ -110,19 +135,25 @@ class RankLauncher:
 
 @contextmanager
 def launching_ranks(config: TrainConfig, rank: RankInfo | None) -> Iterator[RankLauncher | None]:
-    """Launch the other ranks of a run whose rank 0 is this process; None if it is alone.
+    """Launch the other ranks of a run inside the block; yield None for a run of one process.
 
-    Ranks on this machine are started here, unless torchrun did, and have ended when the block ends.
+    Starts the ranks on this machine unless torchrun started them. At the end of the block they have
+    exited, this process has left the process group, and torch has its previous number of threads.
+
+    Args:
+        config: settings of the run, including the number of devices.
+        rank: rank info set by torchrun; None outside of torchrun.
 
     Raises:
-        UserError: this machine has fewer devices, or a run to go on with had another number.
+        UserError: this machine has too few devices, or torchrun started another number of processes
+            than the run to resume has.
     """
     settings = config.model.settings
     size = settings.devices if isinstance(settings, TrainingSettings) else 1
     if rank is not None and rank.world_size != size:
         raise UserError(
-            f"The run began with --devices {size}, and torchrun started {rank.world_size} "
-            "processes. Only as many go on with it exactly."
+            f"Cannot resume the run: it has --devices {size}, but torchrun started "
+            f"{rank.world_size} processes. Start {size}."
         )
     if not isinstance(settings, TrainingSettings) or size == 1:
         yield None
@@ -130,33 +161,31 @@ def launching_ranks(config: TrainConfig, rank: RankInfo | None) -> Iterator[Rank
     check_devices(rank.local_world_size if rank else size, find_device(settings.device))
     threads = torch.get_num_threads()
     launcher = RankLauncher(rank, rank.open_store()) if rank else _launch(config, size)
-    done = False
+    is_successful = False
     try:
         yield launcher
-        done = True
+        is_successful = True
     finally:
-        launcher.end(done=done)
+        launcher.end(is_successful=is_successful)
         leave_group()
         torch.set_num_threads(threads)
 
 
 def _launch(config: TrainConfig, size: int) -> RankLauncher:
-    """The other processes of a run on this machine: they import what they need while this one reads
-    images.
-    """
+    """Start the other ranks on this machine; they import modules while this one loads images."""
     if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else's network, either
-    own = RankInfo(0, size, 0, size, LOOPBACK, 0, hosts_store=True, launcher=os.getpid())
-    port = own.open_tcp_store()
-    own = replace(own, port=port.port)
-    launcher = RankLauncher(own, PrefixStore(own.attempt, port))
-    roots = ["--data-dir", config.data.data_dir, "--cache-dir", config.data.cache_dir]
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo must not listen on other networks
+    info = RankInfo(0, size, 0, size, LOOPBACK, 0, hosts_store=True, launcher=os.getpid())
+    tcp_store = info.open_tcp_store()
+    info = replace(info, port=tcp_store.port)
+    launcher = RankLauncher(info, PrefixStore(info.attempt, tcp_store))
+    folders = ["--data-dir", config.data.data_dir, "--cache-dir", config.data.cache_dir]
     for rank in range(1, size):
-        env = os.environ | replace(own, rank=rank, local_rank=rank).environment()
+        env = os.environ | replace(info, rank=rank, local_rank=rank).environment()
         launcher.processes[rank] = subprocess.Popen(
-            [sys.executable, "-m", "eyevsai", "train", *roots],
+            [sys.executable, "-m", "eyevsai", "train", *folders],
             env=env,
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for rank 0, which tells the others
+            start_new_session=True,  # Ctrl-C must reach rank 0 only, which stops all ranks
         )
     return launcher

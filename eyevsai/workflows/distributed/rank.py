@@ -1,7 +1,7 @@
-"""Which of the processes of a run this one is, and where they meet before they are a group.
+"""Rank of this process, and the rendezvous of all ranks before the process group exists.
 
-All variables but one are torchrun's, whether torchrun set them or rank 0, which starts the others
-of one machine.
+Ranks are passed in torchrun's environment variables, which are set by torchrun, or by rank 0 for
+the ranks that it starts on its machine. Rank 0 also sets `EYEVSAI_LAUNCHER`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from eyevsai.training.process_group import ProcessGroup, join_group
 from eyevsai.training.settings import TrainingSettings
 from eyevsai.workflows.train.fingerprint import describe_fingerprint
 
-# what ranks leave at the store; the last two with their number
+# keys in the rendezvous store; READY and FAILURE are followed by "/" and the rank
 CONFIG, READY, FAILURE = ("config", "ready", "failure")
-LAUNCHER = "EYEVSAI_LAUNCHER"
+LAUNCHER = "EYEVSAI_LAUNCHER"  # environment variable with the process id of rank 0
 POLL_S = 0.05
 RENDEZVOUS_TIMEOUT = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """A process among those of a run."""
+    """Rank of a process, and the address of the rendezvous store."""
 
     rank: int
     world_size: int
@@ -44,12 +44,12 @@ class RankInfo:
     local_world_size: int
     address: str
     port: int
-    hosts_store: bool  # rank 0 does, unless torchrun's agent has a store already
-    attempt: str = "0"
-    launcher: int | None = None  # the process of rank 0, where it started this one
+    hosts_store: bool  # True for rank 0, unless torchrun's agent hosts the store
+    attempt: str = "0"  # restart count of torchrun; separates the keys of attempts
+    launcher: int | None = None  # process id of rank 0 if it started this process
 
     def environment(self) -> dict[str, str]:
-        """The environment that says so."""
+        """Return the environment variables that `rank_from_env` reads."""
         return {
             "RANK": str(self.rank),
             "WORLD_SIZE": str(self.world_size),
@@ -62,14 +62,14 @@ class RankInfo:
 
     @property
     def is_orphaned(self) -> bool:
-        """Whether the process that started this one has ended since."""
+        """True if rank 0 started this process and has exited since."""
         return self.launcher not in (None, os.getppid())
 
     def open_tcp_store(self) -> TCPStore:
-        """The server or client of the store; that of rank 0 finds itself a port if it was given 0.
+        """Return the server of the rendezvous store if this rank hosts it, else a client.
 
-        torch's server listens to every network. Where all ranks are on this machine it is given a
-        socket of this machine's own instead.
+        torch's server listens on all network interfaces. If all ranks are on this machine, the
+        server gets a socket on `address` with a free port instead, and ignores `port`.
         """
         if not (self.hosts_store and self.launcher):
             return TCPStore(
@@ -80,73 +80,82 @@ class RankInfo:
                 timeout=RENDEZVOUS_TIMEOUT,
                 multi_tenant=True,
             )
-        with socket.create_server((self.address, 0)) as listening:
+        with socket.create_server((self.address, 0)) as listener:
             return TCPStore(
                 self.address,
-                listening.getsockname()[1],
+                listener.getsockname()[1],
                 is_master=True,
                 wait_for_workers=False,
                 timeout=RENDEZVOUS_TIMEOUT,
-                master_listen_fd=listening.detach(),
+                master_listen_fd=listener.detach(),
             )
 
     def open_store(self) -> Store:
-        """Where ranks leave what others are to know."""
+        """Return the key-value store shared by all ranks of this attempt."""
         return PrefixStore(self.attempt, self.open_tcp_store())
 
     def join(self, config: TrainConfig, store: Store, explain: Callable[[Exception], str]) -> None:
-        """Takes this process's share of the machine and joins the group."""
+        """Set the device or threads of this process and join the process group.
+
+        Args:
+            config: settings of the run.
+            store: rendezvous store.
+            explain: returns the reason of a lost connection for the error of torch.
+        """
         assert isinstance(config.model.settings, TrainingSettings)
-        # as torchrun means it
-        each_has_own = self.launcher is None and "OMP_NUM_THREADS" in os.environ
+        # torchrun sets OMP_NUM_THREADS per process, so that cores are shared already
+        shares_cores = self.launcher is None and "OMP_NUM_THREADS" in os.environ
         set_local_device(
-            self.local_rank, 1 if each_has_own else self.local_world_size, config.model.settings
+            self.local_rank, 1 if shares_cores else self.local_world_size, config.model.settings
         )
         join_group(ProcessGroup(self.rank, self.world_size, PrefixStore("group", store), explain))
 
 
 def rank_from_env() -> RankInfo | None:
-    """Return the rank that torchrun set in the environment; None if this process is alone."""
-    given = os.environ
+    """Return the rank info in the environment variables of torchrun.
+
+    Returns None if they are missing or invalid, or if the world size is 1.
+    """
+    env = os.environ
     try:
-        rank, size = int(given["RANK"]), int(given["WORLD_SIZE"])
-        address, port = given["MASTER_ADDR"], int(given["MASTER_PORT"])
+        rank, size = int(env["RANK"]), int(env["WORLD_SIZE"])
+        address, port = env["MASTER_ADDR"], int(env["MASTER_PORT"])
     except (KeyError, ValueError):
         return None
     if size == 1:
         return None
-    keeps_store = rank == 0 and given.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    hosts_store = rank == 0 and env.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     return RankInfo(
         rank,
         size,
-        int(given.get("LOCAL_RANK", rank)),
-        int(given.get("LOCAL_WORLD_SIZE", size)),
+        int(env.get("LOCAL_RANK", rank)),
+        int(env.get("LOCAL_WORLD_SIZE", size)),
         address,
         port,
-        keeps_store,
-        given.get("TORCHELASTIC_RESTART_COUNT", "0"),
-        int(given.get(LAUNCHER) or 0) or None,
+        hosts_store,
+        env.get("TORCHELASTIC_RESTART_COUNT", "0"),
+        int(env.get(LAUNCHER) or 0) or None,
     )
 
 
 def set_world_size(config: TrainConfig, rank: RankInfo | None) -> TrainConfig:
-    """The configuration of as many devices as torchrun started processes.
+    """Return `config` with `devices` set to the world size of torchrun; unchanged without `rank`.
 
     Raises:
-        UserError: another number was asked for, or the model is none that several can train.
+        UserError: `devices` is set to another number, or the model is not a network.
     """
     if rank is None:
         return config
     settings = config.model.settings
     if not isinstance(settings, TrainingSettings):
         raise UserError(
-            f"{config.model.family} is no network, and one process fits it: start it without "
+            f"{config.model.family} is not a network and trains in one process. Start it without "
             "torchrun."
         )
     if settings.devices not in (1, rank.world_size):
         raise UserError(
-            f"--devices {settings.devices}, but torchrun started {rank.world_size} processes. "
-            "Leave --devices out, or start as many."
+            f"--devices is {settings.devices}, but torchrun started {rank.world_size} processes. "
+            f"Omit --devices, or start {settings.devices}."
         )
     return replace(
         config, model=replace(config.model, settings=replace(settings, devices=rank.world_size))
@@ -154,8 +163,9 @@ def set_world_size(config: TrainConfig, rank: RankInfo | None) -> TrainConfig:
 
 
 def digest_fingerprint(dataset: Dataset, learner: Learner) -> dict[str, str]:
-    """SHA-256 of each thing that has to be the same for all ranks before the first step, besides
-    the settings.
+    """Return the SHA-256 of each input that must be equal on all ranks, besides the settings.
+
+    These are the parts of `describe_fingerprint`, and the initial weights as `weights`.
     """
     fingerprint = describe_fingerprint(dataset, learner.preprocessing)
     digests = {
@@ -170,8 +180,10 @@ def digest_fingerprint(dataset: Dataset, learner: Learner) -> dict[str, str]:
     }
 
 
-def compare_fingerprints(wanted: Mapping[str, str], own: Mapping[str, str]) -> None:
-    """Raises UserError where a rank has something else than rank 0 wants."""
-    other = [kind for kind, digest in own.items() if wanted.get(kind) != digest]
-    if other:
-        raise UserError(f"other {' and '.join(other)} than rank 0. Bring all machines to the same.")
+def compare_fingerprints(expected: Mapping[str, str], actual: Mapping[str, str]) -> None:
+    """Raise UserError if the digests of a rank (`actual`) differ from those of rank 0."""
+    kinds = [kind for kind, digest in actual.items() if expected.get(kind) != digest]
+    if kinds:
+        raise UserError(
+            f"Mismatch with rank 0 in {' and '.join(kinds)}. Use the same on all machines."
+        )

@@ -1,4 +1,7 @@
-"""The ranks of a run besides rank 0: they compute, and have no store, no run and no files."""
+"""Worker of distributed training, a rank above 0.
+
+Workers only compute: they have no tracking store, no run and no files.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +40,19 @@ from eyevsai.workflows.train.setup import build_learner_and_data
 
 
 def run_worker(config: TrainConfig, rank: RankInfo) -> None:
-    """Computes this rank's share of the run that rank 0 has.
+    """Train as a rank above 0 in the run of rank 0.
+
+    Args:
+        config: settings of this process, of which only the data folders are used; all others are
+            those of rank 0.
+        rank: rank info of this process.
 
     Raises:
-        SystemExit: the run ended before its time; rank 0 is told why and says so.
+        SystemExit: the run failed. A UserError of this rank is reported to rank 0 first.
     """
-    # rank 0 tells all that there is to tell
-    logging.getLogger("eyevsai").setLevel(logging.CRITICAL)
+    logging.getLogger("eyevsai").setLevel(logging.CRITICAL)  # rank 0 logs for all ranks
     with handling_signals() as stop, ending_with_parent(_exit_at_once):
-        if rank.is_orphaned:  # while this process was importing
+        if rank.is_orphaned:  # rank 0 exited before `ending_with_parent` could watch it
             _exit_at_once()
         try:
             store = rank.open_store()
@@ -54,11 +61,11 @@ def run_worker(config: TrainConfig, rank: RankInfo) -> None:
             except WorkerLostError:
                 raise
             except UserError as error:
-                words = f"On {platform.node()}, rank {rank.rank}: {error}"
-                store.set(f"{FAILURE}/{rank.rank}", words)
-                store.set(f"{READY}/{rank.rank}", words)
+                reason = f"On {platform.node()}, rank {rank.rank}: {error}"
+                store.set(f"{FAILURE}/{rank.rank}", reason)
+                store.set(f"{READY}/{rank.rank}", reason)
                 raise SystemExit(error.exit_code) from None
-        except (WorkerLostError, distributed.DistError):  # rank 0 is gone, or knows who is
+        except (WorkerLostError, distributed.DistError):  # rank 0 exited, or reports the reason
             raise SystemExit(WorkerLostError.exit_code) from None
         finally:
             with suppress(RuntimeError):
@@ -66,30 +73,31 @@ def run_worker(config: TrainConfig, rank: RankInfo) -> None:
 
 
 def _exit_at_once() -> None:
-    # there is nothing to save, and the main thread may wait for what does not come
+    # a worker has nothing to save, and its main thread may block in a collective operation
     os._exit(WorkerLostError.exit_code)
 
 
 def _run_worker(config: TrainConfig, rank: RankInfo, store: Store, stop: CancellationToken) -> None:
+    """Wait for the configuration of rank 0, load the data, join the process group and train."""
     while not store.check([CONFIG]):
         time.sleep(POLL_S)
-    said = json.loads(store.get(CONFIG))
-    composed = _use_settings(said["config"], config)
+    published = json.loads(store.get(CONFIG))
+    composed = _compose_config(published["config"], config)
     learner, data = _prepare(composed, rank)
-    compare_fingerprints(said["fingerprint"], digest_fingerprint(data.dataset, learner))
+    compare_fingerprints(published["fingerprint"], digest_fingerprint(data.dataset, learner))
     store.set(f"{READY}/{rank.rank}", "")
-    rank.join(composed, store, lambda error: f"Rank 0 or another one is gone: {error}")
+    rank.join(composed, store, lambda error: f"Lost the connection to another rank: {error}")
     learner.fit(data.train, data.valid, _ignore_epoch, Checkpoints(stop=stop))
 
 
-def _use_settings(flat: dict[str, Any], own: TrainConfig) -> TrainConfig:
-    """Rank 0's configuration, with the places where this machine keeps its data."""
+def _compose_config(flat: dict[str, Any], local: TrainConfig) -> TrainConfig:
+    """Return rank 0's settings (`flat`) with the data folders of this machine (`local`)."""
     composed = compose_train({name: value for name, value in flat.items() if value is not None})
     data = replace(
         composed.data,
-        data_dir=own.data.data_dir,
-        cache_dir=own.data.cache_dir,
-        data=own.data.data or composed.data.data,
+        data_dir=local.data.data_dir,
+        cache_dir=local.data.cache_dir,
+        data=local.data.data or composed.data.data,
     )
     return replace(composed, data=data)
 
@@ -101,6 +109,6 @@ def _prepare(config: TrainConfig, rank: RankInfo) -> tuple[Learner, Data]:
     return build_learner_and_data(config, load_dataset(config.data))
 
 
-def _ignore_epoch(epoch: int, row: dict[str, float]) -> None:
-    """What rank 0 logs of an epoch is logged once."""
-    del epoch, row
+def _ignore_epoch(epoch: int, metrics: dict[str, float]) -> None:
+    """Discard the metrics of an epoch, which rank 0 logs."""
+    del epoch, metrics

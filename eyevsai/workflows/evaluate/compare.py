@@ -1,4 +1,4 @@
-"""compare: trained models side by side, on the same test images."""
+"""Workflow of `compare`: comparison of evaluated models on the same test images."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("eyevsai")
 
 SHOWN = ("accuracy", "top5_accuracy", "macro_f1", "loss", "ece", "images_per_s", "latency_ms")
-SAMPLES = 12  # images on the sheet of each pair and direction
-UNEQUAL_BY_NATURE = ("run_name", "cache_dir", "state_dir", "cache_limit_gb", "checkpoint_every_s")
+SAMPLES = 12  # images on the page for each pair and direction
+# settings that are not compared, because they do not affect the model
+IGNORED_SETTINGS = ("run_name", "cache_dir", "state_dir", "cache_limit_gb", "checkpoint_every_s")
 
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """One of the models."""
+    """Model of a comparison: its run, test metrics, and the interval of its accuracy."""
 
     run_id: str
     title: str
@@ -43,35 +44,42 @@ class ComparedModel:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two of the models on the images that both were judged by."""
+    """Comparison of two models on the same images."""
 
     first: str
     second: str
     difference: Difference
-    only_first: list[str]  # names of images that the first alone has right
+    only_first: list[str]  # names of images that only the first model classifies correctly
     only_second: list[str]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What sets trained models apart."""
+    """Metrics and settings of the compared models, and each pair with the first one."""
 
     models: list[ComparedModel]
     images: int
-    settings: dict[str, list[Any]]  # those that differ, by name, a value for each model
+    settings: dict[str, list[Any]]  # values of each model, by name; only settings that differ
     pairs: list[Pair]
 
 
 def compare(names: Sequence[str], page: Path) -> Comparison:
-    """Compares the models of runs or `models:/` URIs, which were evaluated before; the first
-    against each other one.
+    """Compare evaluated models with the first of them, and write the comparison as an HTML page.
+
+    Args:
+        names: ids of training runs, or `models:/` URIs; at least two, all different.
+        page: path of the HTML page. It has no images if the dataset cannot be loaded.
+
+    Returns:
+        The comparison, with a pair for each model but the first.
 
     Raises:
-        UserError: one of them cannot be found, was not evaluated, or was judged by other images.
+        UserError: there are fewer than two names or equal ones, a model does not exist, was not
+            evaluated or was evaluated on other images, or the page cannot be written.
     """
     if len(names) < 2 or len(set(names)) < len(names):
         raise UserError(
-            "compare takes two runs or model URIs or more, each once, not: "
+            "compare requires at least two different runs or model URIs, not: "
             f"{' '.join(map(repr, names))}."
         )
     tracking_uri = open_store()
@@ -95,86 +103,115 @@ def compare(names: Sequence[str], page: Path) -> Comparison:
             source_model.run_id,
             source_model.title,
             _metrics(evaluation),
-            accuracy_interval(right, source_model.seed),
+            accuracy_interval(is_correct, source_model.seed),
         )
-        for source_model, evaluation, right in zip(source_models, evaluations, correct, strict=True)
+        for source_model, evaluation, is_correct in zip(
+            source_models, evaluations, correct, strict=True
+        )
     ]
     pairs = [
-        _pair(images, models[0].title, other.title, correct[0], right)
-        for other, right in zip(models[1:], correct[1:], strict=True)
+        _pair(images, models[0].title, other.title, correct[0], is_correct)
+        for other, is_correct in zip(models[1:], correct[1:], strict=True)
     ]
-    comparison = Comparison(models, len(images), _differing(source_models), pairs)
+    comparison = Comparison(models, len(images), _differing_settings(source_models), pairs)
     _write_page(page, comparison, source_models, predictions)
     return comparison
 
 
-Rows = dict[str, tuple[str, str]]  # class and prediction by the image's name
+# true and predicted class of each image, by `NAME SHA256`
+Rows = dict[str, tuple[str, str]]
 
 
 def read_predictions(tracking_uri: str, run_id: str) -> Rows | None:
-    """Class and prediction of each image that an evaluation logged on a run; None when none did."""
+    """Return the true and the predicted class of each image of the evaluation logged on a run.
+
+    Keys are name and SHA-256 of the image, separated by a space. Returns None if the run has no
+    table of predictions, or one with other columns.
+    """
     table = read_json(tracking_uri, run_id, PREDICTIONS)
     if table is None or tuple(table["columns"]) != PREDICTION_COLUMNS:
         return None
-    return {f"{name} {digest}": (true, said) for name, digest, true, said, _ in table["data"]}
+    return {
+        f"{name} {digest}": (label, predicted)
+        for name, digest, label, predicted, _ in table["data"]
+    }
 
 
 def _predictions_of(source_model: TrainedModel, evaluation: RunInfo | None) -> Rows:
-    found = read_predictions(source_model.tracking_uri, evaluation.run_id) if evaluation else None
-    if found is None:
+    """Return the predictions of a model; raise UserError if it was not evaluated."""
+    rows = read_predictions(source_model.tracking_uri, evaluation.run_id) if evaluation else None
+    if rows is None:
         option = (
             f"--run {source_model.run_id}"
             if source_model.run
             else f"--model-uri {source_model.title}"
         )
-        raise UserError(f"{source_model.title} was not evaluated yet: eyevsai evaluate {option}")
-    return found
+        raise UserError(f"{source_model.title} was not evaluated: eyevsai evaluate {option}")
+    return rows
 
 
 def _common_images(source_models: Sequence[TrainedModel], predictions: Sequence[Rows]) -> list[str]:
-    """Images that all were judged by, sorted; the name and content of each."""
+    """Return the sorted keys of the evaluation images, which must be the same for all models.
+
+    Raises:
+        UserError: two models were evaluated on different images.
+    """
     first = set(predictions[0])
     for source_model, rows in zip(source_models, predictions, strict=True):
         if set(rows) != first:
             raise UserError(
-                f"{source_model.title} and {source_models[0].title} were not judged by the same "
-                f"images ({len(first & set(rows))} are): models of one dataset and one "
-                "--split-seed can be compared."
+                f"{source_model.title} and {source_models[0].title} were evaluated on different "
+                f"images ({len(first & set(rows))} in common). Compare models of one dataset with "
+                "one --split-seed."
             )
     return sorted(first)
 
 
 def _metrics(evaluation: RunInfo | None) -> dict[str, float]:
-    found = {
+    """Return the metrics in `SHOWN` that an evaluation logged."""
+    test_metrics = {
         name.removeprefix("test/"): value
         for name, value in (evaluation.metrics if evaluation else {}).items()
         if name.startswith("test/")
     }
-    return {name: found[name] for name in SHOWN if name in found}
+    return {name: test_metrics[name] for name in SHOWN if name in test_metrics}
 
 
 def _pair(
     images: Sequence[str],
     first: str,
     second: str,
-    right: npt.NDArray[np.bool_],
-    other: npt.NDArray[np.bool_],
+    first_correct: npt.NDArray[np.bool_],
+    second_correct: npt.NDArray[np.bool_],
 ) -> Pair:
+    """Return the comparison of two models.
+
+    Args:
+        images: keys of the N images.
+        first: title of the first model.
+        second: title of the second model.
+        first_correct: N, True for each image that the first model classifies correctly.
+        second_correct: the same for the second model.
+    """
     names = [image.rpartition(" ")[0] for image in images]
-    only_first = [names[place] for place in np.flatnonzero(right & ~other)]
-    only_second = [names[place] for place in np.flatnonzero(~right & other)]
-    return Pair(first, second, mcnemar(right, other), only_first, only_second)
+    only_first = [names[index] for index in np.flatnonzero(first_correct & ~second_correct)]
+    only_second = [names[index] for index in np.flatnonzero(~first_correct & second_correct)]
+    return Pair(first, second, mcnemar(first_correct, second_correct), only_first, only_second)
 
 
-def _differing(source_models: Sequence[TrainedModel]) -> dict[str, list[Any]]:
+def _differing_settings(source_models: Sequence[TrainedModel]) -> dict[str, list[Any]]:
+    """Return the values of the models, in their order, for each setting that differs.
+
+    A setting that a model does not have is None.
+    """
     names = dict.fromkeys(name for source_model in source_models for name in source_model.config)
     values = {
         name: [source_model.config.get(name) for source_model in source_models] for name in names
     }
     return {
-        name: each
-        for name, each in values.items()
-        if name not in UNEQUAL_BY_NATURE and len({json.dumps(value) for value in each}) > 1
+        name: model_values
+        for name, model_values in values.items()
+        if name not in IGNORED_SETTINGS and len({json.dumps(value) for value in model_values}) > 1
     }
 
 
@@ -184,26 +221,41 @@ def _write_page(
     source_models: Sequence[TrainedModel],
     predictions: Sequence[Rows],
 ) -> None:
+    """Write the HTML page of a comparison, with at most `SAMPLES` images per pair and direction.
+
+    Args:
+        page: path of the page.
+        comparison: comparison to write.
+        source_models: compared models; the images are from the dataset of the first one.
+        predictions: predictions of each model.
+
+    Raises:
+        UserError: the page cannot be written.
+    """
     from eyevsai.reports.comparison_page import ComparedImage, render_comparison_page
 
     try:
-        items = {item.name: item for item in source_models[0].load_dataset().samples}
-    except UserError as error:  # they are on another machine, say: figures need none of them
+        samples = {sample.name: sample for sample in source_models[0].load_dataset().samples}
+    except UserError as error:  # the images may be on another machine; metrics do not need them
         log.warning("%s shows no images. %s", page, error)
-        items = {}
+        samples = {}
 
-    def sample(name: str, first: Rows, second: Rows) -> ComparedImage:
-        """Return an image with its true and its predicted classes."""
-        key = f"{name} {items[name].record.digest}"
+    def compared_image(name: str, first: Rows, second: Rows) -> ComparedImage:
+        """Return an image with its true class and its class predicted by two models."""
+        key = f"{name} {samples[name].record.digest}"
         return ComparedImage(
-            decode(items[name].file.path), first[key][0], first[key][1], second[key][1]
+            decode(samples[name].file.path), first[key][0], first[key][1], second[key][1]
         )
 
     sheets = []
-    for pair, others in zip(comparison.pairs, predictions[1:], strict=True):
-        chosen = [pair.only_first[:SAMPLES], pair.only_second[:SAMPLES]]
+    for pair, rows in zip(comparison.pairs, predictions[1:], strict=True):
+        shown = [pair.only_first[:SAMPLES], pair.only_second[:SAMPLES]]
         sheets.append(
-            [[sample(name, predictions[0], others) for name in names] for names in chosen if items]
+            [
+                [compared_image(name, predictions[0], rows) for name in names]
+                for names in shown
+                if samples
+            ]
         )
     try:
         page.write_text(render_comparison_page(to_json(comparison), sheets), encoding="utf-8")

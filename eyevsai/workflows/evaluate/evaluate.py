@@ -1,4 +1,4 @@
-"""evaluate: what a trained model is worth on images that it has not seen."""
+"""Workflow of `evaluate`: evaluation of a trained model on images not used for training."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from eyevsai.workflows.trained_model import TrainedModel, find_trained_model
 
 log = logging.getLogger("eyevsai")
 
-AT_ONCE = 128  # images between two steps of the progress bar
-LATENCIES = 20  # single predictions of which the median is taken
+BATCH_SIZE = 128  # images per prediction, and per step of the progress bar
+LATENCY_RUNS = 20  # predictions of a single image; the latency is their median
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation found."""
+    """Result of an evaluation."""
 
-    model: str
-    run_id: str  # where it is logged
+    model: str  # URI of the version, or `run ID`
+    run_id: str  # run with the logged results
     dataset: str
     images: int
     metrics: dict[str, float]
@@ -56,14 +56,20 @@ def evaluate(
     run_id: str | None = None,
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Evaluated:
-    """Evaluate a trained model and log the results: on its own run; for other data, or
-    if that is gone, on the call's.
+    """Evaluate a trained model and log the results.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags`
-    besides its own.
+    Results on the model's own test split are logged on the model's training run. Results on other
+    images, or on a model whose training run was deleted, are logged on the run of this call. The
+    version gets the accuracy on its own test split and the confidence threshold as tags.
+
+    Args:
+        settings: the model, and the images to evaluate it on.
+        run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
+        tags: additional tags of the run of this call.
 
     Raises:
-        UserError: something a person must mend.
+        UserError: the model, the images, a class name or the store is unusable, or no threshold
+            reaches the target precision.
     """
     began = time.monotonic()
     with job_context(settings.state_dir, run_id) as job:
@@ -71,16 +77,16 @@ def evaluate(
         learner = source_model.load()
         test_data = _load_evaluation_data(settings, source_model, learner)
 
-        about = {
+        call_tags = {
             JOB: "evaluate",
             SOURCE_RUN_ID: source_model.run_id,
             "model_uri": source_model.title,
             **tags,
         }
         title = f"evaluate {source_model.name}"
-        with job.start_run(title, about) as call:
+        with job.start_run(title, call_tags) as call:
             result = _evaluate(settings, source_model, learner, test_data)
-            own = settings.data is None
+            is_own_split = settings.data is None
             results_log = EvaluationLogger(
                 result,
                 test_data.dataset,
@@ -88,11 +94,11 @@ def evaluate(
                 learner,
                 source_model.title,
                 source_model.weights,
-                own,
+                is_own_split,
             )
-            with _run_of_results(job, source_model, call, own=own) as run:
+            with _run_for_results(job, source_model, call, is_own_split=is_own_split) as run:
                 results_log.log_to(run)
-            _tag_version(source_model, results_log.metrics, own=own)
+            _tag_version(source_model, results_log.metrics, is_own_split=is_own_split)
             _store_threshold(source_model, result, settings)
             log_settings(call, settings)
         return Evaluated(
@@ -105,27 +111,42 @@ def evaluate(
         )
 
 
-def _run_of_results(
-    job: JobContext, source_model: TrainedModel, call: Run, *, own: bool
+def _run_for_results(
+    job: JobContext, source_model: TrainedModel, call: Run, *, is_own_split: bool
 ) -> AbstractContextManager[Run]:
-    """Reopen the model's run if it exists and its own test split was used; else use the call's."""
-    if own and source_model.run is not None:
+    """Return the run to log the results on.
+
+    Args:
+        job: context of the workflow.
+        source_model: the evaluated model.
+        call: run of this call, which is used for other images or if the training run was deleted.
+        is_own_split: the images are the model's own test split. Then its training run is reopened.
+    """
+    if is_own_split and source_model.run is not None:
         return reopen_run(job.tracking_uri, source_model.run_id, job.state_dir)
     return nullcontext(call)
 
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """Images with the number of the model's class that each shows."""
+    """Evaluation images, with the indices of the model's classes as labels."""
 
     dataset: Dataset
     split: Split
-    valid: Split | None
+    valid: Split | None  # None unless `split` is the model's own test split
 
 
 def _load_evaluation_data(
     settings: EvaluateSettings, source_model: TrainedModel, learner: Learner
 ) -> EvaluationData:
+    """Return the images of `--data`, by default the model's own test split.
+
+    Images of classes that `--class-map` leaves out are omitted. Logs a warning if images of
+    `--data` were used for training.
+
+    Raises:
+        UserError: the dataset is unusable, the own test split is empty, or `_map_classes` fails.
+    """
     folders = {"data_dir": settings.data_dir, "cache_dir": settings.cache_dir}
     if settings.data is None:
         dataset = source_model.load_dataset(**folders)
@@ -133,75 +154,100 @@ def _load_evaluation_data(
         if not len(data.test):
             raise UserError(
                 f"The test split of {dataset.name} is empty: the model was trained with "
-                "--test-fraction 0. Judge it by other images with --data FOLDER."
+                "--test-fraction 0. Evaluate it on other images with --data FOLDER."
             )
         return EvaluationData(dataset, data.test, data.valid)
     cache_dir = settings.cache_dir or str(source_model.config["cache_dir"])
     dataset = load_test_folder(DataSettings(data=settings.data, cache_dir=cache_dir))
-    shown = sorted({item.label for item in dataset.samples})
-    names = _map_classes(shown, learner.classes, _read_map(settings.class_map), source_model.title)
+    data_classes = sorted({sample.label for sample in dataset.samples})
+    class_map = _read_class_map(settings.class_map)
+    names = _map_classes(data_classes, learner.classes, class_map, source_model.title)
     _warn_of_training_images(dataset, source_model)
-    whole = dataset.open(learner.preprocessing).test
-    kept = [index for index, item in enumerate(dataset.samples) if names[item.label]]
-    labels = whole.labels.new_tensor(
-        [learner.classes.index(names[dataset.samples[index].label]) for index in kept]
+    all_images = dataset.open(learner.preprocessing).test
+    indices = [index for index, sample in enumerate(dataset.samples) if names[sample.label]]
+    labels = all_images.labels.new_tensor(
+        [learner.classes.index(names[dataset.samples[index].label]) for index in indices]
     )
-    split = replace(whole, rows=[whole.rows[index] for index in kept], labels=labels)
+    rows = [all_images.rows[index] for index in indices]
+    split = replace(all_images, rows=rows, labels=labels)
     return EvaluationData(dataset, split, None)
 
 
-def _read_map(path: str | None) -> dict[str, str]:
+def _read_class_map(path: str | None) -> dict[str, str]:
+    """Return the content of a `--class-map` file; {} without a file.
+
+    Raises:
+        UserError: the file cannot be read, or a value is not text.
+    """
     if path is None:
         return {}
-    read = read_toml(path, "--class-map", '"their name" = "the model\'s name"')
-    wrong = [name for name, value in read.items() if not isinstance(value, str)]
-    if wrong:
+    class_map = read_toml(path, "--class-map", '"name in --data" = "name in the model"')
+    invalid = [name for name, value in class_map.items() if not isinstance(value, str)]
+    if invalid:
         raise UserError(
-            f'--class-map {path}: {wrong[0]} is no text. It has lines like "their name" = "the '
-            "model's name\"."
+            f"--class-map {path}: the value of {invalid[0]} is not text. Use lines such as "
+            '"name in --data" = "name in the model".'
         )
-    return read
+    return class_map
 
 
 def _map_classes(
-    theirs: Sequence[str], known: Sequence[str], mapping: Mapping[str, str], title: str
+    data_classes: Sequence[str],
+    model_classes: Sequence[str],
+    class_map: Mapping[str, str],
+    title: str,
 ) -> dict[str, str]:
-    """The model's name of each class of the data; empty for those that are left out."""
-    names = {name: mapping.get(name, name) for name in theirs}
-    if strange := [name for name in mapping if name not in theirs]:
+    """Return the model's class for each class of the data; empty for classes to leave out.
+
+    Logs a warning if the data have no images of some of the model's classes.
+
+    Args:
+        data_classes: classes of the data.
+        model_classes: classes of the model.
+        class_map: classes of the data whose name in the model differs; empty names leave a class
+            out.
+        title: title of the model, for messages.
+
+    Raises:
+        UserError: `class_map` has a class that the data do not have, a class is not one of the
+            model's, or all are left out.
+    """
+    names = {name: class_map.get(name, name) for name in data_classes}
+    if missing := [name for name in class_map if name not in data_classes]:
         raise UserError(
-            f"--class-map names classes that the data have not: {', '.join(strange[:10])}."
+            f"--class-map has classes that --data does not have: {', '.join(missing[:10])}. "
+            "Correct or remove them."
         )
-    unknown = [name for name, mapped in names.items() if mapped and mapped not in known]
+    unknown = [name for name, mapped in names.items() if mapped and mapped not in model_classes]
     if unknown:
         raise UserError(
-            f"{title} does not know these classes of the data: {', '.join(unknown[:10])}. It knows "
-            f"{', '.join(list(known)[:10])}{', ...' if len(known) > 10 else ''}. Name them with "
-            "--class-map FILE.toml."
+            f"{title} does not have these classes of --data: {', '.join(unknown[:10])}. Its "
+            f"classes are {', '.join(list(model_classes)[:10])}"
+            f"{', ...' if len(model_classes) > 10 else ''}. Map them with --class-map FILE.toml."
         )
     if not any(names.values()):
-        raise UserError("--class-map leaves all classes of the data out.")
-    if lacking := sorted(set(known) - set(names.values())):
-        log.warning("No image shows %s: figures say nothing of them.", ", ".join(lacking[:10]))
+        raise UserError("--class-map leaves out all classes of --data. Map at least one of them.")
+    if absent := sorted(set(model_classes) - set(names.values())):
+        log.warning("The metrics do not cover classes without images: %s", ", ".join(absent[:10]))
     return names
 
 
 def _warn_of_training_images(dataset: Dataset, source_model: TrainedModel) -> None:
-    """Warns when images are among those that the model was trained on."""
+    """Log a warning if images were in the model's train split, or if that cannot be checked."""
     table = source_model.split_table()
     if table is None:
         log.warning(
-            "The list of images that %s was trained on is gone with its run: whether it is "
-            "judged by images that it knows cannot be told.",
+            "Cannot check if %s was trained on some of the images: the list of its training "
+            "images, which belongs to its run, is missing.",
             source_model.title,
         )
         return
     lines = table.splitlines()[1:]
-    learned = {line.rpartition("\t")[2] for line in lines if line.startswith("train\t")}
-    count = sum(item.record.digest in learned for item in dataset.samples)
+    training_digests = {line.rpartition("\t")[2] for line in lines if line.startswith("train\t")}
+    count = sum(sample.record.digest in training_digests for sample in dataset.samples)
     if count:
         log.warning(
-            "%d of %d images were in the model's train split: it is judged by what it knows.",
+            "%d of %d images were in the model's train split: the metrics are too optimistic.",
             count,
             len(dataset.samples),
         )
@@ -210,18 +256,26 @@ def _warn_of_training_images(dataset: Dataset, source_model: TrainedModel) -> No
 def _evaluate(
     settings: EvaluateSettings, source_model: TrainedModel, learner: Learner, data: EvaluationData
 ) -> EvaluationResult:
+    """Return the predictions for the images, with measurements of speed and robustness.
+
+    With `target_precision`, the result also has the selective prediction at the threshold that is
+    found on the valid split.
+
+    Raises:
+        UserError: no threshold reaches the target precision.
+    """
     images, labels = data.split.arrays(), data.split.labels.numpy()
     began = time.perf_counter()
     probabilities = _predict(learner, images, "Predicting")
-    rate = len(images) / (time.perf_counter() - began)
+    images_per_s = len(images) / (time.perf_counter() - began)
     selection = None
     if settings.target_precision is not None and data.valid is not None:
         valid = _predict(learner, data.valid.arrays(), "Predicting valid")
         threshold = find_threshold(valid, data.valid.labels.numpy(), settings.target_precision)
         if threshold is None:
             raise UserError(
-                f"No confidence makes {settings.target_precision:g} of the valid images right. "
-                "Ask for less with --target-precision."
+                f"No threshold reaches --target-precision {settings.target_precision:g} on the "
+                "valid split. Use a lower value."
             )
         selection = evaluate_threshold(probabilities, labels, threshold)
     return EvaluationResult(
@@ -230,34 +284,36 @@ def _evaluate(
         probabilities=probabilities,
         uncalibrated=before_temperature(probabilities, learner.temperature),
         seed=source_model.seed,
-        speed=_measure_latency(learner, images) | {"images_per_s": rate},
+        speed=_measure_latency(learner, images) | {"images_per_s": images_per_s},
         corrupted=_corrupt(settings, source_model, learner, images, labels),
         selection=selection,
     )
 
 
-def _predict(learner: Learner, images: Images, what: str) -> Probabilities:
-    parts = track(range(0, len(images), AT_ONCE), what, total=len(images), unit=AT_ONCE)
+def _predict(learner: Learner, images: Images, label: str) -> Probabilities:
+    """Return the probabilities (N,C) of N images; `label` is the title of the progress bar."""
+    starts = track(range(0, len(images), BATCH_SIZE), label, total=len(images), unit=BATCH_SIZE)
     return np.concatenate(
-        [learner.predict_proba(images[start : start + AT_ONCE]) for start in parts]
+        [learner.predict_proba(images[start : start + BATCH_SIZE]) for start in starts]
     )
 
 
 def _measure_latency(learner: Learner, images: Images) -> dict[str, float]:
-    """Milliseconds for a single image, and the most memory that this process has taken so far."""
+    """Return the median latency of a single image in ms, and this process's peak memory in MiB."""
     import resource
     import sys
 
-    took = []
-    for number in range(LATENCIES):
+    latencies_ms = []
+    for number in range(LATENCY_RUNS):
         image = images[number % len(images)]
         began = time.perf_counter()
         learner.predict_proba([image])
-        took.append(1000 * (time.perf_counter() - began))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        latencies_ms.append(1000 * (time.perf_counter() - began))
+    # macOS reports bytes, Linux KiB
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         2**20 if sys.platform == "darwin" else 2**10
     )
-    return {"latency_ms": statistics.median(took), "peak_memory_mib": peak}
+    return {"latency_ms": statistics.median(latencies_ms), "peak_memory_mib": peak_mib}
 
 
 def _corrupt(
@@ -267,36 +323,49 @@ def _corrupt(
     images: Images,
     labels: npt.NDArray[np.int64],
 ) -> dict[str, list[float]]:
-    """Accuracy by kind of corruption: of the images as they are, then at each severity."""
+    """Return the accuracies on randomly drawn images, by kind of corruption.
+
+    Each list starts with the accuracy on the original images, followed by one for each severity.
+    Returns {} if `corruption_images` is 0.
+
+    Args:
+        settings: number of images to draw.
+        source_model: model whose seed the images and corruptions are drawn with.
+        learner: the loaded model.
+        images: evaluation images, N times H,W,3 uint8.
+        labels: N class indices.
+    """
     count = min(settings.corruption_images, len(images))
     if not count:
         return {}
     random = np.random.default_rng(derive_seed(source_model.seed, "corruptions"))
-    places = np.sort(random.choice(len(images), count, replace=False))
-    some, truth = [images[place] for place in places], labels[places]
-    whole = float((learner.predict_proba(some).argmax(axis=1) == truth).mean())
-    found = {}
+    indices = np.sort(random.choice(len(images), count, replace=False))
+    originals, truth = [images[index] for index in indices], labels[indices]
+    original_accuracy = float((learner.predict_proba(originals).argmax(axis=1) == truth).mean())
+    accuracies_by_kind = {}
     for kind in track(CORRUPTIONS, "Corrupting", total=len(CORRUPTIONS)):
-        accuracies = [whole]
+        accuracies = [original_accuracy]
         for severity in SEVERITIES:
             seeds = [
-                derive_seed(source_model.seed, "corruptions", kind, severity, place)
-                for place in range(count)
+                derive_seed(source_model.seed, "corruptions", kind, severity, index)
+                for index in range(count)
             ]
-            spoiled = [
+            corrupted = [
                 corrupt(image, kind, severity, seed)
-                for image, seed in zip(some, seeds, strict=True)
+                for image, seed in zip(originals, seeds, strict=True)
             ]
             accuracies.append(
-                float((learner.predict_proba(spoiled).argmax(axis=1) == truth).mean())
+                float((learner.predict_proba(corrupted).argmax(axis=1) == truth).mean())
             )
-        found[kind] = accuracies
-    return found
+        accuracies_by_kind[kind] = accuracies
+    return accuracies_by_kind
 
 
-def _tag_version(source_model: TrainedModel, metrics: Mapping[str, float], *, own: bool) -> None:
-    """Keeps the accuracy on the model's own test split where the registry is listed."""
-    if own and source_model.version is not None:
+def _tag_version(
+    source_model: TrainedModel, metrics: Mapping[str, float], *, is_own_split: bool
+) -> None:
+    """Tag the version, if there is one, with its accuracy on the model's own test split."""
+    if is_own_split and source_model.version is not None:
         tag_version(
             source_model.tracking_uri, source_model.version, {TESTED: f"{metrics['accuracy']:.4f}"}
         )
@@ -305,9 +374,14 @@ def _tag_version(source_model: TrainedModel, metrics: Mapping[str, float], *, ow
 def _store_threshold(
     source_model: TrainedModel, result: EvaluationResult, settings: EvaluateSettings
 ) -> None:
+    """Tag the version with its confidence threshold; do nothing without a version or threshold."""
     if source_model.version is None or result.selection is None:
         return
     threshold = result.selection.threshold
-    kept = {THRESHOLD: repr(threshold), "target_precision": settings.target_precision}
-    tag_version(source_model.tracking_uri, source_model.version, kept)
-    log.info("%s answers from a confidence of %.4f on", source_model.version.uri, threshold)
+    tags = {THRESHOLD: repr(threshold), "target_precision": settings.target_precision}
+    tag_version(source_model.tracking_uri, source_model.version, tags)
+    log.info(
+        "%s marks predictions below a confidence of %.4f as unsure",
+        source_model.version.uri,
+        threshold,
+    )

@@ -1,4 +1,4 @@
-"""What an evaluation found, as it is logged: metrics, tables, pictures and a page."""
+"""Logging of an evaluation result: metrics, tables, plots and an HTML page."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-GRID_SIZE, CAM_SIZE = 24, 12
-# the tag of an evaluation: True if it is by the model's own test split
+GRID_SIZE, CAM_SIZE = 24, 12  # images in the grids of top losses and of activation maps
+# tag of an evaluation: True if its images are the model's own test split
 OWN_SPLIT = "own_test_split"
 PREDICTIONS = "tables/test_predictions.json"
 PREDICTION_COLUMNS = ("image", "sha256", "class", "predicted", "probability")
@@ -28,28 +28,26 @@ PREDICTION_COLUMNS = ("image", "sha256", "class", "predicted", "probability")
 
 @dataclass(frozen=True)
 class EvaluationLogger:
-    """An evaluation result with its dataset and split, to be logged."""
+    """Evaluation result, with the data and the model that it belongs to, to be logged."""
 
     result: EvaluationResult
     dataset: Dataset
     split: Split
     learner: Learner
     title: str
-    weights: str  # SHA-256 of the model's weights, by which an evaluation belongs to a version
-    own: bool  # whether the images are the model's own test split
+    weights: str  # SHA-256 of the weights, which assigns the evaluation to a version
+    is_own_split: bool  # True if `split` is the model's own test split
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """Every figure by its name."""
+        """All metrics by name, with those of feature importance."""
         return self.result.metrics() | {
             f"importance_{name}": value for name, value in (self.importance or {}).items()
         }
 
     @cached_property
     def importance(self) -> dict[str, float] | None:
-        """How much accuracy falls without each group of features; None for models that have no such
-        groups.
-        """
+        """Drop in accuracy when each feature group is shuffled; None for models without groups."""
         if not isinstance(self.learner, FeatureLearner):
             return None
         from eyevsai.explanation.permutation_importance import permutation_importance
@@ -58,15 +56,15 @@ class EvaluationLogger:
         return permutation_importance(self.learner, features, self.result.labels, self.result.seed)
 
     def log_to(self, run: Run) -> None:
-        """Logs everything on a run, under the name of the test split."""
+        """Log the metrics, tags, tables, plots and page on a run, as those of the test split."""
         from eyevsai.reports.evaluation_page import render_evaluation_page
 
         result, classes = self.result, self.result.classes
         plots = self.plots()
         page = render_evaluation_page(self.title, self.dataset.name, result, self.metrics, plots)
         run.log_metrics({f"test/{name}": value for name, value in self.metrics.items()})
-        about = {"test_dataset": self.dataset.name, EVALUATION_DIGEST: self.fingerprint}
-        run.set_tags(about | {EVALUATION_WEIGHTS: self.weights, OWN_SPLIT: self.own})
+        data_tags = {"test_dataset": self.dataset.name, EVALUATION_DIGEST: self.fingerprint}
+        run.set_tags(data_tags | {EVALUATION_WEIGHTS: self.weights, OWN_SPLIT: self.is_own_split})
         by_class = [
             [name, *row.values()]
             for name, row in zip(classes, result.metrics_by_class(), strict=True)
@@ -84,43 +82,41 @@ class EvaluationLogger:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the images and their classes; evaluations with the same one can be
-        compared.
-        """
-        shown = zip(self.split.rows, self.result.labels, strict=True)
+        """SHA-256 of the images and their classes, equal for evaluations that can be compared."""
+        labelled_rows = zip(self.split.rows, self.result.labels, strict=True)
         lines = sorted(
-            f"{self.dataset.samples[row].record.digest} {self.result.classes[true]}"
-            for row, true in shown
+            f"{self.dataset.samples[row].record.digest} {self.result.classes[label]}"
+            for row, label in labelled_rows
         )
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def predictions(self) -> list[list[object]]:
-        """A row for each image: `PREDICTION_COLUMNS`."""
+        """Return a row for each image, with the columns `PREDICTION_COLUMNS`."""
         result = self.result
-        items = [self.dataset.samples[row] for row in self.split.rows]
+        samples = [self.dataset.samples[row] for row in self.split.rows]
         columns = zip(
-            items, result.labels, result.predicted, result.probabilities.max(axis=1), strict=True
+            samples, result.labels, result.predicted, result.probabilities.max(axis=1), strict=True
         )
         return [
             [
-                item.name,
-                item.record.digest,
-                result.classes[true],
-                result.classes[said],
+                sample.name,
+                sample.record.digest,
+                result.classes[label],
+                result.classes[predicted],
                 float(probability),
             ]
-            for item, true, said, probability in columns
+            for sample, label, predicted, probability in columns
         ]
 
     def plots(self) -> dict[str, Figure]:
-        """Every picture by its name."""
+        """Return all plots by name; some depend on the model and on the evaluation settings."""
         from eyevsai.reports import evaluation_plots as draw
         from eyevsai.reports.plots import plot_confusion_matrix, plot_importance, plot_top_losses
 
         result, classes = self.result, self.result.classes
         mistakes = top_losses(result.probabilities, result.labels, GRID_SIZE)
         images = self.split.arrays([mistake.index for mistake in mistakes])
-        found = {
+        plots = {
             "confusion_matrix": plot_confusion_matrix(result.confusion_matrix(), classes),
             "classes": draw.plot_classes(result.metrics_by_class(), classes),
             "reliability": draw.plot_reliability(
@@ -130,16 +126,17 @@ class EvaluationLogger:
             "top_losses": plot_top_losses(mistakes, images, classes),
         }
         if result.corrupted:
-            found["corruptions"] = draw.plot_corruptions(result.corrupted)
+            plots["corruptions"] = draw.plot_corruptions(result.corrupted)
         if isinstance(self.learner, SpatialLearner):
-            found["grad_cam"] = self._plot_cams(self.learner)
+            plots["grad_cam"] = self._plot_cams(self.learner)
         if self.importance is not None:
-            found["importance"] = plot_importance(self.importance, "test")
-        return found
+            plots["importance"] = plot_importance(self.importance, "test")
+        return plots
 
     def _plot_cams(self, learner: SpatialLearner) -> Figure:
-        """Half of the sheet shows what was most surely wrong, half images that are drawn by
-        seed.
+        """Plot activation maps of the most confident wrong predictions and of random images.
+
+        At most half of the `CAM_SIZE` images are wrong predictions. The others are drawn by seed.
         """
         import numpy as np
 
@@ -153,14 +150,14 @@ class EvaluationLogger:
         ]
         others = np.setdiff1d(np.arange(len(self.split)), wrong)
         drawn = np.random.default_rng(derive_seed(result.seed, "grad_cam")).permutation(others)
-        places = [*wrong, *map(int, drawn[: CAM_SIZE - len(wrong)])]
-        images, said = self.split.arrays(places), result.predicted[places]
+        indices = [*wrong, *map(int, drawn[: CAM_SIZE - len(wrong)])]
+        images, predicted = self.split.arrays(indices), result.predicted[indices]
         crops = [
             learner.preprocessing.crop(image[None])[0].numpy()
-            for image in self.split.images(places)
+            for image in self.split.images(indices)
         ]
         names = [
-            (result.classes[one], result.classes[true])
-            for one, true in zip(said, result.labels[places], strict=True)
+            (result.classes[each], result.classes[label])
+            for each, label in zip(predicted, result.labels[indices], strict=True)
         ]
-        return plot_cams(crops, grad_cam(learner, images, list(map(int, said))), names)
+        return plot_cams(crops, grad_cam(learner, images, list(map(int, predicted))), names)

@@ -1,4 +1,4 @@
-"""package: the best model of each dataset, exported and bundled for whoever deploys them."""
+"""Workflow of `export --package`: bundle with exports of the best models of each dataset."""
 
 from __future__ import annotations
 
@@ -28,87 +28,101 @@ INFO, README, PACKAGES = "deployment_info.json", "README.md", "packages"
 
 @dataclass(frozen=True)
 class Bundled:
-    """A package that was written."""
+    """Written bundle of exported models."""
 
     folder: Path
-    run_id: str  # where it is logged
-    models: list[dict[str, Any]]
+    run_id: str  # run with the bundle as artifacts
+    models: list[dict[str, Any]]  # as in `deployment_info.json`
 
 
 def bundle(settings: ExportSettings, run_id: str | None = None) -> Bundled:
-    """Exports the best models of each dataset, and writes them with what is known of them into one
-    folder.
+    """Export the best models of each dataset into one folder, with descriptions of the models.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did.
+    The folder appears under its final name only if all exports passed the parity check. It is also
+    logged as artifacts of the run of this call; each export is logged on the run of its model.
+
+    `run_id` is the run that `mlflow run` created for this call; None outside of `mlflow run`.
 
     Raises:
-        UserError: something a person must mend.
-        JobError: an export does not say what its model says; no package is written.
+        UserError: the folder exists, the store has no models, or no model of a dataset can be
+            exported.
+        JobError: an export failed the parity check, or a file cannot be written.
     """
     with job_context(settings.state_dir, run_id) as job:
         tracking_uri, name = job.tracking_uri, str(settings.package)
         target = Path(settings.output or ".").expanduser() / name
         if target.exists():
             raise UserError(
-                f"{target} is there already. Name another --package or --output, or move it away."
+                f"{target} exists already. Move it, or choose another --package or --output."
             )
         with atomic_output_dir(target, "--output") as building:
-            plan = list(_choose(tracking_uri, settings, building))
+            plans = list(_plan_exports(tracking_uri, settings, building))
             tags, title = {JOB: "export", "package": name}, f"package {name}"
             with job.start_run(title, tags) as call:
                 log_settings(call, settings)
-                models = [_describe(run, each, each.export_all(call)) for run, each in plan]
+                models = [_describe(run, each, each.export_all(call)) for run, each in plans]
                 _finish(building, target, models)
                 call.log_artifacts(f"{PACKAGES}/{name}", target)
         return Bundled(target, call.run_id, models)
 
 
-def _choose(
+def _plan_exports(
     tracking_uri: str, settings: ExportSettings, building: Path
 ) -> Iterator[tuple[RunInfo, ExportPlan]]:
-    """The best runs of each dataset whose models can leave; why a better one cannot is said.
+    """Yield the best runs of each dataset whose models can be exported, with their export plans.
+
+    Datasets are in alphabetical order, runs of a dataset by descending accuracy. Logs a warning for
+    each better model that cannot be exported.
+
+    Args:
+        tracking_uri: URI of the store.
+        settings: number of models per dataset, and settings of the exports.
+        building: folder for the exports.
 
     Raises:
-        UserError: there is no model, or none of a dataset's can leave.
+        UserError: the store has no trained model, or no model of a dataset can be exported.
     """
-    of_datasets: dict[str, list[RunInfo]] = defaultdict(list)
+    runs_by_dataset: dict[str, list[RunInfo]] = defaultdict(list)
     for run in find_trained(tracking_uri):
         if "dataset" in run.tags:
-            of_datasets[run.tags["dataset"]].append(run)
-    if not of_datasets:
+            runs_by_dataset[run.tags["dataset"]].append(run)
+    if not runs_by_dataset:
         raise UserError(
-            "No model was trained in this store yet, so there is nothing to package. Train one "
-            "first."
+            "There is nothing to package: the store has no trained model. Train one first."
         )
-    for _, runs in sorted(of_datasets.items()):
-        left, refused = settings.per_dataset, list[UserError]()
+    for _, runs in sorted(runs_by_dataset.items()):
+        num_missing, errors = settings.per_dataset, list[UserError]()
         for run in sorted(runs, key=lambda run: run.rank_key):
-            if not left:
+            if not num_missing:
                 break
             try:
                 source_model = find_trained_model(tracking_uri, run.run_id, None)
                 yield run, prepare(source_model, settings, building / source_model.folder_name)
             except UserError as error:
                 log.warning("Left out: %s", error)
-                refused.append(error)
+                errors.append(error)
             else:
-                left -= 1
-        if left == settings.per_dataset:
-            raise refused[-1]
+                num_missing -= 1
+        if num_missing == settings.per_dataset:
+            raise errors[-1]
 
 
 def _finish(building: Path, target: Path, models: list[dict[str, Any]]) -> None:
+    """Write the descriptions of the models, and rename the folder to its final name."""
     try:
         _write_info(building, target.name, models)
         building.chmod(0o755)
         building.rename(target)
     except OSError as error:
-        raise write_error(target, error, "The exports are with their runs.", JobError) from error
+        raise write_error(
+            target, error, "The exports are logged on the runs of their models.", JobError
+        ) from error
 
 
 def _describe(run: RunInfo, plan: ExportPlan, exported: list[Exported]) -> dict[str, Any]:
+    """Return the entry of a model in `deployment_info.json`."""
     metric, value = run.score
-    learner, place = plan.source.learner, plan.source_model.folder_name
+    learner, folder = plan.source.learner, plan.source_model.folder_name
     return {
         "dataset": run.tags["dataset"],
         "model": learner.family,
@@ -122,7 +136,7 @@ def _describe(run: RunInfo, plan: ExportPlan, exported: list[Exported]) -> dict[
         "parameters": learner.num_parameters(),
         "formats": {
             each.format: {
-                "folder": f"{place}/{each.format}",
+                "folder": f"{folder}/{each.format}",
                 "size_bytes": each.size_bytes,
                 "metrics": each.parity.metrics,
             }
@@ -132,8 +146,9 @@ def _describe(run: RunInfo, plan: ExportPlan, exported: list[Exported]) -> dict[
 
 
 def _write_info(folder: Path, name: str, models: list[dict[str, Any]]) -> None:
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    info = {"package": name, "created": made, "eyevsai": VERSION, "models": models}
+    """Write `deployment_info.json` and `README.md` of a bundle."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    info = {"package": name, "created": created, "eyevsai": VERSION, "models": models}
     (folder / INFO).write_text(
         json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -149,9 +164,9 @@ def _write_info(folder: Path, name: str, models: list[dict[str, Any]]) -> None:
             [
                 f"# {name}",
                 "",
-                f"Made by eyevsai {VERSION} on {made}. Each folder holds a model, "
+                f"Created by eyevsai {VERSION} on {created}. Each folder contains a model, "
                 "`manifest.json` with its classes and the SHA-256 of its files, and "
-                "`example.py`, for that format's runtime, numpy and Pillow:",
+                "`example.py`, which requires the format's runtime, numpy and Pillow:",
                 "",
                 "    python example.py IMAGE",
                 "",
@@ -159,7 +174,7 @@ def _write_info(folder: Path, name: str, models: list[dict[str, Any]]) -> None:
                 "|---|---|---|---|---|",
                 *rows,
                 "",
-                f"`{INFO}` says the same for programs.",
+                f"`{INFO}` has the same information in machine-readable form.",
                 "",
             ]
         ),

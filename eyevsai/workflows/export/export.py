@@ -1,6 +1,4 @@
-"""export: a trained model as files for other runtimes, each held against the model before it
-leaves.
-"""
+"""Workflow of `export`: export of a trained model for other runtimes, with a parity check."""
 
 from __future__ import annotations
 
@@ -38,13 +36,13 @@ from eyevsai.workflows.trained_model import TrainedModel, find_trained_model
 
 log = logging.getLogger("eyevsai")
 
-# of the weights, while whole numbers are fitted to them; and for all else
-COPIES, ROOM_BYTES = (4, 16_000_000)
+# disk space of an export: copies of the weights during quantization, and bytes for other files
+COPIES, EXTRA_BYTES = (4, 16_000_000)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The export of one format: kept at `uri`, or refused because parity has failures."""
+    """Export of one format: logged at `uri`, or rejected because the parity check failed."""
 
     format: str
     uri: str
@@ -53,14 +51,14 @@ class Exported:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        about = {
+        """Return the result as JSON values, with the metrics of the parity check."""
+        values = {
             "format": self.format,
             "uri": self.uri,
             "size_bytes": self.size_bytes,
             "seconds": self.seconds,
         }
-        return about | {"metrics": self.parity.metrics}
+        return values | {"metrics": self.parity.metrics}
 
 
 def export(
@@ -68,67 +66,83 @@ def export(
     run_id: str | None = None,
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Exported]:
-    """Exports a trained model, logs what passed on the run that trained it, and says on its version
-    how all fared.
+    """Export a trained model in one or more formats.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did; the call's run gets `tags`
-    besides its own.
+    Exports that pass the parity check are logged on the model's training run; if that was deleted,
+    on the run of this call. The result of each export is recorded in tags of the model's version.
+    With `prune`, the model is pruned first, and the new version is exported.
+
+    Args:
+        settings: the model and the formats.
+        run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
+        tags: additional tags of the run of this call.
+
+    Returns:
+        One result per format.
 
     Raises:
-        UserError: something a person must mend.
-        JobError: an export does not say what the model says; those that do are kept.
+        UserError: the model, its data, a format or the output folder is unusable.
+        JobError: an export failed, after all others have been logged.
     """
     with job_context(settings.state_dir, run_id) as job:
         tracking_uri = job.tracking_uri
-        _check_room(0)
+        _check_disk_space(0)
         source_model = find_trained_model(tracking_uri, settings.run, settings.model_uri)
         if settings.prune:
-            _find_formats(settings.format, source_model.load())  # before epochs are spent
+            _find_formats(settings.format, source_model.load())  # before the training
             source_model = find_trained_model(
                 tracking_uri, None, prune(source_model, settings, job)
             )
         plan = prepare(source_model, settings, _find_output(settings, source_model))
-        about = {
+        call_tags = {
             JOB: "export",
             SOURCE_RUN_ID: source_model.run_id,
             "model_uri": source_model.title,
             **tags,
         }
         title = f"export {source_model.name}"
-        with job.start_run(title, about) as call:
+        with job.start_run(title, call_tags) as call:
             log_settings(call, settings)
             return plan.export_all(call)
 
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """A model that is about to leave in some formats, what they are held against, and where copies
-    of them go.
-    """
+    """Model and formats of an export, reference data of the parity check, and the output folder."""
 
     source_model: TrainedModel
     names: list[str]
     source: ExportSource
     reference: ReferenceData
     state_dir: Path
-    output: Path | None
+    output: Path | None  # for copies of the exports; None for no copies
 
     def export_all(self, call: Run) -> list[Exported]:
-        """Keep the exports that agree with the model on the run that trained it; on the run of the
-        call if it is gone.
+        """Export the model in all formats; `call` is the run of this call.
 
         Raises:
-            JobError: the others' failures, in the end.
+            JobError: an export failed; raised after all formats, with all failures.
         """
-        done = [self.export(name, call) for name in self.names]
-        if failures := [failure for each in done for failure in each.parity.failures]:
+        exported = [self.export(name, call) for name in self.names]
+        if failures := [failure for each in exported for failure in each.parity.failures]:
             raise JobError("\n".join(failures))
-        return done
+        return exported
 
     def export(self, name: str, call: Run) -> Exported:
-        """Writes one export and holds it against the model; logs it and what was found."""
+        """Export the model in one format, and log the export and the result of its parity check.
+
+        A failure is part of the result: this does not raise for an export that cannot be written or
+        differs from the model.
+
+        Args:
+            name: name of the format.
+            call: run of this call, on which the export is logged if the training run was deleted.
+
+        Raises:
+            JobError: the disk is full, or a file cannot be written.
+        """
         source_model, began = self.source_model, time.monotonic()
-        keeper = source_model.run_id if source_model.run else call.run_id
+        target_run_id = source_model.run_id if source_model.run else call.run_id
         log.info(
             "Exporting %s as %s, format %d of %d",
             source_model.title,
@@ -136,55 +150,64 @@ class ExportPlan:
             self.names.index(name) + 1,
             len(self.names),
         )
-        with tempfile.TemporaryDirectory(prefix="eyevsai-export-") as place:
-            folder = Path(place) / name
+        with tempfile.TemporaryDirectory(prefix="eyevsai-export-") as temporary:
+            folder = Path(temporary) / name
             parity = self._write(name, folder)
             size_bytes = size_of(folder)
-            with self._reopened(call) as run:
+            with self._run_for_export(call) as run:
                 _log(name, source_model, folder, parity, run)
             if not parity.failures and self.output is not None:
                 _copy(folder, self.output / name)
-        uri = f"runs:/{keeper}/{EXPORTS}/{name}"
+        uri = f"runs:/{target_run_id}/{EXPORTS}/{name}"
         failures = [
-            f"{source_model.title} as {name} is refused. {failure}" for failure in parity.failures
+            f"The export of {source_model.title} as {name} is rejected. {failure}"
+            for failure in parity.failures
         ]
-        if failures and has_files(source_model.tracking_uri, keeper, f"{EXPORTS}/{name}"):
-            failures[-1] += f" An earlier one, which passed, stays: {uri}"
+        if failures and has_files(source_model.tracking_uri, target_run_id, f"{EXPORTS}/{name}"):
+            failures[-1] += f" An earlier export, which passed, is kept: {uri}"
         return Exported(
             name, uri, ParityResult(parity.metrics, failures), size_bytes, time.monotonic() - began
         )
 
-    def _reopened(self, call: Run) -> AbstractContextManager[Run]:
+    def _run_for_export(self, call: Run) -> AbstractContextManager[Run]:
+        """Return the reopened training run, or `call` if that was deleted."""
         if self.source_model.run is None:
             return nullcontext(call)
         return reopen_run(self.source_model.tracking_uri, self.source_model.run_id, self.state_dir)
 
     def _write(self, name: str, folder: Path) -> ParityResult:
+        """Write an export and return its parity result, with a failure if it cannot be written."""
         try:
             return export_one(name, self.source, self.reference, folder, self.source_model.title)
         except OSError as error:
-            raise write_error(folder, error, "Nothing was kept.", JobError) from error
+            raise write_error(folder, error, "The export was not logged.", JobError) from error
         except MemoryError:
             raise
         except Exception as error:
-            # each exporter has errors of its own; the other formats may do without it
+            # exporters raise errors of many classes, and other formats may still succeed
             log.debug("Writing %s failed", name, exc_info=True)
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            return ParityResult({}, [f"It cannot be written: {kind}{error}"])
+            class_name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            return ParityResult({}, [f"It cannot be written: {class_name}{error}"])
 
 
 def prepare(
     source_model: TrainedModel, settings: ExportSettings, output: Path | None
 ) -> ExportPlan:
-    """All that an export needs, found and checked before anything is written but the folder
-    `output`.
+    """Load and check everything that an export needs, and create the folder `output`.
+
+    Args:
+        source_model: the model.
+        settings: formats, folders and numbers of images.
+        output: folder for copies of the exports; None for no copies.
 
     Raises:
-        UserError: a format that cannot be had, no room, or the model's data are not what they were.
+        UserError: a format is unavailable, the disk is too full, the model's dataset changed, its
+            test split is empty, or `output` is not writable or contains such an export.
     """
     learner = source_model.load()
     names = _find_formats(settings.format, learner)
-    _check_room(sum(path.stat().st_size for path in source_model.package.rglob("*.safetensors")))
+    weights = source_model.model_dir.rglob("*.safetensors")
+    _check_disk_space(sum(path.stat().st_size for path in weights))
     dataset = source_model.load_dataset(data_dir=settings.data_dir, cache_dir=settings.cache_dir)
     data = dataset.open(learner.preprocessing)
     source = _make_source(source_model, learner, data, settings)
@@ -199,46 +222,54 @@ def prepare(
 def _log(
     name: str, source_model: TrainedModel, folder: Path, parity: ParityResult, run: Run
 ) -> None:
-    """Logs an export that passed on a run, and on the model's version how it fared.
+    """Log an export that passed the parity check, and tag the model's version with its result.
 
-    The one that a version is served by goes into the version, too.
+    An export in the format `SERVED` is also added to the model directory of the logged model.
+
+    Args:
+        name: name of the format.
+        source_model: the exported model.
+        folder: folder of the export.
+        parity: result of the parity check.
+        run: run to log the export on.
     """
     from eyevsai.serving.model_dir import EXPORT_FOLDER, SERVED
 
-    told = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in parity.metrics.items()}
-    told |= {
+    tags = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in parity.metrics.items()}
+    tags |= {
         f"{EXPORT}.{name}": REFUSED if parity.failures else PASSED,
         f"{EXPORT}.{name}.{EXPORT_WEIGHTS_SHA256}": source_model.weights,
     }
     if not parity.failures:
-        told[f"{EXPORT}.{name}.{MANIFEST_SHA256}"] = hash_file(folder / MANIFEST)
+        tags[f"{EXPORT}.{name}.{MANIFEST_SHA256}"] = hash_file(folder / MANIFEST)
         run.log_artifacts(f"{EXPORTS}/{name}", folder)
     model_id = source_model.model_id
     if not parity.failures and name == SERVED and model_id is not None:
-        package = source_model.package
-        told[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_of(folder))
+        package = source_model.model_dir
+        tags[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_of(folder))
         run.log_model_files(model_id, folder, EXPORT_FOLDER, last=MANIFEST)
     if source_model.version is not None:
-        run.enqueue("version_tags", **tagging(source_model.version, told))
+        run.enqueue("version_tags", **tagging(source_model.version, tags))
 
 
 def _copy(folder: Path, target: Path) -> None:
     try:
         shutil.copytree(folder, target)
     except OSError as error:
-        # copytree's own error is a list of one error for each file
+        # the error of copytree is a list with one error per file
         reason = error if error.strerror else OSError(first_line(error))
-        raise write_error(target, reason, "The export is logged with the run.", JobError) from error
+        raise write_error(target, reason, "The export is logged on the run.", JobError) from error
 
 
 def _find_formats(text: str, learner: Learner) -> list[str]:
-    """The formats that were asked for; of `all` those that the model has and this machine can
-    write.
+    """Return the formats in a comma-separated list.
+
+    For `all`, these are the formats that are available for the model on this machine.
 
     Raises:
-        UserError: one that was named cannot be had.
+        UserError: a format is unknown, or is named and unavailable.
     """
-    chosen = []
+    names = []
     for name in parse_formats(text):
         try:
             get_format(name).check(learner)
@@ -247,20 +278,22 @@ def _find_formats(text: str, learner: Learner) -> list[str]:
                 raise
             log.info("Left out: %s", error)
         else:
-            chosen.append(name)
-    return chosen
+            names.append(name)
+    return names
 
 
 def _find_output(settings: ExportSettings, source_model: TrainedModel) -> Path | None:
+    """Return the folder for copies of a model's exports; None without `--output`."""
     if settings.output is None:
         return None
     return Path(settings.output).expanduser() / source_model.folder_name
 
 
 def _make_output(output: Path, names: list[str]) -> None:
-    if there := [name for name in names if (output / name).exists()]:
+    """Create the folder `output`; raise UserError if it has an export in one of the formats."""
+    if existing := [name for name in names if (output / name).exists()]:
         raise UserError(
-            f"{output / there[0]} is there already. Name another --output, or move it away."
+            f"{output / existing[0]} exists already. Move it, or choose another --output."
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -268,36 +301,38 @@ def _make_output(output: Path, names: list[str]) -> None:
         raise write_error(output, error, "Choose another --output.") from error
 
 
-def _check_room(weights_bytes: int) -> None:
-    """Raises UserError when exports have no room where they are built: libraries say of a full disk
-    what they like.
+def _check_disk_space(weights_bytes: int) -> None:
+    """Raise UserError if the temporary folder has too little space for an export.
+
+    The errors of export libraries on a full disk are misleading.
     """
     folder = Path(tempfile.gettempdir())
-    needed, free = ROOM_BYTES + COPIES * weights_bytes, shutil.disk_usage(folder).free
+    needed, free = EXTRA_BYTES + COPIES * weights_bytes, shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"An export is built in {folder} and takes up to {needed / 1e6:.0f} MB; "
-            f"{free / 1e6:.0f} MB are left there. Free some, or name another folder in TMPDIR."
+            f"An export needs up to {needed / 1e6:.0f} MB in {folder}, which has "
+            f"{free / 1e6:.0f} MB free. Free disk space, or set TMPDIR to another folder."
         )
 
 
 def _make_source(
     source_model: TrainedModel, learner: Learner, data: Data, settings: ExportSettings
 ) -> ExportSource:
+    """Return the source of the exports, with train images to calibrate a quantization."""
     from eyevsai.serving.model_dir import MODEL_FOLDER
 
-    card = read_config(source_model.package / MODEL_FOLDER)
+    config = read_config(source_model.model_dir / MODEL_FOLDER)
 
     def calibration() -> Pixels:
-        """Return the images that quantization is calibrated with."""
-        places = draw_indices(
+        """Return the images to calibrate a quantization with."""
+        indices = draw_indices(
             len(data.train), settings.calibration_images, source_model.seed, "calibration"
         )
-        return squares(data.train, places, learner)
+        return squares(data.train, indices, learner)
 
     return ExportSource(
         learner,
-        card["sha256"],
+        config["sha256"],
         source_model.version.threshold if source_model.version else None,
         calibration,
     )

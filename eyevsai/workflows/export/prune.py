@@ -1,4 +1,4 @@
-"""prune: a smaller network made of a trained one, as a new version of it."""
+"""Pruning of a trained network, registered as a new version."""
 
 from __future__ import annotations
 
@@ -25,33 +25,44 @@ from eyevsai.workflows.trained_model import TrainedModel
 
 log = logging.getLogger("eyevsai")
 
-# begins the metrics of a run, and the tags of a version, that say what pruning changed
+# prefix of metrics and version tags that compare the model before and after pruning
 PRUNE = "prune"
-TIMED, TURNS = 64, 7  # images that are predicted at once, and how often
+TIMED_IMAGES, TIMED_RUNS = 64, 7  # images of one timed prediction, and predictions per model
 
 
 def prune(source_model: TrainedModel, settings: ExportSettings, job: JobContext) -> str:
-    """Prunes a model's network, trains what is left, and registers it; returns the URI of the new
-    version.
+    """Prune a model's network, train it again, and register it; return the new version's URI.
+
+    The training continues for `settings.prune_epochs` with the settings of the model's training run
+    otherwise. The pruned model is compared with the original on the valid split, in metrics of the
+    new run and tags of the new version.
+
+    Args:
+        source_model: the model to prune; it is unchanged.
+        settings: share of the channels to prune, and the number of epochs.
+        job: context of the workflow, which the training run is started in.
 
     Raises:
-        UserError: the model has no network, or none that could lose as much.
-        JobError: the store took no version.
+        UserError: torch_pruning is not installed, the model has no network, its data changed, or
+            the network cannot be pruned as much.
+        JobError: the new version was not registered, because the store is unreachable.
     """
     check_installed()
     before, learner = source_model.load(), source_model.load()
     if not isinstance(learner, NetworkModel):
-        raise UserError(f"{learner.family} has no network, which --prune is for: leave it out.")
+        raise UserError(
+            f"--prune requires a model with a network, which {learner.family} is not. Omit --prune."
+        )
     dataset = source_model.load_dataset(data_dir=settings.data_dir, cache_dir=settings.cache_dir)
     data = dataset.open(learner.preprocessing)
     config = compose_train(
         {name: value for name, value in source_model.config.items() if value is not None}
     )
     assert isinstance(config.model.settings, NetworkSettings | UnfreezingSettings)
-    recovering = config.model.settings.recovery_settings(settings.prune_epochs)
-    config = replace(config, model=replace(config.model, settings=recovering))
+    recovery = config.model.settings.recovery_settings(settings.prune_epochs)
+    config = replace(config, model=replace(config.model, settings=recovery))
     learner.prune(settings.prune)
-    learner.settings, learner.seed = recovering, config.run.seed
+    learner.settings, learner.seed = recovery, config.run.seed
     name = ModelName(dataset.name, learner.family, learner.variation)
     tags = {JOB: "train", **vars(name), PRUNED_FROM: source_model.title}
     title = f"{source_model.name} pruned by {settings.prune:g}"
@@ -62,53 +73,57 @@ def prune(source_model: TrainedModel, settings: ExportSettings, job: JobContext)
         scores = session.evaluate()
         metrics = _compare(before, learner, data.valid)
         run.log_metrics({f"{PRUNE}/{name}": value for name, value in metrics.items()})
-        uri = session.register(scores, checks_classes=False)  # those of the version that was named
+        # the classes are those of the source model
+        uri = session.register(scores, checks_classes=False)
     if uri is None:
         raise JobError(
-            f"Run {run.run_id} has the pruned model, but the store took no version of it. Export "
-            f"it with --run {run.run_id} once the store answers."
+            f"The pruned model of run {run.run_id} was not registered: the store is unreachable. "
+            f"Run eyevsai sync when it is reachable, then export it with --run {run.run_id}."
         )
-    _tell(source_model, uri, metrics)
+    _record_changes(source_model, uri, metrics)
     return uri
 
 
 def _compare(before: Learner, after: Learner, valid: Split) -> dict[str, float]:
-    """Accuracy on valid, size and speed of two models."""
+    """Return accuracy on the valid split, size and speed of a model before and after pruning."""
     if isinstance(before, NetworkModel) and isinstance(after, NetworkModel):
         before.network.to(next(after.network.parameters()).device)
     labels, pixels = valid.labels.numpy(), valid.arrays()
     metrics = dict[str, float]()
-    for when, learner in (("before", before), ("after", after)):
+    for suffix, learner in (("before", before), ("after", after)):
         metrics |= {
-            f"accuracy_{when}": float((learner.predict_proba(pixels).argmax(1) == labels).mean()),
-            f"parameters_{when}": learner.num_parameters(),
-            f"mflops_{when}": (learner.summary().flops or 0) / 1e6,
-            f"size_bytes_{when}": sum(
+            f"accuracy_{suffix}": float((learner.predict_proba(pixels).argmax(1) == labels).mean()),
+            f"parameters_{suffix}": learner.num_parameters(),
+            f"mflops_{suffix}": (learner.summary().flops or 0) / 1e6,
+            f"size_bytes_{suffix}": sum(
                 tensor.numel() * tensor.element_size() for tensor in learner.tensors().values()
             ),
         }
-    return metrics | _time(before, after, [pixels[place % len(pixels)] for place in range(TIMED)])
+    images = [pixels[index % len(pixels)] for index in range(TIMED_IMAGES)]
+    return metrics | _measure_speed(before, after, images)
 
 
-def _time(before: Learner, after: Learner, images: list[np.ndarray]) -> dict[str, float]:
-    """Images per second of two models, in turns."""
-    took: dict[str, list[float]] = {"before": [], "after": []}
-    for _ in range(TURNS):
-        for when, learner in (("before", before), ("after", after)):
+def _measure_speed(before: Learner, after: Learner, images: list[np.ndarray]) -> dict[str, float]:
+    """Return the median images per second of two models, which predict alternately."""
+    durations_s: dict[str, list[float]] = {"before": [], "after": []}
+    for _ in range(TIMED_RUNS):
+        for suffix, learner in (("before", before), ("after", after)):
             began = time.perf_counter()
             learner.predict_proba(images)
-            took[when].append(time.perf_counter() - began)
+            durations_s[suffix].append(time.perf_counter() - began)
     return {
-        f"images_per_s_{when}": TIMED / statistics.median(seconds) for when, seconds in took.items()
+        f"images_per_s_{suffix}": TIMED_IMAGES / statistics.median(seconds)
+        for suffix, seconds in durations_s.items()
     }
 
 
-def _tell(source_model: TrainedModel, uri: str, metrics: dict[str, float]) -> None:
-    told = {f"{PRUNE}.{name}": f"{value:.6g}" for name, value in metrics.items()}
+def _record_changes(source_model: TrainedModel, uri: str, metrics: dict[str, float]) -> None:
+    """Log what pruning changed, and record it in tags of the new version."""
+    tags = {f"{PRUNE}.{name}": f"{value:.6g}" for name, value in metrics.items()}
     tag_version(
         source_model.tracking_uri,
         find_version(source_model.tracking_uri, uri),
-        told | {PRUNED_FROM: source_model.title},
+        tags | {PRUNED_FROM: source_model.title},
     )
     log.info(
         "%s is %s pruned: valid accuracy %.4f -> %.4f, %.2f -> %.2f million parameters, %.0f -> "

@@ -1,6 +1,4 @@
-"""The images by which an export is held against its model, and by which a format chooses its
-numbers.
-"""
+"""Images of parity checks, and of the calibration of quantized formats."""
 
 from __future__ import annotations
 
@@ -19,52 +17,77 @@ from eyevsai.formats.parity import ReferenceData
 from eyevsai.models.learner import Learner
 from eyevsai.workflows.trained_model import TrainedModel
 
-AT_ONCE = 32  # images that are judged together
+BATCH_SIZE = 32  # images per batch of the whole test split
 
 
 def load_reference_data(
     source_model: TrainedModel, learner: Learner, data: Data, count: int
 ) -> ReferenceData:
-    """Images of the test split, as they lie in the cache and as they were.
+    """Return the reference data of a parity check, from the test split.
+
+    Args:
+        source_model: model whose seed the images are drawn with.
+        learner: the loaded model.
+        data: the model's dataset.
+        count: number of images to compare, resized and as decoded; at most the whole test split.
 
     Raises:
         UserError: the test split is empty.
     """
     if not len(data.test):
         raise UserError(
-            f"The test split of {data.dataset.name} is empty, and an export is held against its "
-            "model by test images. Train with a --test-fraction above 0."
+            f"The test split of {data.dataset.name} is empty, but the parity check compares the "
+            "export with the model on test images. Train with a --test-fraction above 0."
         )
-    places = draw_indices(len(data.test), count, source_model.seed, "parity")
-    items = [data.dataset.samples[data.test.rows[place]] for place in places]
-    resized = squares(data.test, places, learner)
+    indices = draw_indices(len(data.test), count, source_model.seed, "parity")
+    samples = [data.dataset.samples[data.test.rows[index]] for index in indices]
+    resized = squares(data.test, indices, learner)
     depth = learner.preprocessing.depth
     return ReferenceData(
         learner,
-        [item.name for item in items],
+        [sample.name for sample in samples],
         resized,
-        lambda: (decode(item.file.path, depth) for item in items),
+        lambda: (decode(sample.file.path, depth) for sample in samples),
         lambda: _batches(data.test, learner),
     )
 
 
 def _batches(split: Split, learner: Learner) -> Iterator[tuple[Pixels, Labels]]:
+    """Yield all resized images of a split with their labels, in batches."""
     labels = split.labels.numpy()
-    for start in track(range(0, len(split), AT_ONCE), "Judging", total=len(split), unit=AT_ONCE):
-        places = list(range(start, min(start + AT_ONCE, len(split))))
-        yield squares(split, places, learner), labels[places]
+    starts = range(0, len(split), BATCH_SIZE)
+    for start in track(starts, "Evaluating", total=len(split), unit=BATCH_SIZE):
+        indices = list(range(start, min(start + BATCH_SIZE, len(split))))
+        yield squares(split, indices, learner), labels[indices]
 
 
 def draw_indices(total: int, count: int, seed: int, purpose: str) -> list[int]:
+    """Return sorted indices that are drawn without replacement.
+
+    Args:
+        total: number of images to draw from.
+        count: number of indices; all images if there are fewer.
+        seed: seed of the draw.
+        purpose: text that makes the draws for several purposes independent.
+    """
     random = np.random.default_rng(derive_seed(seed, "export", purpose))
     return sorted(random.choice(total, min(count, total), replace=False).tolist())
 
 
-def squares(split: Split, places: list[int], learner: Learner) -> Pixels:
-    """N,s,s,3: the middle of resized images, of one size so that they make batches."""
+def squares(split: Split, indices: list[int], learner: Learner) -> Pixels:
+    """Return the center squares of resized images as one batch.
+
+    Args:
+        split: split with the images.
+        indices: indices of N images in the split.
+        learner: model whose preprocessing gives the size.
+
+    Returns:
+        N,s,s,3 uint8, where s is the short side after resizing.
+    """
     return np.stack(
         [
             learner.preprocessing.center_square(image[None])[0].numpy()
-            for image in split.images(places)
+            for image in split.images(indices)
         ]
     )

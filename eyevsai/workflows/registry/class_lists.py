@@ -1,6 +1,4 @@
-"""Class lists that are compared before a model is trained or tuned, and before a version gets a
-stage.
-"""
+"""Checks of class lists before training, tuning and promotion."""
 
 from __future__ import annotations
 
@@ -32,27 +30,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("eyevsai")
 
-CHECK = "classes"  # the name of the promotion check that --force does not go past
+CHECK = "classes"  # name of the promotion check that --force does not override
 
 
 def check_classes(
     tracking_uri: str, name: ModelName, classes: Sequence[str], *, consented: bool
 ) -> None:
-    """Compare a dataset's classes with those of the registered model that would get a version of
-    it.
+    """Compare the classes of a dataset with those of the registered model for its new versions.
 
-    A registered model without a record of its classes gets that of its newest version, where it can
-    be found.
+    For a registered model without a recorded class list, that of its newest version is recorded, if
+    it can be read. Logs the difference, if there is one.
 
     Args:
-        tracking_uri: the store.
-        name: what the registered model is named after.
-        classes: of the dataset.
+        tracking_uri: URI of the tracking store.
+        name: dataset, model and variation that the registered model is named after.
+        classes: class names of the dataset.
         consented: accept a difference, as `--class-change` does.
 
     Raises:
-        UserError: fewer than half of the recorded classes remain, there is a difference and no
+        UserError: fewer than half of the recorded classes remain, the classes differ without
             consent, or the registered model belongs to another dataset.
+        JobError: the store failed.
     """
     with raising_store_errors(tracking_uri, f"Reading {name.registered}"):
         check_name(tracking_uri, name)
@@ -76,60 +74,75 @@ def check_classes(
 def find_classes(
     tracking_uri: str, tags: Mapping[str, str], run_id: str, uri: str
 ) -> tuple[str, ...] | None:
-    """Return the class list of a version from its tags, else its run, else its files; None if none
-    of them has it.
+    """Return the class list of a version from its tags, else its run, else its files.
+
+    Args:
+        tracking_uri: URI of the tracking store.
+        tags: tags of the version.
+        run_id: id of the version's run; empty if it has none.
+        uri: `models:/` URI of the version.
+
+    Returns:
+        The class names; None if they cannot be read from any of these.
     """
     from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir
 
-    found = read_classes(tags)
-    if found is None and run_id:
+    classes = read_classes(tags)
+    if classes is None and run_id:
         try:
-            found = tuple(read_json(tracking_uri, run_id, CLASSES) or ()) or None
+            classes = tuple(read_json(tracking_uri, run_id, CLASSES) or ()) or None
         except (*STORE_ERRORS, ValueError):  # the run or its files were deleted
             log.debug("The classes of run %s cannot be read", run_id, exc_info=True)
-    if found is None:
+    if classes is None:
         try:
-            found = tuple(read_config(fetch_model_dir(uri) / MODEL_FOLDER)["classes"])
+            classes = tuple(read_config(fetch_model_dir(uri) / MODEL_FOLDER)["classes"])
         except (UserError, KeyError):
             log.debug("The classes of %s cannot be read", uri, exc_info=True)
-    return found
+    return classes
 
 
 @dataclass(frozen=True)
 class StageClasses:
-    """The classes of a version, None if unknown, and their difference from those that its stage has
-    had so far.
-    """
+    """Classes of a version, and their difference from the classes of its new stage so far."""
 
     uri: str
     stage: str
-    classes: tuple[str, ...] | None
-    difference: ClassChange
+    classes: tuple[str, ...] | None  # None if unknown
+    difference: ClassChange  # empty if the classes of the version or of the stage are unknown
 
     def check(self, *, consented: bool) -> Check:
-        """Return the promotion check: the same classes, or consent to others."""
+        """Return the result of the promotion check; a difference passes only if consented to."""
         if self.difference.is_empty:
-            return Check(CHECK, True, f"no other classes than {self.stage} has had")
+            return Check(CHECK, True, f"the classes are those of {self.stage} so far")
         if consented:
-            return Check(CHECK, True, f"other classes, as --class-change says: {self.difference}")
+            text = f"the classes differ, which --class-change accepts: {self.difference}"
+            return Check(CHECK, True, text)
         text = (
-            f"{self.uri} has other classes than {self.stage} has had: {self.difference}. Programs "
-            f"that load {self.stage} would get them. If they can take that, add --class-change "
-            "true."
+            f"The classes of {self.uri} differ from those of {self.stage} so far: "
+            f"{self.difference}. Programs that load {self.stage} would get them. If the programs "
+            "support this, add --class-change true."
         )
         return Check(CHECK, False, text)
 
 
-def compare_with_stage(change: RegistryTransaction, stage: str, number: int) -> StageClasses:
-    """Compare the classes of a version with those that were last promoted to a stage, or that its
-    version has now.
+def compare_with_stage(transaction: RegistryTransaction, stage: str, number: int) -> StageClasses:
+    """Compare the classes of a version with those that were last promoted to a stage.
+
+    If those are not recorded, the classes of the version that holds the stage are used.
+
+    Args:
+        transaction: transaction on the registered model.
+        stage: `production` or `staging`.
+        number: number of the version.
     """
-    version, tracking_uri = change.version(number), change.tracking_uri
+    version, tracking_uri = transaction.version(number), transaction.tracking_uri
     classes = find_classes(tracking_uri, version.tags, version.run_id, version.uri)
-    served = recorded_classes(change.model(), stage_prefix(stage))
-    if served is None and (held := change.current_version(stage)) not in (None, number):
-        other = change.version(int(held or 0))
+    served = recorded_classes(transaction.model(), stage_prefix(stage))
+    if served is None and (current := transaction.current_version(stage)) not in (None, number):
+        other = transaction.version(int(current or 0))
         served = find_classes(tracking_uri, other.tags, other.run_id, other.uri)
-    known = served is not None and classes is not None
-    difference = compare_classes(served or (), classes or ()) if known else compare_classes((), ())
+    is_known = served is not None and classes is not None
+    difference = (
+        compare_classes(served or (), classes or ()) if is_known else compare_classes((), ())
+    )
     return StageClasses(version.uri, stage, classes, difference)

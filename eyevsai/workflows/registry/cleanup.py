@@ -1,4 +1,4 @@
-"""cleanup: what is old, failed or left over goes, with all its files; what somebody needs stays."""
+"""Workflow of `cleanup`: deletion of old, failed and orphaned entities with all their files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eyevsai.core.progress import track
 from eyevsai.data.disk_cache import DiskCache
 from eyevsai.registry.artifacts import Artifacts
 from eyevsai.registry.audit_log import CLEANUP, MODEL, AuditRecord, recording_audit, tag_call
-from eyevsai.registry.deletion import AT_ONCE, Deletion, release_reservation
+from eyevsai.registry.deletion import BATCH_SIZE, Deletion, release_reservation
 from eyevsai.registry.entities import STORE_ERRORS, Client, open_registry, read_models
 from eyevsai.registry.queries import FINISHED_BY, PLAN, RunQueries
 from eyevsai.registry.retention import CACHE, DeletionItem, DeletionPlan
@@ -29,22 +29,20 @@ from eyevsai.workflows.registry.cleanup_plan import make_plan
 
 log = logging.getLogger("eyevsai")
 
-AGAIN = "The same command, typed again, goes on."
+RERUN_HINT = "Run the same command again to complete it."
 
 
 @dataclass(frozen=True)
 class CleanupResult:
-    """What was planned, and what became of it; `run_id` is the record, None when nothing was
-    begun.
-    """
+    """Plan of a cleanup, and the items that were deleted."""
 
     plan: DeletionPlan
     deleted: Sequence[DeletionItem] = ()
     freed_bytes: int = 0
-    run_id: str | None = None
+    run_id: str | None = None  # audit run; None if nothing was to be deleted
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the result as JSON values."""
         return {
             "plan": self.plan.to_json(),
             "deleted": [item.target for item in self.deleted],
@@ -55,22 +53,29 @@ class CleanupResult:
 
 def cleanup(
     settings: CleanupSettings,
-    agree: Callable[[DeletionPlan], bool],
+    confirm: Callable[[DeletionPlan], bool],
     run_id: str | None = None,
     only: Collection[str] | None = None,
 ) -> CleanupResult:
-    """Plan, delete what `agree` said yes to and what is still free by then, and record it.
+    """Plan a deletion, execute it if `confirm` agrees, and record it in the audit log.
+
+    Items that come into use between the plan and the deletion are kept. A cleanup that was
+    interrupted before is completed.
 
     Args:
-        settings: what is deleted.
-        agree: returns True if the plan is to be carried out.
-        run_id: the run that `mlflow run` made for this call, if one did.
-        only: names of the registered models whose versions may go; all by default.
+        settings: what to delete; with `dry_run`, nothing is deleted.
+        confirm: called with the plan; returns True if it may be executed.
+        run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
+        only: names of the registered models whose versions may be deleted; None for all.
+
+    Returns:
+        The plan, and the deleted items; none if `confirm` disagrees or nothing is to be deleted.
 
     Raises:
-        UserError: another cleanup is at work, the store cannot be written, or the server lets only
-            its admin delete.
-        JobError: something could not be deleted; a rerun goes on with it.
+        UserError: another cleanup is running, the store is unusable, or the server denies the
+            deletion.
+        JobError: the store became unreachable, or files could not be deleted. Running the cleanup
+            again completes it.
     """
     for variable, value in HTTP_SETTINGS.items():
         os.environ.setdefault(variable, value)
@@ -80,39 +85,44 @@ def cleanup(
             tag_call(client, run_id, {JOB: "cleanup"})
             planned = make_plan(client, settings, only)
             if (
-                not agree(planned)
+                not confirm(planned)
                 or settings.dry_run
-                or not (planned.items or _interrupted_cleanup(client))
+                or not (planned.items or _has_interrupted_cleanup(client))
             ):
                 return CleanupResult(planned)
             return _clean_up(client, settings, planned, only)
         except STORE_ERRORS as error:
             raise JobError(
-                f"The store cannot be written, or does not answer: {_masked_line(error)}. {AGAIN}"
+                f"The store is unreachable or not writable: {_masked_line(error)}. {RERUN_HINT}"
             ) from error
 
 
 def _clean_up(
     client: Client, settings: CleanupSettings, planned: DeletionPlan, only: Collection[str] | None
 ) -> CleanupResult:
-    with _recording(client, planned) as record:
+    """Delete the items of a confirmed plan that may still be deleted, and record the cleanup.
+
+    The parameters are those of `cleanup`; `planned` is the confirmed plan.
+    """
+    with _recording_cleanup(client, planned) as record:
         artifacts = Artifacts(client)
         interrupted = _check_no_other_cleanup(
             RunQueries(client, artifacts.experiment_ids), record.run_id
         )
-        plan = _still_free(client, settings, planned, only)
+        plan = _plan_again(client, settings, planned, only)
         record.json(PLAN, plan.to_json())
         deletion = Deletion(client, artifacts, Path(settings.state_dir).expanduser())
         try:
             _delete_all(deletion, plan.items)
         finally:
             _log_deletion(record, deletion)
-        for before in interrupted:
-            client.set_tag(before, FINISHED_BY, record.run_id)
+        for interrupted_id in interrupted:
+            client.set_tag(interrupted_id, FINISHED_BY, record.run_id)
     return CleanupResult(planned, deletion.deleted, deletion.freed_bytes, record.run_id)
 
 
-def _recording(client: Client, plan: DeletionPlan) -> Any:
+def _recording_cleanup(client: Client, plan: DeletionPlan) -> Any:
+    """Return the context manager that records a cleanup in the audit log."""
     planned = {f"{MODEL}{name}": numbers for name, numbers in _by_model(plan.items).items()}
     title = f"cleanup of {len(plan.items)} items"
     return recording_audit(
@@ -123,52 +133,64 @@ def _recording(client: Client, plan: DeletionPlan) -> Any:
     )
 
 
-def _interrupted_cleanup(client: Client) -> bool:
-    """Whether an earlier cleanup left a record, and with it perhaps a claim, to be dealt with."""
+def _has_interrupted_cleanup(client: Client) -> bool:
+    """Return True if an earlier cleanup was interrupted; it may have left reservations."""
     return any(record.status != "RUNNING" for record in RunQueries(client, ()).cleanups())
 
 
-def _check_no_other_cleanup(queries: RunQueries, own: str) -> list[str]:
-    """The records of cleanups that were interrupted.
+def _check_no_other_cleanup(queries: RunQueries, run_id: str) -> list[str]:
+    """Return the audit runs of interrupted cleanups; `run_id` is the audit run of this one.
+
+    Call this after that run was created: then, of two cleanups that start at the same time, at
+    least one sees the other.
 
     Raises:
-        UserError: one is at work. Each writes its record before it looks, so that of two one at
-            least sees the other.
+        UserError: another cleanup is running.
     """
-    others = [record for record in queries.cleanups() if record.run_id != own]
+    others = [record for record in queries.cleanups() if record.run_id != run_id]
     for record in others:
         if record.status == "RUNNING":
             raise UserError(
-                f"Another cleanup is at work on {record.tags.get(HOST)} (run {record.run_id}): "
-                "wait for it. If that machine is gone for good: "
+                f"Another cleanup is running on {record.tags.get(HOST)} (run {record.run_id}). "
+                "Wait until it ends. If that machine no longer exists: "
                 f"mlflow runs delete --run-id {record.run_id}"
             )
     return [record.run_id for record in others]
 
 
-def _still_free(
+def _plan_again(
     client: Client, settings: CleanupSettings, planned: DeletionPlan, only: Collection[str] | None
 ) -> DeletionPlan:
-    """Of what was agreed to what may still go; claims that an interrupted cleanup left are taken
-    back.
+    """Return a new plan, limited to the items that are in `planned` and did not change since.
+
+    The reservations of interrupted cleanups are released first. Logs a warning for each item of
+    `planned` that is kept.
     """
     for model in read_models(client):
         if DELETING in model.tags:
             release_reservation(client, model.name)
     now = make_plan(client, settings, only)
-    agreed = {(item.target, item.versions, item.run_ids) for item in planned.items}
-    free = tuple(item for item in now.items if (item.target, item.versions, item.run_ids) in agreed)
-    left = {item.target for item in planned.items} - {item.target for item in free}
-    for what in sorted(left):
-        log.warning("%s stays: something changed since it was planned.", what)
-    return replace(now, items=free)
+    confirmed = {(item.target, item.versions, item.run_ids) for item in planned.items}
+    items = tuple(
+        item for item in now.items if (item.target, item.versions, item.run_ids) in confirmed
+    )
+    changed = {item.target for item in planned.items} - {item.target for item in items}
+    for target in sorted(changed):
+        log.warning("%s is kept: it changed since the plan was made.", target)
+    return replace(now, items=items)
 
 
 def _delete_all(deletion: Deletion, items: Sequence[DeletionItem]) -> None:
+    """Delete the items in batches, the cache last; log the items that are kept.
+
+    Raises:
+        UserError: the server denies the deletion.
+        JobError: the store became unreachable, or some files could not be deleted.
+    """
     stored = [item for item in items if item.type != CACHE]
-    batches = [stored[start : start + AT_ONCE] for start in range(0, len(stored), AT_ONCE)]
+    batches = [stored[start : start + BATCH_SIZE] for start in range(0, len(stored), BATCH_SIZE)]
     try:
-        for batch in track(batches, "Deleting", total=len(stored), unit=AT_ONCE):
+        for batch in track(batches, "Deleting", total=len(stored), unit=BATCH_SIZE):
             deletion.delete(batch)
         deletion.release()
     except STORE_ERRORS as error:
@@ -176,38 +198,44 @@ def _delete_all(deletion: Deletion, items: Sequence[DeletionItem]) -> None:
             deletion.release()
             uri = mask_password(deletion.client.tracking_uri)
             raise UserError(
-                f"Your login may not delete versions and runs on {uri}: a cleanup there is its "
-                "admin's. Nothing more was deleted."
+                f"The login has no permission to delete versions and runs on {uri}. Ask the admin "
+                "to run the cleanup. Nothing more was deleted."
             ) from error
-        done = f"{len(deletion.deleted)} of {len(items)} items"
+        progress = f"{len(deletion.deleted)} of {len(items)} items"
         raise JobError(
-            f"The store stopped answering after {done}: {_masked_line(error)}. {AGAIN}"
+            f"The store became unreachable after {progress}: {_masked_line(error)}. {RERUN_HINT}"
         ) from error
     for item in items:
         if item.type == CACHE:
             deletion.freed_bytes += DiskCache(item.paths[0], limit_gb=0.0).clear()
             deletion.deleted.append(item)
-    for what, why in deletion.kept.items():
-        log.warning("%s stays: %s", what, why)
+    for target, reason in deletion.kept.items():
+        log.warning("%s is kept: %s", target, reason)
     if deletion.failed:
         raise JobError(
             "\n".join(
                 [
-                    *(f"{what} is deleted in part: {why}" for what, why in deletion.failed.items()),
-                    f"Mend that. {AGAIN}",
+                    *(
+                        f"{target} is only partly deleted: {reason}"
+                        for target, reason in deletion.failed.items()
+                    ),
+                    f"Fix the cause. {RERUN_HINT}",
                 ]
             )
         )
 
 
 def _log_deletion(record: AuditRecord, deletion: Deletion) -> None:
-    """What was deleted, on the record; a store that is away is told nothing."""
+    """Log the deleted versions and the freed bytes on the audit run.
+
+    While the store is unreachable, only a warning is logged.
+    """
     try:
         for name, numbers in _by_model(deletion.deleted).items():
             record.tags({f"{MODEL}{name}": numbers})
         record.metrics({"items": len(deletion.deleted), "freed_bytes": deletion.freed_bytes})
     except STORE_ERRORS as error:
-        log.warning("The store could not be told what was deleted: %s", _masked_line(error))
+        log.warning("Cannot record what was deleted: %s", _masked_line(error))
 
 
 def _masked_line(error: Exception) -> str:
@@ -215,9 +243,9 @@ def _masked_line(error: Exception) -> str:
 
 
 def _by_model(items: Sequence[DeletionItem]) -> dict[str, str]:
-    """The numbers of deleted versions by registered model."""
-    found: dict[str, list[int]] = {}
+    """Return the comma-separated numbers of the items' versions, by registered model."""
+    numbers_by_name: dict[str, list[int]] = {}
     for item in items:
         for name, number in item.versions:
-            found.setdefault(name, []).append(number)
-    return {name: ", ".join(map(str, sorted(numbers))) for name, numbers in found.items()}
+            numbers_by_name.setdefault(name, []).append(number)
+    return {name: ", ".join(map(str, sorted(numbers))) for name, numbers in numbers_by_name.items()}

@@ -1,4 +1,4 @@
-"""Records of the original's training_registry.json, checked by `schemas/legacy_registry.json`."""
+"""Records of the legacy training_registry.json, validated by `schemas/legacy_registry.json`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from eyevsai.tracking.backfill import BackfilledRun
 from eyevsai.tracking.search import IMPORTED
 
 ACCURACY = "best_validation_accuracy"
-KEPT = (
+# fields that become tags of the run
+TAG_FIELDS = (
     "session_id",
     "export_status",
     "production_ready",
@@ -31,14 +32,14 @@ KEPT = (
     "tags",
 )
 STATUSES = {"completed": "FINISHED", "failed": "FAILED"}
-TAG_LENGTH = 5000  # the record itself has all of it
+TAG_LENGTH = 5000  # characters; the JSON artifact has the whole value
 EARLIEST = datetime(2000, 1, 1).astimezone()
-DIGITS = 18  # longer integers become floats, because Python refuses to parse more than 4300 digits
+DIGITS = 18  # longer integers become floats: Python refuses to parse more than 4300 digits
 
 
 @dataclass(frozen=True)
 class LegacyModel:
-    """A model of the original as a run and the tags of a version."""
+    """Model of the legacy system as a run and the tags of a version."""
 
     model_id: str
     name: ModelName
@@ -47,39 +48,36 @@ class LegacyModel:
 
     @property
     def has_version(self) -> bool:
-        """Return True if the training has a model; a failed training has none."""
+        """True if the training completed; a failed training has no model."""
         return self.run.status == "FINISHED"
 
 
 @dataclass(frozen=True)
 class RejectedRecord:
-    """A record that cannot be imported, and the reason."""
+    """Record that cannot be imported, and the reason."""
 
-    record: str
-    reason: str
+    record: str  # key in the file, or model_id
+    reason: str  # end of a sentence that begins with `record`
 
 
 def read_legacy_records(path: Path) -> tuple[list[LegacyModel], list[RejectedRecord]]:
     """Return the valid records of a registry in the order of the file, and the rejected ones.
 
     Raises:
-        UserError: the file cannot be read, or is not such a registry.
+        UserError: the file cannot be read, or is not a legacy registry.
     """
-    records, left_out = list[LegacyModel](), list[RejectedRecord]()
+    records, rejected = list[LegacyModel](), list[RejectedRecord]()
     for key, content in _read_models(path):
         try:
             records.append(parse_record(content))
         except UserError as error:
-            left_out.append(RejectedRecord(key, str(error)))
+            rejected.append(RejectedRecord(key, str(error)))
     counts = Counter(record.model_id for record in records)
     for model_id, count in counts.items():
         if count > 1:
-            left_out.append(
-                RejectedRecord(
-                    model_id, f"is the model_id of {count} records: leave the right one in the file"
-                )
-            )
-    return [record for record in records if counts[record.model_id] == 1], left_out
+            reason = f"is the model_id of {count} records: keep only the right one in the file"
+            rejected.append(RejectedRecord(model_id, reason))
+    return [record for record in records if counts[record.model_id] == 1], rejected
 
 
 class _Object(dict[str, Any]):
@@ -91,7 +89,12 @@ class _Object(dict[str, Any]):
 
 
 def _read_models(path: Path) -> list[tuple[str, Any]]:
-    fix = "Give the original's training_registry.json."
+    """Return the records of a registry with their keys, in the order of the file.
+
+    Raises:
+        UserError: the file cannot be read, or is not a legacy registry.
+    """
+    fix = "Use the training_registry.json of the legacy system."
     try:
         content = json.loads(
             path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Object, parse_int=_read_int
@@ -130,7 +133,9 @@ def parse_record(content: Any) -> LegacyModel:
         "original_version": content["version"],
         "files": _join(_list_files(content)),
     }
-    kept = {name: _join(content[name]) for name in KEPT if content.get(name) not in (None, "", [])}
+    field_tags = {
+        name: _join(content[name]) for name in TAG_FIELDS if content.get(name) not in (None, "", [])
+    }
     run = BackfilledRun(
         f"{name} {content['version']}",
         STATUSES[content["training_status"]],
@@ -138,28 +143,32 @@ def parse_record(content: Any) -> LegacyModel:
         ended_ms,
         _list_params(content),
         _list_metrics(content),
-        {JOB: "import", **vars(name), **origin, **kept},
+        {JOB: "import", **vars(name), **origin, **field_tags},
         record_json,
     )
     accuracy = content[ACCURACY]
-    known = {} if accuracy is None else {"accuracy": f"{accuracy:.4f}"}
-    return LegacyModel(content["model_id"], name, run, {**origin, **known})
+    accuracy_tag = {} if accuracy is None else {"accuracy": f"{accuracy:.4f}"}
+    return LegacyModel(content["model_id"], name, run, {**origin, **accuracy_tag})
 
 
 def _find_family(model_type: str) -> str:
-    """Return the family of a type, which the original writes as `deep-v1` or `deep_v1`; other types
-    stay as they are.
+    """Return the family of a model type, such as `deep-v1` or `deep_v1`.
+
+    Types that are not families of eyevsai are returned unchanged.
     """
     family = model_type.lower().replace("-", "_")
     return family if family in FAMILIES else model_type
 
 
 def _find_times(content: Mapping[str, Any]) -> tuple[int, int]:
-    """Return start and end of the training in ms: the original registers a model at its end, in
-    local time.
+    """Return start and end of the training in ms since 1970.
 
-    Dates are parsed here because JSON Schema cannot compare them, nor does its `date-time` accept
-    times without an offset.
+    The legacy system registers a model at the end of its training. Times without an offset are
+    local. Dates are parsed here because JSON Schema cannot compare them, and its `date-time`
+    requires an offset.
+
+    Raises:
+        UserError: the date is invalid, before `EARLIEST` or in the future.
     """
     written, latest = content["registered_at"], datetime.now().astimezone() + timedelta(days=1)
     problem = f"has registered_at {json.dumps(written)[:VALUE_LENGTH]}, not a time"
@@ -174,6 +183,7 @@ def _find_times(content: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _list_params(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return `final_hyperparameters`, or `hyperparameters` if those are missing or null."""
     settings = content.get("final_hyperparameters")
     if settings is None:
         settings = content.get("hyperparameters") or {}
@@ -181,12 +191,10 @@ def _list_params(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _list_metrics(content: Mapping[str, Any]) -> dict[str, float]:
-    """Return the accuracy under the name of eyevsai and the other numbers under their own; other
-    values stay in the record alone.
-    """
+    """Return the accuracy as `VALID_ACCURACY`, and other numeric metrics as `imported/NAME`."""
     accuracy = content[ACCURACY]
-    ours = {} if accuracy is None else {VALID_ACCURACY: float(accuracy)}
-    return ours | {
+    metrics = {} if accuracy is None else {VALID_ACCURACY: float(accuracy)}
+    return metrics | {
         f"imported/{name}": float(value)
         for name, value in (content.get("metrics") or {}).items()
         if type(value) in (int, float) and name != ACCURACY
@@ -194,12 +202,12 @@ def _list_metrics(content: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _list_files(content: Mapping[str, Any]) -> list[str]:
-    """Return the names of the files that existed in the model's folder."""
-    kinds = content.get("model_files") or {}
+    """Return the sorted names of the files that existed in the model's folder."""
+    files_by_type = content.get("model_files") or {}
     return sorted(
         {
             PurePosixPath(each["path"]).name
-            for entries in kinds.values()
+            for entries in files_by_type.values()
             for each in entries
             if each.get("exists", True)
         }
@@ -214,7 +222,7 @@ def _format_record(content: Mapping[str, Any]) -> str:
     """Return the record as JSON.
 
     Raises:
-        UserError: a database cannot store it, which depends on the characters at any depth.
+        UserError: the record is nested too deeply, or has text that databases do not accept.
     """
     try:
         record_json = json.dumps(content, indent=2, ensure_ascii=False) + "\n"

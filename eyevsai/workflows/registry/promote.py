@@ -1,6 +1,4 @@
-"""promote, rollback, reconcile, pin: which version is in Production, changed with care and written
-down.
-"""
+"""Workflows of `promote`, `rollback`, `registry reconcile` and `registry pin`."""
 
 from __future__ import annotations
 
@@ -27,151 +25,201 @@ CHECKS_FILE = "promotion_checks.json"
 
 @dataclass(frozen=True)
 class Promoted:
-    """What was done: who held the stage, who holds it now, and what was asked first."""
+    """Result of a promotion, an archiving or a rollback."""
 
     name: str
-    stage: str
-    before: int | None
-    after: int | None
-    checks: tuple[Check, ...]
-    run_id: str  # where it is recorded
+    stage: str  # `production`, `staging` or `archived`
+    before: int | None  # previous holder of the stage; the version itself if it was archived
+    after: int | None  # new holder of the stage; None if the version was archived
+    checks: tuple[Check, ...]  # results of the promotion checks
+    run_id: str  # audit run
 
 
 def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
-    """Gives a stage to a version that the policy has nothing against, and writes it down.
+    """Promote a version to a stage if it passes the promotion checks, and record it.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did.
+    With the stage `archived`, the version is archived without checks. `run_id` is the run that
+    `mlflow run` created for this call; None outside of `mlflow run`.
 
     Raises:
-        UserError: there is no such version, or it is about to be deleted.
-        JobError: the policy is against it, and nothing was changed; or the store went away.
+        UserError: the version does not exist or is being deleted, the policy file is invalid, or
+            the version for Staging is in Production.
+        JobError: a check failed and was not forced, so that nothing was changed; or the store
+            failed.
     """
     number, stage = int(settings.version or 0), settings.to
-    with registry_transaction(str(settings.name), Path(settings.state_dir), run_id) as change:
-        version = change.version(number)
-        tag_call(change.client, run_id, {JOB: "promote", "model_uri": version.uri})
+    with registry_transaction(str(settings.name), Path(settings.state_dir), run_id) as transaction:
+        version = transaction.version(number)
+        tag_call(transaction.client, run_id, {JOB: "promote", "model_uri": version.uri})
         if stage == ARCHIVED:
-            return _archive(change, number, settings.reason)
-        dataset = version.tags.get("dataset") or change.model().tags.get("dataset", "")
+            return _archive(transaction, number, settings.reason)
+        dataset = version.tags.get("dataset") or transaction.model().tags.get("dataset", "")
         policy = read_policy(settings.policy, dataset)
-        if stage == "staging" and change.current_version("production") == number:
+        if stage == "staging" and transaction.current_version("production") == number:
             raise UserError(
-                f"{version.uri} is in Production. Promote another one there first, or archive it."
+                f"{version.uri} is in Production. Promote another version to Production first, or "
+                "archive this one."
             )
-        about = {"stage": stage, "after": number, "reason": settings.reason}
-        with change.recording("promote", f"{change.name} {number} to {stage}", about) as record:
-            results = _check(change, stage, number, policy)
-            classes = compare_with_stage(change, stage, number)
+        tags = {"stage": stage, "after": number, "reason": settings.reason}
+        title = f"{transaction.name} {number} to {stage}"
+        with transaction.recording("promote", title, tags) as record:
+            results = _check(transaction, stage, number, policy)
+            classes = compare_with_stage(transaction, stage, number)
             results = replace(
                 results, checks=(*results.checks, classes.check(consented=settings.class_change))
             )
-            # REFUSED, which FAILED does not say: Ctrl-C ends a record so, too
+            # the status is not enough: Ctrl-C ends the audit run as FAILED, too
             record.tags({REFUSED: bool(results.failed_checks), WEIGHTS_SHA256: results.weights})
             record.json(CHECKS_FILE, results.to_json())
             record.metrics(results.metrics)
             _check_allowed(results, settings, version.uri)
             record.tags({"forced": bool(results.failed_checks), **classes.difference.tags()})
-            before = change.assign_stage(record, stage, number, settings.reason, classes.classes)
-        return Promoted(change.name, stage, before, number, results.checks, record.run_id)
+            before = transaction.assign_stage(
+                record, stage, number, settings.reason, classes.classes
+            )
+        return Promoted(transaction.name, stage, before, number, results.checks, record.run_id)
 
 
 def rollback(name: str, reason: str | None, state_dir: Path) -> Promoted:
-    """Puts back the version that held Production before, whether or not the one that holds it now
-    can load.
+    """Promote the previous version in Production again, and record it.
+
+    That version must load; the current one need not. The policy and the class list are not
+    required to match, but a different class list is logged as a warning.
+
+    Args:
+        name: name of the registered model.
+        reason: reason, recorded in the audit log.
+        state_dir: folder of run state on this machine.
 
     Raises:
-        UserError: there is none before, or it does not load either.
-        JobError: the store went away.
+        UserError: the audit log has no previous version that still exists, or it does not load.
+        JobError: the store failed.
     """
     stage = "production"
-    with registry_transaction(name, state_dir) as change:
-        current, there = (
-            change.current_version(stage),
-            {version.number for version in change.model().versions},
+    with registry_transaction(name, state_dir) as transaction:
+        current, existing = (
+            transaction.current_version(stage),
+            {version.number for version in transaction.model().versions},
         )
-        target = previous_version(read_log(change.client, name), stage, current, there)
+        target = previous_version(read_log(transaction.client, name), stage, current, existing)
         if target is None:
-            whose = "" if current is None else f" before {current}"
+            before_current = "" if current is None else f" before {current}"
             raise UserError(
-                f"The log knows no version of {name} that was in {stage}{whose} and is still "
-                f"there: eyevsai registry log {name}"
+                f"Cannot roll back {name}: the log has no existing version that was in "
+                f"{stage}{before_current}. See: eyevsai registry log {name}"
             )
-        about = {"stage": stage, "after": target, "reason": reason}
-        with change.recording("rollback", f"{name} back to {target}", about) as record:
-            results = check_promotion(change.tracking_uri, change.version(target), None, Policy())
+        tags = {"stage": stage, "after": target, "reason": reason}
+        with transaction.recording("rollback", f"{name} back to {target}", tags) as record:
+            version = transaction.version(target)
+            results = check_promotion(transaction.tracking_uri, version, None, Policy())
             record.tags({WEIGHTS_SHA256: results.weights})
             record.json(CHECKS_FILE, results.to_json())
             record.metrics(results.metrics)
             loads = results.checks[0]
             if not loads.ok:
-                raise UserError(f"{loads.text} Promote another one: eyevsai registry status {name}")
-            classes = compare_with_stage(change, stage, target)
+                raise UserError(
+                    f"{loads.text} Promote another version; list them with: eyevsai registry "
+                    f"status {name}"
+                )
+            classes = compare_with_stage(transaction, stage, target)
             if not classes.difference.is_empty:
                 log.warning(
-                    "%s has other classes than %s has had: %s",
+                    "The classes of %s differ from those of %s so far: %s",
                     classes.uri,
                     stage,
                     classes.difference,
                 )
                 record.tags(classes.difference.tags())
-            before = change.assign_stage(record, stage, target, reason, classes.classes)
+            before = transaction.assign_stage(record, stage, target, reason, classes.classes)
         return Promoted(name, stage, before, target, results.checks[:1], record.run_id)
 
 
 def reconcile(name: str, state_dir: Path) -> list[str]:
-    """Leads aliases and stages after what was set by hand; returns what was found, in words."""
+    """Sync aliases and stages with what was set by hand; return the mismatches there were.
+
+    The list is empty if there was no mismatch.
+
+    Raises:
+        UserError: there is no such registered model.
+        JobError: the store failed.
+    """
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, f"Reading {name}"):
-        found = find_inconsistencies(read_model(open_registry(tracking_uri), name))
+        inconsistencies = find_inconsistencies(read_model(open_registry(tracking_uri), name))
     with registry_transaction(name, state_dir):
-        return found
+        return inconsistencies
 
 
 def pin(name: str, version: int, state_dir: Path, *, pinned: bool, reason: str | None) -> None:
-    """Says that no cleanup may delete a version, or that one may again."""
-    with registry_transaction(name, state_dir) as change:
-        change.version(version)
+    """Protect a version from cleanups, or remove the protection, and record it.
+
+    Args:
+        name: name of the registered model.
+        version: number of the version.
+        state_dir: folder of run state on this machine.
+        pinned: protect the version; False removes the protection.
+        reason: reason, recorded in the audit log and in a tag of the version.
+
+    Raises:
+        UserError: there is no such version.
+        JobError: the store failed.
+    """
+    with registry_transaction(name, state_dir) as transaction:
+        transaction.version(version)
         action = "pin" if pinned else "unpin"
-        with change.recording(
+        with transaction.recording(
             action, f"{action} {name} {version}", {"after": version, "reason": reason}
         ):
-            change.tag(version, {PINNED: (reason or "yes") if pinned else ""})
+            transaction.tag(version, {PINNED: (reason or "yes") if pinned else ""})
 
 
-def _check(change: RegistryTransaction, stage: str, number: int, policy: Policy) -> CheckResults:
+def _check(
+    transaction: RegistryTransaction, stage: str, number: int, policy: Policy
+) -> CheckResults:
     """Check a version against the one in the stage; repeat if that one changes meanwhile."""
-    before = change.current_version(stage)
+    before = transaction.current_version(stage)
     while True:
-        other = None if before is None or before == number else change.version(before)
-        results = check_promotion(change.tracking_uri, change.version(number), other, policy)
-        if (now := change.current_version(stage)) == before:
+        other = None if before is None or before == number else transaction.version(before)
+        results = check_promotion(
+            transaction.tracking_uri, transaction.version(number), other, policy
+        )
+        if (now := transaction.current_version(stage)) == before:
             return results
         before = now
 
 
-def _archive(change: RegistryTransaction, number: int, reason: str | None) -> Promoted:
-    held = next((stage for stage in STAGES if change.current_version(stage) == number), "")
-    about = {"stage": held, "before": number, "after": None, "reason": reason}
-    title = f"{change.name} {number} archived"
-    with change.recording("archive", title, about) as record, change.stop.shielded():
-        archive(change.client, change.name, number)
+def _archive(transaction: RegistryTransaction, number: int, reason: str | None) -> Promoted:
+    """Move a version to Archived and out of its stage, and record it."""
+    former_stage = next(
+        (stage for stage in STAGES if transaction.current_version(stage) == number), ""
+    )
+    tags = {"stage": former_stage, "before": number, "after": None, "reason": reason}
+    title = f"{transaction.name} {number} archived"
+    with transaction.recording("archive", title, tags) as record, transaction.stop.shielded():
+        archive(transaction.client, transaction.name, number)
         record.finish()
-        change.log_last_change(ARCHIVED, None, number, reason)
-        if held:
-            change.log_last_change(held, number, None, reason)
-    return Promoted(change.name, ARCHIVED, number, None, (), record.run_id)
+        transaction.log_last_change(ARCHIVED, None, number, reason)
+        if former_stage:
+            transaction.log_last_change(former_stage, number, None, reason)
+    return Promoted(transaction.name, ARCHIVED, number, None, (), record.run_id)
 
 
 def _check_allowed(results: CheckResults, settings: PromoteSettings, uri: str) -> None:
-    """Raises JobError for what the policy is against, unless it is forced, and for other classes
-    in any case.
+    """Raise JobError if a check failed that is not forced; a difference of classes cannot be.
+
+    Logs a warning for each forced check.
+
+    Args:
+        results: results of the checks.
+        settings: `force` overrides the policy.
+        uri: URI of the version, for the message.
     """
     failed = [check for check in results.checks if not check.ok]
     forced = [check for check in failed if settings.force and check.name != CHECK]
     for check in forced:
         log.warning("Forced: %s", check.text)
-    if left := [check for check in failed if check not in forced]:
-        by_policy = any(check.name != CHECK for check in left)
-        hint = " --force --reason TEXT goes past the policy, and is recorded." if by_policy else ""
-        refusals = "\n".join(f"- {check.text}" for check in left)
+    if blocking := [check for check in failed if check not in forced]:
+        by_policy = any(check.name != CHECK for check in blocking)
+        hint = " --force --reason TEXT overrides the policy and is recorded." if by_policy else ""
+        refusals = "\n".join(f"- {check.text}" for check in blocking)
         raise JobError(f"{uri} is not promoted:\n{refusals}\nNothing was changed.{hint}")

@@ -31,55 +31,61 @@ from eyevsai.store.tags import EVALUATION_DIGEST, EVALUATION_WEIGHTS, FILES_SHA2
 from eyevsai.tracking.search import RunInfo, find_evaluations
 from eyevsai.workflows.evaluate.compare import read_predictions
 
-# of an image that a version has to answer, of no size that networks like
+# shape of the image that a version must classify: odd and not square
 PROBE_SHAPE = (97, 131, 3)
 LATENCY = "latency_ms"
 
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check."""
+    """Result of one promotion check."""
 
     name: str
     ok: bool
-    text: str
+    text: str  # reason; a sentence with the fix if the check failed
 
 
 @dataclass(frozen=True)
 class CheckResults:
-    """The results of all checks, and the metrics that they compared."""
+    """Results of all promotion checks, and the metrics that they compared."""
 
     checks: tuple[Check, ...]
     metrics: Mapping[str, float]
-    # SHA-256 of the weights that were examined; None if the version does not load
+    # SHA-256 of the weights that were checked; None if the version does not load
     weights: str | None
 
     @property
     def failed_checks(self) -> list[str]:
-        """Texts of the checks that failed; empty if the version may be promoted."""
+        """Texts of the failed checks; empty if the version may be promoted."""
         return [check.text for check in self.checks if not check.ok]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the results as JSON values."""
         checks = [vars(check) for check in self.checks]
         return {"checks": checks, "metrics": dict(self.metrics), "weights_sha256": self.weights}
 
 
 @dataclass(frozen=True)
 class _Baseline:
-    """The version that a new one is compared with, and the metric of both."""
+    """Version that a new one is compared with, and the metric of both."""
 
     uri: str
-    ours: float
-    value: float
+    ours: float  # metric of the new version
+    value: float  # metric of the version `uri`
 
 
 def check_promotion(
     tracking_uri: str, version: Version, current: Version | None, policy: Policy
 ) -> CheckResults:
-    """Check a version against a policy and against `current`, the version in the stage now.
+    """Check a version by a policy, and compare it with the current version of the stage.
 
-    Without `current`, only the checks that need one version are made.
+    A version that was not evaluated gets no checks of its metrics, and fails.
+
+    Args:
+        tracking_uri: URI of the tracking store.
+        version: version to promote.
+        current: version that holds the stage; None for no comparison.
+        policy: promotion policy.
     """
     loads, size_mb, weights = _load(tracking_uri, version)
     checks = [loads, _check_exports(version, policy)]
@@ -88,15 +94,16 @@ def check_promotion(
         checks.append(_check_limit("size", size_mb, policy.max_size_mb, "MB", version.uri))
     evaluations = _evaluations(tracking_uri, version, weights)
     if not evaluations:
-        others = "" if weights is None else " with the weights that it has"
+        with_weights = "" if weights is None else " with its current weights"
         text = (
-            f"{version.uri} was not evaluated{others}: eyevsai evaluate --model-uri {version.uri}"
+            f"{version.uri} was not evaluated{with_weights}: eyevsai evaluate --model-uri "
+            f"{version.uri}"
         )
         return CheckResults((*checks, Check("evaluated", False, text)), metrics, weights)
-    of_current = (
+    current_evaluations = (
         _evaluations(tracking_uri, current, current.tags.get(WEIGHTS_SHA256)) if current else []
     )
-    ours, theirs = _on_same_images(evaluations, of_current)
+    ours, theirs = _on_same_images(evaluations, current_evaluations)
     value = ours.metrics[f"test/{policy.metric}"]
     metrics |= {policy.metric: value, LATENCY: ours.metrics[f"test/{LATENCY}"]}
     checks.append(_check_floor(version, policy, value))
@@ -107,181 +114,235 @@ def check_promotion(
             )
         )
     if current is not None and theirs is None:
-        checks.append(_not_comparable(version, current, is_evaluated=bool(of_current)))
+        is_evaluated = bool(current_evaluations)
+        checks.append(_not_comparable(version, current, is_evaluated=is_evaluated))
     elif current is not None and theirs is not None:
         metrics[f"{policy.metric}_before"] = theirs.metrics[f"test/{policy.metric}"]
-        chance = partial(_p_value, tracking_uri, ours.run_id, theirs.run_id)
-        other = _Baseline(current.uri, value, metrics[f"{policy.metric}_before"])
-        checks.append(_check_not_worse(policy, version.uri, other, chance))
+        compute_p_value = partial(_p_value, tracking_uri, ours.run_id, theirs.run_id)
+        baseline = _Baseline(current.uri, value, metrics[f"{policy.metric}_before"])
+        checks.append(_check_not_worse(policy, version.uri, baseline, compute_p_value))
     return CheckResults(tuple(checks), metrics, weights)
 
 
 def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str | None]:
-    """Check that the version's files are those that were registered, and that it answers.
+    """Check that the version's files are those that were registered, and that it can predict.
 
-    Returns the check, the size of the files in MB, and the SHA-256 of the weights; None for what is
-    unknown.
+    Returns the check, the size of the files in MB, and the SHA-256 of the weights. The latter two
+    are None if the files are unusable.
     """
     from eyevsai.serving.classifier import open_model
     from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir
 
     try:
-        # the store's own files, not a copy that was fetched before
-        package = fetch_model_dir(version.uri, fresh=True)
-        weights, which = _check_files(tracking_uri, version, package)
-        answer = open_model(package / MODEL_FOLDER).predict(np.zeros(PROBE_SHAPE, np.uint8))
+        # not a copy in the cache: the files in the store may have changed
+        model_dir = fetch_model_dir(version.uri, fresh=True)
+        weights, checked_files = _check_files(tracking_uri, version, model_dir)
+        prediction = open_model(model_dir / MODEL_FOLDER).predict(np.zeros(PROBE_SHAPE, np.uint8))
     except UserError as error:
         return Check("loads", False, f"{version.uri} does not load: {error}"), None, None
-    size_mb = size_of(package) / 1e6
-    if not abs(sum(answer.probabilities.values()) - 1) <= 1e-3:  # nor is NaN
-        return Check("loads", False, f"{version.uri} answers no probabilities."), size_mb, weights
-    return (
-        Check("loads", True, f"it loads, the checksums of {which} hold, and it answers"),
-        size_mb,
-        weights,
-    )
+    size_mb = size_of(model_dir) / 1e6
+    if not abs(sum(prediction.probabilities.values()) - 1) <= 1e-3:  # True for NaN, too
+        text = f"{version.uri} returns invalid probabilities: their sum is not 1."
+        return Check("loads", False, text), size_mb, weights
+    text = f"it loads, the checksums of {checked_files} match, and it returns probabilities"
+    return Check("loads", True, text), size_mb, weights
 
 
-def _check_files(tracking_uri: str, version: Version, package: Path) -> tuple[str, str]:
-    """Return the SHA-256 of the weights, and which files were compared with the checksums in the
-    registry.
+def _check_files(tracking_uri: str, version: Version, model_dir: Path) -> tuple[str, str]:
+    """Compare the files of a version with their checksums in the registry.
+
+    Args:
+        tracking_uri: URI of the tracking store.
+        version: version with the checksums.
+        model_dir: its model directory.
+
+    Returns:
+        The SHA-256 of the weights, and a noun phrase for the files that were compared.
 
     Raises:
-        UserError: a file is not the one that was registered or exported.
+        UserError: a file is not the one that was registered or exported, or the registry has no
+            valid checksums.
     """
     from eyevsai.serving.model_dir import EXPORT_FOLDER, MODEL_FOLDER, SERVED, check_files
 
-    weights = check_weights(package / MODEL_FOLDER)
-    manifest = package / EXPORT_FOLDER / MANIFEST
+    weights = check_weights(model_dir / MODEL_FOLDER)
+    manifest = model_dir / EXPORT_FOLDER / MANIFEST
     expected = tag_values(tracking_uri, version.run_id, f"{EXPORT}.{SERVED}.{MANIFEST_SHA256}")
     if manifest.is_file() and expected and hash_file(manifest) not in expected:
         raise UserError(
-            f"{manifest} was changed since it was exported (SHA-256). Export the model again."
+            f"{manifest} has changed since the export (SHA-256). Export the model again."
         )
     if FILES_SHA256 not in version.tags:
-        return weights, "its weights"  # registered before the registry had the others'
+        # an earlier eyevsai, which recorded only the checksum of the weights, registered it
+        return weights, "its weights"
     try:
         expected_files = dict(json.loads(version.tags[FILES_SHA256]))
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"the tag {FILES_SHA256} of {version.uri} was changed: it is no JSON object."
+            f"the tag {FILES_SHA256} of {version.uri} was changed: it is not a JSON object."
         ) from error
-    check_files(package, expected_files)
+    check_files(model_dir, expected_files)
     return weights, "all its files"
 
 
 def _check_exports(version: Version, policy: Policy) -> Check:
+    """Check that the required exports of the current weights passed the parity check.
+
+    Without required formats, no export may have failed it.
+    """
     weights = version.tags.get(WEIGHTS_SHA256)
-    fared = {
-        name: how
-        for name, how in exports_of(version.tags).items()
+    results = {
+        name: result
+        for name, result in exports_of(version.tags).items()
         if version.tags.get(f"{EXPORT}.{name}.{EXPORT_WEIGHTS_SHA256}", weights) == weights
     }
     if policy.exports is not None:
-        wanted = [name.strip() for name in policy.exports.split(",") if name.strip()]
-        if lacking := [name for name in wanted if fared.get(name) != PASSED]:
-            command = f"eyevsai export --model-uri {version.uri} --format {','.join(lacking)}"
+        required = [name.strip() for name in policy.exports.split(",") if name.strip()]
+        if missing := [name for name in required if results.get(name) != PASSED]:
+            command = f"eyevsai export --model-uri {version.uri} --format {','.join(missing)}"
             text = (
-                f"{version.uri} has no export as {', '.join(lacking)} that says what it says: "
-                f"{command}"
+                f"{version.uri} has no export as {', '.join(missing)} that passed the parity "
+                f"check: {command}"
             )
             return Check("exports", False, text)
-        return Check("exports", True, f"exports agree: {', '.join(wanted)}")
-    if refused := [name for name, how in fared.items() if how != PASSED]:
-        why = (
-            "such exports do not say what it says. Name the formats that matter as `exports` in "
-            "the policy."
+        return Check("exports", True, f"exports passed the parity check: {', '.join(required)}")
+    if refused := [name for name, result in results.items() if result != PASSED]:
+        text = (
+            f"The export of {version.uri} as {', '.join(refused)} failed the parity check. List "
+            "the required formats as `exports` in the policy."
         )
-        return Check("exports", False, f"{version.uri} was refused as {', '.join(refused)}: {why}")
+        return Check("exports", False, text)
     return Check(
         "exports",
         True,
-        f"exports agree: {', '.join(fared)}" if fared else "nothing was exported yet",
+        f"exports passed the parity check: {', '.join(results)}"
+        if results
+        else "nothing was exported yet",
     )
 
 
 def _check_limit(name: str, value: float, limit: float, unit: str, uri: str) -> Check:
-    said = f"{value:.3g} {unit}, and the policy allows {limit:g}"
+    """Check that a measured value does not exceed the limit of the policy.
+
+    Args:
+        name: name of the check and of the value.
+        value: measured value.
+        limit: maximum in the policy.
+        unit: unit of both.
+        uri: URI of the version, for the message.
+    """
+    text = f"{value:.3g} {unit}; the policy allows {limit:g}"
     return Check(
-        name, value <= limit, f"{name} is {said}" if value <= limit else f"{uri} takes {said}."
+        name,
+        value <= limit,
+        f"{name} is {text}" if value <= limit else f"The {name} of {uri} is {text}.",
     )
 
 
 def _evaluations(tracking_uri: str, version: Version, weights: str | None) -> list[RunInfo]:
-    """Return the evaluations of a version: those of its run that are of its weights, as far as
-    these are known.
+    """Return the evaluations of a version; [] if there are none.
+
+    These are the evaluations of its run with the SHA-256 `weights`, or all of them if it is None.
     """
-    found = find_evaluations(tracking_uri, version.run_id)
+    evaluations = find_evaluations(tracking_uri, version.run_id)
     return [
-        each for each in found if weights is None or each.tags.get(EVALUATION_WEIGHTS) == weights
+        each
+        for each in evaluations
+        if weights is None or each.tags.get(EVALUATION_WEIGHTS) == weights
     ]
 
 
 def _on_same_images(ours: list[RunInfo], theirs: list[RunInfo]) -> tuple[RunInfo, RunInfo | None]:
-    """Return evaluations of both on the same images; our first one if there are none."""
-    of_data = {run.tags[EVALUATION_DIGEST]: run for run in reversed(theirs)}
+    """Return an evaluation of each version on the same images.
+
+    If there are none, the first of `ours` and None.
+    """
+    theirs_by_digest = {run.tags[EVALUATION_DIGEST]: run for run in reversed(theirs)}
     for run in ours:
-        if run.tags[EVALUATION_DIGEST] in of_data:
-            return run, of_data[run.tags[EVALUATION_DIGEST]]
+        if run.tags[EVALUATION_DIGEST] in theirs_by_digest:
+            return run, theirs_by_digest[run.tags[EVALUATION_DIGEST]]
     return ours[0], None
 
 
 def _check_floor(version: Version, policy: Policy, value: float) -> Check:
-    said = f"{policy.metric} is {value:.4f}, and the policy asks for {policy.floor:.4f}"
+    """Check that the metric of a version reaches the minimum of the policy."""
+    text = f"{policy.metric} is {value:.4f}; the policy requires {policy.floor:.4f}"
     return Check(
-        "floor", value >= policy.floor, said if value >= policy.floor else f"{version.uri}: {said}."
+        "floor", value >= policy.floor, text if value >= policy.floor else f"{version.uri}: {text}."
     )
 
 
 def _not_comparable(version: Version, current: Version, *, is_evaluated: bool) -> Check:
+    """Return the failed check of two versions without evaluations on the same images.
+
+    `is_evaluated` is True if the current version was evaluated on other images.
+    """
     if not is_evaluated:
-        command = f"eyevsai evaluate --model-uri {current.uri}"
-        return Check(
-            "same data", False, f"{current.uri}, which is there now, was not evaluated: {command}"
+        text = (
+            f"{current.uri}, the current version, was not evaluated: eyevsai evaluate --model-uri "
+            f"{current.uri}"
         )
-    both = " and ".join(
+        return Check("same data", False, text)
+    commands = " and ".join(
         f"eyevsai evaluate --model-uri {uri} --data FOLDER" for uri in (version.uri, current.uri)
     )
     text = (
-        f"{version.uri} and {current.uri}, which is there now, were not evaluated on the same "
-        f"images. Evaluate both on one folder: {both}"
+        f"{version.uri} and {current.uri}, the current version, were not evaluated on the same "
+        f"images. Evaluate both on one folder: {commands}"
     )
     return Check("same data", False, text)
 
 
 def _check_not_worse(
-    policy: Policy, uri: str, other: _Baseline, chance: Callable[[], float | None]
+    policy: Policy, uri: str, baseline: _Baseline, compute_p_value: Callable[[], float | None]
 ) -> Check:
-    loss, said = (
-        other.value - other.ours,
-        f"{policy.metric} {other.ours:.4f} against {other.value:.4f} of {other.uri}",
+    """Check that a version is not worse than the current one.
+
+    A loss of the metric fails if it exceeds the tolerance of the policy. A smaller loss of accuracy
+    fails if it is significant by McNemar's test.
+
+    Args:
+        policy: metric, tolerance and significance level.
+        uri: URI of the new version, for the message.
+        baseline: current version, and the metric of both.
+        compute_p_value: returns the p-value of McNemar's test; None without predictions of both.
+    """
+    loss, comparison = (
+        baseline.value - baseline.ours,
+        f"{policy.metric} is {baseline.ours:.4f}, that of {baseline.uri} is {baseline.value:.4f}",
     )
     if loss > policy.tolerance:
         return Check(
             "not worse",
             False,
-            f"{uri} is worse: {said}; the policy tolerates {policy.tolerance:g}.",
+            f"{uri} is worse: {comparison}; the policy tolerates a loss of {policy.tolerance:g}.",
         )
-    if loss <= 0 or policy.metric != "accuracy" or (p_value := chance()) is None:
-        return Check("not worse", True, said)
+    if loss <= 0 or policy.metric != "accuracy" or (p_value := compute_p_value()) is None:
+        return Check("not worse", True, comparison)
     if p_value < policy.significance:
         return Check(
             "not worse",
             False,
-            f"{uri} is worse: {said}, and chance explains that with {p_value:.3g} only "
-            f"(McNemar), less than {policy.significance:g}.",
+            f"{uri} is worse: {comparison}; the difference is significant (McNemar's test: p = "
+            f"{p_value:.3g}, less than {policy.significance:g}).",
         )
-    return Check("not worse", True, f"{said}: no more than chance")
+    return Check("not worse", True, f"{comparison}; the difference is not significant")
 
 
 def _p_value(tracking_uri: str, ours: str, theirs: str) -> float | None:
-    """How likely two models that are equally good differ as much on these images; None without
-    predictions of both.
+    """Return the p-value of McNemar's test for the images that two evaluations have in common.
+
+    Returns None if predictions of one are missing, or if there is no such image.
+
+    Args:
+        tracking_uri: URI of the tracking store.
+        ours: id of the run with the first evaluation.
+        theirs: id of the run with the second evaluation.
     """
     first, second = read_predictions(tracking_uri, ours), read_predictions(tracking_uri, theirs)
     if not first or not second or (images := sorted(first.keys() & second.keys())) == []:
         return None
-    right = [
+    correct = [
         np.array([rows[image][0] == rows[image][1] for image in images]) for rows in (first, second)
     ]
-    return mcnemar(right[0], right[1]).p_value
+    return mcnemar(correct[0], correct[1]).p_value

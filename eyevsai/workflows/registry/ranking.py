@@ -20,21 +20,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankedModel:
-    """A trained model of a dataset."""
+    """Registered model version in the ranking of a dataset."""
 
     uri: str
     run_id: str
-    metric: str
+    metric: str  # name of the metric that `accuracy` is taken from
     accuracy: float
-    fingerprint: str
+    fingerprint: str  # digest of the dataset; empty if unknown
 
 
 def find_best(dataset: str) -> list[RankedModel]:
-    """The registered models of a dataset across families, the best first: by test accuracy, else by
-    valid accuracy.
+    """Return the registered models of a dataset across families, the best first.
+
+    They are ranked by test accuracy, or else by valid accuracy. The list is empty if models were
+    trained but none is registered.
 
     Raises:
-        UserError: none was trained on it.
+        UserError: no model was trained on the dataset; the message suggests the nearest one.
+        JobError: the store failed.
     """
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, "Reading the registry"):
@@ -65,14 +68,24 @@ def promote_best(
     class_change: bool,
     reason: str | None,
 ) -> Promoted:
-    """Makes the best model of a dataset a version of the registered model that is called like the
-    dataset, and gives it Production there, after the same checks as any other.
+    """Promote the best model of a dataset to Production, as a version of the model `dataset`.
+
+    The best version is registered again under the name of the dataset, as a reference, and must
+    pass the same checks as any other.
+
+    Args:
+        dataset: name of the dataset.
+        policy: file with the promotion policy; None for the default file.
+        state_dir: folder of run state on this machine.
+        force: promote although policy checks fail; requires `reason`.
+        class_change: promote although the classes differ from those of the stage.
+        reason: reason, recorded in the audit log; None for a generated one.
 
     Raises:
-        UserError: there is no registered version of it.
-        JobError: the policy is against it.
+        UserError: no model of the dataset is registered, or `force` has no reason.
+        JobError: a promotion check failed, or the store failed.
     """
-    # brings torch, which a list of versions needs not wait for
+    # imported late because it loads torch, which `find_best` does not need
     from eyevsai.workflows.registry.promote import promote
 
     tracking_uri = open_store()
@@ -81,8 +94,8 @@ def promote_best(
         raise UserError(
             f"No trained model of {dataset} is registered: eyevsai train --dataset {dataset}"
         )
-    # which asks for a reason before anything is made
-    asked = PromoteSettings(
+    # raises for a missing reason before the reference is registered
+    settings = PromoteSettings(
         name=dataset,
         version=1,
         policy=policy,
@@ -91,7 +104,7 @@ def promote_best(
         reason=reason,
         state_dir=state_dir,
     )
-    with raising_store_errors(tracking_uri, f"Making a version of {dataset}"):
+    with raising_store_errors(tracking_uri, f"Registering a version of {dataset}"):
         name, version = create_reference(tracking_uri, dataset, ranking[0].uri)
-    why = reason or f"the best of {len(ranking)} models"
-    return promote(replace(asked, name=name, version=version, reason=why))
+    recorded_reason = reason or f"the best of {len(ranking)} models"
+    return promote(replace(settings, name=name, version=version, reason=recorded_reason))

@@ -1,4 +1,4 @@
-"""What is in the registry, what was, and which of all models of a dataset is the best."""
+"""Workflows of `registry status` and `registry log`: current state and history of the registry."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ from eyevsai.store.tags import SOURCE_VERSION
 
 @dataclass(frozen=True)
 class Status:
-    """All versions that were asked for, and what disagrees."""
+    """Versions of registered models, and mismatches between aliases and stages."""
 
     versions: list[dict[str, Any]]
     disagreements: list[str]
 
 
 def read_status(name: str | None) -> Status:
-    """Versions of one registered model or of all: stages, aliases, figures, who and when.
+    """Return the versions of one registered model, or of all if `name` is None, newest first.
 
     Raises:
         UserError: there is no such model.
+        JobError: the store failed.
     """
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, "Reading the registry"):
@@ -48,11 +49,12 @@ def read_status(name: str | None) -> Status:
             for model in models
             for each in reversed(model.versions)
         ]
-    return Status(rows, [found for model in models for found in find_inconsistencies(model)])
+    inconsistencies = [each for model in models for each in find_inconsistencies(model)]
+    return Status(rows, inconsistencies)
 
 
 def _tags_of(tracking_uri: str, version: KnownVersion) -> Mapping[str, str]:
-    """What a version says; one that points at another says what that one does, too."""
+    """Return a version's tags, including those of the version that it references."""
     return (
         find_version(tracking_uri, version.uri).tags
         if SOURCE_VERSION in version.tags
@@ -63,6 +65,7 @@ def _tags_of(tracking_uri: str, version: KnownVersion) -> Mapping[str, str]:
 def _describe(
     model: RegisteredModel, version: KnownVersion, tags: Mapping[str, str]
 ) -> dict[str, Any]:
+    """Return the row of a version; `tags` includes those of the version that it references."""
     stage = stage_of(model, version.number)
     archived = "archived" if version.stage == "Archived" else ""
     return {
@@ -75,7 +78,7 @@ def _describe(
         "accuracy": read_number(tags.get(TESTED)),
         "valid_accuracy": read_number(tags.get("accuracy")),
         "exports": exports_of(tags),
-        "size_bytes": read_whole(tags.get(SIZE)),
+        "size_bytes": read_integer(tags.get(SIZE)),
         "pinned": tags.get(PINNED) or None,
         "source_version": tags.get(SOURCE_VERSION),
         "run_id": version.run_id,
@@ -90,8 +93,9 @@ def _describe(
 
 
 def read_number(text: str | None) -> float | None:
-    """The finite number that a tag holds; None where it holds none, as somebody may write there in
-    MLflow's UI.
+    """Return the value of a tag as a finite number; None if it is missing or not such a number.
+
+    Users may edit tags in MLflow's UI.
     """
     try:
         value = math.nan if text is None else float(text)
@@ -100,47 +104,56 @@ def read_number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def read_whole(text: str | None) -> int | None:
-    """The whole number that a tag holds; None where it holds no number."""
+def read_integer(text: str | None) -> int | None:
+    """Return the value of a tag as an integer, rounded towards zero; None if it is not a number."""
     value = read_number(text)
     return None if value is None else int(value)
 
 
 def read_entries(name: str) -> list[AuditEntry]:
-    """What was done to a registered model, oldest first.
+    """Return the audit entries of a registered model, oldest first; [] if it has none.
 
     Raises:
-        UserError: nothing ever was, and there is no such model.
+        UserError: there is no such model, and there are no entries of a deleted one.
+        JobError: the store failed.
     """
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, "Reading the registry"):
         client = open_registry(tracking_uri)
-        found = read_log(client, name)
-        if not found:
+        entries = read_log(client, name)
+        if not entries:  # raise an error if the model does not exist
             read_model(client, name)
-    return found
+    return entries
 
 
 def version_at(
     entries: Sequence[AuditEntry], when: str, stage: str = "production"
 ) -> list[tuple[datetime, int | None]]:
-    """Which versions held a stage at a time, or on a day, and since when: the one at its beginning,
-    then each change.
+    """Return the versions that held a stage at a time or on a day, and since when.
+
+    Args:
+        entries: audit entries of the registered model, oldest first.
+        when: time or date in ISO 8601; local unless it has an offset.
+        stage: `production` or `staging`.
+
+    Returns:
+        Time of the change and new version (None for no version): the last change until `when`, or
+        until the beginning of the day, then each change on that day. Empty if there is none.
 
     Raises:
-        UserError: `when` is no date.
+        UserError: `when` is not a date or time.
     """
     try:
-        given = datetime.fromisoformat(when)
+        parsed = datetime.fromisoformat(when)
     except ValueError as error:
         raise UserError(
-            f"--at {when!r} is no date: write 2026-03-03, or 2026-03-03T14:20."
+            f"--at {when!r} is not a date or time. Use 2026-03-03 or 2026-03-03T14:20."
         ) from error
-    begin, is_day = given.astimezone(), len(when) <= len("2026-03-03")
-    end = (given + timedelta(days=1)).astimezone() if is_day else begin
-    done = [entry for entry in entries if entry.is_effective(stage) and entry.time <= end]
-    before = [entry for entry in done if entry.time <= begin]
+    begin, is_day = parsed.astimezone(), len(when) <= len("2026-03-03")
+    end = (parsed + timedelta(days=1)).astimezone() if is_day else begin
+    changes = [entry for entry in entries if entry.is_effective(stage) and entry.time <= end]
+    before = [entry for entry in changes if entry.time <= begin]
     return [
         (entry.time, entry.after)
-        for entry in (*before[-1:], *(entry for entry in done if entry.time > begin))
+        for entry in (*before[-1:], *(entry for entry in changes if entry.time > begin))
     ]

@@ -1,5 +1,6 @@
-"""A change to a registered model: begun by taking over what was done by hand, written down, not
-torn by signals.
+"""Transaction on a registered model.
+
+It first applies manual changes, is recorded in the audit log, and is shielded from signals.
 """
 
 from __future__ import annotations
@@ -35,24 +36,29 @@ if TYPE_CHECKING:
 def registry_transaction(
     name: str, state_dir: Path, run_id: str | None = None
 ) -> Iterator[RegistryTransaction]:
-    """The change of one registered model; `run_id` is the run that `mlflow run` made for it, if one
-    did.
+    """Yield a transaction on a registered model, after manual changes have been applied.
+
+    Args:
+        name: name of the registered model.
+        state_dir: folder of run state on this machine.
+        run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
 
     Raises:
-        UserError: there is no such model, or the server refuses the login.
-        JobError: the store went away.
+        UserError: there is no such model, or the server denies the access.
+        JobError: the store failed, also inside the block.
     """
     with job_context(state_dir, run_id) as job:
         tracking_uri, stop = job.tracking_uri, job.stop
         with raising_store_errors(tracking_uri, f"Changing {name}"):
-            change = RegistryTransaction(tracking_uri, open_registry(tracking_uri), name, stop)
-            change.apply_manual_changes()
-            yield change
+            client = open_registry(tracking_uri)
+            transaction = RegistryTransaction(tracking_uri, client, name, stop)
+            transaction.apply_manual_changes()
+            yield transaction
 
 
 @dataclass(frozen=True)
 class RegistryTransaction:
-    """A registered model that is being changed."""
+    """Operations on the registered model `name`; `stop` is the cancellation token of the job."""
 
     tracking_uri: str
     client: Client
@@ -60,28 +66,36 @@ class RegistryTransaction:
     stop: CancellationToken
 
     def model(self) -> RegisteredModel:
-        """The model as it is now."""
+        """Return a snapshot of the registered model."""
         return read_model(self.client, self.name)
 
     def version(self, number: int) -> Version:
-        """One of its versions."""
+        """Return the version with a number."""
         return find_version(self.tracking_uri, f"models:/{self.name}/{number}")
 
     def current_version(self, stage: str) -> int | None:
-        """The version that holds a stage now."""
+        """Return the number of the version that holds a stage; None if none does."""
         return stage_holder(self.model(), stage).version
 
     def recording(
-        self, action: str, title: str, about: Mapping[str, Any]
+        self, action: str, title: str, tags: Mapping[str, Any]
     ) -> AbstractContextManager[AuditRecord]:
-        """A record of what the block does."""
-        versions = about.get("after") or about.get("before")
-        tags = {"model": self.name, f"{MODEL}{self.name}": versions, **owner_tags(), **about}
-        return recording_audit(self.client, action, title, tags)
+        """Return a context manager that records the block in the audit log.
+
+        Args:
+            action: one of the actions of `AuditEntry`.
+            title: name of the audit run.
+            tags: tags of the audit run, such as `stage`, `before`, `after` and `reason`.
+        """
+        versions = tags.get("after") or tags.get("before")
+        all_tags = {"model": self.name, f"{MODEL}{self.name}": versions, **owner_tags(), **tags}
+        return recording_audit(self.client, action, title, all_tags)
 
     def apply_manual_changes(self) -> None:
-        """Follows what was set by hand, and writes down what the log lacks: that, and what a killed
-        command did.
+        """Sync aliases and stages with what was set by hand, and complete the audit log.
+
+        An entry is added for each stage whose holder is not that of the last entry: it was set by
+        hand, or by a command that was interrupted.
         """
         model = self.model()
         by_hand = {stage: stage_holder(model, stage).by_hand for stage in STAGES}
@@ -90,15 +104,14 @@ class RegistryTransaction:
             model = self.model()
         entries = read_log(self.client, self.name)
         for stage in STAGES:
-            held = stage_holder(model, stage).version
-            known = next(
+            current = stage_holder(model, stage).version
+            recorded = next(
                 (entry.after for entry in reversed(entries) if entry.is_effective(stage)), None
             )
-            if held != known:
-                how = f"the {by_hand[stage]} was set by hand, or " if by_hand[stage] else ""
-                self._write_entry(
-                    stage, known, held, f"found: {how}by a command that was interrupted"
-                )
+            if current != recorded:
+                manual = f"the {by_hand[stage]} was set by hand, or " if by_hand[stage] else ""
+                reason = f"found: {manual}a command was interrupted"
+                self._write_entry(stage, recorded, current, reason)
 
     def assign_stage(
         self,
@@ -108,11 +121,24 @@ class RegistryTransaction:
         reason: str | None,
         classes: Sequence[str] | None,
     ) -> int | None:
-        """Gives a stage to a version and ends the record, whatever signal comes; returns who held
-        it before.
+        """Assign a stage to a version, finish the record, and return the previous holder.
 
-        The registered model records the version's `classes` as those that were promoted to the
-        stage.
+        Signals are deferred until this is complete. A version that moves from Staging to Production
+        leaves Staging.
+
+        Args:
+            record: audit record of the call.
+            stage: `production` or `staging`.
+            number: number of the version.
+            reason: reason, for a tag of the version.
+            classes: classes of the version, recorded as those last promoted to the stage; None if
+                unknown.
+
+        Returns:
+            Number of the previous holder; None if there was none.
+
+        Raises:
+            UserError: the version does not exist, or a cleanup is deleting it.
         """
         with self.stop.shielded():
             before = assign_stage(self.client, self.name, stage, number)
@@ -121,7 +147,7 @@ class RegistryTransaction:
             record.tags({"before": before})
             record.finish()
             self.log_last_change(stage, before, number, reason)
-            # and nobody else has promoted another one meanwhile
+            # unless another process has promoted another version meanwhile
             if classes and self.current_version(stage) == number:
                 record_classes(self.client, self.name, classes, stage_prefix(stage))
         return before
@@ -129,21 +155,27 @@ class RegistryTransaction:
     def log_last_change(
         self, stage: str, before: int | None, after: int | None, reason: str | None
     ) -> None:
-        """Tags of two versions: since when one holds a stage, by whom and why, and until when the
-        other did.
+        """Tag the new and the previous holder of a stage with the change.
+
+        Args:
+            stage: stage that changed.
+            before: previous holder, which is tagged with the end time; None if there was none.
+            after: new holder, which is tagged with time, user and reason; None if there is none.
+            reason: reason of the change.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if after is not None:
-            told = {"at": now, "by": getpass.getuser(), "reason": reason or "", "until": ""}
-            self.tag(after, {f"{stage}.{key}": value for key, value in told.items()})
+            values = {"at": now, "by": getpass.getuser(), "reason": reason or "", "until": ""}
+            self.tag(after, {f"{stage}.{key}": value for key, value in values.items()})
         if before is not None and before != after:
             self.tag(before, {f"{stage}.until": now})
 
     def tag(self, version: int, tags: Mapping[str, str]) -> None:
-        """Sets tags of a version, if it is still there."""
+        """Set tags of a version; do nothing if it does not exist."""
         tag_if_exists(self.client, self.name, version, tags)
 
     def _write_entry(self, stage: str, before: int | None, after: int | None, reason: str) -> None:
-        about = {"stage": stage, "before": before, "after": after, "reason": reason}
-        with self.recording("found", f"{self.name} {after} found in {stage}", about):
+        """Add an audit entry for a change that was detected afterwards, and tag both holders."""
+        tags = {"stage": stage, "before": before, "after": after, "reason": reason}
+        with self.recording("found", f"{self.name} {after} found in {stage}", tags):
             self.log_last_change(stage, before, after, reason)

@@ -1,6 +1,4 @@
-"""The versions of registered models with all that a report says of them, read from the store at
-once.
-"""
+"""Collection of registered versions with all values for reports, in bulk queries of the store."""
 
 from __future__ import annotations
 
@@ -20,15 +18,16 @@ from eyevsai.reports.readiness import ReadinessReport
 from eyevsai.store.tags import DATASET_DIGEST
 from eyevsai.tracking.run_metrics import RunMetrics, read_run_metrics
 from eyevsai.tracking.search import CLASSES, IMPORTED, read_json
-from eyevsai.workflows.registry.status import read_number, read_whole
+from eyevsai.workflows.registry.status import read_integer, read_number
 
 # tags of a registered model that eyevsai trains
 NAME_TAGS = ("dataset", "model", "variation")
 
 
 def read_model_versions(tracking_uri: str) -> list[ModelVersion]:
-    """Every version that a training registered; what points at another one's model, as `registry
-    best` makes it, is none of its own.
+    """Return all versions that were registered by a training or an import.
+
+    References to other versions, as `registry best --promote` registers them, are left out.
     """
     client = open_registry(tracking_uri)
     models = [
@@ -52,59 +51,66 @@ def read_model_versions(tracking_uri: str) -> list[ModelVersion]:
 
 
 def report_models(
-    tracking_uri: str, versions: Iterable[ModelVersion], everything: Iterable[ModelVersion]
+    tracking_uri: str, versions: Iterable[ModelVersion], all_versions: Iterable[ModelVersion]
 ) -> list[ReadinessReport]:
-    """Report the version that stands for each model of `versions`, which are all versions of some
-    models, beside the classes of the newest version of its dataset in `everything`.
+    """Return the readiness report of one selected version for each model.
+
+    Args:
+        tracking_uri: URI of the tracking store.
+        versions: all versions of the models to report.
+        all_versions: all versions of the store, for the newest class list of each dataset.
     """
-    client, chosen = open_registry(tracking_uri), select_versions(versions)
-    classes = Classes(tracking_uri)
-    newest: dict[str, tuple[str, ...]] = {version.dataset: () for version, _ in chosen.values()}
+    client, selected = open_registry(tracking_uri), select_versions(versions)
+    classes = ClassNames(tracking_uri)
+    newest: dict[str, tuple[str, ...]] = {version.dataset: () for version, _ in selected.values()}
     for each in sorted(
-        everything, key=lambda each: (each.registered_ms, each.number), reverse=True
+        all_versions, key=lambda each: (each.registered_ms, each.number), reverse=True
     ):
         # versions without logged classes are skipped
         if each.has_model and newest.get(each.dataset) == ():
             newest[each.dataset] = classes.read(each)
-    for version, _ in chosen.values():
+    for version, _ in selected.values():
         classes.read(version)
     return [
         ReadinessReport(
             version,
-            why,
-            classes.of(version),
+            reason,
+            classes.get(version),
             newest[version.dataset],
             *locate(tracking_uri, find_location(client, version.key, version.number)),
         )
-        for version, why in chosen.values()
+        for version, reason in selected.values()
     ]
 
 
 @dataclass(frozen=True)
-class Classes:
-    """The classes that versions know; of those that learned from the same data one run is read that
-    says them.
+class ClassNames:
+    """Cache of the class names of versions.
+
+    Versions that were trained on the same data share an entry, so that only one run is read.
     """
 
     tracking_uri: str
-    of_data: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    # by dataset and digest
+    by_data: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
 
     def read(self, version: ModelVersion) -> tuple[str, ...]:
-        """Asks the version's run where nothing is known yet; a run that does not say leaves it to
-        the next one.
+        """Return the class names of a version, read from its run unless they are cached.
+
+        They are empty if the run was deleted or did not log them.
         """
-        if version.experiment_id and not self.of(version):
-            self.of_data[_data_of(version)] = tuple(
+        if version.experiment_id and not self.get(version):
+            self.by_data[_data_key(version)] = tuple(
                 read_json(self.tracking_uri, version.run_id, CLASSES) or ()
             )
-        return self.of(version)
+        return self.get(version)
 
-    def of(self, version: ModelVersion) -> tuple[str, ...]:
-        """What is known; empty where its run is gone, or no run of its data says."""
-        return self.of_data.get(_data_of(version), ()) if version.experiment_id else ()
+    def get(self, version: ModelVersion) -> tuple[str, ...]:
+        """Return the cached class names; empty if the run was deleted or did not log them."""
+        return self.by_data.get(_data_key(version), ()) if version.experiment_id else ()
 
 
-def _data_of(version: ModelVersion) -> tuple[str, str]:
+def _data_key(version: ModelVersion) -> tuple[str, str]:
     return version.dataset, version.fingerprint or version.run_id
 
 
@@ -115,6 +121,15 @@ def _describe_version(
     run: RunMetrics | None,
     promotion: AuditEntry | None,
 ) -> ModelVersion:
+    """Return a version with all values for reports.
+
+    Args:
+        tracking_uri: URI of the tracking store.
+        model: registered model of the version.
+        version: snapshot of the version.
+        run: metrics of its run; None if the run was deleted.
+        promotion: last conclusive promotion of the version to Production; None if there is none.
+    """
     tags, dataset = version.tags, model.tags["dataset"]
     return ModelVersion(
         key=version.name,
@@ -133,44 +148,49 @@ def _describe_version(
         metrics=finite(run.metrics if run else _metrics_of(tags)),
         exports=_read_exports(tracking_uri, version, run),
         failed_checks=_failed_checks(promotion),
-        size_bytes=read_whole(tags.get(SIZE)),
-        parameters=read_whole(tags.get("parameters")),
-        image_size=read_whole(tags.get("image_size")),
+        size_bytes=read_integer(tags.get(SIZE)),
+        parameters=read_integer(tags.get("parameters")),
+        image_size=read_integer(tags.get("image_size")),
         threshold=read_number(tags.get(THRESHOLD)),
     )
 
 
 def _metrics_of(tags: Mapping[str, str]) -> dict[str, float]:
-    """What a version says itself of how good it is."""
-    known = {
+    """Return the accuracies in the tags of a version, for a version without a run."""
+    accuracies = {
         TEST_ACCURACY: read_number(tags.get(TESTED)),
         VALID_ACCURACY: read_number(tags.get("accuracy")),
     }
-    return {name: value for name, value in known.items() if value is not None}
+    return {name: value for name, value in accuracies.items() if value is not None}
 
 
 def _read_exports(
     tracking_uri: str, version: KnownVersion, run: RunMetrics | None
 ) -> dict[str, Export]:
-    found = {}
-    for name, how in exports_of(version.tags).items():
-        begin = f"{EXPORT}.{name}."
-        figures = {
-            tag.removeprefix(begin): value
+    """Return the exports of a version by format, with parity metrics from the version's tags.
+
+    Only exports that passed the parity check have files.
+    """
+    exports = {}
+    for name, result in exports_of(version.tags).items():
+        prefix = f"{EXPORT}.{name}."
+        metrics = {
+            tag.removeprefix(prefix): value
             for tag, text in version.tags.items()
-            if tag.startswith(begin) and (value := read_number(text)) is not None
+            if tag.startswith(prefix) and (value := read_number(text)) is not None
         }
-        where = (
+        location = (
             locate(tracking_uri, f"{run.artifact_uri}/{EXPORTS}/{name}")
-            if run and how == PASSED
+            if run and result == PASSED
             else (None, False)
         )
-        found[name] = Export(how, f"runs:/{version.run_id}/{EXPORTS}/{name}", *where, figures)
-    return found
+        uri = f"runs:/{version.run_id}/{EXPORTS}/{name}"
+        exports[name] = Export(result, uri, *location, metrics)
+    return exports
 
 
 def _failed_checks(promotion: AuditEntry | None) -> tuple[str, ...]:
-    """Return why the last promotion of a version was refused or forced; empty if it passed."""
+    """Return why the last promotion of a version was rejected or forced; empty if it passed."""
     if promotion is None:
         return ()
     day = f"on {promotion.time:%Y-%m-%d}, see run {promotion.run_id}"

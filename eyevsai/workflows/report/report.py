@@ -1,6 +1,4 @@
-"""report: all models of a store in tables, pictures, a page, and the file that a game's backend
-reads.
-"""
+"""Workflow of `report`: tables, plots, an HTML page and a game backend's file about all models."""
 
 from __future__ import annotations
 
@@ -26,29 +24,33 @@ if TYPE_CHECKING:
     from eyevsai.reports.model_versions import ModelVersion
     from eyevsai.reports.readiness import ReadinessReport
 
-REPORTS = "reports"  # the folder of a run's artifacts that holds them
-UI = "http://127.0.0.1:5000"  # where `eyevsai ui` answers over a store that no server has
+REPORTS = "reports"  # artifact folder of the files
+UI = "http://127.0.0.1:5000"  # address of `eyevsai ui`, for a store without a server
 GAME = "game_backend_report"
 CSV, SUMMARY, PAGE = "all_models_report", "summary_report", "all_models"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written."""
+    """Written report: its files, and the numbers of models in it."""
 
-    files: dict[str, Path]  # by what each is
+    files: dict[str, Path]  # by name without date and suffix
     models: int
     versions: int
-    ready: int  # models that may be deployed
-    run_id: str | None  # where it is logged, if it is
+    ready: int  # models that are ready for deployment
+    run_id: str | None  # run with the files as artifacts; None if they were not logged
 
 
 def report(settings: ReportSettings, run_id: str | None = None) -> Report:
-    """Reports the models of the store; logs the files too on the run that `mlflow run` made for
-    this call, if one did.
+    """Write reports about the models of the store.
+
+    The files are also logged on the run that `mlflow run` created for this call, `run_id`; outside
+    of `mlflow run` it is None, and no run is created.
 
     Raises:
-        UserError: nothing was trained yet, or something else that a person must mend.
+        UserError: a name is unknown, no such model is registered, or the store or the output folder
+            is unusable.
+        JobError: the store failed, or a file cannot be written.
     """
     if run_id is None:
         with handling_signals():
@@ -62,66 +64,78 @@ def report(settings: ReportSettings, run_id: str | None = None) -> Report:
 
 
 def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None = None) -> Report:
-    """Writes all files into `settings.output`, or none; logs them as artifacts of `run`, if there
-    is one.
+    """Write all files of a report to `settings.output`, or none of them if one fails.
+
+    Args:
+        settings: models to report, and the output folder.
+        tracking_uri: URI of the tracking store.
+        run: run to log the files on; None to log nothing.
 
     Raises:
-        UserError: a model or a dataset that is not known, nothing to report, or nowhere to write.
-        JobError: the store failed.
+        UserError: a model or a dataset is unknown, no such model is registered, or the output
+            folder is not writable.
+        JobError: the store failed, or a file cannot be written.
     """
     from eyevsai.workflows.report.collect import read_model_versions, report_models
 
     output = Path(settings.output).expanduser()
     with raising_store_errors(tracking_uri, "Reading the registry"):
-        everything = read_model_versions(tracking_uri)
-        versions = _select(everything, settings)
-        models = report_models(tracking_uri, versions, everything)
+        all_versions = read_model_versions(tracking_uri)
+        versions = _select(all_versions, settings)
+        models = report_models(tracking_uri, versions, all_versions)
     now = datetime.now().astimezone()
     with atomic_output_files(output, now) as (building, date):
-        contents = _draw(versions, models, tracking_uri, now.isoformat(timespec="seconds"))
+        contents = _render(versions, models, tracking_uri, now.isoformat(timespec="seconds"))
         files = _write(building, contents, date)
         if run is not None:
             run.log_artifacts(REPORTS, building)
         _move(files, output)
     ready = sum(model.is_ready for model in models)
-    there = {name: output / path.name for name, path in files.items()}
-    return Report(there, len(models), len(versions), ready, run.run_id if run else None)
+    moved_files = {name: output / path.name for name, path in files.items()}
+    return Report(moved_files, len(models), len(versions), ready, run.run_id if run else None)
 
 
 def _select(versions: list[ModelVersion], settings: ReportSettings) -> list[ModelVersion]:
-    """The versions of the models and datasets that were named.
+    """Return the versions of the selected models and datasets; all of them by default.
 
     Raises:
-        UserError: one is not known, or there are none.
+        UserError: a model or dataset is unknown, or there is no such version.
     """
-    chosen = None if settings.models is None else select_models(settings.models)
+    models = None if settings.models is None else select_models(settings.models)
     datasets = None
     if settings.datasets is not None and versions:
-        known = sorted({each.dataset for each in versions})
-        datasets = choose_listed("dataset with a trained model", settings.datasets, known)
-    found = [
+        all_datasets = sorted({each.dataset for each in versions})
+        datasets = choose_listed("dataset with a trained model", settings.datasets, all_datasets)
+    selected = [
         each
         for each in versions
-        if (chosen is None or (each.family, each.variation) in chosen)
+        if (models is None or (each.family, each.variation) in models)
         and (datasets is None or each.dataset in datasets)
     ]
-    if found:
-        return found
-    flags = f" --model {chosen[0][0]} --variation {chosen[0][1]}" if chosen else ""
+    if selected:
+        return selected
+    flags = f" --model {models[0][0]} --variation {models[0][1]}" if models else ""
     flags += f" --dataset {datasets[0]}" if datasets else ""
-    what = (
-        "No model is registered in this store yet"
+    reason = (
+        "the store has no registered models"
         if not versions
-        else "No model that was asked for is registered"
+        else "none of the selected models is registered"
     )
-    raise UserError(f"{what}, so there is nothing to report. Train one first: eyevsai train{flags}")
+    raise UserError(f"There is nothing to report: {reason}. Train one with: eyevsai train{flags}")
 
 
-def _draw(
+def _render(
     versions: list[ModelVersion], models: list[ReadinessReport], tracking_uri: str, generated: str
 ) -> dict[str, bytes]:
-    """What each file of a report holds, by its name without a date; the one that a backend reads is
-    the last.
+    """Return the contents of all files by file name without date.
+
+    The file for the game backend is the last one: once it is written, the others exist.
+
+    Args:
+        versions: versions for the table.
+        models: readiness reports of the models.
+        tracking_uri: URI of the store, for links to its UI.
+        generated: time of the report in ISO 8601.
     """
     from eyevsai.reports.game_backend import build_game_report
     from eyevsai.reports.inline_images import draw_png
@@ -146,15 +160,19 @@ def _draw(
 
 
 def _write(folder: Path, contents: Mapping[str, bytes], date: str) -> dict[str, Path]:
-    """Writes files into a folder, in this order, and returns them by what each is."""
+    """Write files to a folder, in order, and return their paths by name without date and suffix.
+
+    Raises:
+        JobError: a file cannot be written.
+    """
     files = dict[str, Path]()
     try:
         for name, content in contents.items():
-            kind, _, suffix = name.rpartition(".")
-            files[kind] = folder / f"{kind}_{date}.{suffix}"
-            files[kind].write_bytes(content)
+            stem, _, suffix = name.rpartition(".")
+            files[stem] = folder / f"{stem}_{date}.{suffix}"
+            files[stem].write_bytes(content)
     except OSError as error:
-        raise write_error(folder.parent, error, "Nothing was kept.", JobError) from error
+        raise write_error(folder.parent, error, "No file was kept.", JobError) from error
     return files
 
 
@@ -163,8 +181,12 @@ def _to_json(content: dict[str, Any]) -> str:
 
 
 def _move(files: dict[str, Path], output: Path) -> None:
-    """Moves files to where they belong, and where none of their names is taken: all of them, or
-    none.
+    """Move all files to the output folder, or none of them.
+
+    The folder must not have files with these names.
+
+    Raises:
+        UserError: the folder is not writable.
     """
     moved = list[Path]()
     try:

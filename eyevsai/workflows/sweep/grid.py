@@ -1,6 +1,4 @@
-"""Models x variations x datasets, as the training runs that are wanted, and which of them were done
-before.
-"""
+"""Grid of models and datasets: the jobs of a sweep, their fingerprints and cached results."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ from eyevsai.workflows.train.tuned_settings import use_tuned
 
 log = logging.getLogger("eyevsai")
 
-IGNORED_IN_FINGERPRINT = (  # settings that change no result
+IGNORED_IN_FINGERPRINT = (  # settings that do not affect the result
     "data_dir",
     "cache_dir",
     "state_dir",
@@ -44,60 +42,59 @@ IGNORED_IN_FINGERPRINT = (  # settings that change no result
 
 @dataclass(frozen=True)
 class SweepJob:
-    """One model on one dataset: the settings of its training that were given, and what they amount
-    to.
-    """
+    """Job of a sweep: the training of one model on one dataset."""
 
     name: ModelName
-    given: Mapping[str, Any]
-    config: TrainConfig
+    explicit: Mapping[str, Any]  # explicit settings of `train` by name
+    config: TrainConfig  # composed from them
 
 
 @dataclass(frozen=True)
 class JobFingerprint:
-    """A checksum of settings, data and code, and the study that settings are taken from without one
-    of its own.
-    """
+    """Inputs that determine a job's result."""
 
-    digest: str
-    tuned: str
+    digest: str  # SHA-256 of settings, data, code and number of trials
+    tuned: str  # value of `--tuned`: run id of the study that settings come from, or `never`
 
 
 @dataclass(frozen=True)
 class CachedResult:
-    """The result of an earlier call: a version, or a run that can be resumed."""
+    """Result of an earlier call: a version, or the id of a run to resume, or neither."""
 
     version: Version | None = None
     interrupted: str | None = None
 
 
-def compose_jobs(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[SweepJob]:
-    """Return the jobs of a grid; each takes those of the `given` settings of train that its
-    model has.
+def compose_jobs(settings: TrainAllSettings, explicit: Mapping[str, Any]) -> list[SweepJob]:
+    """Return the jobs of a grid, all models for each dataset.
+
+    Args:
+        settings: models and datasets of the grid; None means all.
+        explicit: settings of `train` by name. Each job takes those that its model has.
 
     Raises:
-        UserError: an unknown model, variation or dataset, naming the nearest, or a setting that
-            none of the models has.
+        UserError: a model, variation or dataset is unknown (the message names the nearest one), a
+            setting applies to none of the models, or two jobs have the same registered name.
     """
     models = select_models(",".join(FAMILIES) if settings.models is None else settings.models)
-    datasets = _find_datasets(settings.datasets, given)
-    if given.get("dataset_name") and len(datasets) > 1:
+    datasets = _select_datasets(settings.datasets, explicit)
+    if explicit.get("dataset_name") and len(datasets) > 1:
         raise UserError(
-            f"--dataset-name {given['dataset_name']} cannot name {len(datasets)} datasets: "
+            f"--dataset-name {explicit['dataset_name']} cannot name {len(datasets)} datasets: "
             f"{', '.join(datasets)}. Choose one of them with --datasets."
         )
-    own = {pair: {setting.name for setting in train_settings(*pair)} for pair in models}
-    for name in given:
-        if not any(name in known for known in own.values()):
-            chosen = ", ".join(f"{model}/{variation}" for model, variation in models)
-            raise UserError(f"{as_flag(name)} is a setting of none of the chosen models: {chosen}.")
+    allowed = {pair: {setting.name for setting in train_settings(*pair)} for pair in models}
+    for name in explicit:
+        if not any(name in names for names in allowed.values()):
+            pairs = ", ".join(f"{model}/{variation}" for model, variation in models)
+            raise UserError(f"{as_flag(name)} is not a setting of any chosen model: {pairs}.")
     jobs = []
     for dataset in datasets:
-        for model, variation in models:
-            kept = {name: value for name, value in given.items() if name in own[model, variation]}
-            kept |= {"model": model, "variation": variation, "dataset": dataset}
-            called = ModelName(given.get("dataset_name") or dataset, model, variation)
-            jobs.append(SweepJob(called, kept, compose_train(kept)))
+        for pair in models:
+            values = {name: value for name, value in explicit.items() if name in allowed[pair]}
+            values |= {"model": pair[0], "variation": pair[1], "dataset": dataset}
+            model_name = ModelName(explicit.get("dataset_name") or dataset, *pair)
+            jobs.append(SweepJob(model_name, values, compose_train(values)))
     _check_distinct_names(jobs)
     return jobs
 
@@ -105,24 +102,30 @@ def compose_jobs(settings: TrainAllSettings, given: Mapping[str, Any]) -> list[S
 def fingerprint_jobs(
     jobs: Iterable[SweepJob], trials: int, tracking_uri: str
 ) -> dict[ModelName, JobFingerprint]:
-    """Return what the result of each job depends on; `trials` of a study come first, or none.
+    """Return the fingerprint of each job, by its model.
+
+    Args:
+        jobs: jobs of the sweep. Each dataset is loaded once.
+        trials: trials of the study before each training; 0 for none, in which case the settings of
+            an earlier study are applied as `--tuned` requests.
+        tracking_uri: store with the registered models and the studies.
 
     Raises:
-        UserError: the images of a dataset cannot be learned from, its classes are not those of its
-            registered models, or there is no such study.
+        UserError: a dataset is unusable, its classes differ from those of its registered models, or
+            the study that `--tuned` names does not exist.
     """
-    code, read, fingerprints = (
+    code, datasets, fingerprints = (
         hash_code(),
         dict[str, tuple[str, tuple[str, ...]]](),
         dict[ModelName, JobFingerprint](),
     )
     for job in jobs:
-        dataset, config, study = job.name.dataset, job.config, None
-        if dataset not in read:
-            log.info("Reading %s", dataset)
-            found = load_dataset(config.data)
-            read[dataset] = found.fingerprint, tuple(found.classes)
-        fingerprint, classes = read[dataset]
+        name, config, study = job.name.dataset, job.config, None
+        if name not in datasets:
+            log.info("Reading %s", name)
+            dataset = load_dataset(config.data)
+            datasets[name] = dataset.fingerprint, tuple(dataset.classes)
+        fingerprint, classes = datasets[name]
         check_classes(tracking_uri, job.name, classes, consented=config.data.class_change)
         if not trials:
             config, study = use_tuned(config, job.name, tracking_uri, classes)
@@ -131,40 +134,56 @@ def fingerprint_jobs(
             for name, value in config.flat().items()
             if name not in IGNORED_IN_FINGERPRINT
         }
-        about = {**flat, "trials": trials, "fingerprint": fingerprint, "code": code}
-        checksum = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        fingerprints[job.name] = JobFingerprint(checksum, study or NEVER_TUNED)
+        inputs = {**flat, "trials": trials, "fingerprint": fingerprint, "code": code}
+        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        fingerprints[job.name] = JobFingerprint(digest, study or NEVER_TUNED)
     return fingerprints
 
 
 def find_cached(tracking_uri: str, digest: str, state_dir: Path) -> CachedResult:
-    """Return what the store and this machine have of a job with this fingerprint."""
+    """Return the cached result of a job.
+
+    Args:
+        tracking_uri: store with the runs and versions.
+        digest: fingerprint of the job.
+        state_dir: folder of run state, with the checkpoints on this machine.
+
+    Returns:
+        The version of a finished run with this fingerprint, if one exists. Otherwise a run with
+        checkpoints that can be resumed, or neither.
+    """
     interrupted = None
     for run in find_tagged(tracking_uri, {JOB_FINGERPRINT: digest, JOB: "train"}):
         folder = RunDir(state_dir, run.run_id)
         if run.status == "FINISHED" and VERSION in run.tags:
             try:
                 return CachedResult(find_version(tracking_uri, run.tags[VERSION]))
-            except UserError:  # it was deleted
+            except UserError:  # the version was deleted
                 continue
         if interrupted is None and any(folder.checkpoints.glob("*.json")):
             interrupted = None if reason_not_resumable(tracking_uri, folder) else run.run_id
     return CachedResult(None, interrupted)
 
 
-def _find_datasets(wanted: str | None, given: Mapping[str, Any]) -> list[str]:
-    known = list_datasets(Path(compose_data(given).data_dir).expanduser())
-    if wanted is not None:
-        return choose_listed("dataset", wanted, known)
-    return [name for name in known if name != EMBEDDED and name not in UNIONS] or [EMBEDDED]
+def _select_datasets(listed: str | None, explicit: Mapping[str, Any]) -> list[str]:
+    """Return the datasets in a comma-separated list, or by default all folders of the data dir.
+
+    The default excludes the embedded dataset and the unions; without folders, it is the embedded
+    dataset.
+    """
+    names = list_datasets(Path(compose_data(explicit).data_dir).expanduser())
+    if listed is not None:
+        return choose_listed("dataset", listed, names)
+    return [name for name in names if name != EMBEDDED and name not in UNIONS] or [EMBEDDED]
 
 
 def _check_distinct_names(jobs: Iterable[SweepJob]) -> None:
+    """Raise UserError if the models of two datasets have the same registered name."""
     by_name: dict[str, ModelName] = {}
     for job in jobs:
         other = by_name.setdefault(job.name.registered, job.name)
         if other != job.name:
             raise UserError(
                 f"The models of the datasets {other.dataset!r} and {job.name.dataset!r} would "
-                f"have one name, {job.name.registered}. Rename one of the two folders."
+                f"share the name {job.name.registered}. Rename one of the two folders."
             )

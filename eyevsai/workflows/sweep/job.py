@@ -1,11 +1,11 @@
-"""A job of train-all: one model on one dataset, trained, evaluated and exported."""
+"""Job of `train-all`: train, evaluate and export one model on one dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from eyevsai.config import OF_TRAIN, compose, compose_run, compose_train, find_state_dir
+from eyevsai.config import TRAIN_ONLY, compose, compose_run, compose_train, find_state_dir
 from eyevsai.core.errors import JobError
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
@@ -22,46 +22,55 @@ from eyevsai.workflows.tune.tune import tune
 CALL = "eyevsai.workflows.sweep.job:run_job"
 
 
-def run_job(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Do what is left to do of a job, and return the URI of its version.
+def run_job(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the missing steps of a job, and return the URI of its version as `model_uri`.
 
-    `given` has the settings of `train`, the `parent` run and the `fingerprint`; with `trials`, a
-    study of that many comes first. What the store or this machine has of the job is used
-    unless `force` is true. `evaluate` and `formats` say what is done with the version.
+    Args:
+        arguments: plain values by name.
+            train: explicit settings of `train`.
+            parent: id of the sweep's run.
+            fingerprint: fingerprint of the job, by which its cached result is found.
+            trials: trials of a study before training; 0 for none.
+            study: name of that study.
+            force: train even if there is a cached version or an interrupted run.
+            evaluate: evaluate the version.
+            formats: comma-separated formats to export the version to; may be empty.
+
+    Raises:
+        UserError: a step failed; JobError if the version could not be registered yet.
     """
-    settings, tags = given["train"], {PARENT: given["parent"]}
+    settings, tags = arguments["train"], {PARENT: arguments["parent"]}
     with ending_with_parent():
-        before = CachedResult() if given["force"] else _find_cached(given)
-        uri = before.version.uri if before.version else _train(given, before.interrupted)
+        cached = CachedResult() if arguments["force"] else _find_cached(arguments)
+        uri = cached.version.uri if cached.version else _train(arguments, cached.interrupted)
         version = {"model_uri": uri, "state_dir": compose_run(settings).state_dir}
-        if given["evaluate"]:
+        if arguments["evaluate"]:
             evaluate(compose(EvaluateSettings, version), tags=tags)
-        if given["formats"]:
-            export(compose(ExportSettings, {**version, "format": given["formats"]}), tags=tags)
+        if arguments["formats"]:
+            export(compose(ExportSettings, {**version, "format": arguments["formats"]}), tags=tags)
         return {"model_uri": uri}
 
 
-def _find_cached(given: Mapping[str, Any]) -> CachedResult:
-    """Find what earlier attempts of this job left: Ray starts a job again whose node was lost."""
-    state_dir = find_state_dir(given["train"])
-    return find_cached(open_store_and_reap(state_dir), given["fingerprint"], state_dir)
+def _find_cached(arguments: Mapping[str, Any]) -> CachedResult:
+    """Return the result of earlier attempts; Ray restarts a job if its node was lost."""
+    state_dir = find_state_dir(arguments["train"])
+    return find_cached(open_store_and_reap(state_dir), arguments["fingerprint"], state_dir)
 
 
-def _train(given: Mapping[str, Any], interrupted: str | None) -> str:
-    settings, parent = dict(given["train"]), {PARENT: given["parent"]}
+def _train(arguments: Mapping[str, Any], interrupted: str | None) -> str:
+    """Resume the run `interrupted`, or tune and train; return the URI of the version."""
+    settings, parent = dict(arguments["train"]), {PARENT: arguments["parent"]}
     if interrupted:
         settings["resume"] = interrupted
-    elif given["trials"]:
-        trials = {name: value for name, value in settings.items() if name not in OF_TRAIN}
-        found = tune(
-            compose_tune({**trials, "n_trials": given["trials"], "study": given["study"]}),
-            tags=parent,
-        )
-        settings["tuned"] = found.run_id
-    done = train(compose_train(settings), tags={**parent, JOB_FINGERPRINT: given["fingerprint"]})
-    if done.model_uri is None:
+    elif arguments["trials"]:
+        trials = {name: value for name, value in settings.items() if name not in TRAIN_ONLY}
+        trials |= {"n_trials": arguments["trials"], "study": arguments["study"]}
+        settings["tuned"] = tune(compose_tune(trials), tags=parent).run_id
+    tags = {**parent, JOB_FINGERPRINT: arguments["fingerprint"]}
+    trained = train(compose_train(settings), tags=tags)
+    if trained.model_uri is None:
         raise JobError(
-            f"Run {done.run_id} has no version yet, since the store does not answer. Later: "
-            "eyevsai sync"
+            f"Run {trained.run_id} has no version yet: the tracking server is unreachable. Run "
+            "eyevsai sync later."
         )
-    return done.model_uri
+    return trained.model_uri

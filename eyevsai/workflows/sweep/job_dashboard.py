@@ -1,6 +1,4 @@
-"""What is shown of many jobs while they run: a live table, or lines in a log, and the same on their
-run.
-"""
+"""Progress of a sweep's jobs: a live table or log lines, and metrics and a table in its run."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from eyevsai.core.names import ModelName
 from eyevsai.executors.base import State, Status
-from eyevsai.reports.job_table import BEFORE, JobRow, render_jobs
+from eyevsai.reports.job_table import CACHED, JobRow, render_jobs
 from eyevsai.tracking.child_runs import ChildRun, find_running_children
 from eyevsai.tracking.run import Run
 
@@ -28,12 +26,19 @@ POLL_S, LINE_EVERY_S = 3.0, 30.0
 
 
 class Dashboard:
-    """Shows how jobs stand. Epochs and accuracies are those that the store knows, on whatever
-    machine a job runs.
+    """Display of job states, epochs and accuracies; a context manager.
+
+    Shows a live table if stderr is a terminal, else log lines. Epochs and accuracies are read from
+    the tracking store, so that jobs may run on other machines.
+
+    Args:
+        run: run of the sweep, which gets job counts as metrics and the table as `jobs.json`.
+        tracking_uri: store with the runs of jobs.
+        cached: URI of the version of each job with a cached result, by job name.
     """
 
-    def __init__(self, run: Run, tracking_uri: str, before: Mapping[str, str]) -> None:
-        self.run, self.tracking_uri, self.cached = run, tracking_uri, before
+    def __init__(self, run: Run, tracking_uri: str, cached: Mapping[str, str]) -> None:
+        self.run, self.tracking_uri, self.cached = run, tracking_uri, cached
         self._details: dict[str, str] = {}
         self._states: dict[str, State] | None = None
         self._polled_at = self._printed_at = time.monotonic()
@@ -54,7 +59,7 @@ class Dashboard:
         self._stack.close()
 
     def update(self, statuses: Mapping[str, Status]) -> None:
-        """Shows how all jobs stand now."""
+        """Display the current status of all jobs; log it to the run if a state changed."""
         is_first = self._states is None
         now, changed = time.monotonic(), self._find_changed(statuses)
         if now - self._polled_at >= POLL_S:
@@ -69,8 +74,8 @@ class Dashboard:
             self._log_to_run(rows, statuses)
 
     def rows(self, statuses: Mapping[str, Status]) -> list[JobRow]:
-        """A row for each job, those that were done before first."""
-        rows = [JobRow(name, BEFORE, uri, 0.0) for name, uri in self.cached.items()]
+        """Return a row for each job, those with cached results first."""
+        rows = [JobRow(name, CACHED, uri, 0.0) for name, uri in self.cached.items()]
         for name, status in statuses.items():
             detail = status.reason or (
                 self._details.get(name, "") if status.state is State.RUNNING else ""
@@ -81,31 +86,34 @@ class Dashboard:
         return rows
 
     def _find_changed(self, statuses: Mapping[str, Status]) -> set[str]:
+        """Return the names of jobs whose state changed since the last call, and save the states."""
         states = {name: status.state for name, status in statuses.items()}
-        before, self._states = self._states or {}, states
+        previous, self._states = self._states or {}, states
         return {
-            name for name, state in states.items() if before.get(name, State.QUEUED) is not state
+            name for name, state in states.items() if previous.get(name, State.QUEUED) is not state
         }
 
     def _read_progress(self) -> dict[str, str]:
-        found = find_running_children(self.tracking_uri, self.run.run_id)
+        """Return the progress of running jobs by name; empty if the server is unreachable."""
+        children = find_running_children(self.tracking_uri, self.run.run_id)
         return {
             ModelName(*child.name).registered: _describe(child)
-            for child in found
+            for child in children
             if all(child.name)
         }
 
     def _print_lines(self, rows: Sequence[JobRow], changed: set[str], now: float) -> None:
-        due = now - self._printed_at >= LINE_EVERY_S
-        self._printed_at = now if due else self._printed_at
+        """Log the jobs that changed; every `LINE_EVERY_S` seconds, all running jobs, too."""
+        is_due = now - self._printed_at >= LINE_EVERY_S
+        self._printed_at = now if is_due else self._printed_at
         for row in rows:
-            if row.name in changed or (due and row.state == State.RUNNING):
+            if row.name in changed or (is_due and row.state == State.RUNNING):
                 log.info("%s", row.to_text())
 
     def _log_to_run(self, rows: Sequence[JobRow], statuses: Mapping[str, Status]) -> None:
         counts = Counter(status.state for status in statuses.values())
-        ended = counts[State.DONE] + counts[State.FAILED]
-        self.run.log_metrics({f"jobs/{state}": counts[state] for state in State}, step=ended)
+        num_ended = counts[State.DONE] + counts[State.FAILED]
+        self.run.log_metrics({f"jobs/{state}": counts[state] for state in State}, step=num_ended)
         self.run.log_table(
             "jobs.json",
             ("job", "state", "detail", "seconds"),

@@ -1,4 +1,4 @@
-"""train_all: a grid of models and datasets, each a run under one parent."""
+"""Workflow of `train-all`: train a grid of models and datasets, in child runs of one run."""
 
 from __future__ import annotations
 
@@ -38,71 +38,73 @@ from eyevsai.workflows.sweep.job_dashboard import Dashboard
 
 log = logging.getLogger("eyevsai")
 
-JOBS = "jobs"  # the part of the run folder that local jobs have
+JOBS = "jobs"  # subfolder of the run directory for the files of local jobs
 
 
 @dataclass(frozen=True)
 class TrainAllConfig:
-    """All that `train_all` needs to know. `given` are the settings of train that were typed, for
-    all models.
-    """
+    """Configuration of a sweep."""
 
     sweep: TrainAllSettings
     executor: ExecutorSettings
-    given: Mapping[str, Any]
+    explicit: Mapping[str, Any]  # settings of `train` that the user set, for all models
     jobs: Sequence[SweepJob]
 
     @property
     def state_dir(self) -> Path:
-        """The folder of what this machine keeps of runs."""
-        return find_state_dir(self.given)
+        """Folder of run state on this machine."""
+        return find_state_dir(self.explicit)
 
     @property
     def trials(self) -> int:
-        """Trials of the study before each training; 0 without tuning."""
+        """Number of trials of the study before each training; 0 without tuning."""
         return self.sweep.tuning_trials if self.sweep.run_tuning else 0
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The result of a sweep: the status of each job, the versions that existed before, and the
-    reports.
-    """
+    """Result of a sweep."""
 
     run_id: str
-    jobs: Mapping[str, Status]
-    cached: Mapping[str, str]
-    reports: Mapping[str, Path]
+    jobs: Mapping[str, Status]  # status of each job that was run, by name
+    cached: Mapping[str, str]  # URI of the version of each job that was skipped, by name
+    reports: Mapping[str, Path]  # paths of the reports by name
     seconds: float
 
 
-def compose_train_all(given: Mapping[str, Any]) -> TrainAllConfig:
-    """The configuration of `given` values, by setting name.
+def compose_train_all(values: Mapping[str, Any]) -> TrainAllConfig:
+    """Return the configuration of a sweep from explicit `values` by setting name.
 
     Raises:
-        UserError: a name or a value that is not allowed, or a list that names what is not there.
+        UserError: a name is unknown, a value is not allowed, or a list contains an unknown model,
+            dataset or format.
     """
-    _, rest = split_settings(given, TrainAllSettings, ExecutorSettings)
-    settings = compose(TrainAllSettings, given)
+    _, explicit = split_settings(values, TrainAllSettings, ExecutorSettings)
+    settings = compose(TrainAllSettings, values)
     if settings.export is not None:
         parse_formats(settings.export)
-    if settings.run_tuning and "tuned" in given:
-        raise UserError("--run-tuning takes what it finds: leave --tuned out, or --run-tuning.")
+    if settings.run_tuning and "tuned" in values:
+        raise UserError("--tuned cannot be combined with --run-tuning. Use only one of them.")
     return TrainAllConfig(
-        settings, compose(ExecutorSettings, given), rest, compose_jobs(settings, rest)
+        settings, compose(ExecutorSettings, values), explicit, compose_jobs(settings, explicit)
     )
 
 
 def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:
-    """Run the jobs of a grid that were not done before with the same settings, data and code.
+    """Run the jobs of a grid, except those with a cached result.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did.
+    A result is cached if an earlier call trained the same model with the same settings, data and
+    code. Deletes older versions if configured, and writes reports on all models of the store.
+
+    Args:
+        config: configuration of the sweep.
+        run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
 
     Raises:
-        UserError: something a person must mend before anything is started.
-        JobError: some jobs failed; the others were done all the same.
+        UserError: a dataset, a setting or the store is unusable; no job was started.
+        JobError: at least one job failed; the others were run.
     """
-    began = time.monotonic()
+    started_at = time.monotonic()
     with job_context(config.state_dir, run_id) as job:
         executor = make_executor(config.executor, config.sweep.parallel_jobs)
         tracking_uri = job.tracking_uri
@@ -113,28 +115,36 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:
             {JOB: "train_all"},
         )
         with job.start_run(title, tags) as run:
-            run.log_params({**config.given, **vars(config.sweep), **vars(config.executor)})
-            tasks, cached = _find_work(config, tracking_uri, fingerprints, run.run_id)
+            run.log_params({**config.explicit, **vars(config.sweep), **vars(config.executor)})
+            tasks, cached = _plan_tasks(config, tracking_uri, fingerprints, run.run_id)
             with Dashboard(run, tracking_uri, cached) as dashboard:
                 try:
                     jobs = executor.run(tasks, run.folder.path / JOBS, dashboard.update, job.stop)
                 finally:
-                    _keep_logs(run)
+                    _log_job_output(run)
             if config.sweep.auto_cleanup:
                 _clean_up(config)
-            reports = _report(config, tracking_uri, run, done=[*cached, *_done(jobs)])
+            has_models = bool(cached) or any(each.state is State.DONE for each in jobs.values())
+            reports = _write_reports(config, tracking_uri, run) if has_models else {}
             _raise_failures(jobs, len(config.jobs))
-            return SweepResult(run.run_id, jobs, cached, reports, time.monotonic() - began)
+            return SweepResult(run.run_id, jobs, cached, reports, time.monotonic() - started_at)
 
 
-def _find_work(
+def _plan_tasks(
     config: TrainAllConfig,
     tracking_uri: str,
     fingerprints: Mapping[ModelName, JobFingerprint],
     parent: str,
 ) -> tuple[list[Task], dict[str, str]]:
-    """What is left to do, and the versions of models with which nothing is left to do."""
-    tasks, done = [], {}
+    """Return a task for each job that needs one, and the version URIs of the others by name.
+
+    Args:
+        config: configuration of the sweep.
+        tracking_uri: store with the cached results.
+        fingerprints: fingerprint of each job.
+        parent: id of the sweep's run.
+    """
+    tasks, version_uris = [], {}
     for job in config.jobs:
         fingerprint = fingerprints[job.name]
         cached = (
@@ -142,84 +152,74 @@ def _find_work(
             if config.sweep.force
             else find_cached(tracking_uri, fingerprint.digest, config.state_dir)
         )
-        left = _describe_remaining(config.sweep, cached)
-        if cached.version and not any(left.values()):
-            done[job.name.registered] = cached.version.uri
+        remaining = _describe_remaining(config.sweep, cached)
+        if cached.version and not any(remaining.values()):
+            version_uris[job.name.registered] = cached.version.uri
             continue
-        settings = {**job.given, "tuned": fingerprint.tuned}
-        given = {
-            "train": settings,
+        arguments = {
+            "train": {**job.explicit, "tuned": fingerprint.tuned},
             "parent": parent,
             "fingerprint": fingerprint.digest,
             "trials": config.trials,
             "study": f"{job.name.registered}-{fingerprint.digest[:8]}",
             "force": config.sweep.force,
-            **left,
+            **remaining,
         }
         tasks.append(
             Task(
                 job.name.registered,
                 CALL,
-                given,
+                arguments,
                 count_cpus(config.executor, config.sweep.parallel_jobs),
                 config.executor.gpus_per_job,
                 config.sweep.job_timeout,
             )
         )
-    return tasks, done
+    return tasks, version_uris
 
 
 def _describe_remaining(settings: TrainAllSettings, cached: CachedResult) -> dict[str, Any]:
-    """Whether a model is still to be evaluated, and the formats that it is still to be exported
-    in.
-    """
+    """Return the arguments `evaluate` and `formats` of a job, for the steps that are missing."""
     tags = cached.version.tags if cached.version else {}
     formats = [] if settings.export is None else parse_formats(settings.export)
     missing = [name for name in formats if name not in exports_of(tags)]
     return {"evaluate": settings.evaluate and TESTED not in tags, "formats": ",".join(missing)}
 
 
-def _keep_logs(run: Run) -> None:
-    """What local jobs said, as artifacts."""
+def _log_job_output(run: Run) -> None:
+    """Log the output of local jobs as artifacts `logs/JOB.txt`."""
     from eyevsai.executors.local import LOG
 
-    for said in sorted((run.folder.path / JOBS).glob(f"*/{LOG}")):
-        run.log_text(
-            f"logs/{said.parent.name}.txt", said.read_text(encoding="utf-8", errors="replace")
-        )
+    for path in sorted((run.folder.path / JOBS).glob(f"*/{LOG}")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        run.log_text(f"logs/{path.parent.name}.txt", text)
 
 
 def _clean_up(config: TrainAllConfig) -> None:
-    kept = {"keep": config.sweep.keep, "yes": True, "state_dir": str(config.state_dir)}
+    """Delete older versions of the sweep's models without asking for confirmation."""
+    values = {"keep": config.sweep.keep, "yes": True, "state_dir": str(config.state_dir)}
     names = {job.name.registered for job in config.jobs}
-    done = cleanup(compose(CleanupSettings, kept), lambda _: True, only=names)
+    result = cleanup(compose(CleanupSettings, values), lambda _: True, only=names)
     log.info(
         "Cleanup: %d older versions deleted, %.1f MB freed",
-        len(done.deleted),
-        done.freed_bytes / 1e6,
+        len(result.deleted),
+        result.freed_bytes / 1e6,
     )
 
 
-def _report(
-    config: TrainAllConfig, tracking_uri: str, run: Run, *, done: Sequence[str]
-) -> Mapping[str, Path]:
-    """Reports on all models of the store; there is nothing to say when no job left one."""
-    if not done:
-        return {}
+def _write_reports(config: TrainAllConfig, tracking_uri: str, run: Run) -> Mapping[str, Path]:
+    """Write the reports on all models of the store; return their paths by name."""
     return write_reports(
         compose(ReportSettings, {"output": config.sweep.output}), tracking_uri, run
     ).files
 
 
-def _done(jobs: Mapping[str, Status]) -> list[str]:
-    return [name for name, status in jobs.items() if status.state is State.DONE]
-
-
 def _raise_failures(jobs: Mapping[str, Status], total: int) -> None:
+    """Raise a JobError with the reasons of all failed jobs, if there are any."""
     failed = {name: status.reason for name, status in jobs.items() if status.state is State.FAILED}
     if failed:
         lines = "\n".join(f"- {name}: {reason}" for name, reason in failed.items())
         raise JobError(
-            f"{len(failed)} of {total} jobs failed:\n{lines}\nThe same command, typed again, "
-            "does what is missing."
+            f"{len(failed)} of {total} jobs failed:\n{lines}\nRun the same command again: it "
+            "skips the finished jobs."
         )

@@ -1,4 +1,4 @@
-"""doctor: is everything here that a job needs, and what is to be mended."""
+"""Workflow of `doctor`: checks of the environment and the store, and repairs of the store."""
 
 from __future__ import annotations
 
@@ -21,23 +21,27 @@ from eyevsai.store.relocate import Relocation, relocate
 from eyevsai.store.schema import check_run_dirs
 from eyevsai.store.uris import find_store, mask_password, sqlite_path
 
-PYTHONS = ((3, 11), (3, 13))
+PYTHONS = ((3, 11), (3, 13))  # first and last supported version
 MIN_FREE_BYTES = 2 * 1024**3
 PACKAGES = ("mlflow", "torch", "torchvision", "scikit-learn", "pillow", "safetensors")
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing that was looked at."""
+    """Result of one check of the environment."""
 
     subject: str
     ok: bool
-    text: str
+    text: str  # findings; with the fix if the check failed
 
 
 def run_checks(data_dir: Path, state_dir: Path, *, create_store: bool) -> list[CheckResult]:
-    """Looks at Python, packages, compute, disk, datasets and the store, which is created if
-    wished.
+    """Check Python, packages, compute device, disk, datasets and the store.
+
+    Args:
+        data_dir: folder of the datasets.
+        state_dir: folder of run state on this machine.
+        create_store: create the store if it does not exist. Otherwise that is no failure.
     """
     return [
         _python(),
@@ -50,25 +54,25 @@ def run_checks(data_dir: Path, state_dir: Path, *, create_store: bool) -> list[C
 
 
 def _python() -> CheckResult:
-    (low, high), here = PYTHONS, sys.version_info[:2]
+    (lowest, highest), current = PYTHONS, sys.version_info[:2]
     text = f"Python {sys.version.split()[0]}"
-    if low <= here <= high:
+    if lowest <= current <= highest:
         return CheckResult("python", True, text)
-    return CheckResult("python", False, f"{text}; use 3.{low[1]} to 3.{high[1]}")
+    return CheckResult("python", False, f"{text}; use 3.{lowest[1]} to 3.{highest[1]}")
 
 
 def _packages() -> CheckResult:
-    found, missing = [], []
+    installed, missing = [], []
     for name in PACKAGES:
         try:
-            found.append(f"{name} {metadata.version(name)}")
+            installed.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
         return CheckResult(
             "packages", False, f"missing: {', '.join(missing)}; run: pip install -e ."
         )
-    return CheckResult("packages", True, ", ".join(found))
+    return CheckResult("packages", True, ", ".join(installed))
 
 
 def _compute() -> CheckResult:
@@ -77,13 +81,13 @@ def _compute() -> CheckResult:
     from eyevsai.training.device import find_device, find_precision
 
     device = find_device("auto")
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     precision = str(find_precision("auto", device)).removeprefix("torch.")
     cores = count_cores()
     return CheckResult(
         "compute",
         True,
-        f"{kind}, training in {precision}, {torch.get_num_threads()} threads on {cores} cores",
+        f"{name}, training in {precision}, {torch.get_num_threads()} threads on {cores} cores",
     )
 
 
@@ -91,7 +95,7 @@ def _disk() -> CheckResult:
     free = shutil.disk_usage(".").free
     text = f"{free / 1024**3:.1f} GiB free in {Path.cwd()}"
     if free < MIN_FREE_BYTES:
-        return CheckResult("disk", False, f"{text}; make room: runs keep a model each")
+        return CheckResult("disk", False, f"{text}; free disk space: each run stores a model")
     return CheckResult("disk", True, text)
 
 
@@ -100,11 +104,14 @@ def _data(root: Path) -> CheckResult:
     if root.is_dir():
         return CheckResult("data", True, f"{names} (data directory {root})")
     return CheckResult(
-        "data", True, f"{names}; no folder {root} with your own: set --data-dir or EYEVSAI_DATA"
+        "data",
+        True,
+        f"{names}; for other datasets, create {root} or set --data-dir or EYEVSAI_DATA",
     )
 
 
 def _store(create: bool, state_dir: Path) -> list[CheckResult]:
+    """Check that the store can be opened and owns its files, and check its versions."""
     uri = find_store()
     path = sqlite_path(uri)
     if not create and path is not None and not path.exists():
@@ -112,7 +119,7 @@ def _store(create: bool, state_dir: Path) -> list[CheckResult]:
             CheckResult(
                 "store",
                 True,
-                f"none yet at {path}; the first job creates it, or: eyevsai doctor --init",
+                f"{path} does not exist yet; the first job or eyevsai doctor --init creates it",
             )
         ]
     try:
@@ -125,14 +132,14 @@ def _store(create: bool, state_dir: Path) -> list[CheckResult]:
     if doubt:
         text = (
             f"{mask_password(uri)}: {doubt}, so cleanup --orphans keeps all unknown files. "
-            "If it is a store of its own: eyevsai doctor --adopt"
+            "To use it as an independent store: eyevsai doctor --adopt"
         )
         return [CheckResult("store", False, text), _versions(uri)]
     return [CheckResult("store", True, mask_password(uri)), _versions(uri)]
 
 
 def _versions(uri: str) -> CheckResult:
-    """Look for the files of each version that has a stage or an alias."""
+    """Check that the files of all versions with a stage or an alias exist."""
     client = open_registry(uri)
     used = [
         version
@@ -140,25 +147,27 @@ def _versions(uri: str) -> CheckResult:
         for version in model.versions
         if version.aliases or version.stage in ("Production", "Staging")
     ]
-    places = {version.uri: find_location(client, version.name, version.number) for version in used}
-    gone = [f"{name} ({place})" for name, place in places.items() if locate(uri, place)[1]]
-    if gone:
+    locations = {
+        version.uri: find_location(client, version.name, version.number) for version in used
+    }
+    missing = [
+        f"{name} ({location})" for name, location in locations.items() if locate(uri, location)[1]
+    ]
+    if missing:
         return CheckResult(
             "versions",
             False,
-            f"the files of {', '.join(gone)} are gone: restore them from a backup, or "
+            f"the files of {', '.join(missing)} are missing: restore them from a backup, or "
             "promote another version",
         )
-    return CheckResult(
-        "versions", True, f"{len(used)} with a stage or an alias; their files are there"
-    )
+    return CheckResult("versions", True, f"{len(used)} with a stage or an alias; their files exist")
 
 
 def adopt() -> str:
-    """Give a copied store an identity of its own; return what was done, in a sentence.
+    """Assign a new identity to a copied store; return a sentence that describes the result.
 
-    If the original database is gone, the files that this store names become its own. While it is
-    there, they stay the original's: this store reads them, and deletes none of them.
+    If the original database does not exist any more, the files that this store refers to become its
+    own. Otherwise they stay the original's: this store can read them, but never deletes them.
 
     Raises:
         UserError: the store cannot be opened or written.
@@ -166,41 +175,42 @@ def adopt() -> str:
     client = open_registry(open_store())
     former = adopt_store(client)
     if former is None:
-        return "The store was no copy: nothing changed."
+        return "The store is not a copy. Nothing was changed."
     original = Path(former.original) if former.original else None
-    here = sqlite_path(client.tracking_uri)
+    current = sqlite_path(client.tracking_uri)
     if (
         original is not None
         and original.exists()
-        and not (here is not None and here.resolve() == original)
+        and not (current is not None and current.resolve() == original)
     ):
         return (
-            f"The store has an identity of its own now. The original, {original}, is there: "
-            "files of runs from before the copy stay the original's, and no cleanup of this store "
-            "deletes them."
+            f"The store has a new identity. The original, {original}, exists: files from before "
+            "the copy stay the original's, and no cleanup of this store deletes them."
         )
     artifacts = Artifacts(client)
-    known = RunQueries(client, artifacts.experiment_ids).store_content()
+    content = RunQueries(client, artifacts.experiment_ids).store_content()
     count = artifacts.take_over(
-        [*known.runs, *known.models], former.ids, min(read_store_id(client).ids)
+        [*content.runs, *content.models], former.ids, min(read_store_id(client).ids)
     )
     return (
-        f"The store has an identity of its own now, and owns {count} folders of runs and models "
-        "of the original."
+        f"The store has a new identity, and owns {count} folders of runs and models of the "
+        "original."
     )
 
 
 def relocate_store() -> Relocation:
-    """Mends the paths of a SQLite store that was moved with its project folder, after a copy.
+    """Correct the paths in a SQLite store that was moved with its project folder.
+
+    A backup of the store is made first.
 
     Raises:
-        UserError: the store is none that lies in a file, or there is nothing to mend.
+        UserError: the store is not a SQLite file, was not moved, or cannot be read or written.
     """
     uri = find_store()
     path = sqlite_path(uri)
     if path is None:
         raise UserError(
-            f"The store {mask_password(uri)} does not lie in a project folder: there is nothing "
-            "to relocate."
+            f"The store {mask_password(uri)} cannot be relocated: it is not a SQLite file in a "
+            "project folder."
         )
     return relocate(path)

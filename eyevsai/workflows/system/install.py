@@ -1,4 +1,4 @@
-"""install: what a family or an extra needs, and the pip command that brings it."""
+"""Workflow of `install`: requirements of families and extras, and their installation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eyevsai.models.factory import FAMILIES, get_family
 
 @dataclass(frozen=True)
 class Extra:
-    """An extra of this project."""
+    """Extra of this project, with its requirements for pip."""
 
     name: str
     requirements: tuple[str, ...]
@@ -26,56 +26,61 @@ class Extra:
 
 
 def list_extras() -> list[Extra]:
-    """All extras, in the order in which the project declares them."""
+    """Return all extras, in the order in which the project declares them."""
     return [Extra(name, pins, all(map(is_installed, pins))) for name, pins in read_extras().items()]
 
 
 def choose_extras(names: Sequence[str]) -> tuple[list[Extra], list[str]]:
-    """The extras that are named, and for each family that is named what it needs, as a sentence.
+    """Return the extras among `names`, and a description of the requirements of each family.
 
     Raises:
-        UserError: there is no such family or extra; the message names the nearest.
+        UserError: there is no such family or extra; the message suggests the nearest one.
     """
     extras = {extra.name: extra for extra in list_extras()}
-    named = dict.fromkeys(choose("family or extra", name, [*FAMILIES, *extras]) for name in names)
-    return [extras[name] for name in named if name in extras], [
-        _describe(name) for name in named if name in FAMILIES
+    chosen = dict.fromkeys(choose("family or extra", name, [*FAMILIES, *extras]) for name in names)
+    return [extras[name] for name in chosen if name in extras], [
+        _describe(name) for name in chosen if name in FAMILIES
     ]
 
 
 def pip_command(extras: Sequence[Extra]) -> list[str]:
-    """What installs them into the Python that runs this, word by word.
+    """Return the command that installs extras into the environment of this Python.
+
+    It uses pip, or uv if pip is not installed.
 
     Raises:
-        UserError: this Python has neither pip nor uv.
+        UserError: neither pip nor uv is installed.
     """
     pins = dict.fromkeys(pin for extra in extras for pin in extra.requirements)
     if find_spec("pip") is not None:
         return [sys.executable, "-m", "pip", "install", *pins]
-    if (uv := shutil.which("uv")) is not None:  # whose environments have no pip
+    if (uv := shutil.which("uv")) is not None:  # environments that uv creates have no pip
         return [uv, "pip", "install", "--python", sys.executable, *pins]
-    raise UserError(f"{sys.executable} has no pip. Get it with: {sys.executable} -m ensurepip")
+    raise UserError(f"{sys.executable} has no pip. Install it with: {sys.executable} -m ensurepip")
 
 
 def install(extras: Sequence[Extra]) -> None:
-    """Runs that command, which says itself what it does.
+    """Install extras with the command of `pip_command`, which prints its own output.
 
     Raises:
-        JobError: it failed, or what it installed is not found.
+        UserError: neither pip nor uv is installed.
+        JobError: the command failed, or requirements are still missing.
     """
     code = subprocess.run(pip_command(extras)).returncode
     importlib.invalidate_caches()
-    lacking = [pin for extra in extras for pin in extra.requirements if not is_installed(pin)]
-    if code or lacking:
+    missing = [pin for extra in extras for pin in extra.requirements if not is_installed(pin)]
+    if code or missing:
         names = ", ".join(extra.name for extra in extras)
         raise JobError(
-            f"{names} could not be installed: pip ended with exit code {code}; what it said "
-            f"stands above. Lacking: {', '.join(lacking) or 'nothing'}."
+            f"{names} could not be installed: pip exited with code {code}; see its output above. "
+            f"Missing: {', '.join(missing) or 'nothing'}."
         )
 
 
 def _describe(family: str) -> str:
-    wishes = [
-        f"{gain}: {install_command(extra)}" for extra, gain in get_family(family).extras.items()
+    """Return a description of the optional extras of a family."""
+    options = [
+        f"{benefit}: {install_command(extra)}"
+        for extra, benefit in get_family(family).extras.items()
     ]
-    return " ".join([f"{family} needs no extra.", *wishes])
+    return " ".join([f"{family} needs no extra.", *options])

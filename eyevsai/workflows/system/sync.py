@@ -1,4 +1,4 @@
-"""sync: tells the store what runs on this machine could not."""
+"""Workflow of `sync`: pending writes of the runs of this machine."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from eyevsai.tracking.finished_runs import flush_run
 
 log = logging.getLogger("eyevsai")
 
-PATIENCE_S = 10.0
+PATIENCE_S = 10.0  # time for which the store may fail before a run is given up
 
 
 def sync_all(state_dir: Path) -> dict[str, int]:
-    """Carries out what is left of ended runs, oldest first; entries that are still left, by run id.
+    """Apply the pending writes of finished runs, oldest first.
+
+    Returns the number of writes that are still pending by run id, 0 for a run that is synced. It is
+    1 if the store rejected a write, which is logged as a warning. Runs that a process is working on
+    are left out.
 
     Raises:
-        UserError: the store cannot be opened.
+        UserError: the store cannot be opened, or `state_dir` has run directories of an old schema.
     """
     tracking_uri = open_store()
     check_run_dirs(state_dir)
-    left = {}
+    num_pending = {}
     for folder in reversed(list_run_dirs(state_dir)):
         try:
-            left[folder.run_id] = flush_run(tracking_uri, folder, PATIENCE_S)
+            num_pending[folder.run_id] = flush_run(tracking_uri, folder, PATIENCE_S)
         except JobError as error:
             log.warning(error)
-            left[folder.run_id] = 1
-        except UserError:  # a process works on it, and will tell the store itself
+            num_pending[folder.run_id] = 1
+        except UserError:  # a process is working on the run, and applies its writes
             continue
-    return left
+    return num_pending

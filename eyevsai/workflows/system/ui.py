@@ -1,4 +1,4 @@
-"""ui: MLflow's UI over the store, or optuna-dashboard over the studies, until somebody ends it."""
+"""Workflow of `ui`: MLflow's UI for the store, or optuna-dashboard for the studies."""
 
 from __future__ import annotations
 
@@ -24,64 +24,68 @@ from eyevsai.store.uris import find_store, mask_password, sqlite_path, studies_d
 from eyevsai.tracking.experiment import page_of_runs
 from eyevsai.workflows.shutdown import handling_signals
 
+# time limits of the start and the end of the UI, and the interval of polling
 START_S, END_S, POLL_S = 120.0, 4.0, 0.2
-OUTPUT_LINES = 20  # of what the UI said, when it ends by itself
+OUTPUT_LINES = 20  # last lines of output in the error if the UI exits
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# one of which is set where Linux can show a browser
+# environment variables, of which one is set if a browser can be opened on Linux
 DISPLAYS = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
 
 
 @dataclass(frozen=True)
 class Window:
-    """Where a page is shown: an address of this machine, and whether a browser is opened on it."""
+    """Address of a UI on this machine."""
 
     host: str
     port: int
-    browser: bool
+    browser: bool  # open a browser at the address
 
     @property
     def url(self) -> str:
-        """The address as a browser of this machine takes it."""
+        """URL for a browser on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def check(self) -> None:
-        """Raises UserError when nothing can listen there."""
+        """Raise UserError if no server can listen at the address."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
             socket.create_server((self.host, self.port), family=family).close()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise UserError(
-                    f"Port {self.port} is taken by another program, maybe by another eyevsai ui. "
-                    f"Choose one with --port, such as --port {_free_port(self.host, family)}."
+                    f"Port {self.port} is in use by another program, possibly another eyevsai ui. "
+                    f"Choose another one, such as --port {_free_port(self.host, family)}."
                 ) from error
-            why = str(error.strerror or error).partition(" (while")[0]  # Python repeats the address
+            # Python appends the address in parentheses
+            reason = str(error.strerror or error).partition(" (while")[0]
             raise UserError(
-                f"Nothing can listen at {self.host}:{self.port}: {why}. Check --host and --port."
+                f"Cannot listen at {self.host}:{self.port}: {reason}. Check --host and --port."
             ) from error
 
-    def show(self, what: str, page: str = "") -> None:
-        """Says where something is shown, and opens a browser there."""
-        print(f"{what}: {self.url}")
+    def show(self, title: str, page: str = "") -> None:
+        """Print the URL after a title, and open a browser at the path `page` if enabled."""
+        print(f"{title}: {self.url}")
         if self.host not in LOOPBACK:
             print(
-                f"Whoever reaches {self.host}:{self.port} sees and changes everything in it: "
-                "there is no login."
+                f"There is no login: anyone who can reach {self.host}:{self.port} can read and "
+                "change everything."
             )
-        print("Ctrl-C ends it.", flush=True)
+        print("Press Ctrl-C to stop.", flush=True)
         open_browser(self.url + page, self.browser)
 
 
-def open_browser(url: str, wanted: bool) -> None:
-    """Opens a browser, where it is wanted and this machine can show one."""
-    if wanted and (sys.platform in ("darwin", "win32") or any(map(os.environ.get, DISPLAYS))):
+def open_browser(url: str, enabled: bool) -> None:
+    """Open a browser if `enabled` and if this machine has a display."""
+    if enabled and (sys.platform in ("darwin", "win32") or any(map(os.environ.get, DISPLAYS))):
         webbrowser.open(url)
 
 
 def find_server() -> str | None:
-    """The address of the server that keeps the store, once it has answered; None for a store of
-    another kind.
+    """Return the URI of the tracking server; None if the store is not a server.
+
+    Raises:
+        UserError: the server is unreachable, or its URI contains credentials.
     """
     uri = find_store()
     if not uri.startswith("http"):
@@ -91,29 +95,38 @@ def find_server() -> str | None:
 
 
 def show_store(window: Window, *, verbose: bool) -> None:
-    """Serves MLflow's UI over the store, which is no server, until this process is asked to end.
+    """Serve MLflow's UI for a store that is not a server, until this process gets a signal.
+
+    Args:
+        window: address of the UI.
+        verbose: print the output of MLflow.
 
     Raises:
-        UserError: the store or the address cannot be used.
-        JobError: the UI ended by itself.
+        UserError: the store or the address is unusable.
+        JobError: the UI did not start, or exited.
     """
     uri = open_store()
     window.check()
 
-    with _stopping_at_hangup(), _mlflow_ui(uri, window, verbose) as (process, said):
+    with _stopping_at_hangup(), _mlflow_ui(uri, window, verbose) as (process, output):
         page = page_of_runs(uri)
-        _wait_until_ready(f"{window.url}/health", process, said)
-        window.show(f"MLflow's UI over {mask_password(uri)}", page)
+        _wait_until_ready(f"{window.url}/health", process, output)
+        window.show(f"MLflow's UI for {mask_password(uri)}", page)
         process.wait()
-        raise _ended(said)
+        raise _exit_error(output)
 
 
 def show_studies(window: Window, storage: str | None, state_dir: Path) -> None:
-    """Serves optuna-dashboard over the studies beside the store, or in a database, until this
-    process is asked to end.
+    """Serve optuna-dashboard for the studies, until this process gets a signal.
+
+    Args:
+        window: address of the dashboard.
+        storage: URL of a database with the studies; None for the default folder of studies.
+        state_dir: folder of run state, which contains the studies if the store is not a SQLite
+            file.
 
     Raises:
-        UserError: there are none, or the address cannot be used, or optuna-dashboard is not
+        UserError: there are no studies, the address is unusable, or optuna-dashboard is not
             installed.
     """
     folder = studies_dir(find_store(), state_dir)
@@ -127,7 +140,7 @@ def show_studies(window: Window, storage: str | None, state_dir: Path) -> None:
 
 @contextmanager
 def _stopping_at_hangup() -> Iterator[None]:
-    """Inside the block signals end what is served, that of a terminal which was closed, too."""
+    """Handle signals inside the block; SIGHUP of a closed terminal has the effect of SIGTERM."""
     with handling_signals() as stop:
         hangup = getattr(signal, "SIGHUP", None)
         if hangup is not None and threading.current_thread() is threading.main_thread():
@@ -139,22 +152,28 @@ def _stopping_at_hangup() -> Iterator[None]:
 def _mlflow_ui(
     uri: str, window: Window, verbose: bool
 ) -> Iterator[tuple[subprocess.Popen[str], deque[str]]]:
-    """MLflow's UI as a process, the first of a session, which ends with the block; and the last
-    lines that it says.
+    """Yield the process of MLflow's UI, and a deque with its last lines of output.
+
+    The process is the leader of a new session, so that all its workers can be ended with the block.
+
+    Args:
+        uri: URI of the store.
+        window: address of the UI.
+        verbose: print the output of MLflow.
     """
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", window.host]
     command += ["--port", str(window.port)]
-    # where an experiment that is made in the UI keeps its files
+    # artifacts of experiments that are created in the UI
     if (path := sqlite_path(uri)) is not None:
         command += ["--default-artifact-root", str(path.parent / "mlruns")]
-    # the address as a variable, since others see a command line; workers for what no classifier
-    # needs take 0.6 GB
+    # The URI is an environment variable, because other users can read command lines. Job execution
+    # is disabled, because its workers take 0.6 GB and classifiers do not need them.
     env = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": uri,
     }
-    said: deque[str] = deque(maxlen=OUTPUT_LINES)
+    output: deque[str] = deque(maxlen=OUTPUT_LINES)
     process = subprocess.Popen(
         command,
         env=env,
@@ -166,20 +185,22 @@ def _mlflow_ui(
         start_new_session=True,
     )
     try:
-        threading.Thread(target=_listen, args=(process, said, verbose), daemon=True).start()
-        yield process, said
+        threading.Thread(target=_read_output, args=(process, output, verbose), daemon=True).start()
+        yield process, output
     finally:
         _end(process)
 
 
-def _listen(process: subprocess.Popen[str], said: deque[str], verbose: bool) -> None:
+def _read_output(process: subprocess.Popen[str], output: deque[str], verbose: bool) -> None:
+    """Append the lines that a process prints to `output`; print them too if `verbose`."""
     for line in process.stdout or ():
-        said.append(line.rstrip())
+        output.append(line.rstrip())
         if verbose:
             print(line, end="", file=sys.stderr)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
+    """End a process and its workers: send SIGTERM, then SIGKILL after `END_S` or its exit."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
@@ -187,20 +208,21 @@ def _end(process: subprocess.Popen[str]) -> None:
             process.wait(END_S)
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[str], said: deque[str]) -> None:
-    # no proxy leads back to this machine
+def _wait_until_ready(url: str, process: subprocess.Popen[str], output: deque[str]) -> None:
+    """Wait until the URL responds; raise JobError if the process exits or takes `START_S`."""
+    # a proxy could not reach this machine
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     end = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < end:
         with suppress(OSError), opener.open(url, timeout=2):
             return
         time.sleep(POLL_S)
-    raise _ended(said)
+    raise _exit_error(output)
 
 
-def _ended(said: deque[str]) -> JobError:
-    time.sleep(POLL_S)  # its last words may still be on their way
-    return JobError("\n".join(["MLflow's UI ended by itself. It last said:", *said]))
+def _exit_error(output: deque[str]) -> JobError:
+    time.sleep(POLL_S)  # the last lines of output may not have been read yet
+    return JobError("\n".join(["MLflow's UI exited or did not start. Its last output:", *output]))
 
 
 def _free_port(host: str, family: socket.AddressFamily) -> int:

@@ -1,4 +1,4 @@
-"""doctor --upgrade: bring a store that an earlier eyevsai wrote to the present names."""
+"""Workflow of `doctor --upgrade`: upgrade of a store to the current schema."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("eyevsai")
 
 @dataclass(frozen=True)
 class Upgrade:
-    """How many objects were upgraded, and how many deleted runs keep their former names."""
+    """Numbers of upgraded objects, and of deleted runs, which keep the former names."""
 
     runs: int
     versions: int
@@ -38,18 +38,19 @@ class Upgrade:
 
 
 def upgrade(state_dir: Path) -> Upgrade:
-    """Upgrade the run directories of this machine and the store; return what was changed.
+    """Upgrade the run directories of this machine and the store, and return the numbers of changes.
 
-    A SQLite store is copied first. The upgrade can be interrupted and called again.
+    A SQLite store is backed up first. An interrupted upgrade is completed by the next call.
 
     Raises:
-        UserError: the store cannot be opened, copied or written, or a process works on a run.
+        UserError: the store does not exist, or cannot be opened, backed up or written, a run
+            directory cannot be written, or the process of a run may be alive.
         JobError: the store failed.
     """
     uri = find_store()
     path = sqlite_path(uri)
     if path is not None and not path.exists():
-        raise UserError(f"There is no store {path}, so there is nothing to upgrade.")
+        raise UserError(f"There is nothing to upgrade: the store {path} does not exist.")
     open_store(any_schema=True)
     client = open_registry(uri)
     with lock_store(uri, "upgrade.lock"), raising_store_errors(uri, "The upgrade"):
@@ -63,7 +64,7 @@ def upgrade(state_dir: Path) -> Upgrade:
             raise write_error(state_dir, error, "Choose another --state-dir.") from error
         if path is not None and runs:
             _back_up(path)
-        # `check_schema` recognises an old store by its last runs
+        # before the runs: `check_schema` detects an old store by runs that are upgraded last
         versions = upgrade_versions(client)
         for run in track(runs, "Upgrading runs", total=len(runs)):
             upgrade_run(client, run)
@@ -76,6 +77,6 @@ def upgrade(state_dir: Path) -> Upgrade:
 
 def _back_up(path: Path) -> None:
     try:
-        log.info("The store before the upgrade is %s", back_up(path))
+        log.info("Backed up the store to %s", back_up(path))
     except (sqlite3.Error, OSError) as error:
         raise UserError(f"{path} cannot be copied: {error}. Nothing was changed.") from error

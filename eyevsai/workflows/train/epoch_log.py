@@ -1,4 +1,4 @@
-"""What is said of a training's epochs, as each ends."""
+"""Log lines about the epochs of a training run."""
 
 from __future__ import annotations
 
@@ -14,38 +14,42 @@ log = logging.getLogger("eyevsai")
 
 
 class EpochLog:
-    """Says how good an epoch was, which is the best so far, how fast it went and how long the
-    others may take.
-    """
+    """Logger of epoch metrics, the best epoch so far, throughput and the estimated time left."""
 
     def __init__(self, num_epochs: int) -> None:
         self.num_epochs = num_epochs
         self._eta = EtaEstimator()
 
-    def log(self, rows: Sequence[EpochMetrics]) -> None:
-        """Says it of the last of all epochs so far."""
+    def log(self, history: Sequence[EpochMetrics]) -> None:
+        """Log the last epoch of `history`, the metrics of all epochs so far.
+
+        Writes one INFO line with accuracies and losses, and one DEBUG line with all metrics. Call
+        once after each epoch: the time left is estimated from the intervals between calls.
+        """
         self._eta.step()
-        epoch, row = len(rows), rows[-1]
-        best = max(range(epoch), key=lambda place: selection_key(rows[place]))
-        which = (
+        epoch, metrics = len(history), history[-1]
+        best = max(range(epoch), key=lambda index: selection_key(history[index]))
+        best_so_far = (
             "the best so far"
             if best == epoch - 1
-            else f"best {rows[best]['valid/accuracy']:.4f} in epoch {best + 1}"
+            else f"best {history[best]['valid/accuracy']:.4f} in epoch {best + 1}"
         )
-        speed = f", {row['images_per_s']:,.0f} images/s" if "images_per_s" in row else ""
+        speed = f", {metrics['images_per_s']:,.0f} images/s" if "images_per_s" in metrics else ""
         log.info(
             "epoch %d of %d  valid accuracy %.4f (%s), loss %.4f; train accuracy %.4f, loss "
             "%.4f%s%s",
             epoch,
             self.num_epochs,
-            row[EPOCH_ACCURACY],
-            which,
-            row["valid/loss"],
-            row["train/accuracy"],
-            row["train/loss"],
+            metrics[EPOCH_ACCURACY],
+            best_so_far,
+            metrics["valid/loss"],
+            metrics["train/accuracy"],
+            metrics["train/loss"],
             speed,
             self._eta.remaining(self.num_epochs - epoch),
         )
         log.debug(
-            "epoch %d: %s", epoch, "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+            "epoch %d: %s",
+            epoch,
+            "  ".join(f"{name} {value:.4g}" for name, value in metrics.items()),
         )

@@ -17,7 +17,8 @@ from eyevsai.store.run_dir import CONFIG, FINGERPRINT, REQUESTED_CONFIG, RunDir
 
 log = logging.getLogger("eyevsai")
 
-PARTS = {
+# what the entries of each part of a fingerprint are called in messages
+ENTRY_NOUNS = {
     "data": "images",
     "preprocessing": "values",
     "code": "files of eyevsai",
@@ -26,43 +27,61 @@ PARTS = {
 
 
 def save_fingerprint(
-    config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, folder: RunDir
+    config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, run_dir: RunDir
 ) -> None:
-    """Keeps what a resumed run is held against: settings, data, their preprocessing, and code."""
-    folder.write(CONFIG, plain_values(config))
-    folder.write(REQUESTED_CONFIG, plain_values(config.untuned or config))
-    folder.write(FINGERPRINT, describe_fingerprint(dataset, preprocessing))
+    """Write the settings and the fingerprint of a run to its run directory, for resuming it.
+
+    Args:
+        config: settings of the run, with those of a study applied.
+        dataset: images and labels, with their split.
+        preprocessing: preprocessing of the images.
+        run_dir: folder to write to. Besides `config`, it gets the settings before those of a study
+            were applied, by which `--resume auto` finds the run.
+    """
+    run_dir.write(CONFIG, plain_values(config))
+    run_dir.write(REQUESTED_CONFIG, plain_values(config.untuned or config))
+    run_dir.write(FINGERPRINT, describe_fingerprint(dataset, preprocessing))
 
 
 def verify_fingerprint(
-    dataset: Dataset, preprocessing: Preprocessing, folder: RunDir, *, force: bool
+    dataset: Dataset, preprocessing: Preprocessing, run_dir: RunDir, *, force: bool
 ) -> None:
-    """Raises UserError when data, preprocessing or code are not those that the run began with,
-    unless `force`.
+    """Raise unless data, preprocessing, code and packages match the saved fingerprint of a run.
+
+    Args:
+        dataset: images and labels, with their split.
+        preprocessing: preprocessing of the images.
+        run_dir: folder of the run to resume.
+        force: log a warning for each difference instead.
+
+    Raises:
+        UserError: a part of the fingerprint differs, and `force` is False.
     """
-    before = folder.read(FINGERPRINT) or {}
-    for kind, now in describe_fingerprint(dataset, preprocessing).items():
-        change = describe_change(before.get(kind, {}), now)
+    saved = run_dir.read(FINGERPRINT) or {}
+    for kind, current in describe_fingerprint(dataset, preprocessing).items():
+        change = describe_change(saved.get(kind, {}), current)
         if not change:
             continue
         if not force:
             raise UserError(
-                f"Run {folder.run_id} began with other {kind}; {PARTS[kind]}: {change}. "
-                "Bring them back, start a new run, or add --resume-force true."
+                f"Cannot resume run {run_dir.run_id}: the {kind} changed; {ENTRY_NOUNS[kind]}: "
+                f"{change}. Restore the {kind}, start a new run, or use --resume-force true."
             )
-        log.warning("Going on although the %s changed: %s.", kind, change)
+        log.warning("Resuming although the %s changed: %s.", kind, change)
 
 
 def describe_fingerprint(
     dataset: Dataset, preprocessing: Preprocessing
 ) -> dict[str, dict[str, str]]:
-    """Checksums of all that a run depends on besides its settings: data, their preprocessing, code
-    and packages.
+    """Return the inputs of a run besides its settings, as strings by part and entry.
+
+    The parts are the images (split, label and truncated digest), the preprocessing parameters, the
+    source files of eyevsai (digests), and the versions of packages.
     """
-    prepared = {name: str(value) for name, value in preprocessing.to_json().items()}
+    parameters = {name: str(value) for name, value in preprocessing.to_json().items()}
     return {
-        "data": _checksums(dataset),
-        "preprocessing": prepared,
+        "data": _describe_images(dataset),
+        "preprocessing": parameters,
         "code": hash_code(),
         "packages": _packages(),
     }
@@ -75,7 +94,7 @@ def _packages() -> dict[str, str]:
     return {"torch": torch.__version__, **libraries, "eyevsai": VERSION}
 
 
-def _checksums(dataset: Dataset) -> dict[str, str]:
+def _describe_images(dataset: Dataset) -> dict[str, str]:
     return {
         item.name: f"{split}/{item.label}/{item.record.digest[:16]}"
         for item, split in zip(dataset.samples, dataset.split_names, strict=True)
@@ -83,6 +102,6 @@ def _checksums(dataset: Dataset) -> dict[str, str]:
 
 
 def plain_values(config: TrainConfig) -> dict[str, Any]:
-    """The settings as JSON gives them back."""
+    """Return the settings after a JSON round trip, so that they compare equal to saved ones."""
     values: dict[str, Any] = json.loads(json.dumps(config.flat()))
     return values

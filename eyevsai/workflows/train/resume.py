@@ -1,4 +1,4 @@
-"""Going on with a run that ended before its time."""
+"""Resuming an interrupted training run."""
 
 from __future__ import annotations
 
@@ -20,52 +20,63 @@ AUTO = "auto"
 
 
 def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunDir | None:
-    """The run that `--resume` means; None when nothing is to be resumed.
+    """Return the directory of the run to resume; None to start a new run.
+
+    With `--resume ID`, this is the run with that id. With `--resume auto`, it is the latest run on
+    this machine that was started with the same settings, has a checkpoint and can be resumed.
 
     Raises:
-        UserError: the run that was named cannot be gone on with, and why.
+        UserError: the run with the given id cannot be resumed, or has no checkpoint here.
     """
-    wanted, root = config.resume.resume, Path(config.run.state_dir).expanduser()
-    if wanted is None:
+    requested, root = config.resume.resume, Path(config.run.state_dir).expanduser()
+    if requested is None:
         return None
-    if wanted != AUTO:
-        folder = RunDir(root, _plain(wanted))
-        if reason := reason_not_resumable(tracking_uri, folder):
+    if requested != AUTO:
+        run_dir = RunDir(root, _check_run_id(requested))
+        if reason := reason_not_resumable(tracking_uri, run_dir):
             raise UserError(reason)
-        if folder.read(CONFIG) is None or not any(folder.checkpoints.glob("*.json")):
+        if run_dir.read(CONFIG) is None or not any(run_dir.checkpoints.glob("*.json")):
             raise UserError(
-                f"Run {wanted} has no checkpoint on this machine (looked in {folder.path})."
+                f"Cannot resume run {requested}: {run_dir.path} has no checkpoint. Resume it on "
+                "the machine that started it, or set --state-dir."
             )
-        return folder
-    for folder in list_run_dirs(root):
-        same = folder.read(REQUESTED_CONFIG) == plain_values(config)
+        return run_dir
+    for run_dir in list_run_dirs(root):
+        is_same = run_dir.read(REQUESTED_CONFIG) == plain_values(config)
         if (
-            same
-            and any(folder.checkpoints.glob("*.json"))
-            and not reason_not_resumable(tracking_uri, folder)
+            is_same
+            and any(run_dir.checkpoints.glob("*.json"))
+            and not reason_not_resumable(tracking_uri, run_dir)
         ):
-            return folder
+            return run_dir
     log.info("No interrupted run with these settings on this machine: starting a new one.")
     return None
 
 
-def restore_config(config: TrainConfig, folder: RunDir) -> TrainConfig:
-    """The configuration that the run began with; other values given now are named and not used."""
-    saved: dict[str, Any] = folder.read(CONFIG)
-    begun = compose_train({name: value for name, value in saved.items() if value is not None})
-    fresh = compose_train({"model": config.model.family})
-    used = ("state_dir", "class_change")  # as they are given now
+def restore_config(config: TrainConfig, run_dir: RunDir) -> TrainConfig:
+    """Return the settings that a run was started with, for resuming it.
+
+    `state_dir` and the resume settings are those of `config`; `class_change` is set if either has
+    it. Logs a warning for each other setting of `config` that differs from both the run's value and
+    the default.
+    """
+    saved: dict[str, Any] = run_dir.read(CONFIG)
+    original = compose_train({name: value for name, value in saved.items() if value is not None})
+    old, defaults = original.flat(), compose_train({"model": config.model.family}).flat()
+    overridable = ("state_dir", "class_change")
     for name, value in config.flat().items():
-        if name not in used and value != begun.flat().get(name) and value != fresh.flat().get(name):
+        if name not in overridable and value != old.get(name) and value != defaults.get(name):
             log.warning(
                 "%s %s is not used: a resumed run keeps its settings.", as_flag(name), value
             )
-    here = replace(begun.run, state_dir=config.run.state_dir)  # where the checkpoint was found
-    data = replace(begun.data, class_change=begun.data.class_change or config.data.class_change)
-    return replace(begun, run=here, data=data, resume=config.resume)
+    run = replace(original.run, state_dir=config.run.state_dir)  # contains the checkpoint
+    class_change = original.data.class_change or config.data.class_change
+    data = replace(original.data, class_change=class_change)
+    return replace(original, run=run, data=data, resume=config.resume)
 
 
-def _plain(run_id: str) -> str:
+def _check_run_id(run_id: str) -> str:
+    """Return `run_id`; raise UserError if it cannot be a run id, such as a path."""
     if not run_id.isalnum():
-        raise UserError(f"--resume takes a run's id or {AUTO}, not {run_id!r}.")
+        raise UserError(f"--resume {run_id!r} is invalid. Use a run id or {AUTO}.")
     return run_id

@@ -1,4 +1,4 @@
-"""The training session: what a run logs, from its start to its registration."""
+"""Training session: logging of a run, from its start to the registration of its model."""
 
 from __future__ import annotations
 
@@ -31,26 +31,30 @@ from eyevsai.workflows.trained_model import CONFIG, describe_origin
 log = logging.getLogger("eyevsai")
 
 GRID_SIZE = 24
-PACKAGE = "package"  # the part of the run directory in which the model directory is built
+PACKAGE = "package"  # subfolder of the run directory in which the model directory is built
 
 
 @dataclass
 class TrainingSession:
-    """One training run while it lasts: what is logged, in the order in which it comes to be."""
+    """Training run in progress: logs settings, epochs and evaluation, and registers the model.
+
+    Call `log_start`, `log_epoch` after each epoch, `evaluate` and `register`, in this order.
+    """
 
     config: TrainConfig
     learner: Learner
     data: Data
     name: ModelName
     run: Run
-    rows: list[dict[str, float]] = field(default_factory=list)
-    logged: set[int] = field(default_factory=set)  # epochs whose rows a resumed run has already
+    history: list[dict[str, float]] = field(default_factory=list)  # metrics of each epoch
+    # epochs that a resumed run logged before it was interrupted
+    logged_epochs: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.epoch_log = EpochLog(getattr(self.config.model.settings, "epochs", 1))
 
     def log_start(self) -> None:
-        """Settings, environment and data, before the first step."""
+        """Log settings, environment and dataset. Call before the first training step."""
         compute, dataset = self.learner.compute(), self.data.dataset
         environment = describe_environment() | compute
         self.run.log_params(self.config.flat())
@@ -59,9 +63,9 @@ class TrainingSession:
         if commit := environment["git"].get("commit"):
             self.run.set_tags({"mlflow.source.git.commit": commit})
         parameters = self.learner.num_parameters()
-        # not before a shallow one is fitted
-        known = {"parameters": parameters} if parameters else {}
-        self.run.set_tags({**compute, DATASET_DIGEST: dataset.fingerprint, **known})
+        # a shallow model has no parameters before it is fitted
+        counts = {"parameters": parameters} if parameters else {}
+        self.run.set_tags({**compute, DATASET_DIGEST: dataset.fingerprint, **counts})
         self._log_dataset()
         size = f"{parameters:,} parameters; " if parameters else ""
         log.info(
@@ -79,17 +83,22 @@ class TrainingSession:
         self.run.log_dict("data_report.json", dataset.curated.report())
         self.run.log_text(SPLIT_TABLE, dataset.split_table())
 
-    def log_epoch(self, epoch: int, row: dict[str, float]) -> None:
-        """Logs and keeps one epoch's row: the door through which a learner reports."""
-        self.rows.append(row)
-        if epoch in self.logged:
+    def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Append an epoch's metrics to `history`, and log them unless they are in `logged_epochs`.
+
+        Serves as the `on_epoch` callback of `Learner.fit`.
+        """
+        self.history.append(metrics)
+        if epoch in self.logged_epochs:
             return
-        self.run.log_metrics(row, step=epoch)
-        self.epoch_log.log(self.rows)
+        self.run.log_metrics(metrics, step=epoch)
+        self.epoch_log.log(self.history)
 
     def evaluate(self) -> dict[str, float]:
-        """Scores of the best weights on valid, with pictures; `valid/best_...` is what a run
-        table sorts by.
+        """Return the metrics of the best weights on the valid split, before calibration.
+
+        Sets the learner's temperature. Logs the metrics as `valid/best_...`, the calibration
+        metrics and plots; for a `FeatureLearner`, feature importances, too.
         """
         from eyevsai.evaluation.calibration import (
             apply_temperature,
@@ -114,8 +123,8 @@ class TrainingSession:
                 "calibration/ece": calibration_error(calibrated, labels),
             }
         )
-        ranks = [selection_key(row) for row in self.rows]
-        best_epoch = ranks.index(max(ranks)) + 1
+        keys = [selection_key(metrics) for metrics in self.history]
+        best_epoch = keys.index(max(keys)) + 1
         self.run.set_tags({"parameters": self.learner.num_parameters()})
         self.run.log_metrics(
             {f"{VALID_BEST}{name}": value for name, value in scores.items()}
@@ -123,62 +132,67 @@ class TrainingSession:
         )
         mistakes = top_losses(probabilities, labels, GRID_SIZE)
         images = valid.arrays([mistake.index for mistake in mistakes])
-        self.run.log_figure("plots/curves.png", plot_curves(self.rows, best_epoch))
+        self.run.log_figure("plots/curves.png", plot_curves(self.history, best_epoch))
         self.run.log_figure(
             "plots/confusion_matrix.png",
             plot_confusion_matrix(confusion_matrix(probabilities, labels), classes),
         )
         self.run.log_figure("plots/top_losses.png", plot_top_losses(mistakes, images, classes))
         if isinstance(self.learner, FeatureLearner):
-            self._explain(self.learner, valid)
+            self._log_importance(self.learner, valid)
         return scores
 
-    def _explain(self, learner: FeatureLearner, valid: Split) -> None:
-        """Which features the model leans on."""
+    def _log_importance(self, learner: FeatureLearner, valid: Split) -> None:
+        """Log the permutation importance of each feature group on the valid split."""
         from eyevsai.explanation.permutation_importance import permutation_importance
         from eyevsai.reports.plots import plot_importance
 
-        found = permutation_importance(
+        importance = permutation_importance(
             learner, learner.features(valid.arrays()), valid.labels.numpy(), self.config.run.seed
         )
-        self.run.log_metrics({f"importance/{name}": value for name, value in found.items()})
-        self.run.log_figure("plots/importance.png", plot_importance(found, "valid"))
+        self.run.log_metrics({f"importance/{name}": value for name, value in importance.items()})
+        self.run.log_figure("plots/importance.png", plot_importance(importance, "valid"))
 
     def register(self, scores: dict[str, float], *, checks_classes: bool = True) -> str | None:
-        """Logs the model, registers it as a version and returns its URI; None when the store does
-        not answer.
+        """Log the model, register it as a version and return the version's URI.
 
-        Without `checks_classes` the version may have other classes than the registered model, which
-        keeps its list.
+        Args:
+            scores: metrics on the valid split, for the model card and the version's tags.
+            checks_classes: require the classes of the registered model. If False, the version may
+                have others, and the class list of the registered model stays.
+
+        Returns:
+            None while the tracking server is unreachable; the registration stays in the write
+            queue.
         """
         from eyevsai.reports.model_card import describe_model, describe_training, render_card
         from eyevsai.serving.model_dir import MODEL_FOLDER, hash_model_dir, write_model_dir
 
-        about: dict[str, Any] = {
+        summary: dict[str, Any] = {
             "run_id": self.run.run_id,
             "accuracy": f"{scores['accuracy']:.4f}",
             "parameters": self.learner.num_parameters(),
             "image_size": self.learner.preprocessing.image_size,
         }
-        described = render_card(
+        card = render_card(
             describe_model(self.learner), describe_training(self.data.dataset, scores)
         )
-        self.run.log_text("model_card.md", described)
-        # of a start that was interrupted here
+        self.run.log_text("model_card.md", card)
+        # an interrupted call may have left a partial model directory
         shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)
         digest = {DATASET_DIGEST: self.data.dataset.fingerprint}
-        metadata = about | digest | describe_origin(self.config.flat(), self.data.dataset)
-        package = write_model_dir(
+        metadata = summary | digest | describe_origin(self.config.flat(), self.data.dataset)
+        model_dir = write_model_dir(
             self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata
         )
-        self.run.log_model(package, "model", self.config.flat())
-        weights = read_config(package / MODEL_FOLDER)["sha256"]
+        self.run.log_model(model_dir, "model", self.config.flat())
+        weights = read_config(model_dir / MODEL_FOLDER)["sha256"]
         classes = list(self.data.dataset.classes)
-        tags = about | {SIZE: size_of(package), REGISTERED_BY: getpass.getuser()}
+        tags = summary | {SIZE: size_of(model_dir), REGISTERED_BY: getpass.getuser()}
         tags |= class_tags(classes, longest=VERSION_TAG)
-        # tags for people first: MLflow's UI shows them in this order
+        # tags for people come first: MLflow's UI lists tags in insertion order
         tags |= digest | {WEIGHTS_SHA256: weights}
-        tags |= {FILES_SHA256: json.dumps(hash_model_dir(package))}
+        tags |= {FILES_SHA256: json.dumps(hash_model_dir(model_dir))}
         self.run.enqueue(
             "version",
             name=vars(self.name),

@@ -1,4 +1,4 @@
-"""A learner with the data that it learns from."""
+"""Construction of a learner and its training data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from eyevsai.models.learner import Learner
 
 
 def build_learner_and_data(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Data]:
-    """The learner and its data, checked against each other."""
+    """Return the prepared learner of a configuration, and the dataset opened for it.
+
+    The learner's preprocessing gets the color depth of the dataset.
+
+    Raises:
+        UserError: the settings do not fit the images or the device, or the pretrained weights are
+            not available.
+    """
     model = config.model
     learner = build(model.family, model.variation, model.settings, dataset.classes, config.run.seed)
     learner.preprocessing = replace(learner.preprocessing, depth=dataset.curated.depth)

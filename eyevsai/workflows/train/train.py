@@ -1,4 +1,4 @@
-"""train: from images to a registered version that predicts."""
+"""Workflow of `train`: train a model on a dataset and register it as a version."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ log = logging.getLogger("eyevsai")
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run left behind."""
+    """Result of a training run."""
 
     run_id: str
-    model_uri: str | None
-    scores: dict[str, float]
+    model_uri: str | None  # None until `eyevsai sync`, if the tracking server was unreachable
+    scores: dict[str, float]  # metrics of the best epoch on the valid split
     seconds: float
 
 
@@ -45,16 +45,21 @@ def train(
     rank: RankInfo | None = None,
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Trained:
-    """Trains one model, logs the run and registers a version.
+    """Train one model, log the run and register a version.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did; `rank` is this process's
-    among those that torchrun started, if it did; the run gets `tags` besides its own. What is wrong
-    with the data, the settings or the store is found before a run is made.
+    Data, settings and store are checked before a run is created.
+
+    Args:
+        config: settings of the run, or of a run to resume.
+        run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
+        rank: rank of this process as set by torchrun; None outside of torchrun.
+        tags: additional tags of the run.
 
     Raises:
-        UserError: something a person must mend, or (JobError) a loss that became NaN.
+        UserError: the data, a setting or the store is unusable.
+        JobError: training failed, for example because the loss became NaN.
     """
-    began = time.monotonic()
+    started_at = time.monotonic()
     with job_context(config.run.state_dir, run_id) as job, ExitStack() as stack:
         if rank:
             stack.enter_context(ending_with_parent())
@@ -64,7 +69,7 @@ def train(
         if resumed:
             config = restore_config(config, resumed)
         launcher = stack.enter_context(launching_ranks(config, rank))
-        dataset = load_dataset(config.data)  # before the store: most mistakes are in the data
+        dataset = load_dataset(config.data)  # before opening the store: most errors are in the data
         name, study = ModelName(dataset.name, config.model.family, config.model.variation), None
         check_classes(job.tracking_uri, name, dataset.classes, consented=config.data.class_change)
         if not resumed:
@@ -78,25 +83,35 @@ def train(
             launcher.join(config, dataset, learner)
         check_name(job.tracking_uri, name)
         title = config.run.run_name or str(name)
-        about = {JOB: "train", **vars(name), **tags}
+        all_tags = {JOB: "train", **vars(name), **tags}
         resumed_id = resumed.run_id if resumed else None
-        with job.start_run(title, about, resumed=resumed_id) as run:
+        with job.start_run(title, all_tags, resumed=resumed_id) as run:
             session = TrainingSession(config, learner, data, name, run)
-            return _work(session, job.stop, began, study=study, resumed=bool(resumed))
+            return _fit_and_register(
+                session, job.stop, started_at, study=study, is_resumed=bool(resumed)
+            )
 
 
-def _work(
+def _fit_and_register(
     session: TrainingSession,
     stop: ShutdownHandler,
-    began: float,
+    started_at: float,
     *,
     study: str | None,
-    resumed: bool,
+    is_resumed: bool,
 ) -> Trained:
-    """All that is done inside the run."""
+    """Train, evaluate and register the model inside its run.
+
+    Args:
+        session: session of the started run.
+        stop: cancellation token of the job, checked between training steps.
+        started_at: start of the job, in seconds of `time.monotonic`.
+        study: run id of the study that settings were taken from; None without a study.
+        is_resumed: the run was started by an earlier call.
+    """
     config, run, data, learner = session.config, session.run, session.data, session.learner
-    if resumed:
-        session.logged = run.logged_epochs()
+    if is_resumed:
+        session.logged_epochs = run.logged_epochs()
     else:
         session.log_start()
         if study:
@@ -106,4 +121,4 @@ def _work(
     learner.fit(data.train, data.valid, session.log_epoch, checkpoints)
     scores = session.evaluate()
     model_uri = session.register(scores)
-    return Trained(run.run_id, model_uri, scores, time.monotonic() - began)
+    return Trained(run.run_id, model_uri, scores, time.monotonic() - started_at)

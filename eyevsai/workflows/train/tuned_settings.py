@@ -1,4 +1,4 @@
-"""The best settings of a study as the settings of a training run."""
+"""Use of a study's best settings in a training run."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from eyevsai.tuning.settings import BEST
 
 log = logging.getLogger("eyevsai")
 
-MAX_FACTOR = 2  # by which training may have more epochs than the trials of such a study
-# settings that tell how long a trial is
+MAX_FACTOR = 2  # highest ratio of training epochs to trial epochs at which a study is used
+# settings that determine the length of a trial
 LENGTHS = frozenset({"epochs", "freeze_epochs", "fine_tune_epochs"})
 UNCHANGED = "no setting changes"
 
 
 @dataclass(frozen=True)
-class _FoundStudy:
-    """A study's run, and what `tune` wrote there about its best trial."""
+class _StudyResult:
+    """Run of a study, and the content of its `best.json`."""
 
     run_id: str
     study: str
@@ -36,207 +36,223 @@ class _FoundStudy:
 
 @dataclass(frozen=True)
 class _StudyKey:
-    """What a study has to be about; `classes_sha256` is None if its classes do not matter."""
+    """Properties by which the studies of a training run are searched."""
 
     name: ModelName
     preset: str
-    classes_sha256: str | None
+    classes_sha256: str | None  # None for any classes
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags of its run."""
+        """Tags of the study's run."""
         return {**vars(self.name), "preset": self.preset}
 
 
 def use_tuned(
     config: TrainConfig, name: ModelName, tracking_uri: str, classes: Sequence[str] | None = None
 ) -> tuple[TrainConfig, str | None]:
-    """The configuration with the best settings of a study in place of defaults, and the study's
-    run.
+    """Replace default settings by the best settings of a study, as `--tuned` requests.
 
-    What was given on the command line stays. A study that is named is always used; otherwise it is
-    the newest finished one to which there are no objections (`find_objections`), if any. Studies of
-    other `classes` are not considered.
+    Explicit settings keep their values. A study that `--tuned` names is always used, with a warning
+    if it has blockers (`find_blockers`). `--tuned auto` uses the newest finished study without
+    blockers, if there is one.
+
+    Args:
+        config: settings of the training run.
+        name: dataset, family and variation of the model to train.
+        tracking_uri: store with the studies.
+        classes: class names of the dataset, in order. Studies of other classes are skipped, unless
+            `--tuned` names their run. None accepts any classes.
+
+    Returns:
+        The new settings and the run id of the study; `config` itself and None without a study.
 
     Raises:
-        UserError: the study that was named is not there, has found nothing, or is of another model.
+        UserError: the named study does not exist for this model, has no result, or its settings
+            conflict with the explicit ones.
     """
-    wanted = config.tuned.tuned
-    if wanted == NEVER_TUNED:
+    requested = config.tuned.tuned
+    if requested == NEVER_TUNED:
         return config, None
-    about = _StudyKey(name, config.model.preset, None if classes is None else hash_classes(classes))
-    if wanted == AUTO_TUNED:
-        return _use_newest_study(config, about, tracking_uri)
-    found = _find_named(wanted, about, tracking_uri)
-    settings = apply_best(config, found.best)
-    if objections := find_objections(found.best, config.model.settings, settings):
+    key = _StudyKey(name, config.model.preset, None if classes is None else hash_classes(classes))
+    if requested == AUTO_TUNED:
+        return _use_newest_study(config, key, tracking_uri)
+    result = _find_named_study(requested, key, tracking_uri)
+    settings = apply_best(config, result.best)
+    if blockers := find_blockers(result.best, config.model.settings, settings):
         log.warning(
             "Study %s is used because --tuned names it; --tuned %s would not use it: %s.",
-            found.study,
+            result.study,
             AUTO_TUNED,
-            "; ".join(objections),
+            "; ".join(blockers),
         )
-    return _use(config, found, settings)
+    return _use_study(config, result, settings)
 
 
 def describe_tuned(config: TrainConfig) -> str:
-    """Return the settings that a study changed, as one line."""
-    before = config.untuned or config
-    old, new = asdict(before.model.settings), asdict(config.model.settings)
+    """Return the settings that a study changed as one line; `UNCHANGED` if it changed none."""
+    untuned = config.untuned or config
+    old, new = asdict(untuned.model.settings), asdict(config.model.settings)
     return (
-        spell_changes({name: (old[name], new[name]) for name in new if old[name] != new[name]})
+        format_changes({name: (old[name], new[name]) for name in new if old[name] != new[name]})
         or UNCHANGED
     )
 
 
-def spell_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """Return settings, old and new values as `lr 0.003 -> 0.01123, width 32 -> 48`: numbers have
-    four digits.
+def format_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return the old and new values of settings as `lr 0.003 -> 0.01123, width 32 -> 48`.
+
+    Floats are rounded to four significant digits.
     """
     return ", ".join(
-        f"{name} {_spell(old)} -> {_spell(new)}" for name, (old, new) in changes.items()
+        f"{name} {_format_value(old)} -> {_format_value(new)}"
+        for name, (old, new) in changes.items()
     )
 
 
 def apply_best(config: TrainConfig, best: Mapping[str, Any]) -> Settings:
-    """Return a model's settings with those of a study's best trial in place of defaults.
+    """Return the model settings of `config` with a study's best values in place of defaults.
 
-    Settings that were given stay. So do epochs that the study did not search: they were given to
-    `tune` to make trials short.
+    Explicit settings keep their values. So do the settings in `LENGTHS` that the study did not
+    search, because `tune` may have used shorter trials.
 
     Raises:
-        UserError: the study's settings and the flags do not go together.
+        UserError: the study's settings conflict with the explicit ones.
     """
-    known = {setting.name: setting.search for setting in list_settings(type(config.model.settings))}
-    by_default = [name for name, search in known.items() if search]
+    space = {setting.name: setting.search for setting in list_settings(type(config.model.settings))}
+    by_default = [name for name, search in space.items() if search]
     names = best.get("searched", by_default)  # earlier versions did not write it
     searched = [SETTING_NAMES.get(name, name) for name in names]
     values = {
         name: value
         for name, value in rename_settings(best["settings"]).items()
-        if name in known and name not in config.given and (name in searched or name not in LENGTHS)
+        if name in space
+        and name not in config.explicit
+        and (name in searched or name not in LENGTHS)
     }
     return replace(config.model.settings, **values)
 
 
-def find_objections(best: Mapping[str, Any], plain: Settings, tuned: Settings) -> list[str]:
-    """Return why a study's best trial is no proof that its settings are better than the defaults;
-    empty if it is.
+def find_blockers(best: Mapping[str, Any], plain: Settings, tuned: Settings) -> list[str]:
+    """Return the reasons why `--tuned auto` does not use a study; empty if there are none.
+
+    A study needs at least `MIN_COMPLETE` complete trials, trials of at least half the epochs of
+    training, and a best trial that is better than the trial with the default settings.
 
     Args:
-        best: what `tune` wrote about the best trial and the one with the defaults.
-        plain: the settings of the training run without the study.
-        tuned: its settings with the study.
+        best: content of the study's `best.json`.
+        plain: model settings of the training run without the study.
+        tuned: model settings of the training run with the study.
     """
     defaults = best.get("defaults")
     if defaults is None:
-        return [
-            "none of its trials is known to have the defaults, since it was begun by an earlier "
-            "version"
-        ]
-    found = []
+        return ["it has no trial with the default settings, because an earlier version started it"]
+    blockers = []
     if best["complete"] < MIN_COMPLETE:
-        found.append(
-            f"it has {_count(best['complete'], 'complete trial')} of the {MIN_COMPLETE} that "
-            "are needed"
+        blockers.append(
+            f"it has {_count(best['complete'], 'complete trial')} of the {MIN_COMPLETE} required"
         )
-    for trained, wanted in ((best["epochs"], _epochs(tuned)), (defaults["epochs"], _epochs(plain))):
-        if (trained or 0) * MAX_FACTOR < wanted:
-            found.append(
-                f"its trials have {_count(trained or 0, 'epoch')}, less than half of the "
-                f"{wanted} of training"
+    epoch_pairs = ((best["epochs"], _epochs(tuned)), (defaults["epochs"], _epochs(plain)))
+    for trial_epochs, epochs in epoch_pairs:
+        if (trial_epochs or 0) * MAX_FACTOR < epochs:
+            blockers.append(
+                f"its trials have {_count(trial_epochs or 0, 'epoch')}, less than half of the "
+                f"{epochs} training epochs"
             )
             break
     if defaults["accuracy"] is None:
-        found.append(
-            f"its trial {defaults['trial']}, which has the defaults, has no result "
+        blockers.append(
+            f"its trial {defaults['trial']} with the default settings has no result "
             f"({defaults['state']})"
         )
     elif best["accuracy"] <= defaults["accuracy"]:
-        found.append(
+        blockers.append(
             f"its best valid accuracy {best['accuracy']:.4f} is not above that of the defaults, "
             f"{defaults['accuracy']:.4f} (trial {defaults['trial']})"
         )
-    return found
+    return blockers
 
 
 def _use_newest_study(
-    config: TrainConfig, about: _StudyKey, tracking_uri: str
+    config: TrainConfig, key: _StudyKey, tracking_uri: str
 ) -> tuple[TrainConfig, str | None]:
-    """Use the newest finished study without objections; log those to the newest of all."""
-    rejection, used = "", None
-    for run in find_tagged(tracking_uri, {JOB: "tune", **about.tags}):
-        if run.status != "FINISHED" or not has_classes(run.tags, about.classes_sha256):
+    """Use the newest finished study without blockers.
+
+    Logs the blockers of the newest study if it has any.
+    """
+    rejection, accepted = "", None
+    for run in find_tagged(tracking_uri, {JOB: "tune", **key.tags}):
+        if run.status != "FINISHED" or not has_classes(run.tags, key.classes_sha256):
             continue
-        found = _FoundStudy(
+        result = _StudyResult(
             run.run_id,
             run.tags.get("study", run.run_id),
             read_json(tracking_uri, run.run_id, BEST) or {},
         )
-        settings, objections = _find_study_objections(config, found.best)
-        if settings is not None and not objections:
-            used = found, settings
+        settings, blockers = _find_study_blockers(config, result.best)
+        if settings is not None and not blockers:
+            accepted = result, settings
             break
         rejection = rejection or _describe_rejection(
-            found, objections, could_be_used=settings is not None
+            result, blockers, is_usable=settings is not None
         )
     if rejection:
         log.info("%s", rejection)
-    return _use(config, *used) if used else (config, None)
+    return _use_study(config, *accepted) if accepted else (config, None)
 
 
-def _describe_rejection(
-    found: _FoundStudy, objections: Sequence[str], *, could_be_used: bool
-) -> str:
-    fix = f" Use it all the same with --tuned {found.study}." if could_be_used else ""
-    return f"Study {found.study} is not used: {'; '.join(objections)}.{fix}"
+def _describe_rejection(result: _StudyResult, blockers: Sequence[str], *, is_usable: bool) -> str:
+    fix = f" Use it anyway with --tuned {result.study}." if is_usable else ""
+    return f"Study {result.study} is not used: {'; '.join(blockers)}.{fix}"
 
 
-def _find_study_objections(
+def _find_study_blockers(
     config: TrainConfig, best: Mapping[str, Any]
 ) -> tuple[Settings | None, list[str]]:
-    """Return the settings that a study leads to, and the objections to it."""
+    """Return the model settings with those of a study, None if unusable, and its blockers."""
     if not best:
         return None, [f"its run has no {BEST}"]
     try:
         settings = apply_best(config, best)
     except UserError as error:
-        return None, [f"its settings and the flags do not go together ({error})"]
-    return settings, find_objections(best, config.model.settings, settings)
+        return None, [f"its settings conflict with the options ({error})"]
+    return settings, find_blockers(best, config.model.settings, settings)
 
 
-def _find_named(wanted: str, about: _StudyKey, tracking_uri: str) -> _FoundStudy:
-    run_id = find_study(tracking_uri, about.tags, wanted, about.classes_sha256)
+def _find_named_study(name: str, key: _StudyKey, tracking_uri: str) -> _StudyResult:
+    """Return the study with a name or run id; raise UserError if it is missing or has no result."""
+    run_id = find_study(tracking_uri, key.tags, name, key.classes_sha256)
     if run_id is None:
         raise UserError(
-            f"There is no finished study or run {wanted} of {about.name}. `eyevsai ui` shows "
-            "those that are there."
+            f"{key.name} has no finished study or run {name}. `eyevsai ui` lists the existing ones."
         )
     best = read_json(tracking_uri, run_id, BEST)
     if best is None:
         raise UserError(
-            f"The study in run {run_id} has no {BEST}. Take --tuned {NEVER_TUNED}, or tune again."
+            f"The study in run {run_id} has no {BEST}. Use --tuned {NEVER_TUNED}, or tune again."
         )
-    return _FoundStudy(run_id, find_run(tracking_uri, run_id).tags.get("study", run_id), best)
+    return _StudyResult(run_id, find_run(tracking_uri, run_id).tags.get("study", run_id), best)
 
 
-def _use(config: TrainConfig, found: _FoundStudy, settings: Settings) -> tuple[TrainConfig, str]:
-    """Put a study's settings in place of defaults and log what changes."""
+def _use_study(
+    config: TrainConfig, result: _StudyResult, settings: Settings
+) -> tuple[TrainConfig, str]:
+    """Return `config` with the model `settings`, and the study's run id; log the changes."""
     tuned = replace(config, model=replace(config.model, settings=settings), untuned=config)
-    defaults, number = found.best.get("defaults") or {}, found.best.get("complete")
-    known = [_count(number, "complete trial")] if number is not None else []
-    known.append(f"valid accuracy {found.best['accuracy']:.4f}")
+    defaults, number = result.best.get("defaults") or {}, result.best.get("complete")
+    facts = [_count(number, "complete trial")] if number is not None else []
+    facts.append(f"valid accuracy {result.best['accuracy']:.4f}")
     if defaults.get("accuracy") is not None:
-        known.append(f"defaults {defaults['accuracy']:.4f}")
+        facts.append(f"defaults {defaults['accuracy']:.4f}")
     log.info(
-        "Settings of study %s (run %s; %s): %s. --tuned %s keeps the defaults.",
-        found.study,
-        found.run_id,
-        ", ".join(known),
+        "Using the settings of study %s (run %s; %s): %s. --tuned %s keeps the defaults.",
+        result.study,
+        result.run_id,
+        ", ".join(facts),
         describe_tuned(tuned),
         NEVER_TUNED,
     )
-    return tuned, found.run_id
+    return tuned, result.run_id
 
 
 def _epochs(settings: Settings) -> int:
@@ -247,7 +263,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _spell(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):

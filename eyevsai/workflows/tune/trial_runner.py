@@ -1,4 +1,4 @@
-"""Trials of a study, one after another, in one process."""
+"""Sequential execution of a study's trials in one process."""
 
 from __future__ import annotations
 
@@ -28,33 +28,43 @@ from eyevsai.workflows.tune.study_config import OpenStudy, trial_config
 
 log = logging.getLogger("eyevsai")
 
-WAIT_S = 1.0  # for trials of other processes, which may die and have to be begun again
+WAIT_S = 1.0  # interval of checks for stale trials of other processes, which are run again
 
 
 class TrialCancellation(CancellationToken):
-    """A trial ends when its job is asked to end, or when its own time is up."""
+    """Cancellation token of a trial: requested with that of its job, or after a timeout.
 
-    def __init__(self, job: CancellationToken, seconds: float | None) -> None:
+    The timeout starts when the token is created.
+    """
+
+    def __init__(self, job: CancellationToken, timeout_s: float | None) -> None:
         self.job = job
-        self.seconds = seconds
-        self.ends_at = time.monotonic() + seconds if seconds is not None else float("inf")
+        self.timeout_s = timeout_s
+        self.ends_at = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
 
     @property
     def requested(self) -> BaseException | None:  # type: ignore[override]
-        """The request of the job, or an error when the time is up."""
+        """Exception to raise: that of the job, else a JobError after the timeout, else None."""
         if self.job.requested is None and time.monotonic() > self.ends_at:
-            return JobError(f"The trial took longer than --trial-timeout {self.seconds:g}.")
+            return JobError(f"The trial took longer than --trial-timeout {self.timeout_s:g}.")
         return self.job.requested
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
-        """Shield the whole job."""
+        """Shield the whole job inside the block, not only the trial."""
         with self.job.shielded():
             yield
 
 
 class TrialRunner:
-    """Runs trials of a study until it has all of them."""
+    """Loop over the trials of a study, in this process.
+
+    Args:
+        opened: study with its configuration and dataset.
+        parent: id of the study's run, the parent of the trials' runs.
+        stop: cancellation token of the job.
+        worker: index of this process among the workers of the study.
+    """
 
     def __init__(
         self, opened: OpenStudy, parent: str, stop: ShutdownHandler, worker: int = 0
@@ -62,23 +72,32 @@ class TrialRunner:
         self.opened, self.parent, self.stop, self.worker = opened, parent, stop, worker
         self.config, self.study, self.dataset = opened.config, opened.study, opened.dataset
         self.process = json.dumps(describe_process())
-        self.began_at = time.monotonic()
-        self.pace = EtaEstimator()
+        self.started_at = time.monotonic()
+        self.eta = EtaEstimator()
 
-    def run(self, after_each: Callable[[], None] = lambda: None) -> None:
-        """Runs trials until there are enough, time is up, or one is good enough."""
-        while not self._is_enough():
-            self.study.reap_stale_trials(self._is_stale, self._result)
+    def run(self, on_trial_end: Callable[[], None] = lambda: None) -> None:
+        """Run trials until the study is complete, its timeout has passed or its target is reached.
+
+        Runs trials of processes that died again, and waits for running trials of other processes.
+        Calls `on_trial_end` after each trial of this process.
+
+        Raises:
+            KeyboardInterrupt: SIGINT; the interrupted trial is stored.
+            TerminationRequested: SIGTERM; the interrupted trial is stored.
+        """
+        while not self._should_stop():
+            self.study.reap_stale_trials(self._is_stale, self._find_result)
             trial = self.study.ask(self.config.trials.run.seed, self.worker, self.process)
             if trial is not None:
                 self._run(trial)
-                after_each()
+                on_trial_end()
             elif self.study.is_done():
                 return
             else:
                 time.sleep(WAIT_S)
 
-    def _is_enough(self) -> bool:
+    def _should_stop(self) -> bool:
+        """Return True if a trial reached the target value, or the study's timeout has passed."""
         tuning, best = self.config.tuning, self.study.best()
         if (
             tuning.target_value is not None
@@ -86,13 +105,13 @@ class TrialRunner:
             and (best.value or 0.0) >= tuning.target_value
         ):
             return True
-        return tuning.timeout is not None and time.monotonic() - self.began_at >= tuning.timeout
+        return tuning.timeout is not None and time.monotonic() - self.started_at >= tuning.timeout
 
     def _is_stale(self, process: str, run_id: str) -> bool:
         return is_stale(process, RunDir(self.config.state_dir, run_id or "none"))
 
-    def _result(self, run_id: str) -> float | None:
-        """What a trial's run found, if it was finished."""
+    def _find_result(self, run_id: str) -> float | None:
+        """Return the valid accuracy of a trial's run; None if it is missing or not finished."""
         if not run_id:
             return None
         try:
@@ -102,7 +121,7 @@ class TrialRunner:
         return run.metrics.get(VALID_ACCURACY) if run.status == "FINISHED" else None
 
     def _run(self, trial: Trial) -> None:
-        """Runs one trial and tells the study how it ended; what a signal ended is raised again."""
+        """Run one trial and store its outcome in the study; raise again what a signal raised."""
         outcome: float | BaseException
         try:
             outcome = self._evaluate(trial)
@@ -115,9 +134,9 @@ class TrialRunner:
 
     def _store_outcome(self, trial: Trial, outcome: float | BaseException) -> None:
         if isinstance(outcome, KeyboardInterrupt | TerminationRequested):
-            # its run may have ended before the signal came
-            found = self._result(trial.user_attrs.get(RUN_ID, ""))
-            outcome = outcome if found is None else found
+            # the trial's run may have finished before the signal
+            accuracy = self._find_result(trial.user_attrs.get(RUN_ID, ""))
+            outcome = outcome if accuracy is None else accuracy
         self.study.tell(trial, outcome)
         if isinstance(outcome, Exception) and not isinstance(outcome, UserError | TrialPruned):
             log.error("Trial %d failed", trial.number, exc_info=outcome)
@@ -125,27 +144,27 @@ class TrialRunner:
             self._log_outcome(trial, outcome)
 
     def _log_outcome(self, trial: Trial, outcome: float | Exception) -> None:
-        """How a trial ended, which is the best so far, and how long the study may still take."""
-        self.pace.step()
-        came = (
+        """Log a trial's outcome, the best trial, and the number and duration of those remaining."""
+        self.eta.step()
+        result = (
             f"valid accuracy {outcome:.4f}"
             if isinstance(outcome, float)
             else str(outcome) or "failed"
         )
-        best, left = self.study.best(), self.study.num_remaining()
-        shown = f" (best {best.value:.4f} in trial {best.number})" if best else ""
+        best, num_remaining = self.study.best(), self.study.num_remaining()
+        best_so_far = f" (best {best.value:.4f} in trial {best.number})" if best else ""
         log.info(
-            "Trial %d: %s%s; %d of %d to go%s",
+            "Trial %d: %s%s; %d of %d remaining%s",
             trial.number,
-            came,
-            shown,
-            left,
+            result,
+            best_so_far,
+            num_remaining,
             self.config.tuning.n_trials,
-            self.pace.remaining(left / self.config.tuning.parallel_jobs),
+            self.eta.remaining(num_remaining / self.config.tuning.parallel_jobs),
         )
 
     def _evaluate(self, trial: Trial) -> float:
-        """The highest valid accuracy of the epochs of one trial."""
+        """Train a trial in a run of its own; return the highest valid accuracy of its epochs."""
         values = self.study.space.suggest(trial, self.config.trials.model.settings)
         trial.set_user_attr(SETTINGS, values)
         config = trial_config(self.config, values)
@@ -172,29 +191,34 @@ class TrialRunner:
                 learner.fit(
                     data.train,
                     data.valid,
-                    _reporting(run, trial, accuracies),
+                    _report_epochs(run, trial, accuracies),
                     Checkpoints(stop=stop),
                 )
                 run.log_metrics({VALID_ACCURACY: max(accuracies)})
-        except SyncError as error:  # the trial is done all the same
-            log.warning("%s", error)
+        except SyncError as error:
+            log.warning("%s", error)  # not an error of the trial, which has a result
         return max(accuracies)
 
 
-def _reporting(
+def _report_epochs(
     run: Run, trial: Trial, accuracies: list[float]
 ) -> Callable[[int, dict[str, float]], None]:
-    """What a learner tells of its epochs: to the run, to the study, and whether to go on.
+    """Return the `on_epoch` callback of a trial, which raises TrialPruned if the trial is pruned.
 
-    The trial with the defaults always goes on: without its result nothing can be compared to it.
+    The trial with the default settings is never pruned: all other trials are compared with it.
+
+    Args:
+        run: run that metrics are logged to.
+        trial: trial that valid accuracies are reported to.
+        accuracies: list that the valid accuracy of each epoch is appended to.
     """
-    is_kept = DEFAULTS in trial.user_attrs
+    has_defaults = DEFAULTS in trial.user_attrs
 
-    def _on_epoch(epoch: int, row: dict[str, float]) -> None:
-        run.log_metrics(row, step=epoch)
-        accuracies.append(row[EPOCH_ACCURACY])
-        trial.report(row[EPOCH_ACCURACY], epoch)
-        if trial.should_prune() and not is_kept:
+    def _on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        run.log_metrics(metrics, step=epoch)
+        accuracies.append(metrics[EPOCH_ACCURACY])
+        trial.report(metrics[EPOCH_ACCURACY], epoch)
+        if trial.should_prune() and not has_defaults:
             raise TrialPruned(f"pruned after epoch {epoch}")
 
     return _on_epoch

@@ -1,4 +1,4 @@
-"""tune: a study of trials, each a run of its own under the study's run."""
+"""Workflow of `tune`: run the trials of a study, each in a child run of the study's run."""
 
 from __future__ import annotations
 
@@ -35,28 +35,31 @@ DEFAULT_ACCURACY = "trials/default_accuracy"  # valid accuracy of the trial with
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a study found."""
+    """Result of a study."""
 
     run_id: str
     study: str
-    settings: dict[str, Any]
-    accuracy: float
-    states: dict[str, int]
+    settings: dict[str, Any]  # searched settings of the best trial
+    accuracy: float  # its valid accuracy
+    states: dict[str, int]  # number of trials by state
     seconds: float
 
 
 def tune(
     config: TuneConfig, run_id: str | None = None, tags: Mapping[str, str] = MappingProxyType({})
 ) -> Tuned:
-    """Runs the trials that a study still lacks, and logs what was found.
+    """Run the remaining trials of a study, and log the results to the study's run.
 
-    `run_id` is the run that `mlflow run` made for this call, if one did; the study's run gets
-    `tags` besides its own.
+    Args:
+        config: configuration of the study; an existing study of the same name is resumed.
+        run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
+        tags: additional tags of the study's run.
 
     Raises:
-        UserError: something a person must mend, or (JobError) no trial had a result.
+        UserError: the data, a setting or a store is unusable.
+        JobError: no trial has a result.
     """
-    began = time.monotonic()
+    started_at = time.monotonic()
     with job_context(config.state_dir, run_id) as job:
         opened = open_study(config, job)
         with _start(opened, job, tags) as run:
@@ -64,10 +67,10 @@ def tune(
             if config.tuning.parallel_jobs == 1:
                 from eyevsai.workflows.tune.trial_runner import TrialRunner
 
-                TrialRunner(opened, run.run_id, job.stop).run(report.refresh_now_and_then)
+                TrialRunner(opened, run.run_id, job.stop).run(report.refresh_if_due)
             else:
                 _run_workers(config, run, report, job.stop)
-            best = opened.study.check_not_failed()
+            best = opened.study.require_best()
             report.refresh()
             states, accuracy = report.states(), best.value or 0.0
             log.info(
@@ -75,19 +78,18 @@ def tune(
                 sum(states.values()),
                 accuracy,
                 best.number,
-                _log_defaults(opened.study),
+                _format_defaults(opened.study),
             )
-            found = dict(best.user_attrs["settings"])
-            return Tuned(
-                run.run_id, opened.study.name, found, accuracy, states, time.monotonic() - began
-            )
+            settings, seconds = dict(best.user_attrs["settings"]), time.monotonic() - started_at
+            return Tuned(run.run_id, opened.study.name, settings, accuracy, states, seconds)
 
 
 @contextmanager
-def _start(opened: OpenStudy, job: JobContext, told: Mapping[str, str]) -> Iterator[Run]:
-    """The study's run: a new one, or that of an earlier call for the same study."""
+def _start(opened: OpenStudy, job: JobContext, extra_tags: Mapping[str, str]) -> Iterator[Run]:
+    """Start the study's run: that of an earlier call unless it was deleted, else a new one."""
     config, study = opened.config, opened.study
-    before = study.parent if study.parent and is_active(opened.tracking_uri, study.parent) else None
+    parent = study.parent
+    earlier = parent if parent and is_active(opened.tracking_uri, parent) else None
     tags = {
         JOB: "tune",
         "study": study.name,
@@ -95,14 +97,12 @@ def _start(opened: OpenStudy, job: JobContext, told: Mapping[str, str]) -> Itera
         "preset": config.trials.model.preset,
         DATASET_DIGEST: opened.dataset.fingerprint,
         CLASSES_SHA256: hash_classes(opened.dataset.classes),
-        **told,
+        **extra_tags,
     }
     title = config.trials.run.run_name or f"tune {study.name}"
-    with job.start_run(title, tags, resumed=before, extends=True) as run:
-        if before:
-            log.info(
-                "Going on with study %s, which has %d trials.", study.name, len(study.started())
-            )
+    with job.start_run(title, tags, resumed=earlier, extends=True) as run:
+        if earlier:
+            log.info("Resuming study %s with %d trials.", study.name, len(study.started_trials()))
         else:
             study.parent = run.run_id
             run.log_params({**config.trials.flat(), **asdict(config.tuning)})
@@ -112,24 +112,24 @@ def _start(opened: OpenStudy, job: JobContext, told: Mapping[str, str]) -> Itera
 
 
 class _Report:
-    """What the study's run shows, filled in while trials end."""
+    """Report on a study in its run, refreshed while trials end."""
 
     def __init__(self, run: Run, study: Study) -> None:
         self.run, self.study = run, study
-        self._num_shown, self._shown_at = -1, 0.0
+        self._num_reported, self._reported_at = -1, 0.0
 
     def states(self) -> dict[str, int]:
-        """How many trials ended in which way."""
-        names = [trial.state.name.lower() for trial in self.study.started()]
+        """Return the number of started trials by state, such as `complete` or `pruned`."""
+        names = [trial.state.name.lower() for trial in self.study.started_trials()]
         return {name: names.count(name) for name in sorted(set(names))}
 
-    def refresh_now_and_then(self) -> None:
-        """Refreshes when trials ended since, at most twice a minute."""
-        if time.monotonic() - self._shown_at >= REPORT_EVERY_S:
+    def refresh_if_due(self) -> None:
+        """Refresh unless the last refresh is less than `REPORT_EVERY_S` ago."""
+        if time.monotonic() - self._reported_at >= REPORT_EVERY_S:
             self.refresh()
 
     def refresh(self) -> None:
-        """Logs the best settings, a table of the trials, and pictures."""
+        """Log metrics, the best settings, a table of trials and plots, if more trials ended."""
         from eyevsai.tuning.visualization import (
             describe_best,
             plot_study,
@@ -137,31 +137,32 @@ class _Report:
             trials_table,
         )
 
-        ended = sum(trial.state.is_finished() for trial in self.study.counted_trials())
-        self._shown_at = time.monotonic()
-        if ended == self._num_shown:
+        num_ended = sum(trial.state.is_finished() for trial in self.study.counted_trials())
+        self._reported_at = time.monotonic()
+        if num_ended == self._num_reported:
             return
-        self._num_shown = ended
+        self._num_reported = num_ended
         states = {f"trials/{name}": count for name, count in self.states().items()}
         best, defaults = self.study.best(), self.study.defaults()
-        known = {VALID_ACCURACY: best, DEFAULT_ACCURACY: defaults}
+        trials = {VALID_ACCURACY: best, DEFAULT_ACCURACY: defaults}
         values = {
-            name: trial.value for name, trial in known.items() if trial and trial.value is not None
+            name: trial.value for name, trial in trials.items() if trial and trial.value is not None
         }
-        self.run.log_metrics({**states, **values}, step=ended)
+        self.run.log_metrics({**states, **values}, step=num_ended)
         self.run.log_table("trials.json", *trials_table(self.study.counted_trials()))
         if best is not None:
-            described = describe_best(self.study, best)
-            self.run.log_dict(BEST, described)
-            self.run.set_tags({COMPLETE_TRIALS: described["complete"]})
+            description = describe_best(self.study, best)
+            self.run.log_dict(BEST, description)
+            self.run.set_tags({COMPLETE_TRIALS: description["complete"]})
             for name, figure in plot_study(self.study.study).items():
                 self.run.log_figure(f"plots/{name}.png", figure, tight=True)
             self.run.log_text("study.html", render_page(self.study.study))
 
 
-def _log_defaults(study: Study) -> str:
-    """Return the result of the trial with the defaults for the line about the best one; empty if it
-    has none.
+def _format_defaults(study: Study) -> str:
+    """Return the result of the trial with the default settings, to append to a log line.
+
+    Empty if there is no such trial or it has no result.
     """
     defaults = study.defaults()
     if defaults is None or defaults.value is None:
@@ -170,13 +171,23 @@ def _log_defaults(study: Study) -> str:
 
 
 def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: ShutdownHandler) -> None:
-    """Runs trials in processes until the study is done; ends them when this one is asked to end."""
-    jobs, threads = (
-        config.tuning.parallel_jobs,
-        count_cpus(config.executor, config.tuning.parallel_jobs),
-    )
+    """Run trials in parallel worker processes until the study is complete.
+
+    Workers end when `stop` is requested.
+
+    Args:
+        config: configuration of the study.
+        run: run of the study.
+        report: report to refresh while workers run.
+        stop: cancellation token of the job.
+
+    Raises:
+        JobError: all workers failed.
+    """
+    num_workers = config.tuning.parallel_jobs
+    threads = count_cpus(config.executor, num_workers)
     task = {
-        "given": {**config.given, **_plain(config.tuning)},
+        "given": {**config.explicit, **_non_empty(config.tuning)},
         "parent": run.run_id,
         "threads": threads,
     }
@@ -188,31 +199,36 @@ def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: ShutdownHa
             threads,
             config.executor.gpus_per_job,
         )
-        for number in range(jobs)
+        for number in range(num_workers)
     ]
-    executor = make_executor(config.executor, jobs, quiet=False)
-    ended = executor.run(
-        tasks, run.folder.path / "workers", lambda _: report.refresh_now_and_then(), stop
+    executor = make_executor(config.executor, num_workers, quiet=False)
+    workers = executor.run(
+        tasks, run.folder.path / "workers", lambda _: report.refresh_if_due(), stop
     )
-    if all(status.state is State.FAILED for status in ended.values()):
+    if all(status.state is State.FAILED for status in workers.values()):
         raise JobError(
-            f"All processes of the study ended early ({next(iter(ended.values())).reason}). What "
-            "they said stands above; start tune again to go on."
+            f"All workers exited early ({next(iter(workers.values())).reason}); see their output "
+            "above. Run tune again to resume the study."
         )
 
 
-def _plain(settings: TuneSettings) -> dict[str, Any]:
+def _non_empty(settings: TuneSettings) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if value is not None}
 
 
-def run_trials(given: Mapping[str, Any]) -> None:
-    """Runs trials of a study, as one of several processes."""
+def run_trials(arguments: Mapping[str, Any]) -> None:
+    """Run trials of a study in a worker process, one of several.
+
+    Args:
+        arguments: `given`, explicit settings of `tune` by name; `parent`, id of the study's run;
+            `threads`, number of threads of torch; and `worker`, index of this process.
+    """
     import torch
 
-    torch.set_num_threads(given["threads"])
+    torch.set_num_threads(arguments["threads"])
     from eyevsai.workflows.tune.trial_runner import TrialRunner
 
-    config = compose_tune(given["given"])
+    config = compose_tune(arguments["given"])
     with job_context(config.state_dir) as job, ending_with_parent():
         opened = open_study(config, job)
-        TrialRunner(opened, given["parent"], job.stop, given["worker"]).run()
+        TrialRunner(opened, arguments["parent"], job.stop, arguments["worker"]).run()

@@ -74,10 +74,10 @@ def test_parse_reads_what_people_type(name: str, text: str, value: object) -> No
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("lr", "2", "--lr 2.0 is not allowed: it takes a value of 1e-05 to 0.1"),
-        ("lr", "fast", "--lr takes a number"),
+        ("lr", "2", "--lr 2.0 is not allowed. Use a value from 1e-05 to 0.1"),
+        ("lr", "fast", "--lr must be a number"),
         ("lr", "nan", "--lr nan is not allowed"),
-        ("steps", "1.5", "--steps takes a whole number"),
+        ("steps", "1.5", "--steps must be a whole number"),
         ("kind", "c", "one of a, b"),
         ("fast", "maybe", "true or false"),
     ],
@@ -137,9 +137,9 @@ def test_settings_are_spelled_as_a_shell_takes_them() -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("", "--root is empty. Give it a value, or leave it out."),
-        ("a\0b", "--root .* is no text"),
-        ("\udcff", "--root .* is no text"),
+        ("", "--root is empty. Set a value, or omit it."),
+        ("a\0b", "--root .* is not valid text"),
+        ("\udcff", "--root .* is not valid text"),
     ],
     ids=["empty", "zero", "bytes"],
 )

@@ -13,7 +13,7 @@ from eyevsai.data.duplicates import (
     SIDE,
     DuplicateGroups,
     Thumbnail,
-    candidates,
+    find_candidates,
     find_duplicates,
     make_thumbnail,
 )
@@ -156,13 +156,13 @@ def test_thumbnails_are_made_once_and_for_candidates_only() -> None:
     labels, records, thumbnails = zip(*images, strict=True)
     calls: list[int] = []
     find_duplicates(records, labels, lambda index: calls.append(index) or thumbnails[index])  # type: ignore[func-returns-value]
-    assert calls == candidates(records) == [1, *range(3, 9)]
+    assert calls == find_candidates(records) == [1, *range(3, 9)]
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_images(count: int) -> None:
     records = [image[1] for image in described([draw_scene(0)] * count)]
-    assert candidates(records) == []
+    assert find_candidates(records) == []
     assert find_duplicates(
         records, ["a"] * count, lambda index: make_thumbnail(np.asarray(draw_scene(0)))
     ).groups == [*range(count)]

@@ -14,7 +14,7 @@ from PIL import Image
 from eyevsai.core.errors import UserError
 from eyevsai.data.catalog import DatasetFolder
 from eyevsai.data.image_folder import FolderIndex, index_dataset
-from eyevsai.data.unused_files import describe_unused
+from eyevsai.data.unused_files import UnusedFile, describe_unused
 from tests.conftest import draw_image
 
 
@@ -82,7 +82,7 @@ def test_folders_that_may_be_splits_are_noted(tmp_path: Path) -> None:
             fill(tmp_path / fold / label)
     (note,) = read(tmp_path).notes
     assert note.startswith(
-        "fold0/, fold1/ hold the same folders (cat, dog) and are read as one class each"
+        "fold0/, fold1/ contain the same folders (cat, dog), and each is read as one class"
     )
 
 
@@ -114,7 +114,7 @@ def test_a_folder_beside_train_that_is_no_split_is_named(tmp_path: Path, other: 
     fill(tmp_path / other, 5)
     index = read(tmp_path)
     assert shares(index) == {("train", "cat"): 2, ("train", "dog"): 2}
-    assert f"5 files in {other}/, which is no split" in describe_unused(index.unused)
+    assert f"5 files in {other}/, which is not a split" in describe_unused(index.unused)
 
 
 def test_a_class_that_is_called_like_a_split_is_a_class(tmp_path: Path) -> None:
@@ -134,31 +134,31 @@ def test_a_class_that_is_called_like_a_split_is_a_class(tmp_path: Path) -> None:
             ["train/cat", "train/dog", "test/cat", "Test/dog"],
             "has Test/ and test/, which are both the test split",
         ),
-        (["train", "test"], "no folder for each class"),
-        (["train"], "no folder for each class"),
-        (["train", "val", "test"], "no folder for each class"),
+        (["train", "test"], "no class folders"),
+        (["train"], "no class folders"),
+        (["train", "val", "test"], "no class folders"),
         (["images", "annotations"], "images and their annotations"),
         (["images", "masks"], "images and their annotations"),
         (["JPEGImages", "SegmentationClass/x", "annotations"], "images and their annotations"),
-        (["images/train", "images/val", "labels/train"], "no folder for each class"),
+        (["images/train", "images/val", "labels/train"], "no class folders"),
         (
             ["train/images", "train/labels", "valid/images", "valid/labels"],
             "images and their annotations",
         ),
         (
             ["train/cat", "train/dog", "more/cat"],
-            "is no split, but has folders of classes of the train split: cat/",
+            "is not a split, but has class folders of the train split: cat/",
         ),
-        (["Cat", "cat", "dog"], "has the classes Cat and cat, which differ in capitals only"),
-        (["train/Cat", "test/cat", "train/dog"], "differ in capitals only"),
+        (["Cat", "cat", "dog"], "has the classes Cat and cat, which differ only in case"),
+        (["train/Cat", "test/cat", "train/dog"], "differ only in case"),
         (
             ["cat/train", "cat/test", "dog/train", "dog/test"],
-            "the splits are inside of the classes",
+            "the splits are inside the classes",
         ),
-        ([""], "no folder for each class"),
-        (["train_images", "test_images"], "no folder for each class"),
-        (["images"], "no folder for each class"),
-        (["train/images", "test/images"], "no folder for each class"),
+        ([""], "no class folders"),
+        (["train_images", "test_images"], "no class folders"),
+        (["images"], "no class folders"),
+        (["train/images", "test/images"], "no class folders"),
     ],
 )
 def test_what_can_be_read_in_two_ways_is_refused(
@@ -175,7 +175,7 @@ def test_a_table_beside_flat_splits_is_named_and_read(tmp_path: Path) -> None:
     fill(tmp_path / "test", 3)
     rows = [f"{number},{('cat', 'dog')[number % 2]}\n" for number in range(4)]
     (tmp_path / "train.csv").write_text("id,label\n" + "".join(rows))
-    with pytest.raises(UserError, match=r"There is a table: --labels train.csv"):
+    with pytest.raises(UserError, match=r"Possible label table: --labels train.csv"):
         read(tmp_path)
     index = read(tmp_path, "train.csv")
     assert shares(index) == {("train", "cat"): 2, ("train", "dog"): 2}
@@ -236,15 +236,20 @@ def test_names_in_a_table_are_compared_in_nfc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ("id,label\n../secret,cat\n", "'../secret' leaves the folder of the dataset"),
-        ("id,label\n/etc/passwd,cat\n", "leaves the folder of the dataset"),
+        ("id,label\n../secret,cat\n", "'../secret' is outside the dataset's folder"),
+        ("id,label\n/etc/passwd,cat\n", "is outside the dataset's folder"),
         ("id,label\n0,cat\n0,dog\n", "has two rows, 'cat' and 'dog'"),
-        ("id,label\n99,cat\n", "no row names an image"),
+        (
+            "id,label,split\n0,cat,train\n0,cat,test\n",
+            "has two rows, 'cat' (split train) and 'cat' (split test)",
+        ),
+        ("id,label\n99,cat\n", "no row matches an image"),
         ("id,split\n0,train\n", "has no column for labels"),
         ("what,label\n0,cat\n", "has no column for paths"),
-        ("id,label,split\n0,cat,nowhere\n", "'nowhere' is no split"),
+        ("id,label,split\n0,cat,nowhere\n", "'nowhere' is not a split"),
         ("", "has no rows"),
-        ("id,label\n0,cat\n1,Cat\n", "differ in capitals only"),
+        ("id,label\n0,cat\n\n1,dog\n0,dog\n", "labels.csv, row 5: images/0.png has two rows"),
+        ("id,label\n0,cat\n1,Cat\n", "differ only in case"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, content: str, text: str) -> None:
@@ -272,7 +277,7 @@ def test_groups_come_from_names_or_from_a_column(tmp_path: Path) -> None:
     assert Counter(file.group for file in found.files) == {"v1": 4, "v2": 4}
     with pytest.raises(UserError, match="matches no file"):
         read(folder, groups="nothing")
-    with pytest.raises(UserError, match="is no regular expression"):
+    with pytest.raises(UserError, match="is not a valid regular expression"):
         read(folder, groups="(")
     fill(tmp_path / "flat", 4)
     (tmp_path / "flat" / "labels.csv").write_text(
@@ -310,8 +315,8 @@ def test_images_are_known_by_their_content_and_system_files_ignored(tmp_path: Pa
     told = describe_unused(index.unused)
     assert "3 files in the root" in told
     assert "1 file that does not decode (movie.heic)" in told
-    assert "2 files that are no images (notes.txt, page.eps)" in told
-    assert "4 files in page_files/, which a browser saves with a page" in told
+    assert "2 files that are not images (notes.txt, page.eps)" in told
+    assert "4 files in page_files/, saved by a browser with a web page" in told
 
 
 def test_links_are_files_like_others(tmp_path: Path) -> None:
@@ -337,7 +342,7 @@ def test_files_of_unknown_kinds_in_the_root_are_named(tmp_path: Path) -> None:
     for name in ("a.heic", "b.heic", "LICENSE", "README.md"):
         (tmp_path / name).write_bytes(b"no image")
     assert (
-        "3 files in the root, outside of the folders of classes (LICENSE, a.heic, b.heic)"
+        "3 files in the root, outside the class folders (LICENSE, a.heic, b.heic)"
         in describe_unused(read(tmp_path).unused)
     )
 
@@ -377,3 +382,10 @@ def test_spellings_of_one_name_are_one_class(tmp_path: Path) -> None:
     }
     assert any("are one class, 'café'" in note for note in index.notes)
     assert os.listdir(tmp_path / "train")
+
+
+def test_one_unused_file_keeps_the_name_of_its_folder() -> None:
+    unused = [UnusedFile(Path("a.txt"), "in things that do not fit/, which is not a split")]
+    assert describe_unused(unused) == (
+        "1 file in things that do not fit/, which is not a split (a.txt)"
+    )

@@ -16,7 +16,7 @@ from eyevsai.data.catalog import DatasetFolder
 from eyevsai.data.curation import curate
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.decode import decode
-from eyevsai.data.duplicates import candidates, find_duplicates, make_thumbnail
+from eyevsai.data.duplicates import find_candidates, find_duplicates, make_thumbnail
 from eyevsai.data.image_checks import check_image, check_images
 from eyevsai.data.image_folder import index_dataset
 from eyevsai.data.settings import DataSettings
@@ -113,7 +113,7 @@ def test_a_file_that_may_not_be_read_is_a_bad_one(tmp_path: Path) -> None:
 def find_groups(paths: Sequence[Path]) -> list[int]:
     """Return the groups of near-duplicates of files of one class."""
     records = [check_image(path) for path in paths]
-    thumbnails = {index: make_thumbnail(decode(paths[index])) for index in candidates(records)}
+    thumbnails = {index: make_thumbnail(decode(paths[index])) for index in find_candidates(records)}
     return find_duplicates(records, [""] * len(records), thumbnails.__getitem__).groups
 
 

@@ -70,7 +70,7 @@ def test_an_error_of_the_system_keeps_its_number() -> None:
 
 
 def test_a_worker_that_dies_is_said() -> None:
-    with pytest.raises(UserError, match="ended before its time"):
+    with pytest.raises(UserError, match="exited unexpectedly"):
         list(parallel_map(die, range(300), "Dying"))
 
 

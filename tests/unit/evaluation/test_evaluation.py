@@ -215,10 +215,10 @@ def test_an_evaluation_result_has_every_metric() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({}, "Say which model"),
-        ({"run": "a", "model_uri": "models:/b/1"}, "One of them"),
-        ({"run": "a", "class_map": "m.toml"}, "give --data too"),
-        ({"run": "a", "data": "d", "target_precision": 0.9}, "leave --data out"),
+        ({}, "Exactly one model is required"),
+        ({"run": "a", "model_uri": "models:/b/1"}, "Use either --run"),
+        ({"run": "a", "class_map": "m.toml"}, "--class-map requires --data"),
+        ({"run": "a", "data": "d", "target_precision": 0.9}, "Remove --data"),
         ({"run": "a", "target_precision": 1.5}, "not allowed"),
     ],
 )

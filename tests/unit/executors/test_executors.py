@@ -74,7 +74,7 @@ def test_jobs_are_told_apart_by_their_ends_and_are_no_more_than_asked_for(tmp_pa
     }.keys() == {"refused", "stumbled", "killed"}
     assert ended["refused"].reason == "no dog here"
     assert ended["stumbled"].reason == "KeyError: 'missing'"
-    assert ended["killed"].reason == "was killed by SIGKILL; it last said: the last words"
+    assert ended["killed"].reason == "was killed by SIGKILL; last output: the last words"
     assert (tmp_path / "two" / LOG).read_text() == "doubling\n"
     assert ended["parent"].state is State.DONE
     assert are_gone(ended["parent"].value)  # what a job leaves running ends with it

@@ -36,7 +36,7 @@ from eyevsai.formats.parity import AccuracyParityCheck, ExactParityCheck, Parity
 from eyevsai.formats.pytorch import render_network
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.formats.tensorflow import TensorFlow
-from eyevsai.formats.tracing import OPSET, quietly
+from eyevsai.formats.tracing import OPSET, suppress_warnings
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.models.transfer.settings import INTERPOLATIONS
@@ -116,12 +116,12 @@ EXACT, STEPS, FEWER_BITS = (
         (STEPS, nothing, None),
         (FEWER_BITS, nothing, None),
         (FEWER_BITS, a_little, None),
-        (EXACT, a_little, "up to 2e-05 apart"),
-        (EXACT, no_number, "up to inf apart"),
-        (STEPS, too_much_for_trees, "up to 0.03 apart"),
-        (STEPS, another_class, "are given the model's class"),
+        (EXACT, a_little, "differ by up to 2e-05"),
+        (EXACT, no_number, "differ by up to inf"),
+        (STEPS, too_much_for_trees, "differ by up to 0.03"),
+        (STEPS, another_class, "have the model's class"),
         (EXACT, another_class, "From raw images"),
-        (FEWER_BITS, another_class, "points fewer"),
+        (FEWER_BITS, another_class, "a loss of more than 1 points"),
     ],
 )
 @pytest.mark.requirement(21)
@@ -146,9 +146,9 @@ def test_a_refusal_says_where_the_outputs_part(
 
     failure, *_ = EXACT.check(Shifted(learner, change), reference).failures
     assert failure.startswith(
-        "From the same resized pixels, in batches of 7, probabilities lie up to"
+        "From the same resized pixels, in batches of 7, probabilities differ by up to"
     )
-    assert f"parts most: {learner.classes[2]} is 0." in failure
+    assert f"differs most: {learner.classes[2]} is 0." in failure
     assert failure.endswith("and 0.900000 in the export.")
 
 
@@ -189,7 +189,7 @@ def test_a_parity_check_refuses_another_number_of_classes(
             return learner.predict_proba(images)[:, :2]
 
     failure, *_ = EXACT.check(Two(), reference).failures
-    assert "answers with a table of (40, 2), the model of (40, 3)" in failure
+    assert "returns probabilities of shape (40, 2), the model of shape (40, 3)" in failure
 
 
 @pytest.mark.parametrize("check", [FEWER_BITS, AccuracyParityCheck(1.0, 0.0)])
@@ -201,7 +201,7 @@ def test_fewer_bits_are_compared_on_raw_images_too(
             another_class(found)
 
     (failure,) = check.check(Shifted(learner, change), reference).failures
-    assert failure.startswith("From raw images the export names the model's class for ")
+    assert failure.startswith("From raw images, the export predicts the model's class for ")
 
 
 @pytest.mark.requirement(21)
@@ -227,7 +227,7 @@ def test_int8_has_to_name_the_models_class_for_97_percent(
     assert bool(result.failures) == refused
     if refused:
         assert (
-            "names the model's class for 95.00% of 40 test images; 97% are wanted"
+            "predicts the model's class for 95.00% of 40 test images; 97% are required"
             in result.failures[0]
         )
 
@@ -352,7 +352,7 @@ def tear_the_manifest(folder: Path) -> None:
         (flip_a_bit, "SHA-256 differs"),
         (add_a_file, "evil.py is not part"),
         (remove_a_file, "example.py is missing"),
-        (link_out, "is not the file"),
+        (link_out, "is not the exported file"),
         (rename_the_format, "os:system"),
         (tear_the_manifest, "cannot be read"),
     ],
@@ -555,7 +555,7 @@ def test_openvino_counts_the_features_that_the_model_counts(tmp_path: Path) -> N
     program = torch.export.export(
         extractor, (crops,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
     )
-    with quietly():
+    with suppress_warnings():
         converted = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, verbose=False)
     assert converted is not None
     converted.save(tmp_path / "features.onnx")

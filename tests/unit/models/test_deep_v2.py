@@ -198,10 +198,10 @@ def test_any_size_and_number_of_classes(variation: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"layers": "2,2"}, "names 2 stages; this variation has 4"),
+        ({"layers": "2,2"}, "has 2 stages; this variation has 4"),
         ({"layers": "2,x,2,2"}, "--layers takes numbers of 1 to 64"),
         ({"layers": "2,0,2,2"}, "--layers takes numbers of 1 to 64"),
-        ({"variation": "hybrid", "layers": "2,2,2,2"}, "names 4 stages"),
+        ({"variation": "hybrid", "layers": "2,2,2,2"}, "has 4 stages"),
     ],
 )
 def test_wrong_layers_are_told(given: dict[str, Any], message: str) -> None:

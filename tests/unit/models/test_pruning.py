@@ -106,7 +106,7 @@ def test_it_learns_again_as_a_whole(pair: tuple[str, str], stripes: Path, cache_
 
 
 def test_what_cannot_be_pruned_is_told() -> None:
-    with pytest.raises(UserError, match="Nothing can be taken away"):
+    with pytest.raises(UserError, match="removes no channels"):
         make("deep_v1", "standard", width=8).prune(0.01)
     settings = get_family("deep_v1").variations["standard"].settings(lr=1e-2, epochs=30)  # type: ignore[call-arg]
     assert settings.recovery_settings(4) == replace(settings, lr=3e-3, epochs=4, warmup_epochs=0.8)  # type: ignore[attr-defined]

@@ -236,7 +236,7 @@ def test_a_run_killed_after_its_last_epoch_is_gone_on_with(
 
 def test_a_run_is_not_gone_on_with_on_other_weights(data: Data, tmp_path: Path) -> None:
     fit(make(), data, Checkpoints(tmp_path))
-    with pytest.raises(JobError, match="weights are not those that this run began with"):
+    with pytest.raises(JobError, match="weights differ from those that this run started with"):
         fit(make(seed=1, fine_tune_epochs=3), data, Checkpoints(tmp_path))
 
 
@@ -358,7 +358,7 @@ def test_pickled_objects_are_refused_and_not_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": Hostile()}, tmp_path / "hostile.pth")
-    with pytest.raises(UserError, match="holds pickled objects besides tensors"):
+    with pytest.raises(UserError, match="contains pickled objects besides tensors"):
         read_tensors(tmp_path / "hostile.pth")
     assert not (tmp_path / "marker").exists()
 
@@ -374,7 +374,7 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None
     ):
         make(weights=str(tmp_path / "wrong.pth"))
     torch.save({"_blocks.x.w": torch.zeros(1), "_blocks.3": torch.zeros(1)}, tmp_path / "names.pth")
-    with pytest.raises(UserError, match="does not hold the weights"):
+    with pytest.raises(UserError, match="does not contain the weights"):
         make(LITE, weights=str(tmp_path / "names.pth"))
 
 
@@ -388,11 +388,13 @@ def test_a_torn_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
     path.write_bytes(
         {"half": content[: len(content) // 2], "empty": b"", "text": b"no weights at all"}[damage]
     )
-    with pytest.raises(UserError, match=f"{name} is no weights file, or is torn or damaged"):
+    with pytest.raises(
+        UserError, match=f"{name} is not a weights file, or is truncated or damaged"
+    ):
         read_tensors(path)
     for write in (lambda: torch.save([1, 2], path), lambda: save_file({}, path)):
         write()
-        with pytest.raises(UserError, match=f"{name} holds no state dict"):
+        with pytest.raises(UserError, match=f"{name} contains no state dict"):
             read_tensors(path)
 
 
@@ -469,7 +471,7 @@ def test_preprocessing_of_weights_is_what_flags_say_else_the_file_beside_them(
         ({"mean": "0.5"}, "--mean takes three numbers"),
         ({"std": "0,1,1"}, "--std takes three numbers"),
         ({"freeze_epochs": "0", "fine_tune_epochs": "0"}, "trains nothing"),
-        ({"fine_tune_epochs": "0", "mixup": "0.2"}, "--mixup and --cutmix mix images"),
+        ({"fine_tune_epochs": "0", "mixup": "0.2"}, "--mixup and --cutmix require fine-tuning"),
         ({"image_size": "16"}, "--image-size 16 is not allowed"),
         ({"interpolation": "nearest"}, "--interpolation 'nearest' is not allowed"),
     ],
@@ -483,7 +485,7 @@ def test_what_cannot_be_is_said(given: dict[str, str], message: str) -> None:
                 **{name: parsed[name].parse(value) for name, value in given.items()},
             }
         )
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         make(weights="nowhere.pth")
 
 

@@ -203,7 +203,8 @@ def test_a_study_that_train_may_take_stays_behind_a_newer_toy_study() -> None:
         ({}, "--old-versions, --failed-runs, --tuning, --cache, --orphans"),
         ({"keep": 0}, "--including-newest"),
         ({"keep": -1}, "--keep -1 is not allowed"),
-        ({"days": 3.0}, "Say what to clean up"),
+        ({"keep": 5, "failed_runs": True}, "--keep 5 applies to versions, which are not selected"),
+        ({"days": 3.0}, "Select what to clean up"),
     ],
 )
 def test_settings_that_make_no_sense(given: dict[str, float], said: str) -> None:
@@ -242,7 +243,7 @@ class TestArtifactLocations:
             root / "linked" / run_id,
             root / "other",
         ):
-            with pytest.raises(UserError, match="left alone"):
+            with pytest.raises(UserError, match="is not deleted"):
                 artifacts.check(f"{location}/artifacts", run_id, StoreId(frozenset()))
 
     def test_run_folders_of_another_store_are_left_alone(
@@ -299,7 +300,7 @@ def test_only_the_models_that_are_named_lose_versions() -> None:
     other = version(8, "other", "pets"), version(9, "another", "pets")
     plan = plan_versions([model(version(1), version(2)), model(*other)], [], [], 1, only={NAMES[0]})
     assert [item.versions for item in plan.items] == [((NAMES[0], 1),)]
-    assert plan.kept["models:/pets/8"] == "its model is not among those of this call"
+    assert plan.kept["models:/pets/8"] == "its model is not selected"
 
 
 def test_version_that_a_copy_in_somebodys_own_model_needs_stays() -> None:

@@ -167,16 +167,16 @@ def test_the_schema_refuses_what_a_backend_cannot_use() -> None:
             {"metrics": {"valid/best_accuracy": 0.9}},
             "eyevsai evaluate --model-uri models:/pets-deep_v2-resnet/1",
         ),
-        ({"metrics": {"test/accuracy": 0.0}}, "right on no test image"),
+        ({"metrics": {"test/accuracy": 0.0}}, "its test accuracy is zero"),
         ({"experiment_id": ""}, "its run was deleted"),
-        ({"exports": {}}, "no export that was held against it"),
+        ({"exports": {}}, "no export that passed the parity check"),
         (
             {"exports": PASSED | {"openvino": Export("refused", "", None, False)}},
-            "as openvino was refused",
+            "as openvino failed the parity check",
         ),
         (
             {"exports": {"onnx": replace(PASSED["onnx"], is_missing=True, folder=None)}},
-            "as onnx are gone",
+            "as onnx are missing",
         ),
         (
             {"failed_checks": ("it failed the promotion checks",)},
@@ -196,12 +196,14 @@ def test_each_fact_that_keeps_a_model_from_deployment_is_said(
 
 def test_a_model_of_other_classes_or_without_files_is_not_ready() -> None:
     assert replace(READY, classes=("dog", "cat")).is_ready
-    assert "other classes (cow)" in replace(READY, classes=(*CLASSES, "cow")).reasons[0]
-    assert "which classes" in replace(READY, classes=()).reasons[0]
-    assert "files are gone" in replace(READY, folder=None, is_missing=True).reasons[0]
+    assert "the newest model of pets (cow)" in replace(READY, classes=(*CLASSES, "cow")).reasons[0]
+    assert "did not log its class names" in replace(READY, classes=()).reasons[0]
+    assert "files are missing" in replace(READY, folder=None, is_missing=True).reasons[0]
     staged = replace(READY, version=replace(CANDIDATE, stage="production", threshold=0.5))
     assert "it passed the promotion checks" in staged.reasons
-    assert "say unsure below a probability of 0.5000" in " ".join(staged.recommendations)
+    assert "Treat predictions with a probability below 0.5000 as unsure" in " ".join(
+        staged.recommendations
+    )
     assert "eyevsai promote pets-deep_v2-resnet --version 1" in " ".join(READY.recommendations)
 
 
@@ -224,7 +226,7 @@ def test_production_then_test_then_valid_accuracy_choose_a_version() -> None:
     assert chosen(replace(tested, has_model=False), better)[0] == 2
     assert select_versions([replace(tested, has_model=False)]) == {}
     assert (
-        "nobody knows"
+        "none of which has an accuracy"
         in chosen(replace(tested, metrics={}), replace(tested, number=2, metrics={}))[1]
     )
 
@@ -304,7 +306,7 @@ def test_lists_of_models_and_datasets_are_checked() -> None:
     ]
     with pytest.raises(UserError, match=r"Did you mean 'transfer/vgg16'\?"):
         select_models("transfer/vgg19")
-    with pytest.raises(UserError, match="names no dataset"):
+    with pytest.raises(UserError, match="contains no dataset"):
         choose_listed("dataset", " , ", ["pets"])
 
 

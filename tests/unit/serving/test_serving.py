@@ -115,7 +115,7 @@ def test_what_is_no_image_is_said(package: Path, image: object) -> None:
 
 def test_a_server_takes_no_paths(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SERVED, "model")
-    with pytest.raises(UserError, match="takes no paths"):
+    with pytest.raises(UserError, match="does not accept paths"):
         read_cell(str(package / "MLmodel"))
 
 
@@ -128,10 +128,10 @@ def test_a_server_takes_no_paths(package: Path, monkeypatch: pytest.MonkeyPatch)
         ([[[0, -1, 0]]], "not -1."),
         ([[[0.5, 0.2, 1.9]]], "not 0.5."),
         ([[[float("nan"), 0, 0]]], "not nan."),
-        ([[["a", "b", "c"]]], "lists of something else"),
-        ([[[None, 0, 0]]], "lists of something else"),
-        ([[[True, True, True]]], "lists of something else"),
-        ([[[10**30, 0, 0]]], "lists of something else"),
+        ([[["a", "b", "c"]]], "lists of other values"),
+        ([[[None, 0, 0]]], "lists of other values"),
+        ([[[True, True, True]]], "lists of other values"),
+        ([[[10**30, 0, 0]]], "lists of other values"),
         ([], "shape (0,)"),
         ([[1, 2, 3]], "shape (1, 3)"),
         ([[[[1, 2, 3]]]], "shape (1, 1, 1, 3)"),
@@ -200,7 +200,7 @@ def test_a_link_out_of_the_folder_is_refused(package: Path, tmp_path: Path) -> N
 
 
 def test_what_is_no_model_is_said(workplace: Path) -> None:
-    with pytest.raises(UserError, match="no model folder"):
+    with pytest.raises(UserError, match="is not a model folder"):
         eyevsai.load(str(workplace))
     with pytest.raises(UserError, match="There is no model nowhere"):
         eyevsai.load("nowhere")

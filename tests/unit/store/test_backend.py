@@ -50,7 +50,7 @@ def test_a_store_of_another_mlflow_says_what_to_do(
         ("sqlite:////nowhere/mlflow.db", "No such file or directory"),
         ("mlruns", "plain-file store"),
         ("postgresql://u:secret@127.0.0.1:1/x", "cannot be opened"),
-        ("http://127.0.0.1:1", "Nobody answers at http://127.0.0.1:1: .*refused"),
+        ("http://127.0.0.1:1", "The tracking server http://127.0.0.1:1 is unreachable: .*refused"),
         ("http://u:secret@127.0.0.1:1", "MLFLOW_TRACKING_PASSWORD"),
         ("https://secret@host", "MLFLOW_TRACKING_PASSWORD"),
     ],

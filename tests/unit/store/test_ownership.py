@@ -87,7 +87,7 @@ def test_files_of_another_store_are_named_and_kept(
     found = plan(client, workplace)
     assert found.items == ()
     assert {name: why for name, why in found.kept.items() if name in map(str, theirs)} == {
-        str(folder): "unknown, kept: no mark says that it is this store's" for folder in theirs
+        str(folder): "unknown, kept: it has no owner mark of this store" for folder in theirs
     }
     assert not set(map(str, own)) & found.kept.keys()
 
@@ -142,11 +142,12 @@ def test_copy_deletes_no_files_of_its_original(client: MlflowClient, workplace: 
         )
 
     assert why_not("mlflow.db") == ""
-    assert "its files may be the original's: its database is a copy of" in why_not("copy.db")
-    assert "files of runs from before the copy stay the original's" in adopt_at(
-        workplace / "copy.db"
+    assert "its files may belong to another store: its database is a copy of" in why_not("copy.db")
+    assert "files from before the copy stay the original's" in adopt_at(workplace / "copy.db")
+    assert (
+        why_not("copy.db")
+        == f"{folders[0]} is not deleted: it has the owner mark of another store."
     )
-    assert why_not("copy.db") == f"{folders[0]} is marked as another store's: it is left alone."
     assert why_not("mlflow.db") == ""
 
 

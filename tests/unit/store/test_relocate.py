@@ -67,7 +67,7 @@ def test_a_moved_project_is_mended_after_a_copy(
     database.close()
     assert str(tmp_path / name) not in text
     assert "s3://bucket/mlruns/1" in text
-    with pytest.raises(UserError, match="nothing to mend"):
+    with pytest.raises(UserError, match="was not moved"):
         relocate(store)
 
 

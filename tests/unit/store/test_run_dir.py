@@ -32,7 +32,7 @@ def test_lock_of_a_deleted_folder_is_not_the_lock_of_the_new_one(
     monkeypatch.setattr(filelock.FileLock, "acquire", late)
     with folder.lock():
         assert (folder.path / LOCK).exists()
-        with pytest.raises(UserError, match="is alive"):
+        with pytest.raises(UserError, match="is in use"):
             folder.lock()
 
 

@@ -146,5 +146,5 @@ def test_a_store_that_went_away_is_told_once_and_without_its_password(
     queue.append("metrics", number=1)
     assert queue.flush(0.2) == 1
     queue.close()
-    (said,) = [record.message for record in caplog.records if "does not answer" in record.message]
+    (said,) = [record.message for record in caplog.records if "is unreachable" in record.message]
     assert said.endswith("API request to http://***@host/api failed")

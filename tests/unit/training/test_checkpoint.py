@@ -158,7 +158,7 @@ def test_when_none_is_whole_it_is_said(tmp_path: Path) -> None:
     checkpoints = two_checkpoints(tmp_path)
     for path in tmp_path.glob("*.safetensors"):
         path.write_bytes(b"")
-    with pytest.raises(JobError, match="is whole"):
+    with pytest.raises(JobError, match="are damaged"):
         checkpoints.load()
     assert Checkpoints(tmp_path / "nothing").load() is None
 

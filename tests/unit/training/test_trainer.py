@@ -118,8 +118,8 @@ def test_nan_stops_before_the_update(data: Data) -> None:
     ("change", "message"),
     [
         ({"batch_size": 4096}, "larger than the train split of 42"),
-        ({"grad_accum_steps": 5}, "must divide"),
-        ({"batch_size": 2, "grad_accum_steps": 2}, "two images or more"),
+        ({"grad_accum_steps": 5}, "Choose a multiple of 5"),
+        ({"batch_size": 2, "grad_accum_steps": 2}, "a multiple of 2, at least 4"),
     ],
 )
 def test_batches_that_do_not_fit_are_refused(
@@ -132,7 +132,7 @@ def test_batches_that_do_not_fit_are_refused(
 
 
 def test_float16_on_a_cpu_is_refused(data: Data) -> None:
-    with pytest.raises(UserError, match="float16 is for GPUs"):
+    with pytest.raises(UserError, match="float16 is not supported on CPUs"):
         DeepV1Learner(
             "standard", replace(TINY, precision="float16"), data.dataset.classes, 0
         ).prepare(["a"] * len(data.train))

@@ -232,7 +232,7 @@ def test_failures_are_told_and_not_scored(tmp_path: Path) -> None:
         study.tell(trial, outcome)
     assert study.best() is None
     with pytest.raises(JobError, match="2 of 4: too hot"):
-        study.check_not_failed()
+        study.require_best()
     columns, rows = trials_table(study.counted_trials())
     table = [dict(zip(columns, row, strict=True)) for row in rows]
     assert [row["state"] for row in table] == ["fail", "fail", "pruned", "fail"]

@@ -78,15 +78,15 @@ def test_each_model_takes_the_settings_that_it_has(root: Path) -> None:
         ({"models": "deep_v1/residuals"}, "Did you mean 'deep_v1/residual'"),
         ({"models": "deep_v1/svm_hog_lbp"}, "Did you mean 'shallow/svm_hog_lbp'"),
         ({"datasets": "pet"}, "Did you mean 'pets'"),
-        ({"datasets": " , "}, "names no dataset"),
-        ({"models": ","}, "names no model"),
-        ({"models": "shallow", "epochs": 3}, "--epochs is a setting of none of the chosen models"),
+        ({"datasets": " , "}, "contains no dataset"),
+        ({"models": ","}, "contains no model"),
+        ({"models": "shallow", "epochs": 3}, "--epochs is not a setting of any chosen model"),
         ({"models": "deep_v1", "epochs": 0}, "--epochs 0 is not allowed"),
         ({"export": "onxn"}, "Did you mean 'onnx'"),
         ({"executor": "cloud"}, "--executor 'cloud' is not allowed"),
         ({"ray_address": "auto"}, "add --executor ray"),
         ({"gpus_per_job": 1.0}, "add --executor ray"),
-        ({"run_tuning": True, "tuned": "never"}, "leave --tuned out"),
+        ({"run_tuning": True, "tuned": "never"}, "--tuned cannot be combined with --run-tuning"),
     ],
 )
 def test_a_wrong_line_is_refused(root: Path, given: dict[str, Any], message: str) -> None:
@@ -97,7 +97,7 @@ def test_a_wrong_line_is_refused(root: Path, given: dict[str, Any], message: str
 def test_folders_whose_models_would_have_one_name_are_refused(root: Path) -> None:
     for name in ("my pets", "my?pets"):
         write_images(root / name, {"one": 8, "two": 8})
-    with pytest.raises(UserError, match="would have one name, my_pets-deep_v1-standard"):
+    with pytest.raises(UserError, match="would share the name my_pets-deep_v1-standard"):
         compose("my pets,my?pets", "deep_v1/standard")
 
 

@@ -229,7 +229,7 @@ def test_of_two_records_with_one_id_none_is_guessed(key: str, tmp_path: Path) ->
     (tmp_path / "registry.json").write_text(f'{{"models": {{{written}}}}}')
     records, left_out = read_legacy_records(tmp_path / "registry.json")
     assert [record.model_id for record in records] == ["model_000000000003"]
-    reason = "is the model_id of 2 records: leave the right one in the file"
+    reason = "is the model_id of 2 records: keep only the right one in the file"
     assert left_out == [RejectedRecord("model_000000000001", reason)]
 
 

@@ -20,8 +20,8 @@ from eyevsai.store.uris import find_store
 from eyevsai.workflows.train.tuned_settings import (
     UNCHANGED,
     describe_tuned,
-    find_objections,
-    spell_changes,
+    find_blockers,
+    format_changes,
     use_tuned,
 )
 
@@ -86,9 +86,9 @@ def test_study_that_is_better_than_the_defaults_is_used(caplog: pytest.LogCaptur
         run_id,
     )
     assert lines == [
-        f"Settings of study pets-deep_v1-standard (run {run_id}; 20 complete trials, valid "
-        "accuracy 0.8100, defaults "
-        "0.7400): lr 0.003 -> 0.01123, width 32 -> 48. --tuned never keeps the defaults."
+        f"Using the settings of study pets-deep_v1-standard (run {run_id}; 20 complete trials, "
+        "valid accuracy 0.8100, defaults 0.7400): lr 0.003 -> 0.01123, width 32 -> 48. "
+        "--tuned never keeps the defaults."
     ]
     assert changed == "lr 0.003 -> 0.01123, width 32 -> 48"
 
@@ -107,11 +107,11 @@ def test_no_study_is_no_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 REFUSED = [
-    ({"complete": 9}, "it has 9 complete trials of the 10 that are needed"),
-    ({"complete": 1}, "it has 1 complete trial of the 10 that are needed"),
+    ({"complete": 9}, "it has 9 complete trials of the 10 required"),
+    ({"complete": 1}, "it has 1 complete trial of the 10 required"),
     (
         {"epochs": 34, "defaults": {**DEFAULTS, "epochs": 34}},
-        "its trials have 34 epochs, less than half of the 70 of training",
+        "its trials have 34 epochs, less than half of the 70 training epochs",
     ),
     (
         {"accuracy": 0.74},
@@ -119,17 +119,16 @@ REFUSED = [
     ),
     (
         {"defaults": {**DEFAULTS, "accuracy": None, "state": "fail"}},
-        "its trial 0, which has the defaults, has no result (fail)",
+        "its trial 0 with the default settings has no result (fail)",
     ),
     (
         {"defaults": None},
-        "none of its trials is known to have the defaults, since it was begun by an earlier "
-        "version",
+        "it has no trial with the default settings, because an earlier version started it",
     ),
     (
         {"complete": 2, "epochs": 1},
-        "it has 2 complete trials of the 10 that are needed; its trials have 1 epoch, less "
-        "than half of the 70 of training",
+        "it has 2 complete trials of the 10 required; its trials have 1 epoch, less than half of "
+        "the 70 training epochs",
     ),
 ]
 
@@ -142,7 +141,7 @@ def test_study_that_has_not_earned_it_is_used_only_by_name(
     settings, used, changed, lines = use(caplog)
     assert (settings["lr"], used, changed) == (0.003, None, UNCHANGED)
     assert lines == [
-        f"Study pets-deep_v1-standard is not used: {reason}. Use it all the same with --tuned "
+        f"Study pets-deep_v1-standard is not used: {reason}. Use it anyway with --tuned "
         "pets-deep_v1-standard."
     ]
     for name in ("pets-deep_v1-standard", run_id):
@@ -165,7 +164,7 @@ def test_study_of_an_earlier_version_is_used_only_by_name(caplog: pytest.LogCapt
     old["settings"] = {**old["settings"], "epochs": 1}
     run_id = write_study(old)
     _, used, _, (line,) = use(caplog)
-    assert (used, "since it was begun by an earlier version" in line) == (None, True)
+    assert (used, "because an earlier version started it" in line) == (None, True)
     _, used, changed, lines = use(caplog, tuned=run_id)
     assert (used, changed) == (run_id, "lr 0.003 -> 0.01123, width 32 -> 48")
     assert f"(run {run_id}; valid accuracy 0.8100)" in lines[1]
@@ -179,7 +178,7 @@ def test_toy_study_does_not_hide_an_older_one(caplog: pytest.LogCaptureFixture) 
     _, used, _, (refused, taken) = use(caplog)
     assert used == earned
     assert refused.startswith("Study another is not used: it has 3 complete trials")
-    assert taken.startswith("Settings of study pets-deep_v1-standard")
+    assert taken.startswith("Using the settings of study pets-deep_v1-standard")
 
 
 def test_study_without_a_result_or_against_the_flags_is_not_used(
@@ -191,21 +190,21 @@ def test_study_without_a_result_or_against_the_flags_is_not_used(
         UNCHANGED,
         ["Study pets-deep_v1-standard is not used: its run has no best.json."],
     )
-    with pytest.raises(UserError, match=r"has no best\.json. Take --tuned never"):
+    with pytest.raises(UserError, match=r"has no best\.json. Use --tuned never"):
         use(caplog, tuned="pets-deep_v1-standard")
-    with pytest.raises(UserError, match="no finished study or run nothing of pets"):
+    with pytest.raises(UserError, match="has no finished study or run nothing"):
         use(caplog, tuned="nothing")
     # as a version with other limits wrote it
     write_study({**EARNED, "settings": {"lr": 7.0}, "searched": ["lr"]})
     _, used, _, (line,) = use(caplog)
     assert used is None
-    assert "its settings and the flags do not go together (--lr 7.0 is not allowed" in line
+    assert "its settings conflict with the options (--lr 7.0 is not allowed" in line
     with pytest.raises(UserError, match=r"--lr 7\.0 is not allowed"):
         use(caplog, tuned="pets-deep_v1-standard")
 
 
 def objections(plain: Any, tuned: Any, trial: int | None, defaults: int | None) -> list[str]:
-    return find_objections(
+    return find_blockers(
         {**EARNED, "epochs": trial, "defaults": {**DEFAULTS, "epochs": defaults}}, plain, tuned
     )
 
@@ -214,10 +213,10 @@ def test_trials_have_at_least_half_of_the_epochs_of_training() -> None:
     plain, longer = DeepV1Settings(), DeepV1Settings(epochs=141)
     assert objections(plain, plain, 35, 35) == []
     assert objections(plain, plain, 34, 34) == [
-        "its trials have 34 epochs, less than half of the 70 of training"
+        "its trials have 34 epochs, less than half of the 70 training epochs"
     ]
     assert objections(longer, longer, 70, 70) == [
-        "its trials have 70 epochs, less than half of the 141 of training"
+        "its trials have 70 epochs, less than half of the 141 training epochs"
     ]
     assert objections(SvmSettings(), SvmSettings(), None, None) == []
 
@@ -228,7 +227,7 @@ def test_searched_epochs_are_those_of_the_best_trial(caplog: pytest.LogCaptureFi
     assert objections(TransferSettings(), short, 6, 18) == []
     # the space allowed no more than 2, so that nothing was compared to what 70 would reach
     assert objections(DeepV1Settings(), DeepV1Settings(epochs=2), 2, 2) == [
-        "its trials have 2 epochs, less than half of the 70 of training"
+        "its trials have 2 epochs, less than half of the 70 training epochs"
     ]
     searched = {**EARNED, "epochs": 90, "searched": ["lr", "epochs"]}
     write_study({**searched, "settings": {"lr": 0.01, "epochs": 90}})
@@ -252,6 +251,6 @@ def test_epochs_that_were_a_flag_of_the_study_are_not_used(
 def test_changes_have_four_digits() -> None:
     changes = {"a": (0.123456, 12345.6), "b": (None, True), "c": ("rbf", "poly"), "d": (1e-5, 200)}
     assert (
-        spell_changes(changes)
+        format_changes(changes)
         == "a 0.1235 -> 1.235e+04, b none -> true, c rbf -> poly, d 1e-05 -> 200"
     )
