@@ -57,7 +57,7 @@ def main() -> None:
             start = time.perf_counter()
             with torch.inference_mode():
                 for part in images.split(batch_size):
-                    network.describe(part)
+                    network.extract_features(part)
             measured.append(IMAGES / (time.perf_counter() - start))
     rates_text = ", ".join(
         f"{batch_size} per batch {statistics.median(measured):.0f}"

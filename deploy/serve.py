@@ -72,7 +72,9 @@ def find_mistakes(settings: Mapping[str, str]) -> list[str]:
         mistakes.append(f"{STORE} is not a PostgreSQL database, which concurrent writers require.")
     for name in (HOSTS, ORIGINS):
         if "*" in settings.get(name, "").replace(" ", "").split(","):
-            mistakes.append(f"{name} is '*', which allows any web page. List the allowed names.")
+            mistakes.append(
+                f"{name} contains '*', which allows any web page. List the allowed names."
+            )
     return mistakes
 
 

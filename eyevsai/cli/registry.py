@@ -261,17 +261,17 @@ def pin(name: Name, version: Version, reason: Reason = None, **values: Any) -> N
 
 def unpin(name: Name, version: Version, reason: Reason = None, **values: Any) -> None:
     """Allow cleanups to delete a version again."""
-    _pin(name, version, reason, values, pinned=False)
-    print(f"models:/{name}/{version} is no longer pinned")
+    changed = _pin(name, version, reason, values, pinned=False)
+    print(f"models:/{name}/{version} {'is no longer' if changed else 'was not'} pinned")
 
 
 def _pin(
     name: str, version: int, reason: str | None, values: dict[str, Any], *, pinned: bool
-) -> None:
+) -> bool:
     configure_logging()
     from eyevsai.workflows.registry.promote import pin as job
 
-    job(name, version, config.find_state_dir(values), pinned=pinned, reason=reason)
+    return job(name, version, config.find_state_dir(values), pinned=pinned, reason=reason)
 
 
 def import_registry(

@@ -86,11 +86,7 @@ def doctor(
     if adopt:
         write_line(job.adopt())
     if relocate:
-        relocation = job.relocate_store()
-        write_line(
-            f"{relocation.paths} paths changed from {relocation.before} to {relocation.after}; "
-            f"backup of the store: {relocation.backup}"
-        )
+        _relocate(write_line)
     if upgrade:
         _upgrade(state_dir, write_line)
     results = job.run_checks(
@@ -103,6 +99,16 @@ def doctor(
             print(f"{'ok  ' if result.ok else 'FAIL'}  {result.subject:<12}{result.text}")
     if not all(result.ok for result in results):
         raise typer.Exit(1)
+
+
+def _relocate(write_line: Callable[[str], None]) -> None:
+    from eyevsai.workflows.system.doctor import relocate_store
+
+    relocation = relocate_store()
+    write_line(
+        f"{relocation.paths} paths changed from {relocation.before} to {relocation.after}; "
+        f"backup of the store: {relocation.backup}"
+    )
 
 
 def _upgrade(state_dir: Path, write_line: Callable[[str], None]) -> None:
@@ -182,7 +188,7 @@ def ui(
         job.show_studies(window, storage, config.find_state_dir(values))
         return
     if storage is not None:
-        raise UserError("--storage requires --optuna.")
+        raise UserError(f"--storage {storage} requires --optuna. Add --optuna, or omit --storage.")
     server = job.find_server()
     if server is None:
         job.show_store(window, verbose=is_verbose())

@@ -136,7 +136,7 @@ class Setting:
         `display_name` replaces the option in error messages, for example for an argument.
 
         Raises:
-            UserError: the text has no value of this setting's type, or the value is not allowed.
+            UserError: the text is not a value of this setting's type, or the value is not allowed.
         """
         if text == "" and self.optional:
             return None
@@ -227,12 +227,32 @@ def as_flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def require_option(settings: Settings, name: str, required: str) -> None:
+    """Raise UserError if a setting differs from its default, but has no effect.
+
+    Args:
+        settings: the settings.
+        name: name of the setting.
+        required: name of the setting without which it has no effect: None, False or 0.
+    """
+    default = next(each.default for each in list_settings(type(settings)) if each.name == name)
+    if getattr(settings, name) != default and not getattr(settings, required):
+        flags = format_flags({name: getattr(settings, name)})
+        raise UserError(
+            f"{flags} requires {as_flag(required)}. Add {as_flag(required)}, or omit "
+            f"{as_flag(name)}."
+        )
+
+
 def format_flags(values: Mapping[str, Any]) -> str:
     """Format settings as command-line arguments, quoted for a shell: `--lr 0.001 --max-depth ''`.
 
-    None becomes the empty text.
+    None becomes the empty text; True and False become `true` and `false`.
     """
-    texts = {name: "" if value is None else str(value) for name, value in values.items()}
+    texts = {
+        name: str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+        for name, value in values.items()
+    }
     return " ".join(f"{as_flag(name)} {shlex.quote(text)}" for name, text in texts.items())
 
 

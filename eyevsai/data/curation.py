@@ -193,11 +193,7 @@ def curate(
         source: the folders, and the label table if there is one.
         cache_dir: folder in which results are cached.
         duplicates: `near`, `exact` or `off`: see `find_duplicates`.
-        bit_depth: range of images with more than 8 bits: a value of `DataSettings.bit_depth`;
-            `auto` derives it from the images.
-
-    Returns:
-        The curated dataset.
+        bit_depth: value of `DataSettings.bit_depth`; `auto` derives the range from the images.
 
     Raises:
         UserError: the folders have no known layout or no images, the label table does not match,
@@ -207,16 +203,9 @@ def curate(
     if not index.files:
         raise UserError(f"There are no images in {source.location}. {LAYOUT}.")
     records = check_images(index.files, cache_dir)
-    depth = (
-        find_depth(record.range for record in records)
-        if bit_depth == "auto"
-        else parse_depth(bit_depth)
-    )
-    good = [
-        (file, record)
-        for file, record in zip(index.files, records, strict=True)
-        if not record.error
-    ]
+    ranges = (record.range for record in records)
+    depth = find_depth(ranges) if bit_depth == "auto" else parse_depth(bit_depth)
+    good = [pair for pair in zip(index.files, records, strict=True) if not pair[1].error]
     copies = find_duplicate_groups(good, depth, cache_dir, duplicates)
     groups = join_groups([file for file, _ in good], copies.groups)
     candidates = [
@@ -240,12 +229,16 @@ def curate(
         depth,
         index.unused,
         notes,
-        [
-            *_find_exact_conflicts(candidates),
-            *((candidates[one], candidates[other]) for one, other in copies.conflicts),
-        ],
+        _find_conflicts(candidates, copies),
         [[candidates[index] for index in indices] for indices in copies.sequences],
     )
+
+
+def _find_conflicts(
+    samples: Sequence[Sample], copies: DuplicateGroups
+) -> list[tuple[Sample, Sample]]:
+    near = ((samples[one], samples[other]) for one, other in copies.conflicts)
+    return [*_find_exact_conflicts(samples), *near]
 
 
 def _find_exact_conflicts(samples: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
@@ -326,12 +319,14 @@ def check_usable(curated: CuratedDataset, max_bad_fraction: float) -> None:
     location = curated.source.location
     small = [f"{label} ({count})" for label, count in curated.counts.items() if count < MIN_IMAGES]
     if small:
+        more = f" and {len(small) - MAX_SHOWN} more" if len(small) > MAX_SHOWN else ""
+        notes = f" Notes: {'; '.join(curated.notes)}." if curated.notes else ""
         raise UserError(
             f"Each class needs at least {MIN_IMAGES} images; too few in {location}: "
-            f"{', '.join(small[:MAX_SHOWN])}. Add images or remove the folder."
+            f"{', '.join(small[:MAX_SHOWN])}{more}. Add images, or remove the class.{notes}"
         )
     if len(curated.classes) < 2:
         raise UserError(
             f"There is only one class in {location}: {curated.classes[0]}. A classifier needs at "
-            "least two."
+            "least two: add images of another class."
         )

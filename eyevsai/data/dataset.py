@@ -19,7 +19,7 @@ from torch import Tensor
 from eyevsai.core.errors import UserError
 from eyevsai.data.catalog import find_source
 from eyevsai.data.curation import CuratedDataset, Sample, check_bad_fraction, check_usable, curate
-from eyevsai.data.disk_cache import DiskCache
+from eyevsai.data.disk_cache import FEATURES, DiskCache
 from eyevsai.data.folder_layout import TEST, TRAIN, VALID
 from eyevsai.data.pixel_cache import PixelCache, load_pixels
 from eyevsai.data.preprocessing import Preprocessing
@@ -98,7 +98,7 @@ class Split:
             )
 
         return self.cache.open(
-            "features", f"{self.key}/{torch.__version__}/{features_key}", _build, _read, check
+            FEATURES, f"{self.key}/{torch.__version__}/{features_key}", _build, _read, check
         )
 
     def arrays(self, indices: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:

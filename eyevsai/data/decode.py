@@ -137,7 +137,8 @@ def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
         with _open(source) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageDecodeError(
-                    f"{name} has {image.width} x {image.height} pixels; the limit is 89 million."
+                    f"{name} has {image.width} x {image.height} pixels; the limit is "
+                    f"{MAX_PIXELS / 1e6:.0f} million."
                 )
             upright = _apply_orientation(image)
             value_range, levels = _measure(upright)
@@ -149,7 +150,7 @@ def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
         raise
     except Image.DecompressionBombError as error:  # from Image.open, before the check above
         raise ImageDecodeError(
-            f"{name} has too many pixels; the limit is 89 million ({error})."
+            f"{name} has too many pixels; the limit is {MAX_PIXELS / 1e6:.0f} million ({error})."
         ) from None
     except UnidentifiedImageError:
         raise ImageDecodeError(f"{name} is not an image in a known format.") from None

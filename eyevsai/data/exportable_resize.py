@@ -1,5 +1,6 @@
-"""`Preprocessing.crop` as matrix products, for exported graphs: the same pixels as torch's resize,
-from images of any size.
+"""`Preprocessing.crop` as matrix products, for exported graphs: equal to torch's resize.
+
+The graphs take images of any size.
 """
 
 from __future__ import annotations

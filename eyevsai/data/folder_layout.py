@@ -1,6 +1,4 @@
-"""Dataset layouts: a folder for each class, or a folder for each split that contains the class
-folders.
-"""
+"""Dataset layouts: a folder for each class, or a folder for each split with class folders."""
 
 from __future__ import annotations
 
@@ -130,9 +128,7 @@ def normalize(name: str) -> str:
 
 
 def parse_split(name: str) -> str | None:
-    """Return the split that a folder's name denotes (`Training`, `test_images`, `val2017`), or
-    None.
-    """
+    """Return the split that a folder's name denotes (`Training`, `val2017`), or None."""
     words = _words(name)
     return SPLITS.get(words[0]) if len(words) == 1 else None
 

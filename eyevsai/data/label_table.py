@@ -79,13 +79,11 @@ def read_labels(
     Args:
         path: the CSV or TSV file; its first row names the columns.
         names: the paths of the dataset's files, relative to its folder, with forward slashes.
-        group_column: name of the column of groups; None, or a name that the table lacks, for no
-            groups.
+        group_column: column of groups; None, or a name that the table lacks, for no groups.
         folder: the dataset's folder.
 
     Returns:
-        The rows that have a file and a label. Rows without a path are ignored; others without a
-        file or a label are counted in the notes.
+        The rows with a file and a label; the notes count others, except for rows without a path.
 
     Raises:
         UserError: the table cannot be read, lacks a column, has an unknown split, matches no file,
@@ -111,29 +109,39 @@ def read_labels(
         elif not label:
             unlabeled.append(cell)
         else:
-            row = Row(
-                label, split, cells[of_group].strip() or None if of_group is not None else None
-            )
+            group = cells[of_group].strip() or None if of_group is not None else None
+            row = Row(label, split, group)
             if rows.setdefault(name, row) != row:
                 raise UserError(
                     f"{path}, row {number}: {name} has two rows, {_describe_row(rows[name])} and "
-                    f"{_describe_row(row)}. An image has one label, one split and one group: "
-                    "remove one of the rows."
+                    f"{_describe_row(row)}. Remove one: an image has one label, split and group."
                 )
     if not rows:
-        unmatched = f"; {missing[0]!r} does not exist" if missing else ""
-        example = names[0] if names else "images/a.jpg"
-        raise UserError(
-            f"{path}: no row matches an image of the dataset{unmatched}. The column "
-            f"{header[of_path]!r} must have paths relative to its folder, such as {example!r}."
-        )
-    notes = [
+        raise _no_match_error(path, header[of_path], names, missing)
+    notes = _describe_unused_rows(path, missing, unlabeled)
+    return LabelTable(rows, [name.strip() for name in header], notes)
+
+
+def _no_match_error(
+    path: Path, column: str, names: Sequence[str], missing: Sequence[str]
+) -> UserError:
+    unmatched = f"; {missing[0]!r} does not exist" if missing else ""
+    example = names[0] if names else "images/a.jpg"
+    return UserError(
+        f"{path}: no row matches an image of the dataset{unmatched}. The column {column!r} must "
+        f"have paths relative to its folder, such as {example!r}."
+    )
+
+
+def _describe_unused_rows(
+    path: Path, missing: Sequence[str], unlabeled: Sequence[str]
+) -> list[str]:
+    return [
         f"{len(cells)} {'row' if len(cells) == 1 else 'rows'} of {path.name} {problem} "
         f"({_shorten(cells)})"
         for cells, problem in ((missing, "without a file"), (unlabeled, "without a label"))
         if cells
     ]
-    return LabelTable(rows, [name.strip() for name in header], notes)
 
 
 def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

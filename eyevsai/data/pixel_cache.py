@@ -21,7 +21,7 @@ from torch import Tensor
 from eyevsai.core.errors import UserError
 from eyevsai.data import decode
 from eyevsai.data.curation import Sample
-from eyevsai.data.disk_cache import DiskCache
+from eyevsai.data.disk_cache import PIXELS, DiskCache
 from eyevsai.data.image_checks import clear_scan_cache
 from eyevsai.data.parallel import parallel_map
 from eyevsai.data.preprocessing import VERSION, Preprocessing
@@ -77,7 +77,7 @@ def load_pixels(
         _write_pixels(items, shapes, _PixelWriter(folder / FLAT, preprocessing, cache.root))
         return {"images": len(items), "preprocessing": preprocessing.to_json()}
 
-    return cache.open("pixels", key, _build, lambda folder: _open(folder, key))
+    return cache.open(PIXELS, key, _build, lambda folder: _open(folder, key))
 
 
 def _open(folder: Path, key: str) -> PixelCache:

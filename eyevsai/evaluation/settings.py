@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.settings import STATE_DIR, Doc, Env, Parameter, Range, Settings
+from eyevsai.core.settings import STATE_DIR, Doc, Env, Parameter, Range, Settings, require_option
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,14 @@ class SourceModelSettings(Settings):
 
     def check_source(self) -> None:
         """Raise UserError unless exactly one of `run` and `model_uri` is set."""
-        if (self.run is None) == (self.model_uri is None):
+        if self.run is not None and self.model_uri is not None:
             raise UserError(
-                "Exactly one model is required. Use either --run RUN_ID or --model-uri "
-                "models:/NAME/VERSION."
+                f"--run {self.run} and --model-uri {self.model_uri} contradict each other. Omit "
+                "one of them."
+            )
+        if self.run is None and self.model_uri is None:
+            raise UserError(
+                "A model is required. Use either --run RUN_ID or --model-uri models:/NAME/VERSION."
             )
 
 
@@ -90,8 +94,7 @@ class EvaluateSettings(SourceModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.class_map is not None and self.data is None:
-            raise UserError("--class-map requires --data.")
+        require_option(self, "class_map", "data")
         if self.target_precision is not None and self.data is not None:
             raise UserError(
                 "--target-precision uses the valid split of the model's own data. Remove --data."

@@ -65,7 +65,7 @@ class Status:
 
     @property
     def has_ended(self) -> bool:
-        """Return True if the task is done or has failed."""
+        """True if the task is done or has failed."""
         return self.state in (State.DONE, State.FAILED)
 
 
@@ -118,7 +118,7 @@ class TaskHandle(ABC):
 
 
 class Executor(ABC):
-    """Runs up to `max_workers` tasks in parallel. A failed task does not affect the others."""
+    """Executor of up to `max_workers` parallel tasks. A failed task does not affect the others."""
 
     def __init__(self, max_workers: int) -> None:
         self.max_workers = max_workers

@@ -45,7 +45,7 @@ class _Process(TaskHandle):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULT).unlink(missing_ok=True)
         (folder / TASK).write_text(
-            json.dumps({"call": task.call, "given": dict(task.arguments)}), encoding="utf-8"
+            json.dumps({"call": task.call, "arguments": dict(task.arguments)}), encoding="utf-8"
         )
         self.folder, self.began_at = folder, time.monotonic()
         log.debug("Starting a process for %s with its output in %s", task.name, folder / LOG)
@@ -106,6 +106,6 @@ def run_task(folder: Path) -> int:
     The exit code is 0 if the call returned, else 1.
     """
     task = json.loads((folder / TASK).read_text(encoding="utf-8"))
-    result = run_call(task["call"], task["given"])
+    result = run_call(task["call"], task["arguments"])
     write_atomically(folder / RESULT, json.dumps(result))
     return 0 if "value" in result else 1

@@ -1,6 +1,4 @@
-"""Executor for a Ray cluster (Moritz et al. 2018), a running one or a temporary one on this
-machine.
-"""
+"""Executor for a running Ray cluster, or a temporary one on this machine (Moritz et al. 2018)."""
 
 from __future__ import annotations
 
@@ -86,9 +84,13 @@ class RayExecutor(Executor):
                 logging_level=logging.ERROR,
             )
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise _connection_error(
-                self.address or "this machine", first_line(error)[:200]
-            ) from error
+            reason = first_line(error)[:200]
+            if self.address is None:
+                raise UserError(
+                    f"Cannot start a Ray cluster on this machine ({reason}). Fix the cause, or use "
+                    "--executor local."
+                ) from error
+            raise _connection_error(self.address, reason) from error
 
 
 def _check_reachable(address: str) -> None:

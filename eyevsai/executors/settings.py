@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.settings import Choice, Doc, Parameter, Range, Settings, as_flag
+from eyevsai.core.settings import Choice, Doc, Parameter, Range, Settings, as_flag, require_option
 
 LOCAL, RAY = "local", "ray"
 
@@ -95,3 +95,8 @@ class TrainAllSettings(Settings):
         str, Doc("Folder for the reports, which are written at the end as by `eyevsai report`.")
     ] = "reports"
     generate_reports_only: Annotated[bool, Doc("Only write the reports; train nothing.")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # --tuning-trials may stay when --run-tuning is switched off: MLproject declares both
+        require_option(self, "keep", "auto_cleanup")

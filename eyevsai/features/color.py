@@ -1,6 +1,4 @@
-"""Joint histograms of hue, saturation and value, equal to those of scikit-image's `rgb2hsv` and
-numpy.
-"""
+"""Joint histograms of hue, saturation and value, equal to those by scikit-image and numpy."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Lbp(nn.Module):
             neighbour = (
                 self._shift(grey, int(row), int(column)).clone()
                 if row % 1 == 0 == column % 1
-                else (self._interpolate_rows(by_column[column], row))
+                else self._interpolate_rows(by_column[column], row)
             )
             pattern.add_(neighbour.ge_(center), alpha=2**number)
         code_of_pattern: Tensor = self.code_of_pattern  # type: ignore[assignment]

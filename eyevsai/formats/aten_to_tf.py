@@ -146,15 +146,19 @@ def pool2d(
         size: height and width of the window, or one number for both.
         stride: likewise; that of the window by default.
         padding: likewise, on each side.
-        rest: dilation, which is ignored, and ceil_mode for "MAX"; ceil_mode, count_include_pad and
-            the divisor, which is ignored, for "AVG".
+        rest: dilation and ceil_mode for "MAX"; ceil_mode, count_include_pad and divisor_override
+            for "AVG".
 
     Raises:
-        UserError: the average would include the padding.
+        UserError: the window has a dilation, or the average includes the padding or has a divisor.
     """
     sizes, (rows, columns) = _pair(size), _pair(padding)
     strides = _pair(stride) if stride else sizes
     ceil = any(rest[1:2] if pooling_type == "MAX" else rest[:1])
+    if pooling_type == "MAX" and rest and _pair(rest[0]) != (1, 1):
+        raise unsupported_operation(f"max_pool2d with dilation {rest[0]}")
+    if pooling_type == "AVG" and rest[2:3] not in ((), (None,)):
+        raise unsupported_operation(f"avg_pool2d with divisor_override {rest[2]}")
     if pooling_type == "AVG" and (rows or columns) and all(rest[1:2]):
         raise unsupported_operation("avg_pool2d with count_include_pad")
 

@@ -194,9 +194,7 @@ def _compare(
     compared: tuple[str, str, Probabilities, Probabilities],
     bounds: Bounds,
 ) -> None:
-    """Compare probabilities, and add the metrics and failures to `result`.
-
-    Of the values of a metric from several comparisons, the worst one is kept.
+    """Compare probabilities, and add failures and the worst value of each metric to `result`.
 
     Args:
         result: result of the check so far.
@@ -212,8 +210,7 @@ def _compare(
             f"shape {expected.shape}."
         )
         return
-    differences = _abs_diff(expected, actual)
-    largest = differences.max(1)
+    largest = _abs_diff(expected, actual).max(1)
     share_within = float((largest <= bounds.typical).mean())
     agreement = float(_agreement(expected, actual, bounds.typical).mean())
     measured = (
@@ -224,12 +221,7 @@ def _compare(
     for worse, metric, value in measured:
         previous = result.metrics.get(f"{prefix}{metric}", value)
         result.metrics[f"{prefix}{metric}"] = worse(previous, value)
-    row = int(largest.argmax())
-    column = int(differences[row].argmax())
-    worst_image = (
-        f"; {reference.names[row]} differs most: {reference.learner.classes[column]} is "
-        f"{expected[row, column]:.6f} in the model and {actual[row, column]:.6f} in the export."
-    )
+    worst_image = _describe_worst_image(reference, expected, actual)
     if largest.max() > bounds.largest:
         result.failures.append(
             f"{title}, probabilities differ by up to {largest.max():.2g} ({bounds.largest:g} is "
@@ -247,13 +239,25 @@ def _compare(
         )
 
 
+def _describe_worst_image(
+    reference: ReferenceData, expected: Probabilities, actual: Probabilities
+) -> str:
+    """Return the end of a message: the image and class whose probabilities differ most."""
+    differences = _abs_diff(expected, actual)
+    row, column = map(int, np.unravel_index(differences.argmax(), differences.shape))
+    return (
+        f"; {reference.names[row]} differs most: {reference.learner.classes[column]} is "
+        f"{expected[row, column]:.6f} in the model and {actual[row, column]:.6f} in the export."
+    )
+
+
 def _abs_diff(expected: Probabilities, actual: Probabilities) -> npt.NDArray[np.float64]:
     """Return the absolute differences (N,C) of probabilities, with infinity in place of NaN."""
     return np.nan_to_num(np.abs(actual.astype(np.float64) - expected), nan=np.inf)
 
 
 def _agreement(expected: Probabilities, actual: Probabilities, tie: float) -> npt.NDArray[np.bool_]:
-    """Return for each image (N) if the export predicts the model's class.
+    """Return a mask (N): True where the export predicts the model's class.
 
     A class that the model considers less probable by at most `tie` counts, too.
     """

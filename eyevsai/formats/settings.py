@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.settings import Doc, Parameter, Range
+from eyevsai.core.settings import Doc, Parameter, Range, require_option
 from eyevsai.evaluation.settings import SourceModelSettings
 from eyevsai.formats.factory import ALL, FORMATS, parse_formats
 
@@ -67,6 +67,9 @@ class ExportSettings(SourceModelSettings):
                 f"--package {self.package!r} is not a valid folder name. Use letters, digits, "
                 "_, - and dots; the first character cannot be a dot."
             )
+
+        require_option(self, "prune_epochs", "prune")
+        require_option(self, "per_dataset", "package")
 
     def check_source(self) -> None:
         """Raise UserError unless the settings select one model or a package, and not both."""

@@ -1,6 +1,4 @@
-"""Structured pruning: removal of whole channels and all weights that depend on them (DepGraph,
-Fang et al. 2023).
-"""
+"""Structured pruning: removal of channels and dependent weights (DepGraph, Fang et al. 2023)."""
 
 from __future__ import annotations
 

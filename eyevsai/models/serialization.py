@@ -96,10 +96,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} was saved by a newer eyevsai (format {card['format']}). Upgrade eyevsai."
         )
     if card["format"] >= CHECKSUM_SINCE_FORMAT and card != add_checksum(card):
-        raise UserError(
-            f"{folder / CONFIG} is not the file that was saved: its SHA-256 differs. Fetch it "
-            "again."
-        )
+        raise _changed_error(folder / CONFIG)
     return card
 
 
@@ -131,6 +128,8 @@ def _check_weights(path: Path, expected: str) -> None:
     except OSError as error:
         raise read_error(path, error) from error
     if digest != expected:
-        raise UserError(
-            f"{path} is not the file that was saved: its SHA-256 differs. Fetch it again."
-        )
+        raise _changed_error(path)
+
+
+def _changed_error(path: Path) -> UserError:
+    return UserError(f"{path} is not the file that was saved: its SHA-256 differs. Fetch it again.")

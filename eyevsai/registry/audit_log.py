@@ -14,9 +14,8 @@ from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from eyevsai.core.retry import retry_on_conflict
-from eyevsai.registry.entities import PAGE_SIZE
 from eyevsai.store.given_run import check_given_run
-from eyevsai.store.paging import iter_pages
+from eyevsai.store.paging import PAGE_SIZE, iter_pages
 from eyevsai.store.tags import JOB
 
 EXPERIMENT = "eyevsai-registry"

@@ -82,7 +82,7 @@ class Deletion:
         """
         runs = self.queries.by_id(run_id for item in items for run_id in item.run_ids)
         models = self._logged_models(items)
-        deletable = self._deletable(items, runs, models)
+        deletable = self._select_deletable(items, runs, models)
         reserved = [
             item for item in self._delete_versions(deletable) if self._reserve_run(item, runs)
         ]
@@ -110,7 +110,7 @@ class Deletion:
                 models[model_id] = [self.client.get_logged_model(model_id)]
         return models
 
-    def _deletable(
+    def _select_deletable(
         self,
         items: Sequence[DeletionItem],
         runs: dict[str, KnownRun],
@@ -194,23 +194,10 @@ class Deletion:
             unplanned = self._unplanned_versions(items)
             for item in items:
                 versions = [existing[key] for key in item.versions if key in existing]
-                reason = next(
-                    (
-                        reason
-                        for version in versions
-                        if (reason := protection_reason(version, used, targets))
-                    ),
-                    None,
-                )
-                reason = reason or next(
-                    (
-                        f"needed by {unplanned[run_id]}"
-                        for run_id in item.run_ids
-                        if run_id in unplanned
-                    ),
-                    None,
-                )
-                if reason:
+                reasons = [protection_reason(version, used, targets) for version in versions]
+                needed = [unplanned[run_id] for run_id in item.run_ids if run_id in unplanned]
+                reasons += [f"needed by {uri}" for uri in needed]
+                if reason := next(filter(None, reasons), None):
                     self.kept[item.target] = reason
                     continue
                 for version in versions:

@@ -17,11 +17,10 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.names import REGISTERED, choose
 from eyevsai.core.retry import retry_on_conflict
 from eyevsai.store.backend import MISSING, MISSING_OR_INVALID
-from eyevsai.store.paging import iter_pages
+from eyevsai.store.paging import PAGE_SIZE, iter_pages
 
 Client = MlflowClient
 LOGGED_MODEL_URI = re.compile(r"models:/(m-[0-9a-f]+)")
-PAGE_SIZE = 1000  # results in one page of MLflow's search
 # raised while the store is unreachable or read-only
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 

@@ -54,12 +54,8 @@ def plan_orphans(
         for each, run_id in content.models.items()
         if run_id not in content.runs and each not in registered
     )
-    items = list(
-        filter(
-            None,
-            (_logged_model_item(client, artifacts, model_id) for model_id in sorted(unreferenced)),
-        )
-    )
+    logged = (_logged_model_item(client, artifacts, each) for each in sorted(unreferenced))
+    items = [item for item in logged if item is not None]
     store = canonical_uri(client.tracking_uri)
     items += [
         _run_folder_item(folder)

@@ -17,17 +17,15 @@ from mlflow.entities import LoggedModel, Run, ViewType
 from mlflow.store.tracking.dbmodels.models import SqlLoggedModel, SqlRun
 
 from eyevsai.registry.audit_log import CLEANUP, EXPERIMENT
-from eyevsai.registry.entities import PAGE_SIZE
 from eyevsai.registry.retention import UNFINISHED, DeletionItem, KnownRun
 from eyevsai.registry.stages import DELETING
-from eyevsai.store.paging import iter_pages
+from eyevsai.store.paging import IDS_PER_QUERY, PAGE_SIZE, iter_pages
 from eyevsai.store.tags import JOB, PARENT, PRUNED_FROM, SCHEMA
 
 OURS = f"tags.`{SCHEMA}` LIKE '%'"  # filter: runs that eyevsai created
 PLAN = "plan.json"  # artifact of a cleanup's audit run: the items to delete
 # tag of an interrupted cleanup's audit run: the id of the audit run that completed it
 FINISHED_BY = "finished_by"
-IDS_PER_QUERY = 200
 
 
 @dataclass(frozen=True)

@@ -134,11 +134,8 @@ def plan_versions(
                 reason = reason or "its model is not selected"
             if reason:
                 kept[version.name, version.number] = reason
-    _keep_shared(
-        versions,
-        kept,
-        (each for model in models if DATASET not in model.tags for each in model.versions),
-    )
+    others = (each for model in models if DATASET not in model.tags for each in model.versions)
+    _keep_shared(versions, kept, others)
     _keep_needed(versions, kept, {run.run_id: run.tags[PRUNED_FROM] for run in pruned})
     groups: dict[object, list[KnownVersion]] = {}
     for key in sorted(versions.keys() - kept.keys()):
@@ -313,15 +310,11 @@ def plan_studies(
     trials_by_study: dict[str, list[str]] = {}
     for trial in trials:
         trials_by_study.setdefault(trial.tags[PARENT], []).append(trial.run_id)
-    newest = dict[tuple[str | None, ...], KnownRun]()
-    for study in sorted(studies, key=lambda study: study.ended_ms):
-        if study.status == "FINISHED":
-            newest[_study_key(study)] = study
-    proven = {
-        _study_key(study): study
-        for study in sorted(studies, key=lambda study: study.ended_ms)
-        if study.status == "FINISHED" and int(study.tags.get(COMPLETE_TRIALS, "0")) >= MIN_COMPLETE
-    }
+    finished = [study for study in studies if study.status == "FINISHED"]
+    newest = _newest_by_key(finished)
+    proven = _newest_by_key(
+        study for study in finished if int(study.tags.get(COMPLETE_TRIALS, "0")) >= MIN_COMPLETE
+    )
     for study in studies:
         target = f"study {study.tags.get('study', study.name)} (run {study.run_id})"
         if user := used.get(study.run_id):
@@ -338,13 +331,17 @@ def plan_studies(
         elif now_ms - study.ended_ms <= days * DAY_MS:
             kept[target] = f"ended less than {days:g} days ago"
         else:
-            number = len(trials_by_study.get(study.run_id, ()))
-            run_ids = (*trials_by_study.get(study.run_id, ()), study.run_id)
-            reason = (
-                f"ended {(now_ms - study.ended_ms) / DAY_MS:.0f} days ago, with {number} trials"
-            )
+            trial_ids = trials_by_study.get(study.run_id, ())
+            age = (now_ms - study.ended_ms) / DAY_MS
+            reason = f"ended {age:.0f} days ago, with {len(trial_ids)} trials"
+            run_ids = (*trial_ids, study.run_id)
             items.append(DeletionItem(STUDY, target, reason, run_ids=run_ids))
     return DeletionPlan(tuple(items), kept)
+
+
+def _newest_by_key(studies: Iterable[KnownRun]) -> dict[tuple[str | None, ...], KnownRun]:
+    """Return the study that ended last, for each key of `_study_key`."""
+    return {_study_key(study): study for study in sorted(studies, key=lambda each: each.ended_ms)}
 
 
 def _study_key(study: KnownRun) -> tuple[str | None, ...]:

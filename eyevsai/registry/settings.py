@@ -69,7 +69,10 @@ class PromoteSettings(Settings):
         super().__post_init__()
         if self.name is None or self.version is None:
             call = f"eyevsai promote {self.name or 'NAME'} --version {self.version or 'NUMBER'}"
-            raise UserError(f"Name the version to promote: {call}. See: eyevsai registry status")
+            missing = "version" if self.name else "registered model"
+            raise UserError(
+                f"promote requires a {missing}. Use: {call}. `eyevsai registry status` lists both."
+            )
         if self.force and not (self.reason or "").strip():
             raise UserError(
                 "--force requires --reason: the log must show why the policy was overridden."
@@ -129,13 +132,17 @@ class CleanupSettings(Settings):
         if not any(self.includes(kind) for kind in CLEANUP_TYPES):
             flags = ", ".join(as_flag(kind) for kind in CLEANUP_TYPES)
             raise UserError(
-                f"Select what to clean up: {flags}, or --all; --keep {DEFAULT_KEEP} implies "
-                "--old-versions. --dry-run shows what would be deleted."
+                f"Nothing to clean up is selected. Select one or more of {flags}, or --all; --keep "
+                "alone implies --old-versions. --dry-run shows what would be deleted."
             )
         if self.keep is not None and not self.includes("old_versions"):
             raise UserError(
                 f"--keep {self.keep} applies to versions, which are not selected. Add "
                 "--old-versions to delete old versions too, or remove --keep."
+            )
+        if self.including_newest and self.keep != 0:
+            raise UserError(
+                "--including-newest requires --keep 0. Set it, or omit --including-newest."
             )
         if self.keep == 0 and not self.including_newest:
             raise UserError(
@@ -226,7 +233,7 @@ def _parse_values(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
             guess = nearest(name, settings)
             raise UserError(
                 f"{file}: {name!r} is not a policy setting. "
-                f"{f'Did you mean {guess!r}? ' if guess else ''}Settings: {', '.join(settings)}."
+                f"{f'Did you mean {guess!r}? ' if guess else ''}Use one of {', '.join(settings)}."
             )
         if isinstance(value, dict | list):
             raise UserError(f"{file}: {name} must be a single value, not {value!r}.")

@@ -140,11 +140,15 @@ def assign_stage(client: MlflowClient, name: str, stage: str, version: int | Non
             each.number for each in model.versions
         }:
             assign_stage(client, name, stage, None if before == version else before)
-            raise UserError(
-                f"models:/{name}/{version} is being deleted by a cleanup. Choose another version."
-            )
+            uri = f"models:/{name}/{version}"
+            raise reservation_error(uri)
     sync_stages(client, name)
     return before
+
+
+def reservation_error(uri: str) -> UserError:
+    """Return the error for the use of a version that a cleanup is deleting."""
+    return UserError(f"{uri} is being deleted by a cleanup. Choose another version.")
 
 
 def reserved_versions(tags: Mapping[str, str]) -> frozenset[int]:

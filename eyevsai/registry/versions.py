@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
 from eyevsai.registry.entities import logged_model_of, open_registry, read_models
-from eyevsai.registry.stages import reserved_versions
+from eyevsai.registry.stages import reservation_error, reserved_versions
 from eyevsai.store.backend import MISSING, MISSING_OR_INVALID
 from eyevsai.store.tags import SOURCE_VERSION
 
@@ -199,7 +199,7 @@ def check_not_reserved(tracking_uri: str, uri: str) -> None:
     version = find_version(tracking_uri, uri)
     model = MlflowClient(tracking_uri=tracking_uri).get_registered_model(version.name)
     if int(version.number) in reserved_versions(model.tags):
-        raise UserError(f"{uri} is being deleted by a cleanup. Choose another version.")
+        raise reservation_error(uri)
 
 
 def tag_version(tracking_uri: str, version: Version, tags: Mapping[str, Any]) -> None:

@@ -72,12 +72,12 @@ class Classifier:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Return the class names in the order of the model's outputs."""
+        """Class names in the order of the model's outputs."""
         return tuple(self._about["classes"])
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Return family, variation, classes, preprocessing, settings, format and threshold.
+        """Family, variation, classes, preprocessing, settings, format and threshold.
 
         The values are JSON-serializable; the format is None for a model that is not an export.
         """
@@ -85,7 +85,7 @@ class Classifier:
 
     @property
     def depth(self) -> Depth | None:
-        """Return the value range of the training images with more than 8 bits.
+        """Value range of the training images with more than 8 bits.
 
         None in models that were trained before the range was stored.
         """
@@ -159,6 +159,11 @@ def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
         return _classifier_of_export(load_export(fetch_artifacts(uri), trusted=trusted))
     elif uri.startswith(("models:/", "runs:/")):
         version, path = _find_version(uri), fetch_model_dir(uri)
+    elif path.exists():
+        raise UserError(
+            f"{uri} is not a model. Use the folder of a model, the folder or the file of an "
+            "export, models:/NAME/VERSION or models:/NAME@ALIAS."
+        )
     else:
         raise UserError(
             f"There is no model {uri}. Use a folder, models:/NAME/VERSION or models:/NAME@ALIAS."

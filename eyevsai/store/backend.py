@@ -54,6 +54,12 @@ def open_store(*, any_schema: bool = False) -> str:
     elif scheme in ("http", "https"):
         check_server(uri)
         _create_or_check(uri)
+    elif "://" in uri and scheme != "file":
+        raise UserError(
+            f"The URI {mask_password(uri)} has the unsupported scheme {scheme}. Set "
+            "MLFLOW_TRACKING_URI to a database, such as sqlite:///mlflow.db, or to a server with "
+            "http or https."
+        )
     else:
         raise UserError(
             f"The store {mask_password(uri)} is a plain-file store, which MLflow no longer "

@@ -151,7 +151,7 @@ def _is_same_database(recorded: Mapping[str, Any], current: Mapping[str, Any]) -
     """Return True if two identities are of one database.
 
     The path of a SQLite file is ignored: a moved file keeps its inode, and a copy gets a new one.
-    On a machine without an id, nothing is the same.
+    The result for a SQLite file is False if the current machine has no id.
     """
     if "inode" in current:
         return bool(current["machine"]) and all(

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 
+PAGE_SIZE = 1000  # results per page of MLflow's search
+IDS_PER_QUERY = 200  # ids in one filter or database query
+
+
 def iter_pages(fetch_page: Callable[[str | None], Any]) -> Iterator[Any]:
     """Yield the items of all pages of a search.
 

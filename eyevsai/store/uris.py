@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from eyevsai.core.errors import first_line
+
 STUDIES = "studies"
 
 
@@ -22,6 +24,11 @@ def mask_password(uri: str) -> str:
     uri = re.sub(r"(?i)(https?://)[^/\s]*@", r"\1***@", uri)
     without = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
     return re.sub(r"(?i)([?&](?:password|passwd|pwd|sslpassword)=)[^&]*", r"\1***", without)
+
+
+def summarize_error(error: BaseException) -> str:
+    """Return the first line of an error's message without passwords, at most 200 characters."""
+    return mask_password(first_line(error))[:200]
 
 
 def canonical_uri(uri: str) -> str:

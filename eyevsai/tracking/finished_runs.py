@@ -15,6 +15,7 @@ from eyevsai.store.run_dir import RunDir, check_state_dir
 from eyevsai.store.tags import PROCESS
 from eyevsai.tracking.liveness import is_stale
 from eyevsai.tracking.run import TABLES, Run, SyncError, make_write_queue, open_run
+from eyevsai.tracking.search import missing_run
 
 
 @contextmanager
@@ -105,10 +106,10 @@ def reason_not_resumable(tracking_uri: str, folder: RunDir) -> str | None:
     try:
         run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
     except MlflowException:
-        return f"There is no run {run_id} in the store. List its runs with: eyevsai ui"
+        return missing_run(run_id)
     if run.info.status == "FINISHED":
         version = run.data.tags.get("version", "no version")
-        return f"Run {run_id} has finished ({version}): there is nothing to resume."
+        return f"Run {run_id} has finished ({version}). Omit --resume to train again."
     if run.info.lifecycle_stage != "active":
         return f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
     if run.info.status == "RUNNING" and not is_stale(run.data.tags.get(PROCESS, ""), folder):

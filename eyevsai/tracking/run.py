@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from eyevsai.core.errors import JobError
 from eyevsai.store.run_dir import RunDir
 from eyevsai.tracking.write_operations import FILES, MODEL_FILES, apply_operation
-from eyevsai.tracking.write_queue import WriteQueue
+from eyevsai.tracking.write_queue import WriteQueue, rejection_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -174,9 +174,7 @@ class Run:
         """
         pending = self.queue.flush(FLUSH_TIMEOUT_S)
         if self.queue.rejected is not None:
-            raise JobError(
-                f"MLflow rejected a write: {self.queue.rejected}"
-            ) from self.queue.rejected
+            raise rejection_error(self.queue.rejected) from self.queue.rejected
         return pending == 0
 
     def kill(self) -> None:

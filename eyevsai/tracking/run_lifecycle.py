@@ -42,6 +42,7 @@ from eyevsai.tracking.run import FLUSH_TIMEOUT_S, Run, SyncError, now_ms, open_r
 from eyevsai.tracking.run_metrics import read_seconds
 from eyevsai.tracking.system_metrics import start_system_metrics
 from eyevsai.tracking.write_operations import ERROR_LENGTH
+from eyevsai.tracking.write_queue import rejection_error
 
 log = logging.getLogger("eyevsai")
 
@@ -74,34 +75,23 @@ def start_run(
         name: name of a new run.
         tags: tags of the run; values are converted to text.
         state_dir: state directory for the run directory.
-        given_run_id: run that `mlflow run` created for this command; it is used instead of a new
-            one. With `resumed_run_id` it is only tagged with the resumed run, and
-            `reap_stale_runs` deletes it later.
+        given_run_id: run that `mlflow run` created for this command, used instead of a new one.
+            With `resumed_run_id` it is only tagged, and `reap_stale_runs` deletes it later.
         resumed_run_id: earlier run to resume.
         extends: also resume a finished run, for example a study for more trials.
         stop: cancellation token; a cancellation is deferred while the run ends.
 
     Raises:
-        UserError: the given run was not created for this command, the resumed run has finished or
-            is in use by another process, the state directory is not writable, or the login has no
-            permission to write to the server.
+        UserError: the given run is not of this command, the resumed run has finished or is in use,
+            the state directory is not writable, or the login may not write to the server.
         JobError: the store did not accept pending writes of the resumed run, or the disk is full.
-        SyncError: the block ended without an exception, but the store rejected writes, or some are
-            still pending.
+        SyncError: the block succeeded, but writes were rejected or are still pending.
     """
-    for variable, value in HTTP_SETTINGS.items():
-        os.environ.setdefault(variable, value)
+    limit_http_retries()
     check_state_dir(state_dir)  # before a run is created
     client = MlflowClient(tracking_uri=tracking_uri)
-    if given_run_id is not None and given_run_id != resumed_run_id:
-        check_given_run(client, given_run_id)
     run_tags = {SCHEMA: str(SCHEMA_VERSION), **tags, **owner_tags()}
-    with raising_on_denial(tracking_uri):
-        run_id = resumed_run_id or (
-            _use_given_run(client, given_run_id, name, run_tags)
-            if given_run_id
-            else create_run(client, name, run_tags)
-        )
+    run_id = _find_or_create(client, name, run_tags, given_run_id, resumed_run_id)
     folder = RunDir(state_dir, run_id)
     with folder.lock():
         # so that a cleanup of another store does not delete the directory as an orphan
@@ -113,9 +103,37 @@ def start_run(
             _resume(run, run_tags, given_run_id, extends=extends)
         with _logging_to(folder.log), _sending_heartbeats(folder):
             yield from _ending_with_status(run, stop or CancellationToken())
-        # Reached only by a finished run without pending writes. The lock is still held, so that no
-        # other process can open the run.
-        folder.delete()
+        folder.delete()  # reached only by a finished run without pending writes; still locked
+
+
+def limit_http_retries() -> None:
+    """Set MLflow's HTTP retries and timeout by environment variables, unless they are set."""
+    for variable, value in HTTP_SETTINGS.items():
+        os.environ.setdefault(variable, value)
+
+
+def _find_or_create(
+    client: MlflowClient,
+    name: str,
+    tags: Mapping[str, Any],
+    given_run_id: str | None,
+    resumed_run_id: str | None,
+) -> str:
+    """Return the id of the resumed run, else of the given run, else of a new one.
+
+    The parameters are those of `start_run`. The tags of a resumed run are not set here.
+
+    Raises:
+        UserError: the given run is not of this command, or the login may not write to the server.
+    """
+    if given_run_id is not None and given_run_id != resumed_run_id:
+        check_given_run(client, given_run_id)
+    if resumed_run_id:
+        return resumed_run_id
+    with raising_on_denial(client.tracking_uri):
+        if given_run_id:
+            return _use_given_run(client, given_run_id, name, tags)
+        return create_run(client, name, tags)
 
 
 def _ending_with_status(run: Run, stop: CancellationToken) -> Iterator[Run]:
@@ -133,7 +151,7 @@ def _ending_with_status(run: Run, stop: CancellationToken) -> Iterator[Run]:
         if run.folder.checkpoints.is_dir():
             log.warning("Interrupted. Resume with: eyevsai train --resume %s", run.run_id)
         else:
-            log.warning("Interrupted. There is no checkpoint to resume from.")
+            log.warning("Interrupted. There is no checkpoint: start the command again.")
         raise
     except TrialPruned:
         status = "KILLED"
@@ -177,7 +195,7 @@ def _end(run: Run, status: str, monitor: Any) -> str:
     pending = run.queue.flush(patience_s, at_most_s)
     run.queue.close()
     if run.queue.rejected:
-        return f"MLflow rejected a write: {run.queue.rejected}"
+        return str(rejection_error(run.queue.rejected))
     if not pending:
         return ""
     message = (

@@ -20,12 +20,10 @@ from mlflow.store.tracking.dbmodels.models import (
     SqlTag,
 )
 
-from eyevsai.store.paging import iter_pages, list_experiments
+from eyevsai.store.paging import IDS_PER_QUERY, PAGE_SIZE, iter_pages, list_experiments
 from eyevsai.store.tags import PAUSED_S
 
 PARTS = "parts"  # key in the profile of a run's data: the datasets that the data are composed of
-PAGE_SIZE = 1000  # runs per page of MLflow's search
-IDS_PER_QUERY = 200
 
 
 @dataclass(frozen=True)

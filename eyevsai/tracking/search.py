@@ -15,12 +15,11 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
 from eyevsai.evaluation.metric_names import SCORES
-from eyevsai.store.paging import iter_pages, list_experiments
+from eyevsai.store.paging import PAGE_SIZE, iter_pages, list_experiments
 from eyevsai.store.tags import CLASSES_SHA256, EVALUATION_DIGEST, JOB, SOURCE_RUN_ID
 
 CLASSES = "classes.json"  # artifact of a training run with its class names
 IMPORTED = "imported"  # tag of an imported run: its id in the other registry
-PAGE_SIZE = 1000  # runs per page of MLflow's search
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,11 @@ class RunInfo:
         return SCORES.index(name), -value
 
 
+def missing_run(run_id: str) -> str:
+    """Return the error message for a run that does not exist."""
+    return f"There is no run {run_id!r} in the store. `eyevsai ui` lists the runs."
+
+
 def find_run(tracking_uri: str, run_id: str) -> RunInfo:
     """Return the run of an id.
 
@@ -59,9 +63,7 @@ def find_run(tracking_uri: str, run_id: str) -> RunInfo:
     try:
         run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
     except MlflowException as error:
-        raise UserError(
-            f"There is no run {run_id} in the store. List its runs with: eyevsai ui"
-        ) from error
+        raise UserError(missing_run(run_id)) from error
     if run.info.lifecycle_stage != "active":
         raise UserError(
             f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"

@@ -28,6 +28,7 @@ from eyevsai.registry.entities import tag_if_exists
 from eyevsai.registry.registration import register
 from eyevsai.store.run_dir import MODEL_ID, REJECTED, VERSION_URI, RunDir
 from eyevsai.tracking.owner_marks import mark_model
+from eyevsai.tracking.write_queue import rejection_error
 
 PARAMS_PER_CALL = 100
 ERROR_LENGTH = 500  # maximum characters of the tag `error`
@@ -148,9 +149,7 @@ def end_run(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> 
     status, rejected = arguments["status"], folder.read(REJECTED)
     if rejected is not None and status == "FINISHED":
         status = "FAILED"
-        client.set_tag(
-            folder.run_id, "error", f"MLflow rejected a write: {rejected}"[:ERROR_LENGTH]
-        )
+        client.set_tag(folder.run_id, "error", str(rejection_error(rejected))[:ERROR_LENGTH])
     client.set_terminated(folder.run_id, status, arguments["time_ms"])
 
 

@@ -20,10 +20,10 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from eyevsai.core.atomic_dir import write_atomically
-from eyevsai.core.errors import JobError, UserError, first_line, write_error
+from eyevsai.core.errors import JobError, UserError, write_error
 from eyevsai.core.retry import BACKOFF_S, is_write_conflict
 from eyevsai.store.run_dir import REJECTED
-from eyevsai.store.uris import mask_password
+from eyevsai.store.uris import summarize_error
 
 log = logging.getLogger("eyevsai")
 # MLflow logs a traceback for each attempt, and the queue logs one warning
@@ -96,7 +96,7 @@ class WriteQueue:
             TypeError: an argument is not a JSON value.
         """
         if self.rejected is not None and not self._accepts_after_rejection:
-            raise JobError(f"MLflow rejected a write: {self.rejected}") from self.rejected
+            raise rejection_error(self.rejected) from self.rejected
         line = json.dumps([kind, arguments]).encode() + b"\n"
         try:
             with self._changed, open(self.path, "ab", buffering=0) as stream:
@@ -190,14 +190,14 @@ class WriteQueue:
             self.rejected = error
             with suppress(OSError):  # a full disk
                 path = self.path.with_name(REJECTED)
-                path.write_text(json.dumps(_masked_line(error)), encoding="utf-8")
+                path.write_text(json.dumps(summarize_error(error)), encoding="utf-8")
 
     def _record_failure(self, error: Exception) -> None:
         if self._failing_since is None:
             self._failing_since = time.monotonic()
             log.warning(
                 "The store is unreachable, so writes are queued on this machine: %s",
-                _masked_line(error),
+                summarize_error(error),
             )
 
     def _advance(self, size: int) -> None:
@@ -216,8 +216,9 @@ class WriteQueue:
             return 0
 
 
-def _masked_line(error: Exception) -> str:
-    return mask_password(first_line(error))[:200]
+def rejection_error(reason: object) -> JobError:
+    """Return the error for a write that the store rejected."""
+    return JobError(f"MLflow rejected a write: {reason}")
 
 
 def is_permanent(error: Exception) -> bool:

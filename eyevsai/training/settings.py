@@ -238,8 +238,8 @@ class UnfreezingSettings(TrainingSettings):
         Range(0, 10_000),
         Search(Range(1, 10)),
         Doc(
-            "Epochs after these, over which the backbone is unfrozen stage by stage from the "
-            "top (Howard & Ruder 2018)."
+            "Epochs after --freeze-epochs, over which the backbone is unfrozen stage by stage from "
+            "the top (Howard & Ruder 2018)."
         ),
     ] = 8
     unfreeze_stages: Annotated[

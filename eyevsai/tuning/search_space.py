@@ -217,13 +217,15 @@ def _parse_range(setting: Setting, entry: dict[str, Any]) -> Range:
         float,
     ):
         raise UserError(
-            f"{setting.name} takes a value, a list, or for numbers "
-            f"{{low = ..., high = ..., log = true}}."
+            f"{setting.name} has a table with {', '.join(entry) or 'no keys'}. It takes a value, a "
+            "list, or for numbers {low = ..., high = ..., log = true}."
         )
     low, high = _parse_value(setting, entry["low"]), _parse_value(setting, entry["high"])
     log = entry.get("log", isinstance(setting.search, Range) and setting.search.log)
     if low > high:
-        raise UserError(f"{setting.name}: the range from {low} to {high} is empty.")
+        raise UserError(
+            f"{setting.name}: the range from low = {low} to high = {high} is empty. Exchange them."
+        )
     if log and not (low > 0 and math.isfinite(high)):
         raise UserError(f"{setting.name}: a range with log = true must start above 0, not {low}.")
     return Range(low, high, log)

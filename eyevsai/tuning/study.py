@@ -48,7 +48,6 @@ SETTINGS, EPOCHS = ("settings", "epochs")
 FIXED = "fixed_params"  # Optuna's attribute for the parameters of a queued trial
 # A trial without a process attribute for so long is stale: its process died before setting it.
 NAMELESS_S = 15.0
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class _JournalLock(JournalFileOpenLock):
@@ -87,12 +86,15 @@ class StudyStorage:
             with host_lock(f"studies-{name}.lock"):  # Optuna creates tables without a lock
                 return RDBStorage(self.url, engine_kwargs={"pool_pre_ping": True})
         except Exception as error:  # database drivers raise exceptions of many types
-            location = mask_password(self.url) if self.url else str(self.file)
-            raise UserError(
-                f"The study storage {location} cannot be opened "
-                f"({mask_password(first_line(error))}). "
-                "Fix it, or use another one with --storage."
-            ) from error
+            raise self.unusable(error) from error
+
+    def unusable(self, error: Exception) -> UserError:
+        """Return the error for a storage that cannot be opened or written."""
+        location = mask_password(self.url) if self.url else str(self.file)
+        return UserError(
+            f"The study storage {location} cannot be used ({mask_password(first_line(error))}). "
+            "Fix it, or use another one with --storage."
+        )
 
 
 class Study:
@@ -116,8 +118,7 @@ class Study:
             epochs: configured epochs of a trial, for the pruner.
 
         Raises:
-            UserError: the storage is unreachable, or the journal file is not writable.
-            StorageInternalError: the database is read-only.
+            UserError: the storage is unreachable or not writable.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -128,13 +129,16 @@ class Study:
         self.pruner = make_pruner(settings.pruner, epochs)
         # First observation by trial number, on the clock of this process: those of hosts differ.
         self._nameless_since: dict[int, float] = {}
-        self.study = optuna.create_study(
-            study_name=name,
-            storage=self.storage,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=self.pruner,
-        )
+        try:
+            self.study = optuna.create_study(
+                study_name=name,
+                storage=self.storage,
+                direction="maximize",
+                load_if_exists=True,
+                pruner=self.pruner,
+            )
+        except optuna.exceptions.StorageInternalError as error:  # the database is read-only
+            raise location.unusable(error) from error
 
     def check_or_store_space(self, fingerprint: dict[str, Any]) -> None:
         """Store the fingerprint of a new study, or compare it with that of an existing one.
@@ -226,15 +230,21 @@ class Study:
     def tell(self, trial: Trial, outcome: float | BaseException) -> None:
         """End a trial, and store its outcome.
 
+        If another process has reaped the trial as stale, its outcome is not stored; a warning
+        is logged.
+
         Args:
             trial: running trial.
             outcome: its value; or the exception that ended it: TrialPruned marks it as pruned,
                 another Exception as failed, and an interruption queues its settings again.
-
-        Raises:
-            ValueError or RuntimeError: the trial has ended already: another process reaped it.
         """
-        if isinstance(outcome, TrialPruned):
+        if self.storage.get_trial(trial._trial_id).state.is_finished():
+            log.warning(
+                "The outcome of trial %d is not stored: another process ended the trial, because "
+                "this one seemed to have died.",
+                trial.number,
+            )
+        elif isinstance(outcome, TrialPruned):
             self.study.tell(trial, state=TrialState.PRUNED)
         elif isinstance(outcome, Exception):
             trial.set_user_attr(ERROR, mask_password(first_line(outcome)))

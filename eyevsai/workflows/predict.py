@@ -145,7 +145,7 @@ def _find_images(names: Sequence[str]) -> list[Path]:
         elif path.is_dir() or path.is_file():
             images += _list_images(path)
         else:
-            raise UserError(f"No such image file or folder: {name}.")
+            raise UserError(f"There is no image file or folder {name}. Check the path.")
     return images
 
 
@@ -164,7 +164,10 @@ def _list_images(path: Path) -> list[Path]:
             others.append(reason_not_an_image(each))
     unused = describe_unused([*others, *unused_pages(pages)])
     if not images:
-        raise UserError(f"{path} contains no images ({unused or 'it is empty'}).")
+        raise UserError(
+            f"There are no images in {path} ({unused or 'it is empty'}). Use image files, or a "
+            "folder with images."
+        )
     if unused:
         log.warning("not used: %s", unused)
     return sorted(images)

@@ -81,7 +81,7 @@ class ShutdownHandler(CancellationToken):
         thread.start()
         thread.join(AT_TIMEOUT_S)
         print(
-            "Terminated during a step. The last checkpoint is kept.",
+            f"Terminated: the job did not end within {GRACE_S:g} s. Saved checkpoints are kept.",
             file=sys.stderr,
             flush=True,
         )

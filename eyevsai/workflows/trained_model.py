@@ -225,11 +225,8 @@ def find_trained_model(
     version = version or version_of_run(tracking_uri, source_id)
     uri = version.uri if version else run.model_uri
     if uri is None:
-        reason = (
-            f"it is {run.status}"
-            if run.status != "FINISHED"
-            else f"its job is {run.tags.get(JOB, 'unknown')}"
-        )
+        job = run.tags.get(JOB, "unknown")
+        reason = f"its job is {job}" if run.status == "FINISHED" else f"it is {run.status}"
         raise UserError(
             f"Run {source_id} has no model: {reason}. Use a finished training run; `eyevsai ui` "
             "lists them."

@@ -184,7 +184,8 @@ def test_pinned_and_aliased_versions_stay_and_why_is_said(
     assert f"kept: models:/{NAME}/1: pinned: the paper" in said
     assert f"kept: models:/{NAME}/2: has the alias best" in said
     assert said.endswith("Nothing to delete.\n")
-    eyevsai("registry", "unpin", NAME, "1")
+    assert eyevsai("registry", "unpin", NAME, "1").stdout.endswith("/1 is no longer pinned\n")
+    assert eyevsai("registry", "unpin", NAME, "1").stdout.endswith("/1 was not pinned\n")
     eyevsai("cleanup", "--keep", "0", "--including-newest", "--yes")
     assert numbers() == [2]
 

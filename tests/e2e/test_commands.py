@@ -89,7 +89,10 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
             "on. See",
         ),
         ("compare", "`eyevsai compare` requires MODELS: Run ids or model URIs"),
-        ("compare one", "compare requires at least two different runs or model URIs, not: 'one'."),
+        (
+            "compare one",
+            "Cannot compare 'one': at least two different runs or model URIs are required.",
+        ),
         (
             "evaluate abc",
             "Unexpected argument 'abc'. `eyevsai evaluate` takes options only. See `eyevsai "
@@ -132,7 +135,7 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
         ("promote a --name b", "'a' and --name 'b' contradict each other. Omit one of them."),
         (
             "promote digits",
-            "Name the version to promote: eyevsai promote digits --version NUMBER. See: eyevsai "
+            "promote requires a version. Use: eyevsai promote digits --version NUMBER. `eyevsai "
             "registry",
         ),
         (

@@ -142,7 +142,7 @@ def test_mistakes_are_said_before_anything_is_written(
     (tmp_path / "out" / f"{MODEL}-1" / "onnx").mkdir(parents=True)
     for flags, reason in [
         (("--run", trained, "--format", "onxn"), "Did you mean 'onnx'?"),
-        ((), "Exactly one model is required"),
+        ((), "A model is required"),
         (("--run", "f" * 32), "There is no run"),
         (("--run", trained, "--output", str(tmp_path / "out")), "exists already"),
         (("--run", trained, "--parity-images", "0"), "--parity-images 0 is not allowed"),
@@ -186,7 +186,8 @@ def test_predict_says_what_files_show(
     )
     assert "\tunsure\t" in eyevsai("predict", VERSION, str(picture), "--threshold", "1").stdout
     assert (
-        "No such image file or folder" in eyevsai("predict", VERSION, "nowhere.png", code=2).stderr
+        "There is no image file or folder"
+        in eyevsai("predict", VERSION, "nowhere.png", code=2).stderr
     )
     # not all that lies here
     assert "An image path is empty" in eyevsai("predict", VERSION, "", code=2).stderr

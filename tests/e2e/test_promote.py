@@ -259,7 +259,7 @@ def test_bad_input_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
         f"There is no models:/{NAME}/9. Versions of {NAME}: 1, 2, 3"
         in eyevsai("promote", NAME, "--version", "9", code=2).stderr
     )
-    assert "Name the version to promote" in eyevsai("promote", NAME, code=2).stderr
+    assert "promote requires a version" in eyevsai("promote", NAME, code=2).stderr
     assert (
         "production, staging, archived"
         in eyevsai("promote", NAME, "--version", "1", "--to", "live", code=2).stderr

@@ -94,7 +94,7 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
     assert (explicit.data.params["max_depth"], explicit.data.params["n_estimators"]) == ("7", "5")
     assert (other.data.params["n_estimators"], other.data.tags.get("tuned_from")) == ("200", None)
     assert (
-        "has no finished study or run nothing"
+        "has no finished study or run of this name"
         in eyevsai(*train, "--tuned", "nothing", code=2).stderr
     )
 
@@ -377,7 +377,7 @@ def test_help_lists_what_a_study_takes(eyevsai: Eyevsai) -> None:
     [
         (("--n-trials", "0"), "--n-trials 0 is not allowed"),
         (("--study", "a/b"), "it takes letters"),
-        (("--storage", "sqlite:////proc/none.db"), "cannot be opened"),
+        (("--storage", "sqlite:////proc/none.db"), "cannot be used"),
         (("--resume", "auto"), "To resume a study"),
         (("--sampler", "best"), "--sampler 'best' is not allowed"),
         (("--n-trails", "3"), "There is no option --n-trails"),

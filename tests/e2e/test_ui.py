@@ -233,7 +233,8 @@ def test_studies_in_a_database_are_opened_too(
 
 def test_what_ui_cannot_do_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
     assert (
-        "--storage requires --optuna" in eyevsai("ui", "--storage", "sqlite:///a.db", code=2).stderr
+        "--storage sqlite:///a.db requires --optuna"
+        in eyevsai("ui", "--storage", "sqlite:///a.db", code=2).stderr
     )
     assert (
         "no database" in eyevsai("ui", "--optuna", "--storage", "sqlite:///none.db", code=2).stderr

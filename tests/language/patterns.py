@@ -31,7 +31,7 @@ _WORDS = {
     "see base": (r"\bSee `[A-Z]\w*\.\w+`\.", "no docstring, or the difference from the base"),
 }
 WORDS = {name: (re.compile(each, re.IGNORECASE), fix) for name, (each, fix) in _WORDS.items()}
-TEXT_SUFFIXES = frozenset({".md", ".html", ".yaml", ".yml", ".sh", ".toml", ""})
+TEXT_SUFFIXES = frozenset({".md", ".html", ".json", ".yaml", ".yml", ".sh", ".toml", ""})
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,14 @@ def _string_lines(node: ast.Constant) -> Iterator[tuple[int, str]]:
 
 
 def _bound_names(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the line and name of a variable, attribute, parameter or function that is bound."""
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
         yield node.lineno, node.id
+    elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        yield node.lineno, node.attr.lstrip("_")
     elif isinstance(node, ast.arg):
         yield node.lineno, node.arg
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        yield node.lineno, node.name.lstrip("_")
+    elif isinstance(node, ast.ExceptHandler) and node.name:
+        yield node.lineno, node.name

@@ -44,6 +44,26 @@ def test_each_pattern_is_found_at_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "code",
+    [
+        "found = 1",
+        "found: int = 1",
+        "for found in (): ...",
+        "with open('x') as found: ...",
+        "def f(found): ...",
+        "def _found(): ...",
+        "store.found = 1",
+        "try: ...\nexcept OSError as found: ...",
+        "print(found := 1)",
+    ],
+)
+def test_a_participle_is_found_wherever_a_name_is_bound(code: str, tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(code)
+    (violation,) = find_violations(tmp_path / "module.py", "module.py")
+    assert (violation.pattern, violation.text) == ("participle", "found")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "Return what is stored.",

@@ -18,9 +18,7 @@ Fit = Callable[[npt.NDArray[np.intp]], Callable[[npt.NDArray[np.intp]], Tensor]]
 
 
 class Temperature(TensorModule):
-    """`softmax(factor * scores)`: learns the confidence, keeps the order of classes (Guo et al.
-    2017).
-    """
+    """`softmax(factor * scores)`, which keeps the order of the classes (Guo et al. 2017)."""
 
     def forward(self, scores: Tensor) -> Tensor:
         """Return the N,C float32 probabilities of N,C float64 scores."""

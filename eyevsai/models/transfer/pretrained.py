@@ -90,15 +90,10 @@ def load_weights(backbone: Backbone, network: nn.Module, path: Path) -> None:
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
     missing = [name for name in expected if name not in tensors and name not in counters]
     unexpected = [name for name in tensors if name not in expected]
-    shapes = [
-        (name, tuple(tensors[name].shape), tuple(expected[name].shape))
-        for name in expected
-        if name in tensors
-    ]
     misshapen = [
-        f"{name} {shape} instead of {expected_shape}"
-        for name, shape, expected_shape in shapes
-        if shape != expected_shape
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
     ]
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     if any(problems.values()):

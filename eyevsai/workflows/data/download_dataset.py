@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from eyevsai.core.atomic_dir import atomic_output_dir
 from eyevsai.core.cancellation import CancellationToken
@@ -103,8 +105,8 @@ def _download_all(
         stop: cancellation token of the job.
 
     Raises:
-        UserError: `--archive` is used for a union, or a part failed.
-        JobError: the last part that failed raised it.
+        UserError: `--archive` is used for a union, or parts failed: the error has the class of the
+            last failure, for example JobError, and all messages.
     """
     parts = expand_union(name)
     if settings.archive is not None and len(parts) > 1:
@@ -149,7 +151,7 @@ def _download(
 def _find_existing(source: DatasetSource, target: Path, *, force: bool) -> DownloadedDataset | None:
     """Return the dataset in the folder `target`; None if it must be downloaded.
 
-    An empty folder is downloaded, and with `force` also a dataset of an earlier download. Logs a
+    That applies to an empty folder, and with `force` to a dataset of an earlier download. Logs a
     warning if the images changed since the download.
 
     Args:
@@ -208,21 +210,13 @@ def _fetch(
         OSError: a file cannot be read or written.
     """
     use_official = settings.splits == "published" and source.splits is not None
-    archives = [
-        source.images,
-        *([source.splits] if use_official and source.splits else []),
-    ]
+    archives = [source.images, *([source.splits] if use_official and source.splits else [])]
     downloads = Path(settings.data_dir).expanduser() / DOWNLOADS / source.name
     downloads.mkdir(parents=True, exist_ok=True)
     paths = [_get_archive(source, archive, settings, downloads) for archive in archives]
     with atomic_output_dir(target, "--data-dir") as building:
         for archive, path in zip(archives, paths, strict=True):
-            log.info("Unpacking %s", archive.file)
-            suffixes = SUFFIXES if archive is source.images else LISTS
-            with _deleting_unsafe(path):
-                left_out = extract(path, building / archive.file, suffixes)
-            if left_out and archive is source.images:
-                log.info("Left out %d files that are not images", left_out)
+            _unpack(path, building / archive.file, is_images=archive is source.images)
         images = building / source.images.file
         if source.splits is None:
             placed = place_by_folder(images)
@@ -232,17 +226,7 @@ def _fetch(
             )
         new = building / "dataset"
         counts = write_class_folders(placed, new, keep_splits=settings.splits != "none")
-        archive_records = [
-            {"url": archive.page, "bytes": path.stat().st_size, "sha256": hash_file(path)}
-            for archive, path in zip(archives, paths, strict=True)
-        ]
-        origin = {
-            "name": source.name,
-            "archives": archive_records,
-            "eyevsai": VERSION,
-            "got": datetime.now().astimezone().isoformat(timespec="seconds"),
-        }
-        write_record(new, origin | counts)
+        write_record(new, _describe_origin(source, archives, paths) | counts)
         with stop.shielded():
             _move_into_place(new, target, building / "before")
     for path in downloads.glob("*.part"):
@@ -255,6 +239,30 @@ def _fetch(
             source.num_classes,
         )
     return DownloadedDataset(source.name, target, is_new=True, **counts)
+
+
+def _unpack(path: Path, folder: Path, *, is_images: bool) -> None:
+    """Unpack the archive `path` to `folder`: its images, or its split lists."""
+    log.info("Unpacking %s", folder.name)
+    with _deleting_unsafe(path):
+        left_out = extract(path, folder, SUFFIXES if is_images else LISTS)
+    if left_out and is_images:
+        log.info("Left out %d files that are not images", left_out)
+
+
+def _describe_origin(
+    source: DatasetSource, archives: Sequence[Archive], paths: Sequence[Path]
+) -> dict[str, Any]:
+    """Return the part of a dataset's record about its archives, whose local files are `paths`."""
+    return {
+        "name": source.name,
+        "archives": [
+            {"url": archive.page, "bytes": path.stat().st_size, "sha256": hash_file(path)}
+            for archive, path in zip(archives, paths, strict=True)
+        ],
+        "eyevsai": VERSION,
+        "got": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
 
 
 def _get_archive(
@@ -287,18 +295,6 @@ def _get_archive(
             )
         return manual
 
-    def locate() -> DownloadUrl:
-        """Return the current URL on the mirror, on Kaggle or of the publisher."""
-        if settings.mirror is not None:
-            return DownloadUrl(
-                f"{settings.mirror.rstrip('/')}/{source.name}/{archive.file}", archive.md5
-            )
-        return (
-            locate_dataset(archive.handle)
-            if archive.handle
-            else DownloadUrl(archive.page, archive.md5)
-        )
-
     option = "; or use it with --archive" if archive is source.images else ""
     manual_fix = (
         f"Or download {archive.page} with a browser, save the file as {manual}, and run the same "
@@ -309,12 +305,22 @@ def _get_archive(
     try:
         if archive.handle and settings.mirror is None:
             check_kagglehub(source.name)
+        locate = partial(_locate, source, archive, settings.mirror)
         return download(locate, downloads, archive.file)
     except UserError as error:
         raise type(error)(f"{source.name}: {error} {manual_fix}") from error
     except (KeyboardInterrupt, TerminationRequested):
         log.info("Interrupted. Run the same command again to resume the download.")
         raise
+
+
+def _locate(source: DatasetSource, archive: Archive, mirror: str | None) -> DownloadUrl:
+    """Return the current URL of an archive on the mirror, on Kaggle or of the publisher."""
+    if mirror is not None:
+        return DownloadUrl(f"{mirror.rstrip('/')}/{source.name}/{archive.file}", archive.md5)
+    if archive.handle:
+        return locate_dataset(archive.handle)
+    return DownloadUrl(archive.page, archive.md5)
 
 
 def _move_into_place(new: Path, target: Path, before: Path) -> None:

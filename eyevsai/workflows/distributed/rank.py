@@ -103,10 +103,10 @@ class RankInfo:
             explain: returns the reason of a lost connection for the error of torch.
         """
         assert isinstance(config.model.settings, TrainingSettings)
-        # torchrun sets OMP_NUM_THREADS per process, so that cores are shared already
-        shares_cores = self.launcher is None and "OMP_NUM_THREADS" in os.environ
+        # torchrun has divided the cores already: it sets OMP_NUM_THREADS for each process
+        has_own_cores = self.launcher is None and "OMP_NUM_THREADS" in os.environ
         set_local_device(
-            self.local_rank, 1 if shares_cores else self.local_world_size, config.model.settings
+            self.local_rank, 1 if has_own_cores else self.local_world_size, config.model.settings
         )
         join_group(ProcessGroup(self.rank, self.world_size, PrefixStore("group", store), explain))
 

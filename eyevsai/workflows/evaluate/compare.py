@@ -70,17 +70,14 @@ def compare(names: Sequence[str], page: Path) -> Comparison:
         names: ids of training runs, or `models:/` URIs; at least two, all different.
         page: path of the HTML page. It has no images if the dataset cannot be loaded.
 
-    Returns:
-        The comparison, with a pair for each model but the first.
-
     Raises:
         UserError: there are fewer than two names or equal ones, a model does not exist, was not
             evaluated or was evaluated on other images, or the page cannot be written.
     """
     if len(names) < 2 or len(set(names)) < len(names):
         raise UserError(
-            "compare requires at least two different runs or model URIs, not: "
-            f"{' '.join(map(repr, names))}."
+            f"Cannot compare {' '.join(map(repr, names))}: at least two different runs or model "
+            "URIs are required."
         )
     tracking_uri = open_store()
     source_models = [

@@ -25,6 +25,7 @@ from eyevsai.evaluation.results import EvaluationResult, before_temperature
 from eyevsai.evaluation.selective import evaluate_threshold, find_threshold
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.models.learner import Images, Learner
+from eyevsai.registry.classes import name_some
 from eyevsai.registry.versions import TESTED, THRESHOLD, tag_version
 from eyevsai.store.tags import JOB, SOURCE_RUN_ID
 from eyevsai.tracking.finished_runs import reopen_run
@@ -76,45 +77,33 @@ def evaluate(
         source_model = find_trained_model(job.tracking_uri, settings.run, settings.model_uri)
         learner = source_model.load()
         test_data = _load_evaluation_data(settings, source_model, learner)
-
+        dataset, split = test_data.dataset, test_data.split
+        title, weights = source_model.title, source_model.weights
         call_tags = {
             JOB: "evaluate",
             SOURCE_RUN_ID: source_model.run_id,
-            "model_uri": source_model.title,
+            "model_uri": title,
             **tags,
         }
-        title = f"evaluate {source_model.name}"
-        with job.start_run(title, call_tags) as call:
+        with job.start_run(f"evaluate {source_model.name}", call_tags) as call:
             result = _evaluate(settings, source_model, learner, test_data)
             is_own_split = settings.data is None
             results_log = EvaluationLogger(
-                result,
-                test_data.dataset,
-                test_data.split,
-                learner,
-                source_model.title,
-                source_model.weights,
-                is_own_split,
+                result, dataset, split, learner, title, weights, is_own_split
             )
             with _run_for_results(job, source_model, call, is_own_split=is_own_split) as run:
                 results_log.log_to(run)
             _tag_version(source_model, results_log.metrics, is_own_split=is_own_split)
             _store_threshold(source_model, result, settings)
             log_settings(call, settings)
-        return Evaluated(
-            source_model.title,
-            run.run_id,
-            test_data.dataset.name,
-            len(test_data.split),
-            results_log.metrics,
-            time.monotonic() - began,
-        )
+        metrics, seconds = results_log.metrics, time.monotonic() - began
+        return Evaluated(title, run.run_id, dataset.name, len(split), metrics, seconds)
 
 
 def _run_for_results(
     job: JobContext, source_model: TrainedModel, call: Run, *, is_own_split: bool
 ) -> AbstractContextManager[Run]:
-    """Return the run to log the results on.
+    """Return a context manager that yields the run to log the results on.
 
     Args:
         job: context of the workflow.
@@ -216,14 +205,13 @@ def _map_classes(
     if missing := [name for name in class_map if name not in data_classes]:
         raise UserError(
             f"--class-map has classes that --data does not have: {', '.join(missing[:10])}. "
-            "Correct or remove them."
+            f"Correct or remove them; the classes of --data are {name_some(data_classes)}."
         )
     unknown = [name for name, mapped in names.items() if mapped and mapped not in model_classes]
     if unknown:
         raise UserError(
             f"{title} does not have these classes of --data: {', '.join(unknown[:10])}. Its "
-            f"classes are {', '.join(list(model_classes)[:10])}"
-            f"{', ...' if len(model_classes) > 10 else ''}. Map them with --class-map FILE.toml."
+            f"classes are {name_some(model_classes)}. Map them with --class-map FILE.toml."
         )
     if not any(names.values()):
         raise UserError("--class-map leaves out all classes of --data. Map at least one of them.")

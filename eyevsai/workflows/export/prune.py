@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from eyevsai.config import compose_train
+from eyevsai.config import TrainConfig, compose_train
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import Split
@@ -33,9 +33,9 @@ TIMED_IMAGES, TIMED_RUNS = 64, 7  # images of one timed prediction, and predicti
 def prune(source_model: TrainedModel, settings: ExportSettings, job: JobContext) -> str:
     """Prune a model's network, train it again, and register it; return the new version's URI.
 
-    The training continues for `settings.prune_epochs` with the settings of the model's training run
-    otherwise. The pruned model is compared with the original on the valid split, in metrics of the
-    new run and tags of the new version.
+    The training takes `settings.prune_epochs`; other settings are those of the model's training
+    run. Metrics of the new run and tags of the new version compare the pruned model with the
+    original on the valid split.
 
     Args:
         source_model: the model to prune; it is unchanged.
@@ -55,14 +55,9 @@ def prune(source_model: TrainedModel, settings: ExportSettings, job: JobContext)
         )
     dataset = source_model.load_dataset(data_dir=settings.data_dir, cache_dir=settings.cache_dir)
     data = dataset.open(learner.preprocessing)
-    config = compose_train(
-        {name: value for name, value in source_model.config.items() if value is not None}
-    )
-    assert isinstance(config.model.settings, NetworkSettings | UnfreezingSettings)
-    recovery = config.model.settings.recovery_settings(settings.prune_epochs)
-    config = replace(config, model=replace(config.model, settings=recovery))
+    config = _compose_recovery(source_model, settings.prune_epochs)
     learner.prune(settings.prune)
-    learner.settings, learner.seed = recovery, config.run.seed
+    learner.settings, learner.seed = config.model.settings, config.run.seed
     name = ModelName(dataset.name, learner.family, learner.variation)
     tags = {JOB: "train", **vars(name), PRUNED_FROM: source_model.title}
     title = f"{source_model.name} pruned by {settings.prune:g}"
@@ -82,6 +77,16 @@ def prune(source_model: TrainedModel, settings: ExportSettings, job: JobContext)
         )
     _record_changes(source_model, uri, metrics)
     return uri
+
+
+def _compose_recovery(source_model: TrainedModel, epochs: int) -> TrainConfig:
+    """Return the settings of a model's training run, for a recovery training of some epochs."""
+    config = compose_train(
+        {name: value for name, value in source_model.config.items() if value is not None}
+    )
+    assert isinstance(config.model.settings, NetworkSettings | UnfreezingSettings)
+    recovery = config.model.settings.recovery_settings(epochs)
+    return replace(config, model=replace(config.model, settings=recovery))
 
 
 def _compare(before: Learner, after: Learner, valid: Split) -> dict[str, float]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eyevsai.core.errors import JobError, UserError, first_line
+from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.progress import track
 from eyevsai.data.disk_cache import DiskCache
 from eyevsai.registry.artifacts import Artifacts
@@ -21,9 +20,9 @@ from eyevsai.registry.retention import CACHE, DeletionItem, DeletionPlan
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.stages import DELETING
 from eyevsai.store.tags import HOST, JOB
-from eyevsai.store.uris import mask_password
+from eyevsai.store.uris import mask_password, summarize_error
 from eyevsai.tracking.liveness import owner_tags
-from eyevsai.tracking.run_lifecycle import HTTP_SETTINGS
+from eyevsai.tracking.run_lifecycle import limit_http_retries
 from eyevsai.workflows.job_context import job_context
 from eyevsai.workflows.registry.cleanup_plan import make_plan
 
@@ -77,8 +76,7 @@ def cleanup(
         JobError: the store became unreachable, or files could not be deleted. Running the cleanup
             again completes it.
     """
-    for variable, value in HTTP_SETTINGS.items():
-        os.environ.setdefault(variable, value)
+    limit_http_retries()
     with job_context(settings.state_dir, run_id) as job:
         client = open_registry(job.tracking_uri)
         try:
@@ -93,7 +91,7 @@ def cleanup(
             return _clean_up(client, settings, planned, only)
         except STORE_ERRORS as error:
             raise JobError(
-                f"The store is unreachable or not writable: {_masked_line(error)}. {RERUN_HINT}"
+                f"The store is unreachable or not writable: {summarize_error(error)}. {RERUN_HINT}"
             ) from error
 
 
@@ -203,7 +201,7 @@ def _delete_all(deletion: Deletion, items: Sequence[DeletionItem]) -> None:
             ) from error
         progress = f"{len(deletion.deleted)} of {len(items)} items"
         raise JobError(
-            f"The store became unreachable after {progress}: {_masked_line(error)}. {RERUN_HINT}"
+            f"The store became unreachable after {progress}: {summarize_error(error)}. {RERUN_HINT}"
         ) from error
     for item in items:
         if item.type == CACHE:
@@ -235,11 +233,7 @@ def _log_deletion(record: AuditRecord, deletion: Deletion) -> None:
             record.tags({f"{MODEL}{name}": numbers})
         record.metrics({"items": len(deletion.deleted), "freed_bytes": deletion.freed_bytes})
     except STORE_ERRORS as error:
-        log.warning("Cannot record what was deleted: %s", _masked_line(error))
-
-
-def _masked_line(error: Exception) -> str:
-    return mask_password(first_line(error))[:200]
+        log.warning("Cannot record what was deleted: %s", summarize_error(error))
 
 
 def _by_model(items: Sequence[DeletionItem]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from eyevsai.core.json_schema import VALUE_LENGTH, find_error, load_validator
 from eyevsai.core.names import ModelName
 from eyevsai.evaluation.metric_names import VALID_ACCURACY
 from eyevsai.models.factory import FAMILIES
+from eyevsai.registry.audit_log import TAG_LENGTH
 from eyevsai.store.tags import JOB
 from eyevsai.tracking.backfill import BackfilledRun
 from eyevsai.tracking.search import IMPORTED
@@ -32,7 +33,6 @@ TAG_FIELDS = (
     "tags",
 )
 STATUSES = {"completed": "FINISHED", "failed": "FAILED"}
-TAG_LENGTH = 5000  # characters; the JSON artifact has the whole value
 EARLIEST = datetime(2000, 1, 1).astimezone()
 DIGITS = 18  # longer integers become floats: Python refuses to parse more than 4300 digits
 

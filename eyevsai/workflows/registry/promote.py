@@ -97,10 +97,8 @@ def rollback(name: str, reason: str | None, state_dir: Path) -> Promoted:
     """
     stage = "production"
     with registry_transaction(name, state_dir) as transaction:
-        current, existing = (
-            transaction.current_version(stage),
-            {version.number for version in transaction.model().versions},
-        )
+        current = transaction.current_version(stage)
+        existing = {version.number for version in transaction.model().versions}
         target = previous_version(read_log(transaction.client, name), stage, current, existing)
         if target is None:
             before_current = "" if current is None else f" before {current}"
@@ -150,8 +148,10 @@ def reconcile(name: str, state_dir: Path) -> list[str]:
         return inconsistencies
 
 
-def pin(name: str, version: int, state_dir: Path, *, pinned: bool, reason: str | None) -> None:
+def pin(name: str, version: int, state_dir: Path, *, pinned: bool, reason: str | None) -> bool:
     """Protect a version from cleanups, or remove the protection, and record it.
+
+    Returns False, and records nothing, if the protection to remove does not exist.
 
     Args:
         name: name of the registered model.
@@ -165,12 +165,15 @@ def pin(name: str, version: int, state_dir: Path, *, pinned: bool, reason: str |
         JobError: the store failed.
     """
     with registry_transaction(name, state_dir) as transaction:
-        transaction.version(version)
+        was_pinned = bool(transaction.version(version).tags.get(PINNED))
+        if not pinned and not was_pinned:
+            return False
         action = "pin" if pinned else "unpin"
         with transaction.recording(
             action, f"{action} {name} {version}", {"after": version, "reason": reason}
         ):
             transaction.tag(version, {PINNED: (reason or "yes") if pinned else ""})
+    return True
 
 
 def _check(

@@ -156,14 +156,12 @@ class TrainingSession:
     def register(self, scores: dict[str, float], *, checks_classes: bool = True) -> str | None:
         """Log the model, register it as a version and return the version's URI.
 
+        Return None while the tracking server is unreachable: the registration is then pending.
+
         Args:
             scores: metrics on the valid split, for the model card and the version's tags.
             checks_classes: require the classes of the registered model. If False, the version may
                 have others, and the class list of the registered model stays.
-
-        Returns:
-            None while the tracking server is unreachable; the registration stays in the write
-            queue.
         """
         from eyevsai.reports.model_card import describe_model, describe_training, render_card
         from eyevsai.serving.model_dir import MODEL_FOLDER, hash_model_dir, write_model_dir

@@ -76,9 +76,8 @@ def train(
             config, study = use_tuned(config, name, job.tracking_uri, dataset.classes)
         learner, data = build_learner_and_data(config, dataset)
         if resumed:
-            verify_fingerprint(
-                dataset, learner.preprocessing, resumed, force=config.resume.resume_force
-            )
+            force = config.resume.resume_force
+            verify_fingerprint(dataset, learner.preprocessing, resumed, force=force)
         if launcher:
             launcher.join(config, dataset, learner)
         check_name(job.tracking_uri, name)

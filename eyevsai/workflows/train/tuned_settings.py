@@ -224,7 +224,8 @@ def _find_named_study(name: str, key: _StudyKey, tracking_uri: str) -> _StudyRes
     run_id = find_study(tracking_uri, key.tags, name, key.classes_sha256)
     if run_id is None:
         raise UserError(
-            f"{key.name} has no finished study or run {name}. `eyevsai ui` lists the existing ones."
+            f"--tuned {name}: {key.name} has no finished study or run of this name. `eyevsai ui` "
+            "lists the existing ones."
         )
     best = read_json(tracking_uri, run_id, BEST)
     if best is None:

@@ -78,7 +78,7 @@ class TrialRunner:
     def run(self, on_trial_end: Callable[[], None] = lambda: None) -> None:
         """Run trials until the study is complete, its timeout has passed or its target is reached.
 
-        Runs trials of processes that died again, and waits for running trials of other processes.
+        Repeats the trials of processes that died, and waits for running trials of other processes.
         Calls `on_trial_end` after each trial of this process.
 
         Raises:

@@ -187,7 +187,7 @@ def _run_workers(config: TuneConfig, run: Run, report: _Report, stop: ShutdownHa
     num_workers = config.tuning.parallel_jobs
     threads = count_cpus(config.executor, num_workers)
     task = {
-        "given": {**config.explicit, **_non_empty(config.tuning)},
+        "settings": {**config.explicit, **_non_empty(config.tuning)},
         "parent": run.run_id,
         "threads": threads,
     }
@@ -220,7 +220,7 @@ def run_trials(arguments: Mapping[str, Any]) -> None:
     """Run trials of a study in a worker process, one of several.
 
     Args:
-        arguments: `given`, explicit settings of `tune` by name; `parent`, id of the study's run;
+        arguments: `settings`, explicit settings of `tune` by name; `parent`, id of the study's run;
             `threads`, number of threads of torch; and `worker`, index of this process.
     """
     import torch
@@ -228,7 +228,7 @@ def run_trials(arguments: Mapping[str, Any]) -> None:
     torch.set_num_threads(arguments["threads"])
     from eyevsai.workflows.tune.trial_runner import TrialRunner
 
-    config = compose_tune(arguments["given"])
+    config = compose_tune(arguments["settings"])
     with job_context(config.state_dir) as job, ending_with_parent():
         opened = open_study(config, job)
         TrialRunner(opened, arguments["parent"], job.stop, arguments["worker"]).run()

@@ -128,7 +128,7 @@ def test_settings_are_spelled_as_a_shell_takes_them() -> None:
         "--lr",
         "0.001",
         "--fast",
-        "True",
+        "true",
         "--note",
         "it's; rm",
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,17 @@ def test_unions_are_composed_when_read_and_keep_colliding_classes_apart(tmp_path
     everything = load_dataset(DataSettings(dataset="combined_all", data_dir=str(tmp_path)))
     assert len(everything.classes) == 8
     assert len(everything.samples) == 25
+
+
+def test_unused_rows_of_a_label_table_explain_a_small_class(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "set", {"a": 5, "b": 5})
+    cats, dogs = (sorted(path.name for path in (folder / name).iterdir()) for name in "ab")
+    rows = [*(f"a/{name},cat" for name in cats), *(f"b/{name},dog" for name in dogs[:2])]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["path,label", *rows, "b/none.png,dog"]))
+    dataset = replace(source(folder), labels=str(table))
+    with pytest.raises(UserError, match=r"dog \(2\).*1 row of labels.csv without a file"):
+        check_usable(curate(dataset, tmp_path / "cache"), 0.05)
 
 
 @pytest.mark.parametrize(

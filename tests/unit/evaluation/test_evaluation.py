@@ -215,9 +215,12 @@ def test_an_evaluation_result_has_every_metric() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({}, "Exactly one model is required"),
-        ({"run": "a", "model_uri": "models:/b/1"}, "Use either --run"),
-        ({"run": "a", "class_map": "m.toml"}, "--class-map requires --data"),
+        ({}, "A model is required"),
+        (
+            {"run": "a", "model_uri": "models:/b/1"},
+            "--run a and --model-uri models:/b/1 contradict",
+        ),
+        ({"run": "a", "class_map": "m.toml"}, "--class-map m.toml requires --data"),
         ({"run": "a", "data": "d", "target_precision": 0.9}, "Remove --data"),
         ({"run": "a", "target_precision": 1.5}, "not allowed"),
     ],

@@ -464,6 +464,19 @@ def test_formats_are_named_with_commas() -> None:
         ExportSettings(run="a", format="onnx,openvio")
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"prune_epochs": 3}, "--prune-epochs 3 requires --prune"),
+        ({"per_dataset": 2}, "--per-dataset 2 requires --package"),
+    ],
+)
+def test_settings_without_effect_are_refused(values: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ExportSettings(run="a", **values)  # type: ignore[arg-type]
+    assert ExportSettings(run="a", prune=0.5, prune_epochs=3).prune_epochs == 3
+
+
 def test_an_extra_that_is_not_installed_is_named_with_its_command(learner: DeepV1Learner) -> None:
     class Elsewhere(OpenVino):
         extra = ("openvino", "a_module_that_is_nowhere")
@@ -474,19 +487,34 @@ def test_an_extra_that_is_not_installed_is_named_with_its_command(learner: DeepV
         Elsewhere().check(learner)
 
 
-def test_an_operation_that_tensorflow_is_not_told_is_named(
-    learner: DeepV1Learner, tmp_path: Path
+class Erf(torch.nn.Module):
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.special.erf(logits)
+
+
+@pytest.mark.parametrize(
+    ("layers", "operation"),
+    [
+        ([Erf()], r"operation special_erf\.default"),
+        (
+            [torch.nn.Unflatten(1, (1, 1, -1)), torch.nn.MaxPool2d((1, 2), dilation=(1, 2))],
+            r"max_pool2d with dilation \[1, 2\]",
+        ),
+        (
+            [torch.nn.Unflatten(1, (1, 1, -1)), torch.nn.AvgPool2d((1, 2), divisor_override=3)],
+            "avg_pool2d with divisor_override 3",
+        ),
+    ],
+)
+def test_an_operation_that_tensorflow_does_not_support_is_named(
+    learner: DeepV1Learner, tmp_path: Path, layers: list[torch.nn.Module], operation: str
 ) -> None:
     class Odd(DeepV1Learner):
         def build_network(self) -> torch.nn.Module:
-            return torch.nn.Sequential(super().build_network(), Erf())
-
-    class Erf(torch.nn.Module):
-        def forward(self, logits: torch.Tensor) -> torch.Tensor:
-            return torch.special.erf(logits)
+            return torch.nn.Sequential(super().build_network(), *layers, torch.nn.Flatten())
 
     odd = Odd("standard", learner.settings, learner.classes, 0)
-    with pytest.raises(UserError, match=r"operation special_erf\.default: use --format onnx"):
+    with pytest.raises(UserError, match=f"{operation}: use --format onnx"):
         TensorFlow().write(
             ExportSource(odd, "0" * 64, None, lambda: np.zeros((1, SIDE, SIDE, 3), np.uint8)),
             tmp_path,

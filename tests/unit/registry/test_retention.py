@@ -202,9 +202,10 @@ def test_a_study_that_train_may_take_stays_behind_a_newer_toy_study() -> None:
     [
         ({}, "--old-versions, --failed-runs, --tuning, --cache, --orphans"),
         ({"keep": 0}, "--including-newest"),
+        ({"keep": 2, "including_newest": True}, "--including-newest requires --keep 0"),
         ({"keep": -1}, "--keep -1 is not allowed"),
         ({"keep": 5, "failed_runs": True}, "--keep 5 applies to versions, which are not selected"),
-        ({"days": 3.0}, "Select what to clean up"),
+        ({"days": 3.0}, "Nothing to clean up is selected"),
     ],
 )
 def test_settings_that_make_no_sense(given: dict[str, float], said: str) -> None:

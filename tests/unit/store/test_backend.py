@@ -49,6 +49,8 @@ def test_a_store_of_another_mlflow_says_what_to_do(
         ("sqlite:////proc/mlflow.db", "Cannot write /proc/mlflow.db: .*MLFLOW_TRACKING_URI"),
         ("sqlite:////nowhere/mlflow.db", "No such file or directory"),
         ("mlruns", "plain-file store"),
+        ("file:///tmp/mlruns", "plain-file store"),
+        ("ftp://x", "unsupported scheme ftp. Set MLFLOW_TRACKING_URI"),
         ("postgresql://u:secret@127.0.0.1:1/x", "cannot be opened"),
         ("http://127.0.0.1:1", "The tracking server http://127.0.0.1:1 is unreachable: .*refused"),
         ("http://u:secret@127.0.0.1:1", "MLFLOW_TRACKING_PASSWORD"),

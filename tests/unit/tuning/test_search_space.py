@@ -149,10 +149,10 @@ def test_what_the_nearest_value_calls_for_is_there_too(tmp_path: Path) -> None:
     [
         ("learning = 1", "learning is not a setting of this model"),
         ("drop_out = 0.1", "Did you mean dropout"),
-        ("lr = {low = 1e-2, high = 1e-3}", "the range from 0.01 to 0.001 is empty"),
+        ("lr = {low = 1e-2, high = 1e-3}", "the range from low = 0.01 to high = 0.001 is empty"),
         ("lr = {low = 0, high = 1}", "not allowed"),
         ("dropout = {low = 0.0, high = 0.5, log = true}", "must start above 0"),
-        ("lr = {from = 1}", "takes a value, a list"),
+        ("lr = {from = 1}", "lr has a table with from. It takes a value, a list"),
         ("batch_size = []", "has no values"),
         ("batch_size = ['many']", "must be a whole number"),
         ("lr = 7", "not allowed"),

@@ -251,12 +251,35 @@ def test_a_study_of_another_space_is_refused_with_a_new_name(tmp_path: Path) -> 
 
 def test_a_storage_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be opened.*--storage"):
+    with pytest.raises(UserError, match=r"cannot be used.*--storage"):
         StudyStorage(None, tmp_path / "file" / "x.journal").open()
-    with pytest.raises(UserError, match="cannot be opened"):
+    with pytest.raises(UserError, match="cannot be used"):
         StudyStorage("sqlite:////proc/none.db", tmp_path).open()
     with pytest.raises(UserError, match=r"user:\*\*\*@nowhere"):
         StudyStorage("postgresql://user:secret@nowhere:1/db", tmp_path).open()
+
+
+def test_a_read_only_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "studies.db"
+    StudyStorage(f"sqlite:///{path}", tmp_path).open()
+    storage = StudyStorage(f"sqlite:///file:{path}?mode=ro&uri=true", tmp_path)
+    with pytest.raises(UserError, match=r"cannot be used .*--storage"):
+        Study("study", storage, TuneSettings(), SPACE, 1)
+
+
+def test_the_outcome_of_a_reaped_trial_is_not_stored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = open_study(tmp_path, n_trials=2)
+    for outcome in (0.9, ValueError("too hot"), TrialPruned("late")):
+        trial = study.ask(0, 0, "paused")
+        assert trial is not None
+        trial.set_user_attr("settings", SPACE.suggest(trial, SvmSettings()))
+        assert study.reap_stale_trials(lambda process, run_id: True, no_result) == 1
+        study.tell(trial, outcome)
+    assert caplog.text.count("another process ended the trial") == 3
+    assert study.best() is None
+    assert len(work(study)) == 2
 
 
 def test_what_a_study_found_is_drawn_and_told(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_study_without_a_result_or_against_the_flags_is_not_used(
     )
     with pytest.raises(UserError, match=r"has no best\.json. Use --tuned never"):
         use(caplog, tuned="pets-deep_v1-standard")
-    with pytest.raises(UserError, match="has no finished study or run nothing"):
+    with pytest.raises(UserError, match=r"--tuned nothing: .* has no finished study or run"):
         use(caplog, tuned="nothing")
     # as a version with other limits wrote it
     write_study({**EARNED, "settings": {"lr": 7.0}, "searched": ["lr"]})
