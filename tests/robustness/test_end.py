@@ -87,7 +87,7 @@ def test_step_that_hangs_leaves_the_last_checkpoint(sandbox: Sandbox) -> None:
     said = job.communicate(timeout=30)[0]
     assert job.returncode == 143
     assert time.monotonic() - began < 10
-    assert "The last checkpoint is kept" in said
+    assert "Saved checkpoints are kept" in said
     (run_id,) = sandbox.run_ids()
     assert sandbox.client.get_run(run_id).info.status == "KILLED"
     progress = (
