@@ -101,3 +101,14 @@ def test_weights_that_cannot_be_used_are_told_before_a_run_is_made(
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
     assert not MlflowClient().search_runs(["0"])
+
+
+def test_the_data_are_a_word_or_the_digits(eyevsai: Eyevsai, stripes: Path) -> None:
+    unusable = ("--model", "transfer", "--weights", "nowhere.pth")
+    for command in ("train", "tune"):
+        embedded = eyevsai(command, *unusable, code=2).stderr
+        assert "No data was named: using the embedded dataset digits. For your images" in embedded
+        own = eyevsai(command, str(stripes), *unusable, code=2).stderr
+        assert "60 images in 3 classes" in own
+        assert "No data was named" not in own
+        assert "--weights nowhere.pth is not a file" in own

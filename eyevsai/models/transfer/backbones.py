@@ -13,6 +13,21 @@ from eyevsai.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 HALF = (0.5, 0.5, 0.5)
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+FACE_STEM = re.compile(r"embedder\.embedder\.(convolution|normalization)\.")
+FACE_BLOCK = re.compile(
+    r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(?:shortcut|layer\.(\d+))\."
+    r"(convolution|normalization)\."
+)
+CHILD = re.compile(r"(\d)\.")
+# position of the layers with weights among the children of a ResNet
+RESNET_CHILDREN = {
+    "0": "conv1",
+    "1": "bn1",
+    "4": "layer1",
+    "5": "layer2",
+    "6": "layer3",
+    "7": "layer4",
+}
 LITE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # blocks per group of EfficientNet-Lite0
 # names of the packaged weights file, and those of timm: outside blocks, in block 0, in other blocks
 LITE_OUTSIDE = {
@@ -45,6 +60,27 @@ def _unchanged(name: str) -> str:
 def _rename_densenet(name: str) -> str:
     """Remove the extra dot of `norm.1`, `relu.1` and `conv.1` in torchvision's own files."""
     return OLD_DENSENET.sub(r"\1\2", name)
+
+
+def _rename_resnet(name: str) -> str:
+    """Return torchvision's name of a weight of Hugging Face transformers, or of `nn.Sequential`.
+
+    The latter is made of the layers of the network: `4.0.conv1.weight` is in its `layer1`. Names of
+    another form are returned unchanged.
+    """
+    if match := FACE_STEM.match(name):
+        layer = {"convolution": "conv1", "normalization": "bn1"}[match[1]]
+    elif match := FACE_BLOCK.match(name):
+        stage, block, index, kind = match.groups()
+        is_convolution = kind == "convolution"
+        shortcut = f"downsample.{0 if is_convolution else 1}"
+        number = f"{'conv' if is_convolution else 'bn'}{int(index or 0) + 1}"
+        layer = f"layer{int(stage) + 1}.{block}.{shortcut if index is None else number}"
+    elif (match := CHILD.match(name)) and match[1] in RESNET_CHILDREN:
+        layer = RESNET_CHILDREN[match[1]]
+    else:
+        return name
+    return f"{layer}.{name[match.end() :]}"
 
 
 def _rename_lite(name: str) -> str:
@@ -171,8 +207,10 @@ BACKBONES = {
         _stages_of_features(2, 3, 4, 6),
         interpolation="bicubic",
     ),
-    "resnet50": Backbone("torchvision", "resnet50", "fc.", 2048, _stages_of_resnet),
-    "resnet101": Backbone("torchvision", "resnet101", "fc.", 2048, _stages_of_resnet),
+    "resnet50": Backbone("torchvision", "resnet50", "fc.", 2048, _stages_of_resnet, _rename_resnet),
+    "resnet101": Backbone(
+        "torchvision", "resnet101", "fc.", 2048, _stages_of_resnet, _rename_resnet
+    ),
     "vgg16": Backbone(
         "torchvision", "vgg16", "classifier.", 512, _stages_of_features(5, 10, 17, 24)
     ),

@@ -9,8 +9,9 @@ from torch import nn
 
 from eyevsai.models.network_learner import NetworkLearner
 from eyevsai.models.transfer.backbones import BACKBONES
-from eyevsai.models.transfer.pretrained import declare_preprocessing, find_weights, load_weights
+from eyevsai.models.transfer.pretrained import declare_preprocessing, find_weights
 from eyevsai.models.transfer.settings import TransferSettings
+from eyevsai.models.transfer.weights_file import load_weights
 from eyevsai.training.gradual_unfreezing import GradualUnfreezing
 from eyevsai.training.staged_network import StagedNetwork
 from eyevsai.training.strategy import TrainingStrategy

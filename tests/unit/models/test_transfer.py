@@ -22,13 +22,9 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.models.factory import get_family
 from eyevsai.models.transfer.backbones import BACKBONES
 from eyevsai.models.transfer.network import TransferLearner
-from eyevsai.models.transfer.pretrained import (
-    LITE_PACKAGE,
-    find_weights,
-    load_weights,
-    read_tensors,
-)
+from eyevsai.models.transfer.pretrained import LITE_PACKAGE, find_weights
 from eyevsai.models.transfer.settings import TransferSettings
+from eyevsai.models.transfer.weights_file import load_weights, read_state_dicts
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.gradual_unfreezing import GradualUnfreezing
 from eyevsai.training.settings import UnfreezingSettings
@@ -359,7 +355,7 @@ def test_pickled_objects_are_refused_and_not_run(
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": Hostile()}, tmp_path / "hostile.pth")
     with pytest.raises(UserError, match="contains pickled objects besides tensors"):
-        read_tensors(tmp_path / "hostile.pth")
+        read_state_dicts(tmp_path / "hostile.pth")
     assert not (tmp_path / "marker").exists()
 
 
@@ -370,7 +366,7 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None
     }
     torch.save(BACKBONES["mobilenet_v2"].build().state_dict() | wrong, tmp_path / "wrong.pth")
     with pytest.raises(
-        UserError, match=r"not finite numbers in dense tensors: features\.0\.0\.weight, sparse"
+        UserError, match=r"not finite floats in dense tensors: features\.0\.0\.weight, sparse"
     ):
         make(weights=str(tmp_path / "wrong.pth"))
     torch.save({"_blocks.x.w": torch.zeros(1), "_blocks.3": torch.zeros(1)}, tmp_path / "names.pth")
@@ -391,11 +387,11 @@ def test_a_torn_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
     with pytest.raises(
         UserError, match=f"{name} is not a weights file, or is truncated or damaged"
     ):
-        read_tensors(path)
+        read_state_dicts(path)
     for write in (lambda: torch.save([1, 2], path), lambda: save_file({}, path)):
         write()
         with pytest.raises(UserError, match=f"{name} contains no state dict"):
-            read_tensors(path)
+            read_state_dicts(path)
 
 
 def test_without_a_network_it_says_what_to_do(
