@@ -27,6 +27,9 @@ class Hog(nn.Module):
         blocks = cells - BLOCK_CELLS + 1
         self.dimensions = (blocks * BLOCK_CELLS) ** 2 * orientations
         self.register_buffer("bin_of_gradient", _bins_of_gradients(orientations), persistent=False)
+        # A tensor with an axis: ONNX's optimizer removes the addition of a scalar below 1e-8, and
+        # blocks without gradients would become 0 / 0.
+        self.register_buffer("floor", torch.tensor([EPS**2]), persistent=False)
 
     def forward(self, channels: Sequence[Tensor]) -> Tensor:
         """Return the features N,D float32 of channels N,S,S float32, integers in 0..255."""
@@ -36,7 +39,8 @@ class Hog(nn.Module):
         )
         bin_of_gradient: Tensor = self.bin_of_gradient  # type: ignore[assignment]
         bins = bin_of_gradient.index_select(0, indices.flatten()).to(torch.int64).view_as(rows)
-        return _normalize_blocks(self.histogram(bins, torch.sqrt(squares))).flatten(1)
+        floor: Tensor = self.floor  # type: ignore[assignment]
+        return _normalize_blocks(self.histogram(bins, torch.sqrt(squares)), floor).flatten(1)
 
 
 def _bins_of_gradients(orientations: int) -> Tensor:
@@ -82,17 +86,18 @@ def _steepest_gradients(channels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Ten
     return rows, columns, squares
 
 
-def _normalize_blocks(cells: Tensor) -> Tensor:
+def _normalize_blocks(cells: Tensor, floor: Tensor) -> Tensor:
     """Return blocks of 2 x 2 cells with L2-Hys normalisation, N,c,c,O -> N,c-1,c-1,2,2,O.
 
-    Blocks are normalised, clipped and normalised again (Lowe 2004).
+    Blocks are normalised, clipped and normalised again (Lowe 2004). `floor` (shape 1) is added to
+    squared lengths.
     """
     upper = torch.stack([cells[:, :-1, :-1], cells[:, :-1, 1:]], dim=3)
     lower = torch.stack([cells[:, 1:, :-1], cells[:, 1:, 1:]], dim=3)
     blocks = torch.stack([upper, lower], dim=3)
-    clipped = (blocks / _length(blocks)).clamp(max=CLIP)
-    return clipped / _length(clipped)
+    clipped = (blocks / _length(blocks, floor)).clamp(max=CLIP)
+    return clipped / _length(clipped, floor)
 
 
-def _length(blocks: Tensor) -> Tensor:
-    return torch.sqrt((blocks * blocks).sum((3, 4, 5), keepdim=True) + EPS**2)
+def _length(blocks: Tensor, floor: Tensor) -> Tensor:
+    return torch.sqrt((blocks * blocks).sum((3, 4, 5), keepdim=True) + floor)

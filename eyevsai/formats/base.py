@@ -103,6 +103,11 @@ class Format(ABC):
         """
         return self.open(folder)
 
+    def requirements(self, folder: Path) -> Mapping[str, Any]:
+        """Return the manifest fields that name the runtimes of an export; {} for most formats."""
+        del folder
+        return {}
+
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
         """Return the manifest fields that the exported files contain, too; {} for most formats."""
         del runtime

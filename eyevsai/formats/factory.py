@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose, choose_listed
+from eyevsai.formats.other_formats import explain_format
 
 if TYPE_CHECKING:
     from eyevsai.formats.base import Format
@@ -24,7 +26,6 @@ FORMATS = {
 }
 ALL = "all"
 PASSED, REFUSED = "passed", "refused"  # results of the parity check of an export
-EXPORTS = "exports"  # artifact folder of a run, with a folder for each format
 
 
 def get_format(name: str) -> Format:
@@ -49,8 +50,12 @@ def parse_formats(text: str) -> list[str]:
     A list that contains `all` stands for all formats.
 
     Raises:
-        UserError: a name is unknown, or the list is empty.
+        UserError: a name is unknown, or the list is empty; the message names the format that
+            serves in place of another tool's.
     """
+    for name in _split(text):
+        if name not in (*FORMATS, ALL) and (explanation := explain_format(name, (*FORMATS, ALL))):
+            raise UserError(f"There is no format {name!r}. {explanation}")
     names: Iterable[str] = FORMATS if is_all(text) else choose_listed("format", text, FORMATS)
     return [name for name in FORMATS if name in names]
 

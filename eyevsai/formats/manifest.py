@@ -12,7 +12,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
 from eyevsai.core.version import VERSION
 from eyevsai.formats.base import ExportSource
-from eyevsai.formats.factory import FORMATS
+from eyevsai.formats.factory import FORMATS, get_format
 from eyevsai.formats.manifest_schema import EXPORT_AGAIN, validate_manifest
 from eyevsai.formats.parity import ParityResult
 
@@ -45,6 +45,7 @@ def write_manifest(
         "threshold": source.threshold,
         "parity": parity.metrics,
         "versions": {"eyevsai": VERSION, **_installed_versions()},
+        **get_format(name).requirements(folder),
         "files": {
             path.relative_to(folder).as_posix(): hash_file(path) for path in _list_files(folder)
         },

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.formats.base import ExportSource, Format, Pixels, Runtime
+from eyevsai.formats.onnx_versions import describe_versions, save_onnx
 from eyevsai.formats.skip_resize import add_resize_skip
 from eyevsai.formats.tracing import INPUT, OUTPUT
 
@@ -30,12 +31,14 @@ class Onnx(Format):
 
     def write(self, source: ExportSource, folder: Path) -> None:
         """Write `model.onnx`, a graph from uint8 images of any size to float32 probabilities."""
-        import onnx
-
-        onnx.save(add_resize_skip(to_onnx(source), source.learner.preprocessing), folder / MODEL)
+        save_onnx(add_resize_skip(to_onnx(source), source.learner.preprocessing), folder / MODEL)
 
     def open(self, folder: Path) -> Runtime:
         return OnnxRuntime(folder / MODEL)
+
+    def requirements(self, folder: Path) -> Mapping[str, Any]:
+        """Return `onnx`: opset, IR version, and the oldest ONNX Runtime that opens the file."""
+        return {"onnx": describe_versions(folder / MODEL)}
 
     def describe(self, runtime: Runtime) -> Mapping[str, Any]:
         """Return the metadata of the file, and its format by whether it is quantized."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from eyevsai.formats.base import ExportSource, Pixels
 from eyevsai.formats.onnx import INT8, MODEL, Onnx, to_onnx
+from eyevsai.formats.onnx_versions import save_onnx
 from eyevsai.formats.skip_resize import add_resize_skip
 from eyevsai.formats.tracing import INPUT, suppress_warnings
 
@@ -45,6 +46,7 @@ class OnnxInt8(Onnx):
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
             )
+        save_onnx(onnx.load(folder / MODEL), folder / MODEL)
         float32.unlink()
         folded.unlink()
 

@@ -17,6 +17,16 @@ from eyevsai.formats.base import Pixels, Runtime
 from eyevsai.models.learner import Learner
 
 BATCH_SIZES = (1, 7, 32)
+RAW_PREFIX = "raw_"  # of the metrics of raw images
+# words for a metric and its value
+METRICS = {
+    "images": "{:.0f} images",
+    "max_difference": "probabilities differ by at most {:.2g}",
+    "share_within": "{:.2%} within the tolerance",
+    "top1_agreement": "{:.2%} with the model's class",
+    "model_accuracy": "accuracy of the model {:.4f}",
+    "accuracy": "of the export {:.4f}",
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,18 @@ class ParityResult:
     metrics: dict[str, float]
     failures: list[str] = field(default_factory=list)
 
+    def describe(self) -> str:
+        """Return the metrics in words, first those of resized images, then those of raw images."""
+        groups = {
+            "resized": [name for name in self.metrics if not name.startswith(RAW_PREFIX)],
+            "raw": [name for name in self.metrics if name.startswith(RAW_PREFIX)],
+        }
+        return "; ".join(
+            f"{title}: {', '.join(_describe_metric(name, self.metrics[name]) for name in names)}"
+            for title, names in groups.items()
+            if names
+        )
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -69,6 +91,10 @@ class Bounds:
     largest: float  # maximum difference for all images
     min_share: float = 0.99
     min_agreement: float = 1.0  # required share of images with the model's class
+
+
+def _describe_metric(name: str, value: float) -> str:
+    return METRICS[name.removeprefix(RAW_PREFIX)].format(value)
 
 
 class ParityCheck(ABC):
@@ -115,7 +141,12 @@ class ExactParityCheck(ParityCheck):
         _compare(
             result,
             reference,
-            ("From raw images", "raw_", reference.raw_expected, _predict_raw(runtime, reference)),
+            (
+                "From raw images",
+                RAW_PREFIX,
+                reference.raw_expected,
+                _predict_raw(runtime, reference),
+            ),
             self.RAW,
         )
         return result

@@ -7,11 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnxruntime
 
 from eyevsai.formats.base import ExportSource, Runtime
 from eyevsai.formats.onnx import CPU, MODEL, Onnx, OnnxRuntime, to_onnx
+from eyevsai.formats.onnx_versions import save_onnx
 from eyevsai.formats.tracing import INPUT
 
 log = logging.getLogger("eyevsai")
@@ -31,7 +31,7 @@ class TensorRt(Onnx):
     def write(self, source: ExportSource, folder: Path) -> None:
         """Write `model.onnx` and `engine.json`; warn if TensorRT is not available here."""
         # without a branch that skips the resize: TensorRT may not support it
-        onnx.save(to_onnx(source), folder / MODEL)
+        save_onnx(to_onnx(source), folder / MODEL)
         if not is_available():
             log.warning(
                 "TensorRT is not available on this machine: the engine is built where it first "

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = (2, 96, 128, 3)  # not square, so that tracing does not equate height and width
 DYNAMIC_AXES = ("batch", "height", "width")
-OPSET = 20
+OPSET = 18  # of torch's ONNX exporter itself: for others, it converts the graph it has made
 INPUT, OUTPUT = "images", "probabilities"
 CROPS, FIRST, RESIZING = "crops", "channels_first", "resizing/"
 CHANNELS = 3

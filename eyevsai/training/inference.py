@@ -24,7 +24,8 @@ class FlipTTA(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return N,C float32 log-probabilities, usable as logits, of N,3,S,S images."""
         both: Tensor = self.network(torch.cat([images, images.flip(3)])).float()
-        return average_flips(*both.chunk(2))
+        # not chunk(2), which would fix the batch size of a traced graph
+        return average_flips(*both.unflatten(0, (2, -1)))
 
 
 def average_flips(first: Tensor, second: Tensor) -> Tensor:
@@ -36,13 +37,14 @@ def average_flips(first: Tensor, second: Tensor) -> Tensor:
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Put the network into eval mode inside the block, then restore the mode of each module."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
+    trained = [module for module in network.modules() if module.training]
+    if trained:  # changing the mode of each module takes as long as a small network's prediction
+        network.eval()
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in trained:
+            module.training = True
 
 
 def predictor(network: nn.Module, *, tta_flip: bool) -> nn.Module:

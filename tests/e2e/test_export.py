@@ -30,8 +30,10 @@ import eyevsai as package
 from eyevsai.cli.main import main
 from eyevsai.formats.onnx import Onnx, OnnxRuntime
 from eyevsai.formats.openvino import OpenVino
+from eyevsai.models.learner import Learner
 from eyevsai.serving.pyfunc import SERVED
 from eyevsai.tracking import run, run_lifecycle
+from eyevsai.workflows.trained_model import TrainedModel
 from tests.conftest import (
     ROOT,
     SMALL_NETWORK,
@@ -146,6 +148,7 @@ def test_mistakes_are_said_before_anything_is_written(
         (("--run", "f" * 32), "There is no run"),
         (("--run", trained, "--output", str(tmp_path / "out")), "exists already"),
         (("--run", trained, "--parity-images", "0"), "--parity-images 0 is not allowed"),
+        (("--run", trained, "--format", "tflite"), "ONNX Runtime Mobile runs the onnx export"),
     ]:
         said = eyevsai("export", *flags, code=2).stderr
         assert reason in said
@@ -168,8 +171,9 @@ def test_predict_says_what_files_show(
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert answers[0] == {
         "image": str(folder / "broken.jpg"),
-        "error": f"{folder / 'broken.jpg'} is not an image in a known format.",
+        "error": "is not an image in a known format.",
     }
+    assert "Error: 1 of 71 images cannot be read." in done.stderr
     classifier = package.load(VERSION)
     for number, answer in enumerate(answers[1:]):
         picture = folder / "deeper" / f"{number:02d}.png"
@@ -184,12 +188,16 @@ def test_predict_says_what_files_show(
         "wide",
         pytest.approx(classifier.predict(picture).probability, abs=1e-4),
     )
-    assert "\tunsure\t" in eyevsai("predict", VERSION, str(picture), "--threshold", "1").stdout
+    least_certain = min(answers[1:], key=lambda answer: max(answer["probabilities"].values()))
+    assert (
+        "\tunsure\t"
+        in eyevsai("predict", VERSION, least_certain["image"], "--threshold", "1").stdout
+    )
     assert (
         "There is no image file or folder"
         in eyevsai("predict", VERSION, "nowhere.png", code=2).stderr
     )
-    # not all that lies here
+    # the current folder is not predicted
     assert "An image path is empty" in eyevsai("predict", VERSION, "", code=2).stderr
     assert "The model's name is empty" in eyevsai("predict", "", str(picture), code=2).stderr
     assert (
@@ -588,8 +596,74 @@ def test_a_format_that_cannot_be_written_does_not_stop_the_others(
         f"An earlier export, which passed, is kept: runs:/{trained}/exports/openvino" in done.stderr
     )
     assert "Traceback" not in done.stderr
-    assert (tags()["export.openvino"], tags()["export.pytorch"]) == ("refused", "passed")
+    assert (tags()["export.openvino"], tags()["export.pytorch"]) == ("passed", "passed")
     assert artifacts(trained, "exports") == {"openvino", "pytorch"}
+
+
+@pytest.mark.parametrize("failure", ["unwritable", "different"])
+@pytest.mark.parametrize("has_passed", [False, True])
+def test_a_failed_export_leaves_the_version_as_promotable_as_before(
+    eyevsai: Eyevsai, trained: str, monkeypatch: pytest.MonkeyPatch, failure: str, has_passed: bool
+) -> None:
+    def fail(self: Onnx, source: object, folder: Path) -> None:
+        raise RuntimeError("Constraints violated (batch)")
+
+    class Wrong(OnnxRuntime):
+        def predict_proba(self, images):  # type: ignore[no-untyped-def]
+            return super().predict_proba(images) + 1e-3
+
+    eyevsai("evaluate", "--run", trained)
+    Path("promotion.toml").write_text(
+        "floor = 0.1\nexports = 'onnx'\n" if has_passed else "floor = 0.1\n"
+    )
+    if has_passed:
+        eyevsai("export", "--run", trained)
+    before = tags()
+    with monkeypatch.context() as patch:
+        if failure == "unwritable":
+            patch.setattr(Onnx, "write", fail)
+        else:
+            patch.setattr(Onnx, "open", lambda self, folder: Wrong(folder / "model.onnx"))
+        eyevsai("export", "--run", trained, code=1)
+    assert tags().get("export.onnx") == (
+        "passed" if has_passed else "refused" if failure == "different" else None
+    )
+    if has_passed or failure == "unwritable":
+        assert tags() == before
+    said = eyevsai("promote", MODEL, "--version", "1").stdout
+    assert {
+        (True, "different"): "exports passed the parity check: onnx",
+        (True, "unwritable"): "exports passed the parity check: onnx",
+        (False, "different"): "the policy does not require onnx, which failed it",
+        (False, "unwritable"): "nothing was exported yet",
+    }[has_passed, failure] in said
+
+
+def test_output_is_checked_before_the_model_is_loaded(
+    eyevsai: Eyevsai, trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: TrainedModel) -> Learner:
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr(TrainedModel, "load", fail)
+    (tmp_path / "out" / f"{MODEL}-1" / "onnx").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    for output, formats, reason in [
+        ("out", "onnx", "exists already. Move it"),
+        ("out", "all", "exists already. Move it"),
+        ("file", "onnx", "Choose another --output"),
+    ]:
+        options = ("--output", str(tmp_path / output), "--format", formats)
+        assert reason in eyevsai("export", "--run", trained, *options, code=2).stderr
+        with pytest.raises(package.UserError, match=reason):
+            package.export(run=trained, output=str(tmp_path / output), format=formats)
+
+
+def test_results_of_the_parity_check_are_printed_in_words(eyevsai: Eyevsai, trained: str) -> None:
+    said = eyevsai("export", "--run", trained, "--format", "onnx").stdout
+    assert "images, probabilities differ by at most" in said
+    assert "100.00% with the model's class; raw: probabilities differ" in said
+    assert "_" not in said.splitlines()[1]
 
 
 @pytest.mark.slow

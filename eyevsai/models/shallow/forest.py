@@ -23,6 +23,11 @@ class Forest(TensorModule):
     pure; `leaf` maps each node to a row of it.
     """
 
+    def __init__(self, **tensors: Tensor) -> None:
+        super().__init__(**tensors)
+        if "threshold" in tensors:
+            self.register_buffer("border", _round_down(tensors["threshold"]), persistent=False)
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Return scores: N,K float64 -> N,C float64, the logarithms of `votes` plus `FLOOR`."""
         return torch.log(self.votes(inputs) + FLOOR)
@@ -32,14 +37,25 @@ class Forest(TensorModule):
 
         Equals scikit-learn's `predict_proba`.
         """
-        narrow = inputs.to(torch.float32).to(torch.float64)  # scikit-learn's trees use float32
-        feature, threshold = self.tensor("feature"), self.tensor("threshold")
+        # As scikit-learn's trees do, compare features in float32 with thresholds in float64: for
+        # such features, a threshold rounded down is the same border. Without float64 here, old
+        # runtimes cannot remove the rounding of the features as a redundant pair of casts.
+        narrow = inputs.to(torch.float32)
+        feature, border = self.tensor("feature"), self.tensor("border")
         branches = self.tensor("branches")  # M,2: child if feature <= threshold, else
         nodes = self.tensor("roots").expand(inputs.shape[0], -1)
-        for _ in range(self.numbers["depth"]):
-            larger = narrow.gather(1, feature[nodes].to(torch.int64)) > threshold[nodes]
+        # Take one step of trees without splits, too: an exported graph has to use its input.
+        for _ in range(max(1, self.numbers["depth"])):
+            larger = narrow.gather(1, feature[nodes].to(torch.int64)) > border[nodes]
             nodes = branches[nodes, larger.to(torch.int64)].to(torch.int64)
         return self.tensor("distributions")[self.tensor("leaf")[nodes].to(torch.int64)].mean(1)
+
+
+def _round_down(values: Tensor) -> Tensor:
+    """Return the largest float32 values that do not exceed the float64 `values`."""
+    nearest = values.to(torch.float32)
+    below = torch.nextafter(nearest, torch.tensor(-torch.inf))
+    return torch.where(nearest > values, below, nearest)
 
 
 def fit_forest(

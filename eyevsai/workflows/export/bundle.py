@@ -13,12 +13,15 @@ from typing import Any
 
 from eyevsai.core.atomic_dir import atomic_output_dir
 from eyevsai.core.errors import JobError, UserError, write_error
+from eyevsai.core.model_ref import run_ref
+from eyevsai.core.paths import expand
 from eyevsai.core.version import VERSION
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.store.tags import JOB
 from eyevsai.tracking.search import RunInfo, find_trained
 from eyevsai.workflows.export.export import Exported, ExportPlan, prepare
 from eyevsai.workflows.job_context import job_context, log_settings
+from eyevsai.workflows.startup import check_bundle
 from eyevsai.workflows.trained_model import find_trained_model
 
 log = logging.getLogger("eyevsai")
@@ -50,11 +53,8 @@ def bundle(settings: ExportSettings, run_id: str | None = None) -> Bundled:
     """
     with job_context(settings.state_dir, run_id) as job:
         tracking_uri, name = job.tracking_uri, str(settings.package)
-        target = Path(settings.output or ".").expanduser() / name
-        if target.exists():
-            raise UserError(
-                f"{target} exists already. Move it, or choose another --package or --output."
-            )
+        target = expand(settings.output or ".").absolute() / name
+        check_bundle(target)
         with atomic_output_dir(target, "--output") as building:
             plans = list(_plan_exports(tracking_uri, settings, building))
             tags, title = {JOB: "export", "package": name}, f"package {name}"
@@ -96,7 +96,7 @@ def _plan_exports(
             if not num_missing:
                 break
             try:
-                source_model = find_trained_model(tracking_uri, run.run_id, None)
+                source_model = find_trained_model(tracking_uri, run_ref(run.run_id))
                 yield run, prepare(source_model, settings, building / source_model.folder_name)
             except UserError as error:
                 log.warning("Left out: %s", error)

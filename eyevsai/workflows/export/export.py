@@ -14,24 +14,23 @@ from types import MappingProxyType
 from typing import Any
 
 from eyevsai.core.errors import JobError, UserError, first_line, write_error
-from eyevsai.core.hashing import hash_file
-from eyevsai.data.dataset import Data
-from eyevsai.formats.base import ExportSource, Pixels
+from eyevsai.core.model_ref import EXPORTS
+from eyevsai.core.paths import expand
+from eyevsai.formats.base import ExportSource
 from eyevsai.formats.export import export as export_one
-from eyevsai.formats.factory import EXPORTS, PASSED, REFUSED, get_format, is_all, parse_formats
-from eyevsai.formats.manifest import MANIFEST
+from eyevsai.formats.factory import get_format, is_all, parse_formats
 from eyevsai.formats.parity import ParityResult, ReferenceData
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.learner import Learner
-from eyevsai.models.serialization import read_config
 from eyevsai.registry.artifacts import has_files, size_of
-from eyevsai.registry.versions import EXPORT, EXPORT_WEIGHTS_SHA256, MANIFEST_SHA256, SIZE, tagging
 from eyevsai.store.tags import JOB, SOURCE_RUN_ID
 from eyevsai.tracking.finished_runs import reopen_run
 from eyevsai.tracking.run import Run
+from eyevsai.workflows.export.log_export import log_export
 from eyevsai.workflows.export.prune import prune
-from eyevsai.workflows.export.reference_data import draw_indices, load_reference_data, squares
+from eyevsai.workflows.export.reference_data import load_reference_data, make_source
 from eyevsai.workflows.job_context import job_context, log_settings
+from eyevsai.workflows.startup import check_inputs
 from eyevsai.workflows.trained_model import TrainedModel, find_trained_model
 
 log = logging.getLogger("eyevsai")
@@ -84,15 +83,14 @@ def export(
         UserError: the model, its data, a format or the output folder is unusable.
         JobError: an export failed, after all others have been logged.
     """
+    check_inputs({"output": settings.output})
     with job_context(settings.state_dir, run_id) as job:
         tracking_uri = job.tracking_uri
         _check_disk_space(0)
-        source_model = find_trained_model(tracking_uri, settings.run, settings.model_uri)
+        source_model = find_trained_model(tracking_uri, settings.source)
         if settings.prune:
             _find_formats(settings.format, source_model.load())  # before the training
-            source_model = find_trained_model(
-                tracking_uri, None, prune(source_model, settings, job)
-            )
+            source_model = find_trained_model(tracking_uri, prune(source_model, settings, job))
         plan = prepare(source_model, settings, _find_output(settings, source_model))
         call_tags = {
             JOB: "export",
@@ -155,7 +153,7 @@ class ExportPlan:
             parity = self._write(name, folder)
             size_bytes = size_of(folder)
             with self._run_for_export(call) as run:
-                _log(name, source_model, folder, parity, run)
+                log_export(name, source_model, folder, parity, run)
             if not parity.failures and self.output is not None:
                 _copy(folder, self.output / name)
         uri = f"runs:/{target_run_id}/{EXPORTS}/{name}"
@@ -204,52 +202,19 @@ def prepare(
         UserError: a format is unavailable, the disk is too full, the model's dataset changed, its
             test split is empty, or `output` is not writable or contains such an export.
     """
+    if output is not None:
+        _check_no_exports(output, parse_formats(settings.format))
     learner = source_model.load()
     names = _find_formats(settings.format, learner)
     weights = source_model.model_dir.rglob("*.safetensors")
     _check_disk_space(sum(path.stat().st_size for path in weights))
     dataset = source_model.load_dataset(data_dir=settings.data_dir, cache_dir=settings.cache_dir)
     data = dataset.open(learner.preprocessing)
-    source = _make_source(source_model, learner, data, settings)
+    source = make_source(source_model, learner, data, settings)
     reference = load_reference_data(source_model, learner, data, settings.parity_images)
     if output is not None:
-        _make_output(output, names)
-    return ExportPlan(
-        source_model, names, source, reference, Path(settings.state_dir).expanduser(), output
-    )
-
-
-def _log(
-    name: str, source_model: TrainedModel, folder: Path, parity: ParityResult, run: Run
-) -> None:
-    """Log an export that passed the parity check, and tag the model's version with its result.
-
-    An export in the format `SERVED` is also added to the model directory of the logged model.
-
-    Args:
-        name: name of the format.
-        source_model: the exported model.
-        folder: folder of the export.
-        parity: result of the parity check.
-        run: run to log the export on.
-    """
-    from eyevsai.serving.model_dir import EXPORT_FOLDER, SERVED
-
-    tags = {f"{EXPORT}.{name}.{key}": f"{value:.6g}" for key, value in parity.metrics.items()}
-    tags |= {
-        f"{EXPORT}.{name}": REFUSED if parity.failures else PASSED,
-        f"{EXPORT}.{name}.{EXPORT_WEIGHTS_SHA256}": source_model.weights,
-    }
-    if not parity.failures:
-        tags[f"{EXPORT}.{name}.{MANIFEST_SHA256}"] = hash_file(folder / MANIFEST)
-        run.log_artifacts(f"{EXPORTS}/{name}", folder)
-    model_id = source_model.model_id
-    if not parity.failures and name == SERVED and model_id is not None:
-        package = source_model.model_dir
-        tags[SIZE] = str(size_of(package) - size_of(package / EXPORT_FOLDER) + size_of(folder))
-        run.log_model_files(model_id, folder, EXPORT_FOLDER, last=MANIFEST)
-    if source_model.version is not None:
-        run.enqueue("version_tags", **tagging(source_model.version, tags))
+        _make_output(output)
+    return ExportPlan(source_model, names, source, reference, expand(settings.state_dir), output)
 
 
 def _copy(folder: Path, target: Path) -> None:
@@ -286,15 +251,18 @@ def _find_output(settings: ExportSettings, source_model: TrainedModel) -> Path |
     """Return the folder for copies of a model's exports; None without `--output`."""
     if settings.output is None:
         return None
-    return Path(settings.output).expanduser() / source_model.folder_name
+    return expand(settings.output).absolute() / source_model.folder_name
 
 
-def _make_output(output: Path, names: list[str]) -> None:
-    """Create the folder `output`; raise UserError if it has an export in one of the formats."""
+def _check_no_exports(output: Path, names: list[str]) -> None:
+    """Raise UserError if the folder `output` has an export in one of the formats."""
     if existing := [name for name in names if (output / name).exists()]:
         raise UserError(
             f"{output / existing[0]} exists already. Move it, or choose another --output."
         )
+
+
+def _make_output(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -313,26 +281,3 @@ def _check_disk_space(weights_bytes: int) -> None:
             f"An export needs up to {needed / 1e6:.0f} MB in {folder}, which has "
             f"{free / 1e6:.0f} MB free. Free disk space, or set TMPDIR to another folder."
         )
-
-
-def _make_source(
-    source_model: TrainedModel, learner: Learner, data: Data, settings: ExportSettings
-) -> ExportSource:
-    """Return the source of the exports, with train images to calibrate a quantization."""
-    from eyevsai.serving.model_dir import MODEL_FOLDER
-
-    config = read_config(source_model.model_dir / MODEL_FOLDER)
-
-    def calibration() -> Pixels:
-        """Return the images to calibrate a quantization with."""
-        indices = draw_indices(
-            len(data.train), settings.calibration_images, source_model.seed, "calibration"
-        )
-        return squares(data.train, indices, learner)
-
-    return ExportSource(
-        learner,
-        config["sha256"],
-        source_model.version.threshold if source_model.version else None,
-        calibration,
-    )

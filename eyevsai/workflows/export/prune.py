@@ -16,7 +16,8 @@ from eyevsai.data.dataset import Split
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.learner import Learner, NetworkModel
 from eyevsai.models.pruning import check_installed
-from eyevsai.registry.versions import find_version, tag_version
+from eyevsai.registry.lookup import find_version
+from eyevsai.registry.versions import tag_version
 from eyevsai.store.tags import JOB, PRUNED_FROM
 from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
 from eyevsai.workflows.job_context import JobContext

@@ -1,4 +1,4 @@
-"""Images of parity checks, and of the calibration of quantized formats."""
+"""Source of an export, and images of parity checks and of the calibration of quantized formats."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from eyevsai.data.dataset import Data, Split
 from eyevsai.data.decode import decode
 from eyevsai.data.seeding import derive_seed
 from eyevsai.evaluation.metrics import Labels
-from eyevsai.formats.base import Pixels
+from eyevsai.formats.base import ExportSource, Pixels
 from eyevsai.formats.parity import ReferenceData
+from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.learner import Learner
+from eyevsai.models.serialization import read_config
 from eyevsai.workflows.trained_model import TrainedModel
 
 BATCH_SIZE = 32  # images per batch of the whole test split
@@ -49,6 +51,28 @@ def load_reference_data(
         resized,
         lambda: (decode(sample.file.path, depth) for sample in samples),
         lambda: _batches(data.test, learner),
+    )
+
+
+def make_source(
+    source_model: TrainedModel, learner: Learner, data: Data, settings: ExportSettings
+) -> ExportSource:
+    """Return the source of the exports, with train images to calibrate a quantization."""
+    from eyevsai.serving.model_dir import MODEL_FOLDER
+
+    config = read_config(source_model.model_dir / MODEL_FOLDER)
+
+    def calibration() -> Pixels:
+        indices = draw_indices(
+            len(data.train), settings.calibration_images, source_model.seed, "calibration"
+        )
+        return squares(data.train, indices, learner)
+
+    return ExportSource(
+        learner,
+        config["sha256"],
+        source_model.version.threshold if source_model.version else None,
+        calibration,
     )
 
 

@@ -31,7 +31,9 @@ from eyevsai.formats.base import ExportSource
 from eyevsai.formats.export import export, make_parity_check
 from eyevsai.formats.factory import FORMATS, get_format, parse_formats
 from eyevsai.formats.manifest_schema import validate_manifest
+from eyevsai.formats.onnx_versions import describe_versions, find_release, save_onnx
 from eyevsai.formats.openvino import OpenVino
+from eyevsai.formats.other_formats import REPLACEMENTS
 from eyevsai.formats.parity import AccuracyParityCheck, ExactParityCheck, ParityCheck, ReferenceData
 from eyevsai.formats.pytorch import render_network
 from eyevsai.formats.settings import ExportSettings
@@ -457,6 +459,93 @@ def test_onnx_says_of_itself_what_it_is(folder: Path, learner: DeepV1Learner) ->
     )
 
 
+def test_onnx_files_declare_the_lowest_versions(exported: Path) -> None:
+    import onnx
+
+    proto = onnx.load(exported / "model.onnx")
+    opsets = [(each.domain, each.version) for each in proto.opset_import]
+    assert (proto.ir_version, opsets) == (8, [("", 18)])
+    manifest = json.loads((exported / "manifest.json").read_text())
+    assert manifest["onnx"] == {"opset": 18, "ir_version": 8, "min_onnxruntime": "1.14"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "opset", "ir_version"),
+    [("Relu", 16, 8), ("Identity", 16, 8), ("Gelu", 20, 9)],
+)
+def test_the_nodes_of_branches_count_for_the_opset(
+    tmp_path: Path, operation: str, opset: int, ir_version: int
+) -> None:
+    from onnx import TensorProto, helper, load
+
+    x, y, z = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xyz")
+    condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
+    branch = helper.make_graph([helper.make_node(operation, ["x"], ["y"])], "branch", [], [y])
+    node = helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch)
+    imports = [helper.make_opsetid("", 20 if operation == "Gelu" else 18)]
+    imports.append(helper.make_opsetid("ai.onnx.ml", 5))  # which no node uses
+    graph = helper.make_graph([node], "graph", [x, condition], [z])
+    save_onnx(helper.make_model(graph, opset_imports=imports), tmp_path / "model.onnx")
+    versions = describe_versions(tmp_path / "model.onnx")
+    assert (versions["opset"], versions["ir_version"]) == (opset, ir_version)
+    assert [each.domain for each in load(tmp_path / "model.onnx").opset_import] == [""]
+
+
+# https://onnxruntime.ai/docs/reference/compatibility.html
+@pytest.mark.parametrize(
+    ("opset", "ir_version", "release"),
+    [
+        (13, 7, "1.6"),
+        (15, 8, "1.9"),
+        (17, 8, "1.12"),
+        (18, 8, "1.14"),
+        (18, 9, "1.16"),
+        (18, 10, "1.18"),
+        (20, 9, "1.17"),
+        (21, 10, "1.18"),
+    ],
+)
+def test_the_oldest_runtime_of_opset_and_ir_version(
+    opset: int, ir_version: int, release: str
+) -> None:
+    assert find_release(opset, ir_version) == release
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("tflite", "ONNX Runtime Mobile runs the onnx export"),
+        ("TF-Lite", "ONNX Runtime Mobile runs the onnx export"),
+        ("coreml", "ONNX Runtime Mobile runs the onnx export"),
+        ("ncnn", "Its own tools convert the onnx export: use --format onnx."),
+        ("mnn", "Its own tools convert the onnx export: use --format onnx."),
+        ("ort", "use --format onnx."),
+        ("saved_model", "use --format tensorflow."),
+        ("keras", "use --format tensorflow."),
+        (".h5", "use --format tensorflow."),
+        ("trt", "use --format tensorrt."),
+        ("torch-script", "Use --format torchscript."),
+        ("TorchScript", "Use --format torchscript."),
+        ("jit", "use --format torchscript."),
+        ("ONNX", "Use --format onnx."),
+        ("int8", "use --format onnx-int8."),
+        ("onxn", "Did you mean 'onnx'?"),
+    ],
+)
+def test_formats_of_other_tools_are_answered_with_the_one_to_use(name: str, answer: str) -> None:
+    with pytest.raises(UserError, match=re.escape(answer)) as raised:
+        ExportSettings(run="a", format=f"onnx,{name}")
+    assert f"There is no format {name!r}" in str(raised.value)
+
+
+def test_replacements_of_formats_name_formats_and_hide_none() -> None:
+    words = [word for words, _ in REPLACEMENTS for word in words.split()]
+    assert len(words) == len(set(words))
+    assert not set(words) & set(FORMATS)
+    for _, text in REPLACEMENTS:
+        assert set(re.findall(r"--format ([\w-]+)", text)) <= set(FORMATS)
+
+
 def test_formats_are_named_with_commas() -> None:
     assert parse_formats("openvino, onnx,onnx") == ["onnx", "openvino"]
     assert parse_formats("all") == list(FORMATS)
@@ -595,3 +684,19 @@ def test_openvino_counts_the_features_that_the_model_counts(tmp_path: Path) -> N
     found = np.array(model([crops.numpy()])[0])
     wanted = extractor.extract(crops).numpy()
     assert np.abs(found - wanted).max() <= 1e-6
+
+
+def test_an_image_without_edges_has_the_same_features_in_onnx() -> None:
+    """The optimizer of ONNX graphs removes additions of scalars below 1e-8."""
+    import onnxruntime
+
+    crops = torch.zeros(3, 32, 32, 3, dtype=torch.uint8)
+    crops[1], crops[2, :16] = 255, 90  # flat, and flat in a part
+    extractor = Extractor(FeatureSettings(), 32).eval()
+    program = torch.export.export(extractor, (crops,))
+    with suppress_warnings():
+        converted = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, verbose=False)
+    assert converted is not None
+    session = onnxruntime.InferenceSession(converted.model_proto.SerializeToString())
+    (found,) = session.run(None, {session.get_inputs()[0].name: crops.numpy()})
+    assert np.abs(found - extractor.extract(crops).numpy()).max() <= 1e-6

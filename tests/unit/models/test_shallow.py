@@ -215,6 +215,28 @@ def test_a_forest_votes_as_scikit_learns(
     np.testing.assert_allclose(votes, peer.predict_proba(others), atol=1e-6)
 
 
+def test_a_forest_compares_features_in_float32_without_casting_them_back() -> None:
+    """ONNX Runtime before 1.17 removes a cast to float32 that is followed by one to float64."""
+    random = np.random.default_rng(0)
+    values = random.uniform(0, 1, (300, 3))
+    peer = RandomForestClassifier(10, random_state=0).fit(values, random.integers(0, 2, 300))
+    forest = read_forest(peer)
+    # float64 values on both sides of each threshold, which float32 does not tell apart
+    thresholds = np.concatenate([each.tree_.threshold for each in peer.estimators_])
+    close = np.stack([thresholds * (1 + step) for step in (-1e-9, 0, 1e-9)], 1)
+    np.testing.assert_array_equal(
+        forest.votes(torch.from_numpy(close)).numpy(), peer.predict_proba(close)
+    )
+    program = torch.export.export(forest, (torch.from_numpy(values),))
+    casts = {node for node in program.graph.nodes if "_to_copy" in str(node) or "to_" in str(node)}
+    assert not [
+        node
+        for node in casts
+        if node.meta["val"].dtype == torch.float64
+        and node.args[0].meta["val"].dtype == torch.float32
+    ]
+
+
 @pytest.mark.parametrize("reduction", ["pca", "svd", "none"])
 def test_a_projection_is_scikit_learns(reduction: str) -> None:
     from sklearn.decomposition import PCA, TruncatedSVD
