@@ -35,7 +35,8 @@ def main() -> None:
         }
         from eyevsai.models.factory import build
         from eyevsai.workflows.job_context import job_context
-        from eyevsai.workflows.tune.study_config import compose_tune, open_study
+        from eyevsai.workflows.tune.settings import compose_tune
+        from eyevsai.workflows.tune.study_config import open_study
         from eyevsai.workflows.tune.tune import tune
 
         config = compose_tune(values)

@@ -35,7 +35,10 @@ class Learner(Protocol):
     pruned: float  # share of the channels removed from each layer; 0 if not pruned
 
     def prepare(self, train_labels: Sequence[str]) -> None:
-        """Prepare fitting to train images with these labels; `preprocessing` is final afterwards.
+        """Prepare fitting to train images with these labels.
+
+        `preprocessing` and `settings` are final afterwards: values that the train split does not
+        allow are limited.
 
         Raises:
             UserError: the settings do not fit the images or the device, or the pretrained weights

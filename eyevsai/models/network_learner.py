@@ -23,6 +23,7 @@ from eyevsai.training.batches import check_batches
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import find_device, find_precision
 from eyevsai.training.inference import predict_logits, predictor
+from eyevsai.training.limits import limit_settings
 from eyevsai.training.settings import NetworkSettings, TrainingSettings
 from eyevsai.training.strategy import TrainingStrategy
 from eyevsai.training.trainer import OnEpoch, Trainer
@@ -120,10 +121,13 @@ class NetworkLearner:
         return last
 
     def prepare(self, train_labels: Sequence[str]) -> None:
-        """Raise UserError if the batch size, device or precision cannot be used.
+        """Limit the settings to what the train split allows; see `limit_settings`.
 
-        The batch size must not exceed the number of `train_labels`.
+        Raises:
+            UserError: the batch size, device or precision cannot be used, or the split is too
+                small.
         """
+        self.settings = limit_settings(self.settings, len(train_labels))
         check_batches(self.settings, len(train_labels))
         find_precision(self.settings.precision, find_device(self.settings.device))
 

@@ -114,8 +114,8 @@ def check_batches(settings: TrainingSettings, num_images: int) -> None:
     """Raise UserError if the batch size does not fit the train split or gradient accumulation."""
     if settings.batch_size > num_images:
         raise UserError(
-            f"--batch-size {settings.batch_size} is larger than the train split of {num_images} "
-            f"images. Choose at most {num_images}."
+            f"--batch-size {settings.batch_size} exceeds the {num_images} images of the train "
+            f"split. Choose at most {num_images}."
         )
     count = settings.num_micro_batches
     if settings.batch_size % count or settings.batch_size < 2 * count:

@@ -62,6 +62,15 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def check_device(settings: object) -> None:
+    """Raise UserError if this machine lacks the device of a model's settings, or its precision.
+
+    Models without a device, such as forests, pass.
+    """
+    if isinstance(settings, DeviceSettings):
+        find_precision(settings.precision, find_device(settings.device))
+
+
 def has_fast_bfloat16() -> bool:
     """Return True if this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
     capabilities = torch.cpu.get_capabilities()

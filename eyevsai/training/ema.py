@@ -7,7 +7,6 @@ from collections.abc import Set
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class ModelEma:
@@ -43,6 +42,9 @@ class ModelEma:
             self._unchanged = unchanged
         blended = [pair for pair in self._pairs if self._updates and pair[0].is_floating_point()]
         if blended:
+            # here: the import loads torch's compiler
+            from torch.optim.swa_utils import get_ema_multi_avg_fn
+
             blend = get_ema_multi_avg_fn(self._decay())
             blend([mean for mean, _ in blended], [value for _, value in blended], self._updates)
         for mean, value in self._pairs:

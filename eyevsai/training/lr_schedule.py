@@ -7,6 +7,21 @@ from typing import Any
 
 from eyevsai.training.settings import OptimizationSettings
 
+MAX_WARMUP = 5  # a warm-up has at most one of so many parts of a schedule
+
+
+def limit_warmup(warmup_epochs: float, epochs: int) -> float:
+    """Return the length of the warm-up in a schedule of `epochs`, in epochs: at most a fifth."""
+    return min(warmup_epochs, epochs / MAX_WARMUP)
+
+
+def limit_decay(decay_epochs: int, epochs: int) -> int:
+    """Return the epochs between drops in a schedule of `epochs`.
+
+    A period without a drop before the end is replaced by a third of the schedule.
+    """
+    return decay_epochs if decay_epochs < epochs else max(1, math.ceil(epochs / 3))
+
 
 class LRSchedule:
     """LR schedule: a function of the time in epochs and, for plateau, of the validation losses."""
@@ -15,30 +30,33 @@ class LRSchedule:
         """Start a schedule.
 
         Args:
-            settings: type and parameters of the schedule.
+            settings: type and parameters of the schedule. Its periods are limited to parts of
+                `epochs`, by `limit_warmup` and `limit_decay`.
             lr: peak learning rate.
             epochs: length of the schedule, warm-up included.
         """
         self.settings = settings
         self.lr = lr
         self.epochs = epochs
+        self.warmup_epochs = limit_warmup(settings.warmup_epochs, epochs)
+        self.decay_epochs = limit_decay(settings.decay_epochs, epochs)
         self._drops = 0
         self._best_loss = math.inf
         self._epochs_without_improvement = 0
 
     def lr_at(self, epoch: float) -> float:
         """Return the learning rate `epoch` epochs after the start."""
-        if epoch < self.settings.warmup_epochs:
-            return self.lr * epoch / self.settings.warmup_epochs
+        if epoch < self.warmup_epochs:
+            return self.lr * epoch / self.warmup_epochs
         return self.lr * max(self._factor_at(epoch), self.settings.min_lr_ratio)
 
     def _factor_at(self, epoch: float) -> float:
         settings = self.settings
         if settings.schedule == "cosine":  # Loshchilov & Hutter 2017, without restarts
-            length = max(self.epochs - settings.warmup_epochs, 1e-9)
-            return (1 + math.cos(math.pi * min((epoch - settings.warmup_epochs) / length, 1.0))) / 2
+            length = max(self.epochs - self.warmup_epochs, 1e-9)
+            return (1 + math.cos(math.pi * min((epoch - self.warmup_epochs) / length, 1.0))) / 2
         if settings.schedule == "step":
-            return settings.decay_rate ** int(epoch / settings.decay_epochs)
+            return settings.decay_rate ** int(epoch / self.decay_epochs)
         if settings.schedule == "plateau":
             return settings.decay_rate**self._drops
         return 1.0

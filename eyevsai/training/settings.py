@@ -9,6 +9,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Doc, Range, Search, Settings
 from eyevsai.data.settings import AugmentationSettings
 
+BATCH_SIZE_DOC = "Images per optimizer step; at most those of the train split."
 MEMORY_EFFICIENT_FACTOR = 4  # multiplies the micro-batches of a batch
 RECOVERY_LR_RATIO = 0.3  # multiplies the learning rate for a network that is trained already
 
@@ -32,7 +33,7 @@ class OptimizationSettings(LearningSettings):
     """Settings of optimizer, LR schedule, loss and early stopping."""
 
     batch_size: Annotated[
-        int, Range(2, 4096), Search(Choice((32, 64, 128))), Doc("Images per optimizer step.")
+        int, Range(2, 4096), Search(Choice((32, 64, 128))), Doc(BATCH_SIZE_DOC)
     ] = 64
     grad_accum_steps: Annotated[
         int, Range(1, 64), Doc("Micro-batches per batch; must divide --batch-size.")
@@ -64,11 +65,19 @@ class OptimizationSettings(LearningSettings):
         Choice(("cosine", "step", "plateau", "constant")),
         Doc("LR schedule after the warm-up."),
     ] = "cosine"
-    warmup_epochs: Annotated[float, Range(0, 100), Doc("Epochs of linear warm-up from 0.")] = 2.0
+    warmup_epochs: Annotated[
+        float,
+        Range(0, 100),
+        Doc("Epochs of linear warm-up from 0; at most a fifth of the epochs."),
+    ] = 2.0
     min_lr_ratio: Annotated[
         float, Range(0, 1), Doc("Minimum learning rate, as a share of --lr.")
     ] = 0.001
-    decay_epochs: Annotated[int, Range(1, 10_000), Doc("schedule=step: epochs between drops.")] = 10
+    decay_epochs: Annotated[
+        int,
+        Range(1, 10_000),
+        Doc("schedule=step: epochs between drops; a third of the epochs if it is not less."),
+    ] = 10
     decay_rate: Annotated[
         float,
         Range(0.01, 1),
@@ -129,7 +138,10 @@ class RegularizationSettings(Settings):
     dropout_warmup_epochs: Annotated[
         float,
         Range(0, 10_000),
-        Doc("Epochs over which dropout rises from 0 (Morerio et al. 2017); 0 is off."),
+        Doc(
+            "Epochs over which dropout rises from 0 (Morerio et al. 2017), at most all epochs; 0 "
+            "is off."
+        ),
     ] = 0.0
     tta_flip: Annotated[bool, Doc("Average the predictions of image and mirror image (TTA).")] = (
         False
@@ -193,6 +205,15 @@ class TrainingSettings(
             )
 
     @property
+    def phases(self) -> tuple[int, ...]:
+        """Epochs of each part of the training that has an LR schedule of its own.
+
+        Raises:
+            TypeError: the subclass does not implement it.
+        """
+        raise TypeError(f"{type(self).__name__} does not implement phases.")
+
+    @property
     def num_micro_batches(self) -> int:
         """Initial number of micro-batches per batch and device; the trainer may increase it."""
         return self.grad_accum_steps * (MEMORY_EFFICIENT_FACTOR if self.memory_efficient else 1)
@@ -203,6 +224,10 @@ class NetworkSettings(TrainingSettings):
     """Settings of families that train the whole network in all epochs."""
 
     epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the train split.")] = 30
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        return (self.epochs,)
 
     def recovery_settings(self, epochs: int) -> Self:
         """Return settings to retrain a modified network for `epochs`: lower LR, one device."""
@@ -283,6 +308,10 @@ class UnfreezingSettings(TrainingSettings):
     def epochs(self) -> int:
         """Passes over the train split: frozen and fine-tuning epochs."""
         return self.freeze_epochs + self.fine_tune_epochs
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        return tuple(filter(None, (self.freeze_epochs, self.fine_tune_epochs)))
 
     def recovery_settings(self, epochs: int) -> Self:
         """Return settings to retrain a modified network for `epochs`: none frozen, one device."""

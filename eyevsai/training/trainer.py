@@ -177,17 +177,14 @@ class Trainer:
         strategy_metrics = self.strategy.begin_epoch(epoch)
         self._group.begin_epoch(self.network)
         self._unchanged = self.strategy.unchanged(epoch)
-        for dropout, rate in self._dropouts:
-            dropout.p = rate * min(1.0, epoch / max(self.settings.dropout_warmup_epochs, 1e-9))
         state, start_s = self._state, time.perf_counter() - self._state.seconds
         batches = self._batches.order(epoch)
         remaining = batches[state.steps :]
         label, images = f"Epoch {epoch} of {self.strategy.num_epochs}", sum(map(len, remaining))
         for indices in track(remaining, label, total=images, unit=self.settings.batch_size):
-            set_lrs(
-                self._optimizer,
-                self.strategy.lrs_at(epoch - 1 + (state.steps + 1) / len(batches)),
-            )
+            progress = epoch - 1 + (state.steps + 1) / len(batches)  # in epochs
+            set_lrs(self._optimizer, self.strategy.lrs_at(progress))
+            self._set_dropout(progress)
             self._step_with_oom_retry(indices, epoch, state.steps)
             state.steps, state.seconds = state.steps + 1, time.perf_counter() - start_s
             self._save_or_stop_if_due()
@@ -199,6 +196,12 @@ class Trainer:
             "grad_accum_steps": state.micro_batches,
             **strategy_metrics,
         }
+
+    def _set_dropout(self, progress: float) -> None:
+        """Set the dropout rates `progress` epochs after the start; they rise during the warm-up."""
+        share = min(1.0, progress / max(self.settings.dropout_warmup_epochs, 1e-9))
+        for dropout, rate in self._dropouts:
+            dropout.p = rate * share
 
     def _save_or_stop_if_due(self) -> None:
         """Save a checkpoint if one is due or all ranks must stop; then raise the cancellation."""

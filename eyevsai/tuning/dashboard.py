@@ -18,7 +18,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.extras import missing_extra
 from eyevsai.store.uris import mask_password, sqlite_path
 from eyevsai.tuning.journals import JournalsStorage
-from eyevsai.tuning.study import StudyStorage
+from eyevsai.tuning.storage import StudyStorage
 
 log = logging.getLogger("eyevsai")
 

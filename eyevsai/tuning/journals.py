@@ -15,7 +15,7 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from eyevsai.tuning.settings import JOURNAL
-from eyevsai.tuning.study import StudyStorage
+from eyevsai.tuning.storage import StudyStorage
 
 # Offset between the ids of consecutive journals: journal n has the ids from n * STRIDE.
 STRIDE = 2**32

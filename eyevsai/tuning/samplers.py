@@ -7,34 +7,21 @@ from optuna.samplers import (
     BaseSampler,
     CmaEsSampler,
     GPSampler,
-    GridSampler,
     RandomSampler,
     TPESampler,
 )
 
-from eyevsai.tuning.search_space import SearchSpace
 from eyevsai.tuning.settings import TuneSettings
 
 MIN_EPOCHS = 3  # pruning saves nothing in shorter trials
 STARTUP_TRIALS = 5  # trials before the median pruner starts to prune
 
 
-class _GridSampler(GridSampler):
-    """Grid sampler that does not stop the study: --n-trials limits it.
-
-    The base class stops the loop of `Study.optimize` after the last grid point. No such loop runs
-    here, and the base class fails after a queued trial.
-    """
-
-    after_trial = BaseSampler.after_trial
-
-
-def make_sampler(settings: TuneSettings, space: SearchSpace, seed: int) -> BaseSampler:
-    """Return the sampler of `settings`.
+def make_sampler(settings: TuneSettings, seed: int) -> BaseSampler:
+    """Return the sampler of `settings`; for a grid, whose points the study queues, any sampler.
 
     Args:
         settings: settings of the study.
-        space: search space, for the points of the grid sampler.
         seed: seed of the sampler. It must depend on the number of trials: otherwise a resumed study
             would repeat settings.
     """
@@ -45,8 +32,6 @@ def make_sampler(settings: TuneSettings, space: SearchSpace, seed: int) -> BaseS
         return GPSampler(seed=seed)
     if name == "cmaes":
         return CmaEsSampler(seed=seed)
-    if name == "grid":
-        return _GridSampler(space.grid(), seed=0)
     return RandomSampler(seed=seed)
 
 

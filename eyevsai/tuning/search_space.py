@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.distributions import (
@@ -18,8 +18,8 @@ from optuna.trial import Trial
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import nearest
 from eyevsai.core.settings import Choice, Range, Setting, Settings, list_settings
-from eyevsai.core.toml import read_toml
 from eyevsai.training.settings import ThreadSettings
+from eyevsai.tuning.settings import read_space
 
 GRID_POINTS = 4  # points of a range in a grid
 # Device settings are not searched, and not stored with the best settings.
@@ -44,16 +44,35 @@ class Dimension:
 
     @property
     def points(self) -> list[Any]:
-        """Values for a grid: all options of a choice, `GRID_POINTS` evenly spaced of a range."""
+        """Distinct values for a grid: all options, or `GRID_POINTS` evenly spaced of a range."""
         if isinstance(self.space, Choice):
-            return list(self.space.options)
+            return list(dict.fromkeys(self.space.options))
         low, high = self.space.low, self.space.high
         shares = [number / (GRID_POINTS - 1) for number in range(GRID_POINTS)]
         values = [
             low * (high / low) ** share if self.space.log else low + (high - low) * share
             for share in shares
         ]
-        return sorted({round(value) for value in values}) if self.setting.type is int else values
+        if self.setting.type is int:
+            values = [round(value) for value in values]
+        return sorted({min(max(value, low), high) for value in values})  # powers are rounded
+
+    def matters(self, values: Mapping[str, Any], defaults: Settings | None) -> bool:
+        """Return True if the setting has an effect beside `values`, else beside `defaults`."""
+        when = self.setting.when
+        if when is None:
+            return True
+        return values.get(when.name, getattr(defaults, when.name, None)) in when.values
+
+    def limited(self, highest: float) -> Dimension:
+        """Return the dimension with `highest` in place of all larger numbers."""
+        space = self.space
+        if isinstance(space, Choice):
+            options = dict.fromkeys(min(option, highest) for option in space.options)
+            return replace(self, space=Choice(tuple(options)))
+        return replace(
+            self, space=replace(space, low=min(space.low, highest), high=min(space.high, highest))
+        )
 
     def nearest(self, value: Any) -> Any:
         """Return the value of this dimension that is nearest to `value`, which may be itself.
@@ -115,14 +134,14 @@ class SearchSpace:
     ) -> dict[str, Any]:
         values = dict(self.fixed)
         for name, dimension in self.dimensions.items():
-            when = dimension.setting.when
-            if when is None or values.get(when.name, getattr(defaults, when.name)) in when.values:
+            if dimension.matters(values, defaults):
                 values[name] = choose(dimension)
         return values
 
-    def grid(self) -> dict[str, list[Any]]:
-        """Return the grid points of each dimension."""
-        return {name: dimension.points for name, dimension in self.dimensions.items()}
+    def limited(self, name: str, highest: float) -> SearchSpace:
+        """Return the space with `highest` in place of all larger values of a searched number."""
+        dimension = self.dimensions[name].limited(highest)
+        return replace(self, dimensions={**self.dimensions, name: dimension})
 
     def describe(self) -> dict[str, Any]:
         """Return dimensions and fixed settings as plain values, for the study's fingerprint."""
@@ -156,9 +175,7 @@ def build_search_space(
         for name, value in explicit.items()
         if name in by_name and by_name[name].panel != DEVICE_PANEL
     }
-    for name, entry in (
-        read_toml(path, "--space", "lr = {low = 1e-4, high = 1e-2}") if path else {}
-    ).items():
+    for name, entry in read_space(path).items():
         if name not in by_name:
             guess = nearest(name, by_name)
             raise UserError(
@@ -207,7 +224,7 @@ def _parse_entry(setting: Setting, entry: Any) -> Any:
     if isinstance(entry, list):
         if not entry:
             raise UserError(f"{setting.name} = [] has no values. Add one or more.")
-        return Choice(tuple(_parse_value(setting, value) for value in entry))
+        return Choice(tuple(dict.fromkeys(_parse_value(setting, value) for value in entry)))
     return _parse_value(setting, entry)
 
 
@@ -232,7 +249,6 @@ def _parse_range(setting: Setting, entry: dict[str, Any]) -> Range:
 
 
 def _parse_value(setting: Setting, value: Any) -> Any:
-    if setting.type is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    value = setting.coerce(value)
     setting.check(value)
     return value

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Doc, Parameter, Range, Settings
+from eyevsai.core.toml import read_toml
 
 BEST = "best.json"  # artifact of a study's run: the best trial and its settings
 JOURNAL = ".journal"  # suffix of a study's file
@@ -79,3 +80,12 @@ class TuneSettings(Settings):
             raise UserError(
                 f"--study {self.study!r} is not allowed: it takes letters, digits and _ . - only."
             )
+
+
+def read_space(path: str | None) -> dict[str, Any]:
+    """Return the content of a `--space` file by setting name; {} without a file.
+
+    Raises:
+        UserError: the file cannot be read, or is not valid TOML.
+    """
+    return read_toml(path, "--space", "lr = {low = 1e-4, high = 1e-2}") if path else {}

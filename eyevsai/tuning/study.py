@@ -2,99 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from eyevsai.core.errors import JobError, TrialPruned, UserError, first_line
 from eyevsai.core.fingerprint import describe_change
-from eyevsai.core.locks import host_lock
 from eyevsai.core.settings import Settings
 from eyevsai.data.seeding import derive_seed
 from eyevsai.store.uris import mask_password
+from eyevsai.tuning.attributes import (
+    DEFAULTS,
+    ERROR,
+    EXCLUDED,
+    FINGERPRINT,
+    FIXED,
+    PARENT,
+    PROCESS,
+    RUN_ID,
+    SKIPPED,
+)
+from eyevsai.tuning.grid import Grid, GridProgress
 from eyevsai.tuning.samplers import make_pruner, make_sampler
 from eyevsai.tuning.search_space import SearchSpace
 from eyevsai.tuning.settings import TuneSettings
+from eyevsai.tuning.storage import StudyStorage
 
 log = logging.getLogger("eyevsai")
 
-__all__ = ["Study", "StudyStorage", "Trial"]
+__all__ = ["RUN_ID", "Study", "StudyStorage", "Trial"]
 
-FINGERPRINT, PARENT, PROCESS, EXCLUDED, ERROR, RUN_ID = (
-    "basis",
-    "parent",
-    "process",
-    "left_out",
-    "error",
-    "run_id",
-)
-# attribute of the trial with the defaults, which is the baseline of the others
-DEFAULTS = "defaults"
-# attributes of a trial: all of its settings, and its configured epochs
-SETTINGS, EPOCHS = ("settings", "epochs")
-FIXED = "fixed_params"  # Optuna's attribute for the parameters of a queued trial
 # A trial without a process attribute for so long is stale: its process died before setting it.
 NAMELESS_S = 15.0
-
-
-class _JournalLock(JournalFileOpenLock):
-    """File lock that the kernel releases when a process dies; Optuna's own would stay for 30 s."""
-
-    def __init__(self, file: Path) -> None:
-        self._lock = FileLock(f"{file}.flock")
-
-    def acquire(self) -> bool:
-        """Wait for the lock, and return True."""
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-@dataclass(frozen=True)
-class StudyStorage:
-    """Location of a study: a database, or a journal file on this machine."""
-
-    url: str | None  # of the database; None selects the file
-    file: Path
-
-    def open(self) -> BaseStorage:
-        """Open the storage, and create it if it is missing.
-
-        Raises:
-            UserError: the storage is unreachable, or the journal file is not writable.
-        """
-        try:
-            if self.url is None:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-                return JournalStorage(JournalFileBackend(str(self.file), _JournalLock(self.file)))
-            name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-            with host_lock(f"studies-{name}.lock"):  # Optuna creates tables without a lock
-                return RDBStorage(self.url, engine_kwargs={"pool_pre_ping": True})
-        except Exception as error:  # database drivers raise exceptions of many types
-            raise self.unusable(error) from error
-
-    def unusable(self, error: Exception) -> UserError:
-        """Return the error for a storage that cannot be opened or written."""
-        location = mask_password(self.url) if self.url else str(self.file)
-        return UserError(
-            f"The study storage {location} cannot be used ({mask_password(first_line(error))}). "
-            "Fix it, or use another one with --storage."
-        )
 
 
 class Study:
@@ -107,6 +53,8 @@ class Study:
         settings: TuneSettings,
         space: SearchSpace,
         epochs: int,
+        *,
+        defaults: Settings | None = None,
     ) -> None:
         """Open the study, and create it if it does not exist.
 
@@ -116,6 +64,7 @@ class Study:
             settings: sampler, pruner and number of trials.
             space: search space.
             epochs: configured epochs of a trial, for the pruner.
+            defaults: values of the settings outside the space, for the conditions of a grid.
 
         Raises:
             UserError: the storage is unreachable or not writable.
@@ -125,6 +74,8 @@ class Study:
         self.name = name
         self.settings = settings
         self.space = space
+        # A grid is lazy: its points are computed one by one, as trials start.
+        self.grid = Grid(space, defaults) if settings.sampler == "grid" else None
         self.storage = location.open()
         self.pruner = make_pruner(settings.pruner, epochs)
         # First observation by trial number, on the clock of this process: those of hosts differ.
@@ -203,18 +154,23 @@ class Study:
             process: description of this process, to detect stale trials.
 
         Returns:
-            The trial, or None if all `n_trials` trials have started. Those that still run may be
-            queued again: if `is_done` returns False, call this again later.
+            The trial, or None if all `n_trials` trials or all points of the grid have started.
+            Those that still run may be queued again: if `is_done` returns False, call this again
+            later.
         """
         if self.num_remaining() <= 0:
             return None
         num_trials = len(self.trials())
         sampler_seed = derive_seed(seed + worker, "sampler", num_trials) % 2**32
-        self.study.sampler = make_sampler(self.settings, self.space, sampler_seed)
-        trial = self.study.ask()
+        self.study.sampler = make_sampler(self.settings, sampler_seed)
+        # Processes that start trials at the same time rarely look from the same position.
+        trial = self._start_point(num_trials + worker) or self.study.ask()
         trial.set_user_attr(PROCESS, process)
         if self._repeats_defaults(trial):
             self._exclude(trial, "another process has queued the defaults, too")
+            return self.ask(seed, worker, process)
+        if self._repeats_point(trial):
+            self._exclude(trial, "another process has started this point of the grid, too")
             return self.ask(seed, worker, process)
         # Several processes may start trials at the same time. Of all counted trials, those with the
         # lowest numbers are run. Queued trials count as well, since another process may be starting
@@ -255,6 +211,11 @@ class Study:
             self._requeue(trial)
         else:
             self.study.tell(trial, outcome)
+
+    def skip(self, trial: Trial, reason: str) -> None:
+        """End a trial whose settings conflict; it does not count, and is not repeated."""
+        trial.set_user_attr(SKIPPED, reason)
+        self._exclude(trial, "its settings conflict")
 
     def reap_stale_trials(
         self, is_stale: Callable[[str, str], bool], result: Callable[[str], float | None]
@@ -311,8 +272,18 @@ class Study:
         return [trial for trial in self.counted_trials() if trial.state is not TrialState.WAITING]
 
     def num_remaining(self) -> int:
-        """Return the number of trials still to start; negative if the study has more."""
-        return self.settings.n_trials - len(self.started_trials())
+        """Return the number of trials still to start; negative if the study has more.
+
+        A study of a grid ends when all points have started, even before `n_trials`.
+        """
+        num_remaining = self.settings.n_trials - len(self.started_trials())
+        progress = self._grid_progress()
+        return num_remaining if progress is None else min(num_remaining, progress.num_open())
+
+    def is_grid_complete(self) -> bool:
+        """Return True if trials of all points of the grid have started."""
+        progress = self._grid_progress()
+        return progress is not None and progress.num_open() == 0
 
     def is_done(self) -> bool:
         """Return True if all trials of the study have started and ended."""
@@ -360,6 +331,34 @@ class Study:
             return False
         first = self.defaults()
         return first is not None and first.number < trial.number
+
+    def _start_point(self, position: int) -> Trial | None:
+        """Start a trial of the next point of the grid, from `position` in the grid's order.
+
+        None without a grid or an open point, or if a queued trial has to start first. A point is
+        not queued, since two processes can take the same trial from a queue in SQLite.
+        """
+        progress = self._grid_progress()
+        if progress is None or progress.has_queued():
+            return None
+        point = progress.next_point(position)
+        if point is None:
+            return None
+        template = optuna.trial.create_trial(state=TrialState.RUNNING, system_attrs={FIXED: point})
+        return Trial(self.study, self.storage.create_new_trial(self.study._study_id, template))
+
+    def _grid_progress(self) -> GridProgress | None:
+        return None if self.grid is None else GridProgress(self.grid, self.trials())
+
+    def _repeats_point(self, trial: Trial) -> bool:
+        """Return True if the trial has no point of the grid, or that of an earlier trial.
+
+        That happens when several processes start trials at the same time.
+        """
+        progress = self._grid_progress()
+        if progress is None or DEFAULTS in trial.user_attrs:
+            return False
+        return progress.repeats(self.storage.get_trial(trial._trial_id))
 
     def _requeue(self, trial: Trial | FrozenTrial) -> None:
         """Queue the settings of a trial again: its suggested ones, and those it was queued with."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from eyevsai.tuning.study import EPOCHS, ERROR, RUN_ID, SETTINGS, Study
+from eyevsai.tuning.attributes import EPOCHS, ERROR, RUN_ID, SETTINGS
+from eyevsai.tuning.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -235,6 +235,95 @@ def test_trials_fail_one_by_one(eyevsai: Eyevsai, stripes: Path, tmp_path: Path)
     assert "1 changed (split)" in eyevsai(*tune, "--split-seed", "1", code=2).stderr
 
 
+def test_a_failed_trial_is_reported_once(eyevsai: Eyevsai, stripes: Path) -> None:
+    tune = ("tune", *flags(**DEEP, data=stripes, n_trials=1, trial_timeout=0))
+    done = eyevsai(*tune, code=1)
+    reason = "The trial took longer than --trial-timeout 0."
+    lines = [line for line in done.stderr.splitlines() if "--trial-timeout" in line]
+    assert lines == [
+        f"Trial 0 failed (0 of 1 remaining): {reason}",
+        "Error: No trial of study stripes-deep_v1-standard has a result. 1 of 1: " + reason,
+    ]
+    _, (trial,) = study_and_trials()
+    log_file = Path(MlflowClient().download_artifacts(trial.info.run_id, "training.log"))
+    assert f"The run failed: {reason}" in log_file.read_text()
+
+
+def write_space(folder: Path, text: str) -> Path:
+    path = folder / "space.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_grid_ends_before_n_trials(eyevsai: Eyevsai, stripes: Path, tmp_path: Path) -> None:
+    space = write_space(
+        tmp_path, "max_depth = [10, 20]\nmin_samples_leaf = 1\nreduction = 'none'\n"
+    )
+    tune = ("tune", *flags(**FOREST, data=stripes, sampler="grid", n_trials=9, space=space))
+    done = eyevsai(*tune)
+    assert "Grid of 2 points." in done.stderr
+    assert "The grid of 2 points is complete." in done.stderr
+    assert ": 2 complete" in done.stdout
+    (parent,), trials = study_and_trials()
+    assert (parent.info.status, parent.data.tags["grid_points"]) == ("FINISHED", "2")
+    assert parent.data.tags["grid_complete"] == "true"
+    assert sorted(run.data.params["max_depth"] for run in trials) == ["10", "20"]
+    assert ": 2 complete" in eyevsai(*tune).stdout  # there is nothing to resume
+    assert len(study_and_trials()[1]) == 2
+
+
+def test_a_grid_larger_than_n_trials_is_sampled(
+    eyevsai: Eyevsai, stripes: Path, tmp_path: Path
+) -> None:
+    done = eyevsai("tune", *flags(**FOREST, data=stripes, sampler="grid", n_trials=2))
+    assert "Grid of 132 points, more than --n-trials 2: " in done.stderr
+    assert "Narrow the grid with --space" in done.stderr
+    (parent,), trials = study_and_trials()
+    assert (len(trials), parent.data.tags["grid_complete"]) == (2, "false")
+
+
+def test_no_batch_size_of_the_space_loses_a_trial(
+    eyevsai: Eyevsai, stripes: Path, tmp_path: Path
+) -> None:
+    space = write_space(tmp_path, "batch_size = [8, 64, 128]\nlr = 0.003\n")
+    one_epoch = {name: value for name, value in DEEP.items() if name != "batch_size"}
+    tune = flags(**{**one_epoch, "epochs": 1}, data=stripes, n_trials=6, sampler="random")
+    done = eyevsai("tune", *tune, "--space", str(space))
+    assert done.stderr.count("larger than the train split of 42 images") == 1
+    assert "The space has a batch_size of 64 and 128" in done.stderr
+    assert ": 6 complete" in done.stdout
+    _, trials = study_and_trials()
+    assert {run.data.params["batch_size"] for run in trials} == {"8", "42"}
+
+
+def test_points_whose_settings_conflict_are_skipped(
+    eyevsai: Eyevsai, stripes: Path, tmp_path: Path
+) -> None:
+    space = write_space(tmp_path, "hog_cells = [8, 32]\nmax_depth = [10, 20]\n")
+    small = {**FOREST, "min_samples_leaf": 1, "reduction": "none"}
+    tune = ("tune", *flags(**small, data=stripes, n_trials=9, space=space, sampler="grid"))
+    done = eyevsai(*tune)
+    assert "points of the search space that were checked cannot be trained" in done.stderr
+    assert "--image-size 32 is too small for --hog-cells 32" in done.stderr
+    assert ": 2 complete" in done.stdout
+    (parent,), trials = study_and_trials()
+    assert {run.data.params["hog_cells"] for run in trials} == {"8"}
+    assert parent.data.tags["grid_complete"] == "true"
+    space.write_text("hog_cells = [24, 32]\n")
+    done = eyevsai(*tune, "--study", "other", code=2)
+    assert "No point of the search space can be trained. --image-size 32" in done.stderr
+    assert len(study_and_trials()[0]) == 1
+
+
+def test_the_values_of_the_space_are_checked_and_not_the_defaults(
+    eyevsai: Eyevsai, stripes: Path, tmp_path: Path
+) -> None:
+    space = write_space(tmp_path, "batch_size = [9, 18]\nlr = 0.003\n")
+    small = {name: value for name, value in DEEP.items() if name != "batch_size"}
+    tune = flags(**{**small, "epochs": 1, "grad_accum_steps": 3}, data=stripes, n_trials=2)
+    assert ": 2 complete" in eyevsai("tune", *tune, "--space", str(space)).stdout
+
+
 @pytest.mark.slow
 def test_killed_study_of_two_processes_resumes(
     eyevsai_process: Eyevsai, workplace: Path, stripes: Path

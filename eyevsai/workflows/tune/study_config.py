@@ -1,57 +1,29 @@
-"""Configuration of a study, and the study opened with its search space, dataset and storage."""
+"""The study of a configuration, opened with its search space, dataset and storage."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.config import TrainConfig, check_no_train_settings, compose, compose_train
+from eyevsai.config import TrainConfig
 from eyevsai.core.names import ModelName
-from eyevsai.core.settings import split_settings
 from eyevsai.data.dataset import Dataset, load_dataset
-from eyevsai.executors.settings import ExecutorSettings
 from eyevsai.models.factory import build
 from eyevsai.store.uris import studies_dir
-from eyevsai.tuning.settings import JOURNAL, TuneSettings
+from eyevsai.training.device import check_device
+from eyevsai.tuning.settings import JOURNAL
 from eyevsai.workflows.job_context import JobContext
 from eyevsai.workflows.registry.class_lists import check_classes
+from eyevsai.workflows.train.setup import describe_data_limits, log_default_data
 from eyevsai.workflows.train.tuned_settings import format_changes
+from eyevsai.workflows.tune.settings import TuneConfig
 
 if TYPE_CHECKING:
     from eyevsai.tuning.study import Study
 
 log = logging.getLogger("eyevsai")
-
-
-@dataclass(frozen=True)
-class TuneConfig:
-    """Configuration of `tune`."""
-
-    trials: TrainConfig
-    explicit: Mapping[str, Any]  # settings of trials that the user set; no trial changes them
-    tuning: TuneSettings
-    executor: ExecutorSettings
-
-    @property
-    def state_dir(self) -> Path:
-        """Folder of run state on this machine."""
-        return Path(self.trials.run.state_dir).expanduser()
-
-
-def compose_tune(values: Mapping[str, Any]) -> TuneConfig:
-    """Return the configuration of a study from explicit `values` by setting name.
-
-    Raises:
-        UserError: a name is unknown, or a value is not allowed.
-    """
-    check_no_train_settings(values)
-    tune_only, explicit = split_settings(values, TuneSettings, ExecutorSettings)
-    trials = compose_train(explicit, "tune", tune_only)
-    tuning, executor = compose(TuneSettings, values), compose(ExecutorSettings, values)
-    return TuneConfig(trials, explicit, tuning, executor)
 
 
 @dataclass(frozen=True)
@@ -62,6 +34,7 @@ class OpenStudy:
     study: Study
     dataset: Dataset
     tracking_uri: str
+    notes: list[str]  # sentences about limits and conflicts of the search space
 
     @property
     def name(self) -> ModelName:
@@ -81,24 +54,33 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
         UserError: the dataset, the classes, a setting, the search space or the storage is
             unusable, or an earlier study of this name had another configuration.
     """
-    dataset = load_dataset(config.trials.data)
+    from eyevsai.tuning.search_space import build_search_space
+    from eyevsai.tuning.storage import StudyStorage
+    from eyevsai.tuning.study import Study
+    from eyevsai.workflows.tune.space_checks import check_space, limit_space
+
     model = config.trials.model
+    # before the dataset is loaded, which takes longer
+    check_device(model.settings)
+    space = build_search_space(type(model.settings), config.explicit, config.tuning.space)
+    log_default_data(config.trials)
+    dataset = load_dataset(config.trials.data)
+    train_labels = dataset.labels_of("train")
+    space, notes = limit_space(config, space, len(train_labels))
+    first, conflicts = check_space(config, space, len(train_labels))
     learner = build(
-        model.family, model.variation, model.settings, dataset.classes, config.trials.run.seed
+        model.family, model.variation, first.model.settings, dataset.classes, first.run.seed
     )
-    learner.prepare(dataset.labels_of("train"))
+    learner.prepare(train_labels)
     tracking_uri = job.tracking_uri
     model_name = ModelName(dataset.name, model.family, model.variation)
     class_change = config.trials.data.class_change
     check_classes(tracking_uri, model_name, dataset.classes, consented=class_change)
-    from eyevsai.tuning.search_space import build_search_space
-    from eyevsai.tuning.study import Study, StudyStorage
-
-    space = build_search_space(type(model.settings), config.explicit, config.tuning.space)
     name = config.tuning.study or model_name.registered
     folder = studies_dir(tracking_uri, config.state_dir)
     storage = StudyStorage(config.tuning.storage, folder / f"{name}{JOURNAL}")
-    study = Study(name, storage, config.tuning, space, getattr(model.settings, "epochs", 1))
+    epochs = getattr(model.settings, "epochs", 1)
+    study = Study(name, storage, config.tuning, space, epochs, defaults=model.settings)
     trained_on = {
         "model": f"{model.family}/{model.variation}",
         "preset": model.preset,
@@ -111,7 +93,8 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
         log.info(
             "Trial 0 uses the defaults, moved into the search space: %s", format_changes(moved)
         )
-    return OpenStudy(config, study, dataset, tracking_uri)
+    notes = [*notes, *describe_data_limits(first, len(train_labels)), *conflicts]
+    return OpenStudy(config, study, dataset, tracking_uri, notes)
 
 
 def trial_config(config: TuneConfig, values: Mapping[str, Any]) -> TrainConfig:

@@ -8,27 +8,35 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from eyevsai.config import TrainConfig
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested, TrialPruned, UserError
 from eyevsai.core.progress import EtaEstimator
 from eyevsai.evaluation.metric_names import EPOCH_ACCURACY, VALID_ACCURACY
 from eyevsai.store.run_dir import RunDir
 from eyevsai.store.tags import JOB, PARENT
+from eyevsai.store.uris import mask_password
 from eyevsai.tracking.liveness import describe_process, is_stale
 from eyevsai.tracking.run import Run, SyncError
 from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.search import find_run
 from eyevsai.training.checkpoint import Checkpoints
-from eyevsai.tuning.study import DEFAULTS, EPOCHS, RUN_ID, SETTINGS, Trial
+from eyevsai.tuning.attributes import DEFAULTS, EPOCHS, RUN_ID, SETTINGS
+from eyevsai.tuning.study import Trial
 from eyevsai.workflows.job_context import log_input
 from eyevsai.workflows.shutdown import ShutdownHandler
-from eyevsai.workflows.train.setup import build_learner_and_data
+from eyevsai.workflows.train.setup import build_learner_and_data, limit_to_data
 from eyevsai.workflows.trained_model import CONFIG
 from eyevsai.workflows.tune.study_config import OpenStudy, trial_config
 
 log = logging.getLogger("eyevsai")
 
+MAX_SKIPPED = 1000  # consecutive trials with conflicting settings before the study fails
 WAIT_S = 1.0  # interval of checks for stale trials of other processes, which are run again
+
+
+class _ConflictError(UserError):
+    """Settings of a trial that conflict, so that it is skipped."""
 
 
 class TrialCancellation(CancellationToken):
@@ -74,6 +82,8 @@ class TrialRunner:
         self.process = json.dumps(describe_process())
         self.started_at = time.monotonic()
         self.eta = EtaEstimator()
+        self.num_images = len(self.dataset.labels_of("train"))
+        self.num_skipped = 0  # consecutive trials
 
     def run(self, on_trial_end: Callable[[], None] = lambda: None) -> None:
         """Run trials until the study is complete, its timeout has passed or its target is reached.
@@ -84,6 +94,7 @@ class TrialRunner:
         Raises:
             KeyboardInterrupt: SIGINT; the interrupted trial is stored.
             TerminationRequested: SIGTERM; the interrupted trial is stored.
+            JobError: the settings of `MAX_SKIPPED` consecutive trials conflict.
         """
         while not self._should_stop():
             self.study.reap_stale_trials(self._is_stale, self._find_result)
@@ -124,50 +135,72 @@ class TrialRunner:
         """Run one trial and store its outcome in the study; raise again what a signal raised."""
         outcome: float | BaseException
         try:
-            outcome = self._evaluate(trial)
+            outcome = self._evaluate(trial, self._compose(trial))
         except (Exception, KeyboardInterrupt, TerminationRequested) as error:
             outcome = error
         with self.stop.shielded():
             self._store_outcome(trial, outcome)
+        self.num_skipped = self.num_skipped + 1 if isinstance(outcome, _ConflictError) else 0
+        if self.num_skipped == MAX_SKIPPED:
+            raise JobError(
+                f"{MAX_SKIPPED} consecutive trials were skipped, the last one because its settings "
+                f"conflict: {outcome} Narrow the space with --space."
+            )
         if isinstance(outcome, KeyboardInterrupt | TerminationRequested):
             raise outcome
+
+    def _compose(self, trial: Trial) -> TrainConfig:
+        """Return the configuration of a trial, limited to the train split.
+
+        Raises:
+            _ConflictError: the settings conflict with each other or with the data.
+        """
+        values = self.study.space.suggest(trial, self.config.trials.model.settings)
+        trial.set_user_attr(SETTINGS, values)
+        try:
+            return limit_to_data(trial_config(self.config, values), self.num_images)
+        except UserError as error:
+            raise _ConflictError(str(error)) from error
 
     def _store_outcome(self, trial: Trial, outcome: float | BaseException) -> None:
         if isinstance(outcome, KeyboardInterrupt | TerminationRequested):
             # the trial's run may have finished before the signal
             accuracy = self._find_result(trial.user_attrs.get(RUN_ID, ""))
             outcome = outcome if accuracy is None else accuracy
+        if isinstance(outcome, _ConflictError):
+            self.study.skip(trial, str(outcome))
+            log.debug("Trial %d is skipped: %s", trial.number, outcome)
+            return
         self.study.tell(trial, outcome)
-        if isinstance(outcome, Exception) and not isinstance(outcome, UserError | TrialPruned):
-            log.error("Trial %d failed", trial.number, exc_info=outcome)
         if isinstance(outcome, float | Exception):
             self._log_outcome(trial, outcome)
 
     def _log_outcome(self, trial: Trial, outcome: float | Exception) -> None:
         """Log a trial's outcome, the best trial, and the number and duration of those remaining."""
         self.eta.step()
-        result = (
-            f"valid accuracy {outcome:.4f}"
-            if isinstance(outcome, float)
-            else str(outcome) or "failed"
-        )
         best, num_remaining = self.study.best(), self.study.num_remaining()
-        best_so_far = f" (best {best.value:.4f} in trial {best.number})" if best else ""
-        log.info(
-            "Trial %d: %s%s; %d of %d remaining%s",
-            trial.number,
-            result,
-            best_so_far,
-            num_remaining,
-            self.config.tuning.n_trials,
-            self.eta.remaining(num_remaining / self.config.tuning.parallel_jobs),
+        best_so_far = f"best {best.value:.4f} in trial {best.number}; " if best else ""
+        remaining = (
+            f"{best_so_far}{num_remaining} of {len(self.study.started_trials()) + num_remaining} "
+            f"remaining{self.eta.remaining(num_remaining / self.config.tuning.parallel_jobs)}"
         )
+        if isinstance(outcome, float):
+            log.info("Trial %d: valid accuracy %.4f; %s", trial.number, outcome, remaining)
+        elif isinstance(outcome, TrialPruned):
+            log.info("Trial %d: %s; %s", trial.number, outcome, remaining)
+        else:
+            reason = mask_password(str(outcome).strip()) or type(outcome).__name__
+            is_unexpected = not isinstance(outcome, UserError)
+            log.error(
+                "Trial %d failed (%s): %s",
+                trial.number,
+                remaining,
+                reason,
+                exc_info=outcome if is_unexpected else None,
+            )
 
-    def _evaluate(self, trial: Trial) -> float:
+    def _evaluate(self, trial: Trial, config: TrainConfig) -> float:
         """Train a trial in a run of its own; return the highest valid accuracy of its epochs."""
-        values = self.study.space.suggest(trial, self.config.trials.model.settings)
-        trial.set_user_attr(SETTINGS, values)
-        config = trial_config(self.config, values)
         trial.set_user_attr(EPOCHS, getattr(config.model.settings, "epochs", None))
         tags = {
             JOB: "trial",

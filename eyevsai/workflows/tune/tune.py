@@ -21,7 +21,8 @@ from eyevsai.tracking.run import Run
 from eyevsai.tuning.settings import BEST, TuneSettings
 from eyevsai.workflows.job_context import JobContext, job_context, log_input
 from eyevsai.workflows.shutdown import ShutdownHandler, ending_with_parent
-from eyevsai.workflows.tune.study_config import OpenStudy, TuneConfig, compose_tune, open_study
+from eyevsai.workflows.tune.settings import TuneConfig, compose_tune
+from eyevsai.workflows.tune.study_config import OpenStudy, open_study
 
 if TYPE_CHECKING:
     from eyevsai.tuning.study import Study
@@ -30,6 +31,7 @@ log = logging.getLogger("eyevsai")
 
 WORK = "eyevsai.workflows.tune.tune:run_trials"
 REPORT_EVERY_S = 30.0
+GRID_POINTS, GRID_COMPLETE = ("grid_points", "grid_complete")  # tags of a grid search
 DEFAULT_ACCURACY = "trials/default_accuracy"  # valid accuracy of the trial with the defaults
 
 
@@ -63,6 +65,7 @@ def tune(
     with job_context(config.state_dir, run_id) as job:
         opened = open_study(config, job)
         with _start(opened, job, tags) as run:
+            _log_plan(opened, run)
             report = _Report(run, opened.study)
             if config.tuning.parallel_jobs == 1:
                 from eyevsai.workflows.tune.trial_runner import TrialRunner
@@ -72,6 +75,7 @@ def tune(
                 _run_workers(config, run, report, job.stop)
             best = opened.study.require_best()
             report.refresh()
+            _log_grid_end(opened.study, run)
             states, accuracy = report.states(), best.value or 0.0
             log.info(
                 "Best of %d trials: valid accuracy %.4f in trial %d%s",
@@ -109,6 +113,39 @@ def _start(opened: OpenStudy, job: JobContext, extra_tags: Mapping[str, str]) ->
             run.log_dict("space.json", study.space.describe())
             log_input(run, opened.dataset)
         yield run
+
+
+def _log_plan(opened: OpenStudy, run: Run) -> None:
+    """Log the limits and conflicts of the search space, and the size of a grid."""
+    for note in opened.notes:
+        log.info("%s", note)
+    grid, num_trials = opened.study.grid, opened.config.tuning.n_trials
+    if grid is None:
+        return
+    run.set_tags({GRID_POINTS: grid.size})
+    if grid.size <= num_trials:
+        log.info("Grid of %s.", _count_points(grid.size))
+    else:
+        log.warning(
+            "Grid of %s, more than --n-trials %d: trials take a fixed random sample of them. "
+            "Narrow the grid with --space, fix settings with options, or raise --n-trials.",
+            _count_points(grid.size),
+            num_trials,
+        )
+
+
+def _log_grid_end(study: Study, run: Run) -> None:
+    """Log that all points of the grid had trials, if they had; tag the run accordingly."""
+    if study.grid is None:
+        return
+    is_complete = study.is_grid_complete()
+    run.set_tags({GRID_COMPLETE: str(is_complete).lower()})
+    if is_complete:
+        log.info("The grid of %s is complete.", _count_points(study.grid.size))
+
+
+def _count_points(number: int) -> str:
+    return "1 point" if number == 1 else f"{number:,} points"
 
 
 class _Report:

@@ -45,7 +45,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "schedule": ({}, "constant"),
     "warmup_epochs": ({}, 2.0),
     "min_lr_ratio": ({"schedule": "step", "decay_epochs": 1}, 0.5),
-    "decay_epochs": ({"schedule": "step"}, 1),
+    "decay_epochs": ({"schedule": "step", "decay_epochs": 2}, 1),
     "decay_rate": ({"schedule": "step", "decay_epochs": 1}, 0.5),
     "plateau_patience": (
         {"schedule": "plateau", "lr": 0.05, "epochs": 12, "plateau_patience": 50},

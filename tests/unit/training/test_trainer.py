@@ -117,7 +117,6 @@ def test_nan_stops_before_the_update(data: Data) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 4096}, "larger than the train split of 42"),
         ({"grad_accum_steps": 5}, "Choose a multiple of 5"),
         ({"batch_size": 2, "grad_accum_steps": 2}, "a multiple of 2, at least 4"),
     ],
@@ -129,6 +128,15 @@ def test_batches_that_do_not_fit_are_refused(
         DeepV1Learner("standard", replace(TINY, **change), data.dataset.classes, 0).prepare(
             ["a"] * len(data.train)
         )
+
+
+def test_a_batch_that_is_too_large_is_the_train_split(data: Data) -> None:
+    learner = DeepV1Learner("standard", replace(TINY, batch_size=4096), data.dataset.classes, 0)
+    learner.prepare(["a"] * len(data.train))
+    assert learner.settings.batch_size == 42
+    rows: list[EpochMetrics] = []
+    learner.fit(data.train, data.valid, lambda epoch, row: rows.append(row))
+    assert rows
 
 
 def test_float16_on_a_cpu_is_refused(data: Data) -> None:

@@ -79,17 +79,6 @@ def test_the_first_trial_has_the_defaults(tmp_path: Path, sampler: str) -> None:
     assert set(described["searched"]) == {"reduction", "components", "C", "kernel", "degree"}
 
 
-def test_a_grid_is_searched_to_its_end_after_the_defaults(tmp_path: Path) -> None:
-    path = tmp_path / "space.toml"
-    path.write_text("C = [1.0, 10.0, 100.0]\nkernel = 'linear'\nreduction = 'none'\n")
-    space = build_search_space(SvmSettings, {}, str(path))
-    settings = TuneSettings(sampler="grid", n_trials=4)
-    study = Study("grid", StudyStorage(None, tmp_path / "studies.journal"), settings, space, 1)
-    assert study.enqueue_defaults(SvmSettings()) == {"C": (3.0, 1.0)}
-    drawn = [values["C"] for values in work(study)]
-    assert (drawn[0], set(drawn[1:])) == (1.0, {1.0, 10.0, 100.0})
-
-
 def test_defaults_that_were_lost_are_begun_again(tmp_path: Path) -> None:
     study = open_study(tmp_path, n_trials=3)
     study.enqueue_defaults(SvmSettings())
