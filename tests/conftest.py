@@ -251,8 +251,11 @@ def extend_trained(trained: Path, cache_dir: Path, folder: Path) -> Callable[...
     """Copy a folder with a store and its artifacts; return a function that runs `eyevsai ARGUMENTS`
     there.
     """
+    from mlflow.tracking._tracking_service import utils
+
     shutil.copytree(trained, folder, dirs_exist_ok=True)
     move_paths(folder / "mlflow.db", trained, folder)
+    utils._artifact_repos_cache.clear()  # by run id: it would lead to the files of the original
     env = {
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "EYEVSAI_CACHE": str(cache_dir),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -10,24 +11,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run, RunTag
+from mlflow.entities import Experiment, Metric, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from eyevsai.core.errors import UserError
 from eyevsai.core.retry import retry_on_conflict
-from eyevsai.store.given_run import check_given_run
+from eyevsai.registry.audit_tags import MODEL, model_of_tag, model_tag
+from eyevsai.store.given_run import check_given_run, name_given_run, tag_given_run
 from eyevsai.store.paging import PAGE_SIZE, iter_pages
-from eyevsai.store.tags import JOB
+from eyevsai.store.tags import JOB, STUB
 
 EXPERIMENT = "eyevsai-registry"
 ABOUT = (
     "Audit log of promotions, rollbacks and deletions: user, time, reason, version before and "
     "after. See: eyevsai registry log NAME"
 )
-MODEL = "model."  # prefix of a tag for each registered model that a call concerns
 CLEANUP = "cleanup"  # action of the audit run of a cleanup
 REFUSED = "refused"  # tag of a promotion: True if a policy check failed
 BOOLEANS = {"True": True, "False": False}  # values of REFUSED
 TAG_LENGTH = 5000  # characters; longer values are cut
+TITLE_LENGTH = 250  # characters of the name of a run
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class AuditEntry:
     def is_effective(self, stage: str) -> bool:
         """Return True if the call finished and changed the holder of a stage."""
         return self.status == "FINISHED" and self.stage == stage
+
+    def concerns(self, number: int) -> bool:
+        """Return True if the call was about a version, or replaced it in a stage."""
+        listed = {int(text) for text in re.findall(r"\d+", self.versions)}
+        return number in {self.before, self.after, *listed}
 
 
 @dataclass
@@ -117,7 +125,10 @@ def recording_audit(
         if value is not None
     }
     experiment_id = _ensure_experiment(client)
-    run = retry_on_conflict(lambda: client.create_run(experiment_id, tags=run_tags, run_name=title))
+    run_name = title[:TITLE_LENGTH]
+    run = retry_on_conflict(
+        lambda: client.create_run(experiment_id, tags=run_tags, run_name=run_name)
+    )
     record = AuditRecord(client, run.info.run_id)
     try:
         yield record
@@ -134,12 +145,15 @@ def recording_audit(
     record.finish()
 
 
-def tag_call(client: MlflowClient, run_id: str | None, tags: Mapping[str, Any]) -> None:
-    """Tag the run that `mlflow run` created for this call; do nothing if there is none.
+def tag_call(client: MlflowClient, run_id: str | None, name: str, tags: Mapping[str, Any]) -> None:
+    """Name and tag the run that `mlflow run` created for this call; do nothing if there is none.
+
+    A later command deletes it, because the audit run has everything.
 
     Args:
         client: client of the store.
         run_id: id of that run, or None.
+        name: name of the run.
         tags: tags to add.
 
     Raises:
@@ -147,12 +161,13 @@ def tag_call(client: MlflowClient, run_id: str | None, tags: Mapping[str, Any]) 
     """
     if run_id is not None:
         check_given_run(client, run_id)
-        client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+        tag_given_run(client, run_id, {**tags, STUB: "true"})
+        name_given_run(client, run_id, name)
 
 
 def read_log(client: MlflowClient, name: str) -> list[AuditEntry]:
     """Return the audit entries of a registered model, oldest first."""
-    runs = _search_audit_runs(client, f"tags.`{MODEL}{name}` LIKE '%'")
+    runs = _search_audit_runs(client, f"tags.`{model_tag(name)}` LIKE '%'")
     return sorted((_to_entry(run, name) for run in runs), key=lambda entry: entry.time)
 
 
@@ -162,9 +177,8 @@ def read_logs(client: MlflowClient) -> dict[str, list[AuditEntry]]:
     for run in _search_audit_runs(client, ""):
         for tag in run.data.tags:
             if tag.startswith(MODEL):
-                entries_by_name.setdefault(tag.removeprefix(MODEL), []).append(
-                    _to_entry(run, tag.removeprefix(MODEL))
-                )
+                name = model_of_tag(tag, run.data.tags)
+                entries_by_name.setdefault(name, []).append(_to_entry(run, name))
     return {
         name: sorted(entries, key=lambda entry: entry.time)
         for name, entries in entries_by_name.items()
@@ -202,14 +216,32 @@ def _search_audit_runs(client: MlflowClient, filter_string: str) -> list[Run]:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return []
-    ids = [experiment.experiment_id]
+    ids, view = [experiment.experiment_id], audit_view(experiment)
     return list(
         iter_pages(
-            lambda token: client.search_runs(
-                ids, filter_string, max_results=PAGE_SIZE, page_token=token
-            )
+            lambda token: client.search_runs(ids, filter_string, view, PAGE_SIZE, page_token=token)
         )
     )
+
+
+def check_audit_experiment(tracking_uri: str) -> None:
+    """Raise UserError if the audit experiment was deleted; the next change restores it."""
+    experiment = MlflowClient(tracking_uri=tracking_uri).get_experiment_by_name(EXPERIMENT)
+    if experiment is not None and experiment.lifecycle_stage != "active":
+        experiment_id = experiment.experiment_id
+        raise UserError(
+            f"The experiment {EXPERIMENT} (id {experiment_id}), which holds the audit log, was "
+            f"deleted. Restore it: mlflow experiments restore -x {experiment_id}"
+        )
+
+
+def audit_view(experiment: Experiment) -> int:
+    """Return the runs to search in the audit experiment: all of them while it is deleted.
+
+    MLflow deletes the runs of an experiment with it, and restores them with it.
+    """
+    is_active = experiment.lifecycle_stage == "active"
+    return int(ViewType.ACTIVE_ONLY if is_active else ViewType.ALL)
 
 
 def read_promotions(client: MlflowClient) -> dict[tuple[str, int], AuditEntry]:
@@ -220,10 +252,11 @@ def read_promotions(client: MlflowClient) -> dict[tuple[str, int], AuditEntry]:
     """
     runs = _search_audit_runs(client, "tags.action = 'promote' and tags.stage = 'production'")
     entries = [
-        (tag.removeprefix(MODEL), _to_entry(run, tag.removeprefix(MODEL)))
+        (name, _to_entry(run, name))
         for run in runs
         for tag in run.data.tags
         if tag.startswith(MODEL)
+        for name in (model_of_tag(tag, run.data.tags),)
     ]
     by_time = sorted(entries, key=lambda pair: pair[1].time)
     conclusive = [
@@ -247,7 +280,7 @@ def _to_entry(run: Run, name: str) -> AuditEntry:
         _parse_number(tags.get("after")),
         BOOLEANS.get(tags.get(REFUSED, "")),
         tags.get("forced") == "True",
-        tags.get(f"{MODEL}{name}", ""),
+        tags.get(model_tag(name), ""),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from mlflow import MlflowClient
@@ -14,12 +14,14 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.names import REGISTERED, choose
+from eyevsai.core.model_ref import format_version, parse_version_uri
+from eyevsai.core.names import nearest
 from eyevsai.core.retry import retry_on_conflict
 from eyevsai.store.backend import MISSING, MISSING_OR_INVALID
 from eyevsai.store.paging import PAGE_SIZE, iter_pages
 
 Client = MlflowClient
+SHOWN_NAMES = 20  # registered models in an error message
 LOGGED_MODEL_URI = re.compile(r"models:/(m-[0-9a-f]+)")
 # raised while the store is unreachable or read-only
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
@@ -38,11 +40,18 @@ class KnownVersion:
     tags: Mapping[str, str]
     created_ms: int
     changed_ms: int
+    # True if MLflow copied it from a version of another registered model
+    is_copy: bool = False
 
     @property
     def uri(self) -> str:
         """URI `models:/NAME/VERSION`."""
         return f"models:/{self.name}/{self.number}"
+
+    @property
+    def argument(self) -> str:
+        """`NAME/VERSION`, quoted for a shell, as the commands take it."""
+        return format_version(self.name, self.number)
 
 
 @dataclass(frozen=True)
@@ -67,16 +76,31 @@ def read_model(client: MlflowClient, name: str) -> RegisteredModel:
         UserError: the name is invalid, or there is no such model; the error suggests the nearest
             name.
     """
-    if not re.fullmatch(f"{REGISTERED}+", name):
-        raise UserError(f"{name!r} is not a valid model name. Use only letters, digits, _ . and -.")
+    if not name.strip() or re.search("[/:]", name):
+        raise UserError(
+            f"{name!r} is not the name of a registered model: MLflow allows neither / nor : in it. "
+            "`eyevsai registry status` lists the names."
+        )
     try:
         entity = client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code not in MISSING_OR_INVALID:
             raise
-        choose("registered model", name, sorted(each.name for each in iter_models(client)))
-        raise
-    return _join(entity, iter_versions(client, f"name = '{name}'"))
+        raise missing_model(client, name) from error
+    return _join(entity, iter_versions_of(client, name))
+
+
+def missing_model(client: MlflowClient, name: str) -> UserError:
+    """Return the error for a registered model that does not exist, with the nearest names."""
+    names = sorted(each.name for each in iter_models(client))
+    guess = nearest(name, names)
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    shown = ", ".join(map(repr, names[:SHOWN_NAMES])) or "none"
+    rest = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return UserError(
+        f"There is no registered model {name!r}.{hint} Registered models: {shown}{rest}; "
+        "`eyevsai registry status` lists their versions."
+    )
 
 
 def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
@@ -87,7 +111,7 @@ def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
         if error.error_code != MISSING:
             raise
         return None
-    return _join(entity, iter_versions(client, f"name = '{name}'"))
+    return _join(entity, iter_versions_of(client, name))
 
 
 def read_models(client: MlflowClient) -> list[RegisteredModel]:
@@ -146,6 +170,18 @@ def iter_versions(client: MlflowClient, filter_string: str | None) -> Iterator[M
     )
 
 
+def iter_versions_of(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
+    """Yield the versions of a registered model.
+
+    MLflow's filters have no escape sequences: each character that could end the text is replaced by
+    the wildcard `_`, which may match other names, too.
+    """
+    pattern = re.sub(r"[^\w .-]", "_", name)
+    comparison = f"= '{name}'" if pattern == name else f"LIKE '{pattern}'"
+    versions = iter_versions(client, f"name {comparison}")
+    return (version for version in versions if version.name == name)
+
+
 def _join(entity: Entity, versions: Iterable[ModelVersion]) -> RegisteredModel:
     """Return the snapshot of a registered model and its versions."""
     aliases = {alias: int(version) for alias, version in entity.aliases.items()}
@@ -153,17 +189,7 @@ def _join(entity: Entity, versions: Iterable[ModelVersion]) -> RegisteredModel:
     for alias, number in sorted(aliases.items()):
         aliases_by_version[number] = (*aliases_by_version.get(number, ()), alias)
     snapshots = (
-        KnownVersion(
-            each.name,
-            int(each.version),
-            each.run_id or "",
-            logged_model_of(each.source),
-            each.current_stage or "None",
-            aliases_by_version.get(int(each.version), ()),
-            dict(each.tags),
-            int(each.creation_timestamp or 0),
-            int(each.last_updated_timestamp or 0),
-        )
+        replace(to_snapshot(each), aliases=aliases_by_version.get(int(each.version), ()))
         for each in versions
     )
     return RegisteredModel(
@@ -171,4 +197,20 @@ def _join(entity: Entity, versions: Iterable[ModelVersion]) -> RegisteredModel:
         dict(entity.tags),
         aliases,
         tuple(sorted(snapshots, key=lambda version: version.number)),
+    )
+
+
+def to_snapshot(version: ModelVersion) -> KnownVersion:
+    """Return the snapshot of a version, without its aliases."""
+    return KnownVersion(
+        version.name,
+        int(version.version),
+        version.run_id or "",
+        logged_model_of(version.source),
+        version.current_stage or "None",
+        (),
+        dict(version.tags),
+        int(version.creation_timestamp or 0),
+        int(version.last_updated_timestamp or 0),
+        is_copy=parse_version_uri(version.source or "") is not None,
     )

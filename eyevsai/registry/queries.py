@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run, ViewType
 from mlflow.store.tracking.dbmodels.models import SqlLoggedModel, SqlRun
 
-from eyevsai.registry.audit_log import CLEANUP, EXPERIMENT
+from eyevsai.registry.audit_log import CLEANUP, EXPERIMENT, audit_view
 from eyevsai.registry.retention import UNFINISHED, DeletionItem, KnownRun
 from eyevsai.registry.stages import DELETING
 from eyevsai.store.paging import IDS_PER_QUERY, PAGE_SIZE, iter_pages
@@ -158,7 +158,8 @@ class RunQueries:
             return []
         audit_queries = RunQueries(self.client, [experiment.experiment_id])
         cleanups = audit_queries._search(
-            f"tags.action = '{CLEANUP}' and attributes.status != 'FINISHED'"
+            f"tags.action = '{CLEANUP}' and attributes.status != 'FINISHED'",
+            audit_view(experiment),
         )
         return [cleanup for cleanup in cleanups if FINISHED_BY not in cleanup.tags]
 

@@ -20,7 +20,8 @@ from eyevsai.registry.classes import (
     recorded_classes,
 )
 from eyevsai.registry.entities import logged_model_of, open_registry, read_model
-from eyevsai.registry.versions import REGISTERED_BY, check_not_reserved, find_version
+from eyevsai.registry.lookup import check_not_reserved, find_version
+from eyevsai.registry.versions import REGISTERED_BY
 from eyevsai.store.backend import MISSING
 from eyevsai.store.tags import SOURCE_VERSION
 

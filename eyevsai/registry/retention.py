@@ -8,10 +8,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from eyevsai.registry.audit_log import CLEANUP, MODEL
+from eyevsai.core.model_ref import parse_version_uri
+from eyevsai.registry.audit_log import CLEANUP
+from eyevsai.registry.audit_tags import MODEL, model_of_tag
 from eyevsai.registry.entities import KnownVersion, RegisteredModel
 from eyevsai.registry.stages import STAGES
-from eyevsai.registry.versions import PINNED, URI
+from eyevsai.registry.versions import PINNED
 from eyevsai.store.tags import (
     CLASSES_SHA256,
     COMPLETE_TRIALS,
@@ -206,7 +208,7 @@ def in_use(running: Iterable[KnownRun]) -> dict[str, str]:
             run.tags.get(name, "") for name in (SOURCE_RUN_ID, "model_uri", PRUNED_FROM, PARENT)
         ]
         names += [
-            f"models:/{name.removeprefix(MODEL)}/{number}"
+            f"models:/{model_of_tag(name, run.tags)}/{number}"
             for name, number in run.tags.items()
             if name.startswith(MODEL)
         ]
@@ -226,9 +228,9 @@ def _keep_needed(
     while waiting:
         needing = versions[waiting.pop()]
         needed = [
-            _parse_key(needing.tags.get(SOURCE_VERSION, "")),
-            _parse_key(needing.tags.get(PRUNED_FROM, "")),
-            _parse_key(pruned.get(needing.run_id, "")),
+            parse_version_uri(needing.tags.get(SOURCE_VERSION, "")),
+            parse_version_uri(needing.tags.get(PRUNED_FROM, "")),
+            parse_version_uri(pruned.get(needing.run_id, "")),
         ]
         sharing = [*by_source.get(needing.run_id, ()), *by_source.get(needing.model_id, ())]
         # a reference owns no files
@@ -237,12 +239,6 @@ def _keep_needed(
             if key in versions and key not in kept:
                 kept[key] = f"needed by {needing.uri}"
                 waiting.append(key)
-
-
-def _parse_key(uri: str) -> Key | None:
-    """Return name and number of a version's URI; None for any other text."""
-    parts = URI.fullmatch(uri)
-    return (parts["name"], int(parts["version"])) if parts and parts["version"] else None
 
 
 def plan_ended(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.model_ref import parse_model
 from eyevsai.core.names import nearest
+from eyevsai.core.paths import expand
 from eyevsai.core.settings import (
     CACHE_DIR,
     STATE_DIR,
@@ -18,6 +21,7 @@ from eyevsai.core.settings import (
     Parameter,
     Range,
     Settings,
+    StateDir,
     as_flag,
     list_settings,
 )
@@ -35,7 +39,9 @@ class PromoteSettings(Settings):
     PANEL: ClassVar[str] = "Promotion"
 
     name: Annotated[
-        str | None, Parameter(), Doc("Registered model, as in `eyevsai registry status`.")
+        str | None,
+        Parameter(),
+        Doc("Registered model, or a version of it, as in `eyevsai registry status`."),
     ] = None
     version: Annotated[int | None, Range(1, 10**9), Parameter(), Doc("Number of the version.")] = (
         None
@@ -61,17 +67,16 @@ class PromoteSettings(Settings):
         Doc("Promote although the classes differ from those of the stage; this is recorded."),
     ] = False
     reason: Annotated[str | None, Parameter(), Doc("Reason, recorded in the log.")] = None
-    state_dir: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for run state and writes that are not synced yet.")
-    ] = STATE_DIR
+    state_dir: StateDir = STATE_DIR
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.name is None or self.version is None:
-            call = f"eyevsai promote {self.name or 'NAME'} --version {self.version or 'NUMBER'}"
+        if self.name is None or (self.version is None and parse_model(self.name).is_name):
+            name = shlex.quote(self.name or "NAME")
             missing = "version" if self.name else "registered model"
             raise UserError(
-                f"promote requires a {missing}. Use: {call}. `eyevsai registry status` lists both."
+                f"promote requires a {missing}. Use: eyevsai promote "
+                f"{name}/{self.version or 'VERSION'}. `eyevsai registry status` lists both."
             )
         if self.force and not (self.reason or "").strip():
             raise UserError(
@@ -122,9 +127,7 @@ class CleanupSettings(Settings):
     dry_run: Annotated[bool, Doc("Print what would be deleted, and delete nothing.")] = False
     # not declared in MLproject: YAML reads a key `yes` as true
     yes: Annotated[bool, Doc("Skip the confirmation prompt.")] = False
-    state_dir: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for run state and checkpoints of unfinished runs.")
-    ] = STATE_DIR
+    state_dir: StateDir = STATE_DIR
     cache_dir: Annotated[str, Env("EYEVSAI_CACHE"), Doc("Folder of the cache.")] = CACHE_DIR
 
     def __post_init__(self) -> None:
@@ -173,7 +176,14 @@ class Policy(Settings):
         Choice(("accuracy", "macro_f1", "top5_accuracy")),
         Doc("Metric of the test split that is checked."),
     ] = "accuracy"
-    floor: Annotated[float, Range(0.0, 1.0), Doc("Minimum of the metric.")] = 0.0
+    floor: Annotated[
+        float | None,
+        Range(0.0, 1.0),
+        Doc(
+            "Minimum of the metric; by default, the level of chance plus 3 standard errors must be "
+            "exceeded. 0 requires nothing."
+        ),
+    ] = None
     tolerance: Annotated[
         float,
         Range(0.0, 1.0),
@@ -190,7 +200,9 @@ class Policy(Settings):
         Doc("Maximum latency for one image, as measured by the evaluation."),
     ] = None
     max_size_mb: Annotated[
-        float | None, Range(0.0, 1e9), Doc("Maximum size of all files of the version.")
+        float | None,
+        Range(0.0, 1e9),
+        Doc("Maximum size of the version's files, without the wheel of eyevsai."),
     ] = None
     exports: Annotated[
         str | None,
@@ -199,6 +211,20 @@ class Policy(Settings):
             "have passed the parity check."
         ),
     ] = None
+
+
+def find_policy(path: str | None) -> Path | None:
+    """Return the absolute path of the policy file; None if the default file does not exist."""
+    file = expand(path or POLICY).absolute()
+    return file if path is not None or file.is_file() else None
+
+
+def describe_policy(path: str | None) -> str:
+    """Return a sentence about the policy file that is read, or about where it was looked for."""
+    file = find_policy(path)
+    if file is None:
+        return f"There is no policy file {Path(POLICY).absolute()}: the default policy applies."
+    return f"Policy file: {file}"
 
 
 def read_policy(path: str | None, dataset: str) -> Policy:
@@ -210,8 +236,8 @@ def read_policy(path: str | None, dataset: str) -> Policy:
     Raises:
         UserError: the file cannot be read, or has an unknown setting or an invalid value.
     """
-    file = Path(path or POLICY)
-    if path is None and not file.is_file():
+    file = find_policy(path)
+    if file is None:
         return Policy()
     values = read_toml(file, "The policy", "floor = 0.9")
     for_datasets = values.pop(DATASETS, {})

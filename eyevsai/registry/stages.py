@@ -10,8 +10,9 @@ and takes precedence.
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -92,11 +93,14 @@ def stage_of_uri(uri: str) -> str | None:
     return next((alias for alias, title in STAGES.items() if suffix in (alias, title)), None)
 
 
-def find_inconsistencies(model: RegisteredModel) -> list[str]:
-    """Describe mismatches between aliases, stages and the recorded state; [] if there are none."""
+def find_inconsistencies(model: RegisteredModel, stages: Collection[str] = STAGES) -> list[str]:
+    """Describe mismatches between aliases, stages and the recorded state; [] if there are none.
+
+    Only `stages` are compared.
+    """
     inconsistencies = []
-    for stage, title in STAGES.items():
-        holder, alias = stage_holder(model, stage), model.aliases.get(stage)
+    for stage in stages:
+        title, holder, alias = STAGES[stage], stage_holder(model, stage), model.aliases.get(stage)
         if holder.by_hand is None:
             continue
         staged = (
@@ -106,7 +110,7 @@ def find_inconsistencies(model: RegisteredModel) -> list[str]:
         inconsistencies.append(
             f"{model.name}: alias {stage} is {alias or 'none'}, stage {title} is {staged}; the "
             f"{holder.by_hand} was set by hand and takes precedence. Sync the other with: "
-            f"eyevsai registry reconcile {model.name}"
+            f"eyevsai registry reconcile {shlex.quote(model.name)}"
         )
     return inconsistencies
 

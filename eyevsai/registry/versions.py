@@ -1,21 +1,23 @@
-"""Versions of registered models: look-up by URI or run, references and tags."""
+"""Versions of registered models: look-up by run, references and tags."""
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from eyevsai.core.errors import UserError
-from eyevsai.core.names import choose
-from eyevsai.registry.entities import logged_model_of, open_registry, read_models
-from eyevsai.registry.stages import reservation_error, reserved_versions
-from eyevsai.store.backend import MISSING, MISSING_OR_INVALID
+from eyevsai.core.model_ref import format_version, parse_version_uri
+from eyevsai.registry.entities import (
+    KnownVersion,
+    iter_versions,
+    logged_model_of,
+    open_registry,
+    read_models,
+    to_snapshot,
+)
 from eyevsai.store.tags import SOURCE_VERSION
 
 EXPORT = "export"  # prefix of a version's tags with the parity results of its exports
@@ -26,10 +28,6 @@ SIZE, REGISTERED_BY, TESTED = "size_bytes", "registered_by", "test_accuracy"  # 
 MANIFEST_SHA256 = "manifest_sha256"
 # suffix of a version's tag: hash of the weights of an export
 EXPORT_WEIGHTS_SHA256 = "weights_sha256"
-
-URI = re.compile(
-    r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|/(?P<stage>[A-Za-z]+)|@(?P<alias>[^/@]+))"
-)
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,11 @@ class Version:
     def uri(self) -> str:
         """URI `models:/NAME/VERSION`."""
         return f"models:/{self.name}/{self.number}"
+
+    @property
+    def argument(self) -> str:
+        """`NAME/VERSION`, quoted for a shell, as the commands take it."""
+        return format_version(self.name, self.number)
 
     @property
     def threshold(self) -> float | None:
@@ -68,61 +71,16 @@ def exports_of(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: result for name, result in pairs if "." not in name}
 
 
-def find_version(tracking_uri: str, uri: str) -> Version:
-    """Return the version of `models:/NAME/VERSION`, `models:/NAME/STAGE` or `models:/NAME@ALIAS`.
-
-    The tags of a reference include those of the version that it references.
-
-    Raises:
-        UserError: the text is not such a URI, or there is no such model or version.
-    """
-    parts = URI.fullmatch(uri)
-    if parts is None:
-        raise UserError(
-            f"{uri} is not a version. Use models:/NAME/VERSION, models:/NAME/Production or "
-            "models:/NAME@ALIAS."
-        )
-    client, name = MlflowClient(tracking_uri=tracking_uri), parts["name"]
-    try:
-        if parts["version"]:
-            entity = client.get_model_version(name, parts["version"])
-        elif parts["alias"]:
-            entity = client.get_model_version_by_alias(name, parts["alias"])
-        else:
-            with warnings.catch_warnings():
-                # MLflow has deprecated stages
-                warnings.simplefilter("ignore", FutureWarning)
-                (entity,) = client.get_latest_versions(name, [parts["stage"]])
-    except (MlflowException, ValueError) as error:
-        if getattr(error, "error_code", MISSING) not in MISSING_OR_INVALID:
-            raise
-        choose(
-            "registered model",
-            name,
-            [model.name for model in client.search_registered_models(max_results=1000)],
-        )
-        numbers = sorted(
-            {int(each.version) for each in client.search_model_versions(f"name = '{name}'")}
-        )
-        raise UserError(
-            f"There is no {uri}. Versions of {name}: {', '.join(map(str, numbers)) or 'none'}; "
-            "`eyevsai ui` shows their stages and aliases."
-        ) from error
-    return _resolve_reference(
-        client, Version(entity.name, str(entity.version), entity.run_id or "", dict(entity.tags))
-    )
-
-
-def _resolve_reference(client: MlflowClient, version: Version) -> Version:
+def resolve_reference(client: MlflowClient, version: Version) -> Version:
     """Return a version with the tags of the version that it references added.
 
     A version that is no reference, or whose referenced version was deleted, is unchanged.
     """
-    parts = URI.fullmatch(version.tags.get(SOURCE_VERSION, ""))
-    if parts is None or not parts["version"]:
+    source = parse_version_uri(version.tags.get(SOURCE_VERSION, ""))
+    if source is None:
         return version
     try:
-        original = client.get_model_version(parts["name"], parts["version"])
+        original = client.get_model_version(source[0], str(source[1]))
     except MlflowException:  # the referenced version was deleted; the logged model still exists
         return version
     return replace(version, tags={**original.tags, **version.tags})
@@ -145,22 +103,41 @@ def model_id_of(tracking_uri: str, version: Version) -> str | None:
     The sources of copied versions are followed.
     """
     client, uri, seen = MlflowClient(tracking_uri=tracking_uri), version.uri, set[str]()
-    while (parts := URI.fullmatch(uri)) and parts["version"] and uri not in seen:
+    while (source := parse_version_uri(uri)) and uri not in seen:
         seen.add(uri)
-        uri = str(client.get_model_version(parts["name"], parts["version"]).source)
+        entity = client.get_model_version(source[0], str(source[1]))
+        if entity.model_id:  # the source of a copy is outdated after its model was renamed
+            return str(entity.model_id)
+        uri = str(entity.source)
     return logged_model_of(uri) or None
 
 
 def version_of_run(tracking_uri: str, run_id: str) -> Version | None:
-    """Return the newest version that a run registered, references excluded; None if none."""
-    versions = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
-    registered = [version for version in versions if SOURCE_VERSION not in version.tags]
-    newest = max(registered, key=lambda version: int(version.version), default=None)
-    return (
-        None
-        if newest is None
-        else Version(newest.name, str(newest.version), run_id, dict(newest.tags))
-    )
+    """Return the version that a run registered, as `versions_by_run` selects it; None if none."""
+    client = open_registry(tracking_uri)
+    versions = map(to_snapshot, iter_versions(client, f"run_id = '{run_id}'"))
+    return _select_registered(versions).get(run_id)
+
+
+def versions_by_run(tracking_uri: str) -> dict[str, Version]:
+    """Return the version that each run registered by run id.
+
+    Of several versions of a run, the newest is returned. References are left out. A copy, which
+    MLflow's `copy_model_version` or its UI made in another registered model, has the same run, and
+    is returned only if the version that the run registered was deleted.
+    """
+    models = read_models(open_registry(tracking_uri))
+    return _select_registered(each for model in models for each in model.versions)
+
+
+def _select_registered(versions: Iterable[KnownVersion]) -> dict[str, Version]:
+    registered = [each for each in versions if each.run_id and SOURCE_VERSION not in each.tags]
+    # the last one of a run is the one to return
+    registered.sort(key=lambda each: (not each.is_copy, each.created_ms, each.number))
+    return {
+        each.run_id: Version(each.name, str(each.number), each.run_id, each.tags)
+        for each in registered
+    }
 
 
 def tag_values(tracking_uri: str, run_id: str, tag: str) -> set[str]:
@@ -175,31 +152,6 @@ def tag_values(tracking_uri: str, run_id: str, tag: str) -> set[str]:
     """
     versions = MlflowClient(tracking_uri=tracking_uri).search_model_versions(f"run_id = '{run_id}'")
     return {version.tags[tag] for version in versions if tag in version.tags}
-
-
-def versions_by_run(tracking_uri: str) -> dict[str, Version]:
-    """Return the newest version of each run by run id, references excluded."""
-    newest = {}
-    for model in read_models(open_registry(tracking_uri)):
-        for each in model.versions:
-            if each.run_id and SOURCE_VERSION not in each.tags:
-                newest[each.run_id] = Version(each.name, str(each.number), each.run_id, each.tags)
-    return newest
-
-
-def check_not_reserved(tracking_uri: str, uri: str) -> None:
-    """Raise UserError if a cleanup is deleting or has deleted the version of a URI.
-
-    A URI without a version number passes. Call this after a run has been tagged with the version:
-    then either the cleanup sees the run, or this sees the reservation.
-    """
-    parts = URI.fullmatch(uri)
-    if parts is None or not parts["version"]:
-        return
-    version = find_version(tracking_uri, uri)
-    model = MlflowClient(tracking_uri=tracking_uri).get_registered_model(version.name)
-    if int(version.number) in reserved_versions(model.tags):
-        raise reservation_error(uri)
 
 
 def tag_version(tracking_uri: str, version: Version, tags: Mapping[str, Any]) -> None:
@@ -220,10 +172,9 @@ def tagging(version: Version, tags: Mapping[str, Any]) -> dict[str, Any]:
 
     The operation is applied after all writes that were queued before it.
     """
-    parts = URI.fullmatch(version.source_version)
-    name, number = (parts["name"], parts["version"]) if parts else (version.name, version.number)
+    name, number = parse_version_uri(version.source_version) or (version.name, version.number)
     return {
         "name": name,
-        "number": number,
+        "number": str(number),
         "tags": {key: str(value) for key, value in tags.items()},
     }

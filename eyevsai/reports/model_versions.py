@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from eyevsai.core.model_ref import format_version
 from eyevsai.evaluation.metric_names import SCORES, TEST_ACCURACY, VALID_ACCURACY, VALID_BEST
 from eyevsai.formats.factory import PASSED
 from eyevsai.models.base import Variation
@@ -51,6 +52,11 @@ class ModelVersion:
     parameters: int | None
     image_size: int | None
     threshold: float | None
+
+    @property
+    def argument(self) -> str:
+        """`NAME/VERSION`, quoted for a shell, as the commands take it."""
+        return format_version(self.key, self.number)
 
     @property
     def uri(self) -> str:

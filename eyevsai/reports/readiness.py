@@ -82,10 +82,7 @@ class ReadinessReport:
                 f"Treat predictions with a probability below {version.threshold:.4f} as unsure."
             )
         if version.stage != "production":
-            steps.append(
-                f"It is not in Production: eyevsai promote {version.key} --version "
-                f"{version.number}."
-            )
+            steps.append(f"It is not in Production: eyevsai promote {version.argument}.")
         return steps
 
     def _version_blockers(self) -> list[str]:
@@ -95,15 +92,12 @@ class ReadinessReport:
         if not version.experiment_id:
             return ["its run was deleted with its metrics: train it again"]
         if TEST_ACCURACY not in version.metrics:
-            return [
-                "it was not evaluated on its test split: eyevsai evaluate --model-uri "
-                f"{version.uri}"
-            ]
+            return [f"it was not evaluated on its test split: eyevsai evaluate {version.argument}"]
         return [] if is_scored(version.accuracy) else ["its test accuracy is zero: train it again"]
 
     def _export_blockers(self) -> list[str]:
         version, blockers = self.version, list[str]()
-        export = f"eyevsai export --model-uri {version.uri}"
+        export = f"eyevsai export {version.argument}"
         if refused := [name for name, each in version.exports.items() if each.result == REFUSED]:
             blockers.append(f"its export as {', '.join(refused)} failed the parity check")
         if not version.passed:

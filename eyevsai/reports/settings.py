@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from eyevsai.core.settings import STATE_DIR, Doc, Env, Parameter, Range, Settings
+from eyevsai.core.settings import STATE_DIR, Doc, Parameter, Range, Settings, StateDir
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,4 @@ class ReportSettings(Settings):
         str | None, Parameter(), Doc("Datasets, comma-separated; all with a model by default.")
     ] = None
     output: Annotated[str, Doc("Output folder.")] = "reports"
-    state_dir: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for run state and writes that are not synced yet.")
-    ] = STATE_DIR
+    state_dir: StateDir = STATE_DIR

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.config import ModelConfig
+from eyevsai.core.errors import UserError
 from eyevsai.data.catalog import list_datasets
-from eyevsai.models.factory import FAMILIES, build, get_family
+from eyevsai.models.factory import FAMILIES, build, get_family, select_models
 
 
 def describe(model: ModelConfig, num_classes: int) -> dict[str, Any]:
@@ -22,11 +23,36 @@ def describe(model: ModelConfig, num_classes: int) -> dict[str, Any]:
     return describe_model(build(model.family, model.variation, model.settings, classes, seed=0))
 
 
-def list_inventory(data_dir: Path) -> dict[str, Any]:
-    """Return all model families with the descriptions of their variations, and all datasets.
+def describe_trained(model: str) -> dict[str, Any]:
+    """Return what `describe` returns for a trained model, with its own settings and classes.
 
-    The values are JSON-serializable. `data_dir` is the folder with the local datasets.
+    Raises:
+        UserError: the model does not exist, or is an export, whose layers are unknown.
     """
+    from eyevsai.models.serialization import load
+    from eyevsai.reports.model_card import describe_model
+    from eyevsai.serving.classifier import locate_model
+    from eyevsai.serving.model_dir import MODEL_FOLDER
+
+    located = locate_model(model)
+    if located.is_export:
+        raise UserError(
+            f"{model} is an export, which does not contain the layers. Describe the model that it "
+            "was exported from: NAME/VERSION or its run id."
+        )
+    return describe_model(load(located.path / MODEL_FOLDER))
+
+
+def list_inventory(data_dir: Path, models: str | None = None) -> dict[str, Any]:
+    """Return model families with the descriptions of their variations, and all datasets.
+
+    The values are JSON-serializable. `data_dir` is the folder with the local datasets; `models` are
+    comma-separated families or family/variation, by default all.
+
+    Raises:
+        UserError: a model is unknown.
+    """
+    pairs = select_models(",".join(FAMILIES) if models is None else models)
     return {
         "models": {
             name: {
@@ -38,9 +64,10 @@ def list_inventory(data_dir: Path) -> dict[str, Any]:
                         "simple": about.simple,
                     }
                     for variation, about in get_family(name).variations.items()
+                    if (name, variation) in pairs
                 },
             }
-            for name in FAMILIES
+            for name in dict.fromkeys(family for family, _ in pairs)
         },
         "datasets": list_datasets(data_dir),
     }

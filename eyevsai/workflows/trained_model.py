@@ -11,11 +11,14 @@ from typing import Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.legacy_names import rename_settings
+from eyevsai.core.model_ref import ModelRef, parse_model
+from eyevsai.core.names import to_file_name
 from eyevsai.data.dataset import SPLIT_TABLE, Dataset, load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.learner import Learner
 from eyevsai.models.serialization import load, read_config
-from eyevsai.registry.versions import Version, find_version, model_id_of, version_of_run
+from eyevsai.registry.lookup import find_version
+from eyevsai.registry.versions import Version, model_id_of, version_of_run
 from eyevsai.store.tags import DATASET_DIGEST, EVALUATION_WEIGHTS, JOB
 from eyevsai.tracking.search import RunInfo, find_evaluations, find_run, read_json, read_text
 from eyevsai.workflows.evaluate.log_results import OWN_SPLIT
@@ -76,6 +79,11 @@ class TrainedModel:
         return self.version.uri if self.version else f"run {self.run_id}"
 
     @property
+    def argument(self) -> str:
+        """Reference to the model, quoted for a shell, as the commands take it."""
+        return self.version.argument if self.version else self.run_id
+
+    @property
     def name(self) -> str:
         """Name of the run, or the title if the run was deleted."""
         return self.run.name if self.run else self.title
@@ -83,11 +91,9 @@ class TrainedModel:
     @property
     def folder_name(self) -> str:
         """Folder name for exports: such as `pets-deep_v2-resnet-7`, or the run id."""
-        return (
-            self.version.uri.removeprefix("models:/").replace("/", "-")
-            if self.version
-            else self.run_id
-        )
+        if self.version is None:
+            return self.run_id
+        return f"{to_file_name(self.version.name)}-{self.version.number}"
 
     @property
     def seed(self) -> int:
@@ -191,26 +197,25 @@ class TrainedModel:
         return origin is None or origin.split_sha256 == dataset.split_sha256
 
 
-def find_trained_model(
-    tracking_uri: str, run_id: str | None, model_uri: str | None
-) -> TrainedModel:
+def find_trained_model(tracking_uri: str, model: str | ModelRef) -> TrainedModel:
     """Return the model of a run or of a registered version.
 
     If the run of a version was deleted, its settings are read from the model directory.
 
     Args:
         tracking_uri: store with the run or version.
-        run_id: id of the training run, if `model_uri` is None.
-        model_uri: URI of the version, by number, alias or stage; None to use `run_id`.
+        model: reference to the version, the run, or its logged model.
 
     Raises:
-        UserError: the run or version does not exist or has no model or settings, or the model
-            directory contains files that eyevsai does not write.
+        UserError: the run or version does not exist or has no model or settings, the reference is
+            a path or an export, or the model directory contains files that eyevsai does not write.
     """
     from eyevsai.serving.model_dir import fetch_model_dir
 
-    version = find_version(tracking_uri, model_uri) if model_uri else None
-    source_id = version.run_id if version else str(run_id)
+    reference = parse_model(model) if isinstance(model, str) else model
+    check_trained(reference)
+    version = find_version(tracking_uri, reference) if reference.run_id is None else None
+    source_id = version.run_id if version else str(reference.run_id)
     if version is not None and not source_id:
         raise UserError(
             f"Cannot use {version.uri}: it was registered without a run, so that its training "

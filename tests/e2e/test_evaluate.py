@@ -163,6 +163,13 @@ def test_a_version_is_evaluated_on_other_images_and_answers_only_when_it_is_sure
         "does not have these classes of --data: odd, quer"
         in eyevsai("evaluate", "--model-uri", uri, "--data", str(others), code=2).stderr
     )
+    (tmp_path / "wrong.toml").write_text('quer = "acros"\nodd = ""\n')
+    on_others = ("evaluate", "--model-uri", uri, "--data", str(others), "--class-map")
+    assert (
+        f"--class-map maps 'quer' to 'acros', which is not a class of models:/{name}/1. Did you "
+        "mean 'across'? Its classes are across, down, wide."
+        in eyevsai(*on_others, str(tmp_path / "wrong.toml"), code=2).stderr
+    )
     done = eyevsai(
         "evaluate", "--model-uri", uri, "--data", str(others), "--class-map", str(mapped), "--json"
     )
@@ -197,11 +204,18 @@ def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace
         train(eyevsai, images),
         train(eyevsai, images, "--lr", "0.0001", "--epochs", "1"),
     )
-    assert f"eyevsai evaluate --run {first}" in eyevsai("compare", first, second, code=2).stderr
+    assert (
+        f"was not evaluated: eyevsai evaluate {NAME}/"
+        in eyevsai("compare", first, second, code=2).stderr
+    )
     for each in (first, second):
         eyevsai("evaluate", "--run", each, "--corruption-images", "0")
     found = json.loads(eyevsai("compare", first, second, "--json").stdout)
-    assert found["settings"] == {"lr": [0.003, 0.0001], "epochs": [8, 1]}
+    assert found["settings"] == {
+        "lr": [0.003, 0.0001],
+        "epochs": [8, 1],
+        "warmup_epochs": [1.6, 0.2],  # a fifth of the epochs
+    }
     accuracies = [model["metrics"]["accuracy"] for model in found["models"]]
     (pair,) = found["pairs"]
     assert len(pair["only_first"]) - len(pair["only_second"]) == round(
@@ -258,11 +272,14 @@ def test_what_cannot_be_evaluated_is_refused(
         (("--run", run_id), "The test split of stripes is empty"),
         (("--run", "nothing"), "There is no run 'nothing'"),
         (("--run", MlflowClient().create_run("0").info.run_id), "has no model: it is RUNNING"),
-        (("--model-uri", f"models:/{name}/9"), "Versions of " + name + ": 1, 2"),
-        (("--model-uri", f"models:/{name}@best"), "There is no models:/"),
-        (("--model-uri", f"models:/{name}/Production"), "There is no models:/"),
+        (("--model-uri", f"models:/{name}/9"), "Its versions: 2, 1."),
+        (("--model-uri", f"models:/{name}@best"), "has no alias 'best'. Its aliases: none."),
+        (("--model-uri", f"models:/{name}/Production"), "is in the stage Production. Its versions"),
         (("--model-uri", "models:/stripes-deep_v1-standart/1"), f"Did you mean '{name}'?"),
-        (("--model-uri", name), "is not a version. Use"),
+        (
+            ("--model-uri", name),
+            f"but no version of it. Its versions: 2, 1. Use one of them, such as {name}/2",
+        ),
         (("--run", run_id, "--data", str(tmp_path / "none")), "There is no folder"),
         ((), "A model is required"),
     ]:

@@ -124,8 +124,38 @@ def test_what_the_policy_is_against_is_not_promoted(eyevsai: Eyevsai, workplace:
     checks = json.loads(
         Path(MlflowClient().download_artifacts(run_id, "promotion_checks.json")).read_text()
     )
-    assert {check["name"] for check in checks["checks"] if not check["ok"]} == {"not worse"}
+    assert {check["name"] for check in checks["checks"] if not check["ok"]} == {
+        "floor",
+        "not worse",
+    }
     assert MlflowClient().get_run(run_id).data.metrics["accuracy_before"] > 0.6
+
+
+def test_no_better_than_chance_is_not_promoted_unless_the_policy_sets_a_floor(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
+    refused = eyevsai("promote", f"{NAME}/3", code=1).stderr
+    assert f"No floor is set, and accuracy of models:/{NAME}/3" in refused
+    assert "chance, 0.3333 (the share of the largest class), plus 3 standard errors" in refused
+    assert versions_in("Production") == []
+    said = eyevsai("promote", f"{NAME}/1").stdout
+    assert "no floor set; accuracy is" in said
+    (row,) = json.loads(eyevsai("registry", "status", f"{NAME}/1", "--json").stdout)["versions"]
+    assert row["floor"].startswith("none set, chance 0.")
+    assert row["floor"] in eyevsai("registry", "status", NAME).stdout
+    run_id = str(log_of(eyevsai)[-1]["run_id"])
+    text = Path(MlflowClient().download_artifacts(run_id, "promotion_checks.json")).read_text()
+    floor = json.loads(text)["floor"]
+    assert floor["set"] is None
+    assert floor["limit"] > floor["chance"]["level"] == pytest.approx(1 / 3)
+
+    later = eyevsai("promote", f"{NAME}/3", code=1).stderr  # not only for the first promotion
+    assert "No floor is set" in later
+    eyevsai("promote", f"{NAME}/3", "--to", "staging", "--force", "--reason", "a test")
+    (row,) = json.loads(eyevsai("registry", "status", f"{NAME}/3", "--json").stdout)["versions"]
+    assert row["floor"].endswith(", not reached")
+    (workplace / "promotion.toml").write_text("floor = 0\ntolerance = 1\nsignificance = 0\n")
+    assert "the policy requires 0.0000" in eyevsai("promote", f"{NAME}/3").stdout
 
 
 def test_a_policy_is_a_file_with_words_of_its_own_for_a_dataset(
@@ -138,7 +168,7 @@ def test_a_policy_is_a_file_with_words_of_its_own_for_a_dataset(
     )
     said = eyevsai("promote", NAME, "--version", "1", code=1).stderr
     assert "ms for one image; the policy allows 0.0001" in said
-    assert f"eyevsai export --model-uri models:/{NAME}/1 --format onnx" in said
+    assert f"eyevsai export {NAME}/1 --format onnx" in said
     assert "floor" not in said
     policy.write_text("flor = 0.1\n")
     assert (
@@ -164,10 +194,7 @@ def test_a_version_not_evaluated_or_on_other_images_is_not_promoted(
     data = workplace / "data" / "stripes"
     eyevsai("train", "--data", str(data), *SMALL, *GOOD)
     said = eyevsai("promote", NAME, "--version", "4", code=1).stderr
-    assert (
-        "was not evaluated with its current weights: eyevsai evaluate --model-uri "
-        f"models:/{NAME}/4" in said
-    )
+    assert f"was not evaluated with its current weights: eyevsai evaluate {NAME}/4" in said
     eyevsai("promote", NAME, "--version", "1")
     more = tmp_path / "stripes"
     shutil.copytree(data, more)
@@ -256,7 +283,7 @@ def test_bad_input_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
         in eyevsai("promote", "stripes-deep_v1", "--version", "1", code=2).stderr
     )
     assert (
-        f"There is no models:/{NAME}/9. Versions of {NAME}: 1, 2, 3"
+        f"There is no version 9 of the registered model '{NAME}'. Its versions: 3, 2, 1."
         in eyevsai("promote", NAME, "--version", "9", code=2).stderr
     )
     assert "promote requires a version" in eyevsai("promote", NAME, code=2).stderr
@@ -266,7 +293,8 @@ def test_bad_input_is_said(eyevsai: Eyevsai, workplace: Path) -> None:
     )
     MlflowClient().delete_model_version(NAME, "3")
     assert (
-        f"There is no models:/{NAME}/3" in eyevsai("promote", NAME, "--version", "3", code=2).stderr
+        f"There is no version 3 of the registered model '{NAME}'"
+        in eyevsai("promote", NAME, "--version", "3", code=2).stderr
     )
     assert (
         "the log has no existing version that was in production"

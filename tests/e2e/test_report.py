@@ -113,10 +113,7 @@ def test_entry_point_reports_what_a_backend_can_use(entry_point: Eyevsai, workpl
     assert (deep["model_format"], forest["model_format"]) == ("pytorch", "sklearn")
     assert (deep["export_formats"], forest["export_formats"]) == (["onnx"], [])
     assert (deep["accuracy_of"], forest["accuracy_of"]) == ("test", "valid")
-    assert any(
-        f"eyevsai evaluate --model-uri models:/{FOREST}/1" in why
-        for why in forest["deployment_ready_because"]
-    )
+    assert any(f"eyevsai evaluate {FOREST}/1" in why for why in forest["deployment_ready_because"])
     assert (
         report["model_descriptions"]["deep_v1/standard"]["name"] == deep["name"] == "Standard CNN"
     )

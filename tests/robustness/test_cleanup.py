@@ -492,8 +492,8 @@ def test_versions_registered_after_the_plan_are_seen_on_every_page(filled: Path)
 
 
 def test_a_job_that_uses_a_version_protects_it_or_is_refused(filled: Path) -> None:
+    from eyevsai.registry.lookup import check_not_reserved
     from eyevsai.registry.registration import create_reference
-    from eyevsai.registry.versions import check_not_reserved
 
     uri, workplace, state = os.environ["MLFLOW_TRACKING_URI"], filled, filled / "state"
     client = open_registry(uri)

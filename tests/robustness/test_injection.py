@@ -394,7 +394,7 @@ def test_a_switch_that_is_a_value_or_stands_behind_two_hyphens_is_data(
             "--epochs",
             "0",
         ): "--epochs 0 is not allowed",
-        ("registry", "log", "none", "--at", switch): "There is no registered model 'none'",
+        ("registry", "log", "none", "--at", switch): f"--at '{switch}' is not a date or time",
         ("registry", "log", "--", switch): f"There is no registered model '{switch}'",
         ("promote", "--version", "1", "--name", switch): f"There is no registered model '{switch}'",
         ("data", "check", "--", switch): f"There is no folder {switch}",

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from eyevsai.core.errors import UserError, write_error
 from eyevsai.core.json import to_json
+from eyevsai.core.model_ref import parse_model
 from eyevsai.data.decode import decode
 from eyevsai.evaluation.significance import Difference, Interval, accuracy_interval, mcnemar
 from eyevsai.store.backend import open_store
@@ -67,25 +69,23 @@ def compare(names: Sequence[str], page: Path) -> Comparison:
     """Compare evaluated models with the first of them, and write the comparison as an HTML page.
 
     Args:
-        names: ids of training runs, or `models:/` URIs; at least two, all different.
+        names: references to versions, or ids of training runs; at least two, all different.
         page: path of the HTML page. It has no images if the dataset cannot be loaded.
 
     Raises:
         UserError: there are fewer than two names or equal ones, a model does not exist, was not
             evaluated or was evaluated on other images, or the page cannot be written.
     """
-    if len(names) < 2 or len(set(names)) < len(names):
+    references = [parse_model(name) for name in names]
+    if len(names) < 2 or any(
+        each.has_same_target(other) for each, other in combinations(references, 2)
+    ):
         raise UserError(
-            f"Cannot compare {' '.join(map(repr, names))}: at least two different runs or model "
-            "URIs are required."
+            f"Cannot compare {' '.join(map(repr, names))}: at least two different runs or versions "
+            "are required."
         )
     tracking_uri = open_store()
-    source_models = [
-        find_trained_model(
-            tracking_uri, *((None, name) if name.startswith("models:/") else (name, None))
-        )
-        for name in names
-    ]
+    source_models = [find_trained_model(tracking_uri, reference) for reference in references]
     evaluations = [source_model.evaluation_result() for source_model in source_models]
     predictions = [
         _predictions_of(source_model, evaluation)
@@ -138,12 +138,9 @@ def _predictions_of(source_model: TrainedModel, evaluation: RunInfo | None) -> R
     """Return the predictions of a model; raise UserError if it was not evaluated."""
     rows = read_predictions(source_model.tracking_uri, evaluation.run_id) if evaluation else None
     if rows is None:
-        option = (
-            f"--run {source_model.run_id}"
-            if source_model.run
-            else f"--model-uri {source_model.title}"
+        raise UserError(
+            f"{source_model.title} was not evaluated: eyevsai evaluate {source_model.argument}"
         )
-        raise UserError(f"{source_model.title} was not evaluated: eyevsai evaluate {option}")
     return rows
 
 

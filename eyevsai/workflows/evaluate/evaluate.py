@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.names import nearest
 from eyevsai.core.progress import track
-from eyevsai.core.toml import read_toml
 from eyevsai.data.dataset import Dataset, Split, load_test_folder
 from eyevsai.data.seeding import derive_seed
 from eyevsai.data.settings import DataSettings
+from eyevsai.evaluation.class_map import read_class_map
 from eyevsai.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from eyevsai.evaluation.metrics import Probabilities
 from eyevsai.evaluation.results import EvaluationResult, before_temperature
@@ -74,7 +75,7 @@ def evaluate(
     """
     began = time.monotonic()
     with job_context(settings.state_dir, run_id) as job:
-        source_model = find_trained_model(job.tracking_uri, settings.run, settings.model_uri)
+        source_model = find_trained_model(job.tracking_uri, settings.source)
         learner = source_model.load()
         test_data = _load_evaluation_data(settings, source_model, learner)
         dataset, split = test_data.dataset, test_data.split
@@ -149,7 +150,7 @@ def _load_evaluation_data(
     cache_dir = settings.cache_dir or str(source_model.config["cache_dir"])
     dataset = load_test_folder(DataSettings(data=settings.data, cache_dir=cache_dir))
     data_classes = sorted({sample.label for sample in dataset.samples})
-    class_map = _read_class_map(settings.class_map)
+    class_map = read_class_map(settings.class_map)
     names = _map_classes(data_classes, learner.classes, class_map, source_model.title)
     _warn_of_training_images(dataset, source_model)
     all_images = dataset.open(learner.preprocessing).test
@@ -160,24 +161,6 @@ def _load_evaluation_data(
     rows = [all_images.rows[index] for index in indices]
     split = replace(all_images, rows=rows, labels=labels)
     return EvaluationData(dataset, split, None)
-
-
-def _read_class_map(path: str | None) -> dict[str, str]:
-    """Return the content of a `--class-map` file; {} without a file.
-
-    Raises:
-        UserError: the file cannot be read, or a value is not text.
-    """
-    if path is None:
-        return {}
-    class_map = read_toml(path, "--class-map", '"name in --data" = "name in the model"')
-    invalid = [name for name, value in class_map.items() if not isinstance(value, str)]
-    if invalid:
-        raise UserError(
-            f"--class-map {path}: the value of {invalid[0]} is not text. Use lines such as "
-            '"name in --data" = "name in the model".'
-        )
-    return class_map
 
 
 def _map_classes(
@@ -206,6 +189,17 @@ def _map_classes(
         raise UserError(
             f"--class-map has classes that --data does not have: {', '.join(missing[:10])}. "
             f"Correct or remove them; the classes of --data are {name_some(data_classes)}."
+        )
+    wrong = {
+        name: mapped for name, mapped in class_map.items() if mapped not in ("", *model_classes)
+    }
+    if wrong:
+        name, mapped = next(iter(wrong.items()))
+        guess = nearest(mapped, model_classes)
+        raise UserError(
+            f"--class-map maps {name!r} to {mapped!r}, which is not a class of {title}."
+            f"{f' Did you mean {guess!r}?' if guess else ''} Its classes are "
+            f"{name_some(model_classes)}."
         )
     unknown = [name for name, mapped in names.items() if mapped and mapped not in model_classes]
     if unknown:

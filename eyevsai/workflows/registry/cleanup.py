@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.paths import expand
 from eyevsai.core.progress import track
 from eyevsai.data.disk_cache import DiskCache
 from eyevsai.registry.artifacts import Artifacts
-from eyevsai.registry.audit_log import CLEANUP, MODEL, AuditRecord, recording_audit, tag_call
+from eyevsai.registry.audit_log import CLEANUP, AuditRecord, recording_audit, tag_call
+from eyevsai.registry.audit_tags import model_tag
 from eyevsai.registry.deletion import BATCH_SIZE, Deletion, release_reservation
 from eyevsai.registry.entities import STORE_ERRORS, Client, open_registry, read_models
 from eyevsai.registry.queries import FINISHED_BY, PLAN, RunQueries
@@ -77,10 +78,10 @@ def cleanup(
             again completes it.
     """
     limit_http_retries()
-    with job_context(settings.state_dir, run_id) as job:
+    with job_context(settings.state_dir, run_id, creates_runs=False) as job:
         client = open_registry(job.tracking_uri)
         try:
-            tag_call(client, run_id, {JOB: "cleanup"})
+            tag_call(client, run_id, "cleanup", {JOB: "cleanup"})
             planned = make_plan(client, settings, only)
             if (
                 not confirm(planned)
@@ -109,7 +110,7 @@ def _clean_up(
         )
         plan = _plan_again(client, settings, planned, only)
         record.json(PLAN, plan.to_json())
-        deletion = Deletion(client, artifacts, Path(settings.state_dir).expanduser())
+        deletion = Deletion(client, artifacts, expand(settings.state_dir))
         try:
             _delete_all(deletion, plan.items)
         finally:
@@ -121,7 +122,7 @@ def _clean_up(
 
 def _recording_cleanup(client: Client, plan: DeletionPlan) -> Any:
     """Return the context manager that records a cleanup in the audit log."""
-    planned = {f"{MODEL}{name}": numbers for name, numbers in _by_model(plan.items).items()}
+    planned = {model_tag(name): numbers for name, numbers in _by_model(plan.items).items()}
     title = f"cleanup of {len(plan.items)} items"
     return recording_audit(
         client,
@@ -230,7 +231,7 @@ def _log_deletion(record: AuditRecord, deletion: Deletion) -> None:
     """
     try:
         for name, numbers in _by_model(deletion.deleted).items():
-            record.tags({f"{MODEL}{name}": numbers})
+            record.tags({model_tag(name): numbers})
         record.metrics({"items": len(deletion.deleted), "freed_bytes": deletion.freed_bytes})
     except STORE_ERRORS as error:
         log.warning("Cannot record what was deleted: %s", summarize_error(error))

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from eyevsai.core.paths import expand
 from eyevsai.data.disk_cache import DiskCache
 from eyevsai.registry.artifacts import Artifacts, size_of
 from eyevsai.registry.audit_log import read_logs
@@ -43,7 +44,7 @@ def make_plan(
         settings: what to delete.
         only: names of the registered models whose versions may be deleted; None for all.
     """
-    artifacts, state_dir = Artifacts(client), Path(settings.state_dir).expanduser()
+    artifacts, state_dir = Artifacts(client), expand(settings.state_dir)
     queries, models = RunQueries(client, artifacts.experiment_ids), read_models(client)
     running, registered = (
         queries.running(),
@@ -77,7 +78,7 @@ def make_plan(
     plan = _without_undeletable(plan, client, artifacts, state_dir)
     plan = _measure(plan, artifacts, queries, models, state_dir)
     if settings.includes("cache"):
-        plan += _plan_cache(Path(settings.cache_dir).expanduser())
+        plan += _plan_cache(expand(settings.cache_dir))
     if settings.includes("orphans"):
         plan += plan_orphans(client, artifacts, queries, models, state_dir)
     return plan
@@ -118,7 +119,7 @@ def _plan_studies(
     plan = plan_studies(studies, trials, running, settings.days, int(time.time() * 1000))
     planned_ids = {item.run_ids[-1] for item in plan.items}
     kept_names = {study.tags.get("study") for study in studies if study.run_id not in planned_ids}
-    folder = studies_dir(client.tracking_uri, Path(settings.state_dir).expanduser())
+    folder = studies_dir(client.tracking_uri, expand(settings.state_dir))
     names = {study.run_id: study.tags.get("study") for study in studies}
     items = []
     for item in plan.items:

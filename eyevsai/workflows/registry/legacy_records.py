@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eyevsai.core.errors import UserError, read_error
+from eyevsai.core.errors import UserError
 from eyevsai.core.json_schema import VALUE_LENGTH, find_error, load_validator
 from eyevsai.core.names import ModelName
 from eyevsai.evaluation.metric_names import VALID_ACCURACY
@@ -19,6 +19,7 @@ from eyevsai.registry.audit_log import TAG_LENGTH
 from eyevsai.store.tags import JOB
 from eyevsai.tracking.backfill import BackfilledRun
 from eyevsai.tracking.search import IMPORTED
+from eyevsai.workflows.registry.legacy_file import read_models
 
 ACCURACY = "best_validation_accuracy"
 # fields that become tags of the run
@@ -34,7 +35,6 @@ TAG_FIELDS = (
 )
 STATUSES = {"completed": "FINISHED", "failed": "FAILED"}
 EARLIEST = datetime(2000, 1, 1).astimezone()
-DIGITS = 18  # longer integers become floats: Python refuses to parse more than 4300 digits
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def read_legacy_records(path: Path) -> tuple[list[LegacyModel], list[RejectedRec
         UserError: the file cannot be read, or is not a legacy registry.
     """
     records, rejected = list[LegacyModel](), list[RejectedRecord]()
-    for key, content in _read_models(path):
+    for key, content in read_models(path):
         try:
             records.append(parse_record(content))
         except UserError as error:
@@ -78,41 +78,6 @@ def read_legacy_records(path: Path) -> tuple[list[LegacyModel], list[RejectedRec
             reason = f"is the model_id of {count} records: keep only the right one in the file"
             rejected.append(RejectedRecord(model_id, reason))
     return [record for record in records if counts[record.model_id] == 1], rejected
-
-
-class _Object(dict[str, Any]):
-    """A JSON object that keeps all its pairs, because a file may contain a key twice."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.pairs = pairs
-
-
-def _read_models(path: Path) -> list[tuple[str, Any]]:
-    """Return the records of a registry with their keys, in the order of the file.
-
-    Raises:
-        UserError: the file cannot be read, or is not a legacy registry.
-    """
-    fix = "Use the training_registry.json of the legacy system."
-    try:
-        content = json.loads(
-            path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Object, parse_int=_read_int
-        )
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}. {fix}") from None
-    except OSError as error:
-        raise read_error(path, error, fix) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}). {fix}") from error
-    models = content.get("models") if isinstance(content, dict) else None
-    if not isinstance(models, _Object):
-        raise UserError(f"{path} is not a registry: it has no 'models'. {fix}")
-    return models.pairs
-
-
-def _read_int(digits: str) -> float:
-    return int(digits) if len(digits) <= DIGITS else float(digits)
 
 
 def parse_record(content: Any) -> LegacyModel:

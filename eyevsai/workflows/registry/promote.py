@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.registry.audit_log import REFUSED, previous_version, read_log, tag_call
 from eyevsai.registry.entities import open_registry, read_model
-from eyevsai.registry.settings import Policy, PromoteSettings, read_policy
+from eyevsai.registry.lookup import find_name
+from eyevsai.registry.settings import Policy, PromoteSettings, describe_policy, read_policy
 from eyevsai.registry.stages import ARCHIVED, STAGES, archive, find_inconsistencies
 from eyevsai.registry.versions import PINNED
 from eyevsai.store.backend import open_store, raising_store_errors
@@ -47,13 +49,16 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
         JobError: a check failed and was not forced, so that nothing was changed; or the store
             failed.
     """
-    number, stage = int(settings.version or 0), settings.to
+    stage = settings.to
     with registry_transaction(str(settings.name), Path(settings.state_dir), run_id) as transaction:
-        version = transaction.version(number)
-        tag_call(transaction.client, run_id, {JOB: "promote", "model_uri": version.uri})
+        version = transaction.target(settings.version)
+        number = int(version.number)
+        call_tags = {JOB: "promote", "model_uri": version.uri}
+        tag_call(transaction.client, run_id, f"promote {transaction.name} {number}", call_tags)
         if stage == ARCHIVED:
             return _archive(transaction, number, settings.reason)
         dataset = version.tags.get("dataset") or transaction.model().tags.get("dataset", "")
+        log.info("%s", describe_policy(settings.policy))
         policy = read_policy(settings.policy, dataset)
         if stage == "staging" and transaction.current_version("production") == number:
             raise UserError(
@@ -74,37 +79,44 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
             record.metrics(results.metrics)
             _check_allowed(results, settings, version.uri)
             record.tags({"forced": bool(results.failed_checks), **classes.difference.tags()})
+            transaction.tag(number, {f"{stage}.floor": results.floor_summary})
             before = transaction.assign_stage(
                 record, stage, number, settings.reason, classes.classes
             )
         return Promoted(transaction.name, stage, before, number, results.checks, record.run_id)
 
 
-def rollback(name: str, reason: str | None, state_dir: Path) -> Promoted:
+def rollback(model: str, reason: str | None, state_dir: Path) -> Promoted:
     """Promote the previous version in Production again, and record it.
 
     That version must load; the current one need not. The policy and the class list are not
     required to match, but a different class list is logged as a warning.
 
     Args:
-        name: name of the registered model.
+        model: name of the registered model, or a reference to its version in Production.
         reason: reason, recorded in the audit log.
         state_dir: folder of run state on this machine.
 
     Raises:
-        UserError: the audit log has no previous version that still exists, or it does not load.
+        UserError: the version is not in Production, or the audit log has no previous version that
+            still exists, or it does not load.
         JobError: the store failed.
     """
     stage = "production"
-    with registry_transaction(name, state_dir) as transaction:
-        current = transaction.current_version(stage)
+    with registry_transaction(model, state_dir) as transaction:
+        name, current = transaction.name, transaction.current_version(stage)
+        if transaction.number not in (None, current):
+            raise UserError(
+                f"{name}/{transaction.number} is not in Production, whose previous version "
+                f"rollback restores. Use: eyevsai rollback {shlex.quote(name)}"
+            )
         existing = {version.number for version in transaction.model().versions}
         target = previous_version(read_log(transaction.client, name), stage, current, existing)
         if target is None:
             before_current = "" if current is None else f" before {current}"
             raise UserError(
                 f"Cannot roll back {name}: the log has no existing version that was in "
-                f"{stage}{before_current}. See: eyevsai registry log {name}"
+                f"{stage}{before_current}. See: eyevsai registry log {shlex.quote(name)}"
             )
         tags = {"stage": stage, "after": target, "reason": reason}
         with transaction.recording("rollback", f"{name} back to {target}", tags) as record:
@@ -117,7 +129,7 @@ def rollback(name: str, reason: str | None, state_dir: Path) -> Promoted:
             if not loads.ok:
                 raise UserError(
                     f"{loads.text} Promote another version; list them with: eyevsai registry "
-                    f"status {name}"
+                    f"status {shlex.quote(name)}"
                 )
             classes = compare_with_stage(transaction, stage, target)
             if not classes.difference.is_empty:
@@ -132,48 +144,57 @@ def rollback(name: str, reason: str | None, state_dir: Path) -> Promoted:
         return Promoted(name, stage, before, target, results.checks[:1], record.run_id)
 
 
-def reconcile(name: str, state_dir: Path) -> list[str]:
-    """Sync aliases and stages with what was set by hand; return the mismatches there were.
+def reconcile(model: str, state_dir: Path) -> tuple[str, list[str]]:
+    """Sync aliases and stages with what was set by hand.
 
-    The list is empty if there was no mismatch.
+    Args:
+        model: name of the registered model, or a reference to one of its versions.
+        state_dir: folder of run state on this machine.
+
+    Returns:
+        The name of the registered model, and the mismatches there were.
 
     Raises:
         UserError: there is no such registered model.
         JobError: the store failed.
     """
     tracking_uri = open_store()
-    with raising_store_errors(tracking_uri, f"Reading {name}"):
+    with raising_store_errors(tracking_uri, f"Reading {model}"):
+        name, _ = find_name(tracking_uri, model)
         inconsistencies = find_inconsistencies(read_model(open_registry(tracking_uri), name))
-    with registry_transaction(name, state_dir):
-        return inconsistencies
+    with registry_transaction(model, state_dir):
+        return name, inconsistencies
 
 
-def pin(name: str, version: int, state_dir: Path, *, pinned: bool, reason: str | None) -> bool:
+def pin(
+    model: str, number: int | None, state_dir: Path, *, pinned: bool, reason: str | None
+) -> tuple[str, bool]:
     """Protect a version from cleanups, or remove the protection, and record it.
 
-    Returns False, and records nothing, if the protection to remove does not exist.
-
     Args:
-        name: name of the registered model.
-        version: number of the version.
+        model: reference to the version, or name of its registered model.
+        number: number of the version; None if `model` names the version.
         state_dir: folder of run state on this machine.
         pinned: protect the version; False removes the protection.
         reason: reason, recorded in the audit log and in a tag of the version.
+
+    Returns:
+        The URI of the version, and False if the protection to remove did not exist; then nothing
+        is recorded.
 
     Raises:
         UserError: there is no such version.
         JobError: the store failed.
     """
-    with registry_transaction(name, state_dir) as transaction:
-        was_pinned = bool(transaction.version(version).tags.get(PINNED))
-        if not pinned and not was_pinned:
-            return False
+    with registry_transaction(model, state_dir) as transaction:
+        version = transaction.target(number)
+        if not pinned and not version.tags.get(PINNED):
+            return version.uri, False
         action = "pin" if pinned else "unpin"
-        with transaction.recording(
-            action, f"{action} {name} {version}", {"after": version, "reason": reason}
-        ):
-            transaction.tag(version, {PINNED: (reason or "yes") if pinned else ""})
-    return True
+        title, tags = f"{action} {version.name} {version.number}", {"after": version.number}
+        with transaction.recording(action, title, {**tags, "reason": reason}):
+            transaction.tag(int(version.number), {PINNED: (reason or "yes") if pinned else ""})
+    return version.uri, True
 
 
 def _check(

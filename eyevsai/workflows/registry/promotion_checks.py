@@ -17,7 +17,6 @@ from eyevsai.evaluation.significance import mcnemar
 from eyevsai.formats.factory import PASSED
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.models.serialization import check_weights
-from eyevsai.registry.artifacts import size_of
 from eyevsai.registry.settings import Policy
 from eyevsai.registry.versions import (
     EXPORT,
@@ -30,6 +29,7 @@ from eyevsai.registry.versions import (
 from eyevsai.store.tags import EVALUATION_DIGEST, EVALUATION_WEIGHTS, FILES_SHA256, WEIGHTS_SHA256
 from eyevsai.tracking.search import RunInfo, find_evaluations
 from eyevsai.workflows.evaluate.compare import read_predictions
+from eyevsai.workflows.registry.promotion_floor import FloorResult, check_floor
 
 # shape of the image that a version must classify: odd and not square
 PROBE_SHAPE = (97, 131, 3)
@@ -53,16 +53,29 @@ class CheckResults:
     metrics: Mapping[str, float]
     # SHA-256 of the weights that were checked; None if the version does not load
     weights: str | None
+    floor: FloorResult | None = None  # None for a version that was not evaluated
 
     @property
     def failed_checks(self) -> list[str]:
         """Texts of the failed checks; empty if the version may be promoted."""
         return [check.text for check in self.checks if not check.ok]
 
+    @property
+    def floor_summary(self) -> str:
+        """Minimum of the metric in a few words, for the registry's status."""
+        if self.floor is None:
+            return "not evaluated"
+        return self.floor.summary if self.floor.ok else f"{self.floor.summary}, not reached"
+
     def to_json(self) -> dict[str, Any]:
         """Return the results as JSON values."""
         checks = [vars(check) for check in self.checks]
-        return {"checks": checks, "metrics": dict(self.metrics), "weights_sha256": self.weights}
+        return {
+            "checks": checks,
+            "metrics": dict(self.metrics),
+            "weights_sha256": self.weights,
+            "floor": None if self.floor is None else dict(self.floor.values),
+        }
 
 
 @dataclass(frozen=True)
@@ -95,10 +108,7 @@ def check_promotion(
     evaluations = _evaluations(tracking_uri, version, weights)
     if not evaluations:
         with_weights = "" if weights is None else " with its current weights"
-        text = (
-            f"{version.uri} was not evaluated{with_weights}: eyevsai evaluate --model-uri "
-            f"{version.uri}"
-        )
+        text = f"{version.uri} was not evaluated{with_weights}: eyevsai evaluate {version.argument}"
         return CheckResults((*checks, Check("evaluated", False, text)), metrics, weights)
     current_evaluations = (
         _evaluations(tracking_uri, current, current.tags.get(WEIGHTS_SHA256)) if current else []
@@ -106,7 +116,10 @@ def check_promotion(
     ours, theirs = _on_same_images(evaluations, current_evaluations)
     value = ours.metrics[f"test/{policy.metric}"]
     metrics |= {policy.metric: value, LATENCY: ours.metrics[f"test/{LATENCY}"]}
-    checks.append(_check_floor(version, policy, value))
+    predictions = read_predictions(tracking_uri, ours.run_id)
+    classes = None if predictions is None else [label for label, _ in predictions.values()]
+    floor = check_floor(version, policy, value, classes)
+    checks.append(Check("floor", floor.ok, floor.text))
     if policy.max_latency_ms is not None:
         checks.append(
             _check_limit(
@@ -121,7 +134,7 @@ def check_promotion(
         compute_p_value = partial(_p_value, tracking_uri, ours.run_id, theirs.run_id)
         baseline = _Baseline(current.uri, value, metrics[f"{policy.metric}_before"])
         checks.append(_check_not_worse(policy, version.uri, baseline, compute_p_value))
-    return CheckResults(tuple(checks), metrics, weights)
+    return CheckResults(tuple(checks), metrics, weights, floor)
 
 
 def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str | None]:
@@ -131,7 +144,7 @@ def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str
     are None if the files are unusable.
     """
     from eyevsai.serving.classifier import open_model
-    from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir
+    from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir, model_size
 
     try:
         # not a copy in the cache: the files in the store may have changed
@@ -140,7 +153,7 @@ def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str
         prediction = open_model(model_dir / MODEL_FOLDER).predict(np.zeros(PROBE_SHAPE, np.uint8))
     except UserError as error:
         return Check("loads", False, f"{version.uri} does not load: {error}"), None, None
-    size_mb = size_of(model_dir) / 1e6
+    size_mb = model_size(model_dir) / 1e6
     if not abs(sum(prediction.probabilities.values()) - 1) <= 1e-3:  # True for NaN, too
         text = f"{version.uri} returns invalid probabilities: their sum is not 1."
         return Check("loads", False, text), size_mb, weights
@@ -188,7 +201,7 @@ def _check_files(tracking_uri: str, version: Version, model_dir: Path) -> tuple[
 def _check_exports(version: Version, policy: Policy) -> Check:
     """Check that the required exports of the current weights passed the parity check.
 
-    Without required formats, no export may have failed it.
+    An export that failed it is not used; without required formats, it does not count.
     """
     weights = version.tags.get(WEIGHTS_SHA256)
     results = {
@@ -199,26 +212,20 @@ def _check_exports(version: Version, policy: Policy) -> Check:
     if policy.exports is not None:
         required = [name.strip() for name in policy.exports.split(",") if name.strip()]
         if missing := [name for name in required if results.get(name) != PASSED]:
-            command = f"eyevsai export --model-uri {version.uri} --format {','.join(missing)}"
+            command = f"eyevsai export {version.argument} --format {','.join(missing)}"
             text = (
                 f"{version.uri} has no export as {', '.join(missing)} that passed the parity "
                 f"check: {command}"
             )
             return Check("exports", False, text)
         return Check("exports", True, f"exports passed the parity check: {', '.join(required)}")
-    if refused := [name for name, result in results.items() if result != PASSED]:
-        text = (
-            f"The export of {version.uri} as {', '.join(refused)} failed the parity check. List "
-            "the required formats as `exports` in the policy."
-        )
-        return Check("exports", False, text)
-    return Check(
-        "exports",
-        True,
-        f"exports passed the parity check: {', '.join(results)}"
-        if results
-        else "nothing was exported yet",
-    )
+    if not results:
+        return Check("exports", True, "nothing was exported yet")
+    passed = [name for name, result in results.items() if result == PASSED]
+    text = f"exports passed the parity check: {', '.join(passed) or 'none'}"
+    if failed := [name for name in results if name not in passed]:
+        text += f"; the policy does not require {', '.join(failed)}, which failed it"
+    return Check("exports", True, text)
 
 
 def _check_limit(name: str, value: float, limit: float, unit: str, uri: str) -> Check:
@@ -264,14 +271,6 @@ def _on_same_images(ours: list[RunInfo], theirs: list[RunInfo]) -> tuple[RunInfo
     return ours[0], None
 
 
-def _check_floor(version: Version, policy: Policy, value: float) -> Check:
-    """Check that the metric of a version reaches the minimum of the policy."""
-    text = f"{policy.metric} is {value:.4f}; the policy requires {policy.floor:.4f}"
-    return Check(
-        "floor", value >= policy.floor, text if value >= policy.floor else f"{version.uri}: {text}."
-    )
-
-
 def _not_comparable(version: Version, current: Version, *, is_evaluated: bool) -> Check:
     """Return the failed check of two versions without evaluations on the same images.
 
@@ -279,12 +278,12 @@ def _not_comparable(version: Version, current: Version, *, is_evaluated: bool) -
     """
     if not is_evaluated:
         text = (
-            f"{current.uri}, the current version, was not evaluated: eyevsai evaluate --model-uri "
-            f"{current.uri}"
+            f"{current.uri}, the current version, was not evaluated: eyevsai evaluate "
+            f"{current.argument}"
         )
         return Check("same data", False, text)
     commands = " and ".join(
-        f"eyevsai evaluate --model-uri {uri} --data FOLDER" for uri in (version.uri, current.uri)
+        f"eyevsai evaluate {each.argument} --data FOLDER" for each in (version, current)
     )
     text = (
         f"{version.uri} and {current.uri}, the current version, were not evaluated on the same "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
+from eyevsai.models.factory import select_models
 from eyevsai.registry.registration import create_reference
 from eyevsai.registry.settings import PromoteSettings
 from eyevsai.registry.versions import versions_by_run
@@ -29,16 +30,19 @@ class RankedModel:
     fingerprint: str  # digest of the dataset; empty if unknown
 
 
-def find_best(dataset: str) -> list[RankedModel]:
+def find_best(dataset: str, models: str | None = None) -> list[RankedModel]:
     """Return the registered models of a dataset across families, the best first.
 
     They are ranked by test accuracy, or else by valid accuracy. The list is empty if models were
-    trained but none is registered.
+    trained but none is registered. `models` are comma-separated families or family/variation; None
+    selects all.
 
     Raises:
-        UserError: no model was trained on the dataset; the message suggests the nearest one.
+        UserError: no model was trained on the dataset, or a model is unknown; the message suggests
+            the nearest one.
         JobError: the store failed.
     """
+    pairs = None if models is None else select_models(models)
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, "Reading the registry"):
         trained, versions = find_trained(tracking_uri), versions_by_run(tracking_uri)
@@ -48,7 +52,13 @@ def find_best(dataset: str) -> list[RankedModel]:
         sorted({run.tags.get("dataset", "") for run in trained} - {""}),
     )
     ranked = sorted(
-        (run for run in trained if run.tags.get("dataset") == dataset and run.run_id in versions),
+        (
+            run
+            for run in trained
+            if run.tags.get("dataset") == dataset
+            and run.run_id in versions
+            and (pairs is None or (run.tags.get("model"), run.tags.get("variation")) in pairs)
+        ),
         key=lambda run: run.rank_key,
     )
     return [
@@ -67,6 +77,7 @@ def promote_best(
     force: bool,
     class_change: bool,
     reason: str | None,
+    models: str | None = None,
 ) -> Promoted:
     """Promote the best model of a dataset to Production, as a version of the model `dataset`.
 
@@ -80,6 +91,7 @@ def promote_best(
         force: promote although policy checks fail; requires `reason`.
         class_change: promote although the classes differ from those of the stage.
         reason: reason, recorded in the audit log; None for a generated one.
+        models: families or family/variation to choose from, as in `find_best`.
 
     Raises:
         UserError: no model of the dataset is registered, or `force` has no reason.
@@ -89,7 +101,7 @@ def promote_best(
     from eyevsai.workflows.registry.promote import promote
 
     tracking_uri = open_store()
-    ranking = find_best(dataset)
+    ranking = find_best(dataset, models)
     if not ranking:
         raise UserError(
             f"No trained model of {dataset} is registered: eyevsai train --dataset {dataset}"

@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.model_ref import ModelRef
 from eyevsai.registry.audit_log import AuditEntry, read_log
 from eyevsai.registry.entities import (
     KnownVersion,
@@ -18,10 +17,12 @@ from eyevsai.registry.entities import (
     read_model,
     read_models,
 )
+from eyevsai.registry.lookup import find_name, find_version
 from eyevsai.registry.stages import find_inconsistencies, stage_holder, stage_of
-from eyevsai.registry.versions import PINNED, REGISTERED_BY, SIZE, TESTED, exports_of, find_version
+from eyevsai.registry.versions import PINNED, REGISTERED_BY, SIZE, TESTED, exports_of
 from eyevsai.store.backend import open_store, raising_store_errors
 from eyevsai.store.tags import SOURCE_VERSION
+from eyevsai.workflows.registry.times import parse_time
 
 
 @dataclass(frozen=True)
@@ -32,24 +33,29 @@ class Status:
     disagreements: list[str]
 
 
-def read_status(name: str | None) -> Status:
-    """Return the versions of one registered model, or of all if `name` is None, newest first.
+def read_status(model: str | None) -> Status:
+    """Return the versions of one registered model, or of all if `model` is None, newest first.
+
+    `model` is a name, or a reference to a version, which is then the only one returned.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model or version.
         JobError: the store failed.
     """
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, "Reading the registry"):
         client = open_registry(tracking_uri)
+        name, number = (None, None) if model is None else find_name(tracking_uri, model)
+        if name is not None and number is not None:
+            find_version(tracking_uri, ModelRef(str(model), name=name, version=number))
         models = read_models(client) if name is None else [read_model(client, name)]
-        tags = partial(_tags_of, tracking_uri)
         rows = [
-            _describe(model, each, tags(each))
-            for model in models
-            for each in reversed(model.versions)
+            _describe(entity, each, _tags_of(tracking_uri, each))
+            for entity in models
+            for each in reversed(entity.versions)
+            if number in (None, each.number)
         ]
-    inconsistencies = [each for model in models for each in find_inconsistencies(model)]
+    inconsistencies = [each for entity in models for each in find_inconsistencies(entity)]
     return Status(rows, inconsistencies)
 
 
@@ -89,6 +95,7 @@ def _describe(
         "promoted": tags.get(f"{stage}.at"),
         "promoted_by": tags.get(f"{stage}.by"),
         "reason": tags.get(f"{stage}.reason"),
+        "floor": tags.get(f"{stage}.floor"),
     }
 
 
@@ -110,8 +117,10 @@ def read_integer(text: str | None) -> int | None:
     return None if value is None else int(value)
 
 
-def read_entries(name: str) -> list[AuditEntry]:
-    """Return the audit entries of a registered model, oldest first; [] if it has none.
+def read_entries(model: str) -> tuple[str, list[AuditEntry]]:
+    """Return the name of a registered model, and its audit entries, oldest first.
+
+    A reference to a version selects the entries that concern the version.
 
     Raises:
         UserError: there is no such model, and there are no entries of a deleted one.
@@ -120,10 +129,11 @@ def read_entries(name: str) -> list[AuditEntry]:
     tracking_uri = open_store()
     with raising_store_errors(tracking_uri, "Reading the registry"):
         client = open_registry(tracking_uri)
+        name, number = find_name(tracking_uri, model)
         entries = read_log(client, name)
         if not entries:  # raise an error if the model does not exist
             read_model(client, name)
-    return entries
+    return name, [each for each in entries if number is None or each.concerns(number)]
 
 
 def version_at(
@@ -143,12 +153,7 @@ def version_at(
     Raises:
         UserError: `when` is not a date or time.
     """
-    try:
-        parsed = datetime.fromisoformat(when)
-    except ValueError as error:
-        raise UserError(
-            f"--at {when!r} is not a date or time. Use 2026-03-03 or 2026-03-03T14:20."
-        ) from error
+    parsed = parse_time(when)
     begin, is_day = parsed.astimezone(), len(when) <= len("2026-03-03")
     end = (parsed + timedelta(days=1)).astimezone() if is_day else begin
     changes = [entry for entry in entries if entry.is_effective(stage) and entry.time <= end]

@@ -6,6 +6,7 @@ It first applies manual changes, is recorded in the audit log, and is shielded f
 from __future__ import annotations
 
 import getpass
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.registry.audit_log import MODEL, AuditRecord, read_log, recording_audit
+from eyevsai.core.errors import UserError
+from eyevsai.core.model_ref import ModelRef
+from eyevsai.registry.audit_log import AuditRecord, read_log, recording_audit
+from eyevsai.registry.audit_tags import model_tag
 from eyevsai.registry.classes import record_classes, stage_prefix
 from eyevsai.registry.entities import (
     Client,
@@ -22,8 +26,9 @@ from eyevsai.registry.entities import (
     read_model,
     tag_if_exists,
 )
+from eyevsai.registry.lookup import find_name, find_version
 from eyevsai.registry.stages import STAGES, apply_manual_changes, assign_stage, stage_holder
-from eyevsai.registry.versions import Version, find_version
+from eyevsai.registry.versions import Version
 from eyevsai.store.backend import raising_store_errors
 from eyevsai.tracking.liveness import owner_tags
 from eyevsai.workflows.job_context import job_context
@@ -34,12 +39,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def registry_transaction(
-    name: str, state_dir: Path, run_id: str | None = None
+    model: str, state_dir: Path, run_id: str | None = None
 ) -> Iterator[RegistryTransaction]:
     """Yield a transaction on a registered model, after manual changes have been applied.
 
     Args:
-        name: name of the registered model.
+        model: name of the registered model, or a reference to one of its versions.
         state_dir: folder of run state on this machine.
         run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
 
@@ -47,11 +52,12 @@ def registry_transaction(
         UserError: there is no such model, or the server denies the access.
         JobError: the store failed, also inside the block.
     """
-    with job_context(state_dir, run_id) as job:
+    with job_context(state_dir, run_id, creates_runs=False) as job:
         tracking_uri, stop = job.tracking_uri, job.stop
-        with raising_store_errors(tracking_uri, f"Changing {name}"):
+        with raising_store_errors(tracking_uri, f"Changing {model}"):
             client = open_registry(tracking_uri)
-            transaction = RegistryTransaction(tracking_uri, client, name, stop)
+            name, number = find_name(tracking_uri, model)
+            transaction = RegistryTransaction(tracking_uri, client, name, stop, number)
             transaction.apply_manual_changes()
             yield transaction
 
@@ -64,6 +70,7 @@ class RegistryTransaction:
     client: Client
     name: str
     stop: CancellationToken
+    number: int | None = None  # of the version that the command named, if it did
 
     def model(self) -> RegisteredModel:
         """Return a snapshot of the registered model."""
@@ -71,7 +78,26 @@ class RegistryTransaction:
 
     def version(self, number: int) -> Version:
         """Return the version with a number."""
-        return find_version(self.tracking_uri, f"models:/{self.name}/{number}")
+        reference = ModelRef(f"{self.name}/{number}", name=self.name, version=number)
+        return find_version(self.tracking_uri, reference)
+
+    def target(self, number: int | None) -> Version:
+        """Return the version that the command named, in its reference or by `number`.
+
+        Raises:
+            UserError: it named none or two different ones, or the version does not exist.
+        """
+        if number is None and self.number is None:
+            raise UserError(
+                f"{self.name!r} names a registered model, but no version of it. Use NAME/VERSION; "
+                f"list the versions with: eyevsai registry status {shlex.quote(self.name)}"
+            )
+        if None not in (number, self.number) and number != self.number:
+            raise UserError(
+                f"{self.name}/{self.number} and version {number} contradict each other. Omit one "
+                "of them."
+            )
+        return self.version(int(number or self.number or 0))
 
     def current_version(self, stage: str) -> int | None:
         """Return the number of the version that holds a stage; None if none does."""
@@ -88,14 +114,14 @@ class RegistryTransaction:
             tags: tags of the audit run, such as `stage`, `before`, `after` and `reason`.
         """
         versions = tags.get("after") or tags.get("before")
-        all_tags = {"model": self.name, f"{MODEL}{self.name}": versions, **owner_tags(), **tags}
+        all_tags = {"model": self.name, model_tag(self.name): versions, **owner_tags(), **tags}
         return recording_audit(self.client, action, title, all_tags)
 
     def apply_manual_changes(self) -> None:
         """Sync aliases and stages with what was set by hand, and complete the audit log.
 
         An entry is added for each stage whose holder is not that of the last entry: it was set by
-        hand, or by a command that was interrupted.
+        hand, or by a command that was interrupted, or the log was deleted for good.
         """
         model = self.model()
         by_hand = {stage: stage_holder(model, stage).by_hand for stage in STAGES}
@@ -105,13 +131,13 @@ class RegistryTransaction:
         entries = read_log(self.client, self.name)
         for stage in STAGES:
             current = stage_holder(model, stage).version
-            recorded = next(
-                (entry.after for entry in reversed(entries) if entry.is_effective(stage)), None
-            )
+            last = next((entry for entry in reversed(entries) if entry.is_effective(stage)), None)
+            recorded = last.after if last else None
             if current != recorded:
-                manual = f"the {by_hand[stage]} was set by hand, or " if by_hand[stage] else ""
-                reason = f"found: {manual}a command was interrupted"
-                self._write_entry(stage, recorded, current, reason)
+                causes = [f"the {by_hand[stage]} was set by hand"] if by_hand[stage] else []
+                causes += ["a command was interrupted"]
+                causes += [] if last else ["the audit log was deleted"]
+                self._write_entry(stage, recorded, current, f"found: {', or '.join(causes)}")
 
     def assign_stage(
         self,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from eyevsai.core.model_ref import EXPORTS
 from eyevsai.evaluation.metric_names import TEST_ACCURACY, VALID_ACCURACY
-from eyevsai.formats.factory import EXPORTS, PASSED
+from eyevsai.formats.factory import PASSED
 from eyevsai.models.factory import FAMILIES
 from eyevsai.registry.artifacts import locate
 from eyevsai.registry.audit_log import AuditEntry, read_promotions

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.core.atomic_dir import atomic_output_files
 from eyevsai.core.errors import JobError, UserError, write_error
 from eyevsai.core.names import choose_listed
+from eyevsai.core.paths import expand
 from eyevsai.models.factory import select_models
 from eyevsai.reports.settings import ReportSettings
 from eyevsai.store.backend import open_store, raising_store_errors
@@ -78,7 +79,7 @@ def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None =
     """
     from eyevsai.workflows.report.collect import read_model_versions, report_models
 
-    output = Path(settings.output).expanduser()
+    output = expand(settings.output).absolute()
     with raising_store_errors(tracking_uri, "Reading the registry"):
         all_versions = read_model_versions(tracking_uri)
         versions = _select(all_versions, settings)

@@ -165,7 +165,7 @@ def test_the_schema_refuses_what_a_backend_cannot_use() -> None:
     [
         (
             {"metrics": {"valid/best_accuracy": 0.9}},
-            "eyevsai evaluate --model-uri models:/pets-deep_v2-resnet/1",
+            "eyevsai evaluate pets-deep_v2-resnet/1",
         ),
         ({"metrics": {"test/accuracy": 0.0}}, "its test accuracy is zero"),
         ({"experiment_id": ""}, "its run was deleted"),
@@ -204,7 +204,7 @@ def test_a_model_of_other_classes_or_without_files_is_not_ready() -> None:
     assert "Treat predictions with a probability below 0.5000 as unsure" in " ".join(
         staged.recommendations
     )
-    assert "eyevsai promote pets-deep_v2-resnet --version 1" in " ".join(READY.recommendations)
+    assert "eyevsai promote pets-deep_v2-resnet/1" in " ".join(READY.recommendations)
 
 
 def chosen(*versions: ModelVersion) -> tuple[int, str]:

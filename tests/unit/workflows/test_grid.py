@@ -12,8 +12,8 @@ from eyevsai.core.errors import UserError
 from eyevsai.executors.settings import TrainAllSettings
 from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.store.backend import open_store
-from eyevsai.workflows.sweep.grid import SweepJob, compose_jobs, fingerprint_jobs
-from eyevsai.workflows.sweep.train_all import compose_train_all
+from eyevsai.workflows.sweep.grid import fingerprint_jobs
+from eyevsai.workflows.sweep.settings import SweepJob, compose_jobs, compose_train_all
 from tests.conftest import write_images
 
 
@@ -54,8 +54,17 @@ def test_without_names_it_is_all_of_them(root: Path) -> None:
 def test_without_folders_there_are_the_digits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EYEVSAI_DATA", str(tmp_path))
+    monkeypatch.delenv("EYEVSAI_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
     assert [job.name.dataset for job in compose(models="deep_v1/standard")] == ["digits"]
+
+
+def test_a_given_data_dir_without_datasets_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EYEVSAI_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=f"--data-dir {tmp_path} has no datasets"):
+        compose(models="deep_v1/standard")
 
 
 def test_what_is_named_twice_is_there_once(root: Path) -> None:

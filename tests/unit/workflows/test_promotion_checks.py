@@ -11,7 +11,8 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.names import ModelName
-from eyevsai.registry.audit_log import MODEL, REFUSED, AuditEntry, previous_version, recording_audit
+from eyevsai.registry.audit_log import REFUSED, AuditEntry, previous_version, recording_audit
+from eyevsai.registry.audit_tags import MODEL
 from eyevsai.registry.registration import check_name
 from eyevsai.registry.stages import assign_stage
 from eyevsai.workflows.report.collect import read_model_versions, report_models
