@@ -1,9 +1,6 @@
 """`mlflow run . -e data`: entry point for `eyevsai data download`."""
 
-import sys
-
-from eyevsai.cli.main import main
-from eyevsai.cli.options import drop_empty
+from eyevsai.cli.entrypoint import run_entry_point
 
 if __name__ == "__main__":
-    main(["data", "download", *drop_empty("data", sys.argv[1:])])
+    run_entry_point("data")

@@ -1,9 +1,6 @@
 """`mlflow run . -e evaluate`: entry point for `eyevsai evaluate`."""
 
-import sys
-
-from eyevsai.cli.main import main
-from eyevsai.cli.options import drop_empty
+from eyevsai.cli.entrypoint import run_entry_point
 
 if __name__ == "__main__":
-    main(["evaluate", *drop_empty("evaluate", sys.argv[1:])])
+    run_entry_point("evaluate")

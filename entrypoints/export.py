@@ -1,9 +1,6 @@
 """`mlflow run . -e export`: entry point for `eyevsai export`."""
 
-import sys
-
-from eyevsai.cli.main import main
-from eyevsai.cli.options import drop_empty
+from eyevsai.cli.entrypoint import run_entry_point
 
 if __name__ == "__main__":
-    main(["export", *drop_empty("export", sys.argv[1:])])
+    run_entry_point("export")

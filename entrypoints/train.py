@@ -1,9 +1,6 @@
 """`mlflow run . -e train`: entry point for `eyevsai train`."""
 
-import sys
-
-from eyevsai.cli.main import main
-from eyevsai.cli.options import drop_empty
+from eyevsai.cli.entrypoint import run_entry_point
 
 if __name__ == "__main__":
-    main(["train", *drop_empty("train", sys.argv[1:])])
+    run_entry_point("train")

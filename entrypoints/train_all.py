@@ -1,9 +1,6 @@
 """`mlflow run . -e train_all`: entry point for `eyevsai train-all`."""
 
-import sys
-
-from eyevsai.cli.main import main
-from eyevsai.cli.options import drop_empty
+from eyevsai.cli.entrypoint import run_entry_point
 
 if __name__ == "__main__":
-    main(["train-all", *drop_empty("train_all", sys.argv[1:])])
+    run_entry_point("train_all")

@@ -1,9 +1,6 @@
 """`mlflow run . -e tune`: entry point for `eyevsai tune`."""
 
-import sys
-
-from eyevsai.cli.main import main
-from eyevsai.cli.options import drop_empty
+from eyevsai.cli.entrypoint import run_entry_point
 
 if __name__ == "__main__":
-    main(["tune", *drop_empty("tune", sys.argv[1:])])
+    run_entry_point("tune")

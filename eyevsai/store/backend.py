@@ -21,11 +21,10 @@ from eyevsai.core.extras import install_command, missing_extra
 from eyevsai.core.locks import host_lock
 from eyevsai.store.relocate import find_original_dir
 from eyevsai.store.schema import check_schema
-from eyevsai.store.uris import find_store, mask_password, sqlite_path
+from eyevsai.store.uris import DATABASES, find_store, mask_password, sqlite_path
 
 log = logging.getLogger("eyevsai")
 
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 CONNECT_TIMEOUT_S = 10.0  # for the first response of a server
 MISSING = "RESOURCE_DOES_NOT_EXIST"  # MLflow's error code for an entity that does not exist
 MISSING_OR_INVALID = (MISSING, "INVALID_PARAMETER_VALUE")  # does not exist, or has an invalid name
@@ -51,21 +50,9 @@ def open_store(*, any_schema: bool = False) -> str:
         with lock_store(uri):
             _create_or_check(uri)
         check_not_moved(uri)
-    elif scheme in ("http", "https"):
+    else:
         check_server(uri)
         _create_or_check(uri)
-    elif "://" in uri and scheme != "file":
-        raise UserError(
-            f"The URI {mask_password(uri)} has the unsupported scheme {scheme}. Set "
-            "MLFLOW_TRACKING_URI to a database, such as sqlite:///mlflow.db, or to a server with "
-            "http or https."
-        )
-    else:
-        raise UserError(
-            f"The store {mask_password(uri)} is a plain-file store, which MLflow no longer "
-            "supports. Unset MLFLOW_TRACKING_URI to use sqlite:///mlflow.db, or set it to a "
-            "database or a server."
-        )
     if not any_schema:
         check_schema(MlflowClient(tracking_uri=uri))
     return uri

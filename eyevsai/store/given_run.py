@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.store.backend import MISSING
+from eyevsai.store.deleted_runs import describe_deletion
 from eyevsai.store.tags import JOB
 
 if TYPE_CHECKING:
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINT = "mlflow.project.entryPoint"  # the tag of a run that `mlflow run` created
 RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
+GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # MLflow's names, such as bold-fish-123
 
 
 def check_given_run(client: MlflowClient, run_id: str) -> None:
@@ -33,7 +37,7 @@ def check_given_run(client: MlflowClient, run_id: str) -> None:
             raise
         raise _rejection(run_id, "does not exist in this store") from error
     if run.info.lifecycle_stage != "active":
-        raise _rejection(run_id, "was deleted")
+        raise _rejection(run_id, describe_deletion(client, run.info).rstrip("."))
     if run.info.status != "RUNNING":
         raise _rejection(run_id, f"is {run.info.status}")
     if job := run.data.tags.get(JOB):
@@ -44,6 +48,19 @@ def check_given_run(client: MlflowClient, run_id: str) -> None:
         or client.search_model_versions(f"run_id = '{run_id}'")
     ):
         raise _rejection(run_id, "was not created by `mlflow run` for this command")
+
+
+def name_given_run(client: MlflowClient, run_id: str, name: str) -> None:
+    """Set the name of the given run, unless a user chose the current one."""
+    if GENERATED_NAME.fullmatch(client.get_run(run_id).info.run_name or ""):
+        client.update_run(run_id, name=name)
+
+
+def tag_given_run(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> None:
+    """Set tags of the given run in one request; values are converted to text."""
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
 def _rejection(run_id: str, reason: str) -> UserError:

@@ -7,6 +7,8 @@ PARENT = "mlflow.parentRunId"  # MLflow nests a run with this tag under another 
 SCHEMA_VERSION = 2
 SCHEMA = "eyevsai.schema"  # of a run: the version of these names
 JOB = "eyevsai.job"  # of a run: the command that created it
+# of a run that `mlflow run` created for a call that another run records: it is deleted afterwards
+STUB = "eyevsai.stub"
 HOST, PROCESS = "eyevsai.host", "eyevsai.process"  # of a run: its host and process
 TERMINATION_REASON = "eyevsai.termination_reason"  # of a run that did not finish
 PAUSED_S = "eyevsai.paused_s"  # of a resumed run: seconds between interruptions and resumes

@@ -1,22 +1,109 @@
-"""Tracking URIs: resolution, masking of passwords, and paths of files beside a store."""
+"""Tracking URIs: resolution, checks, masking of passwords, and paths of files beside a store."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from eyevsai.core.errors import first_line
+from eyevsai.core.errors import UserError, first_line
+from eyevsai.core.names import nearest
+from eyevsai.core.paths import expand
 
 STUDIES = "studies"
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+SERVERS = ("http", "https")
+MLRUNS = "mlruns"  # MLflow's default folder of a plain-file store
+SQLITE_URI = re.compile(r"sqlite(\+\w+)?:///[^?#]+")
+VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 def find_store() -> str:
-    """Return the tracking URI that MLflow resolves, without opening the store."""
+    """Return the tracking URI that MLflow resolves, without opening the store.
+
+    Raises:
+        UserError: the URI names no database and no server, for example a plain-file store.
+    """
     import mlflow
 
     uri: str = mlflow.get_tracking_uri()
+    check_uri(uri)
     return uri
+
+
+def check_uri(uri: str) -> None:
+    """Raise UserError unless a tracking URI names a database or a server."""
+    # as written: databases and servers are recognised by lower-case schemes
+    scheme = uri.partition(":")[0].partition("+")[0] if urlsplit(uri).scheme else ""
+    masked = mask_password(uri)
+    if scheme == "sqlite":
+        _check_sqlite(uri)
+    elif scheme in SERVERS and not urlsplit(uri).netloc:
+        raise UserError(
+            f"The URI {masked} has no host. Set {VARIABLE} to a URI such as {scheme}://HOST:5000."
+        )
+    elif re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        raise UserError(f"The URI {masked} has no scheme. Set {VARIABLE} to http://{masked}.")
+    elif (scheme in ("", "file") or len(scheme) == 1) and uri != "databricks":
+        raise _file_store_error(uri)
+    elif scheme not in DATABASES + SERVERS:
+        guess = nearest(scheme.lower(), DATABASES + SERVERS)
+        raise UserError(
+            f"The URI {masked} has the unsupported scheme {scheme or uri}. Set {VARIABLE} to a "
+            "database, such as sqlite:///mlflow.db, or to a server with http or https."
+            f"{f' Did you mean {guess}?' if guess else ''}"
+        )
+
+
+def _check_sqlite(uri: str) -> None:
+    """Raise UserError unless the URI of a SQLite store names a file."""
+    path = sqlite_path(uri)
+    if not SQLITE_URI.fullmatch(uri.partition("?")[0]) or path is None or path.name == ":memory:":
+        raise UserError(
+            f"The URI {uri} names no file. Set {VARIABLE} to sqlite:///mlflow.db for a file in the "
+            "current folder, or to sqlite:////FOLDER/mlflow.db for another folder."
+        )
+    if path.is_dir():
+        raise UserError(
+            f"The URI {uri} names a folder. Add the name of a file: set {VARIABLE} to "
+            f"sqlite:///{path}/mlflow.db."
+        )
+
+
+def _file_store_error(uri: str) -> UserError:
+    """Return the error for a path or a `file:` URI, with the ways to a supported store."""
+    path = unquote(urlsplit(uri).path) if uri.startswith("file:") else uri
+    folder = expand(path).absolute()
+    if folder.is_file() or folder.suffix in (".db", ".sqlite"):
+        return UserError(
+            f"The URI {uri} has no scheme. Set {VARIABLE} to sqlite:///{folder}, if that is a "
+            "database."
+        )
+    names = ("mlflow.db", "migrated.db", *(f"migrated-{number}.db" for number in range(2, 100)))
+    # `mlflow migrate-filestore` would replace a database that exists
+    target = next(name for name in names if not Path(name).exists())
+    is_default = folder == Path(MLRUNS).absolute()
+    source = "." if is_default else shlex.quote(str(folder))
+    reason = "MLflow selects it by default, because it contains experiments. " if is_default else ""
+    database = "the existing mlflow.db" if Path("mlflow.db").exists() else "a new database"
+    ways = [
+        f"- to use {database} in all commands: export {VARIABLE}=sqlite:///mlflow.db (`mlflow ui` "
+        "reads MLFLOW_BACKEND_STORE_URI instead)"
+    ]
+    if any(folder.glob("[0-9]*/meta.yaml")):
+        ways.append(
+            f"- to keep its runs: mlflow migrate-filestore --source {source} --target "
+            f"sqlite:///{target}, then: export {VARIABLE}=sqlite:///{target}"
+        )
+    ways.append(
+        "- or start in another folder"
+        + ("." if is_default else f", and unset {VARIABLE} to use its mlflow.db.")
+    )
+    return UserError(
+        f"The store {folder} is a plain-file store, which MLflow no longer supports. {reason}"
+        "Choose one:\n" + "\n".join(ways)
+    )
 
 
 def mask_password(uri: str) -> str:

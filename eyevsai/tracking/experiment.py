@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from functools import partial
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
 
+from eyevsai.core.errors import UserError
 from eyevsai.core.retry import retry_on_conflict
+from eyevsai.store.backend import MISSING_OR_INVALID, raising_on_denial
+from eyevsai.store.deleted_runs import deleted_experiment_error
 
+log = logging.getLogger("eyevsai")
+
+DEFAULT_ID = "0"
+NAME_VARIABLE, ID_VARIABLE = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 NOTE = "mlflow.note.content"  # the tag that the UI shows above an experiment's runs
 KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
 VIEW_ID, VIEW_NAME = "eyevsai", "Best first"
@@ -41,11 +50,65 @@ def find_experiment(client: MlflowClient) -> str:
     """Return the id of the experiment that MLflow's environment variables select, else of Default.
 
     An experiment that MLFLOW_EXPERIMENT_NAME selects is created if it does not exist.
+
+    Raises:
+        UserError: the experiment was deleted, or there is none of this id.
     """
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if not name or os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"
-    return retry_on_conflict(partial(_find_or_create, client, name))
+    experiment_id = _select_experiment(client)
+    if experiment_id is None:
+        return retry_on_conflict(partial(_find_or_create, client, os.environ[NAME_VARIABLE]))
+    return experiment_id
+
+
+def check_experiment(tracking_uri: str) -> None:
+    """Raise UserError if the experiment of new runs was deleted, or if there is none of its id."""
+    with raising_on_denial(tracking_uri):
+        _select_experiment(MlflowClient(tracking_uri=tracking_uri))
+
+
+def _select_experiment(client: MlflowClient) -> str | None:
+    """Return the id of the experiment of new runs; None if the first run creates it.
+
+    Raises:
+        UserError: the experiment was deleted, or there is none of this id.
+    """
+    name, experiment_id = os.environ.get(NAME_VARIABLE), os.environ.get(ID_VARIABLE)
+    if name and not experiment_id:
+        experiment = client.get_experiment_by_name(name)
+        selection = f"{NAME_VARIABLE}={name}"
+    else:
+        experiment = _get_experiment(client, experiment_id or DEFAULT_ID)
+        selection = f"{ID_VARIABLE}={experiment_id}" if experiment_id else ""
+        if experiment is None:
+            raise _missing_experiment(experiment_id)
+    if experiment is None:
+        return None
+    if experiment.lifecycle_stage != "active":
+        raise deleted_experiment_error(experiment, selection)
+    return str(experiment.experiment_id)
+
+
+def _get_experiment(client: MlflowClient, experiment_id: str) -> Experiment | None:
+    """Return the experiment of an id, also a deleted one; None if there is none."""
+    try:
+        return client.get_experiment(experiment_id)
+    except MlflowException as error:
+        if error.error_code not in MISSING_OR_INVALID:
+            raise
+        return None
+
+
+def _missing_experiment(experiment_id: str | None) -> UserError:
+    """Return the error for an experiment that does not exist; None is the default one."""
+    if experiment_id is None:
+        return UserError(
+            f"The store has no experiment {DEFAULT_ID}, which new runs use by default. Select "
+            f"another one: export {NAME_VARIABLE}=NAME"
+        )
+    return UserError(
+        f"There is no experiment {experiment_id}, which {ID_VARIABLE}={experiment_id} selects. "
+        f"Set {ID_VARIABLE} to an id that `mlflow experiments search` lists, or unset it."
+    )
 
 
 def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
@@ -75,10 +138,15 @@ def update_description(client: MlflowClient, experiment: Experiment) -> None:
 def page_of_runs(tracking_uri: str) -> str:
     """Return the path of the UI page that shows the runs of the experiment, the best first.
 
-    The description and the view are written if they are missing.
+    The description and the view are written if they are missing. Returns "", the start page, if the
+    experiment was deleted.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    experiment_id = find_experiment(client)
+    try:
+        experiment_id = find_experiment(client)
+    except UserError as error:  # the UI shows the other experiments
+        log.warning("%s", error)
+        return ""
     describe_experiment(client, experiment_id)
     return PAGE.format(experiment_id)
 

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import JobError
+from eyevsai.store.deleted_runs import describe_deletion
 from eyevsai.store.run_dir import RunDir, check_state_dir
 from eyevsai.store.tags import PROCESS
 from eyevsai.tracking.liveness import is_stale
@@ -103,15 +104,16 @@ def is_active(tracking_uri: str, run_id: str) -> bool:
 def reason_not_resumable(tracking_uri: str, folder: RunDir) -> str | None:
     """Return an error message if the run of a directory cannot be resumed; None if it can."""
     run_id = folder.run_id
+    client = MlflowClient(tracking_uri=tracking_uri)
     try:
-        run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
+        run = client.get_run(run_id)
     except MlflowException:
         return missing_run(run_id)
     if run.info.status == "FINISHED":
         version = run.data.tags.get("version", "no version")
         return f"Run {run_id} has finished ({version}). Omit --resume to train again."
     if run.info.lifecycle_stage != "active":
-        return f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
+        return f"Run {run_id} {describe_deletion(client, run.info)}"
     if run.info.status == "RUNNING" and not is_stale(run.data.tags.get(PROCESS, ""), folder):
         return (
             f"Run {run_id} is in use by another process. Wait until it ends, or end that process."

@@ -10,7 +10,6 @@ import getpass
 import logging
 import math
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import RunTag
 
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested, TrialPruned, UserError
+from eyevsai.core.logging import FILE_ONLY
 from eyevsai.store.backend import raising_on_denial
-from eyevsai.store.given_run import check_given_run
+from eyevsai.store.given_run import check_given_run, name_given_run, tag_given_run
 from eyevsai.store.run_dir import REJECTED, STORE, RunDir, check_state_dir
 from eyevsai.store.tags import (
     JOB,
@@ -32,6 +31,7 @@ from eyevsai.store.tags import (
     SCHEMA,
     SCHEMA_VERSION,
     SOURCE_RUN_ID,
+    STUB,
     TERMINATION_REASON,
 )
 from eyevsai.store.uris import canonical_uri, mask_password
@@ -48,7 +48,6 @@ log = logging.getLogger("eyevsai")
 
 INTERRUPTED_S = 3.0  # timeout for flushing the write queue of an interrupted run
 RESUMED = "resume"  # job of a run that `mlflow run` created for a command that resumed another run
-GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # MLflow's names, such as bold-fish-123
 # few retries by MLflow, because the write queue retries itself
 HTTP_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
@@ -159,7 +158,8 @@ def _ending_with_status(run: Run, stop: CancellationToken) -> Iterator[Run]:
         raise
     except BaseException as error:
         reason = mask_password(str(error))
-        log.error("The run failed: %s", reason)
+        # whoever runs the block reports the error on standard error
+        log.error("The run failed: %s", reason, extra=FILE_ONLY)
         # the reason must be logged even if an earlier write was rejected
         run.queue.accept_after_rejection()
         with suppress(JobError):  # the failure may be a full disk, which the queue needs, too
@@ -207,10 +207,6 @@ def _end(run: Run, status: str, monitor: Any) -> str:
     return message
 
 
-def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> None:
-    client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
-
-
 def _resume(run: Run, tags: dict[str, Any], given_run_id: str | None, *, extends: bool) -> None:
     """Set a run to RUNNING, with new tags and the time of the pause, and tag the given run.
 
@@ -236,14 +232,15 @@ def _resume(run: Run, tags: dict[str, Any], given_run_id: str | None, *, extends
     paused_s = time.time() - (run.folder.last_heartbeat() or time.time())
     paused = {PAUSED_S: f"{read_seconds(stored_tags.get(PAUSED_S)) + max(paused_s, 0.0):.1f}"}
     # before the status, or `reap_stale_runs` would see the former, dead process
-    _set_tags(run.client, run.run_id, tags | paused)
+    tag_given_run(run.client, run.run_id, tags | paused)
     if TERMINATION_REASON in stored_tags:
         run.client.delete_tag(run.run_id, TERMINATION_REASON)
     run.client.update_run(run.run_id, status="RUNNING")
     if given_run_id and given_run_id != run.run_id:
         # `mlflow run` itself ends the given run: docs/decisions/010-resume.md
-        given_tags = {JOB: RESUMED, SOURCE_RUN_ID: run.run_id, **owner_tags()}
-        _set_tags(run.client, given_run_id, given_tags)
+        given_tags = {JOB: RESUMED, STUB: "true", SOURCE_RUN_ID: run.run_id, **owner_tags()}
+        tag_given_run(run.client, given_run_id, given_tags)
+        name_given_run(run.client, given_run_id, f"resume {stored_run.info.run_name}")
 
 
 @contextmanager
@@ -287,11 +284,9 @@ def create_run(
 
 def _use_given_run(client: MlflowClient, run_id: str, name: str, tags: Mapping[str, Any]) -> str:
     """Set the tags of the given run, and its name if MLflow generated the current one."""
-    info = client.get_run(run_id).info
-    describe_experiment(client, info.experiment_id)
-    _set_tags(client, run_id, tags)
-    if GENERATED_NAME.fullmatch(info.run_name or ""):
-        client.update_run(run_id, name=name)
+    describe_experiment(client, client.get_run(run_id).info.experiment_id)
+    tag_given_run(client, run_id, tags)
+    name_given_run(client, run_id, name)
     return run_id
 
 

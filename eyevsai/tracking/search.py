@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
 from eyevsai.evaluation.metric_names import SCORES
+from eyevsai.store.deleted_runs import describe_deletion
 from eyevsai.store.paging import PAGE_SIZE, iter_pages, list_experiments
 from eyevsai.store.tags import CLASSES_SHA256, EVALUATION_DIGEST, JOB, SOURCE_RUN_ID
 
@@ -60,14 +61,13 @@ def find_run(tracking_uri: str, run_id: str) -> RunInfo:
     Raises:
         UserError: the run does not exist or was deleted.
     """
+    client = MlflowClient(tracking_uri=tracking_uri)
     try:
-        run = MlflowClient(tracking_uri=tracking_uri).get_run(run_id)
+        run = client.get_run(run_id)
     except MlflowException as error:
         raise UserError(missing_run(run_id)) from error
     if run.info.lifecycle_stage != "active":
-        raise UserError(
-            f"Run {run_id} was deleted. Restore it first: mlflow runs restore --run-id {run_id}"
-        )
+        raise UserError(f"Run {run_id} {describe_deletion(client, run.info)}")
     return _describe(run)
 
 

@@ -14,10 +14,9 @@ from mlflow.entities import Run as Entity
 from eyevsai.core.errors import UserError
 from eyevsai.store.paging import iter_pages, list_experiments
 from eyevsai.store.run_dir import RunDir, finish_deletions
-from eyevsai.store.tags import HOST, JOB, PROCESS, TERMINATION_REASON
+from eyevsai.store.tags import HOST, PROCESS, STUB, TERMINATION_REASON
 from eyevsai.tracking.finished_runs import flush_run
 from eyevsai.tracking.liveness import is_stale
-from eyevsai.tracking.run_lifecycle import RESUMED
 
 log = logging.getLogger("eyevsai")
 
@@ -29,15 +28,15 @@ def reap_stale_runs(tracking_uri: str, state_dir: Path) -> list[str]:
 
     Their pending writes are applied first, since they may include the regular end of the run.
 
-    Also deletes the empty runs that `mlflow run` created for commands that resumed another run,
+    Also deletes the empty runs that `mlflow run` created for commands that another run records,
     after it has ended them, and restores the status KILLED of interrupted runs, which `mlflow run`
     replaced by FAILED (docs/decisions/010-resume.md).
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     finish_deletions(state_dir)
     reaped = []
-    for stub in _search(client, f"attributes.status = 'FINISHED' and tags.`{JOB}` = '{RESUMED}'"):
-        if time.time() - stub.info.end_time / 1000 > DELETE_STUBS_AFTER_S:
+    for stub in _search(client, f"attributes.status != 'RUNNING' and tags.`{STUB}` = 'true'"):
+        if time.time() - (stub.info.end_time or 0) / 1000 > DELETE_STUBS_AFTER_S:
             client.delete_run(stub.info.run_id)
     own_host = f"tags.`{HOST}` = '{platform.node()}'"
     for run in _search(

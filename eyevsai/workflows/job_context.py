@@ -10,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eyevsai.core.paths import expand
 from eyevsai.core.settings import Settings
-from eyevsai.registry.versions import check_not_reserved
+from eyevsai.registry.lookup import check_not_reserved
 from eyevsai.store.backend import open_store, raising_on_denial
 from eyevsai.store.schema import check_run_dirs
 from eyevsai.store.tags import PRUNED_FROM
+from eyevsai.tracking.experiment import check_experiment
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.run_metrics import PARTS
@@ -50,20 +52,25 @@ class JobContext:
         stop: cancellation token of the job, requested by signals.
         state_dir: folder of run state on this machine.
         run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
+        creates_runs: the workflow creates runs in the experiment of MLflow's environment variables.
     """
 
     stop: ShutdownHandler
     state_dir: Path
     run_id: str | None = None
+    creates_runs: bool = True
 
     @cached_property
     def tracking_uri(self) -> str:
         """URI of the tracking store; the first access opens it and reaps stale runs.
 
         Raises:
-            UserError: the store is unusable.
+            UserError: the store is unusable, or the experiment of new runs was deleted.
         """
-        return open_store_and_reap(self.state_dir)
+        tracking_uri = open_store_and_reap(self.state_dir)
+        if self.creates_runs and self.run_id is None:
+            check_experiment(tracking_uri)
+        return tracking_uri
 
     @contextmanager
     def start_run(
@@ -113,16 +120,19 @@ class JobContext:
 
 
 @contextmanager
-def job_context(state_dir: str | Path, run_id: str | None = None) -> Iterator[JobContext]:
+def job_context(
+    state_dir: str | Path, run_id: str | None = None, *, creates_runs: bool = True
+) -> Iterator[JobContext]:
     """Yield the context of a workflow, and handle signals inside the block.
 
     Args:
         state_dir: folder of run state; `~` is expanded.
         run_id: run that `mlflow run` created for this call; the process then ends when that
             `mlflow run` dies.
+        creates_runs: False for a workflow that is recorded in the audit log only.
     """
     with handling_signals() as stop, ending_with_mlflow_run() if run_id else nullcontext():
-        yield JobContext(stop, Path(state_dir).expanduser(), run_id)
+        yield JobContext(stop, expand(state_dir), run_id, creates_runs)
 
 
 def log_settings(run: Run, settings: Settings) -> None:

@@ -12,6 +12,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.data.catalog import list_datasets
 from eyevsai.executors.factory import count_cores
 from eyevsai.registry.artifacts import Artifacts, locate
+from eyevsai.registry.audit_log import check_audit_experiment
 from eyevsai.registry.entities import open_registry, read_models
 from eyevsai.registry.queries import RunQueries
 from eyevsai.registry.versions import find_location
@@ -20,6 +21,7 @@ from eyevsai.store.identity import adopt_store, read_store_id
 from eyevsai.store.relocate import Relocation, relocate
 from eyevsai.store.schema import check_run_dirs
 from eyevsai.store.uris import find_store, mask_password, sqlite_path
+from eyevsai.tracking.experiment import check_experiment
 
 PYTHONS = ((3, 11), (3, 13))  # first and last supported version
 MIN_FREE_BYTES = 2 * 1024**3
@@ -112,7 +114,10 @@ def _data(root: Path) -> CheckResult:
 
 def _store(create: bool, state_dir: Path) -> list[CheckResult]:
     """Check that the store can be opened and owns its files, and check its versions."""
-    uri = find_store()
+    try:
+        uri = find_store()
+    except UserError as error:
+        return [CheckResult("store", False, str(error))]
     path = sqlite_path(uri)
     if not create and path is not None and not path.exists():
         return [
@@ -134,8 +139,19 @@ def _store(create: bool, state_dir: Path) -> list[CheckResult]:
             f"{mask_password(uri)}: {doubt}, so cleanup --orphans keeps all unknown files. "
             "To use it as an independent store: eyevsai doctor --adopt"
         )
-        return [CheckResult("store", False, text), _versions(uri)]
-    return [CheckResult("store", True, mask_password(uri)), _versions(uri)]
+        return [CheckResult("store", False, text), *_experiments(uri), _versions(uri)]
+    return [CheckResult("store", True, mask_password(uri)), *_experiments(uri), _versions(uri)]
+
+
+def _experiments(uri: str) -> list[CheckResult]:
+    """Return a failed check for each experiment that commands need and that was deleted."""
+    failures = []
+    for check in (check_experiment, check_audit_experiment):
+        try:
+            check(uri)
+        except UserError as error:
+            failures.append(CheckResult("experiment", False, str(error)))
+    return failures
 
 
 def _versions(uri: str) -> CheckResult:

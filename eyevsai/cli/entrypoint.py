@@ -1,0 +1,76 @@
+"""Entry points of MLproject: each runs one command in the folder where `mlflow run` was called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from eyevsai.cli.main import main
+from eyevsai.cli.options import drop_empty
+
+RUN_ID = "MLFLOW_RUN_ID"
+# entry points whose command has another name
+COMMANDS = {"data": ("data", "download"), "train_all": ("train-all",)}
+
+
+def run_entry_point(name: str) -> None:
+    """Run the command of an entry point with the arguments of this process.
+
+    If it fails before it has used the run that `mlflow run` created, that run gets the name of the
+    entry point and the error.
+
+    Raises:
+        SystemExit: always, with the exit code of the command.
+    """
+    run_id = os.environ.get(RUN_ID)
+    enter_caller_dir(f"entrypoints.{name}")
+    try:
+        main([*COMMANDS.get(name, (name,)), *drop_empty(name, sys.argv[1:])])
+    except SystemExit as end:
+        if end.code and run_id is not None:
+            _label_failed_call(run_id, name, end.__context__)
+        raise
+
+
+def enter_caller_dir(module: str) -> None:
+    """Change to the folder where `mlflow run` was called, so that relative paths refer to it.
+
+    MLflow starts entry points in the folder of the project, which is a temporary copy for a project
+    from Git. Child processes import the project from there. Does nothing if this process was not
+    started as `python -m MODULE` by MLflow, or if that folder cannot be found.
+    """
+    project, caller = Path.cwd(), _find_caller_dir(module)
+    if caller is None or caller == project:
+        return
+    try:
+        os.chdir(caller)
+    except OSError:  # it was deleted
+        return
+    paths = [str(project), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
+def _find_caller_dir(module: str) -> Path | None:
+    """Return the working directory of the process that called MLflow; None if it is unknown.
+
+    It is that of the nearest ancestor that is not a shell which runs `module`: MLflow may start
+    one, which resets PWD.
+    """
+    if RUN_ID not in os.environ or module not in sys.orig_argv:
+        return None
+    import psutil
+
+    try:
+        for process in psutil.Process().parents():
+            if not any(module in word for word in process.cmdline()):
+                return Path(process.cwd())
+    except (psutil.Error, OSError):
+        pass
+    return None
+
+
+def _label_failed_call(run_id: str, name: str, error: BaseException | None) -> None:
+    from eyevsai.workflows.failed_call import label_failed_call
+
+    label_failed_call(run_id, name, error)

@@ -1,0 +1,42 @@
+"""Errors for runs and experiments that were deleted in MLflow, with the command that restores them.
+
+MLflow deletes and restores the runs of an experiment with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eyevsai.core.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment, RunInfo
+
+
+def deleted_experiment_error(experiment: Experiment, selection: str = "") -> UserError:
+    """Return the error for a deleted experiment that new runs would be logged to.
+
+    `selection` is the environment variable that selects it, with its value; empty if none does.
+    """
+    selected = f", which {selection} selects," if selection else ", which new runs use by default,"
+    other = (
+        f"Change {selection.partition('=')[0]}, or restore the experiment"
+        if selection
+        else "Select another one with MLFLOW_EXPERIMENT_NAME, or restore it"
+    )
+    return UserError(
+        f"The experiment {experiment.name} (id {experiment.experiment_id}){selected} was deleted. "
+        f"{other} with its runs: mlflow experiments restore -x {experiment.experiment_id}"
+    )
+
+
+def describe_deletion(client: MlflowClient, run: RunInfo) -> str:
+    """Return the end of a sentence about a deleted run, and the command that restores it."""
+    experiment = client.get_experiment(run.experiment_id)
+    if experiment.lifecycle_stage == "active":
+        return f"was deleted. Restore it first: mlflow runs restore --run-id {run.run_id}"
+    return (
+        f"was deleted with its experiment {experiment.name} (id {experiment.experiment_id}). "
+        f"Restore them first: mlflow experiments restore -x {experiment.experiment_id}"
+    )

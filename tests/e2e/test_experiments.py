@@ -1,0 +1,118 @@
+"""Experiments that were deleted or do not exist: each command names the variable and the fix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.conftest import TINY, TINY_NETWORK, TRAINED, Eyevsai
+
+NAME = TRAINED["deep_v1"]
+DEFAULT_DELETED = (
+    "The experiment Default (id 0), which new runs use by default, was deleted. Select another one "
+    "with MLFLOW_EXPERIMENT_NAME, or restore it with its runs: mlflow experiments restore -x 0"
+)
+
+
+@pytest.fixture
+def workplace(trained: Path) -> Path:
+    return trained
+
+
+def doctor(eyevsai: Eyevsai, **env: str) -> dict[str, str]:
+    checks = json.loads(eyevsai("doctor", "--json", code=None, **env).stdout)
+    return {check["subject"]: check["text"] for check in checks if not check["ok"]}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", *TINY),
+        ("tune", "--n-trials", "1", *TINY_NETWORK),
+        ("train-all", "--datasets", "stripes", "--models", "deep_v1/standard"),
+        ("evaluate", "--model-uri", f"models:/{NAME}/1"),
+        ("export", "--model-uri", f"models:/{NAME}/1"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_deleted_default_experiment_is_named_with_its_restoration(
+    eyevsai: Eyevsai, workplace: Path, command: tuple[str, ...]
+) -> None:
+    MlflowClient().delete_experiment("0")
+    data = ("--data", "data/stripes") if command[0] in ("train", "tune") else ()
+    result = eyevsai(*command, *data, code=2)
+    assert DEFAULT_DELETED in result.stderr
+    assert "bug" not in result.stderr
+    assert doctor(eyevsai) == {"experiment": DEFAULT_DELETED}
+
+
+def test_experiment_of_a_variable_is_named_with_the_variable(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
+    client = MlflowClient()
+    deleted = client.create_experiment("old")
+    client.delete_experiment(deleted)
+    train = ("train", "--data", "data/stripes", *TINY)
+    for env, message in (
+        ({"MLFLOW_EXPERIMENT_ID": "999"}, "no experiment 999, which MLFLOW_EXPERIMENT_ID=999"),
+        ({"MLFLOW_EXPERIMENT_ID": "x"}, "no experiment x, which MLFLOW_EXPERIMENT_ID=x selects"),
+        (
+            {"MLFLOW_EXPERIMENT_NAME": "old"},
+            f"old (id {deleted}), which MLFLOW_EXPERIMENT_NAME=old selects, was deleted. Change "
+            "MLFLOW_EXPERIMENT_NAME, or restore the experiment with its runs: mlflow experiments "
+            f"restore -x {deleted}",
+        ),
+        (
+            {"MLFLOW_EXPERIMENT_ID": deleted},
+            f"which MLFLOW_EXPERIMENT_ID={deleted} selects, was deleted",
+        ),
+    ):
+        assert message in eyevsai(*train, code=2, **env).stderr
+        assert message in doctor(eyevsai, **env)["experiment"]
+
+
+def test_run_deleted_with_its_experiment_is_restored_with_it(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
+    run_id = MlflowClient().get_model_version(NAME, "1").run_id
+    MlflowClient().delete_experiment("0")
+    result = eyevsai("evaluate", "--run", run_id, code=2, MLFLOW_EXPERIMENT_NAME="other")
+    assert (
+        f"Run {run_id} was deleted with its experiment Default (id 0). Restore them first: mlflow "
+        "experiments restore -x 0"
+    ) in result.stderr
+
+
+def test_audit_log_is_read_and_continued_while_its_experiment_is_deleted(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
+    eyevsai("evaluate", "--model-uri", f"models:/{NAME}/1", "--corruption-images", "0")
+    eyevsai("promote", NAME, "--version", "1")
+    client = MlflowClient()
+    audit = client.get_experiment_by_name("eyevsai-registry").experiment_id
+    client.delete_experiment(audit)
+    assert f"mlflow experiments restore -x {audit}" in doctor(eyevsai)["experiment"]
+    MlflowClient().delete_experiment("0")  # a promotion creates no run in it
+    eyevsai("promote", NAME, "--version", "1", "--to", "staging", code=2)
+    eyevsai("promote", NAME, "--version", "1", "--to", "archived")
+    log = json.loads(eyevsai("registry", "log", NAME, "--json").stdout)
+    assert [(entry["action"], entry["status"]) for entry in log] == [
+        ("promote", "FINISHED"),
+        ("archive", "FINISHED"),
+    ]
+    assert client.get_experiment(audit).lifecycle_stage == "active"
+
+
+def test_log_that_was_deleted_for_good_is_a_stated_cause(eyevsai: Eyevsai, workplace: Path) -> None:
+    eyevsai("evaluate", "--model-uri", f"models:/{NAME}/1", "--corruption-images", "0")
+    eyevsai("promote", NAME, "--version", "1")
+    client = MlflowClient()
+    audit = client.get_experiment_by_name("eyevsai-registry").experiment_id
+    for run in client.search_runs([audit]):
+        client.delete_run(run.info.run_id)
+    eyevsai("registry", "reconcile", NAME)
+    (entry,) = json.loads(eyevsai("registry", "log", NAME, "--json").stdout)
+    assert entry["reason"] == "found: a command was interrupted, or the audit log was deleted"
