@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,14 +14,16 @@ import numpy.typing as npt
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.legacy_names import rename_settings
-from eyevsai.data.decode import Depth, decode
+from eyevsai.core.model_ref import MODEL_FORMS, SCHEME, ModelRef, parse_model
+from eyevsai.core.paths import expand, is_dir, is_file, path_error
+from eyevsai.data.decode import Depth
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.formats.factory import EXPORTS
 from eyevsai.formats.load import ExportedModel, load_export
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.models.learner import Images, Learner
 from eyevsai.models.serialization import load, read_config
 from eyevsai.serving.fetching import fetch_artifacts
+from eyevsai.serving.images import Image, decode_image
 from eyevsai.serving.model_dir import EXPORT_FOLDER, MODEL_FOLDER, check_model_dir, fetch_model_dir
 from eyevsai.training.inference import BATCH
 
@@ -32,11 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("eyevsai")
 
 ABOUT = ("family", "variation", "classes", "preprocessing", "settings", "format")
-EXPORT_URI = re.compile(rf"runs:/[0-9a-f]{{32}}/{EXPORTS}/[a-z0-9-]+")
 CHUNK_SIZE = BATCH  # images that are decoded before a prediction: full batches on every device
 UNSURE = "unsure"  # the label of a prediction below the threshold
-
-Image = str | Path | bytes | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -131,47 +129,69 @@ class Classifier:
 
 
 def load_classifier(uri: str, *, trusted: bool = False) -> Classifier:
-    """Load a classifier from a model URI, a folder, or a file of an export.
+    """Load a classifier from a registered version, a run, a folder, or a file of an export.
 
-    A registered version is loaded with its threshold. If the URI names a stage, a warning is logged
-    unless the classes of its version were accepted by a promotion.
+    A registered version is loaded with its threshold. If the reference names a stage, a warning is
+    logged unless the classes of its version were accepted by a promotion. A folder of a model or
+    an export takes precedence over a version of the same spelling, with a warning.
 
     Args:
-        uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, a `runs:/...` URI of a model or an
-            export, the folder of either, or a file in the folder of an export.
+        uri: `NAME/VERSION`, `NAME@ALIAS` or `NAME/Production`, with or without `models:/`, a run
+            id, a `runs:/...` URI of a model or an export, the folder of either, or a file in the
+            folder of an export.
         trusted: open formats that can contain code, too.
 
     Raises:
         UserError: there is no such model, or its files are missing, changed or not allowed.
     """
-    if not uri:  # Path("") is the current folder
-        raise UserError(
-            "The model's name is empty. Use a folder, models:/NAME/VERSION or models:/NAME@ALIAS."
-        )
-    path, version = Path(uri).expanduser(), None
-    if path.is_file() and (path.parent / MANIFEST).is_file():
-        path = path.parent
-    if path.is_dir() and (path / MANIFEST).is_file():
-        return _classifier_of_export(load_export(path, trusted=trusted))
-    if path.is_dir():
-        check_model_dir(path)
-    elif EXPORT_URI.fullmatch(uri):
-        return _classifier_of_export(load_export(fetch_artifacts(uri), trusted=trusted))
-    elif uri.startswith(("models:/", "runs:/")):
-        version, path = _find_version(uri), fetch_model_dir(uri)
-    elif path.exists():
-        raise UserError(
-            f"{uri} is not a model. Use the folder of a model, the folder or the file of an "
-            "export, models:/NAME/VERSION or models:/NAME@ALIAS."
-        )
-    else:
-        raise UserError(
-            f"There is no model {uri}. Use a folder, models:/NAME/VERSION or models:/NAME@ALIAS."
-        )
-    classifier = open_model(path / MODEL_FOLDER, version.threshold if version else None)
+    located = locate_model(uri)
+    if located.is_export:
+        return _classifier_of_export(load_export(located.path, trusted=trusted))
+    version = located.version
+    classifier = open_model(located.path / MODEL_FOLDER, version.threshold if version else None)
     if version is not None:
-        _warn_if_classes_differ(uri, version, classifier.classes)
+        _warn_if_classes_differ(located.reference, version, classifier.classes)
     return classifier
+
+
+@dataclass(frozen=True)
+class LocatedModel:
+    """Local folder of a model, which was validated, or of an export, which was not.
+
+    `version` is None if the model is not registered, or if the reference is a path.
+    """
+
+    reference: ModelRef
+    path: Path
+    version: Version | None = None
+    is_export: bool = False
+
+
+def locate_model(uri: str) -> LocatedModel:
+    """Return the local folder of a model; see `load_classifier` for `uri`.
+
+    Raises:
+        UserError: there is no such model, or its files are missing or not allowed.
+    """
+    reference, path = parse_model(uri), expand(uri)
+    if is_file(path) and is_file(path.parent / MANIFEST):
+        path = path.parent
+    if is_dir(path) and is_file(path / MANIFEST):
+        _warn_if_ambiguous(reference)
+        return LocatedModel(reference, path, is_export=True)
+    # a folder of images can have the name of a version, such as digits/3
+    if is_dir(path) and (is_file(path / "MLmodel") or not reference.is_version):
+        _warn_if_ambiguous(reference)
+        check_model_dir(path)
+        return LocatedModel(reference, path)
+    if is_file(path) and not reference.is_version:
+        raise UserError(f"{uri} is not a model. Use {MODEL_FORMS}.")
+    if reference.is_path:
+        raise path_error(path) or UserError(f"There is no model {uri}. Use {MODEL_FORMS}.")
+    if reference.is_export:
+        return LocatedModel(reference, fetch_artifacts(uri), is_export=True)
+    version, folder = _fetch(reference)
+    return LocatedModel(reference, folder, version)
 
 
 def open_model(folder: Path, threshold: float | None = None) -> Classifier:
@@ -216,16 +236,44 @@ def _classifier_of_export(export: ExportedModel, threshold: float | None = None)
     )
 
 
-def _find_version(uri: str) -> Version | None:
-    """Return the registered version that a URI names; None for other URIs, such as runs:/..."""
-    from eyevsai.registry.versions import URI, find_version
+def _warn_if_ambiguous(reference: ModelRef) -> None:
+    """Log a warning if a path that is loaded could also be a version of a registered model."""
+    if reference.is_version:
+        log.warning(
+            "%s is a path here, and is loaded from there. For the registered version, use %s%s",
+            reference.text,
+            SCHEME,
+            reference.text,
+        )
+
+
+def _fetch(reference: ModelRef) -> tuple[Version | None, Path]:
+    """Return the version of a reference, None if it is not registered, and its model directory."""
+    from eyevsai.registry.entities import find_model, missing_model, open_registry
+    from eyevsai.registry.lookup import find_version
+    from eyevsai.registry.versions import version_of_run
     from eyevsai.store.backend import open_store
+    from eyevsai.tracking.search import find_run
 
-    return find_version(open_store(), uri) if URI.fullmatch(uri) else None
+    store = open_store()
+    if reference.artifact or reference.model_id is not None:  # files of a run or a logged model
+        return None, fetch_model_dir(reference.text)
+    if reference.run_id is None:
+        client = open_registry(store)
+        if reference.text == reference.name and find_model(client, reference.name) is None:
+            missing = missing_model(client, reference.name)
+            raise UserError(f"There is no model {reference.text}: no such path exists. {missing}")
+        version = find_version(store, reference)
+        return version, fetch_model_dir(version.uri)
+    registered = version_of_run(store, reference.run_id)
+    uri = registered.uri if registered else find_run(store, reference.run_id).model_uri
+    if uri is None:
+        raise UserError(f"Run {reference.run_id} has no model. Use a finished training run.")
+    return registered, fetch_model_dir(uri)
 
 
-def _warn_if_classes_differ(uri: str, version: Version, classes: Sequence[str]) -> None:
-    """Log a warning if `uri` names a stage and the classes differ from the promoted ones.
+def _warn_if_classes_differ(reference: ModelRef, version: Version, classes: Sequence[str]) -> None:
+    """Log a warning if a stage is referenced and the classes differ from the promoted ones.
 
     The alias or the stage was then set by hand, because a promotion requires consent to a change of
     classes.
@@ -237,12 +285,12 @@ def _warn_if_classes_differ(uri: str, version: Version, classes: Sequence[str]) 
         stage_prefix,
     )
     from eyevsai.registry.entities import find_model, open_registry
-    from eyevsai.registry.stages import stage_of_uri
+    from eyevsai.registry.stages import STAGES
     from eyevsai.store.backend import open_store
     from eyevsai.store.tags import CLASSES_SHA256
 
-    stage = stage_of_uri(uri)
-    model = find_model(open_registry(open_store()), version.name) if stage else None
+    stage = reference.stage or reference.alias
+    model = find_model(open_registry(open_store()), version.name) if stage in STAGES else None
     if stage is None or model is None:
         return
     promoted = model.tags.get(f"{stage_prefix(stage)}{CLASSES_SHA256}")
@@ -253,43 +301,10 @@ def _warn_if_classes_differ(uri: str, version: Version, classes: Sequence[str]) 
     log.warning(
         "%s is version %s, whose classes differ from the promoted ones%s. The change was not "
         "accepted, because the alias or the stage was set by hand. Accept it with: eyevsai promote "
-        "%s --version %s --to %s --class-change true",
-        uri,
+        "%s --to %s --class-change true",
+        reference.text,
         version.number,
         difference,
-        version.name,
-        version.number,
+        version.argument,
         stage,
     )
-
-
-def decode_image(image: Image, depth: Depth | None = None) -> npt.NDArray[np.uint8]:
-    """Return an image as H,W,3 uint8 RGB.
-
-    Args:
-        image: a path, the bytes of a file, or H,W,3 uint8 RGB, which is returned unchanged.
-        depth: value range of images with more than 8 bits; None scales each by its own values.
-
-    Raises:
-        UserError: the file does not exist or cannot be decoded, or the image has another type,
-            shape or dtype.
-    """
-    if isinstance(image, bytes):
-        return decode(image, depth)
-    if isinstance(image, str | Path):
-        if not Path(image).is_file():
-            raise UserError(f"There is no image file {image}.")
-        return decode(Path(image), depth)
-    if (
-        not isinstance(image, np.ndarray)
-        or image.dtype != np.uint8
-        or image.shape[2:] != (3,)
-        or not image.size
-    ):
-        shape = (
-            f"{image.dtype} {image.shape}"
-            if isinstance(image, np.ndarray)
-            else type(image).__name__
-        )
-        raise UserError(f"An image must be a path, bytes, or H,W,3 uint8, not {shape}.")
-    return image

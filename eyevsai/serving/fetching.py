@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import compose_data
 from eyevsai.core.errors import UserError
+from eyevsai.core.model_ref import parse_model
+from eyevsai.core.paths import expand
 from eyevsai.data.disk_cache import MODELS, DiskCache
 
 if TYPE_CHECKING:
@@ -74,21 +76,23 @@ def fetch_artifacts(uri: str, *, fresh: bool = False) -> Path:
 def _resolve(store: str, uri: str) -> tuple[str, str]:
     """Return the location of a model or run in the artifact store, and the path below it."""
     from mlflow import MlflowClient
-    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
-    from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
-    if uri.startswith("models:"):
-        root, path = ModelsArtifactRepository.split_models_uri(uri)
-        return str(ModelsArtifactRepository.get_underlying_uri(root)), path
-    client = MlflowClient(tracking_uri=store)
-    run_id, path = RunsArtifactRepository.parse_runs_uri(uri)
-    run = client.get_run(run_id)
-    name, _, rest = (path or "").partition("/")
+    from eyevsai.registry.lookup import find_version
+
+    # MLflow's own parser would cut the name of a registered model at a question mark
+    client, reference = MlflowClient(tracking_uri=store), parse_model(uri)
+    if reference.model_id is not None:
+        return str(client.get_logged_model(reference.model_id).artifact_location), ""
+    if reference.run_id is None:
+        version = find_version(store, reference)
+        return str(client.get_model_version_download_uri(version.name, version.number)), ""
+    run, path = client.get_run(reference.run_id), reference.artifact
+    name, _, rest = path.partition("/")
     for output in run.outputs.model_outputs if run.outputs else []:
         model = client.get_logged_model(output.model_id)
         if model.name == name:  # a logged model has the URI of a folder of its run
             return str(model.artifact_location), rest
-    return str(run.info.artifact_uri), path or ""
+    return str(run.info.artifact_uri), path
 
 
 def _list_files(repository: ArtifactRepository, path: str) -> Iterator[tuple[str, int]]:
@@ -111,7 +115,7 @@ def _fetch(repository: ArtifactRepository, path: str, key: str, *, fresh: bool) 
         return {"location": repository.artifact_uri, "path": path}
 
     settings = compose_data({})
-    root = Path(settings.cache_dir).expanduser()
+    root = expand(settings.cache_dir)
     if not _can_write(root / MODELS):
         log.info(
             "The cache %s is not writable: the model is downloaded for this process only.", root

@@ -7,12 +7,15 @@ therefore validated before it is loaded: it may contain only files that eyevsai 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eyevsai.core.errors import UserError, read_error
+from eyevsai.core.extras import PROJECT
 from eyevsai.core.hashing import hash_file
 from eyevsai.core.version import VERSION
 from eyevsai.data.dataset import Split
@@ -22,6 +25,7 @@ from eyevsai.formats.onnx import MODEL
 from eyevsai.models.learner import Learner
 from eyevsai.models.serialization import CONFIG, WEIGHTS, save
 from eyevsai.serving.fetching import fetch_artifacts
+from eyevsai.serving.wheel import FOLDER, pack_wheel, read_project, required_packages
 
 LOADER = "eyevsai.serving.pyfunc"
 MODEL_FOLDER = "data/model"
@@ -41,11 +45,19 @@ ALLOWED = frozenset(
         *(f"{EXPORT_FOLDER}/{name}" for name in (MODEL, MANIFEST, EXAMPLE)),
     }
 )
+WHEEL_SHA256 = "wheel_sha256"  # key of MLmodel's metadata: checksums of the folder `wheels`
+WHEEL_FILE = re.compile(
+    rf"{FOLDER}/{PROJECT}-[0-9a-z.]+\+c[0-9a-f]{{12}}(-py3-none-any\.whl|\.txt)"
+)
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pillow", "safetensors")
 
 
 def write_model_dir(
-    learner: Learner, example: Split, folder: Path, metadata: dict[str, Any]
+    learner: Learner,
+    example: Split,
+    folder: Path,
+    metadata: dict[str, Any],
+    wheel: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write the learner as an MLflow pyfunc model into `folder/package`; return that folder.
 
@@ -54,10 +66,13 @@ def write_model_dir(
         example: split whose first image becomes the input example.
         folder: parent of the result; the learner's files are first written into `folder/model`.
         metadata: entries of the section `metadata` of the file MLmodel.
+        wheel: result of `pack_wheel`; None packs the wheel of the present code.
     """
     import mlflow.pyfunc
     import pandas as pd
 
+    wheel = pack_wheel() if wheel is None else wheel
+    checksums = {name: hashlib.sha256(wheel[name]).hexdigest() for name in wheel}
     save(learner, folder / "model")
     image = next(example.images([0])).numpy()
     mlflow.pyfunc.save_model(
@@ -66,10 +81,22 @@ def write_model_dir(
         data_path=str(folder / "model"),
         signature=_signature(),
         input_example=pd.DataFrame({"image": [_encode(image)]}),
-        pip_requirements=_requirements(),
-        metadata=metadata,
+        pip_requirements=_requirements(wheel),
+        metadata=metadata | ({WHEEL_SHA256: checksums} if wheel else {}),
     )
+    for name, content in wheel.items():
+        path = folder / "package" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
     return folder / "package"
+
+
+def model_size(model_dir: Path) -> int:
+    """Return the size of a version's files in bytes, without the wheel of eyevsai."""
+    from eyevsai.registry.artifacts import size_of
+
+    wheels = model_dir / FOLDER
+    return size_of(model_dir) - (size_of(wheels) if wheels.is_dir() else 0)
 
 
 def fetch_model_dir(uri: str, *, fresh: bool = False) -> Path:
@@ -151,9 +178,11 @@ def check_model_dir(folder: Path) -> None:
             f"{folder} is not a model folder: it contains no MLmodel. Use the folder of a model "
             "or of an export, models:/NAME/VERSION or models:/NAME@ALIAS."
         )
+    wheel = _read_wheel_checksums(folder)
+    allowed = ALLOWED | wheel.keys()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or (not path.is_dir() and name not in ALLOWED):
+        if path.is_symlink() or (not path.is_dir() and name not in allowed):
             raise UserError(
                 f"{folder} is refused: {name} is not part of an eyevsai model. None of its code "
                 "was executed."
@@ -170,6 +199,23 @@ def check_model_dir(folder: Path) -> None:
         or flavors["python_function"].get("data") != MODEL_FOLDER
     ):
         raise UserError(f"{folder} is refused: its MLmodel names other code or data to load.")
+    for name, expected in wheel.items():
+        if not (folder / name).is_file() or hash_file(folder / name) != expected:
+            raise UserError(
+                f"{folder} is refused: {name} is missing or was changed since the version was "
+                "registered (SHA-256). Restore it from a backup, or train the model again."
+            )
+
+
+def _read_wheel_checksums(folder: Path) -> dict[str, str]:
+    """Return the checksums of the files in `wheels/`; empty if the version has no wheel."""
+    metadata = _read_mlmodel(folder).get("metadata")
+    checksums = metadata.get(WHEEL_SHA256, {}) if isinstance(metadata, dict) else {}
+    if not isinstance(checksums, dict) or not all(
+        isinstance(name, str) and WHEEL_FILE.fullmatch(name) for name in checksums
+    ):
+        raise UserError(f"{folder} is refused: its MLmodel names a wheel that is not eyevsai's.")
+    return checksums
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -182,12 +228,19 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def _read_entry(folder: Path, name: str) -> dict[str, Any]:
+    entry = _read_mlmodel(folder).get(name)
+    if not isinstance(entry, dict):
+        raise UserError(f"{folder} is not a model folder: its MLmodel has no section {name}.")
+    return entry
+
+
+def _read_mlmodel(folder: Path) -> dict[str, Any]:
     import yaml
 
     try:
         content = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-        return dict(content[name])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        return dict(content)
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(
             f"{folder} is not a model folder: its MLmodel cannot be read ({error})."
         ) from error
@@ -216,9 +269,22 @@ def _encode(image: Any) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _requirements() -> list[str]:
+def _requirements(wheel: Mapping[str, bytes]) -> list[str]:
+    """Return the requirements of a version: eyevsai, and what it needs at the present versions.
+
+    eyevsai is named by a requirements file in `wheels/`, for pip, uv and conda alike. MLflow, which
+    compares requirements with what is installed, does not read an option that is written with `=`:
+    otherwise, it would warn in each checkout, whose eyevsai has no local version.
+    """
     from importlib import metadata
 
-    # no package index has local versions such as 2.13.0+cpu
-    public = {name: metadata.version(name).partition("+")[0] for name in REQUIREMENTS}
-    return [f"eyevsai=={VERSION}", *(f"{name}=={version}" for name, version in public.items())]
+    files = [f"--requirement={name}" for name in wheel if name.endswith(".txt")]
+    project = read_project()
+    pins = dict[str, str]()
+    for name in [*REQUIREMENTS, *(required_packages(project) if project else [])]:
+        try:
+            # no package index has local versions such as 2.13.0+cpu
+            pins[name] = f"{name}=={metadata.version(name).partition('+')[0]}"
+        except metadata.PackageNotFoundError:  # not needed by what this environment is used for
+            continue
+    return [*(files or [f"{PROJECT}=={VERSION}"]), *pins.values()]

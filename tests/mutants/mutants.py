@@ -105,7 +105,7 @@ MUTANTS = [
     Mutant(
         "10: a model folder with foreign files is refused",
         "eyevsai/serving/model_dir.py",
-        "if path.is_symlink() or (not path.is_dir() and name not in ALLOWED):",
+        "if path.is_symlink() or (not path.is_dir() and name not in allowed):",
         "if path.is_symlink():",
     ),
     Mutant(
