@@ -9,6 +9,8 @@ BENCHMARKS = {
     "journey": "benchmarks.journey",
     "training_speed": "benchmarks.training_speed",
     "features": "benchmarks.features",
+    "busy": "benchmarks.busy",
+    "prediction": "benchmarks.prediction",
     "networks": "benchmarks.networks",
     "memory": "benchmarks.memory",
     "overhead": "benchmarks.overhead",

@@ -165,7 +165,7 @@ def measure_shallow() -> None:
     data = dataset.open(learner.preprocessing)
     learner.fit(data.train, data.valid, lambda epoch, row: None)
     files = [
-        str(item.file.path)
+        item.file.path
         for item in dataset.samples
         if item.file.path.suffix.lower() in (".jpg", ".jpeg")
     ]

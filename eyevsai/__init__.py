@@ -13,7 +13,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from eyevsai.core.openmp import limit_spinning
 from eyevsai.core.version import VERSION
+
+limit_spinning()  # here, as every way into the package runs this module first
 
 if TYPE_CHECKING:
     from eyevsai.api import compare, evaluate, export, train, tune
@@ -68,12 +71,13 @@ _LAZY_IMPORTS = {
 
 
 def load(uri: str, *, trusted: bool = False) -> Classifier:
-    """Load a classifier from a model URI, the URI of an export, or a folder with either.
+    """Load a classifier from a registered version, a run, an export, or a folder with either.
 
-        eyevsai.load("models:/digits-deep_v1-standard/1").predict("seven.png").top(3)
+        eyevsai.load("digits-deep_v1-standard/1").predict("seven.png").top(3)
 
     Args:
-        uri: `models:/name/7`, `models:/name@alias`, the URI of an export, or a local folder.
+        uri: `NAME/7`, `NAME@alias` or `NAME/Production`, with or without `models:/`, a run id, the
+            URI of an export, or a local folder.
         trusted: open exports as pt2, torchscript or tensorflow, too. These can contain code, which
             runs when they are opened.
 

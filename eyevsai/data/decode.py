@@ -114,7 +114,17 @@ class Decoded:
 
 
 class ImageDecodeError(UserError):
-    """The file is not an image, is damaged, or has too many pixels."""
+    """The file is not an image, is damaged, or has too many pixels.
+
+    `reason` is the message without its subject, the name of the file.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return " ".join(self.args)
 
 
 def decode(source: Path | bytes, depth: Depth | None = None) -> Array:
@@ -137,8 +147,9 @@ def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
         with _open(source) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageDecodeError(
-                    f"{name} has {image.width} x {image.height} pixels; the limit is "
-                    f"{MAX_PIXELS / 1e6:.0f} million."
+                    name,
+                    f"has {image.width} x {image.height} pixels; the limit is "
+                    f"{MAX_PIXELS / 1e6:.0f} million.",
                 )
             upright = _apply_orientation(image)
             value_range, levels = _measure(upright)
@@ -150,12 +161,12 @@ def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
         raise
     except Image.DecompressionBombError as error:  # from Image.open, before the check above
         raise ImageDecodeError(
-            f"{name} has too many pixels; the limit is {MAX_PIXELS / 1e6:.0f} million ({error})."
+            name, f"has too many pixels; the limit is {MAX_PIXELS / 1e6:.0f} million ({error})."
         ) from None
     except UnidentifiedImageError:
-        raise ImageDecodeError(f"{name} is not an image in a known format.") from None
+        raise ImageDecodeError(name, "is not an image in a known format.") from None
     except Exception as error:  # Pillow's decoders raise errors of any type on corrupt files
-        raise ImageDecodeError(f"{name} cannot be decoded: {error}") from error
+        raise ImageDecodeError(name, f"cannot be decoded: {error}") from error
 
 
 def identify(path: Path) -> str:
@@ -284,6 +295,9 @@ def _iter_strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     Strips limit the memory: a large image is never converted as a whole.
     """
     rows = max(1, STRIP_PIXELS // image.width)
+    if rows >= image.height:  # without a copy
+        yield 0, image
+        return
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 

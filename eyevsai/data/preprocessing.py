@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,11 +63,11 @@ class Preprocessing:
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width in pixels after `resize` of an image of `height` x `width`."""
         height, width = _limit_aspect(height, width)
-        resized = (
-            round(Fraction(side * self.short_side_px, min(height, width)))
+        short = min(height, width)
+        high, wide = (
+            max(self.short_side_px, _round_quotient(side * self.short_side_px, short))
             for side in (height, width)
         )
-        high, wide = (max(self.short_side_px, side) for side in resized)
         return high, wide
 
     def resize(self, images: Tensor) -> Tensor:
@@ -107,17 +107,29 @@ class Preprocessing:
 
     def normalize(self, crops: Tensor) -> Tensor:
         """Normalise with `mean` and `std`, N,S,S,3 uint8 -> N,3,S,S float32."""
-        scale = 1 / (255 * torch.tensor(self.std, device=crops.device))
-        shift = -torch.tensor(self.mean, device=crops.device) / torch.tensor(
-            self.std, device=crops.device
-        )
+        scale, shift = (torch.tensor(each, device=crops.device) for each in self._scale_and_shift)
         return torch.addcmul(shift, crops.to(torch.float32), scale).permute(0, 3, 1, 2)
+
+    @cached_property
+    def _scale_and_shift(self) -> tuple[list[float], list[float]]:
+        """Factors and summands of the normalisation, rounded to float32.
+
+        They are numbers, because tensors that are created while a network is traced belong to it.
+        """
+        mean, std = (np.asarray(each, dtype=np.float32) for each in (self.mean, self.std))
+        return (1 / (255 * std)).tolist(), (-mean / std).tolist()
 
 
 def _limit_aspect(height: int, width: int) -> tuple[int, int]:
     """Return height and width with the long side at most `MAX_ASPECT` times the short one."""
     short = min(height, width)
     return min(height, MAX_ASPECT * short), min(width, MAX_ASPECT * short)
+
+
+def _round_quotient(dividend: int, divisor: int) -> int:
+    """Return the quotient of positive integers rounded to an integer, ties to even."""
+    quotient, rest = divmod(dividend, divisor)
+    return quotient + (2 * rest + quotient % 2 > divisor)
 
 
 def crop_center(images: Tensor, height: int, width: int) -> Tensor:

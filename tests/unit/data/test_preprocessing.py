@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -135,3 +136,23 @@ def test_the_square_of_an_image_has_its_crop(height: int, width: int, image_size
     square = preprocessing.center_square(preprocessing.resize(image))
     assert square.shape[1:3] == (preprocessing.short_side_px,) * 2
     assert torch.equal(preprocessing.crop(square), preprocessing.crop(image))
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3), st.floats(0.01, 1.0))
+def test_normalization_is_that_of_float32_tensors(mean: list[float], std: float) -> None:
+    crops = image(8, 8)
+    scale, shift = 1 / (255 * torch.tensor([std] * 3)), -torch.tensor(mean) / torch.tensor(std)
+    assert torch.equal(
+        Preprocessing(32, mean=tuple(mean), std=(std,) * 3).normalize(crops),
+        torch.addcmul(shift, crops.to(torch.float32), scale).permute(0, 3, 1, 2),
+    )
+
+
+@given(st.integers(1, 100_000), st.integers(1, 100_000))
+def test_resized_sides_are_rounded_half_to_even(height: int, width: int) -> None:
+    preprocessing, short = Preprocessing(100), min(height, width)
+    sides = (min(side, 2 * short) for side in (height, width))
+    side_px = preprocessing.short_side_px
+    assert preprocessing.resized_shape(height, width) == tuple(
+        round(Fraction(side * side_px, short)) for side in sides
+    )
